@@ -1,0 +1,1 @@
+"""The contract of a prepared dataset: columns, statuses, paths, recipes, errors."""

@@ -1,0 +1,113 @@
+"""Where everything of a prepared dataset lies. Nobody else spells a path."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+SPLIT_PATTERN: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
+"""A split is a folder and, for others' readers, a name: train, val, test, or the recipe's own (balanced)."""
+
+_FIRST: Final = {"train": 0, "val": 1, "test": 2}
+_SHARD: Final = re.compile(r"(\d{5,})_stats\.json")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ShardName:
+    """A shard of a split: `train/00007`."""
+
+    split: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.split}/{self.number:05d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths below a dataset's root."""
+
+    root: Path
+
+    @property
+    def dataset_json(self) -> Path:
+        """Format version, recipe, config, plan hash, tool versions."""
+        return self.root / "dataset.json"
+
+    @property
+    def card(self) -> Path:
+        """The dataset card."""
+        return self.root / "README.md"
+
+    @property
+    def croissant(self) -> Path:
+        """The Croissant description."""
+        return self.root / "croissant.json"
+
+    @property
+    def temporary(self) -> Path:
+        """Where files grow before they are published. Never part of the dataset."""
+        return self.root / "_tmp"
+
+    @property
+    def quarantine(self) -> Path:
+        """Where damaged shards are kept out of the way."""
+        return self.root / "_quarantine"
+
+    @property
+    def lists(self) -> Path:
+        """Official lists that were fetched for the plan."""
+        return self.root / "plan" / "lists"
+
+    def plan_part(self, part: int) -> Path:
+        """Part 0 is the first run's plan; each retry adds one."""
+        return self.root / "plan" / f"part-{part:05d}.parquet"
+
+    def plan_parts(self) -> list[Path]:
+        """The plan's parts that exist, in order."""
+        parts: list[Path] = []
+        while (path := self.plan_part(len(parts))).exists():
+            parts.append(path)
+        return parts
+
+    def tar(self, shard: ShardName) -> Path:
+        """The samples."""
+        return self.root / shard.split / f"{shard.number:05d}.tar"
+
+    def index(self, shard: ShardName) -> Path:
+        """Offsets of the samples, as Megatron-Energon reads them."""
+        return self.root / shard.split / f"{shard.number:05d}.tar.idx"
+
+    def clips(self, shard: ShardName) -> Path:
+        """The shard's rows of the manifest, failures included."""
+        return self.root / shard.split / f"{shard.number:05d}.parquet"
+
+    def stats(self, shard: ShardName) -> Path:
+        """The marker: the shard exists if and only if this file does and the sizes in it are true."""
+        return self.root / shard.split / f"{shard.number:05d}_stats.json"
+
+    def files(self, shard: ShardName) -> tuple[Path, Path, Path, Path]:
+        """tar, idx, parquet, stats: in the order they are published."""
+        return self.tar(shard), self.index(shard), self.clips(shard), self.stats(shard)
+
+    def manifest(self, split: str) -> Path:
+        """The merged manifest of a split."""
+        return self.root / "manifest" / f"{split}.parquet"
+
+    def splits(self) -> list[str]:
+        """Splits that have a merged manifest or a folder of shards: train, val, test, then others."""
+        manifests = {path.stem for path in (self.root / "manifest").glob("*.parquet")}
+        folders = {path.parent.name for path in self.root.glob("*/*_stats.json")}
+        found = [name for name in manifests | folders if SPLIT_PATTERN.fullmatch(name)]
+        return sorted(found, key=lambda name: (_FIRST.get(name, len(_FIRST)), name))
+
+    def shards(self, split: str) -> list[ShardName]:
+        """Shards of a split that have a marker, by number. Says nothing of whether the marker is true."""
+        folder = self.root / split
+        found = [_SHARD.fullmatch(path.name) for path in folder.iterdir()] if folder.is_dir() else []
+        return [ShardName(split, number) for number in sorted(int(match[1]) for match in found if match)]
+
+    @property
+    def energon(self) -> Path:
+        """Megatron-Energon's metadata folder."""
+        return self.root / ".nv-meta"

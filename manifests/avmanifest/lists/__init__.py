@@ -1,0 +1,155 @@
+"""Every list format read into one table: what a recipe asks for, one row per clip."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from avmanifest.errors import ConfigError
+from avmanifest.lists import documents, lines, tables
+from avmanifest.lists.folder import FOLDER_SPLITS, MEDIA_SUFFIXES, read_folder
+from avmanifest.lists.requests import ListFile
+from avmanifest.recipe import ListSpec, Recipe, TableOptions, load_recipe
+
+__all__ = [
+    "FOLDER_SPLITS",
+    "MEDIA_SUFFIXES",
+    "READERS",
+    "ListFile",
+    "folder_requests",
+    "read_clip_names",
+    "read_requests",
+]
+
+READERS: Final[Mapping[str, Callable[[ListFile], pa.Table]]] = MappingProxyType(
+    {
+        "vggsound": lines.read_vggsound,
+        "audioset": lines.read_audioset,
+        "clips": lines.read_clips,
+        "names": lines.read_names,
+        "music-paths": lines.read_music_paths,
+        "pairs": documents.read_pairs,
+        "vggsounder": documents.read_vggsounder,
+        "vggss": documents.read_vggss,
+        "music": documents.read_music,
+        "music-boxes": documents.read_music_boxes,
+        "music-mixtures": documents.read_music_mixtures,
+        "avsbench-frames": documents.read_avsbench_frames,
+        "avsbench": documents.read_avsbench,
+        "msrvtt": documents.read_msrvtt,
+        "table": tables.read_table_list,
+        "folder": read_folder,
+    }
+)
+"""List format -> its reader. `synth` has none: nothing is read."""
+
+
+def read_requests(
+    recipe: Recipe,
+    lists: Mapping[str, Path] | Path | None = None,
+    splits: Sequence[str] | None = None,
+    options: TableOptions | None = None,
+) -> pa.Table:
+    """What the recipe asks for, as a REQUEST_SCHEMA table: the rows of its lists, in their order.
+
+    `lists` is one file, a folder that holds the files under their official names, or a file for each
+    official name; for the recipe `folder` it is the folder of media. `splits` None: the recipe's default
+    ones. `options` replaces the recipe's own for tables. A clip listed twice is two rows.
+
+    Raises ConfigError for a list or a split that is not there, ManifestError for a list that is not as its
+    format says.
+    """
+    wanted = _wanted_splits(recipe, splits)
+    specs = [spec for spec in recipe.lists if not spec.splits or not wanted or set(wanted) & set(spec.splits)]
+    for spec in specs:
+        if spec.format not in READERS:
+            raise ConfigError(f"recipe {recipe.name}: has no list; its data are drawn, not found")
+        if spec.unusable:
+            raise ConfigError(f"recipe {recipe.name}: {spec.file} cannot be used: {spec.unusable}")
+    found = []
+    for spec, path in zip(specs, _paths(recipe, specs, lists), strict=True):
+        used = spec if options is None else replace(spec, options=options)
+        found.append(READERS[spec.format](ListFile(path=path, recipe=recipe, spec=used)))
+    table = pa.concat_tables(found)
+    present = pc.unique(table.column("split")).to_pylist()
+    if missing := [split for split in wanted if split not in present and split not in recipe.splits]:
+        raise ConfigError(f"recipe {recipe.name}: the list has no rows of {missing}; it has {sorted(present)}")
+    if wanted and set(present) - set(wanted):
+        table = table.filter(pc.is_in(table.column("split"), pa.array(wanted, pa.string())))
+    return table.combine_chunks()
+
+
+def folder_requests(root: Path, labels_from_parent: bool = True) -> pa.Table:
+    """A folder of media files as a REQUEST_SCHEMA table, sorted by path; see `read_folder`."""
+    recipe = load_recipe("folder")
+    list_file = ListFile(path=root, recipe=recipe, spec=recipe.lists[0])
+    return read_folder(list_file, labels_from_parent=labels_from_parent)
+
+
+def read_clip_names(path: Path) -> pa.Table:
+    """video_id, start_s and end_s of a list of YouTube clips in any spelling; null where a name does not say.
+
+    For lists that choose among clips: retrieval galleries (JSON with `data`), clips known to be broken,
+    silent or short, other people's test lists (a name per line, then perhaps a comma and more).
+    """
+    if path.suffix.lower() != ".json":
+        return lines.read_clip_spans(path)[0]
+    clips, _ = documents.read_gallery(path)
+    return pa.table(
+        {
+            "video_id": pa.array([clip.video_id for clip in clips], pa.string()),
+            "start_s": pa.array([clip.start_s for clip in clips], pa.float64()),
+            "end_s": pa.array([clip.end_s for clip in clips], pa.float64()),
+        }
+    )
+
+
+def _wanted_splits(recipe: Recipe, splits: Sequence[str] | None) -> list[str]:
+    """The splits asked for, none twice; empty: all there are."""
+    if splits is None:
+        return list(recipe.default_splits)
+    if not splits:
+        raise ConfigError(f"recipe {recipe.name}: no split asked for; known: {', '.join(recipe.splits)}")
+    if recipe.splits and (unknown := [split for split in splits if split not in recipe.splits]):
+        raise ConfigError(f"recipe {recipe.name}: unknown split {unknown[0]!r}; known: {', '.join(recipe.splits)}")
+    return list(dict.fromkeys(splits))
+
+
+def _paths(recipe: Recipe, specs: Sequence[ListSpec], lists: Mapping[str, Path] | Path | None) -> list[Path]:
+    """The file of each list."""
+    if lists is None:
+        raise ConfigError(_missing(recipe, specs))
+    if isinstance(lists, Mapping):
+        known = {spec.file for spec in recipe.lists}
+        if unknown := sorted(lists.keys() - known):
+            raise ConfigError(f"recipe {recipe.name}: no list is called {unknown}; known: {', '.join(sorted(known))}")
+        given = dict(lists)
+    elif not lists.exists():
+        raise ConfigError(f"{lists}: no such list. Give --list the file, or the folder that holds it.")
+    elif len(specs) == 1 and (specs[0].format == "folder" or not lists.is_dir()):
+        given = {specs[0].file: lists}
+    elif lists.is_dir():
+        given = {spec.file: lists / spec.file for spec in specs if spec.file and (lists / spec.file).is_file()}
+    else:
+        given = {lists.name: lists}
+    if missing := [spec for spec in specs if spec.file not in given]:
+        raise ConfigError(_missing(recipe, missing))
+    for path in (given[spec.file] for spec in specs):
+        if not path.exists():
+            raise ConfigError(f"{path}: no such list. Give --list the file, or the folder that holds it.")
+    return [given[spec.file] for spec in specs]
+
+
+def _missing(recipe: Recipe, specs: Sequence[ListSpec]) -> str:
+    if any(not spec.file for spec in specs):
+        what = "the folder of media" if specs[0].format == "folder" else "a table"
+        return f"recipe {recipe.name}: needs {what}. Give it with --list PATH."
+    names = "; ".join(f"{spec.file} (splits {', '.join(spec.splits)}) from {spec.url}" for spec in specs)
+    return (
+        f"recipe {recipe.name}: missing {names}. Download what is missing and give it with --list FILE, or put "
+        "the files in one folder under these names and give --list FOLDER. Fewer lists: --split."
+    )

@@ -1,0 +1,451 @@
+"""Lists of a few thousand clips whose rows belong together: JSON files, pairs, one row per label or frame."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+import pyarrow as pa
+
+from avmanifest.clipnames import YOUTUBE_ID, ClipName, parse_clip_name
+from avmanifest.errors import ManifestError
+from avmanifest.keys import clip_keys
+from avmanifest.lists.requests import ListFile, Where, list_column, request_table, undecodable
+
+_YOUTUBE_ID: Final = re.compile(YOUTUBE_ID)
+_FRAME_NAME: Final = re.compile(rf"({YOUTUBE_ID})(?:_(\d{{1,6}}))?_(\d{{1,3}})")
+_MUSIC_BOX_NAME: Final = re.compile(rf"({YOUTUBE_ID})_\d{{3}}_(\d{{5}})")
+_AVSBENCH_FRAME_S: Final = 15 / 16  # AVSBench takes the last of 16 frames of each second
+_AVSBENCH_SECONDS: Final = {"v1s": 5, "v1m": 5, "v2": 10}
+_AVSBENCH_UNSEEN: Final = "off-the-screen"
+_MODALITIES: Final = ("A", "V", "AV")
+
+
+def read_pairs(list_file: ListFile) -> pa.Table:
+    """The clips of a list of mixtures of two; a pair is an annotation of its first clip.
+
+    `mixtures` holds {index: the pair's place in the list, with: [key of the other clip], kind: Easy or Hard}.
+    """
+    columns = ("source_1", "source_2", "class_1", "class_2", "sep_type")
+    labels: dict[ClipName, str] = {}
+    lines: list[int] = []
+    pairs: list[tuple[ClipName, ClipName, str]] = []
+    for line, row in _csv_rows(list_file.path, columns):
+        here = f"{list_file.path}: line {line}"
+        clips = [_clip(row[name], here) for name in columns[:2]]
+        for clip, label in zip(clips, (row["class_1"], row["class_2"]), strict=True):
+            if clip not in labels:
+                lines.append(line)
+            if labels.setdefault(clip, label) != label:
+                raise ManifestError(f"{here}: {clip.video_id} is {label!r} here and {labels[clip]!r} above")
+        pairs.append((clips[0], clips[1], row["sep_type"]))
+    mixtures: dict[ClipName, list[dict[str, Any]]] = {clip: [] for clip in labels}
+    keys = dict(zip(labels, _keys_of(list_file, labels), strict=True))
+    for index, (first, second, kind) in enumerate(pairs):
+        mixtures[first].append({"index": index, "with": [keys[second]], "kind": kind})
+    return request_table(
+        list_file,
+        lambda row: f"{list_file.path}: line {lines[row]}",
+        **_spans(list(labels)),
+        labels=list_column([[label] for label in labels.values()], pa.string()),
+        annotations=[{"mixtures": found} if found else {} for found in mixtures.values()],
+    )
+
+
+def read_music_mixtures(list_file: ListFile) -> pa.Table:
+    """The videos of a list of mixtures, a line being the audio paths of the sources mixed.
+
+    A line is an annotation of its first video, as in `read_pairs`, with the keys of all the others.
+    """
+    labels: dict[ClipName, str] = {}
+    lines: list[int] = []
+    rows: list[list[ClipName]] = []
+    for line, cells in _csv_cells(list_file.path):
+        here = f"{list_file.path}: line {line}"
+        if len(cells) < 2:
+            raise ManifestError(f"{here}: {cells} is no mixture: expected /LABEL/YOUTUBE_ID.wav, twice or more")
+        sources = []
+        for cell in cells:
+            path = PurePosixPath(cell.strip())
+            clip = ClipName(_youtube_id(path.stem, here), 0.0, None)
+            if clip not in labels:
+                lines.append(line)
+            if labels.setdefault(clip, path.parent.name) != path.parent.name:
+                raise ManifestError(f"{here}: {cell.strip()!r} is {labels[clip]!r} above")
+            sources.append(clip)
+        rows.append(sources)
+    keys = dict(zip(labels, _keys_of(list_file, labels), strict=True))
+    mixtures: dict[ClipName, list[dict[str, Any]]] = {clip: [] for clip in labels}
+    for index, (first, *others) in enumerate(rows):
+        mixtures[first].append({"index": index, "with": [keys[clip] for clip in others], "kind": ""})
+    return request_table(
+        list_file,
+        lambda row: f"{list_file.path}: line {lines[row]}",
+        **_spans(list(labels)),
+        labels=list_column([[label] for label in labels.values()], pa.string()),
+        annotations=[{"mixtures": found} if found else {} for found in mixtures.values()],
+    )
+
+
+def read_vggsounder(list_file: ListFile) -> pa.Table:
+    """One row per clip of a list with one row per label.
+
+    Annotations: `modality` (label -> A heard, V seen, AV both), `background_music`, `static_image`,
+    `voice_over`.
+    """
+    flags = ("background_music", "static_image", "voice_over")
+    clips: dict[ClipName, dict[str, Any]] = {}
+    lines: list[int] = []
+    for line, row in _csv_rows(list_file.path, ("video_id", "label", "modality", *flags)):
+        here = f"{list_file.path}: line {line}"
+        clip = _clip(row["video_id"], here)
+        if clip not in clips:
+            clips[clip] = {"modality": {}, **dict.fromkeys(flags, False)}
+            lines.append(line)
+        if row["modality"] not in _MODALITIES:
+            raise ManifestError(f"{here}: unknown modality {row['modality']!r}; known: {', '.join(_MODALITIES)}")
+        clips[clip]["modality"][row["label"]] = row["modality"]
+        for flag in flags:
+            if row[flag] not in ("True", "False"):
+                raise ManifestError(f"{here}: {flag} is {row[flag]!r}, must be True or False")
+            clips[clip][flag] |= row[flag] == "True"
+    return request_table(
+        list_file,
+        lambda row: f"{list_file.path}: line {lines[row]}",
+        **_spans(list(clips)),
+        labels=list_column([list(found["modality"]) for found in clips.values()], pa.string()),
+        annotations=list(clips.values()),
+    )
+
+
+def read_vggss(list_file: ListFile) -> pa.Table:
+    """VGG-SS: a clip, its label and the boxes of what sounds.
+
+    Annotations: `boxes`, [x0, y0, x1, y1] in parts of the frame's width and height, cut to the frame;
+    `num_boxes_clipped`, how many reached out of it; `num_boxes_dropped`, how many had no area.
+    """
+    clips, labels, annotations = [], [], []
+    for index, entry in enumerate(_json_list(list_file.path)):
+        here = f"{list_file.path}: entry {index}"
+        clips.append(_clip(_text(entry, "file", here), here))
+        labels.append([_text(entry, "class", here)])
+        annotations.append(_boxes(entry.get("bbox"), here))
+    return request_table(
+        list_file,
+        _entries(list_file.path),
+        **_spans(clips),
+        labels=list_column(labels, pa.string()),
+        annotations=annotations,
+    )
+
+
+def read_music_boxes(list_file: ListFile) -> pa.Table:
+    """MUSIC-Duet: two instruments and a box for each, in the frame at the clip's start.
+
+    The list writes a box as x, y, width, height; annotations hold `boxes` as [x0, y0, x1, y1] and
+    `box_labels`. Names are ID_SEGMENT_SECOND.
+    """
+    clips, labels, annotations = [], [], []
+    for index, entry in enumerate(_json_list(list_file.path)):
+        here = f"{list_file.path}: entry {index}"
+        name = _text(entry, "file", here)
+        match = _MUSIC_BOX_NAME.fullmatch(name)
+        if match is None:
+            raise ManifestError(f"{here}: file {name!r} is not YOUTUBE_ID_SSS_SSSSS")
+        clips.append(ClipName(match[1], float(match[2]), None))
+        labels.append([_text(entry, f"class_src{source}", here) for source in (1, 2)])
+        corners = []
+        for source in (1, 2):
+            x, y, width, height = _numbers(entry.get(f"bbox_src{source}"), here)
+            corners.append([x, y, x + width, y + height])
+        annotations.append({"box_labels": labels[-1], **_boxes(corners, here)})
+    return request_table(
+        list_file,
+        _entries(list_file.path),
+        **_spans(clips),
+        labels=list_column(labels, pa.string()),
+        frame_times_s=list_column([[0.0]] * len(clips), pa.float64()),
+        annotations=annotations,
+    )
+
+
+def read_music(list_file: ListFile) -> pa.Table:
+    """MUSIC: the videos under each instrument, or under each two instruments."""
+    document = _json(list_file.path)
+    videos = document.get("videos") if isinstance(document, dict) else None
+    if not isinstance(videos, dict):
+        raise ManifestError(f'{list_file.path}: expected {{"videos": {{"flute violin": [YOUTUBE_ID, ...]}}}}')
+    ids, labels = [], []
+    for instruments, found in videos.items():
+        here = f"{list_file.path}: videos of {instruments!r}"
+        if not isinstance(found, list):
+            raise ManifestError(f"{here}: expected a list of YouTube ids, not {found!r}")
+        ids += [_youtube_id(video_id, here) for video_id in found]
+        labels += [instruments.split()] * len(found)
+    return request_table(
+        list_file,
+        lambda row: f"{list_file.path}: video {ids[row]}",
+        video_id=pa.array(ids, pa.string()),
+        labels=list_column(labels, pa.string()),
+    )
+
+
+def read_avsbench_frames(list_file: ListFile) -> pa.Table:
+    """AVSBench videos from a list with one row per frame: NAME_N,LABEL or NAME_N,"LABEL, LABEL".
+
+    NAME is an id, or an id and the second at which the video was cut; N counts the seconds from 1. Frame
+    times are those at which AVSBench took its frames. Annotations: `masks`, the files of the recipe's
+    template, in the order of the frames; `mask_frames`, which frames they belong to, from 0.
+    """
+    frames: dict[tuple[str, str | None], list[int]] = {}
+    spelled: dict[tuple[str, str | None], str] = {}
+    lines: list[int] = []
+    for line, cells in _csv_cells(list_file.path):
+        here = f"{list_file.path}: line {line}"
+        match = _FRAME_NAME.fullmatch(cells[0])
+        if match is None or len(cells) != 2 or not cells[1]:
+            raise ManifestError(f"{here}: {','.join(cells)!r} is not NAME_N,LABEL")
+        video, frame = (match[1], match[2]), int(match[3])
+        if video not in frames:
+            lines.append(line)
+        known = frames.setdefault(video, [])
+        if spelled.setdefault(video, cells[1]) != cells[1]:
+            raise ManifestError(f"{here}: {cells[1]!r}, but frames of the same video above are {spelled[video]!r}")
+        if frame < 1 or frame in known:
+            raise ManifestError(f"{here}: frame {frame} stands twice, or is not 1 or more")
+        known.append(frame)
+    labels = [[label.strip() for label in label_list.split(",")] for label_list in spelled.values()]
+    starts = [float(second or 0) for _, second in frames]
+    annotations, times = [], []
+    for (video_id, second), found, label in zip(frames, frames.values(), spelled.values(), strict=True):
+        name = video_id if second is None else f"{video_id}_{second}"
+        order = sorted(found)
+        annotations.append(_masks(list_file, order, 1, {"video_id": video_id, "uid": name, "label": label}))
+        times.append([frame - 1 + _AVSBENCH_FRAME_S for frame in order])
+    return request_table(
+        list_file,
+        lambda row: f"{list_file.path}: line {lines[row]}",
+        video_id=pa.array([video_id for video_id, _ in frames], pa.string()),
+        start_s=pa.array(starts, pa.float64()),
+        labels=list_column(labels, pa.string()),
+        frame_times_s=list_column(times, pa.float64()),
+        annotations=annotations,
+    )
+
+
+def read_avsbench(list_file: ListFile) -> pa.Table:
+    """AVSBench's metadata.csv: the videos of the recipe's subset (v1s, v1m, v2; empty: all).
+
+    The start is s_min minutes and s_sec seconds; v1 videos last 5 s, v2 videos 10 s, with one frame a second.
+    Annotations: `uid`, `subset`, `masks` and `mask_frames`. `off-the-screen` among the objects is no label.
+    """
+    spec = list_file.spec
+    rows: list[dict[str, str]] = []
+    lines: list[int] = []
+    for line, row in _csv_rows(list_file.path, ("vid", "uid", "s_min", "s_sec", "a_obj", "split", "label")):
+        if row["label"] not in _AVSBENCH_SECONDS:
+            raise ManifestError(
+                f"{list_file.path}: line {line}: unknown subset {row['label']!r}; known: {', '.join(_AVSBENCH_SECONDS)}"
+            )
+        if spec.subset in ("", row["label"]):
+            rows.append(row)
+            lines.append(line)
+
+    def where(row: int) -> str:
+        return f"{list_file.path}: line {lines[row]}"
+
+    starts, ends, times, labels, annotations = [], [], [], [], []
+    for index, row in enumerate(rows):
+        seconds = _AVSBENCH_SECONDS[row["label"]]
+        start = 60 * _number(row["s_min"], where(index)) + _number(row["s_sec"], where(index))
+        starts.append(start)
+        ends.append(start + seconds)
+        times.append([second + _AVSBENCH_FRAME_S for second in range(seconds)])
+        labels.append([name for name in row["a_obj"].split("_") if name and name != _AVSBENCH_UNSEEN])
+        fields = {"video_id": row["vid"], "uid": row["uid"], "label": row["a_obj"], "subset": row["label"]}
+        masked = 1 if (row["label"], row["split"]) == ("v1s", "train") else seconds
+        found = _masks(list_file, range(masked), 0, {**fields, "split": row["split"]})
+        annotations.append({"uid": row["uid"], "subset": row["label"], **found})
+    return request_table(
+        list_file,
+        where,
+        video_id=pa.array([_youtube_id(row["vid"], where(i)) for i, row in enumerate(rows)], pa.string()),
+        start_s=pa.array(starts, pa.float64()),
+        end_s=pa.array(ends, pa.float64()),
+        labels=list_column(labels, pa.string()),
+        split=pa.array([row["split"] for row in rows], pa.string()),
+        frame_times_s=list_column(times, pa.float64()),
+        annotations=annotations,
+    )
+
+
+def read_msrvtt(list_file: ListFile) -> pa.Table:
+    """MSR-VTT's test list: a video and its caption, kept as annotation `captions`."""
+    captions: dict[str, list[str]] = {}
+    lines: list[int] = []
+    for line, row in _csv_rows(list_file.path, ("key", "vid_key", "video_id", "sentence")):
+        if row["video_id"] not in captions:
+            captions[row["video_id"]] = []
+            lines.append(line)
+        captions[row["video_id"]].append(row["sentence"])
+    return request_table(
+        list_file,
+        lambda row: f"{list_file.path}: line {lines[row]}",
+        video_id=pa.array(list(captions), pa.string()),
+        annotations=[{"captions": found} for found in captions.values()],
+    )
+
+
+def read_gallery(path: Path) -> tuple[list[ClipName], Where]:
+    """The clips of a retrieval gallery: JSON {"data": [{"video_id": a clip's name, ...}]}."""
+    document = _json(path)
+    data = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(data, list):
+        raise ManifestError(f'{path}: expected {{"data": [{{"video_id": NAME}}, ...]}}')
+    where = _entries(path)
+    names = [_text(entry, "video_id", where(index)) for index, entry in enumerate(data)]
+    return [_clip(name, where(index), start=False) for index, name in enumerate(names)], where
+
+
+def _masks(list_file: ListFile, frames: Sequence[int], first: int, names: dict[str, str]) -> dict[str, list[Any]]:
+    """The mask files of the frames that have one; the list counts frames from `first`."""
+    spec = list_file.spec
+    if not spec.masks:
+        return {}
+    masked = list(frames)[: spec.masked_frames or None]
+    fields = {"split": spec.splits[0] if spec.splits else "", "subset": spec.subset, **names}
+    paths = [spec.masks.format(**fields, frame=frame) for frame in masked]
+    for path in paths:
+        if ".." in PurePosixPath(path).parts or path.startswith("/"):
+            raise ManifestError(f"{list_file.path}: mask path {path!r} must lie below the source's folder")
+    return {"masks": paths, "mask_frames": [frame - first for frame in masked]}
+
+
+def _boxes(found: Any, here: str) -> dict[str, Any]:
+    """Corner boxes cut to the frame, and how many were cut and how many had no area."""
+    if not isinstance(found, list):
+        raise ManifestError(f"{here}: expected a list of boxes, not {found!r}")
+    boxes, clipped = [], 0
+    for box in found:
+        corners = _numbers(box, here)
+        inside = [min(max(value, 0.0), 1.0) for value in corners]
+        clipped += inside != corners
+        if inside[2] > inside[0] and inside[3] > inside[1]:
+            boxes.append(inside)
+    return {
+        "boxes": boxes,
+        "num_boxes_clipped": clipped,
+        "num_boxes_dropped": len(found) - len(boxes),
+    }
+
+
+def _numbers(box: Any, here: str) -> list[float]:
+    numbers = isinstance(box, list) and all(isinstance(value, int | float) for value in box)
+    if not numbers or len(box) != 4 or not all(map(math.isfinite, box)):
+        raise ManifestError(f"{here}: a box is four numbers, not {box!r}")
+    return [float(value) for value in box]
+
+
+def _number(text: str, here: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ManifestError(f"{here}: {text!r} is not a number of minutes or seconds") from error
+
+
+def _spans(clips: Sequence[ClipName]) -> dict[str, pa.Array]:
+    return {
+        "video_id": pa.array([clip.video_id for clip in clips], pa.string()),
+        "start_s": pa.array([clip.start_s for clip in clips], pa.float64()),
+        "end_s": pa.array([clip.end_s for clip in clips], pa.float64()),
+    }
+
+
+def _keys_of(list_file: ListFile, clips: Iterator[ClipName] | dict[ClipName, str]) -> list[str]:
+    keys: list[str] = clip_keys(list_file.recipe, pa.table(_spans(list(clips)))).to_pylist()
+    return keys
+
+
+def _clip(name: str, here: str, *, start: bool = True) -> ClipName:
+    clip = parse_clip_name(name)
+    if clip is None or (start and clip.start_s is None):
+        raise ManifestError(f"{here}: {name!r} is not the name of a clip, YOUTUBE_ID_START")
+    return clip
+
+
+def _youtube_id(value: Any, here: str) -> str:
+    if not isinstance(value, str) or not _YOUTUBE_ID.fullmatch(value):
+        raise ManifestError(f"{here}: {value!r} is not a YouTube id: eleven letters, digits, - and _")
+    return value
+
+
+def _text(entry: Any, key: str, here: str) -> str:
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if not isinstance(value, str) or not value:
+        raise ManifestError(f"{here}: expected an object with the text {key!r}, not {entry!r}")
+    return value
+
+
+def _entries(path: Path) -> Where:
+    return lambda row: f"{path}: entry {row}"
+
+
+def _json_list(path: Path) -> list[dict[str, Any]]:
+    document = _json(path)
+    if not isinstance(document, list) or not document:
+        raise ManifestError(f"{path}: expected a JSON list of objects")
+    for index, entry in enumerate(document):
+        if not isinstance(entry, dict):
+            raise ManifestError(f"{path}: entry {index} is {entry!r}, not an object")
+    return document
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ManifestError(f"{path}: the list cannot be read ({error})") from error
+    except json.JSONDecodeError as error:
+        raise ManifestError(f"{path}: line {error.lineno}: not valid JSON: {error.msg}") from error
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ManifestError(f"{path}: not JSON text ({error})") from error
+
+
+def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a csv file that are not blank, each with the number of its line."""
+    seen = False
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file, strict=True, skipinitialspace=True)
+            try:
+                for cells in reader:
+                    if undecodable(cells):
+                        raise ManifestError(f"{path}: line {reader.line_num} is not UTF-8 text")
+                    if cells:
+                        seen = True
+                        yield reader.line_num, cells
+            except csv.Error as error:
+                raise ManifestError(f"{path}: line {reader.line_num}: not csv text ({error})") from error
+    except OSError as error:
+        raise ManifestError(f"{path}: the list cannot be read ({error})") from error
+    if not seen:
+        raise ManifestError(f"{path}: the list is empty. Get it again from its source.")
+
+
+def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a csv file whose first line must be these columns."""
+    header: list[str] | None = None
+    for line, cells in _csv_cells(path):
+        if header is None:
+            header = cells
+            if header != list(columns):
+                raise ManifestError(
+                    f"{path}: line {line}: the header is {','.join(header)}, expected {','.join(columns)}"
+                )
+        elif len(cells) != len(header):
+            raise ManifestError(f"{path}: line {line}: {len(cells)} values, expected {','.join(columns)}")
+        else:
+            yield line, dict(zip(header, cells, strict=True))

@@ -1,0 +1,221 @@
+"""What every list reader ends with: checked columns of one type, each row with its place in the file."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from avmanifest.errors import ConfigError, ManifestError
+from avmanifest.layout import SPLIT_PATTERN
+from avmanifest.recipe import ListSpec, Recipe, canonical_label
+from avmanifest.schema import REQUEST_SCHEMA
+
+LATEST_START_S: Final = 1e9
+"""No video is longer (30 years); a larger start is a mistake."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListFile:
+    """A list on disk, and what the recipe says of it."""
+
+    path: Path
+    recipe: Recipe
+    spec: ListSpec
+
+    @property
+    def clip_seconds(self) -> float | None:
+        """Length of a clip where the list gives no end; None: to the end of the file."""
+        return self.recipe.clip_seconds if self.spec.clip_seconds is None else self.spec.clip_seconds
+
+
+Where = Callable[[int], str]
+"""Row number -> `path: line 17`, for errors."""
+
+
+def request_table(
+    list_file: ListFile,
+    where: Where,
+    *,
+    video_id: pa.Array,
+    start_s: pa.Array | None = None,
+    end_s: pa.Array | None = None,
+    labels: pa.ListArray | None = None,
+    split: pa.Array | None = None,
+    path: pa.Array | None = None,
+    frame_times_s: pa.ListArray | None = None,
+    annotations: Sequence[Mapping[str, Any]] | None = None,
+) -> pa.Table:
+    """The rows as a REQUEST_SCHEMA table, with labels canonical and spans, splits and paths checked.
+
+    Without a column: the clip begins at 0 and lasts as the recipe says, has no label, is of the list's split
+    (train if it names none), is found by name, and asks for the recipe's frame times.
+    """
+    rows = len(video_id)
+    if not rows:
+        raise ManifestError(f"{list_file.path}: lists no clips. Is it the whole file?")
+    if start_s is None:
+        start_s = pa.repeat(pa.scalar(0.0), rows)
+    if end_s is None:
+        end_s = pa.nulls(rows, pa.float64())
+    if list_file.clip_seconds is not None:
+        end_s = pc.coalesce(end_s, pc.add(start_s, list_file.clip_seconds))
+    if split is None:
+        split = pa.repeat(pa.scalar((*list_file.spec.splits, "train")[0]), rows)
+    if labels is None:
+        labels = _repeated_list([], rows, pa.string())
+    if frame_times_s is None:
+        frame_times_s = _repeated_list(list_file.recipe.frame_times_s, rows, pa.float64())
+    empty = pa.repeat(pa.scalar(""), rows)
+    columns = {
+        "video_id": video_id,
+        "start_s": start_s,
+        "end_s": end_s,
+        "labels": canonical_labels(list_file.recipe, labels, where),
+        "split": split,
+        "path": empty if path is None else path,
+        "frame_times_s": frame_times_s,
+        "annotations": pa.repeat(pa.scalar("{}"), rows)
+        if annotations is None
+        else pa.array([json.dumps(entry, sort_keys=True) for entry in annotations], pa.string()),
+        "licence": empty,
+    }
+    table = pa.Table.from_arrays(
+        [pc.cast(columns[field.name], field.type) for field in REQUEST_SCHEMA], schema=REQUEST_SCHEMA
+    )
+    _check_names(table, where)
+    _check_spans(table, where)
+    _check_splits(table, list_file.spec, where)
+    return table
+
+
+def list_column(rows: Sequence[Sequence[Any]], dtype: pa.DataType) -> pa.ListArray:
+    """Python lists as one column."""
+    return pa.array(rows, pa.list_(dtype))
+
+
+def single_labels(labels: pa.Array) -> pa.ListArray:
+    """One label per row as lists of one; of none where the label is empty or null."""
+    return split_labels(labels, None)
+
+
+def split_labels(labels: pa.Array, separator: str | None) -> pa.ListArray:
+    """Cells as lists of labels without the spaces around them; None: a cell is one label."""
+    filled = pc.utf8_trim_whitespace(pc.coalesce(labels, ""))
+    cells = pc.split_pattern(filled, "\0" if separator is None else separator)
+    if not isinstance(cells, pa.ListArray):
+        cells = cells.combine_chunks()
+    values = pc.utf8_trim_whitespace(cells.flatten())
+    given = pc.not_equal(values, "")
+    if pc.all(given).as_py():
+        return _with_values(cells, values)
+    before = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(pc.cast(given, pa.int64()))])
+    offsets = pc.cast(pc.take(before, _offsets(cells)), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pc.filter(values, given))
+
+
+def canonical_labels(recipe: Recipe, labels: pa.ListArray, where: Where) -> pa.ListArray:
+    """The labels under the recipe's names; ManifestError names the first row with an unknown one."""
+    spelled = labels.flatten()
+    empty = first_true(pc.fill_null(pc.equal(spelled, ""), True))
+    if empty is not None:
+        raise ManifestError(f"{where(_row_of(labels, empty))}: an empty label among its labels. Leave it out.")
+    if not recipe.labels or not len(spelled):
+        return _with_values(labels, spelled)
+    values = pc.dictionary_encode(spelled)
+    names = []
+    for spelling in values.dictionary.to_pylist():
+        try:
+            names.append(canonical_label(recipe, spelling))
+        except ConfigError as error:
+            row = _row_of(labels, int(pc.index(spelled, spelling).as_py()))
+            raise ManifestError(f"{where(row)}: {error}") from error
+    return _with_values(labels, pc.take(pa.array(names, pa.string()), values.indices))
+
+
+def merge_labels(table: pa.Table) -> pa.Table:
+    """One row per (id, start, end, split, path), in the order of the first, with the labels of all its rows."""
+    same = ["video_id", "start_s", "end_s", "split", "path"]
+    kept = ["labels", "frame_times_s", "annotations", "licence"]
+    numbered = table.append_column("row", pa.array(range(table.num_rows), pa.int64()))
+    groups = numbered.group_by(same, use_threads=False).aggregate([("row", "list")])
+    rows = groups.column("row_list").combine_chunks()
+    firsts = pc.list_element(rows, 0)
+    labels = table.column("labels").to_pylist()
+    merged = [list(dict.fromkeys(label for row in group for label in labels[row])) for group in rows.to_pylist()]
+    columns = {name: pc.take(table.column(name), firsts) for name in (*same, *kept)}
+    columns["labels"] = list_column(merged, pa.string())
+    return pa.Table.from_arrays([columns[name] for name in REQUEST_SCHEMA.names], schema=REQUEST_SCHEMA)
+
+
+def undecodable(texts: Iterable[str]) -> bool:
+    """Whether a text that was read with errors="surrogateescape" had bytes that are no UTF-8."""
+    return any("\ud800" <= letter <= "\udfff" for text in texts if not text.isascii() for letter in text)
+
+
+def first_true(mask: pa.Array) -> int | None:
+    """The first row the mask marks."""
+    row = int(pc.index(mask, True).as_py())
+    return None if row < 0 else row
+
+
+def _offsets(lists: pa.ListArray) -> pa.Array:
+    lengths = pc.coalesce(pc.list_value_length(lists), 0)
+    return pa.concat_arrays([pa.array([0], pa.int32()), pc.cast(pc.cumulative_sum(lengths), pa.int32())])
+
+
+def _with_values(lists: pa.ListArray, values: pa.Array) -> pa.ListArray:
+    """Lists of the same lengths (null: empty) that hold other values."""
+    return pa.ListArray.from_arrays(_offsets(lists), values)
+
+
+def _row_of(lists: pa.ListArray, place: int) -> int:
+    return int(pc.list_parent_indices(lists)[place].as_py())
+
+
+def _repeated_list(values: Sequence[Any], rows: int, dtype: pa.DataType) -> pa.ListArray:
+    return pa.repeat(pa.scalar(list(values), pa.list_(dtype)), rows)
+
+
+def _check_names(table: pa.Table, where: Where) -> None:
+    row = first_true(pc.fill_null(pc.equal(table.column("video_id"), ""), True))
+    if row is not None:
+        raise ManifestError(f"{where(row)}: the clip has no id. Fill it in, or delete the row.")
+    outside = r"^[/\\]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)|\x00"
+    row = first_true(pc.match_substring_regex(table.column("path"), outside))
+    if row is not None:
+        raise ManifestError(
+            f"{where(row)}: path {table.column('path')[row].as_py()!r} must lie below the source's folder. "
+            "Write it relative to the DIR of --source local:DIR, without '..'."
+        )
+
+
+def _check_spans(table: pa.Table, where: Where) -> None:
+    start_s, end_s = table.column("start_s"), table.column("end_s")
+    good_start = pc.and_(pc.greater_equal(start_s, 0.0), pc.less(start_s, LATEST_START_S))
+    row = first_true(pc.invert(pc.fill_null(good_start, False)))
+    if row is not None:
+        raise ManifestError(f"{where(row)}: start {start_s[row].as_py()} is no time in seconds, 0 or more")
+    good_end = pc.and_(pc.greater(end_s, start_s), pc.less(end_s, 2 * LATEST_START_S))
+    row = first_true(pc.invert(pc.fill_null(good_end, True)))
+    if row is not None:
+        raise ManifestError(
+            f"{where(row)}: the clip ends at {end_s[row].as_py()} s, which is not after its start, "
+            f"{start_s[row].as_py()} s"
+        )
+
+
+def _check_splits(table: pa.Table, spec: ListSpec, where: Where) -> None:
+    for split in pc.unique(table.column("split")).to_pylist():
+        known = split in spec.splits if spec.splits else SPLIT_PATTERN.fullmatch(split or "") is not None
+        if not known:
+            row = int(pc.index(table.column("split"), split).as_py()) if split is not None else 0
+            rule = (
+                f"known: {', '.join(spec.splits)}"
+                if spec.splits
+                else "a split is lower-case letters, digits and _, such as train, val, test"
+            )
+            raise ManifestError(f"{where(row)}: unknown split {split!r}; {rule}")

@@ -1,0 +1,270 @@
+"""A user's own table of clips: csv, tsv, jsonl or parquet, with the columns named by the options."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from avmanifest.errors import ConfigError, ManifestError
+from avmanifest.lists.requests import (
+    ListFile,
+    Where,
+    merge_labels,
+    request_table,
+    single_labels,
+    split_labels,
+    undecodable,
+)
+from avmanifest.recipe import TableOptions
+
+_USUAL: Final = {
+    "id_column": "id",
+    "path_column": "path",
+    "start_column": "start",
+    "end_column": "end",
+    "label_column": "label",
+    "split_column": "split",
+}
+_NUMBERS: Final = ("start_column", "end_column")
+_DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
+_JSON_LINES: Final = (".jsonl", ".ndjson")
+TABLE_SUFFIXES: Final = (*_DELIMITERS, *_JSON_LINES, ".parquet")
+
+
+def read_table_list(list_file: ListFile) -> pa.Table:
+    """The clips of a table. A clip needs an id or a path; without a start it is the file from 0.
+
+    The id is the path without its suffix if there is no column of ids. Raises ConfigError for a column that
+    is not there, naming those that are, and ManifestError, naming the line, for a value of the wrong type.
+    """
+    path, options = list_file.path, list_file.spec.options
+    suffix = path.suffix.lower()
+    if suffix in _DELIMITERS:
+        columns, where = _read_delimited(path, _DELIMITERS[suffix], options)
+    elif suffix in _JSON_LINES:
+        columns, where = _read_json_lines(path, options)
+    elif suffix == ".parquet":
+        columns, where = _read_parquet(path, options)
+    else:
+        raise ConfigError(f"{path}: a table is one of {', '.join(TABLE_SUFFIXES)}, not {suffix!r}")
+    files = columns.get("path_column")
+    ids = columns.get("id_column")
+    if ids is None:
+        ids = pc.replace_substring_regex(files, r"\.[A-Za-z0-9]{1,5}\z", "")
+    start_s, split = columns.get("start_column"), columns.get("split_column")
+    table = request_table(
+        list_file,
+        where,
+        video_id=ids,
+        start_s=None if start_s is None else pc.coalesce(start_s, 0.0),
+        end_s=columns.get("end_column"),
+        labels=_labels(columns.get("label_column"), options),
+        split=None if split is None else pc.coalesce(split, "train"),
+        path=None if files is None else pc.coalesce(files, ""),
+    )
+    return merge_labels(table) if list_file.spec.merge else table
+
+
+def _labels(column: pa.Array | None, options: TableOptions) -> pa.ListArray | None:
+    if column is None or isinstance(column, pa.ListArray):
+        return column
+    if options.label_separator is None:
+        return single_labels(column)
+    return split_labels(column, options.label_separator)
+
+
+def _choose(path: Path, options: TableOptions, present: Sequence[str]) -> dict[str, str]:
+    """Role -> column, for the roles that the table has."""
+    if twice := sorted({name for name in present if list(present).count(name) > 1}):
+        raise ConfigError(f"{path}: the columns {twice} stand twice in the header")
+    if options.label_separator == "":
+        raise ConfigError("label_separator is empty; leave it out if a cell holds one label")
+    chosen = {}
+    for role, usual in _USUAL.items():
+        asked = getattr(options, role)
+        if asked is not None and asked not in present:
+            raise ConfigError(f"{path}: no column {asked!r} for {role}; it has {', '.join(present)}")
+        if (name := asked or usual) in present:
+            chosen[role] = name
+    if not {"id_column", "path_column"} & chosen.keys():
+        raise ConfigError(
+            f"{path}: neither a column of ids nor one of paths; it has {', '.join(present)}. "
+            "Name one with id_column or path_column."
+        )
+    return chosen
+
+
+def _read_delimited(path: Path, delimiter: str, options: TableOptions) -> tuple[dict[str, pa.Array], Where]:
+    header = _header(path, delimiter)
+    chosen = _choose(path, options, header)
+    types = {name: pa.float64() if role in _NUMBERS else pa.string() for role, name in chosen.items()}
+    try:
+        table = pa.csv.read_csv(
+            path,
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=types,
+                include_columns=list(types),
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=True,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise ManifestError(_why_not_delimited(path, delimiter, len(header), types) or str(error)) from error
+
+    def where(row: int) -> str:
+        return f"{path}: line {_line_of_row(path, delimiter, row)}"
+
+    return {role: table.column(name).combine_chunks() for role, name in chosen.items()}, where
+
+
+def _header(path: Path, delimiter: str) -> list[str]:
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            header = next(csv.reader(file, delimiter=delimiter), None)
+    except (OSError, csv.Error) as error:
+        raise ManifestError(f"{path}: the table cannot be read ({error})") from error
+    if not header:
+        raise ManifestError(f"{path}: the table is empty; its first line must name the columns")
+    if undecodable(header):
+        raise ManifestError(f"{path}: line 1 is not UTF-8 text. Save the table as UTF-8.")
+    return header
+
+
+def _line_of_row(path: Path, delimiter: str, row: int) -> int:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter)
+        found = (reader.line_num for cells in reader if cells)
+        return next(line for number, line in enumerate(found) if number == row + 1)
+
+
+def _why_not_delimited(path: Path, delimiter: str, width: int, types: Mapping[str, pa.DataType]) -> str | None:
+    """The first line that a reader of whole columns cannot have meant by its refusal, and why."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter)
+            header = next(reader)
+            numbers = [header.index(name) for name, dtype in types.items() if dtype == pa.float64()]
+            for cells in reader:
+                if undecodable(cells):
+                    return f"{path}: line {reader.line_num} is not UTF-8 text"
+                if cells and len(cells) != width:
+                    return f"{path}: line {reader.line_num}: {len(cells)} values for {width} columns"
+                for column in numbers if cells else ():
+                    if cells[column] and not _is_number(cells[column]):
+                        return (
+                            f"{path}: line {reader.line_num}: {header[column]} is {cells[column]!r}, "
+                            "must be seconds, such as 12.5"
+                        )
+    except csv.Error as error:
+        return f"{path}: not csv text ({error})"
+    return None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_json_lines(path: Path, options: TableOptions) -> tuple[dict[str, pa.Array], Where]:
+    first = _json_line(path)
+    chosen = _choose(path, options, list(first))
+    lists = isinstance(first.get(chosen.get("label_column", "")), list)
+    types = {
+        name: pa.float64()
+        if role in _NUMBERS
+        else (pa.list_(pa.string()) if role == "label_column" and lists else pa.string())
+        for role, name in chosen.items()
+    }
+    try:
+        table = pa.json.read_json(
+            path,
+            read_options=pa.json.ReadOptions(block_size=1 << 24),
+            parse_options=pa.json.ParseOptions(
+                explicit_schema=pa.schema(list(types.items())), unexpected_field_behavior="ignore"
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise ManifestError(_why_not_json_lines(path, types) or f"{path}: {error}") from error
+    columns = {role: table.column(name).combine_chunks() for role, name in chosen.items()}
+    return columns, lambda row: f"{path}: line {_json_line_of_row(path, row)}"
+
+
+def _json_line(path: Path) -> dict[str, Any]:
+    """The object of the first line that is not blank."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for line in file:
+                if line.strip():
+                    first = json.loads(line)
+                    if isinstance(first, dict):
+                        return first
+                    break
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path}: not a list of JSON objects, one a line ({error})") from error
+    raise ManifestError(f"{path}: expected a JSON object on every line")
+
+
+def _json_line_of_row(path: Path, row: int) -> int:
+    with path.open(encoding="utf-8-sig") as file:
+        filled = [number for number, line in enumerate(file, start=1) if line.strip()]
+    return filled[row]
+
+
+def _why_not_json_lines(path: Path, types: Mapping[str, pa.DataType]) -> str | None:
+    wanted: dict[pa.DataType, tuple[Any, str]] = {
+        pa.float64(): ((int, float), "a number of seconds"),
+        pa.string(): (str, "text"),
+        pa.list_(pa.string()): (list, "a list of texts, as on the first line"),
+    }
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                entry = json.loads(line)
+            except ValueError as error:
+                return f"{path}: line {number}: not valid JSON: {error}"
+            if not isinstance(entry, dict):
+                return f"{path}: line {number}: expected a JSON object"
+            for name, dtype in types.items():
+                kind, words = wanted[dtype]
+                value = entry.get(name)
+                if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                    return f"{path}: line {number}: {name} is {value!r}, must be {words}"
+    return None
+
+
+def _read_parquet(path: Path, options: TableOptions) -> tuple[dict[str, pa.Array], Where]:
+    try:
+        with pa.parquet.ParquetFile(path) as file:
+            chosen = _choose(path, options, file.schema_arrow.names)
+            table = file.read(columns=list(dict.fromkeys(chosen.values())))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ManifestError(f"{path}: not a readable parquet file ({error})") from error
+    columns = {}
+    for role, name in chosen.items():
+        column = table.column(name)
+        kind = column.type
+        if role in _NUMBERS:
+            dtype = pa.float64()
+        elif role == "label_column" and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            dtype = pa.list_(pa.string())
+        else:
+            dtype = pa.string()
+        try:
+            columns[role] = pc.cast(column, dtype).combine_chunks()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ManifestError(f"{path}: column {name!r} is {kind}, must be {dtype} ({error})") from error
+    return columns, lambda row: f"{path}: row {row}"

@@ -1,0 +1,331 @@
+"""A dataset as data: its lists, splits, labels, key and licence, read from a TOML file.
+
+A recipe is a file of `avmanifest/recipes/`, or any file of the same form that a user writes.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from avmanifest.errors import ConfigError
+from avmanifest.labels import fold_label, spelling_table, unknown_label
+from avmanifest.layout import SPLIT_PATTERN
+
+RECIPES: Final = Path(__file__).parent / "recipes"
+
+LIST_FORMATS: Final = MappingProxyType(
+    {
+        "vggsound": "no header; id,start,label,split; labels with commas quoted",
+        "audioset": "# lines, then id, start, end, labels; a space after each comma",
+        "clips": "a clip's name per line, then perhaps a comma and its label, commas of the label and all",
+        "pairs": "header source_1,source_2,class_1,class_2,sep_type; two clips mixed",
+        "vggsounder": "header video_id,label,modality,background_music,...; a row per label",
+        "vggss": "JSON list of {file, class, bbox}",
+        "music": 'JSON object {"videos": {"flute violin": [id, ...]}}',
+        "music-boxes": "JSON list of {file, class_src1, bbox_src1, class_src2, bbox_src2}",
+        "music-paths": "audio path, frames path, number of frames; the folder is the label",
+        "music-mixtures": "audio paths of the sources mixed, four a line",
+        "names": "a name per line, then perhaps a number",
+        "avsbench-frames": "name_N,label(s): a row per frame",
+        "avsbench": "header vid,uid,s_min,s_sec,a_obj,split,label",
+        "msrvtt": "header key,vid_key,video_id,sentence",
+        "table": "csv, tsv, parquet or jsonl with a header, columns named by the options",
+        "folder": "a folder of media files",
+        "synth": "no list: the dataset is drawn",
+    }
+)
+"""The list formats there are, and what their files look like."""
+
+_TEMPLATE_FIELD: Final = re.compile(r"\{([^{}]*)\}")
+_TEMPLATE: Final = re.compile(r"(?:[A-Za-z0-9_-]|\{(?:video_id|start|start_ms|slug)\})+")
+_MASK_FIELDS: Final = ("split", "label", "subset", "video_id", "uid", "frame")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions:
+    """Which column of a table is what. None: the column of the usual name, if the table has one."""
+
+    id_column: str | None = None  # usual: id
+    path_column: str | None = None  # usual: path; the id is then the path without its suffix
+    start_column: str | None = None  # usual: start; seconds, without it 0
+    end_column: str | None = None  # usual: end; seconds, empty: the end of the file
+    label_column: str | None = None  # usual: label
+    split_column: str | None = None  # usual: split; without it train
+    label_separator: str | None = None  # between the labels of one cell; None: one label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListSpec:
+    """One file that lists clips."""
+
+    format: str  # a name of LIST_FORMATS
+    file: str = ""  # the official file's name; empty: any file will do
+    url: str = ""
+    sha256: str = ""  # of the official file, where it is known
+    splits: tuple[str, ...] = ()  # one: all rows are of it; several or none: a column tells
+    counts: Mapping[str, int] = field(default_factory=dict)  # split -> clips of the official list
+    clip_seconds: float | None = None  # where the clips of this list are shorter than the recipe's
+    header: str = ""  # the first line, in formats that may have one
+    subset: str = ""  # the rows wanted of a list that several recipes share
+    masks: str = ""  # where a frame's mask lies, from {split} {label} {subset} {video_id} {uid} {frame}
+    masked_frames: int = 0  # how many frames from the first have a mask; 0: all
+    merge: bool = False  # several rows of one clip are one clip with several labels
+    options: TableOptions = field(default_factory=TableOptions)
+    unusable: str = ""  # why the published list cannot be used
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a dataset is."""
+
+    name: str
+    title: str
+    homepage: str
+    licence: str
+    key: str  # template: letters, digits, - and _ around {video_id} {start} {start_ms} {slug}
+    citation: str = ""
+    note: str = ""  # what a user must know before using the dataset
+    clip_seconds: float | None = None  # None: a clip is the whole file
+    frame_times_s: tuple[float, ...] = ()  # exact times asked for, from the clip's start
+    labels: tuple[str, ...] = ()  # in the order of the class indices; empty: whatever the list says
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    optional_prefixes: tuple[str, ...] = ()  # what a spelling may leave out
+    default_splits: tuple[str, ...] = ()  # empty: all there are
+    lists: tuple[ListSpec, ...] = ()
+    spellings: Mapping[str, str] = field(default_factory=dict, repr=False)  # folded -> canonical
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Every split that a list names, in the order of the lists."""
+        return tuple(dict.fromkeys(split for spec in self.lists for split in spec.splits))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Split -> clips of the official list, where that is known."""
+        return {split: count for spec in self.lists for split, count in spec.counts.items()}
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with avkit, sorted."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """The recipe of that name, or of that file (anything with a slash or the suffix .toml).
+
+    Raises ConfigError, naming the file, the line and what is known, for a recipe that cannot be used.
+    """
+    text = str(name_or_path)
+    if isinstance(name_or_path, Path) or "/" in text or text.endswith(".toml"):
+        return _read_recipe(Path(name_or_path))
+    if text not in recipe_names():
+        raise ConfigError(
+            f"unknown recipe {text!r}; known: {', '.join(recipe_names())}. "
+            "A recipe of your own is given as a path ending in .toml."
+        )
+    return _packaged_recipe(text)
+
+
+def canonical_label(recipe: Recipe, spelling: str) -> str:
+    """The recipe's name for a label, however the list or the folder spells it.
+
+    Raises ConfigError for an unknown one. A recipe without labels knows any, as it is spelled.
+    """
+    if not recipe.labels:
+        return spelling
+    label = recipe.spellings.get(fold_label(spelling))
+    if label is None:
+        raise ConfigError(f"recipe {recipe.name}: label {spelling!r}, {unknown_label(spelling, recipe.labels)}")
+    return label
+
+
+@cache
+def _packaged_recipe(name: str) -> Recipe:
+    return _read_recipe(RECIPES / f"{name}.toml")
+
+
+def _read_recipe(path: Path) -> Recipe:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable recipe ({error})") from error
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    return _recipe_from(_Source(path, text), data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The file a value came from, for its errors."""
+
+    path: Path
+    text: str
+
+    def at(self, key: str) -> str:
+        """`path:line` of the first line that sets the key or opens its table; only the path if there is none."""
+        setting = re.compile(rf"""\s*(?:\[+\s*(?:[\w.-]+\.)?)?["']?{re.escape(key)}["']?\s*(?:=|\])""")
+        for number, line in enumerate(self.text.splitlines(), start=1):
+            if setting.match(line):
+                return f"{self.path}:{number}"
+        return str(self.path)
+
+
+def _recipe_from(source: _Source, data: dict[str, Any]) -> Recipe:
+    parent = data.pop("labels_from", None)
+    if "spellings" in data:
+        raise ConfigError(f"{source.at('spellings')}: unknown key 'spellings'; write them under [aliases]")
+    lists = data.pop("lists", [])
+    if not isinstance(lists, list) or not all(isinstance(entry, dict) for entry in lists):
+        raise ConfigError(f"{source.at('lists')}: lists must be tables, each opened by [[lists]]")
+    values = _checked(source, "recipe", Recipe, data, extra=("labels_from", "lists"))
+    if parent is not None:
+        values |= _inherited_labels(source, parent, values)
+    values["lists"] = tuple(_list_spec(source, entry) for entry in lists)
+    try:
+        values["spellings"] = spelling_table(
+            values.get("labels", ()), values.get("aliases", {}), values.get("optional_prefixes", ())
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{source.at('labels')}: {error}") from error
+    recipe = Recipe(**values)
+    _check_recipe(source, recipe)
+    return recipe
+
+
+def _inherited_labels(source: _Source, parent: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    if twice := {"labels", "aliases", "optional_prefixes"} & values.keys():
+        raise ConfigError(
+            f"{source.at('labels_from')}: labels_from brings {sorted(twice)} along; leave one of them out"
+        )
+    if parent not in recipe_names() or parent == source.path.stem:
+        raise ConfigError(f"{source.at('labels_from')}: unknown recipe {parent!r}; known: {', '.join(recipe_names())}")
+    base = _packaged_recipe(parent)
+    return {
+        "labels": base.labels,
+        "aliases": base.aliases,
+        "optional_prefixes": base.optional_prefixes,
+    }
+
+
+def _list_spec(source: _Source, entry: dict[str, Any]) -> ListSpec:
+    options = entry.pop("options", {})
+    if not isinstance(options, dict):
+        raise ConfigError(f"{source.at('options')}: options must be a table")
+    values = _checked(source, "list", ListSpec, entry, extra=("options",))
+    values["options"] = TableOptions(**_checked(source, "table options", TableOptions, options))
+    spec = ListSpec(**values)
+    if spec.format not in LIST_FORMATS:
+        raise ConfigError(
+            f"{source.at('format')}: unknown list format {spec.format!r}; known: {', '.join(LIST_FORMATS)}"
+        )
+    if spec.sha256 and not _SHA256.fullmatch(spec.sha256):
+        raise ConfigError(f"{source.at('sha256')}: sha256 {spec.sha256!r} is not 64 hexadecimal digits")
+    if spec.file != Path(spec.file).name:
+        raise ConfigError(f"{source.at('file')}: file {spec.file!r} must be a name without a folder")
+    if spec.clip_seconds is not None and spec.clip_seconds <= 0:
+        raise ConfigError(f"{source.at('clip_seconds')}: clip_seconds must be above 0")
+    strange = set(_TEMPLATE_FIELD.findall(spec.masks)) - set(_MASK_FIELDS)
+    if strange or set("{}") & set(_TEMPLATE_FIELD.sub("", spec.masks)):
+        known = ", ".join(f"{{{name}}}" for name in _MASK_FIELDS)
+        raise ConfigError(f"{source.at('masks')}: masks {spec.masks!r} may hold only the fields {known}")
+    for split in (*spec.splits, *spec.counts):
+        _check_split(source, split)
+    if unknown := sorted(spec.counts.keys() - set(spec.splits)):
+        raise ConfigError(f"{source.at('counts')}: counts of {unknown}, which are no splits of it: {list(spec.splits)}")
+    return spec
+
+
+def _check_split(source: _Source, split: str) -> None:
+    if not SPLIT_PATTERN.fullmatch(split):
+        raise ConfigError(
+            f"{source.at('splits')}: split {split!r} must be lower-case letters, digits and _, beginning with a letter"
+        )
+
+
+def _check_recipe(source: _Source, recipe: Recipe) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", recipe.name):
+        raise ConfigError(f"{source.at('name')}: name {recipe.name!r} must be lower-case letters, digits and -")
+    found = _TEMPLATE_FIELD.findall(recipe.key)
+    if not _TEMPLATE.fullmatch(recipe.key) or not {"video_id", "slug"} & set(found):
+        raise ConfigError(
+            f"{source.at('key')}: key {recipe.key!r} must hold {{video_id}} or {{slug}}, and around it only "
+            "letters, digits, -, _, {start} (whole seconds, six digits) and {start_ms}"
+        )
+    if recipe.key.startswith(("{video_id}", "_", "-")):
+        raise ConfigError(
+            f"{source.at('key')}: key {recipe.key!r} must begin with a letter, a digit or {{slug}}: "
+            "an id may begin with _ or -, which readers hide"
+        )
+    if recipe.clip_seconds is not None and recipe.clip_seconds <= 0:
+        raise ConfigError(f"{source.at('clip_seconds')}: clip_seconds must be above 0")
+    if recipe.splits and (unknown := sorted(set(recipe.default_splits) - set(recipe.splits))):
+        raise ConfigError(
+            f"{source.at('default_splits')}: no list has the splits {unknown}; known: {list(recipe.splits)}"
+        )
+    if not recipe.lists:
+        raise ConfigError(f"{source.path}: a recipe needs at least one [[lists]]")
+
+
+def _checked(
+    source: _Source, what: str, kind: type[Any], data: dict[str, Any], extra: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The values of a dataclass, each of its declared type; ConfigError for unknown, missing and wrong ones."""
+    known = {entry.name: entry for entry in fields(kind) if entry.name not in ("spellings", *extra)}
+    for key in data:
+        if key not in known:
+            names = ", ".join([*known, *extra])
+            raise ConfigError(f"{source.at(key)}: unknown key {key!r} of a {what}; known: {names}")
+    for entry in known.values():
+        required = entry.default is MISSING and entry.default_factory is MISSING
+        if required and entry.name not in data:
+            raise ConfigError(f"{source.path}: a {what} needs the key {entry.name!r}")
+    return {key: _typed(source, key, value, known[key].type) for key, value in data.items()}
+
+
+def _typed(source: _Source, key: str, value: Any, kind: Any) -> Any:
+    def is_text(item: Any) -> bool:
+        return isinstance(item, str)
+
+    def is_number(item: Any) -> bool:
+        return isinstance(item, int | float) and not isinstance(item, bool)
+
+    wanted = "text"
+    if kind in (str, str | None) and is_text(value):
+        return value
+    if kind is bool:
+        wanted = "true or false"
+        if isinstance(value, bool):
+            return value
+    if kind is int:
+        wanted = "a whole number, 0 or more"
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+    if kind == float | None:
+        wanted = "a number"
+        if is_number(value):
+            return float(value)
+    if kind == tuple[str, ...]:
+        wanted = "a list of texts, none twice"
+        if isinstance(value, list) and all(map(is_text, value)) and len(set(value)) == len(value):
+            return tuple(value)
+    if kind == tuple[float, ...]:
+        wanted = "a list of numbers, 0 or more"
+        if isinstance(value, list) and all(is_number(item) and item >= 0 for item in value):
+            return tuple(map(float, value))
+    if kind == Mapping[str, str]:
+        wanted = "a table of texts"
+        if isinstance(value, dict) and all(map(is_text, value.values())):
+            return dict(value)
+    if kind == Mapping[str, int]:
+        wanted = "a table of whole numbers"
+        if isinstance(value, dict) and all(type(item) is int and item >= 0 for item in value.values()):
+            return dict(value)
+    raise ConfigError(f"{source.at(key)}: {key} must be {wanted}, not {value!r}")

@@ -1,0 +1,133 @@
+"""The only list of columns, statuses and members of a prepared dataset."""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import pyarrow as pa
+
+FORMAT_VERSION: Final = 1
+"""Raised when CLIP_SCHEMA, the sample's members or their meaning change."""
+
+KEY_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
+"""A key has no dot (WebDataset groups by the first one) and no leading underscore (readers hide those)."""
+
+
+class StatusClass(StrEnum):
+    """What a status means for a retry and for the exit code."""
+
+    OK = "ok"
+    PERMANENT = "permanent"  # asking again gives the same answer
+    TRANSIENT = "transient"  # may pass next time: `--retry transient`
+    BUG = "bug"  # avkit's own fault: exit code 1
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a clip ended."""
+
+    status_class: StatusClass
+    meaning: str
+
+
+STATUSES: Final[dict[str, Status]] = {
+    "ok": Status(StatusClass.OK, "a sample in a shard"),
+    "unavailable_missing": Status(StatusClass.PERMANENT, "no source has the video"),
+    "unavailable_private": Status(StatusClass.PERMANENT, "the owner made the video private"),
+    "unavailable_removed": Status(StatusClass.PERMANENT, "the video was taken down"),
+    "unavailable_geo": Status(StatusClass.PERMANENT, "not offered in this country"),
+    "unavailable_age": Status(StatusClass.PERMANENT, "behind an age check"),
+    "unavailable_members": Status(StatusClass.PERMANENT, "for members of the channel"),
+    "unavailable_live": Status(StatusClass.PERMANENT, "a live stream or a premiere"),
+    "blocked_bot": Status(StatusClass.TRANSIENT, "the site took us for a robot"),
+    "blocked_rate": Status(StatusClass.TRANSIENT, "the site asks for fewer requests"),
+    "blocked_token": Status(StatusClass.TRANSIENT, "the site refused the stream's token"),
+    "net_timeout": Status(StatusClass.TRANSIENT, "the network took too long"),
+    "net_dns": Status(StatusClass.TRANSIENT, "the host name was not found"),
+    "net_http": Status(StatusClass.TRANSIENT, "the server answered with an error"),
+    "media_corrupt": Status(StatusClass.PERMANENT, "the file cannot be decoded"),
+    "media_no_audio": Status(StatusClass.PERMANENT, "the file has no audio stream"),
+    "media_no_video": Status(StatusClass.PERMANENT, "the file has no video stream"),
+    "media_short": Status(StatusClass.PERMANENT, "the video is shorter than a clip may be"),
+    "media_window": Status(StatusClass.PERMANENT, "the clip lies past the end of the video"),
+    "decode_timeout": Status(StatusClass.TRANSIENT, "decoding passed its deadline and was killed"),
+    "decode_crash": Status(StatusClass.TRANSIENT, "the decoding process died or ran out of memory, twice"),
+    "internal": Status(StatusClass.BUG, "an error inside avkit"),
+}
+
+
+def status_class(status: str) -> StatusClass:
+    """The class of a status name; KeyError for a name outside STATUSES."""
+    return STATUSES[status].status_class
+
+
+def _field(name: str, dtype: pa.DataType, meaning: str) -> pa.Field:
+    return pa.field(name, dtype, metadata={"meaning": meaning})
+
+
+MEMBER_TYPE: Final = pa.struct(
+    [pa.field("name", pa.string()), pa.field("offset", pa.int64()), pa.field("size", pa.int64())]
+)
+
+REQUEST_SCHEMA: Final = pa.schema(
+    [
+        _field("video_id", pa.string(), "the source video: a YouTube id, or a path without its suffix"),
+        _field("start_s", pa.float64(), "start of the clip in the source video, seconds"),
+        _field("end_s", pa.float64(), "end of the clip, seconds; null: the end of the file"),
+        _field("labels", pa.list_(pa.string()), "canonical label names, in the order of the list"),
+        _field("split", pa.string(), "train, val, test, or the recipe's own name"),
+        _field("path", pa.string(), "where the list says the file lies, relative to a source; empty: by name"),
+        _field("frame_times_s", pa.list_(pa.float64()), "exact times asked for, from the clip's start; or empty"),
+        _field("annotations", pa.string(), "JSON object: boxes, masks, mixture pairs of the recipe; {} if none"),
+        _field("licence", pa.string(), "licence of the clip where the list gives one; else empty"),
+    ]
+)
+"""What a recipe's list asks for: one row per clip."""
+
+PLAN_SCHEMA: Final = pa.schema(
+    [
+        _field("key", pa.string(), "the clip's id in the dataset"),
+        *REQUEST_SCHEMA,
+        _field("shard", pa.int32(), "number of the shard within the split"),
+        _field("position", pa.int32(), "place within the shard"),
+    ]
+)
+"""The frozen plan: one row per requested clip, with its place."""
+
+CLIP_SCHEMA: Final = pa.schema(
+    [
+        _field("key", pa.string(), "the clip's id in the dataset; the stem of its members"),
+        _field("video_id", pa.string(), "the source video"),
+        _field("source", pa.string(), "the source that had the video, and the file in it; empty if none had"),
+        _field("start_s", pa.float64(), "start of the clip in the source video, seconds"),
+        _field("end_s", pa.float64(), "end of the clip, seconds; null: unknown, the clip failed"),
+        _field("labels", pa.list_(pa.string()), "canonical label names"),
+        _field("split", pa.string(), "train, val, test, or the recipe's own name"),
+        _field("status", pa.string(), "a name of STATUSES"),
+        _field("reason", pa.string(), "the error message of a failed clip, else empty"),
+        _field("shard", pa.int32(), "number of the shard within the split; null: no shard holds the row yet"),
+        _field("position", pa.int32(), "place within the shard's plan"),
+        _field("members", pa.list_(MEMBER_TYPE), "name after KEY., byte offset in the tar, size; empty if failed"),
+        _field("duration_s", pa.float64(), "measured duration of the clip"),
+        _field("frame_times_s", pa.list_(pa.float64()), "presentation times of the stored frames, from the start"),
+        _field("fps", pa.float64(), "average frame rate of the source"),
+        _field("width", pa.int32(), "displayed width of the source, pixels"),
+        _field("height", pa.int32(), "displayed height of the source, pixels"),
+        _field("video_codec", pa.string(), "codec of the source's video"),
+        _field("audio_codec", pa.string(), "codec of the source's audio"),
+        _field("audio_rate", pa.int32(), "sample rate of the source, Hz"),
+        _field("audio_channels", pa.int32(), "channels of the source"),
+        _field("audio_video_offset_s", pa.float64(), "start of the audio minus start of the video; applied"),
+        _field("num_bad_packets", pa.int32(), "packets the decoder refused"),
+        _field("rms_dbfs", pa.float64(), "loudness of the clip, dB relative to full scale"),
+        _field("silent", pa.bool_(), "flag: nothing to hear"),
+        _field("still", pa.bool_(), "flag: nothing moves"),
+        _field("short", pa.bool_(), "flag: the clip lasts less than was asked for"),
+        _field("source_bytes", pa.int64(), "size of the source file"),
+        _field("source_sha256", pa.string(), "hash of the source file"),
+        _field("annotations", pa.string(), "JSON object, as in the sample"),
+        _field("licence", pa.string(), "licence of the clip where the list gives one"),
+    ]
+)
+"""The manifest: one row per requested clip, whatever became of it."""

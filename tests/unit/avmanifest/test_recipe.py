@@ -1,0 +1,127 @@
+import pickle
+from pathlib import Path
+
+import pytest
+
+from avmanifest.errors import ConfigError
+from avmanifest.recipe import Recipe, TableOptions, load_recipe, recipe_names
+
+GOOD = """\
+name = "mine"
+title = "Mine"
+homepage = "https://example.org"
+licence = "CC0-1.0"
+key = "mine-{video_id}_{start}"
+clip_seconds = 10
+labels = ["a b", "c"]
+
+[aliases]
+"bee" = "a b"
+
+[[lists]]
+file = "mine.csv"
+format = "table"
+splits = ["train", "val"]
+counts = { train = 3 }
+merge = true
+
+[lists.options]
+id_column = "clip"
+label_separator = ";"
+"""
+
+
+def load(tmp_path: Path, text: str) -> Recipe:
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_recipe(path)
+
+
+def test_a_recipe_of_ones_own_loads_by_path(tmp_path: Path) -> None:
+    recipe = load(tmp_path, GOOD)
+    assert (recipe.name, recipe.clip_seconds, recipe.labels) == ("mine", 10.0, ("a b", "c"))
+    assert recipe.splits == ("train", "val")
+    assert recipe.counts == {"train": 3}
+    assert recipe.lists[0].options == TableOptions(id_column="clip", label_separator=";")
+    assert load_recipe(str(tmp_path / "mine.toml")) == recipe
+
+
+def test_a_recipe_travels_to_other_processes() -> None:
+    recipe = load_recipe("audioset")
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    with pytest.raises(ConfigError, match=r"unknown recipe 'vgsound'; known: .*audioset, .*vggsound, "):
+        load_recipe("vgsound")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: not a readable recipe"):
+        load_recipe(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "clip_seconds = 10",
+            "clip_second = 10",
+            r"mine\.toml:6: unknown key 'clip_second' of a recipe; known: name, ",
+        ),
+        ("clip_seconds = 10", 'clip_seconds = "10"', r"mine\.toml:6: clip_seconds must be a number, not '10'"),
+        ("clip_seconds = 10", "clip_seconds = 0", r"mine\.toml:6: clip_seconds must be above 0"),
+        ("clip_seconds = 10", "clip_seconds = true", r"mine\.toml:6: clip_seconds must be a number"),
+        ('title = "Mine"', "title = 3", r"mine\.toml:2: title must be text, not 3"),
+        ('title = "Mine"\n', "", r"mine\.toml: a recipe needs the key 'title'"),
+        ('name = "mine"', 'name = "../mine"', r"mine\.toml:1: name '\.\./mine'"),
+        ('["a b", "c"]', '["a b", "a b"]', r"mine\.toml:7: labels must be a list of texts, none twice"),
+        ('["a b", "c"]', '["a b", "A_B"]', r"mine\.toml:7: 'A_B' would mean both"),
+        ('"bee" = "a b"', '"bee" = "d"', r"alias 'bee' is for 'd'"),
+        ('"bee" = "a b"', '"bee" = 1', r"mine\.toml:9: aliases must be a table of texts"),
+        ('format = "table"', 'format = "tabel"', r"mine\.toml:14: unknown list format 'tabel'; known: vggsound, "),
+        ('format = "table"\n', "", r"a list needs the key 'format'"),
+        ("merge = true", "merge = 1", r"mine\.toml:17: merge must be true or false, not 1"),
+        ("merge = true", "masked_frames = -1", r"mine\.toml:17: masked_frames must be a whole number"),
+        ("merge = true", 'sha256 = "abc"', r"mine\.toml:17: sha256 'abc' is not 64"),
+        ("merge = true", 'masks = "{split.__class__}/x"', r"mine\.toml:17: masks .* may hold only the fields"),
+        ("merge = true", 'masks = "{frame"', r"mine\.toml:17: masks .* may hold only the fields"),
+        ("train = 3", "test = 3", r"counts of \['test'\], which are no splits"),
+        ('["train", "val"]', '["Train"]', r"mine\.toml:15: split 'Train' must be lower-case"),
+        ('file = "mine.csv"', 'file = "../mine.csv"', r"must be a name without a folder"),
+        ("id_column", "id_colum", r"mine\.toml:20: unknown key 'id_colum' of a table options; known: id_column, "),
+        ("mine-{video_id}_{start}", "mine-{start}", r"mine\.toml:5: key .* must hold \{video_id\} or \{slug\}"),
+        ("mine-{video_id}_{start}", "{video_id}", r"mine\.toml:5: key .* must begin with"),
+        ("mine-{video_id}_{start}", "mine.{video_id}", r"mine\.toml:5: key "),
+        ("mine-{video_id}_{start}", "mine-{video_id}_{end}", r"mine\.toml:5: key "),
+        ("[[lists]]", "[lists]", r"mine\.toml:12: lists must be tables"),
+        ("[aliases]", "[[aliases]]", r"mine\.toml:9: aliases must be a table of texts"),
+        ("[aliases]", "[aliases", r"mine\.toml: not valid TOML: .*line 9"),
+        ("[aliases]", "[spellings]", r"unknown key 'spellings'"),
+        ('title = "Mine"', 'title = "Mine"\nlabels_from = "vggsound"', r"mine\.toml:3: labels_from brings"),
+        ('title = "Mine"', 'title = "Mine"\ndefault_splits = ["test"]', r"no list has the splits \['test'\]"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_file_line_and_reason(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, GOOD.replace(old, new))
+
+
+def test_labels_of_an_unknown_recipe_are_refused(tmp_path: Path) -> None:
+    text = GOOD.replace('labels = ["a b", "c"]', 'labels_from = "vgg"').replace('[aliases]\n"bee" = "a b"\n', "")
+    with pytest.raises(ConfigError, match=r"mine\.toml:7: unknown recipe 'vgg'; known: "):
+        load(tmp_path, text)
+
+
+def test_a_recipe_needs_a_list(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs at least one \[\[lists\]\]"):
+        load(tmp_path, GOOD.partition("[[lists]]")[0])
+
+
+def test_names_are_sorted_and_complete() -> None:
+    names = recipe_names()
+    assert names == sorted(names)
+    assert {"vggsound", "vggsound-music", "vggsound-instruments", "audioset", "music", "vgg-ss"} <= set(names)
+    assert {"flickr-soundnet", "msr-vtt", "vggsounder", "folder", "table", "synth"} <= set(names)
+    assert {"avsbench-s4", "avsbench-ms3", "avsbench-avss"} <= set(names)
