@@ -1,0 +1,50 @@
+"""JPEG bytes and RGB images.
+
+OpenCV resizes with a thread pool of its own. A process that is one of many (a loader worker, a preparing child) calls
+`cv2.setNumThreads(0)` once when it starts; nothing here changes it.
+"""
+
+import cv2
+import numpy as np
+import simplejpeg
+from jaxtyping import UInt8
+
+from avmanifest.errors import ShardError
+
+MAX_JPEG_PIXELS = 64_000_000  # a stored frame has a tenth of a million; a header that claims more is not believed
+
+
+def encode_jpeg(rgb: UInt8[np.ndarray, "h w 3"], quality: int = 90) -> bytes:
+    """Baseline JPEG with 4:2:0 chroma; equal pixels give equal bytes."""
+    encoded: bytes = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(rgb), quality=quality, colorspace="RGB", colorsubsampling="420", fastdct=False
+    )
+    return encoded
+
+
+def decode_jpeg(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w 3"]:
+    """RGB pixels. `name` (a member of a shard) is for the message of the ShardError that damaged data raises."""
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        if height * width > MAX_JPEG_PIXELS:
+            raise ShardError(f"{name}: a JPEG of {width} x {height} pixels; at most {MAX_JPEG_PIXELS} are read")
+        rgb: UInt8[np.ndarray, "h w 3"] = simplejpeg.decode_jpeg(data, colorspace="RGB")
+    except ValueError as error:
+        raise ShardError(
+            f"{name}: a damaged JPEG of {len(data)} bytes ({error}). Fetch or prepare the shard again."
+        ) from error
+    return rgb
+
+
+def resize_short_side(rgb: UInt8[np.ndarray, "h w 3"], short_side: int) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The image with its shorter side short_side pixels long and its proportions kept.
+
+    Averages areas when shrinking, interpolates linearly when enlarging.
+    """
+    height, width = rgb.shape[:2]
+    scale = short_side / min(height, width)
+    if scale == 1:
+        return rgb
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(rgb, size, interpolation=interpolation), np.uint8)

@@ -1,0 +1,1 @@
+"""Videos to verified shards: plan, sources, decoding, commits."""

@@ -1,0 +1,13 @@
+"""Media files to pictures and sound. The only room that imports a decoder."""
+
+from avdata.prepare.decode.media import (
+    DECODERS,
+    Frames,
+    Media,
+    MediaInfo,
+    Waveform,
+    decode_same_packets,
+    open_media,
+)
+
+__all__ = ["DECODERS", "Frames", "Media", "MediaInfo", "Waveform", "decode_same_packets", "open_media"]

@@ -1,0 +1,322 @@
+"""A media file's pictures and sound at given times, on one clock.
+
+Time 0 is the container's presentation origin (its earliest stream start), so an MPEG-TS that begins at 100 s begins
+at 0 here. Pictures and sound are both placed by their own timestamps on that clock, never by index: start offsets
+and edit lists are honored, and what a player shows with a sound is what a sample stores with it.
+
+Pictures are shown as a player shows them: display matrix applied, pixels made square (the width is multiplied by the
+sample aspect ratio). Colors follow the stream's tags; untagged streams are read as BT.601, as FFmpeg reads them.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import av.error
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+from jaxtyping import Float32, UInt8
+
+from avdata.prepare.decode.audio import AudioTrack, NativeSound
+from avdata.prepare.decode.decord import decord_pictures, import_decord
+from avdata.prepare.decode.tracks import TIME_TOLERANCE_S, MediaSource, Reader
+from avdata.prepare.decode.video import Orientation, Picture, Pictures, VideoTrack, orientation_of
+from avmanifest.errors import ConfigError, DecodeError
+
+DECODERS = ("pyav", "decord")
+# Containers that hold video. Playlists, scripts and image sequences are left out: they name other files and addresses.
+FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,mxf"
+MIN_AUDIO_SHARE = 0.9  # of the audio that the container promises inside a span; less is media_corrupt
+RESAMPLE_MARGIN_S = 0.1  # kept on both sides of a span while resampling: longer than the filter
+MAX_PIXEL_ASPECT = 4.0  # sample aspect ratios beyond 1:4 and 4:1 are damage and ignored
+MAX_PROPORTION = 16.0  # of a picture's sides; more is damage, and would be huge once the short side is scaled up
+SCALABLE = ("yuv420p", "yuvj420p", "yuv420p10le")  # what nearly all video is
+# SIMD paths of swscale differ in the last bit without these: equal inputs must give equal bytes on any machine.
+SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaInfo:
+    """What the container says. 0, 0.0 and "" stand for a stream that is not there.
+
+    width and height are of the displayed picture: after rotation, with square pixels. Starts are on the media's own
+    clock, whose 0 is the earliest stream start. audio_video_offset_s is audio start minus video start.
+    num_bad_packets counts what has been read so far: packets that failed and pictures flagged corrupt.
+    """
+
+    duration_s: float
+    fps: float
+    width: int
+    height: int
+    video_codec: str
+    audio_codec: str
+    audio_rate: int
+    audio_channels: int
+    video_start_s: float
+    audio_start_s: float
+    audio_video_offset_s: float
+    num_bad_packets: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frames:
+    """RGB pictures, one per time asked for, and when each really appeared."""
+
+    images: list[UInt8[np.ndarray, "_ _ 3"]]
+    times_s: list[float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waveform:
+    """Mono sound of a span, exactly round((end - start) * sample_rate) long, in [-1, 1].
+
+    real_s is how much of it was decoded; the rest is zeros (a late start, a gap, a track that ends early).
+    """
+
+    samples: Float32[np.ndarray, "n"]
+    sample_rate: int
+    real_s: float
+
+
+class Media:
+    """An open media file. Made by `open_media`; usable inside its `with` block only."""
+
+    def __init__(self, container: InputContainer, name: str) -> None:
+        self.name = name
+        self._container = container
+        video = container.streams.best("video")
+        if video is not None and Disposition.attached_pic in video.disposition:
+            video = None  # cover art
+        audio = container.streams.best("audio", related=video)
+        reader = Reader(container, name, _origin_s(container, [stream for stream in (video, audio) if stream]))
+        self._video = VideoTrack(reader, video) if isinstance(video, VideoStream) else None
+        self._audio = AudioTrack(reader, audio) if isinstance(audio, AudioStream) else None
+        self._reader = reader
+        self._scaler, self._converter = VideoReformatter(), VideoReformatter()
+        self._orientation: Orientation | None = None
+        self._displayed_size = (0, 0)
+        self._pictures: Pictures = self._pyav_pictures
+        self.duration_s = self._measure_duration()
+
+    @property
+    def info(self) -> MediaInfo:
+        """Decodes the first picture if none was decoded yet (rotation travels with the pictures): ask for it last."""
+        video, audio = self._video, self._audio
+        if video is not None and self._orientation is None:
+            self._note_display(next(video.on_screen([0.0]))[0])
+        return MediaInfo(
+            duration_s=self.duration_s,
+            fps=video.fps if video else 0.0,
+            width=self._displayed_size[0],
+            height=self._displayed_size[1],
+            video_codec=video.stream.codec_context.codec.canonical_name if video else "",
+            audio_codec=audio.stream.codec_context.codec.canonical_name if audio else "",
+            audio_rate=audio.stream.codec_context.sample_rate if audio else 0,
+            audio_channels=audio.stream.codec_context.layout.nb_channels if audio else 0,
+            video_start_s=video.start_s if video else 0.0,
+            audio_start_s=audio.start_s if audio else 0.0,
+            audio_video_offset_s=audio.start_s - video.start_s if audio and video else 0.0,
+            num_bad_packets=sum(track.num_bad for track in (video, audio) if track),
+        )
+
+    @property
+    def num_packets(self) -> int:
+        """Packets decoded so far."""
+        return sum(track.num_packets for track in (self._video, self._audio) if track)
+
+    def clip_span(self, start_s: float, end_s: float, min_s: float) -> tuple[float, float]:
+        """The part of a clip that the media has: start_s unchanged, end_s cut to the media's end.
+
+        Raises DecodeError media_window if the clip begins at or after the end, media_short if less than min_s is left.
+        """
+        self._refuse_window(start_s, end_s)
+        end_s = min(end_s, self.duration_s)
+        if end_s - start_s < min_s - TIME_TOLERANCE_S:
+            raise DecodeError(
+                "media_short",
+                f"{self.name}: {end_s - start_s:.3f} s of media from {start_s:.3f} s on; at least {min_s} s are "
+                "needed.",
+            )
+        return start_s, end_s
+
+    def frames(self, times_s: Sequence[float], short_side: int | None = 256) -> Frames:
+        """The pictures on screen at these times, in the order asked for; None keeps the displayed size.
+
+        Before the first picture it is the first, after the last the last. Raises DecodeError media_no_video, or
+        media_corrupt where damage leaves no picture for a time.
+        """
+        if self._video is None:
+            raise DecodeError("media_no_video", f"{self.name}: no video stream")
+        order = sorted(range(len(times_s)), key=lambda position: times_s[position])
+        pictures = dict(zip(order, self._pictures([times_s[position] for position in order], short_side), strict=True))
+        return Frames(
+            images=[pictures[position][0] for position in range(len(order))],
+            times_s=[pictures[position][1] for position in range(len(order))],
+        )
+
+    def waveform(self, start_s: float, end_s: float, sample_rate: int = 16_000) -> Waveform:
+        """Mono sound of [start_s, end_s).
+
+        Raises DecodeError media_no_audio without an audio stream, media_window where the stream has nothing in the
+        span, media_corrupt where less than MIN_AUDIO_SHARE of what it promises can be decoded.
+        """
+        audio = self._require_audio(start_s, end_s)
+        first, num_samples = round(start_s * sample_rate), round((end_s - start_s) * sample_rate)
+        from_s, until_s = start_s - RESAMPLE_MARGIN_S, end_s + RESAMPLE_MARGIN_S
+        samples = np.zeros(num_samples, np.float32)
+        real_s, covered_until_s = 0.0, start_s
+        native: dict[int, NativeSound] = {}
+        for run in audio.runs(from_s, until_s):
+            if run.rate not in native:
+                native[run.rate] = NativeSound(run.rate, sample_rate, from_s, until_s)
+            native[run.rate].place(run)
+            real_s += max(0.0, min(end_s, run.end_s) - max(covered_until_s, run.start_s))
+            covered_until_s = max(covered_until_s, min(end_s, run.end_s))
+        self._refuse_lost_audio(audio, start_s, end_s, real_s)
+        for sound in native.values():
+            samples += sound.resampled(first, num_samples)
+        return Waveform(samples=np.clip(samples, -1.0, 1.0, out=samples), sample_rate=sample_rate, real_s=real_s)
+
+    def _require_audio(self, start_s: float, end_s: float) -> AudioTrack:
+        self._refuse_window(start_s, end_s)
+        if self._audio is None:
+            raise DecodeError("media_no_audio", f"{self.name}: no audio stream")
+        return self._audio
+
+    def _refuse_window(self, start_s: float, end_s: float) -> None:
+        if not 0 <= start_s < min(end_s, self.duration_s):
+            raise DecodeError(
+                "media_window",
+                f"{self.name}: the span {start_s:.3f}-{end_s:.3f} s is empty or outside the media, which ends at "
+                f"{self.duration_s:.3f} s. Check the clip's times in the list.",
+            )
+
+    def _refuse_lost_audio(self, audio: AudioTrack, start_s: float, end_s: float, real_s: float) -> None:
+        audio.refuse_if_damaged()
+        promised_s = min(end_s, audio.promised_end_s, self.duration_s) - max(start_s, audio.start_s)
+        if promised_s <= 0:
+            raise DecodeError(
+                "media_window",
+                f"{self.name}: nothing in the span {start_s:.3f}-{end_s:.3f} s: its audio lasts from "
+                f"{audio.start_s:.3f} to {audio.promised_end_s:.3f} s",
+            )
+        # A tenth of a second is what codecs lose at the ends (priming, padding).
+        if promised_s - real_s > max(0.1, (1 - MIN_AUDIO_SHARE) * promised_s):
+            raise DecodeError(
+                "media_corrupt",
+                f"{self.name}: {real_s:.3f} s of sound between {start_s:.3f} and {end_s:.3f} s where the container "
+                f"promises {promised_s:.3f} s. Fetch the file again.",
+            )
+
+    def _measure_duration(self) -> float:
+        """Seconds from the first stream's start to the last one's end; read off all packets if not written."""
+        if self._container.duration is not None:
+            return self._container.duration / av.time_base
+        end_s = 0.0
+        for track in (self._video, self._audio):
+            if track is not None:
+                ends = (packet.pts + (packet.duration or 0) for packet in track.packets() if packet.pts is not None)
+                end_s = max(end_s, track.time_of(max(ends, default=0)))
+                track.seek(track.stream.start_time or 0)
+        self._reader.let_go()
+        return end_s
+
+    def _note_display(self, frame: VideoFrame) -> tuple["Orientation", float]:
+        """Orientation of a frame, and by how much its displayed width exceeds its width in pixels."""
+        assert self._video is not None
+        orientation = orientation_of(frame)
+        aspect = float(self._video.stream.sample_aspect_ratio or 1)
+        if not 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT:
+            aspect = 1.0
+        size = (round(frame.width * aspect), frame.height)
+        self._orientation = orientation
+        self._displayed_size = size[::-1] if orientation.transpose else size
+        return orientation, aspect
+
+    def _pyav_pictures(self, times_s: list[float], short_side: int | None) -> Iterator["Picture"]:
+        assert self._video is not None
+        for frame, time_s in self._video.on_screen(times_s):
+            orientation, aspect = self._note_display(frame)
+            width, height = frame.width * aspect, float(frame.height)
+            if max(width, height) > MAX_PROPORTION * min(width, height):
+                raise DecodeError("media_corrupt", f"{self.name}: a picture of {width:.0f} x {height:.0f} pixels")
+            scale = 1.0 if short_side is None else short_side / min(width, height)
+            size = max(1, round(width * scale)), max(1, round(height * scale))
+            yield orientation.apply(self._to_rgb(frame, *size)), time_s
+
+    def _to_rgb(self, frame: VideoFrame, width: int, height: int) -> UInt8[np.ndarray, "_ _ 3"]:
+        # Scaling first and converting then takes a third of the time of both at once, half a level apart.
+        if (frame.width, frame.height) != (width, height) and frame.format.name in SCALABLE:
+            frame = self._scaler.reformat(frame, width, height, interpolation=SCALING, threads=1)
+        rgb = self._converter.reformat(frame, width, height, format="rgb24", interpolation=SCALING, threads=1)
+        return rgb.to_ndarray()
+
+    def use_decord(self, source: MediaSource) -> None:
+        """Read pictures with decord from now on."""
+        if self._video is not None:
+            self._pictures = decord_pictures(source, self._video, self.name)
+
+
+def _origin_s(container: InputContainer, streams: Sequence[Any]) -> float:
+    if (start := cast(int | None, container.start_time)) is not None:
+        return start / av.time_base
+    starts = [float(stream.start_time * stream.time_base) for stream in streams if stream.start_time is not None]
+    return min(starts, default=0.0)
+
+
+@contextmanager
+def open_media(source: MediaSource, decoder: str = "pyav") -> Iterator[Media]:
+    """An open media file; see `Media`.
+
+    decoder: `pyav`, or `decord` for the pictures (an extra; sound is always read with PyAV). Raises DecodeError
+    media_corrupt for what is no media file, FileNotFoundError for a path that is not there.
+    """
+    if decoder not in DECODERS:
+        raise ConfigError(f"unknown decoder {decoder!r}; known: {', '.join(DECODERS)}")
+    if decoder == "decord":
+        import_decord()
+    if isinstance(source, Path) and not source.exists():
+        raise FileNotFoundError(source)
+    name = str(source) if isinstance(source, Path) else str(getattr(source, "name", "stream"))
+    try:
+        container = av.open(
+            f"file:{source}" if isinstance(source, Path) else source,
+            mode="r",
+            container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
+            metadata_errors="replace",
+        )
+    except av.error.FFmpegError as error:
+        raise DecodeError("media_corrupt", f"{name}: not a media file, or cut before its index") from error
+    with container:
+        media = Media(container, name)
+        if decoder == "decord":
+            media.use_decord(source)
+        yield media
+
+
+def decode_same_packets(
+    source: MediaSource, times_s: Sequence[float], start_s: float, end_s: float, *, drop: bool = False
+) -> int:
+    """The number of packets that `frames(times_s)` and `waveform(start_s, end_s)` need, decoded and thrown away.
+
+    The yardstick for preparing: the same seeks, no picture or sound made from what is decoded. As PyAV does by itself,
+    every picture of the groups of pictures is decoded; with `drop`, those that no other refers to are left out where
+    `frames` leaves them out.
+    """
+    with open_media(source) as media:
+        if media._video is not None:
+            media._video.can_drop &= drop
+            for _ in media._video.on_screen(sorted(times_s)):
+                pass
+        if media._audio is not None:
+            for _ in media._audio.frames(start_s - RESAMPLE_MARGIN_S, end_s + RESAMPLE_MARGIN_S):
+                pass
+        return media.num_packets

@@ -1,0 +1,64 @@
+"""Mono 16 kHz waveforms: FLAC bytes and loudness."""
+
+import io
+import math
+
+import numpy as np
+import soundfile
+from jaxtyping import Float32
+
+from avmanifest.errors import ShardError
+
+SAMPLE_RATE = 16_000  # Hz
+RMS_FLOOR_DBFS = -120.0  # below the noise of 16-bit samples: silence
+
+
+def encode_flac(waveform: Float32[np.ndarray, " n"]) -> bytes:
+    """16 kHz mono 16-bit FLAC; samples beyond [-1, 1] are clipped. Equal samples give equal bytes."""
+    pcm = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
+    with io.BytesIO() as file:
+        soundfile.write(file, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        return file.getvalue()
+
+
+def decode_flac(data: bytes, start: int = 0, stop: int | None = None, name: str = "audio") -> Float32[np.ndarray, " n"]:
+    """Samples [start, stop) in [-1, 1); None is the end.
+
+    `name` (a member of a shard) is for the message of the ShardError that damaged data, another format or a range
+    outside the samples raises.
+    """
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            if (file.samplerate, file.channels) != (SAMPLE_RATE, 1):
+                raise ShardError(
+                    f"{name}: {file.channels} channels at {file.samplerate} Hz; expected mono at {SAMPLE_RATE} Hz"
+                )
+            stop = file.frames if stop is None else stop
+            if not 0 <= start <= stop <= file.frames:
+                raise ShardError(f"{name}: samples {start} to {stop} asked for; it has {file.frames}")
+            file.seek(start)
+            samples: Float32[np.ndarray, " n"] = file.read(stop - start, dtype="float32")
+    except soundfile.LibsndfileError as error:
+        raise ShardError(
+            f"{name}: a damaged FLAC of {len(data)} bytes ({error}). Fetch or prepare the shard again."
+        ) from error
+    if len(samples) != stop - start:
+        raise ShardError(f"{name}: a FLAC cut after {start + len(samples)} samples. Fetch or prepare the shard again.")
+    return samples
+
+
+def flac_num_samples(data: bytes, name: str = "audio") -> int:
+    """How many samples a FLAC has, from its header. Raises ShardError for damaged data."""
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            return int(file.frames)
+    except soundfile.LibsndfileError as error:
+        raise ShardError(
+            f"{name}: a damaged FLAC of {len(data)} bytes ({error}). Fetch or prepare the shard again."
+        ) from error
+
+
+def rms_dbfs(waveform: Float32[np.ndarray, " n"]) -> float:
+    """Loudness in dB below a full-scale square wave: at most 0, at least RMS_FLOOR_DBFS (also for no samples)."""
+    mean_square = float(np.mean(np.square(waveform, dtype=np.float64))) if waveform.size else 0.0
+    return max(RMS_FLOOR_DBFS, 10 * math.log10(mean_square)) if mean_square > 0 else RMS_FLOOR_DBFS

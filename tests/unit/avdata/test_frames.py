@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from avdata.prepare.frames import draw_frame_times
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    seed=st.integers(0, 2**63),
+    key=st.text(min_size=1, max_size=20),
+    start_s=st.floats(0, 1e5),
+    length_s=st.floats(0.01, 1e3),
+    num_frames=st.integers(1, 32),
+)
+def test_one_time_lies_in_each_equal_span(
+    seed: int, key: str, start_s: float, length_s: float, num_frames: int
+) -> None:
+    end_s = start_s + length_s
+    times_s = draw_frame_times(seed, key, start_s, end_s, num_frames)
+    span_s = (end_s - start_s) / num_frames
+    assert len(times_s) == num_frames
+    for i, time_s in enumerate(times_s):
+        assert start_s + i * span_s - 1e-9 <= time_s <= start_s + (i + 1) * span_s + 1e-9
+        assert start_s <= time_s < end_s
+
+
+def test_the_draws_are_pinned() -> None:
+    """These numbers are part of the format: another release must draw the same frames."""
+    assert draw_frame_times(0, "vgg-abc_000010", 10.0, 20.0, 3) == pytest.approx(
+        [11.755781046190062, 13.994952862925151, 18.579326232906872], abs=1e-12
+    )
+
+
+def test_seed_and_key_decide() -> None:
+    draws = {tuple(draw_frame_times(seed, key, 0.0, 10.0, 5)) for seed in range(5) for key in ("a", "b")}
+    assert len(draws) == 10
+
+
+def test_times_are_uniform_within_their_span() -> None:
+    times_s = np.array([draw_frame_times(7, f"clip-{i}", 0.0, 4.0, 4) for i in range(4000)])
+    fractions = times_s % 1.0
+    assert np.abs(fractions.mean(0) - 0.5).max() < 0.02
+    assert np.abs(fractions.var(0) - 1 / 12).max() < 0.005
+    assert np.abs(np.corrcoef(fractions.T) - np.eye(4)).max() < 0.06
