@@ -1,0 +1,406 @@
+"""Videos in tar and tar.gz archives, read where they lie: nothing is unpacked."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import tarfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import aiohttp
+import fsspec
+from indexed_gzip import IndexedGzipFile
+
+from avdata.prepare.sources.media import MediaRef, display_name
+from avdata.prepare.sources.names import (
+    YOUTUBE_ID,
+    ClipName,
+    ClipRequest,
+    NameIndex,
+    safe_relative,
+    split_media_suffix,
+)
+from avmanifest.errors import ConfigError
+
+ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
+REMOTE_SCHEMES: Final = ("http", "https", "s3", "gs", "hf")
+
+_LISTING_VERSION: Final = 1
+_LISTING_THREADS: Final = 8  # the seek points of 20 GB take 160 MB while they are made
+_SPACING_BYTES: Final = 4 * 1024**2  # between seek points: 32 KiB of index each, 2 MiB inflated per read on average
+_METADATA_BYTES: Final = 1024**2
+_PADDING_BYTES: Final = 1024**2  # tar pads to 10 KiB; other block sizes pad to more
+_REMOTE_BLOCK_BYTES: Final = 64 * 1024
+
+_ID_FIELDS: Final = ("youtube_id", "video_id", "videoid", "ytid", "id")
+_START_FIELDS: Final = ("start_s", "start_seconds", "start_time", "start")
+_END_FIELDS: Final = ("end_s", "end_seconds", "end_time", "end")
+_WATCH_URL: Final = re.compile(
+    r"https?://(?:www\.|m\.)?(?:youtu\.be/|youtube\.com/(?:embed/|shorts/|watch\?(?:[^#\s]*&)?v=))"
+    r"([A-Za-z0-9_-]{11})(?![A-Za-z0-9_-])"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A video of an archive."""
+
+    name: str
+    offset: int  # of its bytes; in a tar.gz, uncompressed
+    size: int
+    identity: ClipName | None = None  # what the metadata beside it says
+
+
+@dataclass(slots=True)
+class Listing:
+    """What an archive holds."""
+
+    archive: str
+    gzip_index: str = ""
+    problem: str = ""  # how the archive is damaged
+    members: list[Member] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+class ArchiveSource:
+    """The videos in a set of archives, found by name, by path inside an archive, or by WebDataset metadata.
+
+    `patterns` are paths, globs, brace patterns (`{00..19}`) or addresses of tar files, and paths of tar.gz files. Each
+    archive is read through once. For a tar.gz that pass also makes seek points, kept with the listing below
+    `cache_dir` (default: the user's cache folder, `avkit/archives`): 32 KiB for each 4 MiB of content.
+
+    A damaged archive lists what is whole and says so in `problems`. `refused` counts, by reason, members and requests
+    that were turned down. Raises ConfigError for a pattern without files, an archive that cannot be opened, or no
+    video at all.
+    """
+
+    def __init__(self, patterns: Sequence[str], *, cache_dir: Path | None = None) -> None:
+        self.name = "wds:" + "::".join(patterns)
+        self._archives = find_archives(patterns)
+        self._index = NameIndex()
+        self._offsets: list[int] = []
+        self._sizes: list[int] = []
+        self._gzip_indexes: list[str] = []
+        self.problems: list[str] = []
+        cache_dir = cache_dir or _default_cache_dir()
+        with ThreadPoolExecutor(_LISTING_THREADS) as pool:
+            for listing in pool.map(lambda archive: list_archive(archive, cache_dir), self._archives):
+                self._add(listing)
+        if not self._offsets:
+            raise ConfigError(
+                f"source {self.name}: no video in {len(self._archives)} archives. "
+                + (" ".join(self.problems) or "Check that they hold files such as KEY.mp4.")
+            )
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def refused(self) -> Counter[str]:
+        """How many members or requests were turned down, by reason."""
+        return self._index.refused
+
+    def locate(self, request: ClipRequest) -> MediaRef | None:
+        """The member a request means, or None if no archive has it."""
+        found = self._index.find(request)
+        if found is None:
+            return None
+        origin = self._index.origin(found.row)
+        archive = self._archives[origin]
+        member = self._index.path(found.row)
+        return MediaRef(
+            path=archive,
+            offset=self._offsets[found.row],
+            size=self._sizes[found.row],
+            gzip_index=self._gzip_indexes[origin],
+            is_clip=found.is_clip,
+            source=self.name,
+            name=display_name(f"{archive.rpartition('/')[2]}/{member}"),
+        )
+
+    def _add(self, listing: Listing) -> None:
+        origin = len(self._gzip_indexes)
+        self._gzip_indexes.append(listing.gzip_index)
+        for member in listing.members:
+            self._index.add(member.name, origin=origin, identity=member.identity)
+            self._offsets.append(member.offset)
+            self._sizes.append(member.size)
+        self._index.refused.update(listing.refused)
+        if listing.problem:
+            self.problems.append(
+                f"{listing.archive}: damaged: {listing.problem}; the {len(listing.members)} videos before that are "
+                "used. Fetch the archive again for the rest."
+            )
+
+
+def find_archives(patterns: Sequence[str]) -> list[str]:
+    """The archives that patterns name: paths made absolute and addresses, in order, none twice.
+
+    ConfigError if a pattern matches nothing, a named file is missing, or a file is no tar by its name.
+    """
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        names = list(_expand_braces(pattern))
+        for name in names:
+            if "://" in name:
+                found[_checked_address(name)] = None
+                continue
+            path = os.path.normpath(Path(name).expanduser().absolute())
+            matches = [path] if Path(path).is_file() else sorted(map(str, Path("/").glob(path.lstrip("/"))))
+            if not matches:
+                raise ConfigError(f"source wds:{pattern}: no file {name}. Check the path and the pattern.")
+            for match in matches:
+                if not match.endswith(ARCHIVE_SUFFIXES):
+                    raise ConfigError(
+                        f"source wds:{pattern}: {match} is no archive that can be read in place; known: "
+                        f"{', '.join(ARCHIVE_SUFFIXES)}. Unpack it and use local:DIR."
+                    )
+                found[match] = None
+    if not found:
+        raise ConfigError("source wds: no archive named. Write wds:PATTERN.")
+    return list(found)
+
+
+def list_archive(archive: str, cache_dir: Path) -> Listing:
+    """The videos of one archive, and its damage if any.
+
+    The listing and the seek points of a tar.gz come from `cache_dir` if they are of this very file, else they are
+    made and put there. ConfigError if the archive cannot be opened.
+    """
+    try:
+        if "://" in archive:
+            filesystem, path = fsspec.core.url_to_fs(archive)
+            with io.BufferedReader(filesystem.open(path, "rb", block_size=_REMOTE_BLOCK_BYTES)) as file:
+                return _list_tar(archive, file)
+        with Path(archive).open("rb") as file:
+            if file.peek(2)[:2] != b"\x1f\x8b":
+                return _list_tar(archive, file)
+        return _list_gzip(archive, cache_dir)
+    except (OSError, ValueError, aiohttp.ClientError) as error:
+        # ValueError is fsspec's word for a server that knows no ranges.
+        raise ConfigError(f"{archive}: cannot be listed: {error}. Check the path and your rights.") from error
+
+
+def _list_gzip(archive: str, cache_dir: Path) -> Listing:
+    status = Path(archive).stat()
+    identity = f"{_LISTING_VERSION} {os.path.realpath(archive)} {status.st_size} {status.st_mtime_ns}"
+    stem = hashlib.sha256(os.fsencode(identity)).hexdigest()[:32]
+    index_path, listing_path = cache_dir / f"{stem}.gzidx", cache_dir / f"{stem}.json"
+    if (cached := _read_listing(listing_path, archive)) is not None and index_path.is_file():
+        cached.gzip_index = str(index_path)
+        return cached
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with (
+        gzip.open(archive) as file,
+        IndexedGzipFile(archive, spacing=_SPACING_BYTES, drop_handles=False) as points,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        # Two readers side by side, one pass over the disk: listed through IndexedGzipFile, an archive would be inflated
+        # twice all the same, and damage would take the whole 16 MiB buffer before it along.
+        indexing = pool.submit(points.build_full_index)
+        listing = _list_tar(archive, file)
+        failure = indexing.exception()
+        if failure is not None and not listing.problem:
+            raise ValueError(f"no seek points could be made: {failure}")
+        _publish(index_path, lambda temporary: points.export_index(str(temporary)))
+    _publish(listing_path, lambda temporary: temporary.write_text(_listing_json(listing)))  # it vouches for the index
+    listing.gzip_index = str(index_path)
+    return listing
+
+
+class _LastRead:
+    """A file that remembers what was read from it last: tarfile does not say what it took for the end."""
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        self.last = b""
+        self._file = file
+
+    def read(self, size: int = -1, /) -> bytes:
+        """As the file's."""
+        self.last = self._file.read(size)
+        return self.last
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """As the file's."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As the file's."""
+        return self._file.tell()
+
+    def write(self, data: bytes, /) -> int:
+        """As the file's: it is not open for writing."""
+        return self._file.write(data)
+
+    def close(self) -> None:
+        """As the file's."""
+        self._file.close()
+
+
+def _list_tar(archive: str, opened: io.BufferedIOBase) -> Listing:
+    """One pass over a tar. Where it breaks off, what came before is kept and `problem` says what is wrong."""
+    listing = Listing(archive)
+    identities: dict[str, ClipName] = {}
+    file = _LastRead(opened)
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            position = -1
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header it has seen
+                if tar.offset <= position:
+                    raise tarfile.ReadError(f"the header of {member.name!r} points backward")
+                position = tar.offset
+                _take(member, file, listing, identities)
+            listing.problem = _end_problem(file, tar.offset)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        listing.problem = str(error)
+    listing.members = [
+        Member(member.name, member.offset, member.size, identities.get(split_media_suffix(member.name)[0]))
+        for member in listing.members
+    ]
+    return listing
+
+
+def _take(member: tarfile.TarInfo, file: _LastRead, listing: Listing, identities: dict[str, ClipName]) -> None:
+    """Notes the member if it is a video, or reads it if it is metadata."""
+    name = safe_relative(member.name)
+    base, suffix = split_media_suffix(member.name)
+    is_metadata = member.name.endswith(".json")
+    if (not suffix and not is_metadata) or base.rpartition("/")[2].startswith("."):
+        return
+    if name is None:
+        listing.refused["the member's name is absolute, climbs with '..' or holds a NUL"] += 1
+    elif not member.isreg() or member.issparse():
+        listing.refused["the member is a link, a device or a sparse file"] += 1
+    elif is_metadata:
+        if member.size <= _METADATA_BYTES:
+            file.seek(member.offset_data)
+            if (identity := _identity(file.read(member.size))) is not None:
+                identities[name.removesuffix(".json")] = identity
+    else:
+        if member.size:
+            file.seek(member.offset_data + member.size - 1)
+            if not file.read(1):
+                raise tarfile.ReadError(f"it ends inside {member.name!r}")
+        listing.members.append(Member(name, member.offset_data, member.size))
+
+
+def _end_problem(file: _LastRead, offset: int) -> str:
+    """What is wrong where the last header should be; tarfile takes anything there for the end."""
+    if len(file.last) < tarfile.BLOCKSIZE:
+        return f"it ends at byte {offset} without an end mark and may be cut short"
+    if any(file.last):
+        return f"the header at byte {offset} cannot be read, and nothing after it is listed"
+    rest = file.seek(0, os.SEEK_END) - offset
+    if rest > _PADDING_BYTES:
+        return f"{rest} bytes follow the end mark at byte {offset}: zeros of a broken copy, or a second archive"
+    return ""
+
+
+def _identity(document: bytes) -> ClipName | None:
+    """The video and span that a sample's metadata names, or None.
+
+    The id is an 11-character field (`youtube_id`, `video_id`, ...) or part of the `url`; the span is `start` and
+    `end` in seconds, or the single entry of `clips`.
+    """
+    try:
+        fields = json.loads(document)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(fields, dict):
+        return None
+    ids = [fields[name] for name in _ID_FIELDS if isinstance(fields.get(name), str)]
+    ids = [video_id for video_id in ids if YOUTUBE_ID.fullmatch(video_id)]
+    if not ids and isinstance(fields.get("url"), str) and (match := _WATCH_URL.match(fields["url"])):
+        ids = [match[1]]
+    if not ids:
+        return None
+    span = fields.get("clips")
+    if isinstance(span, list) and len(span) == 1 and isinstance(span[0], list) and len(span[0]) == 2:
+        start_ms, end_ms = _milliseconds(span[0][0]), _milliseconds(span[0][1])
+    else:
+        start_ms = next((_milliseconds(fields[name]) for name in _START_FIELDS if name in fields), None)
+        end_ms = next((_milliseconds(fields[name]) for name in _END_FIELDS if name in fields), None)
+    if start_ms is None or (end_ms is not None and end_ms <= start_ms):
+        end_ms = None
+    return ClipName(ids[0], start_ms, end_ms)
+
+
+def _milliseconds(seconds: Any) -> int | None:
+    try:
+        milliseconds = round(float(seconds) * 1000)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return milliseconds if 0 <= milliseconds < 10**9 else None
+
+
+def _listing_json(listing: Listing) -> str:
+    members = [[m.name, m.offset, m.size, m.identity] for m in listing.members]
+    return json.dumps({"problem": listing.problem, "refused": listing.refused, "members": members})
+
+
+def _read_listing(path: Path, archive: str) -> Listing | None:
+    """A kept listing; None if there is none or it is damaged, and must be made again."""
+    try:
+        kept = json.loads(path.read_bytes())
+        members = [
+            Member(str(name), int(offset), int(size), identity and ClipName(*identity))
+            for name, offset, size, identity in kept["members"]
+        ]
+        return Listing(archive, "", str(kept["problem"]), members, Counter(kept["refused"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _publish(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file under another name first: whoever sees its name sees all of it."""
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _default_cache_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avkit" / "archives"
+
+
+def _expand_braces(pattern: str) -> Iterator[str]:
+    """`a{0..2}b` and `a{x,y}b` written out; zeros in front of a range's ends are kept."""
+    texts = re.split(r"\{([^{}]*)\}", pattern)
+    choices = [_choices(text) if place % 2 else [text] for place, text in enumerate(texts)]
+    return ("".join(parts) for parts in product(*choices))
+
+
+def _choices(text: str) -> Sequence[str]:
+    if match := re.fullmatch(r"([0-9]{1,9})\.\.([0-9]{1,9})", text):
+        first, last = match[1], match[2]
+        if int(first) > int(last):
+            raise ConfigError(f"pattern {{{text}}}: the range runs backward. Write the smaller number first.")
+        width = max(len(first), len(last)) if first[0] == "0" or last[0] == "0" else 0
+        return [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
+    return text.split(",") if "," in text else [f"{{{text}}}"]
+
+
+def _checked_address(address: str) -> str:
+    scheme = address.partition("://")[0]
+    if scheme not in REMOTE_SCHEMES:
+        raise ConfigError(f"source wds:{address}: unknown scheme {scheme!r}; known: {', '.join(REMOTE_SCHEMES)}.")
+    if not address.partition("?")[0].endswith(".tar"):
+        raise ConfigError(
+            f"source wds:{address}: only a plain .tar can be read in place over the network. Download it and give "
+            "its path."
+        )
+    return address

@@ -1,0 +1,128 @@
+"""Videos in a folder of any layout."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from avdata.prepare.sources.media import MediaRef, display_name
+from avdata.prepare.sources.names import (
+    MEDIA_SUFFIXES,
+    ClipRequest,
+    NameIndex,
+    safe_relative,
+    split_media_suffix,
+)
+from avmanifest.errors import ConfigError
+
+
+class LocalSource:
+    """The videos below a folder, found by name or by path.
+
+    The folder is walked once, on construction; after that no name from a list touches the disk, so none can lead
+    out of the folder. Files that lie outside and are linked into it are refused too. `refused` counts, by reason,
+    what was turned down, on the walk and in requests; `problems` are the folders that could not be read.
+
+    Raises ConfigError if the folder is missing or unreadable.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.name = f"local:{root}"
+        self.problems: list[str] = []
+        self._index = NameIndex()
+        self._root = os.path.realpath(Path(root).expanduser())
+        self._has_folder_links = False
+        try:
+            os.scandir(self._root).close()
+        except OSError as error:
+            raise ConfigError(
+                f"source {self.name}: {error.strerror or error}. Give a folder of videos that you may read."
+            ) from error
+        for path in self._walk():
+            self._index.add(path)
+        if not len(self._index):
+            turned_down = "".join(f"; {count} refused: {reason}" for reason, count in self.refused.items())
+            self.problems.append(
+                f"source {self.name}: no video below the folder ({', '.join(MEDIA_SUFFIXES)}){turned_down}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def refused(self) -> Counter[str]:
+        """How many names or files were turned down, by reason."""
+        return self._index.refused
+
+    def locate(self, request: ClipRequest) -> MediaRef | None:
+        """The file a request means, or None if the folder does not have it."""
+        found = self._index.find(request)
+        if found is None and self._has_folder_links and (path := safe_relative(request.path)):
+            found = self._index.find(replace(request, path=self._through_links(path)))
+        if found is None:
+            return None
+        path = self._index.path(found.row)
+        return MediaRef(path=f"{self._root}/{path}", is_clip=found.is_clip, source=self.name, name=display_name(path))
+
+    def _walk(self) -> Iterator[str]:
+        """Paths of the videos, relative to the root; every folder once, whatever links lead to it."""
+        folders, links = [""], list[str]()
+        seen: set[tuple[int, int]] = set()
+        while folders or links:
+            # Real folders first: a folder is then listed under its own path, not under a link's.
+            folder = folders.pop() if folders else links.pop()
+            try:
+                status = Path(self._absolute(folder)).stat()
+                if (status.st_dev, status.st_ino) in seen:
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+                with os.scandir(self._absolute(folder)) as entries:
+                    for entry in entries:
+                        path = f"{folder}/{entry.name}" if folder else entry.name
+                        kind = self._kind(entry)
+                        if kind == "video":
+                            yield path
+                        elif kind == "folder":
+                            folders.append(path)
+                        elif kind == "link":
+                            links.append(path)
+            except OSError as error:
+                self.problems.append(
+                    f"{self._absolute(folder)}: cannot be read ({error.strerror or error}); "
+                    "the videos in it are not listed"
+                )
+
+    def _kind(self, entry: os.DirEntry[str]) -> Literal["video", "folder", "link", "other"]:
+        """What to do with an entry of a folder. Links out of the root, and broken ones, are "other"."""
+        if entry.name.startswith(".") or entry.name == "__MACOSX":
+            return "other"
+        if not entry.is_symlink():
+            if entry.is_dir(follow_symlinks=False):
+                return "folder"
+            return "video" if _is_video(entry.name) and entry.is_file(follow_symlinks=False) else "other"
+        target = Path(os.path.realpath(entry.path))
+        is_folder = target.is_dir()
+        if not is_folder and not (_is_video(entry.name) and target.is_file()):
+            return "other"
+        if not target.is_relative_to(self._root):
+            self.refused["the file is a symbolic link out of the folder; give its target as a source"] += 1
+            return "other"
+        self._has_folder_links |= is_folder
+        return "link" if is_folder else "video"
+
+    def _absolute(self, path: str) -> str:
+        return f"{self._root}/{path}" if path else self._root
+
+    def _through_links(self, path: str) -> str:
+        """The path with symbolic links resolved, relative to the root; unchanged if that leads out of it."""
+        target = os.path.realpath(self._absolute(path))
+        prefix = self._root.rstrip("/") + "/"
+        return target[len(prefix) :] if target.startswith(prefix) else path
+
+
+def _is_video(name: str) -> bool:
+    """Whether the name ends as a finished video does: `ID.part.mp4` and the like are still being written."""
+    stem, suffix = split_media_suffix(name)
+    return suffix != "" and not stem.endswith((".part", ".temp", ".tmp")) and not stem.startswith("~")

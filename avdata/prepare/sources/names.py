@@ -1,0 +1,272 @@
+"""How a clip's file is named, and which file of a source a request means.
+
+One clip has many spellings in the wild: `ID_000030`, `ID_30`, `ID_30000_40000`, `ID_000030_000040`, `ID_30.000`,
+with or without a suffix, flat or below a class folder. A YouTube id is always the first 11 characters; ids hold
+`-` and `_`, so nothing is ever split on them.
+
+A name alone can be read two ways (`ID_3000`: second 3000, or second 3 in milliseconds). A request cannot: it knows
+its start. So files are found by spelling the request and looking each spelling up, and parse_clip_name serves
+where there is no request yet.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from avmanifest.errors import ManifestError
+
+MEDIA_SUFFIXES: Final = (
+    ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv",
+)  # fmt: skip
+"""Files that may hold a video, best first: where one stem has several, the first is taken."""
+
+YOUTUBE_ID: Final = re.compile(r"[A-Za-z0-9_-]{11}")
+
+_RANK: Final = {suffix: rank for rank, suffix in enumerate(MEDIA_SUFFIXES)}
+_NUMBER: Final = r"_([0-9]{1,9}(?:\.[0-9]{1,6})?)"
+_NUMBERS: Final = re.compile(rf"{_NUMBER}(?:{_NUMBER})?")
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRequest:
+    """The media one row of a plan asks for.
+
+    Times are seconds in the source video; `end_s` None means the end of the file. `path`, where the list gives
+    one, is relative to the source and is then the only place looked at.
+    """
+
+    video_id: str
+    start_s: float = 0.0
+    end_s: float | None = None
+    path: str = ""
+
+    def __post_init__(self) -> None:
+        end_s = math.inf if self.end_s is None else self.end_s
+        if not 0 <= self.start_s < math.inf or not self.start_s < end_s:
+            raise ManifestError(
+                f"video {self.video_id!r}: the clip from {self.start_s} s to {self.end_s} s is no span of time. "
+                "Correct the row: 0 <= start < end."
+            )
+
+
+class ClipName(NamedTuple):
+    """What a file name says: without a start the file is the whole video."""
+
+    video_id: str
+    start_ms: int | None = None
+    end_ms: int | None = None
+
+
+class Found(NamedTuple):
+    """A file of a NameIndex."""
+
+    row: int
+    is_clip: bool  # the file begins where the clip begins; else it is the whole video and must be cut
+
+
+def split_media_suffix(name: str) -> tuple[str, str]:
+    """The stem and the suffix of a file name; the suffix is empty if it is none of MEDIA_SUFFIXES.
+
+    `ID_30.000` has no suffix: its dot belongs to the number.
+    """
+    stem, dot, suffix = name.rpartition(".")
+    return (stem, dot + suffix) if stem and (dot + suffix).lower() in _RANK else (name, "")
+
+
+def parse_clip_name(name: str) -> ClipName:
+    """The video and span that a file name or path spells, times in milliseconds.
+
+    Numbers with a point are seconds. Two whole numbers are milliseconds if they differ by 1000 or more, else
+    seconds: clips last from 1 s to 1000 s. One whole number is seconds, unless it is a multiple of 1000 without
+    leading zeros (2 of VGGSound's 172,590 starts are such numbers of seconds). Whatever is not an 11-character id
+    followed by numbers is the id of a whole video (Flickr's numbers, MSR-VTT's `video7010`).
+    """
+    stem, _ = split_media_suffix(name.rpartition("/")[2])
+    numbers = _NUMBERS.fullmatch(stem, 11)
+    if not numbers or not YOUTUBE_ID.fullmatch(stem, 0, 11):
+        return ClipName(stem)
+    start, end = numbers[1], numbers[2]
+    if "." in start or "." in (end or ""):
+        unit = 1000.0
+    elif end is None:
+        unit = 1.0 if start[0] != "0" and int(start) % 1000 == 0 else 1000.0
+    else:
+        unit = 1.0 if int(end) - int(start) >= 1000 else 1000.0
+    start_ms = round(float(start) * unit)
+    if end is None:
+        return ClipName(stem[:11], start_ms)
+    end_ms = round(float(end) * unit)
+    return ClipName(stem[:11], start_ms, end_ms) if end_ms > start_ms else ClipName(stem)
+
+
+def clip_spellings(video_id: str, start_s: float, end_s: float | None = None) -> Iterator[str]:
+    """Every stem under which the wild keeps this clip, most telling first; some may be equal.
+
+    Seconds come before milliseconds, so that where both could be meant the plain reading wins. A single number of
+    milliseconds is spelled from 1000 up: below, `ID_500` always means second 500.
+    """
+    start_ms = round(start_s * 1000)
+    start, start_fraction = divmod(start_ms, 1000)
+    if end_s is not None:
+        end_ms = round(end_s * 1000)
+        end, end_fraction = divmod(end_ms, 1000)
+        if not start_fraction and not end_fraction and end - start < 1000:
+            yield f"{video_id}_{start:06d}_{end:06d}"
+            yield f"{video_id}_{start}_{end}"
+        if end_ms - start_ms >= 1000:
+            yield f"{video_id}_{start_ms}_{end_ms}"
+        yield f"{video_id}_{start_ms / 1000:.3f}_{end_ms / 1000:.3f}"
+        yield f"{video_id}_{start_ms / 1000}_{end_ms / 1000}"
+    if not start_fraction:
+        yield f"{video_id}_{start:06d}"
+        yield f"{video_id}_{start}"
+    yield f"{video_id}_{start_ms / 1000:.3f}"
+    yield f"{video_id}_{start_ms / 1000}"
+    if start_ms >= 1000:
+        yield f"{video_id}_{start_ms}"
+
+
+def safe_relative(path: str) -> str | None:
+    """The path without `.` and doubled slashes; None if it is absolute, holds `..` or a NUL, or is empty."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+        return None
+    return "/".join(parts)
+
+
+class NameIndex:
+    """The files of a source by name: a row number per file, about 170 bytes each.
+
+    Nothing here touches a disk, and only files that were added can be found: a request cannot lead anywhere else.
+    `refused` counts, by reason, what was asked for or offered and turned down.
+    """
+
+    def __init__(self) -> None:
+        self.refused: Counter[str] = Counter()
+        self._rows: dict[str, int] = {}
+        self._copies: dict[str, list[int]] = {}  # rows after the first under one name
+        self._starts: dict[str, int] = {}  # ID_<start in ms>: clips whose name carries an end
+        self._stems: list[str] = []
+        self._places: list[tuple[int, str, str]] = []  # origin, folder, suffix: one object for all alike
+        self._known_places: dict[tuple[int, str, str], tuple[int, str, str]] = {}
+        self._clip_starts: dict[int, int] = {}  # row to ms: files that only their metadata tells to be clips
+        self._has_clips = False
+
+    def __len__(self) -> int:
+        return len(self._stems)
+
+    def add(self, path: str, *, origin: int = 0, identity: ClipName | None = None) -> int:
+        """The row of a new file.
+
+        `path` is relative to the source and ends in a media suffix; `origin` tells archives of one source apart;
+        `identity` is what metadata beside the file says it is, for names that say nothing.
+        """
+        folder, _, name = path.rpartition("/")
+        stem, suffix = split_media_suffix(name)
+        row = len(self._stems)
+        place = (origin, folder, suffix)
+        self._stems.append(stem)
+        self._places.append(self._known_places.setdefault(place, place))
+        self._enter(stem, row)
+        named = parse_clip_name(stem)
+        if named.start_ms is None and identity is not None:
+            named = identity
+            if identity.start_ms is None:
+                self._enter(identity.video_id, row)
+            else:
+                self._enter(f"{identity.video_id}_{identity.start_ms / 1000:.3f}", row)
+                self._clip_starts[row] = identity.start_ms
+        if named.start_ms is not None:
+            self._has_clips = True
+        if named.end_ms is not None:
+            key = f"{named.video_id}_{named.start_ms}"
+            other = self._starts.setdefault(key, row)
+            self._starts[key] = min(other, row, key=self._order)
+        return row
+
+    def path(self, row: int) -> str:
+        """Where the file lies, relative to its source."""
+        _, folder, suffix = self._places[row]
+        return f"{folder}/{self._stems[row]}{suffix}" if folder else f"{self._stems[row]}{suffix}"
+
+    def origin(self, row: int) -> int:
+        """The `origin` the file was added with."""
+        return self._places[row][0]
+
+    def find(self, request: ClipRequest) -> Found | None:
+        """The file a request means, or None.
+
+        A file that is the clip comes before the whole video, and both before a file that starts with the clip but
+        ends elsewhere. Ids other than YouTube's are matched by their exact stem; an id with a slash is a path. A
+        plain id that lies in several places is refused: they may be different videos, so the list must give paths.
+        """
+        if request.path:
+            return self._find_path(request.path, request)
+        video_id = request.video_id
+        if not YOUTUBE_ID.fullmatch(video_id):
+            if "/" in video_id:
+                return self._find_path(video_id, request)
+            row = self._choose(self._rows_of(video_id))
+            return None if row is None else Found(row, is_clip=False)
+        if self._has_clips:
+            end_s = request.end_s if self._starts else None  # no name here carries an end: spell none
+            for spelling in clip_spellings(video_id, request.start_s, end_s):
+                if spelling in self._rows:
+                    return Found(self._best(spelling), is_clip=True)
+        if video_id in self._rows:
+            whole = [row for row in self._rows_of(video_id) if row not in self._clip_starts]
+            if whole:
+                return Found(min(whole, key=self._order), is_clip=False)
+        row = self._starts.get(f"{video_id}_{round(request.start_s * 1000)}")
+        return None if row is None else Found(row, is_clip=True)
+
+    def _enter(self, name: str, row: int) -> None:
+        if self._rows.setdefault(name, row) != row:
+            self._copies.setdefault(name, []).append(row)
+
+    def _rows_of(self, name: str) -> list[int]:
+        return [self._rows[name], *self._copies.get(name, ())] if name in self._rows else []
+
+    def _order(self, row: int) -> tuple[int, int, str]:
+        origin, _, suffix = self._places[row]
+        return origin, _RANK[suffix.lower()], self.path(row)
+
+    def _best(self, name: str) -> int:
+        """The row to take under a name that identifies the video: copies are equal, whatever their folder."""
+        return self._rows[name] if name not in self._copies else min(self._rows_of(name), key=self._order)
+
+    def _choose(self, rows: list[int]) -> int | None:
+        """The row to take under a name that may stand for several videos; None if it does."""
+        if len({self._places[row][:2] for row in rows}) > 1:
+            self.refused["the name lies in several folders or archives; give the path"] += 1
+            return None
+        return min(rows, key=self._order, default=None)
+
+    def _find_path(self, path: str, request: ClipRequest) -> Found | None:
+        relative = safe_relative(path)
+        if relative is None:
+            self.refused["the path is absolute, climbs with '..' or holds a NUL"] += 1
+            return None
+        folder, _, name = relative.rpartition("/")
+        stem, suffix = split_media_suffix(name)
+        rows = [
+            row
+            for row in self._rows_of(stem)
+            if self._stems[row] == stem and self._places[row][1] == folder and suffix in ("", self._places[row][2])
+        ]
+        row = self._choose(rows)
+        return None if row is None else Found(row, is_clip=self._is_clip(row, request))
+
+    def _is_clip(self, row: int, request: ClipRequest) -> bool:
+        start_ms = round(request.start_s * 1000)
+        if row in self._clip_starts:
+            return self._clip_starts[row] == start_ms
+        if not YOUTUBE_ID.fullmatch(request.video_id):
+            return False
+        stem = self._stems[row]
+        return parse_clip_name(stem)[:2] == (request.video_id, start_ms) or stem in clip_spellings(
+            request.video_id, request.start_s, request.end_s
+        )

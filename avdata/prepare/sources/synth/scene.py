@@ -1,0 +1,176 @@
+"""What happens in a drawn clip: which objects, where they go, which of them sound; numbers only, no pixels.
+
+Everything follows from (seed, index). Lengths are in frame heights, so x runs from 0 to width / height and y,
+downwards, from 0 to 1.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from avdata.prepare.sources.synth.classes import CLASSES, SynthClass
+from avmanifest.errors import ConfigError
+
+AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+MAX_SILENT = 2
+NUM_BEATS = 8
+
+_SPLIT_DRAW, _CLASS_DRAW, _SCENE_DRAW = 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthConfig:
+    """A drawn dataset."""
+
+    num_clips: int = 512
+    num_classes: int = 16  # the first of CLASSES; whole fours keep the balance of look and sound
+    max_objects: int = 3  # sounding ones; up to two silent ones come on top
+    seconds: float = 4.0
+    fps: int = 25
+    width: int = 320
+    height: int = 240
+    sample_rate: int = 44_100  # of the files; everything that sounds lies below 8 kHz
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "num_clips": (1, 10_000_000),
+            "num_classes": (8, len(CLASSES)),
+            "max_objects": (1, 3),
+            "seconds": (1.0, 600.0),
+            "fps": (5, 60),
+            "width": (64, 1920),
+            "height": (64, 1080),
+            "seed": (0, 2**63 - 1),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"synth: {name}={value} is not between {low} and {high}. Choose a value there.")
+        if self.width % 2 or self.height % 2:
+            raise ConfigError(
+                f"synth: {self.width}x{self.height} has an odd side; yuv420p cannot store it. Use even sides."
+            )
+        if not 0.5 <= self.width / self.height <= 4:
+            raise ConfigError(
+                f"synth: {self.width}x{self.height} is too narrow or too wide for the objects to move in. "
+                "Keep width / height between 0.5 and 4."
+            )
+        if self.sample_rate not in AAC_RATES:
+            known = ", ".join(map(str, AAC_RATES))
+            raise ConfigError(f"synth: AAC has no sample_rate={self.sample_rate}; known: {known}")
+
+    @property
+    def num_frames(self) -> int:
+        return round(self.seconds * self.fps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthObject:
+    """One moving thing. Its class decides which of the numbers its motion and sound use."""
+
+    class_index: int
+    sounding: bool
+    radius: float
+    anchor: tuple[float, float]  # the middle of its path
+    reach: tuple[float, float]  # how far it goes from there
+    period_s: float
+    phase: float  # in turns
+    beats_s: tuple[float, ...]  # lengths of its steps, over and over
+    stops: tuple[tuple[float, float], ...]  # where each step begins, -1 to 1 of the reach
+    tint: tuple[int, int, int]  # added to its colors
+    pitch: float  # 0 to 1 of its timbre's range
+    gain: float  # peak of its track, 0 if silent
+    voice: int  # seed of the noise in its sound
+
+    @property
+    def kind(self) -> SynthClass:
+        return CLASSES[self.class_index]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthClip:
+    """One clip's scene."""
+
+    index: int
+    key: str
+    split: str  # train, val or test
+    objects: tuple[SynthObject, ...]  # far to near: a later one hides an earlier one
+    sounding: tuple[int, ...]  # places in objects, by falling peak of their tracks
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes that sound, by falling peak of their tracks."""
+        return tuple(self.objects[place].kind.name for place in self.sounding)
+
+
+def synth_clip(config: SynthConfig, index: int) -> SynthClip:
+    """The scene of clip `index`: objects of different classes, one to max_objects of them sounding.
+
+    Clips 0 to 9, 10 to 19 and so on are each split eight to train, one to val, one to test. Every num_classes clips
+    in a row, counted likewise, have each class as first label once. Raises ConfigError for an index outside the
+    dataset.
+    """
+    if not 0 <= index < config.num_clips:
+        raise ConfigError(f"synth: clip {index} is not in 0..{config.num_clips - 1}. Raise num_clips or ask for less.")
+    rng = np.random.default_rng([config.seed, _SCENE_DRAW, index])
+    num_sounding = 1 + int(rng.choice(3, p=(0.45, 0.33, 0.22))) % config.max_objects
+    num_silent = int(rng.choice(MAX_SILENT + 1, p=(0.2, 0.5, 0.3)))
+    first = _place_in_block(config.seed, _CLASS_DRAW, index, config.num_classes)
+    others = rng.permutation(np.delete(np.arange(config.num_classes), first))
+    classes = [first, *others[: num_sounding + num_silent - 1].tolist()]
+
+    loudest = rng.uniform(0.22, 0.36)
+    gains = [loudest, *sorted(loudest * rng.uniform(0.5, 0.85, num_sounding - 1), reverse=True)] + [0.0] * num_silent
+    lanes = rng.permutation(len(classes))
+    drawn = [
+        _draw_object(config, rng, class_index, float(gain), (lane + 0.5) / len(classes))
+        for class_index, gain, lane in zip(classes, gains, lanes, strict=True)
+    ]
+    far_to_near = rng.permutation(len(drawn)).tolist()
+    return SynthClip(
+        index=index,
+        key=f"synth-{config.seed}_{index:06d}",
+        split=_split(config.seed, index),
+        objects=tuple(drawn[place] for place in far_to_near),
+        sounding=tuple(far_to_near.index(place) for place in range(num_sounding)),
+    )
+
+
+def _split(seed: int, index: int) -> str:
+    place = _place_in_block(seed, _SPLIT_DRAW, index, 10)
+    return {8: "val", 9: "test"}.get(place, "train")
+
+
+def _place_in_block(seed: int, draw: int, index: int, size: int) -> int:
+    """Where a shuffle of each `size` indexes in a row puts this one: balanced for any number of clips."""
+    block, offset = divmod(index, size)
+    return int(np.random.default_rng([seed, draw, block]).permutation(size)[offset])
+
+
+def _draw_object(
+    config: SynthConfig, rng: np.random.Generator, class_index: int, gain: float, lane: float
+) -> SynthObject:
+    aspect = config.width / config.height
+    radius = rng.uniform(0.11, 0.16) * min(1.0, aspect)
+    reach_x = min(rng.uniform(0.22, 0.4), 0.48 * aspect - radius)
+    reach_y = rng.uniform(0.2, 0.34)
+    anchor_x = np.clip(lane * aspect + rng.normal(0, 0.05), radius + reach_x, aspect - radius - reach_x)
+    anchor_y = rng.uniform(radius + reach_y, 1 - radius - reach_y)
+    sides = np.where(np.arange(NUM_BEATS) % 2, 1, -1) * rng.choice((-1, 1))
+    stops = np.stack([sides * rng.uniform(0.3, 1, NUM_BEATS), rng.uniform(-1, 1, NUM_BEATS)], axis=1)
+    return SynthObject(
+        class_index=class_index,
+        sounding=gain > 0,
+        radius=float(radius),
+        anchor=(float(anchor_x), float(anchor_y)),
+        reach=(float(reach_x), float(reach_y)),
+        period_s=float(rng.uniform(1.5, 2.8)),
+        phase=float(rng.uniform()),
+        beats_s=tuple(rng.uniform(0.42, 0.95, NUM_BEATS).tolist()),
+        stops=tuple((x, y) for x, y in stops.tolist()),
+        tint=(int(rng.integers(-16, 17)), int(rng.integers(-16, 17)), int(rng.integers(-16, 17))),
+        pitch=float(rng.uniform()),
+        gain=gain,
+        voice=int(rng.integers(2**31)),
+    )

@@ -1,0 +1,102 @@
+"""The drawn dataset as prepare sees it: a list of clips, a source that has them all, and their truth."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pyarrow as pa
+
+from avdata.prepare.sources.synth.encode import write_clip
+from avdata.prepare.sources.synth.picture import boxes_at, render_masks
+from avdata.prepare.sources.synth.scene import SynthClip, SynthConfig, synth_clip
+from avdata.prepare.sources.synth.sound import render_stems
+from avdata.waveform import SAMPLE_RATE, encode_flac
+from avmanifest.schema import REQUEST_SCHEMA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthRef:
+    """A clip to be drawn, as the place of its media. Small, and safe to send to another process."""
+
+    config: SynthConfig
+    index: int
+
+    @property
+    def source(self) -> str:
+        """The source's name in a manifest."""
+        return "synth"
+
+    @property
+    def name(self) -> str:
+        """The file's name in a manifest."""
+        return f"{self.index:06d}.mp4"
+
+    @property
+    def is_clip(self) -> bool:
+        """Always: the file begins where the clip begins."""
+        return True
+
+
+def synth_requests(config: SynthConfig) -> pa.Table:
+    """The dataset's list: one row (REQUEST_SCHEMA) per clip."""
+    clips = [synth_clip(config, index) for index in range(config.num_clips)]
+    count = len(clips)
+    columns: dict[str, Any] = {
+        "video_id": [f"{clip.index:06d}" for clip in clips],
+        "start_s": [0.0] * count,
+        "end_s": [config.seconds] * count,
+        "labels": [list(clip.labels) for clip in clips],
+        "split": [clip.split for clip in clips],
+        "path": [""] * count,
+        "frame_times_s": [[]] * count,
+        "annotations": [json.dumps({"objects": _objects(clip)}) for clip in clips],
+        "licence": ["CC0-1.0"] * count,
+    }
+    return pa.table(columns, schema=REQUEST_SCHEMA)
+
+
+def _objects(clip: SynthClip) -> list[dict[str, Any]]:
+    return [{"label": item.kind.name, "sounding": item.sounding} for item in clip.objects]
+
+
+@contextmanager
+def draw_media(ref: SynthRef, path: Path) -> Iterator[tuple[Path, str, int]]:
+    """The clip's mp4 at path while the block runs, its sha256 and size."""
+    try:
+        write_clip(ref.config, synth_clip(ref.config, ref.index), path)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        yield path, digest, path.stat().st_size
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def synth_truth(
+    ref: SynthRef, start_s: float, end_s: float, times_s: Sequence[float], height: int, width: int
+) -> tuple[dict[str, bytes], str]:
+    """What is true of a span of a drawn clip: members, and the annotations (JSON).
+
+    Members: `maskNN.png` for each stored frame, 8-bit, 0 background, k the k-th object; `stemNN.flac`, the track
+    of each sounding object in the order of `sounding`. Annotations: the objects, far to near, each with its
+    label, whether it sounds, and its box [x0, y0, x1, y1] in each stored frame, 0 to 1; `sounding`, the places of
+    the sounding ones, loudest first.
+    """
+    clip = synth_clip(ref.config, ref.index)
+    members = {}
+    for number, time_s in enumerate(times_s):
+        mask = render_masks(ref.config, clip, time_s, height, width)
+        members[f"mask{number:02d}.png"] = cv2.imencode(".png", mask)[1].tobytes()
+    first, stop = round(start_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE)
+    for number, stem in enumerate(render_stems(ref.config, clip, SAMPLE_RATE)):
+        members[f"stem{number:02d}.flac"] = encode_flac(stem[first:stop])
+    boxes = [boxes_at(ref.config, clip, time_s) for time_s in times_s]
+    objects = [
+        {**item, "boxes": [[round(edge, 5) for edge in frame[place]] for frame in boxes]}
+        for place, item in enumerate(_objects(clip))
+    ]
+    return members, json.dumps({"objects": objects, "sounding": list(clip.sounding)})

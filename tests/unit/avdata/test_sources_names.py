@@ -1,0 +1,187 @@
+"""Names as the wild writes them, and which file a request gets."""
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+
+from avdata.prepare.sources.names import ClipName, ClipRequest, NameIndex, clip_spellings, parse_clip_name
+from avmanifest.errors import ManifestError
+
+VGGSOUND = Path("../shared/data/meta/vggsound/vggsound_partial_official_format.csv")
+ID = "-_A__b-C_3_"
+
+
+def index_of(*paths: str) -> NameIndex:
+    index = NameIndex()
+    for path in paths:
+        index.add(path)
+    return index
+
+
+def found_path(index: NameIndex, request: ClipRequest) -> str | None:
+    found = index.find(request)
+    return None if found is None else index.path(found.row)
+
+
+@pytest.mark.parametrize(
+    ("name", "start_ms", "end_ms"),
+    [
+        (f"{ID}", None, None),
+        (f"{ID}.mp4", None, None),
+        (f"{ID}_000030.mp4", 30_000, None),
+        (f"{ID}_30", 30_000, None),
+        (f"playing_guitar/{ID}_30.webm", 30_000, None),
+        (f"{ID}_30000_40000.mp4", 30_000, 40_000),
+        (f"{ID}_000030_000040", 30_000, 40_000),
+        (f"{ID}_30_40.mkv", 30_000, 40_000),
+        (f"{ID}_30.000", 30_000, None),
+        (f"{ID}_30.000.mp4", 30_000, None),
+        (f"{ID}_30.5_40.5", 30_500, 40_500),
+        (f"{ID}_0_10000", 0, 10_000),
+        (f"{ID}_0_10", 0, 10_000),
+        (f"{ID}_000000", 0, None),
+        (f"{ID}_30000", 30_000, None),  # a multiple of 1000 alone: milliseconds
+        (f"{ID}_1250", 1_250_000, None),  # no such multiple: seconds
+        (f"{ID}_035752", 35_752_000, None),  # zeros in front: seconds
+        (f"{ID}_001000", 1_000_000, None),
+    ],
+)
+def test_names_of_the_wild(name, start_ms, end_ms):
+    assert parse_clip_name(name) == ClipName(ID, start_ms, end_ms)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "video7010",
+        "10000130166",
+        "playing_guitar_3",
+        f"{ID}_40_30",
+        f"{ID}_x",
+        f"{ID}_30_",
+        f"{ID}_30_40_50",
+        "",
+        "a.b",
+    ],
+)
+def test_other_names_are_whole_videos(name):
+    assert parse_clip_name(name) == ClipName(name)
+
+
+def test_vggsound_names_are_read_back():
+    if not VGGSOUND.exists():
+        pytest.skip(f"{VGGSOUND} is absent")
+    with VGGSOUND.open(newline="") as file:
+        clips = [(row[0], int(row[1])) for row in csv.reader(file)]
+    assert len(clips) > 170_000
+    clips = [clip for number, clip in enumerate(clips) if clip[1] >= 1000 or number % 50 == 0]
+    padded = [parse_clip_name(f"{video_id}_{start:06d}.mp4") for video_id, start in clips]
+    assert padded == [ClipName(video_id, start * 1000) for video_id, start in clips]
+    spans = [parse_clip_name(f"{video_id}_{start * 1000}_{start * 1000 + 10_000}") for video_id, start in clips]
+    assert spans == [ClipName(video_id, start * 1000, start * 1000 + 10_000) for video_id, start in clips]
+    bare = [parse_clip_name(f"{video_id}_{start}") for video_id, start in clips]
+    misread = sum(name.start_ms != start * 1000 for name, (_, start) in zip(bare, clips, strict=True))
+    assert misread == 2
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [f"{ID}{end}" for end in ("_000030", "_30", "_30000_40000", "_000030_000040", "_30.000", "_30_40", "_30000")],
+)
+@pytest.mark.parametrize("folder", ["", "train/", "playing acoustic guitar/"])
+def test_a_request_finds_every_spelling(stem, folder):
+    index = index_of(f"{folder}{stem}.mp4", f"{ID}_000031.mp4", f"{ID}_31000_41000.mp4")
+    assert index.find(ClipRequest(ID, 30.0, 40.0)) == (0, True)
+
+
+def test_fractional_starts_are_found():
+    for stem in (f"{ID}_30.500", f"{ID}_30.5", f"{ID}_30500", f"{ID}_30500_40500", f"{ID}_30.5_40.5"):
+        assert index_of(f"{stem}.mp4").find(ClipRequest(ID, 30.5, 40.5)) == (0, True)
+        assert index_of(f"{stem}.mp4").find(ClipRequest(ID, 30.0, 40.0)) is None
+
+
+def test_half_a_second_is_not_second_500():
+    assert f"{ID}_500" not in set(clip_spellings(ID, 0.5))
+    assert f"{ID}_500" in set(clip_spellings(ID, 500.0))
+
+
+def test_seconds_win_where_both_readings_have_a_file():
+    index = index_of(f"{ID}_3000.mp4", f"{ID}_3.mp4")
+    assert found_path(index, ClipRequest(ID, 3000.0, 3010.0)) == f"{ID}_3000.mp4"
+    assert found_path(index, ClipRequest(ID, 3.0, 13.0)) == f"{ID}_3.mp4"
+
+
+def test_the_clip_comes_before_the_whole_video_and_another_end_last():
+    index = index_of(f"{ID}.mp4", f"{ID}_30_37.mp4", f"{ID}_30_40.mp4")
+    assert index.find(ClipRequest(ID, 30.0, 40.0)) == (2, True)
+    assert index.find(ClipRequest(ID, 50.0, 60.0)) == (0, False)
+    assert index.find(ClipRequest(ID, 30.0, 39.0)) == (0, False)
+    assert index_of(f"{ID}_30_37.mp4").find(ClipRequest(ID, 30.0, 40.0)) == (0, True)
+    assert index_of(f"{ID}_30_37.mp4").find(ClipRequest(ID, 30.0)) == (0, True)
+
+
+def test_copies_of_a_video_give_the_same_file_whatever_the_order():
+    paths = [f"b/{ID}_30.mp4", f"a/{ID}_30.webm", f"a/{ID}_30.mp4"]
+    for order in (paths, paths[::-1]):
+        assert found_path(index_of(*order), ClipRequest(ID, 30.0)) == f"a/{ID}_30.mp4"
+
+
+def test_other_ids_match_by_their_exact_stem():
+    index = index_of("TrainVal/video70.mp4", "Test/video7010.mp4", "1234.webm", "cat.mp4", "cat_0.mp4")
+    assert found_path(index, ClipRequest("video7010", 3.0, 9.0)) == "Test/video7010.mp4"
+    assert index.find(ClipRequest("cat", 0.0, 10.0)) == (3, False)
+    assert found_path(index, ClipRequest("1234")) == "1234.webm"
+    assert index.find(ClipRequest("video7")) is None
+
+
+def test_a_plain_id_in_two_folders_is_refused():
+    index = index_of("train/1.mp4", "test/1.mp4", "test/2.mp4", "test/2.webm")
+    assert index.find(ClipRequest("1")) is None
+    assert sum(index.refused.values()) == 1
+    assert "give the path" in next(iter(index.refused))
+    assert found_path(index, ClipRequest("1", path="test/1.mp4")) == "test/1.mp4"
+    assert found_path(index, ClipRequest("test/1")) == "test/1.mp4"
+    assert found_path(index, ClipRequest("2")) == "test/2.mp4"
+
+
+def test_a_path_is_the_only_place_looked_at():
+    index = index_of(f"a/{ID}_30.mp4", f"b/{ID}.mp4")
+    assert index.find(ClipRequest(ID, 30.0, path=f"a/{ID}_30.mp4")) == (0, True)
+    assert index.find(ClipRequest(ID, 30.0, path=f"./a//{ID}_30")) == (0, True)
+    assert index.find(ClipRequest(ID, 30.0, path=f"b/{ID}.mp4")) == (1, False)
+    assert index.find(ClipRequest(ID, 30.0, path=f"c/{ID}.mp4")) is None
+    assert index.find(ClipRequest(ID, 30.0, path=f"a/{ID}_30.webm")) is None
+    assert not index.refused
+
+
+@pytest.mark.parametrize("path", ["/a/1.mp4", "../a/1.mp4", "a/../a/1.mp4", "a/1.mp4\0", "a\0/1.mp4", "/"])
+def test_hostile_paths_are_refused(path):
+    index = index_of("a/1.mp4")
+    assert index.find(ClipRequest("1", path=path)) is None
+    assert list(index.refused.values()) == [1]
+    if "/" in path:
+        assert index.find(ClipRequest(path)) is None
+        assert list(index.refused.values()) == [2]
+
+
+def test_metadata_names_a_file_whose_own_name_says_nothing():
+    index = NameIndex()
+    index.add("000000012.mp4", identity=ClipName(ID, 30_000, 40_000))
+    index.add("000000013.mp4", identity=ClipName("AAAAAAAAAAA"))
+    index.add("BBBBBBBBBBB.mp4", identity=ClipName("BBBBBBBBBBB", 5_000))
+    assert index.find(ClipRequest(ID, 30.0, 40.0)) == (0, True)
+    assert index.find(ClipRequest(ID, 30.0)) == (0, True)
+    assert index.find(ClipRequest(ID, 31.0)) is None
+    assert index.find(ClipRequest("AAAAAAAAAAA", 7.0)) == (1, False)
+    assert index.find(ClipRequest("BBBBBBBBBBB", 5.0)) == (2, True)
+    assert index.find(ClipRequest("BBBBBBBBBBB", 9.0)) is None
+    assert index.find(ClipRequest(ID, 30.0, path="000000012.mp4")) == (0, True)
+    assert index.path(0) == "000000012.mp4"
+
+
+@pytest.mark.parametrize(("start_s", "end_s"), [(-1.0, 2.0), (3.0, 3.0), (4.0, 3.0), (math.nan, 3.0), (0.0, math.nan)])
+def test_a_request_is_a_span_of_time(start_s, end_s):
+    with pytest.raises(ManifestError, match="no span of time"):
+        ClipRequest(ID, start_s, end_s)
