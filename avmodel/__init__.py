@@ -1,0 +1,1 @@
+"""Batches to loss, checkpoint and metrics."""

@@ -1,0 +1,259 @@
+"""Checkpoints: weights that carry their config, the trainer's state beside them, written so that none ever breaks.
+
+    checkpoints/
+      step-00001000/model.safetensors    weights; metadata: format_version, family, config, step
+      step-00001000/trainer.pt           optimizer, random generators, loader: tensors and plain values
+      latest                             the name of the newest folder
+
+A folder appears by one rename once its bytes are on the disk; `latest` moves to it afterwards.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from avmanifest.errors import AvkitError, ConfigError
+from avmodel.models import FAMILIES, Family
+from avmodel.models.deepavfusion import DeepAVFusionConfig
+
+FORMAT_VERSION = "1"
+MODEL_FILE = "model.safetensors"
+TRAINER_FILE = "trainer.pt"
+LATEST_FILE = "latest"
+STEP_NAME = re.compile(r"step-(\d{8,})(?:-(\d+))?")
+
+Config = DeepAVFusionConfig
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    model: nn.Module | Mapping[str, Tensor],
+    config: Config,
+    trainer_state: Mapping[str, Any],
+    *,
+    keep: int | None = None,
+) -> Path:
+    """The new checkpoint's folder, to which `folder`/latest now points.
+
+    `model` may be a state dict (a sharded model gathers its own). `trainer_state` holds tensors and plain values
+    in dicts, lists and tuples. Of the older checkpoints the newest are kept, `keep` in all; None keeps every one.
+
+    Raises AvkitError if it cannot be written; what was there before stays as it was. One process writes a folder.
+    """
+    require_plain(trainer_state, "trainer_state")
+    folder.mkdir(parents=True, exist_ok=True)
+    target = free_name(folder, step)
+    unfinished = folder / f".unfinished-{target.name}"
+    try:
+        # Left by a process that died while writing.
+        for remains in folder.glob(".unfinished-*"):
+            shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
+        unfinished.mkdir()
+        save_weights(unfinished / MODEL_FILE, model, config, step=step)
+        torch.save(dict(trainer_state), unfinished / TRAINER_FILE)
+        for path in (unfinished / MODEL_FILE, unfinished / TRAINER_FILE, unfinished):
+            flush(path)
+        unfinished.rename(target)
+        flush(folder)
+        point_latest_to(target)
+    # A full disk is an OSError from Python, a RuntimeError from torch, a SafetensorError from safetensors.
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise AvkitError(
+            f"{target}: checkpoint not written ({error}). Earlier checkpoints are untouched; free space on that disk "
+            "or give another folder, then resume."
+        ) from error
+    if keep is not None:
+        prune(folder, keep)
+    return target
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[Family, Config]:
+    """The model, in training mode, and the config inside a checkpoint.
+
+    `path`: a folder of checkpoints (its latest is taken), one checkpoint, or a .safetensors file.
+    Raises AvkitError for a file that cannot be read, ConfigError for a model this version cannot build.
+    """
+    file = path if path.is_file() else checkpoint_folder(path) / MODEL_FILE
+    try:
+        with safe_open(file, framework="pt", device=str(device)) as opened:
+            metadata = opened.metadata() or {}
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a dict
+    except (OSError, SafetensorError) as error:
+        raise AvkitError(f"{file}: no readable weights ({error}). Take another checkpoint.") from error
+    family, config = read_config(metadata, file)
+    with torch.device("meta"):
+        model = FAMILIES[family](config)
+    fill_weights(model, weights, file)
+    return model, config
+
+
+def load_trainer_state(path: Path) -> dict[str, Any]:
+    """What `save_checkpoint` was given as `trainer_state`, on the CPU. `path` as in `load_model`, no single file."""
+    file = checkpoint_folder(path) / TRAINER_FILE
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    # The reader of a damaged file stumbles in whatever way the damage has it: IndexError, AssertionError, struct.error.
+    except Exception as error:
+        raise AvkitError(f"{file}: no readable trainer state ({error}). Resume from another checkpoint.") from error
+    if not isinstance(state, dict):
+        raise AvkitError(f"{file}: holds a {type(state).__name__}, not a trainer state")
+    return state
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that `folder`/latest names, or None before the first one.
+
+    Raises AvkitError for a pointer that names no checkpoint here.
+    """
+    pointer = folder / LATEST_FILE
+    if not pointer.exists():
+        return None
+    name = pointer.read_text().strip()
+    if not STEP_NAME.fullmatch(name) or not (folder / name / MODEL_FILE).exists():
+        raise AvkitError(f"{pointer}: names {name!r}, which is no checkpoint in this folder")
+    return folder / name
+
+
+def checkpoint_folder(path: Path) -> Path:
+    """The single checkpoint that `path` means: itself, or its latest."""
+    if (path / MODEL_FILE).exists():
+        return path
+    latest = latest_checkpoint(path)
+    if latest is None:
+        raise AvkitError(f"{path}: no checkpoint here; expected {MODEL_FILE}, or a folder with {LATEST_FILE!r}")
+    return latest
+
+
+def save_weights(file: Path, model: nn.Module | Mapping[str, Tensor], config: Config, *, step: int = 0) -> None:
+    """Write one .safetensors file of weights that carries its family and config.
+
+    The names that wrappers add (torch.compile, DistributedDataParallel) are taken off.
+    """
+    state = model.state_dict() if isinstance(model, nn.Module) else model
+    weights = {
+        name.replace("_orig_mod.", "").removeprefix("module."): tensor.detach().contiguous()
+        for name, tensor in state.items()
+    }
+    metadata = {
+        "format_version": FORMAT_VERSION,
+        "family": family_of(config),
+        "config": json.dumps(asdict(config)),
+        "step": str(step),
+    }
+    save_file(weights, file, metadata=metadata)
+
+
+def family_of(config: Config) -> str:
+    """The name under which the config's model is known."""
+    return next(name for name, model in FAMILIES.items() if model.config_type is type(config))
+
+
+def read_config(metadata: Mapping[str, str], file: Path) -> tuple[str, Config]:
+    """Family and config from a weight file's metadata. Raises ConfigError if this version knows neither."""
+    if "family" not in metadata or "config" not in metadata:
+        raise ConfigError(f"{file}: weights without a config. Released weights come in through avkit convert.")
+    if (version := metadata.get("format_version")) != FORMAT_VERSION:
+        raise ConfigError(f"{file}: checkpoint format {version!r}; this version reads {FORMAT_VERSION!r}")
+    family = metadata["family"]
+    if family not in FAMILIES:
+        raise ConfigError(f"{file}: unknown family {family!r}; known: {', '.join(sorted(FAMILIES))}")
+    try:
+        values = json.loads(metadata["config"])
+        return family, config_from_values(FAMILIES[family].config_type, values)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{file}: its config cannot be used: {error}") from error
+
+
+def config_from_values(config_type: type[Config], values: Mapping[str, Any]) -> Config:
+    """The config with these values; JSON's lists become tuples again. Raises ValueError for unknown fields."""
+    known = {field.name for field in fields(config_type)}
+    if unknown := set(values) - known:
+        raise ValueError(f"unknown {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
+    typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return config_type(**typed)
+
+
+def fill_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+    """Give `model` these weights; a model on the meta device takes the tensors themselves.
+
+    Raises ConfigError unless names and shapes are exactly the model's.
+    """
+    expected = model.state_dict()
+    problems = [f"{name} is missing" for name in expected.keys() - weights.keys()]
+    problems += [f"{name} is not of this model" for name in weights.keys() - expected.keys()]
+    problems += [
+        f"{name} is {list(weights[name].shape)}, expected {list(expected[name].shape)}"
+        for name in expected.keys() & weights.keys()
+        if weights[name].shape != expected[name].shape
+    ]
+    if problems:
+        shown = "; ".join(sorted(problems)[:4])
+        raise ConfigError(f"{source}: {len(problems)} of {len(expected)} weights don't fit: {shown}")
+    model.load_state_dict(weights, assign=any(tensor.is_meta for tensor in expected.values()))
+
+
+def require_plain(value: object, where: str) -> None:
+    """Raise ConfigError for anything that could not be read back without running code."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            require_plain(key, f"{where} key")
+            require_plain(item, f"{where}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            require_plain(item, f"{where}[{index}]")
+    elif type(value) not in (int, float, bool, str, bytes, type(None)) and not isinstance(value, Tensor):
+        raise ConfigError(f"{where} is a {type(value).__name__}; a checkpoint holds tensors and plain values only")
+
+
+def free_name(folder: Path, step: int) -> Path:
+    """Where this step's checkpoint goes: a step saved again gets a new folder, so that the old one stays whole."""
+    target = folder / f"step-{step:08d}"
+    again = 1
+    while target.exists():
+        again += 1
+        target = folder / f"step-{step:08d}-{again}"
+    return target
+
+
+def point_latest_to(target: Path) -> None:
+    """Swap the pointer in one rename."""
+    pointer = target.parent / LATEST_FILE
+    unfinished = target.parent / f".unfinished-{LATEST_FILE}"
+    unfinished.write_text(target.name + "\n")
+    flush(unfinished)
+    unfinished.replace(pointer)
+    flush(target.parent)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all checkpoints but the newest `keep`, never the latest."""
+    latest = latest_checkpoint(folder)
+    found = sorted(
+        (int(match[1]), int(match[2] or 1), path)
+        for path in folder.iterdir()
+        if (match := STEP_NAME.fullmatch(path.name))
+    )
+    for _, _, path in found[: max(len(found) - keep, 0)]:
+        if path != latest:
+            shutil.rmtree(path)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,214 @@
+"""Parts that several families share: positions, attention, the transformer block, the ViT branch.
+
+Parameter names inside a block and a branch are timm's, so that published ViT weights load as they are.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from timm.layers.attention import Attention
+from timm.layers.patch_embed import PatchEmbed
+from timm.models import vision_transformer
+from torch import Tensor, nn
+
+from avmodel.masking import gather_visible
+
+
+class ViTSize(NamedTuple):
+    embed_dim: int
+    depth: int
+    num_heads: int
+
+
+VIT_SIZES = {
+    "tiny": ViTSize(192, 12, 3),
+    "small": ViTSize(384, 12, 6),
+    "base": ViTSize(768, 12, 12),
+    "large": ViTSize(1024, 24, 16),
+}
+
+
+def vit_size(name: str) -> ViTSize:
+    """Width, depth and heads of a named ViT, or of an own one written WIDTHxDEPTHxHEADS.
+
+    Raises ValueError for anything else.
+    """
+    if name in VIT_SIZES:
+        return VIT_SIZES[name]
+    numbers = name.split("x")
+    if len(numbers) == 3 and all(number.isascii() and number.isdigit() for number in numbers):
+        size = ViTSize(*map(int, numbers))
+        if min(size) > 0 and size.embed_dim % size.num_heads == 0 and size.embed_dim % 4 == 0:
+            return size
+        raise ValueError(f"size {name!r}: the width must be a multiple of 4 and of the number of heads")
+    raise ValueError(
+        f"unknown size {name!r}; known: {', '.join(sorted(VIT_SIZES))}, or WIDTHxDEPTHxHEADS such as 384x6x6"
+    )
+
+
+def size_name(size: ViTSize) -> str:
+    """The shortest text from which `vit_size` makes this size."""
+    names = {known: name for name, known in VIT_SIZES.items()}
+    return names.get(size, "x".join(map(str, size)))
+
+
+def sincos_positions(
+    embed_dim: int, grid: tuple[int, int], *, second_axis_first: bool = True
+) -> Float[Tensor, "1 n d"]:
+    """Sine-cosine positions of a grid, row by row.
+
+    The first half of the channels encodes the grid's second axis (x of an image, time of a spectrogram), the
+    second half its first axis (y, frequency), as in MAE; `second_axis_first=False` swaps the halves. Each half
+    is [sines, cosines] at frequencies 10000^(-k / (embed_dim / 4)).
+    """
+    quarter = embed_dim // 4
+    frequencies = 10_000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
+    first, second = torch.meshgrid(
+        torch.arange(grid[0], dtype=torch.float64), torch.arange(grid[1], dtype=torch.float64), indexing="ij"
+    )
+    axes = (second, first) if second_axis_first else (first, second)
+    angles = [rearrange(axis, "h w -> 1 (h w) 1") * frequencies for axis in axes]
+    return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=-1).float()
+
+
+def attend(
+    q: Float[Tensor, "b n dk"],
+    k: Float[Tensor, "b m dk"],
+    v: Float[Tensor, "b m dv"],
+    *,
+    num_heads: int,
+    scale: float,
+    dropout: float = 0.0,
+) -> Float[Tensor, "b n dv"]:
+    """Multi-head attention of q over k and v. `scale` multiplies the logits of every head."""
+    q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=num_heads) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
+    return rearrange(out, "b h n d -> b n (h d)")
+
+
+class CrossAttention(nn.Module):
+    """Queries attend to other tokens only, never to themselves.
+
+    `attn_ratio` narrows queries, keys and values; the logits are scaled by their narrowed head width^-0.5.
+    """
+
+    def __init__(self, dim: int, num_heads: int, attn_ratio: float = 1.0, attn_drop: float = 0.0) -> None:
+        super().__init__()
+        inner = round(dim * attn_ratio)
+        self.num_heads = num_heads
+        self.scale = (inner // num_heads) ** -0.5
+        self.attn_drop = attn_drop
+        self.q = nn.Linear(dim, inner)
+        self.kv = nn.Linear(dim, 2 * inner)
+        self.proj = nn.Linear(inner, dim)
+
+    def forward(self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b m d"]) -> Float[Tensor, "b n d"]:
+        k, v = self.kv(context).chunk(2, dim=-1)
+        dropout = self.attn_drop if self.training else 0.0
+        out = attend(self.q(x), k, v, num_heads=self.num_heads, scale=self.scale, dropout=dropout)
+        projected: Tensor = self.proj(out)
+        return projected
+
+
+class Block(vision_transformer.Block):
+    """timm's pre-norm block, whose tokens may also attend to a context.
+
+    `block(x, context)` equals the last tokens of `block([context, x])`, without the queries, projection and
+    MLP of the context, whose own outputs nobody reads.
+    """
+
+    attn: Attention
+
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b m d"] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        if context is None:
+            return super().forward(x)
+        x = x + self.drop_path1(self._attend(self.norm1(torch.cat([context, x], dim=1)), x.shape[1]))
+        out: Tensor = x + self.drop_path2(self.mlp(self.norm2(x)))
+        return out
+
+    def _attend(self, tokens: Float[Tensor, "b m d"], num_queries: int) -> Float[Tensor, "b n d"]:
+        attn = self.attn
+        dim = tokens.shape[-1]
+        q_weight, kv_weight = torch.split(attn.qkv.weight, [dim, 2 * dim])
+        q_bias, kv_bias = torch.split(attn.qkv.bias, [dim, 2 * dim])
+        k, v = F.linear(tokens, kv_weight, kv_bias).chunk(2, dim=-1)
+        q = F.linear(tokens[:, -num_queries:], q_weight, q_bias)
+        dropout = attn.attn_drop.p if self.training else 0.0
+        out = attend(q, k, v, num_heads=attn.num_heads, scale=attn.scale, dropout=dropout)
+        projected: Tensor = attn.proj_drop(attn.proj(out))
+        return projected
+
+
+def make_blocks(
+    dim: int,
+    depth: int,
+    num_heads: int,
+    *,
+    eps: float,
+    drop_path: float = 0.0,
+    attn_drop: float = 0.0,
+) -> nn.ModuleList:
+    """`depth` blocks, MLPs four times as wide; all have the same stochastic depth rate, as released."""
+    return nn.ModuleList(
+        Block(
+            dim,
+            num_heads,
+            mlp_ratio=4.0,
+            qkv_bias=True,
+            drop_path=drop_path,
+            attn_drop=attn_drop,
+            norm_layer=partial(nn.LayerNorm, eps=eps),  # type: ignore[arg-type]  # called, never subclassed
+        )
+        for _ in range(depth)
+    )
+
+
+class ViT(nn.Module):
+    """Patch embedding, fixed positions, blocks and final norm of one modality: no class token, no head."""
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        size: ViTSize,
+        *,
+        input_size: tuple[int, int],
+        patch_size: int,
+        in_chans: int,
+        drop_path: float = 0.0,
+        attn_drop: float = 0.0,
+        second_axis_first: bool = True,
+    ) -> None:
+        super().__init__()
+        self.grid = (input_size[0] // patch_size, input_size[1] // patch_size)
+        self.num_patches = self.grid[0] * self.grid[1]
+        self.patch_embed = PatchEmbed(input_size, patch_size, in_chans, size.embed_dim)
+        positions = sincos_positions(size.embed_dim, self.grid, second_axis_first=second_axis_first)
+        self.register_buffer("positions", positions)
+        self.blocks = make_blocks(*size, eps=1e-6, drop_path=drop_path, attn_drop=attn_drop)
+        self.norm = nn.LayerNorm(size.embed_dim, eps=1e-6)
+
+    def embed(self, x: Float[Tensor, "b c h w"], ids_keep: Int[Tensor, "b k"] | None = None) -> Float[Tensor, "b n d"]:
+        """Patch tokens with their positions; only those of `ids_keep`, if given."""
+        tokens = self.patch_embed(x) + self.positions
+        return tokens if ids_keep is None else gather_visible(tokens, ids_keep)
+
+
+def init_linears(module: nn.Module) -> None:
+    """Give `module` MAE's initial weights; use with `nn.Module.apply`.
+
+    Linear layers: Xavier uniform over the whole matrix, zero bias. Patch embeddings: the same, seen as a
+    linear layer. LayerNorms start as 1 and 0 by themselves.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, PatchEmbed):
+        nn.init.xavier_uniform_(module.proj.weight.view(module.proj.out_channels, -1))

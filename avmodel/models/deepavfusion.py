@@ -1,0 +1,347 @@
+"""DeepAVFusion: two masked ViTs whose every layer reads, and feeds, a few shared fusion tokens.
+
+Source: "Unveiling the Power of Audio-Visual Early Fusion Transformers with Dense Interactions through Masked
+Modeling" (CVPR 2024). Where the paper and the released code differ, this is the released code.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from avmodel.layers import ViT, ViTSize, init_linears, make_blocks, sincos_positions, vit_size
+from avmodel.masking import masking_from_ids, num_kept, random_masking, restore_order
+from avmodel.models.fusion import FUSIONS, IMPLS, FusionBlock, make_fusion
+from avmodel.objectives import masked_mse, normalize_patches, patchify, reconstruct
+
+# AudioSet's statistics in AudioMAE, of natural-log Kaldi mels; it divides by twice the deviation.
+AUDIOMAE_MEAN, AUDIOMAE_STD = -4.2677393, 4.5689974
+
+CHOICES = {
+    "fusion": FUSIONS,
+    "fusion_impl": IMPLS,
+    "decoder_positions": ("fixed", "trainable"),
+    "audio_init": ("aligned", "released"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeepAVFusionConfig:
+    """One model. Defaults: the released VGGSound model (its AudioSet sister: attn_ratio 1, mlp_ratio 4).
+
+    Raises ValueError for a value that no model can be built from.
+    """
+
+    size: str = "base"  # tiny, small, base, large, or WIDTHxDEPTHxHEADS
+    image_size: tuple[int, int] = (224, 224)  # pixels: height, width
+    audio_size: tuple[int, int] = (128, 192)  # mel bins, steps; fewer than patch_size further steps are cut off
+    patch_size: int = 16
+    fusion: str = "factorized"
+    fusion_impl: str = "separable"  # "pairs" spells the same sums out over every pair of tokens
+    fusion_layers: str | tuple[int, ...] = "all"  # all (= early), mid, late, none, or layers counted from 0
+    num_fusion_tokens: int = 16
+    num_aggr_image_tokens: int = 8  # with dense and token fusion, the three counts are one pool
+    num_aggr_audio_tokens: int = 8
+    fusion_attn_ratio: float = 0.25  # width of fusion queries and keys over embed_dim
+    fusion_mlp_ratio: float = 1.0
+    drop_path: float = 0.0
+    attn_drop: float = 0.0
+    # "released": AudioMAE weights as DeepAVFusion loaded them, time and frequency exchanged, mels not scaled.
+    # "aligned": kernels transposed at loading, halves of the positions exchanged, mels scaled as in AudioMAE.
+    audio_init: str = "released"
+    image_mask_ratio: float = 0.75
+    audio_mask_ratio: float = 0.8
+    decoder_embed_dim: int = 512
+    decoder_depth: int = 8
+    decoder_num_heads: int = 16
+    decoder_positions: str = "trainable"  # as released; "fixed" as the paper means it
+    normalize_targets: bool = True
+
+    def __post_init__(self) -> None:
+        for field, known in CHOICES.items():
+            if (value := getattr(self, field)) not in known:
+                raise ValueError(f"unknown {field} {value!r}; known: {', '.join(known)}")
+        dim, depth, heads = self.vit
+        fusion_layer_ids(self.fusion_layers, depth)
+        if self.fusion_attn_ratio <= 0 or round(dim * self.fusion_attn_ratio) % heads:
+            raise ValueError(
+                f"fusion_attn_ratio={self.fusion_attn_ratio} of width {dim} doesn't split into {heads} heads"
+            )
+        if self.decoder_embed_dim % self.decoder_num_heads or self.decoder_embed_dim % 4:
+            raise ValueError(
+                f"decoder_embed_dim={self.decoder_embed_dim} must be a multiple of 4 and of "
+                f"decoder_num_heads={self.decoder_num_heads}"
+            )
+        tokens = self.num_tokens
+        if min(tokens) < 0 or tokens[0] == 0 or (self.fusion == "factorized" and 0 in tokens):
+            raise ValueError(f"{tokens} fusion, image and audio aggregation tokens: {self.fusion} needs more")
+        for name, (height, width), mask_ratio in (
+            ("image", self.image_size, self.image_mask_ratio),
+            ("audio", self.audio_size, self.audio_mask_ratio),
+        ):
+            p = self.patch_size
+            if height % p or width % p or min(height, width) < p:
+                raise ValueError(f"{name}_size={(height, width)} is not whole patches of {p} x {p}")
+            patches = (height // p) * (width // p)
+            if not 0 < num_kept(patches, mask_ratio) < patches:
+                raise ValueError(
+                    f"{name}_mask_ratio={mask_ratio} leaves nothing to see or to predict of {patches} patches"
+                )
+        if self.attn_drop > 0 and self.fusion_impl == "separable" and self.fusion != "token":
+            raise ValueError(
+                "attn_drop > 0 with fusion_impl='separable': equal to the pairs form only without attention "
+                "dropout. Set attn_drop=0 or fusion_impl='pairs'."
+            )
+
+    @property
+    def vit(self) -> ViTSize:
+        return vit_size(self.size)
+
+    @property
+    def num_tokens(self) -> tuple[int, int, int]:
+        """Fusion, image aggregation, audio aggregation tokens, in the order of the fusion state."""
+        return self.num_fusion_tokens, self.num_aggr_image_tokens, self.num_aggr_audio_tokens
+
+
+def fusion_layer_ids(layers: str | tuple[int, ...], depth: int) -> tuple[int, ...]:
+    """The layers, counted from 0, that fuse.
+
+    "late" is the last layer; "mid" the last third (8 to 11 of 12: the paper's "layers 9-12", although the
+    score it prints there is that of its last three layers); "early" is the paper's name for fusing from the
+    first layer on, hence "all".
+    """
+    named = {
+        "all": range(depth),
+        "early": range(depth),
+        "mid": range(depth - max(depth // 3, 1), depth),
+        "late": range(depth - 1, depth),
+        "none": range(0),
+    }
+    if isinstance(layers, str):
+        if layers not in named:
+            raise ValueError(f"unknown fusion_layers {layers!r}; known: {', '.join(sorted(named))}, or a tuple from 0")
+        return tuple(named[layers])
+    if len(set(layers)) < len(layers) or any(not 0 <= layer < depth for layer in layers):
+        raise ValueError(f"fusion_layers={layers} must be different layers in 0..{depth - 1}")
+    return tuple(sorted(layers))
+
+
+class Tokens(NamedTuple):
+    image: Float[Tensor, "b n d"]
+    audio: Float[Tensor, "b m d"]
+    fusion: Float[Tensor, "b f d"]
+
+
+class Features(NamedTuple):
+    """Tokens after their final norms; `layers`, if asked for: those after each layer, before the norms."""
+
+    image: Float[Tensor, "b n d"]
+    audio: Float[Tensor, "b m d"]
+    fusion: Float[Tensor, "b f d"]
+    layers: tuple[Tokens, ...] = ()
+
+
+def audiomae_scale(log_mel: Float[Tensor, "b 1 mel t"]) -> Float[Tensor, "b 1 mel t"]:
+    """log10-power mels in the units that AudioMAE was trained on.
+
+    An affine map: natural logarithm, its mean and deviation. What the two front ends do differently before
+    the logarithm (window, pre-emphasis, mel filters) stays.
+    """
+    return (log_mel * math.log(10) - AUDIOMAE_MEAN) / (2 * AUDIOMAE_STD)
+
+
+def fusion_block(config: DeepAVFusionConfig) -> FusionBlock:
+    """One fusion block, as the config asks."""
+    dim, _, num_heads = config.vit
+    attn = make_fusion(
+        config.fusion,
+        dim,
+        num_heads,
+        num_tokens=config.num_tokens,
+        attn_ratio=config.fusion_attn_ratio,
+        attn_drop=config.attn_drop,
+        impl=config.fusion_impl,
+    )
+    return FusionBlock(attn, dim, mlp_ratio=config.fusion_mlp_ratio, drop_path=config.drop_path)
+
+
+class Encoder(nn.Module):
+    """Image and audio ViTs with fusion blocks beside some of their layers."""
+
+    def __init__(self, config: DeepAVFusionConfig) -> None:
+        super().__init__()
+        size = config.vit
+        self.config = config
+        self.aligned = config.audio_init == "aligned"
+        branch = partial(
+            ViT, size, patch_size=config.patch_size, drop_path=config.drop_path, attn_drop=config.attn_drop
+        )
+        self.image = branch(input_size=config.image_size, in_chans=3)
+        self.audio = branch(input_size=config.audio_size, in_chans=1, second_axis_first=not self.aligned)
+        self.fusion_tokens = nn.Parameter(torch.empty(1, sum(config.num_tokens), size.embed_dim))
+        self.fusion_blocks = nn.ModuleDict(
+            {str(layer): fusion_block(config) for layer in fusion_layer_ids(config.fusion_layers, size.depth)}
+        )
+        self.fusion_norm = nn.LayerNorm(size.embed_dim)
+        self.apply(init_linears)
+        nn.init.normal_(self.fusion_tokens, std=0.02)
+
+    def crop(self, log_mel: Float[Tensor, "b 1 mel t"]) -> Float[Tensor, "b 1 mel s"]:
+        """The columns the model takes: the first 192 of 196. Raises ValueError if no crop fits."""
+        mel, steps = self.config.audio_size
+        if log_mel.shape[2] != mel or not steps <= log_mel.shape[3] < steps + self.config.patch_size:
+            raise ValueError(
+                f"log-mel of {log_mel.shape[2]} x {log_mel.shape[3]}: this model takes {mel} x {steps}, or "
+                f"up to {self.config.patch_size - 1} further steps. Set audio_size, or prepare another log-mel."
+            )
+        return log_mel[..., :steps]
+
+    def forward(
+        self,
+        image: Float[Tensor, "b 3 h w"],
+        log_mel: Float[Tensor, "b 1 mel t"],
+        ids_keep: tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]] | None = None,
+        *,
+        keep_layers: bool = False,
+    ) -> Features:
+        """Tokens of a normalized image and a log10-power mel: of all patches or those `ids_keep` lists."""
+        if image.shape[2:] != self.config.image_size:
+            raise ValueError(f"image of {tuple(image.shape[2:])}: this model takes {self.config.image_size}")
+        log_mel = self.crop(log_mel)
+        if self.aligned:
+            log_mel = audiomae_scale(log_mel)
+        image_ids, audio_ids = ids_keep or (None, None)
+        image = self.image.embed(image, image_ids)
+        audio = self.audio.embed(log_mel, audio_ids)
+        fusion = self.fusion_tokens.expand(len(image), -1, -1)
+        layers = []
+        for layer, (image_block, audio_block) in enumerate(zip(self.image.blocks, self.audio.blocks, strict=True)):
+            if str(layer) in self.fusion_blocks:
+                # All three read the state before this layer: the update is parallel.
+                image, audio, fusion = (
+                    image_block(image, fusion),
+                    audio_block(audio, fusion),
+                    self.fusion_blocks[str(layer)](fusion, image, audio),
+                )
+            else:
+                image, audio = image_block(image), audio_block(audio)
+            if keep_layers:
+                layers.append(Tokens(image, audio, fusion))
+        return Features(self.image.norm(image), self.audio.norm(audio), self.fusion_norm(fusion), tuple(layers))
+
+
+class Decoder(nn.Module):
+    """Patches of one modality from its visible tokens and the fusion tokens.
+
+    Its positions start as sine-cosine and are trained (and, having three axes, weight-decayed) as in the
+    released code; decoder_positions="fixed" keeps them.
+    """
+
+    def __init__(self, config: DeepAVFusionConfig, grid: tuple[int, int], in_chans: int) -> None:
+        super().__init__()
+        dim = config.decoder_embed_dim
+        self.embed = nn.Linear(config.vit.embed_dim, dim)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
+        positions = sincos_positions(dim, grid)
+        if config.decoder_positions == "trainable":
+            self.positions = nn.Parameter(positions)
+        else:
+            self.register_buffer("positions", positions)
+        self.blocks = make_blocks(dim, config.decoder_depth, config.decoder_num_heads, eps=1e-5)
+        self.norm = nn.LayerNorm(dim)
+        self.pred = nn.Linear(dim, config.patch_size**2 * in_chans)
+        self.apply(init_linears)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(
+        self,
+        visible: Float[Tensor, "b k d"],
+        fusion: Float[Tensor, "b f d"],
+        ids_restore: Int[Tensor, "b n"],
+    ) -> Float[Tensor, "b n patch"]:
+        num_hidden = ids_restore.shape[1] - visible.shape[1]
+        hidden = self.mask_token.expand(len(visible), num_hidden, -1)
+        x = restore_order(torch.cat([self.embed(visible), hidden], dim=1), ids_restore)
+        x = torch.cat([self.embed(fusion), x + self.positions], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        patches: Tensor = self.pred(self.norm(x[:, fusion.shape[1] :]))
+        return patches
+
+
+class Output(NamedTuple):
+    losses: dict[str, Float[Tensor, ""]]  # total = image + audio
+    image_pred: Float[Tensor, "b n patch"]
+    audio_pred: Float[Tensor, "b m patch"]
+    image_mask: Float[Tensor, "b n"]  # 1 where removed
+    audio_mask: Float[Tensor, "b m"]
+
+
+class DeepAVFusion(nn.Module):
+    """The masked autoencoder: encoder, two decoders, two reconstruction losses."""
+
+    config_type: ClassVar = DeepAVFusionConfig
+
+    def __init__(self, config: DeepAVFusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.image_decoder = Decoder(config, self.encoder.image.grid, in_chans=3)
+        self.audio_decoder = Decoder(config, self.encoder.audio.grid, in_chans=1)
+
+    def draw_ids(self, batch_size: int, generator: torch.Generator) -> tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]]:
+        """Ids of the image and audio patches to keep: independent, 49 of 196 and 19 of 96 by default."""
+        num_image, num_audio = self.encoder.image.num_patches, self.encoder.audio.num_patches
+        return (
+            random_masking(batch_size, num_image, self.config.image_mask_ratio, generator),
+            random_masking(batch_size, num_audio, self.config.audio_mask_ratio, generator),
+        )
+
+    def forward(
+        self,
+        image: Float[Tensor, "b 3 h w"],
+        log_mel: Float[Tensor, "b 1 mel t"],
+        *,
+        generator: torch.Generator | None = None,
+        ids_keep: tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]] | None = None,
+    ) -> Output:
+        """Losses and predictions under the masks that `ids_keep` gives, else that `generator` draws."""
+        if ids_keep is None:
+            if generator is None:
+                raise ValueError("no masks: give generator= or ids_keep=")
+            ids_keep = self.draw_ids(len(image), generator)
+        image_ids, audio_ids = (ids.to(image.device, non_blocking=True) for ids in ids_keep)
+        features = self.encoder(image, log_mel, (image_ids, audio_ids))
+        image_masking = masking_from_ids(image_ids, self.encoder.image.num_patches)
+        audio_masking = masking_from_ids(audio_ids, self.encoder.audio.num_patches)
+        image_pred = self.image_decoder(features.image, features.fusion, image_masking.ids_restore)
+        audio_pred = self.audio_decoder(features.audio, features.fusion, audio_masking.ids_restore)
+        image_loss = masked_mse(image_pred, self.targets(image), image_masking.mask)
+        audio_loss = masked_mse(audio_pred, self.targets(self.encoder.crop(log_mel)), audio_masking.mask)
+        losses = {"total": image_loss + audio_loss, "image": image_loss, "audio": audio_loss}
+        return Output(losses, image_pred, audio_pred, image_masking.mask, audio_masking.mask)
+
+    def targets(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n patch"]:
+        """What the decoders should predict of a whole input: its patches, normalized one by one."""
+        patches = patchify(x.float(), self.config.patch_size)
+        return normalize_patches(patches) if self.config.normalize_targets else patches
+
+    def pictures(
+        self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], output: Output
+    ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 1 mel s"]]:
+        """The inputs with their removed patches as `output` predicts them, on the inputs' own scale."""
+        p, normalized = self.config.patch_size, self.config.normalize_targets
+        return (
+            reconstruct(image, output.image_pred, output.image_mask, patch_size=p, normalized=normalized),
+            reconstruct(
+                self.encoder.crop(log_mel),
+                output.audio_pred,
+                output.audio_mask,
+                patch_size=p,
+                normalized=normalized,
+            ),
+        )

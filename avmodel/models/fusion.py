@@ -1,0 +1,209 @@
+"""How fusion tokens gather two modalities: densely over all pairs, factorized, or as a bottleneck.
+
+Source: DeepAVFusion (CVPR 2024), section 3, with its released code.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import repeat
+from jaxtyping import Float
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp
+from torch import Tensor, nn
+
+from avmodel.layers import CrossAttention, attend
+
+IMPLS = ("pairs", "separable")
+
+
+class Affine(NamedTuple):
+    """A linear map of a pair [image token, audio token], image half first."""
+
+    weight: Float[Tensor, "out 2*d"]
+    bias: Float[Tensor, "out"]
+
+
+def attend_to_pairs(
+    q: Float[Tensor, "b n dk"],
+    image: Float[Tensor, "b i d"],
+    audio: Float[Tensor, "b a d"],
+    key: Affine,
+    value: Affine,
+    *,
+    num_heads: int,
+    scale: float,
+    dropout: float,
+    impl: str,
+) -> Float[Tensor, "b n dv"]:
+    """Attention of q over every (image, audio) pair of tokens, each pair seen as its concatenation.
+
+    "separable" never forms the pairs. Keys and values are sums of an image and an audio term; so are the
+    logits, and their softmax over pairs is the product of one softmax over image and one over audio tokens.
+    Summed against the values, each factor meets only its own term: two plain attentions, added.
+    """
+    if impl == "pairs":
+        images = repeat(image, "b i d -> b (i a) d", a=audio.shape[1])
+        audios = repeat(audio, "b a d -> b (i a) d", i=image.shape[1])
+        pairs = torch.cat([images, audios], dim=-1)
+        k, v = F.linear(pairs, *key), F.linear(pairs, *value)
+        return attend(q, k, v, num_heads=num_heads, scale=scale, dropout=dropout)
+    image_key, audio_key = key.weight.chunk(2, dim=1)
+    image_value, audio_value = value.weight.chunk(2, dim=1)
+    over = partial(attend, q, num_heads=num_heads, scale=scale)
+    # Each bias must enter once; the weights of a softmax sum to one, so either side will do.
+    return over(F.linear(image, image_key, key.bias), F.linear(image, image_value, value.bias)) + over(
+        F.linear(audio, audio_key), F.linear(audio, audio_value)
+    )
+
+
+class FactorizedFusion(nn.Module):
+    """Aggregation tokens summarize their modality; fusion tokens attend to all pairs of summaries.
+
+    Logits keep the scale of the full head width, however narrow queries and keys are; as released.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        num_tokens: tuple[int, int, int],
+        attn_ratio: float,
+        attn_drop: float,
+        impl: str,
+    ) -> None:
+        super().__init__()
+        key_dim = round(dim * attn_ratio)
+        self.num_tokens = num_tokens
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
+        self.attn_drop = attn_drop
+        self.impl = impl
+        self.aggregate_image = CrossAttention(dim, num_heads, attn_drop=attn_drop)
+        self.aggregate_audio = CrossAttention(dim, num_heads, attn_drop=attn_drop)
+        self.q = nn.Linear(dim, key_dim)
+        self.k = nn.Linear(2 * dim, key_dim)
+        self.v = nn.Linear(2 * dim, dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(
+        self, state: Float[Tensor, "b f d"], image: Float[Tensor, "b n d"], audio: Float[Tensor, "b m d"]
+    ) -> Float[Tensor, "b f d"]:
+        fusion, image_summary, audio_summary = torch.split(state, list(self.num_tokens), dim=1)
+        image_summary = self.aggregate_image(image_summary, image)
+        audio_summary = self.aggregate_audio(audio_summary, audio)
+        fusion = attend_to_pairs(
+            self.q(fusion),
+            image_summary,
+            audio_summary,
+            Affine(self.k.weight, self.k.bias),
+            Affine(self.v.weight, self.v.bias),
+            num_heads=self.num_heads,
+            scale=self.scale,
+            dropout=self.attn_drop if self.training else 0.0,
+            impl=self.impl,
+        )
+        return torch.cat([self.proj(fusion), image_summary, audio_summary], dim=1)
+
+
+class DenseFusion(nn.Module):
+    """All fusion tokens attend to all pairs of image and audio tokens; values are as narrow as keys.
+
+    Logits keep the scale of the full head width, as in `FactorizedFusion`.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, attn_ratio: float, attn_drop: float, impl: str) -> None:
+        super().__init__()
+        inner = round(dim * attn_ratio)
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
+        self.attn_drop = attn_drop
+        self.impl = impl
+        self.q = nn.Linear(dim, inner)
+        self.kv = nn.Linear(2 * dim, 2 * inner)
+        self.proj = nn.Linear(inner, dim)
+
+    def forward(
+        self, state: Float[Tensor, "b f d"], image: Float[Tensor, "b n d"], audio: Float[Tensor, "b m d"]
+    ) -> Float[Tensor, "b f d"]:
+        key, value = map(Affine, self.kv.weight.chunk(2), self.kv.bias.chunk(2))
+        out = attend_to_pairs(
+            self.q(state),
+            image,
+            audio,
+            key,
+            value,
+            num_heads=self.num_heads,
+            scale=self.scale,
+            dropout=self.attn_drop if self.training else 0.0,
+            impl=self.impl,
+        )
+        projected: Tensor = self.proj(out)
+        return projected
+
+
+class TokenFusion(CrossAttention):
+    """Bottleneck fusion: all fusion tokens attend to the image and audio tokens as one set.
+
+    Unlike the two others, the released one scales its logits by the narrowed head width.
+    """
+
+    def forward(  # type: ignore[override]
+        self, state: Float[Tensor, "b f d"], image: Float[Tensor, "b n d"], audio: Float[Tensor, "b m d"]
+    ) -> Float[Tensor, "b f d"]:
+        return super().forward(state, torch.cat([image, audio], dim=1))
+
+
+FUSIONS = ("dense", "factorized", "token")
+
+
+def make_fusion(
+    name: str,
+    dim: int,
+    num_heads: int,
+    *,
+    num_tokens: tuple[int, int, int],
+    attn_ratio: float,
+    attn_drop: float,
+    impl: str,
+) -> FactorizedFusion | DenseFusion | TokenFusion:
+    """The fusion called `name`; only "factorized" tells the three kinds of tokens apart."""
+    match name:
+        case "factorized":
+            return FactorizedFusion(
+                dim, num_heads, num_tokens=num_tokens, attn_ratio=attn_ratio, attn_drop=attn_drop, impl=impl
+            )
+        case "dense":
+            return DenseFusion(dim, num_heads, attn_ratio=attn_ratio, attn_drop=attn_drop, impl=impl)
+        case "token":
+            return TokenFusion(dim, num_heads, attn_ratio, attn_drop)
+    raise ValueError(f"unknown fusion {name!r}; known: {', '.join(FUSIONS)}")
+
+
+class FusionBlock(nn.Module):
+    """Attention and MLP on the fusion tokens.
+
+    The residual stream is the normalized one, as released: with all its linear layers at zero the block
+    returns norm_fusion(fusion), not fusion.
+    """
+
+    def __init__(self, attn: nn.Module, dim: int, *, mlp_ratio: float, drop_path: float) -> None:
+        super().__init__()
+        self.norm_fusion = nn.LayerNorm(dim)
+        self.norm_image = nn.LayerNorm(dim)
+        self.norm_audio = nn.LayerNorm(dim)
+        self.attn = attn
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, round(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(
+        self, fusion: Float[Tensor, "b f d"], image: Float[Tensor, "b n d"], audio: Float[Tensor, "b m d"]
+    ) -> Float[Tensor, "b f d"]:
+        fusion = self.norm_fusion(fusion)
+        fusion = fusion + self.drop_path(self.attn(fusion, self.norm_image(image), self.norm_audio(audio)))
+        out: Tensor = fusion + self.drop_path(self.mlp(self.norm2(fusion)))
+        return out

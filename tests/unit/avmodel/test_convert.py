@@ -1,0 +1,303 @@
+import argparse
+import hashlib
+import os
+import pickle
+import re
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from avmanifest.errors import ConfigError
+from avmodel.convert import (
+    PUBLISHED,
+    config_from_released,
+    identify,
+    import_deepavfusion,
+    load_branch,
+    model_from_released,
+    read_weights,
+)
+from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
+
+SMALL = DeepAVFusionConfig(
+    size="48x2x4",
+    image_size=(64, 48),
+    audio_size=(32, 48),
+    num_fusion_tokens=4,
+    num_aggr_image_tokens=3,
+    num_aggr_audio_tokens=2,
+    decoder_embed_dim=32,
+    decoder_depth=1,
+    decoder_num_heads=4,
+)
+TOLD = {
+    name: getattr(SMALL, name)
+    for name in ("size", "num_fusion_tokens", "num_aggr_image_tokens", "num_aggr_audio_tokens", "decoder_num_heads")
+}
+
+
+def vit_state(in_chans: int, dim: int = 48, depth: int = 2, grid: int = 12) -> dict[str, Tensor]:
+    """An MAE-style checkpoint: encoder, class token and decoder, with the published names."""
+    torch.manual_seed(in_chans)
+    shapes = {
+        "cls_token": (1, 1, dim),
+        "pos_embed": (1, grid + 1, dim),
+        "patch_embed.proj.weight": (dim, in_chans, 16, 16),
+        "patch_embed.proj.bias": (dim,),
+        "norm.weight": (dim,),
+        "norm.bias": (dim,),
+        "mask_token": (1, 1, 32),
+        "decoder_pos_embed": (1, grid + 1, 32),
+        "decoder_embed.weight": (32, dim),
+        "decoder_blocks.0.norm1.weight": (32,),
+        "decoder_pred.bias": (768,),
+    }
+    for i in range(depth):
+        for name, rows, columns in (
+            ("attn.qkv", 3 * dim, dim),
+            ("attn.proj", dim, dim),
+            ("mlp.fc1", 4 * dim, dim),
+            ("mlp.fc2", dim, 4 * dim),
+        ):
+            shapes[f"blocks.{i}.{name}.weight"] = (rows, columns)
+            shapes[f"blocks.{i}.{name}.bias"] = (rows,)
+        for norm in ("norm1", "norm2"):
+            shapes[f"blocks.{i}.{norm}.weight"] = (dim,)
+            shapes[f"blocks.{i}.{norm}.bias"] = (dim,)
+    return {name: torch.randn(shape) for name, shape in shapes.items()}
+
+
+def released_names(model: DeepAVFusion) -> dict[str, Tensor]:
+    """The state dict as the released code would have saved it."""
+    released = {name_of_released(name, model.config.fusion): t.clone() for name, t in model.state_dict().items()}
+    if model.config.fusion == "dense":
+        for name in [name for name in released if name.endswith("attn.kv.weight")]:
+            released[name] = torch.cat(released[name].chunk(2, dim=1)[::-1], dim=1)
+    return released
+
+
+def name_of_released(ours: str, fusion: str) -> str:
+    image, audio = ("aud", "img") if fusion == "token" else ("img", "aud")
+    name = re.sub(r"^(image|audio)_decoder\.", r"\1_decoder_", ours)
+    for new, old in (
+        ("positions", "pos_embed"),
+        ("norm_fusion", "norm1_mm"),
+        ("norm_image", f"norm1_{image}"),
+        ("norm_audio", f"norm1_{audio}"),
+        ("aggregate_image", "attn_v"),
+        ("aggregate_audio", "attn_a"),
+    ):
+        name = name.replace(new, old)
+    return name
+
+
+def model_of(config: DeepAVFusionConfig) -> DeepAVFusion:
+    torch.manual_seed(0)
+    return DeepAVFusion(config)
+
+
+@pytest.mark.parametrize("nesting", ["model", "state_dict", None])
+def test_mae_weights_start_the_image_branch(tmp_path: Path, nesting: str | None) -> None:
+    state, path = vit_state(3), tmp_path / "mae.pth"
+    torch.save({nesting: state, "epoch": 799, "args": argparse.Namespace(lr=1e-3)} if nesting else state, path)
+    model = model_of(SMALL)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    found = load_branch(model, "image", path)
+    assert (found.name, found.license.startswith("unknown")) == ("unknown", True)
+    for name, tensor in model.state_dict().items():
+        released = state.get(name.removeprefix("encoder.image."))
+        if name.startswith("encoder.image.") and released is not None:
+            assert torch.equal(tensor, released), name
+        else:
+            assert torch.equal(tensor, before[name]), name
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("audio_init", ["released", "aligned"])
+def test_audiomae_kernels_are_turned_only_when_aligned(tmp_path: Path, audio_init: str) -> None:
+    state, path = vit_state(1), tmp_path / "audiomae.pth"
+    torch.save({"model": state}, path)
+    model = model_of(replace(SMALL, audio_init=audio_init))
+    positions = model.encoder.audio.positions.clone()
+    load_branch(model, "audio", path)
+    kernel = state["patch_embed.proj.weight"]
+    expected = kernel.transpose(-1, -2) if audio_init == "aligned" else kernel
+    assert torch.equal(model.encoder.audio.patch_embed.proj.weight, expected)
+    assert torch.equal(model.encoder.audio.positions, positions)
+
+
+def test_an_aligned_patch_sees_what_audiomae_saw(tmp_path: Path) -> None:
+    """A (frequency, time) patch through our kernel equals its transpose through AudioMAE's."""
+    state, path = vit_state(1), tmp_path / "audiomae.pth"
+    torch.save(state, path)
+    model = model_of(replace(SMALL, audio_init="aligned"))
+    load_branch(model, "audio", path)
+    log_mel = torch.randn(1, 1, 32, 48)
+    ours = model.encoder.audio.patch_embed(log_mel).view(1, 2, 3, 48)
+    theirs = torch.nn.functional.conv2d(
+        log_mel.transpose(-1, -2), state["patch_embed.proj.weight"], state["patch_embed.proj.bias"], stride=16
+    )
+    torch.testing.assert_close(ours, theirs.permute(0, 3, 2, 1), atol=1e-4, rtol=1e-4)
+
+
+def test_weights_of_another_branch_or_size_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mae.pth"
+    torch.save({"model": vit_state(3)}, path)
+    with pytest.raises(ConfigError, match=r"patch_embed.proj.weight is \[48, 3, 16, 16\], expected \[48, 1, 16, 16\]"):
+        load_branch(model_of(SMALL), "audio", path)
+    torch.save({"model": vit_state(3, depth=3)}, path)
+    with pytest.raises(ConfigError, match=r"12 of \d+ weights don't fit: blocks.2.*is not of this model"):
+        load_branch(model_of(SMALL), "image", path)
+    torch.save({"model": {k: v for k, v in vit_state(3).items() if k != "norm.bias"}}, path)
+    with pytest.raises(ConfigError, match=r"norm\.bias is missing"):
+        load_branch(model_of(SMALL), "image", path)
+
+
+@pytest.mark.parametrize("fusion", ["factorized", "dense", "token"])
+@pytest.mark.parametrize("layers", ["all", (1,)])
+def test_released_checkpoints_come_back_whole(tmp_path: Path, fusion: str, layers: str | tuple[int, ...]) -> None:
+    config = replace(SMALL, fusion=fusion, fusion_layers=layers, fusion_attn_ratio=0.5, fusion_mlp_ratio=2.0)
+    model, path = model_of(config), tmp_path / "checkpoint_latest.pth"
+    torch.save({"state_dict": released_names(model)}, path)
+    imported, found = import_deepavfusion(path, accept_unknown=True, **TOLD)
+    assert imported.config == config
+    assert found.name == "unknown"
+    assert imported.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(t, imported.state_dict()[name]) for name, t in model.state_dict().items())
+    assert {n for n, p in imported.named_parameters() if p.requires_grad} == {n for n, _ in model.named_parameters()}
+    image, log_mel = torch.randn(2, 3, 64, 48), torch.randn(2, 1, 32, 48)
+    outputs = [m(image, log_mel, generator=torch.Generator().manual_seed(0)) for m in (model, imported)]
+    assert torch.equal(outputs[0].losses["total"], outputs[1].losses["total"])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DeepAVFusionConfig(),
+        DeepAVFusionConfig(fusion_attn_ratio=1.0, fusion_mlp_ratio=4.0),
+        DeepAVFusionConfig(size="tiny", fusion="dense", fusion_layers=(9, 10, 11)),
+        DeepAVFusionConfig(size="small", fusion_layers=()),
+    ],
+)
+def test_the_config_of_the_usual_models_needs_no_help(config: DeepAVFusionConfig) -> None:
+    with torch.device("meta"):
+        state = released_names(DeepAVFusion(config))
+    sized = DeepAVFusion(replace(config, size=f"{config.vit.embed_dim}x1x{config.vit.num_heads}", fusion_layers=()))
+    for branch in ("image", "audio"):
+        name = f"encoder.{branch}.pos_embed"
+        state[name] = sized.state_dict()[f"encoder.{branch}.positions"]
+    assert config_from_released(state, Path("released.pth")) == config
+
+
+def test_a_released_state_dict_with_a_hole_or_a_stranger_is_refused() -> None:
+    state = released_names(model_of(SMALL))
+    hole = {name: t for name, t in state.items() if name != "encoder.fusion_blocks.1.attn.k.bias"}
+    with pytest.raises(ConfigError, match=r"attn\.k\.bias is missing"):
+        model_from_released(hole, Path("x.pth"), **TOLD)
+    with pytest.raises(ConfigError, match="stranger is not of this model"):
+        model_from_released({**state, "stranger": torch.zeros(1)}, Path("x.pth"), **TOLD)
+    with pytest.raises(ConfigError, match=r"x.pth: not a DeepAVFusion state dict: .*patch_embed.* is missing"):
+        model_from_released(vit_state(3), Path("x.pth"))
+    with pytest.raises(ConfigError, match="not the sine-cosine of any grid"):
+        model_from_released({**state, "encoder.image.pos_embed": torch.zeros(1, 12, 48)}, Path("x.pth"), **TOLD)
+    with pytest.raises(ConfigError, match="unknown fusion_impl"):
+        model_from_released(state, Path("x.pth"), **{**TOLD, "fusion_impl": "fast"})
+
+
+def test_an_unknown_file_needs_explicit_acceptance(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint_latest.pth"
+    torch.save({"state_dict": released_names(model_of(SMALL))}, path)
+    with pytest.raises(ConfigError, match=rf"{path.stat().st_size} bytes, sha256 [0-9a-f]{{64}}.*accept_unknown"):
+        import_deepavfusion(path)
+
+
+def test_files_are_known_by_size_and_digest(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint_latest.pth"
+    path.write_bytes(b"weights")
+    known = next(p for p in PUBLISHED if p.name == "deepavfusion_vggsound")
+    right = replace(known, size_bytes=7, sha256=hashlib.sha256(b"weights").hexdigest())
+    assert identify(path, [replace(right, size_bytes=8), right]) == right
+    assert identify(path, [replace(right, sha256=known.sha256)]).name == "unknown"
+    assert identify(path, [replace(right, size_bytes=8)]).name == "unknown"
+    by_md5 = replace(right, size_bytes=None, sha256=None, md5_prefix=hashlib.md5(b"weights").hexdigest()[:6])
+    assert identify(path, [replace(by_md5, md5_prefix="000000"), by_md5]) == by_md5
+
+
+class RunsCode:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_wants_code_is_refused_unrun(tmp_path: Path, zipped: bool) -> None:
+    path, trap = tmp_path / "evil.pth", tmp_path / "trap"
+    if zipped:
+        torch.save({"state_dict": {"w": torch.zeros(1)}, "hook": RunsCode(trap)}, path)
+    else:
+        path.write_bytes(pickle.dumps({"hook": RunsCode(trap)}, protocol=2))
+    with pytest.raises(ConfigError, match="would run code from the file"):
+        read_weights(path)
+    assert not trap.exists()
+
+
+def test_files_that_hold_no_weights(tmp_path: Path) -> None:
+    pointer = tmp_path / "pointer.pth"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:51\nsize 1282543933\n")
+    with pytest.raises(ConfigError, match="Git LFS pointer"):
+        read_weights(pointer)
+    with pytest.raises(ConfigError, match="no such file"):
+        read_weights(tmp_path / "missing.pth")
+    empty = tmp_path / "empty.pth"
+    empty.touch()
+    with pytest.raises(ConfigError, match=r"empty.pth"):
+        read_weights(empty)
+    torch.save({"lr": 0.1}, tmp_path / "no_state.pth")
+    with pytest.raises(ConfigError, match="no state dict"):
+        read_weights(tmp_path / "no_state.pth")
+    whole = tmp_path / "whole.pth"
+    torch.save({"model": vit_state(3)}, whole)
+    cut = tmp_path / "cut.pth"
+    cut.write_bytes(whole.read_bytes()[:-2000])
+    with pytest.raises(ConfigError, match="no readable weights"):
+        read_weights(cut)
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    with pytest.raises(ConfigError, match="no readable weights"):
+        read_weights(tmp_path / "cut.safetensors")
+
+
+def test_a_damaged_file_is_named_whatever_the_damage(tmp_path: Path) -> None:
+    path, refused = tmp_path / "damaged.pth", 0
+    for zipped in (True, False):
+        torch.save({"model": {"w": torch.zeros(3)}}, path, _use_new_zipfile_serialization=zipped)
+        whole = path.read_bytes()
+        for position in range(0, min(len(whole), 300), 2):
+            path.write_bytes(whole[:position] + b"\x00" + whole[position + 1 :])
+            with warnings.catch_warnings(action="ignore"):
+                try:
+                    read_weights(path)
+                except ConfigError as error:
+                    assert "damaged.pth" in str(error)
+                    refused += 1
+    assert refused > 100
+
+
+def test_safetensors_and_wrapped_names_are_read(tmp_path: Path) -> None:
+    save_file({"module.norm.weight": torch.ones(3)}, tmp_path / "w.safetensors")
+    torch.save({"model": {"module.norm.weight": torch.ones(3)}}, tmp_path / "w.pth")
+    for path in (tmp_path / "w.safetensors", tmp_path / "w.pth"):
+        assert list(read_weights(path)) == ["norm.weight"]
+
+
+def test_every_published_file_states_license_and_identity() -> None:
+    for known in PUBLISHED:
+        assert known.license and known.source
+        assert known.sha256 or known.md5_prefix
+    assert len({known.name for known in PUBLISHED}) == len(PUBLISHED)

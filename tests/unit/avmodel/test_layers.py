@@ -1,0 +1,84 @@
+import math
+
+import pytest
+import torch
+
+from avmodel.layers import Block, CrossAttention, ViTSize, make_blocks, sincos_positions, size_name, vit_size
+
+
+@pytest.mark.parametrize("name", ["tiny", "small", "base", "large", "48x3x4"])
+def test_size_names_are_read_as_they_are_written(name: str) -> None:
+    assert size_name(vit_size(name)) == name
+
+
+def test_an_own_size() -> None:
+    assert vit_size("48x3x4") == ViTSize(embed_dim=48, depth=3, num_heads=4)
+
+
+def test_an_unknown_size_lists_the_known() -> None:
+    with pytest.raises(ValueError, match=r"unknown size 'huge'; known: base, large, small, tiny"):
+        vit_size("huge")
+
+
+@pytest.mark.parametrize("name", ["50x3x4", "48x0x4", "48x3x5", "48x3", "x3x4", "²x1x1"])
+def test_impossible_sizes(name: str) -> None:
+    with pytest.raises(ValueError, match="size"):
+        vit_size(name)
+
+
+def test_positions_encode_the_second_axis_first() -> None:
+    positions = sincos_positions(16, (3, 5))[0].view(3, 5, 16)
+    second, first = positions.split(8, dim=-1)
+    assert torch.equal(second, second[:1].expand_as(second))
+    assert torch.equal(first, first[:, :1].expand_as(first))
+    frequencies = [10_000 ** -(k / 4) for k in range(4)]
+    expected = [math.sin(4 * f) for f in frequencies] + [math.cos(4 * f) for f in frequencies]
+    torch.testing.assert_close(second[0, 4], torch.tensor(expected))
+
+
+def test_positions_with_their_halves_exchanged() -> None:
+    usual, exchanged = sincos_positions(16, (3, 5)), sincos_positions(16, (3, 5), second_axis_first=False)
+    assert torch.equal(torch.cat(usual.chunk(2, dim=-1)[::-1], dim=-1), exchanged)
+
+
+def test_a_context_equals_prepended_tokens_whose_output_is_dropped() -> None:
+    torch.manual_seed(0)
+    block = Block(32, 4, qkv_bias=True)
+    torch.nn.init.normal_(block.attn.qkv.bias)
+    x = torch.randn(2, 5, 32, requires_grad=True)
+    context = torch.randn(2, 3, 32, requires_grad=True)
+    short = block(x, context)
+    whole = block(torch.cat([context, x], dim=1))[:, 3:]
+    torch.testing.assert_close(short, whole, atol=1e-6, rtol=0)
+    inputs = (x, context, *block.parameters())
+    for a, b in zip(
+        torch.autograd.grad(short.square().sum(), inputs),
+        torch.autograd.grad(whole.square().sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_context_drops_attention_in_training_only() -> None:
+    torch.manual_seed(0)
+    block = make_blocks(32, 1, 4, eps=1e-6, attn_drop=0.5)[0]
+    x, context = torch.randn(2, 5, 32), torch.randn(2, 3, 32)
+    assert not torch.equal(block(x, context), block(x, context))
+    block.eval()
+    assert torch.equal(block(x, context), block(x, context))
+
+
+def test_every_block_has_the_same_stochastic_depth_rate() -> None:
+    blocks = make_blocks(32, 3, 4, eps=1e-6, drop_path=0.2)
+    assert [block.drop_path2.drop_prob for block in blocks] == [0.2] * 3
+
+
+def test_cross_attention_by_hand() -> None:
+    torch.manual_seed(0)
+    attention = CrossAttention(8, 2, attn_ratio=0.5)
+    x, context = torch.randn(1, 3, 8), torch.randn(1, 4, 8)
+    q = attention.q(x).view(1, 3, 2, 2).transpose(1, 2)
+    k, v = (half.view(1, 4, 2, 2).transpose(1, 2) for half in attention.kv(context).chunk(2, dim=-1))
+    weights = (q @ k.transpose(-1, -2) * 2**-0.5).softmax(dim=-1)
+    expected = attention.proj((weights @ v).transpose(1, 2).reshape(1, 3, 4))
+    torch.testing.assert_close(attention(x, context), expected)
