@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.audio.plane import AudioPlane
 
 NUM_BITS = 8
 
@@ -95,8 +96,8 @@ def _sound_frame(block: np.ndarray, sample_format: str, layout: str) -> av.Audio
     interleaved = block.T.reshape(1, -1)
     if sample_format == "fltp":
         frame = av.AudioFrame("fltp", layout, block.shape[1])
-        for channel, plane in zip(block, frame.planes, strict=False):  # PyAV counts too many planes from eight on
-            plane.update(channel.tobytes())
+        for number, channel in enumerate(block):  # frame.planes counts too many from eight on
+            AudioPlane(frame, number).update(channel.tobytes())
         return frame
     if sample_format == "flt":
         return av.AudioFrame.from_ndarray(np.ascontiguousarray(interleaved), "flt", layout)

@@ -10,7 +10,7 @@ from avdata.waveform import rms_dbfs
 
 SILENT_DBFS = -70.0  # recordings of quiet rooms reach -67; muted tracks, dither included, lie below -85
 STILL_LEVELS = 1.0  # of 255: codec noise on a picture that does not move stays below
-SHORT_TOLERANCE_S = 0.05  # containers round their ends to a frame
+SHORT_TOLERANCE_S = 0.25  # real clips of 10 s come 9.94 s long: AAC packets and key frames end where they end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import numpy as np
 import soxr
 from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
+from av.audio.plane import AudioPlane
 from av.audio.stream import AudioStream
 from jaxtyping import Float32, Shaped
 
@@ -157,9 +158,9 @@ def _channels(frame: AudioFrame) -> Shaped[np.ndarray, "c n"]:
     num_channels = frame.layout.nb_channels
     dtype = _SAMPLE_TYPES[frame.format.name.removesuffix("p")]
     if frame.format.is_planar:
-        # PyAV counts planes up to a null pointer, which eight channels and more do not leave: its own conversion reads
-        # past the last one and crashes.
-        planes = frame.planes[:num_channels]
+        # frame.planes counts up to a null pointer, which eight channels and more do not leave: it crashes (PyAV 18) or
+        # raises (19), and PyAV's own conversion with it.
+        planes = [AudioPlane(frame, channel) for channel in range(num_channels)]
         return np.stack([np.frombuffer(memoryview(plane), dtype, frame.samples) for plane in planes])
     interleaved = np.frombuffer(memoryview(frame.planes[0]), dtype, frame.samples * num_channels)
     return interleaved.reshape(-1, num_channels).T

@@ -38,6 +38,9 @@ MIN_AUDIO_SHARE = 0.9  # of the audio that the container promises inside a span;
 RESAMPLE_MARGIN_S = 0.1  # kept on both sides of a span while resampling: longer than the filter
 MAX_PIXEL_ASPECT = 4.0  # sample aspect ratios beyond 1:4 and 4:1 are damage and ignored
 MAX_PROPORTION = 16.0  # of a picture's sides; more is damage, and would be huge once the short side is scaled up
+# Titles that are no UTF-8 must not refuse the file; from 19 on PyAV takes them as they are.
+_METADATA_ERRORS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
 SCALABLE = ("yuv420p", "yuvj420p", "yuv420p10le")  # what nearly all video is
 # SIMD paths of swscale differ in the last bit without these: equal inputs must give equal bytes on any machine.
 SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
@@ -291,7 +294,7 @@ def open_media(source: MediaSource, decoder: str = "pyav") -> Iterator[Media]:
             f"file:{source}" if isinstance(source, Path) else source,
             mode="r",
             container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
-            metadata_errors="replace",
+            **_METADATA_ERRORS,
         )
     except av.error.FFmpegError as error:
         raise DecodeError("media_corrupt", f"{name}: not a media file, or cut before its index") from error

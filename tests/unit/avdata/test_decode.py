@@ -199,7 +199,7 @@ def test_any_span_is_a_slice_of_the_whole(clip: Path) -> None:
     with open_media(clip) as media:
         whole = media.waveform(0.0, 4.0).samples
         part = media.waveform(1.5, 3.0).samples
-    assert np.abs(whole[24_000:48_000] - part).max() < 1e-5
+    assert np.abs(whole[24_000:48_000] - part).max() < 1e-4  # the AAC decoder's own noise after a seek: up to 2e-5
 
 
 def test_reading_pictures_first_changes_no_sound(clip: Path) -> None:
