@@ -1,0 +1,189 @@
+"""How fast prepare is, beside what it cannot do without: figures in one run, on the same clips, clip by clip."""
+
+import contextlib
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+
+from avdata.prepare.decode import decode_same_packets
+from avdata.prepare.frames import draw_frame_times
+from avdata.prepare.pipeline import ClipTask, SampleConfig, run_clip
+from avdata.prepare.sources.local import LocalSource
+from avdata.prepare.sources.names import ClipRequest
+from avdata.prepare.sources.synth import SynthConfig, synth_clip, write_clip
+from avdata.prepare.sources.synth.encode import ffmpeg_binary
+from avmanifest.errors import AvkitError, ConfigError
+from avmanifest.layout import ShardName
+from avmanifest.lists import folder_requests
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareBench:
+    """What to measure. Drawn videos have the size and length of VGGSound's."""
+
+    videos: Path | None = None  # a folder of videos; None: drawn
+    num_clips: int = 16
+    rounds: int = 3
+    clip_seconds: float = 10.0  # of a longer video the first so many are measured
+    memory_clips: tuple[int, ...] = (500, 5_000)
+
+    def __post_init__(self) -> None:
+        if self.num_clips < 1 or self.rounds < 1 or any(count < 1 for count in self.memory_clips):
+            raise ConfigError("num_clips, rounds and memory_clips must be at least 1")
+
+
+def bench_prepare(bench: PrepareBench) -> dict[str, Any]:
+    """Clips per second of one core's time for avkit, for bare decoding and for ffmpeg; peak memory.
+
+    `avkit`: hash, decode, 10 frames, log-mel, JPEG, FLAC, tar blocks on disk. `decode`: PyAV decodes the groups of
+    pictures and the sound that this needs, and nothing else; `decode_dropping`: the same without the pictures that
+    avkit leaves out because no other refers to them. `ffmpeg_null`: `ffmpeg -threads 1 -f null` over the same files.
+    The time is that of the processor, so other work on the machine has little say. `peak_rss_mb` is the largest memory
+    of all processes together, shared pages counted once, while that many short clips are prepared on all cores.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = bench.videos or _draw(bench, Path(scratch) / "videos")
+        clips = _clips(bench, folder, Path(scratch))
+        seconds = _measure(bench, clips)
+        rates = {name: len(clips) / median(rounds) for name, rounds in seconds.items()}
+        ratios = {
+            name: median(other / ours for ours, other in zip(seconds["avkit"], seconds[name], strict=True))
+            for name in seconds
+            if name != "avkit"
+        }
+        return {
+            **{f"{name}_clips_per_s_per_core": round(rate, 3) for name, rate in rates.items()},
+            **{f"avkit_over_{name}": round(ratio, 3) for name, ratio in ratios.items()},
+            "clips": len(clips),
+            "peak_rss_mb": {
+                str(count): round(_peak_memory(count, Path(scratch) / f"memory-{count}") / 1e6, 1)
+                for count in bench.memory_clips
+            },
+        }
+
+
+def _draw(bench: PrepareBench, folder: Path) -> Path:
+    config = SynthConfig(num_clips=bench.num_clips, seconds=bench.clip_seconds, width=340, height=256)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(
+            pool.map(
+                lambda i: write_clip(config, synth_clip(config, i), folder / f"{i:06d}.mp4"), range(bench.num_clips)
+            )
+        )
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class _Clip:
+    task: ClipTask
+    path: Path
+    duration_s: float
+
+
+def _clips(bench: PrepareBench, folder: Path, scratch: Path) -> list[_Clip]:
+    """The folder's first videos that can be samples."""
+    source = LocalSource(folder)
+    clips = []
+    for place, row in enumerate(folder_requests(folder).to_pylist()):
+        ref = source.locate(ClipRequest(row["video_id"], path=row["path"]))
+        assert ref is not None, row
+        row |= {"key": f"clip-{place}", "shard": 0, "position": place, "end_s": bench.clip_seconds}
+        task = ClipTask(shard=ShardName("train", 0), place=place, row=row, ref=ref, blocks=scratch / "blocks")
+        end = run_clip(SampleConfig(), task)
+        if end.row["status"] == "ok":
+            clips.append(_Clip(task, folder / row["path"], end.row["duration_s"]))
+        if len(clips) == bench.num_clips:
+            break
+    if not clips:
+        raise ConfigError(f"{folder}: none of its videos can be a sample")
+    return clips
+
+
+def _measure(bench: PrepareBench, clips: Sequence[_Clip]) -> dict[str, list[float]]:
+    """Processor seconds of each contestant over all clips, by round; they take turns on every clip."""
+    config = SampleConfig()
+
+    def decode_only(clip: _Clip, *, drop: bool) -> None:
+        times_s = draw_frame_times(config.seed, clip.task.row["key"], 0.0, clip.duration_s, config.num_frames)
+        decode_same_packets(clip.path, times_s, 0.0, clip.duration_s, drop=drop)
+
+    contestants: dict[str, Callable[[_Clip], object]] = {
+        "avkit": lambda clip: run_clip(config, clip.task),
+        "decode": partial(decode_only, drop=False),
+        "decode_dropping": partial(decode_only, drop=True),
+        "ffmpeg_null": lambda clip: _ffmpeg_null(clip.path),
+    }
+    seconds = {name: [0.0] * bench.rounds for name in contestants}
+    for number in range(bench.rounds):
+        for clip in clips:
+            for name, contestant in contestants.items():
+                before = _cpu_s()
+                contestant(clip)
+                seconds[name][number] += _cpu_s() - before
+    return seconds
+
+
+def _cpu_s() -> float:
+    """Processor time of this process and of the children it has waited for."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _ffmpeg_null(path: Path) -> None:
+    command = [ffmpeg_binary(), "-v", "quiet", "-nostdin", "-threads", "1", "-i", str(path), "-f", "null", "-"]
+    subprocess.run(command, check=False)  # noqa: S603 - no shell; a damaged file's exit code is no matter
+
+
+def _peak_memory(num_clips: int, scratch: Path) -> int:
+    """Largest memory, in bytes, of a run over that many clips: links to one short drawn video."""
+    videos = scratch / "videos"
+    config = SynthConfig(num_clips=1, seconds=3.2, width=64, height=64, fps=5)
+    write_clip(config, synth_clip(config, 0), videos / "000000.mp4")
+    for number in range(1, num_clips):
+        (videos / f"{number:06d}.mp4").hardlink_to(videos / "000000.mp4")
+    command = [sys.executable, "-c", _MEMORY_RUN, str(videos), str(scratch / "out")]
+    peak = 0
+    with subprocess.Popen(command) as run:  # noqa: S603 - no shell
+        root = psutil.Process(run.pid)
+        while run.poll() is None:
+            peak = max(peak, _tree_memory(root))
+            time.sleep(0.2)
+    if run.returncode:
+        raise AvkitError(f"the memory run of {num_clips} clips ended with code {run.returncode}")
+    shutil.rmtree(scratch)
+    return peak
+
+
+def _tree_memory(root: psutil.Process) -> int:
+    """Memory of a process and its descendants, what they share counted once."""
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in [root, *root.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                total += process.memory_full_info().pss
+    return total
+
+
+_MEMORY_RUN = """
+import sys
+from pathlib import Path
+from avdata.prepare.job import PrepareConfig, prepare
+from avdata.prepare.supervise import Supervision, usable_cores
+from avmanifest.recipe import load_recipe
+if __name__ == "__main__":
+    prepare(PrepareConfig(recipe=load_recipe("folder"), out=Path(sys.argv[2]), sources=(f"local:{sys.argv[1]}",),
+                          supervision=Supervision(num_workers=usable_cores())))
+"""

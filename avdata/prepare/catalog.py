@@ -1,0 +1,168 @@
+"""Plan and shards to the merged manifest, and to what it says: coverage of the list by split and class."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from avdata.prepare.commit import marker_problem, read_stats, storage_errors
+from avmanifest.layout import Layout, ShardName
+from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
+from avmanifest.table import open_writer, read_batches, read_table
+
+PENDING_REASON = "no source has any clip of its shard; run again with a source that has"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedShard:
+    """A shard of the plan. `rows` has PLAN_SCHEMA; part 0 is the first run, each later part a retry."""
+
+    part: int
+    shard: ShardName
+    rows: pa.Table
+
+
+def planned_shards(layout: Layout) -> Iterator[PlannedShard]:
+    """Every shard of the frozen plan, in order, in bounded memory."""
+    for part, path in enumerate(layout.plan_parts()):
+        pieces: list[pa.RecordBatch] = []
+        current: ShardName | None = None
+        for batch in read_batches(path, PLAN_SCHEMA):
+            for name, piece in _runs(batch):
+                if name != current and current is not None:
+                    yield PlannedShard(part, current, pa.Table.from_batches(pieces))
+                    pieces = []
+                current = name
+                pieces.append(piece)
+        if current is not None:
+            yield PlannedShard(part, current, pa.Table.from_batches(pieces))
+
+
+def _runs(batch: pa.RecordBatch) -> Iterator[tuple[ShardName, pa.RecordBatch]]:
+    """The stretches of a batch that belong to one shard."""
+    places = list(zip(batch.column("split").to_pylist(), batch.column("shard").to_pylist(), strict=True))
+    start = 0
+    for row in range(1, len(places) + 1):
+        if row == len(places) or places[row] != places[start]:
+            yield ShardName(*places[start]), batch.slice(start, row - start)
+            start = row
+
+
+def shard_problem(layout: Layout, planned: PlannedShard, plan_hash: str) -> str | None:
+    """Why the shard has to be made, or None: every byte of it is as its marker says, and it is the plan's."""
+    problem = marker_problem(layout, planned.shard, hashes=True)
+    if problem is not None:
+        return problem
+    if read_stats(layout, planned.shard)["plan_hash"] != plan_hash:
+        return f"{layout.stats(planned.shard)}: made for another plan"
+    held = read_table(layout.clips(planned.shard), CLIP_SCHEMA, _PLACE)
+    if held != planned.rows.select(_PLACE):
+        return f"{layout.clips(planned.shard)}: holds other clips than the plan gives to {planned.shard}"
+    return None
+
+
+_PLACE = ["key", "split", "shard", "position"]
+
+
+def merge_manifest(layout: Layout) -> None:
+    """Write `manifest/SPLIT.parquet`: every requested clip once, with the latest that is known of it.
+
+    Clips of a shard that does not exist are `unavailable_missing`, without a shard. A clip that was tried again
+    has its row from the retry's shard.
+    """
+    latest = _retried_keys(layout)
+    writers: dict[str, pa.parquet.ParquetWriter] = {}
+    with storage_errors(layout.root):
+        try:
+            for planned in planned_shards(layout):
+                rows = _manifest_rows(layout, planned)
+                if rows is None:
+                    continue
+                keep = [latest.get(key, 0) == planned.part for key in planned.rows.column("key").to_pylist()]
+                split = planned.shard.split
+                if split not in writers:
+                    temporary = layout.manifest(split).with_suffix(".tmp")
+                    temporary.parent.mkdir(parents=True, exist_ok=True)
+                    writers[split] = open_writer(temporary, CLIP_SCHEMA)
+                writers[split].write_table(rows.filter(pa.array(keep)))
+        finally:
+            for writer in writers.values():
+                writer.close()
+        for split in writers:
+            temporary = layout.manifest(split).with_suffix(".tmp")
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(layout.manifest(split))
+
+
+def _retried_keys(layout: Layout) -> dict[str, int]:
+    """For each key that a retry's existing shard holds, the part of its last retry."""
+    return {
+        key: planned.part
+        for planned in planned_shards(layout)
+        if planned.part > 0 and marker_problem(layout, planned.shard) is None
+        for key in planned.rows.column("key").to_pylist()
+    }
+
+
+def _manifest_rows(layout: Layout, planned: PlannedShard) -> pa.Table | None:
+    """The shard's rows (CLIP_SCHEMA) in plan order; None for a retry that has not been done."""
+    if marker_problem(layout, planned.shard) is None:
+        return read_table(layout.clips(planned.shard), CLIP_SCHEMA)
+    return None if planned.part else pending_rows(planned.rows)
+
+
+def pending_rows(plan: pa.Table) -> pa.Table:
+    """Manifest rows of planned clips that no shard holds."""
+    count = len(plan)
+    known: dict[str, pa.Array | pa.ChunkedArray] = {
+        name: plan.column(name)
+        for name in ("key", "video_id", "start_s", "end_s", "labels", "split", "annotations", "licence")
+    }
+    known |= {
+        "status": pa.repeat("unavailable_missing", count),
+        "reason": pa.repeat(PENDING_REASON, count),
+        "source": pa.repeat("", count),
+        "members": pa.array([[]] * count, CLIP_SCHEMA.field("members").type),
+        "frame_times_s": pa.array([[]] * count, CLIP_SCHEMA.field("frame_times_s").type),
+    }
+    columns = [known[f.name].cast(f.type) if f.name in known else pa.nulls(count, f.type) for f in CLIP_SCHEMA]
+    return pa.Table.from_arrays(columns, schema=CLIP_SCHEMA)
+
+
+def coverage(layout: Layout) -> dict[str, dict[str, Any]]:
+    """By split: clips requested, ok and by status, and (ok, requested) of each class in the order of the rows."""
+    report = {}
+    for split in layout.splits():
+        statuses: dict[str, int] = {}
+        classes: dict[str, list[int]] = {}
+        for batch in read_batches(layout.manifest(split), CLIP_SCHEMA, ["status", "labels"]):
+            for entry in pc.value_counts(batch.column("status")).to_pylist():
+                statuses[entry["values"]] = statuses.get(entry["values"], 0) + entry["counts"]
+            for label, requested, ok in _per_class(batch):
+                counts = classes.setdefault(label, [0, 0])
+                counts[0] += ok
+                counts[1] += requested
+        report[split] = {
+            "requested": sum(statuses.values()),
+            "ok": statuses.get("ok", 0),
+            "statuses": dict(sorted(statuses.items(), key=lambda item: (-item[1], item[0]))),
+            "classes": {label: {"ok": ok, "requested": requested} for label, (ok, requested) in classes.items()},
+        }
+    return report
+
+
+def _per_class(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int]]:
+    """(label, clips requested, clips ok) of a batch of rows."""
+    rows = pc.list_parent_indices(batch.column("labels"))
+    table = pa.table(
+        {
+            "label": batch.column("labels").flatten(),
+            "ok": pc.equal(batch.column("status").take(rows), "ok").cast(pa.int64()),
+        }
+    )
+    counts = table.group_by("label", use_threads=False).aggregate([("ok", "count"), ("ok", "sum")])
+    yield from zip(*(counts.column(name).to_pylist() for name in ("label", "ok_count", "ok_sum")), strict=True)

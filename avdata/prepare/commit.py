@@ -1,0 +1,318 @@
+"""Samples to a published shard: written aside, read back, then made visible, the marker last.
+
+A shard exists if and only if its stats file does and the sizes in it are true. Nothing is ever opened under
+its final name, so a process may be killed between any two lines of this file: the next run finds either a
+whole shard or leftovers that it clears.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from avdata.shards import Member, end_of_archive, index_bytes, walk_samples
+from avmanifest.errors import ManifestError, ShardError, StorageError
+from avmanifest.layout import Layout, ShardName
+from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
+from avmanifest.table import read_table, table_from_rows, write_table
+
+Observer = Callable[[str], None]
+"""Told of every step by name; what it raises ends the run there."""
+
+_DOWNLOAD: Final = ("unavailable_", "blocked_", "net_")
+_PARTS: Final = ("tar", "idx", "parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One clip's end: its manifest row, and the file with its tar blocks if it became a sample.
+
+    The row's members are counted from the start of the segment.
+    """
+
+    row: Mapping[str, Any]
+    blocks: Path | None
+
+
+@contextlib.contextmanager
+def storage_errors(what: object) -> Iterator[None]:
+    """Turn an OSError of the output into a StorageError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = errno.errorcode.get(error.errno or 0, "error")
+        raise StorageError(
+            f"{error.filename or what}: cannot write ({reason}: {error.strerror}). Committed shards are "
+            "safe; make room or mend the output, then run the same command again."
+        ) from error
+
+
+def commit_shard(
+    layout: Layout,
+    shard: ShardName,
+    segments: Sequence[Segment],
+    workspace: "Workspace",
+    plan_hash: str,
+    observe: Observer = lambda _: None,
+    fsync: Callable[[int], None] = os.fsync,
+) -> dict[str, Any]:
+    """Write, verify and publish one shard; its stats. A shard that somebody else published first stays.
+
+    `segments` is in plan order, failures included. Raises StorageError when the output cannot be written and
+    ShardError when what was written does not read back the same.
+    """
+    with storage_errors(layout.root):
+        tar, index, clips, stats = (workspace.file(shard, path.name) for path in layout.files(shard))
+        rows, offsets, end, digest = _write_tar(tar, segments, fsync)
+        observe(f"{shard}: tar written")
+        _write(index, index_bytes(offsets, end), fsync)
+        observe(f"{shard}: idx written")
+        write_table(table_from_rows(rows, CLIP_SCHEMA), clips)
+        _sync(clips, fsync)
+        observe(f"{shard}: parquet written")
+        _verify(tar, digest, rows, offsets)
+        observe(f"{shard}: verified")
+        content = _stats((row["status"] for row in rows), (tar, index, clips), digest, plan_hash)
+        _write(stats, _marker(content), fsync)
+        observe(f"{shard}: stats written")
+        with workspace.publishing():
+            if marker_problem(layout, shard) is None and read_stats(layout, shard)["plan_hash"] == plan_hash:
+                return read_stats(layout, shard)
+            for path in layout.files(shard):
+                path.unlink(missing_ok=True)
+            for source, target in zip((tar, index, clips, stats), layout.files(shard), strict=True):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _publish(source, target)
+                observe(f"{shard}: {target.name} published")
+            _sync(layout.stats(shard).parent, fsync)
+    return content
+
+
+def _write_tar(
+    path: Path, segments: Sequence[Segment], fsync: Callable[[int], None]
+) -> tuple[list[dict[str, Any]], list[int], int, str]:
+    """Join the segments; rows with offsets in the tar, sample offsets, end of the samples, sha256."""
+    rows, offsets, end = [], [], 0
+    sha256 = hashlib.sha256()
+    with path.open("xb") as tar:
+        for segment in segments:
+            row = dict(segment.row)
+            if segment.blocks is not None:
+                blocks = segment.blocks.read_bytes()
+                row["members"] = [{**m, "offset": m["offset"] + end} for m in row["members"]]
+                offsets.append(end)
+                end += len(blocks)
+                sha256.update(blocks)
+                tar.write(blocks)
+            rows.append(row)
+        closing = end_of_archive(end)
+        sha256.update(closing)
+        tar.write(closing)
+        tar.flush()
+        fsync(tar.fileno())
+    return rows, offsets, end, sha256.hexdigest()
+
+
+def _write(path: Path, content: bytes, fsync: Callable[[int], None]) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        fsync(file.fileno())
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Write a small file; after a crash of the machine, too, it holds the text or what it held before."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    _write(temporary, text.encode(), os.fsync)
+    temporary.replace(path)
+    _sync(path.parent, os.fsync)
+
+
+def _sync(path: Path, fsync: Callable[[int], None]) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _publish(source: Path, target: Path) -> None:
+    """Give the file its name, never over another's. Called with the publishing lock held."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP):
+            raise
+        source.rename(target)  # a file system without hard links
+
+
+def _verify(tar: Path, digest: str, rows: Sequence[Mapping[str, Any]], offsets: Sequence[int]) -> None:
+    """Read the tar back: the bytes, the samples and their places must be what was meant."""
+    if file_sha256(tar) != digest:
+        raise ShardError(f"{tar}: reads back other bytes than were written. Check the disk.")
+    meant = [
+        (row["key"], start, [Member(m["name"], m["offset"], m["size"]) for m in row["members"]])
+        for row, start in zip((row for row in rows if row["status"] == "ok"), offsets, strict=True)
+    ]
+    if list(walk_samples(tar)) != meant:
+        raise ShardError(f"{tar}: holds other samples than its manifest says")
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, in bounded memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stats(statuses: Iterable[str], files: Sequence[Path], tar_sha256: str, plan_hash: str) -> dict[str, Any]:
+    """The marker of tar, idx and parquet. `count` to `status_dict` are the names img2dataset's tools read."""
+    counts = Counter(statuses)
+    not_had = sum(n for status, n in counts.items() if status.startswith(_DOWNLOAD))
+    return {
+        "format_version": FORMAT_VERSION,
+        "plan_hash": plan_hash,
+        "count": counts.total(),
+        "successes": counts["ok"],
+        "failed_to_download": not_had,
+        "failed_to_subsample": counts.total() - counts["ok"] - not_had,
+        "status_dict": dict(sorted(counts.items())),
+        "files": {
+            name: {
+                "bytes": path.stat().st_size,
+                "sha256": tar_sha256 if name == "tar" else file_sha256(path),
+            }
+            for name, path in zip(_PARTS, files, strict=True)
+        },
+    }
+
+
+def _marker(stats: Mapping[str, Any]) -> bytes:
+    return json.dumps(stats, indent=1, sort_keys=True).encode()
+
+
+def read_stats(layout: Layout, shard: ShardName) -> dict[str, Any]:
+    """The marker's content. Raises ShardError for a marker that is not one of ours."""
+    path = layout.stats(shard)
+    try:
+        stats = json.loads(path.read_bytes())
+        sizes = [(int(stats["files"][n]["bytes"]), str(stats["files"][n]["sha256"])) for n in _PARTS]
+        complete = isinstance(stats["status_dict"], dict) and len(sizes) == len(_PARTS)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ShardError(f"{path}: not a shard's marker ({error!r})") from error
+    if not complete or stats["format_version"] != FORMAT_VERSION:
+        raise ShardError(f"{path}: format version {stats.get('format_version')}, this is {FORMAT_VERSION}")
+    return dict(stats)
+
+
+def marker_problem(layout: Layout, shard: ShardName, *, hashes: bool = False) -> str | None:
+    """What is wrong with a shard, or None. `hashes` reads every byte, else sizes must agree."""
+    *parts, marker = layout.files(shard)
+    if not marker.exists():
+        return f"{marker}: no marker"
+    try:
+        stats = read_stats(layout, shard)
+    except ShardError as error:
+        return str(error)
+    for name, path in zip(_PARTS, parts, strict=True):
+        if not path.exists():
+            return f"{path}: missing"
+        size = path.stat().st_size
+        if size != stats["files"][name]["bytes"]:
+            return f"{path}: {size} bytes, its marker says {stats['files'][name]['bytes']}"
+        if hashes and file_sha256(path) != stats["files"][name]["sha256"]:
+            return f"{path}: its sha256 differs from its marker's"
+    try:
+        statuses = read_table(layout.clips(shard), CLIP_SCHEMA, columns=["status"]).column("status").to_pylist()
+    except ManifestError as error:
+        return str(error)
+    if hashes:
+        meant = _stats(statuses, parts, stats["files"]["tar"]["sha256"], stats["plan_hash"])
+        if marker.read_bytes() != _marker(meant):
+            return f"{marker}: says something else than the shard's rows"
+    return None
+
+
+def quarantine(layout: Layout, shard: ShardName) -> Path:
+    """Move a shard's files out of the dataset, marker first; the folder that holds them now.
+
+    Called with the publishing lock held.
+    """
+    folder = layout.quarantine / f"{shard.split}-{shard.number:05d}-{uuid.uuid4().hex[:8]}"
+    with storage_errors(folder):
+        folder.mkdir(parents=True)
+        for path in reversed(layout.files(shard)):
+            if path.exists():
+                path.rename(folder / path.name)
+    return folder
+
+
+class Workspace:
+    """A run's folder under `_tmp`, gone when the run ends and cleared by the next run if it was killed.
+
+    Each workspace holds a lock on its own folder, so that a run never clears another one that lives.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self._publish_lock = layout.temporary / "publish.lock"
+        self.path = layout.temporary / uuid.uuid4().hex
+        with storage_errors(layout.temporary):
+            layout.temporary.mkdir(parents=True, exist_ok=True)
+            with self.publishing():  # nobody may take it for abandoned before its own lock is held
+                self.path.mkdir()
+                self._alive = (self.path / "alive.lock").open("xb")
+                fcntl.flock(self._alive, fcntl.LOCK_EX)
+
+    def file(self, shard: ShardName, name: str) -> Path:
+        """A new path in the shard's corner of the workspace."""
+        folder = self.path / f"{shard.split}-{shard.number:05d}"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{uuid.uuid4().hex[:8]}-{name}"
+
+    def drop(self, shard: ShardName) -> None:
+        """Forget a shard's temporary files."""
+        shutil.rmtree(self.path / f"{shard.split}-{shard.number:05d}", ignore_errors=True)
+
+    @contextlib.contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Hold the dataset's publishing lock: whoever has it sees no half-published file of another run."""
+        with self._publish_lock.open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def others(self) -> list[Path]:
+        """Workspaces of other runs that live; those of killed runs are removed. Call it with the publishing lock."""
+        living = []
+        for folder in self.path.parent.iterdir():
+            if folder.is_dir() and folder != self.path:
+                if _abandoned(folder / "alive.lock"):
+                    shutil.rmtree(folder, ignore_errors=True)
+                else:
+                    living.append(folder)
+        return living
+
+    def close(self) -> None:
+        """Remove the workspace."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._alive.close()
+
+
+def _abandoned(lock: Path) -> bool:
+    """Whether no living run holds the workspace. A folder without a lock was cut down while it was made."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return True
+    except BlockingIOError:
+        return False
+    return True

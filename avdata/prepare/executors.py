@@ -1,0 +1,145 @@
+"""Who runs the shard tasks. One protocol: shard tasks in, shard results out, in any order, at least once.
+
+`LocalExecutor` spreads the clips of the open shards over supervised children, so a single shard uses every core,
+and commits each shard as its last clip ends. Where a clip ran has no say in the shard's bytes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, runtime_checkable
+
+from avdata.prepare.commit import Observer, Segment, Workspace, commit_shard, storage_errors
+from avdata.prepare.pipeline import ClipEnd, ClipTask, failed_row, run_clip
+from avdata.prepare.sources.media import MediaRef
+from avdata.prepare.sources.synth.source import SynthRef
+from avdata.prepare.supervise import Crashed, Outcome, Raised, Returned, Supervision, TimedOut, supervise
+from avmanifest.layout import Layout, ShardName
+
+MISSING_REASON: Final = "no source has it"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """The rows (PLAN_SCHEMA) of one shard, in plan order."""
+
+    shard: ShardName
+    rows: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardResult:
+    """A shard that ended. `stats` is its marker; None if no source had any of its clips: it stays to be done."""
+
+    shard: ShardName
+    stats: Mapping[str, Any] | None
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Runs shard tasks somewhere."""
+
+    def run(self, tasks: Iterable[ShardTask]) -> Iterator[ShardResult]:
+        """Do every task; results come as shards end."""
+        ...
+
+
+@dataclass(slots=True)
+class _OpenShard:
+    task: ShardTask
+    ended: dict[int, Segment] = field(default_factory=dict)  # by place in task.rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalExecutor:
+    """Supervised children on this machine."""
+
+    layout: Layout
+    workspace: Workspace
+    clip: Callable[[ClipTask], ClipEnd]  # run_clip with its configuration; picklable
+    locate: Callable[[Mapping[str, Any]], MediaRef | SynthRef | None]  # where the clip of a plan row lies
+    supervision: Supervision
+    plan_hash: str
+    on_clip: Callable[[str], None] = lambda _: None  # told of every clip's status
+    observe: Observer = lambda _: None  # told of every step of a commit
+
+    def run(self, tasks: Iterable[ShardTask]) -> Iterator[ShardResult]:
+        """Yield shards as they are published. Raises StorageError when the output cannot take more."""
+        opened: dict[ShardName, _OpenShard] = {}
+        ended: list[Future[ShardResult]] = []
+        with ThreadPoolExecutor(1, "commit") as committer:
+            clips = supervise(
+                self.clip,
+                self._clips(tasks, opened, ended),
+                self.supervision,
+                preload=[run_clip.__module__, "avdata.melspec"],
+            )
+            try:
+                for task, outcome in clips:
+                    shard = opened[task.shard]
+                    self._record(shard, task.place, self._segment(task, outcome))
+                    if len(shard.ended) == len(shard.task.rows):
+                        del opened[task.shard]
+                        ended.append(committer.submit(self._commit, shard))
+                    yield from _finished(ended, wait=False)
+                yield from _finished(ended, wait=True)
+            finally:
+                clips.close()
+
+    def _clips(
+        self, tasks: Iterable[ShardTask], opened: dict[ShardName, _OpenShard], ended: list[Future[ShardResult]]
+    ) -> Iterator[ClipTask]:
+        """The clips that some source has; the others end here."""
+        for task in tasks:
+            refs = [self.locate(row) for row in task.rows]
+            if not any(refs):
+                for _ in refs:
+                    self.on_clip("unavailable_missing")
+                ended.append(_resolved(ShardResult(task.shard, None)))
+                continue
+            shard = opened[task.shard] = _OpenShard(task)
+            for place, (row, ref) in enumerate(zip(task.rows, refs, strict=True)):
+                if ref is None:
+                    missing = failed_row(row, "unavailable_missing", MISSING_REASON)
+                    self._record(shard, place, Segment(missing, None))
+            for place, (row, ref) in enumerate(zip(task.rows, refs, strict=True)):
+                if ref is not None:
+                    blocks = self.workspace.file(task.shard, "clip")
+                    yield ClipTask(shard=task.shard, place=place, row=row, ref=ref, blocks=blocks)
+
+    def _segment(self, task: ClipTask, outcome: Outcome[ClipEnd]) -> Segment:
+        match outcome:
+            case Returned(end):
+                with storage_errors(task.blocks):
+                    if end.storage_error is not None:
+                        raise end.storage_error
+                return Segment(end.row, task.blocks if end.row["status"] == "ok" else None)
+            case Raised(message):
+                status, reason = "internal", message
+            case TimedOut(deadline_s):
+                status, reason = "decode_timeout", f"killed after {deadline_s:g} s. Try --deadline {2 * deadline_s:g}"
+            case Crashed(exit_code, attempts):
+                status, reason = "decode_crash", f"the decoding process died {attempts} times (exit code {exit_code})"
+        return Segment(failed_row(task.row, status, reason, task.ref), None)
+
+    def _record(self, shard: _OpenShard, place: int, segment: Segment) -> None:
+        shard.ended[place] = segment
+        self.on_clip(segment.row["status"])
+
+    def _commit(self, shard: _OpenShard) -> ShardResult:
+        name = shard.task.shard
+        segments = [shard.ended[place] for place in range(len(shard.ended))]
+        stats = commit_shard(self.layout, name, segments, self.workspace, self.plan_hash, self.observe)
+        self.workspace.drop(name)
+        return ShardResult(name, stats)
+
+
+def _resolved(result: ShardResult) -> Future[ShardResult]:
+    future: Future[ShardResult] = Future()
+    future.set_result(result)
+    return future
+
+
+def _finished(commits: list[Future[ShardResult]], *, wait: bool) -> Iterator[ShardResult]:
+    while commits and (wait or commits[0].done()):
+        yield commits.pop(0).result()

@@ -1,0 +1,261 @@
+"""One clip, from media to sample: the steps in order. Every clip ends as one row, whatever happens."""
+
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+from jaxtyping import Float16
+
+from avdata.images import encode_jpeg
+from avdata.prepare.commit import storage_errors
+from avdata.prepare.decode import DECODERS, Frames, MediaInfo, Waveform, open_media
+from avdata.prepare.frames import draw_frame_times
+from avdata.prepare.masks import listed_masks
+from avdata.prepare.quality import quality_flags
+from avdata.prepare.sources.media import MediaRef, hash_media, open_media_file
+from avdata.prepare.sources.synth.source import SynthRef, draw_media, synth_truth
+from avdata.profiles import MelProfile, profile
+from avdata.shards import Member, pack_json, pack_npy, pack_sample
+from avdata.waveform import encode_flac, rms_dbfs
+from avmanifest.errors import ConfigError, MediaError, StorageError
+from avmanifest.layout import ShardName
+from avmanifest.schema import CLIP_SCHEMA
+
+WINDOW_S: Final = 3.0
+"""What one training example sees. A clip with less is of no use and ends as media_short."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleConfig:
+    """What a sample holds. Stored in dataset.json; a resume with other values is refused."""
+
+    clip_seconds: float | None = None  # keep a span of this length, drawn by seed and key; None: the whole clip
+    num_frames: int = 10
+    short_side: int = 256  # pixels
+    jpeg_quality: int = 90
+    mel: tuple[str, ...] = ("paper",)  # the first is KEY.logmel.npy, each further one KEY.logmel-NAME.npy
+    keep_audio: bool = True  # KEY.flac
+    decoder: str = "pyav"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("num_frames", 1), ("short_side", 16), ("jpeg_quality", 1)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least {low}")
+        if self.num_frames > 100 or self.jpeg_quality > 100:
+            raise ConfigError(f"num_frames={self.num_frames} and jpeg_quality={self.jpeg_quality} end at 100")
+        if self.clip_seconds is not None and not 0.5 <= self.clip_seconds <= 3600:
+            raise ConfigError(f"clip_seconds={self.clip_seconds:g} is not between 0.5 and 3600")
+        if not self.mel or len(set(self.mel)) < len(self.mel):
+            raise ConfigError(f"mel={list(self.mel)}: give each spectrogram profile once")
+        for name in self.mel:
+            profile(name)
+        if self.decoder not in DECODERS:
+            raise ConfigError(f"unknown decoder {self.decoder!r}; known: {', '.join(DECODERS)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipTask:
+    """A planned clip (row of PLAN_SCHEMA) with its media, and the file that takes its tar blocks."""
+
+    shard: ShardName
+    place: int
+    row: Mapping[str, Any]
+    ref: MediaRef | SynthRef
+    blocks: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ClipEnd:
+    """How the clip ended: its manifest row (members counted from the start of the blocks file).
+
+    With a `storage_error` the clip did not end: the output refused its bytes.
+    """
+
+    row: dict[str, Any]
+    storage_error: StorageError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A sample's members by name, and what was measured on the way (columns of CLIP_SCHEMA)."""
+
+    members: dict[str, bytes]
+    facts: dict[str, Any]
+
+
+def run_clip(config: SampleConfig, task: ClipTask) -> ClipEnd:
+    """Make the clip's sample and write its blocks; the only place where a failed clip becomes a row."""
+    try:
+        sample = make_sample(config, task)
+    except MediaError as error:
+        return ClipEnd(failed_row(task.row, error.status, error.message, task.ref))
+    except StorageError as error:
+        return ClipEnd({}, error)
+    except MemoryError:
+        raise
+    except Exception:
+        return ClipEnd(failed_row(task.row, "internal", traceback.format_exc(), task.ref))
+    blocks, members = pack_sample(task.row["key"], sample.members)
+    try:
+        with storage_errors(task.blocks):
+            task.blocks.write_bytes(blocks)
+    except StorageError as error:
+        return ClipEnd({}, error)
+    return ClipEnd(manifest_row(task.row, "ok", "", task.ref, sample.facts, members))
+
+
+def make_sample(config: SampleConfig, task: ClipTask) -> Sample:
+    """Decode, draw frames, compute spectrograms, pack. Raises MediaError for a clip that cannot be a sample."""
+    row = task.row
+    with _media_file(task) as (file, digest, num_bytes), open_media(file, config.decoder) as media:
+        start_s, end_s, asked_s = _span(config, row, task.ref, media.duration_s)
+        start_s, end_s = media.clip_span(start_s, end_s, min(WINDOW_S, config.clip_seconds or WINDOW_S))
+        # Pictures first: of a damaged file without sound, the damage is the better reason.
+        frames = media.frames(_frame_times(config, row, start_s, end_s))
+        sound = media.waveform(start_s, end_s)
+        info = media.info
+    times_s = [time_s - start_s for time_s in frames.times_s]
+    facts = _facts(info, sound, frames, times_s, asked_s, end_s - start_s)
+    facts |= {"source_bytes": num_bytes, "source_sha256": digest}
+    facts |= {"start_s": _offset_in_video(row, task.ref) + start_s, "end_s": _offset_in_video(row, task.ref) + end_s}
+
+    if isinstance(task.ref, SynthRef):
+        height, width = frames.images[0].shape[:2]
+        truth, facts["annotations"] = synth_truth(task.ref, start_s, end_s, frames.times_s, height, width)
+    else:
+        truth, facts["annotations"] = listed_masks(task.ref, row["annotations"])
+    return Sample(members=_members(config, row, sound, frames, facts) | truth, facts=facts)
+
+
+@contextmanager
+def _media_file(task: ClipTask) -> Iterator[tuple[Path | BinaryIO, str, int]]:
+    """The media as the decoder takes it, with its sha256 and size."""
+    if isinstance(task.ref, SynthRef):
+        with draw_media(task.ref, task.blocks.with_suffix(".mp4")) as (path, digest, num_bytes):
+            yield path, digest, num_bytes
+        return
+    digest, num_bytes = hash_media(task.ref)
+    file = open_media_file(task.ref)
+    try:
+        yield file, digest, num_bytes
+    finally:
+        if not isinstance(file, Path):
+            file.close()
+
+
+def _offset_in_video(row: Mapping[str, Any], ref: MediaRef | SynthRef) -> float:
+    """Where the media's time 0 lies in the source video."""
+    return float(row["start_s"]) if ref.is_clip else 0.0
+
+
+def _span(
+    config: SampleConfig, row: Mapping[str, Any], ref: MediaRef | SynthRef, duration_s: float
+) -> tuple[float, float, float]:
+    """Start and end of the span to keep on the media's clock, and the seconds the plan promises of it."""
+    start_s = float(row["start_s"]) - _offset_in_video(row, ref)
+    end_s = duration_s if row["end_s"] is None else float(row["end_s"]) - _offset_in_video(row, ref)
+    if config.clip_seconds is None:
+        return start_s, end_s, 0.0 if row["end_s"] is None else end_s - start_s
+    room_s = min(end_s, duration_s) - start_s - config.clip_seconds
+    if room_s > 0 and row["frame_times_s"]:
+        middle_s = float(np.mean(row["frame_times_s"]))
+        start_s += min(max(middle_s - config.clip_seconds / 2, 0.0), room_s)
+    elif room_s > 0:
+        (start_s,) = draw_frame_times(config.seed, f"{row['key']}/span", start_s, start_s + room_s, 1)
+    return start_s, start_s + config.clip_seconds, config.clip_seconds
+
+
+def _frame_times(config: SampleConfig, row: Mapping[str, Any], start_s: float, end_s: float) -> list[float]:
+    """Times of the frames to store, on the media's clock: the list's own, or drawn."""
+    if row["frame_times_s"]:
+        return [min(start_s + float(time_s), end_s) for time_s in row["frame_times_s"]]
+    return draw_frame_times(config.seed, row["key"], start_s, end_s, config.num_frames)
+
+
+def _facts(
+    info: MediaInfo, sound: Waveform, frames: Frames, times_s: list[float], asked_s: float, real_s: float
+) -> dict[str, Any]:
+    flags = quality_flags(sound.samples, frames.images, asked_s, min(real_s, sound.real_s))
+    return {
+        "duration_s": real_s,
+        "frame_times_s": times_s,
+        "fps": info.fps,
+        "width": info.width,
+        "height": info.height,
+        "video_codec": info.video_codec,
+        "audio_codec": info.audio_codec,
+        "audio_rate": info.audio_rate,
+        "audio_channels": info.audio_channels,
+        "audio_video_offset_s": info.audio_video_offset_s,
+        "num_bad_packets": info.num_bad_packets,
+        "rms_dbfs": rms_dbfs(sound.samples),
+        "silent": flags.silent,
+        "still": flags.still,
+        "short": flags.short,
+    }
+
+
+_IN_JSON: Final = (
+    "duration_s", "start_s", "end_s", "frame_times_s", "fps", "width", "height", "audio_video_offset_s",
+    "rms_dbfs", "silent", "still", "short", "annotations",
+)  # fmt: skip
+
+
+def _members(
+    config: SampleConfig, row: Mapping[str, Any], sound: Waveform, frames: Frames, facts: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """The members every sample has, in their order."""
+    fields = {name: facts[name] for name in _IN_JSON}
+    fields |= {"key": row["key"], "video_id": row["video_id"], "split": row["split"], "labels": list(row["labels"])}
+    members = {"json": pack_json(fields)}
+    for place, name in enumerate(config.mel):
+        member = f"logmel-{name}.npy" if place else "logmel.npy"
+        members[member] = pack_npy(_log_mel(sound, profile(name)))
+    for number, image in enumerate(frames.images):
+        members[f"frame{number:02d}.jpg"] = encode_jpeg(image, config.jpeg_quality)
+    if config.keep_audio:
+        members["flac"] = encode_flac(sound.samples)
+    return members
+
+
+def _log_mel(sound: Waveform, front_end: MelProfile) -> Float16[np.ndarray, "mel t"]:
+    # Imported here: only the workers need torch, and a command that plans should answer at once.
+    import torch  # noqa: PLC0415
+
+    from avdata.melspec import log_mel  # noqa: PLC0415
+
+    torch.set_num_threads(1)  # one core a worker
+    columns: Float16[np.ndarray, "mel t"] = log_mel(torch.from_numpy(sound.samples), front_end).half().numpy()
+    return columns
+
+
+def failed_row(
+    row: Mapping[str, Any], status: str, reason: str, ref: MediaRef | SynthRef | None = None
+) -> dict[str, Any]:
+    """The manifest row of a planned clip that did not become a sample."""
+    return manifest_row(row, status, reason, ref, {}, [])
+
+
+def manifest_row(
+    row: Mapping[str, Any],
+    status: str,
+    reason: str,
+    ref: MediaRef | SynthRef | None,
+    facts: Mapping[str, Any],
+    members: list[Member],
+) -> dict[str, Any]:
+    """A row of CLIP_SCHEMA from a planned clip and what became of it."""
+    empty: dict[str, Any] = dict.fromkeys(CLIP_SCHEMA.names)
+    planned = {name: row[name] for name in CLIP_SCHEMA.names if name in row} | {"frame_times_s": []}
+    end = {
+        "status": status,
+        "reason": reason,
+        "source": f"{ref.source}/{ref.name}" if ref else "",
+        "members": [{"name": m.name, "offset": m.offset, "size": m.size} for m in members],
+    }
+    return empty | planned | dict(facts) | end

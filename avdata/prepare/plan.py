@@ -1,0 +1,143 @@
+"""Requested clips to a frozen plan: keyed, deduplicated, shuffled, every clip with its shard and its place.
+
+The plan is fixed before any work, so the bytes of a shard depend on the plan alone: not on how many workers
+ran, in which order, or how often they were killed.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from avmanifest.errors import ManifestError
+from avmanifest.schema import KEY_PATTERN, PLAN_SCHEMA
+from avmanifest.table import write_table
+
+_HASHED_ROWS: Final = 65_536  # as Python objects at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The table (PLAN_SCHEMA, ordered by split, shard, position) and what was left out of it."""
+
+    table: pa.Table
+    num_duplicates: int  # rows that asked for a clip already asked for
+    cross_split_keys: tuple[str, ...]  # of those, the ones whose first row is in another split
+
+    @property
+    def hash(self) -> str:
+        """sha256 over the rows, whatever the version that stores them."""
+        return hash_table(self.table)
+
+
+def make_plan(
+    requests: pa.Table,
+    keys: pa.Array | pa.ChunkedArray,
+    *,
+    seed: int,
+    shard_size: int,
+    limit: int | None = None,
+    first_shards: dict[str, int] | None = None,
+) -> Plan:
+    """Give every requested clip a shard and a position.
+
+    Of rows with one key the first stays. The order within a split is by a hash of (seed, key), so shards are
+    shuffled once and for all; `limit` keeps the clips that come first in that order over all splits, so a
+    larger limit keeps a superset. `first_shards` gives the first shard number of each split (default 0).
+
+    Raises ManifestError for a key that other tools could not read.
+    """
+    keys = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
+    _check_keys(keys)
+    splits, split_of = _splits(requests)
+    high, low = _key_hashes(keys, seed)
+    # The sort is stable: of rows with one key the first stays first.
+    order = np.lexsort((low, high))
+    repeated = np.zeros(len(order), dtype=bool)
+    repeated[1:] = (high[order[1:]] == high[order[:-1]]) & (low[order[1:]] == low[order[:-1]])
+    cross = _cross_split(order, repeated, split_of)
+    chosen = order[~repeated][:limit]
+    chosen = chosen[np.argsort(split_of[chosen], kind="stable")]
+
+    rows = pa.array(chosen)
+    shard, position = _places(splits, split_of[chosen], shard_size, first_shards or {})
+    columns = {name: requests.column(name).take(rows) for name in requests.column_names}
+    columns |= {"key": keys.take(rows), "shard": shard, "position": position}
+    return Plan(
+        table=pa.table([columns[name] for name in PLAN_SCHEMA.names], schema=PLAN_SCHEMA),
+        num_duplicates=int(repeated.sum()),
+        cross_split_keys=tuple(sorted(set(keys.take(pa.array(cross)).to_pylist()))),
+    )
+
+
+def _check_keys(keys: pa.Array) -> None:
+    good = pc.match_substring_regex(keys, rf"\A(?:{KEY_PATTERN.pattern})\z").fill_null(False)
+    row = pc.index(good, False).as_py()
+    if row >= 0:
+        key = keys[row].as_py()
+        raise ManifestError(f"row {row} of the list gives the key {key!r}; a key is {KEY_PATTERN.pattern}")
+
+
+def _splits(requests: pa.Table) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The names of the splits, sorted, and for each row the place of its split among them."""
+    column = requests.column("split")
+    names = sorted(column.unique().to_pylist())
+    places = pc.index_in(column, pa.array(names, pa.string())).combine_chunks()
+    return names, places.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _key_hashes(keys: pa.Array, seed: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """128 bits for each key, drawn by the seed: enough to be the key's identity and its place in the shuffle."""
+    salt = seed.to_bytes(16, "little", signed=True)
+    digests = bytearray()
+    for start in range(0, len(keys), _HASHED_ROWS):
+        for key in keys.slice(start, _HASHED_ROWS).to_pylist():
+            digests += hashlib.blake2b(key.encode(), digest_size=16, key=salt).digest()
+    halves = np.frombuffer(bytes(digests), dtype="<u8").reshape(-1, 2)
+    return halves[:, 0], halves[:, 1]
+
+
+def _cross_split(
+    order: npt.NDArray[np.int64], repeated: npt.NDArray[np.bool_], split_of: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Rows whose key another split asked for first."""
+    kept = order[np.maximum.accumulate(np.where(repeated, 0, np.arange(len(order))))]
+    return np.asarray(order[repeated & (split_of[order] != split_of[kept])])
+
+
+def _places(
+    splits: Sequence[str], split_of: npt.NDArray[np.int64], shard_size: int, first_shards: dict[str, int]
+) -> tuple[pa.Array, pa.Array]:
+    """Shard and position of each row of a plan that is sorted by split."""
+    starts = np.searchsorted(split_of, np.arange(len(splits)))
+    places = np.arange(len(split_of)) - starts[split_of]
+    first = np.asarray([first_shards.get(split, 0) for split in splits], dtype=np.int64)
+    shard = places // shard_size + first[split_of]
+    return pa.array(shard.astype(np.int32)), pa.array((places % shard_size).astype(np.int32))
+
+
+def hash_table(table: pa.Table) -> str:
+    """sha256 of a table's values: equal columns and rows give equal hashes, however Arrow holds them."""
+    sha256 = hashlib.sha256(json.dumps(table.column_names).encode())
+    for start in range(0, len(table), _HASHED_ROWS):
+        for column in table.slice(start, _HASHED_ROWS).columns:
+            sha256.update(json.dumps(column.to_pylist()).encode())
+    return sha256.hexdigest()
+
+
+def freeze(plan: Plan, path: Path) -> None:
+    """Write the plan; it appears under its name whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    write_table(plan.table, temporary)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)

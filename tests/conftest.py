@@ -1,0 +1,24 @@
+"""Fixtures that several rooms' tests share. They import what they need when they are asked for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven drawn videos: five of train, two of test. Not to be changed."""
+    from tests.videos import draw_folder
+
+    names = [f"train/{'ab'[i % 2]}/v{i}.mp4" for i in range(5)] + [f"test/b/v{i}.mp4" for i in (5, 6)]
+    return draw_folder(tmp_path_factory.mktemp("videos"), names)
+
+
+@pytest.fixture(scope="session")
+def prepared(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The report of a finished run over `videos`; its folder is not to be changed."""
+    from avdata.prepare.job import prepare
+    from tests.videos import folder_config
+
+    return prepare(folder_config(videos, tmp_path_factory.mktemp("prepared") / "out"))

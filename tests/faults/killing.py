@@ -1,0 +1,145 @@
+"""Kill runs of prepare, one at each of their moments, and run each again to its end. A script, not a test.
+
+    python killing.py MOMENTS SCENARIO VIDEOS FOLDER
+
+Prints JSON: for each killed run, in order, the moment's name and the folder in which the second run ended.
+A run is a process forked from this one, so that it need not import anything; all share one fork server.
+"""
+
+import json
+import multiprocessing.forkserver
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas  # noqa: F401 - pyarrow imports it for the first table; here once, not in every run
+
+from avdata.prepare.job import PrepareConfig, Retry, Silent, prepare
+from avdata.prepare.supervise import Supervision, supervise
+from tests.videos import folder_config
+
+
+class Moments:
+    """Counts a run's moments, and ends the process at the one asked for, before it passes."""
+
+    def __init__(self, fatal: int, diary: Path) -> None:
+        self.passed = 0
+        self.fatal = fatal
+        self.diary = diary
+
+    def come(self, name: str) -> None:
+        self.passed += 1
+        if self.passed == self.fatal:
+            self.fatal = 0  # writing the diary is no moment
+            self.diary.write_text(name)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Steps(Silent):
+    """Every word of a run to its listener is a moment."""
+
+    def __init__(self, moments: Moments) -> None:
+        self.moments = moments
+
+    def planned(self, plan: Any, num_to_do: int) -> None:
+        self.moments.come("planned")
+
+    def clip_ended(self, status: str) -> None:
+        self.moments.come("clip ended")
+
+    def step(self, name: str) -> None:
+        self.moments.come(name)
+
+
+CHANGES = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "fcntl.flock"}
+
+
+def watch_files(moments: Moments, out: Path) -> None:
+    """Every change that the process makes to a file below `out` is a moment."""
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, _, flags = arguments
+            changes = isinstance(path, str) and path.startswith(str(out)) and flags & (os.O_WRONLY | os.O_RDWR)
+        elif event in CHANGES:
+            path, changes = arguments[0], event == "fcntl.flock" or str(arguments[0]).startswith(str(out))
+        else:
+            return
+        if changes:
+            moments.come(f"{event} {path}")
+
+    sys.addaudithook(hook)
+
+
+def forked(run: Callable[[], None]) -> int:
+    """The exit code of a run in a process of its own; negative: the signal."""
+    pid = os.fork()
+    if pid == 0:
+        # The fork server belongs to the parent, and only a parent may ask whether it lives.
+        multiprocessing.forkserver._forkserver.ensure_running = lambda: None
+        try:
+            run()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def scenario(name: str, videos: Path, out: Path) -> PrepareConfig:
+    """Prepare what the scenario starts from; the run that is to be killed."""
+    calm = folder_config(videos, out)
+    if name == "fresh":
+        return calm
+    if name == "retry":
+        first = folder_config(videos, out, supervision=Supervision(deadline_s=1e-6))
+        assert forked(lambda: prepare(first) and None) == 0
+        return folder_config(videos, out, retry=Retry.TRANSIENT)
+    assert forked(lambda: prepare(calm) and None) == 0
+    if name == "overwrite":
+        return folder_config(videos, out, overwrite=True)
+    assert name == "damage", name
+    tar = out / "train" / "00000.tar"
+    tar.write_bytes(tar.read_bytes()[:-1])
+    return calm
+
+
+def kill_everywhere(moments: str, name: str, videos: Path, folder: Path) -> list[tuple[str, str]]:
+    """Kill a run at its first moment, another at its second, until one comes to its end."""
+    start = folder / "start"
+    config = scenario(name, videos, start)
+    start.mkdir(parents=True, exist_ok=True)
+    done = []
+    for fatal in range(1, 1000):
+        out, diary = folder / str(fatal), folder / f"{fatal}.txt"
+        shutil.copytree(start, out)
+        here = folder_config(
+            videos, out, retry=config.retry, overwrite=config.overwrite, supervision=config.supervision
+        )
+
+        def killed(out=out, diary=diary, here=here, fatal=fatal) -> None:
+            counted = Moments(fatal, diary)
+            if moments == "files":
+                watch_files(counted, out)
+                prepare(here)
+            else:
+                prepare(here, Steps(counted))
+
+        code = forked(killed)
+        if code == 0:
+            shutil.rmtree(out)
+            return done
+        assert code == -signal.SIGKILL, code
+        assert forked(lambda here=here: prepare(here) and None) == 0, diary.read_text()
+        done.append((diary.read_text(), str(out)))
+    raise AssertionError("the run has no end")
+
+
+if __name__ == "__main__":
+    for _ in supervise(len, [""], Supervision(), preload=["avdata.prepare.job", "avdata.melspec"]):
+        pass  # starts the fork server
+    print(json.dumps(kill_everywhere(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))))

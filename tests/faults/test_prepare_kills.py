@@ -1,0 +1,62 @@
+"""kill -9 of a run at every moment: the same command again ends in the bytes of a run that nobody disturbed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from avdata.prepare.job import Retry, prepare
+from avdata.prepare.supervise import Supervision
+from tests.videos import draw_folder, folder_config, tree
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Three videos: two shards."""
+    return draw_folder(tmp_path_factory.mktemp("three"), [f"train/a/v{i}.mp4" for i in range(3)])
+
+
+def kill_everywhere(moments, scenario, videos, folder) -> dict[str, Path]:
+    """For every moment of a run its name, and the output of the run that followed the kill there."""
+    script = Path(__file__).with_name("killing.py")
+    run = subprocess.run(
+        [sys.executable, str(script), moments, scenario, str(videos), str(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return {f"{n}: {name}": Path(out) for n, (name, out) in enumerate(json.loads(run.stdout))}
+
+
+def undisturbed(scenario, videos, out) -> dict[str, str]:
+    if scenario == "retry":
+        prepare(folder_config(videos, out, supervision=Supervision(deadline_s=1e-6)))
+        prepare(folder_config(videos, out, retry=Retry.TRANSIENT))
+    else:
+        prepare(folder_config(videos, out))
+    return tree(out)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_step_is_finished_by_the_next(three, tmp_path):
+    ends = kill_everywhere("steps", "fresh", three, tmp_path / "killed")
+    meant = undisturbed("fresh", three, tmp_path / "calm")
+    for step in ("tar written", "verified", "00000.tar published", "00001_stats.json published", "manifest merged"):
+        assert any(name.endswith(step) for name in ends), step
+    assert {name: tree(out) for name, out in ends.items()} == dict.fromkeys(ends, meant)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["fresh", "overwrite", "damage", "retry"])
+def test_a_run_killed_before_any_change_of_a_file_is_finished_by_the_next(scenario, three, tmp_path):
+    ends = kill_everywhere("files", scenario, three, tmp_path / "killed")
+    meant = undisturbed(scenario, three, tmp_path / "calm")
+    assert len(ends) > 40
+    assert any("os.link" in name for name in ends)
+    assert {name: tree(out) for name, out in ends.items()} == dict.fromkeys(ends, meant)

@@ -1,0 +1,159 @@
+"""Children that hang, crash, leak and die: every task still ends, and nobody is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from avdata.prepare.supervise import Crashed, Raised, Returned, Supervision, TimedOut, supervise
+
+
+def act(task: str) -> str:
+    """What a child does, by name; runs in the child."""
+    match task.split(":", maxsplit=1)[0]:
+        case "abort":
+            os.abort()
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            while True:
+                time.sleep(1)
+        case "spin":
+            while True:
+                pass
+        case "eat":
+            return str(len(bytearray(2**40)))
+        case "raise":
+            raise ValueError("no such thing")
+        case "grandchild":
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            Path(task.split(":", 1)[1]).write_text(str(child.pid))
+            time.sleep(600)
+        case "once":  # dies on the first attempt only
+            mark = Path(task.split(":", 1)[1])
+            if not mark.exists():
+                mark.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+    return f"{task} done"
+
+
+def outcomes(tasks, **how):
+    return dict(supervise(act, tasks, Supervision(**{"num_workers": 2, "deadline_s": 5.0, **how})))
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends within a few seconds."""
+    for _ in range(100):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_every_task_has_an_outcome():
+    names = [f"plain:{i}" for i in range(50)]
+    assert outcomes(names) == {name: Returned(f"{name} done") for name in names}
+
+
+@pytest.mark.parametrize("bad", ["abort", "kill"])
+def test_a_dead_child_costs_its_own_task_only(bad):
+    found = outcomes(["a", bad, "b", "c"])
+    assert {task for task, outcome in found.items() if isinstance(outcome, Returned)} == {"a", "b", "c"}
+    crash = found[bad]
+    assert isinstance(crash, Crashed)
+    assert crash.attempts == 2
+    assert crash.exit_code == -(signal.SIGABRT if bad == "abort" else signal.SIGKILL)
+
+
+def test_a_task_that_lost_its_child_by_bad_luck_is_tried_again(tmp_path):
+    task = f"once:{tmp_path / 'mark'}"
+    assert outcomes([task, "b"])[task] == Returned(f"{task} done")
+
+
+@pytest.mark.parametrize("bad", ["hang", "spin"])
+def test_a_hanging_child_is_killed_at_its_deadline(bad):
+    found = outcomes([bad, "a", "b"], deadline_s=1.0)
+    assert found == {bad: TimedOut(1.0), "a": Returned("a done"), "b": Returned("b done")}
+
+
+def test_a_child_past_its_memory_limit_is_a_crash():
+    found = outcomes(["eat", "a"], memory_bytes=2**30)
+    assert isinstance(found["eat"], Crashed)
+    assert found["a"] == Returned("a done")
+
+
+def test_an_unexpected_error_comes_back_with_its_traceback():
+    raised = outcomes(["raise"])["raise"]
+    assert isinstance(raised, Raised)
+    assert "ValueError: no such thing" in raised.message
+
+
+def test_children_are_recycled():
+    assert len(outcomes([f"plain:{i}" for i in range(9)], recycle_after=2)) == 9
+
+
+def test_tasks_are_taken_only_when_a_child_is_free():
+    taken = []
+
+    def tasks():
+        for i in range(100):
+            taken.append(i)
+            yield f"plain:{i}"
+
+    run = supervise(act, tasks(), Supervision(num_workers=2, deadline_s=5.0))
+    next(run)
+    assert len(taken) <= 4
+    run.close()
+
+
+def test_grandchildren_die_with_a_child_that_hangs(tmp_path):
+    note = tmp_path / "pid"
+    task = f"grandchild:{note}"
+    assert outcomes([task], deadline_s=2.0)[task] == TimedOut(2.0)
+    assert gone(int(note.read_text()))
+
+
+def test_closing_the_iterator_leaves_no_child():
+    before = set(psutil.Process().children(recursive=True))
+    run = supervise(act, ["a", "hang", "hang"], Supervision(num_workers=2, deadline_s=600.0))
+    assert next(run)[0] == "a"
+    run.close()
+    left = [
+        p
+        for p in set(psutil.Process().children(recursive=True)) - before
+        if "forkserver" not in " ".join(p.cmdline()) and "resource_tracker" not in " ".join(p.cmdline())
+    ]
+    assert left == []
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from tests.faults.test_supervise import act
+from avdata.prepare.supervise import Supervision, supervise
+if __name__ == "__main__":
+    for _ in supervise(act, ["a", "grandchild:" + sys.argv[1]], Supervision(num_workers=1, deadline_s=600.0)):
+        pass
+"""
+
+
+def test_nothing_outlives_a_killed_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    note = tmp_path / "pid"
+    root = Path(__file__).parents[2]
+    parent = subprocess.Popen([sys.executable, str(script), str(note)], env={**os.environ, "PYTHONPATH": str(root)})
+    while not (note.exists() and note.read_text()):
+        assert parent.poll() is None
+        time.sleep(0.05)
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert int(note.read_text()) in {process.pid for process in children}
+    parent.kill()
+    parent.wait()
+    assert [process.pid for process in children if not gone(process.pid)] == []

@@ -1,0 +1,134 @@
+"""Small prepared datasets, drawn for tests and benchmarks: every sample can be told from its pixels and its sound."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avdata.images import encode_jpeg
+from avdata.melspec import log_mel, profile
+from avdata.prepare.commit import Segment, Workspace, commit_shard
+from avdata.shards import pack_json, pack_npy, pack_sample
+from avdata.waveform import SAMPLE_RATE, encode_flac
+from avmanifest.layout import Layout, ShardName
+from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
+from avmanifest.table import read_table, table_from_rows, write_table
+
+CLASSES = ("dog barking", "church bell ringing", "rain")
+PLAN_HASH = "0" * 64
+
+
+def flat_frame(sample: int, frame: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
+    """One color: red tells the sample, green the frame; JPEG keeps both to a few units."""
+    return np.broadcast_to(np.array([sample * 8 % 256, frame * 20, 128], np.uint8), (*size, 3)).copy()
+
+
+def natural_frame(sample: int, frame: int, size: tuple[int, int] = (256, 340)) -> np.ndarray:
+    """Noise with the spectrum of a photograph: about 22 kB as a JPEG of quality 90 at 340 x 256."""
+    generator = np.random.default_rng((sample, frame))
+    frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None])
+    frequency[0, 0] = 1
+    channels = []
+    for _ in range(3):
+        phases = np.exp(2j * np.pi * generator.random(frequency.shape))
+        plane = np.fft.irfft2(frequency**-1.5 * phases, s=size)
+        channels.append(plane / plane.std())
+    planes = [channels[0] + 0.35 * channel for channel in channels]
+    return np.clip(128 + 36 * np.stack(planes, -1), 0, 255).astype(np.uint8)
+
+
+def waveform_of(sample: int, seconds: float) -> np.ndarray:
+    """A tone whose frequency rises with the sample, and noise."""
+    times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    noise = np.random.default_rng(sample).normal(0, 0.01, len(times))
+    return (0.3 * np.sin(2 * np.pi * (200 + 40 * sample) * times * (1 + times / 10)) + noise).astype(np.float32)
+
+
+def sample_members(
+    sample: int,
+    *,
+    seconds: float = 5.0,
+    num_frames: int = 5,
+    mel: Sequence[str] = ("paper",),
+    flac: bool = True,
+    picture: Callable[[int, int], np.ndarray] = flat_frame,
+) -> tuple[dict[str, bytes], list[float]]:
+    """The sample's members, and the times of its frames: the middles of num_frames equal spans."""
+    import torch
+
+    waveform = waveform_of(sample, seconds)
+    members = {"json": pack_json({"key": sample_key(sample)})}
+    for place, name in enumerate(mel):
+        spectrogram = log_mel(torch.from_numpy(waveform), profile(name)).numpy().astype(np.float16)
+        members[f"logmel-{name}.npy" if place else "logmel.npy"] = pack_npy(spectrogram)
+    for frame in range(num_frames):
+        members[f"frame{frame:02d}.jpg"] = encode_jpeg(picture(sample, frame))
+    if flac:
+        members["flac"] = encode_flac(waveform)
+    return members, [(frame + 0.5) * seconds / num_frames for frame in range(num_frames)]
+
+
+def sample_key(sample: int) -> str:
+    return f"clip-{sample:05d}"
+
+
+def draw_dataset(
+    root: Path,
+    num_samples: int = 20,
+    shard_size: int = 6,
+    *,
+    split: str = "train",
+    first: int = 0,
+    failed: Sequence[int] = (),
+    labels: Callable[[int], list[str]] = lambda sample: [CLASSES[sample % len(CLASSES)]],
+    flags: Callable[[int], dict[str, bool]] = lambda sample: {},
+    mel: Sequence[str] = ("paper",),
+    **sample: Any,
+) -> Path:
+    """A finished dataset with samples first, first + 1, ...; the `failed` ones are rows without a sample."""
+    layout = Layout(root)
+    root.mkdir(parents=True, exist_ok=True)
+    workspace = Workspace(layout)
+    try:
+        for number, begin in enumerate(range(first, first + num_samples, shard_size)):
+            segments = []
+            for place, index in enumerate(range(begin, min(begin + shard_size, first + num_samples))):
+                row = dict.fromkeys(CLIP_SCHEMA.names) | {
+                    "key": sample_key(index), "video_id": f"video{index}", "source": "drawn", "start_s": 0.0,
+                    "labels": labels(index), "split": split, "shard": number, "position": place, "annotations": "{}",
+                    "licence": "", "reason": "", "status": "ok", "members": [], "frame_times_s": [],
+                    "silent": False, "still": False, "short": False, **flags(index),
+                }  # fmt: skip
+                if index in failed:
+                    segments.append(Segment(row | {"status": "media_corrupt", "reason": "drawn so"}, None))
+                    continue
+                members, times = sample_members(index, mel=mel, **sample)
+                content, placed = pack_sample(sample_key(index), members)
+                blocks = workspace.path / f"{index}.blocks"
+                blocks.write_bytes(content)
+                row["members"] = [{"name": m.name, "offset": m.offset, "size": m.size} for m in placed]
+                segments.append(Segment(row | {"frame_times_s": times}, blocks))
+            commit_shard(layout, ShardName(split, number), segments, workspace, PLAN_HASH)
+            for path in workspace.path.glob("*.blocks"):
+                path.unlink()
+    finally:
+        workspace.close()
+    merge(layout, split)
+    description = {
+        "format_version": FORMAT_VERSION,
+        "recipe": {"name": "drawn"},
+        "config": {"mel": list(mel)},
+        "labels": list(CLASSES),
+        "plan_hash": PLAN_HASH,
+    }
+    layout.dataset_json.write_text(json.dumps(description))
+    return root
+
+
+def merge(layout: Layout, split: str) -> None:
+    """Write the split's manifest from its shards."""
+    rows = [row for s in layout.shards(split) for row in read_table(layout.clips(s), CLIP_SCHEMA).to_pylist()]
+    layout.manifest(split).parent.mkdir(exist_ok=True)
+    write_table(table_from_rows(rows, CLIP_SCHEMA), layout.manifest(split))
