@@ -1,0 +1,118 @@
+"""What the loader hands out, and the memory it lies in."""
+
+import threading
+import weakref
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from torch import Tensor
+
+from avdata.melspec import apply_gain_db, profile
+
+_MOST_FREE: Final = 16  # arrays of one size that are kept when a consumer that held many lets them go
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Samples of one rank. Views with several windows or frames per sample have them in the axes u and v.
+
+    Images are 0 to 255 in channels-last memory; the log-mel is as stored, without gain.
+    """
+
+    images: UInt8[Tensor, "b *v 3 h w"]
+    log_mel: Float[Tensor, "b *u mel t"]  # float16
+    waveform: Float32[Tensor, "b *u n"] | None  # the same windows at 16 kHz, in [-1, 1), without gain
+    labels: Bool[Tensor, "b c"]  # one column per class of the dataset
+    valid: Bool[Tensor, " b"]  # False: a repeated sample that fills up the last batch (tail="pad")
+    gain_db: Float32[Tensor, " b"] | None  # None: the view draws no gain
+    window_start_s: Float32[Tensor, "b *u"]  # from the start of the clip
+    frame_time_s: Float32[Tensor, "b *v"]  # likewise; NaN where the shard does not tell
+    positions: Int64[Tensor, " b"]  # in the epoch's order
+    sample_ids: Int64[Tensor, " b"]  # rows of the dataset
+    keys: tuple[str, ...]
+    classes: tuple[str, ...]
+    epoch: int
+    profile: str  # of the log-mel
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def label_ids(self) -> Int64[Tensor, " b"]:
+        """The first class of each sample; -1 where it has none."""
+        if not self.classes:
+            return torch.full((len(self),), -1, device=self.labels.device)
+        first = self.labels.int().argmax(dim=1)
+        return torch.where(self.labels.any(dim=1), first, -1)
+
+    def label_names(self) -> list[list[str]]:
+        """The classes of each sample, by name."""
+        return [[self.classes[column] for column in row.nonzero().flatten().tolist()] for row in self.labels]
+
+    def gained_log_mel(self) -> Float32[Tensor, "b *u mel t"]:
+        """float32 log-mel as if the waveform were gain_db louder; on the batch's device."""
+        if self.gain_db is None:
+            return self.log_mel.float()
+        gain = self.gain_db.reshape(-1, *[1] * (self.log_mel.ndim - 3)).expand(self.log_mel.shape[:-2])
+        return apply_gain_db(self.log_mel, gain, profile(self.profile))
+
+    def gained_waveform(self) -> Float32[Tensor, "b *u n"] | None:
+        """The waveform gain_db louder, not clipped; None if the view has none."""
+        if self.waveform is None or self.gain_db is None:
+            return self.waveform
+        return self.waveform * 10 ** (self.gain_db.reshape(-1, *[1] * (self.waveform.ndim - 1)) / 20)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
+        """The batch with its tensors on the device."""
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name in self.__slots__
+            if isinstance(value := getattr(self, name), Tensor)
+        }
+        return replace(self, **moved)
+
+
+class BufferPool:
+    """Arrays that are used again once nobody refers to them.
+
+    A fresh array of a batch's size costs a page fault every 4 kB, a tenth of decoding the batch. Pinned memory comes
+    from torch, whose own pool knows of copies that are still under way.
+    """
+
+    def __init__(self, *, pinned: bool) -> None:
+        self._pinned = pinned
+        self._free: defaultdict[int, list[np.ndarray]] = defaultdict(list)
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+        """An array of that shape with any content. When the last tensor or array made of it is gone, it is reused."""
+        num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if self._pinned:
+            pinned: np.ndarray = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True).numpy()
+            return pinned.view(dtype).reshape(shape)
+        with self._lock:
+            free = self._free[num_bytes]
+            memory = free.pop() if free else np.empty(num_bytes, np.uint8)
+        loan = _Loan(memory.view(dtype).reshape(shape))
+        weakref.finalize(loan, self._give_back, memory).atexit = False
+        return np.asarray(loan)
+
+    def _give_back(self, memory: np.ndarray) -> None:
+        with self._lock:
+            free = self._free[memory.nbytes]
+            if len(free) < _MOST_FREE:
+                free.append(memory)
+
+
+class _Loan:
+    """What arrays made of an array's memory refer to, however they are sliced and wrapped."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self._array = array
+
+    @property
+    def __array_interface__(self) -> dict[str, object]:
+        return dict(self._array.__array_interface__)

@@ -1,0 +1,245 @@
+"""One sample's bytes to its slot of a batch: the work of a loader's worker."""
+
+import io
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float16, Float32, Float64, Int64, UInt8
+
+from avdata.images import decode_jpeg
+from avdata.load.index import Dataset
+from avdata.load.reader import Scratch, ShardReader
+from avdata.load.views import AllFramesView, Crop, View, choose_crop, choose_frames, column_jitter, window_starts
+from avdata.melspec import column_start_s, log_mel
+from avdata.waveform import decode_flac, flac_num_samples
+from avmanifest.errors import ShardError
+
+Stage = Literal["read", "decode", "resize", "sound"]
+STAGES: Final[tuple[Stage, ...]] = ("read", "decode", "resize", "sound")
+
+_AREA_FROM: Final = 1.5  # times smaller, linear interpolation would pass over pixels
+_NPY_MAGIC: Final = b"\x93NUMPY\x01\x00"
+_NPY_PREFIX: Final = 10
+
+
+@dataclass(slots=True)
+class Slots:
+    """A batch while it is filled. Axes u (windows) and v (images) are always there."""
+
+    images: UInt8[np.ndarray, "b v h w 3"]
+    log_mel: Float16[np.ndarray, "b u mel t"]
+    waveform: Float32[np.ndarray, "b u n"] | None
+    window_start_s: Float32[np.ndarray, "b u"]
+    frame_time_s: Float32[np.ndarray, "b v"]
+    draws: Float64[np.ndarray, "b d"]
+    sample_ids: Int64[np.ndarray, " b"]
+    keys: Sequence[str]
+    errors: list[ShardError | None]
+
+
+class StageTimes:
+    """Seconds that the workers spent in each stage, summed."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
+        self._lock = threading.Lock()
+
+    def add(self, seconds: dict[Stage, float]) -> None:
+        """Add one worker's."""
+        with self._lock:
+            for stage, spent in seconds.items():
+                self.seconds[stage] += spent
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Gives each stretch of a thread's time to a stage."""
+
+    seconds: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    since: float = field(default_factory=time.perf_counter)
+
+    def lap(self, stage: Stage) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] += now - self.since
+        self.since = now
+
+
+def fill_slots(
+    dataset: Dataset, reader: ShardReader, view: View, slots: Slots, rows: range, scratch: Scratch, times: StageTimes
+) -> None:
+    """Fill some rows of a batch. A sample that cannot be had leaves its ShardError in slots.errors."""
+    clock = _Clock()
+    cut: list[tuple[int, int, Float32[np.ndarray, " n"]]] = []
+    for row in rows:
+        try:
+            cut.extend((row, *piece) for piece in _fill(dataset, reader, view, slots, row, scratch, clock))
+        except ShardError as error:
+            slots.errors[row] = error
+    if cut:
+        _compute_log_mels(view, slots, cut)
+        clock.lap("sound")
+    times.add(clock.seconds)
+
+
+def _fill(
+    dataset: Dataset, reader: ShardReader, view: View, slots: Slots, row: int, scratch: Scratch, clock: _Clock
+) -> list[tuple[int, Float32[np.ndarray, " n"]]]:
+    """Fill one row. Windows whose log-mel is still to be computed come back as (window, waveform)."""
+    sample, key, draws = int(slots.sample_ids[row]), slots.keys[row], slots.draws[row]
+    shard = int(dataset.shard_of[sample])
+    to_compute: list[tuple[int, Float32[np.ndarray, " n"]]] = []
+    with reader.lease(shard) as descriptor:
+
+        def read(member: str, offset: int, size: int) -> memoryview:
+            content = reader.read_member(descriptor, shard, key, member, offset, size, scratch)
+            clock.lap("read")
+            return content
+
+        where = f"{reader.shards[shard].url}: {key}"
+        stored = dataset.log_mel.get(view.profile)
+        if stored is not None and stored.size[sample]:
+            name = dataset.log_mel_member[view.profile]
+            content = read(name, int(stored.offset[sample]), int(stored.size[sample]))
+            starts = _copy_windows(content, view, slots, row, draws, f"{where}.{name}")
+            clock.lap("sound")
+            flac = bytes(read("flac", *_waveform_place(dataset, sample, where, view))) if view.waveform else None
+        else:
+            flac = bytes(read("flac", *_waveform_place(dataset, sample, where, view)))
+            starts = _starts_in(view, flac_num_samples(flac, f"{where}.flac"), draws, f"{where}.flac")
+        if flac is not None:
+            waveforms = _cut_waveforms(view, flac, starts, f"{where}.flac")
+            if slots.waveform is not None:
+                slots.waveform[row] = waveforms
+            if stored is None or not stored.size[sample]:
+                to_compute = list(enumerate(waveforms))
+            clock.lap("sound")
+        starts_s = [column_start_s(start, view.mel) for start in starts]
+        slots.window_start_s[row] = starts_s
+        first, last = int(dataset.frame_start[sample]), int(dataset.frame_start[sample + 1])
+        frames = _frames_wanted(view, starts_s, dataset.frame_time_s[first:last], draws, where)
+        for place, frame in enumerate(frames):
+            number = first + frame
+            slots.frame_time_s[row, place] = dataset.frame_time_s[number]
+            if place and frame == frames[place - 1] and not draws.size:
+                slots.images[row, place] = slots.images[row, place - 1]
+                continue
+            name = dataset.frame_names[dataset.frame_member[number]]
+            content = read(name, int(dataset.frames.offset[number]), int(dataset.frames.size[number]))
+            rgb = decode_jpeg(bytes(content), f"{where}.{name}")
+            clock.lap("decode")
+            crop_into(rgb, choose_crop(view, rgb.shape[0], rgb.shape[1], draws), slots.images[row, place])
+            clock.lap("resize")
+    return to_compute
+
+
+def crop_into(rgb: UInt8[np.ndarray, "h w 3"], crop: Crop, out: UInt8[np.ndarray, "s s 3"]) -> None:
+    """The crop, resized to fill `out`: linear, or averaging areas where it shrinks a lot."""
+    size = out.shape[0]
+    cut = rgb[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    shrinks = min(crop.height, crop.width) > _AREA_FROM * size
+    cv2.resize(cut, (size, size), dst=out, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    if crop.flip:
+        cv2.flip(out, 1, dst=out)
+
+
+def _frames_wanted(
+    view: View, starts_s: list[float], times_s: Float32[np.ndarray, " f"], draws: Float64[np.ndarray, " d"], where: str
+) -> list[int]:
+    if not len(times_s):
+        raise ShardError(f"{where}: no frame is stored. Name the members that hold one (MemberMap(image=...)).")
+    if isinstance(view, AllFramesView) and len(times_s) != view.num_frames:
+        raise ShardError(f"{where}: {len(times_s)} frames are stored, the view wants num_frames={view.num_frames}")
+    return choose_frames(view, starts_s, times_s, draws)
+
+
+def _copy_windows(
+    content: memoryview, view: View, slots: Slots, row: int, draws: Float64[np.ndarray, " d"], where: str
+) -> list[int]:
+    """Copy the windows of a stored log-mel into their slots; their first columns."""
+    array = read_npy(content, where)
+    if array.ndim != 2 or array.shape[0] != view.mel.n_mels:
+        raise ShardError(f"{where}: shape {array.shape}, expected [{view.mel.n_mels}, T]. Prepare it again.")
+    num_starts = array.shape[1] - view.window_columns + 1
+    if num_starts < 1:
+        raise ShardError(
+            f"{where}: {array.shape[1]} columns, a window of {view.window_s} s has {view.window_columns}. Leave short "
+            "clips out (exclude=['short']), or set a shorter window_s."
+        )
+    starts, jitter = window_starts(view, num_starts, draws), column_jitter(view, draws)
+    for window, start in enumerate(starts):
+        first = start + jitter
+        np.copyto(slots.log_mel[row, window], array[:, first : first + view.num_columns], casting="same_kind")
+    return starts
+
+
+def _waveform_place(dataset: Dataset, sample: int, where: str, view: View) -> tuple[int, int]:
+    size = int(dataset.waveform.size[sample])
+    if not size:
+        raise ShardError(
+            f"{where}: neither a {view.profile!r} log-mel nor a FLAC to make it from, or a waveform was asked for. "
+            f"Stored profiles: {', '.join(dataset.log_mel) or 'none'}. Prepare with --mel {view.profile}, with audio."
+        )
+    return int(dataset.waveform.offset[sample]), size
+
+
+def _starts_in(view: View, num_samples: int, draws: Float64[np.ndarray, " d"], where: str) -> list[int]:
+    """First columns of the windows of a waveform."""
+    if view.window_s is None:
+        return [0]
+    num_starts = (num_samples - view.window_samples) // view.mel.hop_length + 1
+    if num_starts < 1:
+        raise ShardError(
+            f"{where}: {num_samples} samples, a window of {view.window_s} s has {view.window_samples}. Leave short "
+            "clips out (exclude=['short']), or set a shorter window_s."
+        )
+    return window_starts(view, num_starts, draws)
+
+
+def _cut_waveforms(view: View, flac: bytes, starts: list[int], where: str) -> list[Float32[np.ndarray, " n"]]:
+    """The windows' samples. The last window may begin up to a hop early: its columns end before its samples would."""
+    if view.window_s is None:
+        return [decode_flac(flac, name=where)]
+    last = flac_num_samples(flac, where) - view.window_samples
+    begins = [min(start * view.mel.hop_length, last) for start in starts]
+    if last < 0:
+        raise ShardError(f"{where}: shorter than a window of {view.window_s} s. Leave short clips out.")
+    return [decode_flac(flac, begin, begin + view.window_samples, where) for begin in begins]
+
+
+def _compute_log_mels(view: View, slots: Slots, cut: list[tuple[int, int, Float32[np.ndarray, " n"]]]) -> None:
+    """Log-mels of waveforms into their slots, all at once where they are equally long."""
+    if view.window_s is None:
+        mels = [log_mel(torch.from_numpy(waveform), view.mel).numpy() for _, _, waveform in cut]
+    else:
+        mels = list(log_mel(torch.from_numpy(np.stack([waveform for _, _, waveform in cut])), view.mel).numpy())
+    for (row, window, _), mel in zip(cut, mels, strict=True):
+        jitter = column_jitter(view, slots.draws[row])
+        slots.log_mel[row, window] = mel[:, jitter : jitter + view.num_columns]
+
+
+def read_npy(content: memoryview, where: str) -> np.ndarray:
+    """A view of a .npy file's array. Raises ShardError for damage, or anything but C-ordered float16 or float32."""
+    start = _NPY_PREFIX + int.from_bytes(content[8:_NPY_PREFIX], "little")
+    try:
+        shape, dtype = _npy_header(bytes(content[:start]))
+        return np.frombuffer(content, dtype, count=shape[0] * shape[1], offset=start).reshape(shape)
+    except (ValueError, SyntaxError) as error:
+        raise ShardError(f"{where}: not a float .npy file ({error}). Fetch or prepare the shard again.") from error
+
+
+@lru_cache(maxsize=4096)
+def _npy_header(header: bytes) -> tuple[tuple[int, int], np.dtype[np.floating]]:
+    """Shape and type, from the header."""
+    if not header.startswith(_NPY_MAGIC):
+        raise ValueError("the magic number is wrong")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header[len(_NPY_MAGIC) :]))
+    if fortran_order or len(shape) != 2 or dtype not in (np.float16, np.float32) or min(shape) < 1:
+        raise ValueError(f"shape {shape}, type {dtype}, fortran_order {fortran_order}")
+    return shape, dtype

@@ -1,0 +1,365 @@
+"""Batches, in an order that is known beforehand and can be taken up anywhere.
+
+Threads, not processes: what costs time (JPEG decoding, resizing, reading) runs without Python's lock, and a batch that
+is decoded where it will be used needs no hand-over.
+"""
+
+import contextlib
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from itertools import pairwise
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+
+from avdata.load.batch import Batch, BufferPool
+from avdata.load.cache import CacheConfig
+from avdata.load.fill import Slots, Stage, StageTimes, fill_slots
+from avdata.load.index import Dataset, balanced
+from avdata.load.order import (
+    LoaderState,
+    OrderConfig,
+    Tail,
+    batch_positions,
+    check_ranks,
+    epoch_order,
+    num_batches,
+    sample_draws,
+)
+from avdata.load.reader import Scratch, ShardReader
+from avdata.load.urls import local_path
+from avdata.load.views import View, gain_db
+from avmanifest.errors import ConfigError, ShardError
+
+_LOG: Final = logging.getLogger(__name__)
+_FETCHERS: Final = 4  # downloads at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderConfig:
+    """How samples become batches. Defaults suit training on one device."""
+
+    batch_size: int = 64  # of each rank
+    seed: int = 0
+    order: OrderConfig = field(default_factory=OrderConfig)
+    class_balanced: bool = False  # rare classes as often as frequent ones
+    tail: Tail = "drop"
+    num_workers: int | None = None  # threads; None: one per core; 0: decode in the calling thread
+    prefetch_batches: int = 4  # being decoded or waiting, beside the one in use
+    chunk_samples: int = 8  # that a worker decodes at a time
+    fetch_ahead_samples: int = 4096  # of remote shards: fetched this early
+    skip_bad: bool = False  # leave damaged samples out of their batch, and count them
+    pin_memory: bool = False  # for copies to a GPU that overlap with its work
+    cache: CacheConfig = field(default_factory=CacheConfig)
+
+    def __post_init__(self) -> None:
+        least = {"batch_size": 1, "seed": 0, "num_workers": 0, "prefetch_batches": 1, "chunk_samples": 1}
+        for name, lowest in (least | {"fetch_ahead_samples": 0}).items():
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise ConfigError(f"{name}={value}: must be {lowest} or more")
+
+
+def evaluation_config(config: LoaderConfig | None = None) -> LoaderConfig:
+    """The config with the dataset's own order and every sample in a batch (tail `pad`, marked by Batch.valid)."""
+    config = config or LoaderConfig()
+    return replace(config, order=replace(config.order, shuffle=False), tail="pad", class_balanced=False)
+
+
+@dataclass(slots=True)
+class LoaderStats:
+    """What a loader did since it was made. Times of this rank."""
+
+    batches: int = 0
+    samples: int = 0
+    skipped: int = 0  # damaged samples that skip_bad left out
+    waited_s: float = 0.0  # the consumer stood still
+    elapsed_s: float = 0.0  # from the first batch asked for to the last one handed out, and its use in between
+    worker_s: dict[Stage, float] = field(default_factory=dict)  # summed over the workers
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the time that the consumer waited for data."""
+        return self.waited_s / self.elapsed_s if self.elapsed_s else 0.0
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A batch on its way."""
+
+    first: int  # global position
+    positions: Int64[np.ndarray, " b"]
+    valid: Bool[np.ndarray, " b"]
+    slots: Slots
+    futures: list[Future[None]]
+
+
+class Loader:
+    """One rank's batches of a dataset.
+
+    Iterating yields what is left of the current epoch and then moves on to the next one, so
+    `for epoch in range(loader.state.epoch, num_epochs): for batch in loader: ...` also resumes. All ranks yield
+    equally many batches. Give every rank the same dataset, view and config.
+    """
+
+    def __init__(
+        self, dataset: Dataset, view: View, config: LoaderConfig | None = None, *, rank: int = 0, world_size: int = 1
+    ) -> None:
+        """Raises ConfigError for options that cannot work together, and for a profile that the data cannot give."""
+        config = config or LoaderConfig()
+        check_ranks(rank, world_size, config.tail)
+        _check_profile(dataset, view)
+        if config.pin_memory and not torch.cuda.is_available():
+            raise ConfigError("pin_memory=True needs a CUDA device, and there is none. Leave it off.")
+        self.dataset = balanced(dataset) if config.class_balanced else dataset
+        self.view, self.config, self.rank, self.world_size = view, config, rank, world_size
+        self._state = LoaderState(
+            epoch=0, position=0, seed=config.seed, plan_hash=_plan_hash(self.dataset, config.order)
+        )
+        self._stats = LoaderStats()
+        self._times = StageTimes()
+        self._reader = ShardReader(self.dataset.shards, config.cache)
+        self._pool = BufferPool(pinned=config.pin_memory)
+        self._scratches: SimpleQueue[Scratch] = SimpleQueue()
+        self._order: tuple[int, Int64[np.ndarray, " n"]] | None = None
+        cv2.setNumThreads(0)
+
+    @property
+    def state(self) -> LoaderState:
+        """After the last batch that was handed out, whatever the workers are at."""
+        return self._state
+
+    @property
+    def stats(self) -> LoaderStats:
+        """Counts and times so far."""
+        self._stats.worker_s = dict(self._times.seconds)
+        return self._stats
+
+    def __len__(self) -> int:
+        """Batches left in this epoch."""
+        left = len(self.dataset) - self._state.position
+        return num_batches(left, self.config.batch_size, self.world_size, self.config.tail)
+
+    def state_dict(self) -> dict[str, int | str]:
+        """Epoch, position, seed and plan hash: all that a checkpoint needs, the same on every rank."""
+        return self._state.as_dict()
+
+    def load_state_dict(self, values: Mapping[str, Any]) -> None:
+        """Go on with the very next sample, on any number of ranks and workers and with any batch size.
+
+        Raises ConfigError for another seed or for other data than the state is of.
+        """
+        state = LoaderState.from_dict(values)
+        if state.seed != self.config.seed or state.plan_hash != self._state.plan_hash:
+            raise ConfigError(
+                f"the loader state is of seed {state.seed}, plan {state.plan_hash[:12]}; this loader has seed "
+                f"{self.config.seed}, plan {self._state.plan_hash[:12]}. Resume with the same samples, weights, "
+                "block_samples and window_samples, or start anew without the state."
+            )
+        if state.position > len(self.dataset):
+            raise ConfigError(f"the loader state is at sample {state.position} of {len(self.dataset)}")
+        self._state = state
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of an epoch. The current epoch goes on where it is, so a resumed run loses nothing."""
+        if epoch != self._state.epoch:
+            self._move(epoch, 0)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """What is left of the epoch. A broken-off iteration is taken up after the last batch handed out.
+
+        Raises ShardError at a damaged sample, after the batches before it, unless skip_bad is set.
+        """
+        epoch, firsts = self._state.epoch, self._firsts()
+        began = time.perf_counter()
+        elapsed_before = self._stats.elapsed_s
+        with self._workers() as pool, self._fetchers() as fetch:
+            pending: deque[_Pending] = deque()
+            while firsts or pending:
+                asked = time.perf_counter()
+                while firsts and len(pending) < self.config.prefetch_batches:
+                    first = firsts.popleft()
+                    fetch(first)
+                    pending.append(self._begin(epoch, first, pool))
+                batch = self._finish(epoch, pending.popleft())
+                now = time.perf_counter()
+                self._stats.waited_s += now - asked
+                self._stats.elapsed_s = elapsed_before + now - began
+                yield batch
+        self._move(epoch + 1, 0)
+
+    def _move(self, epoch: int, position: int) -> None:
+        self._state = LoaderState(
+            epoch=epoch, position=position, seed=self._state.seed, plan_hash=self._state.plan_hash
+        )
+
+    def _firsts(self) -> deque[int]:
+        """Global position of each batch that is left."""
+        step = self.config.batch_size * self.world_size
+        return deque(self._state.position + step * number for number in range(len(self)))
+
+    def _epoch_order(self, epoch: int) -> Int64[np.ndarray, " n"]:
+        if self._order is None or self._order[0] != epoch:
+            order = epoch_order(self.dataset.shard_of, self.config.seed, epoch, self.config.order, self.dataset.weights)
+            self._order = epoch, order
+        return self._order[1]
+
+    @contextlib.contextmanager
+    def _workers(self) -> Iterator[ThreadPoolExecutor | None]:
+        """The pool of an iteration; None: the caller works itself. On the way out nothing is left running."""
+        number = len(os.sched_getaffinity(0)) if self.config.num_workers is None else self.config.num_workers
+        pool = ThreadPoolExecutor(number, "avkit-loader") if number else None
+        try:
+            yield pool
+        finally:
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)
+            self._reader.close_idle()
+
+    def _begin(self, epoch: int, first: int, pool: ThreadPoolExecutor | None) -> _Pending:
+        """Take a batch's memory and random numbers, and set the workers on it."""
+        config, view = self.config, self.view
+        positions, valid = batch_positions(first, len(self.dataset), config.batch_size, self.rank, self.world_size)
+        sample_ids = self._epoch_order(epoch)[positions]
+        windows, images, b = view.num_windows or 1, view.num_images or 1, len(positions)
+        slots = Slots(
+            images=self._pool.take((b, images, view.image_size, view.image_size, 3), np.uint8),
+            log_mel=self._pool.take((b, windows, view.mel.n_mels, view.num_columns), np.float16),
+            waveform=self._pool.take((b, windows, view.window_samples), np.float32) if view.waveform else None,
+            window_start_s=np.zeros((b, windows), np.float32),
+            frame_time_s=np.zeros((b, images), np.float32),
+            draws=sample_draws(config.seed, epoch, positions, view.num_draws),
+            sample_ids=sample_ids,
+            keys=self.dataset.keys.take(sample_ids).to_pylist(),
+            errors=[None] * b,
+        )
+        edges = [*range(0, b, config.chunk_samples), b]
+        chunks = [range(low, high) for low, high in pairwise(edges)]
+        if pool is None:
+            for chunk in chunks:
+                self._work(slots, chunk)
+            return _Pending(first, positions, valid, slots, [])
+        return _Pending(first, positions, valid, slots, [pool.submit(self._work, slots, chunk) for chunk in chunks])
+
+    def _work(self, slots: Slots, rows: range) -> None:
+        try:
+            scratch = self._scratches.get_nowait()
+        except Empty:
+            scratch = Scratch()
+        fill_slots(self.dataset, self._reader, self.view, slots, rows, scratch, self._times)
+        self._scratches.put(scratch)
+
+    def _finish(self, epoch: int, pending: _Pending) -> Batch:
+        """Wait for a batch; then it counts as handed out."""
+        for future in pending.futures:
+            future.result()
+        good = self._good_rows(pending)
+        batch = self._batch(epoch, pending, good)
+        step = self.config.batch_size * self.world_size
+        self._move(epoch, min(pending.first + step, len(self.dataset)))
+        self._stats.batches += 1
+        self._stats.samples += len(batch)
+        self._stats.skipped += len(pending.positions) - len(batch)
+        return batch
+
+    def _good_rows(self, pending: _Pending) -> Int64[np.ndarray, " k"] | None:
+        """Rows without an error; None: all. Raises the first error unless it is to be skipped."""
+        errors = [error for error in pending.slots.errors if error is not None]
+        if not errors:
+            return None
+        if not self.config.skip_bad:
+            raise errors[0]
+        for error in errors:
+            _LOG.warning("skipped: %s", error)
+        if len(errors) == len(pending.positions):
+            raise ShardError(f"all {len(errors)} samples of a batch are damaged; the first: {errors[0]}") from errors[0]
+        return np.array([row for row, error in enumerate(pending.slots.errors) if error is None])
+
+    def _batch(self, epoch: int, pending: _Pending, good: Int64[np.ndarray, " k"] | None) -> Batch:
+        slots, view = pending.slots, self.view
+
+        def tensor(array: np.ndarray, *, axis: int | None = 1) -> torch.Tensor:
+            """The good rows; without the second axis if it is None."""
+            kept = array if good is None else array[good]
+            return torch.from_numpy(kept if axis is not None else kept[:, 0])
+
+        windows, images = view.num_windows, view.num_images
+        gain = gain_db(view, slots.draws)
+        return Batch(
+            images=tensor(slots.images, axis=images).movedim(-1, -3),
+            log_mel=tensor(slots.log_mel, axis=windows),
+            waveform=None if slots.waveform is None else tensor(slots.waveform, axis=windows),
+            labels=tensor(_multi_hot(self.dataset, slots.sample_ids)),
+            valid=tensor(pending.valid),
+            gain_db=None if gain is None else tensor(gain),
+            window_start_s=tensor(slots.window_start_s, axis=windows),
+            frame_time_s=tensor(slots.frame_time_s, axis=images),
+            positions=tensor(pending.positions),
+            sample_ids=tensor(slots.sample_ids),
+            keys=tuple(slots.keys) if good is None else tuple(slots.keys[row] for row in good),
+            classes=self.dataset.classes,
+            epoch=epoch,
+            profile=view.profile,
+        )
+
+    @contextlib.contextmanager
+    def _fetchers(self) -> Iterator[Callable[[int], None]]:
+        """A function that fetches, in the background, the remote shards of the samples from a position on."""
+        remote = np.array([local_path(shard.url) is None for shard in self.dataset.shards])
+        if not remote.any() or not self.config.fetch_ahead_samples:
+            yield lambda _: None
+            return
+        wanted: set[int] = set()
+
+        def fetch(first: int) -> None:
+            ahead = self._epoch_order(self._state.epoch)[first : first + self.config.fetch_ahead_samples]
+            for shard in dict.fromkeys(self.dataset.shard_of[ahead].tolist()):
+                if remote[shard] and shard not in wanted:
+                    wanted.add(shard)
+                    pool.submit(self._fetch, shard)
+
+        pool = ThreadPoolExecutor(_FETCHERS, "avkit-fetch")
+        try:
+            yield fetch
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _fetch(self, shard: int) -> None:
+        """Have the shard in the cache. What is wrong with it is told to whoever reads it."""
+        with contextlib.suppress(ShardError), self._reader.lease(shard):
+            pass
+
+
+def _check_profile(dataset: Dataset, view: View) -> None:
+    """The shards must hold the view's profile, or the waveform it can be computed from."""
+    has_waveform = bool(dataset.waveform.size.any())
+    if view.profile not in dataset.log_mel and not has_waveform:
+        raise ConfigError(
+            f"the view wants {view.profile!r} spectrograms; the shards hold {', '.join(dataset.log_mel) or 'none'}, "
+            f"and no audio to compute them from. Prepare with --mel {view.profile}, or with audio."
+        )
+    if view.waveform and not has_waveform:
+        raise ConfigError("the view wants waveforms and the shards hold no audio. Prepare without --no-audio.")
+
+
+def _plan_hash(dataset: Dataset, order: OrderConfig) -> str:
+    return sha256(f"{dataset.fingerprint()}\n{order}".encode()).hexdigest()
+
+
+def _multi_hot(dataset: Dataset, sample_ids: Int64[np.ndarray, " b"]) -> Bool[np.ndarray, "b c"]:
+    labels = np.zeros((len(sample_ids), len(dataset.classes)), np.bool_)
+    for row, (first, last) in enumerate(
+        zip(dataset.label_start[sample_ids], dataset.label_start[sample_ids + 1], strict=True)
+    ):
+        labels[row, dataset.label_ids[first:last]] = True
+    return labels

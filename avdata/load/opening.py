@@ -1,0 +1,202 @@
+"""A folder, or shard URLs, to a Dataset."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from avdata.load.cache import CacheConfig, read_small
+from avdata.load.foreign import foreign_rows
+from avdata.load.index import COLUMNS, Dataset, Shard, dataset_from_table, read_json
+from avdata.load.members import MemberMap
+from avdata.load.reader import ShardReader
+from avdata.load.urls import check_url, expand_urls, local_path, protocol
+from avmanifest.errors import ConfigError, ManifestError, ShardError
+from avmanifest.layout import Layout, ShardName
+from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
+from avmanifest.table import read_table
+
+_FETCHES: Final = 16  # small files read at once
+_COMPRESSED: Final = (".gz", ".tgz", ".zst", ".bz2", ".xz")
+
+
+def open_dataset(
+    source: str | Path | Sequence[str | Path],
+    split: str | None = None,
+    *,
+    members: MemberMap | None = None,
+    exclude: Sequence[str] = (),
+    cache: CacheConfig | None = None,
+    allow_pipe: bool = False,
+) -> Dataset:
+    """The samples of a prepared dataset's folder (split `train` unless given), or of shard URLs.
+
+    URLs may have brace patterns and may be local, http, https, s3, gs, hf, abfs. A tar without avkit's manifest beside
+    it is walked once, and `members` says what is what in it. `exclude` leaves out samples with the flags silent, still
+    or short. `allow_pipe` permits `pipe:COMMAND`, run without a shell.
+
+    Raises ConfigError, ManifestError or ShardError, naming what is wrong.
+    """
+    cache = cache or CacheConfig()
+    if isinstance(source, str | Path) and _is_folder(str(source)):
+        check_url(str(source), allow_pipe=False)
+        return _open_folder(str(source).rstrip("/"), split or "train", exclude, cache)
+    if split is not None:
+        raise ConfigError(f"split={split!r} chooses within a prepared folder; {source!r} are shards. Name theirs.")
+    urls = expand_urls(source)
+    for url in urls:
+        check_url(url, allow_pipe=allow_pipe)
+    return _open_shards(urls, members, exclude, cache)
+
+
+def _is_folder(source: str) -> bool:
+    path = local_path(source)
+    if path is not None:
+        return path.is_dir()
+    return protocol(source) != "pipe" and not source.split("?", maxsplit=1)[0].endswith((".tar", *_COMPRESSED))
+
+
+def _open_folder(root: str, split: str, exclude: Sequence[str], cache: CacheConfig) -> Dataset:
+    description = _describe(root, cache)
+    if description is None:
+        raise ConfigError(
+            f"{root}: no dataset.json, so not a prepared dataset. Name its shards instead, such as "
+            f"'{root}/{{00000..00009}}.tar'."
+        )
+    path = local_path(root)
+    if path is not None and split not in (known := Layout(path).splits()):
+        raise ConfigError(f"{root}: no split {split!r}; known: {', '.join(known)}")
+    table = _manifest(f"{root}/manifest/{split}.parquet", cache)
+    if table is None:
+        raise ConfigError(f"{root}: no manifest of split {split!r}. Finish `avkit prepare`, or name another split.")
+    ok = table.filter(pc.equal(table.column("status"), "ok"))
+    numbers = sorted(pc.unique(ok.column("shard")).to_pylist())
+    names = [f"{root}/{ShardName(split, number)}" for number in numbers]
+    markers = _read_all([f"{name}_stats.json" for name in names], cache)
+    shards = [_shard(f"{name}.tar", marker) for name, marker in zip(names, markers, strict=True)]
+    listed = dict(zip(*(ok.column("shard").value_counts().field(n).to_pylist() for n in range(2)), strict=True))
+    for number, name, marker in zip(numbers, names, markers, strict=True):
+        if marker is None or (stored := _successes(marker, name)) != listed[number]:
+            raise ManifestError(
+                f"{root}/manifest/{split}.parquet: {listed[number]} samples in shard {number:05d}, "
+                f"its marker says {None if marker is None else stored}. Run the same prepare again."
+            )
+    place = pc.index_in(ok.column("shard"), value_set=pa.array(numbers, pa.int32()))
+    ok = ok.set_column(ok.schema.get_field_index("shard"), "shard", place)
+    return dataset_from_table(
+        ok, shards, _members_of(description, root), classes=description.get("labels"), exclude=exclude
+    )
+
+
+def _open_shards(urls: Sequence[str], members: MemberMap | None, exclude: Sequence[str], cache: CacheConfig) -> Dataset:
+    """Shards one by one: by the manifest beside each, or by walking it."""
+    stems = [url.removesuffix(".tar") if url.endswith(".tar") else None for url in urls]
+    markers = _read_all([None if stem is None else f"{stem}_stats.json" for stem in stems], cache)
+    shards = [_shard(url, marker) for url, marker in zip(urls, markers, strict=True)]
+    tables: list[pa.Table] = []
+    with ShardReader(shards, cache) as reader:
+        for number, (stem, marker) in enumerate(zip(stems, markers, strict=True)):
+            if marker is None:
+                table, shards[number] = _walked(reader, number, members or MemberMap(), cache)
+            else:
+                found = _manifest(f"{stem}.parquet", cache)
+                if found is None:
+                    raise ShardError(f"{stem}.parquet: missing, though the shard's marker is there. Prepare it again.")
+                table = found
+            kept = table.select([name for name in COLUMNS if name != "shard"])
+            tables.append(kept.append_column("shard", pa.repeat(pa.scalar(number, pa.int32()), len(table))))
+    description = _description_of(urls[0], cache) if shards[0].prepared else None
+    return dataset_from_table(
+        pa.concat_tables([table.select(COLUMNS) for table in tables]),
+        shards,
+        members or _members_of(description or {}, urls[0]),
+        classes=None if description is None else description.get("labels"),
+        exclude=exclude,
+    )
+
+
+def _walked(reader: ShardReader, number: int, members: MemberMap, cache: CacheConfig) -> tuple[pa.Table, Shard]:
+    shard = reader.shards[number]
+    if shard.url.split("?")[0].endswith(_COMPRESSED):
+        raise ConfigError(f"{shard.url}: samples of a compressed archive cannot be addressed. Unpack it to .tar first.")
+    with reader.lease(number) as descriptor:
+        table = foreign_rows(descriptor, shard.url, members.label, cache.root)
+        return table, Shard(shard.url, reader.num_bytes(descriptor), None, prepared=False)
+
+
+def _description_of(shard_url: str, cache: CacheConfig) -> dict[str, Any] | None:
+    """dataset.json of the dataset that a prepared shard `ROOT/SPLIT/NUMBER.tar` belongs to; None without one."""
+    parts = shard_url.rsplit("/", 2)
+    return _describe(parts[0] if len(parts) == 3 else str((Path(shard_url).resolve()).parents[1]), cache)
+
+
+def _describe(root: str, cache: CacheConfig) -> dict[str, Any] | None:
+    where = f"{root}/dataset.json"
+    content = _read(where, cache)
+    if content is None:
+        return None
+    description = read_json(content, where)
+    if description.get("format_version") != FORMAT_VERSION:
+        raise ManifestError(
+            f"{where}: format version {description.get('format_version')!r}, this avkit reads {FORMAT_VERSION}. "
+            "Use the avkit that prepared it, or prepare it again."
+        )
+    return description
+
+
+def _members_of(description: Mapping[str, Any], where: str) -> MemberMap:
+    """Our members, with the profile that the dataset's first log-mel has."""
+    try:
+        profiles = description.get("config", {}).get("mel", ["paper"])
+        return MemberMap(profile=profiles[0])
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ManifestError(f"{where}: dataset.json has a config that is not one ({error!r})") from error
+
+
+def _shard(url: str, marker: bytes | None) -> Shard:
+    if marker is None:
+        return Shard(url, None, None, prepared=False)
+    stats = read_json(marker, f"marker of {url}")
+    try:
+        tar = stats["files"]["tar"]
+        return Shard(url, int(tar["bytes"]), str(tar["sha256"]), prepared=True)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ShardError(f"{url}: its marker is not one ({error!r}). Prepare the shard again.") from error
+
+
+def _successes(marker: bytes, name: str) -> int:
+    successes = read_json(marker, f"{name}_stats.json").get("successes")
+    if not isinstance(successes, int):
+        raise ShardError(f"{name}_stats.json: successes is {successes!r}. Prepare the shard again.")
+    return successes
+
+
+def _manifest(where: str, cache: CacheConfig) -> pa.Table | None:
+    """COLUMNS of a manifest, or None if there is none."""
+    path = local_path(where)
+    if path is not None:
+        return read_table(path, CLIP_SCHEMA, COLUMNS) if path.exists() else None
+    content = _read(where, cache)
+    if content is None:
+        return None
+    try:
+        return pq.read_table(io.BytesIO(content), columns=COLUMNS).select(COLUMNS)
+    except (pa.ArrowException, KeyError) as error:
+        raise ManifestError(f"{where}: not a manifest ({error})") from error
+
+
+def _read(where: str, cache: CacheConfig) -> bytes | None:
+    path = local_path(where)
+    if path is None:
+        return read_small(where, cache.storage_options)
+    return path.read_bytes() if path.exists() else None
+
+
+def _read_all(wheres: Iterable[str | None], cache: CacheConfig) -> list[bytes | None]:
+    with ThreadPoolExecutor(_FETCHES) as pool:
+        return list(pool.map(lambda where: None if where is None else _read(where, cache), wheres))

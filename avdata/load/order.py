@@ -1,0 +1,198 @@
+"""(seed, epoch) to an order of samples, and a rank's part of it: pure functions, and the four values of the state.
+
+Everything random here and in the views is a hash of (seed, epoch, stream, index). It needs no generator to be carried
+along, so any position of any epoch is reached at once, on any number of ranks and workers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64, UInt64
+
+from avmanifest.errors import ConfigError
+
+Tail = Literal["drop", "pad"]
+"""What becomes of samples that do not fill a batch on every rank.
+
+`drop` leaves them out of this epoch. `pad` fills the last batch from the epoch's start and marks these as not valid.
+"""
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+_WINDOW_BITS = 24
+
+
+class Stream(IntEnum):
+    """Independent streams of random numbers; the draws of a sample are DRAWS, DRAWS + 1, ..."""
+
+    BLOCKS = 0
+    SHUFFLE = 1
+    SELECT = 2
+    OFFSET = 3
+    DRAWS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderConfig:
+    """How samples are shuffled. Defaults read each shard once an epoch, from about 16 shards at a time."""
+
+    shuffle: bool = True
+    block_samples: int = 1024  # consecutive samples of a shard that stay near each other
+    window_samples: int = 16_384  # neighboring blocks of together this many samples are shuffled wholly
+
+    def __post_init__(self) -> None:
+        if self.block_samples < 1 or self.window_samples < 1:
+            raise ConfigError(
+                f"block_samples={self.block_samples}, window_samples={self.window_samples}: both must be 1 or more"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderState:
+    """Where a run's data stands: `position` samples of the epoch's order were handed out, over all ranks."""
+
+    epoch: int
+    position: int
+    seed: int
+    plan_hash: str
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "LoaderState":
+        """The state that `as_dict` wrote. Raises ConfigError for anything else."""
+        types = {"epoch": int, "position": int, "seed": int, "plan_hash": str}
+        if values.keys() != types.keys() or any(type(values[name]) is not kind for name, kind in types.items()):
+            raise ConfigError(f"not a loader state: {dict(values)!r}; it has exactly {', '.join(types)}")
+        if values["epoch"] < 0 or values["position"] < 0:
+            raise ConfigError(f"loader state with epoch={values['epoch']}, position={values['position']}: below 0")
+        return cls(**values)
+
+    def as_dict(self) -> dict[str, int | str]:
+        """The four values, for a checkpoint."""
+        return asdict(self)
+
+
+def random_bits(seed: int, epoch: int, stream: int, index: Int64[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
+    """64 random bits for each index: SplitMix64 over a key made of seed, epoch and stream.
+
+    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014).
+    """
+    key = 0
+    for value in (seed, epoch, stream):
+        key = _mix_int((key + value + 1) * _GOLDEN & _MASK)
+    bits = index.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(key)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(_MIX[0])
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(_MIX[1])
+    mixed: UInt64[np.ndarray, "*n"] = bits ^ (bits >> np.uint64(31))
+    return mixed
+
+
+def uniform(seed: int, epoch: int, stream: int, index: Int64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
+    """One number in [0, 1) for each index."""
+    return (random_bits(seed, epoch, stream, index) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def sample_draws(seed: int, epoch: int, positions: Int64[np.ndarray, " b"], count: int) -> Float64[np.ndarray, "b d"]:
+    """The random numbers of the samples at these positions of the epoch: `count` each, in [0, 1)."""
+    index = positions[:, None] * count + np.arange(count)
+    return uniform(seed, epoch, Stream.DRAWS, index)
+
+
+def epoch_order(
+    shard_of: Int64[np.ndarray, " n"],
+    seed: int,
+    epoch: int,
+    config: OrderConfig,
+    weights: Float64[np.ndarray, " n"] | None = None,
+) -> Int64[np.ndarray, " n"]:
+    """Sample at each position of the epoch. Without weights, every sample once.
+
+    A global block shuffle: the dataset's blocks are permuted, then samples are permuted within windows of blocks.
+    With weights a sample comes up n * weight / sum(weights) times, rounded up or down at random; its copies fall
+    into different blocks.
+    """
+    samples = np.arange(len(shard_of), dtype=np.int64)
+    groups = _blocks(shard_of, config.block_samples)
+    if weights is not None:
+        samples, groups = _repeated(groups, sample_counts(weights, seed, epoch))
+    if not config.shuffle:
+        return samples
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    lengths = np.diff(starts, append=len(samples))
+    shuffled = np.argsort(random_bits(seed, epoch, Stream.BLOCKS, np.arange(len(starts))), kind="stable")
+    lengths = lengths[shuffled]
+    begins = np.cumsum(lengths) - lengths
+    places = np.arange(len(samples), dtype=np.int64)
+    order = samples[np.repeat(starts[shuffled] - begins, lengths) + places]
+    window = np.repeat(begins // config.window_samples, lengths).astype(np.uint64)
+    keys = random_bits(seed, epoch, Stream.SHUFFLE, places) >> np.uint64(_WINDOW_BITS)
+    return order[np.argsort(window << np.uint64(64 - _WINDOW_BITS) | keys, kind="stable")]
+
+
+def sample_counts(weights: Float64[np.ndarray, " n"], seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
+    """How often each sample comes up in the epoch; the sum is n exactly.
+
+    Systematic sampling in a random order: a count differs from its expectation by less than one.
+    """
+    total = len(weights)
+    expected = weights * (total / weights.sum())
+    order = np.argsort(random_bits(seed, epoch, Stream.SELECT, np.arange(total)), kind="stable")
+    edges = np.cumsum(expected[order])
+    edges[-1] = total
+    offset = uniform(seed, epoch, Stream.OFFSET, np.zeros(1, np.int64))
+    counts = np.empty(total, np.int64)
+    counts[order] = np.diff(np.minimum(np.floor(edges + offset), total).astype(np.int64), prepend=0)
+    return counts
+
+
+def num_batches(remaining: int, batch_size: int, world_size: int, tail: Tail) -> int:
+    """Batches of every rank, the same on all, for that many samples of an epoch."""
+    step = batch_size * world_size
+    return remaining // step if tail == "drop" else -(-remaining // step)
+
+
+def batch_positions(
+    first: int, total: int, batch_size: int, rank: int, world_size: int
+) -> tuple[Int64[np.ndarray, " b"], Bool[np.ndarray, " b"]]:
+    """Positions of a rank's batch that begins at the global position `first`, and which of them are its own.
+
+    Rank r takes first + r, first + r + R, ...; beyond the end they go on from the epoch's start, not valid.
+    """
+    positions = first + rank + world_size * np.arange(batch_size, dtype=np.int64)
+    return positions % total, positions < total
+
+
+def check_ranks(rank: int, world_size: int, tail: str) -> None:
+    """Raise ConfigError for a rank outside the world, or an unknown tail policy."""
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"rank={rank} of world_size={world_size}: ranks count from 0 to world_size - 1")
+    if tail not in get_args(Tail):
+        raise ConfigError(f"unknown tail {tail!r}; known: {', '.join(get_args(Tail))}")
+
+
+def _mix_int(value: int) -> int:
+    value = (value ^ (value >> 30)) * _MIX[0] & _MASK
+    value = (value ^ (value >> 27)) * _MIX[1] & _MASK
+    return value ^ (value >> 31)
+
+
+def _blocks(shard_of: Int64[np.ndarray, " n"], block_samples: int) -> Int64[np.ndarray, " n"]:
+    """The block of each sample, ascending: block_samples consecutive samples of one shard."""
+    places = np.arange(len(shard_of), dtype=np.int64)
+    starts = np.flatnonzero(np.diff(shard_of, prepend=-1))
+    within = places - np.repeat(starts, np.diff(starts, append=len(shard_of)))
+    return np.cumsum(within % block_samples == 0) - 1
+
+
+def _repeated(
+    groups: Int64[np.ndarray, " n"], counts: Int64[np.ndarray, " n"]
+) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
+    """Samples with their copies, and groups such that two copies of a sample are in different ones, ascending."""
+    samples = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+    copy = np.arange(len(samples), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
+    spread = copy * (groups[-1] + 1) + groups[samples]
+    sorter = np.argsort(spread, kind="stable")
+    return samples[sorter], spread[sorter]

@@ -1,0 +1,92 @@
+"""Shard URLs: patterns to lists, and which of them may be read."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from avmanifest.errors import ConfigError
+
+PIPE: Final = "pipe:"
+REMOTE: Final = ("http", "https", "s3", "s3a", "gs", "gcs", "hf", "abfs", "az", "memory")
+"""Protocols read through fsspec. Others are refused: some of fsspec's run commands or reach into other files."""
+
+MAX_SHARDS: Final = 1_000_000
+_BRACES: Final = re.compile(r"\{([^{}]*)\}")
+_RANGE: Final = re.compile(r"(\d+)\.\.(\d+)")
+_PROTOCOL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def expand_urls(patterns: str | Path | Sequence[str | Path]) -> list[str]:
+    """Every URL that the patterns name, in order: `train/{00000..00183}.tar`, `{train,val}/00000.tar`.
+
+    A range counts up and keeps its leading zeros. `pipe:` commands are taken as they are. Raises ConfigError for a
+    pattern that cannot be read, a URL that stands twice, or more than a million.
+    """
+    listed = [patterns] if isinstance(patterns, str | Path) else list(patterns)
+    urls: list[str] = []
+    for pattern in map(str, listed):
+        for url in [pattern] if pattern.startswith(PIPE) else _expand(pattern):
+            urls.append(url)
+            if len(urls) > MAX_SHARDS:
+                raise ConfigError(f"{pattern!r} names more than {MAX_SHARDS} shards")
+    if not urls:
+        raise ConfigError("no shard URL given")
+    if len(set(urls)) < len(urls):
+        twice = next(url for number, url in enumerate(urls) if url in urls[:number])
+        raise ConfigError(f"shard {twice!r} is named twice. To see samples more often, give weights.")
+    return urls
+
+
+def check_url(url: str, *, allow_pipe: bool) -> None:
+    """Raise ConfigError for a URL that runs a command (unless allowed) or that no reader is for."""
+    if url.startswith(PIPE):
+        if not allow_pipe:
+            raise ConfigError(f"{url!r} runs a command. If you trust it, allow it with --allow-pipe (allow_pipe=True).")
+        return
+    if "::" in url:
+        raise ConfigError(f"{url!r}: chained URLs (::) are not read. Give the shard's own URL.")
+    found = protocol(url)
+    if found not in ("", *REMOTE):
+        raise ConfigError(f"{url!r}: unknown protocol {found!r}; known: {', '.join(REMOTE)}, and local paths")
+
+
+def protocol(url: str) -> str:
+    """`pipe`, the part before `://` in lower case, or nothing for a local path."""
+    if url.startswith(PIPE):
+        return "pipe"
+    match = _PROTOCOL.match(url)
+    found = match[1].lower() if match else ""
+    return "" if found in ("file", "local") else found
+
+
+def local_path(url: str) -> Path | None:
+    """The path of a local URL; None for a remote one."""
+    if protocol(url):
+        return None
+    match = _PROTOCOL.match(url)
+    return Path(url[match.end() :] if match else url)
+
+
+def _expand(pattern: str) -> Iterator[str]:
+    match = _BRACES.search(pattern)
+    if match is None:
+        if "{" in pattern or "}" in pattern:
+            raise ConfigError(f"shard pattern {pattern!r} has a brace without its partner")
+        yield pattern
+        return
+    for choice in _choices(pattern, match[1]):
+        yield from _expand(pattern[: match.start()] + choice + pattern[match.end() :])
+
+
+def _choices(pattern: str, inside: str) -> Iterator[str]:
+    if bounds := _RANGE.fullmatch(inside):
+        first, last = int(bounds[1]), int(bounds[2])
+        if last < first:
+            raise ConfigError(f"shard pattern {pattern!r}: the range {{{inside}}} counts down")
+        width = len(bounds[1]) if bounds[1].startswith("0") else 0
+        yield from (str(number).zfill(width) for number in range(first, last + 1))
+    elif "," in inside:
+        yield from inside.split(",")
+    else:
+        raise ConfigError(f"shard pattern {pattern!r}: {{{inside}}} is neither a range 00..09 nor a list a,b")

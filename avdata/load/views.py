@@ -1,0 +1,223 @@
+"""What a sample looks like to a model: windows, frames, crops. Pure functions of a sample's random numbers."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from avdata.melspec import MelProfile, profile, window_columns
+from avmanifest.errors import ConfigError
+
+PATCH_COLUMNS: Final = 16
+_CROP_ATTEMPTS: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Common to all views. Defaults: 3 s and 224 pixels, as DeepAVFusion takes them."""
+
+    profile: str = "paper"
+    window_s: float | None = 3.0  # None: the whole clip, with profiles of a fixed number of columns
+    columns: int | None = None  # of the window, handed out; None: as many as make whole patches of 16
+    image_size: int = 224
+    waveform: bool = False  # hand out the window's 16 kHz waveform too
+
+    def __post_init__(self) -> None:
+        mel = profile(self.profile)
+        if (self.window_s is None) != bool(mel.pad_columns):
+            raise ConfigError(
+                f"window_s={self.window_s} with profile {self.profile!r}: "
+                + ("it is made of whole clips. Set window_s=None." if mel.pad_columns else "give a length in seconds.")
+            )
+        if self.waveform and self.window_s is None:
+            raise ConfigError(f"waveform with profile {self.profile!r}: waveforms of whole clips differ in length")
+        if self.columns is not None and not 0 < self.columns <= self.window_columns:
+            raise ConfigError(f"columns={self.columns}: the window has {self.window_columns}. Ask for fewer.")
+        if self.image_size < 1:
+            raise ConfigError(f"image_size={self.image_size}: must be 1 or more")
+
+    @property
+    def mel(self) -> MelProfile:
+        """The profile."""
+        return profile(self.profile)
+
+    @property
+    def window_columns(self) -> int:
+        """Columns of the log-mel of a window."""
+        return self.mel.pad_columns if self.window_s is None else window_columns(0.0, self.window_s, self.mel)[1]
+
+    @property
+    def num_columns(self) -> int:
+        """Columns handed out: 192 of the 196 of `paper`."""
+        return self.columns or max(1, self.window_columns // PATCH_COLUMNS) * PATCH_COLUMNS
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of a window's waveform; 0: the whole clip's."""
+        return 0 if self.window_s is None else round(self.window_s * self.mel.sample_rate)
+
+    @property
+    def num_draws(self) -> int:
+        """Random numbers that a sample takes."""
+        return 0
+
+    @property
+    def num_windows(self) -> int | None:
+        """Size of the windows' axis; None: there is no such axis."""
+        return None
+
+    @property
+    def num_images(self) -> int | None:
+        """Size of the images' axis; None: there is no such axis."""
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainView(View):
+    """A random window, a random stored frame inside it, a random resized crop, a flip.
+
+    The columns handed out begin up to window_columns - num_columns after the window does: 0 to 4 with `paper`.
+    """
+
+    min_area: float = 0.5  # of the frame
+    max_area: float = 1.0
+    min_ratio: float = 3 / 4  # width to height
+    max_ratio: float = 4 / 3
+    flip_probability: float = 0.5
+    max_gain_db: float = 0.0  # gain is drawn from -max to max; the released code's is 6
+
+    def __post_init__(self) -> None:
+        View.__post_init__(self)
+        if not 0 < self.min_area <= self.max_area <= 1 or not 0 < self.min_ratio <= self.max_ratio:
+            raise ConfigError(
+                f"crop of area {self.min_area} to {self.max_area}, ratio {self.min_ratio} to {self.max_ratio}: "
+                "both must ascend, above 0, and an area is at most 1"
+            )
+        if not 0 <= self.flip_probability <= 1 or self.max_gain_db < 0:
+            raise ConfigError(f"flip_probability={self.flip_probability}, max_gain_db={self.max_gain_db}: out of range")
+        if self.max_gain_db and self.mel.kaldi:
+            raise ConfigError(f"max_gain_db={self.max_gain_db}: gain is not defined on {self.profile!r} spectrograms")
+
+    @property
+    def num_draws(self) -> int:
+        """Window, jitter, frame, flip, gain, and the crop's."""
+        return 5 + 4 * _CROP_ATTEMPTS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalView(View):
+    """The centre window and the stored frame nearest its middle, centre-cropped; or several windows, evenly spaced.
+
+    The crop is the middle 7/8 of the short side, such as 224 of 256 pixels. Nothing is random.
+    """
+
+    windows: int | None = None  # None: the centre window, without an axis of windows
+
+    def __post_init__(self) -> None:
+        View.__post_init__(self)
+        if self.windows is not None and self.windows < 1:
+            raise ConfigError(f"windows={self.windows}: must be 1 or more")
+
+    @property
+    def num_windows(self) -> int | None:
+        """As configured."""
+        return self.windows
+
+    @property
+    def num_images(self) -> int | None:
+        """One for each window."""
+        return self.windows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllFramesView(View):
+    """The centre window and all stored frames, centre-cropped, in the order of their times."""
+
+    num_frames: int = 10  # that every sample must have
+
+    @property
+    def num_images(self) -> int | None:
+        """All."""
+        return self.num_frames
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A rectangle of an image, in pixels, and whether it is mirrored."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flip: bool
+
+
+def window_starts(view: View, num_starts: int, draws: Float64[np.ndarray, " d"]) -> list[int]:
+    """First columns of the sample's windows, out of [0, num_starts)."""
+    if isinstance(view, TrainView):
+        return [_choice(draws[0], num_starts)]
+    if view.num_windows is None or view.num_windows == 1:
+        return [(num_starts - 1) // 2]
+    step = (num_starts - 1) / (view.num_windows - 1)
+    return [round(number * step) for number in range(view.num_windows)]
+
+
+def column_jitter(view: View, draws: Float64[np.ndarray, " d"]) -> int:
+    """How many columns after its window the columns handed out begin."""
+    return _choice(draws[1], view.window_columns - view.num_columns + 1) if isinstance(view, TrainView) else 0
+
+
+def choose_frames(
+    view: View, starts_s: list[float], times_s: Float32[np.ndarray, " f"], draws: Float64[np.ndarray, " d"]
+) -> list[int]:
+    """The frames of a sample, one for each window, or all.
+
+    In training a random one inside the window, or the nearest to its middle if none is; else the nearest. Where times
+    are unknown any frame counts as inside, and evaluation takes the middle one.
+    """
+    if isinstance(view, AllFramesView):
+        return list(range(len(times_s)))
+    chosen = []
+    for start in starts_s:
+        if view.window_s is None or np.isnan(times_s).any():
+            inside: Int64[np.ndarray, " k"] = np.arange(len(times_s))
+            nearest = len(times_s) // 2
+        else:
+            inside = np.flatnonzero((times_s >= start) & (times_s <= start + view.window_s))
+            nearest = int(np.argmin(np.abs(times_s - (start + view.window_s / 2))))
+        random = isinstance(view, TrainView) and len(inside) > 0
+        chosen.append(int(inside[_choice(draws[2], len(inside))]) if random else nearest)
+    return chosen
+
+
+def gain_db(view: View, draws: Float64[np.ndarray, "b d"]) -> Float32[np.ndarray, " b"] | None:
+    """Gains of a batch, uniform in dB; None if the view draws none."""
+    if not isinstance(view, TrainView) or not view.max_gain_db:
+        return None
+    return ((draws[:, 4] * 2 - 1) * view.max_gain_db).astype(np.float32)
+
+
+def choose_crop(view: View, height: int, width: int, draws: Float64[np.ndarray, " d"]) -> Crop:
+    """Where to cut a frame. In training as torchvision's RandomResizedCrop does, the ratio uniform in its logarithm."""
+    if not isinstance(view, TrainView):
+        side = max(1, round(min(height, width) * 7 / 8))
+        return Crop((height - side) // 2, (width - side) // 2, side, side, False)
+    flip = bool(draws[3] < view.flip_probability)
+    low, high = math.log(view.min_ratio), math.log(view.max_ratio)
+    numbers = iter(draws[5:].tolist())
+    for area_draw, ratio_draw, top_draw, left_draw in zip(numbers, numbers, numbers, numbers, strict=True):
+        area = height * width * (view.min_area + area_draw * (view.max_area - view.min_area))
+        ratio = math.exp(low + ratio_draw * (high - low))
+        crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            top, left = _choice(top_draw, height - crop_height + 1), _choice(left_draw, width - crop_width + 1)
+            return Crop(top, left, crop_height, crop_width, flip)
+    crop_width = min(width, max(1, round(height * view.max_ratio)))
+    crop_height = min(height, max(1, round(width / view.min_ratio)))
+    return Crop((height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width, flip)
+
+
+def _choice(draw: float, count: int) -> int:
+    return min(int(draw * count), count - 1)
