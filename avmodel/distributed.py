@@ -1,0 +1,106 @@
+"""The processes of a run: who they are, and what they tell each other."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import Tensor
+
+from avmanifest.errors import ConfigError
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """One process among `size`, and the device it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def mean(self, values: Shaped[Tensor, "*n"]) -> Shaped[Tensor, "*n"]:
+        """The values averaged over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+            values /= self.size
+        return values
+
+    def gather(self, rows: Shaped[Tensor, "n *d"]) -> Shaped[Tensor, "m *d"]:
+        """The rows of all processes, rank by rank; every process gives as many."""
+        if self.size == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    def barrier(self) -> None:
+        """Wait for the others."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def join_world(device: str = "auto") -> Iterator[World]:
+    """The world that torchrun has set up, else a world of one. NCCL on CUDA devices, gloo on CPUs.
+
+    `device`: auto (CUDA if there is one), cpu, cuda, cuda:1. Raises ConfigError for a device that isn't here.
+    """
+    size, rank, local = (
+        int(os.environ.get(name, default))
+        for name, default in (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
+    )
+    chosen = choose_device(device, local)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if size == 1:
+        yield World(0, 1, chosen)
+        return
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield World(rank, size, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device that a name means for this process. Raises ConfigError for one that isn't here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{local_rank}"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {name!r}; known: auto, cpu, cuda, cuda:NUMBER") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device={name!r}: training runs on cpu and cuda")
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise ConfigError(f"device={name!r}: {found} CUDA devices here. Start fewer processes, or set device=cpu.")
+    return device
+
+
+def require_precision(precision: str, device: torch.device) -> None:
+    """Raise ConfigError if the device cannot compute in that precision."""
+    if precision not in PRECISIONS:
+        raise ConfigError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    if precision == "bfloat16" and (device.type != "cuda" or not torch.cuda.is_bf16_supported(False)):
+        raise ConfigError(
+            f"precision=bfloat16 on {device}: it needs a CUDA device of compute capability 8.0 (A100) or later. "
+            "Set precision=float32."
+        )
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which a model computes in that precision; its weights stay float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

@@ -1,0 +1,150 @@
+"""A dataset to what a model takes: which samples, which view of them, and the arithmetic left for the device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from avdata.load import Batch, Dataset, EvalView, Loader, LoaderConfig, TrainView, evaluation_config, open_dataset
+from avdata.melspec import PROFILES
+from avmanifest.errors import ConfigError
+from avmodel.distributed import World
+from avmodel.models.deepavfusion import DeepAVFusionConfig
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Source = str | Path | Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """What is read, and how it is varied. Defaults: the released recipe on the `paper` spectrograms."""
+
+    split: str = "train"  # of a prepared dataset's folder
+    probe_split: str | None = "val"  # likewise: what the probe's neighbors are looked for in
+    profile: str = "paper"  # of the spectrograms
+    window_s: float = 3.0
+    min_area: float = 0.5  # of the frame that a random crop takes
+    max_gain_db: float = 6.0  # loudness varies by up to as much either way; 0: not at all
+    exclude: tuple[str, ...] = ()  # leave out samples with these flags: silent, still, short
+    class_balanced: bool = False
+    skip_bad: bool = False  # leave damaged samples out and count them, instead of stopping
+    num_workers: int | None = None  # decoding threads of each process; none: one a core
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise ConfigError(f"unknown data.profile {self.profile!r}; known: {', '.join(PROFILES)}")
+
+
+class Inputs(NamedTuple):
+    """What a model takes."""
+
+    image: Float[Tensor, "b 3 h w"]
+    log_mel: Float[Tensor, "b 1 mel t"]
+
+
+def train_loader(
+    data: DataConfig, model: DeepAVFusionConfig, source: Source, world: World, *, batch_size: int, seed: int
+) -> Loader:
+    """One process's training batches of `batch_size`, without end of epochs known to them.
+
+    Raises ConfigError if the data cannot give what the model takes, or has fewer samples than one batch of every
+    process; ManifestError or ShardError for a dataset that isn't whole.
+    """
+    dataset = open_dataset(source, data.split if is_folder(source) else None, exclude=data.exclude)
+    view = TrainView(
+        profile=data.profile,
+        window_s=data.window_s,
+        columns=model.audio_size[1],
+        image_size=image_side(model),
+        min_area=data.min_area,
+        max_gain_db=data.max_gain_db,
+    )
+    require_mel(view.mel.n_mels, model)
+    require_samples(dataset, batch_size * world.size, source)
+    config = LoaderConfig(
+        batch_size=batch_size,
+        seed=seed,
+        class_balanced=data.class_balanced,
+        num_workers=data.num_workers,
+        skip_bad=data.skip_bad,
+        pin_memory=world.device.type == "cuda",
+    )
+    return Loader(dataset, view, config, rank=world.rank, world_size=world.size)
+
+
+def probe_loader(
+    data: DataConfig, model: DeepAVFusionConfig, source: Source, world: World, *, batch_size: int
+) -> Loader | None:
+    """One process's share of the split that the probe looks at, each sample once; None if there is no such split.
+
+    Only a prepared dataset's folder has splits. Raises as `train_loader`.
+    """
+    if data.probe_split is None or not is_folder(source):
+        return None
+    try:
+        dataset = open_dataset(source, data.probe_split)
+    except ConfigError as error:
+        if "no split" not in str(error):
+            raise
+        return None
+    if not dataset.classes or len(dataset) < 2:
+        return None
+    view = EvalView(
+        profile=data.profile, window_s=data.window_s, columns=model.audio_size[1], image_size=image_side(model)
+    )
+    config = evaluation_config(LoaderConfig(batch_size=batch_size, num_workers=data.num_workers, skip_bad=False))
+    return Loader(dataset, view, config, rank=world.rank, world_size=world.size)
+
+
+def to_inputs(batch: Batch, device: torch.device) -> Inputs:
+    """The batch on the device: images normalized by ImageNet's statistics, log-mels in float32 with their gain."""
+    batch = batch.to(device, non_blocking=True)
+    return Inputs(normalize_images(batch.images), batch.gained_log_mel().unsqueeze(1))
+
+
+def normalize_images(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """0 to 255 to zero mean and unit deviation over ImageNet, float32."""
+    mean, std = image_statistics(images.device)
+    return images.float().sub_(255 * mean).div_(255 * std)
+
+
+def image_statistics(device: torch.device) -> tuple[Float[Tensor, "1 3 1 1"], Float[Tensor, "1 3 1 1"]]:
+    """ImageNet's mean and deviation of each channel, for values from 0 to 1."""
+    mean, std = (torch.tensor(values, device=device).reshape(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean, std
+
+
+def is_folder(source: Source) -> bool:
+    """Whether the source is one folder, not shards."""
+    return isinstance(source, str | Path) and Path(source).is_dir()
+
+
+def image_side(model: DeepAVFusionConfig) -> int:
+    """Pixels of a side of the model's images. Raises ConfigError for images that aren't square."""
+    height, width = model.image_size
+    if height != width:
+        raise ConfigError(f"model.image_size={model.image_size}: the loader crops squares. Set two equal numbers.")
+    return height
+
+
+def require_mel(n_mels: int, model: DeepAVFusionConfig) -> None:
+    """Raise ConfigError unless the spectrograms have the model's number of bins."""
+    if n_mels != model.audio_size[0]:
+        raise ConfigError(
+            f"model.audio_size={model.audio_size}: the spectrograms have {n_mels} mel bins. Set {n_mels} first."
+        )
+
+
+def require_samples(dataset: Dataset, least: int, source: Source) -> None:
+    """Raise ConfigError for a dataset of fewer samples than that."""
+    if len(dataset) < least:
+        raise ConfigError(
+            f"{source}: {len(dataset)} samples, fewer than one batch of {least} over all processes. Prepare more, or "
+            f"set device_batch_size or batch_size to at most {len(dataset)}."
+        )

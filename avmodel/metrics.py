@@ -1,0 +1,109 @@
+"""What a run writes down: metrics.jsonl, a line a step, exact over resumes; TensorBoard; Weights & Biases on demand."""
+
+import importlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from torch.utils.tensorboard import SummaryWriter
+
+from avmanifest.errors import ConfigError
+
+METRICS, PROBES, TENSORBOARD = "metrics.jsonl", "probe.jsonl", "tensorboard"
+
+
+class JsonLines:
+    """A file of one JSON object a line, each with a `step`.
+
+    Opening it drops what was written after `last_step` and half a line at its end, so that a run resumed from that
+    step leaves every step once.
+    """
+
+    def __init__(self, path: Path, *, last_step: int) -> None:
+        kept = [line for line in read_lines(path) if line["step"] <= last_step]
+        unfinished = path.with_name(f".unfinished-{path.name}")
+        unfinished.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        unfinished.replace(path)
+        self._file = path.open("a", buffering=1)
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Append one object; it outlives this process at once."""
+        self._file.write(json.dumps(dict(values)) + "\n")
+
+    def flush(self) -> None:
+        """Wait until all lines are on the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """End the file."""
+        self._file.close()
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a file, in order; none if there is no file. A cut last line is left out."""
+    if not path.exists():
+        return
+    for line in path.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)
+
+
+class MetricLog:
+    """The records of a run, in all the places where people look for them."""
+
+    def __init__(self, folder: Path, *, last_step: int, wandb_project: str | None, config: Mapping[str, Any]) -> None:
+        self._steps = JsonLines(folder / METRICS, last_step=last_step)
+        self._probes = JsonLines(folder / PROBES, last_step=last_step)
+        self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=last_step + 1, flush_secs=30)
+        self._wandb = start_wandb(wandb_project, folder, config) if wandb_project else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._steps.close()
+        self._probes.close()
+        self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=int(kind is not None))
+
+    def step(self, record: Mapping[str, Any]) -> None:
+        """Write a training step."""
+        self._steps.write(record)
+        self._elsewhere(record, "train")
+
+    def probe(self, record: Mapping[str, Any]) -> None:
+        """Write what the probe found."""
+        self._probes.write(record)
+        self._elsewhere(record, "probe")
+
+    def flush(self) -> None:
+        """Wait until the lines are on the disk: before a checkpoint that counts on them."""
+        self._steps.flush()
+        self._probes.flush()
+
+    def _elsewhere(self, record: Mapping[str, Any], where: str) -> None:
+        values = {f"{where}/{name}": value for name, value in record.items() if name != "step"}
+        for name, value in values.items():
+            self._board.add_scalar(name, value, record["step"])
+        if self._wandb is not None:
+            self._wandb.log(values, step=record["step"])
+
+
+def start_wandb(project: str, folder: Path, config: Mapping[str, Any]) -> Any:
+    """A Weights & Biases run named like the folder, resumed with it. Raises ConfigError without the package."""
+    try:
+        wandb = importlib.import_module("wandb")
+    except ImportError as error:
+        raise ConfigError(
+            f"wandb_project={project!r}: the package wandb is not installed. `pip install wandb`, or leave it out: "
+            "metrics.jsonl and TensorBoard have the same numbers."
+        ) from error
+    return wandb.init(
+        project=project, name=folder.name, id=folder.name, resume="allow", dir=str(folder), config=dict(config)
+    )

@@ -1,0 +1,127 @@
+"""Reconstructions to look at: what went in, what was left visible, what the model made of it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from avdata.melspec import MelProfile
+from avmanifest.errors import StorageError
+from avmodel.inputs import Inputs, image_statistics
+from avmodel.masking import masking_from_ids
+from avmodel.models.deepavfusion import DeepAVFusion
+from avmodel.objectives import patchify, unpatchify
+
+HIDDEN = 0.35  # gray of removed image patches
+MOST_SAMPLES = 4
+
+
+def save_picture(
+    path: Path,
+    model: DeepAVFusion,
+    inputs: Inputs,
+    ids_keep: tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]],
+    keys: tuple[str, ...],
+    profile: MelProfile,
+) -> None:
+    """Draw the first samples of a batch into a PNG: a row each; input, visible patches and reconstruction of both.
+
+    Predicted patches have the true mean and deviation, since normalized targets don't tell them. The model is left in
+    the mode it was in. Raises StorageError if the file can't be written.
+    """
+    inputs = Inputs(*(x[:MOST_SAMPLES] for x in inputs))
+    image_ids, audio_ids = (ids[:MOST_SAMPLES] for ids in ids_keep)
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        # Not through __call__: a compiled model would be compiled again for this batch.
+        output = model.forward(*inputs, ids_keep=(image_ids, audio_ids))
+        images, mels = model.pictures(*inputs, output)
+    model.train(was_training)
+    patch = model.config.patch_size
+    log_mel = model.encoder.crop(inputs.log_mel)
+    columns = [
+        ("frame", to_rgb(inputs.image)),
+        ("visible", to_rgb(inputs.image, visible(inputs.image, image_ids, patch))),
+        ("reconstruction", to_rgb(images)),
+        ("log-mel", to_mel(log_mel)),
+        ("visible", np.where(to_numpy(visible(log_mel, audio_ids, patch))[:, 0], to_mel(log_mel), np.nan)),
+        ("reconstruction", to_mel(mels)),
+    ]
+    figure = draw(columns, keys, profile)
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(unfinished, format="png", dpi=90)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise StorageError(f"{path}: picture not written ({error.strerror}). Free space, then resume.") from error
+
+
+def draw(columns: list[tuple[str, np.ndarray]], keys: tuple[str, ...], profile: MelProfile) -> Figure:
+    """The figure: arrays of three axes are spectrograms, with time and mel bins; of four, images."""
+    rows = len(columns[0][1])
+    figure = Figure(figsize=(15, 2.3 * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, len(columns), squeeze=False)
+    for row in range(rows):
+        for axis, (title, pictures) in zip(axes[row], columns, strict=True):
+            picture = pictures[row]
+            if row == 0:
+                axis.set_title(title, fontsize=10)
+            if pictures.ndim == 4:
+                axis.imshow(picture)
+                axis.set_xticks([])
+                axis.set_yticks([])
+                continue
+            low, high = np.nanpercentile(columns[3][1][row], (1, 99.5))
+            seconds = picture.shape[1] * profile.hop_length / profile.sample_rate
+            axis.imshow(
+                picture,
+                origin="lower",
+                aspect="auto",
+                extent=(0, seconds, 0, len(picture)),
+                vmin=low,
+                vmax=max(high, low + 1e-3),
+                interpolation="nearest",
+                cmap="magma",
+            )
+            axis.tick_params(labelsize=7)
+            axis.set_yticks(range(0, len(picture) + 1, max(len(picture) // 4, 1)))
+            axis.set_facecolor("0.35")
+            if row == rows - 1:
+                axis.set_xlabel("time (s)", fontsize=8)
+            if title == "log-mel":
+                axis.set_ylabel("mel bin", fontsize=8)
+        axes[row][0].set_ylabel(keys[row], fontsize=7)
+    return figure
+
+
+def visible(x: Float[Tensor, "b c h w"], ids_keep: Int[Tensor, "b k"], patch_size: int) -> Float[Tensor, "b c h w"]:
+    """1 in the patches that are kept, 0 elsewhere."""
+    patches = torch.ones_like(patchify(x, patch_size))
+    mask = masking_from_ids(ids_keep.to(x.device), patches.shape[1]).mask
+    grid = (x.shape[2] // patch_size, x.shape[3] // patch_size)
+    return unpatchify(patches * (1 - mask.unsqueeze(-1)), patch_size, grid)
+
+
+def to_rgb(image: Float[Tensor, "b 3 h w"], shown: Float[Tensor, "b 3 h w"] | None = None) -> np.ndarray:
+    """Normalized images as RGB from 0 to 1, [b, h, w, 3]; gray where `shown` is 0."""
+    mean, std = image_statistics(image.device)
+    rgb = (image * std + mean).clamp(0, 1)
+    if shown is not None:
+        rgb = torch.where(shown > 0, rgb, HIDDEN)
+    return to_numpy(rgb.movedim(1, -1))
+
+
+def to_mel(log_mel: Float[Tensor, "b 1 mel t"]) -> np.ndarray:
+    """Spectrograms as [b, mel, t]."""
+    return to_numpy(log_mel[:, 0])
+
+
+def to_numpy(x: Float[Tensor, "..."]) -> np.ndarray:
+    """A float32 array on the CPU."""
+    return np.asarray(x.detach().float().cpu().numpy())

@@ -1,0 +1,97 @@
+"""runs/NAME on disk: who may write there, with which config, and from where a run goes on.
+
+config.json      the resolved config
+metrics.jsonl    one line a step
+probe.jsonl      one line a probe
+tensorboard/     the same, for TensorBoard
+checkpoints/     see `avmodel.checkpoint`
+pictures/        reconstructions
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from avmanifest.errors import ConfigError, StorageError
+from avmodel.checkpoint import flush, latest_checkpoint
+from avmodel.overrides import flatten
+
+CONFIG_FILE = "config.json"
+CHECKPOINTS = "checkpoints"
+PICTURES = "pictures"
+
+# Settings that say how a run is carried out, not what it computes: a resumed run may have others.
+FREE_SETTINGS = (
+    "device",
+    "data.num_workers",
+    "save_every",
+    "keep_checkpoints",
+    "pictures_every",
+    "wandb_project",
+)
+
+
+def start_run(folder: Path, config: object, *, resume: bool) -> Path | None:
+    """The checkpoint to go on from, None at a run's beginning; the folder now belongs to this config.
+
+    Raises ConfigError if the folder holds a run and `resume` isn't asked for, or a run of another config.
+    """
+    values = as_json(config)
+    stored = read_config(folder)
+    if stored is None:
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"{folder}: not empty and not a run. Give another --out.")
+    elif not resume:
+        raise ConfigError(f"{folder}: holds a run already. --resume goes on with it; or give another --out.")
+    elif changed := differences(stored, values):
+        raise ConfigError(
+            f"{folder}: was begun with another config: {'; '.join(changed)}. Resume with the old settings, or give "
+            "another --out."
+        )
+    write_config(folder, values)
+    return latest_checkpoint(folder / CHECKPOINTS)
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Settings that differ and may not, each as `key: stored -> wanted`."""
+    keys = [*stored, *(key for key in wanted if key not in stored)]
+    absent = "(absent)"
+    return [
+        f"{key}: {stored.get(key, absent)} -> {wanted.get(key, absent)}"
+        for key in keys
+        if key not in FREE_SETTINGS and stored.get(key, absent) != wanted.get(key, absent)
+    ]
+
+
+def as_json(config: object) -> dict[str, Any]:
+    """All settings by dotted key, as JSON gives them back."""
+    values: dict[str, Any] = json.loads(json.dumps(dict(flatten(config))))
+    return values
+
+
+def read_config(folder: Path) -> dict[str, Any] | None:
+    """The settings of the run in this folder, by dotted key; None without one."""
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error}). Give another --out.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a JSON {type(values).__name__}, expected an object. Give another --out.")
+    return values
+
+
+def write_config(folder: Path, values: Mapping[str, Any]) -> None:
+    """Put config.json there, whole or not at all."""
+    unfinished = folder / f".unfinished-{CONFIG_FILE}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(dict(values), indent=1) + "\n")
+        flush(unfinished)
+        unfinished.replace(folder / CONFIG_FILE)
+        flush(folder)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written ({error.strerror}). Give another --out.") from error

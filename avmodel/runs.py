@@ -1,0 +1,183 @@
+"""The named runs: one function each, whose text says with which command, how long, and where its numbers are from.
+
+Hours are estimates for one H200 at half of its measured bfloat16 matrix rate (790 TFLOP/s), from the floating-point
+operations of a step; `avkit bench step` measures them. Scores are the paper's: linear probe accuracy on VGGSound,
+separation SDR on VGGSound-Music, AVSBench semantic mIoU. An independent fine-tuning of the released weights reached
+53.0 % where the paper has 58.2 %, so hold the paper's numbers loosely.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from avmanifest.errors import ConfigError
+from avmodel.inputs import DataConfig
+from avmodel.models.deepavfusion import DeepAVFusionConfig
+from avmodel.optim import OptimConfig
+from avmodel.train import RunConfig
+
+IMAGE_WEIGHTS = "weights/mae_pretrain_vit_base.pth"
+AUDIO_WEIGHTS = "weights/vitbase_audiomae_as2m.pth"
+
+
+def deepavfusion() -> RunConfig:
+    """The paper's VGGSound run: ViT-B, factorized fusion in all layers.
+
+    avkit pretrain deepavfusion --data data/vggsound --out runs/vggsound
+
+    About 3 hours for 184k clips (0.11 TFLOP a sample). Paper: 53.08 / 6.53 / 52.05; nearest neighbors of the probe
+    start near 6.5 % (image), 9 % (audio), 9.5 % (fusion) and end near 9.5, 22.5 and 37 %.
+
+    Numbers: the released README (200 epochs, 40 of warm-up, base rate 1.5e-4, 512 samples a step, attention ratio
+    0.25, MLP ratio 1); optimizer and mask ratios from the released code, which trains in float16 where this is
+    bfloat16.
+    """
+    return RunConfig(
+        name="deepavfusion",
+        image_weights=IMAGE_WEIGHTS,
+        audio_weights=AUDIO_WEIGHTS,
+        precision="bfloat16",
+        compile=True,
+    )
+
+
+def deepavfusion_audioset() -> RunConfig:
+    """The paper's AudioSet run: wider fusion, four times the batch.
+
+    avkit pretrain deepavfusion-audioset --data data/audioset --out runs/audioset
+
+    About 34 hours for 2M clips (0.12 TFLOP a sample). Paper: 53.08 / 6.93 / -.
+
+    Numbers: the released README (2048 samples a step, attention ratio 1, MLP ratio 4; the rest as VGGSound).
+    """
+    model = DeepAVFusionConfig(fusion_attn_ratio=1.0, fusion_mlp_ratio=4.0)
+    return replace(deepavfusion(), name="deepavfusion-audioset", model=model, batch_size=2048)
+
+
+def from_scratch() -> RunConfig:
+    """The VGGSound run without published weights.
+
+    avkit pretrain deepavfusion-scratch --data data/vggsound --out runs/scratch
+
+    About 3 hours. Paper (table 5): 44.36 / 2.03 / 29.55. Numbers: as `deepavfusion`.
+    """
+    return replace(deepavfusion(), name="deepavfusion-scratch", image_weights=None, audio_weights=None)
+
+
+def fusion_at(layers: str) -> RunConfig:
+    """The VGGSound run with fusion in some layers: none, late (the last), mid (the last four), early (all).
+
+    avkit pretrain deepavfusion-mid --data data/vggsound --out runs/mid
+
+    2.5 hours (none) to 3 (early). Paper (table 5): none 39.67 / 4.23 / 38.32, late 46.52 / 5.32 / 44.32,
+    mid 51.21 / 5.85 / 48.04 (which table 7 prints for three layers), early 53.08 / 6.53 / 52.05.
+    """
+    return with_model(f"deepavfusion-{layers}", fusion_layers=layers)
+
+
+def fusion_in_last(count: int) -> RunConfig:
+    """The VGGSound run with fusion in the last `count` of 12 layers.
+
+    avkit pretrain deepavfusion-layers-9 --data data/vggsound --out runs/layers-9
+
+    2.5 to 3 hours. Paper (table 7): 9: 52.76 / 6.15 / 49.93, 6: 52.29 / 6.12 / 49.02, 3: 51.21 / 5.85 / 48.04,
+    1: 46.52 / 5.32 / 44.32.
+    """
+    return with_model(f"deepavfusion-layers-{count}", fusion_layers=tuple(range(12 - count, 12)))
+
+
+def fusion_by(fusion: str) -> RunConfig:
+    """The VGGSound run with another fusion: dense over all pairs of tokens, or token (a bottleneck).
+
+    avkit pretrain deepavfusion-dense --data data/vggsound --out runs/dense
+
+    About 2.8 hours: dense runs in its separable form. Paper (tables 5 and 6): dense 52.82 / 6.30 / 52.13, token
+    51.19 / 6.15 / 48.71. The 16, 8 and 8 tokens are one pool here, as in the released code.
+    """
+    return with_model(f"deepavfusion-{fusion}", fusion=fusion)
+
+
+def fusion_tokens(count: int) -> RunConfig:
+    """The VGGSound run with another number of fusion tokens.
+
+    avkit pretrain deepavfusion-tokens-8 --data data/vggsound --out runs/tokens-8
+
+    About 3 hours. Paper (table 7): 1: 51.86 / 5.94 / 50.67, 8: 51.97 / 5.83 / 51.14, 32: 52.18 / 6.43 / 50.60.
+    """
+    return with_model(f"deepavfusion-tokens-{count}", num_fusion_tokens=count)
+
+
+def aggregation_tokens(count: int) -> RunConfig:
+    """The VGGSound run with another number of aggregation tokens of each modality.
+
+    avkit pretrain deepavfusion-aggregation-4 --data data/vggsound --out runs/aggregation-4
+
+    About 3 hours. Paper (table 7): 4: 51.78 / 5.68 / 49.59, 16: 52.25 / 6.16 / 50.89.
+    """
+    return with_model(f"deepavfusion-aggregation-{count}", num_aggr_image_tokens=count, num_aggr_audio_tokens=count)
+
+
+def demo() -> RunConfig:
+    """A small model on drawn clips, on a laptop: see the losses fall, then look at runs/demo/pictures.
+
+    avkit prepare synth --num-clips 240 --out data/synth
+    avkit pretrain demo --data data/synth
+
+    Two to three minutes on two cores. Both losses begin above 1, which is what predicting each patch's mean would
+    give, and end well below. Numbers: chosen here, for that.
+    """
+    return RunConfig(
+        name="demo",
+        model=DeepAVFusionConfig(
+            size="96x4x4",
+            image_size=(112, 112),
+            decoder_embed_dim=64,
+            decoder_depth=2,
+            decoder_num_heads=4,
+            num_fusion_tokens=8,
+            num_aggr_image_tokens=4,
+            num_aggr_audio_tokens=4,
+        ),
+        optim=OptimConfig(lr=2e-3, warmup=0.1, clip_grad=1.0),
+        data=DataConfig(),
+        batch_size=32,
+        device_batch_size=32,
+        steps=300,
+        save_every=100,
+        pictures_every=100,
+        probe_every=None,
+    )
+
+
+def with_model(name: str, **changes: Any) -> RunConfig:
+    """The VGGSound run under another name, its model changed."""
+    run = deepavfusion()
+    return replace(run, name=name, model=replace(run.model, **changes))
+
+
+RUNS: dict[str, Callable[[], RunConfig]] = {
+    "demo": demo,
+    "deepavfusion": deepavfusion,
+    "deepavfusion-audioset": deepavfusion_audioset,
+    "deepavfusion-scratch": from_scratch,
+    **{f"deepavfusion-{layers}": partial(fusion_at, layers) for layers in ("none", "late", "mid", "early")},
+    **{f"deepavfusion-layers-{count}": partial(fusion_in_last, count) for count in (1, 3, 6, 9)},
+    **{f"deepavfusion-{fusion}": partial(fusion_by, fusion) for fusion in ("dense", "token")},
+    **{f"deepavfusion-tokens-{count}": partial(fusion_tokens, count) for count in (1, 8, 32)},
+    **{f"deepavfusion-aggregation-{count}": partial(aggregation_tokens, count) for count in (4, 16)},
+}
+
+
+def run_config(name: str) -> RunConfig:
+    """The run of that name. Raises ConfigError, which lists the known, for another."""
+    if name not in RUNS:
+        raise ConfigError(f"unknown run {name!r}; known: {', '.join(sorted(RUNS))}")
+    return RUNS[name]()
+
+
+def describe(name: str) -> str:
+    """What the run's docstring says."""
+    function = RUNS[name]
+    return inspect.getdoc(function.func if isinstance(function, partial) else function) or ""

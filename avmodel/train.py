@@ -1,0 +1,420 @@
+"""The training loop, read top to bottom.
+
+What is random at a step is a function of the seed, the step and the place of each sample in its epoch's order, never
+of a generator carried along: so a run that was killed goes on to the last bit, and two processes draw the masks that
+one would.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from avdata.load import Batch
+from avdata.load.order import random_bits
+from avdata.melspec import profile
+from avmanifest.errors import AvkitError, ConfigError
+from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
+from avmodel.convert import Branch, load_branch
+from avmodel.distributed import World, autocast, join_world, require_precision
+from avmodel.inputs import DataConfig, Source, probe_loader, to_inputs, train_loader
+from avmodel.metrics import METRICS, MetricLog, read_lines
+from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
+from avmodel.optim import OptimConfig, make_optimizer, set_lr
+from avmodel.pictures import save_picture
+from avmodel.probe import nearest_neighbor_probe
+from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
+
+# Streams of random_bits beside those of the loader.
+MASKS, DROPOUT = 1 << 20, (1 << 20) + 1
+
+LOSSES = ("total", "image", "audio")
+
+WEIGHTS_FROM = {
+    "image": "MAE's ViT (CC-BY-NC-4.0) is at https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth.",
+    "audio": "AudioMAE's ViT (CC-BY-4.0) is linked from https://github.com/facebookresearch/AudioMAE.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """One training run. `avmodel.runs` has the named ones."""
+
+    name: str
+    model: DeepAVFusionConfig = field(default_factory=DeepAVFusionConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    batch_size: int = 512  # samples of an optimizer step, over all devices and micro-steps
+    device_batch_size: int = 64  # most that one device takes at once; more become micro-steps
+    epochs: int = 200
+    steps: int | None = None  # takes the place of epochs
+    image_weights: str | None = None  # MAE checkpoint that the image branch starts from
+    audio_weights: str | None = None  # AudioMAE checkpoint that the audio branch starts from
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "float32"  # bfloat16: autocast; weights stay float32
+    compile: bool = False
+    save_every: int = 1000  # steps; the last one is always saved
+    keep_checkpoints: int | None = 2  # the newest; none: all
+    pictures_every: int | None = 1000  # steps
+    probe_every: int | None = 10  # epochs, and at the end
+    wandb_project: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in (
+            "batch_size",
+            "device_batch_size",
+            "epochs",
+            "steps",
+            "save_every",
+            "keep_checkpoints",
+            "pictures_every",
+            "probe_every",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value}: must be 1 or more")
+        if self.seed < 0:
+            raise ConfigError(f"seed={self.seed}: must be 0 or more")
+
+    @property
+    def pretrained(self) -> list[str]:
+        """Branches that start from published weights."""
+        weights = {"image": self.image_weights, "audio": self.audio_weights}
+        return [branch for branch, path in weights.items() if path is not None]
+
+    def micro_batch(self, world_size: int) -> tuple[int, int]:
+        """Samples that a device takes at once, and how often in a step: as few equal micro-steps as will do."""
+        share, rest = divmod(self.batch_size, world_size)
+        if rest:
+            raise ConfigError(f"batch_size={self.batch_size} doesn't divide among {world_size} processes")
+        micro_steps = -(-share // self.device_batch_size)
+        while share % micro_steps:
+            micro_steps += 1
+        return share // micro_steps, micro_steps
+
+
+class Batches(Protocol):
+    """One process's batches: what is left of an epoch at each iteration. `avdata.load.Loader` is one."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Batch]: ...
+    def state_dict(self) -> dict[str, int | str]: ...
+    def load_state_dict(self, values: Mapping[str, Any]) -> None: ...
+
+
+class Listener:
+    """Hears how a run goes; this one keeps it to itself."""
+
+    def started(self, *, step: int, steps: int, epochs: float) -> None:
+        """`step` of `steps` steps are done."""
+
+    def stepped(self, record: Mapping[str, Any]) -> None:
+        """What metrics.jsonl got."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+
+class Report(NamedTuple):
+    """A run, finished or stopped."""
+
+    out: Path
+    step: int
+    steps: int
+    first_loss: float
+    last_loss: float
+
+
+def pretrain(
+    config: RunConfig,
+    source: Source,
+    out: Path,
+    *,
+    resume: bool = False,
+    listener: Listener | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Train on a prepared dataset's folder, or on shard URLs, under torchrun or alone; see `train`."""
+    with join_world(config.device) as world:
+        require_precision(config.precision, world.device)
+        micro_batch, _ = config.micro_batch(world.size)
+        batches = train_loader(config.data, config.model, source, world, batch_size=micro_batch, seed=config.seed)
+        probed = probe_loader(config.data, config.model, source, world, batch_size=micro_batch)
+        return train(config, batches, out, world, probed=probed, resume=resume, listener=listener, stop=stop)
+
+
+def train(
+    config: RunConfig,
+    batches: Batches,
+    out: Path,
+    world: World,
+    *,
+    probed: Batches | None = None,
+    resume: bool = False,
+    listener: Listener | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Train to the end of the config, or until `stop` says so; the folder `out` then holds the run.
+
+    Killed at any moment and resumed, a run on one CPU device gives the same curve to the last bit. Raises ConfigError
+    for a config that cannot run here or isn't the resumed run's, AvkitError for a loss that isn't finite.
+    """
+    listener = (listener if world.is_main else None) or Listener()
+    _, micro_steps = config.micro_batch(world.size)
+    step_epochs = micro_steps / len(batches)
+    steps = config.steps or int(config.epochs / step_epochs)
+    checkpoint = start_together(out, config, world, resume=resume)
+    model = load_model(checkpoint, world.device)[0] if checkpoint else build_model(config, world.device, listener)
+    optimizer = make_optimizer(model, config.optim, config.pretrained)
+    first = restore(checkpoint, optimizer, batches) if checkpoint else 0
+    forward = wrap(model, config, world)
+    stream = endless(batches)
+    listener.started(step=first, steps=steps, epochs=steps * step_epochs)
+
+    with log_of(out, first, config, world) as log:
+        journal = Journal(config, listener, log)
+        behind: Launched | None = None  # on its way on the device while the next step's batch is fetched
+        stopping = False
+        for step in range(first, steps):
+            asked = time.perf_counter()
+            micro = [next(stream) for _ in range(micro_steps)]
+            waited_s = time.perf_counter() - asked
+            lr = set_lr(optimizer, config.optim, peak_lr=config.optim.peak_lr(config.batch_size), done=step / steps)
+            torch.manual_seed(hashed(config.seed, step, DROPOUT, world.rank))
+            values = take_step(config, model, forward, optimizer, micro, world, stop=stop())
+            launched = Launched(step + 1, (step + 1) * step_epochs, lr, waited_s, micro, values)
+            stopping = behind is not None and journal.write(behind)
+            behind = launched
+
+            done = step + 1
+            if stopping or done == steps or is_due(done, config.save_every):
+                stopping |= journal.write(behind)
+                behind = None
+                save(out, config, model, optimizer, batches, done, world, log)
+            if world.is_main and (done == steps or is_due(done, config.pictures_every)):
+                draw(out, config, model, micro[0], done, world)
+            if probed is not None and (done == steps or is_due(done * step_epochs, config.probe_every, step_epochs)):
+                probe(config, model, probed, done, world, log, listener)
+            if stopping:
+                break
+    return report(out, steps)
+
+
+class Launched(NamedTuple):
+    """A step whose numbers the device still owes."""
+
+    step: int  # from 1
+    epoch: float
+    lr: float
+    waited_s: float
+    batches: Sequence[Batch]
+    values: Float[Tensor, "6"]  # total, image, audio, stop (means over processes), own total, norm of the gradients
+
+
+def take_step(
+    config: RunConfig,
+    model: DeepAVFusion,
+    forward: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    micro: Sequence[Batch],
+    world: World,
+    *,
+    stop: bool,
+) -> Float[Tensor, "6"]:
+    """Gradients of all micro-steps, one update. Nothing here waits for the device; `Launched` names the values."""
+    losses = torch.zeros(3, device=world.device)
+    for number, batch in enumerate(micro):
+        with no_sync(forward, unless=number == len(micro) - 1):
+            inputs, ids_keep = to_inputs(batch, world.device), draw_masks(model, config.seed, batch)
+            with autocast(config.precision, world.device):
+                found = forward(*inputs, ids_keep=ids_keep).losses
+            (found["total"] / len(micro)).backward()
+        losses += torch.stack([found[name].detach() for name in LOSSES]) / len(micro)
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if config.optim.clip_grad is not None:
+        clip_grads_with_norm_(parameters, config.optim.clip_grad, norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    shared = world.mean(torch.cat([losses, losses.new_tensor([float(stop)])]))
+    return torch.cat([shared, losses[:1], norm.reshape(1)])
+
+
+def draw_masks(model: DeepAVFusion, seed: int, batch: Batch) -> tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]]:
+    """Patches of each sample to keep: a function of the seed, the epoch and the sample's place in its order."""
+    seeds = random_bits(seed, batch.epoch, MASKS, batch.positions.numpy())
+    generator = torch.Generator()
+    drawn = [model.draw_ids(1, generator.manual_seed(int(number))) for number in seeds]
+    image_ids, audio_ids = zip(*drawn, strict=True)
+    return torch.cat(image_ids), torch.cat(audio_ids)
+
+
+class Journal:
+    """Steps as records, for the log and the listener."""
+
+    def __init__(self, config: RunConfig, listener: Listener, log: MetricLog | None) -> None:
+        self._batch_size, self._listener, self._log = config.batch_size, listener, log
+        self._told_s = time.perf_counter()
+
+    def write(self, launched: Launched) -> bool:
+        """Wait for a step and write it down; whether any process wants to stop.
+
+        Raises AvkitError if its loss or gradients are not finite, before anything of it could be saved.
+        """
+        total, image, audio, stop, own, norm = launched.values.tolist()
+        now = time.perf_counter()
+        took_s, self._told_s = max(now - self._told_s, 1e-9), now
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            keys = [key for batch in launched.batches for key in batch.keys]
+            where = "of these samples" if not math.isfinite(own) or math.isfinite(total) else "of another process"
+            raise AvkitError(
+                f"step {launched.step}: loss {own} {where}, gradient norm {norm}: not finite. Nothing of it was saved; "
+                f"the last checkpoint is good. Samples: {', '.join(keys)}. Look at them with avkit inspect; or resume "
+                "with a lower optim.lr, or optim.clip_grad=1, in a new run."
+            )
+        record = {
+            "step": launched.step,
+            "epoch": round(launched.epoch, 4),
+            "loss": total,
+            "loss_image": image,
+            "loss_audio": audio,
+            "lr": launched.lr,
+            "grad_norm": norm,
+            "samples_per_s": round(self._batch_size / took_s, 2),
+            "data_wait": round(min(launched.waited_s / took_s, 1.0), 4),
+        }
+        if self._log is not None:
+            self._log.step(record)
+        self._listener.stepped(record)
+        return bool(stop > 0)
+
+
+def start_together(out: Path, config: RunConfig, world: World, *, resume: bool) -> Path | None:
+    """The checkpoint to go on from, the same for all processes; errors as in `start_run`."""
+    if world.is_main:
+        start_run(out, config, resume=resume)
+    world.barrier()
+    return latest_checkpoint(out / CHECKPOINTS)
+
+
+def build_model(config: RunConfig, device: torch.device, listener: Listener) -> DeepAVFusion:
+    """The model at its start: drawn from the seed, its branches from the weights that the config names."""
+    torch.manual_seed(config.seed)
+    model = DeepAVFusion(config.model)
+    weights: dict[Branch, str | None] = {"image": config.image_weights, "audio": config.audio_weights}
+    for branch, path in weights.items():
+        if path is None:
+            continue
+        if not Path(path).is_file():
+            raise ConfigError(
+                f"{branch}_weights={path}: no such file. {WEIGHTS_FROM[branch]} Or train from scratch: "
+                f"--set {branch}_weights=none."
+            )
+        found = load_branch(model, branch, Path(path))
+        listener.note(f"{branch} branch from {path}: {found.name}, licence {found.license}")
+    return model.to(device)
+
+
+def restore(checkpoint: Path, optimizer: torch.optim.Optimizer, batches: Batches) -> int:
+    """Steps that the checkpoint has done; optimizer and batches are then where they were."""
+    state = load_trainer_state(checkpoint)
+    optimizer.load_state_dict(state["optimizer"])
+    batches.load_state_dict(state["loader"])
+    return int(state["step"])
+
+
+def save(
+    out: Path,
+    config: RunConfig,
+    model: DeepAVFusion,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    done: int,
+    world: World,
+    log: MetricLog | None,
+) -> None:
+    """A checkpoint after `done` steps, once its lines of metrics are on the disk."""
+    if log is not None:
+        log.flush()
+    if world.is_main:
+        state = {"step": done, "optimizer": optimizer.state_dict(), "loader": batches.state_dict()}
+        save_checkpoint(out / CHECKPOINTS, done, model, config.model, state, keep=config.keep_checkpoints)
+
+
+def draw(out: Path, config: RunConfig, model: DeepAVFusion, batch: Batch, done: int, world: World) -> None:
+    """Pictures of what the model makes of the batch's first samples."""
+    inputs, ids_keep = to_inputs(batch, world.device), draw_masks(model, config.seed, batch)
+    path = out / PICTURES / f"step-{done:08d}.png"
+    save_picture(path, model, inputs, ids_keep, batch.keys, profile(batch.profile))
+
+
+def probe(
+    config: RunConfig,
+    model: DeepAVFusion,
+    probed: Batches,
+    done: int,
+    world: World,
+    log: MetricLog | None,
+    listener: Listener,
+) -> None:
+    """What the features' nearest neighbors say after `done` steps."""
+    found = nearest_neighbor_probe(model, probed, world, precision=config.precision)
+    if log is not None:
+        log.probe({"step": done, **found})
+    scores = ", ".join(f"{name} {percent:.1f} %" for name, percent in found.items())
+    listener.note(f"step {done}: nearest neighbor shares a class: {scores}")
+
+
+def wrap(model: DeepAVFusion, config: RunConfig, world: World) -> nn.Module:
+    """The module to call: compiled if asked for, its gradients averaged over processes if there are several."""
+    if config.compile:
+        model.compile()
+    if world.size == 1:
+        return model
+    return DistributedDataParallel(model, device_ids=[world.device] if world.device.type == "cuda" else None)
+
+
+def no_sync(forward: nn.Module, *, unless: bool) -> AbstractContextManager[None]:
+    """Gradients stay with their process until the last micro-step."""
+    return nullcontext() if unless or not isinstance(forward, DistributedDataParallel) else forward.no_sync()
+
+
+def log_of(out: Path, first: int, config: RunConfig, world: World) -> AbstractContextManager[MetricLog | None]:
+    """The run's log on the process that writes."""
+    if not world.is_main:
+        return nullcontext()
+    return MetricLog(out, last_step=first, wandb_project=config.wandb_project, config=as_json(config))
+
+
+def endless(batches: Batches) -> Iterator[Batch]:
+    """Epoch after epoch."""
+    while True:
+        yield from batches
+
+
+def is_due(done: float, every: float | None, stride: float = 1) -> bool:
+    """Whether the last stride of `done` passed a multiple of `every`."""
+    return every is not None and math.floor(done / every + 1e-9) > math.floor((done - stride) / every + 1e-9)
+
+
+def hashed(seed: int, *values: int) -> int:
+    """64 bits that depend on all of the numbers."""
+    first, second, index = values
+    return int(random_bits(seed, first, second, np.array([index]))[0])
+
+
+def report(out: Path, steps: int) -> Report:
+    """What a run's metrics say of it."""
+    lines = list(read_lines(out / METRICS))
+    return Report(out, lines[-1]["step"], steps, lines[0]["loss"], lines[-1]["loss"])

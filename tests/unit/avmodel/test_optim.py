@@ -1,0 +1,129 @@
+"""Parameter groups and learning rates, against the released recipe's published numbers."""
+
+import math
+
+import pytest
+import torch
+
+from avmanifest.errors import ConfigError
+from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
+from avmodel.optim import OptimConfig, layer_id, make_optimizer, parameter_groups, ramp_factor, schedule, set_lr
+
+SMALL = DeepAVFusionConfig(
+    size="32x3x4",
+    image_size=(32, 32),
+    audio_size=(32, 48),
+    decoder_embed_dim=16,
+    decoder_depth=1,
+    decoder_num_heads=4,
+    image_mask_ratio=0.5,
+)
+
+
+@pytest.fixture(scope="module")
+def base() -> DeepAVFusion:
+    with torch.device("meta"):
+        return DeepAVFusion(DeepAVFusionConfig())
+
+
+def numel(groups: list[dict], *, ramped: bool, decayed: bool) -> int:
+    chosen = [g for g in groups if g["ramped"] == ramped and (g["weight_decay"] > 0) == decayed]
+    return sum(p.numel() for g in chosen for p in g["params"])
+
+
+@pytest.mark.parametrize(
+    ("epoch", "lr", "ramped_lr"),
+    [
+        (1, 7.5e-6, 1.85e-9),
+        (20, 1.5e-4, 1.43e-5),
+        (40, 3.0e-4, 1.04e-4),
+        (80, 2.56e-4, 2.32e-4),
+        (100, 2.07e-4, 2.07e-4),
+        (150, 6.67e-5, 6.67e-5),
+    ],
+)
+def test_learning_rates_of_the_released_run(epoch: int, lr: float, ramped_lr: float) -> None:
+    config = OptimConfig()
+    model = DeepAVFusion(SMALL)
+    optimizer = make_optimizer(model, config, ["image", "audio"])
+    peak = config.peak_lr(512)
+    assert peak == pytest.approx(3e-4)
+    assert set_lr(optimizer, config, peak_lr=peak, done=epoch / 200) == pytest.approx(lr, rel=4e-3)
+    for group in optimizer.param_groups:
+        assert group["lr"] == pytest.approx(ramped_lr if group["ramped"] else lr, rel=4e-3)
+
+
+def test_group_sizes_of_the_released_model(base: DeepAVFusion) -> None:
+    groups = parameter_groups(base, OptimConfig(), ["image", "audio"])
+    image, audio = (parameter_groups(getattr(base.encoder, branch), OptimConfig()) for branch in ("image", "audio"))
+    assert numel(groups, ramped=False, decayed=True) == pytest.approx(149.1e6, rel=5e-4)
+    assert numel(groups, ramped=False, decayed=False) == pytest.approx(0.30e6, rel=2e-2)
+    assert numel(image, ramped=False, decayed=True) == pytest.approx(85.52e6, rel=1e-4)
+    assert numel(image, ramped=False, decayed=False) == pytest.approx(0.12e6, rel=5e-2)
+    assert numel(audio, ramped=False, decayed=True) == pytest.approx(85.13e6, rel=1e-4)
+    assert numel(groups, ramped=True, decayed=True) == numel(image, ramped=False, decayed=True) + numel(
+        audio, ramped=False, decayed=True
+    )
+
+
+def test_every_parameter_is_in_one_group(base: DeepAVFusion) -> None:
+    for config in (OptimConfig(), OptimConfig(layer_decay=0.75)):
+        grouped = [id(p) for g in parameter_groups(base, config, ["image"]) for p in g["params"]]
+        assert len(grouped) == len(set(grouped))
+        assert set(grouped) == {id(p) for p in base.parameters() if p.requires_grad}
+
+
+def test_layer_decay_has_28_groups(base: DeepAVFusion) -> None:
+    groups = parameter_groups(base, OptimConfig(layer_decay=0.75))
+    assert len(groups) == 28
+    scales = sorted({g["lr_scale"] for g in groups})
+    assert scales == pytest.approx([0.75**k for k in range(13, -1, -1)])
+    assert scales[0] == pytest.approx(0.0238, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("encoder.image.patch_embed.proj.weight", 0),
+        ("encoder.fusion_tokens", 0),
+        ("encoder.image.blocks.0.norm1.weight", 1),
+        ("encoder.fusion_blocks.11.attn.q.weight", 12),
+        ("encoder.audio.norm.weight", 13),
+        ("encoder.fusion_norm.bias", 13),
+        ("image_decoder.blocks.3.norm1.weight", 13),
+    ],
+)
+def test_layer_id(name: str, expected: int) -> None:
+    assert layer_id(name, 13) == expected
+
+
+def test_tokens_and_decoder_positions_are_decayed_and_norms_are_not() -> None:
+    model = DeepAVFusion(SMALL)
+    decayed = {id(p) for g in parameter_groups(model, OptimConfig()) if g["weight_decay"] > 0 for p in g["params"]}
+    assert id(model.encoder.fusion_tokens) in decayed
+    assert id(model.image_decoder.mask_token) in decayed
+    assert id(model.image_decoder.positions) in decayed
+    assert id(model.encoder.fusion_norm.weight) not in decayed
+    assert id(model.image_decoder.pred.bias) not in decayed
+
+
+def test_schedule_ends_at_zero_and_peaks_at_the_end_of_warmup() -> None:
+    assert schedule(0.0, 0.2) == 0.0
+    assert schedule(0.2, 0.2) == 1.0
+    assert schedule(1.0, 0.2) == pytest.approx(0.0, abs=1e-15)
+    assert schedule(0.0, 0.0) == 1.0
+    assert schedule(1.0, 1.0) == 1.0
+    assert ramp_factor(0.0, 0.0) == 1.0
+    assert ramp_factor(0.25, 0.5) == pytest.approx(0.5)
+    assert math.isclose(ramp_factor(0.5, 0.5), 1.0)
+
+
+def test_an_impossible_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"optim\.warmup=1\.5 is not in 0\.\.1"):
+        OptimConfig(warmup=1.5)
+    with pytest.raises(ConfigError, match=r"optim\.lr=nan"):
+        OptimConfig(lr=math.nan)
+
+
+def test_a_given_lr_is_not_scaled() -> None:
+    assert OptimConfig(lr=1e-3).peak_lr(4096) == 1e-3
