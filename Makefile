@@ -6,7 +6,7 @@ STAMP := $(VENV)/.set-up
 # The suite's own workers use the cores; threads below them would fight.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test check format lock clean
 
 setup: $(STAMP)
 

@@ -1,0 +1,59 @@
+"""The app: one command a file; an AvkitError is one line on stderr and an exit code."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Final
+
+import typer
+
+from avcli import bench, inspect, prepare, pretrain
+from avmanifest.errors import AvkitError, ConfigError, ManifestError, MediaError, ShardError, StorageError
+
+app = typer.Typer(
+    name="avkit",
+    help="From a list of videos to a pretrained audio-visual model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExit codes: 0 done, 1 a bug, 2 misused, 3 incomplete but resumable, 4 verification failed.",
+)
+app.command("prepare", epilog=prepare.EXAMPLES)(prepare.prepare)
+app.command("inspect")(inspect.inspect)
+app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
+app.add_typer(bench.app, name="bench")
+
+EXIT_CODES: Final[dict[type[AvkitError], int]] = {
+    ConfigError: 2,
+    ManifestError: 2,
+    StorageError: 3,
+    MediaError: 3,
+    ShardError: 4,
+}
+
+
+class _Stopped(BaseException):
+    """The user or the scheduler asked us to stop."""
+
+
+def _stop(signal_number: int, frame: FrameType | None) -> None:
+    raise _Stopped
+
+
+def run() -> None:
+    """The `avkit` command."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        app()
+    except _Stopped:
+        _end("stopped. Run the same command again to go on.", 3)
+    except AvkitError as error:
+        _end(str(error), next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
+
+
+def _end(message: str, code: int) -> None:
+    typer.echo(f"avkit: {message}", err=True)
+    sys.exit(code)

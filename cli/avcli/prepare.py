@@ -1,0 +1,123 @@
+"""`avkit prepare`: videos to verified shards."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from avcli.options import given, print_json
+
+EXAMPLES = """\b
+Examples:
+  avkit prepare vggsound --list vggsound.csv --source local:videos --out data/vggsound
+  avkit prepare audioset --split balanced --source 'wds:mirror/{00..19}.tar.gz' --out data/as
+  avkit prepare folder --source local:my_videos --clip-seconds 3 --out data/mine
+  avkit prepare table --list clips.csv --label-column class --source local:videos --out data/mine
+  avkit prepare synth --num-clips 512 --out data/synth
+
+Stopped or killed, the same command goes on where it was.
+"""
+
+
+def prepare(
+    recipe: Annotated[
+        str, typer.Argument(help="vggsound, audioset, folder, table, synth, ... or a .toml of your own.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the dataset.")],
+    list_path: Annotated[
+        Path | None, typer.Option("--list", help="The official list, or the folder of lists. Fetched if not given.")
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="local:DIR, wds:PATTERN or a tar, tar.gz of videos. Repeat: tried in the order given."),
+    ] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Only this split. Repeatable.")] = None,
+    clip_seconds: Annotated[float | None, typer.Option(help="Keep a span of this length, drawn by the seed.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames a clip.")] = None,
+    mel: Annotated[list[str] | None, typer.Option(help="paper, released or kaldi. Repeat to store several.")] = None,
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the FLAC out.")] = False,
+    decoder: Annotated[str | None, typer.Option(help="pyav, or decord (an extra) for the pictures.")] = None,
+    shard_size: Annotated[int | None, typer.Option(help="Clips a shard.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of shuffle, frame times and spans.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many clips, drawn over all splits.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Decoding processes; all cores if not given.")] = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds a clip may take.")] = None,
+    min_success: Annotated[float | None, typer.Option(help="Share of clips below which the exit code is 3.")] = None,
+    retry: Annotated[str | None, typer.Option(help="none, transient or all: try failed clips again.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+    num_clips: Annotated[int | None, typer.Option(help="synth: clips to draw.")] = None,
+    num_classes: Annotated[int | None, typer.Option(help="synth: classes to draw.")] = None,
+    objects: Annotated[int | None, typer.Option(help="synth: sounding objects a clip, at most.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="synth: length of a clip.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="table: column of the video's id.")] = None,
+    path_column: Annotated[str | None, typer.Option(help="table: column of the video's path below a source.")] = None,
+    start_column: Annotated[str | None, typer.Option(help="table: column of start of the clip, seconds.")] = None,
+    end_column: Annotated[str | None, typer.Option(help="table: column of end of the clip, seconds.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="table: column of its label or labels.")] = None,
+    split_column: Annotated[str | None, typer.Option(help="table: column of its split.")] = None,
+    label_separator: Annotated[str | None, typer.Option(help="table: what stands between labels of one cell.")] = None,
+) -> None:
+    """Videos to verified shards and a manifest."""
+    from avcli.progress import PrepareProgress, print_plan, print_report
+    from avdata.prepare.job import PrepareConfig, Retry
+    from avdata.prepare.job import dry_run as plan_only
+    from avdata.prepare.job import prepare as run
+    from avdata.prepare.pipeline import SampleConfig
+    from avdata.prepare.sources.synth import SynthConfig
+    from avdata.prepare.supervise import Supervision, usable_cores
+    from avmanifest.errors import ConfigError
+    from avmanifest.recipe import TableOptions, load_recipe
+
+    loaded = load_recipe(recipe)
+    synth = given(num_clips=num_clips, num_classes=num_classes, max_objects=objects, seconds=seconds)
+    table = given(
+        id_column=id_column,
+        path_column=path_column,
+        start_column=start_column,
+        end_column=end_column,
+        label_column=label_column,
+        split_column=split_column,
+        label_separator=label_separator,
+    )
+    _refuse_strangers(loaded.name, "synth", synth)
+    _refuse_strangers(loaded.name, "table", table)
+    if retry not in {None, *Retry}:
+        raise ConfigError(f"unknown --retry {retry!r}; known: {', '.join(Retry)}")
+    sample: dict[str, Any] = given(clip_seconds=clip_seconds, num_frames=frames, decoder=decoder, seed=seed)
+    sample |= given(mel=tuple(mel) if mel else None)
+    options = given(
+        list_path=list_path,
+        shard_size=shard_size,
+        limit=limit,
+        min_success=min_success,
+        retry=retry and Retry(retry),
+        table=TableOptions(**table) if table else None,
+        synth=SynthConfig(**synth, **given(seed=seed)) if loaded.name == "synth" else None,
+    )
+    config = PrepareConfig(
+        recipe=loaded,
+        out=out,
+        sources=tuple(source or ()),
+        splits=tuple(split) if split else None,
+        sample=SampleConfig(**sample, keep_audio=not no_audio),
+        supervision=Supervision(num_workers=workers or usable_cores(), **given(deadline_s=deadline)),
+        overwrite=overwrite,
+        **options,
+    )
+    if dry_run:
+        print_plan(plan_only(config), config, as_json=as_json)
+        return
+    with PrepareProgress() as progress:
+        report = run(config, progress)
+    print_json(report.as_dict()) if as_json else print_report(report)
+    raise typer.Exit(report.exit_code)
+
+
+def _refuse_strangers(recipe: str, owner: str, options: dict[str, Any]) -> None:
+    from avmanifest.errors import ConfigError
+
+    if options and recipe != owner:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in options)
+        raise ConfigError(f"{names} belong to recipe {owner}, not to {recipe}")

@@ -1,0 +1,51 @@
+"""`avkit pretrain`: shards to checkpoint."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """\b
+Examples:
+  avkit pretrain demo --data data/synth
+  avkit pretrain deepavfusion --data data/vggsound --out runs/first
+  avkit pretrain deepavfusion --data 'data/vggsound/train/{00000..00183}.tar' --set optim.base_lr=1e-4 --set seed=1
+  avkit pretrain deepavfusion --data data/vggsound --out runs/first --resume
+  torchrun --nproc-per-node 8 -m avcli.main pretrain deepavfusion --data data/vggsound --out runs/first
+"""
+
+
+def pretrain(
+    run: Annotated[str, typer.Argument(help="demo, deepavfusion, deepavfusion-audioset, ...; --explain has them all.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="A prepared dataset's folder, or shard URLs with brace patterns. Repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/RUN if not given.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting. Repeatable.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what the run is, with all settings; train nothing.")
+    ] = False,
+) -> None:
+    """Shards to a pretrained model."""
+    from avcli.training import TrainingProgress, asked_to_stop, explain_run
+    from avmanifest.errors import ConfigError
+    from avmodel.overrides import override
+    from avmodel.runs import run_config
+    from avmodel.train import pretrain as train
+
+    config = override(run_config(run), settings or [])
+    if explain:
+        explain_run(run, config)
+        return
+    if not data:
+        raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")
+    out = out or Path("runs") / run
+    with TrainingProgress() as progress, asked_to_stop() as stop:
+        report = train(config, data[0] if len(data) == 1 else data, out, resume=resume, listener=progress, stop=stop)
+    progress.ended(report)
+    if report.step < report.steps:
+        raise typer.Exit(3)

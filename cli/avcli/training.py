@@ -1,0 +1,113 @@
+"""What `avkit pretrain` says while it works and when it is done, on stderr; and how it is told to stop."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Self
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from avmodel.overrides import flatten
+from avmodel.runs import RUNS, describe
+from avmodel.train import Listener, Report, RunConfig
+
+PLAIN_INTERVAL_S = 10.0
+
+
+class TrainingProgress(Listener):
+    """A live display on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._steps = self._first = 0
+        self._began_s = self._told_s = 0.0
+        self._bar = Progress(
+            TextColumn("[bold]steps"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self._task = self._bar.add_task("steps", total=None)
+        self._live = Live(Group(self._bar, Text()), console=self.console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+    def started(self, *, step: int, steps: int, epochs: float) -> None:
+        """Say how long the run is and where it stands."""
+        self._first, self._steps = step, steps
+        self._began_s = time.monotonic()
+        self._bar.update(self._task, total=steps, completed=step)
+        self._bar.reset(self._task, total=steps, completed=step)
+        self.note(f"{steps:,} steps, {epochs:.1f} epochs" + (f"; {step:,} are done" if step else ""))
+        if self.console.is_terminal:
+            self._live.start()
+
+    def stepped(self, record: Mapping[str, Any]) -> None:
+        """Show the newest step; elsewhere than on a terminal, one every ten seconds."""
+        self._bar.update(self._task, completed=record["step"])
+        line = (
+            f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f} (image {record['loss_image']:.4f}, "
+            f"audio {record['loss_audio']:.4f})  lr {record['lr']:.2e}  {record['samples_per_s']:.1f} samples/s  "
+            f"waited for data {record['data_wait']:.1%}"
+        )
+        now = time.monotonic()
+        if self.console.is_terminal:
+            self._live.update(Group(self._bar, Text(line)))
+        elif now - self._told_s >= PLAIN_INTERVAL_S or record["step"] == self._steps:
+            self._told_s = now
+            left_s = (now - self._began_s) / (record["step"] - self._first) * (self._steps - record["step"])
+            self.note(f"step {record['step']:,}/{self._steps:,}  {line}  {left_s:,.0f} s left")
+
+    def note(self, text: str) -> None:
+        """Say it above the display."""
+        self.console.print(Text(text), highlight=False, soft_wrap=True)
+
+    def ended(self, report: Report) -> None:
+        """Where the run is, and how far its loss fell."""
+        if report.step < report.steps:
+            self.note(f"stopped after step {report.step:,} of {report.steps:,} and saved; --resume goes on")
+        self.note(f"{report.out}: loss {report.first_loss:.4f} -> {report.last_loss:.4f}")
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM came: the step under way is finished and saved. A second one stops at once."""
+    asked = False
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def ask(signal_number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        restore()
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield lambda: asked
+    finally:
+        restore()
+
+
+def explain_run(name: str, config: RunConfig) -> None:
+    """A run's text, its settings as --set takes them, and the other runs; on stdout."""
+    typer.echo(describe(name) + "\n")
+    for key, value in flatten(config):
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        typer.echo(f"  {key}={text.lower() if value is None or isinstance(value, bool) else text}")
+    typer.echo(f"\nruns: {', '.join(sorted(RUNS))}")

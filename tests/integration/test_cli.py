@@ -1,0 +1,212 @@
+"""The commands as a user types them: output, exit codes, and the README's word for them."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import typer
+
+from avcli.main import app
+from tests.videos import draw_folder
+
+ROOT = Path(__file__).parents[2]
+VIDEOS = ROOT.parent / "shared" / "data" / "videos"
+VGGSOUND = ROOT.parent / "shared" / "data" / "meta" / "vggsound" / "vggsound_partial_official_format.csv"
+
+
+def avkit(*words, **options):
+    command = [sys.executable, "-c", "from avcli.main import run; run()", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    return draw_folder(tmp_path_factory.mktemp("videos"), ["dog/a.mp4", "dog/b.mp4", "cat/c.mp4"])
+
+
+def test_help_answers_without_torch():
+    code = "import avcli.main, sys; print([m for m in ('torch', 'av', 'pyarrow', 'rich', 'numpy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    answer = avkit("--help")
+    assert answer.returncode == 0
+    assert all(command in answer.stdout for command in ("prepare", "inspect", "pretrain", "bench"))
+
+
+def test_prepare_reports_to_people_and_to_machines(videos, tmp_path):
+    options = ("folder", "--source", f"local:{videos}", "--out", tmp_path / "out", "--frames", 2, "--workers", 1)
+    told = avkit("prepare", *options)
+    assert told.returncode == 0, told.stderr
+    assert "3 of 3 clips are samples in 1 shards" in told.stdout
+    assert "plan of 3 clips; 3 to do" in told.stderr
+    again = avkit("prepare", *options, "--json")
+    report = json.loads(again.stdout)
+    assert (report["ok"], report["requested"], report["exit_code"]) == (3, 3, 0)
+    assert report["splits"]["train"]["classes"]["dog"] == {"ok": 2, "requested": 2}
+
+
+def test_a_dry_run_writes_nothing(videos, tmp_path):
+    answer = avkit("prepare", "folder", "--source", f"local:{videos}", "--out", tmp_path / "out", "--dry-run", "--json")
+    assert json.loads(answer.stdout)["splits"] == {"train": 3}
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("prepare", "vgsound", "--out", "o"), "unknown recipe 'vgsound'; known: audioset"),
+        (("prepare", "folder", "--out", "o"), "needs at least one --source"),
+        (("prepare", "folder", "--source", "ftp:x", "--out", "o"), "unknown source"),
+        (("prepare", "folder", "--source", "local:nowhere", "--out", "o"), "nowhere"),
+        (("prepare", "synth", "--out", "o", "--num-classes", "3"), "num_classes=3 is not between"),
+        (("prepare", "folder", "--source", "local:.", "--out", "o", "--num-clips", "3"), "belong to recipe synth"),
+        (("prepare", "synth", "--out", "o", "--mel", "mfcc"), "unknown spectrogram profile 'mfcc'; known: paper"),
+        (("prepare", "synth", "--out", "o", "--retry", "maybe"), "unknown --retry 'maybe'"),
+        (("prepare", "synth", "--out", "o", "--deadline", "0"), "deadline_s=0.0 must be above 0"),
+        (("prepare", "synth"), "--out"),
+        (("inspect", "nowhere"), "no manifest"),
+        (("nonsense",), "nonsense"),
+    ],
+)
+def test_misuse_is_said_in_a_line_with_exit_code_2(words, said, tmp_path):
+    answer = avkit(*words, cwd=tmp_path)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert said in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_another_configuration_is_refused_with_the_difference(videos, tmp_path):
+    options = ("folder", "--source", f"local:{videos}", "--out", tmp_path / "out", "--frames", 2)
+    assert avkit("prepare", *options).returncode == 0
+    answer = avkit("prepare", *options, "--seed", 5)
+    assert answer.returncode == 2
+    assert "seed 0 -> 5" in answer.stderr
+    assert avkit("prepare", *options, "--seed", 5, "--overwrite").returncode == 0
+
+
+def test_too_few_samples_are_incomplete(videos, tmp_path):
+    source = tmp_path / "videos"
+    source.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (source / name).write_bytes(b"<html>not here</html>")
+    (source / "c.mp4").write_bytes((videos / "cat/c.mp4").read_bytes())
+    answer = avkit("prepare", "folder", "--source", f"local:{source}", "--out", tmp_path / "out")
+    assert answer.returncode == 3
+    assert "media_corrupt" in answer.stdout
+    assert (
+        avkit(
+            "prepare", "folder", "--source", f"local:{source}", "--out", tmp_path / "out", "--min-success", 0.3
+        ).returncode
+        == 0
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_stops_clean_and_goes_on_later(number, tmp_path):
+    words = [
+        "prepare",
+        "synth",
+        "--num-clips",
+        "12",
+        "--out",
+        str(tmp_path / "out"),
+        "--shard-size",
+        "2",
+        "--workers",
+        "1",
+    ]
+    command = [sys.executable, "-c", "from avcli.main import run; run()", *words]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not list((tmp_path / "out").glob("*/*_stats.json")):
+        assert run.poll() is None
+        time.sleep(0.02)
+    family = psutil.Process(run.pid).children(recursive=True)
+    os.kill(run.pid, number)
+    said = run.communicate(timeout=30)[1]
+    assert run.returncode == 3
+    assert "stopped. Run the same command again to go on." in said
+    assert "Traceback" not in said
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert alive == []
+    assert avkit(*words).returncode == 0
+
+
+@pytest.mark.skipif(not VGGSOUND.exists(), reason="needs the real VGGSound list beside the checkout")
+@pytest.mark.slow
+def test_a_source_without_videos_leaves_a_plan_and_a_clear_word(tmp_path):
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "out"
+    answer = avkit("prepare", "vggsound", "--list", VGGSOUND, "--source", f"local:{tmp_path / 'empty'}", "--out", out)
+    assert answer.returncode == 3
+    assert "0 of 172,590 clips found in local:" in answer.stdout
+    assert "run the same command with a --source that holds the videos" in answer.stdout
+    assert "no video below the folder" in answer.stderr
+    rows = [pq.read_metadata(out / "manifest" / f"{split}.parquet").num_rows for split in ("train", "test")]
+    assert rows == [157_144, 15_446]
+    assert list(out.glob("*/*.tar")) == []
+
+
+EXPECTED = {
+    "av1_10bit_portrait": "ok", "bbb_rotated90_51": "media_short", "edit_list_video_starts_1s": "ok silent still",
+    "flower_silent_audio": "ok silent", "flower_silent_fragmented": "ok silent",
+    "long_6min_av1_silent": "ok silent still", "music_bbb_intro": "ok", "neg_corrupted": "media_no_audio",
+    "neg_noaudio_rot90": "media_short", "neg_noaudio_sar2x1": "media_no_audio", "office_man_av1": "media_short",
+    "pcm_audio_1080p50": "media_short", "phone_data_streams_speech": "ok", "phone_sideways_rot90": "media_short",
+    "shorter_audio": "media_short", "silent_black_10s": "ok silent still", "smpte_timecode_25fps": "ok",
+    "speech_friday_1940_film": "ok", "speech_google_offices": "ok", "speech_nasa_multistream": "ok",
+    "street_60fps_320x240": "ok", "toy_elf": "ok", "toy_pig": "ok", "water_stream.mp4": "ok",
+    "water_stream.webm": "ok",
+}  # fmt: skip
+"""Status and flags of the real files: under three seconds nothing can be learned from."""
+
+
+@pytest.mark.skipif(not VIDEOS.exists(), reason="needs the real videos beside the checkout")
+@pytest.mark.slow
+def test_the_real_videos_end_as_their_descriptions_say(tmp_path):
+    answer = avkit("prepare", "folder", "--source", f"local:{VIDEOS}", "--out", tmp_path / "out")
+    assert answer.returncode == 0, answer.stderr
+    rows = pq.read_table(tmp_path / "out" / "manifest" / "train.parquet").to_pylist()
+    found = {
+        row["video_id"]: " ".join([row["status"], *(flag for flag in ("silent", "still", "short") if row[flag])])
+        for row in rows
+    }
+    assert found == EXPECTED
+    short = avkit("prepare", "folder", "--source", f"local:{VIDEOS}", "--out", tmp_path / "one", "--clip-seconds", 1)
+    assert short.returncode == 0
+    rows = {r["video_id"]: r for r in pq.read_table(tmp_path / "one" / "manifest" / "train.parquet").to_pylist()}
+    assert {k for k, row in rows.items() if row["status"] != "ok"} == {
+        "neg_corrupted", "neg_noaudio_rot90", "neg_noaudio_sar2x1",
+    }  # fmt: skip
+    assert (rows["bbb_rotated90_51"]["width"], rows["bbb_rotated90_51"]["height"]) == (1080, 1920)
+    assert all(row["duration_s"] == pytest.approx(1.0) for row in rows.values() if row["status"] == "ok")
+
+
+def commands_in(text: str) -> list[str]:
+    lines = re.findall(r"^(?:say )?(avkit .*?)(?:\s+#.*)?$", text, re.MULTILINE)
+    return [*lines, *re.findall(r"`(avkit [a-z][^`]*)`", text)]
+
+
+@pytest.mark.parametrize("page", ["README.md", "demo.sh", "cli/avcli/prepare.py", "docs/benchmarks.md"])
+def test_every_command_in_the_pages_is_one_that_exists(page):
+    commands = commands_in((ROOT / page).read_text())
+    assert commands
+    group = typer.main.get_command(app)
+    for command in commands:
+        words = shlex.split(command)[1:]
+        at = group
+        while hasattr(at, "commands") and words and not words[0].startswith("-"):
+            if words[0] == "evaluate":
+                break
+            assert words[0] in at.commands, command
+            at = at.commands[words.pop(0)]
+        known = {name for parameter in at.params for name in parameter.opts} | {"--help"}
+        assert {word for word in words if word.startswith("--")} <= known, command
