@@ -4,6 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("avkit", deadline=None)  # a busy machine is no failure
+settings.load_profile("avkit")
 
 
 @pytest.fixture(scope="session")
@@ -13,6 +17,14 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     names = [f"train/{'ab'[i % 2]}/v{i}.mp4" for i in range(5)] + [f"test/b/v{i}.mp4" for i in (5, 6)]
     return draw_folder(tmp_path_factory.mktemp("videos"), names)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared dataset of 20 samples of 5 s in 4 shards: log-mel, 5 frames of 48 x 64, FLAC. Not to be changed."""
+    from tests.shards import draw_dataset
+
+    return draw_dataset(tmp_path_factory.mktemp("drawn") / "set", 20, 6)
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from avdata.prepare.job import PrepareConfig, Silent
+from avdata.prepare.config import PrepareConfig
 from avdata.prepare.pipeline import SampleConfig
+from avdata.prepare.report import Silent
 from avdata.prepare.sources.synth import SynthConfig, synth_clip, write_clip
 from avdata.prepare.supervise import Supervision
 from avmanifest.recipe import load_recipe

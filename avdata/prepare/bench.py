@@ -180,7 +180,8 @@ def _tree_memory(root: psutil.Process) -> int:
 _MEMORY_RUN = """
 import sys
 from pathlib import Path
-from avdata.prepare.job import PrepareConfig, prepare
+from avdata.prepare.config import PrepareConfig
+from avdata.prepare.job import prepare
 from avdata.prepare.supervise import Supervision, usable_cores
 from avmanifest.recipe import load_recipe
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def prepare(
 ) -> None:
     """Videos to verified shards and a manifest."""
     from avcli.progress import PrepareProgress, print_plan, print_report
-    from avdata.prepare.job import PrepareConfig, Retry
+    from avdata.prepare.config import PrepareConfig, Retry
     from avdata.prepare.job import dry_run as plan_only
     from avdata.prepare.job import prepare as run
     from avdata.prepare.pipeline import SampleConfig

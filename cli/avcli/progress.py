@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from avcli.options import print_json
-from avdata.prepare.job import PrepareConfig, Report
+from avdata.prepare.config import PrepareConfig
+from avdata.prepare.report import Report
 from avmanifest.schema import STATUSES
 
 PLAIN_INTERVAL_S = 10.0

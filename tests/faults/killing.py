@@ -1,8 +1,8 @@
 """Kill runs of prepare, one at each of their moments, and run each again to its end. A script, not a test.
 
-    python killing.py MOMENTS SCENARIO VIDEOS FOLDER
+    python killing.py MOMENTS STRIDE SCENARIO VIDEOS FOLDER
 
-Prints JSON: for each killed run, in order, the moment's name and the folder in which the second run ended.
+Kills at every STRIDE-th moment. Prints JSON: for each killed run, in order, the moment's name and the folder in which the second run ended.
 A run is a process forked from this one, so that it need not import anything; all share one fork server.
 """
 
@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas  # noqa: F401 - pyarrow imports it for the first table; here once, not in every run
-
-from avdata.prepare.job import PrepareConfig, Retry, Silent, prepare
+from avdata.prepare.config import PrepareConfig, Retry
+from avdata.prepare.job import prepare
+from avdata.prepare.report import Silent
 from avdata.prepare.supervise import Supervision, supervise
 from tests.videos import folder_config
 
@@ -108,13 +108,13 @@ def scenario(name: str, videos: Path, out: Path) -> PrepareConfig:
     return calm
 
 
-def kill_everywhere(moments: str, name: str, videos: Path, folder: Path) -> list[tuple[str, str]]:
-    """Kill a run at its first moment, another at its second, until one comes to its end."""
+def kill_everywhere(moments: str, stride: int, name: str, videos: Path, folder: Path) -> list[tuple[str, str]]:
+    """Kill a run at its first moment, another one stride later, until one comes to its end."""
     start = folder / "start"
     config = scenario(name, videos, start)
     start.mkdir(parents=True, exist_ok=True)
     done = []
-    for fatal in range(1, 1000):
+    for fatal in range(1, 1000, stride):
         out, diary = folder / str(fatal), folder / f"{fatal}.txt"
         shutil.copytree(start, out)
         here = folder_config(
@@ -140,6 +140,8 @@ def kill_everywhere(moments: str, name: str, videos: Path, folder: Path) -> list
 
 
 if __name__ == "__main__":
+    import pandas  # noqa: F401 - pyarrow imports it for the first table; here once, not in every run and its children
+
     for _ in supervise(len, [""], Supervision(), preload=["avdata.prepare.job", "avdata.melspec"]):
         pass  # starts the fork server
-    print(json.dumps(kill_everywhere(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))))
+    print(json.dumps(kill_everywhere(sys.argv[1], int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5]))))

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 
-from avcli.main import app
+from avcli.main import app, run
 from tests.videos import draw_folder
 
 ROOT = Path(__file__).parents[2]
@@ -76,11 +76,15 @@ def test_a_dry_run_writes_nothing(videos, tmp_path):
         (("nonsense",), "nonsense"),
     ],
 )
-def test_misuse_is_said_in_a_line_with_exit_code_2(words, said, tmp_path):
-    answer = avkit(*words, cwd=tmp_path)
-    assert (answer.returncode, answer.stdout) == (2, "")
-    assert said in answer.stderr
-    assert "Traceback" not in answer.stderr
+def test_misuse_is_said_in_a_line_with_exit_code_2(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["avkit", *words])
+    with pytest.raises(SystemExit) as ended:
+        run()
+    told = capsys.readouterr()
+    assert (ended.value.code, told.out) == (2, "")
+    assert said in told.err
+    assert "Traceback" not in told.err
     assert not (tmp_path / "o").exists()
 
 

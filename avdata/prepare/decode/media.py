@@ -276,10 +276,10 @@ def _origin_s(container: InputContainer, streams: Sequence[Any]) -> float:
 
 
 @contextmanager
-def open_media(source: MediaSource, decoder: str = "pyav") -> Iterator[Media]:
+def open_media(source: MediaSource, decoder: str = "pyav", more_formats: Sequence[str] = ()) -> Iterator[Media]:
     """An open media file; see `Media`.
 
-    decoder: `pyav`, or `decord` for the pictures (an extra; sound is always read with PyAV). Raises DecodeError
+    more_formats: containers to read beside those that hold video, such as mp3. decoder: `pyav`, or `decord` for the pictures (an extra; sound is always read with PyAV). Raises DecodeError
     media_corrupt for what is no media file, FileNotFoundError for a path that is not there.
     """
     if decoder not in DECODERS:
@@ -293,7 +293,10 @@ def open_media(source: MediaSource, decoder: str = "pyav") -> Iterator[Media]:
         container = av.open(
             f"file:{source}" if isinstance(source, Path) else source,
             mode="r",
-            container_options={"format_whitelist": FORMATS, "protocol_whitelist": "file"},
+            container_options={
+                "format_whitelist": ",".join((FORMATS, *more_formats)),
+                "protocol_whitelist": "file",
+            },
             **_METADATA_ERRORS,
         )
     except av.error.FFmpegError as error:

@@ -1,0 +1,64 @@
+"""Failed clips once more: another part of the plan, with shards at the end."""
+
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from avdata.prepare.catalog import PlannedShard, merge_manifest, planned_shards
+from avdata.prepare.commit import storage_errors
+from avdata.prepare.config import PrepareConfig, Retry
+from avdata.prepare.plan import freeze, make_plan
+from avdata.prepare.report import Listener
+from avmanifest.layout import Layout
+from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA, STATUSES, StatusClass, status_class
+from avmanifest.table import read_batches
+
+
+def plan_retry(config: PrepareConfig, layout: Layout, listener: Listener) -> list[PlannedShard]:
+    """Freeze another part of the plan with the failed clips of committed shards; its shards, new ones at the end.
+
+    Empty if there is nothing to retry or the last retry isn't finished. Called with the publishing lock held.
+    """
+    merge_manifest(layout)
+    if any(not layout.stats(planned.shard).exists() for planned in planned_shards(layout) if planned.part):
+        listener.note("the last retry is not finished; going on with it")
+        return []
+    again = failed_keys(layout, config.retry)
+    if not again:
+        listener.note(f"nothing to retry ({config.retry})")
+        return []
+    rows: dict[str, dict[str, Any]] = {}
+    next_shard: Counter[str] = Counter()
+    for planned in planned_shards(layout):
+        next_shard[planned.shard.split] = max(next_shard[planned.shard.split], planned.shard.number + 1)
+        rows |= {row["key"]: row for row in planned.rows.to_pylist() if row["key"] in again}
+    table = pa.Table.from_pylist(list(rows.values()), schema=PLAN_SCHEMA)
+    plan = make_plan(
+        table.drop_columns(["key", "shard", "position"]),
+        table.column("key"),
+        seed=config.sample.seed,
+        shard_size=config.shard_size,
+        first_shards=dict(next_shard),
+    )
+    part = len(layout.plan_parts())
+    with storage_errors(layout.root):
+        freeze(plan, layout.plan_part(part))
+    listener.note(f"{len(again):,} failed clips are tried again")
+    return [planned for planned in planned_shards(layout) if planned.part == part]
+
+
+def failed_keys(layout: Layout, retry: Retry) -> set[str]:
+    """Keys of the manifest's failed clips that a retry of that kind tries again.
+
+    Clips of shards that don't exist are not among them: they are still to be done.
+    """
+    kinds = {StatusClass.TRANSIENT} if retry is Retry.TRANSIENT else set(StatusClass)
+    wanted = pa.array([s for s in STATUSES if s != "ok" and status_class(s) in kinds], pa.string())
+    found: set[str] = set()
+    for split in layout.splits():
+        for batch in read_batches(layout.manifest(split), CLIP_SCHEMA, ["key", "status", "shard"]):
+            chosen = pc.and_(pc.is_in(batch.column("status"), wanted), pc.is_valid(batch.column("shard")))
+            found.update(batch.column("key").filter(chosen).to_pylist())
+    return found

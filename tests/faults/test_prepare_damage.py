@@ -1,0 +1,85 @@
+"""A finished shard that was damaged afterwards: seen by the next run, put away, and made again with the same bytes."""
+
+import shutil
+
+import pytest
+
+from avdata.prepare.job import prepare
+from avmanifest.errors import ManifestError
+from avmanifest.layout import Layout, ShardName
+from tests.videos import Notes, folder_config, tree
+
+SHARD = ShardName("train", 1)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def cut_at_a_sample(path):
+    """A shorter archive that reads like a whole one."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2 // 512 * 512] + bytes(1024))
+
+
+def zero_tail(path):
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[: size // 2] + bytes(size - size // 2))
+
+
+def flip_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def remove(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [cut, cut_at_a_sample, zero_tail, flip_bit, empty, remove])
+@pytest.mark.parametrize("part", ["tar", "index", "clips", "stats"])
+def test_a_damaged_file_is_put_away_and_made_again(part, damage, videos, prepared, tmp_path):
+    out = shutil.copytree(prepared.out, tmp_path / "out")
+    layout = Layout(out)
+    path = getattr(layout, part)(SHARD)
+    damage(path)
+    notes = Notes()
+    report = prepare(folder_config(videos, out), notes)
+    assert report.exit_code == 0
+    assert tree(out) == tree(prepared.out)
+    assert len(notes.statuses) == 2, "one shard was to be made again, no more"
+    (kept,) = layout.quarantine.iterdir()
+    assert {entry.name for entry in kept.iterdir()} == {
+        file.name for file in layout.files(SHARD) if file != path or damage is not remove
+    }
+    assert any(str(kept) in note and f"/{SHARD.number:05d}" in note for note in notes.notes)
+
+
+def test_a_damaged_plan_is_refused_and_nothing_is_lost(videos, prepared, tmp_path):
+    out = shutil.copytree(prepared.out, tmp_path / "out")
+    Layout(out).plan_part(0).write_bytes(b"not a table")
+    with pytest.raises(ManifestError, match=r"part-00000\.parquet"):
+        prepare(folder_config(videos, out))
+    (out / "plan" / "part-00000.parquet").write_bytes((prepared.out / "plan" / "part-00000.parquet").read_bytes())
+    assert tree(out) == tree(prepared.out)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 99}', "\0" * 64])
+def test_a_damaged_description_is_refused(content, videos, prepared, tmp_path):
+    out = shutil.copytree(prepared.out, tmp_path / "out")
+    Layout(out).dataset_json.write_text(content)
+    with pytest.raises(ManifestError, match=r"dataset\.json.*--overwrite"):
+        prepare(folder_config(videos, out))
+
+
+@pytest.mark.parametrize("name", ["README.md", "croissant.json", "manifest/train.parquet", ".nv-meta/split.yaml"])
+def test_what_is_derived_is_written_again(name, videos, prepared, tmp_path):
+    out = shutil.copytree(prepared.out, tmp_path / "out")
+    (out / name).unlink()
+    prepare(folder_config(videos, out))
+    assert tree(out) == tree(prepared.out)

@@ -1,0 +1,151 @@
+"""An output that takes no more: the run ends with a clear word, what is committed stays, and the next run goes on."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from avdata.prepare.commit import Segment, Workspace, commit_shard, marker_problem
+from avdata.prepare.job import prepare
+from avdata.shards import pack_sample
+from avmanifest.errors import StorageError
+from avmanifest.layout import Layout, ShardName
+from avmanifest.schema import CLIP_SCHEMA
+from tests.videos import folder_config, tree
+
+ROOT = Path(__file__).parents[2]
+SHARD = ShardName("train", 0)
+
+
+def segment(layout: Layout, workspace: Workspace) -> Segment:
+    blocks, members = pack_sample("k0", {"json": b"{}"})
+    path = workspace.file(SHARD, "clip")
+    path.write_bytes(blocks)
+    row = dict.fromkeys(CLIP_SCHEMA.names) | {
+        "key": "k0", "video_id": "v0", "source": "", "start_s": 0.0, "labels": [], "split": "train", "status": "ok",
+        "reason": "", "shard": 0, "position": 0, "members": [{"name": m.name, "offset": m.offset, "size": m.size}
+        for m in members], "frame_times_s": [], "annotations": "{}", "licence": "",
+    }  # fmt: skip
+    return Segment(row, path)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("moment", range(5))
+def test_a_disk_that_fails_while_it_syncs_leaves_no_shard_that_counts(code, moment, tmp_path):
+    layout = Layout(tmp_path)
+    workspace = Workspace(layout)
+    synced = 0
+
+    def failing(descriptor: int) -> None:
+        nonlocal synced
+        synced += 1
+        if synced == moment + 1:
+            raise OSError(code, os.strerror(code))
+        os.fsync(descriptor)
+
+    with pytest.raises(StorageError, match=rf"{errno.errorcode[code]}.*run the same command again"):
+        commit_shard(layout, SHARD, [segment(layout, workspace)], workspace, "0" * 64, fsync=failing)
+    workspace.close()
+    whole = marker_problem(layout, SHARD, hashes=True) is None
+    assert whole == (moment == 4), "the last sync is of the folder: every file has its name by then"
+    assert whole or not layout.stats(SHARD).exists()
+    again = Workspace(layout)
+    commit_shard(layout, SHARD, [segment(layout, again)], again, "0" * 64)
+    again.close()
+    assert marker_problem(layout, SHARD, hashes=True) is None
+
+
+def limited(videos: Path, out: Path, limit: int) -> subprocess.CompletedProcess[str]:
+    """`avkit prepare` under a limit on the size of its files: writing past it fails as a full disk does."""
+    code = (
+        "import resource, signal, sys; from avcli.main import run;"
+        f"signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, ({limit},) * 2);"
+        "run()"
+    )
+    words = ("prepare", "folder", "--source", f"local:{videos}", "--out", out, "--shard-size", 2, "--workers", 1)
+    command = [sys.executable, "-c", code, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_files_that_may_not_grow_end_the_run_resumably(videos, tmp_path):
+    out = tmp_path / "out"
+    ended = limited(videos, out, 60_000)
+    assert ended.returncode == 3, ended.stderr
+    assert "cannot write (EFBIG" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert list(out.glob("*/*_stats.json")) == []
+
+
+def mounted(folder: Path, *options: str) -> bool:
+    return os.geteuid() == 0 and not subprocess.run(["mount", *options, str(folder)], capture_output=True).returncode
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1.2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not mounted(folder, "-t", "tmpfs", "-o", "size=1200k", "none"):
+        pytest.skip("mounting needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_loses_nothing(videos, small_disk, tmp_path):
+    config = folder_config(videos, small_disk / "out")
+    config = replace(config, sample=replace(config.sample, num_frames=10, short_side=64))
+    with pytest.raises(StorageError, match="ENOSPC"):
+        prepare(config)
+    layout = Layout(small_disk / "out")
+    done = [shard for split in ("test", "train") for shard in layout.shards(split)]
+    assert done, "the disk is meant to have room for a shard"
+    assert all(marker_problem(layout, shard, hashes=True) is None for shard in done)
+    assert [path.name for path in layout.temporary.iterdir()] == ["publish.lock"], "a failed run clears its files"
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    prepare(config)
+    prepare(replace(config, out=tmp_path / "calm"))
+    assert tree(small_disk / "out") == tree(tmp_path / "calm")
+
+
+def test_an_output_that_may_not_be_written_is_said_so(videos, prepared, small_disk):
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    shutil.copytree(prepared.out, small_disk / "out")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for out in (small_disk / "out", small_disk / "new"):
+        with pytest.raises(StorageError, match="EROFS"):
+            prepare(folder_config(videos, out))
+    assert tree(small_disk / "out") == tree(prepared.out)
+
+
+def test_two_runners_on_one_output_make_one_dataset(videos, prepared, tmp_path):
+    words = ["prepare", "folder", "--source", f"local:{videos}", "--out", str(tmp_path / "out"), "--workers", "1"]
+    words += ["--shard-size", "2", "--frames", "2", "--json"]
+    command = [sys.executable, "-c", "from avcli.main import run; run()", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pair = [subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=environment) for _ in range(2)]
+    for run in pair:
+        _, said = run.communicate(timeout=300)
+        assert run.returncode == 0, said
+    layout = Layout(tmp_path / "out")
+    shards = [shard for split in layout.splits() for shard in layout.shards(split)]
+    assert len(shards) == 4
+    assert all(marker_problem(layout, shard, hashes=True) is None for shard in shards)
+    assert [path.name for path in layout.temporary.iterdir()] == ["publish.lock"]
+    alone = subprocess.run([*command[:-1], "--overwrite"], env=environment, capture_output=True, text=True)
+    assert alone.returncode == 0, alone.stderr
+
+
+def test_a_run_that_others_share_is_not_overwritten(videos, prepared, tmp_path):
+    out = shutil.copytree(prepared.out, tmp_path / "out")
+    other = Workspace(Layout(out))
+    from avmanifest.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="another run is writing here"):
+        prepare(folder_config(videos, out, overwrite=True))
+    other.close()
+    assert tree(out) == tree(prepared.out)

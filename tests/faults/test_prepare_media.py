@@ -1,0 +1,104 @@
+"""Files that are no good clips: one row each, with the true reason, and nothing silent."""
+
+import numpy as np
+import pytest
+
+from avdata.prepare.job import prepare
+from avdata.shards import walk_samples
+from avmanifest.layout import Layout, ShardName
+from avmanifest.schema import CLIP_SCHEMA
+from avmanifest.table import read_table
+from tests.drawn import draw_media, sine
+from tests.videos import folder_config
+
+
+def drop_moov(content: bytes) -> bytes:
+    """An mp4 without its table of contents, as a download that was cut leaves it."""
+    start = content.index(b"moov") - 4
+    size = int.from_bytes(content[start : start + 4], "big")
+    return content[:start] + content[start + size :]
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory):
+    """One folder of files, each wrong in its own way, and a good one."""
+    root = tmp_path_factory.mktemp("bad")
+    good = draw_media(root / "good.mp4", num_frames=100, sound=sine(4, 44_100)).read_bytes()
+    (root / "zero_bytes.mp4").write_bytes(b"")
+    (root / "html.mp4").write_text("<!DOCTYPE html><html><body>Video unavailable</body></html>")
+    (root / "cut_in_half.mp4").write_bytes(good[: len(good) // 2])
+    (root / "no_moov.mp4").write_bytes(drop_moov(good))
+    (root / "random_bytes.mp4").write_bytes(np.random.default_rng(0).bytes(20_000))
+    (root / "json.mp4").write_text('{"error": "gone"}')
+    draw_media(root / "audio_only.mp4", num_frames=0, sound=sine(4, 44_100))
+    draw_media(root / "video_only.mp4", num_frames=100)
+    draw_media(root / "too_short.mp4", num_frames=30, sound=sine(1.2, 44_100))
+    draw_media(root / "digital_silence.mp4", num_frames=100, sound=np.zeros(4 * 44_100, np.float32))
+    draw_media(root / "still.mp4", num_frames=100, picture=still, sound=sine(4, 44_100))
+    (root / "deep" / "name with $(touch hacked); 'quotes' <b>").mkdir(parents=True)
+    (root / "deep" / "name with $(touch hacked); 'quotes' <b>" / "-rf.mp4").write_bytes(good)
+    return root
+
+
+def still(number: int) -> np.ndarray:
+    return np.full((120, 160, 3), 90, np.uint8)
+
+
+EXPECTED = {
+    "good": "ok", "zero_bytes": "media_corrupt", "html": "media_corrupt", "cut_in_half": "media_corrupt",
+    "no_moov": "media_corrupt", "random_bytes": "media_corrupt", "json": "media_corrupt",
+    "audio_only": "media_no_video", "video_only": "media_no_audio", "too_short": "media_short",
+    "digital_silence": "ok silent", "still": "ok still",
+    "deep/name with $(touch hacked); 'quotes' <b>/-rf": "ok",
+}  # fmt: skip
+
+
+def test_every_bad_file_is_one_row_with_its_reason(bad, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = prepare(folder_config(bad, tmp_path / "out", shard_size=20, min_success=0.1))
+    rows = read_table(tmp_path / "out" / "manifest" / "train.parquet", CLIP_SCHEMA).to_pylist()
+    found = {
+        row["video_id"]: " ".join([row["status"], *(flag for flag in ("silent", "still", "short") if row[flag])])
+        for row in rows
+    }
+    assert found == EXPECTED
+    assert all((row["reason"] == "") == (row["status"] == "ok") for row in rows)
+    assert all(row["source_sha256"] is not None for row in rows if row["status"] == "ok")
+    samples = list(walk_samples(Layout(tmp_path / "out").tar(ShardName("train", 0))))
+    assert {key for key, _, _ in samples} == {row["key"] for row in rows if row["status"] == "ok"}
+    assert report.exit_code == 0
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_silence_gives_finite_spectrograms_and_loudness(bad, tmp_path):
+    out = tmp_path / "out"
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "quiet.mp4").write_bytes((bad / "digital_silence.mp4").read_bytes())
+    prepare(folder_config(tmp_path / "videos", out))
+    (row,) = read_table(out / "manifest" / "train.parquet", CLIP_SCHEMA).to_pylist()
+    assert np.isfinite(row["rms_dbfs"])
+    member = next(m for m in row["members"] if m["name"] == "logmel.npy")
+    with Layout(out).tar(ShardName("train", 0)).open("rb") as tar:
+        tar.seek(member["offset"])
+        log_mel = np.frombuffer(tar.read(member["size"])[128:], np.float16)
+    assert np.all(np.isfinite(log_mel))
+
+
+def test_a_window_past_the_end_is_said_to_be_one(bad, tmp_path):
+    from dataclasses import replace
+
+    from avmanifest.recipe import TableOptions, load_recipe
+
+    listed = tmp_path / "clips.csv"
+    listed.write_text("file,from,to\ngood.mp4,0,4\ngood.mp4,3.5,6.5\ngood.mp4,60,63\n")
+    table = TableOptions(path_column="file", start_column="from", end_column="to")
+    config = replace(
+        folder_config(bad, tmp_path / "out", min_success=0.0),
+        recipe=load_recipe("table"),
+        list_path=listed,
+        table=table,
+    )
+    prepare(config)
+    rows = read_table(tmp_path / "out" / "manifest" / "train.parquet", CLIP_SCHEMA).to_pylist()
+    found = {row["start_s"]: row["status"] for row in rows}
+    assert found == {0.0: "ok", 3.5: "media_short", 60.0: "media_window"}
