@@ -1,8 +1,14 @@
-"""The names that files and lists give a clip of a YouTube video, read back as (id, start, end)."""
+"""The names that files and lists give a clip, and what counts as a video file."""
 
 import re
 from dataclasses import dataclass
 from typing import Final
+
+MEDIA_SUFFIXES: Final = (
+    ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv", ".wmv", ".3gp",
+    ".ogv",
+)  # fmt: skip
+"""Files that may hold a video, best first: where one stem has several, the first is taken."""
 
 YOUTUBE_ID: Final = r"[A-Za-z0-9_-]{11}"
 """An id is always eleven characters, may contain `_` and `-` and start with them: never split a name on `_`."""

@@ -1,21 +1,18 @@
 """Checkpoints on disks that fill up and under processes that die."""
 
 import os
-import resource
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from avmanifest.errors import AvkitError
+from avmanifest.errors import AvkitError, StorageError
 from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
 from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
+from tests.faults.disks import full_disk
 
 SMALL = DeepAVFusionConfig(
     size="32x2x4",
@@ -26,19 +23,6 @@ SMALL = DeepAVFusionConfig(
     decoder_num_heads=4,
     image_mask_ratio=0.5,
 )
-
-
-@contextmanager
-def full_disk(file_bytes: int) -> Iterator[None]:
-    """No file may grow beyond `file_bytes`: writes fail with a real error of the operating system."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
 
 
 def model_of(seed: int) -> DeepAVFusion:
@@ -58,7 +42,7 @@ def assert_usable(folder: Path, seed: int, step: int) -> None:
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, file_bytes: int, state_numbers: int) -> None:
     save_checkpoint(tmp_path, 1, model_of(1), SMALL, {"step": 1})
     before = sorted(tmp_path.rglob("*"))
-    with full_disk(file_bytes), pytest.raises(AvkitError, match=r"checkpoint not written .*Earlier checkpoints"):
+    with full_disk(file_bytes), pytest.raises(StorageError, match=r"checkpoint not written .*Earlier checkpoints"):
         save_checkpoint(tmp_path, 2, model_of(2), SMALL, {"step": 2, "big": torch.zeros(state_numbers)})
     assert sorted(tmp_path.rglob("*")) == before
     assert_usable(tmp_path, seed=1, step=1)
@@ -93,7 +77,11 @@ from pathlib import Path
 import torch
 from avmodel.checkpoint import save_checkpoint
 from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
-config = DeepAVFusionConfig(size="64x4x4", image_size=(32, 32), audio_size=(32, 48), image_mask_ratio=0.5)
+from tests.faults.disks import full_disk
+config = DeepAVFusionConfig(
+    size="128x4x4", image_size=(32, 32), audio_size=(32, 48), image_mask_ratio=0.5,
+    decoder_embed_dim=64, decoder_depth=1, decoder_num_heads=4,
+)
 model = DeepAVFusion(config)
 step = 0
 while True:

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avdata.prepare.sources.names import (
-    MEDIA_SUFFIXES,
     ClipName,
     ClipRequest,
     NameIndex,
@@ -15,6 +14,7 @@ from avdata.prepare.sources.names import (
     safe_relative,
     split_media_suffix,
 )
+from avmanifest.clipnames import MEDIA_SUFFIXES
 
 YOUTUBE_IDS = st.text(
     "-_0129azAZ", min_size=11, max_size=11

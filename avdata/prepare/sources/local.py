@@ -9,12 +9,12 @@ from typing import Literal
 
 from avdata.prepare.sources.media import MediaRef, display_name
 from avdata.prepare.sources.names import (
-    MEDIA_SUFFIXES,
     ClipRequest,
     NameIndex,
     safe_relative,
     split_media_suffix,
 )
+from avmanifest.clipnames import MEDIA_SUFFIXES
 from avmanifest.errors import ConfigError
 
 

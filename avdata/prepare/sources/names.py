@@ -16,14 +16,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from avmanifest import clipnames
+from avmanifest.clipnames import MEDIA_SUFFIXES
 from avmanifest.errors import ManifestError
 
-MEDIA_SUFFIXES: Final = (
-    ".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp", ".ogv",
-)  # fmt: skip
-"""Files that may hold a video, best first: where one stem has several, the first is taken."""
-
-YOUTUBE_ID: Final = re.compile(r"[A-Za-z0-9_-]{11}")
+YOUTUBE_ID: Final = re.compile(clipnames.YOUTUBE_ID)
 
 _RANK: Final = {suffix: rank for rank, suffix in enumerate(MEDIA_SUFFIXES)}
 _NUMBER: Final = r"_([0-9]{1,9}(?:\.[0-9]{1,6})?)"

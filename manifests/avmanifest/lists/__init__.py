@@ -11,13 +11,12 @@ import pyarrow.compute as pc
 
 from avmanifest.errors import ConfigError
 from avmanifest.lists import documents, lines, tables
-from avmanifest.lists.folder import FOLDER_SPLITS, MEDIA_SUFFIXES, read_folder
+from avmanifest.lists.folder import FOLDER_SPLITS, read_folder
 from avmanifest.lists.requests import ListFile
 from avmanifest.recipe import ListSpec, Recipe, TableOptions, load_recipe
 
 __all__ = [
     "FOLDER_SPLITS",
-    "MEDIA_SUFFIXES",
     "READERS",
     "ListFile",
     "folder_requests",

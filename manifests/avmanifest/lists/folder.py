@@ -8,13 +8,9 @@ from typing import Final
 
 import pyarrow as pa
 
+from avmanifest.clipnames import MEDIA_SUFFIXES
 from avmanifest.errors import ManifestError
 from avmanifest.lists.requests import ListFile, list_column, request_table, undecodable
-
-_SUFFIXES: Final = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv"
-
-MEDIA_SUFFIXES: Final = frozenset(_SUFFIXES.split())
-"""What counts as a video; other files are passed over."""
 
 FOLDER_SPLITS: Final = ("train", "val", "test")
 """First folders of these names are splits, not labels."""

@@ -1,0 +1,77 @@
+"""Processes of their own that need not import anything: forked from a server that has torch and avkit loaded."""
+
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["avcli.training", "avcli.pretrain", "avdata.melspec", "matplotlib.figure", "tests.runs"]
+)
+
+
+def launch(
+    function: Callable[..., None], *arguments: Any, log: Path, env: Mapping[str, str] | None = None
+) -> ForkServerProcess:
+    """A process, started, that calls the function on one thread; what it says goes to `log`."""
+    process = CONTEXT.Process(target=_child, args=(function, arguments, dict(env or {}), log))
+    process.start()
+    return process
+
+
+def call(function: Callable[..., None], *arguments: Any, log: Path, env: Mapping[str, str] | None = None) -> int:
+    """The exit code of such a process; negative: the signal."""
+    return finish(launch(function, *arguments, log=log, env=env))
+
+
+def finish(process: ForkServerProcess, timeout_s: float = 300) -> int:
+    """The exit code, once the process has ended."""
+    process.join(timeout_s)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError("a process has no end")
+    return process.exitcode
+
+
+def call_together(
+    function: Callable[..., None], *arguments: Any, log: Path, size: int = 2, env: Mapping[str, str] | None = None
+) -> list[int]:
+    """The exit codes of as many processes, each told of the others as torchrun does; logs end in their rank."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size), **(env or {})}
+    processes = [
+        launch(
+            function,
+            *arguments,
+            log=log.with_suffix(f".{rank}"),
+            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(size)
+    ]
+    return [finish(process) for process in processes]
+
+
+def avkit(*words: object) -> None:
+    """The command, in such a process."""
+    from avcli.main import run
+
+    sys.argv = ["avkit", *map(str, words)]
+    run()
+
+
+def _child(function: Callable[..., None], arguments: tuple[Any, ...], env: dict[str, str], log: Path) -> None:
+    import torch
+
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.environ.update(env)
+    torch.set_num_threads(1)
+    function(*arguments)

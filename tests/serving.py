@@ -1,0 +1,89 @@
+"""A web server on loopback that does what tests tell it to."""
+
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+class FileServer(ThreadingHTTPServer):
+    """Serves a folder, with ranges; `url` is its address."""
+
+    daemon_threads = True
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.root = root
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.requests: list[str] = []  # paths whose content was asked for
+        self.statuses: deque[int] = deque()  # answers to the next requests, before anything is served
+        self.change: Callable[[str, bytes], bytes] = lambda path, content: content
+        self.cut_after: deque[int] = deque()  # break the next answers off after so many bytes
+        self.tells_size = True
+
+    def count(self, name: str) -> int:
+        """How often content of that name was asked for; ranges of one file count once if they follow each other."""
+        return sum(path.endswith(name) for path in self.requests)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is no matter."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FileServer
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, *, body: bool) -> None:
+        server = self.server
+        if body:
+            server.requests.append(self.path)
+        if server.statuses:
+            self.send_error(server.statuses.popleft())
+            return
+        path = server.root / self.path.split("?")[0].lstrip("/")
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content = server.change(self.path, path.read_bytes())
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if asked and server.tells_size:
+            first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+            content = content[first : last + 1]
+        else:
+            self.send_response(200)
+        if server.tells_size:
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+        if not body:
+            return
+        if server.cut_after:
+            content = content[: server.cut_after.popleft()]
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serving(root: Path) -> Iterator[FileServer]:
+    """A server of the folder, for the length of a with block."""
+    server = FileServer(root)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
