@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from avmanifest.errors import AvkitError, ConfigError
+from avmanifest.errors import AvkitError, ConfigError, StorageError
 from avmodel.models import FAMILIES, Family
 from avmodel.models.deepavfusion import DeepAVFusionConfig
 
@@ -49,7 +49,7 @@ def save_checkpoint(
     `model` may be a state dict (a sharded model gathers its own). `trainer_state` holds tensors and plain values
     in dicts, lists and tuples. Of the older checkpoints the newest are kept, `keep` in all; None keeps every one.
 
-    Raises AvkitError if it cannot be written; what was there before stays as it was. One process writes a folder.
+    Raises StorageError if it cannot be written; what was there before stays as it was. One process writes a folder.
     """
     require_plain(trainer_state, "trainer_state")
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def save_checkpoint(
     # A full disk is an OSError from Python, a RuntimeError from torch, a SafetensorError from safetensors.
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise AvkitError(
+        raise StorageError(
             f"{target}: checkpoint not written ({error}). Earlier checkpoints are untouched; free space on that disk "
             "or give another folder, then resume."
         ) from error

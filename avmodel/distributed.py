@@ -35,6 +35,10 @@ class World:
             values /= self.size
         return values
 
+    def any(self, value: bool) -> bool:
+        """Whether the value is true on some process."""
+        return bool(self.mean(torch.tensor([float(value)], device=self.device)) > 0)
+
     def gather(self, rows: Shaped[Tensor, "n *d"]) -> Shaped[Tensor, "m *d"]:
         """The rows of all processes, rank by rank; every process gives as many."""
         if self.size == 1:

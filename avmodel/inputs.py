@@ -3,13 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from avdata.load import Batch, Dataset, EvalView, Loader, LoaderConfig, TrainView, evaluation_config, open_dataset
+from avdata.load import (
+    Batch,
+    CacheConfig,
+    Dataset,
+    EvalView,
+    Loader,
+    LoaderConfig,
+    TrainView,
+    evaluation_config,
+    is_folder,
+    open_dataset,
+)
 from avdata.melspec import PROFILES
 from avmanifest.errors import ConfigError
 from avmodel.distributed import World
@@ -35,10 +46,23 @@ class DataConfig:
     class_balanced: bool = False
     skip_bad: bool = False  # leave damaged samples out and count them, instead of stopping
     num_workers: int | None = None  # decoding threads of each process; none: one a core
+    allow_pipe: bool = False  # run the commands of `pipe:` URLs
+    cache_dir: str | None = None  # where remote shards are kept; none: the user's cache folder
+    cache_gb: float | None = None  # most they take there; none: 200
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise ConfigError(f"unknown data.profile {self.profile!r}; known: {', '.join(PROFILES)}")
+
+    @property
+    def cache(self) -> CacheConfig:
+        """Where remote shards are kept."""
+        given: dict[str, Any] = {}
+        if self.cache_dir is not None:
+            given["root"] = Path(self.cache_dir)
+        if self.cache_gb is not None:
+            given["max_bytes"] = round(self.cache_gb * 1e9)
+        return CacheConfig(**given)
 
 
 class Inputs(NamedTuple):
@@ -56,7 +80,13 @@ def train_loader(
     Raises ConfigError if the data cannot give what the model takes, or has fewer samples than one batch of every
     process; ManifestError or ShardError for a dataset that isn't whole.
     """
-    dataset = open_dataset(source, data.split if is_folder(source) else None, exclude=data.exclude)
+    dataset = open_dataset(
+        source,
+        data.split if is_folder(source) else None,
+        exclude=data.exclude,
+        cache=data.cache,
+        allow_pipe=data.allow_pipe,
+    )
     view = TrainView(
         profile=data.profile,
         window_s=data.window_s,
@@ -74,6 +104,7 @@ def train_loader(
         num_workers=data.num_workers,
         skip_bad=data.skip_bad,
         pin_memory=world.device.type == "cuda",
+        cache=data.cache,
     )
     return Loader(dataset, view, config, rank=world.rank, world_size=world.size)
 
@@ -88,7 +119,7 @@ def probe_loader(
     if data.probe_split is None or not is_folder(source):
         return None
     try:
-        dataset = open_dataset(source, data.probe_split)
+        dataset = open_dataset(source, data.probe_split, cache=data.cache)
     except ConfigError as error:
         if "no split" not in str(error):
             raise
@@ -98,7 +129,7 @@ def probe_loader(
     view = EvalView(
         profile=data.profile, window_s=data.window_s, columns=model.audio_size[1], image_size=image_side(model)
     )
-    config = evaluation_config(LoaderConfig(batch_size=batch_size, num_workers=data.num_workers, skip_bad=False))
+    config = evaluation_config(LoaderConfig(batch_size=batch_size, num_workers=data.num_workers, cache=data.cache))
     return Loader(dataset, view, config, rank=world.rank, world_size=world.size)
 
 
@@ -118,11 +149,6 @@ def image_statistics(device: torch.device) -> tuple[Float[Tensor, "1 3 1 1"], Fl
     """ImageNet's mean and deviation of each channel, for values from 0 to 1."""
     mean, std = (torch.tensor(values, device=device).reshape(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return mean, std
-
-
-def is_folder(source: Source) -> bool:
-    """Whether the source is one folder, not shards."""
-    return isinstance(source, str | Path) and Path(source).is_dir()
 
 
 def image_side(model: DeepAVFusionConfig) -> int:

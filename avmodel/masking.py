@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 from einops import repeat
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 
@@ -29,7 +29,12 @@ def random_masking(
     The ids live on the generator's device, so that a CPU generator gives the same masks to any accelerator.
     """
     noise = torch.rand(batch_size, num_tokens, generator=generator, device=generator.device)
-    return noise.argsort(dim=1, stable=True)[:, : num_kept(num_tokens, mask_ratio)]
+    return ids_from_noise(noise, mask_ratio)
+
+
+def ids_from_noise(noise: Shaped[Tensor, "b n"], mask_ratio: float) -> Int[Tensor, "b k"]:
+    """Ids of the tokens to keep: those of each sample's smallest numbers."""
+    return noise.argsort(dim=1, stable=True)[:, : num_kept(noise.shape[1], mask_ratio)]
 
 
 def masking_from_ids(ids_keep: Int[Tensor, "b k"], num_tokens: int) -> Masking:

@@ -4,13 +4,14 @@ import importlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from avmanifest.errors import ConfigError
+from avmanifest.errors import ConfigError, StorageError
 
 METRICS, PROBES, TENSORBOARD = "metrics.jsonl", "probe.jsonl", "tensorboard"
 
@@ -25,21 +26,38 @@ class JsonLines:
     def __init__(self, path: Path, *, last_step: int) -> None:
         kept = [line for line in read_lines(path) if line["step"] <= last_step]
         unfinished = path.with_name(f".unfinished-{path.name}")
-        unfinished.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        unfinished.replace(path)
-        self._file = path.open("a", buffering=1)
+        with disk_errors(path):
+            unfinished.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            unfinished.replace(path)
+            self._file = path.open("a", buffering=1)
+        self._path = path
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """Append one object; it outlives this process at once."""
-        self._file.write(json.dumps(dict(values)) + "\n")
+        """Append one object; it outlives this process at once. Raises StorageError if the disk doesn't take it."""
+        with disk_errors(self._path):
+            self._file.write(json.dumps(dict(values)) + "\n")
 
     def flush(self) -> None:
-        """Wait until all lines are on the disk."""
-        os.fsync(self._file.fileno())
+        """Wait until all lines are on the disk. Raises StorageError if they cannot be."""
+        with disk_errors(self._path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """End the file."""
-        self._file.close()
+        # What write() could not write, it has said.
+        with suppress(OSError):
+            self._file.close()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """StorageError, which names the file, in place of OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path}: not written ({error.strerror}). The last checkpoint is good; free space, then resume."
+        ) from error
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -55,12 +73,13 @@ class MetricLog:
     """The records of a run, in all the places where people look for them."""
 
     def __init__(self, folder: Path, *, last_step: int, wandb_project: str | None, config: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._wandb = start_wandb(wandb_project, folder, config) if wandb_project else None
         self._steps = JsonLines(folder / METRICS, last_step=last_step)
         self._probes = JsonLines(folder / PROBES, last_step=last_step)
         self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=last_step + 1, flush_secs=30)
-        self._wandb = start_wandb(wandb_project, folder, config) if wandb_project else None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "MetricLog":
         return self
 
     def __exit__(
@@ -68,7 +87,8 @@ class MetricLog:
     ) -> None:
         self._steps.close()
         self._probes.close()
-        self._board.close()
+        with suppress(OSError):
+            self._board.close()
         if self._wandb is not None:
             self._wandb.finish(exit_code=int(kind is not None))
 
@@ -89,8 +109,9 @@ class MetricLog:
 
     def _elsewhere(self, record: Mapping[str, Any], where: str) -> None:
         values = {f"{where}/{name}": value for name, value in record.items() if name != "step"}
-        for name, value in values.items():
-            self._board.add_scalar(name, value, record["step"])
+        with disk_errors(self._folder / TENSORBOARD):
+            for name, value in values.items():
+                self._board.add_scalar(name, value, record["step"])
         if self._wandb is not None:
             self._wandb.log(values, step=record["step"])
 

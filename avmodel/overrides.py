@@ -3,14 +3,11 @@
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from avmanifest.errors import ConfigError
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Config = TypeVar("Config", bound="DataclassInstance")
+Config = TypeVar("Config")  # a dataclass
 
 BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -62,12 +59,12 @@ def _replaced(whole: object, config: Config, values: Mapping[str, Any], prefix: 
             raise unknown(whole, key)
         current = getattr(config, name)
         if is_dataclass(current) != isinstance(value, dict):
-            raise unknown(whole, key)
+            raise unknown(whole, ".".join([key, *value]) if isinstance(value, dict) else key)
         changes[name] = (
             _replaced(whole, current, value, f"{key}.") if isinstance(value, dict) else parse(value, hints[name], key)
         )
     try:
-        return replace(config, **changes)
+        return replace(config, **changes)  # type: ignore[type-var]  # a dataclass, as asserted
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

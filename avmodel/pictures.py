@@ -1,5 +1,6 @@
 """Reconstructions to look at: what went in, what was left visible, what the model made of it."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from avmodel.objectives import patchify, unpatchify
 
 HIDDEN = 0.35  # gray of removed image patches
 MOST_SAMPLES = 4
+LONGEST_KEY = 36
 
 
 def save_picture(
@@ -58,7 +60,8 @@ def save_picture(
         figure.savefig(unfinished, format="png", dpi=90)
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
         raise StorageError(f"{path}: picture not written ({error.strerror}). Free space, then resume.") from error
 
 
@@ -96,8 +99,14 @@ def draw(columns: list[tuple[str, np.ndarray]], keys: tuple[str, ...], profile: 
                 axis.set_xlabel("time (s)", fontsize=8)
             if title == "log-mel":
                 axis.set_ylabel("mel bin", fontsize=8)
-        axes[row][0].set_ylabel(keys[row], fontsize=7)
+        axes[row][0].set_ylabel(printable(keys[row]), fontsize=7, parse_math=False)
     return figure
+
+
+def printable(key: str) -> str:
+    """The key in characters that every font has, not longer than a row is high."""
+    text = key.encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= LONGEST_KEY else f"{text[: LONGEST_KEY - 3]}..."
 
 
 def visible(x: Float[Tensor, "b c h w"], ids_keep: Int[Tensor, "b k"], patch_size: int) -> Float[Tensor, "b c h w"]:

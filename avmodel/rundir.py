@@ -18,6 +18,7 @@ from avmodel.checkpoint import flush, latest_checkpoint
 from avmodel.overrides import flatten
 
 CONFIG_FILE = "config.json"
+UNFINISHED_CONFIG = f".unfinished-{CONFIG_FILE}"  # all that a run killed at its very start leaves
 CHECKPOINTS = "checkpoints"
 PICTURES = "pictures"
 
@@ -25,6 +26,10 @@ PICTURES = "pictures"
 FREE_SETTINGS = (
     "device",
     "data.num_workers",
+    "data.cache_dir",
+    "data.cache_gb",
+    "data.cache_dir",
+    "data.cache_gb",
     "save_every",
     "keep_checkpoints",
     "pictures_every",
@@ -35,12 +40,15 @@ FREE_SETTINGS = (
 def start_run(folder: Path, config: object, *, resume: bool) -> Path | None:
     """The checkpoint to go on from, None at a run's beginning; the folder now belongs to this config.
 
-    Raises ConfigError if the folder holds a run and `resume` isn't asked for, or a run of another config.
+    Raises ConfigError if the folder holds a run and `resume` isn't asked for, or a run of another config; or no run
+    although `resume` is asked for.
     """
     values = as_json(config)
     stored = read_config(folder)
     if stored is None:
-        if folder.exists() and any(folder.iterdir()):
+        if resume:
+            raise ConfigError(f"{folder}: holds no run to resume. Leave --resume out to begin one here.")
+        if folder.exists() and any(path.name != UNFINISHED_CONFIG for path in folder.iterdir()):
             raise ConfigError(f"{folder}: not empty and not a run. Give another --out.")
     elif not resume:
         raise ConfigError(f"{folder}: holds a run already. --resume goes on with it; or give another --out.")
@@ -86,7 +94,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 def write_config(folder: Path, values: Mapping[str, Any]) -> None:
     """Put config.json there, whole or not at all."""
-    unfinished = folder / f".unfinished-{CONFIG_FILE}"
+    unfinished = folder / UNFINISHED_CONFIG
     try:
         folder.mkdir(parents=True, exist_ok=True)
         unfinished.write_text(json.dumps(dict(values), indent=1) + "\n")

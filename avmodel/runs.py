@@ -147,7 +147,7 @@ def demo() -> RunConfig:
         steps=300,
         save_every=100,
         pictures_every=100,
-        probe_every=None,
+        probe_every=50,
     )
 
 

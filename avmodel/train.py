@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state
 from avmodel.convert import Branch, load_branch
 from avmodel.distributed import World, autocast, join_world, require_precision
 from avmodel.inputs import DataConfig, Source, probe_loader, to_inputs, train_loader
+from avmodel.masking import ids_from_noise
 from avmodel.metrics import METRICS, MetricLog, read_lines
 from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
 from avmodel.optim import OptimConfig, make_optimizer, set_lr
@@ -66,8 +67,8 @@ class RunConfig:
     compile: bool = False
     save_every: int = 1000  # steps; the last one is always saved
     keep_checkpoints: int | None = 2  # the newest; none: all
-    pictures_every: int | None = 1000  # steps
-    probe_every: int | None = 10  # epochs, and at the end
+    pictures_every: int | None = 1000  # steps, and at the end; none: never
+    probe_every: int | None = 10  # epochs, and at the end; none: never
     wandb_project: str | None = None
 
     def __post_init__(self) -> None:
@@ -104,6 +105,7 @@ class RunConfig:
         return share // micro_steps, micro_steps
 
 
+@runtime_checkable
 class Batches(Protocol):
     """One process's batches: what is left of an epoch at each iteration. `avdata.load.Loader` is one."""
 
@@ -182,33 +184,40 @@ def train(
     stream = endless(batches)
     listener.started(step=first, steps=steps, epochs=steps * step_epochs)
 
+    done = first
     with log_of(out, first, config, world) as log:
         journal = Journal(config, listener, log)
         behind: Launched | None = None  # on its way on the device while the next step's batch is fetched
         stopping = False
         for step in range(first, steps):
+            done = step + 1
             asked = time.perf_counter()
             micro = [next(stream) for _ in range(micro_steps)]
             waited_s = time.perf_counter() - asked
             lr = set_lr(optimizer, config.optim, peak_lr=config.optim.peak_lr(config.batch_size), done=step / steps)
             torch.manual_seed(hashed(config.seed, step, DROPOUT, world.rank))
             values = take_step(config, model, forward, optimizer, micro, world, stop=stop())
-            launched = Launched(step + 1, (step + 1) * step_epochs, lr, waited_s, micro, values)
-            stopping = behind is not None and journal.write(behind)
+            launched = Launched(done, done * step_epochs, lr, asked, waited_s, micro, values)
+            stopping = behind is not None and journal.write(behind, ended_s=asked)
             behind = launched
 
-            done = step + 1
-            if stopping or done == steps or is_due(done, config.save_every):
+            saves = stopping or is_due(done, config.save_every, last=done == steps)
+            draws = is_due(done, config.pictures_every, last=done == steps)
+            probes = is_due(done * step_epochs, config.probe_every, step_epochs, last=done == steps)
+            if saves or draws or probes:
                 stopping |= journal.write(behind)
                 behind = None
-                save(out, config, model, optimizer, batches, done, world, log)
-            if world.is_main and (done == steps or is_due(done, config.pictures_every)):
+            if draws and world.is_main:
                 draw(out, config, model, micro[0], done, world)
-            if probed is not None and (done == steps or is_due(done * step_epochs, config.probe_every, step_epochs)):
+            if probes and probed is not None:
                 probe(config, model, probed, done, world, log, listener)
+            # Last: what a checkpoint's step has to show is there before it.
+            if saves or stopping:
+                save(out, config, model, optimizer, batches, done, world, log)
             if stopping:
                 break
-    return report(out, steps)
+    world.barrier()
+    return report(out, done, steps)
 
 
 class Launched(NamedTuple):
@@ -217,6 +226,7 @@ class Launched(NamedTuple):
     step: int  # from 1
     epoch: float
     lr: float
+    began_s: float
     waited_s: float
     batches: Sequence[Batch]
     values: Float[Tensor, "6"]  # total, image, audio, stop (means over processes), own total, norm of the gradients
@@ -253,11 +263,13 @@ def take_step(
 
 def draw_masks(model: DeepAVFusion, seed: int, batch: Batch) -> tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]]:
     """Patches of each sample to keep: a function of the seed, the epoch and the sample's place in its order."""
-    seeds = random_bits(seed, batch.epoch, MASKS, batch.positions.numpy())
-    generator = torch.Generator()
-    drawn = [model.draw_ids(1, generator.manual_seed(int(number))) for number in seeds]
-    image_ids, audio_ids = zip(*drawn, strict=True)
-    return torch.cat(image_ids), torch.cat(audio_ids)
+    num_image, num_audio = model.encoder.image.num_patches, model.encoder.audio.num_patches
+    index = batch.positions.numpy()[:, None] * (num_image + num_audio) + np.arange(num_image + num_audio)
+    noise = torch.from_numpy((random_bits(seed, batch.epoch, MASKS, index) >> np.uint64(11)).astype(np.int64))
+    return (
+        ids_from_noise(noise[:, :num_image], model.config.image_mask_ratio),
+        ids_from_noise(noise[:, num_image:], model.config.audio_mask_ratio),
+    )
 
 
 class Journal:
@@ -265,16 +277,15 @@ class Journal:
 
     def __init__(self, config: RunConfig, listener: Listener, log: MetricLog | None) -> None:
         self._batch_size, self._listener, self._log = config.batch_size, listener, log
-        self._told_s = time.perf_counter()
 
-    def write(self, launched: Launched) -> bool:
+    def write(self, launched: Launched, *, ended_s: float | None = None) -> bool:
         """Wait for a step and write it down; whether any process wants to stop.
 
+        A step ended at `ended_s`, when the next one began; if none has begun, when its values are there.
         Raises AvkitError if its loss or gradients are not finite, before anything of it could be saved.
         """
         total, image, audio, stop, own, norm = launched.values.tolist()
-        now = time.perf_counter()
-        took_s, self._told_s = max(now - self._told_s, 1e-9), now
+        took_s = max((time.perf_counter() if ended_s is None else ended_s) - launched.began_s, 1e-9)
         if not (math.isfinite(total) and math.isfinite(norm)):
             keys = [key for batch in launched.batches for key in batch.keys]
             where = "of these samples" if not math.isfinite(own) or math.isfinite(total) else "of another process"
@@ -291,7 +302,7 @@ class Journal:
             "loss_audio": audio,
             "lr": launched.lr,
             "grad_norm": norm,
-            "samples_per_s": round(self._batch_size / took_s, 2),
+            "samples_per_s": round(self._batch_size / took_s, 4),
             "data_wait": round(min(launched.waited_s / took_s, 1.0), 4),
         }
         if self._log is not None:
@@ -301,10 +312,15 @@ class Journal:
 
 
 def start_together(out: Path, config: RunConfig, world: World, *, resume: bool) -> Path | None:
-    """The checkpoint to go on from, the same for all processes; errors as in `start_run`."""
+    """The checkpoint to go on from, the same for all processes; errors as in `start_run`, on every process."""
+    refusal: AvkitError | None = None
     if world.is_main:
-        start_run(out, config, resume=resume)
-    world.barrier()
+        try:
+            start_run(out, config, resume=resume)
+        except AvkitError as error:
+            refusal = error
+    if world.any(refusal is not None):
+        raise refusal or ConfigError(f"{out}: refused, as process 0 says")
     return latest_checkpoint(out / CHECKPOINTS)
 
 
@@ -403,9 +419,11 @@ def endless(batches: Batches) -> Iterator[Batch]:
         yield from batches
 
 
-def is_due(done: float, every: float | None, stride: float = 1) -> bool:
-    """Whether the last stride of `done` passed a multiple of `every`."""
-    return every is not None and math.floor(done / every + 1e-9) > math.floor((done - stride) / every + 1e-9)
+def is_due(done: int | float, every: int | None, stride: int | float = 1, *, last: bool = False) -> bool:
+    """Whether the last stride of `done` passed a multiple of `every`, or it is the last; never if that is None."""
+    if every is None:
+        return False
+    return last or math.floor(done / every + 1e-9) > math.floor((done - stride) / every + 1e-9)
 
 
 def hashed(seed: int, *values: int) -> int:
@@ -414,7 +432,7 @@ def hashed(seed: int, *values: int) -> int:
     return int(random_bits(seed, first, second, np.array([index]))[0])
 
 
-def report(out: Path, steps: int) -> Report:
-    """What a run's metrics say of it."""
-    lines = list(read_lines(out / METRICS))
-    return Report(out, lines[-1]["step"], steps, lines[0]["loss"], lines[-1]["loss"])
+def report(out: Path, step: int, steps: int) -> Report:
+    """What a run's metrics say of it after `step` steps."""
+    losses = {line["step"]: line["loss"] for line in read_lines(out / METRICS)}
+    return Report(out, step, steps, losses.get(1, math.nan), losses.get(step, math.nan))

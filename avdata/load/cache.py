@@ -1,29 +1,36 @@
 """Remote shards as local files: fetched once, checked, and bounded in size.
 
 Several processes share a cache. A file appears under its name only when it is whole; whoever reads it holds a shared
-lock on it, and only files without one are evicted, the longest unused first.
+lock on it, and only files without one are evicted, the longest unused first. Evicting takes the space at once: who has
+such a file open without reading it finds it gone at the next `hold`.
 """
 
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
 import shlex
 import subprocess
+import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Protocol, runtime_checkable
 
 import fsspec
 
 from avdata.load.urls import PIPE, protocol
 from avmanifest.errors import ConfigError, ShardError, StorageError
 
+_LOG: Final = logging.getLogger(__name__)
 _COPY_BYTES: Final = 1 << 20
 _OPEN_ATTEMPTS: Final = 5
+_TOUCH_NS: Final = 60 * 10**9  # a file in use is marked so this often
+_PASSING_STATUS: Final = (408, 425, 429)  # of HTTP: too early, too slow or too often; 500 and more may pass too
+_SILENCE_S: Final = 60.0  # of an HTTP server, after which it is asked again
 
 
 def _default_root() -> Path:
@@ -36,13 +43,25 @@ class CacheConfig:
 
     root: Path = field(default_factory=_default_root)
     max_bytes: int = 200 * 10**9
-    attempts: int = 3  # downloads of a shard before it is given up
+    attempts: int = 6  # downloads of a shard before it is given up; only one if the server says it has none
     wait_s: float = 1.0  # before the second attempt; doubled before each further one
     storage_options: Mapping[str, Any] = field(default_factory=dict)  # for fsspec: credentials, endpoints
 
     def __post_init__(self) -> None:
-        if self.max_bytes < 1 or self.attempts < 1:
-            raise ConfigError(f"max_bytes={self.max_bytes}, attempts={self.attempts}: both must be 1 or more")
+        if self.max_bytes < 1 or self.attempts < 1 or self.wait_s < 0:
+            raise ConfigError(
+                f"max_bytes={self.max_bytes}, attempts={self.attempts}, wait_s={self.wait_s}: the first two must be 1 "
+                "or more, wait_s 0 or more"
+            )
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where a shard's bytes come from."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes; none at the end."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +72,18 @@ class Expected:
     sha256: str | None = None
 
 
+class FetchStopped(Exception):
+    """A download was broken off because `ShardCache.stopped` is set."""
+
+
 class ShardCache:
     """Local files of remote shards. Safe for threads and for processes that share the folder."""
 
-    def __init__(self, config: CacheConfig, release_idle: Callable[[], None] = lambda: None) -> None:
-        """`release_idle` is asked, before files are evicted, to close files that this process holds unused."""
+    def __init__(self, config: CacheConfig) -> None:
         self.config = config
-        self._release_idle = release_idle
+        self.stopped = threading.Event()  # set: downloads end at once, with FetchStopped
+        self._fetched: set[Path] = set()
+        self._warned = False
 
     def path(self, url: str, expected: Expected) -> Path:
         """The file of a shard: named after its whole URL and what is expected of it."""
@@ -67,7 +91,7 @@ class ShardCache:
         return self.config.root / f"{hashlib.sha256(identity.encode()).hexdigest()[:40]}.shard"
 
     def open(self, url: str, expected: Expected) -> int:
-        """Descriptor of the shard's file, fetched if need be. Closing it allows eviction.
+        """Descriptor of the shard's file, fetched if need be, and held: see `hold`.
 
         Raises ShardError when what was fetched is not what is expected, StorageError when it cannot be kept.
         """
@@ -75,35 +99,71 @@ class ShardCache:
         for _ in range(_OPEN_ATTEMPTS):
             try:
                 descriptor = os.open(path, os.O_RDONLY)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 self._fetch(url, expected, path)
                 continue
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            with contextlib.suppress(FileNotFoundError):
-                stat = path.stat()
-                if os.fstat(descriptor).st_ino == stat.st_ino:
-                    os.utime(path, ns=(time.time_ns(), stat.st_mtime_ns))  # used now, and fetched when it was
+            except OSError as error:
+                raise StorageError(f"{path}: cannot be read ({error.strerror}). Use another cache folder.") from error
+            if hold(descriptor, touch_after_ns=0):
+                if expected.num_bytes in (None, os.fstat(descriptor).st_size):
                     return descriptor
-            os.close(descriptor)  # evicted between the two calls
+                path.unlink(missing_ok=True)  # a machine that lost power kept the name and lost the content
+            os.close(descriptor)
         raise StorageError(
             f"{path}: evicted as fast as it is fetched. Other runs need the cache too: raise max_bytes "
             f"({self.config.max_bytes}) or give this run a folder of its own."
         )
 
+    def remove_damaged(self, url: str, expected: Expected) -> bool:
+        """Whether the shard's file is none that `open` could return any more: gone, or now removed for its checksum."""
+        path = self.path(url, expected)
+        try:
+            with path.open("rb") as file:
+                if expected.sha256 is None or hashlib.file_digest(file, "sha256").hexdigest() == expected.sha256:
+                    return False
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            _LOG.warning("%s: cannot be read (%s); it is fetched again", path, error.strerror)
+        _LOG.warning("%s: its copy in the cache, %s, is damaged; it is fetched again", url, path)
+        path.unlink(missing_ok=True)
+        return True
+
     def _fetch(self, url: str, expected: Expected, path: Path) -> None:
         self._make_folder()
-        with _locked(path.with_suffix(".lock")):
-            if path.exists():
-                return
-            for attempt in range(self.config.attempts):
-                if attempt:
-                    time.sleep(self.config.wait_s * 2 ** (attempt - 1))
-                try:
-                    self._download(url, expected, path)
+        try:
+            with _locked(path.with_suffix(".lock")):
+                if path.exists():
                     return
-                except ShardError as error:
-                    failure = error
-            raise failure
+                self._attempt(url, expected, path)
+        except OSError as error:
+            raise StorageError(
+                f"{error.filename or path}: cannot write ({error.strerror}). Make room on the disk, or give the cache "
+                "another folder."
+            ) from error
+        if path in self._fetched and not self._warned:
+            self._warned = True
+            _LOG.warning(
+                "%s: fetched a second time, as it was evicted in between. If this goes on within an epoch, raise "
+                "max_bytes=%s or lower window_samples.",
+                url,
+                self.config.max_bytes,
+            )
+        self._fetched.add(path)
+
+    def _attempt(self, url: str, expected: Expected, path: Path) -> None:
+        """Download until it succeeds, or there is no use in trying again."""
+        for attempt in range(1, self.config.attempts + 1):
+            try:
+                self._download(url, expected, path)
+                return
+            except ShardError as error:
+                if attempt == self.config.attempts or _is_final(error):
+                    raise
+                wait_s = self.config.wait_s * 2 ** (attempt - 1)
+                _LOG.warning("%s; attempt %d of %d in %g s", error, attempt + 1, self.config.attempts, wait_s)
+                if self.stopped.wait(wait_s):
+                    raise FetchStopped from error
 
     def _make_folder(self) -> None:
         try:
@@ -115,30 +175,43 @@ class ShardCache:
         """Fetch once, check, and give the file its name."""
         part = path.with_name(f"{path.stem}.{uuid.uuid4().hex[:8]}.part")
         try:
-            with part.open("xb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+            with self._growing(part) as file:
                 sha256 = hashlib.sha256()
                 written = 0
                 with _reading(url, self.config.storage_options) as (source, told):
                     size = expected.num_bytes if expected.num_bytes is not None else told
                     self._make_room(size or 0, file)
-                    while chunk := _read(source, url):
+                    while chunk := self._read(source, url):
                         if size is None:
                             self._make_room(len(chunk), None)
                         sha256.update(chunk)
                         file.write(chunk)
                         written += len(chunk)
+                        if size is not None and written > size:
+                            break
                 file.truncate(written)
                 _check_fetched(url, Expected(written, sha256.hexdigest()), Expected(size, expected.sha256))
                 file.flush()
                 part.replace(path)
-        except OSError as error:
-            raise StorageError(
-                f"{error.filename or part}: cannot write ({error.strerror}). Make room on the disk, or give the "
-                "cache another folder."
-            ) from error
         finally:
             part.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _growing(self, part: Path) -> Iterator[IO[bytes]]:
+        """A new file that is held from its first moment: nobody evicts it."""
+        with contextlib.ExitStack() as stack:
+            with _locked(self.config.root / "evict.lock"):
+                file = stack.enter_context(part.open("xb"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+
+    def _read(self, source: Source, url: str) -> bytes:
+        if self.stopped.is_set():
+            raise FetchStopped
+        try:
+            return source.read(_COPY_BYTES)
+        except Exception as error:
+            raise ShardError(f"{url}: broke off ({_reason(error)})") from error
 
     def _make_room(self, num_bytes: int, reserve: IO[bytes] | None) -> None:
         """Evict until num_bytes fit within the limit; `reserve` is then given that size, for others to count."""
@@ -149,12 +222,10 @@ class ShardCache:
             )
         with _locked(self.config.root / "evict.lock"):
             if not self._evict(num_bytes):
-                self._release_idle()
-                if not self._evict(num_bytes):
-                    raise StorageError(
-                        f"{self.config.root}: every file in the cache is being read, and {num_bytes} bytes more pass "
-                        f"max_bytes={self.config.max_bytes}. Raise max_bytes, or lower window_samples."
-                    )
+                raise StorageError(
+                    f"{self.config.root}: every file in the cache is being read, and {num_bytes} bytes more pass "
+                    f"max_bytes={self.config.max_bytes}. Raise max_bytes, or lower num_workers."
+                )
             if reserve is not None:
                 reserve.truncate(num_bytes)
 
@@ -170,16 +241,72 @@ class ShardCache:
         return total <= self.config.max_bytes
 
 
-def read_small(url: str, storage_options: Mapping[str, Any]) -> bytes | None:
+def hold(descriptor: int, *, touch_after_ns: int = _TOUCH_NS) -> bool:
+    """Keep a cached file from eviction until `let_go` or its closing; False: it was evicted already.
+
+    A file whose last use is longer ago than touch_after_ns is marked as used now.
+    """
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    stat = os.fstat(descriptor)
+    now = time.time_ns()
+    if stat.st_nlink and now - stat.st_atime_ns > touch_after_ns:
+        with contextlib.suppress(PermissionError):  # another user's
+            os.utime(descriptor, ns=(now, stat.st_mtime_ns))
+    return stat.st_nlink > 0
+
+
+def let_go(descriptor: int) -> None:
+    """Allow the eviction of a file that stays open."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def read_small(url: str, config: CacheConfig) -> bytes | None:
     """Content of a small remote file (a manifest, a marker), never cached; None if there is none."""
-    try:
-        filesystem, path = fsspec.core.url_to_fs(url, **storage_options)
-        content: bytes = filesystem.cat_file(path)
-    except FileNotFoundError:
-        return None
-    except Exception as error:
-        raise ShardError(f"{url}: cannot be read ({type(error).__name__}: {error}). Check the address.") from error
-    return content
+    for attempt in range(1, config.attempts + 1):
+        try:
+            filesystem, path = fsspec.core.url_to_fs(url, **_options(url, config.storage_options))
+            content: bytes = filesystem.cat_file(path)
+            return content
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            failed = ShardError(f"{url}: cannot be read ({_reason(error)}). Check the address.")
+            failed.__cause__ = error
+            if attempt == config.attempts or _is_final(failed):
+                raise failed from error
+            time.sleep(config.wait_s * 2 ** (attempt - 1))
+    return None
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether the other side said no, rather than nothing, not now, or something else than expected."""
+    root = _root(error)
+    status = getattr(root, "status", None)
+    if isinstance(status, int):
+        return 400 <= status < 500 and status not in _PASSING_STATUS
+    return isinstance(root, FileNotFoundError | PermissionError)
+
+
+def _root(error: BaseException) -> BaseException:
+    """What the error goes back to: fsspec calls much of what may happen to a server a missing file."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    root = _root(error)
+    return " ".join(f"{type(root).__name__}: {root}".split())
+
+
+def _options(url: str, storage_options: Mapping[str, Any]) -> dict[str, Any]:
+    """fsspec's options: over HTTP, a server that falls silent is not waited for."""
+    if protocol(url) not in ("http", "https") or "client_kwargs" in storage_options:
+        return dict(storage_options)
+    from aiohttp import ClientTimeout  # noqa: PLC0415 - takes long, and only remote shards need it
+
+    timeout = ClientTimeout(total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S)
+    return {**storage_options, "client_kwargs": {"timeout": timeout}}
 
 
 @contextlib.contextmanager
@@ -190,37 +317,39 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _cached_files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    for path in [*root.glob("*.shard"), *root.glob("*.part")]:
-        with contextlib.suppress(FileNotFoundError):
-            yield path, path.stat()
+    for pattern in ("*.shard", "*.part", "*.index.parquet", "*.tmp"):
+        for path in root.glob(pattern):
+            with contextlib.suppress(FileNotFoundError):
+                yield path, path.stat()
 
 
 def _remove_unused(path: Path) -> bool:
-    """Remove a file that nobody holds a lock on: a shard that is not read, or what a killed download left."""
+    """Remove a file that nobody holds: a shard that is not read, or what a killed download left."""
     try:
-        with path.open("rb") as file:
+        with path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
+            file.truncate(0)  # whoever has it open without reading it does not keep the space
     except FileNotFoundError:
         return True
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):
         return False
     return True
 
 
 @contextlib.contextmanager
-def _reading(url: str, storage_options: Mapping[str, Any]) -> Iterator[tuple[IO[bytes], int | None]]:
+def _reading(url: str, storage_options: Mapping[str, Any]) -> Iterator[tuple[Source, int | None]]:
     """The shard's bytes as a file, and its size where the other side tells."""
     if protocol(url) == "pipe":
         with _command_output(url) as output:
             yield output, None
         return
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, **storage_options)
+        filesystem, path = fsspec.core.url_to_fs(url, **_options(url, storage_options))
         size = filesystem.info(path).get("size")
         file = filesystem.open(path, "rb", cache_type="readahead", block_size=8 * _COPY_BYTES)
     except Exception as error:
-        raise ShardError(f"{url}: cannot be fetched ({type(error).__name__}: {error}). Check the address.") from error
+        raise ShardError(f"{url}: cannot be fetched ({_reason(error)}). Check the address.") from error
     with file:
         yield file, size
 
@@ -228,10 +357,10 @@ def _reading(url: str, storage_options: Mapping[str, Any]) -> Iterator[tuple[IO[
 @contextlib.contextmanager
 def _command_output(url: str) -> Iterator[IO[bytes]]:
     """Standard output of a `pipe:` command: its words as they stand, without a shell."""
-    command = shlex.split(url.removeprefix(PIPE))
     try:
+        command = shlex.split(url.removeprefix(PIPE))
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)  # noqa: S603
-    except (OSError, IndexError) as error:
+    except (OSError, ValueError, IndexError) as error:
         raise ShardError(f"{url}: cannot be run ({error}). A shell's | and > are not understood here.") from error
     with process:
         try:
@@ -242,13 +371,6 @@ def _command_output(url: str) -> Iterator[IO[bytes]]:
             raise
         if status := process.wait():
             raise ShardError(f"{url}: the command ended with status {status}")
-
-
-def _read(source: IO[bytes], url: str) -> bytes:
-    try:
-        return source.read(_COPY_BYTES)
-    except Exception as error:
-        raise ShardError(f"{url}: broke off ({type(error).__name__}: {error})") from error
 
 
 def _check_fetched(url: str, found: Expected, expected: Expected) -> None:

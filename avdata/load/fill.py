@@ -79,13 +79,25 @@ def fill_slots(
     cut: list[tuple[int, int, Float32[np.ndarray, " n"]]] = []
     for row in rows:
         try:
-            cut.extend((row, *piece) for piece in _fill(dataset, reader, view, slots, row, scratch, clock))
+            cut.extend((row, *piece) for piece in _fill_or_refetch(dataset, reader, view, slots, row, scratch, clock))
         except ShardError as error:
             slots.errors[row] = error
     if cut:
         _compute_log_mels(view, slots, cut)
         clock.lap("sound")
     times.add(clock.seconds)
+
+
+def _fill_or_refetch(
+    dataset: Dataset, reader: ShardReader, view: View, slots: Slots, row: int, scratch: Scratch, clock: _Clock
+) -> list[tuple[int, Float32[np.ndarray, " n"]]]:
+    """As `_fill`; a remote shard whose copy in the cache turns out damaged is fetched again."""
+    try:
+        return _fill(dataset, reader, view, slots, row, scratch, clock)
+    except ShardError:
+        if not reader.refetched(int(dataset.shard_of[slots.sample_ids[row]])):
+            raise
+        return _fill(dataset, reader, view, slots, row, scratch, clock)
 
 
 def _fill(

@@ -1,5 +1,6 @@
 """Tars that others wrote: walked once, then read like ours."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -50,24 +51,34 @@ def _kept_rows(path: Path) -> pa.Table | None:
 
 
 def _keep_rows(table: pa.Table, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the index, if that is possible here: without it the tar is walked again the next time."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    pq.write_table(table, temporary)
-    temporary.replace(path)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, temporary)
+        temporary.replace(path)
 
 
 def _walk(file: IO[bytes], url: str, label: str) -> Iterator[dict[str, Any]]:
-    """Rows in file order. A sample is what adjacent files share up to the first dot of their name."""
+    """Rows in file order. A sample is what adjacent files share up to the first dot of their name.
+
+    Left out as webdataset does: folders, links, names without a dot or nothing before it, names in `__meta__`.
+    """
     seen: set[str] = set()
     row: dict[str, Any] = {"key": None}
     end = 0
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as tar:
             for info in tar:
+                if info.size < 0 or info.offset_data < end or info.issparse():
+                    raise ShardError(
+                        f"{url}: {info.name!r} at byte {info.offset} has {info.size} bytes at {info.offset_data}: a "
+                        "sparse file, or a damaged header. Pack the archive again."
+                    )
                 end = info.offset_data + info.size + (-info.size % tarfile.BLOCKSIZE)
                 folder, base = posixpath.split(info.name)
                 stem, _, member = base.partition(".")
-                if not info.isreg() or not stem or stem.startswith("__"):
+                if not info.isreg() or not stem or not member or "/__" in f"/{info.name}":
                     continue
                 key = posixpath.join(folder, stem)
                 if key != row["key"]:

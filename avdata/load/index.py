@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -114,6 +115,11 @@ def dataset_from_table(
         return found
 
     frame_names = members.frame_names(names)
+    if not frame_names:
+        raise ConfigError(
+            f"{shards[0].url}: no member matches image={members.image!r}; the samples have "
+            f"{', '.join(sorted(names)[:20])}. Say which is the frame: MemberMap(image=...)."
+        )
     order_of = np.full(len(names) + 1, -1, np.int64)
     order_of[[names.index(name) for name in frame_names]] = np.arange(len(frame_names))
     is_frame = np.flatnonzero(order_of[codes] >= 0)
@@ -143,8 +149,13 @@ def balanced(dataset: Dataset) -> Dataset:
     """The dataset with each sample weighted by the sum of 1 / (number of samples) of its classes.
 
     Source: CAV-MAE (arXiv:2210.07839), gen_weight_file.py. Samples without a label get the smallest weight.
-    Raises ConfigError for a dataset without labels.
+    Raises ConfigError for a dataset without labels, or with weights already.
     """
+    if dataset.weights is not None:
+        raise ConfigError(
+            "class-balanced sampling of a dataset that has weights: balance the parts, then mix them: "
+            "mix([(balanced(a), 0.5), (balanced(b), 0.5)])."
+        )
     if not len(dataset.label_ids):
         raise ConfigError("class-balanced sampling needs labels; this dataset has none")
     rarity = 1.0 / np.maximum(np.bincount(dataset.label_ids, minlength=len(dataset.classes)), 1)
@@ -160,17 +171,22 @@ def mix(datasets: Sequence[tuple[Dataset, float]]) -> Dataset:
     An epoch is as long as all samples together. A dataset that gets less than its size is sampled, one that gets more
     is repeated. Classes are united by name. Raises ConfigError for a share that is not above 0.
     """
-    if not datasets or any(not share > 0 for _, share in datasets):
+    if not datasets or any(not 0 < share < math.inf for _, share in datasets):
         raise ConfigError(f"shares {[share for _, share in datasets]}: give at least one dataset, each a share above 0")
-    parts = [dataset for dataset, _ in datasets]
-    classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
-    frame_names = tuple(dict.fromkeys(name for part in parts for name in part.frame_names))
-    shard_base = np.cumsum([0, *(len(part.shards) for part in parts)])
     weights = [
         share * (weights / weights.sum())
         for part, share in datasets
         for weights in [np.ones(len(part)) if part.weights is None else part.weights]
     ]
+    return replace(unite([dataset for dataset, _ in datasets]), weights=np.concatenate(weights))
+
+
+def unite(datasets: Sequence[Dataset]) -> Dataset:
+    """One dataset of several, without weights: an epoch has every sample of each once. Classes are united by name."""
+    parts = list(datasets)
+    classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
+    frame_names = tuple(dict.fromkeys(name for part in parts for name in part.frame_names))
+    shard_base = np.cumsum([0, *(len(part.shards) for part in parts)])
     profiles = dict.fromkeys(name for part in parts for name in part.log_mel)
     member_names = {name: {p.log_mel_member[name] for p in parts if name in p.log_mel_member} for name in profiles}
     if clash := {name: sorted(found) for name, found in member_names.items() if len(found) > 1}:
@@ -192,7 +208,6 @@ def mix(datasets: Sequence[tuple[Dataset, float]]) -> Dataset:
         label_ids=np.concatenate([_renamed(part.classes, classes)[part.label_ids] for part in parts]),
         label_start=_starts(np.concatenate([np.diff(part.label_start) for part in parts])),
         classes=classes,
-        weights=np.concatenate(weights),
     )
 
 

@@ -183,7 +183,7 @@ class Loader:
         epoch, firsts = self._state.epoch, self._firsts()
         began = time.perf_counter()
         elapsed_before = self._stats.elapsed_s
-        with self._workers() as pool, self._fetchers() as fetch:
+        with self._workers() as pool, self._fetchers() as fetch, self._reader.fetching():
             pending: deque[_Pending] = deque()
             while firsts or pending:
                 asked = time.perf_counter()

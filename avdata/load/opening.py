@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from avdata.load.cache import CacheConfig, read_small
 from avdata.load.foreign import foreign_rows
-from avdata.load.index import COLUMNS, Dataset, Shard, dataset_from_table, read_json
+from avdata.load.index import COLUMNS, Dataset, Shard, dataset_from_table, read_json, unite
 from avdata.load.members import MemberMap
 from avdata.load.reader import ShardReader
 from avdata.load.urls import check_url, expand_urls, local_path, protocol
@@ -34,7 +34,7 @@ def open_dataset(
     cache: CacheConfig | None = None,
     allow_pipe: bool = False,
 ) -> Dataset:
-    """The samples of a prepared dataset's folder (split `train` unless given), or of shard URLs.
+    """The samples of a prepared dataset's folder (split `train` unless given), of several such, or of shard URLs.
 
     URLs may have brace patterns and may be local, http, https, s3, gs, hf, abfs. A tar without avkit's manifest beside
     it is walked once, and `members` says what is what in it. `exclude` leaves out samples with the flags silent, still
@@ -43,22 +43,33 @@ def open_dataset(
     Raises ConfigError, ManifestError or ShardError, naming what is wrong.
     """
     cache = cache or CacheConfig()
-    if isinstance(source, str | Path) and _is_folder(str(source)):
-        check_url(str(source), allow_pipe=False)
-        return _open_folder(str(source).rstrip("/"), split or "train", exclude, cache)
+    if is_folder(source):
+        roots = [str(root) for root in ([source] if isinstance(source, str | Path) else source)]
+        for root in roots:
+            check_url(root, allow_pipe=False)
+        if len(set(roots)) < len(roots):
+            raise ConfigError(f"{source!r} names a folder twice. To see samples more often, give shares: mix(...).")
+        parts = [_open_folder(root.rstrip("/"), split or "train", exclude, cache) for root in roots]
+        return unite(parts) if len(parts) > 1 else parts[0]
     if split is not None:
         raise ConfigError(f"split={split!r} chooses within a prepared folder; {source!r} are shards. Name theirs.")
     urls = expand_urls(source)
     for url in urls:
         check_url(url, allow_pipe=allow_pipe)
+        if is_folder(url):
+            raise ConfigError(f"{url!r} is a folder among shards. Open it by itself, then unite the two.")
     return _open_shards(urls, members, exclude, cache)
 
 
-def _is_folder(source: str) -> bool:
-    path = local_path(source)
+def is_folder(source: str | Path | Sequence[str | Path]) -> bool:
+    """Whether the source is a prepared dataset's folder, or several, not shards. A remote one is told by its name."""
+    if not isinstance(source, str | Path):
+        return len(source) > 0 and all(is_folder(one) for one in source)
+    path = local_path(str(source))
     if path is not None:
         return path.is_dir()
-    return protocol(source) != "pipe" and not source.split("?", maxsplit=1)[0].endswith((".tar", *_COMPRESSED))
+    name = str(source).split("?", maxsplit=1)[0]
+    return protocol(name) != "pipe" and not name.endswith((".tar", *_COMPRESSED))
 
 
 def _open_folder(root: str, split: str, exclude: Sequence[str], cache: CacheConfig) -> Dataset:
@@ -73,7 +84,7 @@ def _open_folder(root: str, split: str, exclude: Sequence[str], cache: CacheConf
         raise ConfigError(f"{root}: no split {split!r}; known: {', '.join(known)}")
     table = _manifest(f"{root}/manifest/{split}.parquet", cache)
     if table is None:
-        raise ConfigError(f"{root}: no manifest of split {split!r}. Finish `avkit prepare`, or name another split.")
+        raise ConfigError(f"{root}: no split {split!r}, or no manifest of it. Name another, or finish avkit prepare.")
     ok = table.filter(pc.equal(table.column("status"), "ok"))
     numbers = sorted(pc.unique(ok.column("shard")).to_pylist())
     names = [f"{root}/{ShardName(split, number)}" for number in numbers]
@@ -193,7 +204,7 @@ def _manifest(where: str, cache: CacheConfig) -> pa.Table | None:
 def _read(where: str, cache: CacheConfig) -> bytes | None:
     path = local_path(where)
     if path is None:
-        return read_small(where, cache.storage_options)
+        return read_small(where, cache)
     return path.read_bytes() if path.exists() else None
 
 

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from avdata.load.cache import CacheConfig, Expected, ShardCache
+from avdata.load.cache import CacheConfig, Expected, ShardCache, hold, let_go
 from avdata.load.index import Shard
 from avdata.load.urls import local_path
 from avmanifest.errors import ShardError
@@ -22,7 +22,8 @@ _NAME_BYTES: Final = 100
 @dataclass(slots=True)
 class _Handle:
     descriptor: int
-    users: int
+    cached: bool  # in the cache: held while it has users, to be evicted at any time while it has none
+    users: int = 0
 
 
 class ShardReader:
@@ -30,12 +31,15 @@ class ShardReader:
 
     def __init__(self, shards: Sequence[Shard], cache: CacheConfig) -> None:
         self.shards = shards
-        self._cache = ShardCache(cache, self.close_idle)
+        self._cache = ShardCache(cache)
         self._lock = threading.Lock()
         self._handles: OrderedDict[int, _Handle] = OrderedDict()
+        self._opening: dict[int, threading.Lock] = {}
         self._bad: dict[int, str] = {}
+        self._checking = threading.Lock()
+        self._checked: dict[int, bool] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ShardReader":
         return self
 
     def __exit__(
@@ -43,47 +47,96 @@ class ShardReader:
     ) -> None:
         self.close_idle()
 
-    def acquire(self, number: int) -> int:
-        """Descriptor of a shard, kept open until `release`. Its size is checked when it is opened.
+    @contextlib.contextmanager
+    def fetching(self) -> Iterator[None]:
+        """On the way out of the with block, downloads of other threads are broken off."""
+        self._cache.stopped.clear()
+        try:
+            yield
+        finally:
+            self._cache.stopped.set()
+
+    @contextlib.contextmanager
+    def lease(self, number: int) -> Iterator[int]:
+        """Descriptor of a shard, open for the length of a with block. Its size is checked when it is opened.
 
         Raises ShardError for a shard that is missing or not what its marker says, again at every later call.
         """
+        handle = self._acquire(number)
+        try:
+            yield handle.descriptor
+        finally:
+            self._release(number, handle)
+
+    def refetched(self, number: int) -> bool:
+        """Whether a shard's copy in the cache was damaged and is no longer used. Looks once per shard."""
+        shard = self.shards[number]
+        if shard.sha256 is None or local_path(shard.url) is not None:
+            return False
+        with self._checking:
+            if number not in self._checked:
+                self._checked[number] = self._cache.remove_damaged(shard.url, _expected(shard))
+                if self._checked[number]:
+                    with self._lock:
+                        handle = self._handles.pop(number, None)
+                        if handle is not None and not handle.users:
+                            os.close(handle.descriptor)
+            return self._checked[number]
+
+    def _acquire(self, number: int) -> _Handle:
+        if (handle := self._ready(number)) is not None:
+            return handle
+        with self._lock:
+            opening = self._opening.setdefault(number, threading.Lock())
+        with opening:  # one thread fetches and opens, the others wait for what comes of it
+            if (handle := self._ready(number)) is None:
+                handle = self._opened(number)
+        if len(self._handles) > MAX_OPEN:
+            self.close_idle(keep=MAX_OPEN // 2)
+        return handle
+
+    def _ready(self, number: int) -> _Handle | None:
+        """The handle of a shard that is open already."""
         with self._lock:
             if number in self._bad:
                 raise ShardError(self._bad[number])
-            if (handle := self._handles.get(number)) is not None:
-                handle.users += 1
-                self._handles.move_to_end(number)
-                return handle.descriptor
+            return self._lend(number)
+
+    def _opened(self, number: int) -> _Handle:
+        """The handle of a shard that is not open yet."""
         try:
             descriptor = self._open(self.shards[number])
         except ShardError as error:
             with self._lock:
                 self._bad[number] = str(error)
             raise
+        handle = _Handle(descriptor, cached=local_path(self.shards[number].url) is None, users=1)
         with self._lock:
-            if (handle := self._handles.get(number)) is not None:  # another thread was faster
-                os.close(descriptor)
-            else:
-                handle = self._handles[number] = _Handle(descriptor, 0)
-            handle.users += 1
-        if len(self._handles) > MAX_OPEN:
-            self.close_idle(keep=MAX_OPEN // 2)
-        return handle.descriptor
+            self._handles[number] = handle
+        return handle
 
-    def release(self, number: int) -> None:
-        """Give back what `acquire` lent."""
+    def _lend(self, number: int) -> _Handle | None:
+        """The handle of an open shard, with one more user; None if it is not open, or was evicted from the cache."""
+        handle = self._handles.get(number)
+        if handle is None:
+            return None
+        if handle.cached and not handle.users and not hold(handle.descriptor):
+            os.close(handle.descriptor)
+            del self._handles[number]
+            return None
+        handle.users += 1
+        self._handles.move_to_end(number)
+        return handle
+
+    def _release(self, number: int, handle: _Handle) -> None:
         with self._lock:
-            self._handles[number].users -= 1
-
-    @contextlib.contextmanager
-    def lease(self, number: int) -> Iterator[int]:
-        """The descriptor for the length of a with block."""
-        descriptor = self.acquire(number)
-        try:
-            yield descriptor
-        finally:
-            self.release(number)
+            handle.users -= 1
+            if handle.users:
+                return
+            if self._handles.get(number) is not handle:  # damaged, and fetched again meanwhile
+                os.close(handle.descriptor)
+            elif handle.cached:
+                let_go(handle.descriptor)
 
     def close_idle(self, keep: int = 0) -> None:
         """Close shards that nobody reads, the longest unused first, until `keep` are open."""
@@ -102,9 +155,7 @@ class ShardReader:
     def _open(self, shard: Shard) -> int:
         path = local_path(shard.url)
         if path is None:
-            descriptor = self._cache.open(
-                shard.url, Expected(shard.num_bytes, shard.sha256) if shard.prepared else Expected()
-            )
+            descriptor = self._cache.open(shard.url, _expected(shard))
         else:
             try:
                 descriptor = os.open(path, os.O_RDONLY)
@@ -134,7 +185,8 @@ class ShardReader:
         except OSError as error:
             raise ShardError(f"{shard.url}: {key}.{member} cannot be read ({error.strerror})") from error
         if found != size + ahead:
-            raise ShardError(f"{shard.url}: cut at byte {offset - ahead + found}, in {key}.{member}. Fetch it again.")
+            end = self.num_bytes(descriptor)
+            raise ShardError(f"{shard.url}: cut at byte {end}, before the end of {key}.{member}. Fetch it again.")
         if ahead:
             name = bytes(view[:_NAME_BYTES]).rstrip(b"\0")
             if name != f"{key}.{member}".encode():
@@ -143,6 +195,10 @@ class ShardReader:
                     "or another shard: prepare or fetch it again."
                 )
         return view[ahead:]
+
+
+def _expected(shard: Shard) -> Expected:
+    return Expected(shard.num_bytes, shard.sha256) if shard.prepared else Expected()
 
 
 class Scratch:

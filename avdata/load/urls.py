@@ -1,5 +1,6 @@
 """Shard URLs: patterns to lists, and which of them may be read."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ REMOTE: Final = ("http", "https", "s3", "s3a", "gs", "gcs", "hf", "abfs", "az", 
 MAX_SHARDS: Final = 1_000_000
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _RANGE: Final = re.compile(r"(\d+)\.\.(\d+)")
-_PROTOCOL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_PROTOCOL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
 
 
 def expand_urls(patterns: str | Path | Sequence[str | Path]) -> list[str]:
@@ -26,10 +27,12 @@ def expand_urls(patterns: str | Path | Sequence[str | Path]) -> list[str]:
     listed = [patterns] if isinstance(patterns, str | Path) else list(patterns)
     urls: list[str] = []
     for pattern in map(str, listed):
-        for url in [pattern] if pattern.startswith(PIPE) else _expand(pattern):
-            urls.append(url)
-            if len(urls) > MAX_SHARDS:
-                raise ConfigError(f"{pattern!r} names more than {MAX_SHARDS} shards")
+        if pattern.startswith(PIPE):
+            urls.append(pattern)
+            continue
+        if len(urls) + _num_urls(pattern) > MAX_SHARDS:
+            raise ConfigError(f"{pattern!r} names more than {MAX_SHARDS} shards")
+        urls.extend(_expand(pattern))
     if not urls:
         raise ConfigError("no shard URL given")
     if len(set(urls)) < len(urls):
@@ -66,6 +69,12 @@ def local_path(url: str) -> Path | None:
         return None
     match = _PROTOCOL.match(url)
     return Path(url[match.end() :] if match else url)
+
+
+def _num_urls(pattern: str) -> int:
+    """How many URLs a pattern names, without listing them."""
+    bounds = [(_RANGE.fullmatch(inside), inside) for inside in _BRACES.findall(pattern)]
+    return math.prod(int(found[2]) - int(found[1]) + 1 if found else inside.count(",") + 1 for found, inside in bounds)
 
 
 def _expand(pattern: str) -> Iterator[str]:

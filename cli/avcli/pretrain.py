@@ -26,6 +26,7 @@ def pretrain(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting. Repeatable.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
+    allow_pipe: Annotated[bool, typer.Option("--allow-pipe", help="Run the commands of pipe: URLs in --data.")] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say what the run is, with all settings; train nothing.")
     ] = False,
@@ -37,7 +38,7 @@ def pretrain(
     from avmodel.runs import run_config
     from avmodel.train import pretrain as train
 
-    config = override(run_config(run), settings or [])
+    config = override(run_config(run), [*(settings or []), *(["data.allow_pipe=true"] if allow_pipe else [])])
     if explain:
         explain_run(run, config)
         return

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -18,6 +19,7 @@ from avmodel.runs import RUNS, describe
 from avmodel.train import Listener, Report, RunConfig
 
 PLAIN_INTERVAL_S = 10.0
+RECENT_STEPS = 50  # over which speeds are averaged
 
 
 class TrainingProgress(Listener):
@@ -26,6 +28,7 @@ class TrainingProgress(Listener):
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         self._steps = self._first = 0
+        self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT_STEPS)  # seconds a sample, share of waiting
         self._began_s = self._told_s = 0.0
         self._bar = Progress(
             TextColumn("[bold]steps"),
@@ -57,10 +60,12 @@ class TrainingProgress(Listener):
     def stepped(self, record: Mapping[str, Any]) -> None:
         """Show the newest step; elsewhere than on a terminal, one every ten seconds."""
         self._bar.update(self._task, completed=record["step"])
+        self._recent.append((1 / record["samples_per_s"], record["data_wait"]))
+        took = sum(time for time, _ in self._recent)
         line = (
             f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f} (image {record['loss_image']:.4f}, "
-            f"audio {record['loss_audio']:.4f})  lr {record['lr']:.2e}  {record['samples_per_s']:.1f} samples/s  "
-            f"waited for data {record['data_wait']:.1%}"
+            f"audio {record['loss_audio']:.4f})  lr {record['lr']:.2e}  {len(self._recent) / took:.1f} samples/s  "
+            f"waited for data {sum(time * wait for time, wait in self._recent) / took:.1%}"
         )
         now = time.monotonic()
         if self.console.is_terminal:
@@ -75,7 +80,9 @@ class TrainingProgress(Listener):
         self.console.print(Text(text), highlight=False, soft_wrap=True)
 
     def ended(self, report: Report) -> None:
-        """Where the run is, and how far its loss fell."""
+        """Where the run is, and how far its loss fell; said by the process that told of the run's steps."""
+        if not self._steps:
+            return
         if report.step < report.steps:
             self.note(f"stopped after step {report.step:,} of {report.steps:,} and saved; --resume goes on")
         self.note(f"{report.out}: loss {report.first_loss:.4f} -> {report.last_loss:.4f}")

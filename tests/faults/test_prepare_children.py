@@ -4,8 +4,6 @@ import os
 import signal
 import time
 
-import pytest
-
 from avdata.prepare.commit import Workspace
 from avdata.prepare.executors import LocalExecutor, ShardTask
 from avdata.prepare.pipeline import ClipEnd, manifest_row

@@ -1,0 +1,93 @@
+"""Two processes train what one does."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.forks import call, call_together
+from tests.pretraining import probe_drawn, train_drawn
+from tests.runs import assert_same_run, curve, tiny_run
+
+RUN = tiny_run(steps=10)
+NUMBERS = ("loss", "loss_image", "loss_audio", "grad_norm", "lr", "epoch")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten steps of four samples in one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    assert call(train_drawn, folder / "run", RUN, log=folder / "log") == 0, (folder / "log").read_text()
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in two processes, two samples each."""
+    folder = tmp_path_factory.mktemp("together")
+    codes = call_together(train_drawn, folder / "run", RUN, log=folder / "log")
+    assert codes == [0, 0], (folder / "log.0").read_text() + (folder / "log.1").read_text()
+    return folder / "run"
+
+
+def assert_close(out: Path, expected: Path) -> None:
+    found, wanted = curve(out), curve(expected)
+    assert [line["step"] for line in found] == [line["step"] for line in wanted]
+    for name in NUMBERS:
+        # What is left is the order of float32 sums.
+        assert [line[name] for line in found] == pytest.approx([line[name] for line in wanted], rel=5e-5)
+
+
+def test_two_processes_have_the_curve_of_one(alone: Path, together: Path) -> None:
+    assert_close(together, alone)
+    losses = [line["loss"] for line in curve(alone)]
+    assert max(losses) - min(losses) > 0.01
+
+
+def test_micro_steps_in_two_processes_too(alone: Path, tmp_path: Path) -> None:
+    codes = call_together(train_drawn, tmp_path / "run", replace(RUN, device_batch_size=1), log=tmp_path / "log")
+    assert codes == [0, 0]
+    assert_close(tmp_path / "run", alone)
+
+
+def test_a_run_goes_on_in_another_number_of_processes(alone: Path, tmp_path: Path) -> None:
+    out, log = tmp_path / "run", tmp_path / "log"
+    assert call(train_drawn, out, RUN, 12, log=log) == 0
+    before = curve(out)
+    assert 3 <= len(before) < 10
+    assert call_together(train_drawn, out, RUN, None, True, log=log) == [0, 0]
+    assert curve(out)[: len(before)] == curve(alone)[: len(before)]
+    assert_close(out, alone)
+
+
+def test_two_processes_stopped_by_one_and_resumed_are_the_same_to_the_last_bit(together: Path, tmp_path: Path) -> None:
+    out, log = tmp_path / "run", tmp_path / "log"
+    assert call_together(train_drawn, out, RUN, 12, log=log) == [0, 0]
+    assert 3 <= len(curve(out)) < 10
+    assert call_together(train_drawn, out, RUN, None, True, log=log) == [0, 0]
+    assert_same_run(out, together)
+
+
+def test_what_one_process_refuses_ends_both(alone: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert call_together(train_drawn, alone, RUN, log=log) == [1, 1]
+    assert "holds a run already" in log.with_suffix(".0").read_text()
+    assert "refused, as process 0 says" in log.with_suffix(".1").read_text()
+
+
+def test_a_bad_sample_of_one_process_stops_both(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert call_together(train_drawn, tmp_path / "run", RUN, None, False, 9, log=log) == [1, 1]
+    said = [log.with_suffix(f".{rank}").read_text() for rank in range(2)]
+    assert "of another process" in said[0]
+    assert "step 3: loss nan of these samples" in said[1]
+    assert "clip-9, clip-11" in said[1]
+
+
+def test_the_probe_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
+    assert call(probe_drawn, tmp_path / "one", log=tmp_path / "log") == 0
+    assert call_together(probe_drawn, tmp_path / "two", log=tmp_path / "log") == [0, 0]
+    one = json.loads((tmp_path / "one").read_text())
+    assert json.loads((tmp_path / "two").read_text()) == one
+    assert set(one) == {"image", "audio", "fusion", "all"}

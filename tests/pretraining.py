@@ -1,0 +1,59 @@
+"""Runs on drawn batches for processes of their own (tests.forks), and ways to break them off."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avmodel.distributed import join_world
+from avmodel.models.deepavfusion import DeepAVFusion
+from avmodel.probe import nearest_neighbor_probe
+from avmodel.rundir import CONFIG_FILE
+from avmodel.train import RunConfig, train
+from tests.runs import TINY, DrawnBatches
+
+
+def train_drawn(
+    out: Path, run: RunConfig, stop_at: int | None = None, resume: bool = False, spoiled: int | None = None
+) -> None:
+    """One process of the run; `stop_at` samples of all processes, the one of rank 0 is asked to stop."""
+    with join_world("cpu") as world:
+        size, _ = run.micro_batch(world.size)
+        batches = DrawnBatches(size, rank=world.rank, world_size=world.size, spoiled=spoiled)
+
+        def stop() -> bool:
+            return stop_at is not None and world.is_main and batches.done >= stop_at
+
+        train(run, batches, out, world, resume=resume, stop=stop)
+
+
+def train_until_killed(out: Path, run: RunConfig, moment: int) -> None:
+    """The run, begun or resumed, killed before it touches a file in its folder for the moment-th time."""
+    resume = (out / CONFIG_FILE).exists()
+    touched = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal touched
+        if event in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir") and str(arguments[0]).startswith(
+            str(out)
+        ):
+            touched += 1
+            if touched == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    train_drawn(out, run, resume=resume)
+
+
+def probe_drawn(answer: Path) -> None:
+    """What the probe of the model at its start says, as JSON."""
+    with join_world("cpu") as world:
+        torch.manual_seed(0)
+        batches = DrawnBatches(12 // world.size, 12, rank=world.rank, world_size=world.size)
+        found = nearest_neighbor_probe(DeepAVFusion(TINY), batches, world, precision="float32")
+        if world.is_main:
+            answer.write_text(json.dumps(found))

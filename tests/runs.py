@@ -1,0 +1,122 @@
+"""The smallest runs: a model that trains in milliseconds, and batches that need no files."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avdata.load import Batch
+from avmodel.checkpoint import load_model
+from avmodel.inputs import DataConfig
+from avmodel.metrics import METRICS, read_lines
+from avmodel.models.deepavfusion import DeepAVFusionConfig
+from avmodel.optim import OptimConfig
+from avmodel.rundir import CHECKPOINTS
+from avmodel.train import RunConfig
+
+TINY = DeepAVFusionConfig(
+    size="32x2x4",
+    image_size=(32, 32),
+    audio_size=(128, 48),
+    num_fusion_tokens=4,
+    num_aggr_image_tokens=2,
+    num_aggr_audio_tokens=2,
+    decoder_embed_dim=16,
+    decoder_depth=1,
+    decoder_num_heads=4,
+    image_mask_ratio=0.5,
+)
+
+
+def tiny_run(**changes: Any) -> RunConfig:
+    """A run on datasets of tests.shards: 1 s windows, one checkpoint, at the end."""
+    run = RunConfig(
+        name="tiny",
+        model=TINY,
+        optim=OptimConfig(lr=1e-3, warmup=0.1),
+        data=DataConfig(window_s=1.0, num_workers=0),
+        batch_size=4,
+        device_batch_size=4,
+        steps=6,
+        save_every=1000,
+        pictures_every=None,
+        probe_every=None,
+        device="cpu",
+    )
+    return replace(run, **changes)
+
+
+class DrawnBatches:
+    """Batches for TINY out of generators: a sample is a function of its number, whoever takes it in what batch."""
+
+    def __init__(
+        self, batch_size: int = 4, samples: int = 16, *, spoiled: int | None = None, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.batch_size, self.samples, self.spoiled = batch_size, samples, spoiled
+        self.rank, self.world_size = rank, world_size
+        self.done = 0  # samples, over all ranks
+
+    def __len__(self) -> int:
+        return self.samples // (self.batch_size * self.world_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch = self.done // self.samples
+        while self.done // self.samples == epoch:
+            first = self.done
+            self.done += self.batch_size * self.world_size
+            yield self.draw(range(first + self.rank, self.done, self.world_size))
+
+    def draw(self, numbers: range) -> Batch:
+        """These samples of the run; the spoiled one's sound is not a number."""
+        generators = [torch.Generator().manual_seed(number) for number in numbers]
+        log_mel = torch.stack([torch.randn(128, 50, generator=g) for g in generators]).half()
+        if self.spoiled in numbers:
+            log_mel[numbers.index(self.spoiled)] = torch.nan
+        size, positions = len(numbers), torch.tensor(numbers) % self.samples
+        return Batch(
+            images=torch.stack(
+                [torch.randint(0, 256, (3, 32, 32), generator=g, dtype=torch.uint8) for g in generators]
+            ),
+            log_mel=log_mel,
+            waveform=None,
+            labels=torch.eye(3, dtype=torch.bool)[positions % 3],
+            valid=torch.ones(size, dtype=torch.bool),
+            gain_db=None,
+            window_start_s=torch.zeros(size),
+            frame_time_s=torch.zeros(size),
+            positions=positions,
+            sample_ids=positions,
+            keys=tuple(f"clip-{number}" for number in numbers),
+            classes=("a", "b", "c"),
+            epoch=numbers.start // self.samples,
+            profile="paper",
+        )
+
+    def state_dict(self) -> dict[str, int | str]:
+        return {"done": self.done}
+
+    def load_state_dict(self, values: Mapping[str, Any]) -> None:
+        self.done = values["done"]
+
+
+TIMES = ("samples_per_s", "data_wait")
+
+
+def curve(out: Path) -> list[dict[str, Any]]:
+    """A run's metrics without what depends on the clock."""
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_lines(out / METRICS)]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """Of a run's latest checkpoint."""
+    return load_model(out / CHECKPOINTS)[0].state_dict()
+
+
+def assert_same_run(out: Path, expected: Path) -> None:
+    """Curves and weights are equal to the last bit."""
+    assert curve(out) == curve(expected)
+    found, wanted = weights(out), weights(expected)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
