@@ -6,7 +6,7 @@ STAMP := $(VENV)/.set-up
 # The suite's own workers use the cores; threads below them would fight.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test check format lock clean
+.PHONY: setup demo test check browser format lock clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,13 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# For the tests of inspect's pages; without it they are skipped. Installed where that needs no question.
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && { apt-get update --quiet; \
+			DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium; } >/dev/null 2>&1; } \
+		|| echo "no Chromium here: the tests that need it are skipped"
 
 format: setup
 	$(BIN)/ruff format .

@@ -15,6 +15,7 @@ from typing import Any
 
 from avmanifest.errors import ConfigError, StorageError
 from avmodel.checkpoint import flush, latest_checkpoint
+from avmodel.metrics import METRICS
 from avmodel.overrides import flatten
 
 CONFIG_FILE = "config.json"
@@ -40,6 +41,8 @@ FREE_SETTINGS = (
 def start_run(folder: Path, config: object, *, resume: bool) -> Path | None:
     """The checkpoint to go on from, None at a run's beginning; the folder now belongs to this config.
 
+    A run that came to no step, as its weights were missing, may begin again with another config.
+
     Raises ConfigError if the folder holds a run and `resume` isn't asked for, or a run of another config; or no run
     although `resume` is asked for.
     """
@@ -50,9 +53,9 @@ def start_run(folder: Path, config: object, *, resume: bool) -> Path | None:
             raise ConfigError(f"{folder}: holds no run to resume. Leave --resume out to begin one here.")
         if folder.exists() and any(path.name != UNFINISHED_CONFIG for path in folder.iterdir()):
             raise ConfigError(f"{folder}: not empty and not a run. Give another --out.")
-    elif not resume:
+    elif not resume and (folder / METRICS).exists():
         raise ConfigError(f"{folder}: holds a run already. --resume goes on with it; or give another --out.")
-    elif changed := differences(stored, values):
+    elif resume and (changed := differences(stored, values)):
         raise ConfigError(
             f"{folder}: was begun with another config: {'; '.join(changed)}. Resume with the old settings, or give "
             "another --out."

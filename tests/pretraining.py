@@ -16,6 +16,8 @@ from avmodel.rundir import CONFIG_FILE
 from avmodel.train import RunConfig, train
 from tests.runs import TINY, DrawnBatches
 
+TOUCHES = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir")
+
 
 def train_drawn(
     out: Path, run: RunConfig, stop_at: int | None = None, resume: bool = False, spoiled: int | None = None
@@ -38,9 +40,7 @@ def train_until_killed(out: Path, run: RunConfig, moment: int) -> None:
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal touched
-        if event in ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir") and str(arguments[0]).startswith(
-            str(out)
-        ):
+        if event in TOUCHES and str(arguments[0]).startswith(str(out)):
             touched += 1
             if touched == moment:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -25,20 +25,6 @@ def flat_frame(sample: int, frame: int, size: tuple[int, int] = (48, 64)) -> np.
     return np.broadcast_to(np.array([sample * 8 % 256, frame * 20, 128], np.uint8), (*size, 3)).copy()
 
 
-def natural_frame(sample: int, frame: int, size: tuple[int, int] = (256, 340)) -> np.ndarray:
-    """Noise with the spectrum of a photograph: about 22 kB as a JPEG of quality 90 at 340 x 256."""
-    generator = np.random.default_rng((sample, frame))
-    frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None])
-    frequency[0, 0] = 1
-    channels = []
-    for _ in range(3):
-        phases = np.exp(2j * np.pi * generator.random(frequency.shape))
-        plane = np.fft.irfft2(frequency**-1.5 * phases, s=size)
-        channels.append(plane / plane.std())
-    planes = [channels[0] + 0.35 * channel for channel in channels]
-    return np.clip(128 + 36 * np.stack(planes, -1), 0, 255).astype(np.uint8)
-
-
 def waveform_of(sample: int, seconds: float) -> np.ndarray:
     """A tone whose frequency rises with the sample, and noise."""
     times = np.arange(round(seconds * SAMPLE_RATE)) / SAMPLE_RATE

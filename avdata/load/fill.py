@@ -104,7 +104,7 @@ def _fill(
     dataset: Dataset, reader: ShardReader, view: View, slots: Slots, row: int, scratch: Scratch, clock: _Clock
 ) -> list[tuple[int, Float32[np.ndarray, " n"]]]:
     """Fill one row. Windows whose log-mel is still to be computed come back as (window, waveform)."""
-    sample, key, draws = int(slots.sample_ids[row]), slots.keys[row], slots.draws[row]
+    sample, key, draws = int(slots.sample_ids[row]), slots.keys[row], slots.draws[row].tolist()
     shard = int(dataset.shard_of[sample])
     to_compute: list[tuple[int, Float32[np.ndarray, " n"]]] = []
     with reader.lease(shard) as descriptor:
@@ -139,7 +139,7 @@ def _fill(
         for place, frame in enumerate(frames):
             number = first + frame
             slots.frame_time_s[row, place] = dataset.frame_time_s[number]
-            if place and frame == frames[place - 1] and not draws.size:
+            if place and frame == frames[place - 1] and not draws:
                 slots.images[row, place] = slots.images[row, place - 1]
                 continue
             name = dataset.frame_names[dataset.frame_member[number]]
@@ -162,7 +162,7 @@ def crop_into(rgb: UInt8[np.ndarray, "h w 3"], crop: Crop, out: UInt8[np.ndarray
 
 
 def _frames_wanted(
-    view: View, starts_s: list[float], times_s: Float32[np.ndarray, " f"], draws: Float64[np.ndarray, " d"], where: str
+    view: View, starts_s: list[float], times_s: Float32[np.ndarray, " f"], draws: Sequence[float], where: str
 ) -> list[int]:
     if not len(times_s):
         raise ShardError(f"{where}: no frame is stored. Name the members that hold one (MemberMap(image=...)).")
@@ -172,7 +172,7 @@ def _frames_wanted(
 
 
 def _copy_windows(
-    content: memoryview, view: View, slots: Slots, row: int, draws: Float64[np.ndarray, " d"], where: str
+    content: memoryview, view: View, slots: Slots, row: int, draws: Sequence[float], where: str
 ) -> list[int]:
     """Copy the windows of a stored log-mel into their slots; their first columns."""
     array = read_npy(content, where)
@@ -201,7 +201,7 @@ def _waveform_place(dataset: Dataset, sample: int, where: str, view: View) -> tu
     return int(dataset.waveform.offset[sample]), size
 
 
-def _starts_in(view: View, num_samples: int, draws: Float64[np.ndarray, " d"], where: str) -> list[int]:
+def _starts_in(view: View, num_samples: int, draws: Sequence[float], where: str) -> list[int]:
     """First columns of the windows of a waveform."""
     if view.window_s is None:
         return [0]
@@ -232,7 +232,7 @@ def _compute_log_mels(view: View, slots: Slots, cut: list[tuple[int, int, Float3
     else:
         mels = list(log_mel(torch.from_numpy(np.stack([waveform for _, _, waveform in cut])), view.mel).numpy())
     for (row, window, _), mel in zip(cut, mels, strict=True):
-        jitter = column_jitter(view, slots.draws[row])
+        jitter = column_jitter(view, slots.draws[row].tolist())
         slots.log_mel[row, window] = mel[:, jitter : jitter + view.num_columns]
 
 

@@ -1,11 +1,13 @@
 """What a sample looks like to a model: windows, frames, crops. Pure functions of a sample's random numbers."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64
 
 from avdata.melspec import MelProfile, profile, window_columns
 from avmanifest.errors import ConfigError
@@ -46,7 +48,7 @@ class View:
     @property
     def window_columns(self) -> int:
         """Columns of the log-mel of a window."""
-        return self.mel.pad_columns if self.window_s is None else window_columns(0.0, self.window_s, self.mel)[1]
+        return _window_columns(self.profile, self.window_s)
 
     @property
     def num_columns(self) -> int:
@@ -154,7 +156,7 @@ class Crop:
     flip: bool
 
 
-def window_starts(view: View, num_starts: int, draws: Float64[np.ndarray, " d"]) -> list[int]:
+def window_starts(view: View, num_starts: int, draws: Sequence[float]) -> list[int]:
     """First columns of the sample's windows, out of [0, num_starts)."""
     if isinstance(view, TrainView):
         return [_choice(draws[0], num_starts)]
@@ -164,13 +166,13 @@ def window_starts(view: View, num_starts: int, draws: Float64[np.ndarray, " d"])
     return [round(number * step) for number in range(view.num_windows)]
 
 
-def column_jitter(view: View, draws: Float64[np.ndarray, " d"]) -> int:
+def column_jitter(view: View, draws: Sequence[float]) -> int:
     """How many columns after its window the columns handed out begin."""
     return _choice(draws[1], view.window_columns - view.num_columns + 1) if isinstance(view, TrainView) else 0
 
 
 def choose_frames(
-    view: View, starts_s: list[float], times_s: Float32[np.ndarray, " f"], draws: Float64[np.ndarray, " d"]
+    view: View, starts_s: list[float], times_s: Float32[np.ndarray, " f"], draws: Sequence[float]
 ) -> list[int]:
     """The frames of a sample, one for each window, or all.
 
@@ -179,16 +181,17 @@ def choose_frames(
     """
     if isinstance(view, AllFramesView):
         return list(range(len(times_s)))
-    chosen = []
+    times, chosen = times_s.tolist(), []
     for start in starts_s:
-        if view.window_s is None or np.isnan(times_s).any():
-            inside: Int64[np.ndarray, " k"] = np.arange(len(times_s))
-            nearest = len(times_s) // 2
+        if view.window_s is None or any(map(math.isnan, times)):
+            inside, nearest = list(range(len(times))), len(times) // 2
         else:
-            inside = np.flatnonzero((times_s >= start) & (times_s <= start + view.window_s))
-            nearest = int(np.argmin(np.abs(times_s - (start + view.window_s / 2))))
-        random = isinstance(view, TrainView) and len(inside) > 0
-        chosen.append(int(inside[_choice(draws[2], len(inside))]) if random else nearest)
+            end, middle = start + view.window_s, start + view.window_s / 2
+            inside = [frame for frame, time in enumerate(times) if start <= time <= end]
+            away = [abs(time - middle) for time in times]
+            nearest = away.index(min(away))
+        random = isinstance(view, TrainView) and inside
+        chosen.append(inside[_choice(draws[2], len(inside))] if random else nearest)
     return chosen
 
 
@@ -199,14 +202,14 @@ def gain_db(view: View, draws: Float64[np.ndarray, "b d"]) -> Float32[np.ndarray
     return ((draws[:, 4] * 2 - 1) * view.max_gain_db).astype(np.float32)
 
 
-def choose_crop(view: View, height: int, width: int, draws: Float64[np.ndarray, " d"]) -> Crop:
+def choose_crop(view: View, height: int, width: int, draws: Sequence[float]) -> Crop:
     """Where to cut a frame. In training as torchvision's RandomResizedCrop does, the ratio uniform in its logarithm."""
     if not isinstance(view, TrainView):
         side = max(1, round(min(height, width) * 7 / 8))
         return Crop((height - side) // 2, (width - side) // 2, side, side, False)
     flip = bool(draws[3] < view.flip_probability)
     low, high = math.log(view.min_ratio), math.log(view.max_ratio)
-    numbers = iter(draws[5:].tolist())
+    numbers = iter(draws[5:])
     for area_draw, ratio_draw, top_draw, left_draw in zip(numbers, numbers, numbers, numbers, strict=True):
         area = height * width * (view.min_area + area_draw * (view.max_area - view.min_area))
         ratio = math.exp(low + ratio_draw * (high - low))
@@ -217,6 +220,12 @@ def choose_crop(view: View, height: int, width: int, draws: Float64[np.ndarray, 
     crop_width = min(width, max(1, round(height * view.max_ratio)))
     crop_height = min(height, max(1, round(width / view.min_ratio)))
     return Crop((height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width, flip)
+
+
+@lru_cache(maxsize=64)
+def _window_columns(profile_name: str, window_s: float | None) -> int:
+    mel = profile(profile_name)
+    return mel.pad_columns if window_s is None else window_columns(0.0, window_s, mel)[1]
 
 
 def _choice(draw: float, count: int) -> int:

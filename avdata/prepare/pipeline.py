@@ -116,7 +116,7 @@ def make_sample(config: SampleConfig, task: ClipTask) -> Sample:
         start_s, end_s, asked_s = _span(config, row, task.ref, media.duration_s)
         start_s, end_s = media.clip_span(start_s, end_s, min(WINDOW_S, config.clip_seconds or WINDOW_S))
         # Pictures first: of a damaged file without sound, the damage is the better reason.
-        frames = media.frames(_frame_times(config, row, start_s, end_s))
+        frames = media.frames(_frame_times(config, row, start_s, end_s), config.short_side)
         sound = media.waveform(start_s, end_s)
         info = media.info
     times_s = [time_s - start_s for time_s in frames.times_s]

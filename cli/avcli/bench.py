@@ -1,13 +1,23 @@
 """`avkit bench`: what the budgets say, measured on this machine."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from avcli.options import given, print_json
 
 app = typer.Typer(no_args_is_help=True, help="Measure avkit on this machine.")
+
+STEP_COLUMNS = (
+    "samples_per_s",
+    "peak_memory_mb",
+    "flops_share",
+    "gflop_per_sample",
+    "speed_of_none",
+    "memory_of_none",
+)
 
 
 @app.callback()
@@ -32,3 +42,72 @@ def bench_prepare(
         return
     for name, value in found.items():
         typer.echo(f"{name:40} {value}")
+
+
+@app.command("loader")
+def bench_loader(
+    dataset: Annotated[Path | None, typer.Argument(help="A prepared dataset; a drawn one if not given.")] = None,
+    split: Annotated[str | None, typer.Option(help="Its split.")] = None,
+    samples: Annotated[int | None, typer.Option(help="That each contestant hands out in a round.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="In which the contestants take turns.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Of every contestant.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Samples a second on all cores, beside webdataset and bare JPEG decoding; where the time goes; memory."""
+    from avdata.load.bench import LoaderBench, bench_loader
+
+    options = given(dataset=dataset, split=split, samples=samples, rounds=rounds, batch_size=batch_size)
+    found = bench_loader(LoaderBench(**options))
+    if as_json:
+        print_json(found)
+        return
+    for name, value in found.items():
+        typer.echo(f"{name:40} {value}")
+
+
+@app.command("step")
+def bench_step_command(
+    size: Annotated[str | None, typer.Option(help="tiny, small, base, large, or WIDTHxDEPTHxHEADS.")] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="Samples of a step. Repeat for a sweep.")] = None,
+    fusion: Annotated[
+        list[str] | None,
+        typer.Option(help="factorized, dense, dense-pairs, token, none; all if not given. Repeatable."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    compile_model: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="In which the fusions take turns.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of each fusion in a round.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
+) -> None:
+    """Pretraining steps of all fusions side by side: samples a second, memory, share of the device's matrix rate."""
+    import json
+
+    from avmodel.bench import StepBench, bench_step
+
+    options = given(
+        size=size,
+        batches=tuple(batch) if batch else None,
+        rows=tuple(fusion) if fusion else None,
+        device=device,
+        precision=precision,
+        compile=compile_model,
+        rounds=rounds,
+        steps=steps,
+    )
+    rows = bench_step(StepBench(**options))
+    for line in map(json.dumps, rows) if as_json else step_table(rows):
+        typer.echo(line)
+
+
+def step_table(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Lines for people."""
+    for number, row in enumerate(rows):
+        if number == 0:
+            yield (
+                f"{row['size']}, {row['precision']}{', compiled' if row['compile'] else ''} on {row['device']}, "
+                f"{row['threads']} threads; matrix products: {row['matmul_tflops']:.3f} TFLOP/s"
+            )
+            yield f"{'fusion':12}{'batch':>6}" + "".join(f"{name:>18}" for name in STEP_COLUMNS)
+        figures = ("out of memory" if row[name] is None else f"{row[name]:.3f}" for name in STEP_COLUMNS)
+        yield f"{row['fusion']:12}{row['batch']:>6}" + "".join(f"{figure:>18}" for figure in figures)

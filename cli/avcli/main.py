@@ -21,7 +21,7 @@ app = typer.Typer(
     epilog="\b\nExit codes: 0 done, 1 a bug, 2 misused, 3 incomplete but resumable, 4 verification failed.",
 )
 app.command("prepare", epilog=prepare.EXAMPLES)(prepare.prepare)
-app.command("inspect")(inspect.inspect)
+app.command("inspect", epilog=inspect.EXAMPLES)(inspect.inspect)
 app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
 app.add_typer(bench.app, name="bench")
 
@@ -57,3 +57,7 @@ def run() -> None:
 def _end(message: str, code: int) -> None:
     typer.echo(f"avkit: {message}", err=True)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    run()

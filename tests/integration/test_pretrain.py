@@ -139,21 +139,15 @@ def test_explain_tells_a_run_and_all_its_settings(tmp_path: Path) -> None:
     assert call(avkit, "pretrain", "deepavfusion-mid", "--explain", "--set", "seed=4", log=log) == 0
     said = log.read_text()
     assert "avkit pretrain deepavfusion-mid --data data/vggsound --out runs/mid" in said
-    for line in (
-        "  model.fusion_layers=mid",
-        "  seed=4",
-        "  optim.lr=none",
-        "  compile=true",
-        "  optim.betas=0.9,0.95",
-    ):
-        assert line in said.splitlines()
+    for line in ("model.fusion_layers=mid", "seed=4", "optim.lr=none", "compile=true", "optim.betas=0.9,0.95"):
+        assert f"  {line}" in said.splitlines()
 
 
 @pytest.mark.slow
 def test_under_torchrun_two_processes_train_what_one_does(data: Path, straight: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
-    command += ["--master-port", "0", "-m", "avcli.main", *words(data, out)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    command += ["--nproc-per-node", "2", "-m", "avcli.main", *words(data, out)]
     answer = subprocess.run(
         command, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from avmanifest.errors import ConfigError, StorageError
+from avmodel.metrics import METRICS
 from avmodel.rundir import CONFIG_FILE, UNFINISHED_CONFIG, as_json, start_run
 from tests.runs import tiny_run
 
@@ -27,6 +28,7 @@ def test_a_folder_with_a_run_wants_resume_and_one_without_cannot(tmp_path: Path)
         start_run(tmp_path / "run", RUN, resume=True)
     assert not (tmp_path / "run").exists()
     start_run(tmp_path / "run", RUN, resume=False)
+    (tmp_path / "run" / METRICS).write_text("")
     with pytest.raises(ConfigError, match=r"holds a run already\. --resume goes on with it"):
         start_run(tmp_path / "run", RUN, resume=False)
     assert start_run(tmp_path / "run", RUN, resume=True) is None
@@ -37,6 +39,12 @@ def test_what_is_no_run_is_not_written_into(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"not empty and not a run"):
         start_run(tmp_path, RUN, resume=False)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_run_that_came_to_no_step_may_begin_with_another_config(tmp_path: Path) -> None:
+    start_run(tmp_path, replace(RUN, image_weights="missing.pth"), resume=False)
+    assert start_run(tmp_path, RUN, resume=False) is None
+    assert json.loads((tmp_path / CONFIG_FILE).read_text()) == as_json(RUN)
 
 
 def test_a_run_killed_before_its_config_was_whole_begins_again(tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""What two datasets share and where they differ: keys, statuses, splits, labels, config."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from avdata.audit.opened import Opened
+from avdata.audit.summary import subset_id
+
+EXAMPLES: Final = 10
+
+
+def diff(one: Opened, other: Opened) -> dict[str, Any]:
+    """The difference of two datasets as plain data; `one` is A, `other` is B.
+
+    Clips are the same if their keys are. Of those that both have: how many have which statuses, splits and labels in
+    A and in B, where they differ. `same` says that samples, splits, labels and config agree.
+    """
+    a, b = (_clips(opened) for opened in (one, other))
+    keys_a, keys_b = a.column("key"), b.column("key")
+    both_a = a.filter(pc.is_in(keys_a, value_set=keys_b.combine_chunks()))
+    places = pc.index_in(both_a.column("key"), value_set=keys_b.combine_chunks())
+    both_b = b.take(places)
+    only_a = a.filter(pc.invert(pc.is_in(keys_a, value_set=keys_b.combine_chunks())))
+    only_b = b.filter(pc.invert(pc.is_in(keys_b, value_set=keys_a.combine_chunks())))
+    config = _config(one.description, other.description)
+    ids = [subset_id([table]) for table in (a, b)]
+    shared = pc.sum(pc.and_(_is_ok(both_a), _is_ok(both_b))).as_py() or 0
+    found = {name: _changes(both_a, both_b, name) for name in ("status", "split", "labels")}
+    return {
+        "a": {"root": one.root, "requested": len(a), "samples": _ok(a), "subset_id": ids[0]},
+        "b": {"root": other.root, "requested": len(b), "samples": _ok(b), "subset_id": ids[1]},
+        "clips": {"both": len(both_a), "only_a": len(only_a), "only_b": len(only_b)},
+        "samples": {"both": shared, "only_a": _ok(a) - shared, "only_b": _ok(b) - shared},
+        "only_a": only_a.column("key").slice(0, EXAMPLES).to_pylist(),
+        "only_b": only_b.column("key").slice(0, EXAMPLES).to_pylist(),
+        "changed": found,
+        "config": config,
+        "same": ids[0] == ids[1] and not config and not any(change["clips"] for change in found.values()),
+    }
+
+
+def _clips(opened: Opened) -> pa.Table:
+    """key, status, split and labels (sorted, as one text) of every clip; of a key that stands twice, the first."""
+    tables = [content.table.select(["key", "status", "split", "labels"]) for content in opened.splits.values()]
+    table = pa.concat_tables(tables).combine_chunks()
+    labels = pc.binary_join(pc.fill_null(table.column("labels").combine_chunks(), []), " | ")
+    table = table.set_column(3, "labels", labels)
+    if pc.count_distinct(table.column("key")).as_py() < len(table):
+        first = table.append_column("row", pa.array(range(len(table)))).group_by("key").aggregate([("row", "min")])
+        table = table.take(first.column("row_min"))
+    return table
+
+
+def _is_ok(table: pa.Table) -> Any:
+    return pc.equal(table.column("status"), "ok")
+
+
+def _ok(table: pa.Table) -> int:
+    return int(pc.sum(_is_ok(table)).as_py() or 0)
+
+
+def _changes(a: pa.Table, b: pa.Table, name: str) -> dict[str, Any]:
+    differ = pc.not_equal(a.column(name), b.column(name))
+    pairs = pa.table(
+        {"key": a.column("key").filter(differ), "a": a.column(name).filter(differ), "b": b.column(name).filter(differ)}
+    )
+    counted = pairs.group_by(["a", "b"]).aggregate([("key", "count"), ("key", "min")]).to_pylist()
+    counted.sort(key=lambda entry: (-entry["key_count"], entry["a"], entry["b"]))
+    return {
+        "clips": len(pairs),
+        "kinds": [
+            {"a": entry["a"], "b": entry["b"], "clips": entry["key_count"], "such_as": entry["key_min"]}
+            for entry in counted[: 2 * EXAMPLES]
+        ],
+    }
+
+
+def _config(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Settings that differ, as [A's, B's]: of the config, the recipe's name and the classes."""
+    settings = [
+        {**found.get("config", {}), "recipe": found.get("recipe", {}).get("name"), "labels": found.get("labels")}
+        for found in (one, other)
+    ]
+    if not one or not other:  # a manifest or shards alone tell nothing of how they were made
+        return {}
+    names = dict.fromkeys(name for found in settings for name in found)
+    return {
+        name: [found.get(name) for found in settings]
+        for name in names
+        if settings[0].get(name) != settings[1].get(name)
+    }

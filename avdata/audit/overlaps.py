@@ -1,0 +1,102 @@
+"""Test sets that a dataset contains: training on them, and testing on them, would be cheating."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from avmanifest.errors import AvkitError, ConfigError
+from avmanifest.lists import READERS, ListFile
+from avmanifest.recipe import ListSpec, Recipe, load_recipe, recipe_names
+
+_MOST_FILES: Final = 100_000
+_TEST_WORDS: Final = ("test", "eval", "mixtures", "duet_boxes")
+
+
+def overlaps(tables: Mapping[str, pa.Table], lists: Sequence[str], recipe: str = "") -> list[dict[str, Any]]:
+    """Of each known test set whose list is among `lists`, what each split of the dataset has of it.
+
+    `lists` are folders, searched for files with the official names of avkit's recipes, or `RECIPE=FILE`. Counted are
+    source videos (by id) and clips (by id and start), requested and sampled. `recipe` is the dataset's own: its own
+    splits are no overlap. A list that is not what its name says is told by `problem`.
+    """
+    found: list[dict[str, Any]] = []
+    for known, spec, path in _known_lists(lists):
+        if not any(_is_test(split) for split in spec.splits):
+            continue
+        try:
+            listed = READERS[spec.format](ListFile(path=path, recipe=known, spec=spec))
+        except AvkitError as error:
+            found.append({"test_set": known.name, "list": path.name, "problem": str(error)})
+            continue
+        for split in pc.unique(listed.column("split")).to_pylist():
+            if not _is_test(split):
+                continue
+            test = listed.filter(pc.equal(listed.column("split"), split))
+            for own, table in tables.items():
+                if (known.name, split) != (recipe, own):
+                    found.append({"test_set": known.name, "test_split": split, "split": own, **_shared(test, table)})
+    return found
+
+
+def _is_test(split: str) -> bool:
+    return any(word in split for word in _TEST_WORDS)
+
+
+def _shared(test: pa.Table, table: pa.Table) -> dict[str, int]:
+    videos = pc.unique(test.column("video_id"))
+    mine = table.filter(pc.is_in(table.column("video_id"), value_set=videos))
+    sampled = mine.filter(pc.equal(mine.column("status"), "ok"))
+    clips = pc.unique(_clip_ids(test))
+    return {
+        "test_videos": len(videos),
+        "videos": pc.count_distinct(mine.column("video_id")).as_py(),
+        "sampled_videos": pc.count_distinct(sampled.column("video_id")).as_py(),
+        "clips": len(mine),
+        "sampled_clips": len(sampled),
+        "same_clips": pc.sum(pc.is_in(_clip_ids(mine), value_set=clips)).as_py() or 0,
+    }
+
+
+def _clip_ids(table: pa.Table) -> pa.Array:
+    whole_ms = pc.round(pc.multiply(pc.fill_null(table.column("start_s"), 0.0), 1000.0)).cast(pa.int64())
+    return pc.binary_join_element_wise(table.column("video_id"), whole_ms.cast(pa.string()), " ").combine_chunks()
+
+
+def _known_lists(lists: Sequence[str]) -> Iterator[tuple[Recipe, ListSpec, Path]]:
+    """Each official list that was found, none twice."""
+    seen: set[tuple[str, str]] = set()
+    for given in lists:
+        name, equals, rest = given.partition("=")
+        if equals and name in recipe_names():
+            found = [(load_recipe(name), Path(rest))]
+            if not found[0][1].is_file():
+                raise ConfigError(f"{rest}: no such list. Give --lists {name}=FILE the file.")
+        else:
+            found = [(load_recipe(known), path) for known in recipe_names() for path in _files(given)]
+        for recipe, path in found:
+            specs = [spec for spec in recipe.lists if spec.format in READERS and spec.file and not spec.unusable]
+            if equals and name in recipe_names():
+                specs = [spec for spec in specs if spec.file == path.name] or specs[:1]
+            else:
+                specs = [spec for spec in specs if spec.file == path.name]
+            for spec in specs:
+                if (recipe.name, spec.file) not in seen:
+                    seen.add((recipe.name, spec.file))
+                    yield recipe, spec, path
+
+
+def _files(folder: str) -> list[Path]:
+    root = Path(folder)
+    if not root.is_dir():
+        raise ConfigError(f"{folder}: no such folder of lists. Give --lists a folder, or RECIPE=FILE.")
+    wanted = {spec.file for name in recipe_names() for spec in load_recipe(name).lists if spec.file}
+    found = []
+    for number, path in enumerate(sorted(root.rglob("*"))):
+        if number > _MOST_FILES:
+            raise ConfigError(f"{folder}: more than {_MOST_FILES:,} files. Give --lists the folder of the lists only.")
+        if path.name in wanted and path.is_file():
+            found.append(path)
+    return found

@@ -1,0 +1,102 @@
+"""One self-contained page: nothing is fetched, nothing but its own script and style runs, everything is escaped."""
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from avmanifest.errors import StorageError
+
+_FILES: Final = Path(__file__).parent
+_POLICY: Final = (
+    "default-src 'none'; img-src data:; media-src data:; style-src '{style}'; script-src '{script}'; "
+    "base-uri 'none'; form-action 'none'"
+)
+
+
+def page(title: str, body: str, data: Mapping[str, Any]) -> str:
+    """The page with a body (HTML, escaped by whoever made it) and the data that its script reads.
+
+    The policy names its one style and its one script by their hashes: whatever else a title or an id smuggles in does
+    not run, is not fetched and is not applied.
+    """
+    style = (_FILES / "page.css").read_text()
+    script = (_FILES / "page.js").read_text()
+    policy = _POLICY.format(style=_hash(style), script=_hash(script))
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        '<meta name="referrer" content="no-referrer">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n{body}\n"
+        f'<script type="application/json" id="data">{embedded_json(data)}</script>\n'
+        f"<script>{script}</script>\n</body>\n</html>\n"
+    )
+
+
+def escape(value: object) -> str:
+    """Text for an element or a quoted attribute."""
+    return html.escape(str(value), quote=True)
+
+
+def embedded_json(data: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """Bytes as an address."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
+
+
+def section(identity: str, title: str, *parts: str) -> str:
+    """A part of the page with a heading that a link can point to."""
+    return f'<section id="{escape(identity)}"><h2>{escape(title)}</h2>{"".join(parts)}</section>'
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> str:
+    """A table of texts; columns in `numbers` stand right."""
+
+    def line(tag: str, cells: Sequence[object]) -> str:
+        drawn = (
+            f"<{tag}{' class=n' if place in numbers else ''}>{escape(cell)}</{tag}>" for place, cell in enumerate(cells)
+        )
+        return f"<tr>{''.join(drawn)}</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    return f'<div class="scroll"><table><thead>{line("th", header)}</thead><tbody>{body}</tbody></table></div>'
+
+
+def figures(pairs: Sequence[tuple[str, str, str]]) -> str:
+    """(number, what it counts, note) large and side by side."""
+    drawn = (
+        f'<div class="figure"><b>{escape(number)}</b><span>{escape(what)}</span><small>{escape(note)}</small></div>'
+        for number, what, note in pairs
+    )
+    return f'<div class="figures">{"".join(drawn)}</div>'
+
+
+def card(title: str, *parts: str, wide: bool = False) -> str:
+    """A chart or a table with its title."""
+    return f'<div class="card{" wide" if wide else ""}"><h3>{escape(title)}</h3>{"".join(parts)}</div>'
+
+
+def write_page(path: Path, content: str) -> None:
+    """Write the page; it appears whole. Raises StorageError if it cannot be written."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    try:
+        unfinished.write_text(content, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise StorageError(f"{path}: page not written ({error.strerror}). Give --html another path.") from error
+
+
+def _hash(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()

@@ -1,0 +1,202 @@
+"""One sample read back whole: frames with their times, log-mel, sound, labels and the truth about it."""
+
+import contextlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from avdata.audit.opened import Kind, Opened
+from avdata.audit.tars import samples
+from avdata.profiles import PROFILES, MelProfile
+from avdata.shards import Member
+from avmanifest.errors import ConfigError, ShardError
+from avmanifest.layout import ShardName
+from avmanifest.schema import CLIP_SCHEMA
+
+SOUNDS: Final = {"flac": "audio/flac", "wav": "audio/wav", "mp3": "audio/mpeg", "ogg": "audio/ogg", "m4a": "audio/mp4"}
+_PICTURES: Final = ("jpg", "jpeg", "png", "webp")
+_MOST_BYTES: Final = 1 << 26  # of one sample: what a report or a terminal can hold
+_FACTS: Final = (
+    "video_id", "source", "start_s", "end_s", "labels", "duration_s", "frame_times_s", "fps", "width", "height",
+    "video_codec", "audio_codec", "audio_rate", "audio_channels", "audio_video_offset_s", "num_bad_packets",
+    "rms_dbfs", "silent", "still", "short", "source_sha256", "annotations", "licence",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFrame:
+    """A picture as it is stored. The time is None where nothing tells it; the mask is a PNG, or None."""
+
+    name: str
+    content: bytes
+    time_s: float | None
+    mask: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSample:
+    """A sample's content, and the facts (columns of the manifest) that are known of it."""
+
+    key: str
+    split: str
+    shard: str
+    facts: Mapping[str, Any]
+    frames: tuple[StoredFrame, ...] = ()
+    log_mel: np.ndarray | None = field(default=None, repr=False)  # [mel, T]
+    profile: MelProfile | None = None  # how log_mel was made; None: not known
+    sound: bytes = field(default=b"", repr=False)
+    sound_type: str = ""  # as a browser names it
+
+    @property
+    def labels(self) -> list[str]:
+        """Its labels."""
+        return [str(label) for label in self.facts.get("labels") or []]
+
+    @property
+    def flags(self) -> list[str]:
+        """Which of silent, still and short it is."""
+        return [name for name in ("silent", "still", "short") if self.facts.get(name)]
+
+
+def read_sample(opened: Opened, key: str) -> StoredSample:
+    """The sample of that key. Raises ConfigError for a key that nothing has, or whose clip failed, with the reason."""
+    for split, content in opened.splits.items():
+        place = pc.index(content.table.column("key"), pa.scalar(key, pa.string())).as_py()
+        if place >= 0:
+            row = content.table.slice(place, 1).to_pylist()[0]
+            if row["status"] != "ok":
+                raise ConfigError(f"{key} of {split} is no sample: {row['status']} ({row['reason'] or 'no reason'})")
+            return next(read_samples(opened, [(split, key)]))
+    some = [key for content in opened.splits.values() for key in content.table.column("key").slice(0, 3).to_pylist()]
+    raise ConfigError(f"{opened.root}: no clip has the key {key!r}. Keys are such as {', '.join(some[:3]) or 'none'}.")
+
+
+def read_samples(opened: Opened, wanted: Sequence[tuple[str, str]]) -> Iterator[StoredSample]:
+    """Samples by (split, key), shard by shard. Raises ConfigError where there is only a manifest."""
+    if opened.kind is Kind.MANIFEST:
+        raise ConfigError(f"{opened.root}: a manifest alone has no samples. Give the dataset's folder.")
+    finder = _from_tars if opened.kind is Kind.SHARDS else _from_dataset
+    for split, tar, row, members in finder(opened, wanted):
+        contents = _contents(opened, tar, members)
+        yield _sample(opened, split, tar, row, contents)
+
+
+Found = tuple[str, str, dict[str, Any], Sequence[Member]]
+
+
+def _from_dataset(opened: Opened, wanted: Sequence[tuple[str, str]]) -> Iterator[Found]:
+    """(split, tar, row, members) by the shards' own rows: a thousand are read for one, not a million."""
+    for split, content in opened.splits.items():
+        keys = pa.array([key for own, key in wanted if own == split], pa.string())
+        rows = content.table.select(["key", "shard"])
+        held = rows.filter(pc.is_in(rows.column("key"), value_set=keys))
+        for number in sorted(pc.unique(held.column("shard")).drop_null().to_pylist()):
+            name = str(ShardName(split, number))
+            with opened.store.parquet(f"{name}.parquet", CLIP_SCHEMA) as file:
+                table = file.read()
+            mine = table.filter(pc.is_in(table.column("key"), value_set=keys))
+            for row in mine.filter(pc.equal(mine.column("status"), "ok")).to_pylist():
+                members = [Member(m["name"], m["offset"], m["size"]) for m in row["members"]]
+                yield split, f"{name}.tar", row, members
+
+
+def _from_tars(opened: Opened, wanted: Sequence[tuple[str, str]]) -> Iterator[Found]:
+    splits = {key: split for split, key in wanted}
+    for tar in opened.tars:
+        if not splits:
+            return
+        if tar in opened.damaged:
+            continue
+        with opened.store.open(tar) as file:
+            for sample in samples(file, read_json=True):
+                if sample.key in splits:
+                    row = dict(sample.json or {})
+                    yield splits.pop(sample.key), tar, row | {"key": sample.key}, sample.members
+
+
+def _contents(opened: Opened, tar: str, members: Sequence[Member]) -> dict[str, bytes]:
+    """Every member's bytes, in one read: they are adjacent."""
+    start = min(member.offset for member in members)
+    stop = max(member.offset + member.size for member in members)
+    if stop - start > _MOST_BYTES:
+        raise ShardError(
+            f"{opened.store.at(tar)}: a sample of {stop - start:,} bytes; at most {_MOST_BYTES:,} are read"
+        )
+    content = opened.store.read_range(tar, start, stop - start)
+    return {member.name: content[member.offset - start :][: member.size] for member in members}
+
+
+def _sample(
+    opened: Opened, split: str, tar: str, row: Mapping[str, Any], contents: Mapping[str, bytes]
+) -> StoredSample:
+    facts = {name: row.get(name) for name in _FACTS if row.get(name) is not None}
+    if not facts.get("labels") and (told := contents.get("cls") or contents.get("txt")):
+        facts["labels"] = [told[:200].decode(errors="replace").strip()]
+    if not isinstance(facts.get("labels", []), list):
+        facts["labels"] = [facts["labels"]]
+    pictures = [name for name in contents if name.rsplit(".", 1)[-1] in _PICTURES and not name.startswith("mask")]
+    times = facts.get("frame_times_s") or []
+    frames = tuple(
+        StoredFrame(
+            name,
+            contents[name],
+            float(times[place]) if len(times) == len(pictures) else None,
+            contents.get(f"mask{place:02d}.png"),
+        )
+        for place, name in enumerate(pictures)
+    )
+    log_mel, profile = _log_mel(opened, contents)
+    sounds = [n for n in contents if n.rsplit(".", 1)[-1] in SOUNDS and not n.startswith("stem")]
+    return StoredSample(
+        key=str(row["key"]),
+        split=split,
+        shard=tar,
+        facts=facts,
+        frames=frames,
+        log_mel=log_mel,
+        profile=profile,
+        sound=contents[sounds[0]] if sounds else b"",
+        sound_type=SOUNDS[sounds[0].rsplit(".", 1)[-1]] if sounds else "",
+    )
+
+
+def _log_mel(opened: Opened, contents: Mapping[str, bytes]) -> tuple[np.ndarray | None, MelProfile | None]:
+    """The sample's first log-mel, and its profile: as the dataset's config says, else by its number of bands."""
+    name = next((name for name in contents if name.startswith("logmel") and name.endswith(".npy")), None)
+    if name is None:
+        return None, None
+    try:
+        array = np.lib.format.read_array(io.BytesIO(contents[name]), allow_pickle=False)
+    except (ValueError, OSError, EOFError, SyntaxError) as error:
+        raise ShardError(f"{name} is not an array ({error}). Look for more: avkit inspect --verify deep") from error
+    if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
+        return None, None
+    known = opened.description.get("config", {}).get("mel") or []
+    profile = PROFILES.get(known[0]) if known else None
+    return array.astype(np.float32), profile if profile and profile.n_mels == len(array) else None
+
+
+def sample_json(sample: StoredSample) -> dict[str, Any]:
+    """What is known of a sample, as plain data."""
+    facts = dict(sample.facts)
+    if isinstance(facts.get("annotations"), str):
+        with contextlib.suppress(ValueError):
+            facts["annotations"] = json.loads(facts["annotations"])
+    return {
+        "key": sample.key,
+        "split": sample.split,
+        "shard": sample.shard,
+        **facts,
+        "frames": [
+            {"name": frame.name, "time_s": frame.time_s, "bytes": len(frame.content)} for frame in sample.frames
+        ],
+        "log_mel": None if sample.log_mel is None else list(sample.log_mel.shape),
+        "profile": sample.profile.name if sample.profile else None,
+        "sound_bytes": len(sample.sound),
+    }

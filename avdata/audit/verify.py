@@ -1,0 +1,391 @@
+"""Is every shard what its marker, its index and the manifest say: size, hash, count, index, members, adjacency."""
+
+import hashlib
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from avdata.audit.deep import DeepCheck
+from avdata.audit.opened import Kind, Opened
+from avdata.audit.store import Store
+from avdata.audit.tars import ByteFile, DamagedTar, TarSample, samples
+from avdata.shards import index_bytes
+from avmanifest.errors import AvkitError, ConfigError
+from avmanifest.layout import ShardName
+from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION, PLAN_SCHEMA
+
+_PARTS: Final = {"tar": ".tar", "idx": ".tar.idx", "parquet": ".parquet"}
+_PLACE: Final = ["key", "position"]
+_MERGED: Final = ["key", "status", "shard", "position", "members"]
+_COPY_BYTES: Final = 1 << 20
+_MOST_WORKERS: Final = 16
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """Something that is not as it was promised, and where. An empty key, an offset of -1: the whole file."""
+
+    shard: str
+    key: str
+    offset: int
+    problem: str
+
+    def __str__(self) -> str:
+        where = (
+            f"{self.shard}"
+            + (f" {self.key}" if self.key else "")
+            + (f" at byte {self.offset}" if self.offset >= 0 else "")
+        )
+        return f"{where}: {self.problem}"
+
+
+@dataclass(slots=True)
+class Verification:
+    """What was looked at, and what is wrong with it."""
+
+    deep: bool
+    shards: int = 0
+    samples: int = 0
+    num_bytes: int = 0
+    faults: list[Fault] = field(default_factory=list)
+
+    @property
+    def bad_shards(self) -> list[str]:
+        """The shards with a fault, in order, none twice."""
+        return list(dict.fromkeys(fault.shard for fault in self.faults))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        faults = [{"shard": f.shard, "key": f.key, "offset": f.offset, "problem": f.problem} for f in self.faults]
+        return {
+            "deep": self.deep, "shards": self.shards, "samples": self.samples, "bytes": self.num_bytes,
+            "whole": not faults, "faults": faults,
+        }  # fmt: skip
+
+
+def verify(opened: Opened, *, deep: bool = False, on_shard: Callable[[str], None] = lambda _: None) -> Verification:
+    """Read every byte of every shard. `deep` decodes every member, too, and compares log-mels with the sound.
+
+    A prepared dataset is held against markers, indexes, shards' rows, plan and manifest; tars without them against
+    what a tar and a sample must be. Raises ConfigError for a manifest without its shards.
+    """
+    if opened.kind is Kind.MANIFEST:
+        raise ConfigError(f"{opened.root}: a manifest alone has no shards to verify. Give the dataset's folder.")
+    check: Callable[[str], _Checked]
+    if opened.kind is Kind.DATASET:
+        names, faults = _dataset_shards(opened)
+        check = partial(_check_prepared, _Promises.of(opened), deep=deep)
+    else:
+        names, faults = list(opened.tars), []
+        check = partial(_check_tar, opened.store, deep=deep)
+        faults = _keys_in_several(opened)
+    report = Verification(deep=deep, faults=faults)
+    with ThreadPoolExecutor(min(_MOST_WORKERS, os.cpu_count() or 1)) as pool:
+        for name, checked in zip(names, pool.map(check, names), strict=True):
+            report.shards += 1
+            report.samples += checked.samples
+            report.num_bytes += checked.num_bytes
+            report.faults += sorted(checked.faults)
+            on_shard(name)
+    return report
+
+
+@dataclass(slots=True)
+class _Checked:
+    """What was found in one shard."""
+
+    shard: str
+    samples: int = 0
+    num_bytes: int = 0
+    faults: list[Fault] = field(default_factory=list)
+
+    def fault(self, problem: str, key: str = "", offset: int = -1) -> None:
+        self.faults.append(Fault(self.shard, key, offset, problem))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Promises:
+    """What the dataset says of its shards."""
+
+    store: Store
+    plan_hash: str | None
+    planned: Mapping[str, pa.Table]  # shard -> _PLACE of its rows; empty where no plan lies beside the shards
+    merged: Mapping[str, pa.Table]  # shard -> _MERGED of the manifest's rows in it
+    deep: DeepCheck
+
+    @classmethod
+    def of(cls, opened: Opened) -> "_Promises":
+        merged: dict[str, pa.Table] = {}
+        for split in opened.splits:
+            with opened.store.parquet(f"manifest/{split}.parquet", CLIP_SCHEMA) as file:
+                merged |= _by_shard(file.read(columns=_MERGED), split)
+        return cls(
+            store=opened.store,
+            plan_hash=opened.description.get("plan_hash"),
+            planned=_planned(opened.store),
+            merged=merged,
+            deep=DeepCheck.of(opened.description.get("config", {})),
+        )
+
+
+def _by_shard(table: pa.Table, split: str) -> dict[str, pa.Table]:
+    held = table.filter(pc.is_valid(table.column("shard"))).sort_by([("shard", "ascending"), ("position", "ascending")])
+    numbers = held.column("shard").to_numpy()
+    starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(held)] if len(held) else [0]
+    return {
+        str(ShardName(split, int(numbers[start]))): held.slice(start, stop - start)
+        for start, stop in itertools.pairwise(starts)
+    }
+
+
+def _planned(store: Store) -> dict[str, pa.Table]:
+    found: dict[str, pa.Table] = {}
+    part = 0
+    while store.size(name := f"plan/part-{part:05d}.parquet") is not None:
+        with store.parquet(name, PLAN_SCHEMA) as file:
+            table = file.read(columns=["split", "shard", *_PLACE])
+        for split in pc.unique(table.column("split")).to_pylist():
+            mine = _by_shard(table.filter(pc.equal(table.column("split"), split)), split)
+            found |= {name: rows.select(_PLACE) for name, rows in mine.items()}
+        part += 1
+    return found
+
+
+def _dataset_shards(opened: Opened) -> tuple[list[str], list[Fault]]:
+    """Every shard that there is or should be; keys that the manifest names twice."""
+    names: dict[str, None] = {}
+    faults = []
+    seen: Counter[str] = Counter()
+    for split, content in opened.splits.items():
+        numbers = pc.unique(content.table.column("shard")).drop_null().to_pylist()
+        names |= dict.fromkeys(str(ShardName(split, number)) for number in sorted(numbers))
+    for folder in opened.store.folders():
+        if folder in opened.splits or any(name.endswith("_stats.json") for name in opened.store.listed(folder)):
+            stems = (name.split(".")[0].removesuffix("_stats") for name in opened.store.listed(folder))
+            names |= dict.fromkeys(stem for stem in stems if stem.rsplit("/", 1)[-1].isdigit())
+    table = pa.concat_tables([content.table.select(["key", "split"]) for content in opened.splits.values()])
+    if pc.count_distinct(table.column("key")).as_py() < len(table):
+        seen.update(table.column("key").to_pylist())
+        faults = [Fault("manifest", key, -1, f"{count} rows have this key") for key, count in seen.items() if count > 1]
+    return sorted(names), faults
+
+
+def _keys_in_several(opened: Opened) -> list[Fault]:
+    table = pa.concat_tables([content.table.select(["key", "shard"]) for content in opened.splits.values()])
+    counts = table.group_by("key").aggregate([("shard", "count_distinct")])
+    several = counts.filter(pc.greater(counts.column("shard_count_distinct"), 1)).column("key").to_pylist()
+    return [Fault("shards", key, -1, "several shards have a sample of this key") for key in several]
+
+
+def _check_prepared(promises: _Promises, shard: str, *, deep: bool) -> _Checked:
+    checked = _Checked(shard)
+    try:
+        _check_parts(promises, checked, deep=deep)
+    except AvkitError as error:
+        checked.fault(str(error))
+    return checked
+
+
+def _check_parts(promises: _Promises, checked: _Checked, *, deep: bool) -> None:
+    store, shard = promises.store, checked.shard
+    stats = _marker(promises, checked)
+    sizes = {part: store.size(f"{shard}{suffix}") for part, suffix in _PARTS.items()}
+    for part, size in sizes.items():
+        if size is None:
+            checked.fault(f"{shard}{_PARTS[part]} is missing")
+        elif stats is not None and size != stats["files"][part]["bytes"]:
+            checked.fault(
+                f"{shard}{_PARTS[part]} has {size:,} bytes, its marker says {stats['files'][part]['bytes']:,}"
+            )
+    same = {
+        part: size is not None and _has_hash(store, f"{shard}{_PARTS[part]}", stats, part)
+        for part, size in sizes.items()
+    }
+    rows = None
+    if sizes["parquet"] is not None:
+        with store.parquet(f"{shard}.parquet", CLIP_SCHEMA) as file:
+            rows = file.read()
+        _check_rows(promises, checked, rows, stats)
+    if sizes["tar"] is not None:
+        checked.num_bytes = sizes["tar"]
+        before = len(checked.faults)
+        with store.open(f"{shard}.tar") as file:
+            found = _check_samples(checked, file, rows)
+            if rows is not None:
+                _check_members(promises, checked, found, rows)
+            # A flipped byte within a member is found only by decoding it.
+            if deep or (not same["tar"] and len(checked.faults) == before):
+                promises.deep.check(file, found, _rows_by_key(rows), partial(_deep_fault, checked))
+        if sizes["idx"] is not None and store.read(f"{shard}.tar.idx") != index_bytes(
+            [s.header for s in found], _end(found)
+        ):
+            checked.fault(f"{shard}.tar.idx does not give the places of the tar's samples")
+    for part, suffix in _PARTS.items():
+        if sizes[part] is not None and not same[part]:
+            checked.fault(f"{shard}{suffix}: its sha256 differs from its marker's")
+
+
+def _deep_fault(checked: _Checked, key: str, offset: int, problem: str) -> None:
+    checked.fault(problem, key, offset)
+
+
+def _end(found: Sequence[TarSample]) -> int:
+    if not found:
+        return 0
+    last = found[-1].members[-1]
+    return last.offset + last.size + (-last.size % 512)
+
+
+def _marker(promises: _Promises, checked: _Checked) -> dict[str, Any] | None:
+    """The marker's content; None, with a fault, where it is missing or not one."""
+    name = f"{checked.shard}_stats.json"
+    if promises.store.size(name) is None:
+        checked.fault("it has no marker: left behind unfinished, or its files were removed")
+        return None
+    try:
+        stats: dict[str, Any] = json.loads(promises.store.read(name))
+        for part in _PARTS:
+            int(stats["files"][part]["bytes"]), str(stats["files"][part]["sha256"])
+        stats["status_dict"].items(), stats["count"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        checked.fault(f"{name} is not a marker ({type(error).__name__}: {error})")
+        return None
+    if stats.get("format_version") != FORMAT_VERSION:
+        checked.fault(f"{name} has format version {stats.get('format_version')}, this avkit reads {FORMAT_VERSION}")
+    if promises.plan_hash and stats.get("plan_hash") != promises.plan_hash:
+        checked.fault(f"{name} was written for another plan than dataset.json's")
+    return stats
+
+
+def _has_hash(store: Store, name: str, stats: Mapping[str, Any] | None, part: str) -> bool:
+    """Whether the file is the one the marker saw. Without a marker there is nothing to compare with."""
+    if stats is None:
+        return True
+    digest = hashlib.sha256()
+    with store.open(name) as file:
+        while chunk := file.read(_COPY_BYTES):
+            digest.update(chunk)
+    return bool(digest.hexdigest() == stats["files"][part]["sha256"])
+
+
+def _check_rows(promises: _Promises, checked: _Checked, rows: pa.Table, stats: Mapping[str, Any] | None) -> None:
+    """The shard's rows against its marker, the plan, and the merged manifest."""
+    statuses = Counter(rows.column("status").to_pylist())
+    if stats is not None and (stats["count"], stats["status_dict"]) != (len(rows), dict(statuses)):
+        checked.fault(f"its marker counts {stats['count']} clips {stats['status_dict']}, its rows are {dict(statuses)}")
+    planned = promises.planned.get(checked.shard)
+    if planned is not None and rows.select(_PLACE) != planned:
+        checked.fault("it holds other clips than the plan gives it")
+    merged = promises.merged.get(checked.shard)
+    if merged is None:
+        # All of its clips may have been tried again, with success or without, in a later shard.
+        if statuses.get("ok"):
+            checked.fault("the manifest knows nothing of it: run the same prepare again")
+        return
+    mine = rows.select(_MERGED)
+    kept = mine.filter(pc.is_in(mine.column("key"), value_set=merged.column("key").combine_chunks()))
+    if kept != merged:
+        checked.fault("the manifest says something else of its clips than its own rows")
+
+
+def _check_samples(checked: _Checked, file: ByteFile, rows: pa.Table | None) -> list[TarSample]:
+    """Walk the tar. What can be read of it; keys out of place and damage are faults."""
+    found: list[TarSample] = []
+    seen: set[str] = set()
+    try:
+        for sample in samples(file):
+            if sample.key in seen:
+                checked.fault("members of this key are not adjacent", sample.key, sample.header)
+            seen.add(sample.key)
+            found.append(sample)
+    except DamagedTar as error:
+        checked.fault(error.reason, _key_at(rows, error.offset), error.offset)
+    checked.samples = len(found)
+    return found
+
+
+def _key_at(rows: pa.Table | None, offset: int) -> str:
+    """The key whose members the shard's rows place around a byte."""
+    if rows is None:
+        return ""
+    found: str = ""
+    for key, members in zip(rows.column("key").to_pylist(), rows.column("members").to_pylist(), strict=True):
+        if members and offset >= members[0]["offset"] - 512:
+            found = str(key)
+            if offset < members[-1]["offset"] + members[-1]["size"] + 512:
+                return found
+    return found
+
+
+def _check_members(promises: _Promises, checked: _Checked, found: Sequence[TarSample], rows: pa.Table) -> None:
+    """Tar and rows hold the same samples with the same members at the same places."""
+    meant = {
+        row["key"]: row
+        for row in rows.select(["key", "status", "members", "frame_times_s"]).to_pylist()
+        if row["status"] == "ok"
+    }
+    there = {sample.key: sample for sample in found}
+    for key, row in meant.items():
+        if key not in there:
+            checked.fault(
+                "its row says ok, the tar has no such sample",
+                key,
+                row["members"][0]["offset"] if row["members"] else -1,
+            )
+    for key, sample in there.items():
+        if key not in meant:
+            checked.fault("a sample without a row", key, sample.header)
+            continue
+        places = [(m["name"], m["offset"], m["size"]) for m in meant[key]["members"]]
+        held = [(m.name, m.offset, m.size) for m in sample.members]
+        if places != held:
+            first = next((h for h, p in zip(held, places, strict=False) if h != p), held[-1])
+            checked.fault(f"{first[0]} lies elsewhere, or its members are others, than its row says", key, first[1])
+        missing = promises.deep.missing_members([name for name, _, _ in held], len(meant[key]["frame_times_s"]))
+        if missing:
+            checked.fault(f"members are missing: {', '.join(missing)}", key, sample.header)
+    order = [key for key in meant if key in there]
+    if order != [key for key in there if key in meant]:
+        checked.fault("its samples stand in another order than its rows")
+
+
+def _rows_by_key(rows: pa.Table | None) -> dict[str, dict[str, Any]]:
+    if rows is None:
+        return {}
+    return {row["key"]: row for row in rows.select(["key", "duration_s"]).to_pylist()}
+
+
+def _check_tar(store: Store, name: str, *, deep: bool) -> _Checked:
+    """A tar that others wrote."""
+    checked = _Checked(name)
+    try:
+        checked.num_bytes = store.size(name) or 0
+        with store.open(name) as file:
+            found = _check_samples(checked, file, None)
+            for sample in found:
+                names = Counter(member.name for member in sample.members)
+                if twice := [name for name, count in names.items() if count > 1]:
+                    checked.fault(f"members stand twice: {', '.join(twice)}", sample.key, sample.header)
+            if deep:
+                DeepCheck().check(file, found, {}, partial(_deep_fault, checked))
+    except AvkitError as error:
+        checked.fault(str(error))
+    return checked
+
+
+def shards_of(faults: Sequence[Fault]) -> Iterator[ShardName]:
+    """The prepared shards among those that have faults, in order, none twice."""
+    for name in dict.fromkeys(fault.shard for fault in faults):
+        split, slash, number = name.partition("/")
+        if slash and number.isdigit():
+            yield ShardName(split, int(number))

@@ -1,0 +1,364 @@
+"""How fast the loader is, beside what it cannot do without and beside webdataset: in one run, taking turns."""
+
+import contextlib
+import gc
+import os
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import psutil
+import torch
+
+from avdata.images import decode_jpeg
+from avdata.load.bench_data import draw_bench_dataset
+from avdata.load.fill import crop_into, read_npy
+from avdata.load.index import Dataset
+from avdata.load.loader import Loader, LoaderConfig
+from avdata.load.opening import open_dataset
+from avdata.load.reader import Scratch, ShardReader
+from avdata.load.urls import local_path
+from avdata.load.views import Crop, TrainView, choose_crop, choose_frames, column_jitter, window_starts
+from avdata.melspec import column_start_s
+from avmanifest.errors import ConfigError
+
+_CHUNK: Final = 8  # images that a thread takes at a time
+_WARM_BATCHES: Final = 8  # handed out before the clock starts, at least; those that were made before do not count
+_SHUFFLED: Final = 500  # samples in webdataset's buffer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoaderBench:
+    """What to measure. Drawn samples have the size of VGGSound's: 10 frames of 340 x 256, 10 s of sound."""
+
+    dataset: Path | None = None  # a prepared dataset on a local disk; None: drawn
+    split: str = "train"
+    samples: int = 4096  # that each contestant hands out in each round
+    rounds: int = 5
+    batch_size: int = 64
+    epochs: int = 20  # over which memory is watched
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.batch_size < 1 or self.epochs < 1 or self.samples < self.batch_size:
+            raise ConfigError(
+                f"rounds={self.rounds}, batch_size={self.batch_size}, epochs={self.epochs}, samples={self.samples}: "
+                "all must be at least 1, and samples at least batch_size"
+            )
+
+
+def bench_loader(bench: LoaderBench) -> dict[str, Any]:
+    """Samples a second on all cores of avkit, webdataset and bare decoding; where avkit's time goes; memory.
+
+    Every contestant hands out random 3 s windows of log-mel and random crops of 224 x 224. `webdataset`: its best
+    configuration (a worker process per core, shuffle and batch inside the workers, only the members needed) with
+    avkit's decode function. `webdataset_stock`: the same with decode("pil") and torchvision's transforms on one random
+    frame. `decode_resize`: JPEG bytes that are in memory already to crops, in a thread per core. All take turns in
+    every round, and a figure is the median of the rounds; a ratio the median of the rounds' ratios. `per_core_s` counts
+    seconds of processor time instead of the clock's, of all processes together: other work on the machine has less say.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        cores = len(os.sched_getaffinity(0))
+        root = bench.dataset or draw_bench_dataset(Path(scratch) / "drawn", 256, max(8, cores))
+        dataset = open_dataset(root, bench.split)
+        if any(local_path(shard.url) is None for shard in dataset.shards):
+            raise ConfigError(f"{root}: not on a local disk, so its speed is the network's. Measure on a copy.")
+        view = TrainView(max_gain_db=6.0)
+        turns = _contestants(bench, dataset, view, cores)
+        rounds = [{name: _measured(turn, bench) for name, turn in turns.items()} for _ in range(bench.rounds)]
+
+        def middle(field: str, name: str, over: str | None = None) -> float:
+            """The median of a contestant's figure, or of its ratio to another's."""
+            found: list[float] = [
+                getattr(turn[name], field) / (getattr(turn[over], field) if over else 1) for turn in rounds
+            ]
+            return round(median(found), 3 if over else 1)
+
+        others = [name for name in turns if name != "avkit"]
+        return {
+            **{f"{name}_samples_per_s": middle("per_s", name) for name in turns},
+            "cores": cores,
+            **{f"avkit_over_{name}": middle("per_s", "avkit", name) for name in others},
+            **{f"{name}_samples_per_core_s": middle("per_core_s", name) for name in turns},
+            **{f"avkit_over_{name}_per_core_s": middle("per_core_s", "avkit", name) for name in others},
+            "rounds": {n: [round(turn[n].per_s, 1) for turn in rounds] for n in turns},
+            "stage_share": _stage_shares(dataset, view, bench),
+            "memory_mb": {n: round(max(turn[n].memory_bytes for turn in rounds) / 1e6, 1) for n in turns},
+            "rss_mb_by_epoch": _memory_by_epoch(dataset, view, bench),
+            "first_batch_ms": _first_batches(dataset, view, bench),
+            "samples": len(dataset),
+            "shards": len(dataset.shards),
+        }
+
+
+def _contestants(
+    bench: LoaderBench, dataset: Dataset, view: TrainView, cores: int
+) -> dict[str, Callable[[], contextlib.AbstractContextManager[Iterator[int]]]]:
+    """By name, what opens an endless iterator over the sizes of the batches that it makes."""
+    urls = [shard.url for shard in dataset.shards]
+    times_s = dict(zip(dataset.keys.to_pylist(), _times(dataset), strict=True))
+    mel_name, frame_names = dataset.log_mel_member[view.profile], frozenset(dataset.frame_names)
+    own = _OwnDecode(view, times_s, mel_name, frame_names)
+    stock = _StockDecode(times_s, view, mel_name, frame_names)
+    images = _some_images(dataset, 512)
+
+    @contextlib.contextmanager
+    def avkit() -> Iterator[Iterator[int]]:
+        with contextlib.closing(_endless(_loader(dataset, view, bench))) as batches:
+            yield batches
+
+    @contextlib.contextmanager
+    def decode_resize() -> Iterator[Iterator[int]]:
+        with contextlib.closing(_decode_resize(images, view, bench.batch_size, cores)) as batches:
+            yield batches
+
+    return {
+        "avkit": avkit,
+        "webdataset": lambda: _webdataset(urls, own, bench.batch_size, cores),
+        "webdataset_stock": lambda: _webdataset(urls, stock, bench.batch_size, cores),
+        "decode_resize": decode_resize,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A contestant in full swing."""
+
+    per_s: float  # samples a second
+    per_core_s: float  # samples a second of processor time
+    memory_bytes: int  # of all processes
+
+
+def _measured(turn: Callable[[], contextlib.AbstractContextManager[Iterator[int]]], bench: LoaderBench) -> _Turn:
+    gc.collect()
+    with turn() as batches:
+        for _ in islice(batches, max(_WARM_BATCHES, 4 * len(os.sched_getaffinity(0)))):
+            pass
+        done, began, cpu_began = 0, time.perf_counter(), _cpu_s()
+        while done < bench.samples:
+            done += next(batches)
+        return _Turn(done / (time.perf_counter() - began), done / (_cpu_s() - cpu_began), _memory_bytes())
+
+
+def _cpu_s() -> float:
+    """Processor time of this process and its children that live."""
+    times = [p.cpu_times() for p in (psutil.Process(), *psutil.Process().children(recursive=True))]
+    return sum(one.user + one.system for one in times)
+
+
+def _memory_bytes() -> int:
+    """Memory of this process and its children, what they share counted once."""
+    total = 0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            total += process.memory_full_info().pss
+    return total
+
+
+def _times(dataset: Dataset) -> Iterator[np.ndarray]:
+    for first, last in zip(dataset.frame_start, dataset.frame_start[1:], strict=False):
+        yield dataset.frame_time_s[first:last]
+
+
+def _some_images(dataset: Dataset, most: int) -> list[bytes]:
+    """JPEG bytes of frames from all over the dataset."""
+    images, scratch = [], Scratch()
+    with ShardReader(dataset.shards, LoaderConfig().cache) as reader:
+        for number in np.linspace(0, len(dataset.frame_member) - 1, most).astype(int).tolist():
+            sample = int(np.searchsorted(dataset.frame_start, number, side="right")) - 1
+            shard, key = int(dataset.shard_of[sample]), dataset.keys[sample].as_py()
+            place = int(dataset.frames.offset[number]), int(dataset.frames.size[number])
+            with reader.lease(shard) as file:
+                name = dataset.frame_names[dataset.frame_member[number]]
+                images.append(bytes(reader.read_member(file, shard, key, name, *place, scratch)))
+    return images
+
+
+def _decode_resize(images: Sequence[bytes], view: TrainView, batch_size: int, cores: int) -> Generator[int, None, None]:
+    """JPEG to crop, with nothing around it: no order, no reading, no sound, the same memory for every batch."""
+    draws = np.random.default_rng(0).random((len(images), view.num_draws)).tolist()
+    sizes = [decode_jpeg(image).shape for image in images]
+    jobs = [(i, choose_crop(view, h, w, d)) for i, (h, w, _), d in zip(images, sizes, draws, strict=True)]
+    out = np.zeros((len(jobs), view.image_size, view.image_size, 3), np.uint8)
+
+    def work(chunk: Sequence[tuple[int, tuple[bytes, Crop]]]) -> int:
+        for place, (image, crop) in chunk:
+            crop_into(decode_jpeg(image), crop, out[place])
+        return len(chunk)
+
+    numbered = list(enumerate(jobs))
+    chunks = cycle([numbered[first : first + _CHUNK] for first in range(0, len(numbered), _CHUNK)])
+    per_batch = max(1, batch_size // _CHUNK)
+    with ThreadPoolExecutor(cores) as pool:
+        pending = [[pool.submit(work, chunk) for chunk in islice(chunks, per_batch)] for _ in range(4)]
+        while True:
+            pending.append([pool.submit(work, chunk) for chunk in islice(chunks, per_batch)])
+            yield sum(future.result() for future in pending.pop(0))
+
+
+# webdataset. What it calls must be picklable, as its workers are processes.
+
+
+@dataclass(frozen=True)
+class _OwnDecode:
+    """avkit's window, frame, JPEG and crop functions on a sample of webdataset's."""
+
+    view: TrainView
+    times_s: dict[str, np.ndarray]
+    mel_name: str
+    frame_names: frozenset[str]
+
+    def wants(self, name: str) -> bool:
+        """Whether a member is needed."""
+        member = name.partition(".")[2]
+        return member == self.mel_name or member in self.frame_names
+
+    def dataset(self, source: Any, batch_size: int) -> Any:
+        """Decoded batches."""
+        return source.map(self.decode).batched(batch_size, collation_fn=self.collate, partial=False)
+
+    def decode(self, sample: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Image and log-mel."""
+        view, draws = self.view, np.random.random(self.view.num_draws).tolist()
+        mel = read_npy(memoryview(sample[self.mel_name]), sample["__key__"])
+        start = window_starts(view, mel.shape[1] - view.window_columns + 1, draws)[0]
+        first = start + column_jitter(view, draws)
+        times_s = self.times_s[sample["__key__"]]
+        names = sorted(name for name in sample if name in self.frame_names)
+        frame = choose_frames(view, [column_start_s(start, view.mel)], times_s, draws)[0]
+        rgb = decode_jpeg(sample[names[frame]])
+        out = np.empty((view.image_size, view.image_size, 3), np.uint8)
+        crop_into(rgb, choose_crop(view, rgb.shape[0], rgb.shape[1], draws), out)
+        return out, mel[:, first : first + view.num_columns]
+
+    @staticmethod
+    def collate(samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """uint8 images, float16 log-mels."""
+        images, mels = zip(*samples, strict=True)
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(mels))
+
+
+@dataclass(frozen=True)
+class _StockDecode:
+    """What webdataset's documentation does: decode("pil") and torchvision's transforms."""
+
+    times_s: dict[str, np.ndarray]
+    view: TrainView
+    mel_name: str
+    frame_names: frozenset[str]
+
+    def wants(self, name: str) -> bool:
+        """Whether a member is needed."""
+        member = name.partition(".")[2]
+        return member == self.mel_name or member in self.frame_names
+
+    def dataset(self, source: Any, batch_size: int) -> Any:
+        """Decoded batches."""
+        return source.map(self.choose).decode("pil").map(self.transform).batched(batch_size, partial=False)
+
+    def choose(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """One frame of the sample, before anything is decoded."""
+        names = sorted(name for name in sample if name in self.frame_names)
+        name = names[int(np.random.randint(len(names)))]
+        return {"__key__": sample["__key__"], "jpg": sample[name], "npy": sample[self.mel_name]}
+
+    def transform(self, sample: dict[str, Any]) -> tuple[torch.Tensor, np.ndarray]:
+        """Image and log-mel."""
+        from torchvision import transforms  # noqa: PLC0415 - only measured against
+
+        size, area = self.view.image_size, (self.view.min_area, self.view.max_area)
+        change = transforms.Compose(
+            [transforms.RandomResizedCrop(size, area), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+        )
+        columns = self.view.num_columns
+        first = int(np.random.randint(sample["npy"].shape[1] - columns + 1))
+        return change(sample["jpg"]), np.ascontiguousarray(sample["npy"][:, first : first + columns])
+
+
+@contextlib.contextmanager
+def _webdataset(
+    urls: Sequence[str], decode: _OwnDecode | _StockDecode, batch_size: int, cores: int
+) -> Iterator[Iterator[int]]:
+    import webdataset  # noqa: PLC0415 - only measured against
+
+    source = webdataset.WebDataset(
+        list(urls), resampled=True, shardshuffle=False, select_files=decode.wants, empty_check=False
+    ).shuffle(_SHUFFLED, initial=64)
+    loader = webdataset.WebLoader(
+        decode.dataset(source, batch_size),
+        batch_size=None,
+        num_workers=cores,
+        prefetch_factor=4,
+        worker_init_fn=_start_worker,
+    )
+    batches = iter(loader)
+    try:
+        yield (len(batch[0]) for batch in batches)
+    finally:
+        del batches, loader
+        gc.collect()
+
+
+def _start_worker(number: int) -> None:
+    """A worker is one of many: no threads of its own."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    np.random.seed(number)
+
+
+# What is more to know of avkit.
+
+
+def _stage_shares(dataset: Dataset, view: TrainView, bench: LoaderBench) -> dict[str, float]:
+    """Share of the workers' time that each stage takes."""
+    loader = _loader(dataset, view, bench)
+    for _ in islice(_endless(loader), max(1, bench.samples // loader.config.batch_size)):
+        pass
+    spent = loader.stats.worker_s
+    return {stage: round(seconds / sum(spent.values()), 3) for stage, seconds in spent.items()}
+
+
+def _memory_by_epoch(dataset: Dataset, view: TrainView, bench: LoaderBench) -> list[float]:
+    """Memory of this process in MB after each epoch."""
+    loader, process, found = _loader(dataset, view, bench), psutil.Process(), []
+    for _ in range(bench.epochs):
+        for _ in loader:
+            pass
+        found.append(round(process.memory_info().rss / 1e6, 1))
+    return found
+
+
+def _first_batches(dataset: Dataset, view: TrainView, bench: LoaderBench) -> dict[str, float]:
+    """Milliseconds to the first batch of a new loader that resumes at the start, middle and end of an epoch."""
+    last = max(0, len(dataset) - min(bench.batch_size, len(dataset)))
+    found = {}
+    for name, position in {"start": 0, "middle": last // 2, "end": last}.items():
+        seconds = []
+        for _ in range(max(3, bench.rounds)):
+            loader = _loader(dataset, view, bench)
+            state = replace(loader.state, epoch=3, position=position).as_dict()
+            began = time.perf_counter()
+            loader.load_state_dict(state)
+            for _ in loader:
+                seconds.append(time.perf_counter() - began)
+                break
+        found[name] = round(1000 * median(seconds), 1)
+    return found
+
+
+def _loader(dataset: Dataset, view: TrainView, bench: LoaderBench) -> Loader:
+    return Loader(dataset, view, LoaderConfig(batch_size=min(bench.batch_size, len(dataset))))
+
+
+def _endless(loader: Loader) -> Generator[int, None, None]:
+    """Sizes of the batches of epoch after epoch."""
+    while True:
+        for batch in loader:
+            yield len(batch)

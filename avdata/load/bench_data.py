@@ -1,0 +1,101 @@
+"""A prepared dataset to measure a loader on, where there is none: drawn, with the sizes of VGGSound's."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from avdata.images import encode_jpeg
+from avdata.melspec import log_mel, profile
+from avdata.shards import Member, end_of_archive, pack_json, pack_npy, pack_sample
+from avdata.waveform import SAMPLE_RATE, encode_flac
+from avmanifest.layout import Layout, ShardName
+from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
+from avmanifest.table import table_from_rows, write_table
+
+SECONDS: Final = 10.0
+NUM_FRAMES: Final = 10
+_PICTURES: Final = 40  # different ones; drawing one takes as long as decoding fifty
+_SOUNDS: Final = 4
+
+
+def natural_picture(number: int, size: tuple[int, int] = (256, 340)) -> UInt8[np.ndarray, "h w 3"]:
+    """Noise with the spectrum of a photograph: about 22 kB as a JPEG of quality 90 at 340 x 256."""
+    generator = np.random.default_rng(number)
+    frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None])
+    frequency[0, 0] = 1
+    channels = []
+    for _ in range(3):
+        phases = np.exp(2j * np.pi * generator.random(frequency.shape))
+        plane = np.fft.irfft2(frequency**-1.5 * phases, s=size)
+        channels.append(plane / plane.std())
+    planes = [channels[0] + 0.35 * channel for channel in channels]
+    return np.asarray(np.clip(128 + 36 * np.stack(planes, -1), 0, 255), np.uint8)
+
+
+def draw_bench_dataset(root: Path, num_samples: int, num_shards: int) -> Path:
+    """A finished dataset of 10 s samples: 10 frames, `paper` log-mel, FLAC; pictures and sounds come up repeatedly."""
+    pictures = [encode_jpeg(natural_picture(number)) for number in range(_PICTURES)]
+    sounds = [_sound(number) for number in range(_SOUNDS)]
+    layout = Layout(root)
+    layout.manifest("train").parent.mkdir(parents=True)
+    rows: list[dict[str, Any]] = []
+    for number, places in enumerate(np.array_split(np.arange(num_samples), num_shards)):
+        samples = []
+        for place in places.tolist():
+            frames = {f"frame{n:02d}.jpg": pictures[(place * NUM_FRAMES + n) % _PICTURES] for n in range(NUM_FRAMES)}
+            samples.append((f"drawn-{place:06d}", sounds[place % _SOUNDS], frames))
+        rows += _write_shard(layout, ShardName("train", number), samples)
+    write_table(table_from_rows(rows, CLIP_SCHEMA), layout.manifest("train"))
+    description = {"format_version": FORMAT_VERSION, "config": {"mel": ["paper"]}, "labels": ["drawn"]}
+    layout.dataset_json.write_text(json.dumps(description))
+    return root
+
+
+def _sound(number: int) -> dict[str, bytes]:
+    """Log-mel and FLAC of a tone in noise."""
+    generator = np.random.default_rng(number)
+    times = np.arange(round(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
+    tone = 0.2 * np.sin(2 * np.pi * (200 + 150 * number) * times * (1 + times / 10))
+    waveform = (tone + generator.normal(0, 0.03, len(times))).astype(np.float32)
+    mel = log_mel(torch.from_numpy(waveform), profile("paper")).numpy().astype(np.float16)
+    return {"logmel.npy": pack_npy(mel), "flac": encode_flac(waveform)}
+
+
+def _write_shard(
+    layout: Layout, shard: ShardName, samples: list[tuple[str, dict[str, bytes], dict[str, bytes]]]
+) -> list[dict[str, Any]]:
+    """Write tar, manifest and marker; the manifest's rows."""
+    layout.tar(shard).parent.mkdir(parents=True, exist_ok=True)
+    content, rows = bytearray(), list[dict[str, Any]]()
+    for place, (key, sound, frames) in enumerate(samples):
+        members = {
+            "json": pack_json({"key": key}),
+            "logmel.npy": sound["logmel.npy"],
+            **frames,
+            "flac": sound["flac"],
+        }
+        blocks, placed = pack_sample(key, members)
+        shifted = [Member(member.name, len(content) + member.offset, member.size) for member in placed]
+        content += blocks
+        rows.append(_row(key, shard, place, shifted))
+    content += end_of_archive(len(content))
+    layout.tar(shard).write_bytes(content)
+    write_table(table_from_rows(rows, CLIP_SCHEMA), layout.clips(shard))
+    tar = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    layout.stats(shard).write_text(json.dumps({"files": {"tar": tar}, "successes": len(rows)}))
+    return rows
+
+
+def _row(key: str, shard: ShardName, place: int, members: list[Member]) -> dict[str, Any]:
+    return dict.fromkeys(CLIP_SCHEMA.names) | {
+        "key": key, "video_id": key, "source": "drawn", "start_s": 0.0, "labels": ["drawn"], "split": shard.split,
+        "shard": shard.number, "position": place, "annotations": "{}", "licence": "", "reason": "", "status": "ok",
+        "members": [{"name": member.name, "offset": member.offset, "size": member.size} for member in members],
+        "frame_times_s": [(n + 0.5) * SECONDS / NUM_FRAMES for n in range(NUM_FRAMES)],
+        "silent": False, "still": False, "short": False,
+    }  # fmt: skip

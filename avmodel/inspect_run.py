@@ -1,0 +1,232 @@
+"""A training run read back from its folder: curves, probe, pictures; drawn, or as a page for the browser."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from avdata.audit.charts import curve
+from avdata.audit.page import card, data_uri, escape, figures, page, section, table, write_page
+from avmanifest.errors import ConfigError, ManifestError
+from avmodel.metrics import METRICS, PROBES, read_lines
+from avmodel.rundir import CHECKPOINTS, PICTURES, read_config
+
+MOST_POINTS: Final = 1000  # of a curve that is drawn: means of equal spans
+MOST_PICTURES: Final = 6  # of a page: the first, the last, and those evenly between
+_FALLING: Final = ("loss", "data_wait")
+_NO_CURVES: Final = ("step", "epoch")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A number over the run's steps."""
+
+    name: str
+    steps: tuple[float, ...]
+    values: tuple[float, ...]
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether its best value is the smallest."""
+        return any(word in self.name for word in _FALLING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What a run has written down so far."""
+
+    folder: Path
+    config: dict[str, Any]
+    curves: tuple[Curve, ...]
+    probes: tuple[Curve, ...]
+    pictures: tuple[Path, ...]
+    checkpoints: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    @property
+    def last_step(self) -> int:
+        """The last step that was logged; 0 before the first."""
+        return int(max((one.steps[-1] for one in self.curves), default=0))
+
+    @property
+    def summary(self) -> str:
+        """Model and progress in a line."""
+        steps = self.config.get("steps")
+        of = f" of {steps:,}" if isinstance(steps, int) else ""
+        return f"{self.config.get('name', 'run')}, step {self.last_step:,}{of}, {len(self.checkpoints)} checkpoints"
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder. Raises ConfigError for a folder without one, ManifestError for lines that are none."""
+    config = read_config(folder)
+    if config is None:
+        raise ConfigError(f"{folder}: no config.json in it, so not a run. Give the --out of an `avkit pretrain`.")
+    pictures = sorted((folder / PICTURES).glob("*.png"), key=lambda path: (len(path.name), path.name))
+    checkpoints = folder / CHECKPOINTS
+    found = (
+        sorted(path.name for path in checkpoints.iterdir() if path.name.startswith("step-"))
+        if checkpoints.is_dir()
+        else []
+    )
+    return Run(
+        folder=folder,
+        config=config,
+        curves=_curves(folder / METRICS),
+        probes=_curves(folder / PROBES),
+        pictures=tuple(pictures),
+        checkpoints=tuple(found),
+    )
+
+
+def _curves(path: Path) -> tuple[Curve, ...]:
+    """Every number of a file of JSON lines, over its steps."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    try:
+        for line in read_lines(path):
+            for name, value in line.items():
+                if name not in _NO_CURVES and isinstance(value, int | float) and not isinstance(value, bool):
+                    points.setdefault(name, []).append((float(line["step"]), float(value)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ManifestError(f"{path}: not lines of metrics ({type(error).__name__}: {error})") from error
+    return tuple(
+        Curve(name, tuple(step for step, _ in found), tuple(value for _, value in found))
+        for name, found in points.items()
+    )
+
+
+def thinned(one: Curve, most: int = MOST_POINTS) -> Curve:
+    """The curve with at most so many points: means over equal numbers of steps."""
+    size = -(-len(one.steps) // most)
+    if size <= 1:
+        return one
+    spans = [slice(start, start + size) for start in range(0, len(one.steps), size)]
+    return Curve(
+        one.name,
+        tuple(math.fsum(one.steps[span]) / len(one.steps[span]) for span in spans),
+        tuple(math.fsum(one.values[span]) / len(one.values[span]) for span in spans),
+    )
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """The run as plain data: of each curve the first, the best and the last value."""
+    return {
+        "folder": str(run.folder),
+        "name": run.name,
+        "step": run.last_step,
+        "config": run.config,
+        "checkpoints": list(run.checkpoints),
+        "pictures": [str(path) for path in run.pictures],
+        "curves": {one.name: _ends(one) for one in run.curves},
+        "probe": {one.name: _ends(one) for one in run.probes},
+    }
+
+
+def _ends(one: Curve) -> dict[str, float]:
+    best = min(one.values) if one.lower_is_better else max(one.values)
+    return {"first": one.values[0], "best": best, "last": one.values[-1], "points": len(one.values)}
+
+
+def draw_run(run: Run) -> Figure:
+    """Curves and probe side by side, the last reconstructions below them."""
+    drawn = [*run.curves, *run.probes]
+    rows = max(1, -(-len(drawn) // 3))
+    picture = imread(run.pictures[-1]) if run.pictures else None
+    below = 11 * picture.shape[0] / picture.shape[1] if picture is not None else 0.0
+    heights = [2.1] * rows + ([below] if picture is not None else [])
+    figure = Figure(figsize=(11, sum(heights) + 0.6), layout="constrained")
+    figure.suptitle(f"{run.name}   {run.summary}", fontsize=11, x=0.01, ha="left", parse_math=False)
+    grid = figure.add_gridspec(len(heights), 3, height_ratios=heights)
+    for place, one in enumerate(map(thinned, drawn)):
+        axis = figure.add_subplot(grid[place // 3, place % 3])
+        axis.plot(one.steps, one.values, linewidth=1.2, marker="." if len(one.steps) < 20 else "")
+        axis.set_title(one.name, fontsize=9, loc="left", parse_math=False)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+    if picture is not None:
+        axis = figure.add_subplot(grid[rows, :])
+        axis.imshow(picture)
+        axis.set_axis_off()
+        axis.set_title(f"{PICTURES}/{run.pictures[-1].name}", fontsize=9, loc="left", parse_math=False)
+    return figure
+
+
+def write_run_report(path: Path, run: Run) -> None:
+    """Write the run as one self-contained page. Raises StorageError if it cannot be written."""
+    write_page(path, run_report(run))
+
+
+def run_report(run: Run) -> str:
+    """The page as text."""
+    parts = [
+        ("curves", "Curves", _cards(run.curves)),
+        ("probe", "Nearest-neighbor probe (%)", _cards(run.probes)),
+        ("reconstructions", "Reconstructions", _pictures(run.pictures)),
+        ("config", "Config", _config(run.config)),
+    ]
+    parts = [part for part in parts if part[2]]
+    links = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title, _ in parts)
+    numbers = [(f"{run.last_step:,}", "steps done", "")]
+    numbers += [
+        (f"{one.values[-1]:.4g}", f"{one.name}, last", f"first {one.values[0]:.4g}")
+        for one in run.curves
+        if "loss" in one.name
+    ]
+    numbers += [
+        (f"{one.values[-1]:.1f} %", f"probe, {one.name}", f"best {max(one.values):.1f} %") for one in run.probes
+    ]
+    body = (
+        f'<header><h1>{escape(run.name)}</h1><p class="lead">{escape(run.summary)}</p></header>'
+        f"<nav><div>{links}</div></nav><main>"
+        + section("overview", "Overview", figures(numbers))
+        + "".join(section(name, title, content) for name, title, content in parts)
+        + "</main><footer>Made by avkit inspect. This page fetches nothing.</footer>"
+    )
+    return page(f"{run.name}: avkit inspect", body, {})
+
+
+def _cards(curves: Sequence[Curve]) -> str:
+    if not curves:
+        return ""
+    drawn = (
+        card(one.name, curve(thin.steps, thin.values, f"{one.name} over steps"))
+        for one, thin in ((one, thinned(one)) for one in curves)
+    )
+    return f'<div class="cards pairs">{"".join(drawn)}</div>'
+
+
+def _pictures(pictures: Sequence[Path]) -> str:
+    if not pictures:
+        return ""
+    count = min(MOST_PICTURES, len(pictures))
+    places = {round(place * (len(pictures) - 1) / max(count - 1, 1)) for place in range(count)}
+    shown = (pictures[place] for place in sorted(places, reverse=True))
+    return (
+        '<div class="cards">'
+        + "".join(
+            card(
+                path.name,
+                f'<img class="picture" alt="{escape(path.name)}" src="{data_uri(path.read_bytes(), "image/png")}">',
+                wide=True,
+            )
+            for path in shown
+        )
+        + "</div>"
+    )
+
+
+def _config(config: dict[str, Any]) -> str:
+    rows = [(name, value) for name, value in config.items() if value is not None]
+    half = -(-len(rows) // 2)
+    return (
+        '<div class="cards pairs">'
+        + "".join(card("", table(("setting", "value"), part)) for part in (rows[:half], rows[half:]) if part)
+        + "</div>"
+    )

@@ -1,0 +1,426 @@
+"""What `avkit inspect` shows on a terminal."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from avdata.audit.mel_axis import TICKS_HZ, band_of, colored, seconds_of, time_ticks
+from avdata.audit.opened import Opened
+from avdata.audit.sample import StoredSample
+from avdata.audit.summary import QUANTILES
+from avdata.audit.verify import Verification
+from avdata.profiles import MelProfile
+from avmanifest.schema import STATUSES
+
+_MOST_FAULTS: Final = 40
+_MEL_LINES: Final = 12
+_MEL_WIDTH: Final = 100
+_FRAME_WIDTH: Final = 24
+_MOST_FRAMES: Final = 10
+_SHADES: Final = " .:-=+*#%@"
+_QUANTILE_NAMES: Final = {0.0: "min", 0.5: "median", 1.0: "max"}
+
+
+def print_summary(found: Mapping[str, Any]) -> None:
+    """Counts, coverage, what was measured, what stands twice, and where the bytes are."""
+    console = Console(highlight=False)
+    _title(console, found)
+    console.print(_splits(found))
+    if failures := [(name, count) for name, count in found["statuses"].items() if name != "ok"]:
+        _heading(console, "failures")
+        table = _plain_table(("status", "<"), ("clips", ">"), ("meaning", "<"))
+        for name, count in failures:
+            table.add_row(Text(name, style="yellow"), f"{count:,}", STATUSES[name].meaning if name in STATUSES else "")
+        console.print(table)
+    _heading(console, "measured")
+    console.print(_measured(found))
+    if found["classes"]["counts"]:
+        _heading(console, f"classes: {_class_line(found['classes'])}")
+        console.print(_classes(found["classes"]["counts"]))
+    _heading(console, "flagged and repeated")
+    console.print(_noticed(found))
+    if found["overlaps"]:
+        _heading(console, "overlaps with known test sets")
+        console.print(_overlaps(found["overlaps"]))
+    _heading(console, "on disk")
+    console.print(_disk(found["member_bytes"]))
+    for tar, problem in found["damaged"].items():
+        console.print(Text(f"{tar}: {problem}", style="red"), soft_wrap=True)
+    if note := found["recipe"].get("note"):
+        _heading(console, "to know")
+        console.print(Text(" ".join(note.split())))
+    if found["config"]:
+        _heading(console, "made with")
+        console.print(_versions(found))
+
+
+def _title(console: Console, found: Mapping[str, Any]) -> None:
+    title = Text(found["root"], style="bold")
+    if name := found["recipe"].get("title"):
+        title.append(f"  {name}", style="not bold")
+    console.print(title, soft_wrap=True)
+    console.print(
+        Text.assemble(
+            f"{found['samples']:,} samples of {found['requested']:,} clips, {found['hours']:,.2f} h   subset id ",
+            (found["subset_id"], "bold"),
+        )
+    )
+    console.print()
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print(Text(f"\n{text}", style="bold"))
+
+
+def _plain_table(*columns: tuple[str, str]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for name, side in columns:
+        table.add_column(name, justify="right" if side == ">" else "left", no_wrap=side == ">")
+    return table
+
+
+def _splits(found: Mapping[str, Any]) -> Table:
+    official = any(content["official"] for content in found["splits"].values())
+    columns = [("split", "<"), ("requested", ">"), ("samples", ">"), ("coverage", ">"), ("hours", ">"), ("shards", ">")]
+    if official:
+        columns.insert(1, ("official list", ">"))
+    table = _plain_table(*columns, ("silent", ">"), ("still", ">"), ("short", ">"))
+    for split, content in found["splits"].items():
+        cells = [
+            split,
+            f"{content['requested']:,}",
+            f"{content['samples']:,}",
+            f"{content['samples'] / max(content['requested'], 1):.1%}",
+            f"{content['hours']:,.2f}",
+            f"{content['shards']:,}",
+        ]
+        if official:
+            cells.insert(1, f"{content['official']:,}" if content["official"] else "")
+        table.add_row(*cells, *(_count(number, "yellow") for number in content["flags"].values()))
+    return table
+
+
+def _count(number: int, style: str) -> Text:
+    return Text(f"{number:,}", style=style if number else "dim")
+
+
+def _measured(found: Mapping[str, Any]) -> Table:
+    table = _plain_table(("", "<"), ("split", "<"), *((_quantile_name(share), ">") for share in QUANTILES))
+    names = dict.fromkeys(name for content in found["splits"].values() for name in content["measured"])
+    for name in names:
+        for place, (split, content) in enumerate(found["splits"].items()):
+            if values := content["measured"].get(name):
+                table.add_row("" if place else name, split, *(f"{value:,.2f}" for value in values))
+    return table
+
+
+def _quantile_name(share: float) -> str:
+    return _QUANTILE_NAMES.get(share, f"{share:.0%}")
+
+
+def _class_line(classes: Mapping[str, Any]) -> str:
+    counts = classes["counts"]
+    covered = sum(1 for count in counts.values() if count["samples"])
+    listed = classes["listed"] or len(counts)
+    return f"{covered:,} of {listed:,} have samples"
+
+
+def _classes(counts: Mapping[str, Mapping[str, int]]) -> Table:
+    """The classes with the least coverage, and the rarest."""
+    ordered = sorted(
+        counts.items(), key=lambda item: (item[1]["samples"] / max(item[1]["requested"], 1), item[1]["samples"])
+    )
+    table = _plain_table(("least covered", "<"), ("samples", ">"), ("of", ">"), ("", "<"))
+    for label, count in ordered[:6]:
+        share = count["samples"] / max(count["requested"], 1)
+        bar = Text("█" * round(20 * share), style="green") + Text("░" * (20 - round(20 * share)), style="dim")
+        table.add_row(Text(label), f"{count['samples']:,}", f"{count['requested']:,}", bar)
+    return table
+
+
+def _noticed(found: Mapping[str, Any]) -> Table:
+    duplicates, leaks = found["duplicates"], found["leaks"]
+    table = _plain_table(("", "<"), ("groups", ">"), ("clips", ">"), ("such as", "<"))
+    for name, meaning in (("silent", "nothing to hear"), ("still", "nothing moves"), ("short", "less than asked for")):
+        entry = found["flagged"][name]
+        shown = ", ".join(f"{clip['split']}/{clip['key']}" for clip in entry["examples"][:2])
+        table.add_row(f"{name}: {meaning}", "", _count(entry["clips"], "yellow"), Text(shown))
+    for name, entry in (
+        ("keys that stand twice", duplicates["keys"]),
+        ("samples of the same source bytes", duplicates["contents"]),
+        ("keys in several splits", leaks["keys"]),
+        ("videos in several splits", leaks["videos"]),
+        ("source bytes in several splits", leaks["contents"]),
+    ):
+        such = entry["examples"][0]["clips"] if entry["examples"] else []
+        shown = ", ".join(f"{clip['split']}/{clip['key']}" for clip in such[:2])
+        table.add_row(name, _count(entry["groups"], "red"), _count(entry["clips"], "red"), Text(shown))
+    return table
+
+
+def _overlaps(overlaps: Sequence[Mapping[str, Any]]) -> Table:
+    table = _plain_table(
+        ("test set", "<"),
+        ("split", "<"),
+        ("its videos", ">"),
+        ("here in", "<"),
+        ("videos", ">"),
+        ("samples", ">"),
+        ("same clips", ">"),
+    )
+    for entry in overlaps:
+        if "problem" in entry:
+            table.add_row(entry["test_set"], Text(entry["problem"], style="yellow"))
+            continue
+        table.add_row(
+            entry["test_set"],
+            entry["test_split"],
+            f"{entry['test_videos']:,}",
+            entry["split"],
+            _count(entry["videos"], "red"),
+            _count(entry["sampled_clips"], "red"),
+            _count(entry["same_clips"], "red"),
+        )
+    return table
+
+
+def _disk(member_bytes: Mapping[str, Mapping[str, int]]) -> Table:
+    table = _plain_table(("member", "<"), ("files", ">"), ("MB", ">"), ("share", ">"), ("", "<"))
+    total = sum(entry["bytes"] for entry in member_bytes.values())
+    for kind, entry in member_bytes.items():
+        share = entry["bytes"] / max(total, 1)
+        table.add_row(
+            Text(kind), f"{entry['files']:,}", f"{entry['bytes'] / 1e6:,.1f}", f"{share:.1%}", "█" * round(20 * share)
+        )
+    table.add_row("all", "", f"{total / 1e6:,.1f}", "", "", style="dim")
+    return table
+
+
+def _versions(found: Mapping[str, Any]) -> Text:
+    settings = {
+        name: value for name, value in found["config"].items() if value is not None and not isinstance(value, dict)
+    }
+    config = "  ".join(
+        f"{name} {','.join(map(str, value)) if isinstance(value, list) else value}" for name, value in settings.items()
+    )
+    tools = "  ".join(f"{name} {version}" for name, version in found["tools"].items())
+    return Text(f"format {found['format_version']}  plan {found['plan_hash'][:16]}\n{config}\n{tools}", style="dim")
+
+
+@contextmanager
+def verifying(opened: Opened) -> Iterator[Callable[[str], None]]:
+    """A progress bar on stderr while shards are read."""
+    console = Console(stderr=True)
+    shards = len(opened.tars) or sum(
+        len(content.table.column("shard").unique().drop_null()) for content in opened.splits.values()
+    )
+    with Progress(
+        TextColumn("[bold]shards"), BarColumn(bar_width=None), MofNCompleteColumn(), console=console, transient=True,
+        disable=not console.is_terminal,
+    ) as progress:  # fmt: skip
+        task = progress.add_task("shards", total=shards)
+        yield lambda _: progress.advance(task)
+
+
+def print_verification(verification: Verification) -> None:
+    """What was read, and each fault with shard, key and offset."""
+    console = Console(highlight=False)
+    how = "read and decoded" if verification.deep else "read"
+    size = f"{verification.num_bytes / 1e6:,.1f} MB"
+    console.print(f"{verification.shards:,} shards with {verification.samples:,} samples, {size} {how}")
+    if not verification.faults:
+        console.print(Text("whole: everything is as it was promised", style="green"))
+        return
+    table = _plain_table(("shard", "<"), ("key", "<"), ("offset", ">"), ("problem", "<"))
+    for fault in verification.faults[:_MOST_FAULTS]:
+        table.add_row(
+            Text(fault.shard), Text(fault.key), f"{fault.offset:,}" if fault.offset >= 0 else "", Text(fault.problem)
+        )
+    console.print(table)
+    more = len(verification.faults) - _MOST_FAULTS
+    tail = f", {more:,} more with --json" if more > 0 else ""
+    console.print(
+        Text(f"{len(verification.faults):,} faults in {len(verification.bad_shards):,} shards{tail}", style="red")
+    )
+
+
+def print_repair(folders: Sequence[Path]) -> None:
+    """What was put away, and what to do next."""
+    console = Console(highlight=False)
+    for folder in folders:
+        console.print(Text(f"put away: {folder}"), soft_wrap=True)
+    if folders:
+        console.print("Run the same `avkit prepare` again: it makes these shards anew.")
+
+
+def print_sample(sample: StoredSample) -> None:
+    """Facts, frames and log-mel of a sample, drawn with half blocks."""
+    console = Console(highlight=False)
+    console.print(Text.assemble((sample.key, "bold"), f"  {sample.split}  {', '.join(sample.labels)}"), soft_wrap=True)
+    facts = sample.facts
+    table = _plain_table(("", "<"), ("", "<"))
+    table.show_header = False
+    for name in ("video_id", "source", "start_s", "duration_s", "fps", "rms_dbfs", "audio_video_offset_s"):
+        if (value := facts.get(name)) is not None:
+            table.add_row(Text(name, style="dim"), Text(f"{value:.3f}" if isinstance(value, float) else str(value)))
+    if sample.flags:
+        table.add_row(Text("flags", style="dim"), Text(" ".join(sample.flags), style="yellow"))
+    console.print(table)
+    if console.color_system is not None and sample.frames:
+        console.print(Columns([_thumbnail(frame.content, frame.time_s) for frame in sample.frames[:_MOST_FRAMES]]))
+    elif sample.frames:
+        times = ", ".join("?" if frame.time_s is None else f"{frame.time_s:.2f}" for frame in sample.frames)
+        console.print(f"{len(sample.frames)} frames at {times} s")
+    if sample.log_mel is not None:
+        console.print(_mel_picture(sample.log_mel, sample.profile, console))
+
+
+def print_spectrogram(path: Path, found: Any) -> None:
+    """A file's log-mel, drawn with half blocks."""
+    console = Console(highlight=False)
+    shape = " x ".join(map(str, found.log_mel.shape))
+    console.print(
+        Text.assemble(
+            (path.name, "bold"), f"  {found.profile.name}  {shape}  {found.seconds:.2f} s  {found.rms_dbfs:.1f} dBFS"
+        ),
+        soft_wrap=True,
+    )
+    console.print(_mel_picture(found.log_mel, found.profile, console))
+
+
+def _thumbnail(jpeg: bytes, time_s: float | None) -> Group:
+    caption = Text("" if time_s is None else f"{time_s:.2f} s", style="dim")
+    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        return Group(Text("damaged", style="red"), caption)
+    lines = max(1, round(_FRAME_WIDTH * picture.shape[0] / picture.shape[1] / 2))
+    small = cv2.resize(picture, (_FRAME_WIDTH, 2 * lines), interpolation=cv2.INTER_AREA)
+    return Group(*_half_blocks(np.asarray(small[..., ::-1])), caption)
+
+
+def _half_blocks(rgb: np.ndarray) -> list[Text]:
+    """Two rows of pixels in each line of text."""
+    lines = []
+    for upper, lower in zip(rgb[::2], rgb[1::2], strict=True):
+        line = Text()
+        for (r, g, b), (x, y, z) in zip(upper.tolist(), lower.tolist(), strict=True):
+            line.append("▀", style=f"#{r:02x}{g:02x}{b:02x} on #{x:02x}{y:02x}{z:02x}")
+        lines.append(line)
+    return lines
+
+
+def _mel_picture(log_mel: np.ndarray, profile: MelProfile | None, console: Console) -> Group:
+    """A log-mel with hertz at its side and seconds below; gray letters where there are no colors."""
+    bands, columns = log_mel.shape
+    width = max(10, min(columns, _MEL_WIDTH, console.width - 8))
+    small = cv2.resize(np.ascontiguousarray(log_mel, np.float32), (width, 2 * _MEL_LINES), interpolation=cv2.INTER_AREA)
+    if console.color_system is not None:
+        drawn = _half_blocks(colored(np.asarray(small)))
+    else:
+        pairs = np.asarray(small)[::-1].reshape(_MEL_LINES, 2, width).mean(axis=1)
+        low, high = float(pairs.min()), float(pairs.max())
+        levels = ((pairs - low) / max(high - low, 1e-6) * (len(_SHADES) - 1)).round().astype(int)
+        drawn = [Text("".join(_SHADES[level] for level in line)) for line in levels.tolist()]
+    margin = [""] * _MEL_LINES
+    if profile is not None:
+        for frequency in TICKS_HZ[::-1]:
+            line = _MEL_LINES - 1 - int(band_of(frequency, profile) / bands * _MEL_LINES)
+            if 0 <= line < _MEL_LINES and not margin[line]:
+                margin[line] = f"{frequency} Hz"
+    rows = [Text(f"{text:>7} ", style="dim") + line for text, line in zip(margin, drawn, strict=True)]
+    return Group(*rows, Text(" " * 8 + _time_line(columns, width, profile), style="dim"))
+
+
+def _time_line(columns: int, width: int, profile: MelProfile | None) -> str:
+    if profile is None:
+        return f"{columns} columns"
+    seconds = seconds_of(columns, profile)
+    line = [" "] * (width + 8)
+    for tick in time_ticks(seconds):
+        word = f"{tick:g} s" if tick == 0 else f"{tick:g}"
+        place = int(tick / seconds * (width - 1))
+        line[place : place + len(word)] = word
+    return "".join(line).rstrip()
+
+
+def print_diff(found: Mapping[str, Any]) -> None:
+    """What two datasets share, and where they differ."""
+    console = Console(highlight=False)
+    table = _plain_table(("", "<"), ("requested", ">"), ("samples", ">"), ("subset id", "<"), ("", "<"))
+    for name in ("a", "b"):
+        side = found[name]
+        table.add_row(
+            name.upper(), f"{side['requested']:,}", f"{side['samples']:,}", side["subset_id"], Text(side["root"])
+        )
+    console.print(table)
+    if found["same"]:
+        console.print(Text("\nthe same samples, splits, labels and config", style="green"))
+    _heading(console, "shared")
+    table = _plain_table(("", "<"), ("both", ">"), ("only A", ">"), ("only B", ">"), ("such as", "<"))
+    for name in ("clips", "samples"):
+        entry = found[name]
+        such = "  ".join([f"- {key}" for key in found["only_a"][:2]] + [f"+ {key}" for key in found["only_b"][:2]])
+        table.add_row(
+            name,
+            f"{entry['both']:,}",
+            f"{entry['only_a']:,}",
+            f"{entry['only_b']:,}",
+            Text(such if name == "clips" else ""),
+        )
+    console.print(table)
+    for name, change in found["changed"].items():
+        if not change["clips"]:
+            continue
+        _heading(console, f"{name} differs for {change['clips']:,} clips")
+        table = _plain_table(("A", "<"), ("B", "<"), ("clips", ">"), ("such as", "<"))
+        for kind in change["kinds"][:8]:
+            table.add_row(Text(kind["a"]), Text(kind["b"]), f"{kind['clips']:,}", Text(kind["such_as"]))
+        console.print(table)
+    if found["config"]:
+        _heading(console, "config")
+        table = _plain_table(("setting", "<"), ("A", "<"), ("B", "<"))
+        for name, (one, other) in found["config"].items():
+            table.add_row(name, Text(_short(one)), Text(_short(other)))
+        console.print(table)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def print_run(run: Any) -> None:
+    """Curves, probe and settings of a training run."""
+    console = Console(highlight=False)
+    console.print(Text.assemble((run.name, "bold"), f"  {run.summary}"), soft_wrap=True)
+    table = _plain_table(("", "<"), ("", "<"), ("first", ">"), ("best", ">"), ("last", ">"))
+    for curve in [*run.curves, *run.probes]:
+        best = min(curve.values) if curve.lower_is_better else max(curve.values)
+        table.add_row(
+            curve.name,
+            _sparkline(curve.values),
+            *(f"{value:.4g}" for value in (curve.values[0], best, curve.values[-1])),
+        )
+    console.print(table)
+    if run.pictures:
+        console.print(
+            Text(f"\n{len(run.pictures)} pictures of reconstructions, the last {run.pictures[-1]}"), soft_wrap=True
+        )
+
+
+def _sparkline(values: Sequence[float], width: int = 40) -> str:
+    """A curve in one line of text: means of equal spans."""
+    finite = np.asarray(values, np.float64)
+    parts = [float(np.nanmean(part)) for part in np.array_split(finite, min(width, len(finite)))]
+    low, high = min(parts), max(parts)
+    marks = "▁▂▃▄▅▆▇█"
+    return "".join(marks[min(7, int((value - low) / max(high - low, 1e-12) * 8))] for value in parts)

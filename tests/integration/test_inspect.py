@@ -1,0 +1,238 @@
+"""`avkit inspect` as a user types it: planted faults found one by one, samples drawn, damage told by exit code 4."""
+
+import io
+import json
+import shutil
+import signal
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import soundfile
+
+from avcli.main import run
+from avdata.audit.mel_axis import TICKS_HZ, band_of
+from avdata.melspec import PROFILES, mel_filters, num_frames
+from avdata.prepare.job import prepare
+from avdata.shards import walk_samples
+from tests.drawn import sine
+from tests.planted import FAULTS, HOSTILE_LABEL, draw_planted
+from tests.videos import DRAWN, folder_config
+
+
+@dataclass(frozen=True)
+class Answer:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def inspect(*words) -> Answer:
+    """The command, in this process: what it imports is imported once."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
+        patched.setattr(sys, "argv", ["avkit", "inspect", *map(str, words)])
+        patched.setenv("COLUMNS", "160")
+        patched.setenv("NO_COLOR", "1")
+        try:
+            run()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return Answer(code, out.getvalue(), err.getvalue())
+
+
+def as_json(*words):
+    answer = inspect(*words, "--json")
+    assert answer.returncode == 0, answer.stderr
+    return json.loads(answer.stdout)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    videos = draw_planted(tmp_path_factory.mktemp("planted"), DRAWN)
+    return prepare(folder_config(videos, tmp_path_factory.mktemp("planted") / "out", shard_size=4)).out
+
+
+@pytest.fixture(scope="module")
+def found(planted):
+    return as_json(planted)
+
+
+def videos_of(clips):
+    return sorted(clip["video_id"] for clip in clips)
+
+
+def test_each_planted_fault_is_found(planted, found):
+    keys = {row["key"]: row["video_id"] for row in rows_of(planted)}
+    assert [keys[clip["key"]] for clip in found["flagged"]["silent"]["examples"]] == [FAULTS["silent"]]
+    assert [keys[clip["key"]] for clip in found["flagged"]["still"]["examples"]] == [FAULTS["still"]]
+    same = [videos_of(group["clips"]) for group in found["duplicates"]["contents"]["examples"]]
+    assert sorted(same) == sorted(
+        [sorted([FAULTS["original"], FAULTS["copy"]]), sorted([FAULTS["leak"], FAULTS["leaked"]])]
+    )
+    assert found["leaks"]["contents"]["groups"] == 1
+    assert videos_of(found["leaks"]["contents"]["examples"][0]["clips"]) == sorted([FAULTS["leak"], FAULTS["leaked"]])
+    assert found["splits"]["train"]["statuses"] == {"ok": 8, "media_corrupt": 1}
+    assert HOSTILE_LABEL.replace("/", "∕") in found["classes"]["counts"]
+
+
+def rows_of(out):
+    import pyarrow.parquet as pq
+
+    return [row for path in (out / "manifest").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+
+
+def test_people_read_what_machines_read(planted, found):
+    answer = inspect(planted)
+    assert answer.returncode == 0, answer.stderr
+    assert f"subset id {found['subset_id']}" in answer.stdout
+    assert "10 samples of 11 clips" in answer.stdout
+    for said in (
+        "media_corrupt",
+        "the file cannot be decoded",
+        "silent: nothing to hear",
+        "source bytes in several splits",
+    ):
+        assert said in answer.stdout
+    assert HOSTILE_LABEL.replace("/", "∕") in answer.stdout  # shown as it is, not taken for markup
+
+
+def test_damage_ends_with_4_and_repair_puts_the_shard_away(planted, tmp_path):
+    out = Path(shutil.copytree(planted, tmp_path / "out"))
+    assert inspect(out, "--verify").returncode == 0
+    assert inspect("deep", out, "--verify").returncode == 0
+    tar = out / "train" / "00001.tar"
+    key, _, members = next(walk_samples(tar))
+    picture = next(member for member in members if member.name.endswith(".jpg"))
+    with tar.open("r+b") as file:
+        file.seek(picture.offset)
+        file.write(b"\0\0\0\0")
+    answer = inspect(out, "--verify", "deep", "--json")
+    assert answer.returncode == 4
+    faults = json.loads(answer.stdout)["verification"]["faults"]
+    assert {"shard": "train/00001", "key": key, "offset": picture.offset} in [
+        {name: fault[name] for name in ("shard", "key", "offset")} for fault in faults
+    ]
+    answer = inspect(out, "--verify", "--repair")
+    assert answer.returncode == 4
+    assert key in answer.stdout
+    assert "Run the same `avkit prepare` again" in answer.stdout
+    assert not tar.exists()
+    assert len(list((out / "_quarantine").iterdir())) == 1
+
+
+def test_a_sample_is_drawn_on_the_terminal_and_into_a_picture(planted, tmp_path):
+    row = next(row for row in rows_of(planted) if row["status"] == "ok")
+    shown = inspect(planted, "--key", row["key"])
+    assert shown.returncode == 0, shown.stderr
+    assert row["video_id"] in shown.stdout
+    assert "4000 Hz" in shown.stdout
+    known = as_json(planted, "--key", row["key"], "--png", tmp_path / "sample.png")
+    assert known["log_mel"] == [128, num_frames(round(row["duration_s"] * 16_000), PROFILES["paper"])]
+    assert [frame["time_s"] for frame in known["frames"]] == row["frame_times_s"]
+    picture = cv2.imread(str(tmp_path / "sample.png"))
+    assert picture is not None
+    assert min(picture.shape[:2]) > 400
+    assert picture.std() > 20
+    failed = next(row for row in rows_of(planted) if row["status"] != "ok")
+    answer = inspect(planted, "--key", failed["key"])
+    assert answer.returncode == 2
+    assert "media_corrupt" in answer.stderr
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
+def test_the_spectrogram_of_a_file_is_what_prepare_makes(suffix, tmp_path):
+    path = tmp_path / f"tone.{suffix}"
+    soundfile.write(path, sine(3.0, 16_000, frequency=1000.0), 16_000)
+    known = as_json("spectrogram", path, "--png", tmp_path / "mel.png")
+    assert known["profile"] == "paper"
+    assert known["shape"][0] == 128
+    assert known["shape"][1] >= 196
+    assert cv2.imread(str(tmp_path / "mel.png")) is not None
+
+
+def test_the_spectrogram_of_a_video_takes_the_profile_asked_for(tmp_path):
+    from tests.drawn import draw_media
+
+    video = draw_media(tmp_path / "v.mp4", num_frames=75, sound=sine(3.0, 44_100)[None])
+    assert as_json("spectrogram", video, "--mel", "released")["shape"] == [128, 192]
+    answer = inspect("spectrogram", video)
+    assert answer.returncode == 0, answer.stderr
+    assert "v.mp4  paper  128 x 196  3.00 s" in answer.stdout
+
+
+def test_hertz_stand_at_the_band_whose_filter_peaks_there():
+    import torch
+
+    for profile in (PROFILES["paper"], PROFILES["kaldi"]):
+        filters = mel_filters(profile, torch.device("cpu"))
+        for frequency in TICKS_HZ[2:-1]:
+            column = round(frequency * profile.n_fft / profile.sample_rate)
+            assert abs(int(filters[:, column].argmax()) - band_of(frequency, profile)) <= 1
+
+
+def test_two_datasets_are_compared(planted, drawn):
+    known = as_json("diff", planted, drawn)
+    assert known["clips"] == {"both": 0, "only_a": 11, "only_b": 20}
+    answer = inspect("diff", planted, planted / "manifest")
+    assert "the same samples, splits, labels and config" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nowhere",), "no manifest in it, and no shards"),
+        (("a", "b"), "inspect diff A B"),
+        (("diff", "a"), "takes 2 file names, not 1"),
+        (("spectrogram", "nowhere.mp4"), "no such file"),
+        (("spectrogram", "a.mp4", "--verify"), "--verify is not for inspecting a spectrogram"),
+        (("nowhere", "--mel", "paper"), "--mel is not for inspecting a dataset"),
+        (("nowhere", "--repair"), "give both"),
+        (("nowhere", "--png", "x.png"), "name it with --key"),
+        (("nowhere", "--samples", "3"), "--samples is not for"),
+        (("ftp://host/x",), "unknown protocol"),
+    ],
+)
+def test_misuse_is_said_in_a_line(words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = inspect(*words)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert said in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def write_run(folder: Path) -> Path:
+    (folder / "checkpoints" / "step-00000040").mkdir(parents=True)
+    (folder / "pictures").mkdir()
+    (folder / "config.json").write_text(json.dumps({"name": "<i>demo</i>", "steps": 50, "optim.lr": 1e-3}))
+    lines = [{"step": n, "epoch": n / 10, "loss": 2.0 / n, "lr": 0.1, "data_wait": 0.01} for n in range(1, 41)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 41, "lo')
+    (folder / "probe.jsonl").write_text("".join(json.dumps({"step": n, "all": 10.0 + n}) + "\n" for n in (20, 40)))
+    for step in (20, 40):
+        cv2.imwrite(str(folder / "pictures" / f"step-{step:08d}.png"), np.full((60, 200, 3), step, np.uint8))
+    return folder
+
+
+def test_a_training_run_is_shown(tmp_path):
+    run = write_run(tmp_path / "run")
+    known = as_json(run, "--html", tmp_path / "run.html", "--png", tmp_path / "run.png")
+    assert known["step"] == 40
+    assert known["curves"]["loss"] == {"first": 2.0, "best": 0.05, "last": 0.05, "points": 40}
+    assert known["probe"]["all"]["best"] == 50.0
+    assert len(known["pictures"]) == 2
+    assert cv2.imread(str(tmp_path / "run.png")) is not None
+    page = (tmp_path / "run.html").read_text()
+    assert page.count("data:image/png") == 2
+    assert "<i>demo" not in page
+    shown = inspect(run)
+    assert "step 40 of 50" in shown.stdout
+    assert "█▄" in shown.stdout or "█▃" in shown.stdout or "█▂" in shown.stdout

@@ -1,0 +1,106 @@
+"""`avkit bench step`: what is counted, not how fast it is."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from avcli.bench import STEP_COLUMNS, step_table
+from avmanifest.errors import ConfigError
+from avmodel.bench import ROWS, StepBench, bench_step, count_flop, state_memory_mb
+from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
+from tests.forks import avkit, call
+from tests.runs import TINY
+
+
+def test_every_fusion_has_a_row_for_every_batch_size() -> None:
+    rows = list(bench_step(StepBench(device="cpu", model=TINY, batches=(2,), rounds=1)))
+    rows += bench_step(StepBench(device="cpu", model=TINY, batches=(3,), rounds=1, rows=("token",)))
+    assert [(row["fusion"], row["batch"]) for row in rows] == [*((name, 2) for name in ROWS), ("token", 3)]
+    for row in rows:
+        assert row["samples_per_s"] > 0
+        assert row["peak_memory_mb"] > 0
+        flop = count_flop(replace(TINY, **ROWS[row["fusion"]]))
+        assert row["gflop_per_sample"] == flop / 1e9
+        assert row["flops_share"] == pytest.approx(row["samples_per_s"] * flop / (row["matmul_tflops"] * 1e12))
+        assert (row["device"], row["precision"], row["compile"]) == ("cpu", "float32", False)
+    none = next(row for row in rows if row["fusion"] == "none")
+    assert (none["speed_of_none"], none["memory_of_none"]) == (1, 1)
+
+
+def test_operations_of_the_papers_models() -> None:
+    shallow = DeepAVFusionConfig(size="768x2x12", decoder_depth=1)
+    flop = {name: count_flop(replace(shallow, **changes)) for name, changes in ROWS.items()}
+    assert flop["none"] < flop["token"] == flop["dense"] < flop["factorized"] < flop["dense-pairs"]
+    # What the hours in avmodel.runs are estimated from.
+    assert count_flop(DeepAVFusionConfig()) / 1e9 == pytest.approx(110.8, abs=0.1)
+    audioset = DeepAVFusionConfig(fusion_attn_ratio=1.0, fusion_mlp_ratio=4.0)
+    assert count_flop(audioset) / 1e9 == pytest.approx(119.9, abs=0.1)
+
+
+def test_a_linear_layers_operations_are_counted_as_two_each() -> None:
+    """An empty model's decoders: doubling their width quadruples their matrix products, nothing else."""
+    small, big = (count_flop(replace(TINY, decoder_depth=depth)) for depth in (1, 3))
+    dim, tokens = TINY.decoder_embed_dim, (8 + 4, 8 + 24)
+    # A block: 12 d^2 weights on each token, n^2 d twice for attention; forward once, backward twice.
+    linear = sum(12 * dim**2 * n for n in tokens)
+    attention = sum(2 * n**2 * dim for n in tokens)
+    assert big - small == pytest.approx(2 * 2 * 3 * (linear + attention), rel=0.05)
+
+
+def test_state_is_weights_gradients_and_two_moments() -> None:
+    model = DeepAVFusion(TINY)
+    trained = sum(p.numel() for p in model.parameters())
+    fixed = sum(b.numel() for b in model.buffers())
+    assert state_memory_mb(TINY) == pytest.approx((16 * trained + 4 * fixed) / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rows": ("dens",)}, "unknown fusion 'dens'; known: factorized, dense, dense-pairs, token, none"),
+        ({"batches": (0,)}, "batches=0"),
+        ({"rounds": 0}, "rounds=0"),
+    ],
+)
+def test_impossible_options(options: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        StepBench(**options)
+
+
+def test_an_unknown_size_or_device_is_a_config_error() -> None:
+    for options in ({"size": "bse"}, {"device": "gpu"}, {"precision": "bfloat16", "device": "cpu"}):
+        with pytest.raises(ConfigError):
+            next(bench_step(StepBench(**options)))
+
+
+def test_the_command_prints_an_object_a_row(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    words = ["--size", "32x2x4", "--batch", "1", "--rounds", "1", "--fusion", "token", "--device", "cpu", "--json"]
+    assert call(avkit, "bench", "step", *words, log=log) == 0, log.read_text()
+    (row,) = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (row["fusion"], row["size"], row["batch"]) == ("token", "32x2x4", 1)
+    assert row.keys() >= {"samples_per_s", "peak_memory_mb", "flops_share"}
+
+
+def test_the_table_has_a_line_a_row_and_says_what_did_not_fit() -> None:
+    figures = dict.fromkeys(STEP_COLUMNS, 0.5)
+    row = {"fusion": "token", "batch": 64, "size": "base", "precision": "bfloat16", "compile": True, "device": "H200"}
+    row |= {"threads": 2, "matmul_tflops": 790.0}
+    head, names, fitting, other = step_table([row | figures, row | dict.fromkeys(figures)])
+    assert head == "base, bfloat16, compiled on H200, 2 threads; matrix products: 790.000 TFLOP/s"
+    assert names.split() == ["fusion", "batch", *STEP_COLUMNS]
+    assert fitting.split() == ["token", "64", *["0.500"] * len(figures)]
+    assert other.count("out of memory") == len(figures)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_memory_and_rates_are_the_gpus() -> None:
+    if not torch.cuda.is_available() and os.environ.get("AVKIT_REQUIRE_GPU") != "1":
+        pytest.skip("no CUDA device")
+    rows = list(bench_step(StepBench(device="cuda", model=TINY, batches=(8,), rounds=1, steps=1, compile=False)))
+    assert all(row["precision"] == "bfloat16" and row["device"] == torch.cuda.get_device_name() for row in rows)
+    assert all(row["peak_memory_mb"] > row["state_memory_mb"] for row in rows)
