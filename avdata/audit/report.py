@@ -95,10 +95,7 @@ def _head(found: Mapping[str, Any]) -> str:
 def _overview(found: Mapping[str, Any]) -> str:
     classes, leaks = found["classes"], found["leaks"]
     covered = sum(1 for count in classes["counts"].values() if count["samples"])
-    flags = {
-        name: sum(content["flags"][name] for content in found["splits"].values())
-        for name in ("silent", "still", "short")
-    }
+    flags = {name: entry["clips"] for name, entry in found["flagged"].items()}
     size = sum(entry["bytes"] for entry in found["member_bytes"].values())
     numbers = [
         (f"{found['samples']:,}", "samples", f"of {found['requested']:,} clips requested"),
@@ -106,7 +103,7 @@ def _overview(found: Mapping[str, Any]) -> str:
         (_hours(found["hours"]), "of sound and pictures", ""),
         (f"{covered:,}", "classes with samples", f"of {classes['listed'] or len(classes['counts']):,}"),
         (_bytes(size), "of samples", ""),
-        (f"{flags['silent']:,} / {flags['still']:,} / {flags['short']:,}", "silent / still / short", "flagged samples"),
+        (f"{sum(flags.values()):,}", "flags", " · ".join(f"{name} {count:,}" for name, count in flags.items())),
         (
             f"{leaks['videos']['groups']:,}",
             "videos in several splits",

@@ -66,7 +66,8 @@ def summarize(opened: Opened, lists: Sequence[str] = ()) -> dict[str, Any]:
 def subset_id(tables: Iterable[pa.Table]) -> str:
     """The first 16 hex digits of the sha256 over the sorted keys of the samples, one a line."""
     keys = pa.chunked_array(
-        [chunk for table in tables for chunk in _samples(table).column("key").chunks], pa.string()
+        [chunk for table in tables for chunk in _samples(table.select(["key", "status"])).column("key").chunks],
+        pa.string(),
     ).cast(pa.large_string())
     ordered = keys.take(pc.sort_indices(keys))
     lines = pc.binary_join_element_wise(ordered, pa.scalar("\n", pa.large_string()), pa.scalar("", pa.large_string()))
