@@ -2,7 +2,8 @@
 
     python killing.py MOMENTS STRIDE SCENARIO VIDEOS FOLDER
 
-Kills at every STRIDE-th moment. Prints JSON: for each killed run, in order, the moment's name and the folder in which the second run ended.
+Kills at every STRIDE-th moment. Prints JSON: for each killed run, in order, the moment's name and the folder in which
+the second run ended.
 A run is a process forked from this one, so that it need not import anything; all share one fork server.
 """
 
