@@ -279,9 +279,9 @@ def _origin_s(container: InputContainer, streams: Sequence[Any]) -> float:
 def open_media(source: MediaSource, decoder: str = "pyav", more_formats: Sequence[str] = ()) -> Iterator[Media]:
     """An open media file; see `Media`.
 
-    decoder: `pyav`, or `decord` for the pictures (an extra; sound is always read with PyAV). more_formats: containers to
-    read beside those that hold video, such as mp3. Raises DecodeError media_corrupt for what is no media file,
-    FileNotFoundError for a path that is not there.
+    decoder: `pyav`, or `decord` for the pictures (an extra; sound is always read with PyAV). more_formats:
+    containers to read beside those that hold video, such as mp3. Raises DecodeError media_corrupt for what is no
+    media file, FileNotFoundError for a path that is not there.
     """
     if decoder not in DECODERS:
         raise ConfigError(f"unknown decoder {decoder!r}; known: {', '.join(DECODERS)}")
