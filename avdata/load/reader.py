@@ -56,17 +56,12 @@ class ShardReader:
         finally:
             self._cache.stopped.set()
 
-    @contextlib.contextmanager
-    def lease(self, number: int) -> Iterator[int]:
+    def lease(self, number: int) -> "Lease":
         """Descriptor of a shard, open for the length of a with block. Its size is checked when it is opened.
 
         Raises ShardError for a shard that is missing or not what its marker says, again at every later call.
         """
-        handle = self._acquire(number)
-        try:
-            yield handle.descriptor
-        finally:
-            self._release(number, handle)
+        return Lease(self, number)
 
     def refetched(self, number: int) -> bool:
         """Whether a shard's copy in the cache was damaged and is no longer used. Looks once per shard."""
@@ -83,7 +78,8 @@ class ShardReader:
                             os.close(handle.descriptor)
             return self._checked[number]
 
-    def _acquire(self, number: int) -> _Handle:
+    def acquire(self, number: int) -> _Handle:
+        """The shard, open until `release`; see `lease`."""
         if (handle := self._ready(number)) is not None:
             return handle
         with self._lock:
@@ -128,7 +124,8 @@ class ShardReader:
         self._handles.move_to_end(number)
         return handle
 
-    def _release(self, number: int, handle: _Handle) -> None:
+    def release(self, number: int, handle: _Handle) -> None:
+        """Give back what `acquire` lent."""
         with self._lock:
             handle.users -= 1
             if handle.users:
@@ -199,6 +196,24 @@ class ShardReader:
 
 def _expected(shard: Shard) -> Expected:
     return Expected(shard.num_bytes, shard.sha256) if shard.prepared else Expected()
+
+
+class Lease:
+    """What `ShardReader.lease` gives: a with block for every sample, hence no generator."""
+
+    __slots__ = ("_handle", "_number", "_reader")
+
+    def __init__(self, reader: ShardReader, number: int) -> None:
+        self._reader, self._number = reader, number
+
+    def __enter__(self) -> int:
+        self._handle = self._reader.acquire(self._number)
+        return self._handle.descriptor
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reader.release(self._number, self._handle)
 
 
 class Scratch:

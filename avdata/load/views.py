@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -145,8 +145,7 @@ class AllFramesView(View):
         return self.num_frames
 
 
-@dataclass(frozen=True, slots=True)
-class Crop:
+class Crop(NamedTuple):
     """A rectangle of an image, in pixels, and whether it is mirrored."""
 
     top: int
@@ -208,11 +207,10 @@ def choose_crop(view: View, height: int, width: int, draws: Sequence[float]) -> 
         side = max(1, round(min(height, width) * 7 / 8))
         return Crop((height - side) // 2, (width - side) // 2, side, side, False)
     flip = bool(draws[3] < view.flip_probability)
-    low, high = math.log(view.min_ratio), math.log(view.max_ratio)
-    numbers = iter(draws[5:])
-    for area_draw, ratio_draw, top_draw, left_draw in zip(numbers, numbers, numbers, numbers, strict=True):
+    for first in range(5, 5 + 4 * _CROP_ATTEMPTS, 4):
+        area_draw, ratio_draw, top_draw, left_draw = draws[first : first + 4]
         area = height * width * (view.min_area + area_draw * (view.max_area - view.min_area))
-        ratio = math.exp(low + ratio_draw * (high - low))
+        ratio = view.min_ratio * (view.max_ratio / view.min_ratio) ** ratio_draw
         crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < crop_width <= width and 0 < crop_height <= height:
             top, left = _choice(top_draw, height - crop_height + 1), _choice(left_draw, width - crop_width + 1)
