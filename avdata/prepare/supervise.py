@@ -28,6 +28,9 @@ from avmanifest.errors import ConfigError
 T = TypeVar("T")
 R = TypeVar("R")
 
+_UP = "up"  # a child's first word
+_START_S = 300.0  # a child may take to say it: imports over a slow network
+
 
 def usable_cores() -> int:
     """Cores this process may run on."""
@@ -39,7 +42,7 @@ class Supervision:
     """How children are watched."""
 
     num_workers: int = 1
-    deadline_s: float = 60.0  # per task, from the moment a child takes it
+    deadline_s: float = 60.0  # per task, from the moment a child that is up takes it
     memory_bytes: int = 4 * 2**30  # address space a child may add to what it starts with
     recycle_after: int = 2_000  # tasks a child answers before a fresh one takes its place
     attempts: int = 2  # times a task may lose its child before it counts as the culprit
@@ -87,8 +90,9 @@ class _Child:
     process: BaseProcess
     pipe: Connection
     life: Connection  # nothing is ever written here: its closing kills the child
+    is_up: bool = False
     answered: int = 0
-    started_s: float = 0.0
+    started_s: float = 0.0  # with its task
     work: "_Work[Any] | None" = None
 
 
@@ -141,6 +145,8 @@ def supervise(
             if not busy:
                 return
             for child in _ready(busy, how.deadline_s):
+                if _came_up(child):
+                    continue
                 work = child.work
                 assert work is not None
                 outcome = _outcome(child, work, how)
@@ -176,14 +182,27 @@ def _assign(child: _Child, work: _Work[Any]) -> None:
 
 def _ready(busy: Sequence[_Child], deadline_s: float) -> list[_Child]:
     """Children that answered, died or passed their deadline; waits for the first of them."""
-    left = min(child.started_s for child in busy) + deadline_s - time.monotonic()
+    left = min(_due_s(child, deadline_s) for child in busy) - time.monotonic()
     wait([handle for child in busy for handle in (child.pipe, child.process.sentinel)], max(left, 0.0))
     now = time.monotonic()
     return [
-        child
-        for child in busy
-        if child.pipe.poll() or not child.process.is_alive() or now >= child.started_s + deadline_s
+        child for child in busy if child.pipe.poll() or not child.process.is_alive() or now >= _due_s(child, deadline_s)
     ]
+
+
+def _due_s(child: _Child, deadline_s: float) -> float:
+    """When the child is given up. Its start is no part of a task's time."""
+    return child.started_s + (deadline_s if child.is_up else max(deadline_s, _START_S))
+
+
+def _came_up(child: _Child) -> bool:
+    """Whether the child has just said its first word; its task's time begins then."""
+    if child.is_up or not child.pipe.poll():
+        return False
+    with contextlib.suppress(EOFError, OSError):
+        child.is_up = child.pipe.recv() == _UP
+        child.started_s = time.monotonic()
+    return child.is_up
 
 
 def _outcome(child: _Child, work: _Work[Any], how: Supervision) -> Outcome[Any] | None:
@@ -194,7 +213,7 @@ def _outcome(child: _Child, work: _Work[Any], how: Supervision) -> Outcome[Any] 
             answer: Outcome[Any] = child.pipe.recv()
             child.answered += 1
             return answer
-    if child.process.is_alive() and time.monotonic() >= child.started_s + how.deadline_s:
+    if child.process.is_alive() and time.monotonic() >= _due_s(child, how.deadline_s):
         _stop(child)
         return TimedOut(how.deadline_s)
     child.process.join(5.0)
@@ -222,6 +241,8 @@ def _serve(pipe: Connection, life: Connection, call: Callable[[T], R], memory_by
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     _die_with_parent(life)
     _limit_memory(memory_bytes)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        pipe.send(_UP)
     while True:
         try:
             task = pipe.recv()
