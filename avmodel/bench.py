@@ -38,11 +38,11 @@ class StepBench:
 
     device: str = "auto"
     size: str | None = None  # None: tiny, or base on CUDA
-    batches: tuple[int, ...] | None = None  # None: 4, or 64, 128 and 256 on CUDA
+    batches: tuple[int, ...] | None = None  # None: 2, or 64, 128 and 256 on CUDA
     precision: str | None = None  # None: float32, or bfloat16 on CUDA
     compile: bool | None = None  # None: on CUDA only
     rows: tuple[str, ...] = tuple(ROWS)
-    rounds: int = 5  # in which the rows take turns
+    rounds: int | None = None  # in which the rows take turns; None: 3, or 5 on CUDA
     steps: int | None = None  # of a row in a round; None: 1, or 10 on CUDA
     model: DeepAVFusionConfig | None = None  # in place of size: the rows change its fusion
 
@@ -88,7 +88,7 @@ def bench_step(bench: StepBench) -> Iterator[dict[str, Any]]:
     require_precision(precision, world.device)
     compiled = cuda if bench.compile is None else bench.compile
     model = bench.model or config_of_size(bench.size or ("base" if cuda else "tiny"))
-    for batch_size in bench.batches or ((64, 128, 256) if cuda else (4,)):
+    for batch_size in bench.batches or ((64, 128, 256) if cuda else (2,)):
         runs = {
             name: RunConfig(
                 name=name,
@@ -101,7 +101,9 @@ def bench_step(bench: StepBench) -> Iterator[dict[str, Any]]:
             for name in bench.rows
         }
         steps = bench.steps or (10 if cuda else 1)
-        yield from measured(runs, draw_batch(model, batch_size, pinned=cuda), world, bench.rounds, steps)
+        yield from measured(
+            runs, draw_batch(model, batch_size, pinned=cuda), world, bench.rounds or (5 if cuda else 3), steps
+        )
 
 
 def measured(
@@ -115,7 +117,7 @@ def measured(
             # All of them are there at once, as they take turns.
             with suppress(torch.OutOfMemoryError):
                 contestant = Contestant(run, batch, world)
-                contestant.steps(2)
+                contestant.steps(2 if run.compile else 1)
                 contestants[name] = contestant
     precision = next(iter(runs.values())).precision
     ceilings = []
@@ -205,7 +207,8 @@ def state_memory_mb(config: DeepAVFusionConfig) -> float:
     with torch.device("meta"):
         model = DeepAVFusion(config)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return 4 * (3 * trained + sum(tensor.numel() for tensor in model.state_dict().values())) / 1e6
+    kept: int = sum(tensor.numel() for tensor in model.state_dict().values())
+    return 4 * (3 * trained + kept) / 1e6
 
 
 def matmul_flops(device: torch.device, precision: str) -> float:
@@ -219,7 +222,7 @@ def matmul_flops(device: torch.device, precision: str) -> float:
         a @ b
     synchronize(device)
     took_s = time.perf_counter() - began
-    return float(2 * side**3 * repeats) / took_s
+    return 2.0 * side * side * side * repeats / took_s
 
 
 def peak_memory_mb(run: RunConfig, batch: Batch, world: World) -> float | None:
@@ -231,7 +234,7 @@ def peak_memory_mb(run: RunConfig, batch: Batch, world: World) -> float | None:
     before = torch.cuda.memory_allocated(world.device) if cuda else resident_bytes("VmRSS")
     try:
         contestant = Contestant(replace(run, compile=run.compile and cuda), batch, world)
-        contestant.steps(2)
+        contestant.steps(1)
         if cuda:
             torch.cuda.reset_peak_memory_stats(world.device)
         else:

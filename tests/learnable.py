@@ -41,10 +41,10 @@ class Templates:
             return size * (torch.randint(0, 2, (num_samples, 1, 1), generator=generator) * 2 - 1)
 
         noise = torch.randn(num_samples, 3, SIDE, SIDE, generator=generator)
-        images = 128 + (contrast(25, 50) * pictures).unsqueeze(1) + 20 * noise
+        images = 128 + (contrast(25, 50) * pictures).unsqueeze(1) + 15 * noise
         self.images = images.clamp(0, 255).to(torch.uint8)
         noise = torch.randn(num_samples, 128, COLUMNS, generator=generator)
-        self.log_mel = (contrast(0.6, 1.2) * sounds + 0.5 * noise - 2).half()
+        self.log_mel = (contrast(1.5, 3) * sounds + 0.6 * noise).half()
 
     def __len__(self) -> int:
         return self.num_samples // self.batch_size
@@ -85,7 +85,7 @@ class Templates:
 
 def smooth_noise(count: int, size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
     """Patterns of blobs a few pixels wide, of unit variance."""
-    coarse = torch.randn(count, 1, size[0] // 4, size[1] // 4, generator=generator)
+    coarse = torch.randn(count, 1, size[0] // 8, size[1] // 8, generator=generator)
     fine = F.interpolate(coarse, size, mode="bicubic")[:, 0]
     return fine / fine.std(dim=(1, 2), keepdim=True)
 

@@ -15,13 +15,15 @@ from tests.learnable import Templates, linear_probe, untrained
 from tests.runs import curve
 
 MODEL = DeepAVFusionConfig(
-    size="64x3x4",
+    size="64x2x4",
     image_size=(64, 64),
     audio_size=(128, 48),
     num_fusion_tokens=4,
     num_aggr_image_tokens=2,
     num_aggr_audio_tokens=2,
-    decoder_embed_dim=48,
+    decoder_embed_dim=64,
+    image_mask_ratio=0.5,
+    audio_mask_ratio=0.5,
     decoder_depth=1,
     decoder_num_heads=4,
 )
@@ -29,9 +31,9 @@ RUN = RunConfig(
     name="learning",
     model=MODEL,
     optim=OptimConfig(lr=3e-3, warmup=0.1, clip_grad=1.0),
-    batch_size=64,
-    device_batch_size=64,
-    steps=400,
+    batch_size=32,
+    device_batch_size=32,
+    steps=600,
     save_every=1000,
     pictures_every=None,
     probe_every=None,
@@ -41,17 +43,19 @@ RUN = RunConfig(
 
 @pytest.mark.slow
 def test_losses_fall_far_below_the_patch_mean_and_a_linear_probe_beats_random_weights(tmp_path: Path) -> None:
-    train(RUN, Templates(512, 64, seed=0), tmp_path / "run", World(0, 1, torch.device("cpu")))
+    train(RUN, Templates(512, 32, seed=0), tmp_path / "run", World(0, 1, torch.device("cpu")))
     last = curve(tmp_path / "run")[-20:]
     image, audio = (sum(line[f"loss_{name}"] for line in last) / len(last) for name in ("image", "audio"))
-    # Each patch's mean gives 1.0.
-    assert image < 0.6
-    assert audio < 0.6
+    # Each patch's mean gives 1.0; found: 0.56 and 0.58.
+    assert image < 0.75
+    assert audio < 0.75
 
-    seen, asked = (list(Templates(512, 64, seed=seed)) for seed in (1, 2))
+    seen, asked = list(Templates(128, 64, seed=1)), list(Templates(512, 64, seed=2))
     model, _ = load_model(tmp_path / "run" / CHECKPOINTS)
     assert isinstance(model, DeepAVFusion)
     learned = linear_probe(model, seen, asked)
     random = [linear_probe(untrained(model, seed), seen, asked) for seed in (1, 2)]
-    for name in ("image", "audio", "fusion"):
-        assert learned[name] > max(found[name] for found in random) + 15, (learned, random)
+    # Found: image 90 against 47 and 41, audio 74 against 45, all 90 against 73 and 71. Chance is 6; the standard error
+    # of a figure is 2.
+    for name, margin in {"image": 25, "audio": 15, "all": 10}.items():
+        assert learned[name] > max(found[name] for found in random) + margin, (learned, random)
