@@ -42,6 +42,7 @@ class LoaderBench:
     dataset: Path | None = None  # a prepared dataset on a local disk; None: drawn
     split: str = "train"
     samples: int = 4096  # that each contestant hands out in each round
+    drawn_samples: int = 1024  # of a drawn dataset, 600 kB each: the workers stop between epochs, so not too few
     rounds: int = 5
     batch_size: int = 64
     epochs: int = 20  # over which memory is watched
@@ -66,7 +67,7 @@ def bench_loader(bench: LoaderBench) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as scratch:
         cores = len(os.sched_getaffinity(0))
-        root = bench.dataset or draw_bench_dataset(Path(scratch) / "drawn", 256, max(8, cores))
+        root = bench.dataset or draw_bench_dataset(Path(scratch) / "drawn", bench.drawn_samples, max(8, cores))
         dataset = open_dataset(root, bench.split)
         if any(local_path(shard.url) is None for shard in dataset.shards):
             raise ConfigError(f"{root}: not on a local disk, so its speed is the network's. Measure on a copy.")
