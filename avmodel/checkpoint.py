@@ -1,7 +1,7 @@
 """Checkpoints: weights that carry their config, the trainer's state beside them, written so that none ever breaks.
 
     checkpoints/
-      step-00001000/model.safetensors    weights; metadata: format_version, family, config, step
+      step-00001000/model.safetensors    weights; metadata: format_version, family, config, step, notes
       step-00001000/trainer.pt           optimizer, random generators, loader: tensors and plain values
       latest                             the name of the newest folder
 
@@ -43,11 +43,13 @@ def save_checkpoint(
     trainer_state: Mapping[str, Any],
     *,
     keep: int | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> Path:
     """The new checkpoint's folder, to which `folder`/latest now points.
 
     `model` may be a state dict (a sharded model gathers its own). `trainer_state` holds tensors and plain values
-    in dicts, lists and tuples. Of the older checkpoints the newest are kept, `keep` in all; None keeps every one.
+    in dicts, lists and tuples; `notes` are further metadata of the weights (`save_weights`). Of the older
+    checkpoints the newest are kept, `keep` in all; None keeps every one.
 
     Raises StorageError if it cannot be written; what was there before stays as it was. One process writes a folder.
     """
@@ -60,7 +62,7 @@ def save_checkpoint(
         for remains in folder.glob(".unfinished-*"):
             shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
         unfinished.mkdir()
-        save_weights(unfinished / MODEL_FILE, model, config, step=step)
+        save_weights(unfinished / MODEL_FILE, model, config, step=step, notes=notes)
         torch.save(dict(trainer_state), unfinished / TRAINER_FILE)
         for path in (unfinished / MODEL_FILE, unfinished / TRAINER_FILE, unfinished):
             flush(path)
@@ -136,8 +138,17 @@ def checkpoint_folder(path: Path) -> Path:
     return latest
 
 
-def save_weights(file: Path, model: nn.Module | Mapping[str, Tensor], config: Config, *, step: int = 0) -> None:
+def save_weights(
+    file: Path,
+    model: nn.Module | Mapping[str, Tensor],
+    config: Config,
+    *,
+    step: int = 0,
+    notes: Mapping[str, str] | None = None,
+) -> None:
     """Write one .safetensors file of weights that carries its family and config.
+
+    `notes` say what shapes don't: `profile` and `window_s` of the spectrograms, `license`.
 
     The names that wrappers add (torch.compile, DistributedDataParallel) are taken off.
     """
@@ -147,6 +158,7 @@ def save_weights(file: Path, model: nn.Module | Mapping[str, Tensor], config: Co
         for name, tensor in state.items()
     }
     metadata = {
+        **(notes or {}),
         "format_version": FORMAT_VERSION,
         "family": family_of(config),
         "config": json.dumps(asdict(config)),

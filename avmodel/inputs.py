@@ -57,12 +57,17 @@ class DataConfig:
     @property
     def cache(self) -> CacheConfig:
         """Where remote shards are kept."""
-        given: dict[str, Any] = {}
-        if self.cache_dir is not None:
-            given["root"] = Path(self.cache_dir)
-        if self.cache_gb is not None:
-            given["max_bytes"] = round(self.cache_gb * 1e9)
-        return CacheConfig(**given)
+        return cache_config(self.cache_dir, self.cache_gb)
+
+
+def cache_config(folder: str | None, most_gb: float | None) -> CacheConfig:
+    """Where remote shards are kept, and how much of them; None: as the loader has it."""
+    given: dict[str, Any] = {}
+    if folder is not None:
+        given["root"] = Path(folder)
+    if most_gb is not None:
+        given["max_bytes"] = round(most_gb * 1e9)
+    return CacheConfig(**given)
 
 
 class Inputs(NamedTuple):

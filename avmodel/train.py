@@ -26,7 +26,7 @@ from avdata.melspec import profile
 from avmanifest.errors import AvkitError, ConfigError
 from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
 from avmodel.convert import Branch, load_branch
-from avmodel.distributed import World, autocast, join_world, require_precision
+from avmodel.distributed import World, autocast, join_world, micro_batches, require_precision
 from avmodel.inputs import DataConfig, Source, probe_loader, to_inputs, train_loader
 from avmodel.masking import ids_from_noise
 from avmodel.metrics import METRICS, MetricLog, read_lines
@@ -95,14 +95,8 @@ class RunConfig:
         return [branch for branch, path in weights.items() if path is not None]
 
     def micro_batch(self, world_size: int) -> tuple[int, int]:
-        """Samples that a device takes at once, and how often in a step: as few equal micro-steps as will do."""
-        share, rest = divmod(self.batch_size, world_size)
-        if rest:
-            raise ConfigError(f"batch_size={self.batch_size} doesn't divide among {world_size} processes")
-        micro_steps = -(-share // self.device_batch_size)
-        while share % micro_steps:
-            micro_steps += 1
-        return share // micro_steps, micro_steps
+        """As `micro_batches`, of this run's batch."""
+        return micro_batches(self.batch_size, self.device_batch_size, world_size)
 
 
 @runtime_checkable
@@ -365,7 +359,8 @@ def save(
         log.flush()
     if world.is_main:
         state = {"step": done, "optimizer": optimizer.state_dict(), "loader": batches.state_dict()}
-        save_checkpoint(out / CHECKPOINTS, done, model, config.model, state, keep=config.keep_checkpoints)
+        notes = {"profile": config.data.profile, "window_s": str(config.data.window_s)}
+        save_checkpoint(out / CHECKPOINTS, done, model, config.model, state, keep=config.keep_checkpoints, notes=notes)
 
 
 def draw(out: Path, config: RunConfig, model: DeepAVFusion, batch: Batch, done: int, world: World) -> None:

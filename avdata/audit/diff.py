@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avdata.audit.opened import Opened
-from avdata.audit.summary import subset_id
+from avmanifest.subset import subset_id
 
 EXAMPLES: Final = 10
 
@@ -26,7 +26,7 @@ def diff(one: Opened, other: Opened) -> dict[str, Any]:
     only_a = a.filter(pc.invert(pc.is_in(keys_a, value_set=keys_b.combine_chunks())))
     only_b = b.filter(pc.invert(pc.is_in(keys_b, value_set=keys_a.combine_chunks())))
     config = _config(one.description, other.description)
-    ids = [subset_id([table]) for table in (a, b)]
+    ids = [subset_id(table.filter(_is_ok(table)).column("key")) for table in (a, b)]
     shared = pc.sum(pc.and_(_is_ok(both_a), _is_ok(both_b))).as_py() or 0
     found = {name: _changes(both_a, both_b, name) for name in ("status", "split", "labels")}
     return {

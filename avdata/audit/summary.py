@@ -1,6 +1,5 @@
 """What is in a dataset: counts, coverage, durations, loudness, flags, duplicates, overlaps, bytes."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -8,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avdata.audit.duplicates import EXAMPLES, repeats
 from avdata.audit.opened import Kind, MemberSums, Opened, Split
 from avdata.audit.overlaps import overlaps
+from avmanifest.duplicates import EXAMPLES, repeats
 from avmanifest.recipe import load_recipe, recipe_names
+from avmanifest.subset import subset_id
 
 QUANTILES: Final = (0.0, 0.05, 0.5, 0.95, 1.0)
 MEASURED: Final = ("duration_s", "fps", "height", "rms_dbfs", "audio_video_offset_s", "num_bad_packets")
@@ -19,7 +19,6 @@ FLAGS: Final = ("silent", "still", "short")
 HISTOGRAM_BINS: Final = 48
 _HISTOGRAMS: Final = ("duration_s", "fps", "rms_dbfs", "audio_video_offset_s")
 _OUTLIERS: Final = 0.001  # of the values at either end stand in the last bin, so that one of them hides no shape
-_ID_DIGITS: Final = 16
 
 
 def summarize(opened: Opened, lists: Sequence[str] = ()) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def summarize(opened: Opened, lists: Sequence[str] = ()) -> dict[str, Any]:
         "plan_hash": description.get("plan_hash", ""),
         "config": description.get("config", {}),
         "tools": description.get("tools", {}),
-        "subset_id": subset_id([everything]),
+        "subset_id": subset_id(samples.column("key")),
         "requested": len(everything),
         "samples": len(samples),
         "hours": _hours(samples),
@@ -61,22 +60,6 @@ def summarize(opened: Opened, lists: Sequence[str] = ()) -> dict[str, Any]:
         "damaged": dict(opened.damaged),
         "has_failures": opened.kind is not Kind.SHARDS,
     }
-
-
-def subset_id(tables: Iterable[pa.Table]) -> str:
-    """The first 16 hex digits of the sha256 over the sorted keys of the samples, one a line."""
-    keys = pa.chunked_array(
-        [chunk for table in tables for chunk in _samples(table.select(["key", "status"])).column("key").chunks],
-        pa.string(),
-    ).cast(pa.large_string())
-    ordered = keys.take(pc.sort_indices(keys))
-    lines = pc.binary_join_element_wise(ordered, pa.scalar("\n", pa.large_string()), pa.scalar("", pa.large_string()))
-    sha256 = hashlib.sha256()
-    for chunk in lines.chunks:
-        offsets = np.frombuffer(chunk.buffers()[1], np.int64, len(chunk) + 1, 8 * chunk.offset)
-        if len(chunk):
-            sha256.update(memoryview(chunk.buffers()[2])[offsets[0] : offsets[-1]])
-    return sha256.hexdigest()[:_ID_DIGITS]
 
 
 def class_counts(table: pa.Table) -> dict[str, dict[str, int]]:

@@ -2,10 +2,10 @@
 
 from avdata.load.batch import Batch
 from avdata.load.cache import CacheConfig
-from avdata.load.index import Dataset, balanced, mix, unite
+from avdata.load.index import Dataset, balanced, mix, relabel, select, unite
 from avdata.load.loader import Loader, LoaderConfig, LoaderStats, evaluation_config
 from avdata.load.members import MemberMap
-from avdata.load.opening import is_folder, open_dataset
+from avdata.load.opening import describe_dataset, is_folder, manifest_rows, open_dataset
 from avdata.load.order import LoaderState, OrderConfig
 from avdata.load.views import AllFramesView, EvalView, TrainView, View
 
@@ -24,9 +24,13 @@ __all__ = [
     "TrainView",
     "View",
     "balanced",
+    "describe_dataset",
     "evaluation_config",
     "is_folder",
+    "manifest_rows",
     "mix",
     "open_dataset",
+    "relabel",
+    "select",
     "unite",
 ]

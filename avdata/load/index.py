@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from avdata.load.members import MemberMap
 from avmanifest.errors import ConfigError, ManifestError
@@ -163,6 +163,49 @@ def balanced(dataset: Dataset) -> Dataset:
     weights = np.bincount(sample_of, weights=rarity[dataset.label_ids], minlength=len(dataset))
     weights[weights == 0] = weights[weights > 0].min()
     return replace(dataset, weights=weights)
+
+
+def select(dataset: Dataset, keep: Bool[np.ndarray, " n"]) -> Dataset:
+    """The samples that `keep` marks, in their order. Raises ConfigError if none is left."""
+    rows = np.flatnonzero(keep)
+    if not len(rows):
+        raise ConfigError("no sample is left: the choice of samples leaves all of them out")
+    frames, labels = _entries(dataset.frame_start, keep), _entries(dataset.label_start, keep)
+
+    def of_samples(places: Places) -> Places:
+        return Places(places.offset[rows], places.size[rows])
+
+    return replace(
+        dataset,
+        keys=dataset.keys.take(pa.array(rows)),
+        shard_of=dataset.shard_of[rows],
+        log_mel={name: of_samples(places) for name, places in dataset.log_mel.items()},
+        waveform=of_samples(dataset.waveform),
+        frames=Places(dataset.frames.offset[frames], dataset.frames.size[frames]),
+        frame_start=_starts(np.diff(dataset.frame_start)[rows]),
+        frame_time_s=dataset.frame_time_s[frames],
+        frame_member=dataset.frame_member[frames],
+        label_ids=dataset.label_ids[labels],
+        label_start=_starts(np.diff(dataset.label_start)[rows]),
+        weights=None if dataset.weights is None else dataset.weights[rows],
+    )
+
+
+def relabel(dataset: Dataset, labels: Mapping[str, Sequence[str]]) -> Dataset:
+    """The samples whose key `labels` has, with these labels in place of their own; the classes stay.
+
+    Raises ConfigError for a label outside the classes, and if no sample is left.
+    """
+    if strange := sorted({name for names in labels.values() for name in names} - set(dataset.classes)):
+        raise ConfigError(f"labels {strange[:5]} are not among the dataset's {len(dataset.classes)} classes")
+    kept = select(dataset, pc.is_in(dataset.keys, value_set=pa.array(list(labels), pa.large_string())).to_numpy(False))
+    new = [_renamed(labels[key], dataset.classes) for key in kept.keys.to_pylist()]
+    return replace(kept, label_ids=np.concatenate(new), label_start=_starts(np.array([len(ids) for ids in new])))
+
+
+def _entries(start: Int64[np.ndarray, " n1"], keep: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:
+    """Entries of the samples kept, of arrays in which sample i has start[i] to start[i + 1]."""
+    return np.flatnonzero(np.repeat(keep, np.diff(start)))
 
 
 def mix(datasets: Sequence[tuple[Dataset, float]]) -> Dataset:

@@ -73,7 +73,7 @@ def is_folder(source: str | Path | Sequence[str | Path]) -> bool:
 
 
 def _open_folder(root: str, split: str, exclude: Sequence[str], cache: CacheConfig) -> Dataset:
-    description = _describe(root, cache)
+    description = describe_dataset(root, cache)
     if description is None:
         raise ConfigError(
             f"{root}: no dataset.json, so not a prepared dataset. Name its shards instead, such as "
@@ -82,7 +82,7 @@ def _open_folder(root: str, split: str, exclude: Sequence[str], cache: CacheConf
     path = local_path(root)
     if path is not None and split not in (known := Layout(path).splits()):
         raise ConfigError(f"{root}: no split {split!r}; known: {', '.join(known)}")
-    table = _manifest(f"{root}/manifest/{split}.parquet", cache)
+    table = manifest_rows(root, split, COLUMNS, cache)
     if table is None:
         raise ConfigError(f"{root}: no split {split!r}, or no manifest of it. Name another, or finish avkit prepare.")
     ok = table.filter(pc.equal(table.column("status"), "ok"))
@@ -143,10 +143,11 @@ def _walked(reader: ShardReader, number: int, members: MemberMap, cache: CacheCo
 def _description_of(shard_url: str, cache: CacheConfig) -> dict[str, Any] | None:
     """dataset.json of the dataset that a prepared shard `ROOT/SPLIT/NUMBER.tar` belongs to; None without one."""
     parts = shard_url.rsplit("/", 2)
-    return _describe(parts[0] if len(parts) == 3 else str((Path(shard_url).resolve()).parents[1]), cache)
+    return describe_dataset(parts[0] if len(parts) == 3 else str((Path(shard_url).resolve()).parents[1]), cache)
 
 
-def _describe(root: str, cache: CacheConfig) -> dict[str, Any] | None:
+def describe_dataset(root: str, cache: CacheConfig) -> dict[str, Any] | None:
+    """The dataset.json of a folder; None without one. Raises ManifestError for one that this avkit doesn't read."""
     where = f"{root}/dataset.json"
     content = _read(where, cache)
     if content is None:
@@ -187,16 +188,24 @@ def _successes(marker: bytes, name: str) -> int:
     return successes
 
 
-def _manifest(where: str, cache: CacheConfig) -> pa.Table | None:
-    """COLUMNS of a manifest, or None if there is none."""
+def manifest_rows(root: str, split: str, columns: Sequence[str], cache: CacheConfig) -> pa.Table | None:
+    """Columns of CLIP_SCHEMA of a split's manifest, failed clips too; None if there is no such manifest.
+
+    Raises ManifestError for a file that isn't one.
+    """
+    return _manifest(f"{root}/manifest/{split}.parquet", cache, columns)
+
+
+def _manifest(where: str, cache: CacheConfig, columns: Sequence[str] = COLUMNS) -> pa.Table | None:
     path = local_path(where)
+    wanted = list(columns)
     if path is not None:
-        return read_table(path, CLIP_SCHEMA, COLUMNS) if path.exists() else None
+        return read_table(path, CLIP_SCHEMA, wanted) if path.exists() else None
     content = _read(where, cache)
     if content is None:
         return None
     try:
-        return pq.read_table(io.BytesIO(content), columns=COLUMNS).select(COLUMNS)
+        return pq.read_table(io.BytesIO(content), columns=wanted).select(wanted)
     except (pa.ArrowException, KeyError) as error:
         raise ManifestError(f"{where}: not a manifest ({error})") from error
 

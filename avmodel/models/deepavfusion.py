@@ -21,6 +21,8 @@ from avmodel.objectives import masked_mse, normalize_patches, patchify, reconstr
 # AudioSet's statistics in AudioMAE, of natural-log Kaldi mels; it divides by twice the deviation.
 AUDIOMAE_MEAN, AUDIOMAE_STD = -4.2677393, 4.5689974
 
+SILENCE = -7.0  # log10(0 + 1e-7): the log-mel of no sound
+
 CHOICES = {
     "fusion": FUSIONS,
     "fusion_impl": IMPLS,
@@ -324,6 +326,30 @@ class DeepAVFusion(nn.Module):
         audio_loss = masked_mse(audio_pred, self.targets(self.encoder.crop(log_mel)), audio_masking.mask)
         losses = {"total": image_loss + audio_loss, "image": image_loss, "audio": audio_loss}
         return Output(losses, image_pred, audio_pred, image_masking.mask, audio_masking.mask)
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of every stream."""
+        return self.config.vit.embed_dim
+
+    def streams(
+        self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "b 1 mel t"] | None
+    ) -> dict[str, Float[Tensor, "b _ d"]]:
+        """Tokens after the final norms, nothing masked: `image`, `audio` and `fusion`.
+
+        Both branches read the fusion tokens, so neither can run alone: a sense that is None is given as nothing to
+        see (the mean color) or nothing to hear (silence), and has no stream of its own.
+        """
+        given = image if image is not None else log_mel
+        if given is None:
+            raise ValueError("streams of neither an image nor a log-mel")
+        features = self.encoder(
+            given.new_zeros(len(given), 3, *self.config.image_size) if image is None else image,
+            given.new_full((len(given), 1, *self.config.audio_size), SILENCE) if log_mel is None else log_mel,
+        )
+        tokens = {"image": features.image, "audio": features.audio, "fusion": features.fusion}
+        absent = "image" if image is None else "audio" if log_mel is None else None
+        return {name: x for name, x in tokens.items() if name != absent}
 
     def targets(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n patch"]:
         """What the decoders should predict of a whole input: its patches, normalized one by one."""

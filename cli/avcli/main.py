@@ -7,7 +7,7 @@ from typing import Final
 
 import typer
 
-from avcli import bench, inspect, prepare, pretrain
+from avcli import bench, convert, evaluate, inspect, prepare, pretrain
 from avmanifest.errors import AvkitError, ConfigError, ManifestError, MediaError, ShardError, StorageError
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app = typer.Typer(
 app.command("prepare", epilog=prepare.EXAMPLES)(prepare.prepare)
 app.command("inspect", epilog=inspect.EXAMPLES)(inspect.inspect)
 app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
+app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.add_typer(bench.app, name="bench")
 
 EXIT_CODES: Final[dict[type[AvkitError], int]] = {

@@ -1,5 +1,6 @@
-"""What stands twice: keys, source files, and what several splits share."""
+"""What stands twice: keys, source files, footage, and what several splits share."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -8,6 +9,7 @@ import pyarrow.compute as pc
 
 EXAMPLES: Final = 20
 _COLUMNS: Final = ["key", "split", "video_id", "source"]
+_FOOTAGE: Final = ["key", "video_id", "source_sha256", "start_s", "end_s"]
 _OF_SAMPLES: Final = [*_COLUMNS, "source_sha256", "start_s", "end_s"]
 
 
@@ -34,6 +36,32 @@ def repeats(table: pa.Table) -> dict[str, dict[str, Any]]:
             "contents": _found(_repeated(contents, "group", among="split")),
         },
     }
+
+
+def shared_footage(one: pa.Table, other: pa.Table) -> pa.Array:
+    """Keys of the samples of `one` (manifest rows) that show what samples of `other` show, sorted, none twice.
+
+    Two samples do if their keys are equal, or if their spans overlap in one video (by id) or in one file (by sha256).
+    """
+    ours, theirs = (
+        table.filter(pc.equal(table.column("status"), "ok")).select(_FOOTAGE).combine_chunks() for table in (one, other)
+    )
+    found = [pc.filter(ours.column("key"), pc.is_in(ours.column("key"), value_set=theirs.column("key")))]
+    for identity in ("video_id", "source_sha256"):
+        pairs = _known(ours, identity).join(
+            _known(theirs, identity), identity, join_type="inner", right_suffix="_other", use_threads=False
+        )
+        begins_before = pc.less(pairs.column("start_s"), pc.fill_null(pairs.column("end_s_other"), math.inf))
+        ends_after = pc.greater(pc.fill_null(pairs.column("end_s"), math.inf), pairs.column("start_s_other"))
+        found.append(pairs.filter(pc.and_(begins_before, ends_after)).column("key"))
+    keys = pa.chunked_array([chunk for column in found for chunk in column.chunks], pa.string())
+    return pc.unique(keys).sort()
+
+
+def _known(rows: pa.Table, identity: str) -> pa.Table:
+    return rows.select(["key", identity, "start_s", "end_s"]).filter(
+        pc.fill_null(pc.not_equal(rows.column(identity), ""), False)
+    )
 
 
 def _repeated(rows: pa.Table, by: str, among: str | None = None) -> pa.Table:

@@ -1,0 +1,88 @@
+"""A fine-tuned model: the pretrained one and its heads, with the names of their classes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from avmanifest.errors import ConfigError
+from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
+from avmodel.evaluate.features import pooled_streams
+from avmodel.evaluate.heads import ALL, Heads
+from avmodel.inputs import Inputs
+from avmodel.models import Family
+from avmodel.rundir import CHECKPOINTS
+
+
+class Classifier(nn.Module):
+    """A pretrained model and heads on the mean token of each of its streams."""
+
+    def __init__(self, model: Family, classes: int, mode: str) -> None:
+        super().__init__()
+        self.model, self.mode = model, mode
+        with torch.no_grad():
+            widths = {name: x.shape[1] for name, x in pooled_streams(model, blank(model), mode).items()}
+        self.heads = Heads(widths, classes, normalize=False)
+
+    def forward(
+        self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], mode: str | None = None
+    ) -> dict[str, Float[Tensor, "b c"]]:
+        """Logits of each stream and of all; `mode`: with a sense missing that training had."""
+        logits: dict[str, Tensor] = self.heads(pooled_streams(self.model, Inputs(image, log_mel), mode or self.mode))
+        return logits
+
+
+def blank(model: Family) -> Inputs:
+    """One input of the model's size, with nothing in it."""
+    config = model.config
+    device = next(model.parameters()).device
+    return Inputs(
+        torch.zeros(1, 3, *config.image_size, device=device), torch.zeros(1, 1, *config.audio_size, device=device)
+    )
+
+
+def freeze_unused(classifier: Classifier) -> None:
+    """Take the parts out of training that no logit depends on, such as the decoders of a masked autoencoder."""
+    image, log_mel = blank(classifier.model)
+    classifier.eval()  # stochastic depth must not hide a block
+    logits = classifier(image, log_mel)[ALL]
+    torch.autograd.backward(logits.sum())
+    classifier.train()
+    for parameter in classifier.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
+
+
+def save_classifier(
+    folder: Path, classifier: Classifier, classes: Sequence[str], step: int, trainer_state: Mapping[str, Any]
+) -> None:
+    """A checkpoint that `load_classifier` reads, and from whose state its training goes on."""
+    state = {
+        "step": step,
+        "heads": classifier.heads.state_dict(),
+        "classes": list(classes),
+        "mode": classifier.mode,
+        **trainer_state,
+    }
+    save_checkpoint(folder / CHECKPOINTS, step, classifier.model, classifier.model.config, state, keep=1)
+
+
+def load_classifier(folder: Path, device: torch.device) -> tuple[Classifier, tuple[str, ...]]:
+    """A fine-tuned classifier, in evaluation mode, and the names of its classes; of a seed's folder.
+
+    Raises ConfigError for a folder without one, AvkitError for files that can't be read.
+    """
+    checkpoint = latest_checkpoint(folder / CHECKPOINTS)
+    if checkpoint is None:
+        raise ConfigError(f"{folder}: holds no fine-tuned classifier. avkit evaluate finetune makes one.")
+    model, _ = load_model(checkpoint, device)
+    state = load_trainer_state(checkpoint)
+    if not {"heads", "classes", "mode"} <= state.keys():
+        raise ConfigError(f"{checkpoint}: a pretrained model without heads. avkit evaluate finetune makes them.")
+    classes = tuple(state["classes"])
+    classifier = Classifier(model, len(classes), state["mode"]).to(device)
+    classifier.heads.load_state_dict(state["heads"])
+    return classifier.eval(), classes

@@ -1,0 +1,262 @@
+"""What a subject is evaluated on: splits that fit together, labels that are the recipe's, clips that don't leak."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from avdata.load import (
+    CacheConfig,
+    Dataset,
+    EvalView,
+    Loader,
+    LoaderConfig,
+    OrderConfig,
+    TrainView,
+    View,
+    describe_dataset,
+    is_folder,
+    manifest_rows,
+    open_dataset,
+    relabel,
+    select,
+)
+from avdata.melspec import PROFILES
+from avmanifest.duplicates import shared_footage
+from avmanifest.errors import ConfigError
+from avmanifest.lists import read_requests
+from avmanifest.recipe import load_recipe, recipe_names
+from avmanifest.subset import subset_id
+from avmodel.distributed import World
+from avmodel.evaluate.subject import Subject
+from avmodel.inputs import Source, cache_config, image_side
+
+MODES = ("audio-visual", "audio", "image")
+LEAKS = ("refuse", "drop", "allow")
+_FOOTAGE = ("key", "status", "video_id", "source_sha256", "start_s", "end_s")
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalDataConfig:
+    """What is looked at, and how."""
+
+    mode: str = "audio-visual"  # or audio, image: the other sense is left out, in training and in the test
+    train_split: str = "train"
+    test_split: str = "test"
+    profile: str | None = None  # of the spectrograms; none: the one that the checkpoint was trained on
+    window_s: float | None = None  # none: likewise, else 3
+    windows: int = 1  # evenly spaced over a test clip, each with its own frame; their predictions are averaged
+    exclude: tuple[str, ...] = ()  # leave out samples with these flags: silent, still, short
+    leaks: str = "refuse"  # training clips with footage of test clips: refuse, drop them, or allow them (and say so)
+    other_labels: bool = False  # go on though the dataset's labels are not its recipe's
+    test_labels: str | None = None  # RECIPE=LIST whose labels the test clips get, such as vggsounder=vggsounder.csv
+    skip_bad: bool = False  # leave damaged samples out and count them, instead of stopping
+    num_workers: int | None = None  # decoding threads of each process; none: one a core
+    cache_dir: str | None = None  # where remote shards are kept; none: the user's cache folder
+    cache_gb: float | None = None  # most they take there; none: 200
+
+    def __post_init__(self) -> None:
+        for name, known in (("mode", MODES), ("leaks", LEAKS)):
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(f"unknown data.{name} {value!r}; known: {', '.join(known)}")
+        if self.profile is not None and self.profile not in PROFILES:
+            raise ConfigError(f"unknown data.profile {self.profile!r}; known: {', '.join(PROFILES)}")
+        if self.windows < 1:
+            raise ConfigError(f"data.windows={self.windows}: must be 1 or more")
+
+    @property
+    def cache(self) -> CacheConfig:
+        """Where remote shards are kept."""
+        return cache_config(self.cache_dir, self.cache_gb)
+
+
+class Split(NamedTuple):
+    """Samples to train a head on, or to test."""
+
+    dataset: Dataset
+    name: str  # such as vggsound/test
+    notes: tuple[str, ...] = ()  # what a reader of the number must know
+
+    @property
+    def subset_id(self) -> str:
+        """The same for the same samples, wherever they lie."""
+        return subset_id(self.dataset.keys)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether some sample has several classes."""
+        return bool((np.diff(self.dataset.label_start) > 1).any())
+
+    def described(self) -> dict[str, Any]:
+        """What a result says of it."""
+        return {"split": self.name, "subset_id": self.subset_id, "samples": len(self.dataset)}
+
+
+def open_splits(data: EvalDataConfig, test: Source, train: Source | None) -> tuple[Split, Split]:
+    """The training and the test split. `train` None: of the same folder as the test.
+
+    Raises ConfigError if a split is missing, has no labels, if their classes or their recipe's differ
+    (unless data.other_labels), or if training clips have footage of test clips (as data.leaks says).
+    """
+    trained = open_split(data, test if train is None else train, data.train_split)
+    tested = open_split(data, test, data.test_split)
+    if trained.dataset.classes != tested.dataset.classes:
+        ours, theirs = set(trained.dataset.classes), set(tested.dataset.classes)
+        raise ConfigError(
+            f"{trained.name} has {len(ours)} classes and {tested.name} {len(theirs)}; only in one of them: "
+            f"{', '.join(map(repr, sorted(ours ^ theirs)[:_SHOWN])) or 'none, but their order differs'}. A head "
+            "learned on one says nothing of the other: prepare both with one recipe."
+        )
+    trained, leak_note = without_leaks(data, trained, tested, test if train is None else train, test)
+    if data.test_labels is not None:
+        tested = relabeled(data, tested, test)
+    return trained, tested._replace(notes=(*tested.notes, *leak_note))
+
+
+def open_split(data: EvalDataConfig, source: Source, split: str, *, labeled: bool = True) -> Split:
+    """One split, in the dataset's own order. `labeled` asks for labels that are its recipe's.
+
+    Only a prepared dataset's folder has splits; of shards, all are taken.
+    """
+    folder = is_folder(source)
+    dataset = open_dataset(source, split if folder else None, exclude=data.exclude, cache=data.cache)
+    name = f"{Path(str(source)).name if isinstance(source, str | Path) else 'shards'}/{split}" if folder else "shards"
+    notes: tuple[str, ...] = ()
+    for root in roots_of(source):
+        recipe = (describe_dataset(root, data.cache) or {}).get("recipe", {}).get("name", "")
+        name = f"{recipe}/{split}" if recipe else name
+        if labeled and recipe in recipe_names() and (known := load_recipe(recipe).labels) != dataset.classes and known:
+            said = (
+                f"{root}: its {len(dataset.classes)} classes are not the {len(known)} of recipe {recipe}, in its order"
+            )
+            if not data.other_labels:
+                raise ConfigError(
+                    f"{said}: the score could not be compared with anyone's. Prepare it with the recipe as it is, or "
+                    "set data.other_labels=true (the result then says so)."
+                )
+            notes += (said,)
+    if labeled and not len(dataset.label_ids):
+        raise ConfigError(f"{name}: no sample has a label. Prepare it from a list with labels.")
+    return Split(dataset, name, notes)
+
+
+def roots_of(source: Source) -> list[str]:
+    """The prepared folders of a source; none of shards."""
+    if not is_folder(source):
+        return []
+    return [str(root).rstrip("/") for root in ([source] if isinstance(source, str | Path) else source)]
+
+
+def without_leaks(
+    data: EvalDataConfig, trained: Split, tested: Split, train_source: Source, test_source: Source
+) -> tuple[Split, tuple[str, ...]]:
+    """The training split as data.leaks will have it, and what the result must say.
+
+    Raises ConfigError, naming clips, if there are leaks to be refused.
+    """
+    train_rows, test_rows = footage(data, trained, train_source), footage(data, tested, test_source)
+    keys = shared_footage(train_rows, test_rows)
+    if not len(keys):
+        return trained, ()
+    said = f"{len(keys)} of {len(trained.dataset)} training clips show what test clips show"
+    if data.leaks == "refuse":
+        raise ConfigError(
+            f"{trained.name}, {tested.name}: {said}: {', '.join(keys.slice(0, _SHOWN).to_pylist())}, ... The score "
+            "would be of memory. Set data.leaks=drop to leave them out of training, or allow (the result then says so)."
+        )
+    if data.leaks == "allow":
+        return trained, (f"leak: {said}",)
+    leaking = pc.is_in(trained.dataset.keys, value_set=keys.cast(pa.large_string())).to_numpy(False)
+    return trained._replace(dataset=select(trained.dataset, ~leaking)), (f"{said}; they were left out of training",)
+
+
+def footage(data: EvalDataConfig, split: Split, source: Source) -> pa.Table:
+    """What the samples of a split show: their manifest rows; of shards, only their keys."""
+    name = split.name.rpartition("/")[2]
+    tables = [manifest_rows(root, name, _FOOTAGE, data.cache) for root in roots_of(source)]
+    rows = [table for table in tables if table is not None]
+    if not rows:
+        count = len(split.dataset)
+        empty = {"video_id": pa.nulls(count, pa.string()), "source_sha256": pa.nulls(count, pa.string())}
+        spans = {"start_s": pa.nulls(count, pa.float64()), "end_s": pa.nulls(count, pa.float64())}
+        keys = {"key": split.dataset.keys.cast(pa.string()), "status": pa.repeat(pa.scalar("ok"), count)}
+        return pa.table(keys | empty | spans).select(_FOOTAGE)
+    table = pa.concat_tables(rows)
+    return table.filter(pc.is_in(table.column("key"), value_set=split.dataset.keys.cast(pa.string())))
+
+
+def relabeled(data: EvalDataConfig, split: Split, source: Source) -> Split:
+    """The samples that data.test_labels lists, by video and start, with its labels."""
+    assert data.test_labels is not None
+    name, equals, path = data.test_labels.partition("=")
+    if not equals:
+        raise ConfigError(f"data.test_labels={data.test_labels!r}: expected RECIPE=LIST, such as vggsounder=FILE.csv")
+    listed = read_requests(load_recipe(name), Path(path), [data.test_split])
+    wanted = {
+        (video, start): labels
+        for video, start, labels in zip(
+            *(listed.column(column).to_pylist() for column in ("video_id", "start_s", "labels")), strict=True
+        )
+    }
+    rows = footage(data, split, source)
+    found = {
+        key: wanted[video, start]
+        for key, video, start in zip(
+            *(rows.column(column).to_pylist() for column in ("key", "video_id", "start_s")), strict=True
+        )
+        if (video, start) in wanted
+    }
+    if not found:
+        raise ConfigError(f"{path}: lists no clip of {split.name}. Its labels belong to another dataset.")
+    note = f"labels of {name}: {len(found)} of its {len(wanted)} clips are here"
+    return Split(relabel(split.dataset, found), f"{split.name} ({name})", (*split.notes, note))
+
+
+def eval_view(data: EvalDataConfig, subject: Subject, *, windows: int | None = None) -> EvalView:
+    """How a test clip is seen: the centre window, or `windows` of them."""
+    return EvalView(**_seen(data, subject), windows=windows)
+
+
+def train_view(data: EvalDataConfig, subject: Subject, *, max_gain_db: float, min_area: float = 0.5) -> TrainView:
+    """How a training clip is seen: a random window, frame, crop, flip and gain."""
+    return TrainView(**_seen(data, subject), max_gain_db=max_gain_db, min_area=min_area)
+
+
+def _seen(data: EvalDataConfig, subject: Subject) -> dict[str, Any]:
+    config = subject.model.config
+    profile = data.profile or subject.profile or "paper"
+    whole = bool(PROFILES[profile].pad_columns)
+    return {
+        "profile": profile,
+        "window_s": None if whole else data.window_s or subject.window_s or 3.0,
+        "columns": config.audio_size[1],
+        "image_size": image_side(config),
+    }
+
+
+def ordered_loader(
+    data: EvalDataConfig, split: Split, view: View, world: World, *, batch_size: int, seed: int
+) -> Loader:
+    """One process's share of a split, in the dataset's order, each sample once; epochs draw other training views."""
+    config = LoaderConfig(
+        batch_size=batch_size,
+        seed=seed,
+        order=OrderConfig(shuffle=False),
+        tail="pad",
+        num_workers=data.num_workers,
+        skip_bad=data.skip_bad,
+        pin_memory=world.device.type == "cuda",
+        cache=data.cache,
+    )
+    return Loader(split.dataset, view, config, rank=world.rank, world_size=world.size)
+
+
+def chosen(split: Split, keys: Sequence[str]) -> Split:
+    """Only the samples with these keys."""
+    keep = pc.is_in(split.dataset.keys, value_set=pa.array(list(keys), pa.large_string())).to_numpy(False)
+    return split._replace(dataset=select(split.dataset, keep))

@@ -1,0 +1,179 @@
+"""Samples to vectors: each stream's tokens averaged, nothing masked, computed once and kept."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from avdata.load import Batch, Dataset, Loader, View
+from avmanifest.errors import ConfigError
+from avmodel.distributed import World, autocast
+from avmodel.evaluate.data import EvalDataConfig, Split, ordered_loader
+from avmodel.evaluate.store import FeatureStore, read_parts
+from avmodel.evaluate.subject import Subject
+from avmodel.inputs import Inputs, normalize_images
+from avmodel.models import Family
+
+Progress = Callable[[str, int, int], None]  # what is done, how much of it, out of how much
+
+
+class Features(NamedTuple):
+    """Vectors of a split's samples, on the CPU."""
+
+    keys: list[str]
+    values: dict[str, Float[Tensor, "n _"]]  # by stream
+    labels: Bool[Tensor, "n c"]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+class Extraction(NamedTuple):
+    """What features are computed of, and how."""
+
+    subject: Subject
+    split: Split
+    view: View
+    data: EvalDataConfig
+    mode: str
+    batch_size: int
+    precision: str
+    seed: int = 0
+    epoch: int = 0  # of training views: each draws others
+    part_samples: int = 4096  # that a kill costs at most
+
+    def described(self) -> dict[str, Any]:
+        """All that the numbers depend on."""
+        return {
+            "checkpoint": self.subject.origin["sha256"],
+            "subset_id": self.split.subset_id,
+            "view": {"kind": type(self.view).__name__, **asdict(self.view)},
+            "mode": self.mode,
+            "precision": self.precision,
+            "draws": [self.seed, self.epoch] if self.view.num_draws else [],
+        }
+
+
+def kept_features(job: Extraction, folder: Path, world: World, progress: Progress | None = None) -> Features:
+    """As `extract`, in a folder below `folder` that is named by what the features are of."""
+    text = json.dumps(job.described(), sort_keys=True)
+    return extract(job, folder / hashlib.sha256(text.encode()).hexdigest()[:16], world, progress)
+
+
+def extract(job: Extraction, folder: Path, world: World, progress: Progress | None = None) -> Features:
+    """The features of a split, computed unless the folder has them; what was computed before a kill is not repeated.
+
+    Every process takes its share of the samples and gets all features. Raises ConfigError for a folder that has
+    features of something else, and as the loader.
+    """
+    loader = ordered_loader(
+        job.data,
+        job.split,
+        job.view,
+        world,
+        batch_size=max(job.batch_size // (job.view.num_windows or 1), 1),
+        seed=job.seed,
+    )
+    loader.set_epoch(job.epoch)
+    store = FeatureStore(folder, job.described())
+    world.barrier()
+    total = len(job.split.dataset)
+    loader.load_state_dict({**loader.state_dict(), "position": store.position})
+    rows: list[Tensor] = []
+    if store.position < total:
+        for table, widths in gathered(loader, world, lambda batch: encode_batch(job, batch, world.device)):
+            rows.append(table)
+            position = loader.state.position
+            if progress is not None and world.is_main:
+                progress(f"features of {job.split.name}", position, total)
+            if position == total or sum(map(len, rows)) >= job.part_samples:
+                if world.is_main:
+                    _keep(store, job.split.dataset, widths, torch.cat(rows), position)
+                rows = []
+    world.barrier()
+    keys, values = read_parts(FeatureStore(folder, job.described()).parts)
+    if not keys:
+        raise ConfigError(f"{job.split.name}: no sample could be read")
+    row_of = {key: row for row, key in enumerate(job.split.dataset.keys.to_pylist())}
+    labels = label_matrix(job.split.dataset)[[row_of[key] for key in keys]]
+    return Features(keys, values, labels)
+
+
+def encode_batch(job: Extraction, batch: Batch, device: torch.device) -> dict[str, Float[Tensor, "b _"]]:
+    """One vector a sample and stream, float32: the mean over tokens, and over windows if there are several."""
+    inputs = eval_inputs(batch, device)
+    with torch.no_grad(), autocast(job.precision, device):
+        pooled = pooled_streams(job.subject.model, inputs, job.mode)
+    return {name: rearrange(x, "(b u) d -> b u d", b=len(batch)).mean(dim=1) for name, x in pooled.items()}
+
+
+def pooled_streams(model: Family, inputs: Inputs, mode: str) -> dict[str, Float[Tensor, "b _"]]:
+    """The mean token of each stream, float32; `mode` leaves one sense out."""
+    streams = model.streams(
+        None if mode == "audio" else inputs.image,
+        None if mode == "image" else inputs.log_mel,
+    )
+    return {name: x.float().mean(dim=1) for name, x in streams.items()}
+
+
+def eval_inputs(batch: Batch, device: torch.device) -> Inputs:
+    """As `avmodel.inputs.to_inputs`, with the windows of each sample one after the other."""
+    batch = batch.to(device, non_blocking=True)
+    images, log_mel = batch.images, batch.gained_log_mel()
+    if images.ndim == 5:
+        images, log_mel = images.flatten(0, 1), log_mel.flatten(0, 1)
+    return Inputs(normalize_images(images), log_mel.unsqueeze(1))
+
+
+def label_matrix(dataset: Dataset) -> Bool[Tensor, "n c"]:
+    """Which sample has which class."""
+    matrix = torch.zeros(len(dataset), len(dataset.classes), dtype=torch.bool)
+    sample_of = np.repeat(np.arange(len(dataset)), np.diff(dataset.label_start))
+    matrix[torch.from_numpy(sample_of), torch.from_numpy(dataset.label_ids)] = True
+    return matrix
+
+
+def gathered(
+    loader: Loader, world: World, compute: Callable[[Batch], dict[str, Float[Tensor, "b _"]]]
+) -> Iterator[tuple[Float[Tensor, "n w"], dict[str, int]]]:
+    """What `compute` makes of each batch of all processes, on the CPU; and the widths of its parts.
+
+    A row is a sample, in the dataset's order: the parts side by side, then the sample's row in the dataset. Samples
+    that only fill up the last batch are left out.
+    """
+    for batch in loader:
+        values = compute(batch)
+        device = next(iter(values.values())).device
+        marks = torch.stack([batch.sample_ids, batch.positions, batch.valid.long()], dim=1).to(device).double()
+        table = torch.cat([*(x.double() for x in values.values()), marks], dim=1)
+        # Every process must give as many rows, and damaged samples may be missing.
+        filler = table.new_zeros(loader.config.batch_size - len(table), table.shape[1])
+        table = world.gather(torch.cat([table, filler])).cpu()
+        table = table[table[:, -1] > 0]
+        yield table[table[:, -2].argsort()][:, :-2], {name: x.shape[1] for name, x in values.items()}
+
+
+def parts_of(table: Float[Tensor, "n w"], widths: dict[str, int]) -> dict[str, Float[Tensor, "n _"]]:
+    """The parts of a gathered table, float32."""
+    return dict(zip(widths, torch.split(table[:, :-1].float(), list(widths.values()), dim=1), strict=True))
+
+
+def _keep(
+    store: FeatureStore, dataset: Dataset, widths: dict[str, int], table: Float[Tensor, "n w"], position: int
+) -> None:
+    """Write gathered rows."""
+    rows = table[:, -1].long().numpy()
+    labels = [
+        [dataset.classes[label] for label in dataset.label_ids[dataset.label_start[row] : dataset.label_start[row + 1]]]
+        for row in rows
+    ]
+    store.append(dataset.keys.take(pa.array(rows)).to_pylist(), labels, parts_of(table, widths), position)

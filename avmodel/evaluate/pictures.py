@@ -1,0 +1,133 @@
+"""What to look at of a result: confusions, classes, and the space of features."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+
+from avmanifest.errors import StorageError
+from avmodel.pictures import printable
+
+CONFUSION_FILE, CLASSES_FILE = "confusion.png", "classes.png"
+NAMED_CLASSES = 45  # up to as many rows have a readable name
+SHOWN_CLASSES = 50  # of the per-class picture: the best and the worst of more
+LEGEND_CLASSES = 24
+DPI = 110
+
+
+def save_pictures(extra: Mapping[str, Any], folder: Path) -> list[Path]:
+    """The pictures that a result's per-class scores and confusions give."""
+    paths = []
+    if extra.get("per_class"):
+        paths.append(save(draw_classes(extra["per_class"]), folder / CLASSES_FILE))
+    if extra.get("confusion"):
+        names = [row["class"] for row in extra["per_class"]]
+        paths.append(save(draw_confusion(np.array(extra["confusion"]), names), folder / CONFUSION_FILE))
+    return paths
+
+
+def draw_confusion(counts: Int[np.ndarray, "c c"], names: Sequence[str]) -> Figure:
+    """Shares of each true class (row) by predicted class; classes without samples are left out."""
+    present = np.flatnonzero(counts.sum(axis=1) + counts.sum(axis=0))
+    counts, names = counts[np.ix_(present, present)], [names[row] for row in present.tolist()]
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    named = len(names) <= NAMED_CLASSES
+    side = max(4.5, 0.24 * len(names) + 3.2) if named else 10.0
+    figure = Figure(figsize=(side + 0.8, side), dpi=DPI, layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(shares, vmin=0, vmax=1, cmap="magma_r", interpolation="nearest")
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    if named:
+        axis.set_xticks(
+            range(len(names)), [printable(name) for name in names], rotation=90, fontsize=8, parse_math=False
+        )
+        axis.set_yticks(range(len(names)), [printable(name) for name in names], fontsize=8, parse_math=False)
+    axis.set_title(
+        f"{int(counts.sum()):,} samples, {len(names)} classes; {np.trace(counts) / max(counts.sum(), 1):.1%} right",
+        fontsize=10,
+    )
+    figure.colorbar(image, ax=axis, shrink=0.7, label="share of the true class")
+    return figure
+
+
+def draw_classes(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """A bar a class, the best first, with its samples; of many classes the best and the worst."""
+    metric = next(name for name in rows[0] if name not in ("class", "samples"))
+    ordered = sorted((row for row in rows if row[metric] is not None), key=lambda row: -row[metric])
+    left_out = len(ordered) - SHOWN_CLASSES
+    if left_out > 0:
+        ordered = [*ordered[: SHOWN_CLASSES // 2], *ordered[-(SHOWN_CLASSES // 2) :]]
+    figure = Figure(figsize=(8, 0.22 * len(ordered) + 1.3), dpi=DPI, layout="constrained")
+    axis = figure.subplots()
+    values = [row[metric] for row in ordered]
+    places = np.arange(len(ordered))
+    colors = mpl.colormaps["viridis"](np.array(values) / 100 if values else [])
+    axis.barh(places, values, color=colors, height=0.78)
+    for place, row in enumerate(ordered):
+        axis.text(row[metric] + 1, place, f"{row[metric]:.0f} %   n = {row['samples']:,}", va="center", fontsize=7)
+    axis.set_yticks(places, [printable(row["class"]) for row in ordered], fontsize=8, parse_math=False)
+    axis.set_ylim(len(ordered) - 0.4, -0.6)
+    axis.set_xlim(0, 118)
+    axis.set_xticks(range(0, 101, 20))
+    axis.set_xlabel(f"{metric.replace('_', ' ')} (%)")
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    if left_out > 0:
+        axis.set_title(f"the best and the worst; {left_out} classes between them are not shown", fontsize=9)
+        axis.axhline(SHOWN_CLASSES // 2 - 0.5, color="0.6", linewidth=0.8, linestyle=(0, (4, 3)))
+    return figure
+
+
+def save_map(
+    path: Path,
+    maps: Mapping[str, Float[np.ndarray, "n 2"]],
+    labels: Int[np.ndarray, " n"],
+    classes: Sequence[str],
+    *,
+    title: str,
+) -> Path:
+    """A scatter for each stream, a color a class; with a legend if the classes are few."""
+    present = sorted(set(labels.tolist()) - {-1})
+    colors = mpl.colormaps["gist_rainbow"](np.linspace(0, 1, max(len(present), 1), endpoint=False))
+    few = 0 < len(present) <= LEGEND_CLASSES
+    figure = Figure(figsize=(4.6 * len(maps) + (2.6 if few else 0), 4.8), dpi=DPI, layout="constrained")
+    axes = figure.subplots(1, len(maps), squeeze=False)[0]
+    for axis, (name, places) in zip(axes, maps.items(), strict=True):
+        unlabeled = labels == -1
+        axis.scatter(*places[unlabeled].T, s=7, color="0.75", linewidths=0)
+        for color, label in zip(colors, present, strict=False):
+            mine = labels == label
+            axis.scatter(*places[mine].T, s=9, color=color, linewidths=0, alpha=0.8, label=printable(classes[label]))
+        axis.set_title(f"{name} ({title})", fontsize=10)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set_color("0.8")
+    if few:
+        handles, names = axes[-1].get_legend_handles_labels()
+        legend = figure.legend(handles, names, loc="outside right center", fontsize=7, frameon=False, markerscale=1.6)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    return save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a PNG, whole or not at all. Raises StorageError if it can't be written."""
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(unfinished, format="png")
+        unfinished.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise StorageError(
+            f"{path}: picture not written ({error.strerror}). Free space, or give another --out."
+        ) from error
+    return path

@@ -1,0 +1,115 @@
+"""A number with all that is needed to trust it, to compare it and to quote it."""
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from avmanifest.errors import StorageError
+
+RESULTS_FILE = "results.json"
+RESULTS_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One metric over the seeds."""
+
+    mean: float
+    spread: float  # sample standard deviation; 0 for one seed
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What one task found. Rows are what is compared: the heads, streams or directions, and the baselines."""
+
+    task: str
+    headline: tuple[str, str]  # row and metric that a paper quotes
+    unit: str  # of the headline: %, or none
+    scores: Mapping[str, Mapping[str, Score]]  # row -> metric
+    baselines: Mapping[str, Mapping[str, Score]]  # name of a row -> metric
+    mode: str  # how the senses were given: finetuned-audio-visual, ...
+    view: Mapping[str, Any]  # profile, window, number of windows and frames
+    data: Mapping[str, Any]  # splits, subset ids, numbers of samples
+    checkpoint: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    seeds: tuple[int, ...] = (0,)
+    notes: tuple[str, ...] = ()  # leaks, other labels, skipped classes
+    extra: Mapping[str, Any] = field(default_factory=dict)  # what a task adds: ranks, curves, confusions
+
+    def line(self) -> str:
+        """One line for a paper: the number, its spread, and what it is of."""
+        row, metric = self.headline
+        score = self.scores[row][metric]
+        spread = f" ± {score.spread:.1f}" if len(score.values) > 1 else ""
+        unit = f" {self.unit}" if self.unit else ""
+        test = self.data["test"]
+        source = str(self.checkpoint.get("sha256", ""))[:12]
+        return (
+            f"{self.task}, {self.mode}: {metric} {score.mean:.1f}{spread}{unit} ({row}; "
+            f"{test['split']}, subset {test['subset_id']}, n = {test['samples']:,}; {self.view['windows']} window(s) "
+            f"of {self.view['window']}; {len(self.seeds)} seed(s); checkpoint {source}; avkit {version('avkit')})"
+            + (f" [{'; '.join(self.notes)}]" if self.notes else "")
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain data; numbers that are not finite are null."""
+        rows = {
+            kind: {row: {name: plain_score(score) for name, score in metrics.items()} for row, metrics in table.items()}
+            for kind, table in (("scores", self.scores), ("baselines", self.baselines))
+        }
+        return {
+            "results_version": RESULTS_VERSION,
+            "task": self.task,
+            "headline": {"row": self.headline[0], "metric": self.headline[1]},
+            **rows,
+            "mode": self.mode,
+            "view": dict(self.view),
+            "data": dict(self.data),
+            "checkpoint": dict(self.checkpoint),
+            "settings": dict(self.settings),
+            "seeds": list(self.seeds),
+            "notes": list(self.notes),
+            "line": self.line(),
+            "avkit": version("avkit"),
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            **self.extra,
+        }
+
+
+def plain_score(score: Score) -> dict[str, Any]:
+    """The score as JSON can hold it."""
+    mean, spread, *values = (v if math.isfinite(v) else None for v in (score.mean, score.spread, *score.values))
+    return {"mean": mean, "spread": spread, "values": values}
+
+
+def scored(runs: list[Mapping[str, float]]) -> dict[str, Score]:
+    """Scores of runs with different seeds, by metric."""
+    found = {}
+    for name in runs[0]:
+        values = tuple(float(run[name]) for run in runs)
+        mean = sum(values) / len(values)
+        variance = sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)
+        found[name] = Score(mean=mean, spread=math.sqrt(variance), values=values)
+    return found
+
+
+def write_result(result: Result, folder: Path) -> Path:
+    """results.json in the folder, whole or not at all. Raises StorageError if it can't be written."""
+    path = folder / RESULTS_FILE
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(result.as_dict(), indent=1, ensure_ascii=False) + "\n")
+        unfinished.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise StorageError(f"{path}: not written ({error.strerror}). Free space, or give another --out.") from error
+    return path

@@ -1,0 +1,108 @@
+"""Features on disk: Parquet parts that grow whole, so that an extraction is taken up where it was.
+
+    part-00000.parquet      key, labels, and one fixed-size list of float32 for each stream
+    part-00001.parquet      ...
+
+Each part's metadata has, under `avkit`, what the features are of, and up to which position of the dataset's order it
+goes.
+"""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from avmanifest.errors import ConfigError, ManifestError, StorageError
+from avmodel.checkpoint import flush
+
+_NOTE = b"avkit"
+
+
+class FeatureStore:
+    """A folder of parts that all have one description."""
+
+    def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
+        """Raises ConfigError for a folder with features of something else, ManifestError for a part that is none."""
+        self.folder = folder
+        self.description = json.loads(json.dumps(description))
+        self.position = 0
+        self.parts: list[Path] = []
+        for path in sorted(folder.glob("part-*.parquet")):
+            note = read_note(path)
+            if note["of"] != self.description:
+                changed = [
+                    name
+                    for name in {**note["of"], **self.description}
+                    if note["of"].get(name) != self.description.get(name)
+                ]
+                raise ConfigError(
+                    f"{path}: features of something else ({', '.join(changed)} differ). Give another --out."
+                )
+            self.parts.append(path)
+            self.position = note["position"]
+
+    def append(
+        self,
+        keys: list[str],
+        labels: list[list[str]],
+        values: Mapping[str, Float[Tensor, "n d"]],
+        position: int,
+    ) -> None:
+        """Write a part that ends at that position of the order. Raises StorageError if the disk doesn't take it."""
+        columns: dict[str, pa.Array] = {
+            "key": pa.array(keys, pa.string()),
+            "labels": pa.array(labels, pa.list_(pa.string())),
+        }
+        for name, rows in values.items():
+            flat = pa.array(np.ascontiguousarray(rows.cpu().float().numpy()).reshape(-1))
+            columns[name] = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
+        note = json.dumps({"of": self.description, "position": position})
+        table = pa.table(columns).replace_schema_metadata({_NOTE: note.encode()})
+        path = self.folder / f"part-{len(self.parts):05d}.parquet"
+        unfinished = path.with_name(f".unfinished-{path.name}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, unfinished, compression="zstd")
+            flush(unfinished)
+            unfinished.replace(path)
+            flush(self.folder)
+        except OSError as error:
+            with suppress(OSError):
+                unfinished.unlink()
+            raise StorageError(
+                f"{path}: not written ({error.strerror or error}). Free space; the rest is kept."
+            ) from error
+        self.parts.append(path)
+        self.position = position
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """What a part is of and where it ends. Raises ManifestError for a file that is no part."""
+    try:
+        note: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {})[_NOTE])
+        if not {"of", "position"} <= note.keys():
+            raise KeyError("of, position")
+    except (OSError, pa.ArrowException, KeyError, ValueError, AttributeError) as error:
+        raise ManifestError(f"{path}: not a part of features ({error}). Delete it: it is made again.") from error
+    return note
+
+
+def read_parts(parts: list[Path]) -> tuple[list[str], dict[str, Float[Tensor, "n _"]]]:
+    """Keys, and the vectors of each stream, of all parts in their order."""
+    table = pa.concat_tables([pq.read_table(path) for path in parts])
+    values = {}
+    for name in table.column_names:
+        if name in ("key", "labels"):
+            continue
+        column = table.column(name).combine_chunks()
+        flat = column.flatten().to_numpy(zero_copy_only=False)
+        values[name] = torch.from_numpy(flat.reshape(len(table), column.type.list_size).copy())
+    return table.column("key").to_pylist(), values

@@ -1,0 +1,67 @@
+"""`avkit evaluate`: checkpoint to the paper's numbers."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """\b
+Examples:
+  avkit evaluate linear-probe runs/first --data data/vggsound
+  avkit evaluate linear-probe runs/first --data data/vggsound --preset supplement --set seeds=0,1,2
+  avkit evaluate finetune runs/first --data data/vggsound --set data.mode=audio
+  avkit evaluate finetune runs/first --data data/vggsound --set data.test_labels=vggsounder=vggsounder.csv
+  avkit evaluate knn runs/first --data data/vggsound
+  avkit evaluate retrieval runs/first --data data/vggsound --set gallery=5-per-class
+  avkit evaluate embed runs/first --data data/vggsound --out features/vggsound
+  torchrun --nproc-per-node 8 -m avcli.main evaluate finetune runs/first --data data/vggsound
+
+Killed, the same command goes on: features and epochs that are done are not done again.
+"""
+
+
+def evaluate(
+    task: Annotated[str, typer.Argument(help="linear-probe, finetune, knn, retrieval or embed.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A run's folder, a checkpoint, or a released DeepAVFusion .pth file.")
+    ],
+    data: Annotated[
+        list[str] | None, typer.Option(help="What to test on: a prepared dataset's folder, or shards. Repeatable.")
+    ] = None,
+    train: Annotated[
+        list[str] | None, typer.Option(help="What heads are trained on, if not the train split of --data. Repeatable.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results; evaluations/TASK of the run if not given.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="A named recipe of the task; --explain has them.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting. Repeatable.")
+    ] = None,
+    accept_unknown: Annotated[
+        bool, typer.Option("--accept-unknown", help="Evaluate a .pth file that is not one of the released ones.")
+    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="All settings and presets; evaluate nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """A pretrained model's scores, beside what knows nothing."""
+    from avcli.evaluation import EvaluationProgress, explain_task, print_result
+    from avcli.options import print_json
+    from avmanifest.errors import ConfigError
+    from avmodel.evaluate.tasks import evaluate as run
+    from avmodel.evaluate.tasks import task_config
+    from avmodel.overrides import override
+
+    config = override(task_config(task, preset), settings or [])
+    if explain:
+        explain_task(task, config)
+        return
+    if not data:
+        raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")
+    test = data[0] if len(data) == 1 else data
+    trained = train[0] if train and len(train) == 1 else train or None
+    with EvaluationProgress() as progress:
+        result, folder = run(
+            task, config, checkpoint, test, train=trained, out=out, accept_unknown=accept_unknown, progress=progress
+        )
+    print_json(result.as_dict()) if as_json else print_result(result, folder)

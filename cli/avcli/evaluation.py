@@ -1,0 +1,99 @@
+"""What `avkit evaluate` says while it works and when it is done."""
+
+import math
+import time
+from pathlib import Path
+from typing import Self
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from avmodel.evaluate.evaluation import EvalConfig
+from avmodel.evaluate.result import Result, Score
+from avmodel.evaluate.tasks import TASKS
+from avmodel.overrides import flatten
+
+PLAIN_INTERVAL_S = 10.0
+WHOLE = ("tied", "skipped_classes", "samples", "dimensions")
+
+
+class EvaluationProgress:
+    """Bars on a terminal, plain lines every ten seconds elsewhere; on stderr."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bars = Progress(*columns, console=self.console, transient=True)
+        self._task: TaskID | None = None
+        self._what = ""
+        self._told_s = 0.0
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` of something."""
+        if self.console.is_terminal:
+            if self._task is None or what.partition(",")[0] != self._what.partition(",")[0]:
+                if self._task is not None:
+                    self._bars.remove_task(self._task)
+                self._task = self._bars.add_task(what, total=total)
+            self._bars.update(self._task, description=what, completed=done, total=total)
+        elif (now := time.monotonic()) - self._told_s >= PLAIN_INTERVAL_S or (done == total and what != self._what):
+            self._told_s = now
+            self.console.print(Text(f"{what}: {done:,} of {total:,}"), highlight=False, soft_wrap=True)
+        self._what = what
+
+
+def print_result(result: Result, folder: Path) -> None:
+    """The scores beside their baselines, then the line for a paper, on stdout."""
+    console = Console(soft_wrap=True, highlight=False)
+    metrics = list(next(iter(result.scores.values())))
+    table = Table(title=Text(f"{result.task}, {result.mode}"), title_justify="left")
+    table.add_column("")
+    for name in metrics:
+        table.add_column(name, justify="right")
+    for kind in (result.scores, result.baselines):
+        for row, found in kind.items():
+            style = (
+                "bold"
+                if kind is result.scores and row == result.headline[0]
+                else "dim"
+                if kind is result.baselines
+                else ""
+            )
+            cells = [Text(cell(name, found.get(name)), style=style) for name in metrics]
+            table.add_row(Text(row, style=style), *cells)
+        table.add_section()
+    console.print(table)
+    for note in result.notes:
+        console.print(Text(f"note: {note}"))
+    console.print(Text(result.line()))
+    console.print(Text(f"{folder}: results.json" + (", pictures" if result.extra else "")))
+
+
+def cell(name: str, score: Score | None) -> str:
+    """A score as a table shows it."""
+    if score is None or not math.isfinite(score.mean):
+        return "-"
+    if name in WHOLE:
+        return f"{score.mean:,.0f}"
+    spread = f" ± {score.spread:.2f}" if len(score.values) > 1 else ""
+    return f"{score.mean:.2f}{spread}"
+
+
+def explain_task(task: str, config: EvalConfig) -> None:
+    """A task's text, its settings as --set takes them, and its presets; on stdout."""
+    typer.echo((TASKS[task].run.__doc__ or "").split("\n\n", maxsplit=1)[0] + "\n")
+    for key, value in flatten(config):
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        typer.echo(f"  {key}={text.lower() if value is None or isinstance(value, bool) else text}")
+    typer.echo(f"\npresets: {', '.join(TASKS[task].presets)}")

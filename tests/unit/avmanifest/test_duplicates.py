@@ -1,0 +1,54 @@
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avmanifest.duplicates import shared_footage
+from avmanifest.subset import subset_id
+
+
+def rows(*clips: tuple[str, str | None, float, float | None, str | None], status: str = "ok") -> pa.Table:
+    """key, video id, start, end, sha256."""
+    names = ("key", "video_id", "start_s", "end_s", "source_sha256")
+    types = (pa.string(), pa.string(), pa.float64(), pa.float64(), pa.string())
+    columns = {
+        name: pa.array([clip[place] for clip in clips], kind)
+        for place, (name, kind) in enumerate(zip(names, types, strict=True))
+    }
+    return pa.table(columns | {"status": pa.repeat(pa.scalar(status), len(clips))})
+
+
+def shared(one: pa.Table, other: pa.Table) -> list[str]:
+    return shared_footage(one, other).to_pylist()
+
+
+def test_spans_of_one_video_must_overlap() -> None:
+    test = rows(("t", "abc", 30.0, 40.0, None))
+    assert shared(rows(("a", "abc", 35.0, 45.0, None)), test) == ["a"]
+    assert shared(rows(("a", "abc", 40.0, 50.0, None)), test) == []
+    assert shared(rows(("a", "xyz", 30.0, 40.0, None)), test) == []
+    assert shared(rows(("a", "abc", 0.0, None, None)), test) == ["a"]  # to the end of the video
+
+
+def test_one_file_under_two_names_is_one() -> None:
+    test = rows(("t", "one", 0.0, 10.0, "f" * 64))
+    assert shared(rows(("a", "two", 5.0, 15.0, "f" * 64)), test) == ["a"]
+    assert shared(rows(("a", "two", 5.0, 15.0, "e" * 64)), test) == []
+
+
+def test_unknown_ids_and_hashes_are_not_one_another() -> None:
+    assert shared(rows(("a", None, 0.0, 9.0, None)), rows(("t", None, 0.0, 9.0, None))) == []
+    assert shared(rows(("a", "", 0.0, 9.0, "")), rows(("t", "", 0.0, 9.0, ""))) == []
+
+
+def test_equal_keys_are_one_sample_and_failed_clips_show_nothing() -> None:
+    one, other = rows(("k", None, 0.0, 9.0, None)), rows(("k", None, 0.0, 9.0, None))
+    assert shared(one, other) == ["k"]
+    assert shared(rows(("k", "v", 0.0, 9.0, None), status="media_corrupt"), rows(("k", "v", 0.0, 9.0, None))) == []
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), unique=True), st.randoms())
+def test_the_subset_id_is_of_the_set_of_keys(keys: list[str], random: object) -> None:
+    shuffled = list(keys)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert subset_id(pa.array(keys, pa.string())) == subset_id(pa.array(shuffled, pa.string()))
+    assert subset_id(pa.array([*keys, "z"], pa.string())) != subset_id(pa.array(keys, pa.string()))

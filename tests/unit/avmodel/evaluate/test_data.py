@@ -1,0 +1,146 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from avmanifest.errors import ConfigError
+from avmanifest.layout import Layout
+from avmanifest.recipe import load_recipe
+from avmanifest.schema import CLIP_SCHEMA
+from avmanifest.table import read_table, table_from_rows, write_table
+from avmodel.evaluate.data import EvalDataConfig, eval_view, open_split, open_splits
+from avmodel.evaluate.subject import Subject
+from tests.evaluating import DATA, TEST, TRAIN, draw_splits, tiny_model
+from tests.shards import CLASSES, sample_key
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A dataset that the test may change."""
+    return draw_splits(tmp_path / "own")
+
+
+def change_manifest(root: Path, split: str, **columns: object) -> None:
+    """Set columns of all rows of a merged manifest; a function gets the row's number."""
+    path = Layout(root).manifest(split)
+    rows = read_table(path, CLIP_SCHEMA).to_pylist()
+    for number, row in enumerate(rows):
+        row.update({name: value(number) if callable(value) else value for name, value in columns.items()})
+    write_table(table_from_rows(rows, CLIP_SCHEMA), path)
+
+
+def change_description(root: Path, **values: object) -> None:
+    path = Layout(root).dataset_json
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def leak(root: Path, count: int) -> None:
+    """The first training clips show what test clips show: the same videos, spans that overlap."""
+    change_manifest(root, "train", end_s=10.0, video_id=lambda n: f"video{TRAIN + n}" if n < count else f"video{n}")
+    change_manifest(root, "test", end_s=15.0, start_s=5.0)
+
+
+def test_splits_that_fit_are_opened_whole(splits: Path) -> None:
+    train, test = open_splits(DATA, splits, None)
+    assert (len(train.dataset), len(test.dataset)) == (TRAIN, TEST)
+    assert (train.name, test.name) == ("drawn/train", "drawn/test")
+    assert train.notes == test.notes == ()
+    assert not test.multi_label
+    assert test.described() == {"split": "drawn/test", "subset_id": test.subset_id, "samples": TEST}
+    assert open_splits(DATA, splits, splits)[0].subset_id == train.subset_id
+
+
+def test_leaks_are_refused_dropped_or_told(own: Path) -> None:
+    leak(own, 3)
+    with pytest.raises(ConfigError, match=r"3 of 24 training clips .*clip-00000, clip-00001, clip-00002"):
+        open_splits(DATA, own, None)
+    train, test = open_splits(replace(DATA, leaks="drop"), own, None)
+    assert train.dataset.keys.to_pylist() == [sample_key(number) for number in range(3, TRAIN)]
+    assert test.notes == ("3 of 24 training clips show what test clips show; they were left out of training",)
+    train, test = open_splits(replace(DATA, leaks="allow"), own, None)
+    assert len(train.dataset) == TRAIN
+    assert test.notes == ("leak: 3 of 24 training clips show what test clips show",)
+
+
+def test_shards_leak_by_their_keys(splits: Path) -> None:
+    shards = [str(path) for path in sorted((splits / "test").glob("*.tar"))]
+    with pytest.raises(ConfigError, match="15 of 15 training clips"):
+        open_splits(DATA, shards, shards)
+
+
+def test_other_classes_in_training_are_refused(own: Path, splits: Path) -> None:
+    change_description(own, labels=[*CLASSES, "thunder"])
+    with pytest.raises(ConfigError, match=r"4 classes and .* 3; only in one of them: 'thunder'"):
+        open_splits(DATA, splits, own)
+    change_description(own, labels=CLASSES[::-1])
+    with pytest.raises(ConfigError, match="their order differs"):
+        open_splits(DATA, splits, own)
+
+
+def test_labels_that_are_not_the_recipes_are_refused_unless_told(own: Path) -> None:
+    change_description(own, recipe={"name": "vggsound"})
+    with pytest.raises(ConfigError, match=r"3 classes are not the 309 of recipe vggsound"):
+        open_split(DATA, str(own), "test")
+    found = open_split(replace(DATA, other_labels=True), str(own), "test")
+    assert "3 classes are not the 309" in found.notes[0]
+    assert found.name == "vggsound/test"
+
+
+def test_no_labels_is_no_evaluation(tmp_path: Path) -> None:
+    root = draw_splits(tmp_path / "bare", labels=lambda number: [])
+    with pytest.raises(ConfigError, match="no sample has a label"):
+        open_split(DATA, str(root), "test")
+    assert len(open_split(DATA, str(root), "test", labeled=False).dataset) == TEST
+
+
+def test_vggsounders_labels_take_the_place_of_the_test_clips(own: Path, tmp_path: Path) -> None:
+    change_description(own, labels=list(load_recipe("vggsound").labels), recipe={"name": "vggsound"})
+    for split, first in (("train", 0), ("test", TRAIN)):
+        change_manifest(
+            own,
+            split,
+            labels=["waterfall burbling"],
+            video_id=lambda n, first=first: f"abcdefghi{first + n:02d}",
+            start_s=30.0,
+            end_s=40.0,
+        )
+    listed = tmp_path / "vggsounder.csv"
+    lines = ["video_id,label,modality,background_music,static_image,voice_over"]
+    for number in (TRAIN, TRAIN + 2):
+        for label in ("waterfall burbling", "thunder"):
+            lines.append(f"abcdefghi{number:02d}_000030,{label},AV,False,False,False")
+    lines.append("zzzzzzzzzzz_000030,thunder,A,False,False,False")
+    listed.write_text("\n".join(lines) + "\n")
+    train, test = open_splits(replace(DATA, test_labels=f"vggsounder={listed}"), str(own), None)
+    assert test.dataset.keys.to_pylist() == [sample_key(TRAIN), sample_key(TRAIN + 2)]
+    assert test.multi_label
+    assert not train.multi_label
+    assert test.name == "vggsound/test (vggsounder)"
+    assert test.notes == ("labels of vggsounder: 2 of its 3 clips are here",)
+    with pytest.raises(ConfigError, match="expected RECIPE=LIST"):
+        open_splits(replace(DATA, test_labels="vggsounder.csv"), str(own), None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"mode": "smell"}, "unknown data.mode 'smell'; known: audio-visual, audio, image"),
+        ({"leaks": "hide"}, "unknown data.leaks"),
+        ({"profile": "mine"}, "unknown data.profile 'mine'"),
+        ({"windows": 0}, "data.windows=0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        EvalDataConfig(**changes)  # type: ignore[arg-type]
+
+
+def test_the_checkpoint_tells_how_it_hears(tmp_path: Path) -> None:
+    model = tiny_model()
+    known = Subject(model=model, origin={}, folder=tmp_path, profile="released", window_s=1.0)
+    assert (eval_view(DATA, known).profile, eval_view(DATA, known).window_s) == ("released", 1.0)
+    unknown = Subject(model=model, origin={}, folder=tmp_path)
+    assert (eval_view(DATA, unknown).profile, eval_view(DATA, unknown).window_s) == ("paper", 3.0)
+    told = replace(DATA, profile="paper", window_s=2.0)
+    assert (eval_view(told, known).profile, eval_view(told, known).window_s) == ("paper", 2.0)

@@ -1,0 +1,61 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from avmodel.evaluate.heads import ALL, Heads, classification_loss
+
+WIDTHS = {"image": 6, "audio": 6, "fusion": 6}
+
+
+def features(samples: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(samples, width, generator=generator) for name, width in WIDTHS.items()}
+
+
+def test_the_mean_of_the_heads_is_a_row_of_its_own() -> None:
+    logits = Heads(WIDTHS, 5, normalize=False)(features(4))
+    assert set(logits) == {*WIDTHS, ALL}
+    torch.testing.assert_close(logits[ALL], (logits["image"] + logits["audio"] + logits["fusion"]) / 3)
+
+
+def test_streams_of_a_missing_sense_have_no_say() -> None:
+    heads = Heads(WIDTHS, 5, normalize=False)
+    given_streams = {name: x for name, x in features(4).items() if name != "image"}
+    logits = heads(given_streams)
+    assert set(logits) == {"audio", "fusion", ALL}
+    torch.testing.assert_close(logits[ALL], (logits["audio"] + logits["fusion"]) / 2)
+
+
+@given(st.integers(1, 5), st.integers(0, 100))
+def test_the_logits_of_the_mean_feature_are_the_mean_of_the_logits(windows: int, seed: int) -> None:
+    heads = Heads(WIDTHS, 5, normalize=True)
+    heads(features(32))  # statistics of a batch
+    heads.eval()
+    several = [features(3, seed * 10 + window) for window in range(windows)]
+    mean = {name: torch.stack([one[name] for one in several]).mean(dim=0) for name in WIDTHS}
+    expected = torch.stack([heads(one)[ALL] for one in several]).mean(dim=0)
+    torch.testing.assert_close(heads(mean)[ALL], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_batch_norms_have_no_parameters_and_maes_eps() -> None:
+    norm = Heads(WIDTHS, 5, normalize=True).norms["image"]
+    assert isinstance(norm, nn.BatchNorm1d)
+    assert (norm.affine, norm.eps) == (False, 1e-6)
+    assert not list(norm.parameters())
+
+
+def test_biases_start_at_the_log_odds_of_the_frequencies() -> None:
+    heads = Heads(WIDTHS, 3, normalize=False)
+    heads.start_from_frequencies(torch.tensor([0.5, 0.25, 0.0]))
+    zero = {name: torch.zeros(1, width) for name, width in WIDTHS.items()}
+    probability = heads(zero)[ALL].sigmoid()[0]
+    torch.testing.assert_close(probability, torch.tensor([0.5, 0.25, 1e-6]), atol=1e-6, rtol=1e-3)
+
+
+def test_smoothing_moves_a_share_of_the_target_to_all_classes() -> None:
+    logits, targets = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.eye(4)[[0, 1, 2, 3, 0, 1]]
+    expected = nn.CrossEntropyLoss(label_smoothing=0.1)(logits, targets.argmax(1))
+    torch.testing.assert_close(classification_loss(logits, targets, multi_label=False, smoothing=0.1), expected)
+    several = classification_loss(logits, targets, multi_label=True)
+    torch.testing.assert_close(several, nn.BCEWithLogitsLoss()(logits, targets))
