@@ -7,10 +7,14 @@ from typing import Any
 
 import torch
 
+from avmanifest.layout import Layout
+from avmanifest.schema import CLIP_SCHEMA
+from avmanifest.table import read_table, table_from_rows, write_table
 from avmodel.checkpoint import save_checkpoint
 from avmodel.distributed import World
-from avmodel.evaluate.data import EvalDataConfig
+from avmodel.evaluate.data import EvalDataConfig, eval_view, open_split
 from avmodel.evaluate.evaluation import Evaluation
+from avmodel.evaluate.features import Extraction
 from avmodel.evaluate.subject import load_subject
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.rundir import CHECKPOINTS
@@ -53,3 +57,21 @@ def evaluation_of(run: Path, data: Path | Sequence[str], out: Path, **changes: A
         subject=load_subject(run, device), test=data, train=None, out=out / "task", world=World(0, 1, device)
     )
     return replace(found, **changes)
+
+
+def change_manifest(root: Path, split: str, **columns: object) -> None:
+    """Set columns of all rows of a merged manifest; a function gets the row's number."""
+    path = Layout(root).manifest(split)
+    rows = read_table(path, CLIP_SCHEMA).to_pylist()
+    for number, row in enumerate(rows):
+        row.update({name: value(number) if callable(value) else value for name, value in columns.items()})
+    write_table(table_from_rows(rows, CLIP_SCHEMA), path)
+
+
+def job(run: Evaluation, *, windows: int | None = None, **changes: object) -> Extraction:
+    """An extraction of the training split, by batches of 5."""
+    split = open_split(DATA, run.test, "train")
+    found = Extraction(
+        run.subject, split, eval_view(DATA, run.subject, windows=windows), DATA, "audio-visual", 5, "float32"
+    )
+    return found._replace(**changes)

@@ -6,7 +6,7 @@ Each seed is a run of its own folder, checkpointed every epoch: killed, the same
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -165,31 +165,29 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
     steps_per_epoch = len(train.dataset) // batch_size
     steps = config.epochs * steps_per_epoch
     stream = endless(loader)
-    log = JsonLines(folder / METRICS, last_step=first) if world.is_main else None
-    for step in range(first, steps):
-        began = time.perf_counter()
-        lr = set_lr(optimizer, config.optim, peak_lr=config.optim.peak_lr(batch_size), done=step / steps)
-        micro = [next(stream) for _ in range(micro_steps)]
-        loss = take_step(
-            config, classifier, forward, optimizer, micro, world, seed, step, multi_label=train.multi_label
-        )
-        done = step + 1
-        if log is not None:
-            log.write({"step": done, "loss": loss, "lr": lr, "took_s": round(time.perf_counter() - began, 4)})
-        if run.progress is not None and world.is_main:
-            run.progress(f"fine-tuning, seed {seed}, loss {loss:.3f}", done, steps)
-        if done % steps_per_epoch == 0:
-            epoch = done // steps_per_epoch
+    with closing(JsonLines(folder / METRICS, last_step=first)) if world.is_main else nullcontext() as log:
+        for step in range(first, steps):
+            began = time.perf_counter()
+            lr = set_lr(optimizer, config.optim, peak_lr=config.optim.peak_lr(batch_size), done=step / steps)
+            micro = [next(stream) for _ in range(micro_steps)]
+            loss = take_step(
+                config, classifier, forward, optimizer, micro, world, seed, step, multi_label=train.multi_label
+            )
+            done = step + 1
             if log is not None:
-                log.flush()
-            if world.is_main:
-                state = {"optimizer": optimizer.state_dict(), "loader": loader.state_dict()}
-                save_classifier(folder, classifier, train.dataset.classes, done, state)
-            if config.test_every is not None and epoch % config.test_every == 0 and done < steps:
-                logits = predict(config, classifier, run, test, windows=None)
-                report(logits, test, done, folder, world)
-    if log is not None:
-        log.close()
+                log.write({"step": done, "loss": loss, "lr": lr, "took_s": round(time.perf_counter() - began, 4)})
+            if run.progress is not None and world.is_main:
+                run.progress(f"fine-tuning, seed {seed}, loss {loss:.3f}", done, steps)
+            if done % steps_per_epoch == 0:
+                epoch = done // steps_per_epoch
+                if log is not None:
+                    log.flush()
+                if world.is_main:
+                    state = {"optimizer": optimizer.state_dict(), "loader": loader.state_dict()}
+                    save_classifier(folder, classifier, train.dataset.classes, done, state)
+                if config.test_every is not None and epoch % config.test_every == 0 and done < steps:
+                    logits = predict(config, classifier, run, test, windows=None)
+                    report(logits, test, done, folder, world)
     return classifier.eval()
 
 

@@ -114,7 +114,13 @@ def directions(pairs: Mapping[str, Float[Tensor, "n _"]]) -> dict[str, dict[str,
     }
 
 
-def aligned(config: RetrievalConfig, learned: Pairs, pairs: Pairs, seed: int, device: torch.device) -> Pairs:
+def aligned(
+    config: RetrievalConfig,
+    learned: Mapping[str, Float[Tensor, "m _"]],
+    pairs: Mapping[str, Float[Tensor, "n _"]],
+    seed: int,
+    device: torch.device,
+) -> Pairs:
     """The pairs in a space where two projections, learned on other pairs by InfoNCE, bring partners together."""
     torch.manual_seed(seed)
     projections = nn.ModuleDict(

@@ -17,3 +17,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Not to be changed."""
     return draw_splits(tmp_path_factory.mktemp("splits") / "set")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A dataset that the test may change."""
+    return draw_splits(tmp_path / "own")

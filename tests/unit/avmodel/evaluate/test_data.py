@@ -7,27 +7,10 @@ import pytest
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
-from avmanifest.schema import CLIP_SCHEMA
-from avmanifest.table import read_table, table_from_rows, write_table
 from avmodel.evaluate.data import EvalDataConfig, eval_view, open_split, open_splits
 from avmodel.evaluate.subject import Subject
-from tests.evaluating import DATA, TEST, TRAIN, draw_splits, tiny_model
+from tests.evaluating import DATA, TEST, TRAIN, change_manifest, draw_splits, tiny_model
 from tests.shards import CLASSES, sample_key
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """A dataset that the test may change."""
-    return draw_splits(tmp_path / "own")
-
-
-def change_manifest(root: Path, split: str, **columns: object) -> None:
-    """Set columns of all rows of a merged manifest; a function gets the row's number."""
-    path = Layout(root).manifest(split)
-    rows = read_table(path, CLIP_SCHEMA).to_pylist()
-    for number, row in enumerate(rows):
-        row.update({name: value(number) if callable(value) else value for name, value in columns.items()})
-    write_table(table_from_rows(rows, CLIP_SCHEMA), path)
 
 
 def change_description(root: Path, **values: object) -> None:

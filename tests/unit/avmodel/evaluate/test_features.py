@@ -9,21 +9,13 @@ from avdata.load import Batch
 from avmanifest.errors import ConfigError, ManifestError
 from avmodel.evaluate.data import eval_view, open_split, ordered_loader, train_view
 from avmodel.evaluate.evaluation import Evaluation
-from avmodel.evaluate.features import Extraction, Features, eval_inputs, extract, label_matrix
-from tests.evaluating import DATA, TRAIN, evaluation_of
+from avmodel.evaluate.features import Features, eval_inputs, extract, label_matrix
+from tests.evaluating import DATA, TRAIN, evaluation_of, job
 
 
 @pytest.fixture
 def run(tiny_run: Path, splits: Path, tmp_path: Path) -> Evaluation:
     return evaluation_of(tiny_run, splits, tmp_path)
-
-
-def job(run: Evaluation, *, windows: int | None = None, **changes: object) -> Extraction:
-    split = open_split(DATA, run.test, "train")
-    found = Extraction(
-        run.subject, split, eval_view(DATA, run.subject, windows=windows), DATA, "audio-visual", 5, "float32"
-    )
-    return found._replace(**changes)
 
 
 def batches(run: Evaluation, *, windows: int | None = None) -> list[Batch]:
