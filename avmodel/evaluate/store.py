@@ -3,8 +3,8 @@
     part-00000.parquet      key, labels, and one fixed-size list of float32 for each stream
     part-00001.parquet      ...
 
-Each part's metadata has, under `avkit`, what the features are of, and up to which position of the dataset's order it
-goes.
+Each part's metadata has, under `avkit`, what the features are of, and from and to which position of the dataset's order
+it goes.
 """
 
 import json
@@ -35,19 +35,20 @@ class FeatureStore:
         self.description = json.loads(json.dumps(description))
         self.position = 0
         self.parts: list[Path] = []
-        for path in sorted(folder.glob("part-*.parquet")):
+        while (path := self._path(len(self.parts))).exists():
             note = read_note(path)
-            if note["of"] != self.description:
-                changed = [
-                    name
-                    for name in {**note["of"], **self.description}
-                    if note["of"].get(name) != self.description.get(name)
-                ]
+            of, ours = note["of"], self.description
+            if changed := [name for name in {**of, **ours} if of.get(name) != ours.get(name)]:
                 raise ConfigError(
                     f"{path}: features of something else ({', '.join(changed)} differ). Give another --out."
                 )
+            if note["from"] != self.position:
+                break  # what follows a part that was deleted is made again with it
             self.parts.append(path)
             self.position = note["position"]
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"part-{number:05d}.parquet"
 
     def append(
         self,
@@ -64,9 +65,9 @@ class FeatureStore:
         for name, rows in values.items():
             flat = pa.array(np.ascontiguousarray(rows.cpu().float().numpy()).reshape(-1))
             columns[name] = pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
-        note = json.dumps({"of": self.description, "position": position})
+        note = json.dumps({"of": self.description, "from": self.position, "position": position})
         table = pa.table(columns).replace_schema_metadata({_NOTE: note.encode()})
-        path = self.folder / f"part-{len(self.parts):05d}.parquet"
+        path = self._path(len(self.parts))
         unfinished = path.with_name(f".unfinished-{path.name}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -88,8 +89,8 @@ def read_note(path: Path) -> dict[str, Any]:
     """What a part is of and where it ends. Raises ManifestError for a file that is no part."""
     try:
         note: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {})[_NOTE])
-        if not {"of", "position"} <= note.keys():
-            raise KeyError("of, position")
+        if not {"of", "from", "position"} <= note.keys():
+            raise KeyError("of, from, position")
     except (OSError, pa.ArrowException, KeyError, ValueError, AttributeError) as error:
         raise ManifestError(f"{path}: not a part of features ({error}). Delete it: it is made again.") from error
     return note

@@ -16,12 +16,14 @@ from avmanifest.errors import ConfigError
 from avmodel.convert import (
     PUBLISHED,
     config_from_released,
+    convert,
     identify,
     import_deepavfusion,
     load_branch,
     model_from_released,
     read_weights,
 )
+from avmodel.evaluate.subject import load_subject
 from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
 
 SMALL = DeepAVFusionConfig(
@@ -301,3 +303,37 @@ def test_every_published_file_states_license_and_identity() -> None:
         assert known.license and known.source
         assert known.sha256 or known.md5_prefix
     assert len({known.name for known in PUBLISHED}) == len(PUBLISHED)
+
+
+def test_a_converted_file_is_a_checkpoint_that_says_what_it_heard(tmp_path: Path) -> None:
+    model = model_of(SMALL)
+    with torch.no_grad():
+        model.get_parameter("encoder.fusion_norm.bias").add_(1)
+        model.get_parameter("encoder.fusion_blocks.0.norm2.bias").add_(1)
+    torch.save({"state_dict": released_names(model)}, tmp_path / "released.pth")
+    settings = [f"{name}={value}" for name, value in TOLD.items()]
+    with pytest.raises(ConfigError, match="not a released DeepAVFusion checkpoint"):
+        convert(tmp_path / "released.pth", tmp_path / "out.safetensors", settings=settings)
+    found = convert(tmp_path / "released.pth", tmp_path / "out.safetensors", accept_unknown=True, settings=settings)
+    assert found.name == "unknown"
+    subject = load_subject(tmp_path / "out.safetensors", torch.device("cpu"))
+    assert (subject.profile, subject.window_s) == ("released", 3.0)
+    assert subject.origin["license"].startswith("unknown")
+    assert all(torch.equal(x, model.state_dict()[name]) for name, x in subject.model.state_dict().items())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.safetensors", "released.pth"]
+
+
+@pytest.mark.parametrize(
+    ("out", "settings", "said"),
+    [
+        ("out.pth", (), "give a name ending in .safetensors"),
+        ("there.safetensors", (), "is there already"),
+        ("out.safetensors", ("speed=3",), "--set 'speed=3': expected key=value with one of"),
+        ("out.safetensors", ("patch_size=big",), "patch_size='big' is not a whole number"),
+    ],
+)
+def test_conversions_that_cannot_be_are_refused(tmp_path: Path, out: str, settings: tuple[str, ...], said: str) -> None:
+    (tmp_path / "there.safetensors").write_bytes(b"")
+    torch.save({"state_dict": released_names(model_of(SMALL))}, tmp_path / "released.pth")
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        convert(tmp_path / "released.pth", tmp_path / out, accept_unknown=True, settings=settings)

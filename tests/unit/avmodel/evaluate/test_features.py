@@ -100,6 +100,15 @@ def test_a_damaged_part_is_named(run: Evaluation) -> None:
         extract(job(run), run.out, run.world)
 
 
+def test_a_deleted_part_is_made_again_with_those_after_it(run: Evaluation) -> None:
+    whole = extract(job(run, part_samples=8), run.out, run.world)
+    assert len(list(run.out.iterdir())) == 3
+    (run.out / "part-00001.parquet").unlink()
+    again = extract(job(run, batch_size=7, part_samples=5), run.out, run.world)
+    assert again.keys == whole.keys
+    torch.testing.assert_close(again.values["fusion"], whole.values["fusion"], atol=1e-6, rtol=1e-5)
+
+
 def test_training_views_differ_by_epoch_and_are_functions_of_it(run: Evaluation) -> None:
     view = train_view(DATA, run.subject, max_gain_db=6.0)
 
