@@ -12,7 +12,7 @@ from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.table import read_table, table_from_rows, write_table
 from avmodel.checkpoint import save_checkpoint
 from avmodel.distributed import World
-from avmodel.evaluate.data import EvalDataConfig, eval_view, open_split
+from avmodel.evaluate.data import EvalDataConfig, open_split, scoring_view
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.features import Extraction
 from avmodel.evaluate.subject import load_subject
@@ -72,6 +72,12 @@ def job(run: Evaluation, *, windows: int | None = None, **changes: object) -> Ex
     """An extraction of the training split, by batches of 5."""
     split = open_split(DATA, run.test, "train")
     found = Extraction(
-        run.subject, split, eval_view(DATA, run.subject, windows=windows), DATA, "audio-visual", 5, "float32"
+        run.subject,
+        split,
+        scoring_view(replace(DATA, windows=windows or 1), run.subject),
+        DATA,
+        "audio-visual",
+        5,
+        "float32",
     )
     return found._replace(**changes)

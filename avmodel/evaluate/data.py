@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avdata.load import (
+    AllFramesView,
     CacheConfig,
     Dataset,
     EvalView,
@@ -51,6 +52,9 @@ class EvalDataConfig:
     profile: str | None = None  # of the spectrograms; none: the one that the checkpoint was trained on
     window_s: float | None = None  # none: likewise, else 3
     windows: int = 1  # evenly spaced over a test clip, each with its own frame; their predictions are averaged
+    frames: int | None = (
+        None  # test with all that many stored frames of a clip, in place of windows; sound is heard once
+    )
     exclude: tuple[str, ...] = ()  # leave out samples with these flags: silent, still, short
     leaks: str = "refuse"  # training clips with footage of test clips: refuse, drop them, or allow them (and say so)
     other_labels: bool = False  # go on though the dataset's labels are not its recipe's
@@ -66,8 +70,10 @@ class EvalDataConfig:
                 raise ConfigError(f"unknown data.{name} {value!r}; known: {', '.join(known)}")
         if self.profile is not None and self.profile not in PROFILES:
             raise ConfigError(f"unknown data.profile {self.profile!r}; known: {', '.join(PROFILES)}")
-        if self.windows < 1:
-            raise ConfigError(f"data.windows={self.windows}: must be 1 or more")
+        if self.windows < 1 or (self.frames is not None and self.frames < 1):
+            raise ConfigError(f"data.windows={self.windows}, data.frames={self.frames}: must be 1 or more")
+        if self.frames is not None and self.windows > 1:
+            raise ConfigError(f"data.windows={self.windows} with data.frames={self.frames}: all frames have one window")
 
     @property
     def cache(self) -> CacheConfig:
@@ -217,9 +223,16 @@ def relabeled(data: EvalDataConfig, split: Split, source: Source) -> Split:
     return Split(relabel(split.dataset, found), f"{split.name} ({name})", (*split.notes, note))
 
 
-def eval_view(data: EvalDataConfig, subject: Subject, *, windows: int | None = None) -> EvalView:
-    """How a test clip is seen: the centre window, or `windows` of them."""
-    return EvalView(**_seen(data, subject), windows=windows)
+def one_view(data: EvalDataConfig, subject: Subject) -> EvalView:
+    """A clip's centre window and the frame nearest its middle."""
+    return EvalView(**_seen(data, subject))
+
+
+def scoring_view(data: EvalDataConfig, subject: Subject) -> EvalView | AllFramesView:
+    """How a test clip is seen: in data.windows, or in all its frames."""
+    if data.frames is not None:
+        return AllFramesView(**_seen(data, subject), num_frames=data.frames)
+    return EvalView(**_seen(data, subject), windows=data.windows)
 
 
 def train_view(data: EvalDataConfig, subject: Subject, *, max_gain_db: float, min_area: float = 0.5) -> TrainView:

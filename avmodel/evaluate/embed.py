@@ -12,7 +12,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-from avmodel.evaluate.data import eval_view, open_split
+from avmodel.evaluate.data import open_split, scoring_view
 from avmodel.evaluate.evaluation import EvalConfig, Evaluation, seen, settings_of
 from avmodel.evaluate.features import Extraction, Features, extract
 from avmodel.evaluate.pictures import save_map
@@ -47,7 +47,7 @@ def embed(config: EmbedConfig, run: Evaluation) -> Result:
     """
     data = config.data
     split = open_split(data, run.test, data.test_split, labeled=False)
-    view = eval_view(data, run.subject, windows=data.windows)
+    view = scoring_view(data, run.subject)
     job = Extraction(run.subject, split, view, data, data.mode, config.feature_batch_size, config.precision)
     found = extract(job, run.out / EMBEDDINGS, run.world, run.progress)
     if config.picture != "none" and run.world.is_main and len(found) > 2:

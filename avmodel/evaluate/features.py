@@ -80,7 +80,7 @@ def extract(job: Extraction, folder: Path, world: World, progress: Progress | No
         job.split,
         job.view,
         world,
-        batch_size=max(job.batch_size // (job.view.num_windows or 1), 1),
+        batch_size=max(job.batch_size // (job.view.num_images or 1), 1),
         seed=job.seed,
     )
     loader.set_epoch(job.epoch)
@@ -117,20 +117,25 @@ def encode_batch(job: Extraction, batch: Batch, device: torch.device) -> dict[st
 
 
 def pooled_streams(model: Family, inputs: Inputs, mode: str) -> dict[str, Float[Tensor, "b _"]]:
-    """The mean token of each stream, float32; `mode` leaves one sense out."""
+    """The mean token of each stream, float32; `mode` leaves one sense out.
+
+    Of several images for each log-mel, each has a row, and what only hears is the same in all rows of a sample.
+    """
     streams = model.streams(
         None if mode == "audio" else inputs.image,
         None if mode == "image" else inputs.log_mel,
     )
-    return {name: x.float().mean(dim=1) for name, x in streams.items()}
+    pooled = {name: x.float().mean(dim=1) for name, x in streams.items()}
+    rows = max(map(len, pooled.values()))
+    return {name: x.repeat_interleave(rows // len(x), dim=0) for name, x in pooled.items()}
 
 
 def eval_inputs(batch: Batch, device: torch.device) -> Inputs:
-    """As `avmodel.inputs.to_inputs`, with the windows of each sample one after the other."""
+    """As `avmodel.inputs.to_inputs`, with the windows, and the frames, of each sample one after the other."""
     batch = batch.to(device, non_blocking=True)
     images, log_mel = batch.images, batch.gained_log_mel()
-    if images.ndim == 5:
-        images, log_mel = images.flatten(0, 1), log_mel.flatten(0, 1)
+    images = images.flatten(0, 1) if images.ndim == 5 else images
+    log_mel = log_mel.flatten(0, 1) if log_mel.ndim == 4 else log_mel
     return Inputs(normalize_images(images), log_mel.unsqueeze(1))
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-from avmodel.evaluate.data import eval_view, open_split, open_splits
+from avmodel.evaluate.data import open_split, open_splits, scoring_view
 from avmodel.evaluate.evaluation import (
     EvalConfig,
     Evaluation,
@@ -56,7 +56,7 @@ def knn(config: KnnConfig, run: Evaluation) -> Result:
         train, test = open_splits(data, run.test, run.train)
     else:
         train = test = open_split(data, run.test, data.test_split)
-    view = eval_view(data, run.subject, windows=data.windows)
+    view = scoring_view(data, run.subject)
 
     def found_by(one: Evaluation) -> tuple[dict[str, Float[Tensor, "n c"]], Features, Features]:
         queries = labeled(one.features(config, test, view))

@@ -10,7 +10,7 @@ from timm.optim.lars import Lars
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-from avmodel.evaluate.data import Split, eval_view, open_splits, train_view
+from avmodel.evaluate.data import Split, one_view, open_splits, scoring_view, train_view
 from avmodel.evaluate.evaluation import (
     EvalConfig,
     Evaluation,
@@ -85,7 +85,7 @@ def linear_probe(config: LinearProbeConfig, run: Evaluation) -> Result:
     probes = [probe(config, run, train, test, seed) for seed in config.seeds]
     runs = [probed.scores(multi_label=test.multi_label) for probed in probes]
     rows = {row: scored([found[row] for found in runs]) for row in runs[0]}
-    test_view = eval_view(config.data, run.subject, windows=config.data.windows)
+    seen_as = scoring_view(config.data, run.subject)
     labels = probes[0].labels
     known = trivial_baselines(label_matrix(train.dataset), labels, multi_label=test.multi_label)
     baselines = {name: scored([found]) for name, found in known.items()}
@@ -102,7 +102,7 @@ def linear_probe(config: LinearProbeConfig, run: Evaluation) -> Result:
         scores=rows,
         baselines=baselines,
         mode=f"frozen, {config.data.mode}",
-        view=seen(test_view),
+        view=seen(seen_as),
         data={"train": train.described(), "test": test.described()},
         checkpoint=run.subject.origin,
         settings=settings_of(config),
@@ -119,8 +119,8 @@ def probe(config: LinearProbeConfig, run: Evaluation, train: Split, test: Split,
         view = train_view(data, subject, max_gain_db=config.max_gain_db, min_area=config.min_area)
         views = [labeled(run.features(config, train, view, epoch=epoch)) for epoch in range(config.train_views)]
     else:
-        views = [labeled(run.features(config, train, eval_view(data, subject)))]
-    tested = labeled(run.features(config, test, eval_view(data, subject, windows=data.windows)))
+        views = [labeled(run.features(config, train, one_view(data, subject)))]
+    tested = labeled(run.features(config, test, scoring_view(data, subject)))
     heads = train_heads(config, views, seed, multi_label=train.multi_label, device=run.world.device)
     with torch.no_grad():
         logits = heads.eval().cpu()(tested.values)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from avdata.load import Dataset
 from avmanifest.errors import ConfigError
 from avmanifest.lists import read_clip_names
-from avmodel.evaluate.data import EvalDataConfig, Split, chosen, eval_view, footage, open_split, open_splits
+from avmodel.evaluate.data import EvalDataConfig, Split, chosen, footage, open_split, open_splits, scoring_view
 from avmodel.evaluate.evaluation import EvalConfig, Evaluation, seeded, seen, settings_of
 from avmodel.evaluate.result import Result, scored
 from avmodel.evaluate.scores import partner_ranks, retrieval_scores
@@ -85,7 +85,7 @@ def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
         scores={row: scored([one[row] for one in found]) for row in DIRECTIONS},
         baselines=baselines,
         mode="zero-shot" if train is None else "frozen, linear projections learned",
-        view=seen(eval_view(data, run.subject, windows=data.windows)),
+        view=seen(scoring_view(data, run.subject)),
         data={"test": test.described() | {"of": whole}} | ({} if train is None else {"train": train.described()}),
         checkpoint=run.subject.origin,
         settings=settings_of(config),
@@ -101,7 +101,7 @@ def unlabeled(data: EvalDataConfig, run: Evaluation) -> Split:
 
 def alone(config: RetrievalConfig, run: Evaluation, split: Split) -> Pairs:
     """Each sense's own stream, encoded without the other."""
-    view = eval_view(config.data, run.subject, windows=config.data.windows)
+    view = scoring_view(config.data, run.subject)
     return {sense: run.features(config, split, view, mode=sense).values[sense] for sense in SENSES}
 
 

@@ -10,13 +10,14 @@ from avmodel.distributed import join_world, require_precision
 from avmodel.evaluate.embed import EmbedConfig, embed
 from avmodel.evaluate.evaluation import EvalConfig, Evaluation
 from avmodel.evaluate.features import Progress
-from avmodel.evaluate.finetune import FinetuneConfig, finetune
+from avmodel.evaluate.finetune import finetune
 from avmodel.evaluate.knn import KnnConfig, knn
 from avmodel.evaluate.linear_probe import LinearProbeConfig, linear_probe, supplement
 from avmodel.evaluate.pictures import save_pictures
 from avmodel.evaluate.result import Result, write_result
 from avmodel.evaluate.retrieval import RetrievalConfig, retrieval
 from avmodel.evaluate.subject import load_subject
+from avmodel.evaluate.tuning import FinetuneConfig
 from avmodel.inputs import Source
 
 EVALUATIONS = "evaluations"

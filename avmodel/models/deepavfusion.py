@@ -333,16 +333,19 @@ class DeepAVFusion(nn.Module):
         return self.config.vit.embed_dim
 
     def streams(
-        self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "b 1 mel t"] | None
-    ) -> dict[str, Float[Tensor, "b _ d"]]:
+        self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
+    ) -> dict[str, Float[Tensor, "_ _ d"]]:
         """Tokens after the final norms, nothing masked: `image`, `audio` and `fusion`.
 
         Both branches read the fusion tokens, so neither can run alone: a sense that is None is given as nothing to
-        see (the mean color) or nothing to hear (silence), and has no stream of its own.
+        see (the mean color) or nothing to hear (silence), and has no stream of its own. Of several images for each
+        log-mel, one after the other, each hears it.
         """
         given = image if image is not None else log_mel
         if given is None:
             raise ValueError("streams of neither an image nor a log-mel")
+        if image is not None and log_mel is not None:
+            log_mel = log_mel.repeat_interleave(len(image) // len(log_mel), dim=0)
         features = self.encoder(
             given.new_zeros(len(given), 3, *self.config.image_size) if image is None else image,
             given.new_full((len(given), 1, *self.config.audio_size), SILENCE) if log_mel is None else log_mel,

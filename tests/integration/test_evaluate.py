@@ -8,7 +8,7 @@ import torch
 
 from avmodel.checkpoint import save_weights
 from avmodel.distributed import join_world
-from avmodel.evaluate.data import eval_view, open_split
+from avmodel.evaluate.data import one_view, open_split
 from avmodel.evaluate.evaluation import EvalConfig, Evaluation
 from avmodel.evaluate.subject import load_subject
 from avmodel.models.deepavfusion import DeepAVFusion
@@ -104,7 +104,7 @@ def extract_together(place: Path, out: Path) -> None:
         subject = load_subject(place / "run", world.device)
         run = Evaluation(subject=subject, test=str(place / "set"), train=None, out=out / "task", world=world)
         config = EvalConfig(data=DATA, feature_batch_size=2)
-        found = run.features(config, open_split(DATA, run.test, "test"), eval_view(DATA, subject))
+        found = run.features(config, open_split(DATA, run.test, "test"), one_view(DATA, subject))
         if world.is_main:
             torch.save({"keys": found.keys, **found.values}, out / "features.pt")
 

@@ -7,7 +7,7 @@ import torch
 
 from avdata.load import Batch
 from avmanifest.errors import ConfigError, ManifestError
-from avmodel.evaluate.data import eval_view, open_split, ordered_loader, train_view
+from avmodel.evaluate.data import open_split, ordered_loader, scoring_view, train_view
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.features import Features, eval_inputs, extract, label_matrix
 from tests.evaluating import DATA, TRAIN, evaluation_of, job
@@ -20,7 +20,7 @@ def run(tiny_run: Path, splits: Path, tmp_path: Path) -> Evaluation:
 
 def batches(run: Evaluation, *, windows: int | None = None) -> list[Batch]:
     split = open_split(DATA, run.test, "train")
-    view = eval_view(DATA, run.subject, windows=windows)
+    view = scoring_view(replace(DATA, windows=windows or 1), run.subject)
     return list(ordered_loader(DATA, split, view, run.world, batch_size=TRAIN, seed=0))
 
 

@@ -7,13 +7,14 @@ import torch
 
 from avmanifest.errors import AvkitError, ConfigError
 from avmodel.evaluate.classifier import Classifier, freeze_unused, load_classifier
-from avmodel.evaluate.data import open_splits
-from avmodel.evaluate.finetune import (
+from avmodel.evaluate.data import open_splits, scoring_view
+from avmodel.evaluate.finetune import finetune
+from avmodel.evaluate.tuning import (
     FinetuneConfig,
-    finetune,
     finetune_optimizer,
-    mixed,
+    mix_up,
     predict,
+    sense_given,
     trained,
     whole_batch,
 )
@@ -67,7 +68,10 @@ def test_broken_off_and_taken_up_it_is_the_same_run(tiny_run: Path, splits: Path
 
     loaded, classes = load_classifier(tmp_path / "straight", torch.device("cpu"))
     assert classes == train.dataset.classes
-    found, expected = (predict(CONFIG, one, run, test, windows=2) for one in (loaded, straight))
+    found, expected = (
+        predict(CONFIG, one, run, test, scoring_view(CONFIG.data, run.subject), multi_label=False)
+        for one in (loaded, straight)
+    )
     assert all(torch.equal(x, expected[row]) for row, x in found.items())
 
 
@@ -127,21 +131,44 @@ def test_rates_fall_from_the_heads_down() -> None:
     assert len(by_name) == sum(p.requires_grad for p in classifier.parameters())
 
 
+def test_of_mixed_steps_half_have_both_senses() -> None:
+    config = replace(CONFIG, mixed=True)
+    given = [sense_given(config, 0, step) for step in range(400)]
+    assert 160 < given.count(None) < 240
+    assert 70 < given.count("audio") < 130
+    assert 70 < given.count("image") < 130
+    assert given == [sense_given(config, 0, step) for step in range(400)]
+    assert {sense_given(CONFIG, 0, step) for step in range(20)} == {None}
+
+
+def test_mixed_training_and_a_test_of_all_frames(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    config = replace(CONFIG, epochs=1, mixed=True, average="probabilities", data=replace(DATA, frames=2))
+    result = finetune(config, run)
+    assert result.mode == "finetuned, mixed modality"
+    assert (result.view["windows"], result.view["frames"]) == (1, 2)
+    _, test = open_splits(config.data, splits, None)
+    classifier, _ = load_classifier(run.out / "seed-0", torch.device("cpu"))
+    view = scoring_view(config.data, run.subject)
+    found = predict(config, classifier, run, test, view, multi_label=False)
+    torch.testing.assert_close(found["image"].sum(dim=1), torch.ones(TEST))
+
+
 def test_one_share_mixes_both_senses_and_the_labels() -> None:
     inputs = Inputs(
         torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 3, 2, 2),
         torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 1, 2, 5),
     )
     targets = torch.eye(4)
-    found, labels = mixed(inputs, targets, 1.0, np.random.default_rng(0))
-    again, _ = mixed(inputs, targets, 1.0, np.random.default_rng(0))
+    found, labels = mix_up(inputs, targets, 1.0, np.random.default_rng(0))
+    again, _ = mix_up(inputs, targets, 1.0, np.random.default_rng(0))
     assert torch.equal(found.image, again.image)
     seen = (labels * torch.arange(4.0)).sum(dim=1)
     torch.testing.assert_close(found.image[:, 0, 0, 0], seen)
     torch.testing.assert_close(found.log_mel[:, 0, 0, 0], seen)
     torch.testing.assert_close(labels.sum(dim=1), torch.ones(4))
     assert not torch.equal(labels, targets)
-    same, untouched = mixed(inputs, targets, 0.0, np.random.default_rng(0))
+    same, untouched = mix_up(inputs, targets, 0.0, np.random.default_rng(0))
     assert same is inputs
     assert untouched is targets
 
@@ -177,6 +204,8 @@ def test_a_folder_without_a_classifier_is_none(tiny_run: Path, tmp_path: Path) -
         ({"drop_path": 1.0}, "drop_path=1.0"),
         ({"missing": ("touch",)}, r"missing=\['touch'\]"),
         ({"missing": ("audio",), "data": replace(DATA, mode="audio")}, "a sense is missing already"),
+        ({"mixed": True, "data": replace(DATA, mode="image")}, "a sense is missing already"),
+        ({"average": "ranks"}, "unknown average 'ranks'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes: dict[str, object], said: str) -> None:

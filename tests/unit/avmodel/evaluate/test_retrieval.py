@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from avmanifest.errors import ConfigError
-from avmodel.evaluate.data import eval_view, open_split
+from avmodel.evaluate.data import one_view, open_split
 from avmodel.evaluate.retrieval import RetrievalConfig, aligned, alone, directions, first_of_classes, retrieval
 from tests.evaluating import DATA, TEST, TRAIN, change_manifest, evaluation_of
 from tests.shards import sample_key
@@ -24,7 +24,7 @@ def test_partners_that_are_nearest_are_found_first() -> None:
 def test_senses_are_encoded_without_each_other(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
     run = evaluation_of(tiny_run, splits, tmp_path)
     pairs = alone(CONFIG, run, open_split(DATA, splits, "test"))
-    together = run.features(CONFIG, open_split(DATA, splits, "test"), eval_view(DATA, run.subject, windows=1))
+    together = run.features(CONFIG, open_split(DATA, splits, "test"), one_view(DATA, run.subject))
     assert not torch.allclose(pairs["image"], together.values["image"], atol=1e-4)
     assert set(pairs) == {"image", "audio"}
 
