@@ -199,7 +199,9 @@ def commands_in(text: str) -> list[str]:
     return [*lines, *re.findall(r"`(avkit [a-z][^`]*)`", text)]
 
 
-@pytest.mark.parametrize("page", ["README.md", "demo.sh", "cli/avcli/prepare.py", "docs/benchmarks.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "demo.sh", "cli/avcli/prepare.py", "cli/avcli/export.py", "docs/benchmarks.md"]
+)
 def test_every_command_in_the_pages_is_one_that_exists(page):
     commands = commands_in((ROOT / page).read_text())
     assert commands
