@@ -63,6 +63,12 @@ def write_catalog(layout: Layout, recipe: Recipe, config: SampleConfig, coverage
         write_durably(layout.energon / ".info.json", _json(info))
 
 
+def catalog_files(layout: Layout) -> list[Path]:
+    """What write_catalog writes."""
+    energon = (layout.energon / name for name in ("dataset.yaml", "split.yaml", ".info.json"))
+    return [layout.card, layout.croissant, *energon]
+
+
 def _yaml(content: Mapping[str, Any]) -> str:
     return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
@@ -109,10 +115,18 @@ def _front_matter(layout: Layout, tars: Mapping[str, list[str]], coverage: Mappi
         "dataset_info": {
             "config_name": "default",
             "features": _features(layout),
-            "splits": [{"name": split, "num_examples": coverage[split]["ok"]} for split in filled],
+            # Without all three the number of examples is not checked against what was read.
+            "splits": [
+                {"name": split, "num_bytes": _tar_bytes(layout, split), "num_examples": coverage[split]["ok"]}
+                for split in filled
+            ],
         },
     }
     return f"---\n{_yaml(content)}---\n\n"
+
+
+def _tar_bytes(layout: Layout, split: str) -> int:
+    return sum(int(read_stats(layout, shard)["files"]["tar"]["bytes"]) for shard in layout.shards(split))
 
 
 def _card(layout: Layout, recipe: Recipe, config: SampleConfig, coverage: Mapping[str, Any]) -> str:

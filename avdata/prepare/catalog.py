@@ -1,7 +1,7 @@
 """Plan and shards to the merged manifest, and to what it says: coverage of the list by split and class."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,6 +152,22 @@ def coverage(layout: Layout) -> dict[str, dict[str, Any]]:
             "statuses": dict(sorted(statuses.items(), key=lambda item: (-item[1], item[0]))),
             "classes": {label: {"ok": ok, "requested": requested} for label, (ok, requested) in classes.items()},
         }
+    return report
+
+
+def shards_coverage(layout: Layout, shards: Iterable[PlannedShard]) -> dict[str, dict[str, Any]]:
+    """As `coverage`, without the classes, of some shards and from their markers: no manifest is needed."""
+    report: dict[str, dict[str, Any]] = {}
+    for planned in shards:
+        made = layout.stats(planned.shard).exists()
+        statuses = (
+            read_stats(layout, planned.shard)["status_dict"] if made else {"unavailable_missing": len(planned.rows)}
+        )
+        split = report.setdefault(planned.shard.split, {"requested": 0, "ok": 0, "statuses": {}, "classes": {}})
+        split["requested"] += len(planned.rows)
+        split["ok"] += statuses.get("ok", 0)
+        for status, number in statuses.items():
+            split["statuses"][status] = split["statuses"].get(status, 0) + number
     return report
 
 

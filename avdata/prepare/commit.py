@@ -29,7 +29,8 @@ Observer = Callable[[str], None]
 """Told of every step by name; what it raises ends the run there."""
 
 _DOWNLOAD: Final = ("unavailable_", "blocked_", "net_")
-_PARTS: Final = ("tar", "idx", "parquet")
+PARTS: Final = ("tar", "idx", "parquet")
+"""A shard's files as its marker calls them, in the order of Layout.files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,16 @@ def storage_errors(what: object) -> Iterator[None]:
         ) from error
 
 
-def commit_shard(
+@dataclass(frozen=True, slots=True)
+class BuiltShard:
+    """A shard in a workspace, read back and found right: tar, idx, parquet and marker, and what the marker says."""
+
+    shard: ShardName
+    files: tuple[Path, Path, Path, Path]
+    stats: dict[str, Any]
+
+
+def build_shard(
     layout: Layout,
     shard: ShardName,
     segments: Sequence[Segment],
@@ -64,11 +74,11 @@ def commit_shard(
     plan_hash: str,
     observe: Observer = lambda _: None,
     fsync: Callable[[int], None] = os.fsync,
-) -> dict[str, Any]:
-    """Write, verify and publish one shard; its stats. A shard that somebody else published first stays.
+) -> BuiltShard:
+    """Write and verify one shard in the workspace. Nothing of it is visible yet.
 
-    `segments` is in plan order, failures included. Raises StorageError when the output cannot be written and
-    ShardError when what was written does not read back the same.
+    `segments` is in plan order, failures included. Raises StorageError when the disk cannot take it and ShardError
+    when what was written does not read back the same.
     """
     with storage_errors(layout.root):
         tar, index, clips, stats = (workspace.file(shard, path.name) for path in layout.files(shard))
@@ -81,20 +91,42 @@ def commit_shard(
         observe(f"{shard}: parquet written")
         _verify(tar, digest, rows, offsets)
         observe(f"{shard}: verified")
-        content = _stats((row["status"] for row in rows), (tar, index, clips), digest, plan_hash)
-        _write(stats, _marker(content), fsync)
+        hashes = (digest, file_sha256(index), file_sha256(clips))
+        files = {
+            name: {"bytes": path.stat().st_size, "sha256": sha256}
+            for name, path, sha256 in zip(PARTS, (tar, index, clips), hashes, strict=True)
+        }
+        content = _stats((row["status"] for row in rows), files, plan_hash)
+        _write(stats, marker_bytes(content), fsync)
         observe(f"{shard}: stats written")
-        with workspace.publishing():
-            if marker_problem(layout, shard) is None and read_stats(layout, shard)["plan_hash"] == plan_hash:
-                return read_stats(layout, shard)
-            for path in layout.files(shard):
-                path.unlink(missing_ok=True)
-            for source, target in zip((tar, index, clips, stats), layout.files(shard), strict=True):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _publish(source, target)
-                observe(f"{shard}: {target.name} published")
-            _sync(layout.stats(shard).parent, fsync)
-    return content
+    return BuiltShard(shard, (tar, index, clips, stats), content)
+
+
+def commit_shard(
+    layout: Layout,
+    shard: ShardName,
+    segments: Sequence[Segment],
+    workspace: "Workspace",
+    plan_hash: str,
+    observe: Observer = lambda _: None,
+    fsync: Callable[[int], None] = os.fsync,
+) -> dict[str, Any]:
+    """Write, verify and publish one shard in a folder; its stats. A shard that somebody else published first stays.
+
+    Errors as for build_shard.
+    """
+    built = build_shard(layout, shard, segments, workspace, plan_hash, observe, fsync)
+    with storage_errors(layout.root), workspace.publishing():
+        if marker_problem(layout, shard) is None and read_stats(layout, shard)["plan_hash"] == plan_hash:
+            return read_stats(layout, shard)
+        for path in layout.files(shard):
+            path.unlink(missing_ok=True)
+        for source, target in zip(built.files, layout.files(shard), strict=True):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _publish(source, target)
+            observe(f"{shard}: {target.name} published")
+        _sync(layout.stats(shard).parent, fsync)
+    return built.stats
 
 
 def _write_tar(
@@ -174,7 +206,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _stats(statuses: Iterable[str], files: Sequence[Path], tar_sha256: str, plan_hash: str) -> dict[str, Any]:
+def _stats(statuses: Iterable[str], files: Mapping[str, Mapping[str, Any]], plan_hash: str) -> dict[str, Any]:
     """The marker of tar, idx and parquet. `count` to `status_dict` are the names img2dataset's tools read."""
     counts = Counter(statuses)
     not_had = sum(n for status, n in counts.items() if status.startswith(_DOWNLOAD))
@@ -186,36 +218,36 @@ def _stats(statuses: Iterable[str], files: Sequence[Path], tar_sha256: str, plan
         "failed_to_download": not_had,
         "failed_to_subsample": counts.total() - counts["ok"] - not_had,
         "status_dict": dict(sorted(counts.items())),
-        "files": {
-            name: {
-                "bytes": path.stat().st_size,
-                "sha256": tar_sha256 if name == "tar" else file_sha256(path),
-            }
-            for name, path in zip(_PARTS, files, strict=True)
-        },
+        "files": {name: {"bytes": files[name]["bytes"], "sha256": files[name]["sha256"]} for name in PARTS},
     }
 
 
-def _marker(stats: Mapping[str, Any]) -> bytes:
+def marker_bytes(stats: Mapping[str, Any]) -> bytes:
+    """A marker as it is stored: equal stats give equal bytes."""
     return json.dumps(stats, indent=1, sort_keys=True).encode()
 
 
 def read_stats(layout: Layout, shard: ShardName) -> dict[str, Any]:
     """The marker's content. Raises ShardError for a marker that is not one of ours."""
     path = layout.stats(shard)
+    return parse_stats(path.read_bytes(), path)
+
+
+def parse_stats(content: bytes, where: object) -> dict[str, Any]:
+    """A marker's content; `where` it lies is for the message of the ShardError."""
     try:
-        stats = json.loads(path.read_bytes())
-        sizes = [(int(stats["files"][n]["bytes"]), str(stats["files"][n]["sha256"])) for n in _PARTS]
-        complete = isinstance(stats["status_dict"], dict) and len(sizes) == len(_PARTS)
+        stats = json.loads(content)
+        sizes = [(int(stats["files"][n]["bytes"]), str(stats["files"][n]["sha256"])) for n in PARTS]
+        complete = isinstance(stats["status_dict"], dict) and len(sizes) == len(PARTS)
     except (ValueError, KeyError, TypeError) as error:
-        raise ShardError(f"{path}: not a shard's marker ({error!r})") from error
+        raise ShardError(f"{where}: not a shard's marker ({error!r})") from error
     if not complete or stats["format_version"] != FORMAT_VERSION:
-        raise ShardError(f"{path}: format version {stats.get('format_version')}, this is {FORMAT_VERSION}")
+        raise ShardError(f"{where}: format version {stats.get('format_version')}, this is {FORMAT_VERSION}")
     return dict(stats)
 
 
 def marker_problem(layout: Layout, shard: ShardName, *, hashes: bool = False) -> str | None:
-    """What is wrong with a shard, or None. `hashes` reads every byte, else sizes must agree."""
+    """What is wrong with a shard, or None. `hashes` reads every byte that is here, else sizes must agree."""
     *parts, marker = layout.files(shard)
     if not marker.exists():
         return f"{marker}: no marker"
@@ -223,7 +255,9 @@ def marker_problem(layout: Layout, shard: ShardName, *, hashes: bool = False) ->
         stats = read_stats(layout, shard)
     except ShardError as error:
         return str(error)
-    for name, path in zip(_PARTS, parts, strict=True):
+    for name, path in zip(PARTS, parts, strict=True):
+        if layout.is_mirror and name != "parquet":
+            continue
         if not path.exists():
             return f"{path}: missing"
         size = path.stat().st_size
@@ -236,8 +270,8 @@ def marker_problem(layout: Layout, shard: ShardName, *, hashes: bool = False) ->
     except ManifestError as error:
         return str(error)
     if hashes:
-        meant = _stats(statuses, parts, stats["files"]["tar"]["sha256"], stats["plan_hash"])
-        if marker.read_bytes() != _marker(meant):
+        meant = _stats(statuses, stats["files"], stats["plan_hash"])
+        if marker.read_bytes() != marker_bytes(meant):
             return f"{marker}: says something else than the shard's rows"
     return None
 
@@ -256,6 +290,15 @@ def quarantine(layout: Layout, shard: ShardName) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def publishing(layout: Layout) -> Iterator[None]:
+    """Hold the folder's publishing lock: whoever has it sees no half-published file of another run."""
+    layout.temporary.mkdir(parents=True, exist_ok=True)
+    with (layout.temporary / "publish.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 class Workspace:
     """A run's folder under `_tmp`, gone when the run ends and cleared by the next run if it was killed.
 
@@ -263,14 +306,12 @@ class Workspace:
     """
 
     def __init__(self, layout: Layout) -> None:
-        self._publish_lock = layout.temporary / "publish.lock"
+        self._layout = layout
         self.path = layout.temporary / uuid.uuid4().hex
-        with storage_errors(layout.temporary):
-            layout.temporary.mkdir(parents=True, exist_ok=True)
-            with self.publishing():  # nobody may take it for abandoned before its own lock is held
-                self.path.mkdir()
-                self._alive = (self.path / "alive.lock").open("xb")
-                fcntl.flock(self._alive, fcntl.LOCK_EX)
+        with storage_errors(layout.temporary), self.publishing():
+            self.path.mkdir()
+            self._alive = (self.path / "alive.lock").open("xb")
+            fcntl.flock(self._alive, fcntl.LOCK_EX)  # within the lock: nobody may take it for abandoned before
 
     def file(self, shard: ShardName, name: str) -> Path:
         """A new path in the shard's corner of the workspace."""
@@ -285,8 +326,7 @@ class Workspace:
     @contextlib.contextmanager
     def publishing(self) -> Iterator[None]:
         """Hold the dataset's publishing lock: whoever has it sees no half-published file of another run."""
-        with self._publish_lock.open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with publishing(self._layout):
             yield
 
     def others(self) -> list[Path]:

@@ -9,12 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
-from avdata.prepare.commit import Observer, Segment, Workspace, commit_shard, storage_errors
+from avdata.prepare.commit import Observer, Segment, Workspace, storage_errors
+from avdata.prepare.output import Output
 from avdata.prepare.pipeline import ClipEnd, ClipTask, failed_row, run_clip
 from avdata.prepare.sources.media import MediaRef
 from avdata.prepare.sources.synth.source import SynthRef
 from avdata.prepare.supervise import Crashed, Outcome, Raised, Returned, Supervision, TimedOut, supervise
-from avmanifest.layout import Layout, ShardName
+from avmanifest.layout import ShardName
 
 MISSING_REASON: Final = "no source has it"
 
@@ -54,7 +55,7 @@ class _OpenShard:
 class LocalExecutor:
     """Supervised children on this machine."""
 
-    layout: Layout
+    output: Output
     workspace: Workspace
     clip: Callable[[ClipTask], ClipEnd]  # run_clip with its configuration; picklable
     locate: Callable[[Mapping[str, Any]], MediaRef | SynthRef | None]  # where the clip of a plan row lies
@@ -129,7 +130,7 @@ class LocalExecutor:
     def _commit(self, shard: _OpenShard) -> ShardResult:
         name = shard.task.shard
         segments = [shard.ended[place] for place in range(len(shard.ended))]
-        stats = commit_shard(self.layout, name, segments, self.workspace, self.plan_hash, self.observe)
+        stats = self.output.commit(name, segments, self.workspace, self.plan_hash, self.observe)
         self.workspace.drop(name)
         return ShardResult(name, stats)
 

@@ -1,6 +1,5 @@
 """A run of prepare: plan, shard tasks, commits, catalog. Run again, it goes on where it stopped."""
 
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -10,11 +9,19 @@ from typing import Any
 import pyarrow as pa
 
 from avdata.prepare import description
-from avdata.prepare.card import write_catalog
-from avdata.prepare.catalog import PlannedShard, coverage, merge_manifest, planned_shards, shard_problem
-from avdata.prepare.commit import Workspace, quarantine, storage_errors
-from avdata.prepare.config import PrepareConfig, Retry
-from avdata.prepare.executors import LocalExecutor, ShardTask
+from avdata.prepare.card import catalog_files, write_catalog
+from avdata.prepare.catalog import (
+    PlannedShard,
+    coverage,
+    merge_manifest,
+    planned_shards,
+    shard_problem,
+    shards_coverage,
+)
+from avdata.prepare.commit import Workspace, storage_errors
+from avdata.prepare.config import ExecutorKind, PrepareConfig, Retry, Share
+from avdata.prepare.executors import Executor, LocalExecutor, ShardTask
+from avdata.prepare.output import Output, open_output
 from avdata.prepare.pipeline import run_clip
 from avdata.prepare.plan import Plan, freeze, hash_table
 from avdata.prepare.report import Listener, Report, Silent
@@ -38,8 +45,15 @@ def prepare(config: PrepareConfig, listener: Listener | None = None) -> Report:
     it cannot be written, ManifestError for a list that cannot be read.
     """
     listener = listener or Silent()
-    layout = Layout(config.out)
-    _check_output(layout)
+    output = open_output(config.out, config.patience)
+    with output.naming():
+        return _prepare(config, output, listener)
+
+
+def _prepare(config: PrepareConfig, output: Output, listener: Listener) -> Report:
+    layout = output.layout
+    output.check()
+    output.refresh(listener.note)
     # What is wrong with a source or a list is said before anything is written.
     media = Media(config, layout) if config.overwrite or not layout.dataset_json.exists() else None
     plan = plan_of(config, layout) if config.overwrite or _needs_plan(config, layout) else None
@@ -48,45 +62,102 @@ def prepare(config: PrepareConfig, listener: Listener | None = None) -> Report:
         with storage_errors(layout.root), workspace.publishing():
             others = workspace.others()
             if config.overwrite:
-                _remove_dataset(layout, others)
-            frozen, plan_hash = _frozen_plan(config, layout, plan, listener)
-        to_do = list(_shards_to_do(layout, workspace, planned_shards(layout), plan_hash, listener))
+                _remove_dataset(output, others)
+            frozen, plan_hash = _frozen_plan(config, output, plan, listener)
+        to_do = list(_shards_to_do(output, workspace, _shards_of(config.share, layout), plan_hash, listener))
         if config.retry is not Retry.NONE:
             with workspace.publishing():
-                added = plan_retry(config, layout, listener)
-            to_do += _shards_to_do(layout, workspace, added, plan_hash, listener)
+                added = plan_retry(config, output, listener)
+            to_do += _shards_to_do(output, workspace, added, plan_hash, listener)
         listener.planned(frozen, sum(len(planned.rows) for planned in to_do))
         if to_do:
             media = media or Media(config, layout)
             for problem in media.problems:
                 listener.note(problem)
-            executor = LocalExecutor(
-                layout=layout,
-                workspace=workspace,
-                clip=partial(run_clip, config.sample),
-                locate=media.locate,
-                supervision=config.supervision,
-                plan_hash=plan_hash,
-                on_clip=listener.clip_ended,
-                observe=listener.step,
+            executor = _executor(config, output, workspace, media, plan_hash, listener)
+            tasks = (
+                ShardTask(planned.shard, tuple(planned.rows.to_pylist()))
+                for planned in to_do
+                if not output.is_done(planned.shard, plan_hash)
             )
-            tasks = (ShardTask(planned.shard, tuple(planned.rows.to_pylist())) for planned in to_do)
             for result in executor.run(tasks):
                 listener.step(f"{result.shard}: {'done' if result.stats else 'left for another source'}")
+        share = config.share
+        if config.executor is ExecutorKind.SLICE and not _is_last(output, listener):
+            found = shards_coverage(layout, _shards_of(share, layout))
+        else:
+            share = Share()
+            found = _catalog(config, output, workspace, listener)
+    finally:
+        workspace.close()
+    return _report(config, layout, share, plan_hash, found, media.coverage if media else {})
+
+
+def local_executor(
+    config: PrepareConfig, output: Output, workspace: Workspace, media: "Media", plan_hash: str, listener: Listener
+) -> LocalExecutor:
+    """The executor of this machine, which the nodes of a cluster use too."""
+    return LocalExecutor(
+        output=output,
+        workspace=workspace,
+        clip=partial(run_clip, config.sample),
+        locate=media.locate,
+        supervision=config.supervision,
+        plan_hash=plan_hash,
+        on_clip=listener.clip_ended,
+        observe=listener.step,
+    )
+
+
+def _executor(
+    config: PrepareConfig, output: Output, workspace: Workspace, media: "Media", plan_hash: str, listener: Listener
+) -> Executor:
+    if config.executor is not ExecutorKind.RAY:
+        return local_executor(config, output, workspace, media, plan_hash, listener)
+    # Imported here: it needs this module, for what its nodes do.
+    from avdata.prepare.ray_cluster import RayExecutor  # noqa: PLC0415
+
+    return RayExecutor(config=config, output=output, plan_hash=plan_hash, listener=listener, count_sources=media.count)
+
+
+def _shards_of(share: Share, layout: Layout) -> Iterator[PlannedShard]:
+    """The planned shards that a run with that share does."""
+    for number, planned in enumerate(planned_shards(layout)):
+        if number % share.count == share.index:
+            yield planned
+
+
+def _is_last(output: Output, listener: Listener) -> bool:
+    """Whether no task of the array is left: then this one writes the manifest for all."""
+    output.refresh(listener.note)
+    if all(output.layout.stats(planned.shard).exists() for planned in planned_shards(output.layout)):
+        return True
+    listener.note("other tasks are not done: the last one, or the same command without --executor, writes the manifest")
+    return False
+
+
+def _catalog(config: PrepareConfig, output: Output, workspace: Workspace, listener: Listener) -> dict[str, Any]:
+    """Merge the manifest and write the catalog, again if another run committed shards meanwhile; the coverage."""
+    layout = output.layout
+    while True:
         with storage_errors(layout.root), workspace.publishing():
+            workspace.others()  # of this output's runs, those that were killed meanwhile leave nothing
             merge_manifest(layout)
             listener.step("manifest merged")
             found = coverage(layout)
             write_catalog(layout, config.recipe, config.sample, found)
+            output.renew([*(layout.manifest(split) for split in found), *catalog_files(layout)])
             listener.step("catalog written")
-    finally:
-        workspace.close()
-    return _report(config, layout, plan_hash, found, media.coverage if media else {})
+        if not output.refresh(listener.note):
+            break
+    if all(layout.stats(planned.shard).exists() for planned in planned_shards(layout)):
+        output.clear()
+    return found
 
 
 def dry_run(config: PrepareConfig) -> pa.Table:
     """The plan (PLAN_SCHEMA) that a run would freeze; nothing is written but fetched lists."""
-    return plan_of(config, Layout(config.out)).table
+    return plan_of(config, open_output(config.out).layout).table
 
 
 class Media:
@@ -102,6 +173,11 @@ class Media:
         """Clips that each source gave."""
         return dict(self._chain.coverage)
 
+    def count(self, given: Mapping[str, int]) -> None:
+        """Add clips that sources gave on other machines."""
+        for name, number in given.items():
+            self._chain.coverage[name] += number
+
     def locate(self, row: Mapping[str, Any]) -> MediaRef | SynthRef | None:
         """The media of a row (PLAN_SCHEMA); None if no source has it."""
         if self._synth is not None:
@@ -109,31 +185,11 @@ class Media:
         return self._chain.locate(ClipRequest(row["video_id"], row["start_s"], row["end_s"], row["path"]))
 
 
-def _check_output(layout: Layout) -> None:
-    root = layout.root
-    if root.exists() and not root.is_dir():
-        raise ConfigError(f"{root}: is a file. Give --out a folder.")
-    if not root.exists():
-        return
-    ours = layout.dataset_json.exists() or layout.plan_part(0).parent.exists() or layout.temporary.exists()
-    if not ours and any(root.iterdir()):
-        raise ConfigError(f"{root}: holds files that avkit did not make. Give --out a new or an empty folder.")
-
-
-def _remove_dataset(layout: Layout, others: Sequence[Path]) -> None:
-    """Remove what prepare made below the root, the description first: without it nothing of the rest counts."""
+def _remove_dataset(output: Output, others: Sequence[Path]) -> None:
     if others:
-        raise ConfigError(f"{layout.root}: another run is writing here ({others[0]}). End it before --overwrite.")
-    layout.dataset_json.unlink(missing_ok=True)
-    for split in layout.splits():
-        for shard in layout.shards(split):
-            for path in reversed(layout.files(shard)):
-                path.unlink(missing_ok=True)
-    for path in (layout.card, layout.croissant):
-        path.unlink(missing_ok=True)
-    for folder in (layout.energon, layout.quarantine):
-        if folder.exists():
-            shutil.rmtree(folder)
+        where = output.layout.root
+        raise ConfigError(f"{where}: another run is writing here ({others[0]}). End it before --overwrite.")
+    output.remove()
 
 
 def _needs_plan(config: PrepareConfig, layout: Layout) -> bool:
@@ -141,8 +197,9 @@ def _needs_plan(config: PrepareConfig, layout: Layout) -> bool:
     return not layout.dataset_json.exists() or config.list_path is not None or config.recipe.name == "folder"
 
 
-def _frozen_plan(config: PrepareConfig, layout: Layout, plan: Plan | None, listener: Listener) -> tuple[pa.Table, str]:
+def _frozen_plan(config: PrepareConfig, output: Output, plan: Plan | None, listener: Listener) -> tuple[pa.Table, str]:
     """The first part of the plan, frozen before or now, and its hash. Called with the publishing lock held."""
+    layout = output.layout
     if layout.dataset_json.exists():
         return _plan_of_before(config, layout, plan, listener)
     assert plan is not None, "dataset.json is removed by runs that have the output for themselves"
@@ -157,7 +214,14 @@ def _frozen_plan(config: PrepareConfig, layout: Layout, plan: Plan | None, liste
     freeze(plan, layout.plan_part(0))
     plan_hash = plan.hash
     description.write_description(config, layout, class_order(config, plan.table), plan_hash)
-    return plan.table, plan_hash
+    if output.claim(layout.dataset_json):
+        output.renew([layout.plan_part(0)])
+        return plan.table, plan_hash
+    if description.read_description(layout)["plan_hash"] == plan_hash:
+        output.claim(layout.plan_part(0))
+    elif not output.fetch(layout.plan_part(0)):
+        raise ConfigError(f"{layout.root}: another run begins here with another list. Give another --out.")
+    return _plan_of_before(config, layout, plan, listener)
 
 
 def _plan_of_before(
@@ -187,9 +251,10 @@ def _tell_duplicates(plan: Plan, listener: Listener) -> None:
 
 
 def _shards_to_do(
-    layout: Layout, workspace: Workspace, shards: Iterable[PlannedShard], plan_hash: str, listener: Listener
+    output: Output, workspace: Workspace, shards: Iterable[PlannedShard], plan_hash: str, listener: Listener
 ) -> Iterator[PlannedShard]:
     """Those of the shards without a true marker. What lies damaged in the place of one is put away."""
+    layout = output.layout
     for planned in shards:
         if shard_problem(layout, planned, plan_hash) is None:
             continue
@@ -198,17 +263,22 @@ def _shards_to_do(
             if problem is None:
                 continue
             if any(path.exists() for path in layout.files(planned.shard)):
-                folder = quarantine(layout, planned.shard)
+                folder = output.quarantine(planned.shard)
                 listener.note(f"{problem}: moved to {folder}, will be made again")
         yield planned
 
 
 def _report(
-    config: PrepareConfig, layout: Layout, plan_hash: str, found: dict[str, Any], sources: dict[str, int]
+    config: PrepareConfig,
+    layout: Layout,
+    share: Share,
+    plan_hash: str,
+    found: dict[str, Any],
+    sources: dict[str, int],
 ) -> Report:
     statuses = sum((Counter(split["statuses"]) for split in found.values()), Counter[str]())
-    shards = [shard for split in found for shard in layout.shards(split)]
-    unmade = [p for p in planned_shards(layout) if not p.part and not layout.stats(p.shard).exists()]
+    made = {planned.shard: layout.stats(planned.shard).exists() for planned in _shards_of(share, layout)}
+    unmade = [planned for planned in _shards_of(share, layout) if not planned.part and not made[planned.shard]]
     return Report(
         out=config.out,
         recipe=config.recipe.name,
@@ -219,6 +289,6 @@ def _report(
         splits=found,
         sources=sources,
         pending=sum(len(planned.rows) for planned in unmade),
-        num_shards=len(shards),
+        num_shards=sum(made.values()),
         min_success=config.min_success,
     )

@@ -42,7 +42,7 @@ class Silent:
 class Report:
     """What a run left behind. `splits` is `catalog.coverage`."""
 
-    out: Path
+    out: Path | str
     recipe: str
     plan_hash: str
     requested: int

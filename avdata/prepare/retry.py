@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from avdata.prepare.catalog import PlannedShard, merge_manifest, planned_shards
 from avdata.prepare.commit import storage_errors
 from avdata.prepare.config import PrepareConfig, Retry
+from avdata.prepare.output import Output
 from avdata.prepare.plan import freeze, make_plan
 from avdata.prepare.report import Listener
 from avmanifest.layout import Layout
@@ -16,11 +17,12 @@ from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA, STATUSES, StatusClass, s
 from avmanifest.table import read_batches
 
 
-def plan_retry(config: PrepareConfig, layout: Layout, listener: Listener) -> list[PlannedShard]:
+def plan_retry(config: PrepareConfig, output: Output, listener: Listener) -> list[PlannedShard]:
     """Freeze another part of the plan with the failed clips of committed shards; its shards, new ones at the end.
 
     Empty if there is nothing to retry or the last retry isn't finished. Called with the publishing lock held.
     """
+    layout = output.layout
     merge_manifest(layout)
     if any(not layout.stats(planned.shard).exists() for planned in planned_shards(layout) if planned.part):
         listener.note("the last retry is not finished; going on with it")
@@ -45,6 +47,8 @@ def plan_retry(config: PrepareConfig, layout: Layout, listener: Listener) -> lis
     part = len(layout.plan_parts())
     with storage_errors(layout.root):
         freeze(plan, layout.plan_part(part))
+    if not output.claim(layout.plan_part(part)):
+        listener.note("another run began this retry; going on with its clips")
     listener.note(f"{len(again):,} failed clips are tried again")
     return [planned for planned in planned_shards(layout) if planned.part == part]
 

@@ -1,5 +1,6 @@
 """`avkit prepare`: videos to verified shards."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ def prepare(
     recipe: Annotated[
         str, typer.Argument(help="vggsound, audioset, folder, table, synth, ... or a .toml of your own.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the dataset.")],
+    out: Annotated[str, typer.Option(help="Folder of the dataset, or s3://, gs:// or hf:// URL of one.")],
     list_path: Annotated[
         Path | None, typer.Option("--list", help="The official list, or the folder of lists. Fetched if not given.")
     ] = None,
@@ -40,7 +41,14 @@ def prepare(
     shard_size: Annotated[int | None, typer.Option(help="Clips a shard.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of shuffle, frame times and spans.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many clips, drawn over all splits.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Decoding processes; all cores if not given.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Decoding processes; all cores if not given. ray: of a task.")
+    ] = None,
+    executor: Annotated[
+        str | None, typer.Option(help="local, ray (a cluster) or slice (an array of equal jobs).")
+    ] = None,
+    task_index: Annotated[int | None, typer.Option(help="slice: which task, from 0. In SLURM arrays found.")] = None,
+    num_tasks: Annotated[int | None, typer.Option(help="slice: how many tasks. In SLURM arrays found.")] = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds a clip may take.")] = None,
     min_success: Annotated[float | None, typer.Option(help="Share of clips below which the exit code is 3.")] = None,
     retry: Annotated[str | None, typer.Option(help="none, transient or all: try failed clips again.")] = None,
@@ -61,7 +69,7 @@ def prepare(
 ) -> None:
     """Videos to verified shards and a manifest."""
     from avcli.progress import PrepareProgress, print_plan, print_report
-    from avdata.prepare.config import PrepareConfig, Retry
+    from avdata.prepare.config import ExecutorKind, PrepareConfig, Retry, Share, slurm_share
     from avdata.prepare.job import dry_run as plan_only
     from avdata.prepare.job import prepare as run
     from avdata.prepare.pipeline import SampleConfig
@@ -85,6 +93,15 @@ def prepare(
     _refuse_strangers(loaded.name, "table", table)
     if retry not in {None, *Retry}:
         raise ConfigError(f"unknown --retry {retry!r}; known: {', '.join(Retry)}")
+    if executor not in {None, *ExecutorKind}:
+        raise ConfigError(f"unknown --executor {executor!r}; known: {', '.join(ExecutorKind)}")
+    if (task_index is None) != (num_tasks is None):
+        raise ConfigError("--task-index and --num-tasks belong together")
+    share = Share(index=task_index, count=num_tasks) if task_index is not None and num_tasks is not None else None
+    if executor == ExecutorKind.SLICE:
+        share = share or slurm_share(os.environ)
+    if executor != ExecutorKind.RAY:
+        workers = workers or usable_cores()
     sample: dict[str, Any] = given(clip_seconds=clip_seconds, num_frames=frames, decoder=decoder, seed=seed)
     sample |= given(mel=tuple(mel) if mel else None)
     options = given(
@@ -93,6 +110,8 @@ def prepare(
         limit=limit,
         min_success=min_success,
         retry=retry and Retry(retry),
+        executor=executor and ExecutorKind(executor),
+        share=share,
         table=TableOptions(**table) if table else None,
         synth=SynthConfig(**synth, **given(seed=seed)) if loaded.name == "synth" else None,
     )
@@ -102,7 +121,7 @@ def prepare(
         sources=tuple(source or ()),
         splits=tuple(split) if split else None,
         sample=SampleConfig(**sample, keep_audio=not no_audio),
-        supervision=Supervision(num_workers=workers or usable_cores(), **given(deadline_s=deadline)),
+        supervision=Supervision(**given(num_workers=workers, deadline_s=deadline)),
         overwrite=overwrite,
         **options,
     )

@@ -10,6 +10,23 @@ SPLIT_PATTERN: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 _FIRST: Final = {"train": 0, "val": 1, "test": 2}
 _SHARD: Final = re.compile(r"(\d{5,})_stats\.json")
+_PUBLISHED: Final = re.compile(
+    r"dataset\.json|README\.md|croissant\.json|plan/part-\d{5}\.parquet"
+    rf"|(?:{SPLIT_PATTERN.pattern})/\d{{5,}}(?:\.tar|\.tar\.idx|\.parquet|_stats\.json)"
+    rf"|manifest/(?:{SPLIT_PATTERN.pattern})\.parquet|\.nv-meta/(?:dataset\.yaml|split\.yaml|\.info\.json)"
+)
+
+
+def is_published(name: str) -> bool:
+    """Whether a path, relative to a dataset's root, is one of the dataset's own files."""
+    return _PUBLISHED.fullmatch(name) is not None
+
+
+def shard_of_marker(name: str) -> "ShardName | None":
+    """The shard whose marker has that path, relative to the root; None for any other file."""
+    split, _, file = name.rpartition("/")
+    match = _SHARD.fullmatch(file)
+    return ShardName(split, int(match[1])) if match and SPLIT_PATTERN.fullmatch(split) else None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -25,9 +42,18 @@ class ShardName:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The paths below a dataset's root."""
+    """The paths below a dataset's root.
+
+    A mirror has the small files of a dataset that lies in a bucket: description, plan, and the shards' rows and
+    markers. Its tars and their indexes are in the bucket only.
+    """
 
     root: Path
+    is_mirror: bool = False
+
+    def name(self, path: Path) -> str:
+        """A path below the root, relative to it, with slashes."""
+        return path.relative_to(self.root).as_posix()
 
     @property
     def dataset_json(self) -> Path:

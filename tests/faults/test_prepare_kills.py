@@ -28,7 +28,7 @@ def kill_everywhere(moments, stride, scenario, videos, folder) -> dict[str, Path
     stride = 1 if os.environ.get("AVKIT_KILL_EVERYWHERE") else stride
     run = subprocess.run(
         [sys.executable, str(script), moments, str(stride), scenario, str(videos), str(folder)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )

@@ -207,6 +207,7 @@ def commands_in(text: str) -> list[str]:
         "cli/avcli/prepare.py",
         "cli/avcli/evaluate.py",
         "cli/avcli/convert.py",
+        "cli/avcli/export.py",
         "docs/benchmarks.md",
     ],
 )

@@ -31,10 +31,14 @@ def front_matter(layout):
 
 
 def test_the_card_counts_samples_failures_and_shared_videos(tmp_path):
-    matter, text = front_matter(written(tmp_path))
+    layout = written(tmp_path)
+    matter, text = front_matter(layout)
+    num_bytes = {
+        split: sum(path.stat().st_size for path in (layout.root / split).glob("*.tar")) for split in ("train", "test")
+    }
     assert matter["dataset_info"]["splits"] == [
-        {"name": "train", "num_examples": 4},
-        {"name": "test", "num_examples": 2},
+        {"name": "train", "num_bytes": num_bytes["train"], "num_examples": 4},
+        {"name": "test", "num_bytes": num_bytes["test"], "num_examples": 2},
     ]
     assert matter["configs"][0]["data_files"][0] == {"split": "train", "path": ["train/00000.tar", "train/00001.tar"]}
     assert "| train | `media_corrupt` | 1 | the file cannot be decoded |" in text

@@ -1,0 +1,196 @@
+"""A prepared dataset to where others read it: checked, copied without what is none of theirs, checked again."""
+
+import itertools
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from avdata.prepare.bucket import Bucket
+from avdata.prepare.commit import PARTS, file_sha256, parse_stats
+from avmanifest.errors import ConfigError, ManifestError, ShardError
+from avmanifest.layout import Layout, ShardName, is_published, shard_of_marker
+
+_LAYOUT: Final = Layout(Path())
+_CARD: Final = ("README.md", "croissant.json", ".nv-meta/dataset.yaml", ".nv-meta/split.yaml", ".nv-meta/.info.json")
+_FRONT_MATTER: Final = re.compile(r"---\n(.*?\n)---\n", re.DOTALL)
+_SHARD_FILE: Final = re.compile(r"(?!plan/).+/\d{5,}(?:\.tar|\.tar\.idx|\.parquet|_stats\.json)")
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export did. Every file was compared by size and sha256."""
+
+    source: str
+    target: str
+    num_files: int
+    num_bytes: int
+    num_copied: int  # the others were there already
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shipped:
+    """A file to export, as its marker or its own bytes have it."""
+
+    num_bytes: int
+    sha256: str
+
+
+def export(source: Bucket, target: Bucket, observe: Callable[[str], None] = lambda _: None) -> Exported:
+    """Copy the dataset's own files; dataset.json comes last, so a target that has it is whole.
+
+    Done again, it copies what is missing or differs. Raises ManifestError or ShardError for a dataset that is not
+    whole or does not say what it holds, ConfigError for a target that holds something else, StorageError.
+    """
+    shipped = checked(source)
+    held = target.sizes()
+    _check_target(source, target, held)
+    copied = 0
+    for name, file in shipped.items():
+        if held.get(name) == file.num_bytes and target.sha256(name) == file.sha256:
+            observe(f"{name}: is there")
+            continue
+        _copy(source, target, name, file)
+        copied += 1
+        observe(f"{name}: copied")
+    total = sum(file.num_bytes for file in shipped.values())
+    return Exported(source.url, target.url, len(shipped), total, copied)
+
+
+def checked(source: Bucket) -> dict[str, _Shipped]:
+    """The files of a whole dataset, in the order in which they are copied.
+
+    Raises ManifestError or ShardError where markers, card, Croissant and energon's files do not agree.
+    """
+    held = source.sizes()
+    for name in ("dataset.json", "plan/part-00000.parquet", *_CARD):
+        if name not in held:
+            raise ManifestError(f"{source.at(name)}: missing. Finish the dataset first: the same avkit prepare again.")
+    markers = {shard: _marker(source, shard) for shard in sorted(filter(None, map(shard_of_marker, held)))}
+    shards: dict[str, _Shipped] = {}
+    for shard, stats in markers.items():
+        *parts, marker = (_LAYOUT.name(path) for path in _LAYOUT.files(shard))
+        for part, name in zip(PARTS, parts, strict=True):
+            shards[name] = _Shipped(stats["files"][part]["bytes"], stats["files"][part]["sha256"])
+            if held.get(name) != shards[name].num_bytes:
+                raise ShardError(
+                    f"{source.at(name)}: {held.get(name, 0)} bytes, its marker says {shards[name].num_bytes}. Run the "
+                    "same avkit prepare again."
+                )
+        shards[marker] = _shipped(source, marker, held)
+    own = [name for name in held if is_published(name) and not _SHARD_FILE.fullmatch(name)]
+    rest = {name: _shipped(source, name, held) for name in sorted(own, key=lambda name: (name == "dataset.json", name))}
+    _check_catalog(source, markers, rest)
+    return shards | rest
+
+
+def _check_catalog(
+    source: Bucket, markers: Mapping[ShardName, Mapping[str, Any]], rest: Mapping[str, _Shipped]
+) -> None:
+    """Card, Croissant and energon's files have to name the shards that are there, with their numbers and hashes."""
+    splits = {
+        split: {f"{shard}.tar": markers[shard] for shard in shards}
+        for split, shards in itertools.groupby(markers, key=lambda shard: shard.split)
+    }
+    filled = {split: tars for split, tars in splits.items() if any(stats["successes"] for stats in tars.values())}
+    tars = {tar: stats for shards in splits.values() for tar, stats in shards.items()}
+
+    card = _card(source)
+    listed = {entry["split"]: entry["path"] for entry in card["configs"][0]["data_files"]}
+    _same(source, "README.md", "data_files", listed, {split: list(shards) for split, shards in filled.items()})
+    examples = {entry["name"]: entry["num_examples"] for entry in card["dataset_info"]["splits"]}
+    meant = {split: sum(stats["successes"] for stats in shards.values()) for split, shards in filled.items()}
+    _same(source, "README.md", "num_examples", examples, meant)
+
+    hashes = {entry["contentUrl"]: entry["sha256"] for entry in _json(source, "croissant.json")["distribution"]}
+    meant_hashes = {tar: stats["files"]["tar"]["sha256"] for tar, stats in tars.items()}
+    meant_hashes |= {name: file.sha256 for name, file in rest.items() if name.startswith("manifest/")}
+    _same(source, "croissant.json", "distribution", hashes, meant_hashes)
+
+    parts = yaml.safe_load(_read(source, ".nv-meta/split.yaml"))["split_parts"]
+    _same(
+        source, ".nv-meta/split.yaml", "split_parts", {split: names for split, names in parts.items() if names},
+        {split: list(shards) for split, shards in splits.items()},
+    )  # fmt: skip
+    counts = _json(source, ".nv-meta/.info.json")["shard_counts"]
+    _same(source, ".nv-meta/.info.json", "shard_counts", counts, {t: stats["successes"] for t, stats in tars.items()})
+
+
+def _same(source: Bucket, name: str, what: str, found: Mapping[str, Any], meant: Mapping[str, Any]) -> None:
+    if found != meant:
+        wrong = next(key for key in [*meant, *found] if found.get(key) != meant.get(key))
+        raise ManifestError(
+            f"{source.at(name)}: {what} of {wrong} is {found.get(wrong)}, the shards say {meant.get(wrong)}. "
+            "Run the same avkit prepare again."
+        )
+
+
+def _card(source: Bucket) -> dict[str, Any]:
+    """The front matter of the dataset card."""
+    match = _FRONT_MATTER.match(_read(source, "README.md").decode())
+    if match is None:
+        raise ManifestError(f"{source.at('README.md')}: has no front matter. Run the same avkit prepare again.")
+    return dict(yaml.safe_load(match[1]))
+
+
+def _json(source: Bucket, name: str) -> dict[str, Any]:
+    return dict(json.loads(_read(source, name)))
+
+
+def _read(source: Bucket, name: str) -> bytes:
+    content = source.read(name)
+    if content is None:
+        raise ManifestError(f"{source.at(name)}: gone while it was exported")
+    return content
+
+
+def _marker(source: Bucket, shard: ShardName) -> dict[str, Any]:
+    name = _LAYOUT.name(_LAYOUT.stats(shard))
+    return parse_stats(_read(source, name), source.at(name))
+
+
+def _shipped(source: Bucket, name: str, held: Mapping[str, int]) -> _Shipped:
+    return _Shipped(held[name], str(source.sha256(name)))
+
+
+def _check_target(source: Bucket, target: Bucket, held: Mapping[str, int]) -> None:
+    """Refuse a target that holds another dataset, or files that are nobody's dataset."""
+    if target.local("") is not None and target.local("") == source.local(""):
+        raise ConfigError(f"{target.url}: is the dataset itself. Give --to another place.")
+    theirs = target.read("dataset.json") if "dataset.json" in held else None
+    if theirs is not None and theirs != source.read("dataset.json"):
+        raise ConfigError(f"{target.url}: holds another dataset. Give --to another place, or remove that one first.")
+    if held and not any(is_published(name) for name in held) and target.local("") is not None:
+        raise ConfigError(f"{target.url}: holds files that are no dataset. Give --to a new or an empty folder.")
+
+
+def _copy(source: Bucket, target: Bucket, name: str, file: _Shipped) -> None:
+    with _here(source, name) as path:
+        if path.stat().st_size != file.num_bytes or file_sha256(path) != file.sha256:
+            raise ShardError(f"{source.at(name)}: its sha256 is not its marker's. Run the same avkit prepare again.")
+        target.put(path, name)
+    if target.sha256(name) != file.sha256:
+        raise ShardError(f"{target.at(name)}: other bytes arrived than were sent. Export again.")
+
+
+@contextmanager
+def _here(source: Bucket, name: str) -> Iterator[Path]:
+    """The file on this machine: where it lies, or for a while."""
+    path = source.local(name)
+    if path is not None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="avkit-export-") as folder:
+        path = Path(folder) / "file"
+        source.download(name, path)
+        yield path

@@ -1,0 +1,211 @@
+"""Shard tasks on a Ray cluster: Ray Core tasks, one a shard, with the same supervised children inside each.
+
+A node that dies costs its tasks another try somewhere else; what it published stays. All nodes must see the sources
+and the output under the same names: a shared file system, or a bucket.
+"""
+
+import functools
+import os
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Final, Protocol, runtime_checkable
+
+from avdata.prepare.commit import Workspace, storage_errors
+from avdata.prepare.config import PrepareConfig
+from avdata.prepare.executors import ShardResult, ShardTask
+from avdata.prepare.job import Media, local_executor
+from avdata.prepare.output import Output, open_output
+from avdata.prepare.report import Listener, Silent
+from avmanifest.errors import AvkitError, ConfigError, StorageError
+
+NAMESPACE: Final = "avkit"
+_RETRIES: Final = 3  # of a task that was lost with its worker or its node
+_WINDOW: Final = 2  # tasks in flight for each that can run
+_POLL_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NodeEnd:
+    """How a shard task ended on its node: few bytes, for the samples went straight to the output."""
+
+    stats: dict[str, Any] | None = None
+    statuses: tuple[str, ...] = ()
+    sources: Counter[str] = field(default_factory=Counter)
+    error: AvkitError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayExecutor:
+    """Tasks of `config.supervision.num_workers` CPUs each, on a cluster that is there."""
+
+    config: PrepareConfig
+    output: Output
+    plan_hash: str
+    listener: Listener
+    count_sources: Callable[[Mapping[str, int]], None]  # told how many clips each source gave
+
+    def run(self, tasks: Iterable[ShardTask]) -> Iterator[ShardResult]:
+        """Yield shards as they are published. Raises ConfigError without a cluster, StorageError as the nodes do."""
+        ray = import_ray()
+        ours = not ray.is_initialized()
+        if ours:
+            _join(ray)
+        in_flight: dict[Any, ShardTask] = {}
+        cpus = self.config.supervision.num_workers
+        # Only what Ray loses is worth another try.
+        remote = ray.remote(num_cpus=cpus, max_retries=_RETRIES, retry_exceptions=False)(shard_on_node)
+        blob = pickle.dumps(self.config)
+        try:
+            resources = ray.cluster_resources()
+            self.listener.note(f"ray: {len(ray.nodes())} nodes, {resources.get('CPU', 0):g} CPUs")
+            for task in tasks:
+                while len(in_flight) >= _window(ray, cpus):
+                    yield from self._ended(ray, in_flight)
+                in_flight[remote.remote(blob, self.plan_hash, task)] = task
+            while in_flight:
+                yield from self._ended(ray, in_flight)
+        finally:
+            for reference in in_flight:
+                ray.cancel(reference, force=True)
+            if ours:
+                ray.shutdown()
+
+    def _ended(self, ray: ModuleType, in_flight: dict[Any, ShardTask]) -> Iterator[ShardResult]:
+        """The tasks that ended within a moment."""
+        done, _ = ray.wait(list(in_flight), timeout=_POLL_S)
+        for reference in done:
+            task = in_flight.pop(reference)
+            try:
+                end: _NodeEnd = ray.get(reference)
+            except ray.exceptions.RayTaskError:
+                raise  # a bug: what avkit raises on purpose comes back as a value
+            except ray.exceptions.RayError as error:
+                reason = " ".join(str(error).split())[:300]
+                raise StorageError(
+                    f"{task.shard}: lost {_RETRIES + 1} times with its node or its worker ({reason}). Committed shards "
+                    "are safe; run the same command again."
+                ) from error
+            if end.error is not None:
+                raise end.error
+            for status in end.statuses:
+                self.listener.clip_ended(status)
+            self.count_sources(end.sources)
+            if end.stats is not None and not self.output.is_done(task.shard, self.plan_hash):
+                raise StorageError(
+                    f"{self.config.out}: a node published {task.shard} there and it is not seen here. Give --out a "
+                    "folder that every node mounts, or a bucket."
+                )
+            yield ShardResult(task.shard, end.stats)
+
+
+def shard_on_node(blob: bytes, plan_hash: str, task: ShardTask) -> _NodeEnd:
+    """Do one shard task here, on a node. `blob` is the pickled PrepareConfig."""
+    config = pickle.loads(blob)  # noqa: S301 - our own driver's
+    statuses: list[str] = []
+    try:
+        output, media = _opened(blob)
+        before = Counter(media.coverage)
+        with output.naming(), storage_errors(output.layout.root):
+            workspace = Workspace(output.layout)
+            try:
+                listener = _Statuses(statuses)
+                executor = local_executor(config, output, workspace, media, plan_hash, listener)
+                (result,) = executor.run([task])
+            finally:
+                workspace.close()
+    except AvkitError as error:
+        return _NodeEnd(error=error)
+    stats = None if result.stats is None else dict(result.stats)
+    return _NodeEnd(stats=stats, statuses=tuple(statuses), sources=Counter(media.coverage) - before)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(blob: bytes) -> tuple[Output, Media]:
+    """Output and sources of a run, opened once a worker."""
+    config: PrepareConfig = pickle.loads(blob)  # noqa: S301 - our own driver's
+    output = open_output(config.out, config.patience)
+    return output, Media(config, output.layout)
+
+
+class _Statuses(Silent):
+    """Keeps how the clips ended, for the driver."""
+
+    def __init__(self, statuses: list[str]) -> None:
+        self._statuses = statuses
+
+    def clip_ended(self, status: str) -> None:
+        self._statuses.append(status)
+
+
+def import_ray() -> ModuleType:
+    """Ray. Raises ConfigError, with what to install, if it is not there."""
+    # Ray tells its makers of every cluster unless this is said before it is imported.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise ConfigError(f"--executor ray needs Ray ({error}). Install it: pip install 'avkit[ray]'") from error
+    return ray
+
+
+def _join(ray: ModuleType) -> None:
+    """Join the cluster that RAY_ADDRESS names, or the one that this machine is part of.
+
+    None is started here: Ray listens on every interface and asks nobody for a password, so that is its owner's to do.
+    """
+    address = os.environ.get("RAY_ADDRESS") or "auto"
+    try:
+        ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="error")
+    except ConnectionError as error:
+        where = "this machine is part of none" if address == "auto" else f"none answers at RAY_ADDRESS={address}"
+        raise ConfigError(
+            f"--executor ray needs a cluster, and {where}. Set RAY_ADDRESS, begin one with ray start --head, or leave "
+            "--executor out to use this machine alone."
+        ) from error
+
+
+def _window(ray: ModuleType, cpus: int) -> int:
+    """How many tasks may be in flight on the cluster as it is now."""
+    return _WINDOW * max(int(ray.cluster_resources().get("CPU", 0) // cpus), 1)
+
+
+@runtime_checkable
+class Pace(Protocol):
+    """A budget of requests."""
+
+    def take(self) -> float:
+        """0 if a request may go now, and it is counted; else the seconds after which to ask again."""
+        ...
+
+
+class ClusterPace:
+    """One budget of requests for all nodes of a cluster, for clusters that go out by one address.
+
+    An actor holds the pace that `make` gives, on the node that asks for its name first. Let that be the driver's: it
+    outlives the others.
+    """
+
+    def __init__(self, name: str, make: Callable[[], Pace]) -> None:
+        self._ray = ray = import_ray()
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
+        holder = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=_RETRIES)(_PaceHolder)
+        self._actor = holder.options(
+            name=f"pace-{name}", namespace=NAMESPACE, get_if_exists=True, scheduling_strategy=here
+        ).remote(make)
+
+    def take(self) -> float:
+        """See Pace."""
+        return float(self._ray.get(self._actor.take.remote()))
+
+
+class _PaceHolder:
+    def __init__(self, make: Callable[[], Pace]) -> None:
+        self._pace = make()
+
+    def take(self) -> float:
+        return self._pace.take()

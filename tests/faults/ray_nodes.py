@@ -1,0 +1,95 @@
+"""Prepare on a Ray cluster of two nodes on loopback, one of which is killed on the way. A script, not a test.
+
+    python ray_nodes.py VIDEOS OUT
+
+Prints JSON: how many nodes there were, whether one was killed, the statuses the run told, what its report says, and
+what the nodes drew from one budget of requests.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from avdata.prepare.config import ExecutorKind
+from avdata.prepare.job import prepare
+from avdata.prepare.ray_cluster import NAMESPACE, ClusterPace, import_ray
+from avdata.prepare.supervise import Supervision
+from tests.videos import Notes, folder_config
+
+NODE = {"num_cpus": 1, "object_store_memory": 80 * 1024**2}
+
+
+class Counted:
+    """A budget of five requests, and no sixth."""
+
+    def __init__(self) -> None:
+        self.left = 5
+
+    def take(self) -> float:
+        self.left -= 1
+        return 0.0 if self.left >= 0 else 60.0
+
+
+def draw(number: int) -> list[float]:
+    """Ask for four requests, on a node."""
+    pace = ClusterPace("test", Counted)
+    return [pace.take() for _ in range(4)]
+
+
+class Murderer(Notes):
+    """Kills the second node as soon as any shard of the run is done."""
+
+    def __init__(self, cluster, victim) -> None:
+        super().__init__()
+        self.cluster, self.victim, self.killed = cluster, victim, False
+
+    def step(self, name: str) -> None:
+        if name.endswith(": done") and self.victim is not None:
+            victim, self.victim = self.victim, None
+            (raylet,) = victim.all_processes["raylet"]
+            self.cluster.remove_node(victim, allow_graceful=False)
+            self.killed = raylet.process.poll() is not None
+
+
+def main(videos: Path, out: Path) -> None:
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's word for: listen on loopback only
+    ray = import_ray()
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    victim = cluster.add_node(**NODE)
+    ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False)
+    try:
+        num_nodes = sum(node["Alive"] for node in ray.nodes())
+        assert ray.get_runtime_context().get_node_id() == cluster.head_node.node_id, (
+            "the driver is not to die with the victim"
+        )
+        budget = ClusterPace("test", Counted)
+        drawn = ray.get([ray.remote(num_cpus=1)(draw).remote(number) for number in range(2)])
+        murderer = Murderer(cluster, victim)
+        config = folder_config(videos, out, executor=ExecutorKind.RAY, supervision=Supervision(num_workers=1))
+        report = prepare(config, murderer)
+        print(
+            json.dumps(
+                {
+                    "nodes": num_nodes,
+                    "killed": murderer.killed,
+                    "granted": sum(wait_s == 0.0 for waits in drawn for wait_s in waits),
+                    "refused": budget.take() > 0,
+                    "statuses": murderer.statuses,
+                    "sources": report.sources,
+                    "exit_code": report.exit_code,
+                }
+            )
+        )
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="ray") as logs:
+        os.environ["RAY_TMPDIR"] = logs
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
