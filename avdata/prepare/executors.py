@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
 from avdata.prepare.commit import Observer, Segment, Workspace, commit_shard, storage_errors
-from avdata.prepare.pipeline import ClipEnd, ClipTask, failed_row, run_clip
-from avdata.prepare.sources.media import MediaRef
-from avdata.prepare.sources.synth.source import SynthRef
+from avdata.prepare.download import PRELOAD, DownloadStage
+from avdata.prepare.pipeline import ClipEnd, ClipTask, failed_row
+from avdata.prepare.sources import Ref
 from avdata.prepare.supervise import Crashed, Outcome, Raised, Returned, Supervision, TimedOut, supervise
 from avmanifest.layout import Layout, ShardName
 
@@ -57,7 +57,8 @@ class LocalExecutor:
     layout: Layout
     workspace: Workspace
     clip: Callable[[ClipTask], ClipEnd]  # run_clip with its configuration; picklable
-    locate: Callable[[Mapping[str, Any]], MediaRef | SynthRef | None]  # where the clip of a plan row lies
+    locate: Callable[[Mapping[str, Any]], Ref | None]  # where the clip of a plan row lies
+    downloads: DownloadStage | None = None  # fetches what lies elsewhere; None: nothing does
     supervision: Supervision
     plan_hash: str
     on_clip: Callable[[str], None] = lambda _: None  # told of every clip's status
@@ -68,14 +69,18 @@ class LocalExecutor:
         opened: dict[ShardName, _OpenShard] = {}
         ended: list[Future[ShardResult]] = []
         with ThreadPoolExecutor(1, "commit") as committer:
+            waiting = self._clips(tasks, opened, ended)
             clips = supervise(
                 self.clip,
-                self._clips(tasks, opened, ended),
+                self.downloads.follow(waiting) if self.downloads else waiting,
                 self.supervision,
-                preload=[run_clip.__module__, "avdata.melspec"],
+                preload=PRELOAD,
+                wake=self.downloads.wake if self.downloads else None,
             )
             try:
                 for task, outcome in clips:
+                    if self.downloads:
+                        self.downloads.clip_ended(task)
                     shard = opened[task.shard]
                     self._record(shard, task.place, self._segment(task, outcome))
                     if len(shard.ended) == len(shard.task.rows):
@@ -131,6 +136,8 @@ class LocalExecutor:
         segments = [shard.ended[place] for place in range(len(shard.ended))]
         stats = commit_shard(self.layout, name, segments, self.workspace, self.plan_hash, self.observe)
         self.workspace.drop(name)
+        if self.downloads:
+            self.downloads.shard_ended(name)
         return ShardResult(name, stats)
 
 

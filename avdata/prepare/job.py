@@ -14,15 +14,16 @@ from avdata.prepare.card import write_catalog
 from avdata.prepare.catalog import PlannedShard, coverage, merge_manifest, planned_shards, shard_problem
 from avdata.prepare.commit import Workspace, quarantine, storage_errors
 from avdata.prepare.config import PrepareConfig, Retry
+from avdata.prepare.download import DownloadStage, MediaCache, repeated_videos, source_pace
 from avdata.prepare.executors import LocalExecutor, ShardTask
 from avdata.prepare.pipeline import run_clip
 from avdata.prepare.plan import Plan, freeze, hash_table
 from avdata.prepare.report import Listener, Report, Silent
 from avdata.prepare.requests import class_order, plan_of
 from avdata.prepare.retry import plan_retry
-from avdata.prepare.sources import SourceChain, open_source
-from avdata.prepare.sources.media import MediaRef
+from avdata.prepare.sources import Ref, SourceChain, open_source
 from avdata.prepare.sources.names import ClipRequest
+from avdata.prepare.sources.remote import FailedRef
 from avdata.prepare.sources.synth import SynthConfig
 from avdata.prepare.sources.synth.source import SynthRef
 from avmanifest.errors import ConfigError, ManifestError
@@ -58,6 +59,7 @@ def prepare(config: PrepareConfig, listener: Listener | None = None) -> Report:
         listener.planned(frozen, sum(len(planned.rows) for planned in to_do))
         if to_do:
             media = media or Media(config, layout)
+            media.begin_downloads([planned.rows for planned in to_do], listener)
             for problem in media.problems:
                 listener.note(problem)
             executor = LocalExecutor(
@@ -65,6 +67,7 @@ def prepare(config: PrepareConfig, listener: Listener | None = None) -> Report:
                 workspace=workspace,
                 clip=partial(run_clip, config.sample),
                 locate=media.locate,
+                downloads=media.downloads,
                 supervision=config.supervision,
                 plan_hash=plan_hash,
                 on_clip=listener.clip_ended,
@@ -74,12 +77,14 @@ def prepare(config: PrepareConfig, listener: Listener | None = None) -> Report:
             for result in executor.run(tasks):
                 listener.step(f"{result.shard}: {'done' if result.stats else 'left for another source'}")
         with storage_errors(layout.root), workspace.publishing():
-            merge_manifest(layout)
+            merge_manifest(layout, media.stopped if media else None)
             listener.step("manifest merged")
             found = coverage(layout)
             write_catalog(layout, config.recipe, config.sample, found)
             listener.step("catalog written")
     finally:
+        if media:
+            media.close()
         workspace.close()
     return _report(config, layout, plan_hash, found, media.coverage if media else {})
 
@@ -90,23 +95,58 @@ def dry_run(config: PrepareConfig) -> pa.Table:
 
 
 class Media:
-    """Where the media of plan rows lie: in the sources in the order given, or nowhere yet, for drawn clips."""
+    """Where the media of plan rows lie: in the sources in the order given, or nowhere yet, for drawn clips.
+
+    What lies elsewhere is fetched by `downloads`, once they have begun.
+    """
 
     def __init__(self, config: PrepareConfig, layout: Layout) -> None:
         self._synth = (config.synth or SynthConfig()) if config.recipe.name == "synth" else None
-        self._chain = SourceChain([open_source(source, cache_dir=layout.temporary) for source in config.sources])
+        self._chain = SourceChain(
+            [open_source(source, cache_dir=layout.temporary, options=config.remote) for source in config.sources]
+        )
+        self._config = config
+        self._cache_dir = config.downloads.cache_dir or layout.media
         self.problems = self._chain.problems
+        self.downloads: DownloadStage | None = None
 
     @property
     def coverage(self) -> dict[str, int]:
         """Clips that each source gave."""
         return dict(self._chain.coverage)
 
-    def locate(self, row: Mapping[str, Any]) -> MediaRef | SynthRef | None:
+    @property
+    def stopped(self) -> FailedRef | None:
+        """Why a source was given up, as the reason of clips that no other source had."""
+        return next(iter(self.downloads.stopped.values()), None) if self.downloads else None
+
+    def locate(self, row: Mapping[str, Any]) -> Ref | None:
         """The media of a row (PLAN_SCHEMA); None if no source has it."""
         if self._synth is not None:
             return SynthRef(config=self._synth, index=int(row["video_id"]))
+        if self.downloads:
+            self._chain.stopped.update(self.downloads.stopped)
         return self._chain.locate(ClipRequest(row["video_id"], row["start_s"], row["end_s"], row["path"]))
+
+    def begin_downloads(self, plan: Sequence[pa.Table], listener: Listener) -> None:
+        """Open the stage that fetches, if a source needs it, for a plan (tables of PLAN_SCHEMA)."""
+        if self._chain.remote:
+            downloads = self._config.downloads
+            self.downloads = DownloadStage(
+                downloads,
+                self._chain.remote,
+                {source.name: source_pace(source, downloads) for source in self._chain.remote},
+                MediaCache(self._cache_dir, round(downloads.cache_gb * 1e9)),
+                lambda request, source: self._chain.locate(request, after=source),
+                repeated_videos(plan),
+                listener.note,
+                ask_again=self._config.retry is Retry.ALL,
+            )
+
+    def close(self) -> None:
+        """End the downloads."""
+        if self.downloads:
+            self.downloads.close()
 
 
 def _check_output(layout: Layout) -> None:

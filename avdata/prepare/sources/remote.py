@@ -1,0 +1,66 @@
+"""A video that has to be fetched before it can be decoded, and what a source of such videos is."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from avdata.prepare.sources.names import ClipRequest
+
+Span = tuple[float, float | None]
+"""Start and end in the whole video, seconds; None: its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteRef:
+    """Where a video can be had. Small, and safe to send to another process."""
+
+    address: str  # a URL
+    fetch_key: str  # the media's name in the cache: equal keys are one file, fetched once
+    is_clip: bool  # the file begins where the clip begins; else it is the whole video and must be cut
+    source: str  # the source as it was given
+    name: str  # the file within the source, fit to be shown
+    request: ClipRequest  # for the next source, should this one not have it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedRef:
+    """A video that no source gave: the status and reason that its clips' rows get."""
+
+    status: str
+    reason: str
+    source: str
+    name: str
+    is_clip: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedFile:
+    """A file below the folder of a fetch, and which part of the whole video it holds."""
+
+    name: str
+    starts_at_s: float = 0.0  # the file's time 0
+    covers: Span = (0.0, None)
+
+    def holds(self, span: Span) -> bool:
+        """Whether all of the span is in the file."""
+        start_s, end_s = self.covers
+        return start_s <= span[0] and (end_s is None or (span[1] is not None and span[1] <= end_s))
+
+
+@runtime_checkable
+class Fetcher(Protocol):
+    """Fetches one video in a child process. Picklable."""
+
+    def __call__(self, address: str, spans: tuple[Span, ...], folder: Path) -> tuple[FetchedFile, ...]:
+        """Fetch what the spans need into the folder, going on with what an earlier call left there.
+
+        Raises DownloadError with a status of the manifest.
+        """
+        ...
+
+
+def fetch_key(*parts: str) -> str:
+    """A file name for what the parts name, the same in every run."""
+    return hashlib.blake2b(json.dumps(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
