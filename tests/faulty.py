@@ -35,7 +35,7 @@ class _Handler(BaseHTTPRequestHandler):
         server, name = self.server, self.path.rpartition("/")[2].partition(".")[0].strip("-_").rstrip("x")
         if self.path.startswith("/watch/"):
             server.asked[f"watch/{name}"] += 1
-            if name not in STATUSES:
+            if name not in STATUSES and name not in server.refusing:
                 return self._send(b"page", "text/plain")
         server.asked[name] += 1
         if name in STATUSES or name in server.refusing:

@@ -18,6 +18,7 @@ from avdata.prepare.download import DownloadStage, MediaCache, repeated_videos, 
 from avdata.prepare.executors import LocalExecutor, ShardTask
 from avdata.prepare.pipeline import run_clip
 from avdata.prepare.plan import Plan, freeze, hash_table
+from avdata.prepare.progress import ProgressMark
 from avdata.prepare.report import Listener, Report, Silent
 from avdata.prepare.requests import class_order, plan_of
 from avdata.prepare.retry import plan_retry
@@ -45,6 +46,7 @@ def prepare(config: PrepareConfig, listener: Listener | None = None) -> Report:
     media = Media(config, layout) if config.overwrite or not layout.dataset_json.exists() else None
     plan = plan_of(config, layout) if config.overwrite or _needs_plan(config, layout) else None
     workspace = Workspace(layout)
+    listener = mark = ProgressMark(listener, workspace.path)
     try:
         with storage_errors(layout.root), workspace.publishing():
             others = workspace.others()
@@ -62,6 +64,8 @@ def prepare(config: PrepareConfig, listener: Listener | None = None) -> Report:
             media.begin_downloads([planned.rows for planned in to_do], listener)
             for problem in media.problems:
                 listener.note(problem)
+            if media.downloads:
+                mark.sources = media.downloads.snapshot
             executor = LocalExecutor(
                 layout=layout,
                 workspace=workspace,
@@ -90,7 +94,7 @@ def prepare(config: PrepareConfig, listener: Listener | None = None) -> Report:
 
 
 def dry_run(config: PrepareConfig) -> pa.Table:
-    """The plan (PLAN_SCHEMA) that a run would freeze; nothing is written but fetched lists."""
+    """The plan (PLAN_SCHEMA) that a run would freeze; nothing is written but fetched lists. See also `estimate`."""
     return plan_of(config, Layout(config.out)).table
 
 
@@ -140,7 +144,7 @@ class Media:
                 lambda request, source: self._chain.locate(request, after=source),
                 repeated_videos(plan),
                 listener.note,
-                ask_again=self._config.retry is Retry.ALL,
+                ask_again=self._config.retry is Retry.ALL or self._config.overwrite,
             )
 
     def close(self) -> None:

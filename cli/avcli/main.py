@@ -7,7 +7,7 @@ from typing import Final
 
 import typer
 
-from avcli import bench, inspect, prepare, pretrain
+from avcli import bench, inspect, prepare, pretrain, status
 from avmanifest.errors import AvkitError, ConfigError, ManifestError, MediaError, ShardError, StorageError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
     epilog="\b\nExit codes: 0 done, 1 a bug, 2 misused, 3 incomplete but resumable, 4 verification failed.",
 )
 app.command("prepare", epilog=prepare.EXAMPLES)(prepare.prepare)
+app.command("status", epilog=status.EXAMPLES)(status.status)
 app.command("inspect", epilog=inspect.EXAMPLES)(inspect.inspect)
 app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
 app.add_typer(bench.app, name="bench")

@@ -5,22 +5,16 @@ python -m tests.faults.fault_table
 
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from avdata.prepare.config import PrepareConfig
-from avdata.prepare.download import BreakerConfig, DownloadConfig
 from avdata.prepare.job import prepare
 from avdata.prepare.sources import RemoteOptions
 from avdata.prepare.sources.http import HttpOptions
-from avdata.prepare.supervise import Supervision
-from avmanifest.recipe import TableOptions, load_recipe
-from avmanifest.schema import CLIP_SCHEMA
-from avmanifest.table import read_table
 from tests.faulty import FaultyServer, failing
 from tests.loopback_youtube import loopback_youtube, video_id
-from tests.videos import SMALL, draw_folder
+from tests.remote import HASTE, impatient, remote_config, rows_of
+from tests.videos import draw_folder
 
 # fault: (id, status). Through one run of prepare each for http and YouTube.
 HTTP = {
@@ -80,50 +74,6 @@ EXPECTED = (
     | {f"youtube: {fault}": status for fault, (_, status) in YOUTUBE.items()}
     | ALONE
 )
-HASTE = HttpOptions(connect_s=5.0, stalled_s=1.0, slow_window_s=0.5)
-
-
-def clip_list(folder: Path, ids: Iterable[str]) -> Path:
-    """A list for recipe table: one clip of every id."""
-    path = folder / "clips.csv"
-    path.write_text("id,start,end,label\n" + "".join(f'"{name}",0,3,a\n' for name in ids))
-    return path
-
-
-def remote_config(folder: Path, ids: Iterable[str], source: str, **changes: Any) -> PrepareConfig:
-    """A run over ids that fetches from a source; asks as fast as it can, and once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    usual: dict[str, Any] = {
-        "recipe": load_recipe("table"),
-        "out": folder / "out",
-        "list_path": clip_list(folder, ids),
-        "table": TableOptions(id_column="id", start_column="start", end_column="end", label_column="label"),
-        "sources": (source,),
-        "sample": SMALL,
-        "shard_size": 4,
-        "supervision": Supervision(num_workers=1),
-        "downloads": impatient(folder),
-    }
-    return PrepareConfig(**usual | changes)
-
-
-def impatient(folder: Path, **changes: Any) -> DownloadConfig:
-    """No waiting between attempts and requests, and no pause for a refusal."""
-    usual: dict[str, Any] = {
-        "num_workers": 4,
-        "attempts": 1,
-        "backoff_s": 0.0,
-        "rate_per_hour": 3.6e6,
-        "pace_dir": folder / "pace",
-        "breaker": BreakerConfig(threshold=1000),
-    }
-    return DownloadConfig(**usual | changes)
-
-
-def rows_of(config: PrepareConfig) -> dict[str, dict[str, Any]]:
-    """The manifest's rows by video id."""
-    rows = read_table(config.out / "manifest" / "train.parquet", CLIP_SCHEMA).to_pylist()
-    return {row["video_id"]: row for row in rows}
 
 
 def http_rows(server: FaultyServer, folder: Path) -> dict[str, dict[str, Any]]:

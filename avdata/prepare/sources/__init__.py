@@ -122,6 +122,14 @@ SCHEMES: Final[dict[str, Callable[[str, Path | None, RemoteOptions], Source]]] =
 }
 
 
+def reads_archives(spec: str) -> bool:
+    """Whether the user's word names archives: `wds:PATTERN`, or the path or address of a .tar, .tar.gz or .tgz."""
+    scheme, colon, rest = spec.partition(":")
+    if colon and scheme == "wds":
+        return rest != ""
+    return spec.endswith(ARCHIVE_SUFFIXES) and (not colon or "/" in scheme or rest.startswith("//"))
+
+
 def open_source(spec: str, *, cache_dir: Path | None = None, options: RemoteOptions | None = None) -> Source:
     """The source a user's word names.
 
@@ -133,13 +141,13 @@ def open_source(spec: str, *, cache_dir: Path | None = None, options: RemoteOpti
     scheme, colon, rest = spec.partition(":")
     if spec == "youtube":
         return YoutubeSource(options.youtube)
-    if scheme in ("http", "https") and rest.startswith("//") and "{" in rest and not spec.endswith(ARCHIVE_SUFFIXES):
-        return HttpSource(spec, options.http)
-    if colon and scheme in SCHEMES and rest and not (scheme == "http" and rest.startswith("//")):
+    if reads_archives(spec):
+        return _open_archives(spec.removeprefix("wds:"), cache_dir, options)
+    if scheme in ("http", "https") and rest.startswith("//"):
+        return _open_http(spec, cache_dir, options)
+    if colon and scheme in SCHEMES and rest:
         return SCHEMES[scheme](rest, cache_dir, options)
-    if spec.endswith(ARCHIVE_SUFFIXES) and (not colon or "/" in scheme or rest.startswith("//")):
-        return _open_archives(spec, cache_dir, options)
-    known = ", ".join(["youtube", *(f"{name}:" for name in SCHEMES)])
+    known = ", ".join([*(f"{name}:" for name in SCHEMES), "youtube"])
     raise ConfigError(
         f"unknown source {spec!r}; known: {known} or the path of a {', '.join(ARCHIVE_SUFFIXES)}. "
         "A folder is written local:DIR."
