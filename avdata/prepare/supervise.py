@@ -120,7 +120,8 @@ def supervise(
 
     `call` must be picklable. Tasks are taken from the iterable only when a child is free for them; one that has
     none yet says `Later`, and whatever is sent into the other end of `wake` has it asked again. `preload` names
-    modules that the server which forks the children imports once. Closing the iterator kills them.
+    modules that the server which forks the children imports once. Closing the iterator kills them, and so does
+    closing the other end of `wake`, from another thread: no more tasks end then.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["avdata.prepare.supervise", *preload])
@@ -157,7 +158,11 @@ def supervise(
             busy = [child for child in children if child.work is not None]
             if not busy and pause is None:
                 return
-            for child in _ready(busy, how.deadline_s, pause, wake):
+            try:
+                ready = _ready(busy, how.deadline_s, pause, wake)
+            except EOFError:
+                return
+            for child in ready:
                 if _came_up(child):
                     continue
                 held = child.work
@@ -194,7 +199,10 @@ def _assign(child: _Child, work: _Work[Any]) -> None:
 
 
 def _ready(busy: Sequence[_Child], deadline_s: float, pause: Later | None, wake: Connection | None) -> list[_Child]:
-    """Children that answered, died or passed their deadline; waits for the first, or until tasks are asked again."""
+    """Children that answered, died or passed their deadline; waits for the first, or until tasks are asked again.
+
+    Raises EOFError if the other end of `wake` was closed.
+    """
     now = time.monotonic()
     left = [_due_s(child, deadline_s) - now for child in busy] + ([pause.seconds] if pause else [])
     handles: list[Any] = [handle for child in busy for handle in (child.pipe, child.process.sentinel)]

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from avdata.prepare.commit import storage_errors, write_durably
-from avdata.prepare.sources.remote import FetchedFile, Span
+from avdata.prepare.sources.media import MediaRef
+from avdata.prepare.sources.remote import FailedRef, FetchedFile, RemoteRef, Span
 
 VERDICT_S: Final = 7 * 86_400.0
 """For so long nobody asks again for a video that was said to be gone."""
@@ -28,9 +29,23 @@ class Held:
 
     files: tuple[tuple[Path, FetchedFile], ...]
 
-    def file_for(self, span: Span) -> tuple[Path, FetchedFile] | None:
-        """The file that has all of the span."""
-        return next((entry for entry in self.files if entry[1].holds(span)), None)
+    def holds(self, span: Span) -> bool:
+        """Whether one of the files has all of the span."""
+        return any(file.holds(span) for _, file in self.files)
+
+    def media_for(self, ref: RemoteRef) -> MediaRef | FailedRef:
+        """The clip's media as the decoder takes them; a clip of which nothing was fetched lies past the video's end."""
+        for path, file in self.files:
+            if ref.is_clip or file.holds(ref.span):
+                return MediaRef(
+                    path=str(path),
+                    is_clip=ref.is_clip,
+                    starts_at_s=file.starts_at_s,
+                    source=ref.source,
+                    name=ref.name,
+                )
+        reason = "the clip lies past the end of the video"
+        return FailedRef(status="media_window", reason=reason, source=ref.source, name=ref.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from avdata.prepare.commit import storage_errors
 from avdata.prepare.sources.remote import FetchedFile, Fetcher, Span
 from avdata.prepare.supervise import Crashed, Outcome, Raised, Returned, TimedOut
-from avmanifest.errors import DownloadError, MediaError
+from avmanifest.errors import DownloadError, MediaError, StorageError
 from avmanifest.schema import StatusClass, status_class
 
 
@@ -22,12 +23,16 @@ class FetchTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchEnd:
-    """How a fetch ended: with files, or with a status of the manifest."""
+    """How a fetch ended: with files, or with a status of the manifest.
+
+    With a `storage_error` it did not end: the cache refused its bytes.
+    """
 
     files: tuple[FetchedFile, ...] = ()
     status: str = "ok"
     reason: str = ""
     retry_after_s: float = 0.0
+    storage_error: StorageError | None = None
 
     @property
     def status_class(self) -> StatusClass:
@@ -36,9 +41,12 @@ class FetchEnd:
 
 
 def fetch(task: FetchTask) -> FetchEnd:
-    """Fetch, in a child. What isn't a MediaError is a bug and stays one."""
+    """Fetch, in a child. What is neither the network's, the server's nor the disk's fault is a bug and stays one."""
     try:
-        return FetchEnd(files=task.fetcher(task.address, task.spans, task.folder))
+        with storage_errors(task.folder):
+            return FetchEnd(files=task.fetcher(task.address, task.spans, task.folder))
+    except StorageError as error:
+        return FetchEnd(storage_error=error)
     except MediaError as error:
         # A server's words, in whatever encoding: a table can store only text.
         reason = error.message.encode("utf-8", "backslashreplace").decode()

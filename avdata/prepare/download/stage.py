@@ -22,13 +22,12 @@ from avdata.prepare.download.pace import Pace
 from avdata.prepare.download.queue import Doubling, SourceQueue, Want
 from avdata.prepare.pipeline import ClipTask
 from avdata.prepare.sources import Ref, RemoteSource
-from avdata.prepare.sources.media import MediaRef
 from avdata.prepare.sources.names import ClipRequest
-from avdata.prepare.sources.remote import FailedRef, RemoteRef, Span
+from avdata.prepare.sources.remote import FailedRef, RemoteRef, Span, said_of_all
 from avdata.prepare.supervise import Later, Supervision, supervise
 from avmanifest.errors import ConfigError
 from avmanifest.layout import ShardName
-from avmanifest.schema import StatusClass, status_class
+from avmanifest.schema import StatusClass
 
 PRELOAD: Final = ("avdata.prepare.pipeline", "avdata.melspec", fetch.__module__)
 """What the server that forks the children imports: one server serves both kinds, whichever comes first."""
@@ -56,10 +55,6 @@ class DownloadConfig:
         for name in ("num_workers", "look_ahead", "cache_gb", "attempts", "deadline_s"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
-
-
-class _Closed(Exception):
-    """The stage is being closed: the fetching children may die."""
 
 
 class DownloadStage:
@@ -101,7 +96,6 @@ class DownloadStage:
         self._settled: list[tuple[Want, Held | FetchEnd]] = []
         self._news: list[str] = []
         self._failure: BaseException | None = None
-        self._closing = False
         self._undecoded: Counter[str] = Counter()  # clips by fetch key
         self._uncommitted: Counter[str] = Counter()
         # Of the decoding thread alone.
@@ -141,19 +135,17 @@ class DownloadStage:
 
     def close(self) -> None:
         """End the fetching; the children die, what they have of a file stays for the next run."""
-        with self._lock:
-            self._closing = True
+        self._fetch_sender.close()
         if self._thread is not None:
-            _signal(self._fetch_wake, self._fetch_sender)
             self._thread.join()
         self._cache.close()
-        for end in (self.wake, self._wake_sender, self._fetch_wake, self._fetch_sender):
+        for end in (self.wake, self._wake_sender, self._fetch_wake):
             end.close()
 
     @property
     def stopped(self) -> dict[str, FailedRef]:
         """Sources that were given up, and why, in the form in which their clips fail."""
-        return {name: self._stopped_ref(queue, "") for name, queue in self._queues.items() if queue.breaker.stopped}
+        return {name: _stopped_ref(queue) for name, queue in self._queues.items() if queue.breaker.stopped}
 
     def snapshot(self) -> dict[str, dict[str, Any]]:
         """How each source comes along, as plain data."""
@@ -184,11 +176,11 @@ class DownloadStage:
             found = self._ends.get(key) or self._cache.find(key, verdicts=not self._ask_again)
         if isinstance(found, Verdict):
             found = FetchEnd(status=found.status, reason=found.reason)
-        if isinstance(found, Held) and not ref.is_clip and found.file_for(_span(ref)) is None:
+        if isinstance(found, Held) and not ref.is_clip and not found.holds(ref.span):
             found = None  # sections of other clips
         if found is None:
             queue = self._queues[ref.source]
-            found = self._stopped_end(queue) if queue.breaker.stopped else None
+            found = _stopped_end(queue) if queue.breaker.stopped else None
         if found is not None:
             self._arrived(task, ref, found)
             return
@@ -197,9 +189,9 @@ class DownloadStage:
             if key in self._wants:
                 want = self._wants[key]
                 want.tasks.append(task)
-                want.spans = tuple(sorted({*want.spans, _span(ref)}, key=str))
+                want.spans = tuple(sorted({*want.spans, ref.span}, key=str))
             else:
-                spans = {*self._spans.get(ref.request.video_id, ()), _span(ref)}
+                spans = {*self._spans.get(ref.request.video_id, ()), ref.span}
                 self._wants[key] = Want(ref, tuple(sorted(spans, key=str)), [task])
                 self._queues[ref.source].waiting.append(self._wants[key])
         if self._thread is None:
@@ -218,6 +210,8 @@ class DownloadStage:
         if key is not None:
             with self._lock:
                 counter[key] -= 1
+                if counter[key] <= 0:
+                    del counter[key]
 
     def _settle(self) -> None:
         """Take over what the other thread has for us."""
@@ -240,14 +234,14 @@ class DownloadStage:
     def _arrived(self, task: ClipTask, ref: RemoteRef, end: Held | FetchEnd) -> None:
         """The clip's media are there, or its source does not have them: then the next one is asked."""
         if isinstance(end, Held):
-            self._ready.append(replace(task, ref=_local(ref, end)))
+            self._ready.append(replace(task, ref=end.media_for(ref)))
             self._trails.pop(task.row["key"], None)
             return
         trail = self._trails[task.row["key"]]
         trail.append(FailedRef(status=end.status, reason=end.reason, source=ref.source, name=ref.name))
         other = self._find_next(ref.request, ref.source)
         if other is None:
-            other = _said_of_all(self._trails.pop(task.row["key"]))
+            other = said_of_all(self._trails.pop(task.row["key"]))
         self._admit(replace(task, ref=other))
 
     def _begin(self) -> None:
@@ -264,8 +258,6 @@ class DownloadStage:
             with contextlib.closing(fetching):
                 for task, outcome in fetching:
                     self._ended(task, end_of(outcome))
-        except _Closed:
-            pass
         except BaseException as error:
             with self._lock:
                 self._failure = error
@@ -280,8 +272,6 @@ class DownloadStage:
         """The next fetch that may begin, or Later; never ends by itself."""
         while True:
             with self._lock:
-                if self._closing:
-                    raise _Closed
                 found, wait_s = self._next_fetch()
             yield found or Later(min(wait_s, _ASK_AGAIN_S))
 
@@ -297,7 +287,7 @@ class DownloadStage:
                 found = self._cache.find(key, verdicts=False) if want.lock is not None else None
                 if want.lock is None:
                     queue.postponed(want, now + _LOCKED_S)
-                elif isinstance(found, Held) and all(want.ref.is_clip or found.file_for(span) for span in want.spans):
+                elif isinstance(found, Held) and all(want.ref.is_clip or found.holds(span) for span in want.spans):
                     queue.breaker.failed()  # it never went out: another run brought it
                     queue.num_out -= 1
                     self._done(want, found)
@@ -318,6 +308,8 @@ class DownloadStage:
 
     def _ended(self, task: FetchTask, end: FetchEnd) -> None:
         """A fetch came back."""
+        if end.storage_error is not None:
+            raise end.storage_error
         with self._lock:
             want = self._wants[task.fetch_key]
             queue = self._queues[want.ref.source]
@@ -343,7 +335,7 @@ class DownloadStage:
                 self._done(want, held or end)
             if queue.breaker.stopped:
                 for other in queue.give_up():
-                    self._done(other, self._stopped_end(queue))
+                    self._done(other, _stopped_end(queue))
 
     def _done(self, want: Want, end: Held | FetchEnd) -> None:
         """Hand the clips over. Called with the lock."""
@@ -356,9 +348,7 @@ class DownloadStage:
         _signal(self.wake, self._wake_sender)
 
     def _make_room(self) -> None:
-        keep = {key for key, count in self._undecoded.items() if count > 0}
-        later = {key for key, count in self._uncommitted.items() if count > 0}
-        excess = self._cache.make_room(keep, later)
+        excess = self._cache.make_room(set(self._undecoded), set(self._uncommitted))
         if excess and not self._told_full:
             self._told_full = True
             self._news.append(
@@ -375,40 +365,20 @@ class DownloadStage:
         self._news.append(f"{what}: {breaker.last_status}: {breaker.last_refusal}. {queue.source.remedy}")
         _signal(self.wake, self._wake_sender)
 
-    def _stopped_end(self, queue: SourceQueue) -> FetchEnd:
-        ref = self._stopped_ref(queue, "")
-        return FetchEnd(status=ref.status, reason=ref.reason)
 
-    def _stopped_ref(self, queue: SourceQueue, name: str) -> FailedRef:
-        breaker = queue.breaker
-        reason = f"{queue.source.name} was given up after it refused again and again: {breaker.last_refusal}"
-        return FailedRef(status=breaker.last_status, reason=reason, source=queue.source.name, name=name)
+def _stopped_ref(queue: SourceQueue) -> FailedRef:
+    """How the clips of a source that was given up end."""
+    name, breaker = queue.source.name, queue.breaker
+    reason = f"{name} was given up after it refused again and again: {breaker.last_refusal}"
+    return FailedRef(status=breaker.last_status, reason=reason, source=name, name="")
+
+
+def _stopped_end(queue: SourceQueue) -> FetchEnd:
+    ref = _stopped_ref(queue)
+    return FetchEnd(status=ref.status, reason=ref.reason)
 
 
 def _signal(receiver: Any, sender: Any) -> None:
     """Wake whoever waits for the pipe. A word that nobody has read yet is enough."""
     if not receiver.poll():
         sender.send_bytes(b".")
-
-
-def _span(ref: RemoteRef) -> Span:
-    return ref.request.start_s, ref.request.end_s
-
-
-def _local(ref: RemoteRef, held: Held) -> MediaRef | FailedRef:
-    """The clip's media as the decoder takes them."""
-    found = held.files[0] if ref.is_clip else held.file_for(_span(ref))
-    if found is None:
-        return FailedRef(
-            status="media_window", reason="the clip lies past the end of the video", source=ref.source, name=ref.name
-        )
-    path, file = found
-    return MediaRef(path=str(path), is_clip=ref.is_clip, starts_at_s=file.starts_at_s, source=ref.source, name=ref.name)
-
-
-def _said_of_all(trail: Sequence[FailedRef]) -> FailedRef:
-    """How a clip ends that no source gave: what may pass comes before what is for good."""
-    chosen = next((ref for ref in trail if status_class(ref.status) is StatusClass.TRANSIENT), trail[0])
-    if len(trail) == 1:
-        return chosen
-    return replace(chosen, reason="; ".join(f"{ref.source}: {ref.status}: {ref.reason}" for ref in trail))

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from avdata.prepare.sources.names import ClipRequest
+from avmanifest.schema import StatusClass, status_class
 
 Span = tuple[float, float | None]
 """Start and end in the whole video, seconds; None: its end."""
@@ -22,6 +24,11 @@ class RemoteRef:
     source: str  # the source as it was given
     name: str  # the file within the source, fit to be shown
     request: ClipRequest  # for the next source, should this one not have it
+
+    @property
+    def span(self) -> Span:
+        """What of the whole video the clip is."""
+        return self.request.start_s, self.request.end_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +63,17 @@ class Fetcher(Protocol):
     def __call__(self, address: str, spans: tuple[Span, ...], folder: Path) -> tuple[FetchedFile, ...]:
         """Fetch what the spans need into the folder, going on with what an earlier call left there.
 
-        Raises DownloadError with a status of the manifest.
+        Raises DownloadError with a status of the manifest, OSError for a folder that takes no more.
         """
         ...
+
+
+def said_of_all(trail: Sequence[FailedRef]) -> FailedRef:
+    """How a clip ends that no source gave: what may pass comes before what is for good."""
+    chosen = next((ref for ref in trail if status_class(ref.status) is StatusClass.TRANSIENT), trail[0])
+    if len(trail) == 1:
+        return chosen
+    return replace(chosen, reason="; ".join(f"{ref.source}: {ref.status}: {ref.reason}" for ref in trail))
 
 
 def fetch_key(*parts: str) -> str:

@@ -4,6 +4,7 @@ YouTube tells why a video cannot be had in words meant for people, which yt-dlp 
 the kinds of the exceptions below.
 """
 
+import errno
 import re
 import socket
 from collections.abc import Iterator, Sequence
@@ -68,6 +69,13 @@ def classify(error: BaseException) -> str:
             case TimeoutError():
                 return "net_timeout"
     return "net_http"
+
+
+def disk_error(error: BaseException) -> OSError | None:
+    """The disk's refusal behind a yt-dlp error, if there is one."""
+    refusals = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+    causes = (cause for cause in _causes(error) if isinstance(cause, OSError))
+    return next((cause for cause in causes if cause.errno in refusals), None)
 
 
 def message_of(error: BaseException, warnings: Sequence[str] = ()) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from avdata.prepare.decode import media_origin_s
 from avdata.prepare.sources.remote import FetchedFile, Span
 from avdata.prepare.sources.synth.encode import ffmpeg_binary
-from avdata.prepare.sources.youtube.errors import classify, message_of
+from avdata.prepare.sources.youtube.errors import classify, disk_error, message_of
 from avmanifest.errors import ConfigError, DownloadError
 
 _BROWSER: Final = re.compile(
@@ -138,10 +138,13 @@ class VideoFetcher:
     def __call__(self, address: str, spans: tuple[Span, ...], folder: Path) -> tuple[FetchedFile, ...]:
         """Fetch the video, or its sections. Raises DownloadError with yt-dlp's own words in its message."""
         talk, choice = _Talk(), _Choice(self.options, spans)
+        _name_ffmpeg(ffmpeg_binary())
         try:
             with contextlib.closing(self.options.open(self._params(folder, talk, choice))) as youtube_dl:
                 info = youtube_dl.extract_info(address, download=True) or {}
         except _expected_errors() as error:
+            if (full := disk_error(error)) is not None:
+                raise full from error
             raise DownloadError(classify(error), message_of(error, talk.warnings)) from error
         if choice.live:
             raise DownloadError("unavailable_live", f"{address}: live status {info.get('live_status', 'is_live')}")
@@ -191,6 +194,13 @@ class VideoFetcher:
             keyring = match["keyring"] and match["keyring"].upper()
             params["cookiesfrombrowser"] = (match["name"], match["profile"], keyring, match["container"])
         return params
+
+
+def _name_ffmpeg(path: str) -> None:
+    """Tell yt-dlp's downloaders where ffmpeg is: what fetches sections looks here, not at the parameters."""
+    from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor  # noqa: PLC0415
+
+    FFmpegPostProcessor._ffmpeg_location.set(path)
 
 
 def _expected_errors() -> tuple[type[BaseException], ...]:
