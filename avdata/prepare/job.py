@@ -14,7 +14,7 @@ from avdata.prepare.card import write_catalog
 from avdata.prepare.catalog import PlannedShard, coverage, merge_manifest, planned_shards, shard_problem
 from avdata.prepare.commit import Workspace, quarantine, storage_errors
 from avdata.prepare.config import PrepareConfig, Retry
-from avdata.prepare.download import DownloadStage, MediaCache, repeated_videos, source_pace
+from avdata.prepare.download import DownloadStage, FetchThread, MediaCache, repeated_videos, source_pace
 from avdata.prepare.executors import LocalExecutor, ShardTask
 from avdata.prepare.pipeline import run_clip
 from avdata.prepare.plan import Plan, freeze, hash_table
@@ -136,15 +136,19 @@ class Media:
         """Open the stage that fetches, if a source needs it, for a plan (tables of PLAN_SCHEMA)."""
         if self._chain.remote:
             downloads = self._config.downloads
-            self.downloads = DownloadStage(
+            fetching = FetchThread(
                 downloads,
                 self._chain.remote,
                 {source.name: source_pace(source, downloads) for source in self._chain.remote},
                 MediaCache(self._cache_dir, round(downloads.cache_gb * 1e9)),
-                lambda request, source: self._chain.locate(request, after=source),
                 repeated_videos(plan),
-                listener.note,
                 ask_again=self._config.retry is Retry.ALL or self._config.overwrite,
+            )
+            self.downloads = DownloadStage(
+                fetching,
+                lambda request, source: self._chain.locate(request, after=source),
+                downloads.look_ahead,
+                listener.note,
             )
 
     def close(self) -> None:

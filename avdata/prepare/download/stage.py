@@ -1,118 +1,69 @@
 """Clips in, the same clips with their media on disk out, in the order in which the media arrive.
 
-The thread that decodes goes on with whatever has arrived; another one keeps a few child processes fetching ahead of
-it. Clips of one video wait for one fetch. What a source does not have is asked of the next one.
+The thread that decodes goes on with whatever has arrived, while another one fetches ahead of it. Clips of one video
+wait for one fetch. What a source does not have is asked of the next one.
 """
 
-import contextlib
-import math
-import threading
-import time
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from multiprocessing import Pipe
-from pathlib import Path
-from typing import Any, Final
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any
 
-from avdata.prepare.download.breaker import Breaker, BreakerConfig
-from avdata.prepare.download.cache import Held, MediaCache, Verdict
-from avdata.prepare.download.fetches import FetchEnd, FetchTask, end_of, fetch
-from avdata.prepare.download.pace import Pace
-from avdata.prepare.download.queue import Doubling, SourceQueue, Want
+from avdata.prepare.download.cache import Held
+from avdata.prepare.download.fetches import FetchEnd
+from avdata.prepare.download.fetching import ASK_AGAIN_S, FetchThread
 from avdata.prepare.pipeline import ClipTask
-from avdata.prepare.sources import Ref, RemoteSource
+from avdata.prepare.sources import Ref
 from avdata.prepare.sources.names import ClipRequest
-from avdata.prepare.sources.remote import FailedRef, RemoteRef, Span, said_of_all
-from avdata.prepare.supervise import Later, Supervision, supervise
-from avmanifest.errors import ConfigError
+from avdata.prepare.sources.remote import FailedRef, RemoteRef, said_of_all
+from avdata.prepare.supervise import Later
 from avmanifest.layout import ShardName
-from avmanifest.schema import StatusClass
-
-PRELOAD: Final = ("avdata.prepare.pipeline", "avdata.melspec", fetch.__module__)
-"""What the server that forks the children imports: one server serves both kinds, whichever comes first."""
-
-_ASK_AGAIN_S: Final = 60.0  # with nothing to wake us before
-_LOCKED_S: Final = 1.0  # between looks at a video that another run is fetching
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DownloadConfig:
-    """How media are fetched. Nothing here has a say in what a sample holds."""
-
-    num_workers: int = 4
-    look_ahead: int = 64  # clips that are being fetched or lie fetched and undecoded
-    cache_dir: Path | None = None  # None: `_media` in the output
-    cache_gb: float = 50.0
-    rate_per_hour: float | None = None  # None: the source's own
-    pace_dir: Path | None = None  # where the machine's runs count their requests together; None: its temporary folder
-    attempts: int = 3  # of one video, when what went wrong may pass
-    backoff_s: float = 5.0  # before the second; doubled for each further one
-    deadline_s: float = 900.0  # for one video
-    breaker: BreakerConfig = field(default_factory=BreakerConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("num_workers", "look_ahead", "cache_gb", "attempts", "deadline_s"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
 
 
 class DownloadStage:
-    """The stage of one run. `wake` is readable when there is news for the thread that decodes.
+    """The stage of one run, all of it in the thread that decodes. Close it at the end.
 
-    `find_next` gives where the source after the named one has a request. `spans` lists, for videos of which the plan
-    has several clips, all of them. `ask_again` asks once more for what was said to be gone. Close it at the end.
+    `find_next` gives where the source after the named one has a request. `look_ahead` is how many clips may be on
+    their way, or here and undecoded.
     """
 
     def __init__(
         self,
-        config: DownloadConfig,
-        sources: Sequence[RemoteSource],
-        paces: Mapping[str, Pace],
-        cache: MediaCache,
+        fetching: FetchThread,
         find_next: Callable[[ClipRequest, str], Ref | None],
-        spans: Mapping[str, Sequence[Span]],
+        look_ahead: int,
         note: Callable[[str], None] = lambda _: None,
-        *,
-        ask_again: bool = False,
     ) -> None:
-        self._config = config
-        self._cache = cache
+        self._fetching = fetching
         self._find_next = find_next
-        self._spans = spans
+        self._look_ahead = look_ahead
         self._note = note
-        self._ask_again = ask_again
-        self._queues = {
-            source.name: SourceQueue(
-                source, paces[source.name], Breaker(config.breaker), config.attempts, Doubling(config.backoff_s)
-            )
-            for source in sources
-        }
-        self.wake, self._wake_sender = Pipe(duplex=False)
-        self._fetch_wake, self._fetch_sender = Pipe(duplex=False)
-        # Shared by the two threads, under the lock.
-        self._lock = threading.Lock()
-        self._wants: dict[str, Want] = {}  # by fetch key: waiting or being fetched
-        self._settled: list[tuple[Want, Held | FetchEnd]] = []
-        self._news: list[str] = []
-        self._failure: BaseException | None = None
-        self._undecoded: Counter[str] = Counter()  # clips by fetch key
-        self._uncommitted: Counter[str] = Counter()
-        # Of the decoding thread alone.
-        self._thread: threading.Thread | None = None
         self._ready: deque[ClipTask] = deque()
         self._num_waiting = 0
-        self._ends: dict[str, FetchEnd] = {}  # this run's failures by fetch key: not asked twice
         self._trails: defaultdict[str, list[FailedRef]] = defaultdict(list)  # by clip: what the sources said so far
         self._shard_keys: defaultdict[ShardName, dict[str, str]] = defaultdict(dict)  # clip -> fetch key
-        self._told_full = False
+
+    @property
+    def wake(self) -> Connection:
+        """Readable when a clip may have become ready."""
+        return self._fetching.wake
+
+    @property
+    def stopped(self) -> dict[str, FailedRef]:
+        """Sources that were given up, and why, in the form in which their clips fail."""
+        return self._fetching.stopped
+
+    def snapshot(self) -> dict[str, dict[str, Any]]:
+        """How each source comes along, as plain data."""
+        return self._fetching.snapshot()
 
     def follow(self, tasks: Iterator[ClipTask]) -> Iterator[ClipTask | Later]:
-        """The clips that can be decoded now, each once; Later when none can. Raises what broke the fetching thread."""
+        """The clips that can be decoded now, each once; Later when none can. Raises what broke the fetching."""
         exhausted = False
         while True:
             self._settle()
-            while not exhausted and len(self._ready) + self._num_waiting < self._config.look_ahead:
+            while not exhausted and len(self._ready) + self._num_waiting < self._look_ahead:
                 task = next(tasks, None)
                 exhausted = task is None
                 if task is not None:
@@ -122,47 +73,21 @@ class DownloadStage:
             elif exhausted and not self._num_waiting:
                 return
             else:
-                yield Later(_ASK_AGAIN_S)
+                yield Later(ASK_AGAIN_S)
 
     def clip_ended(self, task: ClipTask) -> None:
-        """The clip was decoded, or failed: only a resume would want its media again."""
-        self._count_down(self._undecoded, self._shard_keys[task.shard].get(task.row["key"]))
+        """The clip was decoded, or failed."""
+        if key := self._shard_keys[task.shard].get(task.row["key"]):
+            self._fetching.decoded(key)
 
     def shard_ended(self, shard: ShardName) -> None:
         """The shard is safe: nobody needs its clips' media any more."""
         for key in self._shard_keys.pop(shard, {}).values():
-            self._count_down(self._uncommitted, key)
+            self._fetching.committed(key)
 
     def close(self) -> None:
-        """End the fetching; the children die, what they have of a file stays for the next run."""
-        self._fetch_sender.close()
-        if self._thread is not None:
-            self._thread.join()
-        self._cache.close()
-        for end in (self.wake, self._wake_sender, self._fetch_wake):
-            end.close()
-
-    @property
-    def stopped(self) -> dict[str, FailedRef]:
-        """Sources that were given up, and why, in the form in which their clips fail."""
-        return {name: _stopped_ref(queue) for name, queue in self._queues.items() if queue.breaker.stopped}
-
-    def snapshot(self) -> dict[str, dict[str, Any]]:
-        """How each source comes along, as plain data."""
-        now = time.monotonic()
-        with self._lock:
-            return {
-                name: {
-                    "waiting": len(queue.waiting),
-                    "fetching": queue.num_out,
-                    "fetched": queue.num_fetched,
-                    "bytes": queue.num_bytes,
-                    "paused_s": round(queue.breaker.paused_s(now), 1),
-                    "stopped": queue.breaker.stopped,
-                    "refusal": queue.breaker.last_refusal,
-                }
-                for name, queue in self._queues.items()
-            }
+        """End the fetching."""
+        self._fetching.close()
 
     def _admit(self, task: ClipTask) -> None:
         """A clip whose media may have to be fetched."""
@@ -170,69 +95,26 @@ class DownloadStage:
         if not isinstance(ref, RemoteRef):
             self._ready.append(task)
             return
-        key = ref.fetch_key
-        with self._lock:
-            self._register(task, ref)
-            found = self._ends.get(key) or self._cache.find(key, verdicts=not self._ask_again)
-        if isinstance(found, Verdict):
-            found = FetchEnd(status=found.status, reason=found.reason)
-        if isinstance(found, Held) and not ref.is_clip and not found.holds(ref.span):
-            found = None  # sections of other clips
-        if found is None:
-            queue = self._queues[ref.source]
-            found = _stopped_end(queue) if queue.breaker.stopped else None
-        if found is not None:
-            self._arrived(task, ref, found)
-            return
-        self._num_waiting += 1
-        with self._lock:
-            if key in self._wants:
-                want = self._wants[key]
-                want.tasks.append(task)
-                want.spans = tuple(sorted({*want.spans, ref.span}, key=str))
-            else:
-                spans = {*self._spans.get(ref.request.video_id, ()), ref.span}
-                self._wants[key] = Want(ref, tuple(sorted(spans, key=str)), [task])
-                self._queues[ref.source].waiting.append(self._wants[key])
-        if self._thread is None:
-            self._begin()
-        _signal(self._fetch_wake, self._fetch_sender)
-
-    def _register(self, task: ClipTask, ref: RemoteRef) -> None:
-        """Count the clip among those that need the media. Called with the lock."""
-        key = ref.fetch_key
-        if key not in self._uncommitted:
-            num_clips = 1 if ref.is_clip else len(self._spans.get(ref.request.video_id, ())) or 1
-            self._uncommitted[key] = self._undecoded[key] = num_clips
-        self._shard_keys[task.shard][task.row["key"]] = key
-
-    def _count_down(self, counter: Counter[str], key: str | None) -> None:
-        if key is not None:
-            with self._lock:
-                counter[key] -= 1
-                if counter[key] <= 0:
-                    del counter[key]
+        self._shard_keys[task.shard][task.row["key"]] = ref.fetch_key
+        known = self._fetching.ask(task, ref)
+        if known is None:
+            self._num_waiting += 1
+        else:
+            self._arrived(task, ref, known)
 
     def _settle(self) -> None:
-        """Take over what the other thread has for us."""
-        with self._lock:
-            settled, self._settled = self._settled, []
-            news, self._news = self._news, []
-            failure = self._failure
+        """Take over what was fetched, and tell what the user should know."""
+        settled, news = self._fetching.take()
         for text in news:
             self._note(text)
-        if failure is not None:
-            raise failure
         for want, end in settled:
             self._num_waiting -= len(want.tasks)
-            if isinstance(end, FetchEnd):
-                self._ends[want.ref.fetch_key] = end
             for task in want.tasks:
                 assert isinstance(task.ref, RemoteRef), "others don't wait"
                 self._arrived(task, task.ref, end)
 
     def _arrived(self, task: ClipTask, ref: RemoteRef, end: Held | FetchEnd) -> None:
-        """The clip's media are there, or its source does not have them: then the next one is asked."""
+        """The clip's media are here, or its source does not have them: then the next one is asked."""
         if isinstance(end, Held):
             self._ready.append(replace(task, ref=end.media_for(ref)))
             self._trails.pop(task.row["key"], None)
@@ -243,142 +125,3 @@ class DownloadStage:
         if other is None:
             other = said_of_all(self._trails.pop(task.row["key"]))
         self._admit(replace(task, ref=other))
-
-    def _begin(self) -> None:
-        for queue in self._queues.values():
-            for line in queue.source.preflight():
-                self._note(line)
-        self._thread = threading.Thread(target=self._run, name="download", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        how = Supervision(num_workers=self._config.num_workers, deadline_s=self._config.deadline_s, recycle_after=200)
-        fetching = supervise(fetch, self._fetches(), how, preload=PRELOAD, wake=self._fetch_wake)
-        try:
-            with contextlib.closing(fetching):
-                for task, outcome in fetching:
-                    self._ended(task, end_of(outcome))
-        except BaseException as error:
-            with self._lock:
-                self._failure = error
-        finally:
-            with self._lock:
-                for key, want in self._wants.items():
-                    if want.lock is not None:
-                        self._cache.unlock(key, want.lock)
-            _signal(self.wake, self._wake_sender)
-
-    def _fetches(self) -> Iterator[FetchTask | Later]:
-        """The next fetch that may begin, or Later; never ends by itself."""
-        while True:
-            with self._lock:
-                found, wait_s = self._next_fetch()
-            yield found or Later(min(wait_s, _ASK_AGAIN_S))
-
-    def _next_fetch(self) -> tuple[FetchTask | None, float]:
-        """Called with the lock."""
-        now = time.monotonic()
-        soonest_s = math.inf
-        for queue in self._queues.values():
-            want, wait_s = queue.next_at(now)
-            while want is not None:
-                key = want.ref.fetch_key
-                want.lock = self._cache.lock(key)
-                found = self._cache.find(key, verdicts=False) if want.lock is not None else None
-                if want.lock is None:
-                    queue.postponed(want, now + _LOCKED_S)
-                elif isinstance(found, Held) and all(want.ref.is_clip or found.holds(span) for span in want.spans):
-                    queue.breaker.failed()  # it never went out: another run brought it
-                    queue.num_out -= 1
-                    self._done(want, found)
-                else:
-                    return self._task_of(queue, want), 0.0
-                want, wait_s = queue.next_at(now)
-            soonest_s = min(soonest_s, wait_s)
-        return None, soonest_s
-
-    def _task_of(self, queue: SourceQueue, want: Want) -> FetchTask:
-        return FetchTask(
-            fetch_key=want.ref.fetch_key,
-            fetcher=queue.source.fetcher,
-            address=want.ref.address,
-            spans=want.spans,
-            folder=self._cache.part(want.ref.fetch_key),
-        )
-
-    def _ended(self, task: FetchTask, end: FetchEnd) -> None:
-        """A fetch came back."""
-        if end.storage_error is not None:
-            raise end.storage_error
-        with self._lock:
-            want = self._wants[task.fetch_key]
-            queue = self._queues[want.ref.source]
-            first = not queue.num_fetched and queue.breaker.num_pauses == 0
-            again, tripped = queue.ended(want, end, time.monotonic())
-            held: Held | None = None
-            if end.status == "ok":
-                held = self._cache.publish(task.fetch_key, end.files)
-                queue.num_fetched += 1
-                queue.num_bytes += sum(path.stat().st_size for path, _ in held.files)
-                if first:
-                    self._news.append(f"{want.ref.source}: the first video is here ({want.ref.name})")
-                self._make_room()
-            elif end.status_class is StatusClass.PERMANENT:
-                self._cache.condemn(task.fetch_key, Verdict(end.status, end.reason))
-            if tripped:
-                self._tell_refusal(queue)
-            if again:
-                assert want.lock is not None, "it was held for the fetch"
-                self._cache.unlock(task.fetch_key, want.lock)
-                want.lock = None
-            else:
-                self._done(want, held or end)
-            if queue.breaker.stopped:
-                for other in queue.give_up():
-                    self._done(other, _stopped_end(queue))
-
-    def _done(self, want: Want, end: Held | FetchEnd) -> None:
-        """Hand the clips over. Called with the lock."""
-        key = want.ref.fetch_key
-        if want.lock is not None:
-            self._cache.unlock(key, want.lock)
-            want.lock = None
-        del self._wants[key]
-        self._settled.append((want, end))
-        _signal(self.wake, self._wake_sender)
-
-    def _make_room(self) -> None:
-        excess = self._cache.make_room(set(self._undecoded), set(self._uncommitted))
-        if excess and not self._told_full:
-            self._told_full = True
-            self._news.append(
-                f"the media that clips still wait for are {excess / 1e9:.1f} GB more than --cache-gb "
-                f"{self._config.cache_gb:g} allows; they are kept"
-            )
-
-    def _tell_refusal(self, queue: SourceQueue) -> None:
-        name, breaker = queue.source.name, queue.breaker
-        if breaker.stopped:
-            what = f"{name} is given up after {breaker.num_pauses} pauses"
-        else:
-            what = f"{name} is left alone for {breaker.paused_s(time.monotonic()):,.0f} s"
-        self._news.append(f"{what}: {breaker.last_status}: {breaker.last_refusal}. {queue.source.remedy}")
-        _signal(self.wake, self._wake_sender)
-
-
-def _stopped_ref(queue: SourceQueue) -> FailedRef:
-    """How the clips of a source that was given up end."""
-    name, breaker = queue.source.name, queue.breaker
-    reason = f"{name} was given up after it refused again and again: {breaker.last_refusal}"
-    return FailedRef(status=breaker.last_status, reason=reason, source=name, name="")
-
-
-def _stopped_end(queue: SourceQueue) -> FetchEnd:
-    ref = _stopped_ref(queue)
-    return FetchEnd(status=ref.status, reason=ref.reason)
-
-
-def _signal(receiver: Any, sender: Any) -> None:
-    """Wake whoever waits for the pipe. A word that nobody has read yet is enough."""
-    if not receiver.poll():
-        sender.send_bytes(b".")
