@@ -86,8 +86,8 @@ class LocalExecutor:
                     if len(shard.ended) == len(shard.task.rows):
                         del opened[task.shard]
                         ended.append(committer.submit(self._commit, shard))
-                    yield from _finished(ended, wait=False)
-                yield from _finished(ended, wait=True)
+                    yield from self._published(ended, wait=False)
+                yield from self._published(ended, wait=True)
             finally:
                 clips.close()
 
@@ -136,17 +136,17 @@ class LocalExecutor:
         segments = [shard.ended[place] for place in range(len(shard.ended))]
         stats = commit_shard(self.layout, name, segments, self.workspace, self.plan_hash, self.observe)
         self.workspace.drop(name)
-        if self.downloads:
-            self.downloads.shard_ended(name)
         return ShardResult(name, stats)
+
+    def _published(self, commits: list[Future[ShardResult]], *, wait: bool) -> Iterator[ShardResult]:
+        while commits and (wait or commits[0].done()):
+            result = commits.pop(0).result()
+            if self.downloads:
+                self.downloads.shard_ended(result.shard)
+            yield result
 
 
 def _resolved(result: ShardResult) -> Future[ShardResult]:
     future: Future[ShardResult] = Future()
     future.set_result(result)
     return future
-
-
-def _finished(commits: list[Future[ShardResult]], *, wait: bool) -> Iterator[ShardResult]:
-    while commits and (wait or commits[0].done()):
-        yield commits.pop(0).result()

@@ -119,6 +119,9 @@ class DownloadStage:
             self._ready.append(replace(task, ref=end.media_for(ref)))
             self._trails.pop(task.row["key"], None)
             return
+        self._shard_keys[task.shard].pop(task.row["key"])
+        self._fetching.decoded(ref.fetch_key)
+        self._fetching.committed(ref.fetch_key)
         trail = self._trails[task.row["key"]]
         trail.append(FailedRef(status=end.status, reason=end.reason, source=ref.source, name=ref.name))
         other = self._find_next(ref.request, ref.source)
