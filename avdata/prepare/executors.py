@@ -79,10 +79,10 @@ class LocalExecutor:
             )
             try:
                 for task, outcome in clips:
+                    shard, segment = opened[task.shard], self._segment(task, outcome)
+                    self._record(shard, task.place, segment)
                     if self.downloads:
-                        self.downloads.clip_ended(task)
-                    shard = opened[task.shard]
-                    self._record(shard, task.place, self._segment(task, outcome))
+                        self.downloads.clip_ended(task, segment.row["status"])
                     if len(shard.ended) == len(shard.task.rows):
                         del opened[task.shard]
                         ended.append(committer.submit(self._commit, shard))

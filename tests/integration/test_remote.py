@@ -70,6 +70,16 @@ def test_a_retry_asks_again_for_what_may_have_passed_and_for_nothing_else(server
     assert server.asked == {"v0": 1, "v1": 2, "v2": 1, "v3": 2, "gone404": 1}
 
 
+def test_what_came_broken_is_fetched_anew_by_a_retry_of_all(server, tmp_path):
+    whole, server.video = server.video, server.video[:2000]
+    config = remote_config(tmp_path, ["v0"], f"http:{server.url}/{{id}}.mp4")
+    assert prepare(config).statuses == {"media_corrupt": 1}
+    server.video = whole
+    assert prepare(replace(config, retry=Retry.TRANSIENT)).statuses == {"media_corrupt": 1}
+    assert prepare(replace(config, retry=Retry.ALL)).statuses == {"ok": 1}
+    assert server.asked == {"v0": 2}
+
+
 def test_a_source_that_refuses_is_left_alone_then_given_up_and_the_list_is_not_burned(server, tmp_path):
     server.refusing = set(NAMES)
     breaker = BreakerConfig(threshold=2, first_pause_s=0.05, max_pauses=1)

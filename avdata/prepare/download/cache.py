@@ -131,7 +131,7 @@ class MediaCache:
         part = self.part(key)
         entries: list[dict[str, Any]] = []
         with storage_errors(self.folder):
-            self._forget(key)
+            self._remove(key)
             for number, file in enumerate(files):
                 target = self.folder / f"{key}.{number}"
                 source = part / file.name
@@ -141,7 +141,7 @@ class MediaCache:
                 source.replace(target)
                 entries.append({"file": target.name, "bytes": size, **asdict(file)})
             self._record(key, {"status": "ok", "reason": "", "files": entries})
-            shutil.rmtree(part, ignore_errors=True)
+            self.drop_part(key)
         self._own.add(key)
         self._sizes[key] = sum(entry["bytes"] for entry in entries)
         held = self.find(key)
@@ -152,7 +152,17 @@ class MediaCache:
         """Remember that the key's media can never be had."""
         with storage_errors(self.folder):
             self._record(key, {**asdict(verdict), "files": []})
+        self.drop_part(key)
+
+    def drop_part(self, key: str) -> None:
+        """Forget what a fetch left: going on with it would end the same way."""
         shutil.rmtree(self.folder / f"{key}.part", ignore_errors=True)
+
+    def forget(self, key: str) -> None:
+        """Remove the media; a later run fetches them anew."""
+        with storage_errors(self.folder):
+            self._remove(key)
+        self._sizes.pop(key, None)
 
     def make_room(self, keep: set[str], needed_later: set[str]) -> int:
         """Remove media, oldest first, until the limit is kept; how many bytes it is still exceeded by.
@@ -168,7 +178,7 @@ class MediaCache:
                 if excess <= 0:
                     break
                 excess -= self._sizes.pop(key)
-                self._forget(key)
+                self._remove(key)
         return max(excess, 0)
 
     def close(self) -> None:
@@ -178,7 +188,7 @@ class MediaCache:
     def _record(self, key: str, record: dict[str, Any]) -> None:
         write_durably(self.folder / f"{key}.json", json.dumps(record))
 
-    def _forget(self, key: str) -> None:
+    def _remove(self, key: str) -> None:
         """Remove the key's record, then its files."""
         (self.folder / f"{key}.json").unlink(missing_ok=True)
         for path in self.folder.glob(f"{key}.[0-9]*"):

@@ -92,6 +92,7 @@ class FetchThread:
         self._failure: BaseException | None = None
         self._undecoded: Counter[str] = Counter()  # clips by fetch key
         self._uncommitted: Counter[str] = Counter()
+        self._corrupt: set[str] = set()
         self._told_full = False
 
     def ask(self, task: ClipTask, ref: RemoteRef) -> Held | FetchEnd | None:
@@ -128,13 +129,23 @@ class FetchThread:
             news, self._news = self._news, []
         return settled, news
 
-    def decoded(self, key: str) -> None:
-        """One clip less waits for the media: only a resume after a kill would want them for it."""
-        self._count_down(self._undecoded, key)
+    def decoded(self, key: str, *, corrupt: bool = False) -> None:
+        """One clip less waits for the media: only a resume after a kill would want them for it.
+
+        Media that were corrupt go with the last clip that waits for them, so that a retry fetches them anew.
+        """
+        with self._lock:
+            if corrupt:
+                self._corrupt.add(key)
+            self._count_down(self._undecoded, key)
+            if key in self._corrupt and key not in self._undecoded:
+                self._corrupt.remove(key)
+                self._cache.forget(key)
 
     def committed(self, key: str) -> None:
         """One clip of the media is safe in a shard."""
-        self._count_down(self._uncommitted, key)
+        with self._lock:
+            self._count_down(self._uncommitted, key)
 
     def close(self) -> None:
         """End the fetching; the children die, what they have of a file stays for the next run."""
@@ -179,10 +190,10 @@ class FetchThread:
         return found
 
     def _count_down(self, counter: Counter[str], key: str) -> None:
-        with self._lock:
-            counter[key] -= 1
-            if counter[key] <= 0:
-                del counter[key]
+        """Called with the lock."""
+        counter[key] -= 1
+        if counter[key] <= 0:
+            del counter[key]
 
     def _begin(self) -> None:
         for queue in self._queues.values():
@@ -262,8 +273,10 @@ class FetchThread:
                 if first:
                     self._news.append(f"{want.ref.source}: the first video is here ({want.ref.name})")
                 self._make_room()
-            elif end.status_class is StatusClass.PERMANENT:
+            elif end.status.startswith("unavailable_"):
                 self._cache.condemn(task.fetch_key, Verdict(end.status, end.reason))
+            elif end.status_class is StatusClass.PERMANENT:
+                self._cache.drop_part(task.fetch_key)
             if tripped:
                 self._tell_refusal(queue)
             if again:

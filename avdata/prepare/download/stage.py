@@ -75,10 +75,10 @@ class DownloadStage:
             else:
                 yield Later(ASK_AGAIN_S)
 
-    def clip_ended(self, task: ClipTask) -> None:
+    def clip_ended(self, task: ClipTask, status: str) -> None:
         """The clip was decoded, or failed."""
         if key := self._shard_keys[task.shard].get(task.row["key"]):
-            self._fetching.decoded(key)
+            self._fetching.decoded(key, corrupt=status == "media_corrupt")
 
     def shard_ended(self, shard: ShardName) -> None:
         """The shard is safe: nobody needs its clips' media any more."""

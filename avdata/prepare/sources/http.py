@@ -32,6 +32,7 @@ from avmanifest.errors import ConfigError, DownloadError
 BODY: Final = "body"  # the media, while it grows and when it is whole
 _STATE: Final = "body.json"  # which version of the file the body is a part of
 _CHUNK_BYTES: Final = 256 * 1024
+_MAX_RETRY_AFTER_S: Final = 3600.0
 _SPEC: Final = re.compile(r"0?[1-9]?[0-9]?d?")
 _FIELDS: Final = ("id", "path", "start", "end", "start_ms", "end_ms")
 
@@ -243,8 +244,8 @@ class HttpFetcher:
             if not told or int(told[1]) > part.size:
                 raise DownloadError("net_http", f"{_shown(address)}: answered with another range than was asked for")
             start, total = int(told[1]), None if told[2] == "*" else int(told[2])
-        elif "Content-Length" in response.headers:
-            total = int(response.headers["Content-Length"])
+        elif re.fullmatch("[0-9]{1,18}", length := response.headers.get("Content-Length", "")):
+            total = int(length)
         if total is not None and total > self.options.max_bytes:
             raise DownloadError("net_http", f"{_shown(address)}: {total} bytes are more than {self.options.max_bytes}")
         validator = response.headers.get("ETag", "")
@@ -294,17 +295,19 @@ def _refusal(response: urllib3.BaseHTTPResponse, address: str) -> DownloadError:
     """What an answer without the file means."""
     status = _BY_CODE.get(response.status, "net_http")
     message = f"{_shown(address)}: HTTP {response.status} {response.reason or ''}".rstrip()
-    return DownloadError(status, message, retry_after_s=_retry_after_s(response.headers.get("Retry-After", "")))
+    return DownloadError(status, message, retry_after_s=retry_after_s(response.headers.get("Retry-After", "")))
 
 
-def _retry_after_s(told: str) -> float:
-    """Seconds of a Retry-After header, a number or a date; 0 for none or nonsense."""
-    if told.strip().isdigit():
-        return float(told)
+def retry_after_s(told: str) -> float:
+    """Seconds of a Retry-After header, a number or a date, an hour at most; 0 for none or nonsense."""
     try:
-        return max(email.utils.parsedate_to_datetime(told).timestamp() - time.time(), 0.0)
-    except (ValueError, TypeError):
+        if re.fullmatch(r"\s*[0-9]{1,9}\s*", told):
+            seconds = float(told)
+        else:
+            seconds = email.utils.parsedate_to_datetime(told).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
         return 0.0
+    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_S)
 
 
 def _typed(error: HTTPError, address: str) -> DownloadError:

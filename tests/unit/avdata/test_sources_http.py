@@ -3,7 +3,7 @@
 import pytest
 
 from avdata.prepare.sources import open_source, reads_archives
-from avdata.prepare.sources.http import HttpFetcher, HttpOptions, HttpSource, Template
+from avdata.prepare.sources.http import HttpFetcher, HttpOptions, HttpSource, Template, retry_after_s
 from avdata.prepare.sources.names import ClipRequest
 from avmanifest.errors import ConfigError, DownloadError
 from tests.faulty import failing
@@ -89,6 +89,14 @@ def test_a_template_is_a_source_with_or_without_its_prefix(spec):
 )
 def test_an_archive_at_an_address_stays_an_archive(spec, archive):
     assert reads_archives(spec) == archive
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [("", 0), ("120", 120), ("99999", 3600), ("²", 0), ("soon", 0), ("Fri, 31 Dec 1999 23:59:59 GMT", 0)],
+)
+def test_a_server_says_when_to_ask_again(told, seconds):
+    assert retry_after_s(told) == seconds
 
 
 @pytest.mark.network
