@@ -22,6 +22,7 @@ class FaultyServer(ThreadingHTTPServer):
         self.asked: Counter[str] = Counter()
         self.served: Counter[str] = Counter()
         self.refusing: set[str] = set()  # names that get a 429 while they are in here
+        self.release = threading.Event()  # what "held" waits for
         self.closing = threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -80,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
             while not server.closing.wait(0.02):
                 self._write(name, rest[:1])
             return None
+        if name == "held":
+            server.asked["held, and released"] += server.release.wait(30)
         if name == "stall":
             self._write(name, rest[:100])
             server.closing.wait(30)

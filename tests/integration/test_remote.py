@@ -1,6 +1,7 @@
 """Runs of prepare that fetch: what is fetched, how often, and that the samples are those of the files themselves."""
 
 import hashlib
+import io
 import signal
 import subprocess
 import sys
@@ -8,11 +9,14 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from avdata.prepare.config import Retry
 from avdata.prepare.download import BreakerConfig
 from avdata.prepare.job import prepare
+from avdata.prepare.report import Silent
 from avdata.prepare.sources import RemoteOptions
 from avmanifest.schema import StatusClass, status_class
 from tests.drawn import draw_media, sine
@@ -68,6 +72,16 @@ def test_a_retry_asks_again_for_what_may_have_passed_and_for_nothing_else(server
     assert report.statuses == {"ok": 4, "unavailable_missing": 1}
     assert {rows_of(config)[name]["shard"] for name in ("v1", "v3")} == {2}, "new shards, at the end"
     assert server.asked == {"v0": 1, "v1": 2, "v2": 1, "v3": 2, "gone404": 1}
+
+
+def test_what_is_here_is_decoded_while_the_rest_is_still_fetched(server, tmp_path):
+    class Releasing(Silent):
+        def clip_ended(self, status):
+            server.release.set()
+
+    config = remote_config(tmp_path, ["good", "held"], f"http:{server.url}/{{id}}.mp4")
+    assert prepare(config, Releasing()).statuses == {"ok": 2}
+    assert server.asked["held, and released"] == 1
 
 
 def test_what_came_broken_is_fetched_anew_by_a_retry_of_all(server, tmp_path):
@@ -136,10 +150,12 @@ def test_sections_of_a_long_video_give_the_frames_of_the_whole_one(tmp_path):
         held = sorted(path.stat().st_size for path in (tmp_path / "sections" / "out" / "_media").glob("*.[0-9]"))
     assert len(held) == 2 and sum(held) < len(media.read_bytes()) / 2, "two sections: 5.4 to 15 s and 29.2 to 34.2 s"
     for key, sample in rows["whole"].items():
-        assert sample.keys() == rows["sections"][key].keys()
-        for member, content in sample.items():
-            if member.endswith(".jpg"):
-                assert content == rows["sections"][key][member], (key, member)
+        cut = rows["sections"][key]
+        assert sample.keys() == cut.keys()
+        assert all(content == cut[member] for member, content in sample.items() if member.endswith(".jpg")), key
+        heard, meant = (soundfile.read(io.BytesIO(found["flac"]))[0] for found in (cut, sample))
+        assert heard.shape == meant.shape
+        assert np.abs(heard - meant).max() < 1e-3, "the sound is at its place to the sample"
 
 
 def members(config) -> dict[str, dict[str, bytes]]:

@@ -27,13 +27,14 @@ class BreakerConfig:
 class Breaker:
     """The state of one source. Times are monotonic seconds, given by the caller.
 
-    It begins with one probe, and so does it after a pause: nothing else goes until the probe has come back.
+    After a pause one fetch goes out as a probe, and nothing else until it has come back; with `probe`, so it is at
+    the beginning.
     """
 
-    def __init__(self, config: BreakerConfig) -> None:
+    def __init__(self, config: BreakerConfig, *, probe: bool = False) -> None:
         self._config = config
         self._refusals = 0
-        self._probing = True
+        self._probing = probe
         self._in_flight = 0
         self._paused_until = -math.inf
         self.num_pauses = 0  # in a row
@@ -62,7 +63,7 @@ class Breaker:
         self._probing = False
 
     def failed(self) -> None:
-        """A fetch came back with neither: the network, or an error of ours. It says nothing of the source."""
+        """A fetch came back with neither, or never went out: that says nothing of the source."""
         self._in_flight -= 1
 
     def refused(self, now: float, status: str, message: str, retry_after_s: float = 0.0) -> bool:

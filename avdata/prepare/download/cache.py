@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -19,6 +19,7 @@ from avdata.prepare.commit import storage_errors, write_durably
 from avdata.prepare.sources.media import MediaRef
 from avdata.prepare.sources.remote import FailedRef, FetchedFile, RemoteRef, Span
 
+_FIELDS: Final = {"file", "bytes", *(field.name for field in fields(FetchedFile))}
 VERDICT_S: Final = 7 * 86_400.0
 """For so long nobody asks again for a video that was said to be gone."""
 
@@ -29,9 +30,9 @@ class Held:
 
     files: tuple[tuple[Path, FetchedFile], ...]
 
-    def holds(self, span: Span) -> bool:
-        """Whether one of the files has all of the span."""
-        return any(file.holds(span) for _, file in self.files)
+    def settles(self, span: Span) -> bool:
+        """Whether one of the files has all of the span, or it is known that none could."""
+        return any(file.holds(span) or file.ends_before(span) for _, file in self.files)
 
     def media_for(self, ref: RemoteRef) -> MediaRef | FailedRef:
         """The clip's media as the decoder takes them; a clip of which nothing was fetched lies past the video's end."""
@@ -94,7 +95,8 @@ class MediaCache:
             file = self.folder / entry["file"]
             if not file.is_file() or file.stat().st_size != entry["bytes"]:
                 return None
-            files.append((file, FetchedFile(entry["name"], entry["starts_at_s"], tuple(entry["covers"]))))
+            covers = tuple(entry["covers"])
+            files.append((file, FetchedFile(entry["name"], entry["starts_at_s"], covers, entry["video_end_s"])))
         with contextlib.suppress(OSError):
             os.utime(path)  # the oldest use goes first
         self._sizes[key] = self._sizes.pop(key, sum(entry["bytes"] for entry in record["files"]))
@@ -213,7 +215,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_bytes())
         whole = {"status", "reason", "files"} <= record.keys() and all(
-            {"file", "bytes", "name", "starts_at_s", "covers"} <= entry.keys() for entry in record["files"]
+            entry.keys() >= _FIELDS for entry in record["files"]
         )
     except (OSError, ValueError, AttributeError, TypeError):
         return None

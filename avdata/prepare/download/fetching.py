@@ -30,6 +30,8 @@ PRELOAD: Final = ("avdata.prepare.pipeline", "avdata.melspec", fetch.__module__)
 """What the server that forks the children imports: one server serves both kinds, whichever comes first."""
 
 ASK_AGAIN_S: Final = 60.0  # with nothing to wake us before
+_ADDRESS_SPACE_BYTES: Final = 64 * 2**30  # a JavaScript runtime reserves far more than it uses
+_RECYCLE_AFTER: Final = 200  # fetches: yt-dlp is not made to run for weeks
 _LOCKED_S: Final = 1.0  # between looks at a video that another run is fetching
 
 
@@ -79,7 +81,11 @@ class FetchThread:
         self._ask_again = ask_again
         self._queues = {
             source.name: SourceQueue(
-                source, paces[source.name], Breaker(config.breaker), config.attempts, Doubling(config.backoff_s)
+                source,
+                paces[source.name],
+                Breaker(config.breaker, probe=source.probes),
+                config.attempts,
+                Doubling(config.backoff_s),
             )
             for source in sources
         }
@@ -185,7 +191,7 @@ class FetchThread:
         found = self._cache.find(ref.fetch_key, verdicts=not self._ask_again)
         if isinstance(found, Verdict):
             return FetchEnd(status=found.status, reason=found.reason)
-        if found is not None and not ref.is_clip and not found.holds(ref.span):
+        if found is not None and not ref.is_clip and not found.settles(ref.span):
             return None  # sections of other clips
         return found
 
@@ -202,7 +208,12 @@ class FetchThread:
         self._thread.start()
 
     def _run(self) -> None:
-        how = Supervision(num_workers=self._config.num_workers, deadline_s=self._config.deadline_s, recycle_after=200)
+        how = Supervision(
+            num_workers=self._config.num_workers,
+            deadline_s=self._config.deadline_s,
+            memory_bytes=_ADDRESS_SPACE_BYTES,
+            recycle_after=_RECYCLE_AFTER,
+        )
         fetching = supervise(fetch, self._fetches(), how, preload=PRELOAD, wake=self._fetch_wake)
         try:
             with contextlib.closing(fetching):
@@ -237,9 +248,8 @@ class FetchThread:
                 found = self._cache.find(key, verdicts=False) if want.lock is not None else None
                 if want.lock is None:
                     queue.postponed(want, now + _LOCKED_S)
-                elif isinstance(found, Held) and all(want.ref.is_clip or found.holds(span) for span in want.spans):
-                    queue.breaker.failed()  # it never went out: another run brought it
-                    queue.num_out -= 1
+                elif isinstance(found, Held) and all(want.ref.is_clip or found.settles(span) for span in want.spans):
+                    queue.withdrawn()  # another run brought it
                     self._done(want, found)
                 else:
                     return self._task_of(queue, want), 0.0

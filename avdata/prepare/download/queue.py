@@ -79,10 +79,14 @@ class SourceQueue:
 
     def postponed(self, want: Want, until: float) -> None:
         """It could not begin after all: another run is at it."""
-        self.breaker.failed()
-        self.num_out -= 1
+        self.withdrawn()
         want.not_before = until
         self.waiting.append(want)
+
+    def withdrawn(self) -> None:
+        """A fetch that was to begin never went out."""
+        self.breaker.failed()
+        self.num_out -= 1
 
     def ended(self, want: Want, end: FetchEnd, now: float) -> tuple[bool, bool]:
         """Take note of a fetch's end; whether it is tried again, and whether the source is now paused or stopped."""

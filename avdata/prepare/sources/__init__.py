@@ -52,6 +52,7 @@ class RemoteSource(Source, Protocol):
     fetcher: Fetcher
     rate_per_hour: float | None  # how many videos it may be asked for if the user doesn't say; None: no limit
     proxy: str | None
+    probes: bool  # whether one video goes first, alone, to see that it answers us
     remedy: str  # what to do when it refuses us: a sentence
 
     def preflight(self) -> list[str]:

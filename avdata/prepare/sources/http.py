@@ -126,6 +126,7 @@ class HttpSource:
     """Videos at the addresses that a template gives. Whether a server has one shows only when it is fetched."""
 
     rate_per_hour: float | None = None
+    probes = False
     remedy = "Lower --rate or --download-workers, or ask its owner; the same command goes on later."
 
     def __init__(self, template: str, options: HttpOptions) -> None:

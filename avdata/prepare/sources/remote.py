@@ -49,11 +49,16 @@ class FetchedFile:
     name: str
     starts_at_s: float = 0.0  # the file's time 0
     covers: Span = (0.0, None)
+    video_end_s: float | None = None  # of the whole video, where it is known
 
     def holds(self, span: Span) -> bool:
         """Whether all of the span is in the file."""
         start_s, end_s = self.covers
         return start_s <= span[0] and (end_s is None or (span[1] is not None and span[1] <= end_s))
+
+    def ends_before(self, span: Span) -> bool:
+        """Whether the whole video is known to be over where the span begins."""
+        return self.video_end_s is not None and self.video_end_s <= span[0]
 
 
 @runtime_checkable

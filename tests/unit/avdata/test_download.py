@@ -28,6 +28,7 @@ class Asked:
     name = "s"
     rate_per_hour = None
     proxy = None
+    probes = False
     remedy = ""
 
     def __init__(self):
@@ -126,14 +127,16 @@ def test_a_record_that_is_none_counts_as_nothing(record, tmp_path, opened):
 
 
 def test_a_clip_gets_the_section_that_holds_it(opened):
-    files = (FetchedFile("a", 24.0, (25.0, 45.0)), FetchedFile("b", 95.0, (95.0, None)))
+    files = (FetchedFile("a", 24.0, (25.0, 45.0), 250.0), FetchedFile("b", 95.0, (95.0, 220.0), 250.0))
     held = put(opened(), "k", files=files)
     assert isinstance(held, Held)
     assert held.media_for(REF).starts_at_s == 24.0
-    late = replace(REF, request=ClipRequest("x", 200.0))
+    late = replace(REF, request=ClipRequest("x", 200.0, 210.0))
     assert held.media_for(late).starts_at_s == 95.0
     between = held.media_for(replace(REF, request=ClipRequest("x", 60.0, 70.0)))
     assert isinstance(between, FailedRef) and between.status == "media_window"
+    asked = [(30.0, 40.0), (60.0, 70.0), (200.0, None), (300.0, 310.0)]
+    assert [held.settles(span) for span in asked] == [True, False, False, True], "the last lies past the video's end"
 
 
 @pytest.mark.parametrize(("text", "per_hour"), [("250/h", 250), ("2/s", 7200), ("10/min", 600), ("2400/d", 100)])
@@ -179,7 +182,7 @@ def test_a_breaker_pauses_longer_each_time_then_stops():
 
 
 def test_a_breaker_lets_one_probe_out_and_forgets_when_it_comes_back():
-    breaker = Breaker(BreakerConfig(threshold=1, first_pause_s=10.0))
+    breaker = Breaker(BreakerConfig(threshold=1, first_pause_s=10.0), probe=True)
     breaker.began()
     assert breaker.wait_s(0.0) == math.inf
     breaker.refused(0.0, "blocked_rate", "no", retry_after_s=99.0)

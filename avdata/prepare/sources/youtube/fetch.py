@@ -226,4 +226,4 @@ def _fetched(entry: Mapping[str, Any], choice: _Choice) -> FetchedFile:
         return FetchedFile(path.name)
     start_s, end_s = choice.sections[int(entry["section_number"])]
     covers = start_s, (end_s if end_s < choice.duration_s else None)
-    return FetchedFile(path.name, starts_at_s=media_origin_s(path), covers=covers)
+    return FetchedFile(path.name, media_origin_s(path), covers, choice.duration_s)

@@ -18,6 +18,7 @@ class YoutubeSource:
 
     name = "youtube"
     rate_per_hour: float | None = 250.0  # a guest gets about 300 videos an hour
+    probes = True
     remedy = "Give --cookies or --cookies-from-browser of a signed-in browser, a lower --rate, or another --proxy."
 
     def __init__(self, options: YoutubeOptions) -> None:
