@@ -7,7 +7,7 @@ from avdata.prepare.decode.media import (
     MediaInfo,
     Waveform,
     decode_same_packets,
-    media_origin_s,
+    media_extent_s,
     open_media,
 )
 
@@ -18,6 +18,6 @@ __all__ = [
     "MediaInfo",
     "Waveform",
     "decode_same_packets",
-    "media_origin_s",
+    "media_extent_s",
     "open_media",
 ]

@@ -276,10 +276,10 @@ def _origin_s(container: InputContainer, streams: Sequence[Any]) -> float:
     return min(starts, default=0.0)
 
 
-def media_origin_s(path: Path) -> float:
-    """Which of the file's own times is 0 on a Media's clock. Errors as for `open_media`."""
+def media_extent_s(path: Path) -> tuple[float, float]:
+    """Start and end of the file in its own times; the start is 0 on a Media's clock. Errors as for `open_media`."""
     with open_media(path) as media:
-        return media.origin_s
+        return media.origin_s, media.origin_s + media.duration_s
 
 
 @contextmanager

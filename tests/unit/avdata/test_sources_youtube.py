@@ -13,7 +13,8 @@ from avdata.prepare.sources.youtube import YoutubeOptions, YoutubeSource, classi
 from avdata.prepare.sources.youtube.errors import disk_error, message_of
 from avdata.prepare.sources.youtube.fetch import VideoFetcher, padded_sections
 from avdata.prepare.sources.youtube.source import preflight_lines
-from avmanifest.errors import ConfigError
+from avmanifest.errors import ConfigError, DownloadError
+from tests.drawn import draw_media
 
 
 def raised(message, cause=None):
@@ -118,6 +119,25 @@ def test_yt_dlp_skips_no_fragment_runs_nothing_and_writes_no_cookies(tmp_path):
     assert seen["cookiefile"].read() == cookies.read_text()
     assert seen["cookiesfrombrowser"] == ("firefox", "me", "KWALLET", "Work")
     assert "title" not in seen["outtmpl"]["default"]
+
+
+def test_a_section_that_ends_early_is_no_section(tmp_path):
+    class Cut:
+        def __init__(self, params):
+            self.params = params
+
+        def extract_info(self, url, download=True):
+            (section,) = self.params["download_ranges"]({"duration": 600.0}, self)
+            path = draw_media(tmp_path / "cut.mp4", num_frames=10, fps=5)
+            return {"requested_downloads": [{"filepath": str(path), "section_number": section["index"]}]}
+
+        def close(self):
+            pass
+
+    options = YoutubeOptions(open=Cut, sections_over_s=300.0)
+    with pytest.raises(DownloadError, match=r"section to 15\.00 s ends at 2\.00 s"):
+        VideoFetcher(options)("https://www.youtube.com/watch?v=abc", ((0.0, 10.0),), tmp_path)
+    assert not (tmp_path / "cut.mp4").exists(), "or the next attempt would take it for the section"
 
 
 def test_options_that_name_nothing_are_refused(tmp_path):

@@ -9,11 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
-from avdata.prepare.decode import media_origin_s
+from avdata.prepare.decode import media_extent_s
 from avdata.prepare.sources.remote import FetchedFile, Span
 from avdata.prepare.sources.synth.encode import ffmpeg_binary
 from avdata.prepare.sources.youtube.errors import classify, disk_error, message_of
 from avmanifest.errors import ConfigError, DownloadError
+
+SHORT_S: Final = 0.25
+"""A section may lack so much of its end."""
+LENGTH_TOLERANCE_S: Final = 1.0
+"""YouTube gives lengths in whole seconds."""
 
 _BROWSER: Final = re.compile(
     r"(?P<name>[a-z]+)(?:\+(?P<keyring>[a-z0-9]+))?(?::(?!:)(?P<profile>.+?))?(?:::(?P<container>.+))?"
@@ -150,7 +155,7 @@ class VideoFetcher:
             raise DownloadError("unavailable_live", f"{address}: live status {info.get('live_status', 'is_live')}")
         if choice.sections == []:
             raise DownloadError("media_window", f"{address}: every clip lies past its end at {choice.duration_s:g} s")
-        return tuple(_fetched(entry, choice) for entry in _downloads(info, address, talk))
+        return tuple(_fetched(entry, choice, address) for entry in _downloads(info, address, talk))
 
     def _params(self, folder: Path, talk: _Talk, choice: _Choice) -> dict[str, Any]:
         options = self.options
@@ -163,7 +168,8 @@ class VideoFetcher:
             "format_sort": [f"res:{options.max_height}"],  # the largest up to it, else the smallest above
             "merge_output_format": "mkv",
             "paths": {"home": str(folder), "temp": str(folder)},
-            "outtmpl": {"default": "media-%(section_number|0)s.%(ext)s"},
+            # A file that an earlier attempt left is gone on with, so its name says what it holds.
+            "outtmpl": {"default": "media-%(section_start|0)s-%(section_end|0)s.%(ext)s"},
             "cachedir": str(folder.parent / "yt-dlp"),
             "ffmpeg_location": ffmpeg_binary(),
             "external_downloader_args": {"ffmpeg_o": ["-copyts"]},  # a section keeps the video's times
@@ -220,10 +226,15 @@ def _downloads(info: Mapping[str, Any], address: str, talk: _Talk) -> list[dict[
     return entries
 
 
-def _fetched(entry: Mapping[str, Any], choice: _Choice) -> FetchedFile:
+def _fetched(entry: Mapping[str, Any], choice: _Choice, address: str) -> FetchedFile:
+    """One of the files. Raises DownloadError for a section that ends early: to ffmpeg a cut connection is an end."""
     path = Path(entry["filepath"])
     if choice.sections is None:
         return FetchedFile(path.name)
     start_s, end_s = choice.sections[int(entry["section_number"])]
+    first_s, last_s = media_extent_s(path)
+    if last_s < min(end_s - SHORT_S, choice.duration_s - LENGTH_TOLERANCE_S):
+        path.unlink()
+        raise DownloadError("net_http", f"{address}: the section to {end_s:.2f} s ends at {last_s:.2f} s")
     covers = start_s, (end_s if end_s < choice.duration_s else None)
-    return FetchedFile(path.name, media_origin_s(path), covers, choice.duration_s)
+    return FetchedFile(path.name, first_s, covers, choice.duration_s)
