@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avdata.prepare.commit import marker_problem, read_stats, storage_errors
+from avdata.prepare.sources.remote import FailedRef
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
 from avmanifest.table import open_writer, read_batches, read_table
@@ -67,18 +68,18 @@ def shard_problem(layout: Layout, planned: PlannedShard, plan_hash: str) -> str 
 _PLACE = ["key", "split", "shard", "position"]
 
 
-def merge_manifest(layout: Layout) -> None:
+def merge_manifest(layout: Layout, stopped: FailedRef | None = None) -> None:
     """Write `manifest/SPLIT.parquet`: every requested clip once, with the latest that is known of it.
 
-    Clips of a shard that does not exist are `unavailable_missing`, without a shard. A clip that was tried again
-    has its row from the retry's shard.
+    Clips of a shard that does not exist are `unavailable_missing`, or what `stopped` says, without a shard. A clip
+    that was tried again has its row from the retry's shard.
     """
     latest = _retried_keys(layout)
     writers: dict[str, pa.parquet.ParquetWriter] = {}
     with storage_errors(layout.root):
         try:
             for planned in planned_shards(layout):
-                rows = _manifest_rows(layout, planned)
+                rows = _manifest_rows(layout, planned, stopped)
                 if rows is None:
                     continue
                 keep = [latest.get(key, 0) == planned.part for key in planned.rows.column("key").to_pylist()]
@@ -108,23 +109,23 @@ def _retried_keys(layout: Layout) -> dict[str, int]:
     }
 
 
-def _manifest_rows(layout: Layout, planned: PlannedShard) -> pa.Table | None:
+def _manifest_rows(layout: Layout, planned: PlannedShard, stopped: FailedRef | None) -> pa.Table | None:
     """The shard's rows (CLIP_SCHEMA) in plan order; None for a retry that has not been done."""
     if marker_problem(layout, planned.shard) is None:
         return read_table(layout.clips(planned.shard), CLIP_SCHEMA)
-    return None if planned.part else pending_rows(planned.rows)
+    return None if planned.part else pending_rows(planned.rows, stopped)
 
 
-def pending_rows(plan: pa.Table) -> pa.Table:
-    """Manifest rows of planned clips that no shard holds."""
+def pending_rows(plan: pa.Table, stopped: FailedRef | None = None) -> pa.Table:
+    """Manifest rows of planned clips that no shard holds; `stopped` is why a source was given up before them."""
     count = len(plan)
     known: dict[str, pa.Array | pa.ChunkedArray] = {
         name: plan.column(name)
         for name in ("key", "video_id", "start_s", "end_s", "labels", "split", "annotations", "licence")
     }
     known |= {
-        "status": pa.repeat("unavailable_missing", count),
-        "reason": pa.repeat(PENDING_REASON, count),
+        "status": pa.repeat(stopped.status if stopped else "unavailable_missing", count),
+        "reason": pa.repeat(stopped.reason if stopped else PENDING_REASON, count),
         "source": pa.repeat("", count),
         "members": pa.array([[]] * count, CLIP_SCHEMA.field("members").type),
         "frame_times_s": pa.array([[]] * count, CLIP_SCHEMA.field("frame_times_s").type),

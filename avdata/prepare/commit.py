@@ -334,7 +334,7 @@ class Workspace:
         living = []
         for folder in self.path.parent.iterdir():
             if folder.is_dir() and folder != self.path:
-                if _abandoned(folder / "alive.lock"):
+                if is_abandoned(folder / "alive.lock"):
                     shutil.rmtree(folder, ignore_errors=True)
                 else:
                     living.append(folder)
@@ -346,7 +346,7 @@ class Workspace:
         self._alive.close()
 
 
-def _abandoned(lock: Path) -> bool:
+def is_abandoned(lock: Path) -> bool:
     """Whether no living run holds the workspace. A folder without a lock was cut down while it was made."""
     try:
         with lock.open("rb") as file:

@@ -6,7 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from avdata.prepare.bucket import Patience
+from avdata.prepare.download import DownloadConfig
 from avdata.prepare.pipeline import SampleConfig
+from avdata.prepare.sources import RemoteOptions
 from avdata.prepare.sources.synth import SynthConfig
 from avdata.prepare.supervise import Supervision
 from avmanifest.errors import ConfigError
@@ -69,6 +71,8 @@ class PrepareConfig:
     sample: SampleConfig = field(default_factory=SampleConfig)
     list_path: Path | None = None  # the recipe's list, or the folder of its lists; None: fetched
     sources: tuple[str, ...] = ()
+    remote: RemoteOptions = field(default_factory=RemoteOptions)
+    downloads: DownloadConfig = field(default_factory=DownloadConfig)
     splits: tuple[str, ...] | None = None  # None: the recipe's default
     table: TableOptions | None = None
     synth: SynthConfig | None = None

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
 from avdata.prepare.commit import Observer, Segment, Workspace, storage_errors
+from avdata.prepare.download import PRELOAD, DownloadStage
 from avdata.prepare.output import Output
-from avdata.prepare.pipeline import ClipEnd, ClipTask, failed_row, run_clip
-from avdata.prepare.sources.media import MediaRef
-from avdata.prepare.sources.synth.source import SynthRef
+from avdata.prepare.pipeline import ClipEnd, ClipTask, failed_row
+from avdata.prepare.sources import Ref
 from avdata.prepare.supervise import Crashed, Outcome, Raised, Returned, Supervision, TimedOut, supervise
 from avmanifest.layout import ShardName
 
@@ -58,7 +58,8 @@ class LocalExecutor:
     output: Output
     workspace: Workspace
     clip: Callable[[ClipTask], ClipEnd]  # run_clip with its configuration; picklable
-    locate: Callable[[Mapping[str, Any]], MediaRef | SynthRef | None]  # where the clip of a plan row lies
+    locate: Callable[[Mapping[str, Any]], Ref | None]  # where the clip of a plan row lies
+    downloads: DownloadStage | None = None  # fetches what lies elsewhere; None: nothing does
     supervision: Supervision
     plan_hash: str
     on_clip: Callable[[str], None] = lambda _: None  # told of every clip's status
@@ -69,21 +70,25 @@ class LocalExecutor:
         opened: dict[ShardName, _OpenShard] = {}
         ended: list[Future[ShardResult]] = []
         with ThreadPoolExecutor(1, "commit") as committer:
+            waiting = self._clips(tasks, opened, ended)
             clips = supervise(
                 self.clip,
-                self._clips(tasks, opened, ended),
+                self.downloads.follow(waiting) if self.downloads else waiting,
                 self.supervision,
-                preload=[run_clip.__module__, "avdata.melspec"],
+                preload=PRELOAD,
+                wake=self.downloads.wake if self.downloads else None,
             )
             try:
                 for task, outcome in clips:
-                    shard = opened[task.shard]
-                    self._record(shard, task.place, self._segment(task, outcome))
+                    shard, segment = opened[task.shard], self._segment(task, outcome)
+                    self._record(shard, task.place, segment)
+                    if self.downloads:
+                        self.downloads.clip_ended(task, segment.row["status"])
                     if len(shard.ended) == len(shard.task.rows):
                         del opened[task.shard]
                         ended.append(committer.submit(self._commit, shard))
-                    yield from _finished(ended, wait=False)
-                yield from _finished(ended, wait=True)
+                    yield from self._published(ended, wait=False)
+                yield from self._published(ended, wait=True)
             finally:
                 clips.close()
 
@@ -134,13 +139,15 @@ class LocalExecutor:
         self.workspace.drop(name)
         return ShardResult(name, stats)
 
+    def _published(self, commits: list[Future[ShardResult]], *, wait: bool) -> Iterator[ShardResult]:
+        while commits and (wait or commits[0].done()):
+            result = commits.pop(0).result()
+            if self.downloads:
+                self.downloads.shard_ended(result.shard)
+            yield result
+
 
 def _resolved(result: ShardResult) -> Future[ShardResult]:
     future: Future[ShardResult] = Future()
     future.set_result(result)
     return future
-
-
-def _finished(commits: list[Future[ShardResult]], *, wait: bool) -> Iterator[ShardResult]:
-    while commits and (wait or commits[0].done()):
-        yield commits.pop(0).result()

@@ -1,7 +1,7 @@
 """A run of prepare: plan, shard tasks, commits, catalog. Run again, it goes on where it stopped."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,27 @@ from avdata.prepare.catalog import (
 )
 from avdata.prepare.commit import Workspace, storage_errors
 from avdata.prepare.config import ExecutorKind, PrepareConfig, Retry, Share
+from avdata.prepare.download import DownloadConfig, DownloadStage, FetchThread, MediaCache, repeated_videos, source_pace
+from avdata.prepare.download.pace import Pace
 from avdata.prepare.executors import Executor, LocalExecutor, ShardTask
 from avdata.prepare.output import Output, open_output
 from avdata.prepare.pipeline import run_clip
 from avdata.prepare.plan import Plan, freeze, hash_table
+from avdata.prepare.progress import ProgressMark
 from avdata.prepare.report import Listener, Report, Silent
 from avdata.prepare.requests import class_order, plan_of
 from avdata.prepare.retry import plan_retry
-from avdata.prepare.sources import SourceChain, open_source
-from avdata.prepare.sources.media import MediaRef
+from avdata.prepare.sources import Ref, RemoteSource, SourceChain, open_source
 from avdata.prepare.sources.names import ClipRequest
+from avdata.prepare.sources.remote import FailedRef
 from avdata.prepare.sources.synth import SynthConfig
 from avdata.prepare.sources.synth.source import SynthRef
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.layout import Layout
 from avmanifest.schema import PLAN_SCHEMA
 from avmanifest.table import read_table
+
+PaceOf = Callable[[RemoteSource, DownloadConfig], Pace]
 
 
 def prepare(config: PrepareConfig, listener: Listener | None = None) -> Report:
@@ -58,6 +63,7 @@ def _prepare(config: PrepareConfig, output: Output, listener: Listener) -> Repor
     media = Media(config, layout) if config.overwrite or not layout.dataset_json.exists() else None
     plan = plan_of(config, layout) if config.overwrite or _needs_plan(config, layout) else None
     workspace = Workspace(layout)
+    listener = mark = ProgressMark(listener, workspace.path)
     try:
         with storage_errors(layout.root), workspace.publishing():
             others = workspace.others()
@@ -72,8 +78,12 @@ def _prepare(config: PrepareConfig, output: Output, listener: Listener) -> Repor
         listener.planned(frozen, sum(len(planned.rows) for planned in to_do))
         if to_do:
             media = media or Media(config, layout)
+            if config.executor is not ExecutorKind.RAY:  # whose nodes fetch for themselves
+                media.begin_downloads([planned.rows for planned in to_do], listener)
             for problem in media.problems:
                 listener.note(problem)
+            if media.downloads:
+                mark.sources = media.downloads.snapshot
             executor = _executor(config, output, workspace, media, plan_hash, listener)
             tasks = (
                 ShardTask(planned.shard, tuple(planned.rows.to_pylist()))
@@ -87,8 +97,10 @@ def _prepare(config: PrepareConfig, output: Output, listener: Listener) -> Repor
             found = shards_coverage(layout, _shards_of(share, layout))
         else:
             share = Share()
-            found = _catalog(config, output, workspace, listener)
+            found = _catalog(config, output, workspace, listener, media.stopped if media else None)
     finally:
+        if media:
+            media.close()
         workspace.close()
     return _report(config, layout, share, plan_hash, found, media.coverage if media else {})
 
@@ -102,6 +114,7 @@ def local_executor(
         workspace=workspace,
         clip=partial(run_clip, config.sample),
         locate=media.locate,
+        downloads=media.downloads,
         supervision=config.supervision,
         plan_hash=plan_hash,
         on_clip=listener.clip_ended,
@@ -117,7 +130,7 @@ def _executor(
     # Imported here: it needs this module, for what its nodes do.
     from avdata.prepare.ray_cluster import RayExecutor  # noqa: PLC0415
 
-    return RayExecutor(config=config, output=output, plan_hash=plan_hash, listener=listener, count_sources=media.count)
+    return RayExecutor(config=config, output=output, plan_hash=plan_hash, listener=listener, media=media)
 
 
 def _shards_of(share: Share, layout: Layout) -> Iterator[PlannedShard]:
@@ -136,13 +149,15 @@ def _is_last(output: Output, listener: Listener) -> bool:
     return False
 
 
-def _catalog(config: PrepareConfig, output: Output, workspace: Workspace, listener: Listener) -> dict[str, Any]:
+def _catalog(
+    config: PrepareConfig, output: Output, workspace: Workspace, listener: Listener, stopped: FailedRef | None
+) -> dict[str, Any]:
     """Merge the manifest and write the catalog, again if another run committed shards meanwhile; the coverage."""
     layout = output.layout
     while True:
         with storage_errors(layout.root), workspace.publishing():
             workspace.others()  # of this output's runs, those that were killed meanwhile leave nothing
-            merge_manifest(layout)
+            merge_manifest(layout, stopped)
             listener.step("manifest merged")
             found = coverage(layout)
             write_catalog(layout, config.recipe, config.sample, found)
@@ -156,17 +171,25 @@ def _catalog(config: PrepareConfig, output: Output, workspace: Workspace, listen
 
 
 def dry_run(config: PrepareConfig) -> pa.Table:
-    """The plan (PLAN_SCHEMA) that a run would freeze; nothing is written but fetched lists."""
+    """The plan (PLAN_SCHEMA) that a run would freeze; nothing is written but fetched lists. See also `estimate`."""
     return plan_of(config, open_output(config.out).layout).table
 
 
 class Media:
-    """Where the media of plan rows lie: in the sources in the order given, or nowhere yet, for drawn clips."""
+    """Where the media of plan rows lie: in the sources in the order given, or nowhere yet, for drawn clips.
+
+    What lies elsewhere is fetched by `downloads`, once they have begun.
+    """
 
     def __init__(self, config: PrepareConfig, layout: Layout) -> None:
         self._synth = (config.synth or SynthConfig()) if config.recipe.name == "synth" else None
-        self._chain = SourceChain([open_source(source, cache_dir=layout.temporary) for source in config.sources])
+        self._chain = SourceChain(
+            [open_source(source, cache_dir=layout.temporary, options=config.remote) for source in config.sources]
+        )
+        self._config = config
+        self._cache_dir = config.downloads.cache_dir or layout.media
         self.problems = self._chain.problems
+        self.downloads: DownloadStage | None = None
 
     @property
     def coverage(self) -> dict[str, int]:
@@ -178,11 +201,50 @@ class Media:
         for name, number in given.items():
             self._chain.coverage[name] += number
 
-    def locate(self, row: Mapping[str, Any]) -> MediaRef | SynthRef | None:
+    @property
+    def remote(self) -> Sequence[RemoteSource]:
+        """The sources that must be fetched from."""
+        return self._chain.remote
+
+    @property
+    def stopped(self) -> FailedRef | None:
+        """Why a source was given up, as the reason of clips that no other source had."""
+        return next(iter(self.downloads.stopped.values()), None) if self.downloads else None
+
+    def locate(self, row: Mapping[str, Any]) -> Ref | None:
         """The media of a row (PLAN_SCHEMA); None if no source has it."""
         if self._synth is not None:
             return SynthRef(config=self._synth, index=int(row["video_id"]))
+        if self.downloads:
+            self._chain.stopped.update(self.downloads.stopped)
         return self._chain.locate(ClipRequest(row["video_id"], row["start_s"], row["end_s"], row["path"]))
+
+    def begin_downloads(self, plan: Sequence[pa.Table], listener: Listener, pace_of: PaceOf = source_pace) -> None:
+        """Open the stage that fetches, if a source needs it, for a plan (tables of PLAN_SCHEMA).
+
+        `pace_of` gives each source its budget of requests: this machine's, or a cluster's.
+        """
+        if self._chain.remote:
+            downloads = self._config.downloads
+            fetching = FetchThread(
+                downloads,
+                self._chain.remote,
+                {source.name: pace_of(source, downloads) for source in self._chain.remote},
+                MediaCache(self._cache_dir, round(downloads.cache_gb * 1e9)),
+                repeated_videos(plan),
+                ask_again=self._config.retry is Retry.ALL or self._config.overwrite,
+            )
+            self.downloads = DownloadStage(
+                fetching,
+                lambda request, source: self._chain.locate(request, after=source),
+                downloads.look_ahead,
+                listener.note,
+            )
+
+    def close(self) -> None:
+        """End the downloads."""
+        if self.downloads:
+            self.downloads.close()
 
 
 def _remove_dataset(output: Output, others: Sequence[Path]) -> None:

@@ -16,12 +16,14 @@ from avdata.prepare.decode import DECODERS, Frames, MediaInfo, Waveform, open_me
 from avdata.prepare.frames import draw_frame_times
 from avdata.prepare.masks import listed_masks
 from avdata.prepare.quality import quality_flags
+from avdata.prepare.sources import Ref
 from avdata.prepare.sources.media import MediaRef, hash_media, open_media_file
+from avdata.prepare.sources.remote import FailedRef, RemoteRef
 from avdata.prepare.sources.synth.source import SynthRef, draw_media, synth_truth
 from avdata.profiles import MelProfile, profile
 from avdata.shards import Member, pack_json, pack_npy, pack_sample
 from avdata.waveform import encode_flac, rms_dbfs
-from avmanifest.errors import ConfigError, MediaError, StorageError
+from avmanifest.errors import ConfigError, DownloadError, MediaError, StorageError
 from avmanifest.layout import ShardName
 from avmanifest.schema import CLIP_SCHEMA
 
@@ -65,7 +67,7 @@ class ClipTask:
     shard: ShardName
     place: int
     row: Mapping[str, Any]
-    ref: MediaRef | SynthRef
+    ref: Ref
     blocks: Path
 
 
@@ -111,9 +113,12 @@ def run_clip(config: SampleConfig, task: ClipTask) -> ClipEnd:
 
 def make_sample(config: SampleConfig, task: ClipTask) -> Sample:
     """Decode, draw frames, compute spectrograms, pack. Raises MediaError for a clip that cannot be a sample."""
-    row = task.row
-    with _media_file(task) as (file, digest, num_bytes), open_media(file, config.decoder) as media:
-        start_s, end_s, asked_s = _span(config, row, task.ref, media.duration_s)
+    row, ref = task.row, task.ref
+    if isinstance(ref, FailedRef):
+        raise DownloadError(ref.status, ref.reason)
+    assert not isinstance(ref, RemoteRef), "a clip is decoded once its media are here"
+    with _media_file(ref, task.blocks) as (file, digest, num_bytes), open_media(file, config.decoder) as media:
+        start_s, end_s, asked_s = _span(config, row, ref, media.duration_s)
         start_s, end_s = media.clip_span(start_s, end_s, min(WINDOW_S, config.clip_seconds or WINDOW_S))
         # Pictures first: of a damaged file without sound, the damage is the better reason.
         frames = media.frames(_frame_times(config, row, start_s, end_s), config.short_side)
@@ -122,25 +127,25 @@ def make_sample(config: SampleConfig, task: ClipTask) -> Sample:
     times_s = [time_s - start_s for time_s in frames.times_s]
     facts = _facts(info, sound, frames, times_s, asked_s, end_s - start_s)
     facts |= {"source_bytes": num_bytes, "source_sha256": digest}
-    facts |= {"start_s": _offset_in_video(row, task.ref) + start_s, "end_s": _offset_in_video(row, task.ref) + end_s}
+    facts |= {"start_s": _offset_in_video(row, ref) + start_s, "end_s": _offset_in_video(row, ref) + end_s}
 
-    if isinstance(task.ref, SynthRef):
+    if isinstance(ref, SynthRef):
         height, width = frames.images[0].shape[:2]
-        truth, facts["annotations"] = synth_truth(task.ref, start_s, end_s, frames.times_s, height, width)
+        truth, facts["annotations"] = synth_truth(ref, start_s, end_s, frames.times_s, height, width)
     else:
-        truth, facts["annotations"] = listed_masks(task.ref, row["annotations"])
+        truth, facts["annotations"] = listed_masks(ref, row["annotations"])
     return Sample(members=_members(config, row, sound, frames, facts) | truth, facts=facts)
 
 
 @contextmanager
-def _media_file(task: ClipTask) -> Iterator[tuple[Path | BinaryIO, str, int]]:
-    """The media as the decoder takes it, with its sha256 and size."""
-    if isinstance(task.ref, SynthRef):
-        with draw_media(task.ref, task.blocks.with_suffix(".mp4")) as (path, digest, num_bytes):
+def _media_file(ref: MediaRef | SynthRef, blocks: Path) -> Iterator[tuple[Path | BinaryIO, str, int]]:
+    """The media as the decoder takes it, with its sha256 and size. What is drawn lies beside the blocks file."""
+    if isinstance(ref, SynthRef):
+        with draw_media(ref, blocks.with_suffix(".mp4")) as (path, digest, num_bytes):
             yield path, digest, num_bytes
         return
-    digest, num_bytes = hash_media(task.ref)
-    file = open_media_file(task.ref)
+    digest, num_bytes = hash_media(ref)
+    file = open_media_file(ref)
     try:
         yield file, digest, num_bytes
     finally:
@@ -148,14 +153,14 @@ def _media_file(task: ClipTask) -> Iterator[tuple[Path | BinaryIO, str, int]]:
             file.close()
 
 
-def _offset_in_video(row: Mapping[str, Any], ref: MediaRef | SynthRef) -> float:
+def _offset_in_video(row: Mapping[str, Any], ref: Ref) -> float:
     """Where the media's time 0 lies in the source video."""
-    return float(row["start_s"]) if ref.is_clip else 0.0
+    if isinstance(ref, MediaRef) and not ref.is_clip:
+        return ref.starts_at_s
+    return float(row["start_s"])
 
 
-def _span(
-    config: SampleConfig, row: Mapping[str, Any], ref: MediaRef | SynthRef, duration_s: float
-) -> tuple[float, float, float]:
+def _span(config: SampleConfig, row: Mapping[str, Any], ref: Ref, duration_s: float) -> tuple[float, float, float]:
     """Start and end of the span to keep on the media's clock, and the seconds the plan promises of it."""
     start_s = float(row["start_s"]) - _offset_in_video(row, ref)
     end_s = duration_s if row["end_s"] is None else float(row["end_s"]) - _offset_in_video(row, ref)
@@ -234,9 +239,7 @@ def _log_mel(sound: Waveform, front_end: MelProfile) -> Float16[np.ndarray, "mel
     return columns
 
 
-def failed_row(
-    row: Mapping[str, Any], status: str, reason: str, ref: MediaRef | SynthRef | None = None
-) -> dict[str, Any]:
+def failed_row(row: Mapping[str, Any], status: str, reason: str, ref: Ref | None = None) -> dict[str, Any]:
     """The manifest row of a planned clip that did not become a sample."""
     return manifest_row(row, status, reason, ref, {}, [])
 
@@ -245,7 +248,7 @@ def manifest_row(
     row: Mapping[str, Any],
     status: str,
     reason: str,
-    ref: MediaRef | SynthRef | None,
+    ref: Ref | None,
     facts: Mapping[str, Any],
     members: list[Member],
 ) -> dict[str, Any]:

@@ -8,18 +8,24 @@ import functools
 import os
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final
+
+import pyarrow as pa
 
 from avdata.prepare.commit import Workspace, storage_errors
 from avdata.prepare.config import PrepareConfig
+from avdata.prepare.download import DownloadConfig, source_pace
+from avdata.prepare.download.pace import Pace, Unlimited
 from avdata.prepare.executors import ShardResult, ShardTask
 from avdata.prepare.job import Media, local_executor
 from avdata.prepare.output import Output, open_output
 from avdata.prepare.report import Listener, Silent
+from avdata.prepare.sources import RemoteSource
 from avmanifest.errors import AvkitError, ConfigError, StorageError
+from avmanifest.schema import PLAN_SCHEMA
 
 NAMESPACE: Final = "avkit"
 _RETRIES: Final = 3  # of a task that was lost with its worker or its node
@@ -45,7 +51,7 @@ class RayExecutor:
     output: Output
     plan_hash: str
     listener: Listener
-    count_sources: Callable[[Mapping[str, int]], None]  # told how many clips each source gave
+    media: Media  # the driver's: told how many clips each source gave, asked which must be fetched from
 
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[ShardResult]:
         """Yield shards as they are published. Raises ConfigError without a cluster, StorageError as the nodes do."""
@@ -61,6 +67,8 @@ class RayExecutor:
         try:
             resources = ray.cluster_resources()
             self.listener.note(f"ray: {len(ray.nodes())} nodes, {resources.get('CPU', 0):g} CPUs")
+            for source in self.media.remote:
+                cluster_pace(source, self.config.downloads)  # named here first: this node outlives the others
             for task in tasks:
                 while len(in_flight) >= _window(ray, cpus):
                     yield from self._ended(ray, in_flight)
@@ -92,7 +100,7 @@ class RayExecutor:
                 raise end.error
             for status in end.statuses:
                 self.listener.clip_ended(status)
-            self.count_sources(end.sources)
+            self.media.count(end.sources)
             if end.stats is not None and not self.output.is_done(task.shard, self.plan_hash):
                 raise StorageError(
                     f"{self.config.out}: a node published {task.shard} there and it is not seen here. Give --out a "
@@ -112,9 +120,12 @@ def shard_on_node(blob: bytes, plan_hash: str, task: ShardTask) -> _NodeEnd:
             workspace = Workspace(output.layout)
             try:
                 listener = _Statuses(statuses)
+                rows = pa.Table.from_pylist([dict(row) for row in task.rows], PLAN_SCHEMA)
+                media.begin_downloads([rows], listener, cluster_pace)
                 executor = local_executor(config, output, workspace, media, plan_hash, listener)
                 (result,) = executor.run([task])
             finally:
+                media.close()
                 workspace.close()
     except AvkitError as error:
         return _NodeEnd(error=error)
@@ -172,13 +183,10 @@ def _window(ray: ModuleType, cpus: int) -> int:
     return _WINDOW * max(int(ray.cluster_resources().get("CPU", 0) // cpus), 1)
 
 
-@runtime_checkable
-class Pace(Protocol):
-    """A budget of requests."""
-
-    def take(self) -> float:
-        """0 if a request may go now, and it is counted; else the seconds after which to ask again."""
-        ...
+def cluster_pace(source: RemoteSource, downloads: DownloadConfig) -> Pace:
+    """The budget of a source for the whole cluster, whose nodes are taken to go out by one address."""
+    make = functools.partial(source_pace, source, downloads)
+    return make() if isinstance(make(), Unlimited) else ClusterPace(source.name, make)
 
 
 class ClusterPace:

@@ -85,6 +85,13 @@ class Crashed:
 Outcome = Returned[R] | Raised | TimedOut | Crashed
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """In the place of a task: there is none now. Asked again after so many seconds, or when something happens."""
+
+    seconds: float
+
+
 @dataclass(slots=True)
 class _Child:
     process: BaseProcess
@@ -104,14 +111,17 @@ class _Work(Generic[T]):
 
 def supervise(
     call: Callable[[T], R],
-    tasks: Iterable[T],
+    tasks: Iterable[T | Later],
     how: Supervision,
     preload: Sequence[str] = (),
+    wake: Connection | None = None,
 ) -> Generator[tuple[T, Outcome[R]], None, None]:
     """Yield every task with its outcome, in the order in which they end.
 
-    `call` must be picklable. Tasks are taken from the iterable only when a child is free for them. `preload`
-    names modules that the server which forks the children imports once. Closing the iterator kills them.
+    `call` must be picklable. Tasks are taken from the iterable only when a child is free for them; one that has
+    none yet says `Later`, and whatever is sent into the other end of `wake` has it asked again. `preload` names
+    modules that the server which forks the children imports once. Closing the iterator kills them, and so does
+    closing the other end of `wake`, from another thread: no more tasks end then.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["avdata.prepare.supervise", *preload])
@@ -119,16 +129,17 @@ def supervise(
     again: deque[_Work[T]] = deque()
     children: list[_Child] = []
 
-    def next_work() -> _Work[T] | None:
+    def next_work() -> _Work[T] | Later | None:
         if again:
             return again.popleft()
         for task in waiting:
-            return _Work(task)
+            return task if isinstance(task, Later) else _Work(task)
         return None
 
     try:
         exhausted = False
         while True:
+            pause: Later | None = None
             while not exhausted or again:
                 idle = next((child for child in children if child.work is None), None)
                 if idle is None and len(children) >= how.num_workers:
@@ -137,26 +148,33 @@ def supervise(
                 if work is None:
                     exhausted = True
                     continue
+                if isinstance(work, Later):
+                    pause = work
+                    break
                 if idle is None:
                     idle = _start(context, call, how)
                     children.append(idle)
                 _assign(idle, work)
             busy = [child for child in children if child.work is not None]
-            if not busy:
+            if not busy and pause is None:
                 return
-            for child in _ready(busy, how.deadline_s):
+            try:
+                ready = _ready(busy, how.deadline_s, pause, wake)
+            except EOFError:
+                return
+            for child in ready:
                 if _came_up(child):
                     continue
-                work = child.work
-                assert work is not None
-                outcome = _outcome(child, work, how)
+                held = child.work
+                assert held is not None
+                outcome = _outcome(child, held, how)
                 if not child.process.is_alive() or child.answered >= how.recycle_after:
                     children.remove(child)
                     _stop(child)
                 if outcome is None:
-                    again.append(work)
+                    again.append(held)
                 else:
-                    yield work.task, outcome
+                    yield held.task, outcome
     finally:
         for child in children:
             _stop(child)
@@ -180,10 +198,17 @@ def _assign(child: _Child, work: _Work[Any]) -> None:
         child.pipe.send(work.task)
 
 
-def _ready(busy: Sequence[_Child], deadline_s: float) -> list[_Child]:
-    """Children that answered, died or passed their deadline; waits for the first of them."""
-    left = min(_due_s(child, deadline_s) for child in busy) - time.monotonic()
-    wait([handle for child in busy for handle in (child.pipe, child.process.sentinel)], max(left, 0.0))
+def _ready(busy: Sequence[_Child], deadline_s: float, pause: Later | None, wake: Connection | None) -> list[_Child]:
+    """Children that answered, died or passed their deadline; waits for the first, or until tasks are asked again.
+
+    Raises EOFError if the other end of `wake` was closed.
+    """
+    now = time.monotonic()
+    left = [_due_s(child, deadline_s) - now for child in busy] + ([pause.seconds] if pause else [])
+    handles: list[Any] = [handle for child in busy for handle in (child.pipe, child.process.sentinel)]
+    wait(handles + ([wake] if wake else []), max(min(left), 0.0))
+    while wake is not None and wake.poll():
+        wake.recv_bytes()
     now = time.monotonic()
     return [
         child for child in busy if child.pipe.poll() or not child.process.is_alive() or now >= _due_s(child, deadline_s)

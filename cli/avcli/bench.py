@@ -44,6 +44,25 @@ def bench_prepare(
         typer.echo(f"{name:40} {value}")
 
 
+@app.command("sources")
+def bench_sources(
+    clips: Annotated[int | None, typer.Option(help="Drawn clips to prepare.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of each.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="In which the sources take turns.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Clips a second of prepare from a web server on loopback, beside the same clips in a folder."""
+    from avdata.prepare.bench_sources import SourcesBench
+    from avdata.prepare.bench_sources import bench_sources as measure
+
+    found = measure(SourcesBench(**given(num_clips=clips, clip_seconds=seconds, rounds=rounds)))
+    if as_json:
+        print_json(found)
+        return
+    for name, value in found.items():
+        typer.echo(f"{name:40} {value}")
+
+
 @app.command("loader")
 def bench_loader(
     dataset: Annotated[Path | None, typer.Argument(help="A prepared dataset; a drawn one if not given.")] = None,

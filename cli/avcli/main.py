@@ -7,7 +7,7 @@ from typing import Final
 
 import typer
 
-from avcli import bench, convert, evaluate, export, inspect, prepare, pretrain
+from avcli import bench, convert, evaluate, export, inspect, prepare, pretrain, status
 from avmanifest.errors import AvkitError, ConfigError, ManifestError, MediaError, ShardError, StorageError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command("prepare", epilog=prepare.EXAMPLES)(prepare.prepare)
 app.command("export", epilog=export.EXAMPLES)(export.export)
+app.command("status", epilog=status.EXAMPLES)(status.status)
 app.command("inspect", epilog=inspect.EXAMPLES)(inspect.inspect)
 app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)

@@ -14,6 +14,8 @@ Examples:
   avkit prepare audioset --split balanced --source 'wds:mirror/{00..19}.tar.gz' --out data/as
   avkit prepare folder --source local:my_videos --clip-seconds 3 --out data/mine
   avkit prepare table --list clips.csv --label-column class --source local:videos --out data/mine
+  avkit prepare vggsound --source local:videos --source youtube --cookies-from-browser firefox --out data/vggsound
+  avkit prepare vggsound --source 'http:https://mirror/{id}_{start:06d}.mp4' --out data/vggsound
   avkit prepare synth --num-clips 512 --out data/synth
 
 Stopped or killed, the same command goes on where it was.
@@ -30,7 +32,10 @@ def prepare(
     ] = None,
     source: Annotated[
         list[str] | None,
-        typer.Option(help="local:DIR, wds:PATTERN or a tar, tar.gz of videos. Repeat: tried in the order given."),
+        typer.Option(
+            help="local:DIR, wds:PATTERN or a tar, tar.gz of videos, http:TEMPLATE with {id} and {start}, or youtube. "
+            "Repeat: tried in the order given."
+        ),
     ] = None,
     split: Annotated[list[str] | None, typer.Option(help="Only this split. Repeatable.")] = None,
     clip_seconds: Annotated[float | None, typer.Option(help="Keep a span of this length, drawn by the seed.")] = None,
@@ -59,6 +64,19 @@ def prepare(
     num_classes: Annotated[int | None, typer.Option(help="synth: classes to draw.")] = None,
     objects: Annotated[int | None, typer.Option(help="synth: sounding objects a clip, at most.")] = None,
     seconds: Annotated[float | None, typer.Option(help="synth: length of a clip.")] = None,
+    rate: Annotated[str | None, typer.Option(help="fetching: at most so many files, as 250/h, 10/min, 2/s.")] = None,
+    proxy: Annotated[str | None, typer.Option(help="fetching: address of a proxy.")] = None,
+    cookies: Annotated[Path | None, typer.Option(help="youtube: a cookies.txt. Read, never written.")] = None,
+    cookies_from_browser: Annotated[
+        str | None, typer.Option(help="youtube: the browser whose cookies to take, as firefox or chrome:PROFILE.")
+    ] = None,
+    max_height: Annotated[int | None, typer.Option(help="youtube: lines of the pictures, at most.")] = None,
+    download_workers: Annotated[int | None, typer.Option(help="fetching: files at a time.")] = None,
+    download_deadline: Annotated[float | None, typer.Option(help="fetching: seconds a file may take.")] = None,
+    media_cache: Annotated[
+        Path | None, typer.Option(help="fetching: where files are kept; in the output if not given.")
+    ] = None,
+    cache_gb: Annotated[float | None, typer.Option(help="fetching: how much of them, in GB.")] = None,
     id_column: Annotated[str | None, typer.Option(help="table: column of the video's id.")] = None,
     path_column: Annotated[str | None, typer.Option(help="table: column of the video's path below a source.")] = None,
     start_column: Annotated[str | None, typer.Option(help="table: column of start of the clip, seconds.")] = None,
@@ -70,10 +88,15 @@ def prepare(
     """Videos to verified shards and a manifest."""
     from avcli.progress import PrepareProgress, print_plan, print_report
     from avdata.prepare.config import ExecutorKind, PrepareConfig, Retry, Share, slurm_share
+    from avdata.prepare.download import DownloadConfig, parse_rate
+    from avdata.prepare.estimate import estimate
     from avdata.prepare.job import dry_run as plan_only
     from avdata.prepare.job import prepare as run
     from avdata.prepare.pipeline import SampleConfig
+    from avdata.prepare.sources import RemoteOptions
+    from avdata.prepare.sources.http import HttpOptions
     from avdata.prepare.sources.synth import SynthConfig
+    from avdata.prepare.sources.youtube import YoutubeOptions
     from avdata.prepare.supervise import Supervision, usable_cores
     from avmanifest.errors import ConfigError
     from avmanifest.recipe import TableOptions, load_recipe
@@ -115,10 +138,20 @@ def prepare(
         table=TableOptions(**table) if table else None,
         synth=SynthConfig(**synth, **given(seed=seed)) if loaded.name == "synth" else None,
     )
+    youtube = given(max_height=max_height, cookies=cookies, cookies_from_browser=cookies_from_browser, proxy=proxy)
+    downloads = given(
+        num_workers=download_workers,
+        deadline_s=download_deadline,
+        cache_dir=media_cache,
+        cache_gb=cache_gb,
+        rate_per_hour=rate and parse_rate(rate),
+    )
     config = PrepareConfig(
         recipe=loaded,
         out=out,
         sources=tuple(source or ()),
+        remote=RemoteOptions(http=HttpOptions(**given(proxy=proxy)), youtube=YoutubeOptions(**youtube)),
+        downloads=DownloadConfig(**downloads),
         splits=tuple(split) if split else None,
         sample=SampleConfig(**sample, keep_audio=not no_audio),
         supervision=Supervision(**given(num_workers=workers, deadline_s=deadline)),
@@ -126,7 +159,8 @@ def prepare(
         **options,
     )
     if dry_run:
-        print_plan(plan_only(config), config, as_json=as_json)
+        plan = plan_only(config)
+        print_plan(plan, config, estimate(config, plan), as_json=as_json)
         return
     with PrepareProgress() as progress:
         report = run(config, progress)

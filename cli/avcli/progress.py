@@ -2,17 +2,21 @@
 
 import time
 from collections import Counter
+from dataclasses import asdict
 from typing import Any, Self
 
 import pyarrow as pa
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
 from avcli.options import print_json
 from avdata.prepare.config import PrepareConfig
+from avdata.prepare.estimate import Estimate, SourceShare
+from avdata.prepare.progress import Progress
 from avdata.prepare.report import Report
 from avmanifest.schema import STATUSES
 
@@ -27,7 +31,7 @@ class PrepareProgress:
         self.statuses: Counter[str] = Counter()
         self.num_to_do = 0
         self.started_s = self.told_s = time.monotonic()
-        self._bar = Progress(
+        self._bar = Bars(
             TextColumn("[bold]clips"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -107,8 +111,37 @@ def print_report(report: Report, console: Console | None = None) -> None:
     console.print(Text(report.summary), soft_wrap=True)
 
 
-def print_plan(plan: pa.Table, config: PrepareConfig, *, as_json: bool) -> None:
-    """What a run would do."""
+def print_progress(progress: Progress, console: Console | None = None) -> None:
+    """How far a dataset is, and who works on it."""
+    console = console or Console()
+    done = sum(progress.committed.values())
+
+    def say(text: str) -> None:
+        console.print(Text(text), highlight=False, soft_wrap=True)
+
+    say(
+        f"{progress.out}: {done:,} of {progress.requested:,} clips committed, "
+        f"{progress.num_committed_shards:,} of {progress.num_shards:,} shards"
+    )
+    for status, count in progress.committed.items():
+        say(f"  {count:>9,}  {status:<20} {STATUSES[status].meaning}")
+    for run in progress.runs:
+        ended = sum(run.ended.values())
+        left = "" if run.left_s is None else f", {run.left_s / 60:,.0f} min left"
+        say(f"run {run.pid} on {run.host}: {ended:,} of {run.to_do:,} clips, {run.per_s:.2f}/s{left}")
+        for name, source in run.sources.items():
+            state = f"{source['fetched']:,} fetched ({source['bytes'] / 1e6:,.0f} MB), {source['fetching']:,} under way"
+            if source["stopped"]:
+                state += f"; given up: {source['refusal']}"
+            elif source["paused_s"]:
+                state += f"; left alone for {source['paused_s']:,.0f} s: {source['refusal']}"
+            say(f"  {name}: {state}")
+    if not progress.runs:
+        say("no run works on it" + ("" if done >= progress.requested else "; the same prepare command goes on"))
+
+
+def print_plan(plan: pa.Table, config: PrepareConfig, expected: Estimate, *, as_json: bool) -> None:
+    """What a run would do, and take."""
     counts = {entry["values"]: entry["counts"] for entry in plan.column("split").value_counts().to_pylist()}
     content: dict[str, Any] = {
         "recipe": config.recipe.name,
@@ -117,6 +150,7 @@ def print_plan(plan: pa.Table, config: PrepareConfig, *, as_json: bool) -> None:
         "splits": counts,
         "shards": {split: -(-count // config.shard_size) for split, count in counts.items()},
         "sources": list(config.sources),
+        "estimate": asdict(expected),
     }
     if as_json:
         print_json(content)
@@ -124,4 +158,27 @@ def print_plan(plan: pa.Table, config: PrepareConfig, *, as_json: bool) -> None:
     console = Console()
     for split, count in counts.items():
         console.print(f"{split}: {count:,} clips in {content['shards'][split]:,} shards", highlight=False)
+    for name, share in expected.sources.items():
+        console.print(Text(_share_line(name, share)), highlight=False, soft_wrap=True)
+    if expected.missing:
+        console.print(f"no source has {expected.missing:,} clips", highlight=False)
+    console.print(
+        f"about {expected.dataset_bytes / 1e9:,.1f} GB of shards and {_hours(expected.hours)} "
+        f"({_hours(expected.decode_hours)} of decoding with {config.supervision.num_workers} processes)",
+        highlight=False,
+        soft_wrap=True,
+    )
     console.print(f"{len(plan):,} clips would go to {config.out}. Nothing was done.", highlight=False, soft_wrap=True)
+
+
+def _share_line(name: str, share: SourceShare | None) -> str:
+    if share is None:
+        return f"{name}: looked into by the run itself"
+    if not share.videos:
+        return f"{name}: {share.clips:,} clips"
+    gigabytes = f"about {share.bytes / 1e9:,.1f} GB"
+    return f"{name}: {share.clips:,} clips of {share.videos:,} files to fetch, {gigabytes}, {_hours(share.hours)}"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours / 24:,.1f} days" if hours >= 48 else f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:,.1f} min"

@@ -49,7 +49,11 @@ class MediaError(AvkitError):
 
 
 class DownloadError(MediaError):
-    """The clip's media could not be had."""
+    """The clip's media could not be had. `retry_after_s`: for how long the server asks to be left alone, or 0."""
+
+    def __init__(self, status: str, message: str, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(status, message)
+        self.retry_after_s = retry_after_s
 
 
 class DecodeError(MediaError):

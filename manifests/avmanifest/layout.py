@@ -81,6 +81,11 @@ class Layout:
         return self.root / "_quarantine"
 
     @property
+    def media(self) -> Path:
+        """Where fetched media are kept, if nowhere else. Never part of the dataset."""
+        return self.root / "_media"
+
+    @property
     def lists(self) -> Path:
         """Official lists that were fetched for the plan."""
         return self.root / "plan" / "lists"

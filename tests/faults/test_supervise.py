@@ -1,16 +1,18 @@
 """Children that hang, crash, leak and die: every task still ends, and nobody is left behind."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from avdata.prepare.supervise import Crashed, Raised, Returned, Supervision, TimedOut, supervise
+from avdata.prepare.supervise import Crashed, Later, Raised, Returned, Supervision, TimedOut, supervise
 
 
 def act(task: str) -> str:
@@ -134,6 +136,7 @@ def test_closing_the_iterator_leaves_no_child():
 
 PARENT = """
 import sys
+import threading
 from pathlib import Path
 from tests.faults.test_supervise import act
 from avdata.prepare.supervise import Supervision, supervise
@@ -157,3 +160,28 @@ def test_nothing_outlives_a_killed_parent(tmp_path):
     parent.kill()
     parent.wait()
     assert [process.pid for process in children if not gone(process.pid)] == []
+
+
+def test_tasks_that_come_later_are_asked_for_again_when_the_pipe_says_so():
+    wake, sender = multiprocessing.Pipe(duplex=False)
+    waiting = ["plain:1", None, "plain:2"]
+
+    def tasks():
+        for task in waiting:
+            if task is not None:
+                yield task
+                continue
+            threading.Timer(0.05, sender.send_bytes, [b"."]).start()
+            yield Later(600.0)  # longer than the test may take
+
+    found = dict(supervise(act, tasks(), Supervision(deadline_s=30.0), wake=wake))
+    assert found == {name: Returned(f"{name} done") for name in ("plain:1", "plain:2")}
+    for end in (wake, sender):
+        end.close()
+
+
+def test_closing_the_pipe_ends_the_calls_and_kills_who_is_busy():
+    wake, sender = multiprocessing.Pipe(duplex=False)
+    threading.Timer(0.5, sender.close).start()
+    assert list(supervise(act, ["hang"], Supervision(deadline_s=600.0), wake=wake)) == []
+    wake.close()

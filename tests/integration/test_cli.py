@@ -14,6 +14,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from avcli.main import app, run
 from tests.videos import draw_folder
@@ -55,8 +56,18 @@ def test_prepare_reports_to_people_and_to_machines(videos, tmp_path):
 
 def test_a_dry_run_writes_nothing(videos, tmp_path):
     answer = avkit("prepare", "folder", "--source", f"local:{videos}", "--out", tmp_path / "out", "--dry-run", "--json")
-    assert json.loads(answer.stdout)["splits"] == {"train": 3}
+    content = json.loads(answer.stdout)
+    assert content["splits"] == {"train": 3}
+    assert content["estimate"]["sources"] == {f"local:{videos}": {"clips": 3, "videos": 0, "bytes": 0, "hours": 0.0}}
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_run_would_fetch_is_told_before_it_is_fetched(tmp_path):
+    (tmp_path / "clips.csv").write_text("".join(f"{line}\n" for line in ("id,label", "abcdefghijk,x", "bcdefghijkl,x")))
+    table = ("--list", tmp_path / "clips.csv", "--out", tmp_path / "out", "--dry-run", "--rate", "1/h")
+    answer = CliRunner().invoke(app, ["prepare", "table", "--source", "youtube", *map(str, table)])
+    assert answer.exit_code == 0, answer.output
+    assert "youtube: 2 clips of 2 files to fetch, about 0.0 GB, 2.0 h" in answer.output
 
 
 @pytest.mark.parametrize(
@@ -66,6 +77,9 @@ def test_a_dry_run_writes_nothing(videos, tmp_path):
         (("prepare", "folder", "--out", "o"), "needs at least one --source"),
         (("prepare", "folder", "--source", "ftp:x", "--out", "o"), "unknown source"),
         (("prepare", "folder", "--source", "local:nowhere", "--out", "o"), "nowhere"),
+        (("prepare", "vggsound", "--source", "http:https://h/all.mp4", "--out", "o"), "neither {id} nor {path}"),
+        (("prepare", "vggsound", "--source", "youtube", "--out", "o", "--rate", "many"), "write 250/h"),
+        (("prepare", "vggsound", "--source", "youtube", "--out", "o", "--cookies", "none"), "--cookies none"),
         (("prepare", "synth", "--out", "o", "--num-classes", "3"), "num_classes=3 is not between"),
         (("prepare", "folder", "--source", "local:.", "--out", "o", "--num-clips", "3"), "belong to recipe synth"),
         (("prepare", "synth", "--out", "o", "--mel", "mfcc"), "unknown spectrogram profile 'mfcc'; known: paper"),

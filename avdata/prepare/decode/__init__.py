@@ -7,7 +7,17 @@ from avdata.prepare.decode.media import (
     MediaInfo,
     Waveform,
     decode_same_packets,
+    media_extent_s,
     open_media,
 )
 
-__all__ = ["DECODERS", "Frames", "Media", "MediaInfo", "Waveform", "decode_same_packets", "open_media"]
+__all__ = [
+    "DECODERS",
+    "Frames",
+    "Media",
+    "MediaInfo",
+    "Waveform",
+    "decode_same_packets",
+    "media_extent_s",
+    "open_media",
+]

@@ -99,7 +99,8 @@ class Media:
         if video is not None and Disposition.attached_pic in video.disposition:
             video = None  # cover art
         audio = container.streams.best("audio", related=video)
-        reader = Reader(container, name, _origin_s(container, [stream for stream in (video, audio) if stream]))
+        self.origin_s = _origin_s(container, [stream for stream in (video, audio) if stream])  # in the file's own times
+        reader = Reader(container, name, self.origin_s)
         self._video = VideoTrack(reader, video) if isinstance(video, VideoStream) else None
         self._audio = AudioTrack(reader, audio) if isinstance(audio, AudioStream) else None
         self._reader = reader
@@ -273,6 +274,12 @@ def _origin_s(container: InputContainer, streams: Sequence[Any]) -> float:
         return start / av.time_base
     starts = [float(stream.start_time * stream.time_base) for stream in streams if stream.start_time is not None]
     return min(starts, default=0.0)
+
+
+def media_extent_s(path: Path) -> tuple[float, float]:
+    """Start and end of the file in its own times; the start is 0 on a Media's clock. Errors as for `open_media`."""
+    with open_media(path) as media:
+        return media.origin_s, media.origin_s + media.duration_s
 
 
 @contextmanager

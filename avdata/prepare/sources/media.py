@@ -40,6 +40,7 @@ class MediaRef:
     size: int | None = None
     gzip_index: str = ""
     is_clip: bool = False  # the video begins where the clip begins; else it is the whole video and must be cut
+    starts_at_s: float = 0.0  # of a cut video that is no clip: where in the whole one its time 0 lies
     source: str  # the source as it was given, "local:DIR"
     name: str  # the file within the source, fit to be shown
 

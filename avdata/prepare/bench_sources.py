@@ -1,0 +1,113 @@
+"""What fetching costs: the same clips prepared from a folder and from a web server on loopback."""
+
+import contextlib
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from avdata.prepare.config import PrepareConfig
+from avdata.prepare.job import prepare
+from avdata.prepare.sources.synth import SynthConfig, synth_clip, write_clip
+from avdata.prepare.supervise import Supervision, usable_cores
+from avmanifest.errors import AvkitError, ConfigError
+from avmanifest.recipe import TableOptions, load_recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourcesBench:
+    """What to measure. Drawn videos have the size and length of VGGSound's."""
+
+    num_clips: int = 500
+    clip_seconds: float = 10.0
+    rounds: int = 3
+
+    def __post_init__(self) -> None:
+        if self.num_clips < 1 or self.rounds < 1:
+            raise ConfigError("num_clips and rounds must be at least 1")
+
+
+def bench_sources(bench: SourcesBench) -> dict[str, Any]:
+    """Clips a second by the clock, of whole runs with all cores, from each source; and how they compare.
+
+    A round runs both, one after the other, each into a new folder with an empty cache; the ratio is the median over
+    the rounds. A run of one clip goes before, so that no round pays for the first imports.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        videos, clips = _draw(bench, Path(scratch))
+        with _serving(videos) as address:
+            sources = {"local": f"local:{videos}", "http": f"http:{address}/{{id}}.mp4"}
+            _run(bench, clips, sources["http"], Path(scratch) / "warm", limit=1)
+            seconds: dict[str, list[float]] = {name: [] for name in sources}
+            for number in range(bench.rounds):
+                for name, source in sources.items():
+                    seconds[name].append(_run(bench, clips, source, Path(scratch) / f"{name}-{number}"))
+    return {
+        **{f"{name}_clips_per_s": round(bench.num_clips / median(times), 3) for name, times in seconds.items()},
+        "http_over_local": round(
+            median(here / there for here, there in zip(seconds["local"], seconds["http"], strict=True)), 3
+        ),
+        "clips": bench.num_clips,
+        "clip_seconds": bench.clip_seconds,
+    }
+
+
+def _draw(bench: SourcesBench, folder: Path) -> tuple[Path, Path]:
+    """The folder of videos and the list of them."""
+    videos = folder / "videos"
+    videos.mkdir()
+    config = SynthConfig(num_clips=bench.num_clips, seconds=bench.clip_seconds, width=340, height=256)
+
+    def draw(index: int) -> str:
+        write_clip(config, synth_clip(config, index), videos / f"clip{index}.mp4")
+        return f"clip{index}"
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        names = list(pool.map(draw, range(bench.num_clips)))
+    clips = folder / "clips.csv"
+    clips.write_text("".join(f"{line}\n" for line in ("id,label", *(f"{name},drawn" for name in names))))
+    return videos, clips
+
+
+def _run(bench: SourcesBench, clips: Path, source: str, out: Path, limit: int | None = None) -> float:
+    """Seconds of a run."""
+    config = PrepareConfig(
+        recipe=load_recipe("table"),
+        out=out,
+        list_path=clips,
+        table=TableOptions(id_column="id", label_column="label"),
+        sources=(source,),
+        supervision=Supervision(num_workers=usable_cores()),
+        limit=limit,
+    )
+    began = time.perf_counter()
+    report = prepare(config)
+    if report.ok != (limit or bench.num_clips):
+        raise AvkitError(f"{source}: {report.statuses}; every clip should be ok")
+    return time.perf_counter() - began
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def _serving(folder: Path) -> Iterator[str]:
+    """A web server of the folder; its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,131 @@
+"""What a run would take, before anything is fetched: clips by source, bytes on disk, hours."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from avdata.prepare.config import PrepareConfig
+from avdata.prepare.sources import RemoteSource, Source, SourceChain, open_source, reads_archives
+from avdata.prepare.sources.names import ClipRequest
+from avdata.prepare.sources.remote import RemoteRef
+from avdata.profiles import profile
+
+OVERHEAD_BYTES: Final = 6_000
+"""Of a sample: tar headers and padding, the json."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assumptions:
+    """What an estimate supposes of media that nobody has seen. Defaults: docs/benchmarks.md, and the usual at 360p."""
+
+    clip_s: float = 10.0  # where the list gives no end
+    aspect: float = 4 / 3
+    jpeg_bytes_per_pixel: float = 0.31  # quality 90
+    flac_bytes_per_s: float = 16_000.0
+    decoded_s_per_s: float = 75.0  # seconds of clips that one core makes into samples in a second
+    video_s: float = 250.0  # a whole video
+    video_bytes_per_s: float = 60_000.0  # at 360 lines; grows with the area
+    worker_bytes_per_s: float = 1_000_000.0  # of one download
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceShare:
+    """What a source would give. `videos`, `bytes` and `hours` are of what has to be fetched, 0 for what is here."""
+
+    clips: int
+    videos: int = 0
+    bytes: int = 0
+    hours: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Of one run. `sources` by name; None for archives, which only the run itself looks into."""
+
+    clips: int
+    sources: dict[str, SourceShare | None]
+    missing: int  # clips that no source has, as far as can be told
+    dataset_bytes: int
+    decode_hours: float
+    hours: float  # fetching and decoding beside each other
+
+
+def estimate(config: PrepareConfig, plan: pa.Table, suppose: Assumptions | None = None) -> Estimate:
+    """What the run of a plan (PLAN_SCHEMA) would take. Folders are listed; nothing is fetched and nothing written."""
+    suppose = suppose or Assumptions()
+    seconds = _clip_seconds(config, plan, suppose)
+    decode_hours = float(seconds.sum()) / suppose.decoded_s_per_s / config.supervision.num_workers / 3600
+    sources, missing = _shares(config, plan, seconds, suppose)
+    fetch_hours = max((share.hours for share in sources.values() if share), default=0.0)
+    return Estimate(
+        clips=len(plan),
+        sources=sources,
+        missing=missing,
+        dataset_bytes=round(_dataset_bytes(config, suppose, len(plan), float(seconds.sum()))),
+        decode_hours=decode_hours,
+        hours=max(fetch_hours, decode_hours),
+    )
+
+
+def _clip_seconds(config: PrepareConfig, plan: pa.Table, suppose: Assumptions) -> np.ndarray:
+    """The length of each clip's sample."""
+    if config.sample.clip_seconds is not None:
+        return np.full(len(plan), config.sample.clip_seconds)
+    start_s = plan.column("start_s").to_numpy()
+    end_s = plan.column("end_s").to_numpy()  # null is nan
+    return np.where(np.isnan(end_s), suppose.clip_s, end_s - start_s)
+
+
+def _dataset_bytes(config: PrepareConfig, suppose: Assumptions, num_clips: int, seconds: float) -> float:
+    """Of all shards together, for clips of so many seconds in all."""
+    sample = config.sample
+    front_ends = [profile(name) for name in sample.mel]
+    per_s = sum(2 * mel.n_mels * mel.sample_rate / mel.hop_length for mel in front_ends)
+    per_s += suppose.flac_bytes_per_s * sample.keep_audio
+    frames = sample.num_frames * sample.short_side**2 * suppose.aspect * suppose.jpeg_bytes_per_pixel
+    return num_clips * (OVERHEAD_BYTES + frames) + per_s * seconds
+
+
+def _shares(
+    config: PrepareConfig, plan: pa.Table, seconds: np.ndarray, suppose: Assumptions
+) -> tuple[dict[str, SourceShare | None], int]:
+    """What each source would give, and how many clips none has."""
+    if config.recipe.name == "synth":
+        return {"synth": SourceShare(clips=len(plan))}, 0
+    opened = {spec: open_source(spec, options=config.remote) for spec in config.sources if not reads_archives(spec)}
+    chain = SourceChain(list(opened.values()))
+    fetched: dict[str, dict[str, float]] = {source.name: {} for source in chain.remote}  # bytes by fetch key
+    area = (config.remote.youtube.max_height / 360) ** 2
+    columns = (plan.column(name).to_pylist() for name in ("video_id", "start_s", "end_s", "path"))
+    for place, row in enumerate(zip(*columns, strict=True)):
+        ref = chain.locate(ClipRequest(*row))
+        if isinstance(ref, RemoteRef):
+            length_s = float(seconds[place]) if ref.is_clip else suppose.video_s
+            fetched[ref.source][ref.fetch_key] = length_s * suppose.video_bytes_per_s * area
+    shares: dict[str, SourceShare | None] = {}
+    for spec in config.sources:
+        if source := opened.get(spec):
+            shares[source.name] = _share(config, source, chain, fetched, suppose)
+        else:
+            shares[spec] = None
+    return shares, chain.missing if len(opened) == len(config.sources) else 0
+
+
+def _share(
+    config: PrepareConfig,
+    source: Source,
+    chain: SourceChain,
+    fetched: dict[str, dict[str, float]],
+    suppose: Assumptions,
+) -> SourceShare:
+    clips = chain.coverage[source.name]
+    if not isinstance(source, RemoteSource):
+        return SourceShare(clips=clips)
+    sizes = fetched[source.name].values()
+    downloads = config.downloads
+    rate = downloads.rate_per_hour or source.rate_per_hour
+    by_bytes = sum(sizes) / (suppose.worker_bytes_per_s * downloads.num_workers) / 3600
+    hours = max(by_bytes, len(sizes) / rate if rate else 0.0)
+    return SourceShare(clips=clips, videos=len(sizes), bytes=round(sum(sizes)), hours=hours)

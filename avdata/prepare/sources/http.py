@@ -1,0 +1,328 @@
+"""Videos on any web server, by a template of their addresses."""
+
+import email.utils
+import functools
+import json
+import re
+import string
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final
+from urllib.parse import quote, urlsplit
+
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    MaxRetryError,
+    NameResolutionError,
+    ProtocolError,
+    ProxyError,
+    ReadTimeoutError,
+    ResponseError,
+)
+
+from avdata.prepare.sources.media import display_name
+from avdata.prepare.sources.names import ClipRequest, safe_relative
+from avdata.prepare.sources.remote import FetchedFile, Fetcher, RemoteRef, Span, fetch_key
+from avmanifest.errors import ConfigError, DownloadError
+
+BODY: Final = "body"  # the media, while it grows and when it is whole
+_STATE: Final = "body.json"  # which version of the file the body is a part of
+_CHUNK_BYTES: Final = 256 * 1024
+_MAX_RETRY_AFTER_S: Final = 3600.0
+_SPEC: Final = re.compile(r"0?[1-9]?[0-9]?d?")
+_FIELDS: Final = ("id", "path", "start", "end", "start_ms", "end_ms")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpOptions:
+    """Patience with a web server."""
+
+    proxy: str | None = None
+    connect_s: float = 15.0
+    stalled_s: float = 30.0  # without a byte
+    slow_window_s: float = 60.0  # slower than slow_bytes_per_s over so long is as good as stalled
+    slow_bytes_per_s: float = 4096.0
+    max_redirects: int = 5
+    max_resumes: int = 20  # of one file in one attempt; each must have brought bytes
+    max_bytes: int = 16 * 2**30
+
+
+class Template:
+    """A URL with fields: {id}, {path}, {start}, {end} (seconds), {start_ms}, {end_ms}, and {start:06d} and the like.
+
+    Values are quoted, so none can reach another host, path or query. Raises ConfigError for anything but an http
+    or https address with {id} or {path} behind its host.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._parts: list[tuple[str, str, str]] = []  # literal, field, format
+        try:
+            parsed = list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise self._refused(f"cannot be read ({error})") from error
+        for literal, name, spec, conversion in parsed:
+            if name is not None and (name not in _FIELDS or conversion or not _SPEC.fullmatch(spec or "")):
+                raise self._refused(f"knows no {{{name}{':' if spec else ''}{spec or ''}}}")
+            if spec and name in ("id", "path"):
+                raise self._refused(f"has a number's format for {{{name}}}")
+            self._parts.append((literal, name or "", spec or ""))
+        self.fields = {name for _, name, _ in self._parts if name}
+        host = urlsplit(self._parts[0][0] if self._parts else "")
+        if host.scheme not in ("http", "https") or not host.netloc or "/" not in self._parts[0][0][8:]:
+            raise self._refused("is no http:// or https:// address with its fields behind the host")
+        if host.username or host.password:
+            raise self._refused("holds a password, which the manifest would show")
+        if not self.fields & {"id", "path"}:
+            raise self._refused("has neither {id} nor {path}: every clip would be one file")
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether the files are clips, as an address with a start says; else they are whole videos."""
+        return bool(self.fields & {"start", "start_ms"})
+
+    def fill(self, request: ClipRequest) -> str | None:
+        """The request's address; None if it lacks a field, or a whole number is asked of a time that is none."""
+        filled = ""
+        for literal, name, spec in self._parts:
+            value = self._value(name, request) if name else ""
+            if isinstance(value, float):
+                if spec and not value.is_integer():
+                    return None
+                value = format(round(value), spec) if value.is_integer() else repr(value)
+            if value is None:
+                return None
+            filled += literal + value
+        return filled
+
+    def _value(self, name: str, request: ClipRequest) -> str | float | None:
+        """Text that is quoted already, or a time."""
+        match name:
+            case "id":
+                # A segment of dots alone would climb.
+                quoted = quote(request.video_id, safe="", errors="surrogateescape")
+                return quoted.replace(".", "%2E") if set(request.video_id) <= {"."} else quoted
+            case "path":
+                path = safe_relative(request.path)
+                return None if path is None else quote(path, safe="/", errors="surrogateescape")
+            case _:
+                time_s = request.start_s if name.startswith("start") else request.end_s
+                in_ms = name.endswith("_ms")
+                return None if time_s is None else float(round(time_s * 1000) if in_ms else time_s)
+
+    def _refused(self, why: str) -> ConfigError:
+        fields = ", ".join(f"{{{name}}}" for name in _FIELDS)
+        return ConfigError(
+            f"source http:{self.text}: the template {why}. Fields are {fields}, with formats such as {{start:06d}}: "
+            "http:https://host/videos/{id}_{start:06d}.mp4"
+        )
+
+
+class HttpSource:
+    """Videos at the addresses that a template gives. Whether a server has one shows only when it is fetched."""
+
+    rate_per_hour: float | None = None
+    probes = False
+    remedy = "Lower --rate or --download-workers, or ask its owner; the same command goes on later."
+
+    def __init__(self, template: str, options: HttpOptions) -> None:
+        self.template = Template(template)
+        self.name = f"http:{template.partition('?')[0]}"
+        self.problems: list[str] = []
+        self.refused: Counter[str] = Counter()
+        self.proxy = options.proxy
+        self.fetcher: Fetcher = HttpFetcher(options)
+
+    def locate(self, request: ClipRequest) -> RemoteRef | None:
+        """The request's address; None if the template wants what the request doesn't say."""
+        address = self.template.fill(request)
+        if address is None:
+            self.refused["the row lacks a field of the template, or its time is no whole number"] += 1
+            return None
+        name = display_name(urlsplit(address).path.rpartition("/")[2])
+        return RemoteRef(
+            address=address,
+            fetch_key=fetch_key("http", address),
+            is_clip=self.template.is_clip,
+            source=self.name,
+            name=name,
+            request=request,
+        )
+
+    def preflight(self) -> list[str]:
+        """Nothing is known of a server before it is asked."""
+        return []
+
+
+@dataclass(slots=True)
+class _Part:
+    """What is there of a file, and what the server said of the version it belongs to."""
+
+    folder: Path
+    validator: str = ""  # ETag or Last-Modified
+    total: int | None = None  # bytes of the whole file
+    size: int = field(default=0)
+
+    @classmethod
+    def of(cls, folder: Path) -> "_Part":
+        """What an earlier attempt left; a body whose version is unknown cannot be gone on with."""
+        try:
+            state = json.loads((folder / _STATE).read_bytes())
+            part = cls(folder, str(state["validator"]), state["total"], (folder / BODY).stat().st_size)
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(folder)
+        return part if part.validator else cls(folder)
+
+    def note(self, validator: str, total: int | None) -> None:
+        """Remember the version before its bytes come."""
+        self.validator, self.total = validator, total
+        (self.folder / _STATE).write_text(json.dumps({"validator": validator, "total": total}))
+
+
+@dataclass(frozen=True, slots=True)
+class HttpFetcher:
+    """One file by GET, in as many ranges as it takes."""
+
+    options: HttpOptions
+
+    def __call__(self, address: str, spans: tuple[Span, ...], folder: Path) -> tuple[FetchedFile, ...]:
+        """Fetch the file, all of it. Errors as for `Fetcher`."""
+        del spans  # of a file without its index in reach, no part can be decoded
+        part = _Part.of(folder)
+        for _ in range(self.options.max_resumes):
+            before = part.size
+            try:
+                self._get(address, part)
+                break
+            except ProtocolError as error:
+                if part.size <= before or not part.validator:
+                    raise _typed(error, address) from error
+            except HTTPError as error:
+                raise _typed(error, address) from error
+        else:
+            raise DownloadError("net_http", f"{_shown(address)}: cut off {self.options.max_resumes} times")
+        return (FetchedFile(BODY),)
+
+    def _get(self, address: str, part: _Part) -> None:
+        """Fetch the rest of the file; how far it came is in `part`."""
+        headers = {"Accept-Encoding": "identity", "Range": f"bytes={part.size}-"}
+        if part.size:
+            headers["If-Range"] = part.validator
+        patience = urllib3.Timeout(connect=self.options.connect_s, read=self.options.stalled_s)
+        retries = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=self.options.max_redirects)
+        response = _pool(self.options.proxy).request(
+            "GET", address, headers=headers, timeout=patience, retries=retries, preload_content=False
+        )
+        try:
+            if response.status == 416 and part.size and part.size == part.total:
+                return
+            self._check(response, address, part)
+            with (part.folder / BODY).open("ab") as body:
+                self._receive(response, body, part, address)
+        finally:
+            response.close()
+        if part.total is not None and part.size != part.total:
+            raise ProtocolError(f"{part.size} bytes came of {part.total}")
+        if not part.size:
+            raise DownloadError("net_http", f"{_shown(address)}: the file is empty")
+
+    def _check(self, response: urllib3.BaseHTTPResponse, address: str, part: _Part) -> None:
+        """Refuse what is no media; start over where the server doesn't go on with the part."""
+        if response.status == 416:
+            (part.folder / _STATE).unlink(missing_ok=True)  # the next attempt begins anew
+        if response.status not in (200, 206):
+            raise _refusal(response, address)
+        kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind.startswith("text/") or kind in ("application/json", "application/xml", "application/xhtml+xml"):
+            raise DownloadError("net_http", f"{_shown(address)}: answered with {kind}, not with a video")
+        start, total = 0, None
+        if response.status == 206:
+            told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+            if not told or int(told[1]) > part.size:
+                raise DownloadError("net_http", f"{_shown(address)}: answered with another range than was asked for")
+            start, total = int(told[1]), None if told[2] == "*" else int(told[2])
+        elif re.fullmatch("[0-9]{1,18}", length := response.headers.get("Content-Length", "")):
+            total = int(length)
+        if total is not None and total > self.options.max_bytes:
+            raise DownloadError("net_http", f"{_shown(address)}: {total} bytes are more than {self.options.max_bytes}")
+        validator = response.headers.get("ETag", "")
+        if not validator or validator.startswith("W/"):
+            validator = response.headers.get("Last-Modified", "")
+        changed = start > 0 and (validator != part.validator or total != part.total)
+        with (part.folder / BODY).open("ab") as body:
+            body.truncate(0 if changed else start)
+        part.size = 0 if changed else start
+        part.note(validator, total)
+        if changed:
+            raise ProtocolError("the file changed between two requests")
+
+    def _receive(self, response: urllib3.BaseHTTPResponse, body: BinaryIO, part: _Part, address: str) -> None:
+        window_s, window_bytes = time.monotonic(), part.size
+        while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
+            body.write(chunk)
+            part.size += len(chunk)
+            if part.size > self.options.max_bytes:
+                raise DownloadError("net_http", f"{_shown(address)}: more than {self.options.max_bytes} bytes")
+            now = time.monotonic()
+            if now - window_s >= self.options.slow_window_s:
+                rate = (part.size - window_bytes) / (now - window_s)
+                if rate < self.options.slow_bytes_per_s:
+                    raise DownloadError("net_timeout", f"{_shown(address)}: {rate:.0f} bytes a second is too slow")
+                window_s, window_bytes = now, part.size
+
+
+@functools.cache
+def _pool(proxy: str | None) -> urllib3.PoolManager:
+    """One pool of connections in each process."""
+    return urllib3.ProxyManager(proxy, maxsize=4) if proxy else urllib3.PoolManager(maxsize=4)
+
+
+def _shown(address: str) -> str:
+    """The address without its query, which may hold a secret."""
+    return address.partition("?")[0]
+
+
+_BY_CODE: Final = {
+    404: "unavailable_missing", 410: "unavailable_removed", 451: "unavailable_geo", 408: "net_timeout",
+    429: "blocked_rate", 504: "net_timeout",
+}  # fmt: skip
+
+
+def _refusal(response: urllib3.BaseHTTPResponse, address: str) -> DownloadError:
+    """What an answer without the file means."""
+    status = _BY_CODE.get(response.status, "net_http")
+    message = f"{_shown(address)}: HTTP {response.status} {response.reason or ''}".rstrip()
+    return DownloadError(status, message, retry_after_s=retry_after_s(response.headers.get("Retry-After", "")))
+
+
+def retry_after_s(told: str) -> float:
+    """Seconds of a Retry-After header, a number or a date, an hour at most; 0 for none or nonsense."""
+    try:
+        if re.fullmatch(r"\s*[0-9]{1,9}\s*", told):
+            seconds = float(told)
+        else:
+            seconds = email.utils.parsedate_to_datetime(told).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), _MAX_RETRY_AFTER_S)
+
+
+def _typed(error: HTTPError, address: str) -> DownloadError:
+    """A failure of the network under its status."""
+    cause: BaseException | None = error.reason if isinstance(error, MaxRetryError) else error
+    shown = f"{_shown(address)}: "
+    match cause:
+        case ProxyError():
+            return DownloadError("net_http", f"{shown}the proxy does not answer ({cause.original_error})")
+        case NameResolutionError():
+            return DownloadError("net_dns", f"{shown}the host name was not found")
+        case ConnectTimeoutError() | ReadTimeoutError():
+            return DownloadError("net_timeout", f"{shown}no answer in time ({cause})")
+        case ResponseError():
+            return DownloadError("net_http", f"{shown}redirects without end ({cause})")
+        case _:
+            return DownloadError("net_http", f"{shown}{cause}")

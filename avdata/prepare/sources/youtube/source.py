@@ -1,0 +1,70 @@
+"""YouTube as a source: which requests it can have, and what to tell before it is asked."""
+
+import datetime
+import importlib.util
+from collections import Counter
+from typing import Final
+
+from avdata.prepare.sources.names import YOUTUBE_ID, ClipRequest
+from avdata.prepare.sources.remote import Fetcher, RemoteRef, fetch_key
+from avdata.prepare.sources.youtube.fetch import VideoFetcher, YoutubeOptions
+
+OLD_DAYS: Final = 60
+"""YouTube changes every few weeks, and yt-dlp follows."""
+
+
+class YoutubeSource:
+    """Every row with a YouTube id. Whether the video is still there shows only when it is fetched."""
+
+    name = "youtube"
+    rate_per_hour: float | None = 250.0  # a guest gets about 300 videos an hour
+    probes = True
+    remedy = "Give --cookies or --cookies-from-browser of a signed-in browser, a lower --rate, or another --proxy."
+
+    def __init__(self, options: YoutubeOptions) -> None:
+        self.problems: list[str] = []
+        self.refused: Counter[str] = Counter()
+        self.proxy = options.proxy
+        self.fetcher: Fetcher = VideoFetcher(options)
+        self._max_height = options.max_height
+
+    def locate(self, request: ClipRequest) -> RemoteRef | None:
+        """The video's address; None for an id that is none of YouTube's."""
+        video_id = request.video_id
+        if not YOUTUBE_ID.fullmatch(video_id):
+            self.refused["the id is none of YouTube's: 11 letters, digits, - and _"] += 1
+            return None
+        return RemoteRef(
+            address=f"https://www.youtube.com/watch?v={video_id}",
+            fetch_key=fetch_key("youtube", video_id, str(self._max_height)),
+            is_clip=False,
+            source=self.name,
+            name=video_id,
+            request=request,
+        )
+
+    def preflight(self) -> list[str]:
+        """yt-dlp's version and age, and whether it finds a JavaScript runtime."""
+        from yt_dlp.globals import supported_js_runtimes  # noqa: PLC0415
+        from yt_dlp.version import __version__  # noqa: PLC0415
+
+        runtimes = {name: kind().info for name, kind in supported_js_runtimes.value.items() if name in ("deno", "node")}
+        found = [f"{name} {info.version}" for name, info in runtimes.items() if info and info.supported]
+        has_scripts = importlib.util.find_spec("yt_dlp_ejs") is not None
+        return preflight_lines(__version__, found, has_scripts, datetime.datetime.now(datetime.UTC).date())
+
+
+def preflight_lines(version: str, runtimes: list[str], has_scripts: bool, today: datetime.date) -> list[str]:
+    """What the user should know: one line that says what there is, and one for each thing that is missing."""
+    lines = [f"youtube: yt-dlp {version}, JavaScript by {', '.join(runtimes) or 'nothing'}; the first video is a probe"]
+    year, month, day = (int(part) for part in version.split(".")[:3])
+    age_days = (today - datetime.date(year, month, day)).days
+    if age_days > OLD_DAYS:
+        lines.append(f"youtube: yt-dlp is {age_days} days old, and YouTube changes: pip install -U 'yt-dlp[default]'")
+    if not runtimes or not has_scripts:
+        what = "no JavaScript runtime" if not runtimes else "no yt-dlp-ejs package"
+        lines.append(
+            f"youtube: {what}, without which YouTube hides most formats: install deno (or node 22) "
+            "and pip install 'yt-dlp[default]'"
+        )
+    return lines

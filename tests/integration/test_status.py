@@ -1,0 +1,16 @@
+"""`avkit status`: what it says of a dataset."""
+
+import json
+
+from typer.testing import CliRunner
+
+from avcli.main import app
+
+
+def test_status_tells_how_far_a_dataset_is(prepared):
+    answer = CliRunner().invoke(app, ["status", str(prepared.out), "--watch"])
+    assert answer.exit_code == 0, answer.output
+    assert f"{prepared.ok} of {prepared.requested} clips committed" in answer.output
+    assert "no run works on it" in answer.output
+    answer = CliRunner().invoke(app, ["status", str(prepared.out), "--json"])
+    assert json.loads(answer.output)["committed"] == {"ok": prepared.ok}

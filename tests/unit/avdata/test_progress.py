@@ -1,0 +1,72 @@
+"""What can be seen of a run from outside, and what it is expected to take."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from avdata.prepare.commit import Workspace
+from avdata.prepare.config import PrepareConfig
+from avdata.prepare.estimate import Assumptions, estimate
+from avdata.prepare.job import dry_run
+from avdata.prepare.pipeline import SampleConfig
+from avdata.prepare.progress import ProgressMark, read_progress
+from avdata.prepare.report import Silent
+from avdata.prepare.sources.synth import SynthConfig
+from avmanifest.errors import ConfigError
+from avmanifest.layout import Layout
+from avmanifest.recipe import load_recipe
+from tests.remote import remote_config
+
+HOUR = 3600.0
+
+
+def test_a_finished_dataset_has_all_its_clips_and_no_run(prepared):
+    progress = read_progress(Layout(prepared.out))
+    assert (progress.requested, progress.committed, progress.runs) == (prepared.requested, {"ok": prepared.ok}, [])
+    assert progress.num_shards == progress.num_committed_shards == prepared.num_shards
+
+
+def test_a_run_is_seen_while_it_lives(prepared, tmp_path):
+    layout = Layout(tmp_path)
+    layout.plan_part(0).parent.mkdir()
+    layout.plan_part(0).write_bytes(Layout(prepared.out).plan_part(0).read_bytes())
+    workspace = Workspace(layout)
+    mark = ProgressMark(Silent(), workspace.path)
+    mark.sources = lambda: {"youtube": {"fetched": 3}}
+    mark.planned(pa.table({}), 7)
+    (run,) = read_progress(layout).runs
+    assert (run.to_do, run.ended, run.left_s, run.sources) == (7, {}, None, {"youtube": {"fetched": 3}})
+    assert replace(run, updated=run.started + 10, ended={"ok": 2}).left_s == 25.0
+    workspace.close()
+    assert read_progress(layout).runs == []
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no run"):
+        read_progress(Layout(tmp_path))
+
+
+def test_an_estimate_counts_each_file_once_and_asks_nobody(tmp_path):
+    clips = [("a", 0, 10), ("a", 20, 30), ("b", 0, 10)]
+    config = remote_config(tmp_path, clips, "http:http://no-such-host.invalid/{id}.mp4")
+    config = replace(config, downloads=replace(config.downloads, rate_per_hour=1.0))
+    expected = estimate(config, dry_run(config), Assumptions(video_s=100.0, video_bytes_per_s=10.0))
+    (share,) = expected.sources.values()
+    assert share is not None
+    assert (share.clips, share.videos, share.bytes, share.hours) == (3, 2, 2000, 2.0)
+    assert (expected.clips, expected.missing, expected.hours) == (3, 0, 2.0)
+    assert not config.out.exists()
+
+
+def test_what_no_source_has_is_counted(tmp_path):
+    config = remote_config(tmp_path, ["no.youtube.id"], "youtube")
+    assert estimate(config, dry_run(config)).missing == 1
+
+
+def test_the_size_of_a_drawn_dataset_is_about_what_is_expected(tmp_path):
+    synth = SynthConfig(num_clips=10, seconds=10.0)
+    config = PrepareConfig(recipe=load_recipe("synth"), out=tmp_path / "out", synth=synth, sample=SampleConfig())
+    expected = estimate(config, dry_run(config))
+    assert np.isclose(expected.dataset_bytes / 10, 600e3, rtol=0.15), "docs/benchmarks.md, loader"

@@ -1,0 +1,134 @@
+"""Addresses from templates, and what a web server's answers mean."""
+
+import pytest
+
+from avdata.prepare.sources import open_source, reads_archives
+from avdata.prepare.sources.http import HttpFetcher, HttpOptions, HttpSource, Template, retry_after_s
+from avdata.prepare.sources.names import ClipRequest
+from avmanifest.errors import ConfigError, DownloadError
+from tests.faulty import failing
+
+HOST = "https://host.org"
+VIDEO = bytes(range(256)) * 400
+
+
+def ask(video_id="abc", start_s=30.0, end_s=40.0, path=""):
+    return ClipRequest(video_id, start_s, end_s, path)
+
+
+@pytest.mark.parametrize(
+    ("template", "request_", "address"),
+    [
+        ("/{id}.mp4", ask(), "/abc.mp4"),
+        ("/{id}_{start:06d}.mp4", ask(), "/abc_000030.mp4"),
+        ("/{id}_{start}_{end}", ask(), "/abc_30_40"),
+        ("/{id}_{start}", ask(start_s=1.5), "/abc_1.5"),
+        ("/{id}_{start_ms}_{end_ms}", ask(start_s=1.5), "/abc_1500_40000"),
+        ("/v?x={id}&t=1", ask("a&b=c#d/e"), "/v?x=a%26b%3Dc%23d%2Fe&t=1"),
+        ("/{id}", ask("../../etc/passwd"), "/..%2F..%2Fetc%2Fpasswd"),
+        ("/{id}/x", ask(".."), "/%2E%2E/x"),
+        ("/{id}", ask("//evil.org"), "/%2F%2Fevil.org"),
+        ("/{id}", ask("é\udcff\n"), "/%C3%A9%FF%0A"),
+        ("/{path}", ask(path="a b/./c.mp4"), "/a%20b/c.mp4"),
+    ],
+)
+def test_a_template_gives_the_address_of_a_request(template, request_, address):
+    assert Template(HOST + template).fill(request_) == HOST + address
+
+
+@pytest.mark.parametrize(
+    ("template", "request_"),
+    [("/{id}_{start:06d}", ask(start_s=1.5)), ("/{id}_{end}", ask(end_s=None)), ("/{path}", ask(path="../x"))],
+)
+def test_a_request_without_what_the_template_wants_has_no_address(template, request_):
+    source = HttpSource(HOST + template, HttpOptions())
+    assert source.locate(request_) is None
+    assert source.refused.total() == 1
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "ftp://host/{id}", "https://{id}/x", "https://host.org/all.mp4", "https://host.org/{id.__class__}",
+        "https://host.org/{id!r}", "https://host.org/{0}", "https://host.org/{id:>99999999}", "https://host.org/{id:06d}",
+        "https://host.org/{", "https://me:secret@host.org/{id}", "{id}", "https://host.org{id}/",
+    ],
+)  # fmt: skip
+def test_a_template_that_is_none_is_refused(template):
+    with pytest.raises(ConfigError, match=r"\{start:06d\}"):
+        Template(template)
+
+
+def test_with_a_start_the_files_are_clips_and_the_query_is_kept_out_of_the_manifest():
+    source = HttpSource(HOST + "/{id}.mp4?token=secret", HttpOptions())
+    found = source.locate(ask())
+    assert found is not None
+    assert not found.is_clip
+    assert "secret" not in found.name + found.source
+    assert HttpSource(HOST + "/{id}_{start}.mp4", HttpOptions()).template.is_clip
+
+
+@pytest.mark.parametrize("spec", ["http:https://host.org/{id}.mp4", "https://host.org/{id}.mp4"])
+def test_a_template_is_a_source_with_or_without_its_prefix(spec):
+    source = open_source(spec)
+    assert isinstance(source, HttpSource)
+    assert source.template.text == "https://host.org/{id}.mp4"
+
+
+@pytest.mark.parametrize(
+    ("spec", "archive"),
+    [
+        ("https://host.org/{00..19}.tar.gz", True),
+        ("wds:https://host.org/{00..19}.tar", True),
+        ("/data/x.tgz", True),
+        ("https://host.org/{id}.mp4", False),
+        ("http:https://host.org/{id}.tar", False),
+        ("local:x.tar", False),
+        ("youtube", False),
+    ],
+)
+def test_an_archive_at_an_address_stays_an_archive(spec, archive):
+    assert reads_archives(spec) == archive
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [("", 0), ("120", 120), ("99999", 3600), ("²", 0), ("soon", 0), ("Fri, 31 Dec 1999 23:59:59 GMT", 0)],
+)
+def test_a_server_says_when_to_ask_again(told, seconds):
+    assert retry_after_s(told) == seconds
+
+
+@pytest.mark.network
+def test_a_file_is_gone_on_with_where_it_was_cut(tmp_path):
+    with failing(VIDEO) as server:
+        (file,) = HttpFetcher(HttpOptions())(f"{server.url}/cut.mp4", (), tmp_path)
+        assert (tmp_path / file.name).read_bytes() == VIDEO
+        assert server.served["cut"] == len(VIDEO)
+
+
+@pytest.mark.network
+def test_a_killed_fetch_is_gone_on_with_and_another_version_is_not_mixed_in(tmp_path):
+    fetcher = HttpFetcher(HttpOptions())
+    with failing(VIDEO) as server:
+        address = f"{server.url}/good.mp4"
+        fetcher(address, (), tmp_path)
+        half = len(VIDEO) // 2
+        (tmp_path / "body").write_bytes(VIDEO[:half])
+        fetcher(address, (), tmp_path)
+        assert server.served["good"] == len(VIDEO) + half
+        server.video = bytes(reversed(VIDEO))
+        state = tmp_path / "body.json"
+        state.write_text(state.read_text().replace('\\"a\\"', '\\"old\\"'))
+        (tmp_path / "body").write_bytes(VIDEO[:half])
+        fetcher(address, (), tmp_path)
+        assert (tmp_path / "body").read_bytes() == server.video
+
+
+@pytest.mark.network
+def test_a_page_or_a_file_beyond_the_limit_is_no_video(tmp_path):
+    with failing(VIDEO) as server:
+        with pytest.raises(DownloadError, match="text/html"):
+            HttpFetcher(HttpOptions())(f"{server.url}/html.mp4", (), tmp_path)
+        with pytest.raises(DownloadError, match="more than 100"):
+            HttpFetcher(HttpOptions(max_bytes=100))(f"{server.url}/good.mp4", (), tmp_path)

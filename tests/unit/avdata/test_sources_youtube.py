@@ -1,0 +1,156 @@
+"""YouTube's words as statuses, sections around clips, and what is told before the first fetch."""
+
+import datetime
+import errno
+import socket
+
+import pytest
+from yt_dlp.utils import DownloadError as YtDlpError
+from yt_dlp.utils import ExtractorError, GeoRestrictedError
+
+from avdata.prepare.sources.names import ClipRequest
+from avdata.prepare.sources.youtube import YoutubeOptions, YoutubeSource, classify
+from avdata.prepare.sources.youtube.errors import disk_error, message_of
+from avdata.prepare.sources.youtube.fetch import VideoFetcher, padded_sections
+from avdata.prepare.sources.youtube.source import preflight_lines
+from avmanifest.errors import ConfigError, DownloadError
+from tests.drawn import draw_media
+
+
+def raised(message, cause=None):
+    """The error as yt-dlp wraps it."""
+    inner = ExtractorError(message, expected=True, cause=cause)
+    return YtDlpError(f"ERROR: {message}", (type(inner), inner, None))
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        ("Video unavailable", "unavailable_removed"),
+        ("Video unavailable. This video is private", "unavailable_private"),
+        (
+            "Video unavailable. This video contains content from X, who has blocked it in your country",
+            "unavailable_geo",
+        ),
+        ("This video has been removed for violating YouTube's Terms of Service", "unavailable_removed"),
+        ("This video is available to this channel's members on level: Gold", "unavailable_members"),
+        ("This live event will begin in 3 hours.", "unavailable_live"),
+        ("This live stream recording is not available.", "unavailable_live"),
+        ("Sign in to confirm you’re not a bot", "blocked_bot"),
+        ("YouTube is requiring a captcha challenge before playback", "blocked_bot"),
+        ("Requested format is not available. Use --list-formats", "blocked_token"),
+        ("unable to download video data: HTTP Error 403: Forbidden", "blocked_token"),
+        ("Unable to download API page: HTTP Error 503: Service Unavailable", "net_http"),
+        ("<urlopen error [Errno -2] Name or service not known>", "net_dns"),
+        ("The read operation timed out", "net_timeout"),
+        ("something that nobody has seen", "net_http"),
+    ],
+)
+def test_words_of_youtube_are_statuses(message, status):
+    assert classify(raised(message)) == status
+
+
+def test_the_kind_of_the_error_decides_where_words_don_t():
+    geo = GeoRestrictedError("no", countries=["DE"])
+    assert classify(YtDlpError("no", (type(geo), geo, None))) == "unavailable_geo"
+    assert classify(raised("no", socket.gaierror(-2, "who"))) == "net_dns"
+    assert classify(raised("no", TimeoutError())) == "net_timeout"
+
+
+def test_the_message_stays_as_it_was_said():
+    error = YtDlpError("\x1b[0;31mERROR:\x1b[0m [youtube] x: Private video")
+    assert message_of(error, ["warned", "warned"]) == "[youtube] x: Private video (before it: warned)"
+
+
+def test_a_full_disk_is_no_fault_of_the_network():
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert disk_error(raised("unable to write data", full)) is full
+    assert disk_error(raised("unable to read", ConnectionResetError(errno.ECONNRESET, "reset"))) is None
+
+
+@pytest.mark.parametrize(
+    ("spans", "sections"),
+    [
+        ([(30.0, 40.0)], [(25.0, 45.0)]),
+        ([(2.0, 12.0)], [(0.0, 17.0)]),
+        ([(595.0, 605.0)], [(590.0, 600.0)]),
+        ([(100.0, 110.0), (30.0, 40.0), (48.0, 58.0)], [(25.0, 63.0), (95.0, 115.0)]),
+        ([(700.0, 710.0)], []),
+    ],
+)
+def test_sections_hold_the_clips_and_a_margin(spans, sections):
+    assert padded_sections(spans, 5.0, 600.0) == sections
+
+
+def test_every_row_with_a_youtube_id_has_an_address():
+    source = YoutubeSource(YoutubeOptions())
+    found = source.locate(ClipRequest("-__tbvLNH6F", 110.0, 120.0))
+    assert found is not None
+    assert (found.address, found.is_clip) == ("https://www.youtube.com/watch?v=-__tbvLNH6F", False)
+    again = source.locate(ClipRequest("-__tbvLNH6F", 0.0, 10.0))
+    assert again is not None
+    assert again.fetch_key == found.fetch_key
+    assert source.locate(ClipRequest("x;rm -rf /;x")) is None
+    assert source.refused.total() == 1
+
+
+def test_yt_dlp_skips_no_fragment_runs_nothing_and_writes_no_cookies(tmp_path):
+    cookies = tmp_path / "cookies.txt"
+    cookies.write_text("# Netscape HTTP Cookie File\n")
+    seen = {}
+
+    class Recorded:
+        def __init__(self, params):
+            seen.update(params)
+
+        def extract_info(self, url, download=True):
+            path = tmp_path / "media-0.mp4"
+            path.write_bytes(b"x")
+            return {"requested_downloads": [{"filepath": str(path)}]}
+
+        def close(self):
+            pass
+
+    options = YoutubeOptions(open=Recorded, cookies=cookies, cookies_from_browser="firefox+kwallet:me::Work")
+    (file,) = VideoFetcher(options)("https://www.youtube.com/watch?v=abc", ((0.0, 1.0),), tmp_path)
+    assert file.name == "media-0.mp4"
+    assert seen["skip_unavailable_fragments"] is False
+    assert not {"postprocessors", "exec_cmd", "download_archive"} & seen.keys()
+    assert seen["cookiefile"].read() == cookies.read_text()
+    assert seen["cookiesfrombrowser"] == ("firefox", "me", "KWALLET", "Work")
+    assert "title" not in seen["outtmpl"]["default"]
+
+
+def test_a_section_that_ends_early_is_no_section(tmp_path):
+    class Cut:
+        def __init__(self, params):
+            self.params = params
+
+        def extract_info(self, url, download=True):
+            (section,) = self.params["download_ranges"]({"duration": 600.0}, self)
+            path = draw_media(tmp_path / "cut.mp4", num_frames=10, fps=5)
+            return {"requested_downloads": [{"filepath": str(path), "section_number": section["index"]}]}
+
+        def close(self):
+            pass
+
+    options = YoutubeOptions(open=Cut, sections_over_s=300.0)
+    with pytest.raises(DownloadError, match=r"section to 15\.00 s ends at 2\.00 s"):
+        VideoFetcher(options)("https://www.youtube.com/watch?v=abc", ((0.0, 10.0),), tmp_path)
+    assert not (tmp_path / "cut.mp4").exists(), "or the next attempt would take it for the section"
+
+
+def test_options_that_name_nothing_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        YoutubeOptions(cookies=tmp_path / "none")
+    with pytest.raises(ConfigError, match="BROWSER"):
+        YoutubeOptions(cookies_from_browser="$(reboot)")
+
+
+def test_the_user_is_told_what_is_old_or_missing():
+    today = datetime.date(2026, 11, 25)
+    assert len(preflight_lines("2026.10.26", ["deno 2.9"], True, today)) == 1
+    old = preflight_lines("2026.01.02", ["deno 2.9"], True, today)
+    assert "327 days old" in old[1]
+    assert "install deno" in preflight_lines("2026.10.26", [], True, today)[1]
+    assert "yt-dlp-ejs" in preflight_lines("2026.10.26", ["deno 2.9"], False, today)[1]
