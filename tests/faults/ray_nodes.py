@@ -2,8 +2,8 @@
 
     python ray_nodes.py VIDEOS OUT
 
-Prints JSON: how many nodes there were, whether one was killed, the statuses the run told, what its report says, and
-what the nodes drew from one budget of requests.
+Prints JSON: how many nodes there were, whether one was killed, the statuses the run told, what its report says, what
+the nodes drew from one budget of requests, and how a run ended that fetches from a server, with what that was asked.
 """
 
 import json
@@ -16,6 +16,8 @@ from avdata.prepare.config import ExecutorKind
 from avdata.prepare.job import prepare
 from avdata.prepare.ray_cluster import NAMESPACE, ClusterPace, import_ray
 from avdata.prepare.supervise import Supervision
+from tests.faulty import failing
+from tests.remote import remote_config
 from tests.videos import Notes, folder_config
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 1024**2}
@@ -71,6 +73,15 @@ def main(videos: Path, out: Path) -> None:
         murderer = Murderer(cluster, victim)
         config = folder_config(videos, out, executor=ExecutorKind.RAY, supervision=Supervision(num_workers=1))
         report = prepare(config, murderer)
+        with failing((videos / "train" / "a" / "v0.mp4").read_bytes()) as server:
+            fetching = remote_config(
+                out.parent / "fetched",
+                ["v0", "v1", ("v0", 0.1, 3.1)],
+                f"http:{server.url}/{{id}}.mp4",
+                executor=ExecutorKind.RAY,
+            )
+            fetched = prepare(fetching)
+            asked = dict(server.asked)
         print(
             json.dumps(
                 {
@@ -81,6 +92,7 @@ def main(videos: Path, out: Path) -> None:
                     "statuses": murderer.statuses,
                     "sources": report.sources,
                     "exit_code": report.exit_code,
+                    "fetched": [fetched.ok, fetched.exit_code, asked],
                 }
             )
         )

@@ -40,6 +40,7 @@ def test_a_ray_cluster_that_loses_a_node_makes_the_bytes_of_one_machine(videos, 
     assert sum(seen["sources"].values()) == 7
     assert seen["exit_code"] == 0
     assert (seen["granted"], seen["refused"]) == (5, True), "eight requests of two nodes, from one budget of five"
+    assert seen["fetched"] == [3, 0, {"v0": 1, "v1": 1}]
     assert tree(tmp_path / "out") == tree(prepared.out)
 
 
