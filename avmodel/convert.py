@@ -20,8 +20,9 @@ from torch import Tensor
 
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import fill_weights
-from avmodel.layers import VIT_SIZES, ViTSize, sincos_positions, size_name
+from avmodel.layers import VIT_SIZES, ViTSize, size_name
 from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig, fusion_layer_ids
+from avmodel.positions import sincos_positions
 
 Branch = Literal["image", "audio"]
 

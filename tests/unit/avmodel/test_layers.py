@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from avmodel.layers import Block, CrossAttention, ViTSize, make_blocks, sincos_positions, size_name, vit_size
+from avmodel.layers import Block, CrossAttention, ViTSize, make_blocks, size_name, vit_size
+from avmodel.positions import sincos_positions
 
 
 @pytest.mark.parametrize("name", ["tiny", "small", "base", "large", "48x3x4"])
@@ -16,8 +17,8 @@ def test_an_own_size() -> None:
 
 
 def test_an_unknown_size_lists_the_known() -> None:
-    with pytest.raises(ValueError, match=r"unknown size 'huge'; known: base, large, small, tiny"):
-        vit_size("huge")
+    with pytest.raises(ValueError, match=r"unknown size 'giant'; known: base, huge, large, small, tiny"):
+        vit_size("giant")
 
 
 @pytest.mark.parametrize("name", ["50x3x4", "48x0x4", "48x3x5", "48x3", "x3x4", "²x1x1"])
