@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from avdata.load import Batch
 from avmanifest.errors import ConfigError
 from avmodel.distributed import World, choose_device, require_precision
+from avmodel.draws import draw_masks
 from avmodel.models import FAMILIES, ModelConfig, family_of
 from avmodel.models.avsiam import AVSiamConfig
 from avmodel.models.cavmae import CAVMAEConfig
@@ -25,7 +26,7 @@ from avmodel.models.crossmae import CrossMAEConfig
 from avmodel.models.deepavfusion import DeepAVFusionConfig
 from avmodel.models.family import Family
 from avmodel.optim import make_optimizer
-from avmodel.train import RunConfig, draw_masks, take_step, wrap
+from avmodel.train import RunConfig, take_step, wrap
 
 ROWS: Mapping[str, Mapping[str, Any]] = {
     "factorized": {"fusion": "factorized"},

@@ -66,7 +66,7 @@ def schedule(done: float, warmup: float, drops: Sequence[float] | None = None, d
         return done / warmup
     if drops is not None:
         # A step that begins at a drop is after it, whatever the division left.
-        return math.prod(drop_factor for drop in drops if done >= drop - 1e-9)
+        return math.prod((drop_factor for drop in drops if done >= drop - 1e-9), start=1.0)
     if warmup == 1:
         return 1.0
     return 0.5 + 0.5 * math.cos(math.pi * min((done - warmup) / (1 - warmup), 1.0))

@@ -22,7 +22,7 @@ LONGEST_KEY = 36
 
 
 def save_picture(
-    path: Path,
+    path: Path | None,
     model: Family,
     inputs: Inputs,
     masks: Any,
@@ -32,7 +32,8 @@ def save_picture(
     """Draw the first samples of a batch into a PNG: a row each; input, visible patches and reconstruction of both.
 
     Where targets are normalized, predicted patches have the true mean and deviation. The model is left in the mode it
-    was in. A model that predicts no patches is not drawn. Raises StorageError if the file can't be written.
+    was in. A model that predicts no patches is not drawn. Without a path all is computed and nothing written. Raises
+    StorageError if the file can't be written.
     """
     was_training = model.training
     model.eval()
@@ -41,7 +42,7 @@ def save_picture(
         output = model.forward(*inputs, masks)
         pictures = model.pictures(*inputs, output)
     model.train(was_training)
-    if pictures is None:
+    if pictures is None or path is None:
         return
     patch = model.config.patch_size
     images, mels = (picture[:MOST_SAMPLES] for picture in pictures)

@@ -16,7 +16,7 @@ from torch import Tensor
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import fill_weights
 from avmodel.convert import Branch, PublishedWeights, identify, load_branch, read_weights
-from avmodel.layers import kernel_from_rgb
+from avmodel.embedding import kernel_from_rgb
 from avmodel.models.avsiam import AVSiam
 from avmodel.models.cavmae import CAVMAE
 from avmodel.models.crossmae import CrossMAE

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -24,23 +24,20 @@ from avdata.load import Batch
 from avdata.load.order import random_bits
 from avdata.melspec import profile
 from avmanifest.errors import AvkitError, ConfigError
-from avmodel.augment import AugmentConfig, augment, num_augment_draws
+from avmodel.augment import AugmentConfig, augment
 from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
 from avmodel.convert import Branch
 from avmodel.distributed import World, autocast, join_world, require_precision
+from avmodel.draws import DROPOUT, augment_draws, draw_masks
 from avmodel.inputs import DataConfig, Source, probe_loader, to_inputs, train_loader
 from avmodel.metrics import METRICS, MetricLog, read_lines
 from avmodel.models import FAMILIES, DefaultConfig, ModelConfig, family_of
-from avmodel.models.family import Draws, Family
+from avmodel.models.family import Family
 from avmodel.optim import OptimConfig, make_optimizer, set_lr
 from avmodel.pictures import save_picture
 from avmodel.probe import nearest_neighbor_probe
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
 from avmodel.starting import start_branch
-
-# Streams of random_bits beside those of the loader.
-MASKS, DROPOUT, ORDERS, AUGMENT = range(1 << 20, (1 << 20) + 4)
-NOISE_BITS = np.uint64(11)  # shifted out: what is left is exact in float64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +204,7 @@ def train(
             if saves or draws or probes:
                 stopping |= journal.write(behind)
                 behind = None
-            if draws and world.is_main:
+            if draws:
                 draw(out, config, model, micro[0], done, world)
             if probes and probed is not None:
                 probe(config, model, probed, done, world, log, listener)
@@ -287,7 +284,7 @@ def update(
     for number, batch in enumerate(micro):
         with no_sync(forward, unless=number == len(micro) - 1):
             image, log_mel = to_inputs(batch, world.device)
-            log_mel = augment(log_mel, config.augment, augment_draws(config, batch))
+            log_mel = augment(log_mel, config.augment, augment_draws(config.augment, config.seed, batch))
             masks = draw_masks(model, config.seed, batch, world)
             with autocast(config.precision, world.device):
                 found = forward(image, log_mel, masks, **only).losses
@@ -301,33 +298,6 @@ def update(
     optimizer.step()
     optimizer.zero_grad()
     return losses, norm
-
-
-def draw_masks(model: Family, seed: int, batch: Batch, world: World | None = None) -> Any:
-    """What the model hides of a batch: a function of the seed, the epoch and each sample's place in its order."""
-    rank, size = (world.rank, world.size) if world else (0, 1)
-    own = batch.positions.numpy()
-    noise = random_numbers(seed, batch, MASKS, own, model.num_draws)
-    # Which of its samples a rank has follows from its first one; skip_bad, which leaves gaps, is refused.
-    everyone = own if size == 1 else own[0] - rank + np.arange(len(own) * size)
-    order = random_numbers(seed, batch, ORDERS, everyone, model.num_orders)
-    places = order.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")[rank::size]
-    return model.choose(Draws(torch.from_numpy(noise), torch.from_numpy(places), len(everyone)))
-
-
-def augment_draws(config: RunConfig, batch: Batch) -> Float[Tensor, "b n"]:
-    """The numbers in [0, 1) that the augmentation of a batch takes; none if there is none."""
-    count = num_augment_draws(config.augment)
-    bits = random_numbers(config.seed, batch, AUGMENT, batch.positions.numpy(), count)
-    return torch.from_numpy(bits.astype(np.float64) * 2.0**-53)
-
-
-def random_numbers(
-    seed: int, batch: Batch, stream: int, positions: Int64[np.ndarray, " b"], count: int
-) -> Int64[np.ndarray, "b n"]:
-    """`count` integers from 0 to 2^53 - 1 for each of these positions of the batch's epoch."""
-    index = positions[:, None] * count + np.arange(count)
-    return (random_bits(seed, batch.epoch, stream, index) >> NOISE_BITS).astype(np.int64)
 
 
 class Journal:
@@ -441,10 +411,13 @@ def save(
 
 
 def draw(out: Path, config: RunConfig, model: Family, batch: Batch, done: int, world: World) -> None:
-    """Pictures of what the model makes of the batch's first samples."""
-    inputs, masks = to_inputs(batch, world.device), draw_masks(model, config.seed, batch)
+    """Pictures of what the model makes of the first samples of the main process's batch.
+
+    Every process takes part: a loss over pairs of samples waits for all of them.
+    """
+    inputs, masks = to_inputs(batch, world.device), draw_masks(model, config.seed, batch, world)
     path = out / PICTURES / f"step-{done:08d}.png"
-    save_picture(path, model, inputs, masks, batch.keys, profile(batch.profile))
+    save_picture(path if world.is_main else None, model, inputs, masks, batch.keys, profile(batch.profile))
 
 
 def probe(

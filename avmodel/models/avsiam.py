@@ -14,16 +14,8 @@ from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
 from avmodel.decoders import JointDecoder
-from avmodel.layers import (
-    KERNEL_REDUCTIONS,
-    LearnedEmbedding,
-    ModalBlock,
-    ViTSize,
-    init_linears,
-    kernel_from_rgb,
-    modal_blocks,
-    vit_size,
-)
+from avmodel.embedding import KERNEL_REDUCTIONS, LearnedEmbedding, kernel_from_rgb
+from avmodel.layers import ModalBlock, ViTSize, init_linears, modal_blocks, vit_size
 from avmodel.masking import (
     SCHEMES,
     Group,

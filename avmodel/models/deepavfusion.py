@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from avmodel.layers import ViT, ViTSize, fit_columns, fit_image, init_linears, make_blocks, vit_size
-from avmodel.masking import ids_from_noise, masking_from_ids, num_kept, random_masking, restore_order
+from avmodel.decoders import with_hidden
+from avmodel.embedding import fit_columns, fit_image
+from avmodel.layers import ViT, ViTSize, init_linears, make_blocks, vit_size
+from avmodel.masking import ids_from_noise, masking_from_ids, num_kept, random_masking
 from avmodel.models.family import Draws, Family, Output
 from avmodel.models.fusion import FUSIONS, IMPLS, FusionBlock, make_fusion
 from avmodel.objectives import Term, masked_mse, weighted
@@ -258,9 +260,7 @@ class Decoder(nn.Module):
         fusion: Float[Tensor, "b f d"],
         ids_restore: Int[Tensor, "b n"],
     ) -> Float[Tensor, "b n patch"]:
-        num_hidden = ids_restore.shape[1] - visible.shape[1]
-        hidden = self.mask_token.expand(len(visible), num_hidden, -1)
-        x = restore_order(torch.cat([self.embed(visible), hidden], dim=1), ids_restore)
+        x = with_hidden(self.embed(visible), self.mask_token, ids_restore)
         x = torch.cat([self.embed(fusion), x + self.positions], dim=1)
         for block in self.blocks:
             x = block(x)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from avmodel.layers import fit_columns, fit_image
+from avmodel.embedding import fit_columns, fit_image
 from avmodel.objectives import normalize_patches, patchify, reconstruct
 
 

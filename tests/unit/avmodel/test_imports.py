@@ -93,7 +93,9 @@ def block(weights: dict[str, Tensor], where: str, x: Tensor, bank: str = "") -> 
     """A block of either release, written out."""
 
     def norm(name: str, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], weights[f"{where}.{name}{bank}.weight"], weights[f"{where}.{name}{bank}.bias"])
+        return F.layer_norm(
+            x, x.shape[-1:], weights[f"{where}.{name}{bank}.weight"], weights[f"{where}.{name}{bank}.bias"]
+        )
 
     def linear(name: str, x: Tensor) -> Tensor:
         return F.linear(x, weights[f"{where}.{name}.weight"], weights[f"{where}.{name}.bias"])
@@ -126,7 +128,9 @@ def test_an_avsiam_file_gives_the_released_forward_pass(tmp_path: Path) -> None:
     assert (config.size, config.image_size, config.audio_size) == ("64x3x1", (64, 64), (128, 64))
     assert (config.double_embed, config.separate_reconstruction, config.stop_gradient) == (True, True, False)
     image, log_mel = inputs()
-    heard = 2 * (patches(weights, "vit_base.patch_embed_a", (log_mel + 5.081) / 4.4849) + weights["vit_base.pos_embed_a"])
+    heard = 2 * (
+        patches(weights, "vit_base.patch_embed_a", (log_mel + 5.081) / 4.4849) + weights["vit_base.pos_embed_a"]
+    )
     seen = 2 * (patches(weights, "vit_base.patch_embed", image) + weights["vit_base.pos_embed"][:, 1:])
     for layer in range(3):
         heard = block(weights, f"vit_base.blocks.{layer}", heard, "_a")
@@ -151,8 +155,12 @@ def test_a_cav_mae_file_gives_the_released_forward_pass(tmp_path: Path) -> None:
     assert (model.config.size, model.config.joint_depth, model.config.normalize_targets) == ("64x3x1", 1, False)
     image, log_mel = inputs()
     towers = {}
-    for letter, x in (("v", image), ("a", (log_mel + 5.081) / 4.4849)):
-        x = patches(weights, f"patch_embed_{letter}", x) + weights[f"pos_embed_{letter}"] + weights[f"modality_{letter}"]
+    for letter, given in (("v", image), ("a", (log_mel + 5.081) / 4.4849)):
+        x = (
+            patches(weights, f"patch_embed_{letter}", given)
+            + weights[f"pos_embed_{letter}"]
+            + weights[f"modality_{letter}"]
+        )
         for layer in range(2):
             x = block(weights, f"blocks_{letter}.{layer}", x)
         towers[letter] = x
@@ -172,7 +180,9 @@ def test_a_cav_mae_file_gives_the_released_forward_pass(tmp_path: Path) -> None:
 def test_files_of_other_models_are_refused(tmp_path: Path) -> None:
     avsiam_file(tmp_path / "avsiam.pth")
     weights = cav_mae_file(tmp_path / "cav.pth")
-    with pytest.raises(ConfigError, match=r"not an AVSiam state dict: 'vit_base\.patch_embed\.proj\.weight' is missing"):
+    with pytest.raises(
+        ConfigError, match=r"not an AVSiam state dict: 'vit_base\.patch_embed\.proj\.weight' is missing"
+    ):
         import_avsiam(tmp_path / "cav.pth")
     with pytest.raises(ConfigError, match=r"not a pretrained CAV-MAE state dict"):
         import_cav_mae(tmp_path / "avsiam.pth")

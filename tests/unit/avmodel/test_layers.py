@@ -3,15 +3,14 @@ import math
 import pytest
 import torch
 
+from avmodel.embedding import LearnedEmbedding, kernel_from_rgb
 from avmodel.layers import (
     Block,
     CrossAttention,
     CrossBlock,
-    LearnedEmbedding,
     ModalBlock,
     ViTSize,
     cls_attention,
-    kernel_from_rgb,
     make_blocks,
     size_name,
     vit_size,

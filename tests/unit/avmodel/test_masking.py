@@ -45,7 +45,13 @@ def test_kept_tokens_of_avsiams_ratios() -> None:
 
 @pytest.mark.parametrize(
     ("scheme", "ratio", "columns", "rows"),
-    [("time", 0.75, 48, 0), ("frequency", 0.75, 0, 6), ("tf", 0.75, 33, 4), ("uniform", 0.75, 0, 0), ("tf", 0.4, 17, 2)],
+    [
+        ("time", 0.75, 48, 0),
+        ("frequency", 0.75, 0, 6),
+        ("tf", 0.75, 33, 4),
+        ("uniform", 0.75, 0, 0),
+        ("tf", 0.4, 17, 2),
+    ],
 )
 def test_whole_lines_go_first(scheme: str, ratio: float, columns: int, rows: int) -> None:
     noise = structured_noise(noise_of(50, 512), noise_of(50, 72), (8, 64), ratio, scheme)

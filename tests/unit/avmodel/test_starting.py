@@ -20,7 +20,9 @@ CAV_MAE = CAVMAEConfig(size="48x3x4", decoder_depth=2, **SIZES)
 CROSSMAE = CrossMAEConfig(size="48x3x4", decoder_depth=1, feature_decoder_depth=1, **SIZES)
 
 
-def published(in_chans: int, positions: int, *, prefix: str = "", tokens: int = 1, decoder: bool = False) -> dict[str, Tensor]:
+def published(
+    in_chans: int, positions: int, *, prefix: str = "", tokens: int = 1, decoder: bool = False
+) -> dict[str, Tensor]:
     """A ViT of three blocks of width 48, named as timm, MAE, AST and AudioMAE name it."""
     generator = torch.Generator().manual_seed(in_chans)
     dim = 48
@@ -106,7 +108,9 @@ def test_ast_starts_the_backbone_or_the_audios_alone(tmp_path: Path, separate: b
     body = "audio_blocks" if separate else "blocks"
     assert torch.equal(state[f"encoder.{body}.2.attn.qkv.weight"], weights["v.blocks.2.attn.qkv.weight"])
     if separate:
-        assert all(torch.equal(state[name], before[name]) for name in state if name.startswith(("encoder.blocks", "joint")))
+        assert all(
+            torch.equal(state[name], before[name]) for name in state if name.startswith(("encoder.blocks", "joint"))
+        )
     else:
         assert torch.equal(state["joint_layers.1.attn.qkv.weight"], weights["v.blocks.2.attn.qkv.weight"])
         torch.testing.assert_close(state["encoder.image.patch_embed.proj.weight"].sum(dim=1, keepdim=True), kernel)

@@ -47,9 +47,7 @@ def test_parameters_without_decoder_are_the_papers(changes: dict, millions: floa
 
 
 def test_two_backbones_have_nearly_twice_the_parameters_of_one() -> None:
-    one, two = (
-        on_meta(AVSiamConfig(size="large", separate=separate)) for separate in (False, True)
-    )
+    one, two = (on_meta(AVSiamConfig(size="large", separate=separate)) for separate in (False, True))
     sizes = [count(model.encoder) + count(model.joint_layers) for model in (one, two)]
     assert sizes[1] / sizes[0] == pytest.approx(1.92, abs=0.01)
 
@@ -108,7 +106,9 @@ def test_groups_of_two_processes_are_those_of_one() -> None:
                 part = getattr(half, name)[number]
                 found |= {2 * row + rank: ids for row, ids in zip(part.rows.tolist(), part.ids_keep, strict=True)}
             assert sorted(found) == group.rows.tolist()
-            assert all(torch.equal(found[row], ids) for row, ids in zip(group.rows.tolist(), group.ids_keep, strict=True))
+            assert all(
+                torch.equal(found[row], ids) for row, ids in zip(group.rows.tolist(), group.ids_keep, strict=True)
+            )
 
 
 def test_a_sample_is_pooled_over_what_its_own_group_keeps() -> None:

@@ -45,7 +45,10 @@ def test_parameters_are_those_of_the_table() -> None:
         ("cl-cross-emb", "contrast image_features audio_features"),
         ("crossmae", "contrast image audio image_features audio_features"),
         ("crossmae-literal", "contrast image audio image_features audio_features"),
-        *((f"crossmae-condition-{how}", "contrast image audio image_features audio_features") for how in runs.CONDITIONS),
+        *(
+            (f"crossmae-condition-{how}", "contrast image audio image_features audio_features")
+            for how in runs.CONDITIONS
+        ),
         *((f"crossmae-queries-{how}", "contrast image audio image_features audio_features") for how in runs.QUERIES),
     ],
 )
