@@ -91,7 +91,9 @@ class AVSiamConfig:
             raise ValueError("contrast_weight=0 with stop_gradient: nothing would train the backbone")
         if self.alternate_steps and min(self.contrast_weight, self.reconstruction_weight) <= 0:
             raise ValueError("alternate_steps needs both losses: set contrast_weight and reconstruction_weight above 0")
-        if min(self.vit.depth, 2) < JOINT_LAYERS:
+        if self.separate_reconstruction and (self.stop_gradient or self.reconstruction_weight <= 0):
+            raise ValueError("separate_reconstruction: nothing would train its backbone. Set stop_gradient=false")
+        if self.vit.depth < JOINT_LAYERS:
             raise ValueError(f"size={self.size!r}: the joint layers start from the last two blocks")
         for name, size, ratios in (
             ("audio", self.audio_size, self.mask_ratios),
@@ -102,7 +104,8 @@ class AVSiamConfig:
                 raise ValueError(f"{name} mask ratios {ratios} leave nothing to see of {patches} patches")
             if not 0 < num_kept(patches, self.reconstruction_ratio) < patches:
                 raise ValueError(
-                    f"reconstruction_ratio={self.reconstruction_ratio} of {patches} {name} patches: nothing"
+                    f"reconstruction_ratio={self.reconstruction_ratio} leaves nothing to see or to predict of {patches} "
+                    f"{name} patches"
                 )
 
     @property

@@ -34,6 +34,8 @@ def avsiam(size: str) -> RunConfig:
     About 10 hours for 1.7M clips and base (218 GMAC a sample), 37 and 100 for large and huge. Paper (tables 1 and 8):
     base 41.6 / 64.9, large 44.1 / 67.1, huge 45.0 / 68.0; zero-shot retrieval R@1 on VGGSound 19.0 / 20.4 (base).
 
+    Contrast is over what all devices take at once, 96 samples each (base): 16 devices are the paper's.
+
     Numbers: the paper's (1536 samples a step, rate 1e-4, 20 epochs); optimizer and drops from the released code,
     which trains in float16 where this is bfloat16. The paper names no ratios but their range.
     """

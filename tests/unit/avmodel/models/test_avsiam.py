@@ -139,7 +139,7 @@ def test_streams_of_one_modality_are_those_of_both() -> None:
 
 
 def test_copies_begin_as_what_they_copy() -> None:
-    model = small(double_embed=True, separate_reconstruction=True)
+    model = small(double_embed=True, separate_reconstruction=True, stop_gradient=False)
     encoder = model.encoder
     kernel = encoder.image.patch_embed.proj.weight.mean(dim=1, keepdim=True)
     assert torch.equal(encoder.audio.patch_embed.proj.weight, kernel)
@@ -169,6 +169,8 @@ def test_whole_patches_of_fourteen() -> None:
         ({"contrast_weight": 0.0, "reconstruction_weight": 0.0}, "nothing to learn"),
         ({"contrast_weight": 0.0}, "nothing would train the backbone"),
         ({"alternate_steps": True, "reconstruction_weight": 0.0}, "alternate_steps needs both losses"),
+        ({"separate_reconstruction": True}, "nothing would train its backbone"),
+        ({"reconstruction_ratio": 0.0}, "leaves nothing to see or to predict of 16 audio patches"),
         ({"size": "32x1x4"}, "the joint layers start from the last two blocks"),
         ({"decoder_num_heads": 5}, "isn't a multiple of"),
     ],
