@@ -1,4 +1,4 @@
-"""How fast a pretraining step is, and how much of what the device can multiply it uses: all fusions in one run."""
+"""How fast a pretraining step is, and how much of the device's matrix rate it uses: fusions or families in one run."""
 
 import ctypes
 import gc
@@ -18,7 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from avdata.load import Batch
 from avmanifest.errors import ConfigError
 from avmodel.distributed import World, choose_device, require_precision
-from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
+from avmodel.draws import draw_masks
+from avmodel.models import FAMILIES, ModelConfig, family_of
+from avmodel.models.avsiam import AVSiamConfig
+from avmodel.models.cavmae import CAVMAEConfig
+from avmodel.models.crossmae import CrossMAEConfig
+from avmodel.models.deepavfusion import DeepAVFusionConfig
+from avmodel.models.family import Family
 from avmodel.optim import make_optimizer
 from avmodel.train import RunConfig, take_step, wrap
 
@@ -29,6 +35,21 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "token": {"fusion": "token"},
     "none": {"fusion_layers": "none"},
 }
+CONTRAST_ALONE: Mapping[str, Any] = {"reconstruction_weight": 0.0}
+FAMILY_ROWS: Mapping[str, tuple[type, Mapping[str, Any]]] = {
+    "deepavfusion": (DeepAVFusionConfig, {}),
+    "cavmae": (CAVMAEConfig, {}),
+    "crossmae": (CrossMAEConfig, {}),
+    "avsiam": (AVSiamConfig, {}),
+    "avsep": (AVSiamConfig, {"separate": True}),
+    "avsiam-nomask": (AVSiamConfig, {"mask_ratios": (0.0,), **CONTRAST_ALONE}),
+    "avsiam-multi-50": (AVSiamConfig, CONTRAST_ALONE),
+    "avsiam-multi-80": (AVSiamConfig, {"mask_ratios": (0.0, 0.2, 0.4, 0.6, 0.8), **CONTRAST_ALONE}),
+    **{
+        f"avsiam-fixed-{percent}": (AVSiamConfig, {"mask_ratios": (percent / 100,), **CONTRAST_ALONE})
+        for percent in (25, 50, 75)
+    },
+}
 SEED = 0
 
 
@@ -38,10 +59,11 @@ class StepBench:
 
     device: str = "auto"
     size: str | None = None  # None: tiny, or base on CUDA
-    batches: tuple[int, ...] | None = None  # None: 2, or 64, 128 and 256 on CUDA
+    batches: tuple[int, ...] | None = None  # None: 2 (families: 8), or 64, 128 and 256 on CUDA
     precision: str | None = None  # None: float32, or bfloat16 on CUDA
     compile: bool | None = None  # None: on CUDA only
     rows: tuple[str, ...] = tuple(ROWS)
+    families: tuple[str, ...] = ()  # rows of FAMILY_ROWS in place of fusions; all: every one
     rounds: int | None = None  # in which the rows take turns; None: 3, or 5 on CUDA
     steps: int | None = None  # of a row in a round; None: 1, or 10 on CUDA
     model: DeepAVFusionConfig | None = None  # in place of size: the rows change its fusion
@@ -52,6 +74,21 @@ class StepBench:
                 raise ConfigError(f"{name}={value}: must be 1 or more")
         if unknown := [row for row in self.rows if row not in ROWS]:
             raise ConfigError(f"unknown fusion {unknown[0]!r}; known: {', '.join(ROWS)}")
+        if unknown := [name for name in self.families if name not in (*FAMILY_ROWS, "all")]:
+            raise ConfigError(f"unknown family {unknown[0]!r}; known: all, {', '.join(FAMILY_ROWS)}")
+        if self.families and self.model is not None:
+            raise ConfigError("model is for fusions: families are of a size")
+
+    def models(self, size: str) -> dict[str, ModelConfig]:
+        """What is compared, by row. Raises ConfigError for an unknown size."""
+        try:
+            if self.families:
+                names = tuple(FAMILY_ROWS) if "all" in self.families else self.families
+                return {name: FAMILY_ROWS[name][0](size=size, **FAMILY_ROWS[name][1]) for name in names}
+            model = self.model or DeepAVFusionConfig(size=size)
+            return {name: replace(model, **ROWS[name]) for name in self.rows}
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
 
 class Contestant:
@@ -60,19 +97,19 @@ class Contestant:
     def __init__(self, run: RunConfig, batch: Batch, world: World) -> None:
         torch.manual_seed(SEED)
         self.run, self.batch, self.world = run, batch, world
-        self.model = DeepAVFusion(run.model).to(world.device)
-        self.optimizer = make_optimizer(self.model, run.optim)
+        self.model = FAMILIES[family_of(run.model)](run.model).to(world.device)
+        self.optimizers = [make_optimizer(self.model, run.optim) for _ in self.model.step_terms]
         self.forward: nn.Module = wrap(self.model, run, world)
 
     def steps(self, count: int) -> None:
         """Take steps as `avmodel.train` does, and wait for the last."""
         for _ in range(count):
-            values = take_step(self.run, self.model, self.forward, self.optimizer, [self.batch], self.world, stop=False)
-        values.tolist()
+            taken = take_step(self.run, self.model, self.forward, self.optimizers, [self.batch], self.world, stop=False)
+        taken.read()
 
 
 def bench_step(bench: StepBench) -> Iterator[dict[str, Any]]:
-    """A row for each batch size and fusion: samples per second, peak memory, share of the device's matrix rate.
+    """A row for each batch size and fusion or family: samples per second, peak memory, share of the matrix rate.
 
     A step is all that training does but loading: input arithmetic, masks, forward, backward, AdamW. Contestants take
     turns in every round, and so does a plain matrix product of the same precision, whose rate is the ceiling; each
@@ -87,36 +124,37 @@ def bench_step(bench: StepBench) -> Iterator[dict[str, Any]]:
     precision = bench.precision or ("bfloat16" if cuda else "float32")
     require_precision(precision, world.device)
     compiled = cuda if bench.compile is None else bench.compile
-    model = bench.model or config_of_size(bench.size or ("base" if cuda else "tiny"))
-    for batch_size in bench.batches or ((64, 128, 256) if cuda else (2,)):
+    models = bench.models(bench.size or ("base" if cuda else "tiny"))
+    for batch_size in bench.batches or ((64, 128, 256) if cuda else (8 if bench.families else 2,)):
         runs = {
             name: RunConfig(
                 name=name,
-                model=replace(model, **ROWS[name]),
+                model=model,
                 batch_size=batch_size,
                 device_batch_size=batch_size,
                 precision=precision,
                 compile=compiled,
             )
-            for name in bench.rows
+            for name, model in models.items()
         }
-        steps = bench.steps or (10 if cuda else 1)
-        yield from measured(
-            runs, draw_batch(model, batch_size, pinned=cuda), world, bench.rounds or (5 if cuda else 3), steps
-        )
+        steps, rounds = bench.steps or (10 if cuda else 1), bench.rounds or (5 if cuda else 3)
+        yield from measured(runs, world, rounds, steps, "family" if bench.families else "fusion")
 
 
 def measured(
-    runs: Mapping[str, RunConfig], batch: Batch, world: World, rounds: int, steps: int
+    runs: Mapping[str, RunConfig], world: World, rounds: int, steps: int, kind: str
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one batch size."""
-    memory = {name: peak_memory_mb(run, batch, world) for name, run in runs.items()}
+    """The rows of one batch size; `kind` is what their names are of."""
+    batch_size = next(iter(runs.values())).batch_size
+    pinned = world.device.type == "cuda"
+    batches = {name: draw_batch(run.model, batch_size, pinned=pinned) for name, run in runs.items()}
+    memory = {name: peak_memory_mb(run, batches[name], world) for name, run in runs.items()}
     contestants: dict[str, Contestant] = {}
     for name, run in runs.items():
         if memory[name] is not None:
             # All of them are there at once, as they take turns.
             with suppress(torch.OutOfMemoryError):
-                contestant = Contestant(run, batch, world)
+                contestant = Contestant(run, batches[name], world)
                 contestant.steps(2 if run.compile else 1)
                 contestants[name] = contestant
     precision = next(iter(runs.values())).precision
@@ -130,18 +168,25 @@ def measured(
             contestant.steps(steps)
             seconds[name].append((time.perf_counter() - began) / steps)
     ceiling = median(ceilings)
-    rates = {name: len(batch) / median(times) for name, times in seconds.items()}
+    rates = {name: batch_size / median(times) for name, times in seconds.items()}
     for name, run in runs.items():
         flop = count_flop(run.model)
         rate, peak = rates.get(name), memory[name]
-        of_none = {
-            "speed_of_none": rate / rates["none"] if rate and "none" in rates else None,
-            "memory_of_none": peak / none if peak and (none := memory.get("none")) else None,
+        ratios = {
+            f"{what}_of_{base.rpartition('-')[2]}": values[name] / values[base]  # type: ignore[operator]
+            if values.get(name) and values.get(base)
+            else None
+            for what, base, values in (
+                (("speed", "none", rates), ("memory", "none", memory))
+                if kind == "fusion"
+                else (("speed", "avsiam-nomask", rates), ("memory", "avsiam", memory))
+            )
         }
         yield {
-            "fusion": name,
+            kind: name,
             "size": run.model.size,
-            "batch": len(batch),
+            "batch": batch_size,
+            "parameters_m": count_parameters(run.model) / 1e6,
             "samples_per_s": rate,
             "peak_memory_mb": peak,
             "state_memory_mb": state_memory_mb(run.model),
@@ -149,7 +194,7 @@ def measured(
             "gflop_per_sample": flop / 1e9,
             "tflops": rate * flop / 1e12 if rate else None,
             "matmul_tflops": ceiling / 1e12,
-            **of_none,
+            **ratios,
             "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
             "precision": run.precision,
@@ -157,15 +202,7 @@ def measured(
         }
 
 
-def config_of_size(size: str) -> DeepAVFusionConfig:
-    """The VGGSound model in that size; ConfigError for an unknown one."""
-    try:
-        return DeepAVFusionConfig(size=size)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
-def draw_batch(model: DeepAVFusionConfig, batch_size: int, *, pinned: bool = False) -> Batch:
+def draw_batch(model: ModelConfig, batch_size: int, *, pinned: bool = False) -> Batch:
     """Noise in the shape and types that a loader gives."""
     generator = torch.Generator().manual_seed(SEED)
     images = torch.randint(0, 256, (batch_size, *model.image_size, 3), generator=generator, dtype=torch.uint8)
@@ -189,26 +226,35 @@ def draw_batch(model: DeepAVFusionConfig, batch_size: int, *, pinned: bool = Fal
     )
 
 
+def on_meta(config: ModelConfig) -> Family:
+    """The model without memory."""
+    with torch.device("meta"):
+        return FAMILIES[family_of(config)](config)
+
+
 @lru_cache
-def count_flop(config: DeepAVFusionConfig) -> int:
-    """Floating-point operations of one sample's forward and backward, as torch counts them."""
+def count_flop(config: ModelConfig) -> int:
+    """Floating-point operations of a sample's forward and backward, as torch counts them: a mean over a least batch."""
+    model = on_meta(config)
+    size = model.least_batch
+    masks = draw_masks(model, SEED, draw_batch(config, size))
     with torch.device("meta"):
-        model = DeepAVFusion(config)
-        image, log_mel = torch.zeros(1, 3, *config.image_size), torch.zeros(1, 1, *config.audio_size)
-    ids_keep = model.draw_ids(1, torch.Generator().manual_seed(SEED))
+        image, log_mel = torch.zeros(size, 3, *config.image_size), torch.zeros(size, 1, *config.audio_size)
     with FlopCounterMode(display=False) as counter:
-        model(image, log_mel, ids_keep=ids_keep).losses["total"].backward()
+        model(image, log_mel, masks).losses["total"].backward()
     total: int = counter.get_total_flops()
-    return total
+    return total // size
 
 
-def state_memory_mb(config: DeepAVFusionConfig) -> float:
+def count_parameters(config: ModelConfig) -> int:
+    """Numbers that are trained."""
+    return sum(p.numel() for p in on_meta(config).parameters() if p.requires_grad)
+
+
+def state_memory_mb(config: ModelConfig) -> float:
     """Weights, their gradients and AdamW's two moments, all float32."""
-    with torch.device("meta"):
-        model = DeepAVFusion(config)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    kept: int = sum(tensor.numel() for tensor in model.state_dict().values())
-    return 4 * (3 * trained + kept) / 1e6
+    kept: int = sum(tensor.numel() for tensor in on_meta(config).state_dict().values())
+    return 4 * (3 * count_parameters(config) + kept) / 1e6
 
 
 def matmul_flops(device: torch.device, precision: str) -> float:

@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from avmanifest.errors import AvkitError, ConfigError, StorageError
-from avmodel.models import FAMILIES, Family
-from avmodel.models.deepavfusion import DeepAVFusionConfig
+from avmodel.models import FAMILIES, ModelConfig, family_of
+from avmodel.models.family import Family
 
 FORMAT_VERSION = "1"
 MODEL_FILE = "model.safetensors"
@@ -32,14 +32,12 @@ TRAINER_FILE = "trainer.pt"
 LATEST_FILE = "latest"
 STEP_NAME = re.compile(r"step-(\d{8,})(?:-(\d+))?")
 
-Config = DeepAVFusionConfig
-
 
 def save_checkpoint(
     folder: Path,
     step: int,
     model: nn.Module | Mapping[str, Tensor],
-    config: Config,
+    config: ModelConfig,
     trainer_state: Mapping[str, Any],
     *,
     keep: int | None = None,
@@ -81,7 +79,7 @@ def save_checkpoint(
     return target
 
 
-def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[Family, Config]:
+def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[Family, ModelConfig]:
     """The model, in training mode, and the config inside a checkpoint.
 
     `path`: a folder of checkpoints (its latest is taken), one checkpoint, or a .safetensors file.
@@ -141,7 +139,7 @@ def checkpoint_folder(path: Path) -> Path:
 def save_weights(
     file: Path,
     model: nn.Module | Mapping[str, Tensor],
-    config: Config,
+    config: ModelConfig,
     *,
     step: int = 0,
     notes: Mapping[str, str] | None = None,
@@ -167,12 +165,7 @@ def save_weights(
     save_file(weights, file, metadata=metadata)
 
 
-def family_of(config: Config) -> str:
-    """The name under which the config's model is known."""
-    return next(name for name, model in FAMILIES.items() if model.config_type is type(config))
-
-
-def read_config(metadata: Mapping[str, str], file: Path) -> tuple[str, Config]:
+def read_config(metadata: Mapping[str, str], file: Path) -> tuple[str, ModelConfig]:
     """Family and config from a weight file's metadata. Raises ConfigError if this version knows neither."""
     if "family" not in metadata or "config" not in metadata:
         raise ConfigError(f"{file}: weights without a config. Released weights come in through avkit convert.")
@@ -188,7 +181,7 @@ def read_config(metadata: Mapping[str, str], file: Path) -> tuple[str, Config]:
         raise ConfigError(f"{file}: its config cannot be used: {error}") from error
 
 
-def config_from_values(config_type: type[Config], values: Mapping[str, Any]) -> Config:
+def config_from_values(config_type: type[ModelConfig], values: Mapping[str, Any]) -> ModelConfig:
     """The config with these values; JSON's lists become tuples again. Raises ValueError for unknown fields."""
     known = {field.name for field in fields(config_type)}
     if unknown := set(values) - known:

@@ -12,18 +12,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from avmanifest.errors import ConfigError, StorageError
-from avmodel.checkpoint import fill_weights, save_weights
-from avmodel.layers import VIT_SIZES, ViTSize, sincos_positions, size_name
+from avmanifest.errors import ConfigError
+from avmodel.checkpoint import fill_weights
+from avmodel.layers import VIT_SIZES, ViTSize, size_name
 from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig, fusion_layer_ids
-from avmodel.overrides import parse
+from avmodel.positions import sincos_positions
 
 Branch = Literal["image", "audio"]
 
@@ -75,7 +74,6 @@ PUBLISHED = (
         sha256="109dbf04dbf86786a71ea0e2f8ac4762c9e19366887ea50d6260db8b96f5cd14",
     ),
 )
-RELEASED_NOTES = {"profile": "released", "window_s": "3.0"}  # what the released models were trained on
 UNKNOWN_LICENSE = "unknown: ask whoever made the file"
 
 
@@ -183,34 +181,6 @@ def import_deepavfusion(
             "accept it explicitly: accept_unknown."
         )
     return model_from_released(read_weights(path), path, **settings), published
-
-
-def convert(path: Path, out: Path, *, accept_unknown: bool = False, settings: Sequence[str] = ()) -> PublishedWeights:
-    """Write a released DeepAVFusion checkpoint as a .safetensors file of ours, which says its spectrograms and license.
-
-    `settings` are `key=value` of config fields that shapes don't tell. Raises as `import_deepavfusion`; ConfigError for
-    an unknown setting and for an `out` that is there already or has another suffix, StorageError if it can't be
-    written.
-    """
-    if out.suffix != ".safetensors" or out.exists():
-        raise ConfigError(f"{out}: {'is there already' if out.exists() else 'give a name ending in .safetensors'}")
-    hints = get_type_hints(DeepAVFusionConfig)
-    given = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or key not in hints:
-            raise ConfigError(f"--set {setting!r}: expected key=value with one of {', '.join(sorted(hints))}")
-        given[key] = parse(text, hints[key], key)
-    model, published = import_deepavfusion(path, accept_unknown=accept_unknown, **given)
-    unfinished = out.with_name(f".unfinished-{out.name}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_weights(unfinished, model, model.config, notes=RELEASED_NOTES | {"license": published.license})
-        unfinished.replace(out)
-    except (OSError, SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
-        raise StorageError(f"{out}: not written ({error}). Free space, or give another --out.") from error
-    return published
 
 
 def model_from_released(released: Mapping[str, Tensor], source: Path, **settings: Any) -> DeepAVFusion:

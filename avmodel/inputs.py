@@ -24,7 +24,7 @@ from avdata.load import (
 from avdata.melspec import PROFILES
 from avmanifest.errors import ConfigError
 from avmodel.distributed import World
-from avmodel.models.deepavfusion import DeepAVFusionConfig
+from avmodel.models import ModelConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -39,8 +39,9 @@ class DataConfig:
     split: str = "train"  # of a prepared dataset's folder
     probe_split: str | None = "val"  # likewise: what the probe's neighbors are looked for in
     profile: str = "paper"  # of the spectrograms
-    window_s: float = 3.0
+    window_s: float | None = 3.0  # none: the whole clip, with a profile of fixed length such as kaldi
     min_area: float = 0.5  # of the frame that a random crop takes
+    flip_probability: float = 0.5
     max_gain_db: float = 6.0  # loudness varies by up to as much either way; 0: not at all
     exclude: tuple[str, ...] = ()  # leave out samples with these flags: silent, still, short
     class_balanced: bool = False
@@ -78,7 +79,7 @@ class Inputs(NamedTuple):
 
 
 def train_loader(
-    data: DataConfig, model: DeepAVFusionConfig, source: Source, world: World, *, batch_size: int, seed: int
+    data: DataConfig, model: ModelConfig, source: Source, world: World, *, batch_size: int, seed: int
 ) -> Loader:
     """One process's training batches of `batch_size`, without end of epochs known to them.
 
@@ -98,6 +99,7 @@ def train_loader(
         columns=model.audio_size[1],
         image_size=image_side(model),
         min_area=data.min_area,
+        flip_probability=data.flip_probability,
         max_gain_db=data.max_gain_db,
     )
     require_mel(view.mel.n_mels, model)
@@ -115,7 +117,7 @@ def train_loader(
 
 
 def probe_loader(
-    data: DataConfig, model: DeepAVFusionConfig, source: Source, world: World, *, batch_size: int
+    data: DataConfig, model: ModelConfig, source: Source, world: World, *, batch_size: int
 ) -> Loader | None:
     """One process's share of the split that the probe looks at, each sample once; None if there is no such split.
 
@@ -156,7 +158,7 @@ def image_statistics(device: torch.device) -> tuple[Float[Tensor, "1 3 1 1"], Fl
     return mean, std
 
 
-def image_side(model: DeepAVFusionConfig) -> int:
+def image_side(model: ModelConfig) -> int:
     """Pixels of a side of the model's images. Raises ConfigError for images that aren't square."""
     height, width = model.image_size
     if height != width:
@@ -164,7 +166,7 @@ def image_side(model: DeepAVFusionConfig) -> int:
     return height
 
 
-def require_mel(n_mels: int, model: DeepAVFusionConfig) -> None:
+def require_mel(n_mels: int, model: ModelConfig) -> None:
     """Raise ConfigError unless the spectrograms have the model's number of bins."""
     if n_mels != model.audio_size[0]:
         raise ConfigError(

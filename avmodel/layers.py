@@ -1,8 +1,9 @@
-"""Parts that several families share: positions, attention, the transformer block, the ViT branch.
+"""Parts that several families share: attention, the transformer block and its norm banks, the ViT branch.
 
 Parameter names inside a block and a branch are timm's, so that published ViT weights load as they are.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -11,11 +12,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from timm.layers.attention import Attention
+from timm.layers.mlp import Mlp
 from timm.layers.patch_embed import PatchEmbed
 from timm.models import vision_transformer
 from torch import Tensor, nn
 
 from avmodel.masking import gather_visible
+from avmodel.positions import sincos_positions
 
 
 class ViTSize(NamedTuple):
@@ -29,6 +32,7 @@ VIT_SIZES = {
     "small": ViTSize(384, 12, 6),
     "base": ViTSize(768, 12, 12),
     "large": ViTSize(1024, 24, 16),
+    "huge": ViTSize(1280, 32, 16),
 }
 
 
@@ -54,25 +58,6 @@ def size_name(size: ViTSize) -> str:
     """The shortest text from which `vit_size` makes this size."""
     names = {known: name for name, known in VIT_SIZES.items()}
     return names.get(size, "x".join(map(str, size)))
-
-
-def sincos_positions(
-    embed_dim: int, grid: tuple[int, int], *, second_axis_first: bool = True
-) -> Float[Tensor, "1 n d"]:
-    """Sine-cosine positions of a grid, row by row.
-
-    The first half of the channels encodes the grid's second axis (x of an image, time of a spectrogram), the
-    second half its first axis (y, frequency), as in MAE; `second_axis_first=False` swaps the halves. Each half
-    is [sines, cosines] at frequencies 10000^(-k / (embed_dim / 4)).
-    """
-    quarter = embed_dim // 4
-    frequencies = 10_000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
-    first, second = torch.meshgrid(
-        torch.arange(grid[0], dtype=torch.float64), torch.arange(grid[1], dtype=torch.float64), indexing="ij"
-    )
-    axes = (second, first) if second_axis_first else (first, second)
-    angles = [rearrange(axis, "h w -> 1 (h w) 1") * frequencies for axis in axes]
-    return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=-1).float()
 
 
 def attend(
@@ -169,6 +154,71 @@ def make_blocks(
     )
 
 
+class ModalBlock(Block):
+    """A block with further norms, its banks: attention and MLP are shared, the two norms are the bank's.
+
+    Banks begin as the plain norms begin; `copy_banks` gives them the plain ones' values.
+    """
+
+    def __init__(self, dim: int, num_heads: int, banks: Sequence[str], *, eps: float) -> None:
+        norm = partial(nn.LayerNorm, eps=eps)
+        super().__init__(dim, num_heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
+        self.norm1_banks = nn.ModuleDict({bank: norm(dim) for bank in banks})
+        self.norm2_banks = nn.ModuleDict({bank: norm(dim) for bank in banks})
+
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "b n d"], bank: str | None = None
+    ) -> Float[Tensor, "b n d"]:
+        if bank is None:
+            return super().forward(x)
+        x = x + self.attn(self.norm1_banks[bank](x))
+        out: Tensor = x + self.mlp(self.norm2_banks[bank](x))
+        return out
+
+    def copy_banks(self) -> None:
+        """Give every bank the plain norms' values."""
+        for plain, banks in ((self.norm1, self.norm1_banks), (self.norm2, self.norm2_banks)):
+            for bank in banks.values():
+                bank.load_state_dict(plain.state_dict())
+
+
+def modal_blocks(size: ViTSize, banks: Sequence[str] = (), *, eps: float) -> nn.ModuleList:
+    """The blocks of a ViT of that size, with these norm banks."""
+    return nn.ModuleList(ModalBlock(size.embed_dim, size.num_heads, banks, eps=eps) for _ in range(size.depth))
+
+
+def cls_attention(block: Block, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b m"]:
+    """How much the first token that enters `block` attends to each other one: softmax weights, mean over heads."""
+    attn = block.attn
+    tokens = block.norm1(x)
+    q_weight, k_weight, _ = attn.qkv.weight.chunk(3)
+    q_bias, k_bias, _ = attn.qkv.bias.chunk(3)
+    q = rearrange(F.linear(tokens[:, 0], q_weight, q_bias), "b (h d) -> b h 1 d", h=attn.num_heads)
+    k = rearrange(F.linear(tokens, k_weight, k_bias), "b n (h d) -> b h d n", h=attn.num_heads)
+    weights = (q @ k * attn.scale).float().softmax(dim=-1)
+    received: Tensor = weights.mean(dim=1)[:, 0, 1:]
+    return received
+
+
+class CrossBlock(nn.Module):
+    """Self-attention, attention to a context, MLP: each behind a norm, each added to its input (DETR's order)."""
+
+    def __init__(self, dim: int, num_heads: int, *, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = Attention(dim, num_heads=num_heads, qkv_bias=True)
+        self.norm_cross = nn.LayerNorm(dim, eps=eps)
+        self.cross = CrossAttention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = Mlp(dim, 4 * dim)
+
+    def forward(self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b m d"]) -> Float[Tensor, "b n d"]:
+        x = x + self.attn(self.norm1(x))
+        x = x + self.cross(self.norm_cross(x), context)
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
 class ViT(nn.Module):
     """Patch embedding, fixed positions, blocks and final norm of one modality: no class token, no head."""
 
@@ -184,6 +234,7 @@ class ViT(nn.Module):
         drop_path: float = 0.0,
         attn_drop: float = 0.0,
         second_axis_first: bool = True,
+        eps: float = 1e-6,
     ) -> None:
         super().__init__()
         self.grid = (input_size[0] // patch_size, input_size[1] // patch_size)
@@ -191,8 +242,8 @@ class ViT(nn.Module):
         self.patch_embed = PatchEmbed(input_size, patch_size, in_chans, size.embed_dim)
         positions = sincos_positions(size.embed_dim, self.grid, second_axis_first=second_axis_first)
         self.register_buffer("positions", positions)
-        self.blocks = make_blocks(*size, eps=1e-6, drop_path=drop_path, attn_drop=attn_drop)
-        self.norm = nn.LayerNorm(size.embed_dim, eps=1e-6)
+        self.blocks = make_blocks(*size, eps=eps, drop_path=drop_path, attn_drop=attn_drop)
+        self.norm = nn.LayerNorm(size.embed_dim, eps=eps)
 
     def embed(self, x: Float[Tensor, "b c h w"], ids_keep: Int[Tensor, "b k"] | None = None) -> Float[Tensor, "b n d"]:
         """Patch tokens with their positions; only those of `ids_keep`, if given."""

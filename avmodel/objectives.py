@@ -1,11 +1,40 @@
-"""What a masked autoencoder predicts, how far off it is, and its predictions as pictures."""
+"""What a model predicts, how far off it is, whether it tells pairs apart, and its predictions as pictures.
+
+An objective is a list of weighted terms.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import reduce
+from operator import add
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from avmodel.gather import gather_rows
+
 VARIANCE_EPS = 1e-6
+LOSS_SUPPORTS = ("masked", "visible", "all")
+TARGET_NORMS = ("layernorm", "l2")
+REDUCTIONS = ("mean", "sum")
+
+
+class Term(NamedTuple):
+    """One part of an objective."""
+
+    name: str
+    weight: float
+    value: Float[Tensor, ""]
+
+
+def weighted(terms: Sequence[Term]) -> dict[str, Float[Tensor, ""]]:
+    """`total`, the weighted sum, then each term without its weight."""
+    total = reduce(add, (term.value if term.weight == 1 else term.weight * term.value for term in terms))
+    return {"total": total, **{term.name: term.value for term in terms}}
 
 
 def patchify(x: Float[Tensor, "b c h w"], patch_size: int) -> Float[Tensor, "b n d"]:
@@ -37,11 +66,63 @@ def normalize_patches(patches: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]
 
 
 def masked_mse(
-    prediction: Float[Tensor, "b n d"], target: Float[Tensor, "b n d"], mask: Float[Tensor, "b n"]
+    prediction: Float[Tensor, "b n d"],
+    target: Float[Tensor, "b n d"],
+    mask: Float[Tensor, "b n"],
+    on: str = "masked",
 ) -> Float[Tensor, ""]:
-    """Squared error averaged in each patch, then over all removed patches of the batch; in float32."""
+    """Squared error averaged in each patch, then over the batch's masked, visible or all patches; in float32."""
+    if on not in LOSS_SUPPORTS:
+        raise ValueError(f"unknown loss support {on!r}; known: {', '.join(LOSS_SUPPORTS)}")
     error = (prediction.float() - target.float()).square().mean(dim=-1)
-    return (error * mask).sum() / mask.sum()
+    weight = {"masked": mask, "visible": 1 - mask, "all": torch.ones_like(mask)}[on]
+    return (error * weight).sum() / weight.sum()
+
+
+def feature_mse(
+    prediction: Float[Tensor, "b n d"], target: Float[Tensor, "b n d"], norm: str = "layernorm"
+) -> Float[Tensor, ""]:
+    """Mean squared distance to detached features, each normalized without parameters; in float32.
+
+    "layernorm": zero mean and unit variance of each token. "l2": unit length.
+    """
+    target = target.detach().float()
+    match norm:
+        case "layernorm":
+            target = F.layer_norm(target, target.shape[-1:])
+        case "l2":
+            target = F.normalize(target, dim=-1)
+        case _:
+            raise ValueError(f"unknown target norm {norm!r}; known: {', '.join(TARGET_NORMS)}")
+    return (prediction.float() - target).square().mean()
+
+
+def info_nce(
+    anchors: Float[Tensor, "b d"],
+    candidates: Float[Tensor, "b d"],
+    *,
+    temperature: float,
+    symmetric: bool = True,
+    gather: bool = True,
+    reduction: str = "mean",
+) -> Float[Tensor, ""]:
+    """Cross entropy of telling each anchor's candidate from those of all others, by cosine; in float32.
+
+    `gather` takes the rows of all processes, which must give equally many, as one batch. Reduction "mean": over the
+    batch, and over both directions if `symmetric`; "sum": their sum, as CrossMAE's equation 1 has it.
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"unknown reduction {reduction!r}; known: {', '.join(REDUCTIONS)}")
+    # Tensors without memory, whose operations are only counted, have no autocast to switch off.
+    with nullcontext() if anchors.is_meta else torch.autocast(anchors.device.type, enabled=False):
+        rows, columns = (F.normalize(x.float(), dim=-1) for x in (anchors, candidates))
+        if gather:
+            rows, columns = gather_rows(rows), gather_rows(columns)
+        logits = rows @ columns.T / temperature
+        own = torch.arange(len(logits), device=logits.device)
+        directions = [logits, logits.T] if symmetric else [logits]
+        losses = torch.stack([F.cross_entropy(direction, own, reduction=reduction) for direction in directions])
+        return losses.mean() if reduction == "mean" else losses.sum()
 
 
 def reconstruct(

@@ -2,18 +2,18 @@
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from avdata.melspec import MelProfile
 from avmanifest.errors import StorageError
 from avmodel.inputs import Inputs, image_statistics
-from avmodel.masking import masking_from_ids
-from avmodel.models.deepavfusion import DeepAVFusion
+from avmodel.models.family import Family
 from avmodel.objectives import patchify, unpatchify
 
 HIDDEN = 0.35  # gray of removed image patches
@@ -22,35 +22,41 @@ LONGEST_KEY = 36
 
 
 def save_picture(
-    path: Path,
-    model: DeepAVFusion,
+    path: Path | None,
+    model: Family,
     inputs: Inputs,
-    ids_keep: tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]],
+    masks: Any,
     keys: tuple[str, ...],
     profile: MelProfile,
 ) -> None:
     """Draw the first samples of a batch into a PNG: a row each; input, visible patches and reconstruction of both.
 
-    Predicted patches have the true mean and deviation, since normalized targets don't tell them. The model is left in
-    the mode it was in. Raises StorageError if the file can't be written.
+    Where targets are normalized, predicted patches have the true mean and deviation. The model is left in the mode it
+    was in. A model that predicts no patches is not drawn. Without a path all is computed and nothing written. Raises
+    StorageError if the file can't be written.
     """
-    inputs = Inputs(*(x[:MOST_SAMPLES] for x in inputs))
-    image_ids, audio_ids = (ids[:MOST_SAMPLES] for ids in ids_keep)
     was_training = model.training
     model.eval()
     with torch.no_grad():
         # Not through __call__: a compiled model would be compiled again for this batch.
-        output = model.forward(*inputs, ids_keep=(image_ids, audio_ids))
-        images, mels = model.pictures(*inputs, output)
+        output = model.forward(*inputs, masks)
+        pictures = model.pictures(*inputs, output)
     model.train(was_training)
+    if pictures is None or path is None:
+        return
     patch = model.config.patch_size
-    log_mel = model.encoder.crop(inputs.log_mel)
+    images, mels = (picture[:MOST_SAMPLES] for picture in pictures)
+    image, log_mel = inputs.image[:MOST_SAMPLES], inputs.log_mel[:MOST_SAMPLES, :, : mels.shape[2], : mels.shape[3]]
+    image = image[..., : images.shape[2], : images.shape[3]]
+    seen = visible(image, output.image_mask[:MOST_SAMPLES], patch)
+    heard = visible(model.audio_input(inputs.log_mel)[:MOST_SAMPLES], output.audio_mask[:MOST_SAMPLES], patch)
+    heard = heard.transpose(-1, -2) if model.time_first else heard
     columns = [
-        ("frame", to_rgb(inputs.image)),
-        ("visible", to_rgb(inputs.image, visible(inputs.image, image_ids, patch))),
+        ("frame", to_rgb(image)),
+        ("visible", to_rgb(image, seen)),
         ("reconstruction", to_rgb(images)),
         ("log-mel", to_mel(log_mel)),
-        ("visible", np.where(to_numpy(visible(log_mel, audio_ids, patch))[:, 0], to_mel(log_mel), np.nan)),
+        ("visible", np.where(to_numpy(heard)[:, 0], to_mel(log_mel), np.nan)),
         ("reconstruction", to_mel(mels)),
     ]
     figure = draw(columns, keys, profile)
@@ -109,10 +115,9 @@ def printable(key: str) -> str:
     return text if len(text) <= LONGEST_KEY else f"{text[: LONGEST_KEY - 3]}..."
 
 
-def visible(x: Float[Tensor, "b c h w"], ids_keep: Int[Tensor, "b k"], patch_size: int) -> Float[Tensor, "b c h w"]:
-    """1 in the patches that are kept, 0 elsewhere."""
+def visible(x: Float[Tensor, "b c h w"], mask: Float[Tensor, "b n"], patch_size: int) -> Float[Tensor, "b c h w"]:
+    """1 in the patches that stay, 0 where `mask` is 1."""
     patches = torch.ones_like(patchify(x, patch_size))
-    mask = masking_from_ids(ids_keep.to(x.device), patches.shape[1]).mask
     grid = (x.shape[2] // patch_size, x.shape[3] // patch_size)
     return unpatchify(patches * (1 - mask.unsqueeze(-1)), patch_size, grid)
 

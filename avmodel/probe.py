@@ -10,18 +10,18 @@ from torch import Tensor
 from avdata.load import Batch
 from avmodel.distributed import World, autocast
 from avmodel.inputs import to_inputs
-from avmodel.models.deepavfusion import DeepAVFusion
+from avmodel.models.family import Family
 
 CHUNK = 1024  # queries compared at a time
 
 
 @torch.no_grad()
 def nearest_neighbor_probe(
-    model: DeepAVFusion, batches: Iterable[Batch], world: World, *, precision: str
+    model: Family, batches: Iterable[Batch], world: World, *, precision: str
 ) -> dict[str, float]:
-    """Percent of samples whose nearest other sample shares a class, by image, audio, fusion and all features.
+    """Percent of samples whose nearest other sample shares a class, by each stream's features and by all together.
 
-    Nothing is masked; features are means over tokens, compared by cosine; "all" adds the three cosines. Samples
+    Nothing is masked; features are means over tokens, compared by cosine; "all" adds the cosines. Samples
     without a class are not asked about. Every process gives its batches and gets the numbers of all.
 
     Source: the released code's probe and the paper's figure 3.
@@ -36,21 +36,23 @@ def nearest_neighbor_probe(
 
 
 def pooled_features(
-    model: DeepAVFusion, batches: Iterable[Batch], world: World, *, precision: str
+    model: Family, batches: Iterable[Batch], world: World, *, precision: str
 ) -> tuple[dict[str, Float[Tensor, "n d"]], Bool[Tensor, "n c"]]:
-    """Unit vectors of image, audio and fusion features of all processes' samples, and their classes; on the CPU."""
+    """Unit vectors of every stream's features of all processes' samples, and their classes; on the CPU."""
     rows: list[Tensor] = []
+    names: list[str] = []
     for batch in batches:
         with autocast(precision, world.device):
-            tokens = model.encoder(*to_inputs(batch, world.device))
-        pooled = [F.normalize(x.float().mean(dim=1), dim=-1) for x in (tokens.image, tokens.audio, tokens.fusion)]
+            tokens = model.streams(*to_inputs(batch, world.device))
+        names = list(tokens)
+        pooled = [F.normalize(x.float().mean(dim=1), dim=-1) for x in tokens.values()]
         marks = [batch.labels.to(world.device), batch.valid.to(world.device).unsqueeze(1)]
         rows.append(world.gather(torch.cat([*pooled, *(mark.float() for mark in marks)], dim=1)).cpu())
     table = torch.cat(rows)
     table = table[table[:, -1] > 0]
-    width = model.config.vit.embed_dim
-    image, audio, fusion = (table[:, start : start + width] for start in (0, width, 2 * width))
-    return {"image": image, "audio": audio, "fusion": fusion}, table[:, 3 * width : -1] > 0
+    width = model.feature_dim
+    features = {name: table[:, place * width : (place + 1) * width] for place, name in enumerate(names)}
+    return features, table[:, len(names) * width : -1] > 0
 
 
 def neighbor_accuracy(features: Float[Tensor, "n d"], labels: Bool[Tensor, "n c"]) -> float:

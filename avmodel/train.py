@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -24,27 +24,20 @@ from avdata.load import Batch
 from avdata.load.order import random_bits
 from avdata.melspec import profile
 from avmanifest.errors import AvkitError, ConfigError
+from avmodel.augment import AugmentConfig, augment
 from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
-from avmodel.convert import Branch, load_branch
+from avmodel.convert import Branch
 from avmodel.distributed import World, autocast, join_world, micro_batches, require_precision
+from avmodel.draws import DROPOUT, augment_draws, draw_masks
 from avmodel.inputs import DataConfig, Source, probe_loader, to_inputs, train_loader
-from avmodel.masking import ids_from_noise
 from avmodel.metrics import METRICS, MetricLog, read_lines
-from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
+from avmodel.models import FAMILIES, DefaultConfig, ModelConfig, family_of
+from avmodel.models.family import Family
 from avmodel.optim import OptimConfig, make_optimizer, set_lr
 from avmodel.pictures import save_picture
 from avmodel.probe import nearest_neighbor_probe
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
-
-# Streams of random_bits beside those of the loader.
-MASKS, DROPOUT = 1 << 20, (1 << 20) + 1
-
-LOSSES = ("total", "image", "audio")
-
-WEIGHTS_FROM = {
-    "image": "MAE's ViT (CC-BY-NC-4.0) is at https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth.",
-    "audio": "AudioMAE's ViT (CC-BY-4.0) is linked from https://github.com/facebookresearch/AudioMAE.",
-}
+from avmodel.starting import start_branch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,15 +45,16 @@ class RunConfig:
     """One training run. `avmodel.runs` has the named ones."""
 
     name: str
-    model: DeepAVFusionConfig = field(default_factory=DeepAVFusionConfig)
+    model: ModelConfig = field(default_factory=DefaultConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     batch_size: int = 512  # samples of an optimizer step, over all devices and micro-steps
     device_batch_size: int = 64  # most that one device takes at once; more become micro-steps
     epochs: int = 200
     steps: int | None = None  # takes the place of epochs
-    image_weights: str | None = None  # MAE checkpoint that the image branch starts from
-    audio_weights: str | None = None  # AudioMAE checkpoint that the audio branch starts from
+    image_weights: str | None = None  # published checkpoint that the image branch, or a shared one, starts from
+    audio_weights: str | None = None  # likewise the audio branch; over a shared one if both are given
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"  # bfloat16: autocast; weights stay float32
@@ -172,8 +166,9 @@ def train(
     steps = config.steps or int(config.epochs / step_epochs)
     checkpoint = start_together(out, config, world, resume=resume)
     model = load_model(checkpoint, world.device)[0] if checkpoint else build_model(config, world.device, listener)
-    optimizer = make_optimizer(model, config.optim, config.pretrained)
-    first = restore(checkpoint, optimizer, batches) if checkpoint else 0
+    optimizers = [make_optimizer(model, config.optim, config.pretrained) for _ in model.step_terms]
+    first = restore(checkpoint, optimizers, batches) if checkpoint else 0
+    require_batch(model, config, world)
     forward = wrap(model, config, world)
     stream = endless(batches)
     listener.started(step=first, steps=steps, epochs=steps * step_epochs)
@@ -188,10 +183,12 @@ def train(
             asked = time.perf_counter()
             micro = [next(stream) for _ in range(micro_steps)]
             waited_s = time.perf_counter() - asked
-            lr = set_lr(optimizer, config.optim, peak_lr=config.optim.peak_lr(config.batch_size), done=step / steps)
+            peak_lr = config.optim.peak_lr(config.batch_size)
+            for optimizer in optimizers:
+                lr = set_lr(optimizer, config.optim, peak_lr=peak_lr, done=step / steps)
             torch.manual_seed(hashed(config.seed, step, DROPOUT, world.rank))
-            values = take_step(config, model, forward, optimizer, micro, world, stop=stop())
-            launched = Launched(done, done * step_epochs, lr, asked, waited_s, micro, values)
+            taken = take_step(config, model, forward, optimizers, micro, world, stop=stop())
+            launched = Launched(done, done * step_epochs, lr, asked, waited_s, micro, taken)
             stopping = behind is not None and journal.write(behind, ended_s=asked)
             behind = launched
 
@@ -201,17 +198,29 @@ def train(
             if saves or draws or probes:
                 stopping |= journal.write(behind)
                 behind = None
-            if draws and world.is_main:
+            if draws:
                 draw(out, config, model, micro[0], done, world)
             if probes and probed is not None:
                 probe(config, model, probed, done, world, log, listener)
             # Last: what a checkpoint's step has to show is there before it.
             if saves or stopping:
-                save(out, config, model, optimizer, batches, done, world, log)
+                save(out, config, model, optimizers, batches, done, world, log)
             if stopping:
                 break
     world.barrier()
     return report(out, done, steps)
+
+
+class Taken(NamedTuple):
+    """What a step came to, still on the device."""
+
+    names: tuple[str, ...]  # of the losses: total, then the objective's terms
+    values: Float[Tensor, " v"]  # losses, stop (means over processes); own total, norm of the gradients
+
+    def read(self) -> tuple[dict[str, float], bool, float, float]:
+        """Losses, whether any process wants to stop, own total, norm; waits for the device."""
+        *losses, stop, own, norm = self.values.tolist()
+        return dict(zip(self.names, losses, strict=True)), stop > 0, own, norm
 
 
 class Launched(NamedTuple):
@@ -223,47 +232,66 @@ class Launched(NamedTuple):
     began_s: float
     waited_s: float
     batches: Sequence[Batch]
-    values: Float[Tensor, "6"]  # total, image, audio, stop (means over processes), own total, norm of the gradients
+    taken: Taken
 
 
 def take_step(
     config: RunConfig,
-    model: DeepAVFusion,
+    model: Family,
     forward: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     micro: Sequence[Batch],
     world: World,
     *,
     stop: bool,
-) -> Float[Tensor, "6"]:
-    """Gradients of all micro-steps, one update. Nothing here waits for the device; `Launched` names the values."""
-    losses = torch.zeros(3, device=world.device)
+) -> Taken:
+    """Gradients of all micro-steps, one update; or, one after the other, those of each group of terms.
+
+    Nothing here waits for the device.
+    """
+    losses: dict[str, Tensor] = {}
+    norms = []
+    for terms, optimizer in zip(model.step_terms, optimizers, strict=True):
+        found, norm = update(config, model, forward, optimizer, micro, world, terms)
+        total = found["total"] if not losses else losses["total"] + found["total"]
+        losses |= found | {"total": total}
+        norms.append(norm)
+    norm = norms[0] if len(norms) == 1 else torch.stack(norms).square().sum().sqrt()
+    means = torch.stack(list(losses.values()))
+    own = means[:1].clone()
+    shared = world.mean(torch.cat([means, means.new_tensor([float(stop)])]))
+    return Taken(tuple(losses), torch.cat([shared, own, norm.reshape(1)]))
+
+
+def update(
+    config: RunConfig,
+    model: Family,
+    forward: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    micro: Sequence[Batch],
+    world: World,
+    terms: tuple[str, ...] | None,
+) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, ""]]:
+    """One optimizer's step on these terms, all if None: the losses' means over micro-steps, the gradients' norm."""
+    only = {} if terms is None else {"terms": terms}
+    losses: dict[str, Tensor] = {}
     for number, batch in enumerate(micro):
         with no_sync(forward, unless=number == len(micro) - 1):
-            inputs, ids_keep = to_inputs(batch, world.device), draw_masks(model, config.seed, batch)
+            image, log_mel = to_inputs(batch, world.device)
+            log_mel = augment(log_mel, config.augment, augment_draws(config.augment, config.seed, batch))
+            masks = draw_masks(model, config.seed, batch, world)
             with autocast(config.precision, world.device):
-                found = forward(*inputs, ids_keep=ids_keep).losses
+                found = forward(image, log_mel, masks, **only).losses
             (found["total"] / len(micro)).backward()
-        losses += torch.stack([found[name].detach() for name in LOSSES]) / len(micro)
+        for name, loss in found.items():
+            losses[name] = losses.get(name, 0) + loss.detach() / len(micro)
     parameters = [p for p in model.parameters() if p.grad is not None]
     norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
     if config.optim.clip_grad is not None:
         clip_grads_with_norm_(parameters, config.optim.clip_grad, norm)
     optimizer.step()
     optimizer.zero_grad()
-    shared = world.mean(torch.cat([losses, losses.new_tensor([float(stop)])]))
-    return torch.cat([shared, losses[:1], norm.reshape(1)])
-
-
-def draw_masks(model: DeepAVFusion, seed: int, batch: Batch) -> tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]]:
-    """Patches of each sample to keep: a function of the seed, the epoch and the sample's place in its order."""
-    num_image, num_audio = model.encoder.image.num_patches, model.encoder.audio.num_patches
-    index = batch.positions.numpy()[:, None] * (num_image + num_audio) + np.arange(num_image + num_audio)
-    noise = torch.from_numpy((random_bits(seed, batch.epoch, MASKS, index) >> np.uint64(11)).astype(np.int64))
-    return (
-        ids_from_noise(noise[:, :num_image], model.config.image_mask_ratio),
-        ids_from_noise(noise[:, num_image:], model.config.audio_mask_ratio),
-    )
+    return losses, norm
 
 
 class Journal:
@@ -278,7 +306,8 @@ class Journal:
         A step ended at `ended_s`, when the next one began; if none has begun, when its values are there.
         Raises AvkitError if its loss or gradients are not finite, before anything of it could be saved.
         """
-        total, image, audio, stop, own, norm = launched.values.tolist()
+        losses, stop, own, norm = launched.taken.read()
+        total = losses.pop("total")
         took_s = max((time.perf_counter() if ended_s is None else ended_s) - launched.began_s, 1e-9)
         if not (math.isfinite(total) and math.isfinite(norm)):
             keys = [key for batch in launched.batches for key in batch.keys]
@@ -292,8 +321,7 @@ class Journal:
             "step": launched.step,
             "epoch": round(launched.epoch, 4),
             "loss": total,
-            "loss_image": image,
-            "loss_audio": audio,
+            **{f"loss_{name}": value for name, value in losses.items()},
             "lr": launched.lr,
             "grad_norm": norm,
             "samples_per_s": round(self._batch_size / took_s, 4),
@@ -302,7 +330,7 @@ class Journal:
         if self._log is not None:
             self._log.step(record)
         self._listener.stepped(record)
-        return bool(stop > 0)
+        return stop
 
 
 def start_together(out: Path, config: RunConfig, world: World, *, resume: bool) -> Path | None:
@@ -318,28 +346,39 @@ def start_together(out: Path, config: RunConfig, world: World, *, resume: bool) 
     return latest_checkpoint(out / CHECKPOINTS)
 
 
-def build_model(config: RunConfig, device: torch.device, listener: Listener) -> DeepAVFusion:
+def build_model(config: RunConfig, device: torch.device, listener: Listener) -> Family:
     """The model at its start: drawn from the seed, its branches from the weights that the config names."""
     torch.manual_seed(config.seed)
-    model = DeepAVFusion(config.model)
+    model = FAMILIES[family_of(config.model)](config.model)
     weights: dict[Branch, str | None] = {"image": config.image_weights, "audio": config.audio_weights}
     for branch, path in weights.items():
-        if path is None:
-            continue
-        if not Path(path).is_file():
-            raise ConfigError(
-                f"{branch}_weights={path}: no such file. {WEIGHTS_FROM[branch]} Or train from scratch: "
-                f"--set {branch}_weights=none."
-            )
-        found = load_branch(model, branch, Path(path))
-        listener.note(f"{branch} branch from {path}: {found.name}, licence {found.license}")
+        if path is not None:
+            found = start_branch(model, branch, Path(path))
+            listener.note(f"{branch} branch from {path}: {found.name}, licence {found.license}")
     return model.to(device)
 
 
-def restore(checkpoint: Path, optimizer: torch.optim.Optimizer, batches: Batches) -> int:
-    """Steps that the checkpoint has done; optimizer and batches are then where they were."""
+def require_batch(model: Family, config: RunConfig, world: World) -> None:
+    """Raise ConfigError for batches that the model's objective cannot do with."""
+    together = config.micro_batch(world.size)[0] * world.size
+    if together < model.least_batch:
+        raise ConfigError(
+            f"{together} samples at once over all processes; the model needs {model.least_batch}. Raise batch_size or "
+            "device_batch_size."
+        )
+    if model.compares_samples and config.data.skip_bad and world.size > 1:
+        raise ConfigError(
+            "data.skip_bad=true with several processes: this model compares samples and needs equally many of every "
+            "process. Leave it off, or train in one process."
+        )
+
+
+def restore(checkpoint: Path, optimizers: Sequence[torch.optim.Optimizer], batches: Batches) -> int:
+    """Steps that the checkpoint has done; optimizers and batches are then where they were."""
     state = load_trainer_state(checkpoint)
-    optimizer.load_state_dict(state["optimizer"])
+    saved = [state["optimizer"], *state.get("further_optimizers", [])]
+    for optimizer, values in zip(optimizers, saved, strict=True):
+        optimizer.load_state_dict(values)
     batches.load_state_dict(state["loader"])
     return int(state["step"])
 
@@ -347,8 +386,8 @@ def restore(checkpoint: Path, optimizer: torch.optim.Optimizer, batches: Batches
 def save(
     out: Path,
     config: RunConfig,
-    model: DeepAVFusion,
-    optimizer: torch.optim.Optimizer,
+    model: Family,
+    optimizers: Sequence[torch.optim.Optimizer],
     batches: Batches,
     done: int,
     world: World,
@@ -358,21 +397,27 @@ def save(
     if log is not None:
         log.flush()
     if world.is_main:
-        state = {"step": done, "optimizer": optimizer.state_dict(), "loader": batches.state_dict()}
+        first, *further = (optimizer.state_dict() for optimizer in optimizers)
+        state = {"step": done, "optimizer": first, "loader": batches.state_dict()}
+        if further:
+            state["further_optimizers"] = further
         notes = {"profile": config.data.profile, "window_s": str(config.data.window_s)}
         save_checkpoint(out / CHECKPOINTS, done, model, config.model, state, keep=config.keep_checkpoints, notes=notes)
 
 
-def draw(out: Path, config: RunConfig, model: DeepAVFusion, batch: Batch, done: int, world: World) -> None:
-    """Pictures of what the model makes of the batch's first samples."""
-    inputs, ids_keep = to_inputs(batch, world.device), draw_masks(model, config.seed, batch)
+def draw(out: Path, config: RunConfig, model: Family, batch: Batch, done: int, world: World) -> None:
+    """Pictures of what the model makes of the first samples of the main process's batch.
+
+    Every process takes part: a loss over pairs of samples waits for all of them.
+    """
+    inputs, masks = to_inputs(batch, world.device), draw_masks(model, config.seed, batch, world)
     path = out / PICTURES / f"step-{done:08d}.png"
-    save_picture(path, model, inputs, ids_keep, batch.keys, profile(batch.profile))
+    save_picture(path if world.is_main else None, model, inputs, masks, batch.keys, profile(batch.profile))
 
 
 def probe(
     config: RunConfig,
-    model: DeepAVFusion,
+    model: Family,
     probed: Batches,
     done: int,
     world: World,
@@ -387,13 +432,17 @@ def probe(
     listener.note(f"step {done}: nearest neighbor shares a class: {scores}")
 
 
-def wrap(model: DeepAVFusion, config: RunConfig, world: World) -> nn.Module:
+def wrap(model: Family, config: RunConfig, world: World) -> nn.Module:
     """The module to call: compiled if asked for, its gradients averaged over processes if there are several."""
     if config.compile:
         model.compile()
     if world.size == 1:
         return model
-    return DistributedDataParallel(model, device_ids=[world.device] if world.device.type == "cuda" else None)
+    return DistributedDataParallel(
+        model,
+        device_ids=[world.device] if world.device.type == "cuda" else None,
+        find_unused_parameters=len(model.step_terms) > 1,
+    )
 
 
 def no_sync(forward: nn.Module, *, unless: bool) -> AbstractContextManager[None]:

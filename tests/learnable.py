@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,31 @@ class Templates:
 
     def load_state_dict(self, values: Mapping[str, Any]) -> None:
         self.done = values["done"]
+
+
+@cache
+def drawn_pairs(count: int) -> Batch:
+    """Pictures of 24 x 24 and log-mels of 16 x 32, each tiled with 8 x 8 noise of its own: any patch tells the pair."""
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randn(count, 3, 8, 8, generator=generator).repeat(1, 1, 3, 3)
+    sounds = torch.randn(count, 8, 8, generator=generator).repeat(1, 2, 4)
+    rows = torch.arange(count)
+    return Batch(
+        images=(128 + 50 * pictures).clamp(0, 255).to(torch.uint8),
+        log_mel=(5 * sounds - 5).half(),
+        waveform=None,
+        labels=torch.eye(count, dtype=torch.bool),
+        valid=torch.ones(count, dtype=torch.bool),
+        gain_db=None,
+        window_start_s=torch.zeros(count),
+        frame_time_s=torch.zeros(count),
+        positions=rows,
+        sample_ids=rows,
+        keys=tuple(f"pair-{row}" for row in rows.tolist()),
+        classes=tuple(f"pair {row}" for row in rows.tolist()),
+        epoch=0,
+        profile="kaldi",
+    )
 
 
 def smooth_noise(count: int, size: tuple[int, int], generator: torch.Generator) -> torch.Tensor:

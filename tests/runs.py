@@ -8,9 +8,13 @@ from typing import Any
 import torch
 
 from avdata.load import Batch
+from avmodel.augment import AugmentConfig
 from avmodel.checkpoint import load_model
 from avmodel.inputs import DataConfig
 from avmodel.metrics import METRICS, read_lines
+from avmodel.models.avsiam import AVSiamConfig
+from avmodel.models.cavmae import CAVMAEConfig
+from avmodel.models.crossmae import CrossMAEConfig
 from avmodel.models.deepavfusion import DeepAVFusionConfig
 from avmodel.optim import OptimConfig
 from avmodel.rundir import CHECKPOINTS
@@ -28,6 +32,46 @@ TINY = DeepAVFusionConfig(
     decoder_num_heads=4,
     image_mask_ratio=0.5,
 )
+
+
+TINY_AVSIAM = AVSiamConfig(
+    size="32x2x4",
+    image_size=(32, 32),
+    audio_size=(128, 48),
+    mask_ratios=(0.0, 0.25, 0.5),
+    audio_scheme="tf",
+    decoder_embed_dim=16,
+    decoder_depth=1,
+    decoder_num_heads=4,
+    reconstruction_ratio=0.5,
+)
+TINY_CAVMAE = CAVMAEConfig(
+    size="32x2x4",
+    image_size=(32, 32),
+    audio_size=(128, 48),
+    image_mask_ratio=0.5,
+    contrast_weight=1.0,
+    decoder_embed_dim=16,
+    decoder_depth=1,
+    decoder_num_heads=4,
+)
+TINY_CROSSMAE = CrossMAEConfig(
+    size="32x2x4",
+    image_size=(32, 32),
+    audio_size=(128, 48),
+    mask_ratio=0.5,
+    decoder_embed_dim=16,
+    decoder_depth=1,
+    decoder_num_heads=4,
+    feature_decoder_depth=1,
+)
+# Of each family a run, named by what it is there for.
+FAMILY_RUNS: dict[str, dict[str, Any]] = {
+    "avsiam": {"model": TINY_AVSIAM, "augment": AugmentConfig(roll=48, noise=0.5, mask_bins=20)},
+    "avsiam-alternate": {"model": replace(TINY_AVSIAM, alternate_steps=True)},
+    "cavmae": {"model": TINY_CAVMAE},
+    "crossmae": {"model": TINY_CROSSMAE},
+}
 
 
 def tiny_run(**changes: Any) -> RunConfig:

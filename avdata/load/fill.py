@@ -128,7 +128,7 @@ def _fill(
         if flac is not None:
             waveforms = _cut_waveforms(view, flac, starts, f"{where}.flac")
             if slots.waveform is not None:
-                slots.waveform[row] = waveforms
+                slots.waveform[row] = [fitted(waveform, view.window_samples) for waveform in waveforms]
             if stored is None or not stored.size[sample]:
                 to_compute = list(enumerate(waveforms))
             clock.lap("sound")
@@ -223,6 +223,11 @@ def _cut_waveforms(view: View, flac: bytes, starts: list[int], where: str) -> li
     if last < 0:
         raise ShardError(f"{where}: shorter than a window of {view.window_s} s. Leave short clips out.")
     return [decode_flac(flac, begin, begin + view.window_samples, where) for begin in begins]
+
+
+def fitted(waveform: Float32[np.ndarray, " n"], num_samples: int) -> Float32[np.ndarray, " m"]:
+    """The waveform's beginning, filled up with silence where it is too short."""
+    return np.pad(waveform[:num_samples], (0, max(0, num_samples - len(waveform))))
 
 
 def _compute_log_mels(view: View, slots: Slots, cut: list[tuple[int, int, Float32[np.ndarray, " n"]]]) -> None:

@@ -25,6 +25,7 @@ class View:
     columns: int | None = None  # of the window, handed out; None: as many as make whole patches of 16
     image_size: int = 224
     waveform: bool = False  # hand out the window's 16 kHz waveform too
+    waveform_s: float = 10.0  # length of a whole clip's waveform: cut, or filled up with silence
 
     def __post_init__(self) -> None:
         mel = profile(self.profile)
@@ -33,8 +34,8 @@ class View:
                 f"window_s={self.window_s} with profile {self.profile!r}: "
                 + ("it is made of whole clips. Set window_s=None." if mel.pad_columns else "give a length in seconds.")
             )
-        if self.waveform and self.window_s is None:
-            raise ConfigError(f"waveform with profile {self.profile!r}: waveforms of whole clips differ in length")
+        if self.waveform_s <= 0:
+            raise ConfigError(f"waveform_s={self.waveform_s}: must be above 0")
         if self.columns is not None and not 0 < self.columns <= self.window_columns:
             raise ConfigError(f"columns={self.columns}: the window has {self.window_columns}. Ask for fewer.")
         if self.image_size < 1:
@@ -57,8 +58,8 @@ class View:
 
     @property
     def window_samples(self) -> int:
-        """Samples of a window's waveform; 0: the whole clip's."""
-        return 0 if self.window_s is None else round(self.window_s * self.mel.sample_rate)
+        """Samples of a window's waveform."""
+        return round((self.waveform_s if self.window_s is None else self.window_s) * self.mel.sample_rate)
 
     @property
     def num_draws(self) -> int:

@@ -13,7 +13,7 @@ from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state
 from avmodel.evaluate.features import pooled_streams
 from avmodel.evaluate.heads import ALL, Heads
 from avmodel.inputs import Inputs
-from avmodel.models import Family
+from avmodel.models.family import Family
 from avmodel.rundir import CHECKPOINTS
 
 

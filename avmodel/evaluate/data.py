@@ -229,10 +229,19 @@ def one_view(data: EvalDataConfig, subject: Subject) -> EvalView:
 
 
 def scoring_view(data: EvalDataConfig, subject: Subject) -> EvalView | AllFramesView:
-    """How a test clip is seen: in data.windows, or in all its frames."""
+    """How a test clip is seen: in data.windows, or in all its frames.
+
+    Raises ConfigError for several windows of spectrograms that are of whole clips.
+    """
+    seen = _seen(data, subject)
+    if seen["window_s"] is None and data.windows > 1:
+        raise ConfigError(
+            f"data.windows={data.windows}: {seen['profile']!r} spectrograms are of whole clips. Set data.windows=1, or "
+            "data.frames=10 to test with all frames."
+        )
     if data.frames is not None:
-        return AllFramesView(**_seen(data, subject), num_frames=data.frames)
-    return EvalView(**_seen(data, subject), windows=data.windows)
+        return AllFramesView(**seen, num_frames=data.frames)
+    return EvalView(**seen, windows=data.windows)
 
 
 def train_view(data: EvalDataConfig, subject: Subject, *, max_gain_db: float, min_area: float = 0.5) -> TrainView:

@@ -21,7 +21,7 @@ from avmodel.evaluate.data import EvalDataConfig, Split, ordered_loader
 from avmodel.evaluate.store import FeatureStore, read_parts
 from avmodel.evaluate.subject import Subject
 from avmodel.inputs import Inputs, normalize_images
-from avmodel.models import Family
+from avmodel.models.family import Family
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, out of how much
 

@@ -9,9 +9,10 @@ import torch
 from safetensors import safe_open
 
 from avmanifest.errors import ConfigError
-from avmodel.checkpoint import MODEL_FILE, checkpoint_folder, family_of, load_model
+from avmodel.checkpoint import MODEL_FILE, checkpoint_folder, load_model
 from avmodel.convert import digest_of, import_deepavfusion
-from avmodel.models import FAMILIES, Family
+from avmodel.models import FAMILIES, family_of
+from avmodel.models.family import Family
 from avmodel.rundir import CHECKPOINTS, read_config
 
 
@@ -33,6 +34,7 @@ def load_subject(path: Path, device: torch.device, *, accept_unknown: bool = Fal
     .pth file that is not released unless `accept_unknown`, and as `load_model`.
     """
     if path.suffix in (".pth", ".pt"):
+        model: Family
         model, published = import_deepavfusion(path, accept_unknown=accept_unknown)
         origin = {"path": str(path), "sha256": digest_of(path, "sha256"), "step": None, "license": published.license}
         subject = Subject(model=model, origin=origin, folder=path.parent, profile="released", window_s=3.0)

@@ -194,7 +194,7 @@ def begin(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, se
     return latest_checkpoint(folder / CHECKPOINTS)
 
 
-def finetune_optimizer(classifier: Classifier, config: OptimConfig) -> torch.optim.AdamW:
+def finetune_optimizer(classifier: Classifier, config: OptimConfig) -> torch.optim.Optimizer:
     """AdamW whose rates fall from the heads down, layer by layer."""
     optimizer = make_optimizer(classifier.model, config)
     for group in parameter_groups(classifier.heads, replace(config, layer_decay=1.0)):

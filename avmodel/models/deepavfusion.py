@@ -13,10 +13,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from avmodel.layers import ViT, ViTSize, init_linears, make_blocks, sincos_positions, vit_size
-from avmodel.masking import masking_from_ids, num_kept, random_masking, restore_order
+from avmodel.decoders import with_hidden
+from avmodel.embedding import fit_columns, fit_image
+from avmodel.layers import ViT, ViTSize, init_linears, make_blocks, vit_size
+from avmodel.masking import ids_from_noise, masking_from_ids, num_kept, random_masking
+from avmodel.models.family import Draws, Family, Output, for_each_image
 from avmodel.models.fusion import FUSIONS, IMPLS, FusionBlock, make_fusion
-from avmodel.objectives import masked_mse, normalize_patches, patchify, reconstruct
+from avmodel.objectives import Term, masked_mse, weighted
+from avmodel.positions import sincos_positions
 
 # AudioSet's statistics in AudioMAE, of natural-log Kaldi mels; it divides by twice the deviation.
 AUDIOMAE_MEAN, AUDIOMAE_STD = -4.2677393, 4.5689974
@@ -194,13 +198,7 @@ class Encoder(nn.Module):
 
     def crop(self, log_mel: Float[Tensor, "b 1 mel t"]) -> Float[Tensor, "b 1 mel s"]:
         """The columns the model takes: the first 192 of 196. Raises ValueError if no crop fits."""
-        mel, steps = self.config.audio_size
-        if log_mel.shape[2] != mel or not steps <= log_mel.shape[3] < steps + self.config.patch_size:
-            raise ValueError(
-                f"log-mel of {log_mel.shape[2]} x {log_mel.shape[3]}: this model takes {mel} x {steps}, or "
-                f"up to {self.config.patch_size - 1} further steps. Set audio_size, or prepare another log-mel."
-            )
-        return log_mel[..., :steps]
+        return fit_columns(log_mel, self.config.audio_size, self.config.patch_size)
 
     def forward(
         self,
@@ -211,8 +209,7 @@ class Encoder(nn.Module):
         keep_layers: bool = False,
     ) -> Features:
         """Tokens of a normalized image and a log10-power mel: of all patches or those `ids_keep` lists."""
-        if image.shape[2:] != self.config.image_size:
-            raise ValueError(f"image of {tuple(image.shape[2:])}: this model takes {self.config.image_size}")
+        fit_image(image, self.config.image_size)
         log_mel = self.crop(log_mel)
         if self.aligned:
             log_mel = audiomae_scale(log_mel)
@@ -265,9 +262,7 @@ class Decoder(nn.Module):
         fusion: Float[Tensor, "b f d"],
         ids_restore: Int[Tensor, "b n"],
     ) -> Float[Tensor, "b n patch"]:
-        num_hidden = ids_restore.shape[1] - visible.shape[1]
-        hidden = self.mask_token.expand(len(visible), num_hidden, -1)
-        x = restore_order(torch.cat([self.embed(visible), hidden], dim=1), ids_restore)
+        x = with_hidden(self.embed(visible), self.mask_token, ids_restore)
         x = torch.cat([self.embed(fusion), x + self.positions], dim=1)
         for block in self.blocks:
             x = block(x)
@@ -275,18 +270,11 @@ class Decoder(nn.Module):
         return patches
 
 
-class Output(NamedTuple):
-    losses: dict[str, Float[Tensor, ""]]  # total = image + audio
-    image_pred: Float[Tensor, "b n patch"]
-    audio_pred: Float[Tensor, "b m patch"]
-    image_mask: Float[Tensor, "b n"]  # 1 where removed
-    audio_mask: Float[Tensor, "b m"]
-
-
-class DeepAVFusion(nn.Module):
+class DeepAVFusion(Family):
     """The masked autoencoder: encoder, two decoders, two reconstruction losses."""
 
     config_type: ClassVar = DeepAVFusionConfig
+    config: DeepAVFusionConfig
 
     def __init__(self, config: DeepAVFusionConfig) -> None:
         super().__init__()
@@ -294,42 +282,11 @@ class DeepAVFusion(nn.Module):
         self.encoder = Encoder(config)
         self.image_decoder = Decoder(config, self.encoder.image.grid, in_chans=3)
         self.audio_decoder = Decoder(config, self.encoder.audio.grid, in_chans=1)
-
-    def draw_ids(self, batch_size: int, generator: torch.Generator) -> tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]]:
-        """Ids of the image and audio patches to keep: independent, 49 of 196 and 19 of 96 by default."""
-        num_image, num_audio = self.encoder.image.num_patches, self.encoder.audio.num_patches
-        return (
-            random_masking(batch_size, num_image, self.config.image_mask_ratio, generator),
-            random_masking(batch_size, num_audio, self.config.audio_mask_ratio, generator),
-        )
-
-    def forward(
-        self,
-        image: Float[Tensor, "b 3 h w"],
-        log_mel: Float[Tensor, "b 1 mel t"],
-        *,
-        generator: torch.Generator | None = None,
-        ids_keep: tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]] | None = None,
-    ) -> Output:
-        """Losses and predictions under the masks that `ids_keep` gives, else that `generator` draws."""
-        if ids_keep is None:
-            if generator is None:
-                raise ValueError("no masks: give generator= or ids_keep=")
-            ids_keep = self.draw_ids(len(image), generator)
-        image_ids, audio_ids = (ids.to(image.device, non_blocking=True) for ids in ids_keep)
-        features = self.encoder(image, log_mel, (image_ids, audio_ids))
-        image_masking = masking_from_ids(image_ids, self.encoder.image.num_patches)
-        audio_masking = masking_from_ids(audio_ids, self.encoder.audio.num_patches)
-        image_pred = self.image_decoder(features.image, features.fusion, image_masking.ids_restore)
-        audio_pred = self.audio_decoder(features.audio, features.fusion, audio_masking.ids_restore)
-        image_loss = masked_mse(image_pred, self.targets(image), image_masking.mask)
-        audio_loss = masked_mse(audio_pred, self.targets(self.encoder.crop(log_mel)), audio_masking.mask)
-        losses = {"total": image_loss + audio_loss, "image": image_loss, "audio": audio_loss}
-        return Output(losses, image_pred, audio_pred, image_masking.mask, audio_masking.mask)
+        self.num_draws = self.encoder.image.num_patches + self.encoder.audio.num_patches
 
     @property
     def feature_dim(self) -> int:
-        """Width of every stream."""
+        """Width of image, audio and fusion tokens."""
         return self.config.vit.embed_dim
 
     def streams(
@@ -345,7 +302,7 @@ class DeepAVFusion(nn.Module):
         if given is None:
             raise ValueError("streams of neither an image nor a log-mel")
         if image is not None and log_mel is not None:
-            log_mel = log_mel.repeat_interleave(len(image) // len(log_mel), dim=0)
+            log_mel = for_each_image(log_mel, image)
         features = self.encoder(
             given.new_zeros(len(given), 3, *self.config.image_size) if image is None else image,
             given.new_full((len(given), 1, *self.config.audio_size), SILENCE) if log_mel is None else log_mel,
@@ -354,23 +311,39 @@ class DeepAVFusion(nn.Module):
         absent = "image" if image is None else "audio" if log_mel is None else None
         return {name: x for name, x in tokens.items() if name != absent}
 
-    def targets(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n patch"]:
-        """What the decoders should predict of a whole input: its patches, normalized one by one."""
-        patches = patchify(x.float(), self.config.patch_size)
-        return normalize_patches(patches) if self.config.normalize_targets else patches
+    def choose(self, draws: Draws) -> tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]]:
+        """Ids of the image and audio patches to keep: those of the smallest numbers."""
+        image, audio = torch.split(draws.noise, [self.encoder.image.num_patches, self.encoder.audio.num_patches], dim=1)
+        return ids_from_noise(image, self.config.image_mask_ratio), ids_from_noise(audio, self.config.audio_mask_ratio)
 
-    def pictures(
-        self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], output: Output
-    ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 1 mel s"]]:
-        """The inputs with their removed patches as `output` predicts them, on the inputs' own scale."""
-        p, normalized = self.config.patch_size, self.config.normalize_targets
+    def draw_ids(self, batch_size: int, generator: torch.Generator) -> tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]]:
+        """Ids of the image and audio patches to keep: independent, 49 of 196 and 19 of 96 by default."""
+        num_image, num_audio = self.encoder.image.num_patches, self.encoder.audio.num_patches
         return (
-            reconstruct(image, output.image_pred, output.image_mask, patch_size=p, normalized=normalized),
-            reconstruct(
-                self.encoder.crop(log_mel),
-                output.audio_pred,
-                output.audio_mask,
-                patch_size=p,
-                normalized=normalized,
-            ),
+            random_masking(batch_size, num_image, self.config.image_mask_ratio, generator),
+            random_masking(batch_size, num_audio, self.config.audio_mask_ratio, generator),
         )
+
+    def forward(
+        self,
+        image: Float[Tensor, "b 3 h w"],
+        log_mel: Float[Tensor, "b 1 mel t"],
+        ids_keep: tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]] | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Output:
+        """Losses and predictions under the masks that `ids_keep` gives, else that `generator` draws."""
+        if ids_keep is None:
+            if generator is None:
+                raise ValueError("no masks: give generator= or ids_keep=")
+            ids_keep = self.draw_ids(len(image), generator)
+        image_ids, audio_ids = (ids.to(image.device, non_blocking=True) for ids in ids_keep)
+        features = self.encoder(image, log_mel, (image_ids, audio_ids))
+        image_masking = masking_from_ids(image_ids, self.encoder.image.num_patches)
+        audio_masking = masking_from_ids(audio_ids, self.encoder.audio.num_patches)
+        image_pred = self.image_decoder(features.image, features.fusion, image_masking.ids_restore)
+        audio_pred = self.audio_decoder(features.audio, features.fusion, audio_masking.ids_restore)
+        image_loss = masked_mse(image_pred, self.targets(image), image_masking.mask)
+        audio_loss = masked_mse(audio_pred, self.targets(self.encoder.crop(log_mel)), audio_masking.mask)
+        losses = weighted([Term("image", 1.0, image_loss), Term("audio", 1.0, audio_loss)])
+        return Output(losses, image_pred, audio_pred, image_masking.mask, audio_masking.mask)

@@ -10,6 +10,16 @@ from avcli.options import given, print_json
 
 app = typer.Typer(no_args_is_help=True, help="Measure avkit on this machine.")
 
+FAMILY_COLUMNS = (
+    "parameters_m",
+    "samples_per_s",
+    "peak_memory_mb",
+    "state_memory_mb",
+    "flops_share",
+    "gflop_per_sample",
+    "speed_of_nomask",
+    "memory_of_avsiam",
+)
 STEP_COLUMNS = (
     "samples_per_s",
     "peak_memory_mb",
@@ -92,6 +102,12 @@ def bench_step_command(
         list[str] | None,
         typer.Option(help="factorized, dense, dense-pairs, token, none; all if not given. Repeatable."),
     ] = None,
+    family: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Families in place of fusions: all, deepavfusion, cavmae, crossmae, avsiam, avsep, ... Repeatable."
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
     compile_model: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile.")] = None,
@@ -99,7 +115,7 @@ def bench_step_command(
     steps: Annotated[int | None, typer.Option(help="Of each fusion in a round.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
 ) -> None:
-    """Pretraining steps of all fusions side by side: samples a second, memory, share of the device's matrix rate."""
+    """Pretraining steps of all fusions or families side by side: samples a second, memory, share of the matrix rate."""
     import json
 
     from avmodel.bench import StepBench, bench_step
@@ -108,6 +124,7 @@ def bench_step_command(
         size=size,
         batches=tuple(batch) if batch else None,
         rows=tuple(fusion) if fusion else None,
+        families=tuple(family) if family else None,
         device=device,
         precision=precision,
         compile=compile_model,
@@ -122,11 +139,12 @@ def bench_step_command(
 def step_table(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Lines for people."""
     for number, row in enumerate(rows):
+        kind, columns, width = ("family", FAMILY_COLUMNS, 17) if "family" in row else ("fusion", STEP_COLUMNS, 12)
         if number == 0:
             yield (
                 f"{row['size']}, {row['precision']}{', compiled' if row['compile'] else ''} on {row['device']}, "
                 f"{row['threads']} threads; matrix products: {row['matmul_tflops']:.3f} TFLOP/s"
             )
-            yield f"{'fusion':12}{'batch':>6}" + "".join(f"{name:>18}" for name in STEP_COLUMNS)
-        figures = ("out of memory" if row[name] is None else f"{row[name]:.3f}" for name in STEP_COLUMNS)
-        yield f"{row['fusion']:12}{row['batch']:>6}" + "".join(f"{figure:>18}" for figure in figures)
+            yield f"{kind:{width}}{'batch':>6}" + "".join(f"{name:>18}" for name in columns)
+        figures = ("out of memory" if row[name] is None else f"{row[name]:.3f}" for name in columns)
+        yield f"{row[kind]:{width}}{row['batch']:>6}" + "".join(f"{figure:>18}" for figure in figures)

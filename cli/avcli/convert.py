@@ -8,13 +8,17 @@ import typer
 EXAMPLES = """\b
 Examples:
   avkit convert checkpoint_latest.pth --out weights/deepavfusion_vggsound.safetensors
+  avkit convert as_cav_mae_base.pth --family cavmae --out weights/cavmae.safetensors
   avkit evaluate linear-probe weights/deepavfusion_vggsound.safetensors --data data/vggsound
 """
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(help="A released DeepAVFusion checkpoint (.pth).")],
+    file: Annotated[Path, typer.Argument(help="A published checkpoint (.pth).")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    family: Annotated[
+        str | None, typer.Option(help="Whose it is: deepavfusion if not given, avsiam or cavmae.")
+    ] = None,
     accept_unknown: Annotated[
         bool, typer.Option("--accept-unknown", help="Though its size and sha256 are not a released file's.")
     ] = False,
@@ -22,9 +26,10 @@ def convert(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="What shapes don't tell. Repeatable.")
     ] = None,
 ) -> None:
-    """A released checkpoint as one of ours, checked byte for byte; no code of the file is run."""
-    from avmodel.convert import convert as run
+    """A published checkpoint as one of ours; no code of the file is run."""
+    from avcli.options import given
+    from avmodel.conversion import convert as run
 
-    published = run(file, out, accept_unknown=accept_unknown, settings=settings or [])
+    published = run(file, out, accept_unknown=accept_unknown, settings=settings or [], **given(family=family))
     typer.echo(f"{file}: {published.name}, license: {published.license}", err=True)
     typer.echo(out)

@@ -17,6 +17,7 @@ from avmodel.evaluate.tasks import TASKS
 from avmodel.overrides import flatten
 
 PLAIN_INTERVAL_S = 10.0
+PLAIN_WIDTH = 160  # columns of a table that goes into a file
 WHOLE = ("tied", "skipped_classes", "samples", "dimensions")
 
 
@@ -56,11 +57,13 @@ class EvaluationProgress:
 def print_result(result: Result, folder: Path) -> None:
     """The scores beside their baselines, then the line for a paper, on stdout."""
     console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
     metrics = list(next(iter(result.scores.values())))
     table = Table(title=Text(f"{result.task}, {result.mode}"), title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in metrics:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for kind in (result.scores, result.baselines):
         for row, found in kind.items():
             style = (

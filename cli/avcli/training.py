@@ -62,9 +62,10 @@ class TrainingProgress(Listener):
         self._bar.update(self._task, completed=record["step"])
         self._recent.append((1 / record["samples_per_s"], record["data_wait"]))
         took = sum(time for time, _ in self._recent)
+        terms = ", ".join(f"{key[5:]} {value:.4f}" for key, value in record.items() if key.startswith("loss_"))
         line = (
-            f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f} (image {record['loss_image']:.4f}, "
-            f"audio {record['loss_audio']:.4f})  lr {record['lr']:.2e}  {len(self._recent) / took:.1f} samples/s  "
+            f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f} ({terms})  lr {record['lr']:.2e}  "
+            f"{len(self._recent) / took:.1f} samples/s  "
             f"waited for data {sum(time * wait for time, wait in self._recent) / took:.1%}"
         )
         now = time.monotonic()

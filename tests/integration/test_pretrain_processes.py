@@ -8,7 +8,7 @@ import pytest
 
 from tests.forks import call, call_together
 from tests.pretraining import probe_drawn, train_drawn
-from tests.runs import assert_same_run, curve, tiny_run
+from tests.runs import FAMILY_RUNS, assert_same_run, curve, tiny_run
 
 RUN = tiny_run(steps=10)
 NUMBERS = ("loss", "loss_image", "loss_audio", "grad_norm", "lr", "epoch")
@@ -91,3 +91,16 @@ def test_the_probe_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
     one = json.loads((tmp_path / "one").read_text())
     assert json.loads((tmp_path / "two").read_text()) == one
     assert set(one) == {"image", "audio", "fusion", "all"}
+
+
+@pytest.mark.parametrize("name", ["avsiam", "avsiam-alternate", "crossmae"])
+def test_two_processes_compare_as_many_samples_as_one(tmp_path: Path, name: str) -> None:
+    """Contrast is over the samples of both, each hidden as one process would hide it."""
+    run = tiny_run(**FAMILY_RUNS[name], steps=4, pictures_every=2)
+    assert call(train_drawn, tmp_path / "one", run, log=tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    codes = call_together(train_drawn, tmp_path / "two", run, log=tmp_path / "both")
+    assert codes == [0, 0], (tmp_path / "both.0").read_text() + (tmp_path / "both.1").read_text()
+    one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
+    assert one[0].keys() == two[0].keys()
+    for key in one[0]:
+        assert [line[key] for line in two] == pytest.approx([line[key] for line in one], rel=2e-4), key

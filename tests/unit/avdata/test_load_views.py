@@ -228,6 +228,33 @@ def test_another_profile_is_made_from_the_flac(dataset: Dataset, name: str) -> N
     assert computed.log_mel.shape[1:] == batch.log_mel.shape[1:]
 
 
+@pytest.mark.parametrize("seconds", [4.0, 10.0])
+def test_waveforms_of_whole_clips_are_cut_or_filled_to_one_length(dataset: Dataset, seconds: float) -> None:
+    view = EvalView(profile="kaldi", window_s=None, image_size=8, waveform=True, waveform_s=seconds)
+    batch = first_samples(dataset, view)
+    assert batch.waveform is not None
+    assert batch.waveform.shape == (5, round(16_000 * seconds))
+    for row, sample in enumerate(numbers(batch)):
+        clip = heard(sample)[: batch.waveform.shape[1]]
+        assert np.array_equal(batch.waveform[row, : len(clip)], clip)
+        assert not batch.waveform[row, len(clip) :].any()
+    # The log-mel is the whole clip's all the same.
+    assert torch.equal(batch.log_mel, first_samples(dataset, replace(view, waveform=False)).log_mel)
+
+
+def test_of_ten_frames_of_a_whole_clip_number_five_is_evaluated_and_each_is_trained_on(tmp_path: Path) -> None:
+    dataset = open_dataset(draw_dataset(tmp_path / "set", 5, mel=("kaldi",), flac=False, num_frames=10))
+    whole = {"profile": "kaldi", "window_s": None, "image_size": 8}
+    batch = first_samples(dataset, EvalView(**whole))
+    assert (colors(batch.images)[:, 1] / 20).round().tolist() == [5.0] * 5
+    every = first_samples(dataset, AllFramesView(**whole, num_frames=10))
+    assert (every.images.shape[:2], every.log_mel.shape) == ((5, 10), (5, 128, 1024))
+    assert torch.equal(every.images[:, 5], batch.images)
+    loader = Loader(dataset, TrainView(**whole), CONFIG)
+    seen = torch.cat([colors(batch.images)[:, 1] for _ in range(24) for batch in loader])
+    assert set((seen / 20).round().int().tolist()) == set(range(10))
+
+
 def test_a_stored_further_profile_is_read_not_made(tmp_path: Path) -> None:
     dataset = open_dataset(draw_dataset(tmp_path / "set", 5, mel=("released", "paper"), flac=False, num_frames=1))
     for name in ("released", "paper"):
@@ -275,7 +302,7 @@ def test_frames_without_times_or_outside_the_window_are_still_chosen() -> None:
         ({"profile": "mfcc"}, "unknown spectrogram profile 'mfcc'"),
         ({"profile": "kaldi"}, "made of whole clips. Set window_s=None"),
         ({"window_s": None}, "give a length in seconds"),
-        ({"profile": "kaldi", "window_s": None, "waveform": True}, "differ in length"),
+        ({"profile": "kaldi", "window_s": None, "waveform": True, "waveform_s": 0.0}, "waveform_s=0.0"),
         ({"profile": "kaldi", "window_s": None, "max_gain_db": 6.0}, "gain is not defined on 'kaldi'"),
         ({"columns": 197}, "columns=197: the window has 196"),
         ({"image_size": 0}, "image_size=0"),

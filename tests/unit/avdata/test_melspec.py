@@ -1,5 +1,7 @@
 import os
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,6 +56,57 @@ def test_kaldi_is_the_call_of_the_published_models() -> None:
         frame_shift=10,
     )
     torch.testing.assert_close(log_mel(waveform, profile("kaldi"))[0, :, : len(expected)], expected.T)
+
+
+def chirp(seconds: float) -> torch.Tensor:
+    """A rising tone under noise, off center, without its mean."""
+    times = torch.arange(round(seconds * 16_000)) / 16_000
+    waveform = noise(seconds) + 0.05 * torch.sin(2 * torch.pi * 440 * times * (1 + times / 10))
+    return waveform - waveform.mean()
+
+
+@pytest.mark.parametrize("seconds", [1.0, 10.0])
+def test_kaldi_agrees_with_an_independent_implementation(seconds: float) -> None:
+    """kaldi-native-fbank refuses filters between two frequencies, which 128 bins have: both are asked for 80."""
+    knf = pytest.importorskip("kaldi_native_fbank")
+    options = knf.FbankOptions()
+    options.frame_opts.dither = 0.0
+    options.frame_opts.window_type = "hanning"
+    options.mel_opts.num_bins = 80
+    options.htk_compat, options.use_energy = True, False
+    bank = knf.OnlineFbank(options)
+    bank.accept_waveform(16_000, chirp(seconds).tolist())
+    bank.input_finished()
+    expected = torch.stack([torch.from_numpy(bank.get_frame(k).copy()) for k in range(bank.num_frames_ready)], dim=1)
+    assert expected.shape == (80, {1.0: 98, 10.0: 998}[seconds])
+    found = log_mel(chirp(seconds), replace(profile("kaldi"), n_mels=80))[:, : expected.shape[1]]
+    # Both compute in float32: an almost silent bin beside a loud one keeps fewer digits.
+    assert (found - expected).abs().quantile(0.999) < 2e-4
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+
+
+def test_kaldi_is_its_definition_at_128_bins() -> None:
+    """Kaldi's filter bank written out in float64: frames, their mean, pre-emphasis, window, power, triangles in mel."""
+    waveform = chirp(3.0).double().numpy()
+    frames = np.lib.stride_tricks.sliding_window_view(waveform, 400)[::160]
+    frames = frames - frames.mean(axis=1, keepdims=True)
+    frames = frames - 0.97 * np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
+    power = np.abs(np.fft.rfft(frames * np.hanning(400), 512)) ** 2
+
+    def mel(hertz: np.ndarray) -> np.ndarray:
+        return 1127 * np.log(1 + hertz / 700)
+
+    low, high = mel(np.array([20.0, 8000.0]))
+    edges = low + (high - low) / 129 * np.arange(130)
+    bins = mel(np.arange(256) * 31.25)
+    rise = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    fall = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    energy = power[:, :256] @ np.maximum(0, np.minimum(rise, fall)).T
+    expected = np.log(np.maximum(energy, np.finfo(np.float32).eps)).T
+    found = log_mel(torch.from_numpy(waveform).float(), profile("kaldi")).numpy()
+    assert expected.shape == (128, 298)
+    np.testing.assert_allclose(found[:, :298], expected, atol=1e-3)
+    assert np.quantile(np.abs(found[:, :298] - expected), 0.999) < 2e-4
 
 
 @pytest.mark.parametrize("name", ["paper", "released"])

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from avcli.bench import STEP_COLUMNS, step_table
+from avcli.bench import FAMILY_COLUMNS, STEP_COLUMNS, step_table
 from avmanifest.errors import ConfigError
 from avmodel.bench import ROWS, StepBench, bench_step, count_flop, state_memory_mb
+from avmodel.models.avsiam import AVSiamConfig
 from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
 from tests.forks import avkit, call
 from tests.runs import TINY
@@ -62,6 +63,11 @@ def test_state_is_weights_gradients_and_two_moments() -> None:
     ("options", "said"),
     [
         ({"rows": ("dens",)}, "unknown fusion 'dens'; known: factorized, dense, dense-pairs, token, none"),
+        (
+            {"families": ("avsima",)},
+            "unknown family 'avsima'; known: all, deepavfusion, cavmae, crossmae, avsiam, avsep",
+        ),
+        ({"families": ("avsiam",), "model": TINY}, "families are of a size"),
         ({"batches": (0,)}, "batches=0"),
         ({"rounds": 0}, "rounds=0"),
     ],
@@ -95,6 +101,32 @@ def test_the_table_has_a_line_a_row_and_says_what_did_not_fit() -> None:
     assert names.split() == ["fusion", "batch", *STEP_COLUMNS]
     assert fitting.split() == ["token", "64", *["0.500"] * len(figures)]
     assert other.count("out of memory") == len(figures)
+
+
+def test_families_are_compared_in_rows_of_their_own() -> None:
+    bench = StepBench(
+        device="cpu", size="32x2x4", families=("avsiam", "avsep", "avsiam-nomask"), batches=(5,), rounds=1
+    )
+    rows = list(bench_step(bench))
+    assert [row["family"] for row in rows] == ["avsiam", "avsep", "avsiam-nomask"]
+    one, two, unmasked = rows
+    assert all(row["samples_per_s"] > 0 and row["peak_memory_mb"] > 0 for row in rows)
+    assert (one["memory_of_avsiam"], unmasked["speed_of_nomask"]) == (1, 1)
+    assert two["state_memory_mb"] > 1.2 * one["state_memory_mb"]
+    assert two["gflop_per_sample"] == pytest.approx(one["gflop_per_sample"], rel=1e-6)
+    head, names, first, *_ = step_table(rows)
+    assert "32x2x4" in head
+    assert names.split() == ["family", "batch", *FAMILY_COLUMNS]
+    assert first.split()[:2] == ["avsiam", "5"]
+
+
+def test_masking_saves_the_operations_that_the_papers_count() -> None:
+    """Multiply-adds of AVSiam-Base's encoder, forward: 65.7 G unmasked, 48.2, 31.5, 15.4 with 25, 50, 75 % hidden."""
+    shallow = {"size": "768x2x12", "reconstruction_weight": 0.0}
+    flop = {r: count_flop(AVSiamConfig(mask_ratios=(r,), **shallow)) for r in (0.0, 0.25, 0.5, 0.75)}
+    for ratio, giga in ((0.25, 48.2), (0.5, 31.5), (0.75, 15.4)):
+        assert flop[ratio] / flop[0.0] == pytest.approx(giga / 65.7, abs=0.02)
+    assert flop[0.0] / 2 / 3 / 1e9 == pytest.approx(65.7 / 6, rel=0.02)
 
 
 @pytest.mark.gpu

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
+from avmodel.conversion import convert
 from avmodel.convert import (
     PUBLISHED,
     config_from_released,
-    convert,
     identify,
     import_deepavfusion,
     load_branch,

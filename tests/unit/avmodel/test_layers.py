@@ -3,7 +3,19 @@ import math
 import pytest
 import torch
 
-from avmodel.layers import Block, CrossAttention, ViTSize, make_blocks, sincos_positions, size_name, vit_size
+from avmodel.embedding import LearnedEmbedding, kernel_from_rgb
+from avmodel.layers import (
+    Block,
+    CrossAttention,
+    CrossBlock,
+    ModalBlock,
+    ViTSize,
+    cls_attention,
+    make_blocks,
+    size_name,
+    vit_size,
+)
+from avmodel.positions import sincos_positions
 
 
 @pytest.mark.parametrize("name", ["tiny", "small", "base", "large", "48x3x4"])
@@ -16,8 +28,8 @@ def test_an_own_size() -> None:
 
 
 def test_an_unknown_size_lists_the_known() -> None:
-    with pytest.raises(ValueError, match=r"unknown size 'huge'; known: base, large, small, tiny"):
-        vit_size("huge")
+    with pytest.raises(ValueError, match=r"unknown size 'giant'; known: base, huge, large, small, tiny"):
+        vit_size("giant")
 
 
 @pytest.mark.parametrize("name", ["50x3x4", "48x0x4", "48x3x5", "48x3", "x3x4", "²x1x1"])
@@ -82,3 +94,60 @@ def test_cross_attention_by_hand() -> None:
     weights = (q @ k.transpose(-1, -2) * 2**-0.5).softmax(dim=-1)
     expected = attention.proj((weights @ v).transpose(1, 2).reshape(1, 3, 4))
     torch.testing.assert_close(attention(x, context), expected)
+
+
+def test_a_bank_has_its_own_norms_and_the_shared_rest() -> None:
+    torch.manual_seed(0)
+    block, other = ModalBlock(32, 4, ("audio",), eps=1e-6), ModalBlock(32, 4, (), eps=1e-6)
+    torch.nn.init.normal_(block.norm1.weight)
+    x = torch.randn(2, 5, 32)
+    assert not torch.allclose(block(x), block(x, "audio"))
+    block.copy_banks()
+    torch.testing.assert_close(block(x), block(x, "audio"))
+    # Two banks' norms are all that a bank adds.
+    assert sum(p.numel() for p in block.parameters()) - sum(p.numel() for p in other.parameters()) == 2 * 2 * 32
+
+
+def test_class_attention_is_the_softmax_that_the_block_applies() -> None:
+    torch.manual_seed(0)
+    block = make_blocks(32, 1, 4, eps=1e-6)[0]
+    x = torch.randn(3, 6, 32)
+    qkv = block.attn.qkv(block.norm1(x)).view(3, 6, 3, 4, 8)
+    q, k = (qkv[:, :, i].transpose(1, 2) for i in (0, 1))
+    expected = (q @ k.transpose(-1, -2) * 8**-0.5).softmax(-1).mean(dim=1)[:, 0, 1:]
+    found = cls_attention(block, x)
+    torch.testing.assert_close(found, expected)
+    assert (found.sum(dim=1) < 1).all()  # the class token's share of itself is left out
+
+
+def test_a_cross_block_reads_its_context_and_its_own_tokens() -> None:
+    torch.manual_seed(0)
+    block = CrossBlock(16, 4).eval()
+    x, context = torch.randn(2, 3, 16), torch.randn(2, 5, 16)
+    out = block(x, context)
+    torch.testing.assert_close(block(x, context[:, torch.randperm(5)]), out, atol=1e-5, rtol=0)
+    assert not torch.allclose(block(x, context + 1), out)
+    changed = x.clone()
+    changed[:, 2] = torch.randn(2, 16)
+    assert not torch.allclose(block(changed, context)[:, 0], out[:, 0])
+
+
+def test_a_spectrograms_kernel_from_an_images() -> None:
+    kernel = torch.randn(4, 3, 2, 2)
+    torch.testing.assert_close(3 * kernel_from_rgb(kernel, "mean"), kernel_from_rgb(kernel, "sum"))
+    # A gray picture looks to the summed kernel as its one channel does.
+    gray = torch.randn(1, 1, 2, 2)
+    seen = torch.nn.functional.conv2d(gray.expand(-1, 3, -1, -1), kernel)
+    torch.testing.assert_close(seen, torch.nn.functional.conv2d(gray, kernel_from_rgb(kernel, "sum")))
+    with pytest.raises(ValueError, match="unknown kernel reduction 'max'; known: mean, sum"):
+        kernel_from_rgb(kernel, "max")
+
+
+def test_doubled_embeddings_are_twice_the_plain_ones() -> None:
+    torch.manual_seed(0)
+    plain, doubled = (
+        LearnedEmbedding(8, input_size=(4, 4), patch_size=2, in_chans=1, doubled=doubled) for doubled in (False, True)
+    )
+    doubled.load_state_dict(plain.state_dict())
+    x = torch.randn(1, 1, 4, 4)
+    torch.testing.assert_close(doubled(x), 2 * plain(x))

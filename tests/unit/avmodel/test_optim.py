@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from avmanifest.errors import ConfigError
+from avmodel.models import FAMILIES
 from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
 from avmodel.optim import OptimConfig, layer_id, make_optimizer, parameter_groups, ramp_factor, schedule, set_lr
+from tests.runs import FAMILY_RUNS
 
 SMALL = DeepAVFusionConfig(
     size="32x3x4",
@@ -127,3 +129,32 @@ def test_an_impossible_value_is_refused() -> None:
 
 def test_a_given_lr_is_not_scaled() -> None:
     assert OptimConfig(lr=1e-3).peak_lr(4096) == 1e-3
+
+
+def test_drops_take_the_place_of_the_cosine() -> None:
+    """AVSiam's rate: constant, halved from epoch 10 of 20 every five epochs."""
+    drops = (0.5, 0.75)
+    assert [schedule(epoch / 20, 0.0, drops) for epoch in (0, 9, 10, 14, 15, 19)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert [schedule(done, 0.1, ()) for done in (0.05, 0.1, 0.9)] == [0.5, 1, 1]
+    with pytest.raises(ConfigError, match=r"optim\.drops=1\.5 is not in 0\.\.1"):
+        OptimConfig(drops=(0.5, 1.5))
+
+
+def test_adam_adds_its_weight_decay_to_the_gradient() -> None:
+    model = DeepAVFusion(SMALL)
+    assert type(make_optimizer(model, OptimConfig(optimizer="adam"))) is torch.optim.Adam
+    assert type(make_optimizer(model, OptimConfig())) is torch.optim.AdamW
+    with pytest.raises(ConfigError, match=r"unknown optim\.optimizer 'sgd'; known: adamw, adam"):
+        OptimConfig(optimizer="sgd")
+
+
+@pytest.mark.parametrize("name", ["avsiam", "cavmae", "crossmae"])
+def test_layers_of_every_family_are_numbered_from_their_inputs(name: str) -> None:
+    model = FAMILIES[name](FAMILY_RUNS[name]["model"])
+    found = {name: layer_id(name, 9) for name, _ in model.named_parameters()}
+    first = {name for name, layer in found.items() if layer == 0}
+    assert first >= {"encoder.image.patch_embed.proj.weight", "encoder.audio.patch_embed.proj.bias"}
+    assert all(name.startswith("encoder.") for name in first)
+    blocks = {layer for name, layer in found.items() if "blocks.0." in name and name.startswith("encoder.")}
+    assert blocks <= {1, 9}
+    assert {found[name] for name in found if "decoder" in name or "joint" in name or "norm." in name} >= {9}

@@ -60,7 +60,7 @@ def test_keys_are_printable_and_short() -> None:
 
 
 def test_visible_marks_the_kept_patches() -> None:
-    marks = visible(torch.zeros(1, 3, 32, 48), torch.tensor([[1, 3]]), 16)
+    marks = visible(torch.zeros(1, 3, 32, 48), torch.tensor([[1.0, 0, 1, 0, 1, 1]]), 16)
     assert marks.shape == (1, 3, 32, 48)
     expected = torch.zeros(32, 48)
     expected[:16, 16:32] = 1
@@ -73,7 +73,7 @@ def test_colors_come_back_and_hidden_ones_are_gray() -> None:
     normalized = normalize_images(pixels)
     rgb = to_rgb(normalized)
     np.testing.assert_allclose(rgb[0] * 255, pixels[0].movedim(0, -1).numpy(), atol=1e-3)
-    shown = visible(normalized, torch.tensor([[1]]), 16)
+    shown = visible(normalized, torch.tensor([[1.0, 0.0]]), 16)
     masked = to_rgb(normalized, shown)
     assert (masked[0, :, :16] == np.float32(HIDDEN)).all()
     assert (masked[0, :, 16:] == rgb[0, :, 16:]).all()

@@ -7,6 +7,7 @@ import pytest
 
 from avmanifest.errors import ConfigError
 from avmodel.models.deepavfusion import fusion_layer_ids
+from avmodel.optim import schedule
 from avmodel.runs import RUNS, describe, run_config
 
 
@@ -23,7 +24,7 @@ def test_a_run_builds_under_its_name_and_explains_itself(name: str) -> None:
 
 
 def test_an_unknown_run_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match=r"unknown run 'vggsound'; known: deepavfusion, deepavfusion-aggregation-16"):
+    with pytest.raises(ConfigError, match=r"unknown run 'vggsound'; known: avsep-l, avsiam-alternate"):
         run_config("vggsound")
 
 
@@ -85,3 +86,72 @@ def test_an_ablation_changes_one_thing() -> None:
     scratch = run_config("deepavfusion-scratch")
     assert scratch.pretrained == []
     assert scratch == replace(base, name="deepavfusion-scratch", image_weights=None, audio_weights=None)
+
+
+def test_avsiam_is_the_papers_recipe_on_whole_clips() -> None:
+    run = run_config("avsiam-b")
+    assert (run.epochs, run.batch_size, run.optim.optimizer, run.optim.lr) == (20, 1536, "adam", 1e-4)
+    assert (run.optim.betas, run.optim.weight_decay) == ((0.95, 0.999), 5e-7)
+    rates = [schedule(epoch / 20, run.optim.warmup, run.optim.drops, run.optim.drop_factor) for epoch in (9, 10, 15)]
+    assert rates == [1, 0.5, 0.25]
+    model = run.model
+    assert model.ratios == ((0.0, 0.125, 0.25, 0.375, 0.5),) * 2
+    assert (model.norms, model.stop_gradient, model.decoder_depth, model.double_embed) == (
+        "per_modality",
+        True,
+        6,
+        False,
+    )
+    assert (model.symmetric, model.temperature, model.normalize_targets) == (True, 0.05, False)
+    assert (run.data.profile, run.data.window_s) == ("kaldi", None)
+    assert (run.augment.roll, round(run.augment.noise / model.mel_std, 6)) == (1024, 0.1)
+    assert {name: run_config(name).device_batch_size for name in ("avsiam-b", "avsiam-l", "avsiam-h")} == {
+        "avsiam-b": 96, "avsiam-l": 48, "avsiam-h": 24,
+    }  # fmt: skip
+
+
+def test_avsiams_ablations_change_what_their_row_says() -> None:
+    base = run_config("avsiam-b")
+    for name, changes in {
+        "avsiam-nce": {"reconstruction_weight": 0.0},
+        "avsiam-nomask": {"reconstruction_weight": 0.0, "mask_ratios": (0.0,)},
+        "avsiam-alternate": {"alternate_steps": True},
+        **{
+            f"avsiam-fixed-{a}-{v}": {
+                "reconstruction_weight": 0.0, "mask_ratios": (a / 100,), "image_mask_ratios": (v / 100,)
+            }
+            for a in (25, 50, 75)
+            for v in (25, 50, 75)
+        },
+    }.items():  # fmt: skip
+        assert run_config(name) == replace(base, name=name, model=replace(base.model, **changes))
+    large, separate = run_config("avsiam-l"), run_config("avsep-l")
+    assert separate == replace(large, name="avsep-l", model=replace(large.model, separate=True))
+    assert run_config("avsiam-ast").pretrained == ["audio"]
+
+
+def test_cav_mae_is_the_released_recipe() -> None:
+    run = run_config("cavmae")
+    assert (run.epochs, run.batch_size, run.optim.lr, run.optim.drops) == (25, 256, 2e-4, (0.4, 0.6, 0.8))
+    model = run.model
+    assert (model.contrast_weight, model.temperature, model.symmetric) == (0.01, 0.05, False)
+    assert (model.vit.depth - model.joint_depth, model.joint_depth) == (11, 1)
+    assert (model.decoder_embed_dim, model.decoder_depth, model.normalize_targets) == (512, 8, True)
+    assert run.image_weights == run.audio_weights
+
+
+def test_crossmae_is_the_papers_where_it_says_and_maes_where_it_does_not() -> None:
+    run = run_config("crossmae")
+    assert (run.epochs, run.batch_size) == (30, 512)
+    assert run.optim.peak_lr(512) == pytest.approx(3e-4)
+    assert (run.optim.warmup * run.epochs, run.optim.betas, run.optim.weight_decay) == (3, (0.9, 0.95), 0.05)
+    model = run.model
+    assert (model.contrast_weight, model.reduction, model.mask_ratio) == (0.1, "sum", 0.75)
+    assert (model.loss_on, run_config("crossmae-literal").model.loss_on) == ("masked", "visible")
+    assert (model.mel_mean, model.mel_std) == (-4.2677393, pytest.approx(2 * 4.5689974, abs=1e-6))
+    sizes = {name: run_config(name) for name in ("crossmae-b-256", "crossmae-l-256", "crossmae-l-512")}
+    assert [(run.model.size, run.batch_size) for run in sizes.values()] == [
+        ("base", 256),
+        ("large", 256),
+        ("large", 512),
+    ]

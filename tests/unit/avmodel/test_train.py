@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from avmanifest.errors import AvkitError, ConfigError
-from avmodel.checkpoint import latest_checkpoint
+from avmodel.checkpoint import latest_checkpoint, load_trainer_state
 from avmodel.distributed import World
+from avmodel.draws import draw_masks
 from avmodel.metrics import PROBES, read_lines
+from avmodel.models.avsiam import AVSiam
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.optim import OptimConfig, schedule
 from avmodel.rundir import CHECKPOINTS, CONFIG_FILE, PICTURES
-from avmodel.train import Listener, RunConfig, build_model, draw_masks, is_due, train
-from tests.runs import TIMES, TINY, DrawnBatches, assert_same_run, curve, tiny_run, weights
+from avmodel.train import Listener, RunConfig, build_model, is_due, require_batch, train
+from tests.runs import FAMILY_RUNS, TIMES, TINY, TINY_AVSIAM, DrawnBatches, assert_same_run, curve, tiny_run, weights
 
 HERE = World(0, 1, torch.device("cpu"))
 
@@ -219,3 +221,45 @@ def test_times_are_all_that_two_equal_runs_differ_in(straight: Path, tmp_path: P
     assert_same_run(tmp_path / "run", straight)
     full = next(read_lines(tmp_path / "run" / "metrics.jsonl"))
     assert set(TIMES) < full.keys()
+
+
+@pytest.mark.parametrize("name", sorted(FAMILY_RUNS))
+def test_every_family_stopped_and_resumed_is_the_same_to_the_last_bit(tmp_path: Path, name: str) -> None:
+    run = tiny_run(**FAMILY_RUNS[name], pictures_every=4)
+    train(run, DrawnBatches(), tmp_path / "straight", HERE, probed=DrawnBatches(6, 6))
+    batches = DrawnBatches()
+    train(run, batches, tmp_path / "run", HERE, stop=lambda: batches.done >= 12)
+    train(run, DrawnBatches(), tmp_path / "run", HERE, resume=True)
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
+    assert [p.name for p in (tmp_path / "straight" / PICTURES).iterdir()] != []
+    lines = curve(tmp_path / "straight")
+    assert {"loss", "loss_contrast", "loss_image", "loss_audio"} <= lines[0].keys()
+    assert len({line["loss"] for line in lines}) == 6
+
+
+def test_alternating_steps_are_two_optimizers_each_on_its_own_terms(tmp_path: Path) -> None:
+    run = tiny_run(**FAMILY_RUNS["avsiam-alternate"], steps=2)
+    train(run, DrawnBatches(), tmp_path / "run", HERE)
+    state = load_trainer_state(tmp_path / "run" / CHECKPOINTS)
+    first, second = state["optimizer"], *state["further_optimizers"]
+    names = {len(optimizer["state"]) for optimizer in (first, second)}
+    assert len(names) == 2
+    model = AVSiam(run.model)
+    assert len(first["state"]) == sum(1 for _ in model.encoder.parameters())
+    line = curve(tmp_path / "run")[0]
+    assert line["loss"] == pytest.approx(line["loss_contrast"] + line["loss_image"] + line["loss_audio"], rel=1e-6)
+
+
+def test_batches_that_an_objective_cannot_do_with_are_refused(tmp_path: Path) -> None:
+    run = tiny_run(model=TINY_AVSIAM, batch_size=2, device_batch_size=2)
+    with pytest.raises(ConfigError, match="2 samples at once over all processes; the model needs 3"):
+        train(run, DrawnBatches(2), tmp_path / "small", HERE)
+    run = tiny_run(model=TINY_AVSIAM, data=replace(tiny_run().data, skip_bad=True))
+    with pytest.raises(ConfigError, match=r"data\.skip_bad=true with several processes"):
+        require_batch(AVSiam(TINY_AVSIAM), run, World(0, 2, HERE.device))
+
+
+def test_a_model_without_patches_to_predict_is_not_drawn(tmp_path: Path) -> None:
+    run = tiny_run(model=replace(TINY_AVSIAM, reconstruction_weight=0.0), steps=2, pictures_every=1)
+    train(run, DrawnBatches(), tmp_path / "run", HERE)
+    assert not (tmp_path / "run" / PICTURES).exists()

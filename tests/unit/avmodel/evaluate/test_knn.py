@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 from avmanifest.errors import ConfigError
-from avmodel.evaluate.data import open_split, ordered_loader
+from avmodel.evaluate.data import one_view, open_split, ordered_loader
 from avmodel.evaluate.features import Features
 from avmodel.evaluate.heads import ALL
 from avmodel.evaluate.knn import KnnConfig, knn, neighbor_votes, unit_vectors
 from avmodel.probe import nearest_neighbor_probe
-from tests.evaluating import DATA, TEST, draw_splits, evaluation_of, job
+from tests.evaluating import DATA, TEST, draw_splits, evaluation_of
 from tests.shards import CLASSES
 
 CONFIG = KnnConfig(data=DATA, device="cpu")
@@ -29,7 +29,8 @@ def drawn(samples: int, seed: int, classes: int = 4) -> Features:
 def test_leave_one_out_is_the_probe_of_pretraining(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
     run = evaluation_of(tiny_run, splits, tmp_path)
     result = knn(replace(CONFIG, seeds=(1,)), run)
-    loader = ordered_loader(DATA, open_split(DATA, splits, "test"), job(run).view, run.world, batch_size=5, seed=0)
+    view = one_view(DATA, run.subject)
+    loader = ordered_loader(DATA, open_split(DATA, splits, "test"), view, run.world, batch_size=5, seed=0)
     expected = nearest_neighbor_probe(run.subject.model, loader, run.world, precision="float32")
     assert {row: found["accuracy"].mean for row, found in result.scores.items()} == pytest.approx(expected)
     assert result.headline == ("fusion", "accuracy")

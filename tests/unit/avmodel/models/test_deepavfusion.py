@@ -117,7 +117,7 @@ def test_layer_sets(layers: str | tuple[int, ...], ids: tuple[int, ...]) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"size": "huge"}, "unknown size 'huge'; known: base, large, small, tiny"),
+        ({"size": "giant"}, "unknown size 'giant'; known: base, huge, large, small, tiny"),
         ({"fusion": "concat"}, "unknown fusion 'concat'; known: dense, factorized, token"),
         ({"fusion_impl": "fast"}, "unknown fusion_impl 'fast'; known: pairs, separable"),
         ({"fusion_layers": "9-12"}, "unknown fusion_layers '9-12'; known: all, early, late, mid, none"),

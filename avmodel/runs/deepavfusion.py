@@ -1,4 +1,4 @@
-"""The named runs: one function each, whose text says with which command, how long, and where its numbers are from.
+"""DeepAVFusion's runs.
 
 Hours are estimates for one H200 at half of its measured bfloat16 matrix rate (790 TFLOP/s), from the floating-point
 operations of a step; `avkit bench step` measures them. Scores are the paper's: linear probe accuracy on VGGSound,
@@ -6,13 +6,11 @@ separation SDR on VGGSound-Music, AVSBench semantic mIoU. An independent fine-tu
 53.0 % where the paper has 58.2 %, so hold the paper's numbers loosely.
 """
 
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from avmanifest.errors import ConfigError
 from avmodel.inputs import DataConfig
 from avmodel.models.deepavfusion import DeepAVFusionConfig
 from avmodel.optim import OptimConfig
@@ -153,8 +151,7 @@ def demo() -> RunConfig:
 
 def with_model(name: str, **changes: Any) -> RunConfig:
     """The VGGSound run under another name, its model changed."""
-    run = deepavfusion()
-    return replace(run, name=name, model=replace(run.model, **changes))
+    return replace(deepavfusion(), name=name, model=DeepAVFusionConfig(**changes))
 
 
 RUNS: dict[str, Callable[[], RunConfig]] = {
@@ -168,16 +165,3 @@ RUNS: dict[str, Callable[[], RunConfig]] = {
     **{f"deepavfusion-tokens-{count}": partial(fusion_tokens, count) for count in (1, 8, 32)},
     **{f"deepavfusion-aggregation-{count}": partial(aggregation_tokens, count) for count in (4, 16)},
 }
-
-
-def run_config(name: str) -> RunConfig:
-    """The run of that name. Raises ConfigError, which lists the known, for another."""
-    if name not in RUNS:
-        raise ConfigError(f"unknown run {name!r}; known: {', '.join(sorted(RUNS))}")
-    return RUNS[name]()
-
-
-def describe(name: str) -> str:
-    """What the run's docstring says."""
-    function = RUNS[name]
-    return inspect.getdoc(function.func if isinstance(function, partial) else function) or ""

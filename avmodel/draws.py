@@ -1,0 +1,48 @@
+"""What is random of a batch: a function of the seed, the epoch and the place of each sample in its order.
+
+No generator is carried along, so a run that was killed goes on to the last bit, and two processes draw what one would.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from avdata.load import Batch
+from avdata.load.order import random_bits
+from avmodel.augment import AugmentConfig, num_augment_draws
+from avmodel.distributed import World
+from avmodel.models.family import Draws, Family
+
+# Streams of random_bits beside those of the loader.
+MASKS, DROPOUT, ORDERS, AUGMENT = range(1 << 20, (1 << 20) + 4)
+NOISE_BITS = np.uint64(11)  # shifted out: what is left is exact in float64
+
+
+def draw_masks(model: Family, seed: int, batch: Batch, world: World | None = None) -> Any:
+    """What the model hides of a batch: a function of the seed, the epoch and each sample's place in its order."""
+    rank, size = (world.rank, world.size) if world else (0, 1)
+    own = batch.positions.numpy()
+    noise = random_numbers(seed, batch, MASKS, own, model.num_draws)
+    # Which of its samples a rank has follows from its first one; skip_bad, which leaves gaps, is refused.
+    everyone = own if size == 1 else own[0] - rank + np.arange(len(own) * size)
+    order = random_numbers(seed, batch, ORDERS, everyone, model.num_orders)
+    places = order.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")[rank::size]
+    return model.choose(Draws(torch.from_numpy(noise), torch.from_numpy(places), len(everyone)))
+
+
+def augment_draws(config: AugmentConfig, seed: int, batch: Batch) -> Float[Tensor, "b n"]:
+    """The numbers in [0, 1) that the augmentation of a batch takes; none if there is none."""
+    count = num_augment_draws(config)
+    bits = random_numbers(seed, batch, AUGMENT, batch.positions.numpy(), count)
+    return torch.from_numpy(bits.astype(np.float64) * 2.0**-53)
+
+
+def random_numbers(
+    seed: int, batch: Batch, stream: int, positions: Int64[np.ndarray, " b"], count: int
+) -> Int64[np.ndarray, "b n"]:
+    """`count` integers from 0 to 2^53 - 1 for each of these positions of the batch's epoch."""
+    index = positions[:, None] * count + np.arange(count)
+    return (random_bits(seed, batch.epoch, stream, index) >> NOISE_BITS).astype(np.int64)

@@ -1,0 +1,353 @@
+"""AVSiam: one ViT for sound and sight, trained on pairs whose samples keep different shares of their tokens.
+
+Source: "Siamese Vision Transformers are Scalable Audio-visual Learners" (arXiv:2403.19638). Where paper and released
+code differ, the defaults follow the paper, as its larger models' code does; the flags of AVSiamConfig reach the
+released Base model.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float, Int, Int64
+from torch import Tensor, nn
+
+from avmodel.decoders import JointDecoder
+from avmodel.embedding import KERNEL_REDUCTIONS, LearnedEmbedding, kernel_from_rgb
+from avmodel.layers import ModalBlock, ViTSize, init_linears, modal_blocks, vit_size
+from avmodel.masking import (
+    SCHEMES,
+    Group,
+    balanced_groups,
+    gather_visible,
+    ids_from_noise,
+    masking_from_ids,
+    num_kept,
+    structured_noise,
+)
+from avmodel.models.family import Draws, Family, Output, for_each_image
+from avmodel.objectives import Term, info_nce, masked_mse, weighted
+from avmodel.positions import POSITION_INITS, resize_positions
+
+AUDIO = "audio"  # the bank of the norms that only the sound has
+JOINT_LAYERS = 2
+
+CHOICES = {
+    "norms": ("per_modality", "shared"),
+    "audio_scheme": SCHEMES,
+    "audio_kernel": KERNEL_REDUCTIONS,
+    "audio_positions": POSITION_INITS,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AVSiamConfig:
+    """One model. Defaults: AVSiam-Base as the paper has it; it prints no ratios but their range.
+
+    Raises ValueError for a value that no model can be built from.
+    """
+
+    size: str = "base"  # tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS
+    image_size: tuple[int, int] = (224, 224)  # pixels: height, width
+    audio_size: tuple[int, int] = (128, 1024)  # mel bins, steps
+    patch_size: int = 16
+    norms: str = "per_modality"  # of the shared blocks; "shared" as the paper's text has it
+    separate: bool = False  # AVSep: a backbone for each modality
+    mask_ratios: tuple[float, ...] = (0.0, 0.125, 0.25, 0.375, 0.5)  # a part of each batch gets each
+    image_mask_ratios: tuple[float, ...] | None = None  # none: as the audio's
+    audio_scheme: str = "uniform"  # released: tf
+    contrast_weight: float = 1.0  # 0: none
+    temperature: float = 0.05
+    symmetric: bool = True  # the paper's formula has one direction: audio anchors
+    reconstruction_weight: float = 1.0  # 0: none; the joint layers then keep their start
+    reconstruction_ratio: float = 0.75  # hidden of both modalities in the second pass
+    stop_gradient: bool = True  # reconstruction never reaches the backbone; the released Base has none
+    separate_reconstruction: bool = False  # released Base: the second pass takes sound through a further backbone
+    decoder_embed_dim: int = 512
+    decoder_depth: int = 6  # the paper's text; "MAE's defaults", and the released Base, are 8
+    decoder_num_heads: int = 16
+    normalize_targets: bool = False
+    alternate_steps: bool = False  # released: two optimizers, one for each loss, stepped one after the other
+    norm_eps: float = 1e-6  # of the blocks' norms; released Base: 1e-5
+    double_embed: bool = False  # released: tokens are added to themselves before the first block
+    audio_kernel: str = "mean"  # how the spectrogram's patch kernel starts from the image's three
+    audio_positions: str = "linear1d"  # how its positions start from the image's
+    mel_mean: float = -5.081  # AudioSet's, of natural-log Kaldi mels
+    mel_std: float = 4.4849
+
+    def __post_init__(self) -> None:
+        for field, known in CHOICES.items():
+            if (value := getattr(self, field)) not in known:
+                raise ValueError(f"unknown {field} {value!r}; known: {', '.join(known)}")
+        if self.decoder_embed_dim % self.decoder_num_heads:
+            raise ValueError(
+                f"decoder_embed_dim={self.decoder_embed_dim} isn't a multiple of "
+                f"decoder_num_heads={self.decoder_num_heads}"
+            )
+        if self.contrast_weight <= 0 and self.reconstruction_weight <= 0:
+            raise ValueError("contrast_weight and reconstruction_weight are both 0: nothing to learn")
+        if self.contrast_weight <= 0 and self.stop_gradient:
+            raise ValueError("contrast_weight=0 with stop_gradient: nothing would train the backbone")
+        if self.alternate_steps and min(self.contrast_weight, self.reconstruction_weight) <= 0:
+            raise ValueError("alternate_steps needs both losses: set contrast_weight and reconstruction_weight above 0")
+        if self.separate_reconstruction and (self.stop_gradient or self.reconstruction_weight <= 0):
+            raise ValueError("separate_reconstruction: nothing would train its backbone. Set stop_gradient=false")
+        if self.vit.depth < JOINT_LAYERS:
+            raise ValueError(f"size={self.size!r}: the joint layers start from the last two blocks")
+        for name, size, ratios in (
+            ("audio", self.audio_size, self.mask_ratios),
+            ("image", self.image_size, self.ratios[1]),
+        ):
+            patches = (size[0] // self.patch_size) * (size[1] // self.patch_size)
+            if not ratios or any(not 0 <= ratio < 1 or num_kept(patches, ratio) < 1 for ratio in ratios):
+                raise ValueError(f"{name} mask ratios {ratios} leave nothing to see of {patches} patches")
+            if not 0 < num_kept(patches, self.reconstruction_ratio) < patches:
+                raise ValueError(
+                    f"reconstruction_ratio={self.reconstruction_ratio} leaves nothing to see or to predict of "
+                    f"{patches} {name} patches"
+                )
+
+    @property
+    def vit(self) -> ViTSize:
+        return vit_size(self.size)
+
+    @property
+    def ratios(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mask ratios of audio and image."""
+        return self.mask_ratios, self.mask_ratios if self.image_mask_ratios is None else self.image_mask_ratios
+
+
+class Masks(NamedTuple):
+    """What a step hides: groups of the contrastive pass, kept tokens of the reconstruction's."""
+
+    audio_groups: list[Group]
+    image_groups: list[Group]
+    audio_ids: Int[Tensor, "b i"]
+    image_ids: Int[Tensor, "b j"]
+
+
+class Encoder(nn.Module):
+    """Two embeddings and the blocks that both modalities go through, each alone."""
+
+    def __init__(self, config: AVSiamConfig) -> None:
+        super().__init__()
+        size, self.config = config.vit, config
+        dim, p, doubled = size.embed_dim, config.patch_size, config.double_embed
+        self.image = LearnedEmbedding(dim, input_size=config.image_size, patch_size=p, in_chans=3, doubled=doubled)
+        self.audio = LearnedEmbedding(
+            dim, input_size=whole_patches(config.audio_size, p), patch_size=p, in_chans=1, doubled=doubled
+        )
+        own_norms = config.norms == "per_modality" and not config.separate
+        self.bank = AUDIO if own_norms else None
+        self.blocks = modal_blocks(size, (AUDIO,) if own_norms else (), eps=config.norm_eps)
+        self.audio_blocks = modal_blocks(size, eps=config.norm_eps) if config.separate else None
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.audio_norm = nn.LayerNorm(dim, eps=1e-6) if own_norms or config.separate else None
+        self.apply(init_linears)
+
+    def encode_image(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Embedded image tokens after the last norm."""
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)  # type: ignore[no-any-return]
+
+    def encode_audio(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Embedded spectrogram tokens after the last norm."""
+        for block in self.blocks if self.audio_blocks is None else self.audio_blocks:
+            tokens = block(tokens, self.bank)
+        return (self.norm if self.audio_norm is None else self.audio_norm)(tokens)  # type: ignore[no-any-return]
+
+
+class AVSiam(Family):
+    """The backbone, two joint layers and a decoder, with a contrastive and a reconstruction loss."""
+
+    config_type: ClassVar = AVSiamConfig
+    config: AVSiamConfig
+
+    def __init__(self, config: AVSiamConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mel_scale = (config.mel_mean, config.mel_std)
+        self.compares_samples = config.contrast_weight > 0
+        self.reconstructs = config.reconstruction_weight > 0
+        if config.alternate_steps:
+            self.step_terms = (("contrast",), ("image", "audio"))
+        self.encoder = Encoder(config)
+        size, (audio_ratios, image_ratios) = config.vit, config.ratios
+        joint = ViTSize(size.embed_dim, JOINT_LAYERS, size.num_heads)
+        self.joint_layers = modal_blocks(joint, eps=config.norm_eps)
+        self.joint_layers.apply(init_linears)
+        again = config.separate_reconstruction
+        self.reconstruction_blocks = modal_blocks(size, eps=config.norm_eps) if again else None
+        self.reconstruction_norm = nn.LayerNorm(size.embed_dim, eps=1e-6) if again else None
+        self.decoder = None
+        if self.reconstructs:
+            self.decoder = JointDecoder(
+                size.embed_dim,
+                config.decoder_embed_dim,
+                config.decoder_depth,
+                config.decoder_num_heads,
+                audio_grid=self.encoder.audio.grid,
+                image_grid=self.encoder.image.grid,
+                patch_size=config.patch_size,
+                positions="learned",
+            )
+        else:
+            self.joint_layers.requires_grad_(False)
+        self.start_copies()
+        grid, num_image = self.encoder.audio.grid, self.encoder.image.num_patches
+        num_audio = self.encoder.audio.num_patches
+        self.draw_sizes = [num_audio, sum(grid), num_image, num_audio, num_image]
+        self.num_draws = sum(self.draw_sizes)
+        self.num_orders = 2
+        self.least_batch = max(len(audio_ratios), len(image_ratios)) if self.compares_samples else 1
+
+    @torch.no_grad()
+    def start_copies(self) -> None:
+        """Give all that starts as a copy its start: the sound's embedding, norms and backbone, the joint layers.
+
+        They come from the image's kernel and positions and from the backbone; call it once these have new weights.
+        """
+        encoder, config = self.encoder, self.config
+        image, audio = encoder.image, encoder.audio
+        audio.patch_embed.proj.weight.copy_(kernel_from_rgb(image.patch_embed.proj.weight, config.audio_kernel))
+        audio.patch_embed.proj.load_state_dict({"bias": image.patch_embed.proj.bias}, strict=False)
+        audio.positions.copy_(resize_positions(image.positions, image.grid, audio.grid, config.audio_positions))
+        for block in encoder.blocks:
+            assert isinstance(block, ModalBlock)
+            block.copy_banks()
+        if encoder.audio_norm is not None:
+            encoder.audio_norm.load_state_dict(encoder.norm.state_dict())
+        copies = [(encoder.audio_blocks, encoder.blocks), (self.reconstruction_blocks, encoder.blocks)]
+        copies.append((self.joint_layers, encoder.blocks[-JOINT_LAYERS:]))
+        for targets, sources in copies:
+            for target, source in zip(targets or (), sources, strict=targets is not None):
+                copy_plain(target, source)
+        if self.reconstruction_norm is not None:
+            self.reconstruction_norm.load_state_dict(encoder.norm.state_dict())
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of all tokens."""
+        return self.config.vit.embed_dim
+
+    def choose(self, draws: Draws) -> Masks:
+        """Groups of samples with their kept tokens, independent for both modalities, and the second pass's tokens."""
+        audio, lines, image, audio_again, image_again = torch.split(draws.noise, self.draw_sizes, dim=1)
+        audio_ratios, image_ratios = self.config.ratios
+        grid, scheme, ratio = self.encoder.audio.grid, self.config.audio_scheme, self.config.reconstruction_ratio
+
+        def audio_ids(rows: Int64[Tensor, " k"], ratio: float) -> Int64[Tensor, "k n"]:
+            return ids_from_noise(structured_noise(audio[rows], lines[rows], grid, ratio, scheme), ratio)
+
+        def groups(order: int, ratios: tuple[float, ...]) -> list[Int64[Tensor, " k"]]:
+            chosen = balanced_groups(draws.places[:, order], draws.total, len(ratios))
+            return [(chosen == group).nonzero()[:, 0] for group in range(len(ratios))]
+
+        audio_groups = image_groups = []
+        if self.compares_samples:
+            audio_groups = [
+                Group(rows, audio_ids(rows, r)) for rows, r in zip(groups(0, audio_ratios), audio_ratios, strict=True)
+            ]
+            image_groups = [
+                Group(rows, ids_from_noise(image[rows], r))
+                for rows, r in zip(groups(1, image_ratios), image_ratios, strict=True)
+            ]
+        return Masks(audio_groups, image_groups, ids_from_noise(audio_again, ratio), ids_from_noise(image_again, ratio))
+
+    def streams(
+        self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
+    ) -> dict[str, Float[Tensor, "_ _ d"]]:
+        """Image and audio tokens; `joint`, if both are there: after the joint layers, audio first."""
+        found = {}
+        if image is not None:
+            found["image"] = self.encoder.encode_image(self.encoder.image(self.image_input(image)))
+        if log_mel is not None:
+            found["audio"] = self.encoder.encode_audio(self.encoder.audio(self.audio_input(log_mel)))
+        if len(found) == 2:
+            found["joint"] = self.join(for_each_image(found["audio"], found["image"]), found["image"])
+        return found
+
+    def join(self, audio: Float[Tensor, "b m d"], image: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
+        """Tokens of both modalities after the joint layers, audio first."""
+        tokens = torch.cat([audio, image], dim=1)
+        for block in self.joint_layers:
+            tokens = block(tokens)
+        return tokens
+
+    def forward(
+        self,
+        image: Float[Tensor, "b 3 h w"],
+        log_mel: Float[Tensor, "b 1 mel t"],
+        masks: Masks,
+        *,
+        terms: Collection[str] | None = None,
+    ) -> Output:
+        """The objective's losses under these masks, or only those `terms` of it."""
+        config = self.config
+        pictures, mels = self.image_input(image), self.audio_input(log_mel)
+        losses: list[Term] = []
+        output = Output({})
+        if self.compares_samples and (terms is None or "contrast" in terms):
+            heard = pooled_groups(self.encoder.audio(mels), masks.audio_groups, self.encoder.encode_audio)
+            seen = pooled_groups(self.encoder.image(pictures), masks.image_groups, self.encoder.encode_image)
+            contrast = info_nce(heard, seen, temperature=config.temperature, symmetric=config.symmetric)
+            losses.append(Term("contrast", config.contrast_weight, contrast))
+        if self.reconstructs and (terms is None or "image" in terms):
+            predicted = self.reconstruct(pictures, mels, masks)
+            image_pred, audio_pred, image_mask, audio_mask = predicted
+            output, weight = Output({}, *predicted), config.reconstruction_weight
+            losses.append(Term("image", weight, masked_mse(image_pred, self.targets(pictures), image_mask)))
+            losses.append(Term("audio", weight, masked_mse(audio_pred, self.targets(mels), audio_mask)))
+        return output._replace(losses=weighted(losses))
+
+    def reconstruct(
+        self, pictures: Float[Tensor, "b 3 h w"], mels: Float[Tensor, "b 1 mel t"], masks: Masks
+    ) -> tuple[Float[Tensor, "b i image"], Float[Tensor, "b a audio"], Float[Tensor, "b i"], Float[Tensor, "b a"]]:
+        """Image and audio patches from the few that the second pass keeps, and what was hidden."""
+        assert self.decoder is not None
+        audio_ids, image_ids = (ids.to(mels.device) for ids in (masks.audio_ids, masks.image_ids))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.stop_gradient):
+            audio = gather_visible(self.encoder.audio(mels), audio_ids)
+            image = gather_visible(self.encoder.image(pictures), image_ids)
+            if self.reconstruction_blocks is None or self.reconstruction_norm is None:
+                audio = self.encoder.encode_audio(audio)
+            else:
+                for block in self.reconstruction_blocks:
+                    audio = block(audio)
+                audio = self.reconstruction_norm(audio)
+            image = self.encoder.encode_image(image)
+        audio_masking = masking_from_ids(audio_ids, self.encoder.audio.num_patches)
+        image_masking = masking_from_ids(image_ids, self.encoder.image.num_patches)
+        image_pred, audio_pred = self.decoder(
+            self.join(audio, image), audio_masking.ids_restore, image_masking.ids_restore, audio.shape[1]
+        )
+        return image_pred, audio_pred, image_masking.mask, audio_masking.mask
+
+
+def pooled_groups(
+    tokens: Float[Tensor, "b n d"],
+    groups: list[Group],
+    encode: Callable[[Float[Tensor, "k m d"]], Float[Tensor, "k m d"]],
+) -> Float[Tensor, "b d"]:
+    """Each sample's mean over the tokens its group keeps, encoded group by group."""
+    filled = [group for group in groups if len(group.rows)]
+    means = torch.cat(
+        [
+            encode(gather_visible(tokens[group.rows.to(tokens.device)], group.ids_keep.to(tokens.device))).mean(dim=1)
+            for group in filled
+        ]
+    )
+    back = torch.cat([group.rows for group in filled]).argsort()
+    return means[back.to(means.device)]
+
+
+def copy_plain(target: nn.Module, source: nn.Module) -> None:
+    """Give a block without banks another one's attention, MLP and plain norms."""
+    target.load_state_dict({name: value for name, value in source.state_dict().items() if "_banks." not in name})
+
+
+def whole_patches(size: tuple[int, int], patch_size: int) -> tuple[int, int]:
+    """The size without what doesn't fill a patch: 126 x 1022 of 128 x 1024 with patches of 14."""
+    return size[0] // patch_size * patch_size, size[1] // patch_size * patch_size

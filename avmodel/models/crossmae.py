@@ -1,0 +1,345 @@
+"""CrossMAE: two masked ViTs whose decoders are told something of the other modality: its pixels, its features.
+
+Source: "CrossMAE: Cross-Modality Masked Autoencoders for Region-Aware Audio-Visual Pre-Training" (CVPR 2024). No code
+of it is public: what the paper leaves open is a field of CrossMAEConfig, whose comment says what was chosen.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from avmodel.decoders import CROSS_AT, CROSS_QUERIES, EmbeddingDecoder, PixelDecoder
+from avmodel.layers import ViT, ViTSize, cls_attention, init_linears, vit_size
+from avmodel.masking import Masking, gather_visible, ids_from_noise, masking_from_ids, num_kept
+from avmodel.models.family import Draws, Family, Output
+from avmodel.objectives import LOSS_SUPPORTS, TARGET_NORMS, Term, feature_mse, info_nce, masked_mse, weighted
+
+CHOICES = {
+    "condition": ("none", "zero", "random", "attentive"),
+    "attentive_source": ("auto", "visible", "complete"),
+    "queries": ("learnable", "empty", "attentive"),
+    "loss_on": LOSS_SUPPORTS,
+    "target_norm": TARGET_NORMS,
+    "cross_at": CROSS_AT,
+    "cross_queries": CROSS_QUERIES,
+    "pool": ("mean", "cls"),
+    "contrast_features": ("visible", "complete"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossMAEConfig:
+    """One model. Defaults: the full method; the paper's six variants switch its three losses.
+
+    Raises ValueError for a value that no model can be built from.
+    """
+
+    size: str = "base"  # of both towers; tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS
+    image_size: tuple[int, int] = (224, 224)  # pixels: height, width
+    audio_size: tuple[int, int] = (128, 1024)  # mel bins, steps
+    patch_size: int = 16
+    mask_ratio: float = 0.75  # of both modalities, uniform
+    contrast_weight: float = 0.1  # 0: none
+    temperature: float = 0.05  # the paper has none
+    reduction: str = "sum"  # over pairs and directions, as equation 1
+    pool: str = "mean"  # which vector is contrasted: the patches' mean keeps patches in the shared space
+    contrast_features: str = "visible"  # of the masked pass, or of the complete one
+    reconstruct: bool = True  # pixels of each modality
+    condition: str = "attentive"  # what a pixel decoder is told of the other modality (table 6); none: SelfMAE's
+    attentive_source: str = (
+        "auto"  # the pass tokens are from: complete (detached) where features are predicted, else visible
+    )
+    attentive_ratio: float = 0.25  # of that pass's tokens, the most attended to by the class token
+    cross_at: str = "input"
+    cross_queries: str = "visible"
+    loss_on: str = "masked"  # the text's; its equation 9 sums over the visible patches
+    normalize_targets: bool = True
+    decoder_embed_dim: int = 512
+    decoder_depth: int = 8
+    decoder_num_heads: int = 16
+    predict_features: bool = True  # of each modality from the other's visible tokens
+    queries: str = "learnable"  # table 7; "attentive": the restored modality's, and only there is the loss
+    target_norm: str = "layernorm"  # the paper says "normalized"
+    feature_decoder_dim: int | None = None  # none: the towers' width
+    feature_decoder_depth: int = 4  # the paper says "several"
+    feature_decoder_num_heads: int | None = None  # none: the towers'
+    audio_kernel: str = "mean"  # how the spectrogram's patch kernel starts from published image weights
+    mel_mean: float = -4.2677393  # AudioSet's in AudioMAE, of natural-log Kaldi mels
+    mel_std: float = 9.1379948  # twice AudioMAE's deviation
+
+    def __post_init__(self) -> None:
+        for field, known in CHOICES.items():
+            if (value := getattr(self, field)) not in known:
+                raise ValueError(f"unknown {field} {value!r}; known: {', '.join(known)}")
+        if not (self.contrast_weight > 0 or self.reconstruct or self.predict_features):
+            raise ValueError("contrast_weight=0, reconstruct=false, predict_features=false: nothing to learn")
+        if self.cross_at == "every_block" and self.cross_queries == "visible":
+            raise ValueError("cross_at='every_block' is over all tokens: set cross_queries='all'")
+        for name, dim, heads in (
+            ("decoder", self.decoder_embed_dim, self.decoder_num_heads),
+            ("feature_decoder", self.feature_dim, self.feature_heads),
+        ):
+            if dim % heads or dim % 4:
+                raise ValueError(f"{name} width {dim} must be a multiple of 4 and of its {heads} heads")
+        for name, (height, width) in (("image", self.image_size), ("audio", self.audio_size)):
+            p = self.patch_size
+            if height % p or width % p:
+                raise ValueError(f"{name}_size={(height, width)} is not whole patches of {p} x {p}")
+            patches = (height // p) * (width // p)
+            if not 0 < num_kept(patches, self.mask_ratio) < patches:
+                raise ValueError(
+                    f"mask_ratio={self.mask_ratio} leaves nothing to see or to predict of {patches} patches"
+                )
+
+    @property
+    def vit(self) -> ViTSize:
+        return vit_size(self.size)
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the feature decoders."""
+        return self.feature_decoder_dim or self.vit.embed_dim
+
+    @property
+    def feature_heads(self) -> int:
+        """Heads of the feature decoders."""
+        return self.feature_decoder_num_heads or self.vit.num_heads
+
+    @property
+    def attends_complete(self) -> bool:
+        """Whether attentive tokens are those of the complete pass, without gradient."""
+        return self.attentive_source == "complete" or (self.attentive_source == "auto" and self.predict_features)
+
+    @property
+    def needs_complete(self) -> bool:
+        """Whether a step needs the pass without masks."""
+        attentive = self.reconstruct and self.condition == "attentive"
+        contrast = self.contrast_weight > 0 and self.contrast_features == "complete"
+        return self.predict_features or contrast or (attentive and self.attends_complete)
+
+
+class Encoded(NamedTuple):
+    """A tower's output."""
+
+    cls: Float[Tensor, "b d"]
+    tokens: Float[Tensor, "b n d"]
+    attention: Float[Tensor, "b n"]  # of the class token to each, in the last block
+
+
+class Attentive(NamedTuple):
+    """Tokens that say where the other modality should look, and the patches they are of."""
+
+    tokens: Float[Tensor, "b k d"]
+    ids: Int[Tensor, "b k"]
+
+
+class Tower(ViT):
+    """A ViT with a class token, without a position of its own as in MAE."""
+
+    def __init__(self, size: ViTSize, *, input_size: tuple[int, int], patch_size: int, in_chans: int) -> None:
+        super().__init__(size, input_size=input_size, patch_size=patch_size, in_chans=in_chans)
+        self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, size.embed_dim))
+
+    def forward(self, x: Float[Tensor, "b c h w"], ids_keep: Int[Tensor, "b k"] | None = None) -> Encoded:
+        """Tokens after the last norm, of all patches or those that `ids_keep` lists."""
+        tokens = self.embed(x, ids_keep)
+        x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        with torch.no_grad():
+            attention = cls_attention(self.blocks[-1], x)  # type: ignore[arg-type]  # a list of Blocks
+        x = self.norm(self.blocks[-1](x))
+        return Encoded(x[:, 0], x[:, 1:], attention)
+
+
+class Encoder(nn.Module):
+    """The two towers. The spectrogram's patches go along time first, as AudioMAE's."""
+
+    def __init__(self, config: CrossMAEConfig) -> None:
+        super().__init__()
+        mel, steps = config.audio_size
+        self.image = Tower(config.vit, input_size=config.image_size, patch_size=config.patch_size, in_chans=3)
+        self.audio = Tower(config.vit, input_size=(steps, mel), patch_size=config.patch_size, in_chans=1)
+        self.apply(init_linears)
+
+
+class Masks(NamedTuple):
+    """Ids of the patches that stay, in random order."""
+
+    image_ids: Int[Tensor, "b i"]
+    audio_ids: Int[Tensor, "b a"]
+
+
+class CrossMAE(Family):
+    """Two towers, a pixel decoder and a feature decoder for each, and the losses that the config asks for."""
+
+    config_type: ClassVar = CrossMAEConfig
+    config: CrossMAEConfig
+    time_first = True
+
+    def __init__(self, config: CrossMAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mel_scale = (config.mel_mean, config.mel_std)
+        self.compares_samples = config.contrast_weight > 0
+        self.encoder = Encoder(config)
+        self.image_decoder, self.audio_decoder = (
+            pixel_decoder(config, tower.grid, channels) if config.reconstruct else None
+            for tower, channels in ((self.encoder.image, 3), (self.encoder.audio, 1))
+        )
+        self.image_features, self.audio_features = (
+            EmbeddingDecoder(
+                config.vit.embed_dim,
+                config.feature_dim,
+                config.feature_decoder_depth,
+                config.feature_heads,
+                grid=tower.grid,
+                queries=config.queries,
+            )
+            if config.predict_features
+            else None
+            for tower in (self.encoder.image, self.encoder.audio)
+        )
+        self.draw_sizes = [self.encoder.image.num_patches, self.encoder.audio.num_patches]
+        self.num_draws = sum(self.draw_sizes)
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of all tokens."""
+        return self.config.vit.embed_dim
+
+    def choose(self, draws: Draws) -> Masks:
+        """Ids of the image and audio patches to keep."""
+        image, audio = torch.split(draws.noise, self.draw_sizes, dim=1)
+        return Masks(ids_from_noise(image, self.config.mask_ratio), ids_from_noise(audio, self.config.mask_ratio))
+
+    def streams(
+        self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
+    ) -> dict[str, Float[Tensor, "_ _ d"]]:
+        """Image and audio tokens, class tokens left out; audio row by row of time."""
+        found = {}
+        if image is not None:
+            found["image"] = self.encoder.image(self.image_input(image)).tokens
+        if log_mel is not None:
+            found["audio"] = self.encoder.audio(self.audio_input(log_mel)).tokens
+        return found
+
+    def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: Masks) -> Output:
+        """Losses and predictions under these masks."""
+        config, encoder = self.config, self.encoder
+        pictures, mels = self.image_input(image), self.audio_input(log_mel)
+        image_masking = masking_from_ids(masks.image_ids.to(mels.device), encoder.image.num_patches)
+        audio_masking = masking_from_ids(masks.audio_ids.to(mels.device), encoder.audio.num_patches)
+        seen = encoder.image(pictures, image_masking.ids_keep)
+        heard = encoder.audio(mels, audio_masking.ids_keep)
+        whole_seen = whole_heard = None
+        if config.needs_complete:
+            trained = config.contrast_weight > 0 and config.contrast_features == "complete"
+            with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
+                whole_seen, whole_heard = encoder.image(pictures), encoder.audio(mels)
+
+        terms = []
+        if self.compares_samples:
+            visible = config.contrast_features == "visible"
+            vectors = [
+                pooled(part if visible or whole is None else whole, config.pool)
+                for part, whole in ((heard, whole_heard), (seen, whole_seen))
+            ]
+            contrast = info_nce(*vectors, temperature=config.temperature, reduction=config.reduction)
+            terms.append(Term("contrast", config.contrast_weight, contrast))
+        output = Output({})
+        if self.image_decoder is not None and self.audio_decoder is not None:
+            told_of_image = self.condition(seen, whole_seen, image_masking)
+            told_of_audio = self.condition(heard, whole_heard, audio_masking)
+            image_pred = self.image_decoder(
+                seen.tokens, image_masking.ids_restore, *self.located(told_of_audio, self.audio_decoder)
+            )
+            audio_pred = self.audio_decoder(
+                heard.tokens, audio_masking.ids_restore, *self.located(told_of_image, self.image_decoder)
+            )
+            output = Output({}, image_pred, audio_pred, image_masking.mask, audio_masking.mask)
+            terms += [
+                Term("image", 1.0, masked_mse(image_pred, self.targets(pictures), image_masking.mask, config.loss_on)),
+                Term("audio", 1.0, masked_mse(audio_pred, self.targets(mels), audio_masking.mask, config.loss_on)),
+            ]
+        if self.image_features is not None and self.audio_features is not None:
+            assert whole_seen is not None and whole_heard is not None
+            terms += [
+                Term(name, 1.0, self.feature_loss(decoder, context, own, whole, masking))
+                for name, decoder, context, own, whole, masking in (
+                    ("image_features", self.image_features, heard, seen, whole_seen, image_masking),
+                    ("audio_features", self.audio_features, seen, heard, whole_heard, audio_masking),
+                )
+            ]
+        return output._replace(losses=weighted(terms))
+
+    def condition(self, part: Encoded, whole: Encoded | None, masking: Masking) -> Attentive | None:
+        """What of a modality the other one's pixel decoder is told; None: nothing."""
+        match self.config.condition:
+            case "none":
+                return None
+            case "attentive":
+                return self.attentive(part, whole, masking)
+        count = max(1, int(self.config.attentive_ratio * part.tokens.shape[1]))
+        # Kept ids are in random order: the first ones are random ones.
+        tokens = part.tokens[:, :count]
+        if self.config.condition == "zero":
+            tokens = torch.zeros_like(tokens)
+        return Attentive(tokens, masking.ids_keep[:, :count])
+
+    def attentive(self, part: Encoded, whole: Encoded | None, masking: Masking) -> Attentive:
+        """The tokens that the class token attends to most: 128 of 512 and 49 of 196, or 32 and 12 of the visible."""
+        if self.config.attends_complete and whole is not None:
+            return most_attended(Encoded(*(x.detach() for x in whole)), self.config.attentive_ratio)
+        found = most_attended(part, self.config.attentive_ratio)
+        return Attentive(found.tokens, masking.ids_keep.gather(1, found.ids))
+
+    def located(
+        self, told: Attentive | None, decoder: PixelDecoder
+    ) -> tuple[Float[Tensor, "b k d"] | None, Float[Tensor, "b k w"] | None]:
+        """The tokens of a condition and their positions, as their own modality's decoder has them; zeros have none."""
+        if told is None:
+            return None, None
+        if self.config.condition == "zero":
+            return told.tokens, None
+        return told.tokens, gather_visible(decoder.positions.expand(len(told.ids), -1, -1), told.ids)
+
+    def feature_loss(
+        self, decoder: EmbeddingDecoder, context: Encoded, own: Encoded, whole: Encoded, masking: Masking
+    ) -> Float[Tensor, ""]:
+        """How far features restored from the other modality's visible tokens are from those of the complete pass."""
+        if self.config.queries != "attentive":
+            return feature_mse(decoder(context.tokens), whole.tokens, self.config.target_norm)
+        asked = self.attentive(own, whole, masking)
+        target = gather_visible(whole.tokens, asked.ids)
+        return feature_mse(decoder(context.tokens, asked.tokens), target, self.config.target_norm)
+
+
+def pixel_decoder(config: CrossMAEConfig, grid: tuple[int, int], channels: int) -> PixelDecoder:
+    """The decoder of one modality's patches."""
+    return PixelDecoder(
+        config.vit.embed_dim,
+        config.decoder_embed_dim,
+        config.decoder_depth,
+        config.decoder_num_heads,
+        grid=grid,
+        out_dim=channels * config.patch_size**2,
+        conditioned=config.condition != "none",
+        cross_at=config.cross_at,
+        cross_queries=config.cross_queries,
+    )
+
+
+def pooled(encoded: Encoded, pool: str) -> Float[Tensor, "b d"]:
+    """A vector of a modality: the mean of its patches, or its class token."""
+    return encoded.tokens.mean(dim=1) if pool == "mean" else encoded.cls
+
+
+def most_attended(encoded: Encoded, ratio: float) -> Attentive:
+    """The share `ratio` of tokens, one at least, with the most attention, the most first."""
+    count = max(1, int(ratio * encoded.tokens.shape[1]))
+    ids = encoded.attention.topk(count, dim=1).indices
+    return Attentive(gather_visible(encoded.tokens, ids), ids)

@@ -1,0 +1,110 @@
+"""What the trainer, the probe and the tasks know of a model family: its draws, its losses, its streams of tokens."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from avmodel.embedding import fit_columns, fit_image
+from avmodel.objectives import normalize_patches, patchify, reconstruct
+
+
+class Draws(NamedTuple):
+    """A batch's random numbers, functions of the seed, the epoch and each sample's place in its order."""
+
+    noise: Int64[Tensor, "b n"]  # of each sample: Family.num_draws integers from 0 to 2^53 - 1
+    places: Int64[Tensor, "b o"]  # the sample's place in Family.num_orders random orders of all processes' samples
+    total: int  # samples of all processes
+
+
+class Output(NamedTuple):
+    """Losses by name, `total` first, and what was predicted where the objective predicts patches."""
+
+    losses: dict[str, Float[Tensor, ""]]
+    image_pred: Float[Tensor, "b n patch"] | None = None
+    audio_pred: Float[Tensor, "b m patch2"] | None = None
+    image_mask: Float[Tensor, "b n"] | None = None  # 1 where removed
+    audio_mask: Float[Tensor, "b m"] | None = None
+
+
+def for_each_image(audio: Float[Tensor, "a *n"], image: Float[Tensor, "b *m"]) -> Float[Tensor, "b *n"]:
+    """The rows of `audio`, each as often as it has images, which stand one after the other."""
+    return audio.repeat_interleave(len(image) // len(audio), dim=0)
+
+
+class Family(nn.Module, ABC):
+    """A model that learns from pairs of images and log-mels.
+
+    Calling it with normalized images, log-mels as stored and what `choose` made of a batch's draws gives an Output.
+    """
+
+    config_type: ClassVar[type]
+    config: Any
+    num_draws: int  # random integers that a sample takes
+    num_orders: int = 0  # random orders of the batch that it takes
+    least_batch: int = 1  # samples that all processes together must give it at once
+    compares_samples: bool = False  # the loss is over pairs of samples: every process must give equally many
+    mel_scale: tuple[float, float] | None = None  # mean and divisor that normalize the stored log-mel
+    time_first: bool = False  # patches go along the spectrogram's time row by row, not along its frequency
+    # Groups of losses, each stepped by an optimizer of its own after a forward pass of its own; None: all at once.
+    step_terms: tuple[tuple[str, ...] | None, ...] = (None,)
+
+    @property
+    @abstractmethod
+    def feature_dim(self) -> int:
+        """Width of the tokens of `streams`."""
+
+    @abstractmethod
+    def choose(self, draws: Draws) -> Any:
+        """Which tokens are hidden, on the CPU: the third argument of a call."""
+
+    @abstractmethod
+    def streams(
+        self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
+    ) -> dict[str, Float[Tensor, "_ _ d"]]:
+        """Tokens after their final norms, nothing hidden: `image`, `audio`, and `fusion` or `joint` where there is one.
+
+        None leaves a modality out; it then has no stream. Of several images for each log-mel, one after the other, all
+        meet it, and a family that encodes it alone does so once.
+        """
+
+    def audio_input(self, log_mel: Float[Tensor, "b 1 mel t"]) -> Float[Tensor, "b 1 h w"]:
+        """A log-mel as its patches are cut: the model's columns, whole patches, normalized, time downwards if so."""
+        p = self.config.patch_size
+        x = fit_columns(log_mel, self.config.audio_size, p)
+        x = x[..., : x.shape[2] // p * p, : x.shape[3] // p * p]
+        if self.mel_scale is not None:
+            x = (x - self.mel_scale[0]) / self.mel_scale[1]
+        return x.transpose(-1, -2) if self.time_first else x
+
+    def audio_output(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 mel t"]:
+        """The log-mel whose `audio_input` this is."""
+        x = x.transpose(-1, -2) if self.time_first else x
+        return x if self.mel_scale is None else x * self.mel_scale[1] + self.mel_scale[0]
+
+    def image_input(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h2 w2"]:
+        """An image as its patches are cut. Raises ValueError for one of another size than the model's."""
+        p = self.config.patch_size
+        image = fit_image(image, self.config.image_size)
+        return image[..., : image.shape[2] // p * p, : image.shape[3] // p * p]
+
+    def targets(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n patch"]:
+        """What the decoders should predict of a whole input: its patches, normalized one by one."""
+        patches = patchify(x.float(), self.config.patch_size)
+        return normalize_patches(patches) if self.config.normalize_targets else patches
+
+    def pictures(
+        self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], output: Any
+    ) -> tuple[Float[Tensor, "b 3 h2 w2"], Float[Tensor, "b 1 mel2 s"]] | None:
+        """The inputs with their removed patches as `output` predicts them, on the inputs' own scale; None without."""
+        if output.image_pred is None or output.audio_pred is None:
+            return None
+        p, normalized = self.config.patch_size, self.config.normalize_targets
+        seen, heard = self.image_input(image), self.audio_input(log_mel)
+        return (
+            reconstruct(seen, output.image_pred, output.image_mask, patch_size=p, normalized=normalized),
+            self.audio_output(
+                reconstruct(heard, output.audio_pred, output.audio_mask, patch_size=p, normalized=normalized)
+            ),
+        )

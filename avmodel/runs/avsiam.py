@@ -1,0 +1,161 @@
+"""AVSiam's runs.
+
+Hours are estimates for one H200 at half of its measured bfloat16 matrix rate, from the multiply-adds of a step
+(specified per sample: 218 GMAC with both losses, 145 with the contrastive one alone); `avkit bench step --family`
+measures them. Scores are the paper's: AudioSet-20K mAP and VGGSound accuracy after fine-tuning, on 1.7M AudioSet
+clips.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from avmodel.models.avsiam import AVSiamConfig
+from avmodel.optim import OptimConfig
+from avmodel.runs.data import ROLL_AND_NOISE, WHOLE_CLIP
+from avmodel.train import RunConfig
+
+IN21K = "weights/vit_{}_augreg_in21k.safetensors"
+AST = "weights/ast_audioset_0.4593.pth"
+RATIOS = (25, 50, 75)  # percent, of table 4's grid
+
+# Adam, constant, halved from epoch 10 of 20 every five epochs.
+ADAM = OptimConfig(
+    optimizer="adam", lr=1e-4, betas=(0.95, 0.999), weight_decay=5e-7, warmup=0.0, ramp=0.0, drops=(0.5, 0.75)
+)
+
+
+def avsiam(size: str) -> RunConfig:
+    """AVSiam base, large, huge: one ViT for both senses, ratios of 0 to 50 % in five steps, both losses.
+
+    avkit pretrain avsiam-b --data data/audioset --out runs/avsiam-b
+
+    About 10 hours for 1.7M clips and base (218 GMAC a sample), 37 and 100 for large and huge. Paper (tables 1 and 8):
+    base 41.6 / 64.9, large 44.1 / 67.1, huge 45.0 / 68.0; zero-shot retrieval R@1 on VGGSound 19.0 / 20.4 (base).
+
+    Contrast is over what all devices take at once, 96 samples each (base): 16 devices are the paper's.
+
+    Numbers: the paper's (1536 samples a step, rate 1e-4, 20 epochs); optimizer and drops from the released code,
+    which trains in float16 where this is bfloat16. The paper names no ratios but their range.
+    """
+    size_name = {"b": "base", "l": "large", "h": "huge"}[size]
+    model = AVSiamConfig(size=size_name, patch_size=14 if size == "h" else 16)
+    return RunConfig(
+        name=f"avsiam-{size}",
+        model=model,
+        optim=ADAM,
+        data=WHOLE_CLIP,
+        augment=ROLL_AND_NOISE,
+        batch_size=1536,
+        device_batch_size={"b": 96, "l": 48, "h": 24}[size],
+        epochs=20,
+        image_weights=IN21K.format(size_name),
+        precision="bfloat16",
+    )
+
+
+def avsiam_nce() -> RunConfig:
+    """AVSiam-Base with the contrastive loss alone.
+
+    avkit pretrain avsiam-nce --data data/audioset --out runs/avsiam-nce
+
+    About 7 hours for 1.7M clips (145 GMAC a sample). Paper (tables 4 and 8): 41.3 / 64.4. Numbers: as avsiam-b.
+    """
+    return contrastive("avsiam-nce")
+
+
+def avsiam_nomask() -> RunConfig:
+    """AVSiam-Base with the contrastive loss alone and nothing hidden.
+
+    avkit pretrain avsiam-nomask --data data/audioset --out runs/avsiam-nomask
+
+    About 9 hours for 1.7M clips (197 GMAC a sample). Paper (table 4, "contrastive learning"): 40.4 / -. Numbers: as
+    avsiam-b.
+    """
+    return contrastive("avsiam-nomask", mask_ratios=(0.0,))
+
+
+def avsiam_fixed(audio: int, image: int) -> RunConfig:
+    """AVSiam-Base with the contrastive loss alone and one ratio for each sense: 25, 50 or 75 % of audio, then of image.
+
+    avkit pretrain avsiam-fixed-25-75 --data data/audioset --out runs/fixed-25-75
+
+    2 (75-75) to 7 (25-25) hours for 1.7M clips. Paper (table 4, mAP; image 25, 50, 75): audio 25: 40.8, 40.3, 40.0;
+    50: 39.8, 39.5, 39.4; 75: 39.0, 38.8, 38.6. Numbers: as avsiam-b.
+    """
+    return contrastive(f"avsiam-fixed-{audio}-{image}", mask_ratios=(audio / 100,), image_mask_ratios=(image / 100,))
+
+
+def avsep_l() -> RunConfig:
+    """AVSep-Large: AVSiam-Large with a backbone for each sense.
+
+    avkit pretrain avsep-l --data data/audioset --out runs/avsep-l
+
+    About 37 hours for 1.7M clips. Paper (table 5, AudioSet-2M mAP of audio, image, both): 48.0 / 29.8 / 52.0,
+    AVSiam-Large 47.8 / 30.1 / 52.1 with 0.52 of its weights. Numbers: as avsiam-l.
+    """
+    run = avsiam("l")
+    return replace(run, name="avsep-l", model=AVSiamConfig(size="large", separate=True))
+
+
+def avsiam_ast() -> RunConfig:
+    """AVSiam-Base that starts from AST, a spectrogram's ViT, where the others start from an image's.
+
+    avkit pretrain avsiam-ast --data data/audioset --out runs/avsiam-ast
+
+    About 10 hours for 1.7M clips. Paper (table 6, AudioSet-20K mAP of audio, image, both): 37.5 / 9.6 / 38.1 against
+    36.5 / 23.7 / 41.6. Numbers: as avsiam-b; how an image's kernel starts from a spectrogram's is chosen here.
+    """
+    return replace(avsiam("b"), name="avsiam-ast", image_weights=None, audio_weights=AST)
+
+
+def avsiam_alternate() -> RunConfig:
+    """AVSiam-Base whose two losses have an optimizer each, stepped one after the other, as in the released trainer.
+
+    avkit pretrain avsiam-alternate --data data/audioset --out runs/avsiam-alternate
+
+    About 10 hours for 1.7M clips. Numbers: as avsiam-b; the paper calls the losses two independent scalars.
+    """
+    return replace(avsiam("b"), name="avsiam-alternate", model=AVSiamConfig(alternate_steps=True))
+
+
+def avsiam_released() -> RunConfig:
+    """AVSiam-Base as its released code trains it, which is not what its paper describes.
+
+    avkit pretrain avsiam-released --data data/audioset --out runs/avsiam-released
+
+    About 14 hours for 1.7M clips. Ratios of 0 to 80 %, whole lines of the spectrogram first; reconstruction has a
+    backbone of its own for sound, no stop of gradients, eight decoder blocks; embeddings doubled; an optimizer for
+    each loss. Numbers: the released scripts (rate 2e-4, 25 epochs); no score is known of it apart.
+    """
+    model = AVSiamConfig(
+        mask_ratios=(0.0, 0.2, 0.4, 0.6, 0.8),
+        audio_scheme="tf",
+        separate_reconstruction=True,
+        stop_gradient=False,
+        decoder_depth=8,
+        norm_eps=1e-5,
+        double_embed=True,
+        audio_positions="nearest1d",
+        alternate_steps=True,
+    )
+    optim = replace(ADAM, lr=2e-4, drops=(0.4, 0.6, 0.8))
+    return replace(avsiam("b"), name="avsiam-released", model=model, optim=optim, epochs=25)
+
+
+def contrastive(name: str, **changes: Any) -> RunConfig:
+    """The base run without reconstruction, under another name, its model changed."""
+    return replace(avsiam("b"), name=name, model=AVSiamConfig(reconstruction_weight=0.0, **changes))
+
+
+RUNS: dict[str, Callable[[], RunConfig]] = {
+    **{f"avsiam-{size}": partial(avsiam, size) for size in ("b", "l", "h")},
+    "avsiam-nce": avsiam_nce,
+    "avsiam-nomask": avsiam_nomask,
+    **{f"avsiam-fixed-{a}-{v}": partial(avsiam_fixed, a, v) for a in RATIOS for v in RATIOS},
+    "avsep-l": avsep_l,
+    "avsiam-ast": avsiam_ast,
+    "avsiam-alternate": avsiam_alternate,
+    "avsiam-released": avsiam_released,
+}

@@ -1,0 +1,31 @@
+"""What tests of all families share: inputs, draws, counts."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avmodel.bench import on_meta
+from avmodel.models.family import Draws, Family
+
+__all__ = ["batch", "count", "draws_for", "on_meta"]
+
+
+def batch(config: Any, size: int = 10) -> tuple[Tensor, Tensor]:
+    """Normalized images and natural-log mels, drawn."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randn(size, 3, *config.image_size, generator=generator)
+    return image, 4.5 * torch.randn(size, 1, *config.audio_size, generator=generator) - 5
+
+
+def draws_for(model: Family, size: int = 10, seed: int = 0) -> Draws:
+    """The draws of a batch that is all processes'."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randint(0, 1 << 53, (size, model.num_draws), generator=generator)
+    orders = [torch.randperm(size, generator=generator) for _ in range(model.num_orders)]
+    return Draws(noise, torch.stack(orders, dim=1) if orders else torch.empty(size, 0, dtype=torch.long), size)
+
+
+def count(module: nn.Module) -> int:
+    """Parameters."""
+    return sum(p.numel() for p in module.parameters())

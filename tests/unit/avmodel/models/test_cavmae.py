@@ -1,0 +1,87 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from avmodel.models.cavmae import CAVMAE, CAVMAEConfig
+from tests.families import batch, count, draws_for, on_meta
+
+SMALL = CAVMAEConfig(
+    size="32x3x4",
+    image_size=(32, 32),
+    audio_size=(16, 64),
+    patch_size=8,
+    decoder_embed_dim=16,
+    decoder_depth=1,
+    decoder_num_heads=4,
+)
+
+
+def small(**changes: object) -> CAVMAE:
+    torch.manual_seed(0)
+    return CAVMAE(replace(SMALL, **changes))
+
+
+def test_parameters_are_the_papers() -> None:
+    """The published logs count fixed positions and norms that nothing uses: 164.50 M of encoder, 191.04 M in all."""
+    model = on_meta(CAVMAEConfig())
+    positions = sum(b.numel() for b in model.buffers())
+    unused = 22 * 4 * 2 * 768 + 8 * 4 * 2 * 512
+    assert (count(model) + positions + unused) / 1e6 == pytest.approx(191.04, abs=0.01)
+    assert count(model.encoder) / 1e6 == pytest.approx(164.5, rel=0.01)
+
+
+def test_losses_add_up_with_their_weights_and_reach_every_parameter() -> None:
+    model = small()
+    losses = model(*batch(SMALL), model.choose(draws_for(model))).losses
+    assert list(losses) == ["total", "image", "audio", "contrast"]
+    torch.testing.assert_close(losses["total"], losses["image"] + losses["audio"] + 0.01 * losses["contrast"])
+    losses["total"].backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+
+def test_without_contrast_what_it_alone_trains_is_frozen() -> None:
+    model = small(contrast_weight=0.0)
+    losses = model(*batch(SMALL), model.choose(draws_for(model))).losses
+    assert list(losses) == ["total", "image", "audio"]
+    losses["total"].backward()
+    assert [name for name, p in model.named_parameters() if (p.grad is None) == p.requires_grad] == []
+
+
+def test_three_joint_passes_share_their_weights_but_not_their_norms() -> None:
+    model = small().eval()
+    image, log_mel = batch(SMALL)
+    before = model.streams(image, log_mel)
+    assert {name: x.shape[1] for name, x in before.items()} == {"image": 16, "audio": 16, "joint": 32}
+    block = model.encoder.joint_blocks[0]
+    torch.nn.init.normal_(block.norm1_banks["audio"].weight)
+    after = model.streams(image, log_mel)
+    assert torch.equal(before["image"], after["image"])
+    assert torch.equal(before["joint"], after["joint"])
+    assert not torch.allclose(before["audio"], after["audio"])
+    torch.nn.init.normal_(block.attn.proj.weight)
+    assert all(not torch.allclose(after[name], x) for name, x in model.streams(image, log_mel).items())
+
+
+def test_streams_of_one_modality_are_those_of_both() -> None:
+    model = small().eval()
+    image, log_mel = batch(SMALL)
+    both = model.streams(image, log_mel)
+    assert torch.equal(model.streams(image, None)["image"], both["image"])
+    assert torch.equal(model.streams(None, log_mel)["audio"], both["audio"])
+    assert model.streams(None, log_mel).keys() == {"audio"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"joint_depth": 3}, "must leave some of 3 blocks to the towers"),
+        ({"audio_scheme": "lines"}, "unknown audio_scheme 'lines'"),
+        ({"audio_mask_ratio": 0.0}, "leaves nothing to see or to predict of 16 patches"),
+        ({"audio_size": (16, 60)}, "not whole patches of 8 x 8"),
+        ({"decoder_num_heads": 3}, "must be a multiple of 4"),
+    ],
+)
+def test_impossible_models(changes: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        replace(SMALL, **changes)

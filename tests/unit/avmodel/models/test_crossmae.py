@@ -1,0 +1,174 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from avmodel.models.crossmae import CrossMAE, CrossMAEConfig, Encoded, most_attended
+from avmodel.runs import crossmae as runs
+from avmodel.runs import run_config
+from tests.families import batch, count, draws_for, on_meta
+
+TINY: dict[str, Any] = {
+    "size": "32x2x4",
+    "image_size": (32, 32),
+    "audio_size": (16, 64),
+    "patch_size": 8,
+    "decoder_embed_dim": 16,
+    "decoder_depth": 2,
+    "decoder_num_heads": 4,
+    "feature_decoder_depth": 1,
+}
+SMALL = CrossMAEConfig(**TINY)
+
+
+def small(**changes: object) -> CrossMAE:
+    torch.manual_seed(0)
+    return CrossMAE(replace(SMALL, **changes))
+
+
+def test_parameters_are_those_of_the_table() -> None:
+    model = on_meta(CrossMAEConfig(feature_decoder_dim=512, feature_decoder_num_heads=16))
+    parts = {name: count(part) / 1e6 for name, part in model.named_children()}
+    assert parts["encoder"] == pytest.approx(171.5, rel=0.01)
+    assert parts["image_decoder"] + parts["audio_decoder"] == pytest.approx(54, rel=0.02)
+    assert parts["image_features"] + parts["audio_features"] == pytest.approx(36, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("cl-av", "contrast"),
+        ("self-mae", "image audio"),
+        ("cl-self-mae", "contrast image audio"),
+        ("cl-cross-cdt", "contrast image audio"),
+        ("cl-cross-emb", "contrast image_features audio_features"),
+        ("crossmae", "contrast image audio image_features audio_features"),
+        ("crossmae-literal", "contrast image audio image_features audio_features"),
+        *(
+            (f"crossmae-condition-{how}", "contrast image audio image_features audio_features")
+            for how in runs.CONDITIONS
+        ),
+        *((f"crossmae-queries-{how}", "contrast image audio image_features audio_features") for how in runs.QUERIES),
+    ],
+)
+def test_every_variant_has_its_losses_and_trains_all_it_has(name: str, terms: str) -> None:
+    torch.manual_seed(0)
+    model = CrossMAE(replace(run_config(name).model, **TINY))
+    losses = model(*batch(SMALL), model.choose(draws_for(model))).losses
+    assert list(losses) == ["total", *terms.split()]
+    expected = sum((0.1 if term == "contrast" else 1) * losses[term] for term in terms.split())
+    torch.testing.assert_close(losses["total"], expected)
+    losses["total"].backward()
+    assert [parameter for parameter, p in model.named_parameters() if p.grad is None] == []
+    crossed = any("crosses" in parameter for parameter, _ in model.named_parameters())
+    assert crossed == (model.config.reconstruct and model.config.condition != "none")
+
+
+@pytest.mark.parametrize(
+    ("source", "predict", "counts"),
+    [("auto", True, (128, 49)), ("auto", False, (32, 12)), ("complete", False, (128, 49)), ("visible", True, (32, 12))],
+)
+def test_attentive_tokens_are_a_quarter_of_their_pass(source: str, predict: bool, counts: tuple[int, int]) -> None:
+    config = CrossMAEConfig(
+        size="32x2x4", decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=4, feature_decoder_depth=1,
+        attentive_source=source, predict_features=predict,
+    )  # fmt: skip
+    model = on_meta(config)
+    told = []
+    for decoder in (model.image_decoder, model.audio_decoder):
+        decoder.register_forward_pre_hook(lambda _, inputs: told.append(inputs[2].shape[1]))
+    inputs = torch.zeros(2, 3, 224, 224, device="meta"), torch.zeros(2, 1, 128, 1024, device="meta")
+    model(*inputs, model.choose(draws_for(model, 2)))
+    assert tuple(told) == counts
+
+
+def test_attentive_tokens_are_those_with_most_attention() -> None:
+    tokens = torch.arange(12.0).view(1, 6, 2)
+    attention = torch.tensor([[0.1, 0.3, 0.05, 0.2, 0.0, 0.15]])
+    found = most_attended(Encoded(tokens[:, 0], tokens, attention), 0.5)
+    assert found.ids.tolist() == [[1, 3, 5]]
+    assert torch.equal(found.tokens, tokens[:, [1, 3, 5]])
+
+
+def test_targets_of_features_and_complete_attentive_tokens_carry_no_graph() -> None:
+    """The encoder gets gradients through visible tokens alone: without the visible pass it gets none."""
+    model = small(contrast_weight=0.0)
+    seen = []
+    model.image_decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2].requires_grad))
+    model(*batch(SMALL), model.choose(draws_for(model)))
+    assert seen == [False]
+    visible = small(predict_features=False)
+    visible.image_decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2].requires_grad))
+    visible(*batch(SMALL), visible.choose(draws_for(visible)))
+    assert seen == [False, True]
+
+
+def test_features_are_restored_from_the_other_modality_alone() -> None:
+    model = small(contrast_weight=0.0, reconstruct=False)
+    image, log_mel = batch(SMALL)
+    masks = model.choose(draws_for(model))
+    asked = []
+    model.audio_features.register_forward_hook(lambda _, inputs, out: asked.append(out))
+    model(image, log_mel, masks)
+    model(image, log_mel + torch.randn_like(log_mel), masks)
+    assert torch.equal(asked[0], asked[1])
+    assert asked[0].shape == (10, 16, 32)
+
+
+def test_the_condition_changes_the_prediction_of_the_other_modality() -> None:
+    image, log_mel = batch(SMALL)
+    for condition, depends in (("attentive", True), ("random", True), ("zero", False), ("none", False)):
+        model = small(condition=condition).eval()
+        masks = model.choose(draws_for(model))
+        predicted = [model(image, heard, masks).image_pred for heard in (log_mel, log_mel.flip(0))]
+        assert torch.allclose(*predicted, atol=1e-6) != depends, condition
+
+
+@pytest.mark.parametrize("changes", [{"cross_at": "every_block", "cross_queries": "all"}, {"cross_queries": "all"}])
+def test_the_condition_can_come_in_elsewhere(changes: dict) -> None:
+    model = small(**changes)
+    output = model(*batch(SMALL), model.choose(draws_for(model)))
+    output.losses["total"].backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    assert len(model.image_decoder.crosses) == (2 if "cross_at" in changes else 1)
+
+
+def test_audio_goes_along_time_first() -> None:
+    model = small().eval()
+    assert model.encoder.audio.grid == (8, 2)
+    log_mel = batch(SMALL)[1]
+    late = log_mel.clone()
+    late[..., -8:] = 0
+    seen = []
+    model.encoder.audio.patch_embed.register_forward_hook(lambda _, inputs, out: seen.append(out))
+    model.streams(None, log_mel)
+    model.streams(None, late)
+    changed = (seen[0] != seen[1]).any(dim=2).any(dim=0)
+    assert changed.nonzero()[:, 0].tolist() == [14, 15]
+    torch.testing.assert_close(model.audio_output(model.audio_input(log_mel)), log_mel, atol=1e-5, rtol=0)
+
+
+def test_streams_leave_the_class_token_out_and_need_one_modality_only() -> None:
+    model = small().eval()
+    image, log_mel = batch(SMALL)
+    both = model.streams(image, log_mel)
+    assert {name: tuple(x.shape) for name, x in both.items()} == {"image": (10, 16, 32), "audio": (10, 16, 32)}
+    assert torch.equal(model.streams(image, None)["image"], both["image"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"condition": "all"}, "unknown condition 'all'; known: none, zero, random, attentive"),
+        ({"queries": "given"}, "unknown queries"),
+        ({"loss_on": "hidden"}, "unknown loss_on"),
+        ({"contrast_weight": 0.0, "reconstruct": False, "predict_features": False}, "nothing to learn"),
+        ({"cross_at": "every_block"}, "set cross_queries='all'"),
+        ({"feature_decoder_dim": 30}, "feature_decoder width 30"),
+        ({"mask_ratio": 0.99}, "leaves nothing to see"),
+    ],
+)
+def test_impossible_models(changes: dict, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        replace(SMALL, **changes)
