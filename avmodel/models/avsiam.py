@@ -104,8 +104,8 @@ class AVSiamConfig:
                 raise ValueError(f"{name} mask ratios {ratios} leave nothing to see of {patches} patches")
             if not 0 < num_kept(patches, self.reconstruction_ratio) < patches:
                 raise ValueError(
-                    f"reconstruction_ratio={self.reconstruction_ratio} leaves nothing to see or to predict of {patches} "
-                    f"{name} patches"
+                    f"reconstruction_ratio={self.reconstruction_ratio} leaves nothing to see or to predict of "
+                    f"{patches} {name} patches"
                 )
 
     @property
