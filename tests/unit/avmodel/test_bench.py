@@ -112,7 +112,10 @@ def test_families_are_compared_in_rows_of_their_own() -> None:
     one, two, unmasked = rows
     assert all(row["samples_per_s"] > 0 and row["peak_memory_mb"] > 0 for row in rows)
     assert (one["memory_of_avsiam"], unmasked["speed_of_nomask"]) == (1, 1)
-    assert two["state_memory_mb"] > 1.2 * one["state_memory_mb"]
+    assert two["parameters_m"] > one["parameters_m"]
+    # Weights, gradients and two moments, four bytes each.
+    saved = two["state_memory_mb"] - one["state_memory_mb"]
+    assert saved == pytest.approx(16 * (two["parameters_m"] - one["parameters_m"]))
     assert two["gflop_per_sample"] == pytest.approx(one["gflop_per_sample"], rel=1e-6)
     head, names, first, *_ = step_table(rows)
     assert "32x2x4" in head
