@@ -29,7 +29,7 @@ class Classifier(nn.Module):
 
     def forward(
         self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"], mode: str | None = None
-    ) -> dict[str, Float[Tensor, "b c"]]:
+    ) -> dict[str, Float[Tensor, "k c"]]:
         """Logits of each stream and of all; `mode`: with a sense missing that training had."""
         logits: dict[str, Tensor] = self.heads(pooled_streams(self.model, Inputs(image, log_mel), mode or self.mode))
         return logits

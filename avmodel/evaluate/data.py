@@ -245,8 +245,10 @@ def scoring_view(data: EvalDataConfig, subject: Subject) -> EvalView | AllFrames
 
 
 def train_view(data: EvalDataConfig, subject: Subject, *, max_gain_db: float, min_area: float = 0.5) -> TrainView:
-    """How a training clip is seen: a random window, frame, crop, flip and gain."""
-    return TrainView(**_seen(data, subject), max_gain_db=max_gain_db, min_area=min_area)
+    """How a training clip is seen: a random window, frame, crop, flip and gain (Kaldi's knows none)."""
+    seen = _seen(data, subject)
+    gain_db = 0.0 if PROFILES[seen["profile"]].kaldi else max_gain_db
+    return TrainView(**seen, max_gain_db=gain_db, min_area=min_area)
 
 
 def _seen(data: EvalDataConfig, subject: Subject) -> dict[str, Any]:

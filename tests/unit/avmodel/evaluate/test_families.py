@@ -1,0 +1,65 @@
+"""The tasks know no family: what they do on models that encode each sense alone, and hear whole clips."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from avmanifest.errors import ConfigError
+from avmodel.checkpoint import save_checkpoint
+from avmodel.evaluate.finetune import finetune
+from avmodel.evaluate.knn import KnnConfig, knn
+from avmodel.evaluate.retrieval import RetrievalConfig, retrieval
+from avmodel.evaluate.tuning import FinetuneConfig
+from avmodel.models import FAMILIES
+from avmodel.rundir import CHECKPOINTS
+from tests.evaluating import DATA, draw_splits, evaluation_of
+
+SHAPE = {"image_size": (32, 32), "decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 4}
+STREAMS = {"avsiam": {"image", "audio", "joint"}, "cavmae": {"image", "audio", "joint"}, "crossmae": {"image", "audio"}}
+NOTES = {"profile": "kaldi", "window_s": "None"}
+
+
+@pytest.fixture(scope="module")
+def whole_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of whole-clip spectrograms. Not to be changed."""
+    return draw_splits(tmp_path_factory.mktemp("whole") / "set", mel=("kaldi",))
+
+
+@pytest.fixture
+def family_run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A run's folder with a drawn model of the family."""
+    family = FAMILIES[request.param]
+    config = family.config_type(size="32x3x4", **SHAPE)
+    torch.manual_seed(0)
+    save_checkpoint(tmp_path / "run" / CHECKPOINTS, 1, family(config), config, {"step": 1}, notes=NOTES)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("family_run", STREAMS, indirect=True)
+def test_every_family_is_evaluated(family_run: Path, whole_clips: Path, tmp_path: Path) -> None:
+    run = evaluation_of(family_run, whole_clips, tmp_path)
+    streams = STREAMS[run.subject.origin["family"]]
+    neighbors = knn(KnnConfig(data=DATA, device="cpu", random_weights=False), run)
+    assert set(neighbors.scores) == {*streams, "all"}
+    assert neighbors.view["window"] == "the whole clip"
+    ranked = retrieval(RetrievalConfig(data=DATA, device="cpu", random_weights=False), run)
+    assert ranked.mode == "zero-shot"
+
+    config = FinetuneConfig(
+        data=replace(DATA, frames=2), batch_size=12, device_batch_size=12, epochs=1, mixed=True,
+        missing=("audio", "image"), average="probabilities", device="cpu", random_weights=False,
+    )  # fmt: skip
+    tuned = finetune(config, run)
+    assert set(tuned.scores) == {
+        *streams, "all", "image, image only", "all, image only", "audio, audio only", "all, audio only",
+    }  # fmt: skip
+    assert tuned.view["frames"] == 2
+
+
+@pytest.mark.parametrize("family_run", ["avsiam"], indirect=True)
+def test_whole_clips_have_no_windows(family_run: Path, whole_clips: Path, tmp_path: Path) -> None:
+    run = evaluation_of(family_run, whole_clips, tmp_path)
+    with pytest.raises(ConfigError, match=r"data.windows=10: 'kaldi' spectrograms are of whole clips"):
+        knn(KnnConfig(data=replace(DATA, windows=10), device="cpu"), run)
