@@ -17,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from avdata.load import Batch
 from avmanifest.errors import ConfigError
-from avmodel.distributed import World, choose_device, require_precision
+from avmodel.distributed import World, autocast, choose_device, require_precision
 from avmodel.draws import draw_masks
+from avmodel.inputs import to_inputs
 from avmodel.models import FAMILIES, ModelConfig, family_of
 from avmodel.models.avsiam import AVSiamConfig
 from avmodel.models.cavmae import CAVMAEConfig
@@ -63,6 +64,7 @@ class StepBench:
     precision: str | None = None  # None: float32, or bfloat16 on CUDA
     compile: bool | None = None  # None: on CUDA only
     rows: tuple[str, ...] = tuple(ROWS)
+    encode: bool = False  # in place of a training step: encode whole inputs, without gradients, as the paper's table 6
     families: tuple[str, ...] = ()  # rows of FAMILY_ROWS in place of fusions; all: every one
     rounds: int | None = None  # in which the rows take turns; None: 3, or 5 on CUDA
     steps: int | None = None  # of a row in a round; None: 1, or 10 on CUDA
@@ -108,6 +110,25 @@ class Contestant:
         taken.read()
 
 
+class Encoding:
+    """A model that encodes one drawn batch, nothing hidden, without gradients."""
+
+    def __init__(self, run: RunConfig, batch: Batch, world: World) -> None:
+        torch.manual_seed(SEED)
+        self.run, self.batch, self.world = run, batch, world
+        self.model = FAMILIES[family_of(run.model)](run.model).to(world.device).eval()
+        if run.compile:
+            self.model.get_submodule("encoder").compile()
+
+    @torch.no_grad()
+    def steps(self, count: int) -> None:
+        """Encode the batch so often, and wait for the last."""
+        for _ in range(count):
+            with autocast(self.run.precision, self.world.device):
+                self.model.streams(*to_inputs(self.batch, self.world.device))
+        synchronize(self.world.device)
+
+
 def bench_step(bench: StepBench) -> Iterator[dict[str, Any]]:
     """A row for each batch size and fusion or family: samples per second, peak memory, share of the matrix rate.
 
@@ -117,7 +138,8 @@ def bench_step(bench: StepBench) -> Iterator[dict[str, Any]]:
     backward: matrix products, convolutions and attention, a multiply-add as two; the optimizer is not in it.
     `flops_share` is that times samples per second, over the ceiling. `peak_memory_mb` is what a step takes at most,
     weights, gradients and optimizer (`state_memory_mb`) included: allocations on CUDA; on a CPU resident pages beyond
-    those that were there before the model. What does not fit into memory has no figures.
+    those that were there before the model. What does not fit into memory has no figures. With `encode` a step is the
+    encoding of whole inputs, and so are its operations and memory.
     """
     world = World(0, 1, choose_device(bench.device))
     cuda = world.device.type == "cuda"
@@ -138,23 +160,29 @@ def bench_step(bench: StepBench) -> Iterator[dict[str, Any]]:
             for name, model in models.items()
         }
         steps, rounds = bench.steps or (10 if cuda else 1), bench.rounds or (5 if cuda else 3)
-        yield from measured(runs, world, rounds, steps, "family" if bench.families else "fusion")
+        taking_part = Encoding if bench.encode else Contestant
+        yield from measured(runs, world, rounds, steps, "family" if bench.families else "fusion", taking_part)
 
 
 def measured(
-    runs: Mapping[str, RunConfig], world: World, rounds: int, steps: int, kind: str
+    runs: Mapping[str, RunConfig],
+    world: World,
+    rounds: int,
+    steps: int,
+    kind: str,
+    taking_part: type[Contestant] | type[Encoding],
 ) -> Iterator[dict[str, Any]]:
     """The rows of one batch size; `kind` is what their names are of."""
     batch_size = next(iter(runs.values())).batch_size
     pinned = world.device.type == "cuda"
     batches = {name: draw_batch(run.model, batch_size, pinned=pinned) for name, run in runs.items()}
-    memory = {name: peak_memory_mb(run, batches[name], world) for name, run in runs.items()}
-    contestants: dict[str, Contestant] = {}
+    memory = {name: peak_memory_mb(run, batches[name], world, taking_part) for name, run in runs.items()}
+    contestants: dict[str, Contestant | Encoding] = {}
     for name, run in runs.items():
         if memory[name] is not None:
             # All of them are there at once, as they take turns.
             with suppress(torch.OutOfMemoryError):
-                contestant = Contestant(run, batches[name], world)
+                contestant = taking_part(run, batches[name], world)
                 contestant.steps(2 if run.compile else 1)
                 contestants[name] = contestant
     precision = next(iter(runs.values())).precision
@@ -170,7 +198,7 @@ def measured(
     ceiling = median(ceilings)
     rates = {name: batch_size / median(times) for name, times in seconds.items()}
     for name, run in runs.items():
-        flop = count_flop(run.model)
+        flop = count_flop(run.model, encode=taking_part is Encoding)
         rate, peak = rates.get(name), memory[name]
         ratios = {
             f"{what}_of_{base.rpartition('-')[2]}": values[name] / values[base]  # type: ignore[operator]
@@ -233,14 +261,20 @@ def on_meta(config: ModelConfig) -> Family:
 
 
 @lru_cache
-def count_flop(config: ModelConfig) -> int:
-    """Floating-point operations of a sample's forward and backward, as torch counts them: a mean over a least batch."""
+def count_flop(config: ModelConfig, *, encode: bool = False) -> int:
+    """Floating-point operations of a sample's forward and backward, as torch counts them: a mean over a least batch.
+
+    `encode`: of its encoding, nothing hidden.
+    """
     model = on_meta(config)
     size = model.least_batch
     masks = draw_masks(model, SEED, draw_batch(config, size))
     with torch.device("meta"):
         image, log_mel = torch.zeros(size, 3, *config.image_size), torch.zeros(size, 1, *config.audio_size)
     with FlopCounterMode(display=False) as counter:
+        if encode:
+            model.streams(image, log_mel)
+            return int(counter.get_total_flops()) // size
         model(image, log_mel, masks).losses["total"].backward()
     total: int = counter.get_total_flops()
     return total // size
@@ -271,7 +305,9 @@ def matmul_flops(device: torch.device, precision: str) -> float:
     return 2.0 * side * side * side * repeats / took_s
 
 
-def peak_memory_mb(run: RunConfig, batch: Batch, world: World) -> float | None:
+def peak_memory_mb(
+    run: RunConfig, batch: Batch, world: World, taking_part: type[Contestant] | type[Encoding] = Contestant
+) -> float | None:
     """Most that one step takes with its model, in 10^6 bytes; None if there is not so much."""
     gc.collect()
     cuda = world.device.type == "cuda"
@@ -279,7 +315,7 @@ def peak_memory_mb(run: RunConfig, batch: Batch, world: World) -> float | None:
         trim_heap()
     before = torch.cuda.memory_allocated(world.device) if cuda else resident_bytes("VmRSS")
     try:
-        contestant = Contestant(replace(run, compile=run.compile and cuda), batch, world)
+        contestant = taking_part(replace(run, compile=run.compile and cuda), batch, world)
         contestant.steps(1)
         if cuda:
             torch.cuda.reset_peak_memory_stats(world.device)

@@ -111,6 +111,9 @@ def bench_step_command(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
     precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
     compile_model: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile.")] = None,
+    encode: Annotated[
+        bool, typer.Option("--encode", help="Encode whole inputs without gradients in place of training steps.")
+    ] = False,
     rounds: Annotated[int | None, typer.Option(help="In which the fusions take turns.")] = None,
     steps: Annotated[int | None, typer.Option(help="Of each fusion in a round.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
@@ -128,6 +131,7 @@ def bench_step_command(
         device=device,
         precision=precision,
         compile=compile_model,
+        encode=encode or None,
         rounds=rounds,
         steps=steps,
     )

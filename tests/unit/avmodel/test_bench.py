@@ -42,6 +42,29 @@ def test_operations_of_the_papers_models() -> None:
     assert count_flop(audioset) / 1e9 == pytest.approx(119.9, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("row", "released", "unread"),
+    [("none", 25.81, 0), ("token", 33.27, 1), ("factorized", 37.77, 1), ("dense-pairs", 168.15, 1)],
+)
+def test_operations_of_encoding_are_the_released_modules_without_what_nobody_reads(
+    row: str, released: float, unread: int
+) -> None:
+    config = replace(DeepAVFusionConfig(), **ROWS[row], **({} if "pairs" in row else {"fusion_impl": "pairs"}))
+    flop = count_flop(config, encode=True)
+    # In both branches of 12 layers the outputs of 32 fusion tokens are thrown away: their queries, their attention over
+    # 228 and 128 tokens, their projection and their MLP.
+    thrown_away = sum(32 * (10 * 768**2 + 2 * 768 * tokens) for tokens in (228, 128)) * 12 / 1e9
+    assert flop / 2e9 == pytest.approx(released - unread * thrown_away, rel=0.005)
+
+
+def test_encoding_has_rows_too() -> None:
+    rows = list(bench_step(StepBench(device="cpu", model=TINY, batches=(2,), rounds=1, encode=True)))
+    assert [row["fusion"] for row in rows] == list(ROWS)
+    for row in rows:
+        assert row["samples_per_s"] > 0
+        assert row["gflop_per_sample"] == count_flop(replace(TINY, **ROWS[row["fusion"]]), encode=True) / 1e9
+
+
 def test_a_linear_layers_operations_are_counted_as_two_each() -> None:
     """An empty model's decoders: doubling their width quadruples their matrix products, nothing else."""
     small, big = (count_flop(replace(TINY, decoder_depth=depth)) for depth in (1, 3))
