@@ -38,7 +38,8 @@ class EvaluationProgress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bars.stop()
+        if self.console.is_terminal:
+            self._bars.stop()
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """`done` of `total` of something."""

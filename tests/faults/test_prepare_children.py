@@ -6,6 +6,7 @@ import time
 
 from avdata.prepare.commit import Workspace
 from avdata.prepare.executors import LocalExecutor, ShardTask
+from avdata.prepare.output import FolderOutput
 from avdata.prepare.pipeline import ClipEnd, manifest_row
 from avdata.prepare.sources.media import MediaRef
 from avdata.prepare.supervise import Supervision
@@ -56,7 +57,7 @@ def test_every_clip_ends_as_a_row_whatever_becomes_of_its_child(tmp_path):
     workspace = Workspace(layout)
     told = []
     executor = LocalExecutor(
-        layout=layout,
+        output=FolderOutput(layout),
         workspace=workspace,
         clip=act,
         locate=locate,
