@@ -5,8 +5,8 @@ Each seed is a run of its own folder, checkpointed every epoch: killed, the same
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from avmodel.inputs import Inputs, to_inputs
 from avmodel.metrics import METRICS, JsonLines
 from avmodel.optim import OptimConfig, make_optimizer, parameter_groups, set_lr
 from avmodel.rundir import CHECKPOINTS, as_json, differences, read_config, write_config
+from avmodel.train import endless, no_sync
 
 MIXUP, DROPOUT, MIXED = 1, 2, 3  # streams of random numbers
 TEST_ONLY = ("data.windows", "data.frames", "data.test_labels")  # settings that training doesn't know
@@ -223,7 +224,7 @@ def take_step(
         inputs, targets = mix_up(
             to_inputs(batch, world.device), batch.labels.to(world.device).float(), config.mixup, chance
         )
-        with waits(forward, unless=number == len(micro) - 1):
+        with no_sync(forward, unless=number == len(micro) - 1):
             with autocast(config.precision, world.device):
                 logits = forward(*inputs, sense_given(config, seed, step))[ALL].float()
             loss = classification_loss(
@@ -342,14 +343,3 @@ def distributed(classifier: Classifier, world: World, *, parts: bool) -> nn.Modu
         return classifier
     devices = [world.device] if world.device.type == "cuda" else None
     return DistributedDataParallel(classifier, device_ids=devices, find_unused_parameters=parts)
-
-
-def waits(forward: nn.Module, *, unless: bool) -> AbstractContextManager[None]:
-    """Gradients stay with their process until the last micro-step."""
-    return nullcontext() if unless or not isinstance(forward, DistributedDataParallel) else forward.no_sync()
-
-
-def endless(loader: Loader) -> Iterator[Batch]:
-    """Epoch after epoch."""
-    while True:
-        yield from loader
