@@ -36,7 +36,7 @@ class Asked:
         self.refused: Counter[str] = Counter()
 
     def fetcher(self, address, spans, folder):
-        raise NotImplementedError
+        raise AssertionError("nothing is fetched here")
 
     def locate(self, request):
         return None
