@@ -192,7 +192,8 @@ class ShardCache:
                 file.truncate(written)
                 _check_fetched(url, Expected(written, sha256.hexdigest()), Expected(size, expected.sha256))
                 file.flush()
-                part.replace(path)
+                with _locked(self.config.root / "evict.lock"):  # who counts the files meets it under one name
+                    part.replace(path)
         finally:
             part.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """The cache of remote shards: servers that fail, disks that fill, files that rot, processes that share it."""
 
+import fcntl
 import os
 import resource
 import signal
@@ -66,6 +67,13 @@ def test_every_shard_is_fetched_once_and_the_files_are_the_shards(
     assert not list(cache.root.glob("*.part"))
 
 
+def bytes_in(cache: CacheConfig) -> int:
+    """What all files take at one moment: sizes and names change under this lock only."""
+    with (cache.root / "evict.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return sum(entry.stat().st_size for entry in os.scandir(cache.root) if entry.name.endswith((".shard", ".part")))
+
+
 @pytest.mark.parametrize("fetch_ahead", [0, 4096])
 def test_the_cache_stays_within_its_bound_and_the_data_whole(
     server: FileServer, cache: CacheConfig, shard_bytes: int, fetch_ahead: int, caplog: pytest.LogCaptureFixture
@@ -79,7 +87,7 @@ def test_the_cache_stays_within_its_bound_and_the_data_whole(
     try:
         for batch in loader:
             seen += batch.keys
-            largest = max(largest, sum(path.stat().st_size for path in cache.root.glob("*.[sp]*")))
+            largest = max(largest, bytes_in(cache))
     except StorageError as error:  # four downloads at once may need more room than there is: then it says so
         assert fetch_ahead and "every file in the cache is being read" in str(error)
         return
