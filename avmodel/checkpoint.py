@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from avmanifest.errors import AvkitError, ConfigError, StorageError
 from avmodel.models import FAMILIES, ModelConfig, family_of
 from avmodel.models.family import Family
+
+C = TypeVar("C")
 
 FORMAT_VERSION = "1"
 MODEL_FILE = "model.safetensors"
@@ -86,17 +88,22 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[Family, 
     Raises AvkitError for a file that cannot be read, ConfigError for a model this version cannot build.
     """
     file = path if path.is_file() else checkpoint_folder(path) / MODEL_FILE
-    try:
-        with safe_open(file, framework="pt", device=str(device)) as opened:
-            metadata = opened.metadata() or {}
-            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a dict
-    except (OSError, SafetensorError) as error:
-        raise AvkitError(f"{file}: no readable weights ({error}). Take another checkpoint.") from error
+    weights, metadata = read_weights(file, device)
     family, config = read_config(metadata, file)
     with torch.device("meta"):
         model = FAMILIES[family](config)
     fill_weights(model, weights, file)
     return model, config
+
+
+def read_weights(file: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a .safetensors file. Raises AvkitError for one that cannot be read."""
+    try:
+        with safe_open(file, framework="pt", device=str(device)) as opened:
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a dict
+            return weights, opened.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise AvkitError(f"{file}: no readable weights ({error}). Take another checkpoint.") from error
 
 
 def load_trainer_state(path: Path) -> dict[str, Any]:
@@ -181,9 +188,9 @@ def read_config(metadata: Mapping[str, str], file: Path) -> tuple[str, ModelConf
         raise ConfigError(f"{file}: its config cannot be used: {error}") from error
 
 
-def config_from_values(config_type: type[ModelConfig], values: Mapping[str, Any]) -> ModelConfig:
+def config_from_values(config_type: type[C], values: Mapping[str, Any]) -> C:
     """The config with these values; JSON's lists become tuples again. Raises ValueError for unknown fields."""
-    known = {field.name for field in fields(config_type)}
+    known = {field.name for field in fields(config_type)}  # type: ignore[arg-type]  # a dataclass
     if unknown := set(values) - known:
         raise ValueError(f"unknown {', '.join(sorted(unknown))}; known: {', '.join(sorted(known))}")
     typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

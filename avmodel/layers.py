@@ -3,7 +3,7 @@
 Parameter names inside a block and a branch are timm's, so that published ViT weights load as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -185,6 +185,15 @@ class ModalBlock(Block):
 def modal_blocks(size: ViTSize, banks: Sequence[str] = (), *, eps: float) -> nn.ModuleList:
     """The blocks of a ViT of that size, with these norm banks."""
     return nn.ModuleList(ModalBlock(size.embed_dim, size.num_heads, banks, eps=eps) for _ in range(size.depth))
+
+
+def after_each(
+    blocks: Iterable[nn.Module], x: Float[Tensor, "b n d"], *given: str | None
+) -> Iterator[Float[Tensor, "b n d"]]:
+    """The tokens after each of the blocks, which get `given` too."""
+    for block in blocks:
+        x = block(x, *given)
+        yield x
 
 
 def cls_attention(block: Block, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b m"]:

@@ -12,6 +12,7 @@ from avmanifest.errors import ConfigError
 from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
 from avmodel.evaluate.features import pooled_streams
 from avmodel.evaluate.heads import ALL, Heads
+from avmodel.evaluate.training import freeze_all_but_used
 from avmodel.inputs import Inputs
 from avmodel.models.family import Family
 from avmodel.rundir import CHECKPOINTS
@@ -46,14 +47,7 @@ def blank(model: Family) -> Inputs:
 
 def freeze_unused(classifier: Classifier) -> None:
     """Take the parts out of training that no logit depends on, such as the decoders of a masked autoencoder."""
-    image, log_mel = blank(classifier.model)
-    classifier.eval()  # stochastic depth must not hide a block
-    logits = classifier(image, log_mel)[ALL]
-    torch.autograd.backward(logits.sum())
-    classifier.train()
-    for parameter in classifier.parameters():
-        parameter.requires_grad_(parameter.grad is not None)
-        parameter.grad = None
+    freeze_all_but_used(classifier, lambda: classifier(*blank(classifier.model))[ALL])
 
 
 def save_classifier(

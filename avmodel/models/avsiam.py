@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from avmodel.decoders import JointDecoder
 from avmodel.embedding import KERNEL_REDUCTIONS, LearnedEmbedding, kernel_from_rgb
-from avmodel.layers import ModalBlock, ViTSize, init_linears, modal_blocks, vit_size
+from avmodel.layers import ModalBlock, ViTSize, after_each, init_linears, modal_blocks, vit_size
 from avmodel.masking import (
     SCHEMES,
     Group,
@@ -26,7 +26,7 @@ from avmodel.masking import (
     num_kept,
     structured_noise,
 )
-from avmodel.models.family import Draws, Family, Output, for_each_image
+from avmodel.models.family import Draws, Family, LayerTokens, Output, for_each_image
 from avmodel.objectives import Term, info_nce, masked_mse, weighted
 from avmodel.positions import POSITION_INITS, resize_positions
 
@@ -268,6 +268,14 @@ class AVSiam(Family):
         if len(found) == 2:
             found["joint"] = self.join(for_each_image(found["audio"], found["image"]), found["image"])
         return found
+
+    def every_layer(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]) -> list[LayerTokens]:
+        """Image and audio tokens after each block of the backbone, each sense alone."""
+        encoder = self.encoder
+        audio_blocks = encoder.blocks if encoder.audio_blocks is None else encoder.audio_blocks
+        seen = after_each(encoder.blocks, encoder.image(self.image_input(image)))
+        heard = after_each(audio_blocks, encoder.audio(self.audio_input(log_mel)), encoder.bank)
+        return [LayerTokens(*tokens) for tokens in zip(seen, heard, strict=True)]
 
     def join(self, audio: Float[Tensor, "b m d"], image: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """Tokens of both modalities after the joint layers, audio first."""

@@ -11,9 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from avmodel.decoders import JointDecoder
-from avmodel.layers import ViT, ViTSize, init_linears, modal_blocks, vit_size
+from avmodel.layers import ViT, ViTSize, after_each, init_linears, modal_blocks, vit_size
 from avmodel.masking import SCHEMES, ids_from_noise, masking_from_ids, num_kept, structured_noise
-from avmodel.models.family import Draws, Family, Output, for_each_image
+from avmodel.models.family import Draws, Family, LayerTokens, Output, for_each_image
 from avmodel.objectives import Term, info_nce, masked_mse, weighted
 
 BANKS = ("image", "audio")
@@ -176,6 +176,15 @@ class CAVMAE(Family):
         if len(towers) == 2:
             found["joint"] = self.encoder.join(for_each_image(towers["audio"], towers["image"]), towers["image"])
         return found
+
+    def every_layer(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]) -> list[LayerTokens]:
+        """Image and audio tokens after each block: of the towers, then of the joint ones with each sense alone."""
+        inputs = {"image": self.image_input(image), "audio": self.audio_input(log_mel)}
+        found = []
+        for sense, tower in (("image", self.encoder.image), ("audio", self.encoder.audio)):
+            layers = list(after_each(tower.blocks, tower.embed(inputs[sense]) + tower.modality))
+            found.append([*layers, *after_each(self.encoder.joint_blocks, layers[-1], sense)])
+        return [LayerTokens(*tokens) for tokens in zip(*found, strict=True)]
 
     def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: "Masks") -> Output:
         """Losses and predictions under these masks."""

@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from avmodel.decoders import CROSS_AT, CROSS_QUERIES, EmbeddingDecoder, PixelDecoder
-from avmodel.layers import ViT, ViTSize, cls_attention, init_linears, vit_size
+from avmodel.layers import ViT, ViTSize, after_each, cls_attention, init_linears, vit_size
 from avmodel.masking import Masking, gather_visible, ids_from_noise, masking_from_ids, num_kept
-from avmodel.models.family import Draws, Family, Output
+from avmodel.models.family import Draws, Family, LayerTokens, Output
 from avmodel.objectives import LOSS_SUPPORTS, TARGET_NORMS, Term, feature_mse, info_nce, masked_mse, weighted
 
 CHOICES = {
@@ -154,6 +154,11 @@ class Tower(ViT):
         x = self.norm(self.blocks[-1](x))
         return Encoded(x[:, 0], x[:, 1:], attention)
 
+    def every_layer(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b n d"]]:
+        """Tokens of all patches after each block, without the class token."""
+        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), self.embed(x)], dim=1)
+        return [layer[:, 1:] for layer in after_each(self.blocks, tokens)]
+
 
 class Encoder(nn.Module):
     """The two towers. The spectrogram's patches go along time first, as AudioMAE's."""
@@ -226,6 +231,12 @@ class CrossMAE(Family):
         if log_mel is not None:
             found["audio"] = self.encoder.audio(self.audio_input(log_mel)).tokens
         return found
+
+    def every_layer(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]) -> list[LayerTokens]:
+        """Image and audio tokens after each block of their towers; audio row by row of time."""
+        seen = self.encoder.image.every_layer(self.image_input(image))
+        heard = self.encoder.audio.every_layer(self.audio_input(log_mel))
+        return [LayerTokens(*tokens) for tokens in zip(seen, heard, strict=True)]
 
     def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: Masks) -> Output:
         """Losses and predictions under these masks."""

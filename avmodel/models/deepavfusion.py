@@ -17,7 +17,7 @@ from avmodel.decoders import with_hidden
 from avmodel.embedding import fit_columns, fit_image
 from avmodel.layers import ViT, ViTSize, init_linears, make_blocks, vit_size
 from avmodel.masking import ids_from_noise, masking_from_ids, num_kept, random_masking
-from avmodel.models.family import Draws, Family, Output, for_each_image
+from avmodel.models.family import Draws, Family, LayerTokens, Output, for_each_image
 from avmodel.models.fusion import FUSIONS, IMPLS, FusionBlock, make_fusion
 from avmodel.objectives import Term, masked_mse, weighted
 from avmodel.positions import sincos_positions
@@ -310,6 +310,11 @@ class DeepAVFusion(Family):
         tokens = {"image": features.image, "audio": features.audio, "fusion": features.fusion}
         absent = "image" if image is None else "audio" if log_mel is None else None
         return {name: x for name, x in tokens.items() if name != absent}
+
+    def every_layer(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]) -> list[LayerTokens]:
+        """Image and audio tokens after each layer; what fusion tokens know reaches them in the next."""
+        features = self.encoder(image, log_mel, keep_layers=True)
+        return [LayerTokens(layer.image, layer.audio) for layer in features.layers]
 
     def choose(self, draws: Draws) -> tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]]:
         """Ids of the image and audio patches to keep: those of the smallest numbers."""

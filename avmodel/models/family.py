@@ -1,8 +1,10 @@
 """What the trainer, the probe and the tasks know of a model family: its draws, its losses, its streams of tokens."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
+from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -31,6 +33,13 @@ class Output(NamedTuple):
 def for_each_image(audio: Float[Tensor, "a *n"], image: Float[Tensor, "b *m"]) -> Float[Tensor, "b *n"]:
     """The rows of `audio`, each as often as it has images, which stand one after the other."""
     return audio.repeat_interleave(len(image) // len(audio), dim=0)
+
+
+class LayerTokens(NamedTuple):
+    """Tokens of both senses after one layer, before any norm that follows the last."""
+
+    image: Float[Tensor, "b n d"]
+    audio: Float[Tensor, "b m d"]
 
 
 class Family(nn.Module, ABC):
@@ -68,6 +77,42 @@ class Family(nn.Module, ABC):
         None leaves a modality out; it then has no stream. Of several images for each log-mel, one after the other, all
         meet it, and a family that encodes it alone does so once.
         """
+
+    @abstractmethod
+    def every_layer(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]) -> list[LayerTokens]:
+        """Tokens after each block of the encoder, nothing hidden, in the model's own order of patches."""
+
+    def layers(
+        self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"], wanted: Sequence[int]
+    ) -> list[LayerTokens]:
+        """Tokens after the wanted blocks, counted from 0: row by row of `image_grid` and of `audio_grid`.
+
+        Of several images for each log-mel, all meet it. Raises ValueError for a block that there isn't.
+        """
+        if not all(0 <= layer < self.depth for layer in wanted):
+            raise ValueError(f"layers {tuple(wanted)} asked for; the model has {self.depth}, counted from 0")
+        found = self.every_layer(image, for_each_image(log_mel, image))
+        if self.time_first:
+            mel = self.audio_grid[0]
+            found = [x._replace(audio=rearrange(x.audio, "b (t mel) d -> b (mel t) d", mel=mel)) for x in found]
+        return [found[layer] for layer in wanted]
+
+    @property
+    def depth(self) -> int:
+        """Blocks that a token passes."""
+        return int(self.config.vit.depth)
+
+    @property
+    def image_grid(self) -> tuple[int, int]:
+        """Rows and columns of the image's tokens."""
+        height, width = self.config.image_size
+        return height // self.config.patch_size, width // self.config.patch_size
+
+    @property
+    def audio_grid(self) -> tuple[int, int]:
+        """Tokens along the spectrogram's frequency and along its time, whatever the family's own order."""
+        mel, steps = self.config.audio_size
+        return mel // self.config.patch_size, steps // self.config.patch_size
 
     def audio_input(self, log_mel: Float[Tensor, "b 1 mel t"]) -> Float[Tensor, "b 1 h w"]:
         """A log-mel as its patches are cut: the model's columns, whole patches, normalized, time downwards if so."""

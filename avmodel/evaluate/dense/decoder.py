@@ -1,0 +1,126 @@
+"""A map as fine as the input from a transformer's tokens: a U-Net decoder that is told of the other sense.
+
+Tokens are tapped after several blocks. As released, the shallowest enters at the coarsest scale and the deepest at the
+finest, the reverse of a usual U-Net.
+
+Source: DeepAVFusion (CVPR 2024), supplement; the released code where they differ.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from avmanifest.errors import ConfigError
+
+CONDITIONS = ("mean", "scales")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderConfig:
+    """A decoder. Defaults: separation's, from 8 x 12 tokens to 128 x 192 values."""
+
+    divisors: tuple[int, ...] = (1, 2, 4, 8, 16)  # of the tokens' width: channels of each scale, each twice as fine
+    outputs: int = 1  # values at each place
+    condition: str = "mean"  # norm, mean, then a projection for each scale; scales: projection, norm, mean for each
+
+    def __post_init__(self) -> None:
+        if not self.divisors or min(self.divisors) < 1 or self.outputs < 1:
+            raise ConfigError(f"divisors={self.divisors}, outputs={self.outputs}: must be 1 or more")
+        if self.condition not in CONDITIONS:
+            raise ConfigError(f"unknown condition {self.condition!r}; known: {', '.join(CONDITIONS)}")
+
+
+def segmentation_decoder(outputs: int) -> DecoderConfig:
+    """Segmentation's, from 14 x 14 tokens to 112 x 112 and, enlarged, 224 x 224 values."""
+    return DecoderConfig(divisors=(1, 2, 4, 6), outputs=outputs, condition="scales")
+
+
+def tap_layers(depth: int, count: int) -> tuple[int, ...]:
+    """Blocks after which tokens are tapped, from the first to the last: 0, 2, 5, 8, 11 of 12, or 0, 3, 7, 11.
+
+    As released; the paper names layers 1, 3, 6, 9 and 12 (counted from 1) for both tasks.
+    """
+    return tuple(tap * (depth - 1) // max(count - 1, 1) for tap in range(count))
+
+
+class DoubleConv(nn.Sequential):
+    """Two 3 x 3 convolutions, each with batch norm and ReLU."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__(*conv_norm_relu(channels, outputs), *conv_norm_relu(outputs, outputs))
+
+
+def conv_norm_relu(channels: int, outputs: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """A 3 x 3 convolution that keeps the size; its bias would be lost in the norm."""
+    return nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+
+
+class Condition(nn.Module):
+    """What the other sense's tokens tell each scale: a vector a scale."""
+
+    def __init__(self, dim: int, channels: Sequence[int], order: str) -> None:
+        super().__init__()
+        self.order = order
+        self.projections = nn.ModuleList(nn.Linear(dim, width) for width in channels)
+        normed = [dim] if order == "mean" else channels
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for width in normed)
+
+    def forward(self, tokens: Float[Tensor, "b m d"]) -> list[Float[Tensor, "b _"]]:
+        if self.order == "mean":
+            mean = self.norms[0](tokens).mean(dim=1)
+            return [project(mean) for project in self.projections]
+        pairs = zip(self.norms, self.projections, strict=True)
+        return [norm(project(tokens)).mean(dim=1) for norm, project in pairs]
+
+
+class Decoder(nn.Module):
+    """A map of `size` from tokens of a `grid`, one tap a scale."""
+
+    def __init__(self, config: DecoderConfig, dim: int, grid: tuple[int, int], size: tuple[int, int]) -> None:
+        super().__init__()
+        self.grid, self.size = grid, size
+        channels = [max(dim // divisor, 1) for divisor in config.divisors]
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in channels)
+        self.condition = Condition(dim, channels, config.condition)
+        # The coarsest scale joins tokens and condition, each finer one what comes up, its own tokens and condition.
+        self.top = DoubleConv(dim + channels[0], channels[0])
+        finer = channels[1:]
+        self.laterals = nn.ModuleList(
+            nn.Sequential(nn.ConvTranspose2d(dim, width, 2**scale, stride=2**scale), DoubleConv(width, width))
+            for scale, width in enumerate(finer, start=1)
+        )
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose2d(coarse, width, 2, stride=2) for coarse, width in zip(channels[:-1], finer, strict=True)
+        )
+        self.joins = nn.ModuleList(DoubleConv(3 * width, width) for width in finer)
+        finest = (grid[0] * 2 ** len(finer), grid[1] * 2 ** len(finer))
+        self.enlarged = nn.Conv2d(channels[-1], channels[-1], 3, padding=1) if finest != size else None
+        self.predict = nn.Conv2d(channels[-1], config.outputs, 3, padding=1)
+
+    def forward(self, taps: Sequence[Float[Tensor, "b n d"]], told: Float[Tensor, "b m d"]) -> Float[Tensor, "b c h w"]:
+        """Logits, from tokens tapped from the shallowest to the deepest and the other sense's of the last layer."""
+        rows = self.grid[0]
+        first, *deeper = (
+            rearrange(norm(x), "b (h w) d -> b d h w", h=rows) for norm, x in zip(self.norms, taps, strict=True)
+        )
+        vector, *vectors = self.condition(told)
+        x = self.top(torch.cat([first, tiled(vector, first)], dim=1))
+        for up, lateral, join, feature, vector in zip(
+            self.ups, self.laterals, self.joins, deeper, vectors, strict=True
+        ):
+            x, side = up(x), lateral(feature)
+            x = join(torch.cat([x, side, tiled(vector, x)], dim=1))
+        if self.enlarged is not None:
+            x = F.interpolate(self.enlarged(x), size=self.size, mode="bilinear", align_corners=False)
+        logits: Tensor = self.predict(x)
+        return logits
+
+
+def tiled(vector: Float[Tensor, "b c"], like: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b c h w"]:
+    """The vector at every place of a map."""
+    return vector[..., None, None].expand(-1, -1, *like.shape[2:])

@@ -1,0 +1,251 @@
+"""The loop in which a pretrained model is trained with a head, whatever the task: what changes is module and loss.
+
+Each seed is a run of its own folder, checkpointed every epoch: killed, the same command goes on with the next step.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from avdata.load import Batch, Loader, LoaderConfig, TrainView
+from avmanifest.errors import AvkitError, ConfigError
+from avmodel.checkpoint import latest_checkpoint, load_trainer_state
+from avmodel.distributed import World, micro_batches
+from avmodel.evaluate.data import EvalDataConfig, Split
+from avmodel.evaluate.evaluation import EvalConfig, Evaluation
+from avmodel.metrics import METRICS, JsonLines
+from avmodel.optim import OptimConfig, make_optimizer, parameter_groups, set_lr
+from avmodel.rundir import CHECKPOINTS, as_json, differences, read_config, write_config
+from avmodel.train import endless, no_sync
+
+DROPOUT = 2  # stream of random numbers
+NOT_TRAINED_WITH = ("seeds", "random_weights", "feature_batch_size")  # settings that no step knows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig(EvalConfig):
+    """Common to the tasks that train all of the model. Defaults: the released rates, for steps of 512 samples."""
+
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            base_lr=3e-4, warmup=0.2, ramp=0.0, weight_decay=0.05, betas=(0.9, 0.999), layer_decay=0.75
+        )
+    )
+    batch_size: int = 512  # samples of a step, over all devices and micro-steps; at most the training samples
+    device_batch_size: int = 32
+    epochs: int = 100
+    drop_path: float = 0.2
+
+    def __post_init__(self) -> None:
+        EvalConfig.__post_init__(self)
+        for name in ("batch_size", "device_batch_size", "epochs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be 1 or more")
+        if not 0 <= self.drop_path <= 0.99:
+            raise ConfigError(f"drop_path={self.drop_path} is not in 0..0.99")
+
+
+class Moment(NamedTuple):
+    """A micro-step of one process. Random numbers are functions of it: a resumed run draws the same."""
+
+    seed: int
+    step: int
+    number: int  # of the micro-step
+    rank: int
+
+    def chance(self, stream: int) -> np.random.Generator:
+        """Random numbers for one purpose."""
+        return np.random.default_rng([self.seed, stream, self.step, self.number, self.rank])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What is trained, on what, and how it is kept."""
+
+    name: str  # as progress says it
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    loader: Loader
+    batch_size: int  # samples of a step, over all processes
+    loss: Callable[[nn.Module, Batch, Moment], Float[Tensor, ""]]  # calls the given module, which may be wrapped
+    save: Callable[[int, Mapping[str, Any]], None]  # the module after so many steps, and the state of its training
+    after_epoch: Callable[[int, int], None] | None = None  # gets the epochs and the steps done
+    parts: bool = False  # a step may use only some of the parameters
+
+
+def train_module(
+    config: TrainingConfig, run: Evaluation, training: Training, *, seed: int, folder: Path, first: int = 0
+) -> None:
+    """Take the steps from `first`, to the end of the last epoch. Raises AvkitError for a loss that isn't finite."""
+    world, loader, optimizer = run.world, training.loader, training.optimizer
+    micro_steps = micro_batches(training.batch_size, config.device_batch_size, world.size)[1]
+    forward = distributed(training.module, world, parts=training.parts)
+    steps_per_epoch = len(loader.dataset) // training.batch_size
+    steps = config.epochs * steps_per_epoch
+    peak_lr = config.optim.peak_lr(training.batch_size)
+    stream = endless(loader)
+    with closing(JsonLines(folder / METRICS, last_step=first)) if world.is_main else nullcontext() as log:
+        for step in range(first, steps):
+            began = time.perf_counter()
+            lr = set_lr(optimizer, config.optim, peak_lr=peak_lr, done=step / steps)
+            micro = [next(stream) for _ in range(micro_steps)]
+            loss = take_step(config.optim, training, forward, micro, world, seed, step)
+            done = step + 1
+            if log is not None:
+                log.write({"step": done, "loss": loss, "lr": lr, "took_s": round(time.perf_counter() - began, 4)})
+            if run.progress is not None and world.is_main:
+                run.progress(f"{training.name}, seed {seed}, loss {loss:.3f}", done, steps)
+            if done % steps_per_epoch == 0:
+                if log is not None:
+                    log.flush()
+                if world.is_main:
+                    training.save(done, {"optimizer": optimizer.state_dict(), "loader": loader.state_dict()})
+                if training.after_epoch is not None:
+                    training.after_epoch(done // steps_per_epoch, done)
+
+
+def take_step(
+    config: OptimConfig,
+    training: Training,
+    forward: nn.Module,
+    micro: Sequence[Batch],
+    world: World,
+    seed: int,
+    step: int,
+) -> float:
+    """One update; the loss, averaged over processes. Raises AvkitError, before the update, if it isn't finite."""
+    total = torch.zeros((), device=world.device)
+    for number, batch in enumerate(micro):
+        moment = Moment(seed, step, number, world.rank)
+        torch.manual_seed(int(moment.chance(DROPOUT).integers(1 << 62)))
+        with no_sync(forward, unless=number == len(micro) - 1):
+            loss = training.loss(forward, batch, moment)
+            torch.autograd.backward(loss / len(micro))
+        total += loss.detach() / len(micro)
+    most = config.clip_grad if config.clip_grad is not None else math.inf
+    norm = nn.utils.clip_grad_norm_([p for p in training.module.parameters() if p.grad is not None], most)
+    shared = world.mean(torch.stack([total, norm.to(total)]))
+    found, found_norm = shared.tolist()
+    if not (math.isfinite(found) and math.isfinite(found_norm)):
+        keys = ", ".join(key for batch in micro for key in batch.keys)
+        raise AvkitError(
+            f"step {step + 1}: loss {found}, gradient norm {found_norm}: not finite. The last epoch's checkpoint is "
+            f"good; take a lower optim.base_lr or optim.clip_grad=1 in another --out. Samples: {keys}"
+        )
+    training.optimizer.step()
+    training.optimizer.zero_grad()
+    return float(found)
+
+
+def whole_batch(config: TrainingConfig, samples: int, world_size: int) -> int:
+    """Samples of a step: as configured, or of a smaller dataset as many as equal micro-steps can take.
+
+    Raises ConfigError for fewer samples than processes.
+    """
+    if samples >= config.batch_size:
+        return config.batch_size
+    share = samples // world_size
+    if not share:
+        raise ConfigError(f"{samples} training samples among {world_size} processes. Start fewer.")
+    return share // min(config.device_batch_size, share) * min(config.device_batch_size, share) * world_size
+
+
+def shuffled_loader(
+    data: EvalDataConfig,
+    view: TrainView,
+    train: Split,
+    world: World,
+    *,
+    batch_size: int,
+    seed: int,
+    class_balanced: bool = False,
+) -> Loader:
+    """One process's training batches, of `batch_size`."""
+    loading = LoaderConfig(
+        batch_size=batch_size,
+        seed=seed,
+        class_balanced=class_balanced,
+        num_workers=data.num_workers,
+        skip_bad=data.skip_bad,
+        pin_memory=world.device.type == "cuda",
+        cache=data.cache,
+    )
+    return Loader(train.dataset, view, loading, rank=world.rank, world_size=world.size)
+
+
+def begin(
+    config: TrainingConfig,
+    run: Evaluation,
+    splits: Mapping[str, Split],
+    seed: int,
+    folder: Path,
+    *,
+    free: Sequence[str] = (),
+) -> Path | None:
+    """The checkpoint to go on from. Raises ConfigError for a folder with a run of another config, model or data.
+
+    `splits` and `seed` are part of what it was begun with; settings named in `free` may change.
+    """
+    values = as_json(config) | {
+        "run.checkpoint": run.subject.origin["sha256"],
+        **{f"run.{name}": split.subset_id for name, split in splits.items()},
+        "run.seed": seed,
+    }
+    for name in (*NOT_TRAINED_WITH, *free):
+        values.pop(name, None)
+    stored = read_config(folder)
+    if stored is not None and (changed := differences(stored, values)):
+        raise ConfigError(
+            f"{folder}: was begun otherwise: {'; '.join(changed)}. Give another --out, or the settings it had."
+        )
+    run.world.barrier()
+    if stored is None and run.world.is_main:
+        write_config(folder, values)
+    run.world.barrier()
+    return latest_checkpoint(folder / CHECKPOINTS)
+
+
+def take_up(checkpoint: Path, optimizer: torch.optim.Optimizer, loader: Loader) -> dict[str, Any]:
+    """Put optimizer and loader where a checkpoint's were; its whole state, in which `step` is done."""
+    state = load_trainer_state(checkpoint)
+    optimizer.load_state_dict(state["optimizer"])
+    loader.load_state_dict(state["loader"])
+    return state
+
+
+def tuned_optimizer(model: nn.Module, head: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer, whose rates fall from the head down, layer by layer of the model."""
+    optimizer = make_optimizer(model, config)
+    for group in parameter_groups(head, replace(config, layer_decay=1.0)):
+        optimizer.add_param_group({**group, "lr": 0.0})
+    return optimizer
+
+
+def freeze_all_but_used(module: nn.Module, compute: Callable[[], Float[Tensor, "*shape"]]) -> None:
+    """Take the parameters out of training on which nothing depends that `compute` makes with the module."""
+    module.eval()  # stochastic depth must not hide a block
+    torch.autograd.backward(compute().sum())
+    module.train()
+    for parameter in module.parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
+
+
+def distributed(module: nn.Module, world: World, *, parts: bool = False) -> nn.Module:
+    """The module to call: its gradients averaged over processes if there are several. `parts`: a step may use some."""
+    if world.size == 1:
+        return module
+    on_gpu = world.device.type == "cuda"
+    if on_gpu:  # batch norms over all processes, as released; torch has none for CPUs
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return DistributedDataParallel(module, device_ids=[world.device] if on_gpu else None, find_unused_parameters=parts)
