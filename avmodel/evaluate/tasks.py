@@ -13,6 +13,7 @@ from avmodel.evaluate.features import Progress
 from avmodel.evaluate.finetune import finetune
 from avmodel.evaluate.knn import KnnConfig, knn
 from avmodel.evaluate.linear_probe import LinearProbeConfig, linear_probe, supplement
+from avmodel.evaluate.localization import LocalizationConfig, localization
 from avmodel.evaluate.pictures import save_pictures
 from avmodel.evaluate.result import Result, write_result
 from avmodel.evaluate.retrieval import RetrievalConfig, retrieval
@@ -37,6 +38,10 @@ TASKS: dict[str, Task] = {
     "knn": Task(run=knn, presets={"figure-3": KnnConfig, "train-gallery": lambda: KnnConfig(gallery="train", k=20)}),
     "retrieval": Task(
         run=retrieval, presets={"zero-shot": RetrievalConfig, "aligned": lambda: RetrievalConfig(align="linear")}
+    ),
+    "localization": Task(
+        run=localization,
+        presets={"zero-shot": LocalizationConfig, "supervised": lambda: LocalizationConfig(supervised=True)},
     ),
     "embed": Task(run=embed, presets={"default": EmbedConfig}),
 }
