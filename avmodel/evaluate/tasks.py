@@ -7,6 +7,7 @@ from typing import Any
 
 from avmanifest.errors import ConfigError
 from avmodel.distributed import join_world, require_precision
+from avmodel.evaluate.dense.separator import SeparationConfig
 from avmodel.evaluate.embed import EmbedConfig, embed
 from avmodel.evaluate.evaluation import EvalConfig, Evaluation
 from avmodel.evaluate.features import Progress
@@ -17,6 +18,7 @@ from avmodel.evaluate.localization import LocalizationConfig, localization
 from avmodel.evaluate.pictures import save_pictures
 from avmodel.evaluate.result import Result, write_result
 from avmodel.evaluate.retrieval import RetrievalConfig, retrieval
+from avmodel.evaluate.separation import released, separation, sound_of_pixels
 from avmodel.evaluate.subject import load_subject
 from avmodel.evaluate.tuning import FinetuneConfig
 from avmodel.inputs import Source
@@ -42,6 +44,9 @@ TASKS: dict[str, Task] = {
     "localization": Task(
         run=localization,
         presets={"zero-shot": LocalizationConfig, "supervised": lambda: LocalizationConfig(supervised=True)},
+    ),
+    "separation": Task(
+        run=separation, presets={"irm": SeparationConfig, "released": released, "sound-of-pixels": sound_of_pixels}
     ),
     "embed": Task(run=embed, presets={"default": EmbedConfig}),
 }
