@@ -25,8 +25,8 @@ from avmodel.evaluate.data import (
     train_view,
     without_leaks,
 )
-from avmodel.evaluate.dense.localizer import ENCODINGS, Localizer, load_localizer, localize, save_localizer
 from avmodel.evaluate.dense.heard import wav
+from avmodel.evaluate.dense.localizer import ENCODINGS, Localizer, load_localizer, localize, save_localizer
 from avmodel.evaluate.dense.pictures import heat_over, mask_over
 from avmodel.evaluate.dense.truth import TRUTHS, Sounding, sounding_in
 from avmodel.evaluate.evaluation import Evaluation, seeded, seen, settings_of

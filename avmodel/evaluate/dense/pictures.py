@@ -26,4 +26,3 @@ def mask_over(rgb: UInt8[np.ndarray, "h w 3"], classes: UInt8[np.ndarray, "h w"]
     assert overlay is not None
     alpha = overlay[..., 3:].astype(np.float32) / 255
     return to_png((rgb * (1 - alpha) + overlay[..., :3] * alpha).round().astype(np.uint8))
-
