@@ -7,6 +7,7 @@ from typing import Any
 
 from avmanifest.errors import ConfigError
 from avmodel.distributed import join_world, require_precision
+from avmodel.evaluate.dense.segmenter import SegmentationConfig
 from avmodel.evaluate.dense.separator import SeparationConfig
 from avmodel.evaluate.embed import EmbedConfig, embed
 from avmodel.evaluate.evaluation import EvalConfig, Evaluation
@@ -14,9 +15,12 @@ from avmodel.evaluate.features import Progress
 from avmodel.evaluate.finetune import finetune
 from avmodel.evaluate.knn import KnnConfig, knn
 from avmodel.evaluate.linear_probe import LinearProbeConfig, linear_probe, supplement
+from avmodel.evaluate.localization import LocalizationConfig, localization
 from avmodel.evaluate.pictures import save_pictures
 from avmodel.evaluate.result import Result, write_result
 from avmodel.evaluate.retrieval import RetrievalConfig, retrieval
+from avmodel.evaluate.segmentation import avss, ms3, segmentation
+from avmodel.evaluate.segmentation import supplement as segmentation_supplement
 from avmodel.evaluate.separation import released, separation, sound_of_pixels
 from avmodel.evaluate.subject import load_subject
 from avmodel.evaluate.tuning import FinetuneConfig
@@ -39,6 +43,14 @@ TASKS: dict[str, Task] = {
     "knn": Task(run=knn, presets={"figure-3": KnnConfig, "train-gallery": lambda: KnnConfig(gallery="train", k=20)}),
     "retrieval": Task(
         run=retrieval, presets={"zero-shot": RetrievalConfig, "aligned": lambda: RetrievalConfig(align="linear")}
+    ),
+    "localization": Task(
+        run=localization,
+        presets={"zero-shot": LocalizationConfig, "supervised": lambda: LocalizationConfig(supervised=True)},
+    ),
+    "segmentation": Task(
+        run=segmentation,
+        presets={"s4": SegmentationConfig, "ms3": ms3, "avss": avss, "supplement": segmentation_supplement},
     ),
     "separation": Task(
         run=separation, presets={"irm": SeparationConfig, "released": released, "sound-of-pixels": sound_of_pixels}
