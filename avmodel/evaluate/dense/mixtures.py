@@ -110,7 +110,9 @@ def draw_mixtures(test: Split, *, sources: int, count: int, seed: int) -> Mixtur
     for first in firsts.tolist():
         for _ in range(_ATTEMPTS):
             rows = _different(first, classes, sources, chance)
-            if rows is not None and frozenset(rows) not in found:
+            if rows is None:
+                break
+            if frozenset(rows) not in found:
                 found[frozenset(rows)] = rows
                 break
     if not found:
@@ -125,7 +127,7 @@ def draw_mixtures(test: Split, *, sources: int, count: int, seed: int) -> Mixtur
 def _different(
     first: int, classes: Sequence[frozenset[int]], sources: int, chance: np.random.Generator
 ) -> tuple[int, ...] | None:
-    """Rows that begin with `first` and share no class; None if chance found none."""
+    """Rows that begin with `first` and share no class; None if no further row fits those that chance took."""
     rows = [first]
     for row in chance.permutation(len(classes)).tolist():
         if len(rows) == sources:
@@ -200,10 +202,12 @@ def annotated(data: EvalDataConfig, test: Split, source: Source) -> list[Mixture
 def write_mixtures(mixtures: Sequence[Mixture], folder: Path) -> Path:
     """The list, as `mixtures=PATH` takes it again. Raises StorageError if it can't be written."""
     path = folder / MIXTURES_FILE
+    unfinished = path.with_name(f".unfinished-{path.name}")
     rows = [{"keys": list(mixture.keys), "kind": mixture.kind} for mixture in mixtures]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"mixtures": rows}, indent=0) + "\n")
+        unfinished.write_text(json.dumps({"mixtures": rows}, indent=0) + "\n")
+        unfinished.replace(path)
     except OSError as error:
         raise StorageError(f"{path}: not written ({error.strerror}). Free space, or give another --out.") from error
     return path

@@ -98,9 +98,13 @@ class Separator(nn.Module):
         return rearrange(logits, "(b s) 1 h w -> b s h w", b=len(images))
 
     @torch.no_grad()
-    def answer(self, images: Float[Tensor, "b s 3 h w"], mixture: Float[Tensor, "b n"]) -> Float[Tensor, "b s m"]:
-        """The waveform of what each image shows, at the masks' sample rate."""
-        return self.masks.heard(self(images, mixture).float().sigmoid(), mixture)
+    def answer(
+        self, images: Float[Tensor, "b s 3 h w"], mixture: Float[Tensor, "b n"], *, precision: str = "float32"
+    ) -> Float[Tensor, "b s m"]:
+        """The waveform of what each image shows, at the masks' sample rate. `precision` is the model's alone."""
+        with autocast(precision, mixture.device):
+            logits = self(images, mixture)
+        return self.masks.heard(logits.float().sigmoid(), mixture)
 
 
 def masks_of(target: str, profile: MelProfile, columns: int, num_samples: int) -> Masks:
@@ -148,7 +152,15 @@ def crossfaded(parts: list[Float[Tensor, "s m"]], num_samples: int) -> Float[Ten
 
 
 def mixing_view(config: SeparationConfig, run: Evaluation) -> TrainView:
-    """How a clip is seen and heard while it is mixed in training. Raises ConfigError for another number of mel bins."""
+    """How a clip is seen and heard while it is mixed in training.
+
+    Raises ConfigError for spectrograms that aren't those of the checkpoint: all are computed here, none is stored.
+    """
+    known = run.subject.profile
+    if known is not None and config.data.profile not in (None, known):
+        raise ConfigError(
+            f"data.profile={config.data.profile}: the checkpoint hears {known!r} spectrograms. Leave it out."
+        )
     view = train_view(config.data, run.subject, max_gain_db=config.max_gain_db, min_area=config.min_area)
     require_mel(view.mel.n_mels, run.subject.model.config)
     return replace(view, waveform=True)
