@@ -257,6 +257,7 @@ def take_step(
         total = found["total"] if not losses else losses["total"] + found["total"]
         losses |= found | {"total": total}
         norms.append(norm)
+    model.after_step()
     norm = norms[0] if len(norms) == 1 else torch.stack(norms).square().sum().sqrt()
     means = torch.stack(list(losses.values()))
     own = means[:1].clone()
@@ -356,6 +357,7 @@ def build_model(config: RunConfig, device: torch.device, listener: Listener) -> 
         if path is not None:
             found = start_branch(model, branch, Path(path))
             listener.note(f"{branch} branch from {path}: {found.name}, licence {found.license}")
+    model.started()
     return model.to(device)
 
 

@@ -71,6 +71,7 @@ FAMILY_RUNS: dict[str, dict[str, Any]] = {
     "avsiam-alternate": {"model": replace(TINY_AVSIAM, alternate_steps=True)},
     "cavmae": {"model": TINY_CAVMAE},
     "crossmae": {"model": TINY_CROSSMAE},
+    "crossmae-teacher": {"model": replace(TINY_CROSSMAE, teacher="ema", teacher_momentum=0.5)},
 }
 
 

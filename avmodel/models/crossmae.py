@@ -4,6 +4,7 @@ Source: "CrossMAE: Cross-Modality Masked Autoencoders for Region-Aware Audio-Vis
 of it is public: what the paper leaves open is a field of CrossMAEConfig, whose comment says what was chosen.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -25,6 +26,7 @@ CHOICES = {
     "target_norm": TARGET_NORMS,
     "cross_at": CROSS_AT,
     "cross_queries": CROSS_QUERIES,
+    "teacher": ("online", "ema"),
     "pool": ("mean", "cls"),
     "contrast_features": ("visible", "complete"),
 }
@@ -63,6 +65,8 @@ class CrossMAEConfig:
     predict_features: bool = True  # of each modality from the other's visible tokens
     queries: str = "learnable"  # table 7; "attentive": the restored modality's, and only there is the loss
     target_norm: str = "layernorm"  # the paper says "normalized"
+    teacher: str = "online"  # whose complete pass is the target: the towers themselves, detached; ema: their average
+    teacher_momentum: float = 0.996  # of the average, a step
     feature_decoder_dim: int | None = None  # none: the towers' width
     feature_decoder_depth: int = 4  # the paper says "several"
     feature_decoder_num_heads: int | None = None  # none: the towers'
@@ -76,6 +80,13 @@ class CrossMAEConfig:
                 raise ValueError(f"unknown {field} {value!r}; known: {', '.join(known)}")
         if not (self.contrast_weight > 0 or self.reconstruct or self.predict_features):
             raise ValueError("contrast_weight=0, reconstruct=false, predict_features=false: nothing to learn")
+        if self.teacher == "ema" and (not self.needs_complete or self.contrast_features == "complete"):
+            raise ValueError(
+                "teacher='ema' answers for the complete pass without gradients: it takes predict_features=true or "
+                "attentive tokens of that pass, and contrast_features='visible'"
+            )
+        if not 0 <= self.teacher_momentum <= 1:
+            raise ValueError(f"teacher_momentum={self.teacher_momentum} is not in 0..1")
         if self.cross_at == "every_block" and self.cross_queries == "visible":
             raise ValueError("cross_at='every_block' is over all tokens: set cross_queries='all'")
         for name, dim, heads in (
@@ -191,6 +202,7 @@ class CrossMAE(Family):
         self.mel_scale = (config.mel_mean, config.mel_std)
         self.compares_samples = config.contrast_weight > 0
         self.encoder = Encoder(config)
+        self.teacher = copy.deepcopy(self.encoder).requires_grad_(False) if config.teacher == "ema" else None
         self.image_decoder, self.audio_decoder = (
             pixel_decoder(config, tower.grid, channels) if config.reconstruct else None
             for tower, channels in ((self.encoder.image, 3), (self.encoder.audio, 1))
@@ -249,8 +261,9 @@ class CrossMAE(Family):
         whole_seen = whole_heard = None
         if config.needs_complete:
             trained = config.contrast_weight > 0 and config.contrast_features == "complete"
+            teacher = encoder if self.teacher is None else self.teacher
             with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-                whole_seen, whole_heard = encoder.image(pictures), encoder.audio(mels)
+                whole_seen, whole_heard = teacher.image(pictures), teacher.audio(mels)
 
         terms = []
         if self.compares_samples:
@@ -286,6 +299,18 @@ class CrossMAE(Family):
                 )
             ]
         return output._replace(losses=weighted(terms))
+
+    def started(self) -> None:
+        """The teacher, if there is one, begins as the towers do."""
+        if self.teacher is not None:
+            self.teacher.load_state_dict(self.encoder.state_dict())
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """The teacher, if there is one, comes a little nearer to the towers."""
+        if self.teacher is not None:
+            for kept, now in zip(self.teacher.parameters(), self.encoder.parameters(), strict=True):
+                kept.lerp_(now, 1 - self.config.teacher_momentum)
 
     def condition(self, part: Encoded, whole: Encoded | None, masking: Masking) -> Attentive | None:
         """What of a modality the other one's pixel decoder is told; None: nothing."""

@@ -114,6 +114,12 @@ class Family(nn.Module, ABC):
         mel, steps = self.config.audio_size
         return mel // self.config.patch_size, steps // self.config.patch_size
 
+    def started(self) -> None:
+        """Called by the trainer when the weights that a run starts from are in place."""
+
+    def after_step(self) -> None:
+        """Called by the trainer when the optimizers have taken a step."""
+
     def audio_input(self, log_mel: Float[Tensor, "b 1 mel t"]) -> Float[Tensor, "b 1 h w"]:
         """A log-mel as its patches are cut: the model's columns, whole patches, normalized, time downwards if so."""
         p = self.config.patch_size

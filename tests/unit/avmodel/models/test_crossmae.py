@@ -104,6 +104,34 @@ def test_targets_of_features_and_complete_attentive_tokens_carry_no_graph() -> N
     assert seen == [False, True]
 
 
+def test_a_teacher_answers_for_the_complete_pass_and_follows_slowly() -> None:
+    torch.manual_seed(1)  # draws other towers than small() does
+    model = CrossMAE(replace(SMALL, teacher="ema", teacher_momentum=0.9))
+    model.encoder.load_state_dict(small().encoder.state_dict())
+    model.started()
+    assert model.teacher is not None
+    inputs, masks = batch(SMALL), model.choose(draws_for(model))
+    losses = model(*inputs, masks).losses
+    losses["total"].backward()
+    assert all(p.grad is None and not p.requires_grad for p in model.teacher.parameters())
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter.add_(1.0)
+    before = {name: x.clone() for name, x in model.teacher.state_dict().items()}
+    model.after_step()
+    now, towers = model.teacher.state_dict(), dict(model.encoder.named_parameters())
+    for name in towers:
+        torch.testing.assert_close(now[name], before[name] + 0.1)
+    with torch.no_grad():
+        for parameter in model.teacher.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    again = small(teacher="ema")
+    again.load_state_dict(model.state_dict())
+    moved = again(*inputs, masks).losses
+    again.started()
+    assert not torch.equal(moved["image_features"], again(*inputs, masks).losses["image_features"])
+
+
 def test_features_are_restored_from_the_other_modality_alone() -> None:
     model = small(contrast_weight=0.0, reconstruct=False)
     image, log_mel = batch(SMALL)
@@ -167,6 +195,9 @@ def test_streams_leave_the_class_token_out_and_need_one_modality_only() -> None:
         ({"cross_at": "every_block"}, "set cross_queries='all'"),
         ({"feature_decoder_dim": 30}, "feature_decoder width 30"),
         ({"mask_ratio": 0.99}, "leaves nothing to see"),
+        ({"teacher": "ema", "predict_features": False, "condition": "none"}, "answers for the complete pass"),
+        ({"teacher": "ema", "contrast_features": "complete"}, "answers for the complete pass"),
+        ({"teacher_momentum": 1.5}, "not in 0..1"),
     ],
 )
 def test_impossible_models(changes: dict, said: str) -> None:
