@@ -1,0 +1,82 @@
+"""Single samples of an evaluation to look at and to listen to: the best and the worst, on one page."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from avdata.audit.page import data_uri, escape, page, section, table, write_page
+from avmanifest.errors import StorageError
+
+EXAMPLES_FILE = "examples.html"
+SHOWN = 8  # of the best, and as many of the worst
+
+
+class Example(NamedTuple):
+    """A sample, what came of it, and how well."""
+
+    key: str
+    title: str
+    score: float  # higher is better
+    metrics: dict[str, float]
+    pictures: dict[str, bytes]  # caption -> PNG
+    sounds: dict[str, bytes]  # caption -> WAV
+
+
+def write_examples(examples: Sequence[Example], folder: Path, *, title: str, line: str) -> Path:
+    """A page of the examples, all of them or the best and the worst SHOWN; `line` is the result as a paper quotes it.
+
+    The page needs no other file and no network. Raises StorageError if it can't be written.
+    """
+    path = folder / EXAMPLES_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: no folder for examples ({error.strerror}). Give another --out.") from error
+    write_page(path, examples_page(examples, title=title, line=line))
+    return path
+
+
+def examples_page(examples: Sequence[Example], *, title: str, line: str) -> str:
+    """The page as text; an example without a finite score stands last."""
+    ordered = sorted(examples, key=lambda one: (not math.isfinite(one.score), -one.score, one.key))
+    parts = [("examples", f"All {len(ordered)}, the best first", ordered)]
+    if len(ordered) > 2 * SHOWN:
+        parts = [
+            ("best", f"The {SHOWN} best", ordered[:SHOWN]),
+            ("worst", f"The {SHOWN} worst, the worst first", ordered[: -SHOWN - 1 : -1]),
+        ]
+    links = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading, _ in parts)
+    body = (
+        f'<header><h1>{escape(title)}</h1><p class="lead">{escape(line)}</p></header>'
+        f"<nav><div>{links}</div></nav><main>"
+        + "".join(section(name, heading, *map(drawn, shown)) for name, heading, shown in parts)
+        + "</main><footer>Made by avkit evaluate. This page fetches nothing.</footer>"
+    )
+    return page(f"{title}: avkit evaluate", body, {})
+
+
+def drawn(example: Example) -> str:
+    """One example as HTML."""
+    pictures = "".join(
+        f'<figure><img src="{data_uri(content, "image/png")}" alt="{escape(caption)}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        for caption, content in example.pictures.items()
+    )
+    sounds = "".join(
+        f'<figure><figcaption>{escape(caption)}</figcaption><audio controls preload="metadata" '
+        f'src="{data_uri(content, "audio/wav")}"></audio></figure>'
+        for caption, content in example.sounds.items()
+    )
+    numbers = [[_number(value) for value in example.metrics.values()]]
+    return (
+        f'<article class="sample"><h3>{escape(example.title)}</h3><p class="facts mono">{escape(example.key)}</p>'
+        + (f'<div class="frames">{pictures}</div>' if pictures else "")
+        + (f'<div class="frames sounds">{sounds}</div>' if sounds else "")
+        + (table(list(example.metrics), numbers) if example.metrics else "")
+        + "</article>"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "–"
