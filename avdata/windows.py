@@ -60,3 +60,10 @@ class Window:
     def is_last(self) -> bool:
         """Whether the video ends with it."""
         return self.end_s >= self.duration_s
+
+    def samples_from(self, first: int) -> Float32[np.ndarray, " _"] | None:
+        """The waveform from a sample of the video on to the window's true end; None without sound."""
+        if self.waveform is None:
+            return None
+        begins = round(self.start_s * SAMPLE_RATE)
+        return self.waveform[max(first - begins, 0) : round(self.end_s * SAMPLE_RATE) - begins]
