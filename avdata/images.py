@@ -1,13 +1,16 @@
-"""JPEG bytes and RGB images.
+"""JPEG bytes and RGB images, PNG bytes and masks.
 
 OpenCV resizes with a thread pool of its own. A process that is one of many (a loader worker, a preparing child) calls
 `cv2.setNumThreads(0)` once when it starts; nothing here changes it.
 """
 
+import io
+
 import cv2
 import numpy as np
 import simplejpeg
 from jaxtyping import UInt8
+from PIL import Image
 
 from avmanifest.errors import ShardError
 
@@ -34,6 +37,26 @@ def decode_jpeg(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w 3"]:
             f"{name}: a damaged JPEG of {len(data)} bytes ({error}). Fetch or prepare the shard again."
         ) from error
     return rgb
+
+
+def decode_mask(data: bytes, name: str = "mask") -> UInt8[np.ndarray, "h w"]:
+    """The values of a PNG's pixels: gray levels, or a palette's indices; of a picture in colors 255 where it isn't
+    black. Raises ShardError for anything else."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+            if picture.width * picture.height > MAX_JPEG_PIXELS:
+                raise ShardError(f"{name}: a mask of {picture.width} x {picture.height} pixels; prepare it smaller")
+            pixels = np.asarray(picture)
+            mode = picture.mode
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ShardError(
+            f"{name}: no mask can be read from its {len(data)} bytes ({error}). Fetch it again."
+        ) from error
+    if mode in ("RGB", "RGBA"):
+        return np.where(pixels[..., :3].any(axis=-1), 255, 0).astype(np.uint8)
+    if pixels.ndim != 2 or pixels.dtype not in (np.uint8, np.bool_):
+        raise ShardError(f"{name}: a PNG of mode {mode}; masks are 8-bit gray, palette or RGB. Convert it.")
+    return pixels.astype(np.uint8)
 
 
 def resize_short_side(rgb: UInt8[np.ndarray, "h w 3"], short_side: int) -> UInt8[np.ndarray, "_ _ 3"]:

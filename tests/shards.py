@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from avdata.images import encode_jpeg
@@ -40,6 +41,7 @@ def sample_members(
     mel: Sequence[str] = ("paper",),
     flac: bool = True,
     picture: Callable[[int, int], np.ndarray] = flat_frame,
+    mask: Callable[[int, int], np.ndarray | None] = lambda sample, frame: None,
 ) -> tuple[dict[str, bytes], list[float]]:
     """The sample's members, and the times of its frames: the middles of num_frames equal spans."""
     import torch
@@ -51,6 +53,8 @@ def sample_members(
         members[f"logmel-{name}.npy" if place else "logmel.npy"] = pack_npy(spectrogram)
     for frame in range(num_frames):
         members[f"frame{frame:02d}.jpg"] = encode_jpeg(picture(sample, frame))
+        if (values := mask(sample, frame)) is not None:
+            members[f"mask{frame:02d}.png"] = cv2.imencode(".png", values)[1].tobytes()
     if flac:
         members["flac"] = encode_flac(waveform)
     return members, [(frame + 0.5) * seconds / num_frames for frame in range(num_frames)]

@@ -2,7 +2,7 @@
 
 from avdata.load.batch import Batch
 from avdata.load.cache import CacheConfig
-from avdata.load.index import Dataset, balanced, mix, relabel, select, unite
+from avdata.load.index import Dataset, balanced, each_frame, mix, relabel, select, unite
 from avdata.load.loader import Loader, LoaderConfig, LoaderStats, evaluation_config
 from avdata.load.members import MemberMap
 from avdata.load.opening import describe_dataset, is_folder, manifest_rows, open_dataset
@@ -25,6 +25,7 @@ __all__ = [
     "View",
     "balanced",
     "describe_dataset",
+    "each_frame",
     "evaluation_config",
     "is_folder",
     "manifest_rows",

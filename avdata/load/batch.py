@@ -31,6 +31,9 @@ class Batch:
     gain_db: Float32[Tensor, " b"] | None  # None: the view draws no gain
     window_start_s: Float32[Tensor, "b *u"]  # from the start of the clip
     frame_time_s: Float32[Tensor, "b *v"]  # likewise; NaN where the shard does not tell
+    masks: UInt8[Tensor, "b *v h w"] | None = None  # of the images; None: the view has none
+    masked: Bool[Tensor, "b *v"] | None = None  # which images have a mask; without one it is 0
+    frames: Int64[Tensor, "b *v"] | None = None  # which of their samples' stored frames the images are
     positions: Int64[Tensor, " b"]  # in the epoch's order
     sample_ids: Int64[Tensor, " b"]  # rows of the dataset
     keys: tuple[str, ...]

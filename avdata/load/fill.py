@@ -11,12 +11,21 @@ from typing import Final, Literal
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float16, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float16, Float32, Float64, Int64, UInt8
 
-from avdata.images import decode_jpeg
+from avdata.images import decode_jpeg, decode_mask
 from avdata.load.index import Dataset
 from avdata.load.reader import Scratch, ShardReader
-from avdata.load.views import AllFramesView, Crop, View, choose_crop, choose_frames, column_jitter, window_starts
+from avdata.load.views import (
+    AllFramesView,
+    Crop,
+    View,
+    choose_crop,
+    choose_frames,
+    column_jitter,
+    first_frame,
+    window_starts,
+)
 from avdata.melspec import column_start_s, log_mel
 from avdata.waveform import decode_flac, flac_num_samples
 from avmanifest.errors import ShardError
@@ -38,6 +47,9 @@ class Slots:
     waveform: Float32[np.ndarray, "b u n"] | None
     window_start_s: Float32[np.ndarray, "b u"]
     frame_time_s: Float32[np.ndarray, "b v"]
+    masks: UInt8[np.ndarray, "b v h w"] | None
+    masked: Bool[np.ndarray, "b v"]
+    frames: Int64[np.ndarray, "b v"]  # which of the sample's
     draws: Float64[np.ndarray, "b d"]
     sample_ids: Int64[np.ndarray, " b"]
     keys: Sequence[str]
@@ -115,16 +127,20 @@ def _fill(
             return content
 
         where = f"{reader.shards[shard].url}: {key}"
+        first, last = int(dataset.frame_start[sample]), int(dataset.frame_start[sample + 1])
+        times_s = dataset.frame_time_s[first:last]
+        around = first_frame(view, len(times_s), draws) if view.around_frame and len(times_s) else None
+        around_s = None if around is None else float(times_s[around])
         stored = dataset.log_mel.get(view.profile)
         if stored is not None and stored.size[sample]:
             name = dataset.log_mel_member[view.profile]
             content = read(name, int(stored.offset[sample]), int(stored.size[sample]))
-            starts = _copy_windows(content, view, slots, row, draws, f"{where}.{name}")
+            starts = _copy_windows(content, view, slots, row, draws, f"{where}.{name}", around_s)
             clock.lap("sound")
             flac = bytes(read("flac", *_waveform_place(dataset, sample, where, view))) if view.waveform else None
         else:
             flac = bytes(read("flac", *_waveform_place(dataset, sample, where, view)))
-            starts = _starts_in(view, flac_num_samples(flac, f"{where}.flac"), draws, f"{where}.flac")
+            starts = _starts_in(view, flac_num_samples(flac, f"{where}.flac"), draws, f"{where}.flac", around_s)
         if flac is not None:
             waveforms = _cut_waveforms(view, flac, starts, f"{where}.flac")
             if slots.waveform is not None:
@@ -134,20 +150,35 @@ def _fill(
             clock.lap("sound")
         starts_s = [column_start_s(start, view.mel) for start in starts]
         slots.window_start_s[row] = starts_s
-        first, last = int(dataset.frame_start[sample]), int(dataset.frame_start[sample + 1])
-        frames = _frames_wanted(view, starts_s, dataset.frame_time_s[first:last], draws, where)
+        frames = [around] if around is not None else _frames_wanted(view, starts_s, times_s, draws, where)
         for place, frame in enumerate(frames):
             number = first + frame
-            slots.frame_time_s[row, place] = dataset.frame_time_s[number]
+            slots.frame_time_s[row, place], slots.frames[row, place] = dataset.frame_time_s[number], frame
             if place and frame == frames[place - 1] and not draws:
                 slots.images[row, place] = slots.images[row, place - 1]
+                if slots.masks is not None:
+                    slots.masks[row, place], slots.masked[row, place] = (
+                        slots.masks[row, place - 1],
+                        slots.masked[row, place - 1],
+                    )
                 continue
             name = dataset.frame_names[dataset.frame_member[number]]
             content = read(name, int(dataset.frames.offset[number]), int(dataset.frames.size[number]))
             rgb = decode_jpeg(bytes(content), f"{where}.{name}")
             clock.lap("decode")
-            crop_into(rgb, choose_crop(view, rgb.shape[0], rgb.shape[1], draws), slots.images[row, place])
+            crop = choose_crop(view, rgb.shape[0], rgb.shape[1], draws)
+            crop_into(rgb, crop, slots.images[row, place])
             clock.lap("resize")
+            if slots.masks is not None:
+                slots.masks[row, place] = 0
+                slots.masked[row, place] = bool(dataset.masks.size[number])
+                if slots.masked[row, place]:
+                    name = dataset.mask_names[dataset.frame_member[number]]
+                    content = read(name, int(dataset.masks.offset[number]), int(dataset.masks.size[number]))
+                    mask = decode_mask(bytes(content), f"{where}.{name}")
+                    clock.lap("decode")
+                    crop_mask_into(mask, crop, (rgb.shape[0], rgb.shape[1]), slots.masks[row, place])
+                    clock.lap("resize")
     return to_compute
 
 
@@ -161,6 +192,22 @@ def crop_into(rgb: UInt8[np.ndarray, "h w 3"], crop: Crop, out: UInt8[np.ndarray
         cv2.flip(out, 1, dst=out)
 
 
+def crop_mask_into(
+    mask: UInt8[np.ndarray, "h w"], crop: Crop, frame_size: tuple[int, int], out: UInt8[np.ndarray, "s s"]
+) -> None:
+    """The same part of the frame's mask, whose own size may be another: each pixel has the value at its middle."""
+    size = out.shape[0]
+    middles = (np.arange(size) + 0.5) / size
+    rows, columns = (
+        np.floor((start + middles * length) * own / whole).astype(np.int64)
+        for start, length, own, whole in (
+            (crop.top, crop.height, mask.shape[0], frame_size[0]),
+            (crop.left, crop.width, mask.shape[1], frame_size[1]),
+        )
+    )
+    out[:] = mask[rows[:, None], columns[::-1] if crop.flip else columns]
+
+
 def _frames_wanted(
     view: View, starts_s: list[float], times_s: Float32[np.ndarray, " f"], draws: Sequence[float], where: str
 ) -> list[int]:
@@ -172,7 +219,13 @@ def _frames_wanted(
 
 
 def _copy_windows(
-    content: memoryview, view: View, slots: Slots, row: int, draws: Sequence[float], where: str
+    content: memoryview,
+    view: View,
+    slots: Slots,
+    row: int,
+    draws: Sequence[float],
+    where: str,
+    around_s: float | None,
 ) -> list[int]:
     """Copy the windows of a stored log-mel into their slots; their first columns."""
     array = read_npy(content, where)
@@ -184,7 +237,7 @@ def _copy_windows(
             f"{where}: {array.shape[1]} columns, a window of {view.window_s} s has {view.window_columns}. Leave short "
             "clips out (exclude=['short']), or set a shorter window_s."
         )
-    starts, jitter = window_starts(view, num_starts, draws), column_jitter(view, draws)
+    starts, jitter = window_starts(view, num_starts, draws, around_s), column_jitter(view, draws)
     for window, start in enumerate(starts):
         first = start + jitter
         np.copyto(slots.log_mel[row, window], array[:, first : first + view.num_columns], casting="same_kind")
@@ -201,7 +254,7 @@ def _waveform_place(dataset: Dataset, sample: int, where: str, view: View) -> tu
     return int(dataset.waveform.offset[sample]), size
 
 
-def _starts_in(view: View, num_samples: int, draws: Sequence[float], where: str) -> list[int]:
+def _starts_in(view: View, num_samples: int, draws: Sequence[float], where: str, around_s: float | None) -> list[int]:
     """First columns of the windows of a waveform."""
     if view.window_s is None:
         return [0]
@@ -211,7 +264,7 @@ def _starts_in(view: View, num_samples: int, draws: Sequence[float], where: str)
             f"{where}: {num_samples} samples, a window of {view.window_s} s has {view.window_samples}. Leave short "
             "clips out (exclude=['short']), or set a shorter window_s."
         )
-    return window_starts(view, num_starts, draws)
+    return window_starts(view, num_starts, draws, around_s)
 
 
 def _cut_waveforms(view: View, flac: bytes, starts: list[int], where: str) -> list[Float32[np.ndarray, " n"]]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -53,6 +53,8 @@ class Dataset:
     log_mel_member: Mapping[str, str]  # the member's name, by profile
     waveform: Places
     frames: Places  # of all frames
+    masks: Places  # of all frames; size 0: a frame has none
+    mask_names: tuple[str, ...]  # parallel to frame_names
     frame_start: Int64[np.ndarray, " n1"]
     frame_time_s: Float32[np.ndarray, " f"]  # NaN: unknown
     frame_member: Int64[np.ndarray, " f"]  # the member's name: a row of frame_names
@@ -125,6 +127,8 @@ def dataset_from_table(
     is_frame = np.flatnonzero(order_of[codes] >= 0)
     is_frame = is_frame[np.lexsort((order_of[codes[is_frame]], sample_of[is_frame]))]
     frame_start = _starts(np.bincount(sample_of[is_frame], minlength=len(table)))
+    frame_member = order_of[codes[is_frame]]
+    mask_names = tuple(map(members.mask_name, frame_names))
     label_ids, label_start, classes = _flat_labels(table, classes, shards, shard_of)
     mels = {name: wanted for name, wanted in members.log_mels().items() if set(wanted) & set(names)}
     return Dataset(
@@ -135,13 +139,62 @@ def dataset_from_table(
         log_mel_member={profile: next(n for n in wanted if n in names) for profile, wanted in mels.items()},
         waveform=places(members.waveforms()),
         frames=Places(offset[is_frame], size[is_frame]),
+        masks=_masks_of(places, mask_names, sample_of[is_frame], frame_member),
+        mask_names=mask_names,
         frame_start=frame_start,
         frame_time_s=_flat_times(table, frame_start),
-        frame_member=order_of[codes[is_frame]],
+        frame_member=frame_member,
         frame_names=tuple(frame_names),
         label_ids=label_ids,
         label_start=label_start,
         classes=tuple(classes),
+    )
+
+
+def _masks_of(
+    places: Callable[[Sequence[str]], Places],
+    mask_names: Sequence[str],
+    sample_of: Int64[np.ndarray, " f"],
+    frame_member: Int64[np.ndarray, " f"],
+) -> Places:
+    """The mask of every frame."""
+    found = Places(np.zeros(len(sample_of), np.int64), np.zeros(len(sample_of), np.int64))
+    for number, name in enumerate(mask_names):
+        rows = frame_member == number
+        by_sample = places([name])
+        found.offset[rows], found.size[rows] = by_sample.offset[sample_of[rows]], by_sample.size[sample_of[rows]]
+    return found
+
+
+def each_frame(dataset: Dataset, *, masked: bool) -> Dataset:
+    """Every stored frame as a sample of its own, with its clip's key, sound and labels; `masked`: if it has a mask.
+
+    Raises ConfigError if no frame is left.
+    """
+    frames = np.flatnonzero(dataset.masks.size > 0) if masked else np.arange(len(dataset.frame_time_s))
+    if not len(frames):
+        raise ConfigError("no frame has a mask. Prepare from a recipe and a source that have masks.")
+    rows = np.repeat(np.arange(len(dataset)), np.diff(dataset.frame_start))[frames]
+    counts = np.diff(dataset.label_start)[rows]
+    labels = np.concatenate([np.arange(dataset.label_start[row], dataset.label_start[row + 1]) for row in rows])
+
+    def chosen(places: Places, entries: Int64[np.ndarray, " k"]) -> Places:
+        return Places(places.offset[entries], places.size[entries])
+
+    return replace(
+        dataset,
+        keys=dataset.keys.take(pa.array(rows)),
+        shard_of=dataset.shard_of[rows],
+        log_mel={name: chosen(places, rows) for name, places in dataset.log_mel.items()},
+        waveform=chosen(dataset.waveform, rows),
+        frames=chosen(dataset.frames, frames),
+        masks=chosen(dataset.masks, frames),
+        frame_start=np.arange(len(frames) + 1),
+        frame_time_s=dataset.frame_time_s[frames],
+        frame_member=dataset.frame_member[frames],
+        label_ids=dataset.label_ids[labels],
+        label_start=_starts(counts),
+        weights=None if dataset.weights is None else dataset.weights[rows],
     )
 
 
@@ -182,6 +235,7 @@ def select(dataset: Dataset, keep: Bool[np.ndarray, " n"]) -> Dataset:
         log_mel={name: of_samples(places) for name, places in dataset.log_mel.items()},
         waveform=of_samples(dataset.waveform),
         frames=Places(dataset.frames.offset[frames], dataset.frames.size[frames]),
+        masks=Places(dataset.masks.offset[frames], dataset.masks.size[frames]),
         frame_start=_starts(np.diff(dataset.frame_start)[rows]),
         frame_time_s=dataset.frame_time_s[frames],
         frame_member=dataset.frame_member[frames],
@@ -229,6 +283,7 @@ def unite(datasets: Sequence[Dataset]) -> Dataset:
     parts = list(datasets)
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
     frame_names = tuple(dict.fromkeys(name for part in parts for name in part.frame_names))
+    mask_of = {name: mask for part in parts for name, mask in zip(part.frame_names, part.mask_names, strict=True)}
     shard_base = np.cumsum([0, *(len(part.shards) for part in parts)])
     profiles = dict.fromkeys(name for part in parts for name in part.log_mel)
     member_names = {name: {p.log_mel_member[name] for p in parts if name in p.log_mel_member} for name in profiles}
@@ -244,6 +299,8 @@ def unite(datasets: Sequence[Dataset]) -> Dataset:
         log_mel_member={name: next(iter(found)) for name, found in member_names.items()},
         waveform=_joined([part.waveform for part in parts]),
         frames=_joined([part.frames for part in parts]),
+        masks=_joined([part.masks for part in parts]),
+        mask_names=tuple(mask_of[name] for name in frame_names),
         frame_start=_starts(np.concatenate([np.diff(part.frame_start) for part in parts])),
         frame_time_s=np.concatenate([part.frame_time_s for part in parts]),
         frame_member=np.concatenate([_renamed(part.frame_names, frame_names)[part.frame_member] for part in parts]),

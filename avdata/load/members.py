@@ -19,6 +19,7 @@ class MemberMap:
     image: str = "frame*.jpg"  # may hold *: all that match, in the order of the numbers in them
     log_mel: str = "logmel.npy"  # [n_mels, T], float16 or float32
     waveform: str = "flac"  # 16 kHz mono
+    mask: str = "mask*.png"  # of a frame: what * stands for is the same in both names
     label: str = ""  # of tars without a manifest: `cls`, `txt` (one name or number), or `json:FIELD`
     profile: str = "paper"  # how log_mel was made
 
@@ -33,6 +34,14 @@ class MemberMap:
             if found := [name for name in names if fnmatch.fnmatchcase(name, pattern)]:
                 return sorted(found, key=_natural)
         return []
+
+    def mask_name(self, frame_name: str) -> str:
+        """The name that the mask of a frame has; empty where masks cannot be told from frames' names."""
+        for pattern in self.image.split(";"):
+            head, star, tail = pattern.partition("*")
+            if star and self.mask and frame_name.startswith(head) and frame_name.endswith(tail):
+                return self.mask.replace("*", frame_name[len(head) : len(frame_name) - len(tail)])
+        return ""
 
     def log_mels(self) -> dict[str, tuple[str, ...]]:
         """By profile, the names a log-mel may have. Further profiles are `logmel-PROFILE.npy`."""

@@ -14,6 +14,7 @@ from avmanifest.errors import ConfigError
 
 PATCH_COLUMNS: Final = 16
 _CROP_ATTEMPTS: Final = 10
+FITS: Final = ("crop", "squash")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,11 @@ class View:
     columns: int | None = None  # of the window, handed out; None: as many as make whole patches of 16
     image_size: int = 224
     waveform: bool = False  # hand out the window's 16 kHz waveform too
+    fit: str = "crop"  # squash: the whole frame, whatever its proportions
+    around_frame: bool = (
+        False  # the frame is chosen first, and the window's middle is its time, as far as the clip goes
+    )
+    masks: bool = False  # hand out the frames' masks too, cut and resized as the frames are
     waveform_s: float = 10.0  # length of a whole clip's waveform: cut, or filled up with silence
 
     def __post_init__(self) -> None:
@@ -34,6 +40,10 @@ class View:
                 f"window_s={self.window_s} with profile {self.profile!r}: "
                 + ("it is made of whole clips. Set window_s=None." if mel.pad_columns else "give a length in seconds.")
             )
+        if self.fit not in FITS:
+            raise ConfigError(f"unknown fit {self.fit!r}; known: {', '.join(FITS)}")
+        if self.around_frame and (self.num_windows is not None or self.num_images is not None):
+            raise ConfigError("around_frame: a view of several windows or frames has none that is its own")
         if self.waveform_s <= 0:
             raise ConfigError(f"waveform_s={self.waveform_s}: must be above 0")
         if self.columns is not None and not 0 < self.columns <= self.window_columns:
@@ -89,6 +99,7 @@ class TrainView(View):
     min_ratio: float = 3 / 4  # width to height
     max_ratio: float = 4 / 3
     flip_probability: float = 0.5
+    jitter_s: float = 0.0  # with around_frame: how far the window's middle may be from the frame, either way
     max_gain_db: float = 0.0  # gain is drawn from -max to max; the released code's is 6
 
     def __post_init__(self) -> None:
@@ -156,8 +167,19 @@ class Crop(NamedTuple):
     flip: bool
 
 
-def window_starts(view: View, num_starts: int, draws: Sequence[float]) -> list[int]:
-    """First columns of the sample's windows, out of [0, num_starts)."""
+def start_around(view: View, time_s: float, num_starts: int, draws: Sequence[float]) -> int:
+    """First column of the window around a frame, out of [0, num_starts); the middle one where the time is unknown."""
+    if math.isnan(time_s) or view.window_s is None:
+        return (num_starts - 1) // 2
+    away = (2 * draws[0] - 1) * view.jitter_s if isinstance(view, TrainView) else 0.0
+    start = round((time_s + away - view.window_s / 2) * view.mel.sample_rate / view.mel.hop_length)
+    return min(max(start, 0), num_starts - 1)
+
+
+def window_starts(view: View, num_starts: int, draws: Sequence[float], around_s: float | None = None) -> list[int]:
+    """First columns of the sample's windows, out of [0, num_starts); around a frame's time if one is given."""
+    if around_s is not None:
+        return [start_around(view, around_s, num_starts, draws)]
     if isinstance(view, TrainView):
         return [_choice(draws[0], num_starts)]
     if view.num_windows is None or view.num_windows == 1:
@@ -195,6 +217,11 @@ def choose_frames(
     return chosen
 
 
+def first_frame(view: View, count: int, draws: Sequence[float]) -> int:
+    """The frame that a view takes which looks for the window around it: a random one in training, else the middle."""
+    return _choice(draws[2], count) if isinstance(view, TrainView) else count // 2
+
+
 def gain_db(view: View, draws: Float64[np.ndarray, "b d"]) -> Float32[np.ndarray, " b"] | None:
     """Gains of a batch, uniform in dB; None if the view draws none."""
     if not isinstance(view, TrainView) or not view.max_gain_db:
@@ -204,6 +231,8 @@ def gain_db(view: View, draws: Float64[np.ndarray, "b d"]) -> Float32[np.ndarray
 
 def choose_crop(view: View, height: int, width: int, draws: Sequence[float]) -> Crop:
     """Where to cut a frame. In training as torchvision's RandomResizedCrop does, the ratio uniform in its logarithm."""
+    if view.fit == "squash":
+        return Crop(0, 0, height, width, isinstance(view, TrainView) and draws[3] < view.flip_probability)
     if not isinstance(view, TrainView):
         side = max(1, round(min(height, width) * 7 / 8))
         return Crop((height - side) // 2, (width - side) // 2, side, side, False)
