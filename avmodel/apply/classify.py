@@ -95,7 +95,7 @@ def load_labeler(checkpoint: Path, config: ClassifyConfig, device: torch.device)
         raise ConfigError(
             f"{error} Labels need one: avkit evaluate finetune {checkpoint} --data DATASET; then give the same folder."
         ) from error
-    senses = senses_of(load_subject(folder, device), config, "crop")
+    senses = senses_of(load_subject(folder, device), config)
     return Labeler(
         classifier=classifier,
         classes=classes,

@@ -1,6 +1,5 @@
 """A window of a video to what a model takes, as evaluation hands it samples."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +18,6 @@ from avmodel.evaluate.data import MODES, EvalDataConfig, one_view
 from avmodel.evaluate.subject import Subject
 from avmodel.inputs import normalize_images
 
-GEOMETRIES = ("crop", "whole")
 FILM_FPS, FILM_SIDE = 10.0, 360  # of films, unless asked for otherwise: frames a second, pixels of the short side
 
 
@@ -47,14 +45,9 @@ class SpanConfig(ApplyConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Senses:
-    """How a model sees and hears windows.
-
-    Geometry `crop` is the middle 7/8 of the frame's short side, as evaluation sees it; `whole` all of the frame, made
-    square.
-    """
+    """How a model sees and hears windows."""
 
     view: EvalView
-    geometry: str
     device: torch.device
 
     @property
@@ -66,9 +59,7 @@ class Senses:
         """The window's frames, normalized; None for a file without pictures."""
         if window.frames is None:
             return None
-        height, width = window.frames.shape[1:3]
-        whole = Crop(0, 0, height, width, False)
-        return self.cut(window, whole if self.geometry == "whole" else choose_crop(self.view, height, width, ()))
+        return self.cut(window, choose_crop(self.view, window.frames.shape[1], window.frames.shape[2], ()))
 
     def cut(self, window: Window, crop: Crop) -> Float[Tensor, "f 3 h w"]:
         """That part of each of the window's frames, made square and normalized."""
@@ -90,12 +81,12 @@ class Senses:
         return rearrange(columns.half().float(), "mel t -> 1 1 mel t")
 
 
-def senses_of(subject: Subject, config: ApplyConfig, geometry: str) -> Senses:
-    """The senses that the subject was trained with.
+def senses_of(subject: Subject, config: ApplyConfig, fit: str = "crop") -> Senses:
+    """The senses that the subject was trained with; `fit` says which part of a frame it sees, as in a View.
 
     Raises ConfigError for a window of which the model would hear only a part.
     """
-    view = one_view(EvalDataConfig(window_s=config.window_s), subject)
+    view = replace(one_view(EvalDataConfig(window_s=config.window_s), subject), fit=fit)
     patch = subject.model.config.patch_size
     if view.mel.pad_columns:
         view = replace(view, waveform_s=config.window_s or view.waveform_s)
@@ -104,11 +95,11 @@ def senses_of(subject: Subject, config: ApplyConfig, geometry: str) -> Senses:
         heard = view.window_columns
     if heard >= view.num_columns + patch:
         raise ConfigError(
-            f"window_s={view.window_samples / SAMPLE_RATE:g}: {heard} columns of {view.profile!r} spectrograms, and the "
-            f"model hears {view.num_columns} at once. Take a shorter window; windows may follow each other closely."
+            f"window_s={view.window_samples / SAMPLE_RATE:g}: {heard} columns of {view.profile!r} spectrograms, and "
+            f"the model hears {view.num_columns} at once. Take a shorter window; windows may follow each other closely."
         )
     device = next(subject.model.parameters()).device
-    return Senses(view=view, geometry=geometry, device=device)
+    return Senses(view=view, device=device)
 
 
 def span_watching(senses: Senses, config: SpanConfig) -> WatchConfig:
@@ -124,9 +115,7 @@ def span_watching(senses: Senses, config: SpanConfig) -> WatchConfig:
 
 def film_watching(senses: Senses, config: ApplyConfig) -> WatchConfig:
     """How a video is watched of which a film is made."""
-    return WatchConfig(
-        window_s=senses.window_s, fps=config.fps or FILM_FPS, short_side=config.short_side or FILM_SIDE
-    )
+    return WatchConfig(window_s=senses.window_s, fps=config.fps or FILM_FPS, short_side=config.short_side or FILM_SIDE)
 
 
 def sense_mode(window: Window, wanted: str = MODES[0]) -> str:
@@ -146,14 +135,6 @@ def vectors_of(subject: Subject, senses: Senses, window: Window, mode: str) -> d
             None if mode == "audio" else senses.images(window), None if mode == "image" else senses.log_mel(window)
         )
     return {name: x.float().mean(dim=(0, 1)).cpu().numpy() for name, x in streams.items()}
-
-
-def batches(
-    images: Float[Tensor, "f 3 h w"], log_mel: Float[Tensor, "1 1 mel t"], size: int
-) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 1 mel t"]]]:
-    """The frames of a window, `size` at a time, each with the window's sound."""
-    for part in images.split(size):
-        yield part, log_mel.expand(len(part), -1, -1, -1)
 
 
 def both(senses: Senses, window: Window) -> tuple[Float[Tensor, "f 3 h w"], Float[Tensor, "1 1 mel t"]]:

@@ -10,14 +10,28 @@ import torch
 from jaxtyping import Float32
 
 from avdata.windows import WatchConfig, Window
+from avmanifest.errors import ConfigError
 from avmodel.apply.films import OVERLAY_FILE, showing
-from avmodel.apply.inputs import ApplyConfig, Senses, batches, both, film_watching, senses_of
+from avmodel.apply.inputs import ApplyConfig, Senses, both, film_watching, senses_of
 from avmodel.apply.output import parquet_rows
 from avmodel.apply.overlay import heated, spread
-from avmodel.evaluate.localization import localize
+from avmodel.evaluate.dense.localizer import ENCODINGS
+from avmodel.evaluate.dense.localizer import Localizer as Cosines
 from avmodel.evaluate.subject import Subject, load_subject
 
 MAPS_FILE = "maps.parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalizeConfig(ApplyConfig):
+    """How maps are made."""
+
+    encoding: str = "together"  # or alone: the senses, for a model of early fusion
+
+    def __post_init__(self) -> None:
+        ApplyConfig.__post_init__(self)
+        if self.encoding not in ENCODINGS:
+            raise ConfigError(f"unknown encoding {self.encoding!r}; known: {', '.join(ENCODINGS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +40,7 @@ class Localizer:
     file's metadata names."""
 
     subject: Subject
+    cosines: Cosines
     senses: Senses
     batch_size: int
     watching: WatchConfig
@@ -37,10 +52,7 @@ class Localizer:
         for window in windows:
             images, log_mel = both(self.senses, window)
             with torch.no_grad():
-                parts = [
-                    localize(self.subject.model, *batch).float().cpu()
-                    for batch in batches(images, log_mel, self.batch_size)
-                ]
+                parts = [self.cosines(part, log_mel).cpu() for part in torch.split(images, self.batch_size)]
             yield window, torch.cat(parts).numpy()
 
     def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
@@ -58,10 +70,14 @@ class Localizer:
         return {"frames": rows.num_rows, "fps": self.watching.fps, "grid": list(grid)}
 
 
-def load_localizer(checkpoint: Path, config: ApplyConfig, device: torch.device) -> Localizer:
+def load_localizer(checkpoint: Path, config: LocalizeConfig, device: torch.device) -> Localizer:
     """Raises as `load_subject`."""
     subject = load_subject(checkpoint, device)
-    senses = senses_of(subject, config, "whole")
+    senses = senses_of(subject, config, "squash")
     return Localizer(
-        subject=subject, senses=senses, batch_size=config.batch_size, watching=film_watching(senses, config)
+        subject=subject,
+        cosines=Cosines(subject.model, config.encoding).eval(),
+        senses=senses,
+        batch_size=config.batch_size,
+        watching=film_watching(senses, config),
     )

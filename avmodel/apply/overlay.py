@@ -17,7 +17,7 @@ def spread(maps: Float[np.ndarray, "b h w"]) -> Float32[np.ndarray, "b h w"]:
     What is drawn says where in a picture, not how much: the maps themselves say that.
     """
     low, high = (extreme(axis=(1, 2), keepdims=True) for extreme in (maps.min, maps.max))
-    return ((maps - low) / np.maximum(high - low, 1e-12)).astype(np.float32)
+    return np.asarray((maps - low) / np.maximum(high - low, 1e-12), np.float32)
 
 
 def heated(frame: UInt8[np.ndarray, "h w 3"], heat: Float32[np.ndarray, "m n"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -39,7 +39,7 @@ def blended(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The frame with that share of a color, or of another picture, at each pixel."""
     mixed = frame + share[..., None] * (color.astype(np.float32) - frame)
-    return np.rint(mixed).astype(np.uint8)
+    return np.asarray(np.rint(mixed), np.uint8)
 
 
 def _stretched(
@@ -51,4 +51,4 @@ def _stretched(
 @cache
 def _colors(name: str) -> UInt8[np.ndarray, "n 3"]:
     colormap = mpl.colormaps[name]
-    return np.rint(colormap(np.arange(colormap.N))[:, :3] * 255).astype(np.uint8)
+    return np.asarray(np.rint(colormap(np.arange(colormap.N))[:, :3] * 255), np.uint8)

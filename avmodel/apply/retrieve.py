@@ -103,7 +103,7 @@ def load_finder(checkpoint: Path, config: RetrieveConfig, device: torch.device) 
     if config.gallery is None:
         raise ConfigError("gallery is missing: the folder that avkit evaluate embed wrote for this checkpoint")
     subject = load_subject(checkpoint, device)
-    senses = senses_of(subject, config, "crop")
+    senses = senses_of(subject, config)
     gallery = open_gallery(config.gallery, subject, senses)
     return Finder(
         subject=subject,

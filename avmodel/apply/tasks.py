@@ -1,11 +1,11 @@
 """What a trained model does to a video, by name."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -14,13 +14,13 @@ from avmanifest.errors import ConfigError
 from avmodel.apply.classify import ClassifyConfig, load_labeler
 from avmodel.apply.embed import load_embedder
 from avmodel.apply.inputs import ApplyConfig, SpanConfig
-from avmodel.apply.localize import load_localizer
-from avmodel.apply.output import write_json
+from avmodel.apply.localize import LocalizeConfig, load_localizer
 from avmodel.apply.retrieve import RetrieveConfig, load_finder
 from avmodel.distributed import choose_device
 from avmodel.evaluate.features import Progress
 
 
+@runtime_checkable
 class Applied(Protocol):
     """A loaded model with a task. Called with windows, it gives what it finds of each, one by one."""
 
@@ -48,7 +48,7 @@ TASKS: dict[str, Task] = {
     "embed": Task(config=SpanConfig, load=load_embedder),
     "classify": Task(config=ClassifyConfig, load=load_labeler),
     "retrieve": Task(config=RetrieveConfig, load=load_finder),
-    "localize": Task(config=ApplyConfig, load=load_localizer),
+    "localize": Task(config=LocalizeConfig, load=load_localizer),
 }
 
 
