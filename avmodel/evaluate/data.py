@@ -103,15 +103,17 @@ class Split(NamedTuple):
         return {"split": self.name, "subset_id": self.subset_id, "samples": len(self.dataset)}
 
 
-def open_splits(data: EvalDataConfig, test: Source, train: Source | None) -> tuple[Split, Split]:
-    """The training and the test split. `train` None: of the same folder as the test.
+def open_splits(
+    data: EvalDataConfig, test: Source, train: Source | None, *, labeled: bool = True
+) -> tuple[Split, Split]:
+    """The training and the test split. `train` None: of the same folder as the test. Not `labeled`: classes may be any.
 
     Raises ConfigError if a split is missing, has no labels, if their classes or their recipe's differ
     (unless data.other_labels), or if training clips have footage of test clips (as data.leaks says).
     """
-    trained = open_split(data, test if train is None else train, data.train_split)
-    tested = open_split(data, test, data.test_split)
-    if trained.dataset.classes != tested.dataset.classes:
+    trained = open_split(data, test if train is None else train, data.train_split, labeled=labeled)
+    tested = open_split(data, test, data.test_split, labeled=labeled)
+    if labeled and trained.dataset.classes != tested.dataset.classes:
         ours, theirs = set(trained.dataset.classes), set(tested.dataset.classes)
         raise ConfigError(
             f"{trained.name} has {len(ours)} classes and {tested.name} {len(theirs)}; only in one of them: "

@@ -7,6 +7,7 @@ from typing import Any
 
 from avmanifest.errors import ConfigError
 from avmodel.distributed import join_world, require_precision
+from avmodel.evaluate.dense.separator import SeparationConfig
 from avmodel.evaluate.embed import EmbedConfig, embed
 from avmodel.evaluate.evaluation import EvalConfig, Evaluation
 from avmodel.evaluate.features import Progress
@@ -16,6 +17,7 @@ from avmodel.evaluate.linear_probe import LinearProbeConfig, linear_probe, suppl
 from avmodel.evaluate.pictures import save_pictures
 from avmodel.evaluate.result import Result, write_result
 from avmodel.evaluate.retrieval import RetrievalConfig, retrieval
+from avmodel.evaluate.separation import released, separation, sound_of_pixels
 from avmodel.evaluate.subject import load_subject
 from avmodel.evaluate.tuning import FinetuneConfig
 from avmodel.inputs import Source
@@ -37,6 +39,9 @@ TASKS: dict[str, Task] = {
     "knn": Task(run=knn, presets={"figure-3": KnnConfig, "train-gallery": lambda: KnnConfig(gallery="train", k=20)}),
     "retrieval": Task(
         run=retrieval, presets={"zero-shot": RetrievalConfig, "aligned": lambda: RetrievalConfig(align="linear")}
+    ),
+    "separation": Task(
+        run=separation, presets={"irm": SeparationConfig, "released": released, "sound-of-pixels": sound_of_pixels}
     ),
     "embed": Task(run=embed, presets={"default": EmbedConfig}),
 }

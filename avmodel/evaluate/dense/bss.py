@@ -1,33 +1,32 @@
 """How near separated sources are to the true ones: BSS-eval's SDR, SIR and SAR in dB, filters of 512 taps."""
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 from typing import Final
 
 import fast_bss_eval
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 METRICS: Final = ("sdr", "sir", "sar")
 TAPS: Final = 512
+MOST_DB: Final = 200.0  # scores beyond are no differences that double precision knows
 LEAST_ENERGY: Final = 1e-5  # sum of squares, below which there is no source to be found
 
 
 def scores_of(references: Float[Tensor, "s n"], estimates: Float[Tensor, "s n"]) -> Float[Tensor, "3 s"]:
     """SDR, SIR and SAR of each source, the order being given: estimate k is of source k.
 
-    Raises torch's LinAlgError for references that are silent or filtered from one another.
+    NaN for references that can't be told apart, as one is filtered from another.
     """
-    found = fast_bss_eval.bss_eval_sources(
-        references.double(),
-        estimates.double(),
-        filter_length=TAPS,
-        compute_permutation=False,
-        clamp_db=200,
-    )
+    try:
+        found = fast_bss_eval.bss_eval_sources(
+            references.double(), estimates.double(), filter_length=TAPS, compute_permutation=False, clamp_db=MOST_DB
+        )
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # documented
+        return torch.full((3, len(references)), torch.nan, dtype=torch.float64)
     return torch.stack(found)
 
 
@@ -42,14 +41,20 @@ def best_order(references: Float[Tensor, "s n"], parts: Float[Tensor, "s n"]) ->
     return parts[list(order)]
 
 
-def is_silent(sources: Float[Tensor, "s n"]) -> bool:
-    """Whether some source has too little energy to be found."""
-    return bool((sources.square().sum(dim=-1) < LEAST_ENERGY).any())
+def is_silent(sources: Float[Tensor, "*b n"]) -> Bool[Tensor, "*b"]:
+    """Which waveforms have too little energy to be found."""
+    return sources.square().sum(dim=-1) < LEAST_ENERGY
 
 
-def all_scores(
-    references: Sequence[Float[Tensor, "s n"]], estimates: Sequence[Float[Tensor, "s n"]]
-) -> list[Float[Tensor, "3 s"]]:
-    """`scores_of` mixture by mixture, in parallel."""
+def with_something(references: Float[Tensor, "b s n"], estimates: Float[Tensor, "b s n"]) -> Float[Tensor, "b s n"]:
+    """The estimates, silent ones replaced by the mixture: what a mask that lets nearly nothing through would score.
+
+    Silence itself has no score, and to leave it out would reward it.
+    """
+    return torch.where(is_silent(estimates).unsqueeze(-1), references.sum(dim=1, keepdim=True), estimates)
+
+
+def all_scores(references: Float[Tensor, "b s n"], estimates: Float[Tensor, "b s n"]) -> Float[Tensor, "b 3 s"]:
+    """`scores_of` mixture by mixture, in parallel, on the CPU."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(scores_of, references, estimates))
+        return torch.stack(list(pool.map(scores_of, references.cpu(), with_something(references, estimates).cpu())))

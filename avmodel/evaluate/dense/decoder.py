@@ -26,6 +26,7 @@ class DecoderConfig:
 
     divisors: tuple[int, ...] = (1, 2, 4, 8, 16)  # of the tokens' width: channels of each scale, each twice as fine
     outputs: int = 1  # values at each place
+    size: tuple[int, int] | None = None  # rows and columns of the map; none: the input's
     condition: str = "mean"  # norm, mean, then a projection for each scale; scales: projection, norm, mean for each
 
     def __post_init__(self) -> None:

@@ -42,33 +42,38 @@ class Masks(ABC):
         """The waveforms that masks let through of a mixture."""
 
 
+class Powers(NamedTuple):
+    """Mel powers: of each source, of all others together, and of the mixture."""
+
+    source: Float[Tensor, "b s mel t"]
+    others: Float[Tensor, "b s mel t"]
+    mixture: Float[Tensor, "b 1 mel t"]
+
+
 class Kind(NamedTuple):
     """A mask on mel powers."""
 
-    target: Callable[
-        [Float[Tensor, "b s mel t"], Float[Tensor, "b 1 mel t"]], Float[Tensor, "b s mel t"]
-    ]  # from the power of each source, and of the mixture
+    target: Callable[[Powers], Float[Tensor, "b s mel t"]]
     binary: bool = False  # what is above a half is let through as it is, the rest is not
-    exact: bool = (
-        True  # an open mask returns the mixture; False: bins at the edges and late frames are lost, as released
-    )
+    exact: bool = True  # an open mask returns the mixture; False: bins at the edges and late frames are lost
 
 
-def ratio_to_mixture(
-    source: Float[Tensor, "b s mel t"], mixture: Float[Tensor, "b 1 mel t"]
-) -> Float[Tensor, "b s mel t"]:
-    """S / (S + M): a half where a source is alone. As released."""
-    return (source / (source + mixture + 1e-5)).clamp(0, 1)
+def ratio_to_mixture(power: Powers) -> Float[Tensor, "b s mel t"]:
+    """S / (S + M): a half, not 1, where a source is alone. As released."""
+    return (power.source / (power.source + power.mixture + 1e-5)).clamp(0, 1)
 
 
-def ratio_to_all(source: Float[Tensor, "b s mel t"], mixture: Float[Tensor, "b 1 mel t"]) -> Float[Tensor, "b s mel t"]:  # noqa: ARG001
-    """S / (S + others): the ideal ratio mask. Those of all sources sum up to 1 where anything sounds."""
-    return source / source.sum(dim=1, keepdim=True).clamp_min(1e-10)
+def ratio_to_all(power: Powers) -> Float[Tensor, "b s mel t"]:
+    """S / (S + others), the ideal ratio mask: those of all sources sum up to 1 where anything sounds."""
+    return power.source / (power.source + power.others).clamp_min(1e-10)
 
 
-def is_dominant(source: Float[Tensor, "b s mel t"], mixture: Float[Tensor, "b 1 mel t"]) -> Float[Tensor, "b s mel t"]:  # noqa: ARG001
-    """1 where a source is louder than all others together."""
-    return (source > source.sum(dim=1, keepdim=True) - source).to(source)
+def is_dominant(power: Powers) -> Float[Tensor, "b s mel t"]:
+    """1 where a source is louder than all others together.
+
+    The released code's binary target compares it with the mixture in their place, and separates hardly at all.
+    """
+    return (power.source > power.others).to(power.source)
 
 
 KINDS = {
@@ -88,8 +93,9 @@ class MelMasks(Masks):
         self.size, self.sample_rate = (profile.n_mels, columns), profile.sample_rate
 
     def targets(self, sources: Float[Tensor, "b s n"]) -> tuple[Float[Tensor, "b s h w"], Float[Tensor, "b 1 h w"]]:
-        mixture = self.mel_power(self.mix(sources)).unsqueeze(1)
-        return self.kind.target(self.mel_power(sources), mixture), mixture.log1p().clamp(*WEIGHTS)
+        mixture, source = self.mel_power(self.mix(sources)).unsqueeze(1), self.mel_power(sources)
+        powers = Powers(source, source.sum(dim=1, keepdim=True) - source, mixture)
+        return self.kind.target(powers), mixture.log1p().clamp(*WEIGHTS)
 
     def heard(self, masks: Float[Tensor, "b s h w"], mixture: Float[Tensor, "b n"]) -> Float[Tensor, "b s m"]:
         masks = (masks > 0.5).to(masks) if self.kind.binary else masks
@@ -190,7 +196,8 @@ def from_log(rows: int, like: Float[Tensor, "*shape"]) -> Float[Tensor, " h"]:
 def on_rows(maps: Float[Tensor, "b s f t"], rows: Float[Tensor, " h"]) -> Float[Tensor, "b s h t"]:
     """Maps at those rows, each from -1 to 1, linearly interpolated."""
     columns = torch.linspace(-1, 1, maps.shape[-1], device=maps.device, dtype=maps.dtype)
-    grid = torch.stack(torch.broadcast_tensors(columns[None, :], rows[:, None]), dim=-1)
+    size = len(rows), len(columns)
+    grid = torch.stack([columns[None, :].expand(size), rows[:, None].expand(size)], dim=-1)
     return F.grid_sample(maps, grid.expand(len(maps), -1, -1, -1), align_corners=True)
 
 

@@ -39,7 +39,7 @@ class Predictor(nn.Module):
         grid = model.audio_grid if sense == "audio" else model.image_grid
         size = model.config.audio_size if sense == "audio" else model.config.image_size
         self.taps = tap_layers(model.depth, len(config.divisors))
-        self.decoder = Decoder(config, model.config.vit.embed_dim, grid, size)
+        self.decoder = Decoder(config, model.config.vit.embed_dim, grid, config.size or size)
 
     def forward(
         self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"]

@@ -1,0 +1,209 @@
+"""Which clips are heard together: in training by the batch, in the test by a list that can be given again."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+from jaxtyping import Int
+
+from avdata.load import Batch, manifest_rows
+from avmanifest.errors import AvkitError, ConfigError, ManifestError, StorageError
+from avmanifest.keys import clip_keys
+from avmanifest.lists import read_requests
+from avmanifest.recipe import load_recipe
+from avmodel.evaluate.data import EvalDataConfig, Split, footage, roots_of
+from avmodel.inputs import Source
+
+AUTO, DRAWN = "auto", "drawn"
+MIXTURES_FILE = "mixtures.json"
+_ATTEMPTS: Final = 50
+_SHOWN: Final = 3
+_PARTNERS: Final = 4  # stream of random numbers
+# Lists of others, told apart by their first line: recipe and split that reads them.
+_PAIRS, _PATHS = ("vggsound-music", "test"), ("music", "mixtures")
+
+
+class Mixture(NamedTuple):
+    """Keys of the clips that are mixed, and what a list calls such a mixture: Easy, Hard, or nothing."""
+
+    keys: tuple[str, ...]
+    kind: str = ""
+
+
+class MixtureList(NamedTuple):
+    """The mixtures of a test, and what a reader of its result must know of them."""
+
+    mixtures: list[Mixture]
+    note: str
+
+
+def partners(batch: Batch, sources: int, seed: int) -> Int[np.ndarray, "s b"]:
+    """Rows of the batch that are mixed: column k has sample k first, then those that are added to it.
+
+    A function of the seed, the epoch and the samples' positions in its order; every sample is a partner as often as it
+    is first. Raises AvkitError for fewer samples than sources, as damaged ones may leave.
+    """
+    size = len(batch)
+    if size < sources:
+        raise AvkitError(
+            f"a batch of {size} samples ({', '.join(batch.keys)}) for mixtures of {sources}. Repair the rest."
+        )
+    chance = np.random.default_rng([seed, _PARTNERS, batch.epoch, *batch.positions.tolist()])
+    circle = chance.permutation(size)
+    rows = np.empty((sources, size), np.int64)
+    for place in range(sources):
+        rows[place, circle] = np.roll(circle, -place)
+    return rows
+
+
+def choose_mixtures(
+    wanted: str, data: EvalDataConfig, test: Split, source: Source, *, sources: int, count: int, seed: int
+) -> MixtureList:
+    """The test's mixtures: of the list at the path `wanted`, of the dataset's own recipe (auto), else drawn.
+
+    Raises ConfigError for a list that doesn't fit, ManifestError for one that can't be read.
+    """
+    if wanted == DRAWN:
+        return draw_mixtures(test, sources=sources, count=count, seed=seed)
+    if wanted == AUTO:
+        listed = annotated(data, test, source)
+        return (
+            fitting(listed, test, "the dataset's own list")
+            if listed
+            else choose_mixtures(DRAWN, data, test, source, sources=sources, count=count, seed=seed)
+        )
+    return fitting(read_mixtures(Path(wanted), data, test, source), test, Path(wanted).name)
+
+
+def fitting(listed: Sequence[Mixture], test: Split, name: str) -> MixtureList:
+    """Those of a list whose clips are all here. Raises ConfigError if none is, or they are of unlike numbers."""
+    here = set(test.dataset.keys.to_pylist())
+    found = [mixture for mixture in listed if here.issuperset(mixture.keys)]
+    missing = sorted({key for mixture in listed for key in mixture.keys} - here)
+    if not found:
+        raise ConfigError(
+            f"{name}: of its {len(listed)} mixtures none has all its clips in {test.name}; missing: "
+            f"{', '.join(missing[:_SHOWN])}, ... Prepare them, or set mixtures={DRAWN}."
+        )
+    sizes = sorted({len(mixture.keys) for mixture in found})
+    if len(sizes) > 1 or sizes[0] < 2 or any(len(set(mixture.keys)) < len(mixture.keys) for mixture in found):
+        raise ConfigError(f"{name}: mixtures of {sizes} clips. Each must be of as many, and of different ones.")
+    note = f"mixtures of {name}: {len(found)} of its {len(listed)}"
+    return MixtureList(found, note + (f"; {len(missing)} of their clips are not here" if missing else ""))
+
+
+def draw_mixtures(test: Split, *, sources: int, count: int, seed: int) -> MixtureList:
+    """Mixtures of clips of different classes, every clip first about as often. A function of the keys and the seed.
+
+    Clips without a class go with any. Raises ConfigError if so many different classes there aren't.
+    """
+    dataset = test.dataset
+    keys = dataset.keys.to_pylist()
+    start = dataset.label_start
+    classes = [frozenset(dataset.label_ids[start[row] : start[row + 1]].tolist()) for row in range(len(keys))]
+    chance = np.random.default_rng([seed, len(keys)])
+    found: dict[frozenset[int], tuple[int, ...]] = {}
+    firsts = np.concatenate([chance.permutation(len(keys)) for _ in range(-(-count // len(keys)))])[:count]
+    for first in firsts.tolist():
+        for _ in range(_ATTEMPTS):
+            rows = _different(first, classes, sources, chance)
+            if rows is not None and frozenset(rows) not in found:
+                found[frozenset(rows)] = rows
+                break
+    if not found:
+        raise ConfigError(
+            f"{test.name}: {len(keys)} clips of {len(set(classes))} classes give no mixture of {sources} clips of "
+            "different classes. Set sources lower, or prepare more clips."
+        )
+    note = f"{len(found)} mixtures of different classes drawn by seed {seed}, kept in {MIXTURES_FILE}"
+    return MixtureList([Mixture(tuple(keys[row] for row in rows)) for rows in found.values()], note)
+
+
+def _different(
+    first: int, classes: Sequence[frozenset[int]], sources: int, chance: np.random.Generator
+) -> tuple[int, ...] | None:
+    """Rows that begin with `first` and share no class; None if chance found none."""
+    rows = [first]
+    for row in chance.permutation(len(classes)).tolist():
+        if len(rows) == sources:
+            break
+        if row not in rows and not any(classes[row] & classes[other] for other in rows):
+            rows.append(row)
+    return tuple(rows) if len(rows) == sources else None
+
+
+def read_mixtures(path: Path, data: EvalDataConfig, test: Split, source: Source) -> list[Mixture]:
+    """The mixtures of a list: one that a result kept, VGGSound-Music's pairs, or audio paths as CCoL gives them.
+
+    Clips are found by key, or by video and start. Raises ConfigError for a file that isn't there, ManifestError for one
+    that isn't such a list.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"mixtures={path}: cannot be read ({error}). Give a list of mixtures, or {DRAWN}.") from error
+    if text.lstrip().startswith("{"):
+        return _own_list(text, path)
+    recipe, split = _PAIRS if text.startswith("source_1") else _PATHS
+    rows = read_requests(load_recipe(recipe), path, [split])
+    keys = clip_keys(load_recipe(recipe), rows).to_pylist()
+    listed = mixtures_in(keys, rows.column("annotations").to_pylist())
+    names = _keys_here(keys, rows.to_pylist(), footage(data, test, source).to_pylist())
+    return [mixture._replace(keys=tuple(names.get(key, key) for key in mixture.keys)) for mixture in listed]
+
+
+def _keys_here(
+    keys: Sequence[str], listed: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    """The dataset's key of each clip that a list has under one of its own."""
+    here = {(row["video_id"], row["start_s"]): row["key"] for row in rows if row["video_id"] is not None}
+    places = [(row["video_id"], row["start_s"]) for row in listed]
+    return {key: here[place] for key, place in zip(keys, places, strict=True) if place in here}
+
+
+def _own_list(text: str, path: Path) -> list[Mixture]:
+    try:
+        found = [Mixture(tuple(row["keys"]), str(row.get("kind", ""))) for row in json.loads(text)["mixtures"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ManifestError(
+            f'{path}: not a list of mixtures ({error!r}); expected {{"mixtures": [{{"keys": []}}]}}'
+        ) from error
+    if not all(isinstance(key, str) for mixture in found for key in mixture.keys):
+        raise ManifestError(f"{path}: keys of mixtures must be texts")
+    return found
+
+
+def mixtures_in(keys: Sequence[str], annotations: Sequence[str | None]) -> list[Mixture]:
+    """The mixtures that the clips' annotations tell of, in their list's order."""
+    found: dict[int, Mixture] = {}
+    for key, text in zip(keys, annotations, strict=True):
+        for row in json.loads(text or "{}").get("mixtures", []):
+            found[row["index"]] = Mixture((key, *row["with"]), row["kind"])
+    return [found[index] for index in sorted(found)]
+
+
+def annotated(data: EvalDataConfig, test: Split, source: Source) -> list[Mixture]:
+    """The mixtures that the dataset's manifests tell of, such as those of recipe vggsound-music; none of shards."""
+    name = test.name.rpartition("/")[2]
+    found = []
+    for root in roots_of(source):
+        rows = manifest_rows(root, name, ("key", "annotations"), data.cache)
+        if rows is not None:
+            rows = rows.filter(pc.match_substring(rows.column("annotations"), '"mixtures"'))
+            found += mixtures_in(rows.column("key").to_pylist(), rows.column("annotations").to_pylist())
+    return found
+
+
+def write_mixtures(mixtures: Sequence[Mixture], folder: Path) -> Path:
+    """The list, as `mixtures=PATH` takes it again. Raises StorageError if it can't be written."""
+    path = folder / MIXTURES_FILE
+    rows = [{"keys": list(mixture.keys), "kind": mixture.kind} for mixture in mixtures]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"mixtures": rows}, indent=0) + "\n")
+    except OSError as error:
+        raise StorageError(f"{path}: not written ({error.strerror}). Free space, or give another --out.") from error
+    return path

@@ -1,0 +1,313 @@
+"""Source separation: sounds of several clips mixed, and each taken out of the mixture by its picture."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from avdata.load import EvalView
+from avdata.profiles import MelProfile
+from avmanifest.errors import ConfigError
+from avmodel.distributed import World, require_precision
+from avmodel.evaluate.data import Split, chosen, one_view, open_splits, ordered_loader
+from avmodel.evaluate.dense.bss import METRICS, all_scores, best_order, is_silent
+from avmodel.evaluate.dense.classical import nmf_parts, rpca_parts
+from avmodel.evaluate.dense.heard import example_of
+from avmodel.evaluate.dense.masks import SOUND_OF_PIXELS, TARGETS, Masks
+from avmodel.evaluate.dense.mixtures import Mixture, choose_mixtures, write_mixtures
+from avmodel.evaluate.dense.separator import SeparationConfig, Separator, masks_of, trained_separator
+from avmodel.evaluate.evaluation import Evaluation, seen, settings_of
+from avmodel.evaluate.examples import Example, write_examples
+from avmodel.evaluate.result import Result, scored
+from avmodel.evaluate.subject import untrained
+from avmodel.inputs import normalize_images
+
+SEPARATED, RANDOM, MIXTURE = "separated", "random weights", "mixture"
+
+
+def released() -> SeparationConfig:
+    """The released code's target and its way of hearing it."""
+    return SeparationConfig(target="released")
+
+
+def sound_of_pixels() -> SeparationConfig:
+    """Sound of Pixels' masks; its gains of 0.5 to 1.5, about."""
+    return SeparationConfig(target=SOUND_OF_PIXELS, max_gain_db=3.5)
+
+
+def separation(config: SeparationConfig, run: Evaluation) -> Result:
+    """Train to take each of several mixed sounds out by its picture; test on a fixed list of mixtures, once a seed.
+
+    Raises as `open_splits` and `choose_mixtures`, ConfigError for too few clips, AvkitError for a loss that isn't
+    finite.
+    """
+    require_precision(config.precision, run.world.device)
+    train, test = open_splits(config.data, run.test, run.train, labeled=False)
+    listed = choose_mixtures(
+        config.mixtures,
+        config.data,
+        test,
+        run.test,
+        sources=config.sources,
+        count=config.num_mixtures,
+        seed=config.mixture_seed,
+    )
+    if run.world.is_main:
+        write_mixtures(listed.mixtures, run.out)
+    separators = [trained_separator(config, run, train, seed, run.out / f"seed-{seed}") for seed in config.seeds]
+    drawn = [
+        trained_separator(config, run.of(untrained(run.subject, seed)), train, seed, run.out / f"random-seed-{seed}")
+        for seed in (config.seeds if config.random_weights else ())
+    ]
+    view = replace(one_view(config.data, run.subject), waveform=True)
+    sources = len(listed.mixtures[0].keys)
+    methods: dict[tuple[str, int], Method] = {
+        (SEPARATED, place): partial(answers_of, one) for place, one in enumerate(separators)
+    }
+    methods |= {(RANDOM, place): partial(answers_of, one) for place, one in enumerate(drawn)}
+    methods |= {(name, 0): method for name, method in known_methods(config, separators[0], sources).items()}
+    found = scored_mixtures(config, run, test, view, listed.mixtures, methods)
+    if not found.rows:
+        raise ConfigError(f"{test.name}: of {len(listed.mixtures)} mixtures each has a silent clip. Set data.exclude.")
+    kept = [listed.mixtures[row] for row in found.rows]
+    baselines = {name: [place for row, place in methods if row == name] for name, _ in methods if name != SEPARATED}
+    used = chosen(test, [key for mixture in kept for key in mixture.keys])
+    result = Result(
+        task="source separation",
+        headline=(SEPARATED, "sdr"),
+        unit="dB",
+        scores=by_kind(found, kept, SEPARATED, range(len(separators))),
+        baselines={
+            name: score
+            for row, places in baselines.items()
+            for name, score in by_kind(found, kept, row, places).items()
+        },
+        mode=f"{sources} sources, {config.target} masks",
+        view=seen(view),
+        data={
+            "train": train.described(),
+            "test": {**used.described(), "clips": len(used.dataset), "samples": len(kept)},
+        },
+        checkpoint=run.subject.origin,
+        settings=settings_of(config),
+        seeds=config.seeds,
+        notes=(*train.notes, *test.notes, listed.note, *notes_on(config, len(listed.mixtures) - len(kept), sources)),
+        extra={"mixtures": mixture_rows(found, kept)},
+    )
+    if run.world.is_main and config.examples:
+        write_examples(
+            examples_of(config, separators[0], run, test, view, result.extra["mixtures"]),
+            run.out,
+            title="Source separation",
+            line=result.line(),
+        )
+    return result
+
+
+class Heard(NamedTuple):
+    """Mixtures as methods get them."""
+
+    images: Float[Tensor, "m s 3 h w"]  # normalized
+    sources: Float[Tensor, "m s n"]
+
+
+class Answers(NamedTuple):
+    """What a method makes of mixtures, and what it should have: estimate k is of source k."""
+
+    references: Float[Tensor, "m s n"]
+    estimates: Float[Tensor, "m s n"]
+
+
+Method = Callable[[Heard], Answers]
+
+
+def answers_of(separator: Separator, heard: Heard) -> Answers:
+    """A trained separator's."""
+    masks = separator.masks
+    return Answers(masks.references(heard.sources), separator.answer(heard.images, masks.mix(heard.sources)))
+
+
+def mixture_itself(heard: Heard) -> Answers:
+    """Nothing is done."""
+    return Answers(heard.sources, heard.sources.sum(dim=1, keepdim=True).expand_as(heard.sources))
+
+
+def oracle(masks: Masks, heard: Heard) -> Answers:
+    """The true masks, whose score no separator with such masks passes by much."""
+    true, _ = masks.targets(heard.sources)
+    return Answers(masks.references(heard.sources), masks.heard(true, masks.mix(heard.sources)))
+
+
+def classical(parts_of: Callable[[Float[Tensor, " n"]], Float[Tensor, "s n"]], heard: Heard) -> Answers:
+    """Parts of each mixture, in the order that suits the sources best."""
+    sources = heard.sources.cpu()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = list(pool.map(parts_of, sources.sum(dim=1)))
+    ordered = [best_order(true, found) for true, found in zip(sources, parts, strict=True)]
+    return Answers(sources, torch.stack(ordered))
+
+
+def known_methods(config: SeparationConfig, separator: Separator, sources: int) -> dict[str, Method]:
+    """The baselines that learn nothing, by name."""
+    profile: MelProfile = separator.profile
+    columns = separator.predictor.model.config.audio_size[1]
+    found: dict[str, Method] = {MIXTURE: mixture_itself}
+    for target in TARGETS if config.oracles else ():
+        found[f"oracle {target}"] = partial(oracle, masks_of(target, profile, columns, separator.num_samples))
+    if config.nmf:
+        found["NMF"] = partial(classical, partial(nmf_parts, sources=sources, profile=profile))
+    if config.rpca and sources == 2:
+        found["RPCA"] = partial(classical, partial(rpca_parts, profile=profile))
+    return found
+
+
+class MixtureScores(NamedTuple):
+    """Scores of the mixtures that have any, means over their sources."""
+
+    rows: list[int]  # of the list of mixtures
+    values: Mapping[tuple[str, int], Float[Tensor, "m 3"]]  # by method: SDR, SIR, SAR
+
+
+def scored_mixtures(
+    config: SeparationConfig,
+    run: Evaluation,
+    test: Split,
+    view: EvalView,
+    mixtures: Sequence[Mixture],
+    methods: Mapping[tuple[str, int], Method],
+) -> MixtureScores:
+    """What the methods score, each process taking its share; mixtures with a silent source are left out."""
+    world = run.world
+    own = range(world.rank, len(mixtures), world.size)
+    size = max(config.feature_batch_size // len(mixtures[0].keys), 1)
+    table = torch.full((-(-len(mixtures) // world.size), 1 + 3 * len(methods)), torch.nan, dtype=torch.float64)
+    for begin in range(0, len(own), size):
+        rows = own[begin : begin + size]
+        heard = hear(config, test, view, [mixtures[row] for row in rows], world)
+        silent = is_silent(heard.sources).any(dim=1)
+        heard = Heard(heard.images[~silent], heard.sources[~silent])
+        if len(heard.sources):
+            values = [all_scores(*method(heard)).mean(dim=2) for method in methods.values()]
+            places = torch.arange(begin, begin + len(rows))[~silent.cpu()]
+            table[places, 1:] = torch.cat(values, dim=1)
+            table[places, 0] = torch.tensor(list(rows), dtype=torch.float64)[~silent.cpu()]
+        if run.progress is not None and world.is_main:
+            run.progress("scoring mixtures", min((begin + len(rows)) * world.size, len(mixtures)), len(mixtures))
+    table = world.gather(table.to(world.device)).cpu()
+    table = table[table.isfinite().all(dim=1)]
+    table = table[table[:, 0].argsort()]
+    parts = torch.split(table[:, 1:], 3, dim=1)
+    return MixtureScores(table[:, 0].long().tolist(), dict(zip(methods, parts, strict=True)))
+
+
+def hear(config: SeparationConfig, test: Split, view: EvalView, mixtures: Sequence[Mixture], world: World) -> Heard:
+    """Frames and waveforms of mixtures' clips, on the device; the process reads them alone."""
+    clips = read_clips(config, test, view, mixtures, world.device)
+    images = torch.stack([torch.stack([clips[key][0] for key in mixture.keys]) for mixture in mixtures])
+    waves = torch.stack([torch.stack([clips[key][1] for key in mixture.keys]) for mixture in mixtures])
+    normal = normalize_images(rearrange(images, "m s c h w -> (m s) c h w").to(world.device))
+    return Heard(rearrange(normal, "(m s) c h w -> m s c h w", m=len(images)), waves.to(world.device))
+
+
+def read_clips(
+    config: SeparationConfig, test: Split, view: EvalView, mixtures: Sequence[Mixture], device: torch.device
+) -> dict[str, tuple[UInt8[Tensor, "3 h w"], Float[Tensor, " n"]]]:
+    """Frame and waveform of each clip of the mixtures. Raises ShardError for one that can't be read."""
+    wanted = chosen(test, [key for mixture in mixtures for key in mixture.keys])
+    data = replace(config.data, skip_bad=False)
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for batch in ordered_loader(data, wanted, view, World(0, 1, device), batch_size=16, seed=0):
+        assert batch.waveform is not None
+        found |= dict(zip(batch.keys, zip(batch.images, batch.waveform, strict=True), strict=True))
+    return found
+
+
+def by_kind(
+    found: MixtureScores, mixtures: Sequence[Mixture], name: str, places: Sequence[int]
+) -> dict[str, Mapping[str, Any]]:
+    """A method's mean scores over all mixtures and, if the list tells kinds apart, over those of each."""
+    kinds = [mixture.kind for mixture in mixtures]
+    rows = {name: [True] * len(kinds)}
+    if len(set(kinds)) > 1:
+        rows |= {f"{name}, {kind or 'other'}": [one == kind for one in kinds] for kind in sorted(set(kinds))}
+    return {
+        row: scored([mean_scores(found, (name, place), torch.tensor(keep)) for place in places])
+        for row, keep in rows.items()
+    }
+
+
+def mean_scores(found: MixtureScores, method: tuple[str, int], keep: Tensor) -> dict[str, float]:
+    """Means over some of the mixtures; `sdr_gain` is over what the mixture itself scores."""
+    values = found.values[method][keep].mean(dim=0).tolist()
+    gain = values[0] - float(found.values[MIXTURE, 0][keep, 0].mean())
+    return {**dict(zip(METRICS, values, strict=True)), "sdr_gain": gain}
+
+
+def mixture_rows(found: MixtureScores, mixtures: Sequence[Mixture]) -> list[dict[str, Any]]:
+    """Each mixture with its scores, means over the seeds."""
+    seeds = torch.stack([values for (name, _), values in found.values.items() if name == SEPARATED])
+    return [
+        {"keys": list(mixture.keys), "kind": mixture.kind, **dict(zip(METRICS, values, strict=True))}
+        for mixture, values in zip(mixtures, seeds.mean(dim=0).tolist(), strict=True)
+    ]
+
+
+def notes_on(config: SeparationConfig, skipped: int, sources: int) -> list[str]:
+    """What a reader of the numbers must know."""
+    notes = [f"{skipped} mixtures with a silent source left out"] * bool(skipped)
+    if config.nmf or (config.rpca and sources == 2):
+        notes.append("parts of NMF and RPCA are given to the sources in the order that suits best")
+    if config.target == SOUND_OF_PIXELS:
+        notes.append("Sound of Pixels' masks and rate, but this model's window and log-mel")
+    return notes
+
+
+def examples_of(
+    config: SeparationConfig,
+    separator: Separator,
+    run: Evaluation,
+    test: Split,
+    view: EvalView,
+    rows: Sequence[Mapping[str, Any]],
+) -> list[Example]:
+    """The best and the worst mixtures, to look at and to listen to."""
+    ordered = sorted(rows, key=lambda row: -row["sdr"])
+    wanted = (
+        ordered if len(ordered) <= 2 * config.examples else [*ordered[: config.examples], *ordered[-config.examples :]]
+    )
+    labels = labels_of(test)
+    found = []
+    for row in wanted:
+        mixture = Mixture(tuple(row["keys"]), row["kind"])
+        clips = read_clips(config, test, view, [mixture], run.world.device)
+        heard = hear(config, test, view, [mixture], run.world)
+        answers = answers_of(separator, heard)
+        found.append(
+            example_of(
+                keys=mixture.keys,
+                names=[labels.get(key) or key for key in mixture.keys],
+                scores={name: float(row[name]) for name in METRICS},
+                frames=[clips[key][0] for key in mixture.keys],
+                references=answers.references[0].cpu(),
+                estimates=answers.estimates[0].cpu(),
+                sample_rate=separator.masks.sample_rate,
+            )
+        )
+    return found
+
+
+def labels_of(split: Split) -> dict[str, str]:
+    """The classes of each clip, by key."""
+    dataset = split.dataset
+    start = dataset.label_start
+    return {
+        key: ", ".join(dataset.classes[label] for label in dataset.label_ids[start[row] : start[row + 1]])
+        for row, key in enumerate(dataset.keys.to_pylist())
+    }
