@@ -11,15 +11,16 @@ from tests.drawn import sine
 def drawn_windows(
     watching: WatchConfig, seconds: float = 2.5, *, sound: bool = True, pictures: bool = True
 ) -> Iterator[Window]:
-    """Windows of a video of noise and a tone, watched so; they touch."""
+    """Windows of a video of noise and a tone that is louder and louder, watched so."""
     chance = np.random.default_rng(0)
+    tone = sine(seconds, SAMPLE_RATE) * np.linspace(0.1, 1, round(seconds * SAMPLE_RATE), dtype=np.float32)
     count = max(1, int(np.ceil((seconds - watching.window_s) / watching.step_s)) + 1)
     for number in range(count):
         start_s = number * watching.step_s
         end_s = min(start_s + watching.window_s, seconds)
         frames = max(round((end_s - start_s) * (watching.fps or 0)), 1)
         waveform = np.zeros(round(watching.window_s * SAMPLE_RATE), np.float32)
-        heard = sine(end_s - start_s, SAMPLE_RATE, 440.0 * (number + 1))
+        heard = tone[round(start_s * SAMPLE_RATE) : round(end_s * SAMPLE_RATE)]
         waveform[: len(heard)] = heard
         yield Window(
             number=number,

@@ -6,6 +6,7 @@
 Nothing here opens media: `avdata.watch.watch` does, and hands over windows.
 """
 
+from avmodel.apply.separate import parse_region
 from avmodel.apply.tasks import TASKS, Applied, apply, load, task_config
 
-__all__ = ["TASKS", "Applied", "apply", "load", "task_config"]
+__all__ = ["TASKS", "Applied", "apply", "load", "parse_region", "task_config"]

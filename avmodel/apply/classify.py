@@ -14,13 +14,13 @@ from avdata.windows import WatchConfig, Window
 from avmanifest.errors import ConfigError, DecodeError
 from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_watching
 from avmodel.apply.output import whole, write_json
+from avmodel.apply.tuned import load_tuned
 from avmodel.evaluate.classifier import Classifier, blank, load_classifier
 from avmodel.evaluate.heads import ALL
 from avmodel.evaluate.subject import load_subject
 
 LABELS_TABLE, LABELS_FILE = "labels.csv", "labels.json"
 COLUMNS = ("start_s", "end_s", "rank", "label", "probability")
-TUNED = ("evaluations", "finetune")  # of a run's folder: where avkit evaluate finetune puts its classifiers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,6 @@ class ClassifyConfig(SpanConfig):
     top: int = 5  # labels of each window, the likeliest first
 
     def __post_init__(self) -> None:
-        SpanConfig.__post_init__(self)
         if self.top < 1:
             raise ConfigError(f"top={self.top}: must be 1 or more")
 
@@ -88,14 +87,8 @@ class Labeler:
 
 def load_labeler(checkpoint: Path, config: ClassifyConfig, device: torch.device) -> Labeler:
     """Raises ConfigError, with the command that makes one, for a checkpoint that is no fine-tuned classifier."""
-    folder = tuned_folder(checkpoint)
-    try:
-        classifier, classes = load_classifier(folder, device)
-    except ConfigError as error:
-        raise ConfigError(
-            f"{error} Labels need one: avkit evaluate finetune {checkpoint} --data DATASET; then give the same folder."
-        ) from error
-    senses = senses_of(load_subject(folder, device), config)
+    folder, (classifier, classes) = load_tuned(checkpoint, "finetune", lambda path: load_classifier(path, device))
+    senses = senses_of(load_subject(folder, device), config.window_s)
     return Labeler(
         classifier=classifier,
         classes=classes,
@@ -103,11 +96,3 @@ def load_labeler(checkpoint: Path, config: ClassifyConfig, device: torch.device)
         senses=senses,
         watching=span_watching(senses, config),
     )
-
-
-def tuned_folder(path: Path) -> Path:
-    """The folder of the first seed of `evaluate finetune`: in it, in its run, or the path itself."""
-    for folder in (path, path.joinpath(*TUNED)):
-        if seeds := sorted(folder.glob("seed-*")):
-            return seeds[0]
-    return path

@@ -45,5 +45,5 @@ class Embedder:
 def load_embedder(checkpoint: Path, config: SpanConfig, device: torch.device) -> Embedder:
     """Raises as `load_subject`."""
     subject = load_subject(checkpoint, device)
-    senses = senses_of(subject, config)
+    senses = senses_of(subject, config.window_s)
     return Embedder(subject=subject, senses=senses, watching=span_watching(senses, config))

@@ -18,29 +18,36 @@ from avmodel.evaluate.data import MODES, EvalDataConfig, one_view
 from avmodel.evaluate.subject import Subject
 from avmodel.inputs import normalize_images
 
-FILM_FPS, FILM_SIDE = 10.0, 360  # of films, unless asked for otherwise: frames a second, pixels of the short side
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyConfig:
     """Common to all tasks."""
 
-    window_s: float | None = None  # seconds heard at once; none: as many as the checkpoint was trained on
-    fps: float | None = None  # frames a second that are looked at; none: as the task has it
-    short_side: int | None = None  # pixels of the frames; none: likewise
-    batch_size: int = 16  # frames that a device takes at once
+    short_side: int = 256  # pixels of the frames; prepare stores as many
     device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size={self.batch_size}: must be 1 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanConfig(ApplyConfig):
     """Common to the tasks that say something of each window."""
 
-    hop_s: float | None = None  # seconds from a window's start to the next one's; none: a window
+    window_s: float | None = None  # seconds heard at once; none: as many as the checkpoint was trained on
+    hop_s: float | None = None  # from a window's start to the next one's; none: a window
+    fps: float | None = None  # frames a second, whose answers are averaged; none: one, in the middle of the window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilmConfig(ApplyConfig):
+    """Common to the tasks that make a film."""
+
+    window_s: float | None = None  # as above
+    fps: float = 10.0  # frames a second, of the film and for the model
+    short_side: int = 360
+    batch_size: int = 16  # frames that a device takes at once
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size={self.batch_size}: must be 1 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,41 +88,35 @@ class Senses:
         return rearrange(columns.half().float(), "mel t -> 1 1 mel t")
 
 
-def senses_of(subject: Subject, config: ApplyConfig, fit: str = "crop") -> Senses:
+def senses_of(subject: Subject, window_s: float | None, *, fit: str = "crop") -> Senses:
     """The senses that the subject was trained with; `fit` says which part of a frame it sees, as in a View.
 
     Raises ConfigError for a window of which the model would hear only a part.
     """
-    view = replace(one_view(EvalDataConfig(window_s=config.window_s), subject), fit=fit)
+    view = replace(one_view(EvalDataConfig(window_s=window_s), subject), fit=fit)
     patch = subject.model.config.patch_size
+    heard = view.window_columns
     if view.mel.pad_columns:
-        view = replace(view, waveform_s=config.window_s or view.waveform_s)
+        view = replace(view, waveform_s=window_s or view.waveform_s)
         heard = num_frames(view.window_samples, replace(view.mel, pad_columns=0))
-    else:
-        heard = view.window_columns
     if heard >= view.num_columns + patch:
         raise ConfigError(
             f"window_s={view.window_samples / SAMPLE_RATE:g}: {heard} columns of {view.profile!r} spectrograms, and "
-            f"the model hears {view.num_columns} at once. Take a shorter window; windows may follow each other closely."
+            f"the model hears {view.num_columns} at once. Take a shorter window; they may overlap (hop_s)."
         )
-    device = next(subject.model.parameters()).device
-    return Senses(view=view, device=device)
+    return Senses(view=view, device=next(subject.model.parameters()).device)
 
 
 def span_watching(senses: Senses, config: SpanConfig) -> WatchConfig:
-    """How a video is watched to say something of each window: by the frame of its middle, or `fps` frames a second."""
+    """How a video is watched to say something of each window, with the senses that it has."""
     return WatchConfig(
-        window_s=senses.window_s,
-        hop_s=config.hop_s,
-        fps=config.fps,
-        needs_video=False,
-        **({} if config.short_side is None else {"short_side": config.short_side}),
+        window_s=senses.window_s, hop_s=config.hop_s, fps=config.fps, short_side=config.short_side, needs_video=False
     )
 
 
-def film_watching(senses: Senses, config: ApplyConfig) -> WatchConfig:
+def film_watching(senses: Senses, config: FilmConfig) -> WatchConfig:
     """How a video is watched of which a film is made."""
-    return WatchConfig(window_s=senses.window_s, fps=config.fps or FILM_FPS, short_side=config.short_side or FILM_SIDE)
+    return WatchConfig(window_s=senses.window_s, fps=config.fps, short_side=config.short_side)
 
 
 def sense_mode(window: Window, wanted: str = MODES[0]) -> str:
@@ -137,10 +138,18 @@ def vectors_of(subject: Subject, senses: Senses, window: Window, mode: str) -> d
     return {name: x.float().mean(dim=(0, 1)).cpu().numpy() for name, x in streams.items()}
 
 
-def both(senses: Senses, window: Window) -> tuple[Float[Tensor, "f 3 h w"], Float[Tensor, "1 1 mel t"]]:
-    """The window's images and spectrogram, for tasks that need both. Raises DecodeError for a video without sound."""
-    images, heard = senses.images(window), senses.log_mel(window)
-    if images is None or heard is None:
-        missing, status = ("pictures", "media_no_video") if images is None else ("sound", "media_no_audio")
+def require_both(window: Window) -> None:
+    """Raise DecodeError for a video without sound or without pictures."""
+    if window.waveform is None or window.frames is None:
+        missing = "sound" if window.waveform is None else "pictures"
+        status = "media_no_audio" if window.waveform is None else "media_no_video"
         raise DecodeError(status, f"the video has no {missing}, and this takes both pictures and sound")
+
+
+def both(senses: Senses, window: Window) -> tuple[Float[Tensor, "f 3 h w"], Float[Tensor, "1 1 mel t"]]:
+    """The window's images and spectrogram. Raises as `require_both`."""
+    require_both(window)
+    images, heard = senses.images(window), senses.log_mel(window)
+    assert images is not None
+    assert heard is not None
     return images, heard

@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from avdata.windows import WatchConfig, Window
 from avmanifest.errors import ConfigError
 from avmodel.apply.films import OVERLAY_FILE, showing
-from avmodel.apply.inputs import ApplyConfig, Senses, both, film_watching, senses_of
+from avmodel.apply.inputs import FilmConfig, Senses, both, film_watching, senses_of
 from avmodel.apply.output import parquet_rows
 from avmodel.apply.overlay import heated, spread
 from avmodel.evaluate.dense.localizer import ENCODINGS
@@ -23,13 +23,13 @@ MAPS_FILE = "maps.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LocalizeConfig(ApplyConfig):
+class LocalizeConfig(FilmConfig):
     """How maps are made."""
 
     encoding: str = "together"  # or alone: the senses, for a model of early fusion
 
     def __post_init__(self) -> None:
-        ApplyConfig.__post_init__(self)
+        FilmConfig.__post_init__(self)
         if self.encoding not in ENCODINGS:
             raise ConfigError(f"unknown encoding {self.encoding!r}; known: {', '.join(ENCODINGS)}")
 
@@ -73,7 +73,7 @@ class Localizer:
 def load_localizer(checkpoint: Path, config: LocalizeConfig, device: torch.device) -> Localizer:
     """Raises as `load_subject`."""
     subject = load_subject(checkpoint, device)
-    senses = senses_of(subject, config, "squash")
+    senses = senses_of(subject, config.window_s, fit="squash")
     return Localizer(
         subject=subject,
         cosines=Cosines(subject.model, config.encoding).eval(),

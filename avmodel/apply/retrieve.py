@@ -34,7 +34,6 @@ class RetrieveConfig(SpanConfig):
     top: int = 10  # clips of each window and stream, the nearest first
 
     def __post_init__(self) -> None:
-        SpanConfig.__post_init__(self)
         if self.top < 1:
             raise ConfigError(f"top={self.top}: must be 1 or more")
         if self.target is not None and self.query is None:
@@ -103,7 +102,7 @@ def load_finder(checkpoint: Path, config: RetrieveConfig, device: torch.device) 
     if config.gallery is None:
         raise ConfigError("gallery is missing: the folder that avkit evaluate embed wrote for this checkpoint")
     subject = load_subject(checkpoint, device)
-    senses = senses_of(subject, config)
+    senses = senses_of(subject, config.window_s)
     gallery = open_gallery(config.gallery, subject, senses)
     return Finder(
         subject=subject,

@@ -16,6 +16,7 @@ from avmodel.apply.embed import load_embedder
 from avmodel.apply.inputs import ApplyConfig, SpanConfig
 from avmodel.apply.localize import LocalizeConfig, load_localizer
 from avmodel.apply.retrieve import RetrieveConfig, load_finder
+from avmodel.apply.separate import SeparateConfig, load_extractor
 from avmodel.distributed import choose_device
 from avmodel.evaluate.features import Progress
 
@@ -49,6 +50,7 @@ TASKS: dict[str, Task] = {
     "classify": Task(config=ClassifyConfig, load=load_labeler),
     "retrieve": Task(config=RetrieveConfig, load=load_finder),
     "localize": Task(config=LocalizeConfig, load=load_localizer),
+    "separate": Task(config=SeparateConfig, load=load_extractor),
 }
 
 

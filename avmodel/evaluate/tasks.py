@@ -14,6 +14,7 @@ from avmodel.evaluate.features import Progress
 from avmodel.evaluate.finetune import finetune
 from avmodel.evaluate.knn import KnnConfig, knn
 from avmodel.evaluate.linear_probe import LinearProbeConfig, linear_probe, supplement
+from avmodel.evaluate.localization import LocalizationConfig, localization
 from avmodel.evaluate.pictures import save_pictures
 from avmodel.evaluate.result import Result, write_result
 from avmodel.evaluate.retrieval import RetrievalConfig, retrieval
@@ -42,6 +43,10 @@ TASKS: dict[str, Task] = {
     ),
     "separation": Task(
         run=separation, presets={"irm": SeparationConfig, "released": released, "sound-of-pixels": sound_of_pixels}
+    ),
+    "localization": Task(
+        run=localization,
+        presets={"zero-shot": LocalizationConfig, "supervised": lambda: LocalizationConfig(supervised=True)},
     ),
     "embed": Task(run=embed, presets={"default": EmbedConfig}),
 }

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import soundfile
+import soxr
 import torch
 
 from avdata.melspec import PROFILES, log_mel
@@ -17,7 +19,13 @@ from avdata.windows import SAMPLE_RATE, Window
 from avmanifest.errors import ConfigError, DecodeError, StorageError
 from avmodel.apply import TASKS, apply, load, task_config
 from avmodel.apply.inputs import senses_of
+from avmodel.apply.joining import joined
+from avmodel.apply.separate import crop_of
 from avmodel.evaluate.classifier import Classifier, save_classifier
+from avmodel.evaluate.dense.decoder import DecoderConfig
+from avmodel.evaluate.dense.masks import make_masks
+from avmodel.evaluate.dense.predictor import Predictor
+from avmodel.evaluate.dense.separator import Separator, save_separator
 from avmodel.evaluate.embed import EmbedConfig, embed
 from avmodel.evaluate.subject import load_subject
 from tests.evaluating import DATA, TEST, draw_splits, evaluation_of, save_tiny, tiny_model
@@ -237,7 +245,7 @@ def test_windows_are_taken_one_by_one(run: Path, tmp_path: Path) -> None:
 def test_unknown_tasks_and_settings_are_named() -> None:
     with pytest.raises(ConfigError, match=f"unknown task 'guess'; known: {', '.join(TASKS)}"):
         task_config("guess")
-    with pytest.raises(ConfigError, match="gallery: not a setting of embed, which has window_s"):
+    with pytest.raises(ConfigError, match="gallery: not a setting of embed, which has short_side"):
         task_config("embed", gallery=Path())
 
 
@@ -245,7 +253,7 @@ def test_unknown_tasks_and_settings_are_named() -> None:
 def test_a_short_last_window_is_heard_as_stored_clips_are(run: Path, profile: str, window_s: float) -> None:
     """Kaldi's columns beyond the sound are 0.0, as prepare stores them; elsewhere what fills up is silence."""
     subject = replace(load_subject(run, CPU), profile=profile)
-    senses = senses_of(subject, task_config("embed", window_s=window_s))
+    senses = senses_of(subject, window_s)
     heard = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
     waveform = np.zeros(round(senses.window_s * SAMPLE_RATE), np.float32)
     waveform[:4000] = heard
@@ -254,3 +262,59 @@ def test_a_short_last_window_is_heard_as_stored_clips_are(run: Path, profile: st
     expected = log_mel(torch.from_numpy(heard if kaldi else waveform), PROFILES[profile]).half().float()
     assert torch.equal(senses.log_mel(window)[0, 0], expected[:, :48])
     assert float(expected[0, 47]) == (0 if kaldi else -7)
+
+
+def separator_of(folder: Path, target: str = "irm") -> Path:
+    """A trained separator's folder, below that of a run."""
+    torch.manual_seed(1)
+    mel = PROFILES["paper"]
+    size = None if target == "irm" else make_masks(target, mel, 48, SAMPLE_RATE).size
+    separator = Separator(Predictor(tiny_model(), "audio", DecoderConfig(size=size)), target, mel, SAMPLE_RATE)
+    save_separator(folder / "evaluations" / "separation" / "seed-0", separator, 1, {})
+    return folder
+
+
+@pytest.mark.parametrize("target", ["irm", "sop"])
+def test_what_is_separated_and_the_rest_are_the_whole_sound(tmp_path: Path, target: str) -> None:
+    model = loaded("separate", separator_of(tmp_path, target))
+    assert (model.watching.window_s, model.watching.hop_s) == (1.0, 0.5)
+    windows = list(drawn_windows(model.watching, 2.7))
+    said = apply(model, windows, tmp_path / "out")
+    assert said["files"] == ["separated.wav", "rest.wav"]
+    parts = [soundfile.read(tmp_path / "out" / name, dtype="float32") for name in said["files"]]
+    assert {rate for _, rate in parts} == {said["sample_rate"]} == {16_000 if target == "irm" else 11_025}
+    (wanted, _), (rest, rate) = parts
+    assert len(wanted) == len(rest) == pytest.approx(2.7 * rate, abs=2)
+    pieces = ((round(w.start_s * SAMPLE_RATE), w.waveform[None, : w.num_samples]) for w in windows)
+    (whole,) = np.concatenate(list(joined(pieces, SAMPLE_RATE)), axis=1)
+    if target == "sop":
+        whole = soxr.resample(whole, SAMPLE_RATE, rate)
+    length = min(len(whole), len(wanted)) - 50
+    np.testing.assert_allclose((wanted + rest)[50:length], whole[50:length], atol=1e-5 if target == "irm" else 0.02)
+    assert 0.05 < np.abs(wanted).mean() / np.abs(whole).mean() < 0.95
+
+
+def test_each_region_has_its_own_files_and_its_own_picture(tmp_path: Path) -> None:
+    left, right = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
+    model = loaded("separate", separator_of(tmp_path), regions=(left, right))
+    assert model.files == ("separated-1.wav", "rest-1.wav", "separated-2.wav", "rest-2.wav")
+    window = next(drawn_windows(model.watching))
+    _, both = next(model([window]))
+    _, alone = next(loaded("separate", tmp_path, regions=(right,))([window]))
+    np.testing.assert_allclose(both[1], alone[0], atol=1e-5)
+    assert np.abs(both[0] - both[1]).max() > 1e-5
+    assert crop_of(right, 48, 64) == (0, 32, 48, 32, False)
+    assert crop_of((0.999, 0.999, 1.0, 1.0), 48, 64) == (47, 63, 1, 1, False)
+
+
+@pytest.mark.parametrize(
+    "region", [(0.5, 0.0, 0.5, 1.0), (0.0, 0.0, 1.1, 1.0), (0.0, 1.0, 1.0, 0.0), (float("nan"), 0, 1, 1)]
+)
+def test_regions_outside_the_picture_are_refused(region: tuple[float, float, float, float]) -> None:
+    with pytest.raises(ConfigError, match="left,top,right,bottom"):
+        task_config("separate", regions=(tuple(map(float, region)),))
+
+
+def test_separating_takes_a_separator(run: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"without a decoder.*avkit evaluate separation {run} --data"):
+        loaded("separate", run)
