@@ -166,14 +166,17 @@ def _masks_of(
     return found
 
 
-def each_frame(dataset: Dataset, *, masked: bool) -> Dataset:
+def each_frame(dataset: Dataset, *, masked: bool, repeats: int = 1) -> Dataset:
     """Every stored frame as a sample of its own, with its clip's key, sound and labels; `masked`: if it has a mask.
+
+    `repeats`: so often in an epoch, in training views each time with other draws.
 
     Raises ConfigError if no frame is left.
     """
     frames = np.flatnonzero(dataset.masks.size > 0) if masked else np.arange(len(dataset.frame_time_s))
     if not len(frames):
         raise ConfigError("no frame has a mask. Prepare from a recipe and a source that have masks.")
+    frames = np.tile(frames, repeats)
     rows = np.repeat(np.arange(len(dataset)), np.diff(dataset.frame_start))[frames]
     counts = np.diff(dataset.label_start)[rows]
     labels = np.concatenate([np.arange(dataset.label_start[row], dataset.label_start[row + 1]) for row in rows])

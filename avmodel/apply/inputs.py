@@ -1,11 +1,13 @@
 """A window of a video to what a model takes, as evaluation hands it samples."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avdata.load import EvalView
@@ -17,6 +19,7 @@ from avmanifest.errors import ConfigError, DecodeError
 from avmodel.evaluate.data import MODES, EvalDataConfig, one_view
 from avmodel.evaluate.subject import Subject
 from avmodel.inputs import normalize_images
+from avmodel.models.family import Family
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,17 +67,17 @@ class Senses:
 
     def images(self, window: Window) -> Float[Tensor, "f 3 h w"] | None:
         """The window's frames, normalized; None for a file without pictures."""
-        if window.frames is None:
-            return None
-        return self.cut(window, choose_crop(self.view, window.frames.shape[1], window.frames.shape[2], ()))
+        return None if window.frames is None else normalize_images(self.squares(window))
 
-    def cut(self, window: Window, crop: Crop) -> Float[Tensor, "f 3 h w"]:
-        """That part of each of the window's frames, made square and normalized."""
+    def squares(self, window: Window, crop: Crop | None = None) -> UInt8[Tensor, "f 3 h w"]:
+        """Each of the window's frames, cut as the view has it, or that part of it made square."""
         assert window.frames is not None
-        squares = np.empty((len(window.frames), self.view.image_size, self.view.image_size, 3), np.uint8)
+        side = self.view.image_size
+        crop = crop or choose_crop(self.view, window.frames.shape[1], window.frames.shape[2], ())
+        squares = np.empty((len(window.frames), side, side, 3), np.uint8)
         for frame, square in zip(window.frames, squares, strict=True):
             crop_into(frame, crop, square)
-        return normalize_images(rearrange(torch.from_numpy(squares).to(self.device), "f h w c -> f c h w"))
+        return rearrange(torch.from_numpy(squares).to(self.device), "f h w c -> f c h w")
 
     def log_mel(self, window: Window) -> Float[Tensor, "1 1 mel t"] | None:
         """The window's spectrogram, rounded as shards store it; None for a video without sound."""
@@ -105,6 +108,18 @@ def senses_of(subject: Subject, window_s: float | None, *, fit: str = "crop") ->
             f"the model hears {view.num_columns} at once. Take a shorter window; they may overlap (hop_s)."
         )
     return Senses(view=view, device=next(subject.model.parameters()).device)
+
+
+def tuned_subject(model: Family, folder: Path, notes: Mapping[str, str]) -> Subject:
+    """A model that was trained for a task, with what its checkpoint notes of the spectrograms."""
+    window = notes.get("window_s", "None")
+    return Subject(
+        model=model,
+        origin={},
+        folder=folder,
+        profile=notes.get("profile"),
+        window_s=None if window == "None" else float(window),
+    )
 
 
 def span_watching(senses: Senses, config: SpanConfig) -> WatchConfig:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float32
@@ -14,9 +15,9 @@ from avmanifest.errors import ConfigError
 from avmodel.apply.films import OVERLAY_FILE, showing
 from avmodel.apply.inputs import FilmConfig, Senses, both, film_watching, senses_of
 from avmodel.apply.output import parquet_rows
-from avmodel.apply.overlay import heated, spread
 from avmodel.evaluate.dense.localizer import ENCODINGS
 from avmodel.evaluate.dense.localizer import Localizer as Cosines
+from avmodel.evaluate.dense.pictures import heated
 from avmodel.evaluate.subject import Subject, load_subject
 
 MAPS_FILE = "maps.parquet"
@@ -62,10 +63,11 @@ class Localizer:
         with parquet_rows(out / MAPS_FILE, note) as rows, showing(out, self.watching) as screen:
             for window, maps in self(windows):
                 assert window.frames is not None
-                heat = spread(maps)
+                size = window.frames.shape[2], window.frames.shape[1]
                 for place, time_s in screen.due(window):
                     rows.append(time_s=time_s, map=maps[place].reshape(-1))
-                    screen.show(heated(window.frames[place], heat[place]))
+                    smooth = cv2.resize(maps[place], size, interpolation=cv2.INTER_CUBIC)
+                    screen.show(heated(window.frames[place], np.asarray(smooth, np.float32)))
                 screen.hear(window)
         return {"frames": rows.num_rows, "fps": self.watching.fps, "grid": list(grid)}
 

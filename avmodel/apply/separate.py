@@ -16,12 +16,12 @@ from jaxtyping import Float32
 from avdata.load.views import Crop
 from avdata.windows import SAMPLE_RATE, WatchConfig, Window
 from avmanifest.errors import ConfigError
-from avmodel.apply.inputs import ApplyConfig, Senses, require_both, senses_of
+from avmodel.apply.inputs import ApplyConfig, Senses, require_both, senses_of, tuned_subject
 from avmodel.apply.joining import joined
 from avmodel.apply.output import whole
 from avmodel.apply.tuned import load_tuned
 from avmodel.evaluate.dense.separator import Separator, load_separator, separate
-from avmodel.evaluate.subject import Subject
+from avmodel.inputs import normalize_images
 
 Region = tuple[float, float, float, float]  # left, top, right and bottom edge, as shares of the picture
 ALL_OF_IT: Region = (0.0, 0.0, 1.0, 1.0)
@@ -75,7 +75,7 @@ class Extractor:
             assert window.frames is not None
             assert window.waveform is not None
             crops = [crop_of(region, window.frames.shape[1], window.frames.shape[2]) for region in self.regions]
-            images = torch.cat([self.senses.cut(window, crop)[:1] for crop in crops])
+            images = normalize_images(torch.cat([self.senses.squares(window, crop)[:1] for crop in crops]))
             waveform = torch.from_numpy(window.waveform).to(images.device)
             yield window, separate(self.separator, images, waveform).float().cpu().numpy()
 
@@ -134,9 +134,8 @@ def load_extractor(checkpoint: Path, config: SeparateConfig, device: torch.devic
     """Raises ConfigError, with the command that trains one, for a checkpoint that is no separator."""
     folder, separator = load_tuned(checkpoint, "separation", lambda path: load_separator(path, device))
     window_s = separator.num_samples / separator.profile.sample_rate
-    subject = Subject(
-        model=separator.predictor.model, origin={}, folder=folder, profile=separator.profile.name, window_s=window_s
-    )
+    notes = {"profile": separator.profile.name, "window_s": str(window_s)}
+    subject = tuned_subject(separator.predictor.model, folder, notes)
     watching = WatchConfig(window_s=window_s, hop_s=config.hop_s or window_s / 2, short_side=config.short_side)
     return Extractor(
         separator=separator,

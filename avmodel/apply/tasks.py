@@ -13,9 +13,10 @@ from avdata.windows import WatchConfig, Window
 from avmanifest.errors import ConfigError
 from avmodel.apply.classify import ClassifyConfig, load_labeler
 from avmodel.apply.embed import load_embedder
-from avmodel.apply.inputs import ApplyConfig, SpanConfig
+from avmodel.apply.inputs import ApplyConfig, FilmConfig, SpanConfig
 from avmodel.apply.localize import LocalizeConfig, load_localizer
 from avmodel.apply.retrieve import RetrieveConfig, load_finder
+from avmodel.apply.segment import load_outliner
 from avmodel.apply.separate import SeparateConfig, load_extractor
 from avmodel.distributed import choose_device
 from avmodel.evaluate.features import Progress
@@ -50,6 +51,7 @@ TASKS: dict[str, Task] = {
     "classify": Task(config=ClassifyConfig, load=load_labeler),
     "retrieve": Task(config=RetrieveConfig, load=load_finder),
     "localize": Task(config=LocalizeConfig, load=load_localizer),
+    "segment": Task(config=FilmConfig, load=load_outliner),
     "separate": Task(config=SeparateConfig, load=load_extractor),
 }
 

@@ -23,6 +23,13 @@ class Example(NamedTuple):
     sounds: dict[str, bytes]  # caption -> WAV
 
 
+def best_and_worst(scores: Sequence[float], count: int) -> list[int]:
+    """Places of the `count` highest and the `count` lowest scores, the highest first; those that aren't finite have
+    none."""
+    order = sorted((place for place, score in enumerate(scores) if math.isfinite(score)), key=lambda one: -scores[one])
+    return order if len(order) <= 2 * count else [*order[:count], *order[len(order) - count :]]
+
+
 def write_examples(examples: Sequence[Example], folder: Path, *, title: str, line: str) -> Path:
     """A page of the examples, all of them or the best and the worst SHOWN; `line` is the result as a paper quotes it.
 

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from avdata.audit.mel_axis import to_png
 from avdata.load import Batch, EvalView, Loader
+from avdata.waveform import SAMPLE_RATE
 from avmanifest.errors import ConfigError
 from avmodel.distributed import World, autocast, micro_batches, require_precision
 from avmodel.evaluate.data import (
@@ -23,11 +25,12 @@ from avmodel.evaluate.data import (
     train_view,
     without_leaks,
 )
+from avmodel.evaluate.dense.heard import wav
 from avmodel.evaluate.dense.localizer import ENCODINGS, Localizer, load_localizer, localize, save_localizer
-from avmodel.evaluate.dense.pictures import heat_over, mask_over, png_of, wav_of
+from avmodel.evaluate.dense.pictures import heat_over, mask_over
 from avmodel.evaluate.dense.truth import TRUTHS, Sounding, sounding_in
 from avmodel.evaluate.evaluation import Evaluation, seeded, seen, settings_of
-from avmodel.evaluate.examples import EXAMPLES_FILE, SHOWN, Example, write_examples
+from avmodel.evaluate.examples import EXAMPLES_FILE, Example, best_and_worst, write_examples
 from avmodel.evaluate.features import gathered, parts_of
 from avmodel.evaluate.localization_scores import (
     RULES,
@@ -77,10 +80,12 @@ class LocalizationConfig(TrainingConfig):
     batch_size: int = 128
     epochs: int = 30
     drop_path: float = 0.0
-    examples: bool = True  # the best and the worst as a page
+    examples: int = 6  # of the best samples, and as many of the worst, to look at and to listen to
 
     def __post_init__(self) -> None:
         TrainingConfig.__post_init__(self)
+        if self.examples < 0:
+            raise ConfigError(f"examples={self.examples}: must be 0 or more")
         for name, known in (("encoding", ENCODINGS), ("truth", TRUTHS)):
             if (value := getattr(self, name)) not in known:
                 raise ConfigError(f"unknown {name} {value!r}; known: {', '.join(known)}")
@@ -294,10 +299,9 @@ def examples_of(
     score: Float[Tensor, " n"],
 ) -> list[Example]:
     """The best and the worst samples, with frame, map, truth and, if the shards have it, sound."""
-    order = [row for row in score.argsort().tolist() if not score[row].isnan()]
-    wanted = order if len(order) <= 2 * SHOWN else [*order[:SHOWN], *order[-SHOWN:]]
-    all_keys: list[str] = test.split.dataset.keys.to_pylist()
-    score_of = {all_keys[int(rows[place])]: float(score[place]) for place in wanted}
+    keys: list[str] = test.split.dataset.keys.to_pylist()
+    wanted = best_and_worst(score.tolist(), config.examples)
+    score_of = {keys[int(rows[place])]: float(score[place]) for place in wanted}
     marked = test.only(list(score_of))
     device = run.world.device
     found = []
@@ -313,7 +317,7 @@ def examples_of(
                 continue
             rgb = batch.images[place].movedim(0, -1).numpy()
             pictures = {
-                "frame": png_of(rgb),
+                "frame": to_png(rgb),
                 "map": heat_over(rgb, maps[place].numpy()),
                 "truth": mask_over(rgb, (shown[place] > 0).byte().numpy()),
             }
@@ -325,7 +329,7 @@ def examples_of(
                     score_of[key],
                     metrics,
                     pictures,
-                    {"the window": wav_of(batch.waveform[place].numpy())} if batch.waveform is not None else {},
+                    {} if batch.waveform is None else {"sound": wav(batch.waveform[place], SAMPLE_RATE)},
                 )
             )
     return found
@@ -334,4 +338,4 @@ def examples_of(
 def example_batches(data: EvalDataConfig, split: Split, view: EvalView, device: torch.device) -> Loader:
     """One process's batches of a few samples, with their sound if every one has it."""
     sound = bool((split.dataset.waveform.size > 0).all())
-    return ordered_loader(data, split, replace(view, waveform=sound), World(0, 1, device), batch_size=SHOWN, seed=0)
+    return ordered_loader(data, split, replace(view, waveform=sound), World(0, 1, device), batch_size=8, seed=0)

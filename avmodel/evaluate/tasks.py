@@ -7,6 +7,7 @@ from typing import Any
 
 from avmanifest.errors import ConfigError
 from avmodel.distributed import join_world, require_precision
+from avmodel.evaluate.dense.segmenter import SegmentationConfig
 from avmodel.evaluate.dense.separator import SeparationConfig
 from avmodel.evaluate.embed import EmbedConfig, embed
 from avmodel.evaluate.evaluation import EvalConfig, Evaluation
@@ -18,6 +19,8 @@ from avmodel.evaluate.localization import LocalizationConfig, localization
 from avmodel.evaluate.pictures import save_pictures
 from avmodel.evaluate.result import Result, write_result
 from avmodel.evaluate.retrieval import RetrievalConfig, retrieval
+from avmodel.evaluate.segmentation import avss, ms3, segmentation
+from avmodel.evaluate.segmentation import supplement as segmentation_supplement
 from avmodel.evaluate.separation import released, separation, sound_of_pixels
 from avmodel.evaluate.subject import load_subject
 from avmodel.evaluate.tuning import FinetuneConfig
@@ -41,12 +44,16 @@ TASKS: dict[str, Task] = {
     "retrieval": Task(
         run=retrieval, presets={"zero-shot": RetrievalConfig, "aligned": lambda: RetrievalConfig(align="linear")}
     ),
-    "separation": Task(
-        run=separation, presets={"irm": SeparationConfig, "released": released, "sound-of-pixels": sound_of_pixels}
-    ),
     "localization": Task(
         run=localization,
         presets={"zero-shot": LocalizationConfig, "supervised": lambda: LocalizationConfig(supervised=True)},
+    ),
+    "segmentation": Task(
+        run=segmentation,
+        presets={"s4": SegmentationConfig, "ms3": ms3, "avss": avss, "supplement": segmentation_supplement},
+    ),
+    "separation": Task(
+        run=separation, presets={"irm": SeparationConfig, "released": released, "sound-of-pixels": sound_of_pixels}
     ),
     "embed": Task(run=embed, presets={"default": EmbedConfig}),
 }

@@ -60,7 +60,7 @@ def print_result(result: Result, folder: Path) -> None:
     console = Console(soft_wrap=True, highlight=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
-    metrics = list(next(iter(result.scores.values())))
+    metrics = list(dict.fromkeys(name for found in result.scores.values() for name in found))
     table = Table(title=Text(f"{result.task}, {result.mode}"), title_justify="left")
     table.add_column("", no_wrap=True)
     for name in metrics:

@@ -10,7 +10,7 @@ import pytest
 import soundfile as sf
 
 from avmanifest.errors import StorageError
-from avmodel.evaluate.examples import SHOWN, Example, examples_page, write_examples
+from avmodel.evaluate.examples import SHOWN, Example, best_and_worst, examples_page, write_examples
 from tests.browser import CHROMIUM, Browser
 
 HOSTILE = """"><script>window.owned = 1</script><img src=x onerror="window.owned = 2">'&"""
@@ -43,6 +43,13 @@ def test_the_best_and_the_worst_are_shown_in_order() -> None:
     few = examples_page([example(1), example(0, score=float("nan")), example(2)], title="t", line="l")
     assert few.index(">key-2<") < few.index(">key-1<") < few.index(">key-0<")
     assert "–" in few
+
+
+def test_the_best_and_the_worst_are_chosen() -> None:
+    scores = [3.0, float("nan"), 5.0, 1.0, 4.0, 2.0]
+    assert best_and_worst(scores, 2) == [2, 4, 5, 3]
+    assert best_and_worst(scores, 3) == [2, 4, 0, 5, 3]
+    assert best_and_worst(scores, 0) == []
 
 
 def test_no_page_where_none_can_be_written(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.dense import draw_quarters, quarter_box
 from tests.evaluating import DATA, change_manifest, evaluation_of
 from tests.runs import TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE
 
-CONFIG = LocalizationConfig(data=DATA, device="cpu", random_weights=False, examples=False)
+CONFIG = LocalizationConfig(data=DATA, device="cpu", random_weights=False, examples=0)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_maps_are_cosines_of_the_sound_with_patches_of_any_family(config: ModelC
 
 
 def test_a_result_has_both_rules_and_what_knows_nothing(tiny_run: Path, quarters: Path, tmp_path: Path) -> None:
-    config = replace(CONFIG, random_weights=True, seeds=(0, 1), examples=True)
+    config = replace(CONFIG, random_weights=True, seeds=(0, 1), examples=6)
     result = localization(config, evaluation_of(tiny_run, quarters, tmp_path))
     assert list(result.scores) == ["median rule", "fixed rule"]
     assert result.headline == ("median rule", "ciou")
@@ -74,7 +74,7 @@ def test_a_result_has_both_rules_and_what_knows_nothing(tiny_run: Path, quarters
 
 
 def test_boxes_and_masks_tell_the_same(tiny_run: Path, quarters: Path, tmp_path: Path) -> None:
-    boxed = draw_quarters(tmp_path / "boxed", masks=False)
+    boxed = draw_quarters(tmp_path / "boxed", train=64, masks=False)
     by_masks = localization(CONFIG, evaluation_of(tiny_run, quarters, tmp_path))
     by_boxes = localization(CONFIG, evaluation_of(tiny_run, boxed, tmp_path))
     assert by_masks.scores == by_boxes.scores
