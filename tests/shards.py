@@ -42,11 +42,12 @@ def sample_members(
     flac: bool = True,
     picture: Callable[[int, int], np.ndarray] = flat_frame,
     mask: Callable[[int, int], np.ndarray | None] = lambda sample, frame: None,
+    sound: Callable[[int, float], np.ndarray] = waveform_of,
 ) -> tuple[dict[str, bytes], list[float]]:
     """The sample's members, and the times of its frames: the middles of num_frames equal spans."""
     import torch
 
-    waveform = waveform_of(sample, seconds)
+    waveform = sound(sample, seconds)
     members = {"json": pack_json({"key": sample_key(sample)})}
     for place, name in enumerate(mel):
         spectrogram = log_mel(torch.from_numpy(waveform), profile(name)).numpy().astype(np.float16)

@@ -261,7 +261,7 @@ def mixture_rows(found: MixtureScores, mixtures: Sequence[Mixture]) -> list[dict
 
 def notes_on(config: SeparationConfig, skipped: int, sources: int) -> list[str]:
     """What a reader of the numbers must know."""
-    notes = [f"{skipped} mixtures with a silent source left out"] * bool(skipped)
+    notes = [f"{skipped} mixtures left out: a source is silent, or filtered from another"] * bool(skipped)
     if config.nmf or (config.rpca and sources == 2):
         notes.append("parts of NMF and RPCA are given to the sources in the order that suits best")
     if config.target == SOUND_OF_PIXELS:

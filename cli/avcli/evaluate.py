@@ -13,6 +13,7 @@ Examples:
   avkit evaluate finetune runs/first --data data/vggsound --set data.test_labels=vggsounder=vggsounder.csv
   avkit evaluate knn runs/first --data data/vggsound
   avkit evaluate retrieval runs/first --data data/vggsound --set gallery=5-per-class
+  avkit evaluate separation runs/first --data data/vggsound-music --set mixtures=vggmusic_eval_ss.csv
   avkit evaluate embed runs/first --data data/vggsound --out features/vggsound
   torchrun --nproc-per-node 8 -m avcli.main evaluate finetune runs/first --data data/vggsound
 
@@ -21,7 +22,7 @@ Killed, the same command goes on: features and epochs that are done are not done
 
 
 def evaluate(
-    task: Annotated[str, typer.Argument(help="linear-probe, finetune, knn, retrieval or embed.")],
+    task: Annotated[str, typer.Argument(help="linear-probe, finetune, knn, retrieval, separation or embed.")],
     checkpoint: Annotated[
         Path, typer.Argument(help="A run's folder, a checkpoint, or a released DeepAVFusion .pth file.")
     ],

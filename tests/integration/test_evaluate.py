@@ -21,6 +21,7 @@ FAST = {
     "finetune": ["epochs=1", "batch_size=8", "device_batch_size=8", "data.windows=1"],
     "knn": [],
     "retrieval": ["gallery=2-per-class"],
+    "separation": ["epochs=1", "batch_size=8", "device_batch_size=8", "num_mixtures=2", "oracles=false", "rpca=false"],
     "embed": ["picture=pca"],
 }
 
@@ -30,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run and a dataset side by side."""
     root = tmp_path_factory.mktemp("evaluate")
     save_tiny(root / "run")
-    draw_splits(root / "set")
+    draw_splits(root / "set", flac=True)
     return root
 
 
@@ -52,6 +53,10 @@ def test_each_task_says_what_it_found_and_keeps_it(place: Path, tmp_path: Path, 
     assert found["view"]["windows"] == 1
     assert "Traceback" not in said
     assert "Warning" not in said
+    if task == "separation":
+        assert {"results.json", "examples.html", "mixtures.json", "seed-0"} <= {path.name for path in folder.iterdir()}
+        assert "NMF" in said
+        assert "dB" in found["line"]
     if task in ("linear-probe", "finetune", "knn"):
         assert "chance" in said
         assert "majority" in said

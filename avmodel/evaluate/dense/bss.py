@@ -12,22 +12,22 @@ from torch import Tensor
 
 METRICS: Final = ("sdr", "sir", "sar")
 TAPS: Final = 512
-MOST_DB: Final = 200.0  # scores beyond are no differences that double precision knows
+MOST_DB: Final = 100.0  # scores beyond it are what rounding left, up to infinity
 LEAST_ENERGY: Final = 1e-5  # sum of squares, below which there is no source to be found
 
 
 def scores_of(references: Float[Tensor, "s n"], estimates: Float[Tensor, "s n"]) -> Float[Tensor, "3 s"]:
-    """SDR, SIR and SAR of each source, the order being given: estimate k is of source k.
+    """SDR, SIR and SAR of each source, the order being given: estimate k is of source k. Within MOST_DB.
 
     NaN for references that can't be told apart, as one is filtered from another.
     """
     try:
         found = fast_bss_eval.bss_eval_sources(
-            references.double(), estimates.double(), filter_length=TAPS, compute_permutation=False, clamp_db=MOST_DB
+            references.double(), estimates.double(), filter_length=TAPS, compute_permutation=False
         )
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # documented
         return torch.full((3, len(references)), torch.nan, dtype=torch.float64)
-    return torch.stack(found)
+    return torch.stack(found).clamp(-MOST_DB, MOST_DB)
 
 
 def best_order(references: Float[Tensor, "s n"], parts: Float[Tensor, "s n"]) -> Float[Tensor, "s n"]:

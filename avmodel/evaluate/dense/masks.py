@@ -3,6 +3,7 @@
 Source: DeepAVFusion's released code (`released`); "The Sound of Pixels" (ECCV 2018) for `sop`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
@@ -171,7 +172,7 @@ class SoundOfPixelsMasks(Masks):
         """At the protocol's rate."""
         from torchaudio.functional import resample  # noqa: PLC0415 - imports only beside a matching torch
 
-        found: Tensor = resample(waveform, self.given_rate, self.sample_rate)
+        found: Tensor = resample(waveform.contiguous(), self.given_rate, self.sample_rate)
         return found
 
 
@@ -190,7 +191,7 @@ def to_log(rows: int, like: Float[Tensor, "*shape"]) -> Float[Tensor, " h"]:
 def from_log(rows: int, like: Float[Tensor, "*shape"]) -> Float[Tensor, " h"]:
     """Where in the log-frequency grid, from -1 to 1, each linear row lies: undoes `to_log`."""
     linear = torch.linspace(-1, 1, rows, device=like.device, dtype=like.dtype)
-    return 2 * (10 * linear + 11).log() / torch.log(torch.tensor(21.0)).item() - 1
+    return 2 * (10 * linear + 11).log() / math.log(21) - 1
 
 
 def on_rows(maps: Float[Tensor, "b s f t"], rows: Float[Tensor, " h"]) -> Float[Tensor, "b s h t"]:
