@@ -113,13 +113,10 @@ class Extractor:
 
 def parse_region(text: str) -> Region:
     """The region that `0,0,0.5,1` means. Raises ConfigError for other text; its config, for one outside the picture."""
-    parts = text.split(",")
     try:
-        left, top, right, bottom = map(float, parts)
+        left, top, right, bottom = map(float, text.split(","))
     except ValueError as error:
-        raise ConfigError(
-            f"region {text!r}: expected four numbers, left,top,right,bottom, such as 0,0,0.5,1"
-        ) from error
+        raise ConfigError(f"region {text!r}: expected left,top,right,bottom, such as 0,0,0.5,1") from error
     return left, top, right, bottom
 
 
