@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from avdata.load import Batch
 from avmanifest.errors import ConfigError
+from avmodel.compiling import compile_blocks
 from avmodel.distributed import World, autocast, choose_device, require_precision
 from avmodel.draws import draw_masks
 from avmodel.inputs import to_inputs
@@ -118,7 +119,7 @@ class Encoding:
         self.run, self.batch, self.world = run, batch, world
         self.model = FAMILIES[family_of(run.model)](run.model).to(world.device).eval()
         if run.compile:
-            self.model.get_submodule("encoder").compile()
+            compile_blocks(self.model)
 
     @torch.no_grad()
     def steps(self, count: int) -> None:

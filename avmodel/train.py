@@ -26,6 +26,7 @@ from avdata.melspec import profile
 from avmanifest.errors import AvkitError, ConfigError
 from avmodel.augment import AugmentConfig, augment
 from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
+from avmodel.compiling import compile_blocks
 from avmodel.convert import Branch
 from avmodel.distributed import World, autocast, join_world, micro_batches, require_precision
 from avmodel.draws import DROPOUT, augment_draws, draw_masks
@@ -433,9 +434,9 @@ def probe(
 
 
 def wrap(model: Family, config: RunConfig, world: World) -> nn.Module:
-    """The module to call: compiled if asked for, its gradients averaged over processes if there are several."""
+    """The module to call: blocks compiled if asked for, gradients averaged over processes if there are several."""
     if config.compile:
-        model.compile()
+        compile_blocks(model)
     if world.size == 1:
         return model
     return DistributedDataParallel(

@@ -14,6 +14,10 @@ Examples:
   avkit evaluate knn runs/first --data data/vggsound
   avkit evaluate retrieval runs/first --data data/vggsound --set gallery=5-per-class
   avkit evaluate separation runs/first --data data/vggsound-music --set mixtures=vggmusic_eval_ss.csv
+  avkit evaluate localization runs/first --data data/vgg-ss
+  avkit evaluate localization runs/first --data data/flickr --preset supervised --set boxes=Annotations
+  avkit evaluate segmentation runs/first --data data/avsbench-s4 --set data.test_split=val
+  avkit evaluate segmentation runs/first --data data/avsbench-avss --preset avss
   avkit evaluate embed runs/first --data data/vggsound --out features/vggsound
   torchrun --nproc-per-node 8 -m avcli.main evaluate finetune runs/first --data data/vggsound
 
@@ -22,7 +26,10 @@ Killed, the same command goes on: features and epochs that are done are not done
 
 
 def evaluate(
-    task: Annotated[str, typer.Argument(help="linear-probe, finetune, knn, retrieval, separation or embed.")],
+    task: Annotated[
+        str,
+        typer.Argument(help="linear-probe, finetune, knn, retrieval, localization, segmentation, separation or embed."),
+    ],
     checkpoint: Annotated[
         Path, typer.Argument(help="A run's folder, a checkpoint, or a released DeepAVFusion .pth file.")
     ],

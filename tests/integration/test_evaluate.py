@@ -12,6 +12,7 @@ from avmodel.evaluate.data import one_view, open_split
 from avmodel.evaluate.evaluation import EvalConfig, Evaluation
 from avmodel.evaluate.subject import load_subject
 from avmodel.models.deepavfusion import DeepAVFusion
+from tests.dense import quarter_mask
 from tests.evaluating import DATA, TEST, draw_splits, save_tiny
 from tests.forks import avkit, call, call_together
 from tests.runs import TINY
@@ -21,6 +22,8 @@ FAST = {
     "finetune": ["epochs=1", "batch_size=8", "device_batch_size=8", "data.windows=1"],
     "knn": [],
     "retrieval": ["gallery=2-per-class"],
+    "localization": [],
+    "segmentation": ["epochs=1", "batch_size=8", "device_batch_size=8", "repeats=1", "examples=1"],
     "separation": ["epochs=1", "batch_size=8", "device_batch_size=8", "num_mixtures=2", "oracles=false", "rpca=false"],
     "embed": ["picture=pca"],
 }
@@ -31,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run and a dataset side by side."""
     root = tmp_path_factory.mktemp("evaluate")
     save_tiny(root / "run")
-    draw_splits(root / "set", flac=True)
+    draw_splits(root / "set", flac=True, mask=quarter_mask)
     return root
 
 
@@ -53,6 +56,9 @@ def test_each_task_says_what_it_found_and_keeps_it(place: Path, tmp_path: Path, 
     assert found["view"]["windows"] == 1
     assert "Traceback" not in said
     assert "Warning" not in said
+    if task in ("localization", "segmentation"):
+        assert {"results.json", "examples.html"} <= {path.name for path in folder.iterdir()}
+        assert "center prior" in said
     if task == "separation":
         assert {"results.json", "examples.html", "mixtures.json", "seed-0"} <= {path.name for path in folder.iterdir()}
         assert "NMF" in said

@@ -1,0 +1,43 @@
+"""`python -m tests.compiled`: models before and after `compile_blocks`; a process of its own, as torch cannot trace the
+shape checks of the tests. Prints a line of JSON a model.
+"""
+
+import json
+from dataclasses import replace
+
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from avmodel.bench import draw_batch
+from avmodel.compiling import compile_blocks
+from avmodel.draws import draw_masks
+from avmodel.inputs import to_inputs
+from avmodel.models import FAMILIES, ModelConfig, family_of
+from tests.runs import TINY, TINY_AVSIAM
+
+
+def compare(config: ModelConfig) -> dict[str, float]:
+    """Blocks, graphs compiled for a first and for a second step, and how far gradients are from those without."""
+    torch.manual_seed(0)
+    model = FAMILIES[family_of(config)](config)
+    batch = draw_batch(config, 6)
+    inputs, masks = to_inputs(batch, torch.device("cpu")), draw_masks(model, 0, batch)
+
+    def gradients() -> torch.Tensor:
+        model.zero_grad()
+        model(*inputs, masks).losses["total"].backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    expected = gradients()
+    graphs = CompileCounterWithBackend("aot_eager")
+    compile_blocks(model, backend=graphs)
+    found, first = gradients(), graphs.frame_count
+    gradients()
+    blocks = sum("blocks" in name and name.rpartition(".")[2].isdigit() for name, _ in model.named_modules())
+    far = float((found - expected).norm() / expected.norm())
+    return {"blocks": blocks, "graphs": first, "further": graphs.frame_count - first, "far": far}
+
+
+if __name__ == "__main__":
+    for tried in (replace(TINY, size="32x4x4", decoder_depth=3), TINY_AVSIAM):
+        print(json.dumps(compare(tried)))
