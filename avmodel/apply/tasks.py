@@ -24,7 +24,7 @@ from avmodel.evaluate.features import Progress
 
 @runtime_checkable
 class Applied(Protocol):
-    """A loaded model with a task. Called with windows, it gives what it finds of each, one by one."""
+    """A loaded model with a task."""
 
     @property
     def watching(self) -> WatchConfig:
@@ -33,6 +33,9 @@ class Applied(Protocol):
     @property
     def files(self) -> tuple[str, ...]:
         """What `write` writes."""
+
+    def __call__(self, windows: Iterable[Window]) -> Iterator[Any]:
+        """Tuples of a window and what is found in it, one by one."""
 
     def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
         """Write the files, each whole or not at all; what is to be said of them."""
