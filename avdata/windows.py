@@ -56,11 +56,6 @@ class Window:
         """Samples of the waveform that are not filling."""
         return round((self.end_s - self.start_s) * SAMPLE_RATE)
 
-    @property
-    def is_last(self) -> bool:
-        """Whether the video ends with it."""
-        return self.end_s >= self.duration_s
-
     def samples_from(self, first: int) -> Float32[np.ndarray, " _"] | None:
         """The waveform from a sample of the video on to the window's true end; None without sound."""
         if self.waveform is None:

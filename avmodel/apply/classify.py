@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avdata.windows import WatchConfig, Window
-from avmanifest.errors import ConfigError, DecodeError
+from avmanifest.errors import ConfigError
 from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_watching
 from avmodel.apply.output import whole, write_json
 from avmodel.apply.tuned import load_tuned
@@ -71,8 +71,6 @@ class Labeler:
                 for rank, (label, probability) in enumerate(self.likeliest(logits)[: self.top], 1):
                     span = f"{window.start_s:.3f}", f"{window.end_s:.3f}"
                     table.writerow((*span, rank, label, f"{probability:.6f}"))
-        if not count:
-            raise DecodeError("media_short", "the video has no window")
         ranked = self.likeliest(total / count)
         labels = [{"label": label, "probability": round(probability, 6)} for label, probability in ranked]
         write_json(out / LABELS_FILE, {"windows": count, "labels": labels})

@@ -1,5 +1,6 @@
 """A window of a video to what a model takes, as evaluation hands it samples."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,8 +95,10 @@ class Senses:
 def senses_of(subject: Subject, window_s: float | None, *, fit: str = "crop") -> Senses:
     """The senses that the subject was trained with; `fit` says which part of a frame it sees, as in a View.
 
-    Raises ConfigError for a window of which the model would hear only a part.
+    Raises ConfigError for a window of no length, or of which the model would hear only a part.
     """
+    if window_s is not None and not 0 < window_s < math.inf:
+        raise ConfigError(f"window_s={window_s}: must be above 0")
     view = replace(one_view(EvalDataConfig(window_s=window_s), subject), fit=fit)
     patch = subject.model.config.patch_size
     heard = view.window_columns

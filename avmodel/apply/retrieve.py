@@ -1,7 +1,7 @@
 """The clips of a gallery that are nearest to a video's windows."""
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,24 +122,23 @@ def open_gallery(folder: Path, subject: Subject, senses: Senses) -> Gallery:
             f"{folder}: no embeddings there. avkit evaluate embed {subject.origin['path']} --data DATASET --out "
             f"{folder} writes them."
         )
-    of: Mapping[str, Any] = read_note(parts[0])["of"]
-    for part in parts:
-        theirs = read_note(part)["of"]
-        if theirs["checkpoint"] != subject.origin["sha256"]:
+    notes = [read_note(part)["of"] for part in parts]
+    mode = str(notes[0].get("mode"))
+    for part, of in zip(parts, notes, strict=True):
+        checkpoint, profile = str(of.get("checkpoint")), of.get("view", {}).get("profile")
+        if checkpoint != subject.origin["sha256"]:
             raise ConfigError(
-                f"{part}: embeddings by the checkpoint {theirs['checkpoint'][:12]}, not by {subject.origin['path']} "
+                f"{part}: embeddings by the checkpoint {checkpoint[:12]}, not by {subject.origin['path']} "
                 f"({subject.origin['sha256'][:12]}): their vectors can't be compared. Embed the gallery with this one."
             )
-        if (theirs["view"]["profile"], theirs["mode"]) != (senses.view.profile, of["mode"]):
+        if (profile, of.get("mode")) != (senses.view.profile, mode) or mode not in MODES:
             raise ConfigError(
-                f"{part}: of {theirs['view']['profile']!r} spectrograms and mode {theirs['mode']!r}; expected "
-                f"{senses.view.profile!r} and {of['mode']!r}"
+                f"{part}: of {profile!r} spectrograms and mode {of.get('mode')!r}; expected {senses.view.profile!r} "
+                f"and one mode in all parts, of {', '.join(MODES)}"
             )
     keys, values = read_parts(parts)
     device = senses.device
-    return Gallery(
-        keys=keys, values={name: F.normalize(x.to(device), dim=1) for name, x in values.items()}, mode=of["mode"]
-    )
+    return Gallery(keys=keys, values={name: F.normalize(x.to(device), dim=1) for name, x in values.items()}, mode=mode)
 
 
 def stream_pairs(config: RetrieveConfig, gallery: Gallery) -> tuple[tuple[str, str], ...]:

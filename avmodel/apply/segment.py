@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from avdata.windows import WatchConfig, Window
 from avmodel.apply.films import OVERLAY_FILE, showing
@@ -46,7 +47,7 @@ class Outliner:
             parts = [self._masks(part, log_mel) for part in torch.split(images, self.batch_size)]
             yield window, torch.cat(parts).numpy()
 
-    def _masks(self, images: UInt8[torch.Tensor, "b 3 h w"], log_mel: torch.Tensor) -> UInt8[torch.Tensor, "b h w"]:
+    def _masks(self, images: UInt8[Tensor, "b 3 h w"], log_mel: Float[Tensor, "1 1 mel t"]) -> UInt8[Tensor, "b h w"]:
         probabilities = segment(self.segmenter, images, rearrange(log_mel, "1 1 mel t -> 1 mel t"))
         found = probabilities.argmax(dim=1) if self.segmenter.classes else probabilities[:, 0] > 0.5
         return found.to(torch.uint8).cpu()

@@ -133,7 +133,8 @@ def load_extractor(checkpoint: Path, config: SeparateConfig, device: torch.devic
     window_s = separator.num_samples / separator.profile.sample_rate
     notes = {"profile": separator.profile.name, "window_s": str(window_s)}
     subject = tuned_subject(separator.predictor.model, folder, notes)
-    watching = WatchConfig(window_s=window_s, hop_s=config.hop_s or window_s / 2, short_side=config.short_side)
+    hop_s = window_s / 2 if config.hop_s is None else config.hop_s
+    watching = WatchConfig(window_s=window_s, hop_s=hop_s, short_side=config.short_side)
     return Extractor(
         separator=separator,
         regions=config.regions,

@@ -86,8 +86,8 @@ def apply(
     """Write what the model makes of a video's windows into a folder; what was written, as plain data.
 
     Windows are taken one by one, and each file appears whole or not at all. Raises ConfigError if one is there already
-    (unless `overwrite`), StorageError if the disk doesn't take it, DecodeError for a video that can't be read or lacks
-    what the task needs.
+    (unless `overwrite`) or without windows, StorageError if the disk doesn't take it, DecodeError for a video that
+    can't be read or lacks what the task needs.
     """
     folder = Path(out)
     there = [name for name in model.files if (folder / name).exists()]
@@ -98,8 +98,11 @@ def apply(
 
 
 def _told(windows: Iterable[Window], progress: Progress | None) -> Iterator[Window]:
-    """The windows, each told of once it is done with."""
+    """The windows, each told of once it is done with. Raises ConfigError if there is none."""
+    window = None
     for window in windows:
         yield window
         if progress is not None:
             progress("seconds of video", math.ceil(window.end_s), math.ceil(window.duration_s))
+    if window is None:
+        raise ConfigError("no window is given: a video has at least one")

@@ -65,7 +65,7 @@ def apply(
     with EvaluationProgress() as progress:
         said = run(model, watch(video, model.watching), out, overwrite=overwrite, progress=progress)
     if as_json:
-        print_json(said)
+        print_json({"task": task, "checkpoint": str(checkpoint), "video": str(video), **said})
         return
     typer.echo(f"{said.pop('out')}: {', '.join(said.pop('files'))}")
     typer.echo(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items() if name != "avkit"))

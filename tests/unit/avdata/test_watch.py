@@ -30,7 +30,6 @@ def test_windows_follow_each_other_and_keep_their_true_ends(tmp_path: Path) -> N
     assert [window.number for window in windows] == [0, 1, 2]
     assert [(window.start_s, window.end_s) for window in windows] == [(0, 1), (1, 2), (2, duration_s)]
     assert duration_s == pytest.approx(2.5, abs=0.05)
-    assert [window.is_last for window in windows] == [False, False, True]
     numbers = [read_number(frame) for window in windows for frame in window.frames]
     times = [time for window in windows for time in window.times_s]
     assert numbers == [round(time * 10) for time in times]
@@ -134,7 +133,7 @@ def test_what_cannot_be_watched_is_refused(settings: dict[str, float]) -> None:
 )
 def test_real_videos_are_watched_whole(name: str) -> None:
     windows = list(watch(VIDEOS / name, WatchConfig(short_side=64)))
-    assert windows[-1].is_last
+    assert windows[-1].end_s == windows[-1].duration_s
     assert all(min(window.frames.shape[1:3]) == 64 for window in windows)
     assert {window.waveform is None for window in windows} == {"noaudio" in name}
     assert ("rotated" in name) == (windows[0].frames.shape[1] > windows[0].frames.shape[2])

@@ -243,6 +243,19 @@ def test_windows_are_taken_one_by_one(run: Path, tmp_path: Path) -> None:
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+def test_without_windows_there_is_nothing_to_write(run: Path, tmp_path: Path) -> None:
+    for task in ("embed", "localize"):
+        with pytest.raises(ConfigError, match="no window is given"):
+            apply(loaded(task, run), iter(()), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("window_s", [0.0, -1.0, float("inf"), float("nan")])
+def test_windows_of_no_length_are_refused(run: Path, window_s: float) -> None:
+    with pytest.raises(ConfigError, match="window_s"):
+        loaded("embed", run, window_s=window_s)
+
+
 def test_unknown_tasks_and_settings_are_named() -> None:
     with pytest.raises(ConfigError, match=f"unknown task 'guess'; known: {', '.join(TASKS)}"):
         task_config("guess")
