@@ -21,11 +21,11 @@ from avmodel.evaluate.dense.bss import METRICS, all_scores, best_order, is_silen
 from avmodel.evaluate.dense.classical import nmf_parts, rpca_parts
 from avmodel.evaluate.dense.heard import example_of
 from avmodel.evaluate.dense.masks import SOUND_OF_PIXELS, TARGETS, Masks
-from avmodel.evaluate.dense.mixtures import Mixture, choose_mixtures, write_mixtures
+from avmodel.evaluate.dense.mixtures import Mixture, MixtureList, choose_mixtures, write_mixtures
 from avmodel.evaluate.dense.separator import SeparationConfig, Separator, masks_of, trained_separator
 from avmodel.evaluate.evaluation import Evaluation, seen, settings_of
 from avmodel.evaluate.examples import Example, write_examples
-from avmodel.evaluate.result import Result, scored
+from avmodel.evaluate.result import Result, Score, scored
 from avmodel.evaluate.subject import untrained
 from avmodel.inputs import normalize_images
 
@@ -62,33 +62,49 @@ def separation(config: SeparationConfig, run: Evaluation) -> Result:
     if run.world.is_main:
         write_mixtures(listed.mixtures, run.out)
     separators = [trained_separator(config, run, train, seed, run.out / f"seed-{seed}") for seed in config.seeds]
-    drawn = [
-        trained_separator(config, run.of(untrained(run.subject, seed)), train, seed, run.out / f"random-seed-{seed}")
-        for seed in (config.seeds if config.random_weights else ())
-    ]
+    methods: dict[str, list[Method]] = {SEPARATED: [partial(answers_of, one) for one in separators]}
+    if config.random_weights:
+        methods[RANDOM] = [
+            partial(
+                answers_of,
+                trained_separator(
+                    config, run.of(untrained(run.subject, seed)), train, seed, run.out / f"random-seed-{seed}"
+                ),
+            )
+            for seed in config.seeds
+        ]
+    methods |= known_methods(config, separators[0], len(listed.mixtures[0].keys))
     view = replace(one_view(config.data, run.subject), waveform=True)
-    sources = len(listed.mixtures[0].keys)
-    methods: dict[tuple[str, int], Method] = {
-        (SEPARATED, place): partial(answers_of, one) for place, one in enumerate(separators)
-    }
-    methods |= {(RANDOM, place): partial(answers_of, one) for place, one in enumerate(drawn)}
-    methods |= {(name, 0): method for name, method in known_methods(config, separators[0], sources).items()}
     found = scored_mixtures(config, run, test, view, listed.mixtures, methods)
+    result = result_of(config, run, train, test, listed, found, view)
+    if run.world.is_main and config.examples:
+        shown = examples_of(config, separators[0], run, test, view, result.extra["mixtures"])
+        write_examples(shown, run.out, title="Source separation", line=result.line())
+    return result
+
+
+def result_of(
+    config: SeparationConfig,
+    run: Evaluation,
+    train: Split,
+    test: Split,
+    listed: MixtureList,
+    found: "MixtureScores",
+    view: EvalView,
+) -> Result:
+    """All that is known of the scores. Raises ConfigError if no mixture has any."""
     if not found.rows:
         raise ConfigError(f"{test.name}: of {len(listed.mixtures)} mixtures each has a silent clip. Set data.exclude.")
     kept = [listed.mixtures[row] for row in found.rows]
-    baselines = {name: [place for row, place in methods if row == name] for name, _ in methods if name != SEPARATED}
+    sources = len(kept[0].keys)
     used = chosen(test, [key for mixture in kept for key in mixture.keys])
-    result = Result(
+    baselines = [by_kind(found, kept, name) for name in found.values if name != SEPARATED]
+    return Result(
         task="source separation",
         headline=(SEPARATED, "sdr"),
         unit="dB",
-        scores=by_kind(found, kept, SEPARATED, range(len(separators))),
-        baselines={
-            name: score
-            for row, places in baselines.items()
-            for name, score in by_kind(found, kept, row, places).items()
-        },
+        scores=by_kind(found, kept, SEPARATED),
+        baselines={row: score for rows in baselines for row, score in rows.items()},
         mode=f"{sources} sources, {config.target} masks",
         view=seen(view),
         data={
@@ -101,14 +117,6 @@ def separation(config: SeparationConfig, run: Evaluation) -> Result:
         notes=(*train.notes, *test.notes, listed.note, *notes_on(config, len(listed.mixtures) - len(kept), sources)),
         extra={"mixtures": mixture_rows(found, kept)},
     )
-    if run.world.is_main and config.examples:
-        write_examples(
-            examples_of(config, separators[0], run, test, view, result.extra["mixtures"]),
-            run.out,
-            title="Source separation",
-            line=result.line(),
-        )
-    return result
 
 
 class Heard(NamedTuple):
@@ -154,17 +162,17 @@ def classical(parts_of: Callable[[Float[Tensor, " n"]], Float[Tensor, "s n"]], h
     return Answers(sources, torch.stack(ordered))
 
 
-def known_methods(config: SeparationConfig, separator: Separator, sources: int) -> dict[str, Method]:
-    """The baselines that learn nothing, by name."""
+def known_methods(config: SeparationConfig, separator: Separator, sources: int) -> dict[str, list[Method]]:
+    """The baselines that learn nothing, one of each name."""
     profile: MelProfile = separator.profile
     columns = separator.predictor.model.config.audio_size[1]
-    found: dict[str, Method] = {MIXTURE: mixture_itself}
+    found: dict[str, list[Method]] = {MIXTURE: [mixture_itself]}
     for target in TARGETS if config.oracles else ():
-        found[f"oracle {target}"] = partial(oracle, masks_of(target, profile, columns, separator.num_samples))
+        found[f"oracle {target}"] = [partial(oracle, masks_of(target, profile, columns, separator.num_samples))]
     if config.nmf:
-        found["NMF"] = partial(classical, partial(nmf_parts, sources=sources, profile=profile))
+        found["NMF"] = [partial(classical, partial(nmf_parts, sources=sources, profile=profile))]
     if config.rpca and sources == 2:
-        found["RPCA"] = partial(classical, partial(rpca_parts, profile=profile))
+        found["RPCA"] = [partial(classical, partial(rpca_parts, profile=profile))]
     return found
 
 
@@ -172,7 +180,7 @@ class MixtureScores(NamedTuple):
     """Scores of the mixtures that have any, means over their sources."""
 
     rows: list[int]  # of the list of mixtures
-    values: Mapping[tuple[str, int], Float[Tensor, "m 3"]]  # by method: SDR, SIR, SAR
+    values: Mapping[str, Sequence[Float[Tensor, "m 3"]]]  # SDR, SIR, SAR by method, and for each seed of it
 
 
 def scored_mixtures(
@@ -181,20 +189,22 @@ def scored_mixtures(
     test: Split,
     view: EvalView,
     mixtures: Sequence[Mixture],
-    methods: Mapping[tuple[str, int], Method],
+    methods: Mapping[str, Sequence[Method]],
 ) -> MixtureScores:
     """What the methods score, each process taking its share; mixtures with a silent source are left out."""
     world = run.world
     own = range(world.rank, len(mixtures), world.size)
     size = max(config.feature_batch_size // len(mixtures[0].keys), 1)
-    table = torch.full((-(-len(mixtures) // world.size), 1 + 3 * len(methods)), torch.nan, dtype=torch.float64)
+    every = [method for seeds in methods.values() for method in seeds]
+    table = torch.full((-(-len(mixtures) // world.size), 1 + 3 * len(every)), torch.nan, dtype=torch.float64)
     for begin in range(0, len(own), size):
         rows = own[begin : begin + size]
-        heard = hear(config, test, view, [mixtures[row] for row in rows], world)
+        asked = [mixtures[row] for row in rows]
+        heard = hear(read_clips(config, test, view, asked), asked, world.device)
         silent = is_silent(heard.sources).any(dim=1)
         heard = Heard(heard.images[~silent], heard.sources[~silent])
         if len(heard.sources):
-            values = [all_scores(*method(heard)).mean(dim=2) for method in methods.values()]
+            values = [all_scores(*method(heard)).mean(dim=2) for method in every]
             places = torch.arange(begin, begin + len(rows))[~silent.cpu()]
             table[places, 1:] = torch.cat(values, dim=1)
             table[places, 0] = torch.tensor(list(rows), dtype=torch.float64)[~silent.cpu()]
@@ -203,59 +213,61 @@ def scored_mixtures(
     table = world.gather(table.to(world.device)).cpu()
     table = table[table.isfinite().all(dim=1)]
     table = table[table[:, 0].argsort()]
-    parts = torch.split(table[:, 1:], 3, dim=1)
-    return MixtureScores(table[:, 0].long().tolist(), dict(zip(methods, parts, strict=True)))
+    parts = iter(torch.split(table[:, 1:], 3, dim=1))
+    by_method = {name: [next(parts) for _ in seeds] for name, seeds in methods.items()}
+    return MixtureScores(table[:, 0].long().tolist(), by_method)
 
 
-def hear(config: SeparationConfig, test: Split, view: EvalView, mixtures: Sequence[Mixture], world: World) -> Heard:
-    """Frames and waveforms of mixtures' clips, on the device; the process reads them alone."""
-    clips = read_clips(config, test, view, mixtures, world.device)
-    images = torch.stack([torch.stack([clips[key][0] for key in mixture.keys]) for mixture in mixtures])
-    waves = torch.stack([torch.stack([clips[key][1] for key in mixture.keys]) for mixture in mixtures])
-    normal = normalize_images(rearrange(images, "m s c h w -> (m s) c h w").to(world.device))
-    return Heard(rearrange(normal, "(m s) c h w -> m s c h w", m=len(images)), waves.to(world.device))
+Clips = Mapping[str, tuple[UInt8[Tensor, "3 h w"], Float[Tensor, " n"]]]  # frame and waveform, by key
 
 
-def read_clips(
-    config: SeparationConfig, test: Split, view: EvalView, mixtures: Sequence[Mixture], device: torch.device
-) -> dict[str, tuple[UInt8[Tensor, "3 h w"], Float[Tensor, " n"]]]:
-    """Frame and waveform of each clip of the mixtures. Raises ShardError for one that can't be read."""
+def read_clips(config: SeparationConfig, test: Split, view: EvalView, mixtures: Sequence[Mixture]) -> Clips:
+    """The clips of some mixtures, which this process reads alone. Raises ShardError for one that can't be read."""
     wanted = chosen(test, [key for mixture in mixtures for key in mixture.keys])
-    data = replace(config.data, skip_bad=False)
+    data, alone = replace(config.data, skip_bad=False), World(0, 1, torch.device("cpu"))
     found: dict[str, tuple[Tensor, Tensor]] = {}
-    for batch in ordered_loader(data, wanted, view, World(0, 1, device), batch_size=16, seed=0):
+    for batch in ordered_loader(data, wanted, view, alone, batch_size=16, seed=0):
         assert batch.waveform is not None
         found |= dict(zip(batch.keys, zip(batch.images, batch.waveform, strict=True), strict=True))
     return found
 
 
-def by_kind(
-    found: MixtureScores, mixtures: Sequence[Mixture], name: str, places: Sequence[int]
-) -> dict[str, Mapping[str, Any]]:
+def hear(clips: Clips, mixtures: Sequence[Mixture], device: torch.device) -> Heard:
+    """Frames and waveforms of the mixtures' clips, on the device."""
+    images = torch.stack([clips[key][0] for mixture in mixtures for key in mixture.keys])
+    waveforms = torch.stack([clips[key][1] for mixture in mixtures for key in mixture.keys])
+    count = len(mixtures)
+    return Heard(
+        rearrange(normalize_images(images.to(device)), "(m s) c h w -> m s c h w", m=count),
+        rearrange(waveforms.to(device), "(m s) n -> m s n", m=count),
+    )
+
+
+def by_kind(found: MixtureScores, mixtures: Sequence[Mixture], name: str) -> dict[str, dict[str, Score]]:
     """A method's mean scores over all mixtures and, if the list tells kinds apart, over those of each."""
     kinds = [mixture.kind for mixture in mixtures]
     rows = {name: [True] * len(kinds)}
     if len(set(kinds)) > 1:
         rows |= {f"{name}, {kind or 'other'}": [one == kind for one in kinds] for kind in sorted(set(kinds))}
+    untouched = found.values[MIXTURE][0]
     return {
-        row: scored([mean_scores(found, (name, place), torch.tensor(keep)) for place in places])
-        for row, keep in rows.items()
+        row: scored([mean_scores(values[keep], untouched[keep]) for values in found.values[name]])
+        for row, keep in ((row, torch.tensor(keep)) for row, keep in rows.items())
     }
 
 
-def mean_scores(found: MixtureScores, method: tuple[str, int], keep: Tensor) -> dict[str, float]:
-    """Means over some of the mixtures; `sdr_gain` is over what the mixture itself scores."""
-    values = found.values[method][keep].mean(dim=0).tolist()
-    gain = values[0] - float(found.values[MIXTURE, 0][keep, 0].mean())
-    return {**dict(zip(METRICS, values, strict=True)), "sdr_gain": gain}
+def mean_scores(values: Float[Tensor, "m 3"], untouched: Float[Tensor, "m 3"]) -> dict[str, float]:
+    """Means over mixtures; `sdr_gain` is over what the mixtures themselves score."""
+    means = dict(zip(METRICS, values.mean(dim=0).tolist(), strict=True))
+    return {**means, "sdr_gain": means["sdr"] - float(untouched[:, 0].mean())}
 
 
 def mixture_rows(found: MixtureScores, mixtures: Sequence[Mixture]) -> list[dict[str, Any]]:
     """Each mixture with its scores, means over the seeds."""
-    seeds = torch.stack([values for (name, _), values in found.values.items() if name == SEPARATED])
+    means = torch.stack(list(found.values[SEPARATED])).mean(dim=0).tolist()
     return [
         {"keys": list(mixture.keys), "kind": mixture.kind, **dict(zip(METRICS, values, strict=True))}
-        for mixture, values in zip(mixtures, seeds.mean(dim=0).tolist(), strict=True)
+        for mixture, values in zip(mixtures, means, strict=True)
     ]
 
 
@@ -286,9 +298,8 @@ def examples_of(
     found = []
     for row in wanted:
         mixture = Mixture(tuple(row["keys"]), row["kind"])
-        clips = read_clips(config, test, view, [mixture], run.world.device)
-        heard = hear(config, test, view, [mixture], run.world)
-        answers = answers_of(separator, heard)
+        clips = read_clips(config, test, view, [mixture])
+        answers = answers_of(separator, hear(clips, [mixture], run.world.device))
         found.append(
             example_of(
                 keys=mixture.keys,

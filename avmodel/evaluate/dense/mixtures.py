@@ -200,10 +200,12 @@ def annotated(data: EvalDataConfig, test: Split, source: Source) -> list[Mixture
 def write_mixtures(mixtures: Sequence[Mixture], folder: Path) -> Path:
     """The list, as `mixtures=PATH` takes it again. Raises StorageError if it can't be written."""
     path = folder / MIXTURES_FILE
+    unfinished = path.with_name(f".unfinished-{path.name}")
     rows = [{"keys": list(mixture.keys), "kind": mixture.kind} for mixture in mixtures]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"mixtures": rows}, indent=0) + "\n")
+        unfinished.write_text(json.dumps({"mixtures": rows}, indent=0) + "\n")
+        unfinished.replace(path)
     except OSError as error:
         raise StorageError(f"{path}: not written ({error.strerror}). Free space, or give another --out.") from error
     return path

@@ -148,7 +148,15 @@ def crossfaded(parts: list[Float[Tensor, "s m"]], num_samples: int) -> Float[Ten
 
 
 def mixing_view(config: SeparationConfig, run: Evaluation) -> TrainView:
-    """How a clip is seen and heard while it is mixed in training. Raises ConfigError for another number of mel bins."""
+    """How a clip is seen and heard while it is mixed in training.
+
+    Raises ConfigError for spectrograms that aren't those of the checkpoint: all are computed here, none is stored.
+    """
+    known = run.subject.profile
+    if known is not None and config.data.profile not in (None, known):
+        raise ConfigError(
+            f"data.profile={config.data.profile}: the checkpoint hears {known!r} spectrograms. Leave it out."
+        )
     view = train_view(config.data, run.subject, max_gain_db=config.max_gain_db, min_area=config.min_area)
     require_mel(view.mel.n_mels, run.subject.model.config)
     return replace(view, waveform=True)
