@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -64,16 +65,22 @@ class Finder:
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, str, str, list[tuple[str, float]]]]:
         """Window, its stream, the clips' stream, and the nearest clips with their cosines.
 
-        Windows are encoded as the gallery's clips were: with both senses, or with the query's alone. A stream that a
-        video lacks a sense for has no neighbors.
+        Windows are encoded as the gallery's clips were: with both senses, or, if those were given one, with the query's
+        alone. A stream that a video with one sense doesn't have has no neighbors. Raises DecodeError for a video
+        without the only sense that is asked for.
         """
         for window in windows:
+            found: dict[str, dict[str, Float[np.ndarray, " _"]]] = {}
             for query, target in self.pairs:
-                alone = self.gallery.mode != MODES[0] and query in MODES
-                mode = query if alone else self.gallery.mode
-                vectors = vectors_of(self.subject, self.senses, window, sense_mode(window, mode))
-                if query in vectors:
-                    yield window, query, target, self.nearest(torch.from_numpy(vectors[query]), target)
+                mode = self.mode_for(query)
+                if mode not in found:
+                    found[mode] = vectors_of(self.subject, self.senses, window, sense_mode(window, mode))
+                if query in found[mode]:
+                    yield window, query, target, self.nearest(torch.from_numpy(found[mode][query]), target)
+
+    def mode_for(self, query: str) -> str:
+        """The senses that a window is encoded with, to be asked for by that stream."""
+        return query if self.gallery.mode != MODES[0] and query in MODES else self.gallery.mode
 
     def nearest(self, vector: Float[Tensor, " d"], target: str) -> list[tuple[str, float]]:
         """The clips nearest to a vector, with their cosines."""

@@ -149,6 +149,18 @@ def test_neighbors_are_the_nearest_of_the_gallery(run: Path, gallery: Path, tmp_
     assert len(next(crossing(windows))[3]) == TEST
 
 
+def test_a_gallery_of_pictures_is_asked_by_sound_alone(run: Path, tmp_path: Path) -> None:
+    of = evaluation_of(run, draw_splits(tmp_path / "set"), tmp_path / "out")
+    embed(EmbedConfig(data=replace(DATA, mode="image"), picture="none", device="cpu"), of)
+    model = loaded("retrieve", run, gallery=of.out, query="audio", target="image", top=1)
+    window = next(drawn_windows(model.watching))
+    with torch.no_grad():
+        alone = tiny_model().eval().streams(None, model.senses.log_mel(window))["audio"][0].mean(dim=0)
+    assert next(model([window]))[3] == model.nearest(alone, "image")
+    with pytest.raises(DecodeError, match="no sound"):
+        next(model(drawn_windows(model.watching, sound=False)))
+
+
 def test_a_clip_of_the_gallery_finds_itself(run: Path, gallery: Path) -> None:
     model = loaded("retrieve", run, gallery=gallery / "embeddings", query="fusion", top=1)
     vector = model.gallery.values["fusion"][3] * 7
