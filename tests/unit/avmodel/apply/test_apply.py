@@ -83,6 +83,20 @@ def test_embeddings_are_the_models_mean_tokens(run: Path, tmp_path: Path) -> Non
     assert note["of"]["checkpoint"] == model.subject.origin["sha256"]
 
 
+def test_frames_of_a_window_are_averaged(run: Path) -> None:
+    model = loaded("embed", run, fps=4.0)
+    window = next(drawn_windows(model.watching))
+    assert window.frames is not None
+    _, together = next(model([window]))
+    each = [
+        next(model([replace(window, frames=frame[None], times_s=(time_s,))]))[1]
+        for frame, time_s in zip(window.frames, window.times_s, strict=True)
+    ]
+    assert len(each) == 4
+    for name, vector in together.items():
+        np.testing.assert_allclose(vector, np.mean([one[name] for one in each], axis=0), atol=1e-5)
+
+
 @pytest.mark.parametrize("missing", ["sound", "pictures"])
 def test_a_video_without_a_sense_is_embedded_by_the_other(run: Path, tmp_path: Path, missing: str) -> None:
     model = loaded("embed", run)
