@@ -125,9 +125,9 @@ def mix(
     before and after, as released; shares come from `mix_shares`.
     """
     sound = waveform - waveform.mean(dim=1, keepdim=True)
-    sound = _blended(sound, partner, share)
+    sound = blended(sound, partner, share)
     return Mixed(
-        sound - sound.mean(dim=1, keepdim=True), _blended(image, partner, share), _blended(targets, partner, share)
+        sound - sound.mean(dim=1, keepdim=True), blended(image, partner, share), blended(targets, partner, share)
     )
 
 
@@ -137,8 +137,9 @@ def mix_shares(draws: Float[Tensor, "b 2"], *, probability: float = 0.5, alpha: 
     return torch.where(draws[:, 0] < probability, drawn, 1.0)
 
 
-def _blended(
+def blended(
     x: Float[Tensor, "b *d"], partner: Int64[Tensor, " b"], share: Float[Tensor, " b"]
 ) -> Float[Tensor, "b *d"]:
+    """`share` of each row, the rest of its partner's."""
     weight = share.view(-1, *[1] * (x.ndim - 1)).to(x.dtype)
     return weight * x + (1 - weight) * x[partner]

@@ -246,11 +246,13 @@ def scoring_view(data: EvalDataConfig, subject: Subject) -> EvalView | AllFrames
     return EvalView(**seen, windows=data.windows)
 
 
-def train_view(data: EvalDataConfig, subject: Subject, *, max_gain_db: float, min_area: float = 0.5) -> TrainView:
+def train_view(
+    data: EvalDataConfig, subject: Subject, *, max_gain_db: float, min_area: float = 0.5, flip_probability: float = 0.5
+) -> TrainView:
     """How a training clip is seen: a random window, frame, crop, flip and gain (Kaldi's knows none)."""
     seen = _seen(data, subject)
     gain_db = 0.0 if PROFILES[seen["profile"]].kaldi else max_gain_db
-    return TrainView(**seen, max_gain_db=gain_db, min_area=min_area)
+    return TrainView(**seen, max_gain_db=gain_db, min_area=min_area, flip_probability=flip_probability)
 
 
 def _seen(data: EvalDataConfig, subject: Subject) -> dict[str, Any]:

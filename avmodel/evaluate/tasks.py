@@ -12,7 +12,7 @@ from avmodel.evaluate.dense.separator import SeparationConfig
 from avmodel.evaluate.embed import EmbedConfig, embed
 from avmodel.evaluate.evaluation import EvalConfig, Evaluation
 from avmodel.evaluate.features import Progress
-from avmodel.evaluate.finetune import finetune
+from avmodel.evaluate.finetune import avsiam, cav_mae, finetune
 from avmodel.evaluate.knn import KnnConfig, knn
 from avmodel.evaluate.linear_probe import LinearProbeConfig, linear_probe, supplement
 from avmodel.evaluate.localization import LocalizationConfig, localization
@@ -39,7 +39,7 @@ class Task:
 
 TASKS: dict[str, Task] = {
     "linear-probe": Task(run=linear_probe, presets={"released": LinearProbeConfig, "supplement": supplement}),
-    "finetune": Task(run=finetune, presets={"released": FinetuneConfig}),
+    "finetune": Task(run=finetune, presets={"released": FinetuneConfig, "cav-mae": cav_mae, "avsiam": avsiam}),
     "knn": Task(run=knn, presets={"figure-3": KnnConfig, "train-gallery": lambda: KnnConfig(gallery="train", k=20)}),
     "retrieval": Task(
         run=retrieval, presets={"zero-shot": RetrievalConfig, "aligned": lambda: RetrievalConfig(align="linear")}

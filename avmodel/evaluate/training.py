@@ -223,11 +223,13 @@ def take_up(checkpoint: Path, optimizer: torch.optim.Optimizer, loader: Loader) 
     return state
 
 
-def tuned_optimizer(model: nn.Module, head: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimizer, whose rates fall from the head down, layer by layer of the model."""
+def tuned_optimizer(
+    model: nn.Module, head: nn.Module, config: OptimConfig, *, head_scale: float = 1.0
+) -> torch.optim.Optimizer:
+    """The optimizer, whose rates fall from the head down, layer by layer of the model; the head's is scaled."""
     optimizer = make_optimizer(model, config)
     for group in parameter_groups(head, replace(config, layer_decay=1.0)):
-        optimizer.add_param_group({**group, "lr": 0.0})
+        optimizer.add_param_group({**group, "lr": 0.0, "lr_scale": head_scale})
     return optimizer
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from avdata.load import Batch, View
 from avmanifest.errors import AvkitError, ConfigError
+from avmodel.augment import AugmentConfig, augment, num_augment_draws
 from avmodel.distributed import World, autocast, micro_batches
 from avmodel.evaluate.classifier import Classifier, freeze_unused, load_classifier, save_classifier
 from avmodel.evaluate.data import MODES, EvalDataConfig, Split, one_view, ordered_loader, train_view
 from avmodel.evaluate.evaluation import Evaluation, class_scores
 from avmodel.evaluate.features import eval_inputs, gathered, label_matrix, parts_of
 from avmodel.evaluate.heads import ALL, classification_loss
+from avmodel.evaluate.mixup import MIXED_SOUNDS, mixed_batch, paired
 from avmodel.evaluate.subject import with_settings
 from avmodel.evaluate.training import (
     Moment,
@@ -31,11 +33,9 @@ from avmodel.evaluate.training import (
     tuned_optimizer,
     whole_batch,
 )
-from avmodel.inputs import Inputs, to_inputs
 from avmodel.metrics import JsonLines
-from avmodel.optim import OptimConfig
 
-MIXUP, MIXED = 1, 3  # streams of random numbers
+MIXUP, MIXED, AUGMENT = 1, 3, 5  # streams of random numbers
 # Settings that training doesn't know.
 TEST_ONLY = ("missing", "average", "test_every", "data.windows", "data.frames", "data.test_labels")
 AVERAGES = ("logits", "probabilities")
@@ -47,10 +47,15 @@ class FinetuneConfig(TrainingConfig):
 
     data: EvalDataConfig = field(default_factory=lambda: EvalDataConfig(windows=10))
     mixup: float = 1.0  # of Beta(mixup, mixup): one share for both senses and the labels; 0: none
+    mixup_probability: float = 1.0  # that a sample is mixed
+    mixup_of: str = "log_mel"  # in the logarithm, as released; waveform: before the spectrogram is made
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # of log-mels, after mixup
     smoothing: float = 0.1  # of the labels; not with several labels a sample
     class_balanced: bool = False  # rare classes as often as frequent ones
     max_gain_db: float = 6.0
     min_area: float = 0.5
+    flip_probability: float = 0.5
+    head_lr: float = 1.0  # times the model's
     test_every: int | None = None  # epochs between tests of one window; none: only at the end
     mixed: bool = False  # AVSiam's: of the steps half see and hear, a quarter only hear, a quarter only see
     missing: tuple[str, ...] = ()  # test, too, with only this sense given: audio, image
@@ -60,11 +65,18 @@ class FinetuneConfig(TrainingConfig):
         TrainingConfig.__post_init__(self)
         if self.test_every is not None and self.test_every < 1:
             raise ConfigError(f"test_every={self.test_every}: must be 1 or more")
-        for name, most in (("smoothing", 0.99), ("mixup", math.inf)):
+        for name, most in (
+            ("smoothing", 0.99),
+            ("mixup", math.inf),
+            ("mixup_probability", 1.0),
+            ("head_lr", math.inf),
+        ):
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name}={getattr(self, name)} is not in 0..{most}")
         if strange := set(self.missing) - set(MODES[1:]):
             raise ConfigError(f"missing={sorted(strange)}: known are {', '.join(MODES[1:])}, the sense still given")
+        if self.mixup_of not in MIXED_SOUNDS:
+            raise ConfigError(f"unknown mixup_of {self.mixup_of!r}; known: {', '.join(MIXED_SOUNDS)}")
         if self.average not in AVERAGES:
             raise ConfigError(f"unknown average {self.average!r}; known: {', '.join(AVERAGES)}")
         if (self.missing or self.mixed) and self.data.mode != MODES[0]:
@@ -78,7 +90,14 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
     world, multi_label = run.world, train.multi_label
     batch_size = whole_batch(config, len(train.dataset), world.size)
     size, _ = micro_batches(batch_size, config.device_batch_size, world.size)
-    view = train_view(config.data, run.subject, max_gain_db=config.max_gain_db, min_area=config.min_area)
+    view = train_view(
+        config.data,
+        run.subject,
+        max_gain_db=config.max_gain_db,
+        min_area=config.min_area,
+        flip_probability=config.flip_probability,
+    )
+    view = replace(view, waveform=config.mixup_of == "waveform")
     loader = shuffled_loader(
         config.data, view, train, world, batch_size=size, seed=seed, class_balanced=config.class_balanced
     )
@@ -90,21 +109,19 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
     )
     classifier.heads.start_from_frequencies(label_matrix(train.dataset).float().mean(dim=0).to(world.device))
     freeze_unused(classifier)
-    optimizer = finetune_optimizer(classifier, config.optim)
+    optimizer = finetune_optimizer(classifier, config)
     first = 0
     if checkpoint is not None:
         classifier.load_state_dict(load_classifier(folder, world.device)[0].state_dict())
         first = int(take_up(checkpoint, optimizer, loader)["step"])
 
     def loss(forward: nn.Module, batch: Batch, moment: Moment) -> Float[Tensor, ""]:
-        inputs, targets = mix_up(
-            to_inputs(batch, world.device),
-            batch.labels.to(world.device).float(),
-            config.mixup,
-            moment.chance(MIXUP),
-        )
+        pairing = paired(len(batch), config.mixup, config.mixup_probability, moment.chance(MIXUP))
+        (image, log_mel), targets = mixed_batch(batch, world.device, pairing, config.mixup_of)
+        draws = moment.chance(AUGMENT).random((len(batch), num_augment_draws(config.augment)))
+        log_mel = augment(log_mel, config.augment, torch.from_numpy(draws))
         with autocast(config.precision, world.device):
-            logits = forward(*inputs, sense_given(config, seed, moment.step))[ALL].float()
+            logits = forward(image, log_mel, sense_given(config, seed, moment.step))[ALL].float()
         smoothing = 0.0 if multi_label else config.smoothing
         return classification_loss(logits, targets, multi_label=multi_label, smoothing=smoothing)
 
@@ -132,9 +149,9 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
     return classifier.eval()
 
 
-def finetune_optimizer(classifier: Classifier, config: OptimConfig) -> torch.optim.Optimizer:
+def finetune_optimizer(classifier: Classifier, config: FinetuneConfig) -> torch.optim.Optimizer:
     """AdamW whose rates fall from the heads down, layer by layer."""
-    return tuned_optimizer(classifier.model, classifier.heads, config)
+    return tuned_optimizer(classifier.model, classifier.heads, config.optim, head_scale=config.head_lr)
 
 
 def sense_given(config: FinetuneConfig, seed: int, step: int) -> str | None:
@@ -143,25 +160,6 @@ def sense_given(config: FinetuneConfig, seed: int, step: int) -> str | None:
         return None
     draw = np.random.default_rng([seed, MIXED, step]).random()
     return None if draw > 0.5 else "audio" if draw < 0.25 else "image"
-
-
-def mix_up(
-    inputs: Inputs, targets: Float[Tensor, "b c"], alpha: float, chance: np.random.Generator
-) -> tuple[Inputs, Float[Tensor, "b c"]]:
-    """Each sample mixed with another of the batch, in a share of its own that image, log-mel and labels have in common.
-
-    Log-mels are mixed as they are, in the logarithm, as released.
-    """
-    if alpha == 0 or len(targets) < 2:
-        return inputs, targets
-    share = torch.from_numpy(chance.beta(alpha, alpha, len(targets))).to(targets)
-    partner = torch.from_numpy(chance.permutation(len(targets))).to(targets.device)
-
-    def mix(x: Tensor) -> Tensor:
-        part = share.reshape(-1, *[1] * (x.ndim - 1))
-        return x * part + x[partner] * (1 - part)
-
-    return Inputs(mix(inputs.image), mix(inputs.log_mel)), mix(targets)
 
 
 def predict(

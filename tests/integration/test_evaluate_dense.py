@@ -29,8 +29,8 @@ pytestmark = pytest.mark.slow
 IDS = ("5rQzpw4J7ss", "BhR74IRNrj4", "CNbSq__q-BY", "0WxgIKuetYI")  # the first two to train on
 SIZE = (64, 96)
 FAST: dict[str, Any] = {
-    "data": replace(DATA, leaks="allow"), "device": "cpu", "random_weights": False, "epochs": 1, "batch_size": 2, "device_batch_size": 2,
-    "examples": 1,
+    "data": replace(DATA, leaks="allow"), "device": "cpu", "random_weights": False, "examples": 1,
+    "epochs": 1, "batch_size": 2, "device_batch_size": 2,
 }  # fmt: skip
 SEGMENTATION = SegmentationConfig(**FAST, repeats=1)
 LOCALIZATION = LocalizationConfig(**FAST)
