@@ -18,13 +18,13 @@ from typing import Any
 
 import psutil
 
+from avdata.ffmpeg import ffmpeg_binary
 from avdata.prepare.decode import decode_same_packets
 from avdata.prepare.frames import draw_frame_times
 from avdata.prepare.pipeline import ClipTask, SampleConfig, run_clip
 from avdata.prepare.sources.local import LocalSource
 from avdata.prepare.sources.names import ClipRequest
 from avdata.prepare.sources.synth import SynthConfig, synth_clip, write_clip
-from avdata.prepare.sources.synth.encode import ffmpeg_binary
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.layout import ShardName
 from avmanifest.lists import folder_requests

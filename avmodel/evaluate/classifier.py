@@ -21,9 +21,9 @@ from avmodel.rundir import CHECKPOINTS
 class Classifier(nn.Module):
     """A pretrained model and heads on the mean token of each of its streams."""
 
-    def __init__(self, model: Family, classes: int, mode: str) -> None:
+    def __init__(self, model: Family, classes: int, mode: str, *, multi_label: bool = False) -> None:
         super().__init__()
-        self.model, self.mode = model, mode
+        self.model, self.mode, self.multi_label = model, mode, multi_label
         with torch.no_grad():
             widths = {name: x.shape[1] for name, x in pooled_streams(model, blank(model), mode).items()}
         self.heads = Heads(widths, classes, normalize=False)
@@ -34,6 +34,10 @@ class Classifier(nn.Module):
         """Logits of each stream and of all; `mode`: with a sense missing that training had."""
         logits: dict[str, Tensor] = self.heads(pooled_streams(self.model, Inputs(image, log_mel), mode or self.mode))
         return logits
+
+    def probabilities(self, logits: Float[Tensor, "b c"]) -> Float[Tensor, "b c"]:
+        """Of each class by itself if a sample may have several, else of one among all."""
+        return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
 
 
 def blank(model: Family) -> Inputs:
@@ -51,17 +55,23 @@ def freeze_unused(classifier: Classifier) -> None:
 
 
 def save_classifier(
-    folder: Path, classifier: Classifier, classes: Sequence[str], step: int, trainer_state: Mapping[str, Any]
+    folder: Path,
+    classifier: Classifier,
+    classes: Sequence[str],
+    step: int,
+    trainer_state: Mapping[str, Any],
+    notes: Mapping[str, str] | None = None,
 ) -> None:
-    """A checkpoint that `load_classifier` reads, and from whose state its training goes on."""
+    """A checkpoint that `load_classifier` reads, and from whose state its training goes on; notes as `save_weights`."""
     state = {
         "step": step,
         "heads": classifier.heads.state_dict(),
         "classes": list(classes),
         "mode": classifier.mode,
+        "multi_label": classifier.multi_label,
         **trainer_state,
     }
-    save_checkpoint(folder / CHECKPOINTS, step, classifier.model, classifier.model.config, state, keep=1)
+    save_checkpoint(folder / CHECKPOINTS, step, classifier.model, classifier.model.config, state, keep=1, notes=notes)
 
 
 def load_classifier(folder: Path, device: torch.device) -> tuple[Classifier, tuple[str, ...]]:
@@ -77,6 +87,7 @@ def load_classifier(folder: Path, device: torch.device) -> tuple[Classifier, tup
     if not {"heads", "classes", "mode"} <= state.keys():
         raise ConfigError(f"{checkpoint}: a pretrained model without heads. avkit evaluate finetune makes them.")
     classes = tuple(state["classes"])
-    classifier = Classifier(model, len(classes), state["mode"]).to(device)
+    multi_label = bool(state.get("multi_label", False))  # checkpoints of old don't say
+    classifier = Classifier(model, len(classes), state["mode"], multi_label=multi_label).to(device)
     classifier.heads.load_state_dict(state["heads"])
     return classifier.eval(), classes

@@ -80,7 +80,7 @@ def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
         found: dict[str, Tensor] = {}
         for mode in modes:
             view = scoring_view(config.data, one.subject)
-            logits = predict(config, classifier, one, test, view, multi_label=train.multi_label, mode=mode)
+            logits = predict(config, classifier, one, test, view, mode=mode)
             found |= {row if mode is None else f"{row}, {mode} only": x for row, x in logits.items()}
         return found
 

@@ -215,7 +215,7 @@ def measured(
                 "best possible": best_ciou(truth),
             }
             values |= {f"{name}, {ROWS[rule]}": x[rule] for name, x in others.items() for rule in RULES}
-        return {name: x.unsqueeze(1) for name, x in values.items()}
+        return {name: x.unsqueeze(1).to(world.device) for name, x in values.items()}
 
     def drawn(row: int) -> torch.Generator:
         return seeded(0, RANDOM_MAPS, row)
@@ -248,10 +248,7 @@ def trained(
     splits = {"train": train.split, "test": test.split}
     checkpoint = begin(config, run, splits, seed, folder, free=TEST_ONLY)
     torch.manual_seed(seed)
-    subject = with_settings(run.subject, drop_path=config.drop_path)
-    if subject.model is run.subject.model:  # which other seeds start from, too
-        subject = with_settings(run.subject)
-    localizer = Localizer(subject.model, config.encoding)
+    localizer = Localizer(with_settings(run.subject, drop_path=config.drop_path).model, config.encoding)
     localizer.freeze_unused()
     optimizer = make_optimizer(localizer.model, config.optim)
     first = 0

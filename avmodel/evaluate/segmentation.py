@@ -382,7 +382,9 @@ def examples_of(
                     metrics={"IoU (%)": 100 * float(score[rows[row]])},
                     pictures={
                         "frame": to_png(rgb),
-                        "probability": heat_over(rgb, foreground[place].numpy()),
+                        f"probability, at most {float(foreground[place].max()):.2f}": heat_over(
+                            rgb, foreground[place].numpy()
+                        ),
                         "segmented": mask_over(rgb, predicted[place].byte().numpy()),
                         "truth": mask_over(rgb, truth[place].numpy()),
                     },

@@ -102,12 +102,12 @@ def untrained(subject: Subject, seed: int) -> Subject:
 
 
 def with_settings(subject: Subject, **changes: Any) -> Subject:
-    """The same weights in a model whose config differs, in fields that this family has (such as drop_path)."""
+    """The same weights in a model of its own, whose config differs in those fields that this family has (such as
+    drop_path)."""
     config = subject.model.config
     known = {field.name for field in fields(config)}
-    if not set(changes) <= known:
-        return subject
     device = next(subject.model.parameters()).device
-    model = FAMILIES[family_of(config)](replace(config, **changes))
+    changed = replace(config, **{name: value for name, value in changes.items() if name in known})
+    model = FAMILIES[family_of(config)](changed)
     model.load_state_dict(subject.model.state_dict())
     return replace(subject, model=model.to(device))

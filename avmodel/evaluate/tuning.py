@@ -104,7 +104,9 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
     checkpoint = begin(config, run, {"train": train, "test": test}, seed, folder, free=TEST_ONLY)
     torch.manual_seed(seed)
     subject = with_settings(run.subject, drop_path=config.drop_path)
-    classifier = Classifier(subject.model, len(train.dataset.classes), config.data.mode).to(world.device)
+    classifier = Classifier(subject.model, len(train.dataset.classes), config.data.mode, multi_label=multi_label).to(
+        world.device
+    )
     classifier.heads.start_from_frequencies(label_matrix(train.dataset).float().mean(dim=0).to(world.device))
     freeze_unused(classifier)
     optimizer = finetune_optimizer(classifier, config)
@@ -124,11 +126,12 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
         return classification_loss(logits, targets, multi_label=multi_label, smoothing=smoothing)
 
     def save(done: int, state: Mapping[str, Any]) -> None:
-        save_classifier(folder, classifier, train.dataset.classes, done, state)
+        notes = {"profile": view.profile, "window_s": str(view.window_s)}
+        save_classifier(folder, classifier, train.dataset.classes, done, state, notes)
 
     def test_now(epoch: int, done: int) -> None:
         if config.test_every is not None and epoch % config.test_every == 0 and epoch < config.epochs:
-            logits = predict(config, classifier, run, test, one_view(config.data, run.subject), multi_label=multi_label)
+            logits = predict(config, classifier, run, test, one_view(config.data, run.subject))
             report(logits, test, done, folder, world)
 
     training = Training(
@@ -166,7 +169,6 @@ def predict(
     test: Split,
     view: View,
     *,
-    multi_label: bool,
     mode: str | None = None,
 ) -> dict[str, Float[Tensor, "n c"]]:
     """Logits, or probabilities, of each test sample, in the dataset's order, averaged over its windows or frames."""
@@ -180,7 +182,7 @@ def predict(
             logits = classifier(*eval_inputs(batch, world.device), mode)
         scores = {row: x.float() for row, x in logits.items()}
         if config.average == "probabilities":
-            scores = {row: x.sigmoid() if multi_label else x.softmax(dim=1) for row, x in scores.items()}
+            scores = {row: classifier.probabilities(x) for row, x in scores.items()}
         return {row: x.reshape(len(batch), -1, x.shape[1]).mean(dim=1) for row, x in scores.items()}
 
     was_training = classifier.training

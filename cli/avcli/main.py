@@ -7,7 +7,7 @@ from typing import Final
 
 import typer
 
-from avcli import bench, convert, evaluate, export, inspect, prepare, pretrain, status
+from avcli import apply, bench, convert, evaluate, export, inspect, prepare, pretrain, status
 from avmanifest.errors import AvkitError, ConfigError, ManifestError, MediaError, ShardError, StorageError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("status", epilog=status.EXAMPLES)(status.status)
 app.command("inspect", epilog=inspect.EXAMPLES)(inspect.inspect)
 app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("apply", epilog=apply.EXAMPLES)(apply.apply)
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.add_typer(bench.app, name="bench")
 

@@ -219,6 +219,7 @@ def commands_in(text: str) -> list[str]:
         "README.md",
         "demo.sh",
         "cli/avcli/prepare.py",
+        "cli/avcli/apply.py",
         "cli/avcli/evaluate.py",
         "cli/avcli/convert.py",
         "cli/avcli/export.py",

@@ -92,7 +92,7 @@ class Waveform:
 class Media:
     """An open media file. Made by `open_media`; usable inside its `with` block only."""
 
-    def __init__(self, container: InputContainer, name: str) -> None:
+    def __init__(self, container: InputContainer, name: str, duration_s: float | None = None) -> None:
         self.name = name
         self._container = container
         video = container.streams.best("video")
@@ -108,7 +108,7 @@ class Media:
         self._orientation: Orientation | None = None
         self._displayed_size = (0, 0)
         self._pictures: Pictures = self._pyav_pictures
-        self.duration_s = self._measure_duration()
+        self.duration_s = self._measure_duration() if duration_s is None else duration_s
 
     @property
     def info(self) -> MediaInfo:
@@ -283,11 +283,17 @@ def media_extent_s(path: Path) -> tuple[float, float]:
 
 
 @contextmanager
-def open_media(source: MediaSource, decoder: str = "pyav", more_formats: Sequence[str] = ()) -> Iterator[Media]:
+def open_media(
+    source: MediaSource,
+    decoder: str = "pyav",
+    more_formats: Sequence[str] = (),
+    duration_s: float | None = None,
+) -> Iterator[Media]:
     """An open media file; see `Media`.
 
     decoder: `pyav`, or `decord` for the pictures (an extra; sound is always read with PyAV). more_formats:
-    containers to read beside those that hold video, such as mp3. Raises DecodeError media_corrupt for what is no
+    containers to read beside those that hold video, such as mp3. duration_s: what an earlier opening found; files that
+    don't say it are read through otherwise. Raises DecodeError media_corrupt for what is no
     media file, FileNotFoundError for a path that is not there.
     """
     if decoder not in DECODERS:
@@ -310,7 +316,7 @@ def open_media(source: MediaSource, decoder: str = "pyav", more_formats: Sequenc
     except av.error.FFmpegError as error:
         raise DecodeError("media_corrupt", f"{name}: not a media file, or cut before its index") from error
     with container:
-        media = Media(container, name)
+        media = Media(container, name, duration_s)
         if decoder == "decord":
             media.use_decord(source)
         yield media

@@ -177,7 +177,7 @@ def trained_segmenter(
     loader = shuffled_loader(config.data, view, train, world, batch_size=size, seed=seed)
     checkpoint = begin(config, run, {"train": train, "test": test}, seed, folder, free=TEST_ONLY)
     torch.manual_seed(seed)
-    model = with_settings(with_settings(run.subject), drop_path=config.drop_path).model
+    model = with_settings(run.subject, drop_path=config.drop_path).model
     predictor = Predictor(model, "image", segmentation_decoder(outputs_of(classes))).to(world.device)
     predictor.freeze_unused()
     optimizer = tuned_optimizer(predictor.model, predictor.decoder, config.optim)

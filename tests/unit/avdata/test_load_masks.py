@@ -123,6 +123,12 @@ def test_each_frame_is_a_sample_with_the_window_around_it(dataset: Dataset) -> N
     assert len(each_frame(both, masked=True)) == 24
 
 
+def test_of_a_clip_the_middle_frame_is_the_one_to_look_around(dataset: Dataset) -> None:
+    batch = next(iter(Loader(dataset, EvalView(window_s=1.0, image_size=32, around_frame=True), EVAL)))
+    assert batch.frames is not None and batch.frames.tolist() == [2] * 4
+    assert batch.window_start_s.tolist() == pytest.approx([1.875 - 0.5] * 4, abs=0.02)
+
+
 def test_in_training_the_window_strays_from_the_frame(dataset: Dataset) -> None:
     view = TrainView(window_s=1.0, image_size=32, around_frame=True, jitter_s=0.4)
     starts = [

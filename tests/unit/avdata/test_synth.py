@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soxr
 
+from avdata.ffmpeg import ffmpeg_binary
 from avdata.prepare.sources import synth
 from avdata.prepare.sources.synth import CLASSES, SynthClip, SynthConfig
-from avdata.prepare.sources.synth.encode import ffmpeg_binary
 from avdata.prepare.sources.synth.motion import MOTIONS, hits, is_struck, level, trace
 from avmanifest.errors import AvkitError, ConfigError
 

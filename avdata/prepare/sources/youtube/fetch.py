@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
+from avdata.ffmpeg import ffmpeg_binary
 from avdata.prepare.decode import media_extent_s
 from avdata.prepare.sources.remote import FetchedFile, Span
-from avdata.prepare.sources.synth.encode import ffmpeg_binary
 from avdata.prepare.sources.youtube.errors import classify, disk_error, message_of
 from avmanifest.errors import ConfigError, DownloadError
 

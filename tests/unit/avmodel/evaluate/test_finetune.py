@@ -9,6 +9,7 @@ from avmanifest.errors import AvkitError, ConfigError
 from avmodel.evaluate.classifier import Classifier, freeze_unused, load_classifier
 from avmodel.evaluate.data import open_splits, scoring_view
 from avmodel.evaluate.finetune import finetune
+from avmodel.evaluate.subject import load_subject
 from avmodel.evaluate.tuning import (
     FinetuneConfig,
     finetune_optimizer,
@@ -66,9 +67,11 @@ def test_broken_off_and_taken_up_it_is_the_same_run(tiny_run: Path, splits: Path
 
     loaded, classes = load_classifier(tmp_path / "straight", torch.device("cpu"))
     assert classes == train.dataset.classes
+    assert not loaded.multi_label
+    told = load_subject(tmp_path / "straight", torch.device("cpu"))
+    assert (told.profile, told.window_s) == ("paper", 1.0)
     found, expected = (
-        predict(CONFIG, one, run, test, scoring_view(CONFIG.data, run.subject), multi_label=False)
-        for one in (loaded, straight)
+        predict(CONFIG, one, run, test, scoring_view(CONFIG.data, run.subject)) for one in (loaded, straight)
     )
     assert all(torch.equal(x, expected[row]) for row, x in found.items())
 
@@ -148,7 +151,7 @@ def test_mixed_training_and_a_test_of_all_frames(tiny_run: Path, splits: Path, t
     _, test = open_splits(config.data, splits, None)
     classifier, _ = load_classifier(run.out / "seed-0", torch.device("cpu"))
     view = scoring_view(config.data, run.subject)
-    found = predict(config, classifier, run, test, view, multi_label=False)
+    found = predict(config, classifier, run, test, view)
     torch.testing.assert_close(found["image"].sum(dim=1), torch.ones(TEST))
 
 

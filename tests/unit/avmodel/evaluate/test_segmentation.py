@@ -9,13 +9,15 @@ import torch.nn.functional as F
 from avdata.load import open_dataset
 from avmanifest.errors import ConfigError, ShardError
 from avmodel.evaluate.data import open_split
+from avmodel.evaluate.dense.decoder import segmentation_decoder
+from avmodel.evaluate.dense.predictor import Predictor, save_predictor
 from avmodel.evaluate.dense.segmenter import (
     SegmentationConfig,
     load_segmenter,
     mask_loss,
     segment,
 )
-from avmodel.evaluate.dense.truth import UNKNOWN, clips_of, mask_tables
+from avmodel.evaluate.dense.truth import UNKNOWN, Clip, clips_of, mask_tables
 from avmodel.evaluate.segmentation import (
     avss,
     frames_by_clip,
@@ -28,7 +30,7 @@ from avmodel.evaluate.segmentation import (
 )
 from avmodel.evaluate.segmentation_scores import binary_frames, class_frames
 from tests.dense import draw_quarters, quarter_mask
-from tests.evaluating import DATA, change_manifest, evaluation_of
+from tests.evaluating import DATA, change_manifest, evaluation_of, tiny_model
 from tests.shards import CLASSES, draw_dataset
 
 CONFIG = SegmentationConfig(
@@ -116,35 +118,41 @@ def test_clips_of_five_and_of_ten_frames_meet_in_a_batch(tiny_run: Path, tmp_pat
     assert background == pytest.approx(100 * ((20 * 0.75 + 10) / 30) / 3)
 
 
-def test_what_objects_sound_is_what_counts() -> None:
+def test_what_objects_sound_is_what_counts(tmp_path: Path) -> None:
+    dataset = open_dataset(draw_dataset(tmp_path / "set", 3, 4, seconds=1.5, num_frames=1, flac=False), "train")
+
+    def tables(annotations: str) -> dict[str, torch.Tensor]:
+        """Of the first sample, which is labeled with the first class."""
+        clips = {key: Clip("video", annotations) for key in dataset.keys.to_pylist()}
+        return {
+            f"{target}{', labeled' * labeled}": mask_tables(
+                dataset, clips, classes=target == "classes", only_labeled=labeled
+            )[0]
+            for target in ("sounding", "classes")
+            for labeled in (False, True)
+        }
+
     objects = [("rain", True), ("dog barking", False), ("church bell ringing", True)]
     told = json.dumps({"objects": [{"label": label, "sounding": sounding} for label, sounding in objects]})
-    values = _tables(told)
+    values = tables(told)
     assert values["sounding"][:5].tolist() == [0, 1, 0, 1, 0]
     assert values["classes"][:5].tolist() == [0, 3, 0, 2, 0]
-    listed = _tables("{}")
+    listed = tables("{}")
     assert listed["sounding"].tolist() == [0, *[1] * 255]
     assert listed["classes"][:6].tolist() == [0, 1, 2, 3, UNKNOWN, UNKNOWN]
-    # The sample is labeled with the first class alone.
     assert listed["classes, labeled"][:5].tolist() == [0, 1, 0, 0, UNKNOWN]
     assert listed["sounding, labeled"][[0, 1, 2, 255]].tolist() == [0, 1, 0, 1]
 
 
-def _tables(annotations: str) -> dict[str, torch.Tensor]:
-    import tempfile
-
-    from avmodel.evaluate.dense.truth import Clip
-
-    with tempfile.TemporaryDirectory() as folder:
-        dataset = open_dataset(draw_dataset(Path(folder) / "set", 3, 4, seconds=1.5, num_frames=1, flac=False), "train")
-    clips = {key: Clip("video", annotations) for key in dataset.keys.to_pylist()}
-    return {
-        f"{target}{', labeled' * labeled}": mask_tables(
-            dataset, clips, classes=target == "classes", only_labeled=labeled
-        )[0]
-        for target in ("sounding", "classes")
-        for labeled in (False, True)
-    }
+def test_a_file_with_other_classes_than_outputs_is_refused(tmp_path: Path) -> None:
+    predictor = Predictor(tiny_model(), "image", segmentation_decoder(3))
+    notes = {"kind": "segmenter", "loss": "ce", "classes": json.dumps(CLASSES)}
+    save_predictor(tmp_path, predictor, 1, {}, notes)
+    with pytest.raises(ConfigError, match="3 classes for 3 outputs"):
+        load_segmenter(tmp_path)
+    save_predictor(tmp_path / "other", predictor, 1, {}, {"kind": "separator"})
+    with pytest.raises(ConfigError, match="not a segmenter"):
+        load_segmenter(tmp_path / "other")
 
 
 def test_losses_of_pixels() -> None:

@@ -70,4 +70,8 @@ def test_settings_that_a_family_has_are_changed_and_weights_stay(tiny_run: Path)
     changed = with_settings(subject, drop_path=0.3)
     assert changed.model.config.drop_path == 0.3
     assert all(torch.equal(x, subject.model.state_dict()[name]) for name, x in changed.model.state_dict().items())
-    assert with_settings(subject, no_such_field=1) is subject
+    same = with_settings(subject, no_such_field=1)
+    assert same.model.config == subject.model.config
+    with torch.no_grad():
+        next(same.model.parameters()).add_(1)  # training the one leaves the other as it was
+    assert not torch.equal(next(same.model.parameters()), next(subject.model.parameters()))

@@ -1,0 +1,80 @@
+"""The ffmpeg that encodes: which one it is, and how it is run."""
+
+import errno
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+import imageio_ffmpeg
+
+from avmanifest.errors import AvkitError, StorageError
+
+
+def ffmpeg_binary() -> str:
+    """The encoder's path: IMAGEIO_FFMPEG_EXE, else a system ffmpeg that has libx264, else the bundled one."""
+    system = shutil.which("ffmpeg")
+    if system and "IMAGEIO_FFMPEG_EXE" not in os.environ and _has_x264(system):
+        return system
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+@contextmanager
+def workplace(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for what becomes of it, gone afterwards.
+
+    Its name is absolute, so that ffmpeg takes no file in it for an option or a protocol.
+    """
+    parent = path.parent.absolute()
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{path.name}.") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def encoder(output: Any, path: Path, workplace: Path) -> Iterator[IO[bytes]]:
+    """The standard input of an ffmpeg that runs ffmpeg-python's `output`; at the end of the block it has ended well.
+
+    `path` is what the messages name. Raises StorageError if the disk is full, AvkitError if ffmpeg fails otherwise,
+    with the end of what it said. An error inside the block ends ffmpeg at once.
+    """
+    command: list[str] = output.global_args("-v", "error", "-nostdin").compile(
+        cmd=ffmpeg_binary(), overwrite_output=True
+    )
+    talk = workplace / "talk.txt"
+    # A pipe breaks when the encoder dies; its exit code and words tell why.
+    with suppress(BrokenPipeError), talk.open("wb") as stderr, _start(command, stderr) as process:
+        assert process.stdin is not None
+        try:
+            yield process.stdin
+        except BrokenPipeError:
+            raise
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        words = talk.read_text(errors="replace").strip()[-2000:] or "no message"
+        full = os.strerror(errno.ENOSPC) in words
+        raise (StorageError if full else AvkitError)(
+            f"{path}: {command[0]} ended with code {process.returncode} and no {path.suffix[1:]}: {words}. Check the "
+            "disk's space and rights, or name another ffmpeg in IMAGEIO_FFMPEG_EXE."
+        )
+
+
+@cache
+def _has_x264(binary: str) -> bool:
+    command = [binary, "-v", "error", "-encoders"]
+    listing = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no shell
+    return " libx264 " in listing.stdout
+
+
+def _start(command: list[str], stderr: IO[bytes]) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr)  # noqa: S603
+    except OSError as error:
+        raise AvkitError(f"{command[0]}: cannot be started ({error}). Name an ffmpeg in IMAGEIO_FFMPEG_EXE.") from error

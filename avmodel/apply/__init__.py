@@ -1,0 +1,12 @@
+"""Any video through a trained model: vectors, labels, neighbors, maps over the picture, separated sound.
+
+    model = load("localize", Path("runs/first"))
+    apply(model, watch("clip.mp4", model.watching), Path("out"))
+
+Nothing here opens media: `avdata.watch.watch` does, and hands over windows.
+"""
+
+from avmodel.apply.separate import parse_region
+from avmodel.apply.tasks import TASKS, Applied, apply, load, task_config
+
+__all__ = ["TASKS", "Applied", "apply", "load", "parse_region", "task_config"]

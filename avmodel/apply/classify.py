@@ -1,0 +1,96 @@
+"""A video's labels: of each window, and of all of it."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from avdata.windows import WatchConfig, Window
+from avmanifest.errors import ConfigError
+from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_watching
+from avmodel.apply.output import whole, write_json
+from avmodel.apply.tuned import load_tuned
+from avmodel.evaluate.classifier import Classifier, blank, load_classifier
+from avmodel.evaluate.heads import ALL
+from avmodel.evaluate.subject import load_subject
+
+LABELS_TABLE, LABELS_FILE = "labels.csv", "labels.json"
+COLUMNS = ("start_s", "end_s", "rank", "label", "probability")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyConfig(SpanConfig):
+    """What is told of each window."""
+
+    top: int = 5  # labels of each window, the likeliest first
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ConfigError(f"top={self.top}: must be 1 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labeler:
+    """Writes labels.csv (of each window the likeliest) and labels.json (of the whole video, all)."""
+
+    classifier: Classifier
+    classes: tuple[str, ...]
+    top: int
+    senses: Senses
+    watching: WatchConfig
+    files: tuple[str, ...] = (LABELS_TABLE, LABELS_FILE)
+
+    def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Float[Tensor, " c"]]]:
+        """Each window's logits, averaged over its frames, on the CPU.
+
+        Raises DecodeError for a video without the one sense that the classifier goes by.
+        """
+        empty = blank(self.classifier.model)
+        for window in windows:
+            mode = sense_mode(window, self.classifier.mode)
+            images, log_mel = self.senses.images(window), self.senses.log_mel(window)
+            with torch.no_grad():
+                logits = self.classifier(
+                    empty.image if images is None else images, empty.log_mel if log_mel is None else log_mel, mode
+                )
+            yield window, logits[ALL].float().mean(dim=0).cpu()
+
+    def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
+        """Both files; what is to be said of them. The whole video's logits are its windows' mean."""
+        count, total = 0, torch.zeros(len(self.classes))
+        with whole(out / LABELS_TABLE) as path, path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(COLUMNS)
+            for window, logits in self(windows):
+                count, total = count + 1, total + logits
+                for rank, (label, probability) in enumerate(self.likeliest(logits)[: self.top], 1):
+                    span = f"{window.start_s:.3f}", f"{window.end_s:.3f}"
+                    table.writerow((*span, rank, label, f"{probability:.6f}"))
+        ranked = self.likeliest(total / count)
+        labels = [{"label": label, "probability": round(probability, 6)} for label, probability in ranked]
+        write_json(out / LABELS_FILE, {"windows": count, "labels": labels})
+        return {"windows": count, "label": labels[0]["label"], "probability": labels[0]["probability"]}
+
+    def likeliest(self, logits: Float[Tensor, " c"]) -> list[tuple[str, float]]:
+        """All classes with their probabilities, the likeliest first."""
+        ranked = self.classifier.probabilities(logits[None])[0].sort(descending=True, stable=True)
+        pairs = zip(ranked.indices.tolist(), ranked.values.tolist(), strict=True)
+        return [(self.classes[place], probability) for place, probability in pairs]
+
+
+def load_labeler(checkpoint: Path, config: ClassifyConfig, device: torch.device) -> Labeler:
+    """Raises ConfigError, with the command that makes one, for a checkpoint that is no fine-tuned classifier."""
+    folder, (classifier, classes) = load_tuned(checkpoint, "finetune", lambda path: load_classifier(path, device))
+    senses = senses_of(load_subject(folder, device), config.window_s)
+    return Labeler(
+        classifier=classifier,
+        classes=classes,
+        top=config.top,
+        senses=senses,
+        watching=span_watching(senses, config),
+    )

@@ -1,0 +1,49 @@
+"""A video's vectors: one a window and stream."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from avdata.windows import WatchConfig, Window
+from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_watching, vectors_of
+from avmodel.apply.output import parquet_rows
+from avmodel.evaluate.subject import Subject, load_subject
+
+EMBEDDINGS_FILE = "embeddings.parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedder:
+    """Writes embeddings.parquet: start_s, end_s, and a list of float32 for each stream."""
+
+    subject: Subject
+    senses: Senses
+    watching: WatchConfig
+    files: tuple[str, ...] = (EMBEDDINGS_FILE,)
+
+    def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, dict[str, Float[np.ndarray, " _"]]]]:
+        """Each window's vectors by stream: mean tokens, with the senses that the video has."""
+        for window in windows:
+            yield window, vectors_of(self.subject, self.senses, window, sense_mode(window))
+
+    def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
+        """The file; what is to be said of it."""
+        note = {"of": {"checkpoint": self.subject.origin["sha256"], "view": asdict(self.senses.view)}}
+        widths: dict[str, int] = {}
+        with parquet_rows(out / EMBEDDINGS_FILE, note) as rows:
+            for window, vectors in self(windows):
+                rows.append(start_s=window.start_s, end_s=window.end_s, **vectors)
+                widths = {name: len(x) for name, x in vectors.items()}
+        return {"windows": rows.num_rows, "streams": widths}
+
+
+def load_embedder(checkpoint: Path, config: SpanConfig, device: torch.device) -> Embedder:
+    """Raises as `load_subject`."""
+    subject = load_subject(checkpoint, device)
+    senses = senses_of(subject, config.window_s)
+    return Embedder(subject=subject, senses=senses, watching=span_watching(senses, config))

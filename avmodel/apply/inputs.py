@@ -1,0 +1,173 @@
+"""A window of a video to what a model takes, as evaluation hands it samples."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from avdata.load import EvalView
+from avdata.load.fill import crop_into
+from avdata.load.views import Crop, choose_crop
+from avdata.melspec import log_mel, num_frames
+from avdata.windows import SAMPLE_RATE, WatchConfig, Window
+from avmanifest.errors import ConfigError, DecodeError
+from avmodel.evaluate.data import MODES, EvalDataConfig, one_view
+from avmodel.evaluate.subject import Subject
+from avmodel.inputs import normalize_images
+from avmodel.models.family import Family
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyConfig:
+    """Common to all tasks."""
+
+    short_side: int = 256  # pixels of the frames; prepare stores as many
+    device: str = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanConfig(ApplyConfig):
+    """Common to the tasks that say something of each window."""
+
+    window_s: float | None = None  # seconds heard at once; none: as many as the checkpoint was trained on
+    hop_s: float | None = None  # from a window's start to the next one's; none: a window
+    fps: float | None = None  # frames a second, whose answers are averaged; none: one, in the middle of the window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilmConfig(ApplyConfig):
+    """Common to the tasks that make a film."""
+
+    window_s: float | None = None  # as above
+    fps: float = 10.0  # frames a second, of the film and for the model
+    short_side: int = 360
+    batch_size: int = 16  # frames that a device takes at once
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size={self.batch_size}: must be 1 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Senses:
+    """How a model sees and hears windows."""
+
+    view: EvalView
+    device: torch.device
+
+    @property
+    def window_s(self) -> float:
+        """Seconds of a window."""
+        return self.view.window_samples / SAMPLE_RATE
+
+    def images(self, window: Window) -> Float[Tensor, "f 3 h w"] | None:
+        """The window's frames, normalized; None for a file without pictures."""
+        return None if window.frames is None else normalize_images(self.squares(window))
+
+    def squares(self, window: Window, crop: Crop | None = None) -> UInt8[Tensor, "f 3 h w"]:
+        """Each of the window's frames, cut as the view has it, or that part of it made square."""
+        assert window.frames is not None
+        side = self.view.image_size
+        crop = crop or choose_crop(self.view, window.frames.shape[1], window.frames.shape[2], ())
+        squares = np.empty((len(window.frames), side, side, 3), np.uint8)
+        for frame, square in zip(window.frames, squares, strict=True):
+            crop_into(frame, crop, square)
+        return rearrange(torch.from_numpy(squares).to(self.device), "f h w c -> f c h w")
+
+    def log_mel(self, window: Window) -> Float[Tensor, "1 1 mel t"] | None:
+        """The window's spectrogram, rounded as shards store it; None for a video without sound."""
+        if window.waveform is None:
+            return None
+        mel = self.view.mel
+        waveform = torch.from_numpy(window.waveform)
+        if mel.pad_columns:  # what is filled up there is columns of 0, not silence
+            waveform = waveform[: max(window.num_samples, mel.win_length)]
+        columns = log_mel(waveform.to(self.device), mel)[:, : self.view.num_columns]
+        return rearrange(columns.half().float(), "mel t -> 1 1 mel t")
+
+
+def senses_of(subject: Subject, window_s: float | None, *, fit: str = "crop") -> Senses:
+    """The senses that the subject was trained with; `fit` says which part of a frame it sees, as in a View.
+
+    Raises ConfigError for a window of no length, or of which the model would hear only a part.
+    """
+    if window_s is not None and not 0 < window_s < math.inf:
+        raise ConfigError(f"window_s={window_s}: must be above 0")
+    view = replace(one_view(EvalDataConfig(window_s=window_s), subject), fit=fit)
+    patch = subject.model.config.patch_size
+    heard = view.window_columns
+    if view.mel.pad_columns:
+        view = replace(view, waveform_s=window_s or view.waveform_s)
+        heard = num_frames(view.window_samples, replace(view.mel, pad_columns=0))
+    if heard >= view.num_columns + patch:
+        raise ConfigError(
+            f"window_s={view.window_samples / SAMPLE_RATE:g}: {heard} columns of {view.profile!r} spectrograms, and "
+            f"the model hears {view.num_columns} at once. Take a shorter window; they may overlap (hop_s)."
+        )
+    return Senses(view=view, device=next(subject.model.parameters()).device)
+
+
+def tuned_subject(model: Family, folder: Path, notes: Mapping[str, str]) -> Subject:
+    """A model that was trained for a task, with what its checkpoint notes of the spectrograms."""
+    window = notes.get("window_s", "None")
+    return Subject(
+        model=model,
+        origin={},
+        folder=folder,
+        profile=notes.get("profile"),
+        window_s=None if window == "None" else float(window),
+    )
+
+
+def span_watching(senses: Senses, config: SpanConfig) -> WatchConfig:
+    """How a video is watched to say something of each window, with the senses that it has."""
+    return WatchConfig(
+        window_s=senses.window_s, hop_s=config.hop_s, fps=config.fps, short_side=config.short_side, needs_video=False
+    )
+
+
+def film_watching(senses: Senses, config: FilmConfig) -> WatchConfig:
+    """How a video is watched of which a film is made."""
+    return WatchConfig(window_s=senses.window_s, fps=config.fps, short_side=config.short_side)
+
+
+def sense_mode(window: Window, wanted: str = MODES[0]) -> str:
+    """`wanted`, or the one sense that the window has of it. Raises DecodeError for a window with neither."""
+    has = {"audio": window.waveform is not None, "image": window.frames is not None}
+    found = [sense for sense in MODES[1:] if has[sense] and wanted in (MODES[0], sense)]
+    if not found:
+        status = "media_no_audio" if wanted == "audio" else "media_no_video"
+        raise DecodeError(status, f"the video has no {'sound' if wanted == 'audio' else 'pictures'}: nothing to go by")
+    return wanted if len(found) == len(MODES[1:]) else found[0]
+
+
+def vectors_of(subject: Subject, senses: Senses, window: Window, mode: str) -> dict[str, Float[np.ndarray, " _"]]:
+    """The mean token of each stream over the window's frames, float32; `mode` may leave one sense out."""
+    with torch.no_grad():
+        streams = subject.model.streams(
+            None if mode == "audio" else senses.images(window), None if mode == "image" else senses.log_mel(window)
+        )
+    return {name: x.float().mean(dim=(0, 1)).cpu().numpy() for name, x in streams.items()}
+
+
+def require_both(window: Window) -> None:
+    """Raise DecodeError for a video without sound or without pictures."""
+    if window.waveform is None or window.frames is None:
+        missing = "sound" if window.waveform is None else "pictures"
+        status = "media_no_audio" if window.waveform is None else "media_no_video"
+        raise DecodeError(status, f"the video has no {missing}, and this takes both pictures and sound")
+
+
+def both(senses: Senses, window: Window) -> tuple[Float[Tensor, "f 3 h w"], Float[Tensor, "1 1 mel t"]]:
+    """The window's images and spectrogram. Raises as `require_both`."""
+    require_both(window)
+    images, heard = senses.images(window), senses.log_mel(window)
+    assert images is not None
+    assert heard is not None
+    return images, heard

@@ -1,0 +1,85 @@
+"""Where in the picture the sound comes from: heat maps over a video, without any training for it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from avdata.windows import WatchConfig, Window
+from avmanifest.errors import ConfigError
+from avmodel.apply.films import OVERLAY_FILE, showing
+from avmodel.apply.inputs import FilmConfig, Senses, both, film_watching, senses_of
+from avmodel.apply.output import parquet_rows
+from avmodel.evaluate.dense.localizer import ENCODINGS
+from avmodel.evaluate.dense.localizer import Localizer as Cosines
+from avmodel.evaluate.dense.pictures import heated
+from avmodel.evaluate.subject import Subject, load_subject
+
+MAPS_FILE = "maps.parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalizeConfig(FilmConfig):
+    """How maps are made."""
+
+    encoding: str = "together"  # or alone: the senses, for a model of early fusion
+
+    def __post_init__(self) -> None:
+        FilmConfig.__post_init__(self)
+        if self.encoding not in ENCODINGS:
+            raise ConfigError(f"unknown encoding {self.encoding!r}; known: {', '.join(ENCODINGS)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Localizer:
+    """Writes overlay.mp4 and maps.parquet: the time of each frame shown and its map, row by row of the grid that the
+    file's metadata names."""
+
+    subject: Subject
+    cosines: Cosines
+    senses: Senses
+    batch_size: int
+    watching: WatchConfig
+    files: tuple[str, ...] = (OVERLAY_FILE, MAPS_FILE)
+
+    def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Float32[np.ndarray, "f h w"]]]:
+        """Each window and a map for each of its frames, over all of the picture: cosines of the pooled sound with each
+        image token. Raises DecodeError for a video without sound."""
+        for window in windows:
+            images, log_mel = both(self.senses, window)
+            with torch.no_grad():
+                parts = [self.cosines(part, log_mel).cpu() for part in torch.split(images, self.batch_size)]
+            yield window, torch.cat(parts).numpy()
+
+    def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
+        """Both files; what is to be said of them."""
+        grid = self.subject.model.image_grid
+        note = {"of": {"checkpoint": self.subject.origin["sha256"]}, "grid": grid}
+        with parquet_rows(out / MAPS_FILE, note) as rows, showing(out, self.watching) as screen:
+            for window, maps in self(windows):
+                assert window.frames is not None
+                size = window.frames.shape[2], window.frames.shape[1]
+                for place, time_s in screen.due(window):
+                    rows.append(time_s=time_s, map=maps[place].reshape(-1))
+                    smooth = cv2.resize(maps[place], size, interpolation=cv2.INTER_CUBIC)
+                    screen.show(heated(window.frames[place], np.asarray(smooth, np.float32)))
+                screen.hear(window)
+        return {"frames": rows.num_rows, "fps": self.watching.fps, "grid": list(grid)}
+
+
+def load_localizer(checkpoint: Path, config: LocalizeConfig, device: torch.device) -> Localizer:
+    """Raises as `load_subject`."""
+    subject = load_subject(checkpoint, device)
+    senses = senses_of(subject, config.window_s, fit="squash")
+    return Localizer(
+        subject=subject,
+        cosines=Cosines(subject.model, config.encoding).eval(),
+        senses=senses,
+        batch_size=config.batch_size,
+        watching=film_watching(senses, config),
+    )

@@ -1,0 +1,163 @@
+"""The clips of a gallery that are nearest to a video's windows."""
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from avdata.windows import WatchConfig, Window
+from avmanifest.errors import ConfigError
+from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_watching, vectors_of
+from avmodel.apply.output import whole
+from avmodel.evaluate.data import MODES
+from avmodel.evaluate.embed import EMBEDDINGS
+from avmodel.evaluate.store import read_note, read_parts
+from avmodel.evaluate.subject import Subject, load_subject
+
+NEIGHBORS_TABLE = "neighbors.csv"
+COLUMNS = ("start_s", "end_s", "query", "target", "rank", "key", "cosine")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrieveConfig(SpanConfig):
+    """What is looked for, and where."""
+
+    gallery: Path | None = None  # what avkit evaluate embed wrote
+    query: str | None = None  # stream of the window; none: each that the gallery has
+    target: str | None = None  # stream of the gallery's clips; none: the same
+    top: int = 10  # clips of each window and stream, the nearest first
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ConfigError(f"top={self.top}: must be 1 or more")
+        if self.target is not None and self.query is None:
+            raise ConfigError(f"target={self.target!r}: say of which stream of the video, too (query)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gallery:
+    """Vectors of clips at length 1, on the device."""
+
+    keys: list[str]
+    values: dict[str, Float[Tensor, "n _"]]  # by stream
+    mode: str  # the senses they were encoded with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finder:
+    """Writes neighbors.csv: of each window and pair of streams the nearest clips by cosine."""
+
+    subject: Subject
+    gallery: Gallery
+    pairs: tuple[tuple[str, str], ...]  # streams of the window and of the clips
+    top: int
+    senses: Senses
+    watching: WatchConfig
+    files: tuple[str, ...] = (NEIGHBORS_TABLE,)
+
+    def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, str, str, list[tuple[str, float]]]]:
+        """Window, its stream, the clips' stream, and the nearest clips with their cosines.
+
+        Windows are encoded as the gallery's clips were: with both senses, or, if those were given one, with the query's
+        alone. A stream that a video with one sense doesn't have has no neighbors. Raises DecodeError for a video
+        without the only sense that is asked for.
+        """
+        for window in windows:
+            found: dict[str, dict[str, Float[np.ndarray, " _"]]] = {}
+            for query, target in self.pairs:
+                mode = self.mode_for(query)
+                if mode not in found:
+                    found[mode] = vectors_of(self.subject, self.senses, window, sense_mode(window, mode))
+                if query in found[mode]:
+                    yield window, query, target, self.nearest(torch.from_numpy(found[mode][query]), target)
+
+    def mode_for(self, query: str) -> str:
+        """The senses that a window is encoded with, to be asked for by that stream."""
+        return query if self.gallery.mode != MODES[0] and query in MODES else self.gallery.mode
+
+    def nearest(self, vector: Float[Tensor, " d"], target: str) -> list[tuple[str, float]]:
+        """The clips nearest to a vector, with their cosines."""
+        clips = self.gallery.values[target]
+        found = (clips @ F.normalize(vector.to(clips), dim=0)).topk(min(self.top, len(clips)))
+        pairs = zip(found.indices.tolist(), found.values.tolist(), strict=True)
+        return [(self.gallery.keys[row], cosine) for row, cosine in pairs]
+
+    def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
+        """The file; what is to be said of it."""
+        spans: set[int] = set()
+        with whole(out / NEIGHBORS_TABLE) as path, path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(COLUMNS)
+            for window, query, target, found in self(windows):
+                spans.add(window.number)
+                for rank, (key, cosine) in enumerate(found, 1):
+                    span = f"{window.start_s:.3f}", f"{window.end_s:.3f}"
+                    table.writerow((*span, query, target, rank, key, f"{cosine:.6f}"))
+        streams = [f"{query} to {target}" for query, target in self.pairs]
+        return {"windows": len(spans), "gallery": len(self.gallery.keys), "streams": streams}
+
+
+def load_finder(checkpoint: Path, config: RetrieveConfig, device: torch.device) -> Finder:
+    """Raises ConfigError for a gallery that isn't one, is another checkpoint's, or lacks a stream that is asked for."""
+    if config.gallery is None:
+        raise ConfigError("gallery is missing: the folder that avkit evaluate embed wrote for this checkpoint")
+    subject = load_subject(checkpoint, device)
+    senses = senses_of(subject, config.window_s)
+    gallery = open_gallery(config.gallery, subject, senses)
+    return Finder(
+        subject=subject,
+        gallery=gallery,
+        pairs=stream_pairs(config, gallery),
+        top=config.top,
+        senses=senses,
+        watching=span_watching(senses, config),
+    )
+
+
+def open_gallery(folder: Path, subject: Subject, senses: Senses) -> Gallery:
+    """The clips that `avkit evaluate embed` wrote there. Raises ConfigError for those of another checkpoint."""
+    parts = sorted((folder / EMBEDDINGS if (folder / EMBEDDINGS).is_dir() else folder).glob("part-*.parquet"))
+    if not parts:
+        raise ConfigError(
+            f"{folder}: no embeddings there. avkit evaluate embed {subject.origin['path']} --data DATASET --out "
+            f"{folder} writes them."
+        )
+    notes = [read_note(part)["of"] for part in parts]
+    mode = str(notes[0].get("mode"))
+    for part, of in zip(parts, notes, strict=True):
+        checkpoint, profile = str(of.get("checkpoint")), of.get("view", {}).get("profile")
+        if checkpoint != subject.origin["sha256"]:
+            raise ConfigError(
+                f"{part}: embeddings by the checkpoint {checkpoint[:12]}, not by {subject.origin['path']} "
+                f"({subject.origin['sha256'][:12]}): their vectors can't be compared. Embed the gallery with this one."
+            )
+        if (profile, of.get("mode")) != (senses.view.profile, mode) or mode not in MODES:
+            raise ConfigError(
+                f"{part}: of {profile!r} spectrograms and mode {of.get('mode')!r}; expected {senses.view.profile!r} "
+                f"and one mode in all parts, of {', '.join(MODES)}"
+            )
+    keys, values = read_parts(parts)
+    device = senses.device
+    return Gallery(keys=keys, values={name: F.normalize(x.to(device), dim=1) for name, x in values.items()}, mode=mode)
+
+
+def stream_pairs(config: RetrieveConfig, gallery: Gallery) -> tuple[tuple[str, str], ...]:
+    """Which streams of the windows are compared with which of the gallery's."""
+    pairs = [(name, name) for name in gallery.values]
+    if config.query is not None:
+        pairs = [(config.query, config.target or config.query)]
+    known = {"audio", "image", *gallery.values}
+    for query, target in pairs:
+        if target not in gallery.values or query not in known:
+            raise ConfigError(
+                f"query={query!r}, target={target!r}: {config.gallery} has the streams {', '.join(gallery.values)} "
+                f"(of {gallery.mode})"
+            )
+    return tuple(pairs)

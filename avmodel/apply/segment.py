@@ -1,0 +1,81 @@
+"""Which pixels of a video sound: masks of its frames, and a film of them."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from avdata.windows import WatchConfig, Window
+from avmodel.apply.films import OVERLAY_FILE, showing
+from avmodel.apply.inputs import FilmConfig, Senses, film_watching, require_both, senses_of, tuned_subject
+from avmodel.apply.output import whole, write_json
+from avmodel.apply.tuned import load_tuned
+from avmodel.evaluate.dense.pictures import masked
+from avmodel.evaluate.dense.segmenter import Segmenter, load_segmenter, segment
+
+MASKS_FOLDER, MASKS_FILE = "masks", "masks.json"
+SOUNDING = "sounding"  # the one class of a segmenter without classes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outliner:
+    """Writes overlay.mp4; masks/000000.png, ... of each frame shown, in its size: 0 nothing, else the class; and
+    masks.json with their times and the classes' names."""
+
+    segmenter: Segmenter
+    senses: Senses
+    batch_size: int
+    watching: WatchConfig
+    files: tuple[str, ...] = (OVERLAY_FILE, MASKS_FOLDER, MASKS_FILE)
+
+    def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, UInt8[np.ndarray, "f h w"]]]:
+        """Each window and a mask of each of its frames, in the model's image size: 0 nothing, else the class, from 1.
+
+        Raises DecodeError for a video without sound.
+        """
+        for window in windows:
+            require_both(window)
+            images, log_mel = self.senses.squares(window), self.senses.log_mel(window)
+            assert log_mel is not None
+            parts = [self._masks(part, log_mel) for part in torch.split(images, self.batch_size)]
+            yield window, torch.cat(parts).numpy()
+
+    def _masks(self, images: UInt8[Tensor, "b 3 h w"], log_mel: Float[Tensor, "1 1 mel t"]) -> UInt8[Tensor, "b h w"]:
+        probabilities = segment(self.segmenter, images, rearrange(log_mel, "1 1 mel t -> 1 mel t"))
+        found = probabilities.argmax(dim=1) if self.segmenter.classes else probabilities[:, 0] > 0.5
+        return found.to(torch.uint8).cpu()
+
+    def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
+        """The files; what is to be said of them."""
+        times: list[float] = []
+        with whole(out / MASKS_FOLDER) as folder, showing(out, self.watching) as screen:
+            folder.mkdir()
+            for window, masks in self(windows):
+                assert window.frames is not None
+                height, width = window.frames.shape[1:3]
+                for place, time_s in screen.due(window):
+                    mask = cv2.resize(masks[place], (width, height), interpolation=cv2.INTER_NEAREST)
+                    (folder / f"{len(times):06d}.png").write_bytes(cv2.imencode(".png", mask)[1].tobytes())
+                    times.append(round(time_s, 6))
+                    screen.show(masked(window.frames[place], np.asarray(mask, np.uint8)))
+                screen.hear(window)
+        classes = list(self.segmenter.classes) or [SOUNDING]
+        write_json(out / MASKS_FILE, {"classes": classes, "times_s": times})
+        return {"frames": len(times), "fps": self.watching.fps, "classes": len(classes)}
+
+
+def load_outliner(checkpoint: Path, config: FilmConfig, device: torch.device) -> Outliner:
+    """Raises ConfigError, with the command that trains one, for a checkpoint that is no segmenter."""
+    folder, (segmenter, notes) = load_tuned(checkpoint, "segmentation", lambda path: load_segmenter(path, device))
+    subject = tuned_subject(segmenter.predictor.model, folder, notes)
+    senses = senses_of(subject, config.window_s, fit="squash")
+    return Outliner(
+        segmenter=segmenter, senses=senses, batch_size=config.batch_size, watching=film_watching(senses, config)
+    )

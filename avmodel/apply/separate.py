@@ -1,0 +1,143 @@
+"""The sound of what a picture, or a part of it, shows, taken out of a video's sound."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from einops import rearrange
+from jaxtyping import Float32
+
+from avdata.load.views import Crop
+from avdata.windows import SAMPLE_RATE, WatchConfig, Window
+from avmanifest.errors import ConfigError
+from avmodel.apply.inputs import ApplyConfig, Senses, require_both, senses_of, tuned_subject
+from avmodel.apply.joining import joined
+from avmodel.apply.output import whole
+from avmodel.apply.tuned import load_tuned
+from avmodel.evaluate.dense.separator import Separator, load_separator, separate
+from avmodel.inputs import normalize_images
+
+Region = tuple[float, float, float, float]  # left, top, right and bottom edge, as shares of the picture
+ALL_OF_IT: Region = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeparateConfig(ApplyConfig):
+    """What is listened for, and how closely windows follow each other."""
+
+    regions: tuple[Region, ...] = (ALL_OF_IT,)  # parts of the picture whose sound is wanted
+    hop_s: float | None = None  # seconds from a window's start to the next one's; none: half a window
+
+    def __post_init__(self) -> None:
+        for left, top, right, bottom in self.regions:
+            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+                raise ConfigError(
+                    f"region {left:g},{top:g},{right:g},{bottom:g}: expected left,top,right,bottom from 0 to 1, such "
+                    "as 0,0,0.5,1 for the left half"
+                )
+        if not self.regions:
+            raise ConfigError("regions: none is given")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extractor:
+    """Writes separated.wav and rest.wav, which add up to the video's sound; with several regions, -1, -2, ... each."""
+
+    separator: Separator
+    regions: tuple[Region, ...]
+    senses: Senses
+    watching: WatchConfig
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Of each region what it sounds like, and the rest."""
+        numbers = [""] if len(self.regions) == 1 else [f"-{number}" for number in range(1, len(self.regions) + 1)]
+        return tuple(f"{name}{number}.wav" for number in numbers for name in ("separated", "rest"))
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the files, in Hz."""
+        return self.separator.masks.sample_rate
+
+    def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Float32[np.ndarray, "r n"]]]:
+        """Each window and what each region sounds like in it, at `sample_rate`.
+
+        The region is looked at in the middle of the window. Raises DecodeError for a video without sound or pictures.
+        """
+        for window in windows:
+            require_both(window)
+            assert window.frames is not None
+            assert window.waveform is not None
+            crops = [crop_of(region, window.frames.shape[1], window.frames.shape[2]) for region in self.regions]
+            images = normalize_images(torch.cat([self.senses.squares(window, crop)[:1] for crop in crops]))
+            waveform = torch.from_numpy(window.waveform).to(images.device)
+            yield window, separate(self.separator, images, waveform).float().cpu().numpy()
+
+    def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
+        """The files, in 32-bit floats; what is to be said of them."""
+        count = 0
+        with ExitStack() as stack:
+            tracks = [self._open(out / name, stack) for name in self.files]
+            size = round(self.watching.window_s * self.sample_rate)
+            for stretch in joined(self._pieces(windows), size):
+                for track, samples in zip(tracks, stretch, strict=True):
+                    track.write(samples)
+                count += stretch.shape[1]
+        return {"seconds": round(count / self.sample_rate, 3), "sample_rate": self.sample_rate}
+
+    def _pieces(self, windows: Iterable[Window]) -> Iterator[tuple[int, Float32[np.ndarray, "c n"]]]:
+        """First sample, and of each region its sound and the rest, of each window up to its true end."""
+        for window, found in self(windows):
+            assert window.waveform is not None
+            mixture = window.waveform
+            if self.sample_rate != SAMPLE_RATE:
+                mixture = soxr.resample(mixture, SAMPLE_RATE, self.sample_rate, "HQ")
+            length = min(found.shape[1], round((window.end_s - window.start_s) * self.sample_rate))
+            wanted = found[:, :length]
+            yield (
+                round(window.start_s * self.sample_rate),
+                rearrange([wanted, mixture[:length] - wanted], "what r n -> (r what) n"),
+            )
+
+    def _open(self, path: Path, stack: ExitStack) -> soundfile.SoundFile:
+        unfinished = stack.enter_context(whole(path))
+        track = soundfile.SoundFile(unfinished, "w", self.sample_rate, 1, subtype="FLOAT", format="WAV")
+        return stack.enter_context(track)
+
+
+def parse_region(text: str) -> Region:
+    """The region that `0,0,0.5,1` means. Raises ConfigError for other text; its config, for one outside the picture."""
+    try:
+        left, top, right, bottom = map(float, text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"region {text!r}: expected left,top,right,bottom, such as 0,0,0.5,1") from error
+    return left, top, right, bottom
+
+
+def crop_of(region: Region, height: int, width: int) -> Crop:
+    """The region in pixels, at least one each way."""
+    left, top, right, bottom = region
+    x, y = min(round(left * width), width - 1), min(round(top * height), height - 1)
+    return Crop(y, x, max(round(bottom * height) - y, 1), max(round(right * width) - x, 1), False)
+
+
+def load_extractor(checkpoint: Path, config: SeparateConfig, device: torch.device) -> Extractor:
+    """Raises ConfigError, with the command that trains one, for a checkpoint that is no separator."""
+    folder, separator = load_tuned(checkpoint, "separation", lambda path: load_separator(path, device))
+    window_s = separator.num_samples / separator.profile.sample_rate
+    notes = {"profile": separator.profile.name, "window_s": str(window_s)}
+    subject = tuned_subject(separator.predictor.model, folder, notes)
+    hop_s = window_s / 2 if config.hop_s is None else config.hop_s
+    watching = WatchConfig(window_s=window_s, hop_s=hop_s, short_side=config.short_side)
+    return Extractor(
+        separator=separator,
+        regions=config.regions,
+        senses=senses_of(subject, window_s, fit="squash"),
+        watching=watching,
+    )

@@ -1,0 +1,71 @@
+"""`avkit apply`: any video through a trained model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """\b
+Tasks, what each takes for CHECKPOINT, and what it writes:
+  embed     a run              embeddings.parquet: a vector a window and stream
+  classify  a finetuned run    labels.csv: the likeliest of each window; labels.json: of the whole video
+  retrieve  a run              neighbors.csv: the nearest clips of a --gallery
+  localize  a run              overlay.mp4: where the sound comes from; maps.parquet
+  segment   a segmenter        overlay.mp4: what makes the sound; masks/: a PNG a frame
+  separate  a separator        separated.wav, rest.wav: the sound of what the picture, or a --region, shows
+
+\b
+Examples:
+  avkit apply runs/first clip.mp4 --task embed --out out
+  avkit apply runs/first clip.mp4 --task classify --top 3 --out out
+  avkit apply runs/first clip.mp4 --task retrieve --gallery features/vggsound --query audio --target image --out out
+  avkit apply runs/first clip.mp4 --task localize --fps 25 --out out
+  avkit apply runs/first duet.mp4 --task separate --region 0,0,0.5,1 --region 0.5,0,1,1 --out out
+
+Finetuned runs, segmenters and separators are made by avkit evaluate finetune, segmentation and separation.
+"""
+
+
+def apply(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A run's folder, a checkpoint, or what the task takes: see below.")
+    ],
+    video: Annotated[Path, typer.Argument(help="Any video file, of any length.")],
+    task: Annotated[str, typer.Option(help="embed, classify, retrieve, localize, segment or separate.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results.")],
+    window: Annotated[float | None, typer.Option(help="Seconds heard at once; as in training if not given.")] = None,
+    hop: Annotated[float | None, typer.Option(help="Seconds from one window's start to the next one's.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second that are looked at, and that a film has.")] = None,
+    short_side: Annotated[int | None, typer.Option(help="Pixels of the frames' short side.")] = None,
+    top: Annotated[int | None, typer.Option(help="classify, retrieve: so many labels or clips of each window.")] = None,
+    gallery: Annotated[Path | None, typer.Option(help="retrieve: what avkit evaluate embed wrote.")] = None,
+    query: Annotated[str | None, typer.Option(help="retrieve: the window's stream, such as audio.")] = None,
+    target: Annotated[str | None, typer.Option(help="retrieve: the clips' stream, such as image.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="localize: senses encoded together, or alone.")] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X0,Y0,X1,Y1", help="separate: part of the picture, from 0 to 1. Repeatable."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="What was written, as JSON.")] = False,
+) -> None:
+    """Vectors, labels, neighbors, maps or separated sound of a video."""
+    from avcli.evaluation import EvaluationProgress
+    from avcli.options import given, print_json
+    from avdata.watch import watch
+    from avmodel.apply import apply as run
+    from avmodel.apply import load, parse_region, task_config
+
+    settings = given(
+        window_s=window, hop_s=hop, fps=fps, short_side=short_side, top=top, gallery=gallery, query=query,
+        target=target, encoding=encoding, regions=tuple(map(parse_region, region or [])) or None, device=device,
+    )  # fmt: skip
+    model = load(task, checkpoint, task_config(task, **settings))
+    with EvaluationProgress() as progress:
+        said = run(model, watch(video, model.watching), out, overwrite=overwrite, progress=progress)
+    if as_json:
+        print_json({"task": task, "checkpoint": str(checkpoint), "video": str(video), **said})
+        return
+    typer.echo(f"{said.pop('out')}: {', '.join(said.pop('files'))}")
+    typer.echo(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items() if name != "avkit"))
