@@ -100,7 +100,7 @@ class LocalizationConfig(TrainingConfig):
 
 
 def localization(config: LocalizationConfig, run: Evaluation) -> Result:
-    """cIoU and its AUC by both rules, of the frame nearest the clip's middle, seen whole as the evaluations do.
+    """cIoU and its AUC by all rules, of the frame nearest the clip's middle, seen whole as the evaluations do.
 
     Raises ConfigError if no sample has boxes or masks, and as `open_split`; AvkitError for a loss that isn't finite.
     """

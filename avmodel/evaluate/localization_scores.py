@@ -1,4 +1,4 @@
-"""How well a map of scores points at what sounds: cIoU and its AUC, under both rules that go by that name.
+"""How well a map of scores points at what sounds: cIoU and its AUC, under all rules that go by that name.
 
 The images are squares of SIDE pixels: boxes are cut to whole pixels of it, maps are enlarged to it.
 """
@@ -16,7 +16,7 @@ CONSENSUS = 2  # annotators whose boxes make a pixel count in full
 ANNOTATED_SIDE = 256  # pixels of the images whose boxes Flickr-SoundNet's annotators drew
 SUCCESS = 0.5  # a sample's cIoU from which it counts as found
 SUCCESSES = tuple(0.05 * step for step in range(21))
-RULES = ("median", "fixed")
+RULES = ("median", "fixed", "adaptive")
 
 Box = Sequence[float | int]  # left, top, right, bottom
 
@@ -58,15 +58,21 @@ def unit_range(scores: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
     return (scores - low) / torch.where(high > low, high - low, 1)
 
 
-def pointed_at(scores: Float[Tensor, "b h w"], rule: str) -> Bool[Tensor, "b h w"]:
+def pointed_at(scores: Float[Tensor, "b h w"], truth: Float[Tensor, "b h w"], rule: str) -> Bool[Tensor, "b h w"]:
     """The pixels that a map of any range says sound; of a flat map none.
 
     `median`: above the median, the upper of the middle two, as the evaluations released since VGG-SS do, whatever the
-    range. `fixed`: above 0.5 of the map's range, the definition of Senocak et al.
+    range. `fixed`: above 0.5 of the map's range, the definition of Senocak et al. `adaptive`: the highest pixels, as
+    many as have truth, as later evaluations do for sources of unlike sizes; it is told how large the source is.
     """
     if rule == "fixed":
         return unit_range(scores) > 0.5
     pixels = scores.flatten(1)
+    if rule == "adaptive":
+        sounding = (truth.flatten(1) > 0).sum(dim=1, keepdim=True)
+        least = pixels.sort(dim=1, descending=True).values.gather(1, (sounding - 1).clamp(min=0))
+        found = (pixels >= least) & (sounding > 0) & (pixels.amax(dim=1) > pixels.amin(dim=1)).unsqueeze(1)
+        return found.reshape(scores.shape)
     middle = np.partition(pixels.cpu().numpy(), pixels.shape[1] // 2, axis=1)[:, pixels.shape[1] // 2]
     return scores > torch.from_numpy(middle).to(scores)[:, None, None]
 
@@ -90,7 +96,7 @@ def ciou_scores(values: Float[Tensor, " n"]) -> dict[str, float]:
 def rule_scores(found: Float[Tensor, "b h w"], truth: Float[Tensor, "b side side"]) -> dict[str, Float[Tensor, " b"]]:
     """Each image's cIoU by rule, of maps of any size."""
     large = enlarged(found)
-    return {rule: sample_ciou(pointed_at(large, rule), truth) for rule in RULES}
+    return {rule: sample_ciou(pointed_at(large, truth, rule), truth) for rule in RULES}
 
 
 def best_ciou(truth: Float[Tensor, "b h w"]) -> dict[str, Float[Tensor, " b"]]:
@@ -101,7 +107,8 @@ def best_ciou(truth: Float[Tensor, "b h w"]) -> dict[str, Float[Tensor, " b"]]:
     ordered = np.partition(pixels.cpu().numpy(), pixels.shape[1] // 2, axis=1)
     half = torch.from_numpy(ordered).to(truth)[:, pixels.shape[1] // 2 :]
     median = half.sum(dim=1) / (pixels.sum(dim=1) + (half == 0).sum(dim=1)).clamp(min=1)
-    return {"median": median, "fixed": (pixels.sum(dim=1) > 0).to(truth)}
+    whole = (pixels.sum(dim=1) > 0).to(truth)
+    return {"median": median, "fixed": whole, "adaptive": whole}
 
 
 def center_prior(side: int = SIDE) -> Float[Tensor, "side side"]:

@@ -48,10 +48,10 @@ def test_maps_are_cosines_of_the_sound_with_patches_of_any_family(config: ModelC
         assert not torch.allclose(cells, Localizer(model, "alone")(normalize_images(images), log_mel.float()[:, None]))
 
 
-def test_a_result_has_both_rules_and_what_knows_nothing(tiny_run: Path, quarters: Path, tmp_path: Path) -> None:
+def test_a_result_has_all_rules_and_what_knows_nothing(tiny_run: Path, quarters: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, random_weights=True, seeds=(0, 1), examples=6)
     result = localization(config, evaluation_of(tiny_run, quarters, tmp_path))
-    assert list(result.scores) == ["median rule", "fixed rule"]
+    assert list(result.scores) == ["median rule", "fixed rule", "adaptive rule"]
     assert result.headline == ("median rule", "ciou")
     assert result.mode == "zero-shot, senses together"
     assert set(result.baselines) == {"whole image"} | {

@@ -35,7 +35,7 @@ def mean_scores(values: list[Tensor]) -> dict[str, float]:
 def test_maps_that_know_nothing_score_on_vggss_as_measured_before() -> None:
     truth = torch.stack([boxes_map(entry["bbox"]).bool() for entry in json.loads(VGGSS.read_text())])
     assert (len(truth), int((~truth.flatten(1).any(dim=1)).sum())) == (5158, 2)
-    center = pointed_at(center_prior().unsqueeze(0), "median")
+    center = pointed_at(center_prior().unsqueeze(0), torch.zeros(1, SIDE, SIDE), "median")
     whole: list[Tensor] = []
     prior: list[Tensor] = []
     best: list[Tensor] = []
@@ -73,16 +73,20 @@ def test_annotators_agree_or_count_half() -> None:
     assert single.nonzero().tolist() == [[0, 2], [0, 3], [1, 2], [1, 3]]  # 2.6 to 4.4, 0 to 2.6
 
 
-def test_the_rules_are_two_metrics() -> None:
+def test_the_rules_are_metrics_of_their_own() -> None:
     scores = torch.zeros(1, 4, 4)
     scores[0, 0] = torch.tensor([1.0, 0.9, 0.1, 0.2])
-    assert pointed_at(scores, "fixed")[0].nonzero().tolist() == [[0, 0], [0, 1]]
-    assert pointed_at(scores, "median")[0].nonzero().tolist() == [[0, 0], [0, 1], [0, 2], [0, 3]]
+    truth = torch.zeros(1, 4, 4)
+    truth[0, 0, 1:] = torch.tensor([0.5, 1.0, 1.0])
+    assert pointed_at(scores, truth, "fixed")[0].nonzero().tolist() == [[0, 0], [0, 1]]
+    assert pointed_at(scores, truth, "median")[0].nonzero().tolist() == [[0, 0], [0, 1], [0, 2], [0, 3]]
+    assert pointed_at(scores, truth, "adaptive")[0].nonzero().tolist() == [[0, 0], [0, 1], [0, 3]]
+    assert not pointed_at(scores, torch.zeros(1, 4, 4), "adaptive").any()
     ramp = torch.arange(16.0).reshape(1, 4, 4)
-    assert int(pointed_at(ramp, "median").sum()) == 7  # above the upper of the middle two
+    assert int(pointed_at(ramp, truth, "median").sum()) == 7  # above the upper of the middle two
     for rule in RULES:
-        assert torch.equal(pointed_at(-5 + 3 * scores, rule), pointed_at(scores, rule))
-        assert not pointed_at(torch.full((1, 4, 4), 0.3), rule).any()
+        assert torch.equal(pointed_at(-5 + 3 * scores, truth, rule), pointed_at(scores, truth, rule))
+        assert not pointed_at(torch.full((1, 4, 4), 0.3), truth, rule).any()
 
 
 def test_ciou_weighs_by_the_truth_and_by_what_has_none() -> None:
@@ -116,5 +120,6 @@ def test_no_map_without_equal_values_beats_the_bound() -> None:
             assert (scores[rule] <= bound[rule] + 1e-4).all()
     assert scores["median"].tolist() == pytest.approx(bound["median"].tolist(), abs=1e-3)
     flat = rule_scores(truth, truth)
-    assert flat["fixed"].tolist() == bound["fixed"].tolist() == [1, 1, 0]
+    for rule in ("fixed", "adaptive"):
+        assert flat[rule].tolist() == bound[rule].tolist() == [1, 1, 0]
     assert flat["median"][0] == 1  # the box alone is above the median
