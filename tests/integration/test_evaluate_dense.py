@@ -16,12 +16,15 @@ from avdata.prepare.job import prepare
 from avdata.prepare.sources.synth import SynthConfig
 from avdata.prepare.supervise import Supervision
 from avmanifest.recipe import load_recipe
+from avmodel.distributed import join_world
 from avmodel.evaluate.dense.segmenter import SegmentationConfig, load_segmenter
 from avmodel.evaluate.localization import LocalizationConfig, localization
 from avmodel.evaluate.result import Result
 from avmodel.evaluate.segmentation import avss, segmentation
+from tests.dense import draw_quarters
 from tests.drawn import draw_media, sine
 from tests.evaluating import DATA, evaluation_of, save_tiny
+from tests.forks import call_together
 from tests.videos import SMALL
 
 pytestmark = pytest.mark.slow
@@ -29,9 +32,14 @@ pytestmark = pytest.mark.slow
 IDS = ("5rQzpw4J7ss", "BhR74IRNrj4", "CNbSq__q-BY", "0WxgIKuetYI")  # the first two to train on
 SIZE = (64, 96)
 FAST: dict[str, Any] = {
-    "data": replace(DATA, leaks="allow"), "device": "cpu", "random_weights": False, "epochs": 1, "batch_size": 2, "device_batch_size": 2,
+    "data": replace(DATA, leaks="allow"),  # all clips are one video
+    "device": "cpu",
+    "random_weights": False,
+    "epochs": 1,
+    "batch_size": 2,
+    "device_batch_size": 2,
     "examples": 1,
-}  # fmt: skip
+}
 SEGMENTATION = SegmentationConfig(**FAST, repeats=1)
 LOCALIZATION = LocalizationConfig(**FAST)
 
@@ -238,3 +246,26 @@ def test_drawn_clips(run: Path, tmp_path: Path) -> None:
         evaluation_of(run, tmp_path / "out", tmp_path / "b"),
     )
     assert any(row["samples"] for row in classes.extra["per_class"][1:])
+
+
+def measure(run: Path, data: Path, out: Path) -> None:
+    """Both tasks' results as JSON, written by the main process of however many there are."""
+    with join_world("cpu") as world:
+        one = replace(evaluation_of(run, data, out), world=world)
+        found = localization(LOCALIZATION, one), segmentation(SEGMENTATION, one)
+        if world.is_main:
+            (out / "found.json").write_text(json.dumps([result.as_dict() for result in found]))
+
+
+def test_several_processes_measure_what_one_does(run: Path, tmp_path: Path) -> None:
+    data = draw_quarters(tmp_path / "set", train=8, test=5)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    measure(run, data, tmp_path / "one")
+    codes = call_together(measure, run, data, tmp_path / "two", log=tmp_path / "log")
+    assert codes == [0, 0], (tmp_path / "log.0").read_text()
+    one, two = (json.loads((tmp_path / name / "found.json").read_text()) for name in ("one", "two"))
+    assert one[0]["scores"] == two[0]["scores"]
+    for alone, together in zip(one, two, strict=True):
+        assert alone["baselines"] == together["baselines"]
+        assert alone["data"] == together["data"]
