@@ -28,6 +28,7 @@ from avmodel.evaluate.examples import Example, write_examples
 from avmodel.evaluate.result import Result, Score, scored
 from avmodel.evaluate.subject import untrained
 from avmodel.inputs import normalize_images
+from avmodel.optim import OptimConfig
 
 SEPARATED, RANDOM, MIXTURE = "separated", "random weights", "mixture"
 
@@ -38,8 +39,14 @@ def released() -> SeparationConfig:
 
 
 def sound_of_pixels() -> SeparationConfig:
-    """Sound of Pixels' masks; its gains of 0.5 to 1.5, about."""
+    """Sound of Pixels' masks; gains of 0.67 to 1.5, evenly in dB, where it has 0.5 to 1.5."""
     return SeparationConfig(target=SOUND_OF_PIXELS, max_gain_db=3.5)
+
+
+def supplement() -> SeparationConfig:
+    """The paper's supplement: a binary mask; Adam at 1e-4, 128 samples a step, 20 epochs."""
+    optim = OptimConfig(optimizer="adam", lr=1e-4, warmup=0.0, drops=(), ramp=0.0, weight_decay=0.0, betas=(0.9, 0.999))
+    return SeparationConfig(target="dominant", optim=optim, batch_size=128, epochs=20)
 
 
 def separation(config: SeparationConfig, run: Evaluation) -> Result:
@@ -62,7 +69,7 @@ def separation(config: SeparationConfig, run: Evaluation) -> Result:
     if run.world.is_main:
         write_mixtures(listed.mixtures, run.out)
     separators = [trained_separator(config, run, train, seed, run.out / f"seed-{seed}") for seed in config.seeds]
-    methods: dict[str, list[Method]] = {SEPARATED: [partial(answers_of, one) for one in separators]}
+    methods: dict[str, list[Method]] = {SEPARATED: [partial(answers_of, one, config.precision) for one in separators]}
     if config.random_weights:
         methods[RANDOM] = [
             partial(
@@ -70,6 +77,7 @@ def separation(config: SeparationConfig, run: Evaluation) -> Result:
                 trained_separator(
                     config, run.of(untrained(run.subject, seed)), train, seed, run.out / f"random-seed-{seed}"
                 ),
+                config.precision,
             )
             for seed in config.seeds
         ]
@@ -136,10 +144,11 @@ class Answers(NamedTuple):
 Method = Callable[[Heard], Answers]
 
 
-def answers_of(separator: Separator, heard: Heard) -> Answers:
+def answers_of(separator: Separator, precision: str, heard: Heard) -> Answers:
     """A trained separator's."""
     masks = separator.masks
-    return Answers(masks.references(heard.sources), separator.answer(heard.images, masks.mix(heard.sources)))
+    estimates = separator.answer(heard.images, masks.mix(heard.sources), precision=precision)
+    return Answers(masks.references(heard.sources), estimates)
 
 
 def mixture_itself(heard: Heard) -> Answers:
@@ -299,7 +308,7 @@ def examples_of(
     for row in wanted:
         mixture = Mixture(tuple(row["keys"]), row["kind"])
         clips = read_clips(config, test, view, [mixture])
-        answers = answers_of(separator, hear(clips, [mixture], run.world.device))
+        answers = answers_of(separator, config.precision, hear(clips, [mixture], run.world.device))
         found.append(
             example_of(
                 keys=mixture.keys,

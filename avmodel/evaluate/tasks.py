@@ -22,6 +22,7 @@ from avmodel.evaluate.retrieval import RetrievalConfig, retrieval
 from avmodel.evaluate.segmentation import avss, ms3, segmentation
 from avmodel.evaluate.segmentation import supplement as segmentation_supplement
 from avmodel.evaluate.separation import released, separation, sound_of_pixels
+from avmodel.evaluate.separation import supplement as separation_supplement
 from avmodel.evaluate.subject import load_subject
 from avmodel.evaluate.tuning import FinetuneConfig
 from avmodel.inputs import Source
@@ -53,7 +54,13 @@ TASKS: dict[str, Task] = {
         presets={"s4": SegmentationConfig, "ms3": ms3, "avss": avss, "supplement": segmentation_supplement},
     ),
     "separation": Task(
-        run=separation, presets={"irm": SeparationConfig, "released": released, "sound-of-pixels": sound_of_pixels}
+        run=separation,
+        presets={
+            "irm": SeparationConfig,
+            "released": released,
+            "supplement": separation_supplement,
+            "sound-of-pixels": sound_of_pixels,
+        },
     ),
     "embed": Task(run=embed, presets={"default": EmbedConfig}),
 }

@@ -110,7 +110,9 @@ def draw_mixtures(test: Split, *, sources: int, count: int, seed: int) -> Mixtur
     for first in firsts.tolist():
         for _ in range(_ATTEMPTS):
             rows = _different(first, classes, sources, chance)
-            if rows is not None and frozenset(rows) not in found:
+            if rows is None:
+                break
+            if frozenset(rows) not in found:
                 found[frozenset(rows)] = rows
                 break
     if not found:
@@ -125,7 +127,7 @@ def draw_mixtures(test: Split, *, sources: int, count: int, seed: int) -> Mixtur
 def _different(
     first: int, classes: Sequence[frozenset[int]], sources: int, chance: np.random.Generator
 ) -> tuple[int, ...] | None:
-    """Rows that begin with `first` and share no class; None if chance found none."""
+    """Rows that begin with `first` and share no class; None if no further row fits those that chance took."""
     rows = [first]
     for row in chance.permutation(len(classes)).tolist():
         if len(rows) == sources:

@@ -98,9 +98,13 @@ class Separator(nn.Module):
         return rearrange(logits, "(b s) 1 h w -> b s h w", b=len(images))
 
     @torch.no_grad()
-    def answer(self, images: Float[Tensor, "b s 3 h w"], mixture: Float[Tensor, "b n"]) -> Float[Tensor, "b s m"]:
-        """The waveform of what each image shows, at the masks' sample rate."""
-        return self.masks.heard(self(images, mixture).float().sigmoid(), mixture)
+    def answer(
+        self, images: Float[Tensor, "b s 3 h w"], mixture: Float[Tensor, "b n"], *, precision: str = "float32"
+    ) -> Float[Tensor, "b s m"]:
+        """The waveform of what each image shows, at the masks' sample rate. `precision` is the model's alone."""
+        with autocast(precision, mixture.device):
+            logits = self(images, mixture)
+        return self.masks.heard(logits.float().sigmoid(), mixture)
 
 
 def masks_of(target: str, profile: MelProfile, columns: int, num_samples: int) -> Masks:

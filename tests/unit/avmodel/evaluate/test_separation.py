@@ -167,16 +167,20 @@ def test_pictures_learn_to_take_their_sound_out(tiny_run: Path, tmp_path: Path) 
     assert found[-1] < 0.8 * found[0]
 
 
-def test_a_family_that_hears_whole_clips_separates_them(sounding: Path, tmp_path: Path) -> None:
+def test_a_family_that_hears_whole_clips_separates_them(tmp_path: Path) -> None:
+    few = draw_dataset(tmp_path / "few", 4, seconds=1.5, num_frames=2)
+    draw_dataset(few, 3, split="test", first=4, seconds=1.5, num_frames=2)
     family = FAMILIES["crossmae"]
     config = family.config_type(size="32x3x4", **SHAPE)
     torch.manual_seed(0)
     save_checkpoint(tmp_path / "run" / CHECKPOINTS, 1, family(config), config, {"step": 1}, notes=NOTES)
     subject = load_subject(tmp_path / "run", torch.device("cpu"))
-    run = replace(evaluation_of(tmp_path / "run", sounding, tmp_path), subject=subject)
-    short = replace(CONFIG, epochs=1, num_mixtures=1, batch_size=4, examples=0, max_gain_db=3.0)
+    run = replace(evaluation_of(tmp_path / "run", few, tmp_path), subject=subject)
+    short = replace(CONFIG, epochs=1, num_mixtures=1, sources=3, batch_size=4, examples=0, max_gain_db=3.0, rpca=True)
     result = separation(short, run)
     assert result.view["window"] == "the whole clip"
+    assert result.mode == "3 sources, irm masks"
+    assert list(result.baselines) == ["mixture"]  # robust principal components are two
     separator = load_separator(run.out / "seed-0")
     assert separator.masks.size == (128, 1024)
     assert np.isfinite(result.scores["separated"]["sdr"].mean)
@@ -276,6 +280,7 @@ def test_settings_that_cannot_be_are_refused(changes: dict[str, object], said: s
 def test_presets_are_configs() -> None:
     assert task_config("separation").target == "irm"
     assert task_config("separation", "released").target == "released"
+    assert task_config("separation", "supplement").target == "dominant"
     assert task_config("separation", "sound-of-pixels").target == "sop"
 
 
