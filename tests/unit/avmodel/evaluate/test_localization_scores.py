@@ -97,6 +97,8 @@ def test_ciou_weighs_by_the_truth_and_by_what_has_none() -> None:
     truth[0] = torch.tensor([[1.0, 0.5], [0.0, 0.0]])
     found = torch.tensor([[[True, False], [True, False]]]).expand(2, 2, 2)
     assert sample_ciou(found, truth).tolist() == pytest.approx([1 / (1.5 + 1), 0])
+    lonely = torch.tensor([[[0.5, 0.0], [0.0, 0.0]]])  # one annotator's single pixel
+    assert sample_ciou(lonely > 0, lonely).tolist() == [1]
     assert sample_ciou(torch.zeros(1, 2, 2, dtype=torch.bool), torch.zeros(1, 2, 2)).tolist() == [0]
 
 
