@@ -9,7 +9,7 @@ from avdata.audit.page import data_uri, escape, page, section, table, write_page
 from avmanifest.errors import StorageError
 
 EXAMPLES_FILE = "examples.html"
-SHOWN = 8  # of the best, and as many of the worst
+ONE_LIST = 16  # up to as many examples stand in one list, the best first
 
 
 class Example(NamedTuple):
@@ -31,7 +31,8 @@ def best_and_worst(scores: Sequence[float], count: int) -> list[int]:
 
 
 def write_examples(examples: Sequence[Example], folder: Path, *, title: str, line: str) -> Path:
-    """A page of the examples, all of them or the best and the worst SHOWN; `line` is the result as a paper quotes it.
+    """A page of the examples, the best first; of many in two lists, the second from the worst on. `line` is the result
+    as a paper quotes it.
 
     The page needs no other file and no network. Raises StorageError if it can't be written.
     """
@@ -48,10 +49,11 @@ def examples_page(examples: Sequence[Example], *, title: str, line: str) -> str:
     """The page as text; an example without a finite score stands last."""
     ordered = sorted(examples, key=lambda one: (not math.isfinite(one.score), -one.score, one.key))
     parts = [("examples", f"All {len(ordered)}, the best first", ordered)]
-    if len(ordered) > 2 * SHOWN:
+    if len(ordered) > ONE_LIST:
+        middle = len(ordered) // 2
         parts = [
-            ("best", f"The {SHOWN} best", ordered[:SHOWN]),
-            ("worst", f"The {SHOWN} worst, the worst first", ordered[: -SHOWN - 1 : -1]),
+            ("best", f"The {middle} best", ordered[:middle]),
+            ("worst", f"The {len(ordered) - middle} worst, the worst first", ordered[middle:][::-1]),
         ]
     links = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading, _ in parts)
     body = (

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from avdata.audit.mel_axis import to_png
@@ -19,6 +19,7 @@ from avmodel.evaluate.data import (
     MODES,
     EvalDataConfig,
     Split,
+    chosen,
     one_view,
     open_split,
     ordered_loader,
@@ -116,35 +117,25 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
             return Localizer(one.subject.model, config.encoding)
         return trained(config, one, train, test, seed, one.out / folder)
 
-    first = localizer_of(run, seeds[0], f"seed-{seeds[0]}")
-    found = measured(config, run, first, test, baselines=True)
-    others = [
-        measured(config, run, localizer_of(run, seed, f"seed-{seed}"), test, baselines=False) for seed in seeds[1:]
-    ]
+    def random_of(seed: int) -> Localizer:
+        return localizer_of(run.of(untrained(run.subject, seed)), seed, f"random-seed-{seed}")
+
+    localizers = [localizer_of(run, seed, f"seed-{seed}") for seed in seeds]
+    found = measured(config, run, localizers[0], test, baselines=True)
+    others = [measured(config, run, one, test, baselines=False) for one in localizers[1:]]
     counted = found["known"][:, 0] > 0
     if not counted.any():
         raise ConfigError(f"{test.split.name}: in none of the frames looked at anything sounds. Set truth=boxes?")
-    runs = [_scores(values, counted, ROWS) for values in (found, *others)]
+    runs = [_scores(values, counted) for values in (found, *others)]
     trivial = {name: ciou_scores(found[name][counted, 0]) for name in found if name not in ("known", "index", *RULES)}
     baselines = {name: scored([values]) for name, values in trivial.items()}
     if config.random_weights:
-        drawn = [
-            _scores(
-                measured(
-                    config,
-                    run,
-                    localizer_of(run.of(untrained(run.subject, seed)), seed, f"random-seed-{seed}"),
-                    test,
-                    baselines=False,
-                ),
-                counted,
-                ROWS,
-            )
-            for seed in config.seeds
-        ]
-        baselines |= {f"random weights, {row}": scored([one[row] for one in drawn]) for row in drawn[0]}
+        drawn = [measured(config, run, random_of(seed), test, baselines=False) for seed in config.seeds]
+        rows = [_scores(values, counted) for values in drawn]
+        baselines |= {f"random weights, {row}": scored([one[row] for one in rows]) for row in rows[0]}
     silent = int((~counted).sum())
-    described = test.split.described() | {"samples": int(counted.sum()), "of": len(split.dataset)}
+    keys: list[str] = test.split.dataset.keys.to_pylist()
+    used = chosen(test.split, [keys[int(row)] for row in found["index"][counted, 0]])
     result = Result(
         task="localization",
         headline=(ROWS["median"], "ciou"),
@@ -153,7 +144,8 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
         baselines=baselines,
         mode="supervised transfer" if train is not None else f"zero-shot, senses {config.encoding}",
         view=seen(frame_view(config, run, test)) | {"fit": "squash"},
-        data={"test": described} | ({} if train is None else {"train": train.split.described()}),
+        data={"test": used.described() | {"of": len(split.dataset)}}
+        | ({} if train is None else {"train": train.split.described()}),
         checkpoint=run.subject.origin,
         settings=settings_of(config),
         seeds=seeds,
@@ -167,7 +159,7 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
     )
     if config.examples and run.world.is_main:
         score = torch.where(counted, found["median"][:, 0], torch.nan)
-        shown = examples_of(config, run, first, test, found["index"][:, 0].long(), score)
+        shown = examples_of(config, run, localizers[0], test, found["index"][:, 0].long(), score)
         write_examples(shown, run.out, title=f"{result.task}, {result.mode}", line=result.line())
     return result
 
@@ -180,10 +172,9 @@ def _training_truth(config: LocalizationConfig, run: Evaluation, test: Split) ->
     return sounding_in(config.data, split, source, truth=config.truth, boxes=config.boxes), notes
 
 
-def _scores(
-    values: Mapping[str, Float[Tensor, "n 1"]], counted: Tensor, rows: Mapping[str, str]
-) -> dict[str, dict[str, float]]:
-    return {row: ciou_scores(values[rule][counted, 0]) for rule, row in rows.items()}
+def _scores(values: Mapping[str, Float[Tensor, "n 1"]], counted: Bool[Tensor, " n"]) -> dict[str, dict[str, float]]:
+    """By rule, over the samples that count."""
+    return {row: ciou_scores(values[rule][counted, 0]) for rule, row in ROWS.items()}
 
 
 def frame_view(config: LocalizationConfig, run: Evaluation, truth: Sounding) -> EvalView:
@@ -292,7 +283,7 @@ def examples_of(
     run: Evaluation,
     localizer: Localizer,
     test: Sounding,
-    rows: Tensor,
+    rows: Int64[Tensor, " n"],
     score: Float[Tensor, " n"],
 ) -> list[Example]:
     """The best and the worst samples, with frame, map, truth and, if the shards have it, sound."""

@@ -82,7 +82,7 @@ def sample_ciou(found: Bool[Tensor, "b h w"], truth: Float[Tensor, "b h w"]) -> 
     pixels, pointed = truth.flatten(1), found.flatten(1)
     hit: Tensor = torch.linalg.vecdot(pixels, pointed.to(pixels))
     whole = pixels.sum(dim=1) + (pointed & (pixels == 0)).sum(dim=1)
-    return hit / whole.clamp(min=1)
+    return hit / torch.where(whole > 0, whole, 1)
 
 
 def ciou_scores(values: Float[Tensor, " n"]) -> dict[str, float]:
@@ -106,7 +106,7 @@ def best_ciou(truth: Float[Tensor, "b h w"]) -> dict[str, Float[Tensor, " b"]]:
     pixels = truth.flatten(1)
     ordered = np.partition(pixels.cpu().numpy(), pixels.shape[1] // 2, axis=1)
     half = torch.from_numpy(ordered).to(truth)[:, pixels.shape[1] // 2 :]
-    median = half.sum(dim=1) / (pixels.sum(dim=1) + (half == 0).sum(dim=1)).clamp(min=1)
+    median = half.sum(dim=1) / (pixels.sum(dim=1) + (half == 0).sum(dim=1))
     whole = (pixels.sum(dim=1) > 0).to(truth)
     return {"median": median, "fixed": whole, "adaptive": whole}
 

@@ -57,7 +57,7 @@ SEGMENTED, RANDOM = "segmented", "random weights"
 
 def ms3() -> SegmentationConfig:
     """AVSBench's MS3: the released code draws one of a clip's 5 frames 100 times an epoch, so each 20 times."""
-    return SegmentationConfig(repeats=20)
+    return SegmentationConfig(only_labeled=True, repeats=20)
 
 
 def avss() -> SegmentationConfig:
@@ -77,6 +77,7 @@ class Masked(NamedTuple):
     clips: Split
     frames: Split
     tables: UInt8[Tensor, "n 256"]  # of the frames
+    labeled: UInt8[Tensor, "n 256"]  # the same, or, with config.only_labeled, what the clips are labeled with alone
 
     def described(self) -> dict[str, Any]:
         """What a result says of it."""
@@ -100,7 +101,7 @@ def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:
     test = masked(config, test_clips, run.test)
 
     def segmenter_of(one: Evaluation, seed: int, folder: str) -> Segmenter:
-        return trained_segmenter(config, one, train.frames, test.frames, train.tables, seed, one.out / folder)
+        return trained_segmenter(config, one, train.frames, test.frames, train.labeled, seed, one.out / folder)
 
     segmenters = [segmenter_of(run, seed, f"seed-{seed}") for seed in config.seeds]
     drawn = [
@@ -143,10 +144,10 @@ def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:
             f"official F of batches of {config.official_batch} clip(s)" if not classes else "background is a class",
             *((f"{left_out} clips without a mask were left out",) if left_out else ()),
         ),
-        extra=class_rows(found[SEGMENTED, 0], test) | ({"examples": EXAMPLES_FILE} if config.examples else {}),
+        extra=class_rows(found[SEGMENTED, 0].official, test) | ({"examples": EXAMPLES_FILE} if config.examples else {}),
     )
     if run.world.is_main and config.examples:
-        shown = examples_of(config, run, segmenters[0], test, found[SEGMENTED, 0])
+        shown = examples_of(config, run, segmenters[0], test, found[SEGMENTED, 0].official)
         write_examples(shown, run.out, title=f"{result.task}, {result.mode}", line=result.line())
     return result
 
@@ -155,9 +156,13 @@ def masked(config: SegmentationConfig, clips: Split, source: Source, *, repeats:
     """The frames of a split that have a mask."""
     frames = frames_of(clips, repeats=repeats)
     told = clips_of(config.data, clips, source)
-    tables = mask_tables(clips.dataset, told, classes=config.target == "classes", only_labeled=config.only_labeled)
     row_of = {key: row for row, key in enumerate(clips.dataset.keys.to_pylist())}
-    return Masked(clips, frames, tables[[row_of[key] for key in frames.dataset.keys.to_pylist()]])
+    rows = [row_of[key] for key in frames.dataset.keys.to_pylist()]
+    classes = config.target == "classes"
+    tables = mask_tables(clips.dataset, told, classes=classes)[rows]
+    if not config.only_labeled:
+        return Masked(clips, frames, tables, tables)
+    return Masked(clips, frames, tables, mask_tables(clips.dataset, told, classes=classes, only_labeled=True)[rows])
 
 
 def answer_of(config: SegmentationConfig, world: World, segmenter: Segmenter) -> Method:
@@ -178,13 +183,13 @@ def constant(probabilities: Float[Tensor, "c h w"]) -> Method:
 def mean_mask(config: SegmentationConfig, run: Evaluation, train: Masked) -> Float[Tensor, "c h w"]:
     """How often each pixel of the training frames sounds, or has each class."""
     world = run.world
-    once = Masked(train.clips, frames_of(train.clips), train.tables[: len(train.tables) // config.repeats])
+    frames, tables = frames_of(train.clips), train.labeled[: len(train.labeled) // config.repeats]
     view = tested_view(config, run.subject)
-    outputs = outputs_of(once.frames.dataset.classes if config.target == "classes" else ())
+    outputs = outputs_of(frames.dataset.classes if config.target == "classes" else ())
     total = torch.zeros(outputs, view.image_size, view.image_size, dtype=torch.float64)
     count = 0
-    for batch in ordered_loader(config.data, once.frames, view, world, batch_size=config.feature_batch_size, seed=0):
-        truth = masks_of(batch, once.tables)[batch.valid]
+    for batch in ordered_loader(config.data, frames, view, world, batch_size=config.feature_batch_size, seed=0):
+        truth = masks_of(batch, tables)[batch.valid]
         count += len(truth)
         for value in range(outputs):
             total[value] += (truth == (value if outputs > 1 else 1)).sum(dim=0)
@@ -223,6 +228,13 @@ def known_masks(mean: Float[Tensor, "c h w"]) -> dict[str, Float[Tensor, "c h w"
 Frames = BinaryFrames | ClassFrames
 
 
+class Counts(NamedTuple):
+    """What the scores of a method need of every test frame, by each evaluation's truth."""
+
+    official: Frames
+    released: Frames
+
+
 def frames_scores(probabilities: Float[Tensor, "b c h w"], truth: UInt8[Tensor, "b h w"]) -> Frames:
     """Count each frame."""
     if probabilities.shape[1] == 1:
@@ -250,7 +262,7 @@ def unpacked(table: Float[Tensor, "b w"], outputs: int) -> Frames:
 
 def counted(
     config: SegmentationConfig, run: Evaluation, test: Masked, methods: Mapping[tuple[str, int], Method], outputs: int
-) -> dict[tuple[str, int], Frames]:
+) -> dict[tuple[str, int], Counts]:
     """What the scores of each method need of every test frame, in the dataset's order.
 
     Raises AvkitError if frames are missing because they are damaged.
@@ -258,12 +270,13 @@ def counted(
     world = run.world
     view = tested_view(config, run.subject)
     loader = ordered_loader(config.data, test.frames, view, world, batch_size=config.feature_batch_size, seed=0)
-    names = {method: str(number) for number, method in enumerate(methods)}
+    truths = {OFFICIAL: test.tables} | ({} if test.labeled is test.tables else {RELEASED: test.labeled})
 
     def count(batch: Batch) -> dict[str, Float[Tensor, "b w"]]:
         moved = batch.to(world.device)
-        truth = masks_of(batch, test.tables).to(world.device)
-        return {names[key]: packed(frames_scores(method(moved), truth)) for key, method in methods.items()}
+        true = {how: masks_of(batch, tables).to(world.device) for how, tables in truths.items()}
+        answers = {key: method(moved) for key, method in methods.items()}
+        return {f"{key}, {how}": packed(frames_scores(x, true[how])) for key, x in answers.items() for how in truths}
 
     tables: list[Tensor] = []
     widths: dict[str, int] = {}
@@ -275,7 +288,8 @@ def counted(
     if (missing := len(test.frames.dataset) - len(whole)) > 0:
         raise AvkitError(f"{test.frames.name}: {missing} frames are damaged. Leave their clips out, or repair.")
     parts = parts_of(whole, widths)
-    return {key: unpacked(parts[names[key]], outputs) for key in methods}
+    last = next(reversed(truths))
+    return {key: Counts(*(unpacked(parts[f"{key}, {how}"], outputs) for how in (OFFICIAL, last))) for key in methods}
 
 
 class Padding:
@@ -313,16 +327,18 @@ def frames_by_clip(test: Masked) -> list[int]:
 
 
 def scores_of(
-    config: SegmentationConfig, test: Masked, frames: Frames, padding: tuple[ClassFrames, int] | None
+    config: SegmentationConfig, test: Masked, counts: Counts, padding: tuple[ClassFrames, int] | None
 ) -> dict[str, dict[str, float]]:
     """Both evaluations' scores."""
-    if isinstance(frames, ClassFrames):
+    official, released = counts
+    if isinstance(official, ClassFrames) and isinstance(released, ClassFrames):
         filler, count = padding if padding is not None else (None, 0)
-        return {OFFICIAL: official_classes(frames, filler, count), RELEASED: released_classes(frames)}
+        return {OFFICIAL: official_classes(official, filler, count), RELEASED: released_classes(released)}
+    assert isinstance(official, BinaryFrames) and isinstance(released, BinaryFrames)
     clips = frames_by_clip(test)
     size = config.official_batch
     batches = [sum(clips[first : first + size]) for first in range(0, len(clips), size)]
-    return {OFFICIAL: official_binary(frames, batches), RELEASED: released_binary(frames)}
+    return {OFFICIAL: official_binary(official, batches), RELEASED: released_binary(released)}
 
 
 def class_rows(frames: Frames, test: Masked) -> dict[str, Any]:

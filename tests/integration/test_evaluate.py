@@ -76,21 +76,6 @@ def test_json_is_the_whole_output(place: Path, tmp_path: Path) -> None:
     assert json.loads(text[text.index("{") :])["scores"] == json.loads((out / "results.json").read_text())["scores"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("task", ["localization", "segmentation"])
-def test_two_processes_measure_what_one_does(place: Path, tmp_path: Path, task: str) -> None:
-    found = []
-    for size, name in ((1, "one"), (2, "two")):
-        log = tmp_path / name
-        codes = call_together(avkit, *words(place, task, "--out", str(tmp_path / task / name)), log=log, size=size)
-        assert codes == [0] * size, log.with_suffix(".0").read_text()
-        found.append(json.loads((tmp_path / task / name / "results.json").read_text()))
-    assert found[0]["baselines"] == found[1]["baselines"]
-    assert found[0]["data"] == found[1]["data"]
-    if task == "localization":
-        assert found[0]["scores"] == found[1]["scores"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -47,7 +47,7 @@ class SegmentationConfig(TrainingConfig):
 
     target: str = "sounding"  # one mask of what sounds; or classes, a mask of each, and of the background
     loss: str = "bce"  # a pixel's classes apart; or ce, of which it has one, as released for AVSS
-    only_labeled: bool = False  # classes that the clip isn't labeled with are background, as released
+    only_labeled: bool = False  # what the clip isn't labeled with is background: in training and for `released` scores
     fit: str = "squash"  # of test frames, as AVSBench's evaluation; or crop, their middle
     official_batch: int = 1  # clips, on whose number the official F depends
     repeats: int = 10  # of each frame in an epoch

@@ -32,7 +32,7 @@ class Clip(NamedTuple):
 
 def clips_of(data: EvalDataConfig, split: Split, source: Source) -> dict[str, Clip]:
     """The manifest's word on each sample of a split, by key. Raises ConfigError for data without a manifest."""
-    name = split.name.partition(" ")[0].rpartition("/")[2]
+    name = split.name.rpartition("/")[2].partition(" ")[0]
     columns = ("key", "video_id", "annotations")
     tables = [manifest_rows(root, name, columns, data.cache) for root in roots_of(source)]
     rows = [row for table in tables if table is not None for row in table.to_pylist()]

@@ -74,7 +74,7 @@ def test_a_result_has_all_rules_and_what_knows_nothing(tiny_run: Path, quarters:
 
 
 def test_boxes_and_masks_tell_the_same(tiny_run: Path, quarters: Path, tmp_path: Path) -> None:
-    boxed = draw_quarters(tmp_path / "boxed", train=64, masks=False)
+    boxed = draw_quarters(tmp_path / "boxes alone", train=64, masks=False)
     by_masks = localization(CONFIG, evaluation_of(tiny_run, quarters, tmp_path))
     by_boxes = localization(CONFIG, evaluation_of(tiny_run, boxed, tmp_path))
     assert by_masks.scores == by_boxes.scores
