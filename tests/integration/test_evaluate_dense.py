@@ -18,9 +18,11 @@ from avdata.prepare.supervise import Supervision
 from avmanifest.recipe import load_recipe
 from avmodel.distributed import join_world
 from avmodel.evaluate.dense.segmenter import SegmentationConfig, load_segmenter
+from avmodel.evaluate.dense.separator import SeparationConfig
 from avmodel.evaluate.localization import LocalizationConfig, localization
 from avmodel.evaluate.result import Result
 from avmodel.evaluate.segmentation import avss, segmentation
+from avmodel.evaluate.separation import separation
 from tests.dense import draw_quarters
 from tests.drawn import draw_media, sine
 from tests.evaluating import DATA, evaluation_of, save_tiny
@@ -42,6 +44,7 @@ FAST: dict[str, Any] = {
 }
 SEGMENTATION = SegmentationConfig(**FAST, repeats=1)
 LOCALIZATION = LocalizationConfig(**FAST)
+SEPARATION = SeparationConfig(**FAST)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,23 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def instruments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A video of 10 s for each id, with a tone of its own."""
+    folder = tmp_path_factory.mktemp("instruments")
+    return {
+        name: draw_media(
+            folder / f"{place}.mp4",
+            num_frames=50,
+            fps=5,
+            picture=lambda number, place=place: np.full((*SIZE, 3), 60 * place, np.uint8),  # type: ignore[misc]
+            sound=sine(10, 16_000, 300 * 2.3**place),
+            sound_rate=16_000,
+        )
+        for place, name in enumerate(IDS)
+    }
 
 
 def left_half(value: int, *, palette: bool = False) -> Image.Image:
@@ -221,6 +241,43 @@ def test_flickr_soundnet(media: dict[int, Path], run: Path, tmp_path: Path) -> N
     assert result.data["train"]["samples"] == 2
     assert "1 samples without truth were left out" in result.notes
     assert result.baselines["whole image"]["ciou"].mean == 100
+
+
+def test_vggsound_music(instruments: dict[str, Path], run: Path, tmp_path: Path) -> None:
+    first, second = (f"{name}_000000" for name in IDS[2:])
+    lists = {
+        "vggmusic_train.txt": "".join(f"{name}_000000,flute\n" for name in IDS[:2]),
+        "vggmusic_eval_ss.csv": "source_1,source_2,class_1,class_2,sep_type\n"
+        f"{first},{second},bass_drum,flute,Easy\n{second},{first},flute,bass_drum,Hard\n",
+    }
+    videos = {f"{name}_000000.mp4": path for name, path in instruments.items()}
+    data = prepared("vggsound-music", lay_out(tmp_path / "music", lists, videos), tmp_path / "out", ("train", "test"))
+    result = separation(SEPARATION, evaluation_of(run, data, tmp_path))
+    assert list(result.scores) == ["separated", "separated, Easy", "separated, Hard"]
+    assert "mixtures of the dataset's own list: 2 of its 2" in result.notes
+    assert result.baselines["oracle irm"]["sdr"].mean > result.baselines["mixture"]["sdr"].mean + 10
+    assert (tmp_path / "task" / "mixtures.json").is_file()
+
+
+def test_music(instruments: dict[str, Path], run: Path, tmp_path: Path) -> None:
+    """The solos of CLIPSep to train on, CCoL's mixtures of four to test."""
+    kinds = ("flute", "cello", "xylophone", "erhu")
+    pairs = list(zip(kinds, IDS, strict=True))
+    lists = {
+        "clipsep_train.csv": "".join(
+            f"/solo/audio/{kind}/{name}.wav,/solo/frames/{kind}/{name},50\n" for kind, name in pairs
+        ),
+        "ccol_test_sep.csv": ", ".join(f"/{kind}/{name}.wav" for kind, name in pairs) + "\n",
+    }
+    root = lay_out(tmp_path / "music", lists, {f"{name}.mp4": path for name, path in instruments.items()})
+    train = prepared("music", root, tmp_path / "train", ("train",))
+    test = prepared("music", root, tmp_path / "test", ("mixtures",))
+    config = replace(SEPARATION, data=replace(FAST["data"], test_split="mixtures"))
+    result = separation(config, evaluation_of(run, test, tmp_path, train=train))
+    assert result.mode == "4 sources, irm masks"
+    assert result.data["test"]["samples"] == 1
+    assert "RPCA" not in result.baselines
+    assert result.baselines["oracle irm"]["sdr"].mean > result.baselines["mixture"]["sdr"].mean + 10
 
 
 def test_drawn_clips(run: Path, tmp_path: Path) -> None:
