@@ -10,6 +10,7 @@ from avmanifest.errors import StorageError
 
 EXAMPLES_FILE = "examples.html"
 ONE_LIST = 16  # up to as many examples stand in one list, the best first
+NARROW = 512  # pixels of a picture, at most, that stands beside others
 
 
 class Example(NamedTuple):
@@ -68,7 +69,8 @@ def examples_page(examples: Sequence[Example], *, title: str, line: str) -> str:
 def drawn(example: Example) -> str:
     """One example as HTML."""
     pictures = "".join(
-        f'<figure><img src="{data_uri(content, "image/png")}" alt="{escape(caption)}">'
+        f'<figure class="{"wide" if png_width(content) > NARROW else "narrow"}">'
+        f'<img src="{data_uri(content, "image/png")}" alt="{escape(caption)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, content in example.pictures.items()
     )
@@ -85,6 +87,11 @@ def drawn(example: Example) -> str:
         + (table(list(example.metrics), numbers) if example.metrics else "")
         + "</article>"
     )
+
+
+def png_width(content: bytes) -> int:
+    """Pixels of a row of a PNG picture; 0 for what is none."""
+    return int.from_bytes(content[16:20], "big") if content.startswith(b"\x89PNG") else 0
 
 
 def _number(value: float) -> str:

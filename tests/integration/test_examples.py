@@ -45,6 +45,16 @@ def test_the_best_and_the_worst_are_shown_in_order() -> None:
     assert "–" in few
 
 
+def test_a_wide_picture_has_a_row_of_its_own() -> None:
+    log_mels = cv2.imencode(".png", np.zeros((400, 1400, 3), np.uint8))[1].tobytes()
+    shown = examples_page(
+        [Example("clip", "rain", 1.0, {}, {"frame": picture(1), "log-mels": log_mels}, {})], title="", line=""
+    )
+    assert (
+        shown.index('"narrow"') < shown.index("frame</figcaption>") < shown.index('"wide"') < shown.index("log-mels</")
+    )
+
+
 def test_the_best_and_the_worst_are_chosen() -> None:
     scores = [3.0, float("nan"), 5.0, 1.0, 4.0, 2.0]
     assert best_and_worst(scores, 2) == [2, 4, 5, 3]
