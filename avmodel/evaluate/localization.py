@@ -242,10 +242,7 @@ def trained(
     localizer = Localizer(with_settings(run.subject, drop_path=config.drop_path).model, config.encoding)
     localizer.freeze_unused()
     optimizer = make_optimizer(localizer.model, config.optim)
-    first = 0
-    if checkpoint is not None:
-        localizer.load_state_dict(load_localizer(folder, world.device)[0].state_dict())
-        first = int(take_up(checkpoint, optimizer, loader)["step"])
+    first = take_up(checkpoint, localizer, lambda: load_localizer(folder, world.device)[0], optimizer, loader)
 
     def loss(forward: nn.Module, batch: Batch, _: Moment) -> Float[Tensor, ""]:
         truth, known = train.maps(batch)

@@ -215,12 +215,21 @@ def begin(
     return latest_checkpoint(folder / CHECKPOINTS)
 
 
-def take_up(checkpoint: Path, optimizer: torch.optim.Optimizer, loader: Loader) -> dict[str, Any]:
-    """Put optimizer and loader where a checkpoint's were; its whole state, in which `step` is done."""
+def take_up(
+    checkpoint: Path | None,
+    module: nn.Module,
+    load: Callable[[], nn.Module],
+    optimizer: torch.optim.Optimizer,
+    loader: Loader,
+) -> int:
+    """Steps that a checkpoint has done, 0 without one; module (as `load` reads it), optimizer and loader are there."""
+    if checkpoint is None:
+        return 0
+    module.load_state_dict(load().state_dict())
     state = load_trainer_state(checkpoint)
     optimizer.load_state_dict(state["optimizer"])
     loader.load_state_dict(state["loader"])
-    return state
+    return int(state["step"])
 
 
 def tuned_optimizer(

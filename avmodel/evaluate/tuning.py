@@ -110,10 +110,7 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
     classifier.heads.start_from_frequencies(label_matrix(train.dataset).float().mean(dim=0).to(world.device))
     freeze_unused(classifier)
     optimizer = finetune_optimizer(classifier, config)
-    first = 0
-    if checkpoint is not None:
-        classifier.load_state_dict(load_classifier(folder, world.device)[0].state_dict())
-        first = int(take_up(checkpoint, optimizer, loader)["step"])
+    first = take_up(checkpoint, classifier, lambda: load_classifier(folder, world.device)[0], optimizer, loader)
 
     def loss(forward: nn.Module, batch: Batch, moment: Moment) -> Float[Tensor, ""]:
         pairing = paired(len(batch), config.mixup, config.mixup_probability, moment.chance(MIXUP))

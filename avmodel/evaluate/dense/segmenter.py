@@ -181,10 +181,7 @@ def trained_segmenter(
     predictor = Predictor(model, "image", segmentation_decoder(outputs_of(classes))).to(world.device)
     predictor.freeze_unused()
     optimizer = tuned_optimizer(predictor.model, predictor.decoder, config.optim)
-    first = 0
-    if checkpoint is not None:
-        predictor.load_state_dict(load_predictor(folder, world.device)[0].state_dict())
-        first = int(take_up(checkpoint, optimizer, loader)["step"])
+    first = take_up(checkpoint, predictor, lambda: load_predictor(folder, world.device)[0], optimizer, loader)
 
     def loss(forward: nn.Module, batch: Batch, _: Moment) -> Float[Tensor, ""]:
         truth = masks_of(batch, tables).to(world.device)

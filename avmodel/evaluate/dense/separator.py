@@ -217,10 +217,7 @@ def trained_separator(config: SeparationConfig, run: Evaluation, train: Split, s
     predictor = separator.predictor
     predictor.freeze_unused()
     optimizer = tuned_optimizer(predictor.model, predictor.decoder, config.optim)
-    first = 0
-    if checkpoint is not None:
-        predictor.load_state_dict(load_predictor(folder, world.device)[0].state_dict())
-        first = int(take_up(checkpoint, optimizer, loader)["step"])
+    first = take_up(checkpoint, predictor, lambda: load_predictor(folder, world.device)[0], optimizer, loader)
 
     def loss(forward: nn.Module, batch: Batch, moment: Moment) -> Float[Tensor, ""]:
         return mask_loss(separator, forward, batch, config, moment.seed)
