@@ -40,6 +40,7 @@ def prepare(
     split: Annotated[list[str] | None, typer.Option(help="Only this split. Repeatable.")] = None,
     clip_seconds: Annotated[float | None, typer.Option(help="Keep a span of this length, drawn by the seed.")] = None,
     frames: Annotated[int | None, typer.Option(help="Frames a clip.")] = None,
+    short_side: Annotated[int | None, typer.Option(help="Pixels of a stored frame's short side.")] = None,
     mel: Annotated[list[str] | None, typer.Option(help="paper, released or kaldi. Repeat to store several.")] = None,
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the FLAC out.")] = False,
     decoder: Annotated[str | None, typer.Option(help="pyav, or decord (an extra) for the pictures.")] = None,
@@ -62,8 +63,11 @@ def prepare(
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
     num_clips: Annotated[int | None, typer.Option(help="synth: clips to draw.")] = None,
     num_classes: Annotated[int | None, typer.Option(help="synth: classes to draw.")] = None,
-    objects: Annotated[int | None, typer.Option(help="synth: sounding objects a clip, at most.")] = None,
+    max_objects: Annotated[int | None, typer.Option(help="synth: sounding objects a clip, at most.")] = None,
+    max_silent: Annotated[int | None, typer.Option(help="synth: silent ones beside them, at most.")] = None,
     seconds: Annotated[float | None, typer.Option(help="synth: length of a clip.")] = None,
+    width: Annotated[int | None, typer.Option(help="synth: columns of a picture.")] = None,
+    height: Annotated[int | None, typer.Option(help="synth: rows of a picture.")] = None,
     rate: Annotated[str | None, typer.Option(help="fetching: at most so many files, as 250/h, 10/min, 2/s.")] = None,
     proxy: Annotated[str | None, typer.Option(help="fetching: address of a proxy.")] = None,
     cookies: Annotated[Path | None, typer.Option(help="youtube: a cookies.txt. Read, never written.")] = None,
@@ -102,7 +106,8 @@ def prepare(
     from avmanifest.recipe import TableOptions, load_recipe
 
     loaded = load_recipe(recipe)
-    synth = given(num_clips=num_clips, num_classes=num_classes, max_objects=objects, seconds=seconds)
+    synth = given(num_clips=num_clips, num_classes=num_classes, max_objects=max_objects, max_silent=max_silent)
+    synth |= given(seconds=seconds, width=width, height=height)
     table = given(
         id_column=id_column,
         path_column=path_column,
@@ -125,8 +130,8 @@ def prepare(
         share = share or slurm_share(os.environ)
     if executor != ExecutorKind.RAY:
         workers = workers or usable_cores()
-    sample: dict[str, Any] = given(clip_seconds=clip_seconds, num_frames=frames, decoder=decoder, seed=seed)
-    sample |= given(mel=tuple(mel) if mel else None)
+    sample: dict[str, Any] = given(clip_seconds=clip_seconds, num_frames=frames, short_side=short_side, seed=seed)
+    sample |= given(mel=tuple(mel) if mel else None, decoder=decoder)
     options = given(
         list_path=list_path,
         shard_size=shard_size,

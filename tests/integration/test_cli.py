@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import typer
 from typer.testing import CliRunner
 
 from avcli.main import app, run
+from avdata.images import decode_jpeg
 from tests.videos import draw_folder
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +83,10 @@ def test_what_a_run_would_fetch_is_told_before_it_is_fetched(tmp_path):
         (("prepare", "vggsound", "--source", "youtube", "--out", "o", "--rate", "many"), "write 250/h"),
         (("prepare", "vggsound", "--source", "youtube", "--out", "o", "--cookies", "none"), "--cookies none"),
         (("prepare", "synth", "--out", "o", "--num-classes", "3"), "num_classes=3 is not between"),
+        (("prepare", "synth", "--out", "o", "--max-silent", "3"), "max_silent=3 is not between 0 and 2"),
+        (("prepare", "synth", "--out", "o", "--width", "161"), "odd side"),
+        (("prepare", "synth", "--out", "o", "--short-side", "8"), "short_side=8 must be at least 16"),
+        (("prepare", "folder", "--source", "local:.", "--out", "o", "--max-objects", "3"), "--max-objects belong"),
         (("prepare", "folder", "--source", "local:.", "--out", "o", "--num-clips", "3"), "belong to recipe synth"),
         (("prepare", "synth", "--out", "o", "--mel", "mfcc"), "unknown spectrogram profile 'mfcc'; known: paper"),
         (("prepare", "synth", "--out", "o", "--retry", "maybe"), "unknown --retry 'maybe'"),
@@ -156,6 +162,18 @@ def test_asked_to_stop_it_stops_clean_and_goes_on_later(number, tmp_path):
     _, alive = psutil.wait_procs(family, timeout=5)
     assert alive == []
     assert avkit(*words).returncode == 0
+
+
+def test_clips_are_drawn_and_kept_as_asked_for(tmp_path):
+    shape = ("--width", "96", "--height", "64", "--short-side", "32", "--frames", "1", "--seconds", "3")
+    things = ("--num-clips", "10", "--num-classes", "8", "--max-objects", "1", "--max-silent", "0")
+    assert avkit("prepare", "synth", *shape, *things, "--out", tmp_path / "out").returncode == 0
+    rows = pq.read_table(tmp_path / "out" / "manifest" / "train.parquet").to_pylist()
+    assert [len(row["labels"]) for row in rows] == [1] * 8
+    assert [len(json.loads(row["annotations"])["objects"]) for row in rows] == [1] * 8
+    with tarfile.open(tmp_path / "out" / "train" / "00000.tar") as tar:
+        frames = [tar.extractfile(name).read() for name in tar.getnames() if name.endswith(".jpg")]
+    assert [decode_jpeg(frame).shape for frame in frames] == [(32, 48, 3)] * 8
 
 
 @pytest.mark.skipif(not VGGSOUND.exists(), reason="needs the real VGGSound list beside the checkout")

@@ -107,6 +107,9 @@ def test_a_split_is_chosen_and_an_unknown_one_refused(tmp_path: Path, drawn: Pat
         open_dataset(root, "val")
     with serving(root) as server, pytest.raises(ConfigError, match="no split 'val'"):
         open_dataset(server.url, "val")
+    for absent in (tmp_path / "absent", [drawn, tmp_path / "absent"]):
+        with pytest.raises(ConfigError, match="absent: no such folder"):
+            open_dataset(absent, "train")
     with pytest.raises(ConfigError, match="chooses within a prepared folder"):
         open_dataset(root / "train/00000.tar", "test")
 

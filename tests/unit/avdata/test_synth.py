@@ -65,12 +65,20 @@ def test_fewer_sounding_objects_on_request() -> None:
     assert {len(synth.synth_clip(config, i).sounding) for i in range(50)} == {1}
 
 
+@pytest.mark.parametrize("most", [0, 1])
+def test_fewer_silent_objects_on_request_and_the_rest_as_it_was(most: int) -> None:
+    fewer = [synth.synth_clip(replace(SMALL, max_silent=most), i) for i in range(50)]
+    assert {len(clip.objects) - len(clip.sounding) for clip in fewer} == set(range(most + 1))
+    assert [clip.labels[0] for clip in fewer] == [synth.synth_clip(SMALL, i).labels[0] for i in range(50)]
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"num_classes": 25}, "num_classes=25"),
         ({"num_classes": 7}, "num_classes=7"),
         ({"max_objects": 0}, "max_objects=0"),
+        ({"max_silent": 3}, "max_silent=3"),
         ({"num_clips": 0}, "num_clips=0"),
         ({"seconds": float("nan")}, "seconds=nan"),
         ({"fps": 0}, "fps=0"),

@@ -24,7 +24,8 @@ class SynthConfig:
 
     num_clips: int = 512
     num_classes: int = 16  # the first of CLASSES; whole fours keep the balance of look and sound
-    max_objects: int = 3  # sounding ones; up to two silent ones come on top
+    max_objects: int = 3  # sounding ones, at most
+    max_silent: int = 2  # silent ones that move as well, at most; mostly there is one
     seconds: float = 4.0
     fps: int = 25
     width: int = 320
@@ -37,6 +38,7 @@ class SynthConfig:
             "num_clips": (1, 10_000_000),
             "num_classes": (8, len(CLASSES)),
             "max_objects": (1, 3),
+            "max_silent": (0, MAX_SILENT),
             "seconds": (1.0, 600.0),
             "fps": (5, 60),
             "width": (64, 1920),
@@ -105,7 +107,7 @@ class SynthClip:
 
 
 def synth_clip(config: SynthConfig, index: int) -> SynthClip:
-    """The scene of clip `index`: objects of different classes, one to max_objects of them sounding.
+    """The scene of clip `index`: objects of different classes, one to max_objects that sound, up to max_silent more.
 
     Clips 0 to 9, 10 to 19 and so on are each split eight to train, one to val, one to test. Every num_classes clips
     in a row, counted likewise, have each class as first label once. Raises ConfigError for an index outside the
@@ -115,7 +117,7 @@ def synth_clip(config: SynthConfig, index: int) -> SynthClip:
         raise ConfigError(f"synth: clip {index} is not in 0..{config.num_clips - 1}. Raise num_clips or ask for less.")
     rng = np.random.default_rng([config.seed, _SCENE_DRAW, index])
     num_sounding = 1 + int(rng.choice(3, p=(0.45, 0.33, 0.22))) % config.max_objects
-    num_silent = int(rng.choice(MAX_SILENT + 1, p=(0.2, 0.5, 0.3)))
+    num_silent = min(int(rng.choice(MAX_SILENT + 1, p=(0.2, 0.5, 0.3))), config.max_silent)
     first = _place_in_block(config.seed, _CLASS_DRAW, index, config.num_classes)
     others = rng.permutation(np.delete(np.arange(config.num_classes), first))
     classes = [first, *others[: num_sounding + num_silent - 1].tolist()]
