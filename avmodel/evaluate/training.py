@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from avdata.load import Batch, Loader, LoaderConfig, TrainView
 from avmanifest.errors import AvkitError, ConfigError
@@ -80,7 +81,23 @@ class Training:
     loss: Callable[[nn.Module, Batch, Moment], Float[Tensor, ""]]  # calls the given module, which may be wrapped
     save: Callable[[int, Mapping[str, Any]], None]  # the module after so many steps, and the state of its training
     after_epoch: Callable[[int, int], None] | None = None  # gets the epochs and the steps done
+    average: "LastEpochs | None" = None  # what the module becomes at the end; None: it stays as the last step left it
     parts: bool = False  # a step may use only some of the parameters
+
+
+class LastEpochs:
+    """The mean of a module's weights at the ends of its last epochs, each counted alike."""
+
+    def __init__(self, module: nn.Module, epochs: int) -> None:
+        self.epochs = epochs
+        self.mean = AveragedModel(module, use_buffers=True)
+
+    def epoch_ended(self, module: nn.Module, *, left: int) -> None:
+        """Count the weights in if they are of the last epochs; with none left, the module gets the mean."""
+        if left < self.epochs:
+            self.mean.update_parameters(module)
+        if left == 0:
+            module.load_state_dict(self.mean.module.state_dict())
 
 
 def train_module(
@@ -108,8 +125,12 @@ def train_module(
             if done % steps_per_epoch == 0:
                 if log is not None:
                     log.flush()
+                state = {"optimizer": optimizer.state_dict(), "loader": loader.state_dict()}
+                if training.average is not None:
+                    training.average.epoch_ended(training.module, left=(steps - done) // steps_per_epoch)
+                    state["average"] = training.average.mean.state_dict()
                 if world.is_main:
-                    training.save(done, {"optimizer": optimizer.state_dict(), "loader": loader.state_dict()})
+                    training.save(done, state)
                 if training.after_epoch is not None:
                     training.after_epoch(done // steps_per_epoch, done)
 
@@ -221,14 +242,17 @@ def take_up(
     load: Callable[[], nn.Module],
     optimizer: torch.optim.Optimizer,
     loader: Loader,
+    average: LastEpochs | None = None,
 ) -> int:
-    """Steps that a checkpoint has done, 0 without one; module (as `load` reads it), optimizer and loader are there."""
+    """Steps that a checkpoint has done, 0 without one; module (as `load` reads it) and all others are as they were."""
     if checkpoint is None:
         return 0
     module.load_state_dict(load().state_dict())
     state = load_trainer_state(checkpoint)
     optimizer.load_state_dict(state["optimizer"])
     loader.load_state_dict(state["loader"])
+    if average is not None:
+        average.mean.load_state_dict(state["average"])
     return int(state["step"])
 
 

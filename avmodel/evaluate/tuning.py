@@ -23,6 +23,7 @@ from avmodel.evaluate.heads import ALL, classification_loss
 from avmodel.evaluate.mixup import MIXED_SOUNDS, mixed_batch, paired
 from avmodel.evaluate.subject import with_settings
 from avmodel.evaluate.training import (
+    LastEpochs,
     Moment,
     Training,
     TrainingConfig,
@@ -56,6 +57,7 @@ class FinetuneConfig(TrainingConfig):
     min_area: float = 0.5
     flip_probability: float = 0.5
     head_lr: float = 1.0  # times the model's
+    averaged_epochs: int = 1  # the last ones, whose weights are averaged: each as it ended
     test_every: int | None = None  # epochs between tests of one window; none: only at the end
     mixed: bool = False  # AVSiam's: of the steps half see and hear, a quarter only hear, a quarter only see
     missing: tuple[str, ...] = ()  # test, too, with only this sense given: audio, image
@@ -65,6 +67,8 @@ class FinetuneConfig(TrainingConfig):
         TrainingConfig.__post_init__(self)
         if self.test_every is not None and self.test_every < 1:
             raise ConfigError(f"test_every={self.test_every}: must be 1 or more")
+        if not 1 <= self.averaged_epochs <= self.epochs:
+            raise ConfigError(f"averaged_epochs={self.averaged_epochs} is not in 1..{self.epochs}, the epochs")
         for name, most in (
             ("smoothing", 0.99),
             ("mixup", math.inf),
@@ -110,7 +114,10 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
     classifier.heads.start_from_frequencies(label_matrix(train.dataset).float().mean(dim=0).to(world.device))
     freeze_unused(classifier)
     optimizer = finetune_optimizer(classifier, config)
-    first = take_up(checkpoint, classifier, lambda: load_classifier(folder, world.device)[0], optimizer, loader)
+    average = LastEpochs(classifier, config.averaged_epochs) if config.averaged_epochs > 1 else None
+    first = take_up(
+        checkpoint, classifier, lambda: load_classifier(folder, world.device)[0], optimizer, loader, average
+    )
 
     def loss(forward: nn.Module, batch: Batch, moment: Moment) -> Float[Tensor, ""]:
         pairing = paired(len(batch), config.mixup, config.mixup_probability, moment.chance(MIXUP))
@@ -140,6 +147,7 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
         loss=loss,
         save=save,
         after_epoch=test_now,
+        average=average,
         parts=config.mixed,
     )
     train_module(config, run, training, seed=seed, folder=folder, first=first)

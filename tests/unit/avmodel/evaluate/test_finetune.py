@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from avmanifest.errors import AvkitError, ConfigError
-from avmodel.evaluate.classifier import Classifier, freeze_unused, load_classifier
+from avmodel.evaluate import tuning
+from avmodel.evaluate.classifier import Classifier, freeze_unused, load_classifier, save_classifier
 from avmodel.evaluate.data import open_splits, scoring_view
 from avmodel.evaluate.finetune import finetune
 from avmodel.evaluate.subject import load_subject
@@ -74,6 +75,37 @@ def test_broken_off_and_taken_up_it_is_the_same_run(tiny_run: Path, splits: Path
         predict(CONFIG, one, run, test, scoring_view(CONFIG.data, run.subject)) for one in (loaded, straight)
     )
     assert all(torch.equal(x, expected[row]) for row, x in found.items())
+
+
+def test_the_last_epochs_weights_are_averaged_broken_off_or_not(
+    tiny_run: Path, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    train, test = open_splits(CONFIG.data, splits, None)
+    plain = replace(CONFIG, epochs=3)
+    ends = []
+
+    def noting(folder: Path, classifier: Classifier, *rest: object) -> None:
+        ends.append({name: x.clone() for name, x in classifier.state_dict().items()})
+        save_classifier(folder, classifier, *rest)
+
+    monkeypatch.setattr(tuning, "save_classifier", noting)
+    trained(plain, run, train, test, 0, tmp_path / "plain")
+    _, second, third = ends
+    averaging = replace(plain, averaged_epochs=2)
+    found = trained(averaging, run, train, test, 0, tmp_path / "straight")
+    assert losses(tmp_path / "straight") == losses(tmp_path / "plain")
+    assert any(not torch.equal(x, third[name]) for name, x in second.items())
+    for name, x in found.state_dict().items():
+        torch.testing.assert_close(x, (second[name] + third[name]) / 2, msg=name)
+
+    with pytest.raises(Stopped):
+        trained(averaging, replace(run, progress=stop_after(8)), train, test, 0, tmp_path / "broken")
+    again = trained(averaging, run, train, test, 0, tmp_path / "broken")
+    loaded, _ = load_classifier(tmp_path / "broken", torch.device("cpu"))
+    for name, x in found.state_dict().items():
+        assert torch.equal(x, again.state_dict()[name]), name
+        assert torch.equal(x, loaded.state_dict()[name]), name
 
 
 def test_a_result_has_a_row_for_each_way_of_seeing(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
@@ -188,6 +220,7 @@ def test_a_folder_without_a_classifier_is_none(tiny_run: Path, tmp_path: Path) -
         ({"missing": ("audio",), "data": replace(DATA, mode="audio")}, "a sense is missing already"),
         ({"mixed": True, "data": replace(DATA, mode="image")}, "a sense is missing already"),
         ({"average": "ranks"}, "unknown average 'ranks'"),
+        ({"averaged_epochs": 3}, r"averaged_epochs=3 is not in 1\.\.2"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes: dict[str, object], said: str) -> None:
