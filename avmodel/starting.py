@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
+from avmodel.branches import take_branch
 from avmodel.checkpoint import fill_weights
 from avmodel.convert import Branch, PublishedWeights, identify, load_branch, read_weights
 from avmodel.embedding import kernel_from_rgb
@@ -53,10 +54,13 @@ class PublishedViT(NamedTuple):
 
 
 def start_branch(model: Family, branch: Branch, path: Path) -> PublishedWeights:
-    """Start one branch of the model from a published checkpoint; what the file is, with its license.
+    """Start one branch of the model from a published checkpoint, or from a run of one's own; what it is.
 
-    Raises ConfigError for a file that isn't there, or whose weights are not of the branch's size.
+    Raises ConfigError for a file that isn't there, or whose weights are not of the branch's size; for a folder as
+    `take_branch`.
     """
+    if path.is_dir():
+        return take_branch(model, branch, path)
     if not path.is_file():
         raise ConfigError(
             f"{branch}_weights={path}: no such file. {WEIGHTS_FROM[type(model), branch]} Or train from scratch: "

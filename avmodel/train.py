@@ -54,7 +54,8 @@ class RunConfig:
     device_batch_size: int = 64  # most that one device takes at once; more become micro-steps
     epochs: int = 200
     steps: int | None = None  # takes the place of epochs
-    image_weights: str | None = None  # published checkpoint that the image branch, or a shared one, starts from
+    # What the image branch, or a shared one, starts from: a published checkpoint, or the folder of a run of one's own.
+    image_weights: str | None = None
     audio_weights: str | None = None  # likewise the audio branch; over a shared one if both are given
     seed: int = 0
     device: str = "auto"

@@ -1,0 +1,85 @@
+"""A branch of a run of one's own as the start of another model's: its tokens say the same of a picture or a log-mel.
+
+Families with a whole ViT for each sense can give and take branches, DeepAVFusion and CrossMAE; the others share blocks
+between the senses.
+"""
+
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from avmanifest.errors import ConfigError
+from avmodel.checkpoint import fill_weights, load_model
+from avmodel.convert import Branch, PublishedWeights
+from avmodel.layers import ViT
+from avmodel.models import family_of
+from avmodel.models.crossmae import CrossMAE
+from avmodel.models.deepavfusion import DeepAVFusion, audiomae_scale
+from avmodel.models.family import Family
+from avmodel.rundir import CHECKPOINTS
+
+KERNEL, BIAS, POSITIONS = "patch_embed.proj.weight", "patch_embed.proj.bias", "positions"
+
+
+def take_branch(model: Family, branch: Branch, path: Path) -> PublishedWeights:
+    """Start a branch of the model as another run's ended; what that run's model is.
+
+    `path`: the run's folder, or a checkpoint's. Positions are taken along if there are as many, and a class token if
+    both have one. An audio branch is turned and scaled to what this model hears.
+
+    Raises ConfigError for a family without such branches or another size, AvkitError for a folder without a checkpoint.
+    """
+    checkpoints = path / CHECKPOINTS
+    source, config = load_model(checkpoints if checkpoints.is_dir() else path)
+    given, own = vit_of(source, branch, path), vit_of(model, branch, path)
+    weights, expected = given.state_dict(), own.state_dict()
+    if branch == "audio":
+        weights |= heard_alike(source, model, weights)
+    if weights[POSITIONS].shape != expected[POSITIONS].shape:
+        weights[POSITIONS] = expected[POSITIONS]
+    weights = {name: x for name, x in weights.items() if name in expected or "token" not in name}
+    fill_weights(own, {name: x for name, x in expected.items() if "token" in name} | weights, path)
+    return PublishedWeights(name=f"{family_of(config)} of one's own", source=str(path), license="as its data's")
+
+
+def vit_of(model: Family, branch: Branch, path: Path) -> ViT:
+    """The model's ViT for one sense. Raises ConfigError if it has none."""
+    if not isinstance(model, DeepAVFusion | CrossMAE):
+        raise ConfigError(
+            f"{branch}_weights={path}: {type(model).__name__} has no branch that is a ViT of its own. Runs of "
+            "deepavfusion and crossmae give and take them."
+        )
+    return {"image": model.encoder.image, "audio": model.encoder.audio}[branch]
+
+
+def heard_alike(source: Family, model: Family, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Kernel, bias and positions of the source's audio branch as they mean the same in the model's."""
+    kernel, bias, positions = weights[KERNEL], weights[BIAS], weights[POSITIONS]
+    (scale, shift), (own_scale, own_shift) = mel_map(source), mel_map(model)
+    ratio = scale / own_scale
+    bias = bias + kernel.sum(dim=(1, 2, 3)) * (shift - own_shift * ratio)
+    kernel = kernel * ratio
+    if source.time_first != model.time_first:
+        kernel = kernel.transpose(-1, -2).contiguous()
+        rows = source.audio_grid[1 if source.time_first else 0]
+        positions = turned(positions, rows)
+    return {KERNEL: kernel, BIAS: bias, POSITIONS: positions}
+
+
+def mel_map(model: Family) -> tuple[float, float]:
+    """Factor and summand by which the model scales a log-mel before it cuts patches."""
+    if model.mel_scale is not None:
+        mean, divisor = model.mel_scale
+        return 1 / divisor, -mean / divisor
+    if isinstance(model, DeepAVFusion) and model.encoder.aligned:
+        at_zero, at_one = audiomae_scale(torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)).flatten().tolist()
+        return at_one - at_zero, at_zero
+    return 1.0, 0.0
+
+
+def turned(positions: Float[Tensor, "1 n d"], rows: int) -> Float[Tensor, "1 n d"]:
+    """Positions of a grid, row by row, in the order of its columns."""
+    return rearrange(positions, "1 (r c) d -> 1 (c r) d", r=rows)
