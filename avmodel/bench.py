@@ -28,7 +28,8 @@ from avmodel.models.crossmae import CrossMAEConfig
 from avmodel.models.deepavfusion import DeepAVFusionConfig
 from avmodel.models.family import Family
 from avmodel.optim import make_optimizer
-from avmodel.train import RunConfig, take_step, wrap
+from avmodel.run_config import RunConfig
+from avmodel.step import take_step, wrap
 
 ROWS: Mapping[str, Mapping[str, Any]] = {
     "factorized": {"fusion": "factorized"},

@@ -9,90 +9,31 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from avdata.load import Batch
 from avdata.load.order import random_bits
 from avdata.melspec import profile
 from avmanifest.errors import AvkitError, ConfigError
-from avmodel.augment import AugmentConfig, augment
 from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
-from avmodel.compiling import compile_blocks
 from avmodel.convert import Branch
-from avmodel.distributed import World, autocast, join_world, micro_batches, require_precision
-from avmodel.draws import DROPOUT, augment_draws, draw_masks
-from avmodel.inputs import DataConfig, Source, probe_loader, to_inputs, train_loader
+from avmodel.distributed import World, join_world, require_precision
+from avmodel.draws import DROPOUT, draw_masks
+from avmodel.inputs import Source, probe_loader, to_inputs, train_loader
 from avmodel.metrics import METRICS, MetricLog, read_lines
-from avmodel.models import FAMILIES, DefaultConfig, ModelConfig, family_of
+from avmodel.models import FAMILIES, family_of
 from avmodel.models.family import Family
-from avmodel.optim import OptimConfig, make_optimizer, set_lr
+from avmodel.optim import make_optimizer, set_lr
 from avmodel.pictures import save_picture
 from avmodel.probe import nearest_neighbor_probe
+from avmodel.run_config import RunConfig
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
 from avmodel.starting import start_branch
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunConfig:
-    """One training run. `avmodel.runs` has the named ones."""
-
-    name: str
-    model: ModelConfig = field(default_factory=DefaultConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    batch_size: int = 512  # samples of an optimizer step, over all devices and micro-steps
-    device_batch_size: int = 64  # most that one device takes at once; more become micro-steps
-    epochs: int = 200
-    steps: int | None = None  # takes the place of epochs
-    # What the image branch, or a shared one, starts from: a published checkpoint, or the folder of a run of one's own.
-    image_weights: str | None = None
-    audio_weights: str | None = None  # likewise the audio branch; over a shared one if both are given
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "float32"  # bfloat16: autocast; weights stay float32
-    compile: bool = False
-    save_every: int = 1000  # steps; the last one is always saved
-    keep_checkpoints: int | None = 2  # the newest; none: all
-    pictures_every: int | None = 1000  # steps, and at the end; none: never
-    probe_every: int | None = 10  # epochs, and at the end; none: never
-    wandb_project: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in (
-            "batch_size",
-            "device_batch_size",
-            "epochs",
-            "steps",
-            "save_every",
-            "keep_checkpoints",
-            "pictures_every",
-            "probe_every",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}={value}: must be 1 or more")
-        if self.seed < 0:
-            raise ConfigError(f"seed={self.seed}: must be 0 or more")
-
-    @property
-    def pretrained(self) -> list[str]:
-        """Branches that start from published weights."""
-        weights = {"image": self.image_weights, "audio": self.audio_weights}
-        return [branch for branch, path in weights.items() if path is not None]
-
-    def micro_batch(self, world_size: int) -> tuple[int, int]:
-        """As `micro_batches`, of this run's batch."""
-        return micro_batches(self.batch_size, self.device_batch_size, world_size)
+from avmodel.step import Taken, take_step, wrap
 
 
 @runtime_checkable
@@ -213,18 +154,6 @@ def train(
     return report(out, done, steps)
 
 
-class Taken(NamedTuple):
-    """What a step came to, still on the device."""
-
-    names: tuple[str, ...]  # of the losses: total, then the objective's terms
-    values: Float[Tensor, " v"]  # losses, stop (means over processes); own total, norm of the gradients
-
-    def read(self) -> tuple[dict[str, float], bool, float, float]:
-        """Losses, whether any process wants to stop, own total, norm; waits for the device."""
-        *losses, stop, own, norm = self.values.tolist()
-        return dict(zip(self.names, losses, strict=True)), stop > 0, own, norm
-
-
 class Launched(NamedTuple):
     """A step whose numbers the device still owes."""
 
@@ -235,66 +164,6 @@ class Launched(NamedTuple):
     waited_s: float
     batches: Sequence[Batch]
     taken: Taken
-
-
-def take_step(
-    config: RunConfig,
-    model: Family,
-    forward: nn.Module,
-    optimizers: Sequence[torch.optim.Optimizer],
-    micro: Sequence[Batch],
-    world: World,
-    *,
-    stop: bool,
-) -> Taken:
-    """Gradients of all micro-steps, one update; or, one after the other, those of each group of terms.
-
-    Nothing here waits for the device.
-    """
-    losses: dict[str, Tensor] = {}
-    norms = []
-    for terms, optimizer in zip(model.step_terms, optimizers, strict=True):
-        found, norm = update(config, model, forward, optimizer, micro, world, terms)
-        total = found["total"] if not losses else losses["total"] + found["total"]
-        losses |= found | {"total": total}
-        norms.append(norm)
-    model.after_step()
-    norm = norms[0] if len(norms) == 1 else torch.stack(norms).square().sum().sqrt()
-    means = torch.stack(list(losses.values()))
-    own = means[:1].clone()
-    shared = world.mean(torch.cat([means, means.new_tensor([float(stop)])]))
-    return Taken(tuple(losses), torch.cat([shared, own, norm.reshape(1)]))
-
-
-def update(
-    config: RunConfig,
-    model: Family,
-    forward: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    micro: Sequence[Batch],
-    world: World,
-    terms: tuple[str, ...] | None,
-) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, ""]]:
-    """One optimizer's step on these terms, all if None: the losses' means over micro-steps, the gradients' norm."""
-    only = {} if terms is None else {"terms": terms}
-    losses: dict[str, Tensor] = {}
-    for number, batch in enumerate(micro):
-        with no_sync(forward, unless=number == len(micro) - 1):
-            image, log_mel = to_inputs(batch, world.device)
-            log_mel = augment(log_mel, config.augment, augment_draws(config.augment, config.seed, batch))
-            masks = draw_masks(model, config.seed, batch, world)
-            with autocast(config.precision, world.device):
-                found = forward(image, log_mel, masks, **only).losses
-            (found["total"] / len(micro)).backward()
-        for name, loss in found.items():
-            losses[name] = losses.get(name, 0) + loss.detach() / len(micro)
-    parameters = [p for p in model.parameters() if p.grad is not None]
-    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if config.optim.clip_grad is not None:
-        clip_grads_with_norm_(parameters, config.optim.clip_grad, norm)
-    optimizer.step()
-    optimizer.zero_grad()
-    return losses, norm
 
 
 class Journal:
@@ -434,24 +303,6 @@ def probe(
         log.probe({"step": done, **found})
     scores = ", ".join(f"{name} {percent:.1f} %" for name, percent in found.items())
     listener.note(f"step {done}: nearest neighbor shares a class: {scores}")
-
-
-def wrap(model: Family, config: RunConfig, world: World) -> nn.Module:
-    """The module to call: blocks compiled if asked for, gradients averaged over processes if there are several."""
-    if config.compile:
-        compile_blocks(model)
-    if world.size == 1:
-        return model
-    return DistributedDataParallel(
-        model,
-        device_ids=[world.device] if world.device.type == "cuda" else None,
-        find_unused_parameters=len(model.step_terms) > 1,
-    )
-
-
-def no_sync(forward: nn.Module, *, unless: bool) -> AbstractContextManager[None]:
-    """Gradients stay with their process until the last micro-step."""
-    return nullcontext() if unless or not isinstance(forward, DistributedDataParallel) else forward.no_sync()
 
 
 def log_of(out: Path, first: int, config: RunConfig, world: World) -> AbstractContextManager[MetricLog | None]:

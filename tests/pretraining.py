@@ -12,8 +12,9 @@ import torch
 from avmodel.distributed import join_world
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.probe import nearest_neighbor_probe
+from avmodel.run_config import RunConfig
 from avmodel.rundir import CONFIG_FILE
-from avmodel.train import RunConfig, train
+from avmodel.train import train
 from tests.runs import TINY, DrawnBatches
 
 TOUCHES = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir")

@@ -17,8 +17,8 @@ from avmodel.models.cavmae import CAVMAEConfig
 from avmodel.models.crossmae import CrossMAEConfig
 from avmodel.models.deepavfusion import DeepAVFusionConfig
 from avmodel.optim import OptimConfig
+from avmodel.run_config import RunConfig
 from avmodel.rundir import CHECKPOINTS
-from avmodel.train import RunConfig
 
 TINY = DeepAVFusionConfig(
     size="32x2x4",

@@ -27,7 +27,8 @@ from avmodel.evaluate.evaluation import EvalConfig, Evaluation
 from avmodel.metrics import METRICS, JsonLines
 from avmodel.optim import OptimConfig, make_optimizer, parameter_groups, set_lr
 from avmodel.rundir import CHECKPOINTS, as_json, differences, read_config, write_config
-from avmodel.train import endless, no_sync
+from avmodel.step import no_sync
+from avmodel.train import endless
 
 DROPOUT = 2  # stream of random numbers
 NOT_TRAINED_WITH = ("seeds", "random_weights", "feature_batch_size")  # settings that no step knows

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from functools import partial
 
 from avmanifest.errors import ConfigError
+from avmodel.run_config import RunConfig
 from avmodel.runs import avsiam, cavmae, crossmae, deepavfusion
-from avmodel.train import RunConfig
 
 RUNS: dict[str, Callable[[], RunConfig]] = {**deepavfusion.RUNS, **avsiam.RUNS, **cavmae.RUNS, **crossmae.RUNS}
 

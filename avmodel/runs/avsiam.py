@@ -13,8 +13,8 @@ from typing import Any
 
 from avmodel.models.avsiam import AVSiamConfig
 from avmodel.optim import OptimConfig
+from avmodel.run_config import RunConfig
 from avmodel.runs.data import ROLL_AND_NOISE, WHOLE_CLIP
-from avmodel.train import RunConfig
 
 IN21K = "weights/vit_{}_augreg_in21k.safetensors"
 AST = "weights/ast_audioset_0.4593.pth"

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from avmodel.models.cavmae import CAVMAEConfig
+from avmodel.run_config import RunConfig
 from avmodel.runs.avsiam import ADAM
 from avmodel.runs.data import ROLL_AND_NOISE, WHOLE_CLIP
-from avmodel.train import RunConfig
 
 IMAGE_WEIGHTS = "weights/mae_pretrain_vit_base_full.pth"
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from avmodel.models.crossmae import CrossMAEConfig
 from avmodel.optim import OptimConfig
+from avmodel.run_config import RunConfig
 from avmodel.runs.data import WHOLE_CLIP
-from avmodel.train import RunConfig
 
 IMAGE_WEIGHTS = "weights/mae_pretrain_vit_{}.pth"
 AUDIO_WEIGHTS = "weights/vitbase_audiomae_as2m.pth"

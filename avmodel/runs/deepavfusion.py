@@ -14,7 +14,7 @@ from typing import Any
 from avmodel.inputs import DataConfig
 from avmodel.models.deepavfusion import DeepAVFusionConfig
 from avmodel.optim import OptimConfig
-from avmodel.train import RunConfig
+from avmodel.run_config import RunConfig
 
 IMAGE_WEIGHTS = "weights/mae_pretrain_vit_base.pth"
 AUDIO_WEIGHTS = "weights/vitbase_audiomae_as2m.pth"

@@ -15,8 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from rich.text import Text
 
 from avmodel.overrides import flatten
+from avmodel.run_config import RunConfig
 from avmodel.runs import RUNS, describe
-from avmodel.train import Listener, Report, RunConfig
+from avmodel.train import Listener, Report
 
 PLAIN_INTERVAL_S = 10.0
 RECENT_STEPS = 50  # over which speeds are averaged

@@ -9,8 +9,9 @@ from avmodel.checkpoint import load_model
 from avmodel.distributed import World
 from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
 from avmodel.optim import OptimConfig
+from avmodel.run_config import RunConfig
 from avmodel.rundir import CHECKPOINTS
-from avmodel.train import RunConfig, train
+from avmodel.train import train
 from tests.learnable import Templates, linear_probe, untrained
 from tests.runs import curve
 

@@ -12,8 +12,9 @@ from avmodel.inputs import to_inputs
 from avmodel.models import FAMILIES, family_of
 from avmodel.models.family import Family
 from avmodel.optim import OptimConfig, make_optimizer, set_lr
+from avmodel.run_config import RunConfig
 from avmodel.runs import RUNS, run_config
-from avmodel.train import RunConfig, take_step
+from avmodel.step import take_step
 from tests.learnable import drawn_pairs
 
 HERE = World(0, 1, torch.device("cpu"))

@@ -4,7 +4,7 @@ import pytest
 
 from avmanifest.errors import ConfigError
 from avmodel.overrides import flatten, override
-from avmodel.train import RunConfig
+from avmodel.run_config import RunConfig
 
 RUN = RunConfig(name="any")
 

@@ -17,8 +17,9 @@ from avmodel.metrics import PROBES, read_lines
 from avmodel.models.avsiam import AVSiam
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.optim import OptimConfig, schedule
+from avmodel.run_config import RunConfig
 from avmodel.rundir import CHECKPOINTS, CONFIG_FILE, PICTURES
-from avmodel.train import Listener, RunConfig, build_model, is_due, require_batch, train
+from avmodel.train import Listener, build_model, is_due, require_batch, train
 from tests.runs import FAMILY_RUNS, TIMES, TINY, TINY_AVSIAM, DrawnBatches, assert_same_run, curve, tiny_run, weights
 
 HERE = World(0, 1, torch.device("cpu"))

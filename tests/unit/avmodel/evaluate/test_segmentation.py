@@ -18,16 +18,9 @@ from avmodel.evaluate.dense.segmenter import (
     segment,
 )
 from avmodel.evaluate.dense.truth import UNKNOWN, Clip, clips_of, mask_tables
-from avmodel.evaluate.segmentation import (
-    avss,
-    frames_by_clip,
-    known_masks,
-    masked,
-    ms3,
-    packed,
-    segmentation,
-    unpacked,
-)
+from avmodel.evaluate.segmentation import avss, ms3, segmentation
+from avmodel.evaluate.segmentation_baselines import known_masks
+from avmodel.evaluate.segmentation_counts import frames_by_clip, masked, packed, unpacked
 from avmodel.evaluate.segmentation_scores import binary_frames, class_frames
 from tests.dense import draw_quarters, quarter_mask
 from tests.evaluating import DATA, change_manifest, evaluation_of, tiny_model
