@@ -20,8 +20,9 @@ VARIED = AugmentConfig(roll=1024, noise=0.44849, mask_bins=48, mask_columns=192)
 
 
 def cav_mae() -> FinetuneConfig:
-    """CAV-MAE's recipe for VGGSound: waveforms mixed, SpecAug, roll and noise, the last eight epochs' weights averaged,
-    all ten frames tested.
+    """CAV-MAE's recipe for VGGSound: waveforms mixed, SpecAug, roll and noise; all ten frames tested.
+
+    The weights tested are the mean of the last eight epochs'.
     """
     optim = OptimConfig(
         optimizer="adam",
