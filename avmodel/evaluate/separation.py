@@ -162,13 +162,29 @@ def oracle(masks: Masks, heard: Heard) -> Answers:
     return Answers(masks.references(heard.sources), masks.heard(true, masks.mix(heard.sources)))
 
 
-def classical(parts_of: Callable[[Float[Tensor, " n"]], Float[Tensor, "s n"]], heard: Heard) -> Answers:
-    """Parts of each mixture, in the order that suits the sources best."""
-    sources = heard.sources.cpu()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = list(pool.map(parts_of, sources.sum(dim=1)))
-    ordered = [best_order(true, found) for true, found in zip(sources, parts, strict=True)]
-    return Answers(sources, torch.stack(ordered))
+class Classical:
+    """A method that parts mixtures and doesn't say which part is which source."""
+
+    def __init__(self, parts_of: Callable[[Float[Tensor, " n"]], Float[Tensor, "s n"]]) -> None:
+        self._parts_of = parts_of
+        self._last: tuple[Heard, list[Float[Tensor, "s n"]]] | None = None
+
+    def parts(self, heard: Heard) -> list[Float[Tensor, "s n"]]:
+        """Each mixture's, found once for both of the ways to look at them."""
+        if self._last is None or self._last[0] is not heard:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                self._last = heard, list(pool.map(self._parts_of, heard.sources.cpu().sum(dim=1)))
+        return self._last[1]
+
+    def in_best_order(self, heard: Heard) -> Answers:
+        """Parts in the order that suits the sources best: told by the truth what the picture tells a separator."""
+        sources = heard.sources.cpu()
+        ordered = [best_order(true, found) for true, found in zip(sources, self.parts(heard), strict=True)]
+        return Answers(sources, torch.stack(ordered))
+
+    def as_found(self, heard: Heard) -> Answers:
+        """Parts in the method's own order, which knows nothing of the sources'."""
+        return Answers(heard.sources.cpu(), torch.stack(self.parts(heard)))
 
 
 def known_methods(config: SeparationConfig, separator: Separator, sources: int) -> dict[str, list[Method]]:
@@ -178,10 +194,13 @@ def known_methods(config: SeparationConfig, separator: Separator, sources: int) 
     found: dict[str, list[Method]] = {MIXTURE: [mixture_itself]}
     for target in TARGETS if config.oracles else ():
         found[f"oracle {target}"] = [partial(oracle, masks_of(target, profile, columns, separator.num_samples))]
+    unseeing: dict[str, Classical] = {}
     if config.nmf:
-        found["NMF"] = [partial(classical, partial(nmf_parts, sources=sources, profile=profile))]
+        unseeing["NMF"] = Classical(partial(nmf_parts, sources=sources, profile=profile))
     if config.rpca and sources == 2:
-        found["RPCA"] = [partial(classical, partial(rpca_parts, profile=profile))]
+        unseeing["RPCA"] = Classical(partial(rpca_parts, profile=profile))
+    for name, method in unseeing.items():
+        found |= {name: [method.in_best_order], f"{name}, order unknown": [method.as_found]}
     return found
 
 
@@ -284,7 +303,7 @@ def notes_on(config: SeparationConfig, skipped: int, sources: int) -> list[str]:
     """What a reader of the numbers must know."""
     notes = [f"{skipped} mixtures left out: a source is silent, or filtered from another"] * bool(skipped)
     if config.nmf or (config.rpca and sources == 2):
-        notes.append("parts of NMF and RPCA are given to the sources in the order that suits best")
+        notes.append("parts of NMF and RPCA are given to the sources in the order that suits best, if not as found")
     if config.target == SOUND_OF_PIXELS:
         notes.append("Sound of Pixels' masks and rate, but this model's window and log-mel")
     return notes

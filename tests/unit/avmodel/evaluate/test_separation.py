@@ -27,7 +27,7 @@ from avmodel.evaluate.dense.separator import (
     trained_separator,
 )
 from avmodel.evaluate.evaluation import Evaluation
-from avmodel.evaluate.separation import separation
+from avmodel.evaluate.separation import Classical, Heard, separation
 from avmodel.evaluate.subject import load_subject
 from avmodel.evaluate.tasks import task_config
 from avmodel.metrics import METRICS, read_lines
@@ -109,7 +109,8 @@ def test_a_result_has_baselines_and_a_page_to_listen_to(tiny_run: Path, sounding
     assert set(result.scores["separated"]) == {"sdr", "sir", "sar", "sdr_gain"}
     assert len(result.scores["separated"]["sdr"].values) == 2
     assert list(result.baselines) == [
-        "random weights", "mixture", "oracle irm", "oracle dominant", "oracle released", "oracle sop", "NMF", "RPCA",
+        "random weights", "mixture", "oracle irm", "oracle dominant", "oracle released", "oracle sop",
+        "NMF", "NMF, order unknown", "RPCA", "RPCA, order unknown",
     ]  # fmt: skip
     assert result.baselines["oracle irm"]["sdr"].mean > result.baselines["mixture"]["sdr"].mean + 10
     assert result.baselines["mixture"]["sdr_gain"].mean == 0
@@ -124,6 +125,27 @@ def test_a_result_has_baselines_and_a_page_to_listen_to(tiny_run: Path, sounding
     page = (run.out / "examples.html").read_text()
     assert page.count("data:audio/wav") == 2 * 5  # the best and the worst: mixture, two answers, two truths
     assert "separated" in page
+
+
+def test_classical_parts_are_found_once_and_their_best_order_scores_most() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sources = torch.randn(3, 2, 4_000, generator=generator)
+    heard = Heard(torch.zeros(3, 2, 3, 8, 8), sources)
+    asked = []
+
+    def swapped(mixture: torch.Tensor) -> torch.Tensor:
+        asked.append(mixture)
+        row = int((sources.sum(dim=1) - mixture).abs().sum(dim=1).argmin())
+        return sources[row].flip(0) if row else sources[row]
+
+    method = Classical(swapped)
+    best, found = method.in_best_order(heard), method.as_found(heard)
+    assert len(asked) == 3
+    assert torch.equal(best.estimates, sources)
+    assert torch.equal(found.estimates[0], sources[0])
+    assert torch.equal(found.estimates[1:], sources[1:].flip(1))
+    method.as_found(Heard(heard.images, sources + 0))
+    assert len(asked) == 6
 
 
 def test_a_list_with_kinds_has_a_row_for_each(tiny_run: Path, sounding: Path, tmp_path: Path) -> None:
