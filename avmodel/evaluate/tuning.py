@@ -67,8 +67,8 @@ class FinetuneConfig(TrainingConfig):
         TrainingConfig.__post_init__(self)
         if self.test_every is not None and self.test_every < 1:
             raise ConfigError(f"test_every={self.test_every}: must be 1 or more")
-        if not 1 <= self.averaged_epochs <= self.epochs:
-            raise ConfigError(f"averaged_epochs={self.averaged_epochs} is not in 1..{self.epochs}, the epochs")
+        if self.averaged_epochs < 1:
+            raise ConfigError(f"averaged_epochs={self.averaged_epochs}: must be 1 or more (of fewer epochs all count)")
         for name, most in (
             ("smoothing", 0.99),
             ("mixup", math.inf),

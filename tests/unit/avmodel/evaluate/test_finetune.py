@@ -220,7 +220,7 @@ def test_a_folder_without_a_classifier_is_none(tiny_run: Path, tmp_path: Path) -
         ({"missing": ("audio",), "data": replace(DATA, mode="audio")}, "a sense is missing already"),
         ({"mixed": True, "data": replace(DATA, mode="image")}, "a sense is missing already"),
         ({"average": "ranks"}, "unknown average 'ranks'"),
-        ({"averaged_epochs": 3}, r"averaged_epochs=3 is not in 1\.\.2"),
+        ({"averaged_epochs": 0}, "averaged_epochs=0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes: dict[str, object], said: str) -> None:
