@@ -27,7 +27,7 @@ KERNEL, BIAS, POSITIONS = "patch_embed.proj.weight", "patch_embed.proj.bias", "p
 def take_branch(model: Family, branch: Branch, path: Path) -> PublishedWeights:
     """Start a branch of the model as another run's ended; what that run's model is.
 
-    `path`: the run's folder, or a checkpoint's. Positions are taken along if there are as many, and a class token if
+    `path`: the run's folder, or a checkpoint's. Positions are taken along if the grids are equal, and a class token if
     both have one. An audio branch is turned and scaled to what this model hears.
 
     Raises ConfigError for a family without such branches or another size, AvkitError for a folder without a checkpoint.
@@ -38,7 +38,8 @@ def take_branch(model: Family, branch: Branch, path: Path) -> PublishedWeights:
     weights, expected = given.state_dict(), own.state_dict()
     if branch == "audio":
         weights |= heard_alike(source, model, weights)
-    if weights[POSITIONS].shape != expected[POSITIONS].shape:
+    grids = [(one.image_grid if branch == "image" else one.audio_grid) for one in (source, model)]
+    if grids[0] != grids[1]:
         weights[POSITIONS] = expected[POSITIONS]
     weights = {name: x for name, x in weights.items() if name in expected or "token" not in name}
     fill_weights(own, {name: x for name, x in expected.items() if "token" in name} | weights, path)

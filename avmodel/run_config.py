@@ -55,7 +55,7 @@ class RunConfig:
 
     @property
     def pretrained(self) -> list[str]:
-        """Branches that start from published weights."""
+        """Branches that start from trained weights, published or one's own."""
         weights = {"image": self.image_weights, "audio": self.audio_weights}
         return [branch for branch, path in weights.items() if path is not None]
 

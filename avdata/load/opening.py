@@ -52,7 +52,7 @@ def open_dataset(
         parts = [_open_folder(root.rstrip("/"), split or "train", exclude, cache) for root in roots]
         return unite(parts) if len(parts) > 1 else parts[0]
     if split is not None:
-        if (missing := missing_folder(source)) is not None:
+        if (missing := _missing_folder(source)) is not None:
             raise ConfigError(f"{missing}: no such folder. Prepare the dataset first, or name one that is there.")
         raise ConfigError(f"split={split!r} chooses within a prepared folder; {source!r} are shards. Name theirs.")
     urls = expand_urls(source)
@@ -74,7 +74,7 @@ def is_folder(source: str | Path | Sequence[str | Path]) -> bool:
     return protocol(name) != "pipe" and not name.endswith((".tar", *_COMPRESSED))
 
 
-def missing_folder(source: str | Path | Sequence[str | Path]) -> Path | None:
+def _missing_folder(source: str | Path | Sequence[str | Path]) -> Path | None:
     """The first local path of the source that isn't there and, by its name, would be a folder."""
     for one in [source] if isinstance(source, str | Path) else source:
         path = local_path(str(one))

@@ -303,7 +303,7 @@ def notes_on(config: SeparationConfig, skipped: int, sources: int) -> list[str]:
     """What a reader of the numbers must know."""
     notes = [f"{skipped} mixtures left out: a source is silent, or filtered from another"] * bool(skipped)
     if config.nmf or (config.rpca and sources == 2):
-        notes.append("parts of NMF and RPCA are given to the sources in the order that suits best, if not as found")
+        notes.append("parts of NMF and RPCA go to the sources in the order that suits best; order unknown: as found")
     if config.target == SOUND_OF_PIXELS:
         notes.append("Sound of Pixels' masks and rate, but this model's window and log-mel")
     return notes

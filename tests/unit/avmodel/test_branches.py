@@ -89,6 +89,10 @@ def test_other_inputs_keep_their_own_positions(tmp_path: Path) -> None:
     own = wider.encoder.audio.positions.clone()
     start_branch(wider, "audio", run_of(trained, tmp_path))
     assert torch.equal(wider.encoder.audio.positions, own)
+    turned = DeepAVFusion(replace(FUSION, image_size=(48, 64)))  # as many patches, elsewhere
+    own = turned.encoder.image.positions.clone()
+    start_branch(turned, "image", tmp_path)
+    assert torch.equal(turned.encoder.image.positions, own)
     assert torch.equal(wider.encoder.audio.blocks[0].attn.qkv.weight, trained.encoder.audio.blocks[0].attn.qkv.weight)
 
 
