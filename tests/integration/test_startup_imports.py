@@ -1,0 +1,76 @@
+"""What a command leaves unimported, in its own process and in those it starts.
+
+Add a row for a command that shall answer without a heavy library. Modules are counted, never seconds.
+"""
+
+import subprocess
+import sys
+from os import environ, pathsep
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.videos import draw_folder
+
+HEAVY = ("torch", "timm", "torchaudio", "torchvision", "scipy", "matplotlib", "pandas", "sklearn")
+
+# Every Python process of the command imports this first, the fork server and its children too.
+WATCHER = """
+import os, sys
+
+def hook(event, arguments):
+    if event == "import" and arguments[0].partition(".")[0] in {heavy!r}:
+        with open({log!r}, "a") as log:
+            log.write(arguments[0] + "\\n")
+
+sys.addaudithook(hook)
+"""
+
+COMMANDS = [
+    # (the command line, its exit code, heavy modules that it may import)
+    # CLIPS: a folder of three videos; DATASET: a prepared dataset; OUT: a path that is free
+    ("--help", 0, ()),
+    ("prepare --help", 0, ()),
+]
+
+
+def heavy_imports(line: str, folder: Path, allowed: tuple[str, ...] = (), code: int = 0) -> list[str]:
+    """Run `avkit LINE`, which ends with that exit code; the heavy libraries it imported beside those allowed."""
+    folder.mkdir(exist_ok=True)
+    log = folder / "imported.txt"
+    log.write_text("")
+    (folder / "sitecustomize.py").write_text(WATCHER.format(heavy=HEAVY, log=str(log)))
+    path = pathsep.join(part for part in (str(folder), environ.get("PYTHONPATH", "")) if part)
+    done = subprocess.run(
+        [sys.executable, "-c", "from avcli.main import run; run()", *line.split()],
+        env={**environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return sorted({name.partition(".")[0] for name in log.read_text().split()} - set(allowed))
+
+
+def test_the_watcher_sees_an_import(tmp_path: Path) -> None:
+    """In a child process as well; a test that watched nothing would pass for ever."""
+    (tmp_path / "sitecustomize.py").write_text(WATCHER.format(heavy=("colorsys",), log=str(tmp_path / "log")))
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import colorsys'], check=True)"
+    subprocess.run([sys.executable, "-c", code], env={**environ, "PYTHONPATH": str(tmp_path)}, check=True)
+    assert (tmp_path / "log").read_text() == "colorsys\n"
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_folder(tmp_path_factory.mktemp("videos"), ["dog/a.mp4", "dog/b.mp4", "cat/c.mp4"])
+
+
+@pytest.mark.parametrize(("line", "code", "allowed"), COMMANDS, ids=[line for line, *_ in COMMANDS])
+def test_a_command_imports_no_heavy_library(
+    line: str, code: int, allowed: tuple[str, ...], clips: Path, prepared: Any, tmp_path: Path
+) -> None:
+    places = {"CLIPS": str(clips), "OUT": str(tmp_path / "out"), "DATASET": str(prepared.out)}
+    for name, value in places.items():
+        line = line.replace(name, value)
+    assert heavy_imports(line, tmp_path / "watched", allowed, code) == []
