@@ -6,7 +6,6 @@ Source: CAV-MAE (arXiv:2210.07839) and its released code; SpecAug: arXiv:1904.08
 """
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,26 +13,10 @@ from jaxtyping import Float, Int64
 from scipy.stats import beta
 from torch import Tensor
 
-from avmanifest.errors import ConfigError
+from avmodel.configs.augment import AugmentConfig
 
 GOLDEN, MIX = -0x61C8864680B583EB, (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)  # SplitMix64's constants, signed
 BITS = 53
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AugmentConfig:
-    """How training log-mels vary. Defaults: not at all."""
-
-    roll: int = 0  # columns that the spectrogram is rolled around by, at most, either way
-    noise: float = 0.0  # in the log-mel's units: each value gets U(0, 1) * U(0, noise), the second once a sample
-    mask_bins: int = 0  # SpecAug: mel bins of the one stripe that is filled, at most
-    mask_columns: int = 0  # likewise columns
-    mask_value: float = 0.0  # what stripes are filled with: the value of padding, as released
-
-    def __post_init__(self) -> None:
-        for name in ("roll", "noise", "mask_bins", "mask_columns"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"augment.{name}={getattr(self, name)}: must be 0 or more")
 
 
 def num_augment_draws(config: AugmentConfig) -> int:

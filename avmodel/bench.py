@@ -18,17 +18,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from avdata.load import Batch
 from avmanifest.errors import ConfigError
 from avmodel.compiling import compile_blocks
+from avmodel.configs.avsiam import AVSiamConfig
+from avmodel.configs.cavmae import CAVMAEConfig
+from avmodel.configs.crossmae import CrossMAEConfig
+from avmodel.configs.deepavfusion import DeepAVFusionConfig
+from avmodel.configs.model import ModelConfig
+from avmodel.configs.run import RunConfig
 from avmodel.distributed import World, autocast, choose_device, require_precision
 from avmodel.draws import draw_masks
 from avmodel.inputs import to_inputs
-from avmodel.models import FAMILIES, ModelConfig, family_of
-from avmodel.models.avsiam import AVSiamConfig
-from avmodel.models.cavmae import CAVMAEConfig
-from avmodel.models.crossmae import CrossMAEConfig
-from avmodel.models.deepavfusion import DeepAVFusionConfig
+from avmodel.models import FAMILIES, family_of
 from avmodel.models.family import Family
 from avmodel.optim import make_optimizer
-from avmodel.run_config import RunConfig
 from avmodel.step import take_step, wrap
 
 ROWS: Mapping[str, Mapping[str, Any]] = {

@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from avmanifest.errors import AvkitError, ConfigError, StorageError
-from avmodel.models import FAMILIES, ModelConfig, family_of
+from avmodel.configs.model import ModelConfig
+from avmodel.models import FAMILIES, family_of
 from avmodel.models.family import Family
 
 C = TypeVar("C")

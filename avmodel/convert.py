@@ -20,8 +20,9 @@ from torch import Tensor
 
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import fill_weights
-from avmodel.layers import VIT_SIZES, ViTSize, size_name
-from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig, fusion_layer_ids
+from avmodel.configs.deepavfusion import DeepAVFusionConfig, fusion_layer_ids
+from avmodel.configs.model import VIT_SIZES, ViTSize, size_name
+from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.positions import sincos_positions
 
 Branch = Literal["image", "audio"]

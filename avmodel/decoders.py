@@ -8,9 +8,6 @@ from avmodel.layers import CrossAttention, CrossBlock, init_linears, make_blocks
 from avmodel.masking import restore_order
 from avmodel.positions import sincos_positions
 
-CROSS_AT = ("input", "every_block")
-CROSS_QUERIES = ("visible", "all")
-
 
 def with_hidden(
     visible: Float[Tensor, "b k d"], mask_token: Float[Tensor, "1 1 d"], ids_restore: Int[Tensor, "b n"]

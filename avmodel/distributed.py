@@ -53,20 +53,6 @@ class World:
             dist.barrier()
 
 
-def micro_batches(batch_size: int, device_batch_size: int, world_size: int) -> tuple[int, int]:
-    """Samples that a device takes at once, and how often in a step: as few equal micro-steps as will do.
-
-    Raises ConfigError for a batch that doesn't divide among the processes.
-    """
-    share, rest = divmod(batch_size, world_size)
-    if rest:
-        raise ConfigError(f"batch_size={batch_size} doesn't divide among {world_size} processes")
-    micro_steps = -(-share // device_batch_size)
-    while share % micro_steps:
-        micro_steps += 1
-    return share // micro_steps, micro_steps
-
-
 @contextmanager
 def join_world(device: str = "auto") -> Iterator[World]:
     """The world that torchrun has set up, else a world of one. NCCL on CUDA devices, gloo on CPUs.

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from avdata.load import Batch
 from avdata.load.order import random_bits
-from avmodel.augment import AugmentConfig, num_augment_draws
+from avmodel.augment import num_augment_draws
+from avmodel.configs.augment import AugmentConfig
 from avmodel.distributed import World
 from avmodel.models.family import Draws, Family
 

@@ -5,6 +5,8 @@ from jaxtyping import Float
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
+from avmodel.configs.model import KERNEL_REDUCTIONS
+
 
 class LearnedEmbedding(nn.Module):
     """Patch embedding and a trained table of positions of one modality.
@@ -25,9 +27,6 @@ class LearnedEmbedding(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
         tokens: Tensor = self.patch_embed(x) + self.positions
         return 2 * tokens if self.doubled else tokens
-
-
-KERNEL_REDUCTIONS = ("mean", "sum")
 
 
 def kernel_from_rgb(

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import fill_weights
+from avmodel.configs.avsiam import AVSiamConfig
+from avmodel.configs.cavmae import CAVMAEConfig
+from avmodel.configs.model import ViTSize, size_name
 from avmodel.convert import PublishedWeights, numbers_in, read_weights
-from avmodel.layers import ViTSize, size_name
-from avmodel.models.avsiam import AVSiam, AVSiamConfig
-from avmodel.models.cavmae import CAVMAE, CAVMAEConfig
+from avmodel.models.avsiam import AVSiam
+from avmodel.models.cavmae import CAVMAE
 
 AVSIAM = PublishedWeights(
     name="avsiam_base",

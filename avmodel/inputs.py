@@ -1,7 +1,6 @@
 """A dataset to what a model takes: which samples, which view of them, and the arithmetic left for the device."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,44 +20,15 @@ from avdata.load import (
     is_folder,
     open_dataset,
 )
-from avdata.melspec import PROFILES
 from avmanifest.errors import ConfigError
+from avmodel.configs.data import DataConfig
+from avmodel.configs.model import ModelConfig
 from avmodel.distributed import World
-from avmodel.models import ModelConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Source = str | Path | Sequence[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataConfig:
-    """What is read, and how it is varied. Defaults: the released recipe on the `paper` spectrograms."""
-
-    split: str = "train"  # of a prepared dataset's folder
-    probe_split: str | None = "val"  # likewise: what the probe's neighbors are looked for in
-    profile: str = "paper"  # of the spectrograms
-    window_s: float | None = 3.0  # none: the whole clip, with a profile of fixed length such as kaldi
-    min_area: float = 0.5  # of the frame that a random crop takes
-    flip_probability: float = 0.5
-    max_gain_db: float = 6.0  # loudness varies by up to as much either way; 0: not at all
-    exclude: tuple[str, ...] = ()  # leave out samples with these flags: silent, still, short
-    class_balanced: bool = False
-    skip_bad: bool = False  # leave damaged samples out and count them, instead of stopping
-    num_workers: int | None = None  # decoding threads of each process; none: one a core
-    allow_pipe: bool = False  # run the commands of `pipe:` URLs
-    cache_dir: str | None = None  # where remote shards are kept; none: the user's cache folder
-    cache_gb: float | None = None  # most they take there; none: 200
-
-    def __post_init__(self) -> None:
-        if self.profile not in PROFILES:
-            raise ConfigError(f"unknown data.profile {self.profile!r}; known: {', '.join(PROFILES)}")
-
-    @property
-    def cache(self) -> CacheConfig:
-        """Where remote shards are kept."""
-        return cache_config(self.cache_dir, self.cache_gb)
 
 
 def cache_config(folder: str | None, most_gb: float | None) -> CacheConfig:
@@ -86,11 +56,12 @@ def train_loader(
     Raises ConfigError if the data cannot give what the model takes, or has fewer samples than one batch of every
     process; ManifestError or ShardError for a dataset that isn't whole.
     """
+    cache = cache_config(data.cache_dir, data.cache_gb)
     dataset = open_dataset(
         source,
         data.split if is_folder(source) else None,
         exclude=data.exclude,
-        cache=data.cache,
+        cache=cache,
         allow_pipe=data.allow_pipe,
     )
     view = TrainView(
@@ -111,7 +82,7 @@ def train_loader(
         num_workers=data.num_workers,
         skip_bad=data.skip_bad,
         pin_memory=world.device.type == "cuda",
-        cache=data.cache,
+        cache=cache,
     )
     return Loader(dataset, view, config, rank=world.rank, world_size=world.size)
 
@@ -125,8 +96,9 @@ def probe_loader(
     """
     if data.probe_split is None or not is_folder(source):
         return None
+    cache = cache_config(data.cache_dir, data.cache_gb)
     try:
-        dataset = open_dataset(source, data.probe_split, cache=data.cache)
+        dataset = open_dataset(source, data.probe_split, cache=cache)
     except ConfigError as error:
         if "no split" not in str(error):
             raise
@@ -136,7 +108,7 @@ def probe_loader(
     view = EvalView(
         profile=data.profile, window_s=data.window_s, columns=model.audio_size[1], image_size=image_side(model)
     )
-    config = evaluation_config(LoaderConfig(batch_size=batch_size, num_workers=data.num_workers, cache=data.cache))
+    config = evaluation_config(LoaderConfig(batch_size=batch_size, num_workers=data.num_workers, cache=cache))
     return Loader(dataset, view, config, rank=world.rank, world_size=world.size)
 
 

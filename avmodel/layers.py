@@ -5,7 +5,6 @@ Parameter names inside a block and a branch are timm's, so that published ViT we
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,47 +16,9 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models import vision_transformer
 from torch import Tensor, nn
 
+from avmodel.configs.model import ViTSize
 from avmodel.masking import gather_visible
 from avmodel.positions import sincos_positions
-
-
-class ViTSize(NamedTuple):
-    embed_dim: int
-    depth: int
-    num_heads: int
-
-
-VIT_SIZES = {
-    "tiny": ViTSize(192, 12, 3),
-    "small": ViTSize(384, 12, 6),
-    "base": ViTSize(768, 12, 12),
-    "large": ViTSize(1024, 24, 16),
-    "huge": ViTSize(1280, 32, 16),
-}
-
-
-def vit_size(name: str) -> ViTSize:
-    """Width, depth and heads of a named ViT, or of an own one written WIDTHxDEPTHxHEADS.
-
-    Raises ValueError for anything else.
-    """
-    if name in VIT_SIZES:
-        return VIT_SIZES[name]
-    numbers = name.split("x")
-    if len(numbers) == 3 and all(number.isascii() and number.isdigit() for number in numbers):
-        size = ViTSize(*map(int, numbers))
-        if min(size) > 0 and size.embed_dim % size.num_heads == 0 and size.embed_dim % 4 == 0:
-            return size
-        raise ValueError(f"size {name!r}: the width must be a multiple of 4 and of the number of heads")
-    raise ValueError(
-        f"unknown size {name!r}; known: {', '.join(sorted(VIT_SIZES))}, or WIDTHxDEPTHxHEADS such as 384x6x6"
-    )
-
-
-def size_name(size: ViTSize) -> str:
-    """The shortest text from which `vit_size` makes this size."""
-    names = {known: name for name, known in VIT_SIZES.items()}
-    return names.get(size, "x".join(map(str, size)))
 
 
 def attend(

@@ -7,6 +7,8 @@ from einops import repeat
 from jaxtyping import Float, Int, Int64, Shaped
 from torch import Tensor
 
+from avmodel.configs.model import SCHEMES, num_kept
+
 
 class Masking(NamedTuple):
     """One hiding of tokens: `shuffled = [kept tokens, hidden tokens]`, `tokens = shuffled[ids_restore]`."""
@@ -14,11 +16,6 @@ class Masking(NamedTuple):
     ids_keep: Int[Tensor, "b k"]
     ids_restore: Int[Tensor, "b n"]
     mask: Float[Tensor, "b n"]  # 1 where removed
-
-
-def num_kept(num_tokens: int, mask_ratio: float) -> int:
-    """Tokens left visible, rounded down as released: 49 of 196 at 0.75, 19 of 96 at 0.8."""
-    return int(num_tokens * (1 - mask_ratio))
 
 
 def random_masking(
@@ -58,7 +55,6 @@ def restore_order(x: Float[Tensor, "b n d"], ids_restore: Int[Tensor, "b n"]) ->
 
 FORCED = 1 << 53  # above all noise: these tokens are the first to go
 TF_SHARE = 0.7  # of the ratio that scheme "tf" spends on lines of each axis
-SCHEMES = ("uniform", "time", "frequency", "tf")
 
 
 def structured_noise(

@@ -15,11 +15,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from avmodel.configs.crossmae import LOSS_SUPPORTS, TARGET_NORMS
 from avmodel.gather import gather_rows
 
 VARIANCE_EPS = 1e-6
-LOSS_SUPPORTS = ("masked", "visible", "all")
-TARGET_NORMS = ("layernorm", "l2")
 REDUCTIONS = ("mean", "sum")
 
 

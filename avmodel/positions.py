@@ -1,15 +1,12 @@
 """Where a patch is: fixed sine-cosine positions, and learned tables that begin as another grid's."""
 
-from typing import Literal, get_args
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-PositionInit = Literal["copy", "linear1d", "nearest1d", "bicubic2d"]
-POSITION_INITS = get_args(PositionInit)
+from avmodel.configs.model import POSITION_INITS
 
 
 def sincos_positions(

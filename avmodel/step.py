@@ -13,11 +13,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from avdata.load import Batch
 from avmodel.augment import augment
 from avmodel.compiling import compile_blocks
+from avmodel.configs.run import RunConfig
 from avmodel.distributed import World, autocast
 from avmodel.draws import augment_draws, draw_masks
 from avmodel.inputs import to_inputs
 from avmodel.models.family import Family
-from avmodel.run_config import RunConfig
 
 
 def wrap(model: Family, config: RunConfig, world: World) -> nn.Module:

@@ -20,6 +20,7 @@ from avdata.load.order import random_bits
 from avdata.melspec import profile
 from avmanifest.errors import AvkitError, ConfigError
 from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
+from avmodel.configs.run import RunConfig
 from avmodel.convert import Branch
 from avmodel.distributed import World, join_world, require_precision
 from avmodel.draws import DROPOUT, draw_masks
@@ -30,7 +31,6 @@ from avmodel.models.family import Family
 from avmodel.optim import make_optimizer, set_lr
 from avmodel.pictures import save_picture
 from avmodel.probe import nearest_neighbor_probe
-from avmodel.run_config import RunConfig
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
 from avmodel.starting import start_branch
 from avmodel.step import Taken, take_step, wrap

@@ -10,9 +10,10 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from avmodel.bench import draw_batch
 from avmodel.compiling import compile_blocks
+from avmodel.configs.model import ModelConfig
 from avmodel.draws import draw_masks
 from avmodel.inputs import to_inputs
-from avmodel.models import FAMILIES, ModelConfig, family_of
+from avmodel.models import FAMILIES, family_of
 from tests.runs import TINY, TINY_AVSIAM
 
 

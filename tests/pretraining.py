@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from avmodel.configs.run import RunConfig
 from avmodel.distributed import join_world
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.probe import nearest_neighbor_probe
-from avmodel.run_config import RunConfig
 from avmodel.rundir import CONFIG_FILE
 from avmodel.train import train
 from tests.runs import TINY, DrawnBatches

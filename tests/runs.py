@@ -8,16 +8,16 @@ from typing import Any
 import torch
 
 from avdata.load import Batch
-from avmodel.augment import AugmentConfig
 from avmodel.checkpoint import load_model
-from avmodel.inputs import DataConfig
+from avmodel.configs.augment import AugmentConfig
+from avmodel.configs.avsiam import AVSiamConfig
+from avmodel.configs.cavmae import CAVMAEConfig
+from avmodel.configs.crossmae import CrossMAEConfig
+from avmodel.configs.data import DataConfig
+from avmodel.configs.deepavfusion import DeepAVFusionConfig
+from avmodel.configs.optim import OptimConfig
+from avmodel.configs.run import RunConfig
 from avmodel.metrics import METRICS, read_lines
-from avmodel.models.avsiam import AVSiamConfig
-from avmodel.models.cavmae import CAVMAEConfig
-from avmodel.models.crossmae import CrossMAEConfig
-from avmodel.models.deepavfusion import DeepAVFusionConfig
-from avmodel.optim import OptimConfig
-from avmodel.run_config import RunConfig
 from avmodel.rundir import CHECKPOINTS
 
 TINY = DeepAVFusionConfig(

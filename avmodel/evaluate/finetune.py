@@ -5,7 +5,8 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor
 
-from avmodel.augment import AugmentConfig
+from avmodel.configs.augment import AugmentConfig
+from avmodel.configs.optim import OptimConfig
 from avmodel.distributed import require_precision
 from avmodel.evaluate.data import EvalDataConfig, open_splits, scoring_view
 from avmodel.evaluate.evaluation import Evaluation, class_report, seen, settings_of, trivial_baselines
@@ -14,9 +15,8 @@ from avmodel.evaluate.heads import ALL
 from avmodel.evaluate.result import Result, scored
 from avmodel.evaluate.subject import untrained
 from avmodel.evaluate.tuning import FinetuneConfig, predict, scores_of, trained
-from avmodel.optim import OptimConfig
 
-VARIED = AugmentConfig(roll=1024, noise=0.44849, mask_bins=48, mask_columns=192)  # CAV-MAE's: see avmodel.runs.data
+VARIED = AugmentConfig(roll=1024, noise=0.44849, mask_bins=48, mask_columns=192)  # CAV-MAE's: see avmodel.presets.data
 
 
 def cav_mae() -> FinetuneConfig:

@@ -10,6 +10,7 @@ from timm.optim.lars import Lars
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
+from avmodel.configs.optim import REFERENCE_BATCH
 from avmodel.evaluate.data import Split, one_view, open_splits, scoring_view, train_view
 from avmodel.evaluate.evaluation import (
     EvalConfig,
@@ -26,7 +27,7 @@ from avmodel.evaluate.features import Features, label_matrix
 from avmodel.evaluate.heads import ALL, Heads, classification_loss
 from avmodel.evaluate.result import Result, scored
 from avmodel.evaluate.subject import untrained
-from avmodel.optim import REFERENCE_BATCH, schedule
+from avmodel.optim import schedule
 
 OPTIMIZERS = ("lars", "adamw")
 LARS_MOMENTUM, LARS_TRUST = 0.9, 1e-3

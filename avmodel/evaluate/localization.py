@@ -14,7 +14,9 @@ from avdata.audit.mel_axis import to_png
 from avdata.load import Batch, EvalView, Loader
 from avdata.waveform import SAMPLE_RATE
 from avmanifest.errors import ConfigError
-from avmodel.distributed import World, autocast, micro_batches, require_precision
+from avmodel.configs.optim import OptimConfig
+from avmodel.configs.run import micro_batches
+from avmodel.distributed import World, autocast, require_precision
 from avmodel.evaluate.data import (
     MODES,
     EvalDataConfig,
@@ -55,7 +57,7 @@ from avmodel.evaluate.training import (
     whole_batch,
 )
 from avmodel.inputs import to_inputs
-from avmodel.optim import OptimConfig, make_optimizer
+from avmodel.optim import make_optimizer
 
 RANDOM_MAPS = 4  # stream of random numbers
 RANDOM_GRID = 14

@@ -11,6 +11,7 @@ from torch import Tensor
 from avdata.audit.mel_axis import to_png
 from avdata.load import Batch, select
 from avdata.waveform import SAMPLE_RATE
+from avmodel.configs.optim import OptimConfig
 from avmodel.distributed import World, autocast, require_precision
 from avmodel.evaluate.data import open_splits, ordered_loader
 from avmodel.evaluate.dense.heard import wav
@@ -34,7 +35,6 @@ from avmodel.evaluate.segmentation_counts import (
 )
 from avmodel.evaluate.segmentation_scores import BinaryFrames, class_averages
 from avmodel.evaluate.subject import untrained
-from avmodel.optim import OptimConfig
 
 SEGMENTED, RANDOM = "segmented", "random weights"
 

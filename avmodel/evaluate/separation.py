@@ -15,6 +15,7 @@ from torch import Tensor
 from avdata.load import EvalView
 from avdata.profiles import MelProfile
 from avmanifest.errors import ConfigError
+from avmodel.configs.optim import OptimConfig
 from avmodel.distributed import World, require_precision
 from avmodel.evaluate.data import Split, chosen, one_view, open_splits, ordered_loader
 from avmodel.evaluate.dense.bss import METRICS, all_scores, best_order, is_silent
@@ -28,7 +29,6 @@ from avmodel.evaluate.examples import Example, write_examples
 from avmodel.evaluate.result import Result, Score, scored
 from avmodel.evaluate.subject import untrained
 from avmodel.inputs import normalize_images
-from avmodel.optim import OptimConfig
 
 SEPARATED, RANDOM, MIXTURE = "separated", "random weights", "mixture"
 

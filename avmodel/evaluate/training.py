@@ -21,11 +21,13 @@ from torch.optim.swa_utils import AveragedModel
 from avdata.load import Batch, Loader, LoaderConfig, TrainView
 from avmanifest.errors import AvkitError, ConfigError
 from avmodel.checkpoint import latest_checkpoint, load_trainer_state
-from avmodel.distributed import World, micro_batches
+from avmodel.configs.optim import OptimConfig
+from avmodel.configs.run import micro_batches
+from avmodel.distributed import World
 from avmodel.evaluate.data import EvalDataConfig, Split
 from avmodel.evaluate.evaluation import EvalConfig, Evaluation
 from avmodel.metrics import METRICS, JsonLines
-from avmodel.optim import OptimConfig, make_optimizer, parameter_groups, set_lr
+from avmodel.optim import make_optimizer, parameter_groups, set_lr
 from avmodel.rundir import CHECKPOINTS, as_json, differences, read_config, write_config
 from avmodel.step import no_sync
 from avmodel.train import endless

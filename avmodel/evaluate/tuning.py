@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from avdata.load import Batch, View
 from avmanifest.errors import AvkitError, ConfigError
-from avmodel.augment import AugmentConfig, augment, num_augment_draws
-from avmodel.distributed import World, autocast, micro_batches
+from avmodel.augment import augment, num_augment_draws
+from avmodel.configs.augment import AugmentConfig
+from avmodel.configs.run import micro_batches
+from avmodel.distributed import World, autocast
 from avmodel.evaluate.classifier import Classifier, freeze_unused, load_classifier, save_classifier
 from avmodel.evaluate.data import MODES, EvalDataConfig, Split, one_view, ordered_loader, train_view
 from avmodel.evaluate.evaluation import Evaluation, class_scores

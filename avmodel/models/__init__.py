@@ -1,22 +1,64 @@
-"""The families of models, by the name that commands and checkpoints use."""
+"""The families of models, by the name that commands and checkpoints use. Importing this room doesn't import torch."""
 
-from avmodel.models.avsiam import AVSiam, AVSiamConfig
-from avmodel.models.cavmae import CAVMAE, CAVMAEConfig
-from avmodel.models.crossmae import CrossMAE, CrossMAEConfig
-from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
-from avmodel.models.family import Family
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
 
-FAMILIES: dict[str, type[Family]] = {
-    "avsiam": AVSiam,
-    "cavmae": CAVMAE,
-    "crossmae": CrossMAE,
-    "deepavfusion": DeepAVFusion,
+from avmodel.configs.model import ModelConfig
+
+if TYPE_CHECKING:
+    from avmodel.models.family import Family
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyEntry:
+    """Where the parts of a family are, each as "module:name". A module is imported when its part is asked for."""
+
+    config: str  # a ModelConfig
+    model: str  # a Family
+    presets: str | None = None  # a dict of named runs, name -> function that returns a RunConfig; none: one of defaults
+
+    @property
+    def config_type(self) -> type[ModelConfig]:
+        """The class of its configs."""
+        return cast(type[ModelConfig], part(self.config))
+
+    @property
+    def model_type(self) -> "type[Family]":
+        """The class of its models. Imports torch."""
+        return cast("type[Family]", part(self.model))
+
+    def __call__(self, config: ModelConfig) -> "Family":
+        """The model of that config, with its initial weights."""
+        return self.model_type(config)
+
+
+FAMILIES: dict[str, FamilyEntry] = {
+    name: FamilyEntry(
+        config=f"avmodel.configs.{name}:{model}Config",
+        model=f"avmodel.models.{name}:{model}",
+        presets=f"avmodel.presets.{name}:PRESETS",
+    )
+    for name, model in {
+        "avsiam": "AVSiam",
+        "cavmae": "CAVMAE",
+        "crossmae": "CrossMAE",
+        "deepavfusion": "DeepAVFusion",
+    }.items()
 }
 
-ModelConfig = AVSiamConfig | CAVMAEConfig | CrossMAEConfig | DeepAVFusionConfig
-DefaultConfig = DeepAVFusionConfig
+
+def part(place: str) -> Any:
+    """What `place`, such as avmodel.models.cavmae:CAVMAE, names."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
 
 
 def family_of(config: ModelConfig) -> str:
     """The name under which the config's model is known."""
-    return next(name for name, model in FAMILIES.items() if model.config_type is type(config))
+    return next(name for name, family in FAMILIES.items() if family.config_type is type(config))
+
+
+def build_model(config: ModelConfig) -> "Family":
+    """The model of that config, with its initial weights."""
+    return FAMILIES[family_of(config)](config)

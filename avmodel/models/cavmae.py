@@ -3,75 +3,21 @@
 Source: "Contrastive Audio-Visual Masked Autoencoder" (arXiv:2210.07839) and its released code.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from avmodel.configs.cavmae import CAVMAEConfig
+from avmodel.configs.model import ViTSize
 from avmodel.decoders import JointDecoder
-from avmodel.layers import ViT, ViTSize, after_each, init_linears, modal_blocks, vit_size
-from avmodel.masking import SCHEMES, ids_from_noise, masking_from_ids, num_kept, structured_noise
+from avmodel.layers import ViT, after_each, init_linears, modal_blocks
+from avmodel.masking import ids_from_noise, masking_from_ids, structured_noise
 from avmodel.models.family import Draws, Family, LayerTokens, Output, for_each_image
 from avmodel.objectives import Term, info_nce, masked_mse, weighted
 
 BANKS = ("image", "audio")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CAVMAEConfig:
-    """One model. Defaults: the released base model.
-
-    Raises ValueError for a value that no model can be built from.
-    """
-
-    size: str = "base"  # of tower and joint blocks together; tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS
-    joint_depth: int = 1  # its last blocks, which both senses share
-    image_size: tuple[int, int] = (224, 224)  # pixels: height, width
-    audio_size: tuple[int, int] = (128, 1024)  # mel bins, steps
-    patch_size: int = 16
-    image_mask_ratio: float = 0.75
-    audio_mask_ratio: float = 0.75
-    audio_scheme: str = "uniform"  # time, frequency, tf: the paper's ablation
-    contrast_weight: float = 0.01
-    temperature: float = 0.05
-    symmetric: bool = False  # released: image anchors, audio candidates
-    gather: bool = True  # negatives of all processes; the released code has those of one GPU
-    decoder_embed_dim: int = 512
-    decoder_depth: int = 8
-    decoder_num_heads: int = 16
-    normalize_targets: bool = True
-    audio_kernel: str = "sum"  # how the spectrogram's patch kernel starts from published image weights
-    mel_mean: float = -5.081  # AudioSet's, of natural-log Kaldi mels
-    mel_std: float = 4.4849
-
-    def __post_init__(self) -> None:
-        if not 0 < self.joint_depth < self.vit.depth:
-            raise ValueError(
-                f"joint_depth={self.joint_depth}: must leave some of {self.vit.depth} blocks to the towers"
-            )
-        if self.audio_scheme not in SCHEMES:
-            raise ValueError(f"unknown audio_scheme {self.audio_scheme!r}; known: {', '.join(SCHEMES)}")
-        if self.decoder_embed_dim % self.decoder_num_heads or self.decoder_embed_dim % 4:
-            raise ValueError(
-                f"decoder_embed_dim={self.decoder_embed_dim} must be a multiple of 4 and of "
-                f"decoder_num_heads={self.decoder_num_heads}"
-            )
-        for name, (height, width), ratio in (
-            ("image", self.image_size, self.image_mask_ratio),
-            ("audio", self.audio_size, self.audio_mask_ratio),
-        ):
-            p = self.patch_size
-            if height % p or width % p:
-                raise ValueError(f"{name}_size={(height, width)} is not whole patches of {p} x {p}")
-            patches = (height // p) * (width // p)
-            if not 0 < num_kept(patches, ratio) < patches:
-                raise ValueError(f"{name}_mask_ratio={ratio} leaves nothing to see or to predict of {patches} patches")
-
-    @property
-    def vit(self) -> ViTSize:
-        return vit_size(self.size)
 
 
 class Tower(ViT):

@@ -5,7 +5,6 @@ Modeling" (CVPR 2024). Where the paper and the released code differ, this is the
 """
 
 import math
-from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -13,12 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from avmodel.configs.deepavfusion import DeepAVFusionConfig, fusion_layer_ids
 from avmodel.decoders import with_hidden
 from avmodel.embedding import fit_columns, fit_image
-from avmodel.layers import ViT, ViTSize, init_linears, make_blocks, vit_size
-from avmodel.masking import ids_from_noise, masking_from_ids, num_kept, random_masking
+from avmodel.layers import ViT, init_linears, make_blocks
+from avmodel.masking import ids_from_noise, masking_from_ids, random_masking
 from avmodel.models.family import Draws, Family, LayerTokens, Output, for_each_image
-from avmodel.models.fusion import FUSIONS, IMPLS, FusionBlock, make_fusion
+from avmodel.models.fusion import FusionBlock, make_fusion
 from avmodel.objectives import Term, masked_mse, weighted
 from avmodel.positions import sincos_positions
 
@@ -26,114 +26,6 @@ from avmodel.positions import sincos_positions
 AUDIOMAE_MEAN, AUDIOMAE_STD = -4.2677393, 4.5689974
 
 SILENCE = -7.0  # log10(0 + 1e-7): the log-mel of no sound
-
-CHOICES = {
-    "fusion": FUSIONS,
-    "fusion_impl": IMPLS,
-    "decoder_positions": ("fixed", "trainable"),
-    "audio_init": ("aligned", "released"),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeepAVFusionConfig:
-    """One model. Defaults: the released VGGSound model (its AudioSet sister: attn_ratio 1, mlp_ratio 4).
-
-    Raises ValueError for a value that no model can be built from.
-    """
-
-    size: str = "base"  # tiny, small, base, large, or WIDTHxDEPTHxHEADS
-    image_size: tuple[int, int] = (224, 224)  # pixels: height, width
-    audio_size: tuple[int, int] = (128, 192)  # mel bins, steps; fewer than patch_size further steps are cut off
-    patch_size: int = 16
-    fusion: str = "factorized"
-    fusion_impl: str = "separable"  # "pairs" spells the same sums out over every pair of tokens
-    fusion_layers: str | tuple[int, ...] = "all"  # all (= early), mid, late, none, or layers counted from 0
-    num_fusion_tokens: int = 16
-    num_aggr_image_tokens: int = 8  # with dense and token fusion, the three counts are one pool
-    num_aggr_audio_tokens: int = 8
-    fusion_attn_ratio: float = 0.25  # width of fusion queries and keys over embed_dim
-    fusion_mlp_ratio: float = 1.0
-    drop_path: float = 0.0
-    attn_drop: float = 0.0
-    # "released": AudioMAE weights as DeepAVFusion loaded them, time and frequency exchanged, mels not scaled.
-    # "aligned": kernels transposed at loading, halves of the positions exchanged, mels scaled as in AudioMAE.
-    audio_init: str = "released"
-    image_mask_ratio: float = 0.75
-    audio_mask_ratio: float = 0.8
-    decoder_embed_dim: int = 512
-    decoder_depth: int = 8
-    decoder_num_heads: int = 16
-    decoder_positions: str = "trainable"  # as released; "fixed" as the paper means it
-    normalize_targets: bool = True
-
-    def __post_init__(self) -> None:
-        for field, known in CHOICES.items():
-            if (value := getattr(self, field)) not in known:
-                raise ValueError(f"unknown {field} {value!r}; known: {', '.join(known)}")
-        dim, depth, heads = self.vit
-        fusion_layer_ids(self.fusion_layers, depth)
-        if self.fusion_attn_ratio <= 0 or round(dim * self.fusion_attn_ratio) % heads:
-            raise ValueError(
-                f"fusion_attn_ratio={self.fusion_attn_ratio} of width {dim} doesn't split into {heads} heads"
-            )
-        if self.decoder_embed_dim % self.decoder_num_heads or self.decoder_embed_dim % 4:
-            raise ValueError(
-                f"decoder_embed_dim={self.decoder_embed_dim} must be a multiple of 4 and of "
-                f"decoder_num_heads={self.decoder_num_heads}"
-            )
-        tokens = self.num_tokens
-        if min(tokens) < 0 or tokens[0] == 0 or (self.fusion == "factorized" and 0 in tokens):
-            raise ValueError(f"{tokens} fusion, image and audio aggregation tokens: {self.fusion} needs more")
-        for name, (height, width), mask_ratio in (
-            ("image", self.image_size, self.image_mask_ratio),
-            ("audio", self.audio_size, self.audio_mask_ratio),
-        ):
-            p = self.patch_size
-            if height % p or width % p or min(height, width) < p:
-                raise ValueError(f"{name}_size={(height, width)} is not whole patches of {p} x {p}")
-            patches = (height // p) * (width // p)
-            if not 0 < num_kept(patches, mask_ratio) < patches:
-                raise ValueError(
-                    f"{name}_mask_ratio={mask_ratio} leaves nothing to see or to predict of {patches} patches"
-                )
-        if self.attn_drop > 0 and self.fusion_impl == "separable" and self.fusion != "token":
-            raise ValueError(
-                "attn_drop > 0 with fusion_impl='separable': equal to the pairs form only without attention "
-                "dropout. Set attn_drop=0 or fusion_impl='pairs'."
-            )
-
-    @property
-    def vit(self) -> ViTSize:
-        return vit_size(self.size)
-
-    @property
-    def num_tokens(self) -> tuple[int, int, int]:
-        """Fusion, image aggregation, audio aggregation tokens, in the order of the fusion state."""
-        return self.num_fusion_tokens, self.num_aggr_image_tokens, self.num_aggr_audio_tokens
-
-
-def fusion_layer_ids(layers: str | tuple[int, ...], depth: int) -> tuple[int, ...]:
-    """The layers, counted from 0, that fuse.
-
-    "late" is the last layer; "mid" the last third (8 to 11 of 12: the paper's "layers 9-12", although the
-    score it prints there is that of its last three layers); "early" is the paper's name for fusing from the
-    first layer on, hence "all".
-    """
-    named = {
-        "all": range(depth),
-        "early": range(depth),
-        "mid": range(depth - max(depth // 3, 1), depth),
-        "late": range(depth - 1, depth),
-        "none": range(0),
-    }
-    if isinstance(layers, str):
-        if layers not in named:
-            raise ValueError(f"unknown fusion_layers {layers!r}; known: {', '.join(sorted(named))}, or a tuple from 0")
-        return tuple(named[layers])
-    if len(set(layers)) < len(layers) or any(not 0 <= layer < depth for layer in layers):
-        raise ValueError(f"fusion_layers={layers} must be different layers in 0..{depth - 1}")
-    return tuple(sorted(layers))
 
 
 class Tokens(NamedTuple):

@@ -14,9 +14,8 @@ from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
+from avmodel.configs.deepavfusion import FUSIONS
 from avmodel.layers import CrossAttention, attend
-
-IMPLS = ("pairs", "separable")
 
 
 class Affine(NamedTuple):
@@ -155,9 +154,6 @@ class TokenFusion(CrossAttention):
         self, state: Float[Tensor, "b f d"], image: Float[Tensor, "b n d"], audio: Float[Tensor, "b m d"]
     ) -> Float[Tensor, "b f d"]:
         return super().forward(state, torch.cat([image, audio], dim=1))
-
-
-FUSIONS = ("dense", "factorized", "token")
 
 
 def make_fusion(

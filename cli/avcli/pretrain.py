@@ -35,7 +35,7 @@ def pretrain(
     from avcli.training import TrainingProgress, asked_to_stop, explain_run
     from avmanifest.errors import ConfigError
     from avmodel.overrides import override
-    from avmodel.runs import run_config
+    from avmodel.presets import run_config
     from avmodel.train import pretrain as train
 
     config = override(run_config(run), [*(settings or []), *(["data.allow_pipe=true"] if allow_pipe else [])])

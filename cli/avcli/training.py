@@ -14,9 +14,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from avmodel.configs.run import RunConfig
 from avmodel.overrides import flatten
-from avmodel.run_config import RunConfig
-from avmodel.runs import RUNS, describe
+from avmodel.presets import describe, presets
 from avmodel.train import Listener, Report
 
 PLAIN_INTERVAL_S = 10.0
@@ -119,4 +119,4 @@ def explain_run(name: str, config: RunConfig) -> None:
     for key, value in flatten(config):
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         typer.echo(f"  {key}={text.lower() if value is None or isinstance(value, bool) else text}")
-    typer.echo(f"\nruns: {', '.join(sorted(RUNS))}")
+    typer.echo(f"\nruns: {', '.join(sorted(presets()))}")

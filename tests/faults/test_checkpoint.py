@@ -11,7 +11,8 @@ import torch
 
 from avmanifest.errors import AvkitError, StorageError
 from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
-from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
+from avmodel.configs.deepavfusion import DeepAVFusionConfig
+from avmodel.models.deepavfusion import DeepAVFusion
 from tests.faults.disks import full_disk
 
 SMALL = DeepAVFusionConfig(
@@ -76,7 +77,8 @@ import sys
 from pathlib import Path
 import torch
 from avmodel.checkpoint import save_checkpoint
-from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
+from avmodel.configs.deepavfusion import DeepAVFusionConfig
+from avmodel.models.deepavfusion import DeepAVFusion
 from tests.faults.disks import full_disk
 config = DeepAVFusionConfig(
     size="128x4x4", image_size=(32, 32), audio_size=(32, 48), image_mask_ratio=0.5,

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from avmodel.checkpoint import load_model
+from avmodel.configs.deepavfusion import DeepAVFusionConfig
+from avmodel.configs.optim import OptimConfig
+from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
-from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
-from avmodel.optim import OptimConfig
-from avmodel.run_config import RunConfig
+from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.rundir import CHECKPOINTS
 from avmodel.train import train
 from tests.learnable import Templates, linear_probe, untrained

@@ -13,9 +13,10 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 from avcli.main import app
 from avdata.load import CacheConfig, EvalView, Loader, LoaderConfig, evaluation_config, open_dataset
 from avmanifest.errors import ConfigError
+from avmodel.configs.data import DataConfig
+from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.distributed import World
-from avmodel.inputs import DataConfig, probe_loader, train_loader
-from avmodel.models.deepavfusion import DeepAVFusionConfig
+from avmodel.inputs import cache_config, probe_loader, train_loader
 from tests.serving import serving
 
 MODEL = DeepAVFusionConfig(image_size=(32, 32))
@@ -65,7 +66,7 @@ def test_training_runs_a_command_only_if_it_may(drawn: Path, tmp_path: Path) -> 
 
 def test_training_and_probing_read_from_afar_into_the_runs_own_cache(drawn: Path, tmp_path: Path) -> None:
     data = DataConfig(cache_dir=str(tmp_path / "cache"), cache_gb=0.5, num_workers=0, probe_split="train")
-    assert data.cache == CacheConfig(root=tmp_path / "cache", max_bytes=500_000_000)
+    assert cache_config(data.cache_dir, data.cache_gb) == CacheConfig(root=tmp_path / "cache", max_bytes=500_000_000)
     with serving(drawn) as server:
         loader = train_loader(data, MODEL, server.url, ALONE, batch_size=4, seed=0)
         assert len({key for batch in loader for key in batch.keys}) == 20

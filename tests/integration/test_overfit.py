@@ -7,13 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from avmodel.configs.optim import OptimConfig
+from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
 from avmodel.inputs import to_inputs
 from avmodel.models import FAMILIES, family_of
 from avmodel.models.family import Family
-from avmodel.optim import OptimConfig, make_optimizer, set_lr
-from avmodel.run_config import RunConfig
-from avmodel.runs import RUNS, run_config
+from avmodel.optim import make_optimizer, set_lr
+from avmodel.presets import presets, run_config
 from avmodel.step import take_step
 from tests.learnable import drawn_pairs
 
@@ -77,7 +78,9 @@ def recall_at_1(model: Family) -> tuple[float, float]:
 
 def distinct() -> list[str]:
     """The runs that still differ when all are tiny, as sizes and starts don't; DeepAVFusion's compare no pairs."""
-    models = {tiny(name, 1).model: name for name in reversed(RUNS) if not name.startswith(("demo", "deepavfusion"))}
+    models = {
+        tiny(name, 1).model: name for name in reversed(presets()) if not name.startswith(("demo", "deepavfusion"))
+    }
     return sorted(models.values())
 
 

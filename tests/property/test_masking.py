@@ -4,7 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avmodel.masking import gather_visible, masking_from_ids, num_kept, random_masking, restore_order
+from avmodel.configs.model import num_kept
+from avmodel.masking import gather_visible, masking_from_ids, random_masking, restore_order
 
 
 @st.composite

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from avdata.load import Batch, EvalView, TrainView, each_frame
 from avdata.load.views import FITS
 from avmanifest.errors import ConfigError
-from avmodel.distributed import autocast, micro_batches
+from avmodel.configs.optim import OptimConfig
+from avmodel.configs.run import micro_batches
+from avmodel.distributed import autocast
 from avmodel.evaluate.data import MODES, Split, one_view, train_view
 from avmodel.evaluate.dense.decoder import segmentation_decoder
 from avmodel.evaluate.dense.predictor import Predictor, load_predictor, save_predictor
@@ -33,7 +35,6 @@ from avmodel.evaluate.training import (
     whole_batch,
 )
 from avmodel.inputs import normalize_images, to_inputs
-from avmodel.optim import OptimConfig
 
 TARGETS = ("sounding", "classes")
 LOSSES = ("bce", "ce")

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from avdata.load import Batch, TrainView
 from avdata.melspec import PROFILES, MelProfile, log_mel, num_frames
 from avmanifest.errors import ConfigError
-from avmodel.distributed import autocast, micro_batches
+from avmodel.configs.optim import OptimConfig
+from avmodel.configs.run import micro_batches
+from avmodel.distributed import autocast
 from avmodel.evaluate.data import MODES, Split, train_view
 from avmodel.evaluate.dense.decoder import DecoderConfig
 from avmodel.evaluate.dense.masks import TARGETS, Masks, make_masks
@@ -34,7 +36,6 @@ from avmodel.evaluate.training import (
     whole_batch,
 )
 from avmodel.inputs import normalize_images, require_mel
-from avmodel.optim import OptimConfig
 
 # Settings that training doesn't know.
 TEST_ONLY = ("mixtures", "num_mixtures", "mixture_seed", "oracles", "nmf", "rpca", "examples", "data.test_labels")

@@ -11,8 +11,9 @@ import torch
 from avcli.bench import FAMILY_COLUMNS, STEP_COLUMNS, step_table
 from avmanifest.errors import ConfigError
 from avmodel.bench import ROWS, StepBench, bench_step, count_flop, state_memory_mb
-from avmodel.models.avsiam import AVSiamConfig
-from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
+from avmodel.configs.avsiam import AVSiamConfig
+from avmodel.configs.deepavfusion import DeepAVFusionConfig
+from avmodel.models.deepavfusion import DeepAVFusion
 from tests.forks import avkit, call
 from tests.runs import TINY
 

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from avmanifest.errors import AvkitError, ConfigError
 from avmodel.checkpoint import save_checkpoint
-from avmodel.models.avsiam import AVSiam, AVSiamConfig
-from avmodel.models.crossmae import CrossMAE, CrossMAEConfig
-from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig, audiomae_scale
+from avmodel.configs.avsiam import AVSiamConfig
+from avmodel.configs.crossmae import CrossMAEConfig
+from avmodel.configs.deepavfusion import DeepAVFusionConfig
+from avmodel.models.avsiam import AVSiam
+from avmodel.models.crossmae import CrossMAE
+from avmodel.models.deepavfusion import DeepAVFusion, audiomae_scale
 from avmodel.models.family import Family
 from avmodel.rundir import CHECKPOINTS
 from avmodel.starting import start_branch

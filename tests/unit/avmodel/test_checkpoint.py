@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 
 from avmanifest.errors import AvkitError, ConfigError
 from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint, save_weights
-from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
+from avmodel.configs.deepavfusion import DeepAVFusionConfig
+from avmodel.models.deepavfusion import DeepAVFusion
 
 SMALL = DeepAVFusionConfig(
     size="32x2x4",

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
+from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.conversion import convert
 from avmodel.convert import (
     PUBLISHED,
@@ -24,7 +25,7 @@ from avmodel.convert import (
     read_weights,
 )
 from avmodel.evaluate.subject import load_subject
-from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
+from avmodel.models.deepavfusion import DeepAVFusion
 
 SMALL = DeepAVFusionConfig(
     size="48x2x4",

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from avmanifest.errors import ConfigError
+from avmodel.configs.data import DataConfig
 from avmodel.distributed import World
-from avmodel.inputs import DataConfig, probe_loader, to_inputs, train_loader
+from avmodel.inputs import probe_loader, to_inputs, train_loader
 from tests.runs import TINY
 from tests.shards import draw_dataset
 

@@ -3,17 +3,15 @@ import math
 import pytest
 import torch
 
+from avmodel.configs.model import ViTSize, size_name, vit_size
 from avmodel.embedding import LearnedEmbedding, kernel_from_rgb
 from avmodel.layers import (
     Block,
     CrossAttention,
     CrossBlock,
     ModalBlock,
-    ViTSize,
     cls_attention,
     make_blocks,
-    size_name,
-    vit_size,
 )
 from avmodel.positions import sincos_positions
 

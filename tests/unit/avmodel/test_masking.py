@@ -1,12 +1,12 @@
 import pytest
 import torch
 
+from avmodel.configs.model import num_kept
 from avmodel.masking import (
     FORCED,
     balanced_groups,
     ids_from_noise,
     masking_from_ids,
-    num_kept,
     random_masking,
     structured_noise,
 )

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from avmodel.configs.crossmae import LOSS_SUPPORTS
 from avmodel.objectives import (
-    LOSS_SUPPORTS,
     Term,
     feature_mse,
     info_nce,

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from avmanifest.errors import ConfigError
+from avmodel.configs.deepavfusion import DeepAVFusionConfig
+from avmodel.configs.optim import OptimConfig
 from avmodel.models import FAMILIES
-from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig
-from avmodel.optim import OptimConfig, layer_id, make_optimizer, parameter_groups, ramp_factor, schedule, set_lr
+from avmodel.models.deepavfusion import DeepAVFusion
+from avmodel.optim import layer_id, make_optimizer, parameter_groups, ramp_factor, schedule, set_lr
 from tests.runs import FAMILY_RUNS
 
 SMALL = DeepAVFusionConfig(

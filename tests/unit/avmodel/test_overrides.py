@@ -3,8 +3,8 @@
 import pytest
 
 from avmanifest.errors import ConfigError
+from avmodel.configs.run import RunConfig
 from avmodel.overrides import flatten, override
-from avmodel.run_config import RunConfig
 
 RUN = RunConfig(name="any")
 

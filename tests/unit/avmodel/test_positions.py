@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from avmodel.positions import POSITION_INITS, resize_positions
+from avmodel.configs.model import POSITION_INITS
+from avmodel.positions import resize_positions
 
 
 def line(count: int) -> torch.Tensor:

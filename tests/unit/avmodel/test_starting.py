@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-from avmodel.models.avsiam import AVSiam, AVSiamConfig
-from avmodel.models.cavmae import CAVMAE, CAVMAEConfig
-from avmodel.models.crossmae import CrossMAE, CrossMAEConfig
+from avmodel.configs.avsiam import AVSiamConfig
+from avmodel.configs.cavmae import CAVMAEConfig
+from avmodel.configs.crossmae import CrossMAEConfig
+from avmodel.models.avsiam import AVSiam
+from avmodel.models.cavmae import CAVMAE
+from avmodel.models.crossmae import CrossMAE
 from avmodel.positions import resize_positions
 from avmodel.starting import WEIGHTS_FROM, start_branch
 

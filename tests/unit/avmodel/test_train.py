@@ -11,13 +11,14 @@ import torch
 
 from avmanifest.errors import AvkitError, ConfigError
 from avmodel.checkpoint import latest_checkpoint, load_trainer_state
+from avmodel.configs.optim import OptimConfig
+from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
 from avmodel.draws import draw_masks
 from avmodel.metrics import PROBES, read_lines
 from avmodel.models.avsiam import AVSiam
 from avmodel.models.deepavfusion import DeepAVFusion
-from avmodel.optim import OptimConfig, schedule
-from avmodel.run_config import RunConfig
+from avmodel.optim import schedule
 from avmodel.rundir import CHECKPOINTS, CONFIG_FILE, PICTURES
 from avmodel.train import Listener, build_model, is_due, require_batch, train
 from tests.runs import FAMILY_RUNS, TIMES, TINY, TINY_AVSIAM, DrawnBatches, assert_same_run, curve, tiny_run, weights

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from avmanifest.errors import ConfigError
+from avmodel.configs.model import ModelConfig
 from avmodel.evaluate.dense.decoder import Decoder, DecoderConfig, segmentation_decoder, tap_layers
 from avmodel.evaluate.dense.predictor import Predictor, load_predictor, save_predictor
-from avmodel.models import FAMILIES, ModelConfig
+from avmodel.models import FAMILIES
 from tests.evaluating import tiny_model
 from tests.families import batch
 from tests.runs import TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from avmanifest.errors import AvkitError, ConfigError
+from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate import tuning
 from avmodel.evaluate.classifier import Classifier, freeze_unused, load_classifier, save_classifier
 from avmodel.evaluate.data import open_splits, scoring_view
@@ -20,7 +21,6 @@ from avmodel.evaluate.tuning import (
     whole_batch,
 )
 from avmodel.metrics import METRICS, read_lines
-from avmodel.optim import OptimConfig
 from tests.evaluating import DATA, TEST, draw_splits, evaluation_of, tiny_model
 
 CONFIG = FinetuneConfig(

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from avmanifest.errors import ConfigError
+from avmodel.configs.optim import REFERENCE_BATCH
 from avmodel.evaluate.data import open_splits, ordered_loader, train_view
 from avmodel.evaluate.evaluation import seeded
 from avmodel.evaluate.features import Features, encode_batch
@@ -18,7 +19,7 @@ from avmodel.evaluate.linear_probe import (
     supplement,
     train_heads,
 )
-from avmodel.optim import REFERENCE_BATCH, schedule
+from avmodel.optim import schedule
 from tests.evaluating import DATA, TEST, TRAIN, evaluation_of, job
 
 CONFIG = LinearProbeConfig(data=DATA, batch_size=8, epochs=4, train_views=2, base_lr=3.0, device="cpu")

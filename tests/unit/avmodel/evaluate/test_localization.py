@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from avmanifest.errors import ConfigError, ManifestError
+from avmodel.configs.model import ModelConfig
 from avmodel.evaluate.dense.localizer import Localizer, load_localizer, localize
 from avmodel.evaluate.dense.truth import flickr_boxes
 from avmodel.evaluate.localization import LocalizationConfig, localization, pixel_loss
 from avmodel.evaluate.localization_scores import RULES, SIDE
 from avmodel.inputs import normalize_images
-from avmodel.models import FAMILIES, ModelConfig
+from avmodel.models import FAMILIES
 from tests.dense import draw_quarters, quarter_box
 from tests.evaluating import DATA, change_manifest, evaluation_of
 from tests.runs import TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE

@@ -13,6 +13,7 @@ import torch
 from avdata.profiles import PROFILES
 from avmanifest.errors import AvkitError, ConfigError
 from avmodel.checkpoint import save_checkpoint
+from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.data import open_splits
 from avmodel.evaluate.dense.decoder import DecoderConfig, segmentation_decoder
 from avmodel.evaluate.dense.heard import example_of
@@ -32,7 +33,6 @@ from avmodel.evaluate.subject import load_subject
 from avmodel.evaluate.tasks import task_config
 from avmodel.metrics import METRICS, read_lines
 from avmodel.models import FAMILIES
-from avmodel.optim import OptimConfig
 from avmodel.rundir import CHECKPOINTS
 from tests.evaluating import DATA, draw_splits, evaluation_of, tiny_model
 from tests.shards import draw_dataset, sample_key

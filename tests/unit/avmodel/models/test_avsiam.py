@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from avmodel.models.avsiam import AVSiam, AVSiamConfig, Masks
+from avmodel.configs.avsiam import AVSiamConfig
+from avmodel.models.avsiam import AVSiam, Masks
 from avmodel.models.family import Draws
 from tests.families import batch, count, draws_for, on_meta
 
@@ -172,7 +173,7 @@ def test_whole_patches_of_fourteen() -> None:
         ({"separate_reconstruction": True}, "nothing would train its backbone"),
         ({"reconstruction_ratio": 0.0}, "leaves nothing to see or to predict of 16 audio patches"),
         ({"size": "32x1x4"}, "the joint layers start from the last two blocks"),
-        ({"decoder_num_heads": 5}, "isn't a multiple of"),
+        ({"decoder_num_heads": 5}, "must be a multiple of"),
     ],
 )
 def test_impossible_models(changes: dict, said: str) -> None:

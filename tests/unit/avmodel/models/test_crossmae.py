@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 import torch
 
-from avmodel.models.crossmae import CrossMAE, CrossMAEConfig, Encoded, most_attended
-from avmodel.runs import crossmae as runs
-from avmodel.runs import run_config
+from avmodel.configs.crossmae import CrossMAEConfig
+from avmodel.models.crossmae import CrossMAE, Encoded, most_attended
+from avmodel.presets import crossmae as runs
+from avmodel.presets import run_config
 from tests.families import batch, count, draws_for, on_meta
 
 TINY: dict[str, Any] = {

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from avmodel.configs.deepavfusion import DeepAVFusionConfig, fusion_layer_ids
 from avmodel.models import FAMILIES
-from avmodel.models.deepavfusion import DeepAVFusion, DeepAVFusionConfig, Encoder, fusion_layer_ids
+from avmodel.models.deepavfusion import DeepAVFusion, Encoder
 
 SMALL = DeepAVFusionConfig(
     size="48x3x4",
@@ -291,5 +292,5 @@ def test_bfloat16_autocast_gives_float32_losses() -> None:
 
 
 def test_the_family_is_known_by_name() -> None:
-    assert FAMILIES["deepavfusion"] is DeepAVFusion
+    assert FAMILIES["deepavfusion"].model_type is DeepAVFusion
     assert FAMILIES["deepavfusion"].config_type is DeepAVFusionConfig

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from avmodel.models import FAMILIES, ModelConfig
+from avmodel.configs.model import ModelConfig
+from avmodel.models import FAMILIES
 from tests.runs import TINY
 from tests.unit.avmodel.models import test_avsiam, test_cavmae, test_crossmae
 

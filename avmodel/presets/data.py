@@ -1,7 +1,7 @@
 """What the families that hear whole clips share: ten seconds of Kaldi spectrogram, and a little variation."""
 
-from avmodel.augment import AugmentConfig
-from avmodel.inputs import DataConfig
+from avmodel.configs.augment import AugmentConfig
+from avmodel.configs.data import DataConfig
 
 # A ten-second clip as 128 x 1024 Kaldi log-mels, stored (`avkit prepare --mel kaldi`) or made from the FLAC; a random
 # frame of it, whole and squashed to a square, as CAV-MAE and AVSiam see it.

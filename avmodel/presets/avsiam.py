@@ -11,10 +11,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from avmodel.models.avsiam import AVSiamConfig
-from avmodel.optim import OptimConfig
-from avmodel.run_config import RunConfig
-from avmodel.runs.data import ROLL_AND_NOISE, WHOLE_CLIP
+from avmodel.configs.avsiam import AVSiamConfig
+from avmodel.configs.optim import OptimConfig
+from avmodel.configs.run import RunConfig
+from avmodel.presets.data import ROLL_AND_NOISE, WHOLE_CLIP
 
 IN21K = "weights/vit_{}_augreg_in21k.safetensors"
 AST = "weights/ast_audioset_0.4593.pth"
@@ -149,7 +149,7 @@ def contrastive(name: str, **changes: Any) -> RunConfig:
     return replace(avsiam("b"), name=name, model=AVSiamConfig(reconstruction_weight=0.0, **changes))
 
 
-RUNS: dict[str, Callable[[], RunConfig]] = {
+PRESETS: dict[str, Callable[[], RunConfig]] = {
     **{f"avsiam-{size}": partial(avsiam, size) for size in ("b", "l", "h")},
     "avsiam-nce": avsiam_nce,
     "avsiam-nomask": avsiam_nomask,

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from avmodel.models.cavmae import CAVMAEConfig
-from avmodel.run_config import RunConfig
-from avmodel.runs.avsiam import ADAM
-from avmodel.runs.data import ROLL_AND_NOISE, WHOLE_CLIP
+from avmodel.configs.cavmae import CAVMAEConfig
+from avmodel.configs.run import RunConfig
+from avmodel.presets.avsiam import ADAM
+from avmodel.presets.data import ROLL_AND_NOISE, WHOLE_CLIP
 
 IMAGE_WEIGHTS = "weights/mae_pretrain_vit_base_full.pth"
 
@@ -40,4 +40,4 @@ def cavmae() -> RunConfig:
     )
 
 
-RUNS: dict[str, Callable[[], RunConfig]] = {"cavmae": cavmae}
+PRESETS: dict[str, Callable[[], RunConfig]] = {"cavmae": cavmae}

@@ -11,10 +11,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from avmodel.inputs import DataConfig
-from avmodel.models.deepavfusion import DeepAVFusionConfig
-from avmodel.optim import OptimConfig
-from avmodel.run_config import RunConfig
+from avmodel.configs.data import DataConfig
+from avmodel.configs.deepavfusion import DeepAVFusionConfig
+from avmodel.configs.optim import OptimConfig
+from avmodel.configs.run import RunConfig
 
 IMAGE_WEIGHTS = "weights/mae_pretrain_vit_base.pth"
 AUDIO_WEIGHTS = "weights/vitbase_audiomae_as2m.pth"
@@ -154,7 +154,7 @@ def with_model(name: str, **changes: Any) -> RunConfig:
     return replace(deepavfusion(), name=name, model=DeepAVFusionConfig(**changes))
 
 
-RUNS: dict[str, Callable[[], RunConfig]] = {
+PRESETS: dict[str, Callable[[], RunConfig]] = {
     "demo": demo,
     "deepavfusion": deepavfusion,
     "deepavfusion-audioset": deepavfusion_audioset,

@@ -11,10 +11,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from avmodel.models.crossmae import CrossMAEConfig
-from avmodel.optim import OptimConfig
-from avmodel.run_config import RunConfig
-from avmodel.runs.data import WHOLE_CLIP
+from avmodel.configs.crossmae import CrossMAEConfig
+from avmodel.configs.optim import OptimConfig
+from avmodel.configs.run import RunConfig
+from avmodel.presets.data import WHOLE_CLIP
 
 IMAGE_WEIGHTS = "weights/mae_pretrain_vit_{}.pth"
 AUDIO_WEIGHTS = "weights/vitbase_audiomae_as2m.pth"
@@ -127,7 +127,7 @@ def with_model(name: str, **changes: Any) -> RunConfig:
     return replace(crossmae(), name=name, model=CrossMAEConfig(**changes))
 
 
-RUNS: dict[str, Callable[[], RunConfig]] = {
+PRESETS: dict[str, Callable[[], RunConfig]] = {
     "crossmae": crossmae,
     **{name: partial(variant, name) for name in VARIANTS},
     **{f"crossmae-condition-{condition}": partial(conditioned, condition) for condition in CONDITIONS},

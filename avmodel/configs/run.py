@@ -3,19 +3,19 @@
 from dataclasses import dataclass, field
 
 from avmanifest.errors import ConfigError
-from avmodel.augment import AugmentConfig
-from avmodel.distributed import micro_batches
-from avmodel.inputs import DataConfig
-from avmodel.models import DefaultConfig, ModelConfig
-from avmodel.optim import OptimConfig
+from avmodel.configs.augment import AugmentConfig
+from avmodel.configs.data import DataConfig
+from avmodel.configs.deepavfusion import DeepAVFusionConfig
+from avmodel.configs.model import ModelConfig
+from avmodel.configs.optim import OptimConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:
-    """One training run. `avmodel.runs` has the named ones."""
+    """One training run. `avmodel.presets` has the named ones."""
 
     name: str
-    model: ModelConfig = field(default_factory=DefaultConfig)
+    model: ModelConfig = field(default_factory=DeepAVFusionConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -62,3 +62,17 @@ class RunConfig:
     def micro_batch(self, world_size: int) -> tuple[int, int]:
         """As `micro_batches`, of this run's batch."""
         return micro_batches(self.batch_size, self.device_batch_size, world_size)
+
+
+def micro_batches(batch_size: int, device_batch_size: int, world_size: int) -> tuple[int, int]:
+    """Samples that a device takes at once, and how often in a step: as few equal micro-steps as will do.
+
+    Raises ConfigError for a batch that doesn't divide among the processes.
+    """
+    share, rest = divmod(batch_size, world_size)
+    if rest:
+        raise ConfigError(f"batch_size={batch_size} doesn't divide among {world_size} processes")
+    micro_steps = -(-share // device_batch_size)
+    while share % micro_steps:
+        micro_steps += 1
+    return share // micro_steps, micro_steps

@@ -1,24 +1,26 @@
 """The named runs, against the published recipes."""
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 
 from avmanifest.errors import ConfigError
-from avmodel.models.deepavfusion import fusion_layer_ids
+from avmodel.configs.deepavfusion import fusion_layer_ids
 from avmodel.optim import schedule
-from avmodel.runs import RUNS, describe, run_config
+from avmodel.presets import describe, presets, run_config
 
 
-@pytest.mark.parametrize("name", sorted(RUNS))
+@pytest.mark.parametrize("name", sorted(presets()))
 def test_a_run_builds_under_its_name_and_explains_itself(name: str) -> None:
     run = run_config(name)
     assert run.name == name
     text = describe(name)
     command = re.search(r"^avkit pretrain ([a-z0-9-]+) --data \S+", text, re.MULTILINE)
     assert command is not None
-    assert command[1] in RUNS
+    assert command[1] in presets()
     assert re.search(r"\b(hours|minutes)\b", text)
     assert re.search(r"Numbers|Paper", text)
 
@@ -155,3 +157,16 @@ def test_crossmae_is_the_papers_where_it_says_and_maes_where_it_does_not() -> No
         ("large", 256),
         ("large", 512),
     ]
+
+
+def test_the_settings_of_every_run_are_there_without_torch() -> None:
+    code = (
+        "import sys\n"
+        "from avmodel.overrides import flatten, override\n"
+        "from avmodel.presets import presets, run_config\n"
+        "for name in presets():\n"
+        "    list(flatten(override(run_config(name), ['optim.lr=1e-3'])))\n"
+        "print(sorted({'torch', 'timm', 'einops', 'jaxtyping', 'numpy', 'scipy'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,1 @@
+"""The settings of models, data, optimizers and runs: frozen dataclasses with defaults. No torch is imported here."""

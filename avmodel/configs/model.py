@@ -1,0 +1,107 @@
+"""What the configs of all models have, and the checks and size names that they share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+# How a spectrogram's patches are hidden, how its patch kernel and positions start from an image's.
+SCHEMES = ("uniform", "time", "frequency", "tf")
+KERNEL_REDUCTIONS = ("mean", "sum")
+POSITION_INITS = ("copy", "linear1d", "nearest1d", "bicubic2d")
+
+
+class ViTSize(NamedTuple):
+    embed_dim: int
+    depth: int
+    num_heads: int
+
+
+VIT_SIZES = {
+    "tiny": ViTSize(192, 12, 3),
+    "small": ViTSize(384, 12, 6),
+    "base": ViTSize(768, 12, 12),
+    "large": ViTSize(1024, 24, 16),
+    "huge": ViTSize(1280, 32, 16),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The fields that the loader, the trainer and the tasks read of every model's config."""
+
+    size: str  # tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS
+    image_size: tuple[int, int]  # pixels: height, width
+    audio_size: tuple[int, int]  # mel bins, steps
+    patch_size: int
+
+    # Further rows of `avkit bench step --family`: their name, and the fields that they change.
+    bench_rows: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @property
+    def vit(self) -> ViTSize:
+        """Width, depth and heads."""
+        return vit_size(self.size)
+
+
+def vit_size(name: str) -> ViTSize:
+    """Width, depth and heads of a named ViT, or of an own one written WIDTHxDEPTHxHEADS.
+
+    Raises ValueError for anything else.
+    """
+    if name in VIT_SIZES:
+        return VIT_SIZES[name]
+    numbers = name.split("x")
+    if len(numbers) == 3 and all(number.isascii() and number.isdigit() for number in numbers):
+        size = ViTSize(*map(int, numbers))
+        if min(size) > 0 and size.embed_dim % size.num_heads == 0 and size.embed_dim % 4 == 0:
+            return size
+        raise ValueError(f"size {name!r}: the width must be a multiple of 4 and of the number of heads")
+    raise ValueError(
+        f"unknown size {name!r}; known: {', '.join(sorted(VIT_SIZES))}, or WIDTHxDEPTHxHEADS such as 384x6x6"
+    )
+
+
+def size_name(size: ViTSize) -> str:
+    """The shortest text from which `vit_size` makes this size."""
+    names = {known: name for name, known in VIT_SIZES.items()}
+    return names.get(size, "x".join(map(str, size)))
+
+
+def num_kept(num_tokens: int, mask_ratio: float) -> int:
+    """Tokens left visible, rounded down as released: 49 of 196 at 0.75, 19 of 96 at 0.8."""
+    return int(num_tokens * (1 - mask_ratio))
+
+
+def require_choices(config: ModelConfig, choices: Mapping[str, Sequence[str]]) -> None:
+    """Raise ValueError for a field whose value is not one of its choices."""
+    for field, known in choices.items():
+        if (value := getattr(config, field)) not in known:
+            raise ValueError(f"unknown {field} {value!r}; known: {', '.join(known)}")
+
+
+def require_heads(name: str, dim: int, num_heads: int, *, multiple: int = 4) -> None:
+    """Raise ValueError for a width that doesn't split into heads, or whose positions don't split into `multiple`."""
+    if dim % num_heads or dim % multiple:
+        needed = f"a multiple of {multiple} and of" if multiple > 1 else "a multiple of"
+        raise ValueError(f"{name}_embed_dim={dim} must be {needed} {name}_num_heads={num_heads}")
+
+
+def require_patches(
+    config: ModelConfig, name: str, size: tuple[int, int], ratios: Mapping[str, float], *, whole: bool = True
+) -> None:
+    """Raise ValueError for an input without whole patches, or for a mask ratio that hides none of them or all.
+
+    Args:
+        config: The model's config; its patch_size is read.
+        name: Of the input: image or audio.
+        size: Pixels, or mel bins and steps.
+        ratios: Mask ratios by the name of their field.
+        whole: Whether patches must fill the input. Otherwise, what doesn't fill a patch is left out.
+    """
+    (height, width), p = size, config.patch_size
+    if (whole and (height % p or width % p)) or min(height, width) < p:
+        raise ValueError(f"{name}_size={size} is not whole patches of {p} x {p}")
+    patches = (height // p) * (width // p)
+    for field, ratio in ratios.items():
+        if not 0 < num_kept(patches, ratio) < patches:
+            raise ValueError(f"{field}={ratio} leaves nothing to see or to predict of {patches} {name} patches")

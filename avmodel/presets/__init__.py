@@ -1,0 +1,36 @@
+"""The named runs: one function each, whose docstring has the command, the hours and the source of the numbers."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+
+from avmanifest.errors import ConfigError
+from avmodel.configs.run import RunConfig
+from avmodel.models import FAMILIES, part
+
+
+def presets() -> dict[str, Callable[[], RunConfig]]:
+    """The runs of all families by name; of a family without named runs, one of its defaults under its own name."""
+    found: dict[str, Callable[[], RunConfig]] = {}
+    for name, family in FAMILIES.items():
+        found |= {name: partial(defaults, name)} if family.presets is None else part(family.presets)
+    return found
+
+
+def defaults(family: str) -> RunConfig:
+    """A run of a family's default model."""
+    return RunConfig(name=family, model=FAMILIES[family].config_type())  # type: ignore[call-arg]  # its fields have defaults
+
+
+def run_config(name: str) -> RunConfig:
+    """The run of that name. Raises ConfigError, which lists the known, for another."""
+    known = presets()
+    if name not in known:
+        raise ConfigError(f"unknown run {name!r}; known: {', '.join(sorted(known))}")
+    return known[name]()
+
+
+def describe(name: str) -> str:
+    """What the run's docstring says."""
+    function = presets()[name]
+    return inspect.getdoc(function.func if isinstance(function, partial) else function) or ""
