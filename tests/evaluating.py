@@ -15,7 +15,7 @@ from avmodel.distributed import World
 from avmodel.evaluate.data import EvalDataConfig, open_split, scoring_view
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.features import Extraction
-from avmodel.evaluate.subject import load_subject
+from avmodel.evaluate.loaded import load_pretrained
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.rundir import CHECKPOINTS
 from tests.runs import TINY
@@ -54,7 +54,7 @@ def evaluation_of(run: Path, data: Path | Sequence[str], out: Path, **changes: A
     """An evaluation by one process on the CPU."""
     device = torch.device("cpu")
     found = Evaluation(
-        subject=load_subject(run, device), test=data, train=None, out=out / "task", world=World(0, 1, device)
+        loaded=load_pretrained(run, device), test=data, train=None, out=out / "task", world=World(0, 1, device)
     )
     return replace(found, **changes)
 
@@ -72,9 +72,9 @@ def job(run: Evaluation, *, windows: int | None = None, **changes: object) -> Ex
     """An extraction of the training split, by batches of 5."""
     split = open_split(DATA, run.test, "train")
     found = Extraction(
-        run.subject,
+        run.loaded,
         split,
-        scoring_view(replace(DATA, windows=windows or 1), run.subject),
+        scoring_view(replace(DATA, windows=windows or 1), run.loaded),
         DATA,
         "audio-visual",
         5,

@@ -15,9 +15,9 @@ from avmanifest.errors import ConfigError
 from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_watching
 from avmodel.apply.output import whole, write_json
 from avmodel.apply.tuned import load_tuned
-from avmodel.evaluate.classifier import Classifier, blank, load_classifier
+from avmodel.evaluate.finetune.classifier import Classifier, blank, load_classifier
 from avmodel.evaluate.heads import ALL
-from avmodel.evaluate.subject import load_subject
+from avmodel.evaluate.loaded import load_pretrained
 
 LABELS_TABLE, LABELS_FILE = "labels.csv", "labels.json"
 COLUMNS = ("start_s", "end_s", "rank", "label", "probability")
@@ -86,7 +86,7 @@ class Labeler:
 def load_labeler(checkpoint: Path, config: ClassifyConfig, device: torch.device) -> Labeler:
     """Raises ConfigError, with the command that makes one, for a checkpoint that is no fine-tuned classifier."""
     folder, (classifier, classes) = load_tuned(checkpoint, "finetune", lambda path: load_classifier(path, device))
-    senses = senses_of(load_subject(folder, device), config.window_s)
+    senses = senses_of(load_pretrained(folder, device), config.window_s)
     return Labeler(
         classifier=classifier,
         classes=classes,

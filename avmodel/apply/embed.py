@@ -12,7 +12,7 @@ from jaxtyping import Float
 from avdata.windows import WatchConfig, Window
 from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_watching, vectors_of
 from avmodel.apply.output import parquet_rows
-from avmodel.evaluate.subject import Subject, load_subject
+from avmodel.evaluate.loaded import LoadedModel, load_pretrained
 
 EMBEDDINGS_FILE = "embeddings.parquet"
 
@@ -21,7 +21,7 @@ EMBEDDINGS_FILE = "embeddings.parquet"
 class Embedder:
     """Writes embeddings.parquet: start_s, end_s, and a list of float32 for each stream."""
 
-    subject: Subject
+    loaded: LoadedModel
     senses: Senses
     watching: WatchConfig
     files: tuple[str, ...] = (EMBEDDINGS_FILE,)
@@ -29,11 +29,11 @@ class Embedder:
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, dict[str, Float[np.ndarray, " _"]]]]:
         """Each window's vectors by stream: mean tokens, with the senses that the video has."""
         for window in windows:
-            yield window, vectors_of(self.subject, self.senses, window, sense_mode(window))
+            yield window, vectors_of(self.loaded, self.senses, window, sense_mode(window))
 
     def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
         """The file; what is to be said of it."""
-        note = {"of": {"checkpoint": self.subject.origin["sha256"], "view": asdict(self.senses.view)}}
+        note = {"of": {"checkpoint": self.loaded.origin["sha256"], "view": asdict(self.senses.view)}}
         widths: dict[str, int] = {}
         with parquet_rows(out / EMBEDDINGS_FILE, note) as rows:
             for window, vectors in self(windows):
@@ -43,7 +43,7 @@ class Embedder:
 
 
 def load_embedder(checkpoint: Path, config: SpanConfig, device: torch.device) -> Embedder:
-    """Raises as `load_subject`."""
-    subject = load_subject(checkpoint, device)
-    senses = senses_of(subject, config.window_s)
-    return Embedder(subject=subject, senses=senses, watching=span_watching(senses, config))
+    """Raises as `load_pretrained`."""
+    loaded = load_pretrained(checkpoint, device)
+    senses = senses_of(loaded, config.window_s)
+    return Embedder(loaded=loaded, senses=senses, watching=span_watching(senses, config))

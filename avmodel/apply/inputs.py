@@ -18,7 +18,7 @@ from avdata.melspec import log_mel, num_frames
 from avdata.windows import SAMPLE_RATE, WatchConfig, Window
 from avmanifest.errors import ConfigError, DecodeError
 from avmodel.evaluate.data import MODES, EvalDataConfig, one_view
-from avmodel.evaluate.subject import Subject
+from avmodel.evaluate.loaded import LoadedModel
 from avmodel.inputs import normalize_images
 from avmodel.models.family import Family
 
@@ -92,15 +92,15 @@ class Senses:
         return rearrange(columns.half().float(), "mel t -> 1 1 mel t")
 
 
-def senses_of(subject: Subject, window_s: float | None, *, fit: str = "crop") -> Senses:
-    """The senses that the subject was trained with; `fit` says which part of a frame it sees, as in a View.
+def senses_of(loaded: LoadedModel, window_s: float | None, *, fit: str = "crop") -> Senses:
+    """The senses that the model was trained with; `fit` says which part of a frame it sees, as in a View.
 
     Raises ConfigError for a window of no length, or of which the model would hear only a part.
     """
     if window_s is not None and not 0 < window_s < math.inf:
         raise ConfigError(f"window_s={window_s}: must be above 0")
-    view = replace(one_view(EvalDataConfig(window_s=window_s), subject), fit=fit)
-    patch = subject.model.config.patch_size
+    view = replace(one_view(EvalDataConfig(window_s=window_s), loaded), fit=fit)
+    patch = loaded.model.config.patch_size
     heard = view.window_columns
     if view.mel.pad_columns:
         view = replace(view, waveform_s=window_s or view.waveform_s)
@@ -110,13 +110,13 @@ def senses_of(subject: Subject, window_s: float | None, *, fit: str = "crop") ->
             f"window_s={view.window_samples / SAMPLE_RATE:g}: {heard} columns of {view.profile!r} spectrograms, and "
             f"the model hears {view.num_columns} at once. Take a shorter window; they may overlap (hop_s)."
         )
-    return Senses(view=view, device=next(subject.model.parameters()).device)
+    return Senses(view=view, device=next(loaded.model.parameters()).device)
 
 
-def tuned_subject(model: Family, folder: Path, notes: Mapping[str, str]) -> Subject:
+def finetuned_model(model: Family, folder: Path, notes: Mapping[str, str]) -> LoadedModel:
     """A model that was trained for a task, with what its checkpoint notes of the spectrograms."""
     window = notes.get("window_s", "None")
-    return Subject(
+    return LoadedModel(
         model=model,
         origin={},
         folder=folder,
@@ -147,10 +147,10 @@ def sense_mode(window: Window, wanted: str = MODES[0]) -> str:
     return wanted if len(found) == len(MODES[1:]) else found[0]
 
 
-def vectors_of(subject: Subject, senses: Senses, window: Window, mode: str) -> dict[str, Float[np.ndarray, " _"]]:
+def vectors_of(loaded: LoadedModel, senses: Senses, window: Window, mode: str) -> dict[str, Float[np.ndarray, " _"]]:
     """The mean token of each stream over the window's frames, float32; `mode` may leave one sense out."""
     with torch.no_grad():
-        streams = subject.model.streams(
+        streams = loaded.model.streams(
             None if mode == "audio" else senses.images(window), None if mode == "image" else senses.log_mel(window)
         )
     return {name: x.float().mean(dim=(0, 1)).cpu().numpy() for name, x in streams.items()}

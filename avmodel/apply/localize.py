@@ -15,10 +15,10 @@ from avmanifest.errors import ConfigError
 from avmodel.apply.films import OVERLAY_FILE, showing
 from avmodel.apply.inputs import FilmConfig, Senses, both, film_watching, senses_of
 from avmodel.apply.output import parquet_rows
-from avmodel.evaluate.dense.localizer import ENCODINGS
-from avmodel.evaluate.dense.localizer import Localizer as Cosines
 from avmodel.evaluate.dense.pictures import heated
-from avmodel.evaluate.subject import Subject, load_subject
+from avmodel.evaluate.loaded import LoadedModel, load_pretrained
+from avmodel.evaluate.localization.localizer import ENCODINGS
+from avmodel.evaluate.localization.localizer import Localizer as Cosines
 
 MAPS_FILE = "maps.parquet"
 
@@ -40,7 +40,7 @@ class Localizer:
     """Writes overlay.mp4 and maps.parquet: the time of each frame shown and its map, row by row of the grid that the
     file's metadata names."""
 
-    subject: Subject
+    loaded: LoadedModel
     cosines: Cosines
     senses: Senses
     batch_size: int
@@ -58,8 +58,8 @@ class Localizer:
 
     def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
         """Both files; what is to be said of them."""
-        grid = self.subject.model.image_grid
-        note = {"of": {"checkpoint": self.subject.origin["sha256"]}, "grid": grid}
+        grid = self.loaded.model.image_grid
+        note = {"of": {"checkpoint": self.loaded.origin["sha256"]}, "grid": grid}
         with parquet_rows(out / MAPS_FILE, note) as rows, showing(out, self.watching) as screen:
             for window, maps in self(windows):
                 assert window.frames is not None
@@ -73,12 +73,12 @@ class Localizer:
 
 
 def load_localizer(checkpoint: Path, config: LocalizeConfig, device: torch.device) -> Localizer:
-    """Raises as `load_subject`."""
-    subject = load_subject(checkpoint, device)
-    senses = senses_of(subject, config.window_s, fit="squash")
+    """Raises as `load_pretrained`."""
+    loaded = load_pretrained(checkpoint, device)
+    senses = senses_of(loaded, config.window_s, fit="squash")
     return Localizer(
-        subject=subject,
-        cosines=Cosines(subject.model, config.encoding).eval(),
+        loaded=loaded,
+        cosines=Cosines(loaded.model, config.encoding).eval(),
         senses=senses,
         batch_size=config.batch_size,
         watching=film_watching(senses, config),

@@ -17,9 +17,9 @@ from avmanifest.errors import ConfigError
 from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_watching, vectors_of
 from avmodel.apply.output import whole
 from avmodel.evaluate.data import MODES
-from avmodel.evaluate.embed import EMBEDDINGS
+from avmodel.evaluate.embed.task import EMBEDDINGS
+from avmodel.evaluate.loaded import LoadedModel, load_pretrained
 from avmodel.evaluate.store import read_note, read_parts
-from avmodel.evaluate.subject import Subject, load_subject
 
 NEIGHBORS_TABLE = "neighbors.csv"
 COLUMNS = ("start_s", "end_s", "query", "target", "rank", "key", "cosine")
@@ -54,7 +54,7 @@ class Gallery:
 class Finder:
     """Writes neighbors.csv: of each window and pair of streams the nearest clips by cosine."""
 
-    subject: Subject
+    loaded: LoadedModel
     gallery: Gallery
     pairs: tuple[tuple[str, str], ...]  # streams of the window and of the clips
     top: int
@@ -74,7 +74,7 @@ class Finder:
             for query, target in self.pairs:
                 mode = self.mode_for(query)
                 if mode not in found:
-                    found[mode] = vectors_of(self.subject, self.senses, window, sense_mode(window, mode))
+                    found[mode] = vectors_of(self.loaded, self.senses, window, sense_mode(window, mode))
                 if query in found[mode]:
                     yield window, query, target, self.nearest(torch.from_numpy(found[mode][query]), target)
 
@@ -108,11 +108,11 @@ def load_finder(checkpoint: Path, config: RetrieveConfig, device: torch.device) 
     """Raises ConfigError for a gallery that isn't one, is another checkpoint's, or lacks a stream that is asked for."""
     if config.gallery is None:
         raise ConfigError("gallery is missing: the folder that avkit evaluate embed wrote for this checkpoint")
-    subject = load_subject(checkpoint, device)
-    senses = senses_of(subject, config.window_s)
-    gallery = open_gallery(config.gallery, subject, senses)
+    loaded = load_pretrained(checkpoint, device)
+    senses = senses_of(loaded, config.window_s)
+    gallery = open_gallery(config.gallery, loaded, senses)
     return Finder(
-        subject=subject,
+        loaded=loaded,
         gallery=gallery,
         pairs=stream_pairs(config, gallery),
         top=config.top,
@@ -121,22 +121,22 @@ def load_finder(checkpoint: Path, config: RetrieveConfig, device: torch.device) 
     )
 
 
-def open_gallery(folder: Path, subject: Subject, senses: Senses) -> Gallery:
+def open_gallery(folder: Path, loaded: LoadedModel, senses: Senses) -> Gallery:
     """The clips that `avkit evaluate embed` wrote there. Raises ConfigError for those of another checkpoint."""
     parts = sorted((folder / EMBEDDINGS if (folder / EMBEDDINGS).is_dir() else folder).glob("part-*.parquet"))
     if not parts:
         raise ConfigError(
-            f"{folder}: no embeddings there. avkit evaluate embed {subject.origin['path']} --data DATASET --out "
+            f"{folder}: no embeddings there. avkit evaluate embed {loaded.origin['path']} --data DATASET --out "
             f"{folder} writes them."
         )
     notes = [read_note(part)["of"] for part in parts]
     mode = str(notes[0].get("mode"))
     for part, of in zip(parts, notes, strict=True):
         checkpoint, profile = str(of.get("checkpoint")), of.get("view", {}).get("profile")
-        if checkpoint != subject.origin["sha256"]:
+        if checkpoint != loaded.origin["sha256"]:
             raise ConfigError(
-                f"{part}: embeddings by the checkpoint {checkpoint[:12]}, not by {subject.origin['path']} "
-                f"({subject.origin['sha256'][:12]}): their vectors can't be compared. Embed the gallery with this one."
+                f"{part}: embeddings by the checkpoint {checkpoint[:12]}, not by {loaded.origin['path']} "
+                f"({loaded.origin['sha256'][:12]}): their vectors can't be compared. Embed the gallery with this one."
             )
         if (profile, of.get("mode")) != (senses.view.profile, mode) or mode not in MODES:
             raise ConfigError(

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from avdata.windows import WatchConfig, Window
 from avmodel.apply.films import OVERLAY_FILE, showing
-from avmodel.apply.inputs import FilmConfig, Senses, film_watching, require_both, senses_of, tuned_subject
+from avmodel.apply.inputs import FilmConfig, Senses, film_watching, finetuned_model, require_both, senses_of
 from avmodel.apply.output import whole, write_json
 from avmodel.apply.tuned import load_tuned
 from avmodel.evaluate.dense.pictures import masked
-from avmodel.evaluate.dense.segmenter import Segmenter, load_segmenter, segment
+from avmodel.evaluate.segmentation.segmenter import Segmenter, load_segmenter, segment
 
 MASKS_FOLDER, MASKS_FILE = "masks", "masks.json"
 SOUNDING = "sounding"  # the one class of a segmenter without classes
@@ -74,8 +74,8 @@ class Outliner:
 def load_outliner(checkpoint: Path, config: FilmConfig, device: torch.device) -> Outliner:
     """Raises ConfigError, with the command that trains one, for a checkpoint that is no segmenter."""
     folder, (segmenter, notes) = load_tuned(checkpoint, "segmentation", lambda path: load_segmenter(path, device))
-    subject = tuned_subject(segmenter.predictor.model, folder, notes)
-    senses = senses_of(subject, config.window_s, fit="squash")
+    loaded = finetuned_model(segmenter.predictor.model, folder, notes)
+    senses = senses_of(loaded, config.window_s, fit="squash")
     return Outliner(
         segmenter=segmenter, senses=senses, batch_size=config.batch_size, watching=film_watching(senses, config)
     )

@@ -16,11 +16,11 @@ from jaxtyping import Float32
 from avdata.load.views import Crop
 from avdata.windows import SAMPLE_RATE, WatchConfig, Window
 from avmanifest.errors import ConfigError
-from avmodel.apply.inputs import ApplyConfig, Senses, require_both, senses_of, tuned_subject
+from avmodel.apply.inputs import ApplyConfig, Senses, finetuned_model, require_both, senses_of
 from avmodel.apply.joining import joined
 from avmodel.apply.output import whole
 from avmodel.apply.tuned import load_tuned
-from avmodel.evaluate.dense.separator import Separator, load_separator, separate
+from avmodel.evaluate.separation.separator import Separator, load_separator, separate
 from avmodel.inputs import normalize_images
 
 Region = tuple[float, float, float, float]  # left, top, right and bottom edge, as shares of the picture
@@ -132,12 +132,12 @@ def load_extractor(checkpoint: Path, config: SeparateConfig, device: torch.devic
     folder, separator = load_tuned(checkpoint, "separation", lambda path: load_separator(path, device))
     window_s = separator.num_samples / separator.profile.sample_rate
     notes = {"profile": separator.profile.name, "window_s": str(window_s)}
-    subject = tuned_subject(separator.predictor.model, folder, notes)
+    loaded = finetuned_model(separator.predictor.model, folder, notes)
     hop_s = window_s / 2 if config.hop_s is None else config.hop_s
     watching = WatchConfig(window_s=window_s, hop_s=hop_s, short_side=config.short_side)
     return Extractor(
         separator=separator,
         regions=config.regions,
-        senses=senses_of(subject, window_s, fit="squash"),
+        senses=senses_of(loaded, window_s, fit="squash"),
         watching=watching,
     )

@@ -1,7 +1,6 @@
-"""Checkpoints to numbers: each task takes a subject (a pretrained model) and data, and gives a `Result`.
+"""Checkpoints to scores: each task takes a pretrained model and a dataset, and returns a `Result`.
 
-`subject` loads what is evaluated, `data` opens and checks what it is evaluated on, `features` turns one into vectors
-of the other; `linear_probe`, `finetune`, `knn`, `retrieval` and `embed` are the tasks, `tasks` names them; `tuning`
-trains a classifier; `scores` has the metrics, `result` the numbers with all that is needed to trust them, `pictures`
-what to look at.
+`tasks` lists the tasks; each has a folder with its settings (`config`) and its run (`task`). What they share stands
+here: `loaded` loads the model, `data` opens and checks the dataset, `features` encodes samples, `training` trains a
+model with a head, `predictor` a model with a decoder, `scores` has the metrics, `result` the file of results.
 """

@@ -1,4 +1,4 @@
-"""What a subject is evaluated on: splits that fit together, labels that are the recipe's, clips that don't leak."""
+"""What a model is evaluated on: splits that fit together, labels that are the recipe's, clips that don't leak."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from avmanifest.lists import read_requests
 from avmanifest.recipe import load_recipe, recipe_names
 from avmanifest.subset import subset_id
 from avmodel.distributed import World
-from avmodel.evaluate.subject import Subject
+from avmodel.evaluate.loaded import LoadedModel
 from avmodel.inputs import Source, cache_config, image_side
 
 MODES = ("audio-visual", "audio", "image")
@@ -225,17 +225,17 @@ def relabeled(data: EvalDataConfig, split: Split, source: Source) -> Split:
     return Split(relabel(split.dataset, found), f"{split.name} ({name})", (*split.notes, note))
 
 
-def one_view(data: EvalDataConfig, subject: Subject) -> EvalView:
+def one_view(data: EvalDataConfig, loaded: LoadedModel) -> EvalView:
     """A clip's centre window and the frame nearest its middle."""
-    return EvalView(**_seen(data, subject))
+    return EvalView(**_seen(data, loaded))
 
 
-def scoring_view(data: EvalDataConfig, subject: Subject) -> EvalView | AllFramesView:
+def scoring_view(data: EvalDataConfig, loaded: LoadedModel) -> EvalView | AllFramesView:
     """How a test clip is seen: in data.windows, or in all its frames.
 
     Raises ConfigError for several windows of spectrograms that are of whole clips.
     """
-    seen = _seen(data, subject)
+    seen = _seen(data, loaded)
     if seen["window_s"] is None and data.windows > 1:
         raise ConfigError(
             f"data.windows={data.windows}: {seen['profile']!r} spectrograms are of whole clips. Set data.windows=1, or "
@@ -247,21 +247,26 @@ def scoring_view(data: EvalDataConfig, subject: Subject) -> EvalView | AllFrames
 
 
 def train_view(
-    data: EvalDataConfig, subject: Subject, *, max_gain_db: float, min_area: float = 0.5, flip_probability: float = 0.5
+    data: EvalDataConfig,
+    loaded: LoadedModel,
+    *,
+    max_gain_db: float,
+    min_area: float = 0.5,
+    flip_probability: float = 0.5,
 ) -> TrainView:
     """How a training clip is seen: a random window, frame, crop, flip and gain (Kaldi's knows none)."""
-    seen = _seen(data, subject)
+    seen = _seen(data, loaded)
     gain_db = 0.0 if PROFILES[seen["profile"]].kaldi else max_gain_db
     return TrainView(**seen, max_gain_db=gain_db, min_area=min_area, flip_probability=flip_probability)
 
 
-def _seen(data: EvalDataConfig, subject: Subject) -> dict[str, Any]:
-    config = subject.model.config
-    profile = data.profile or subject.profile or "paper"
+def _seen(data: EvalDataConfig, loaded: LoadedModel) -> dict[str, Any]:
+    config = loaded.model.config
+    profile = data.profile or loaded.profile or "paper"
     whole = bool(PROFILES[profile].pad_columns)
     return {
         "profile": profile,
-        "window_s": None if whole else data.window_s or subject.window_s or 3.0,
+        "window_s": None if whole else data.window_s or loaded.window_s or 3.0,
         "columns": config.audio_size[1],
         "image_size": image_side(config),
     }

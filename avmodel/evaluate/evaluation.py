@@ -1,4 +1,4 @@
-"""What every task is given: the subject, the data, and where its results go."""
+"""What every task is given: the loaded model, the data, and where its results go."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,7 @@ from avmanifest.errors import ConfigError
 from avmodel.distributed import PRECISIONS, World
 from avmodel.evaluate.data import EvalDataConfig, Split
 from avmodel.evaluate.features import Extraction, Features, Progress, kept_features
+from avmodel.evaluate.loaded import LoadedModel
 from avmodel.evaluate.scores import (
     class_accuracy,
     confusion_matrix,
@@ -23,7 +24,6 @@ from avmodel.evaluate.scores import (
     multi_label_scores,
     single_label_scores,
 )
-from avmodel.evaluate.subject import Subject
 from avmodel.inputs import Source
 
 FEATURES = "features"
@@ -53,16 +53,16 @@ class EvalConfig:
 class Evaluation:
     """One evaluation under way."""
 
-    subject: Subject
+    loaded: LoadedModel
     test: Source
     train: Source | None  # None: another split of the test's folder
     out: Path
     world: World
     progress: Progress | None = None
 
-    def of(self, subject: Subject) -> "Evaluation":
-        """The same for another subject."""
-        return replace(self, subject=subject)
+    def of(self, loaded: LoadedModel) -> "Evaluation":
+        """The same evaluation of another model."""
+        return replace(self, loaded=loaded)
 
     def features(
         self,
@@ -76,7 +76,7 @@ class Evaluation:
     ) -> Features:
         """Features of a split, kept beside the results of all tasks; `mode` None: the config's."""
         job = Extraction(
-            subject=self.subject,
+            loaded=self.loaded,
             split=split,
             view=view,
             data=config.data,

@@ -18,8 +18,8 @@ from avdata.load import Batch, Dataset, Loader, View
 from avmanifest.errors import ConfigError
 from avmodel.distributed import World, autocast
 from avmodel.evaluate.data import EvalDataConfig, Split, ordered_loader
+from avmodel.evaluate.loaded import LoadedModel
 from avmodel.evaluate.store import FeatureStore, read_parts
-from avmodel.evaluate.subject import Subject
 from avmodel.inputs import Inputs, normalize_images
 from avmodel.models.family import Family
 
@@ -40,7 +40,7 @@ class Features(NamedTuple):
 class Extraction(NamedTuple):
     """What features are computed of, and how."""
 
-    subject: Subject
+    loaded: LoadedModel
     split: Split
     view: View
     data: EvalDataConfig
@@ -54,7 +54,7 @@ class Extraction(NamedTuple):
     def described(self) -> dict[str, Any]:
         """All that the numbers depend on."""
         return {
-            "checkpoint": self.subject.origin["sha256"],
+            "checkpoint": self.loaded.origin["sha256"],
             "subset_id": self.split.subset_id,
             "view": {"kind": type(self.view).__name__, **asdict(self.view)},
             "mode": self.mode,
@@ -112,7 +112,7 @@ def encode_batch(job: Extraction, batch: Batch, device: torch.device) -> dict[st
     """One vector a sample and stream, float32: the mean over tokens, and over windows if there are several."""
     inputs = eval_inputs(batch, device)
     with torch.no_grad(), autocast(job.precision, device):
-        pooled = pooled_streams(job.subject.model, inputs, job.mode)
+        pooled = pooled_streams(job.loaded.model, inputs, job.mode)
     return {name: rearrange(x, "(b u) d -> b u d", b=len(batch)).mean(dim=1) for name, x in pooled.items()}
 
 

@@ -7,24 +7,24 @@ from typing import Any
 
 from avmanifest.errors import ConfigError
 from avmodel.distributed import join_world, require_precision
-from avmodel.evaluate.dense.segmenter import SegmentationConfig
-from avmodel.evaluate.dense.separator import SeparationConfig
-from avmodel.evaluate.embed import EmbedConfig, embed
+from avmodel.evaluate.embed.task import EmbedConfig, embed
 from avmodel.evaluate.evaluation import EvalConfig, Evaluation
 from avmodel.evaluate.features import Progress
-from avmodel.evaluate.finetune import avsiam, cav_mae, finetune
-from avmodel.evaluate.knn import KnnConfig, knn
-from avmodel.evaluate.linear_probe import LinearProbeConfig, linear_probe, supplement
-from avmodel.evaluate.localization import LocalizationConfig, localization
+from avmodel.evaluate.finetune.task import avsiam, cav_mae, finetune
+from avmodel.evaluate.finetune.training import FinetuneConfig
+from avmodel.evaluate.knn.task import KnnConfig, knn
+from avmodel.evaluate.linear_probe.task import LinearProbeConfig, linear_probe, supplement
+from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.localization.task import LocalizationConfig, localization
 from avmodel.evaluate.pictures import save_pictures
 from avmodel.evaluate.result import Result, write_result
-from avmodel.evaluate.retrieval import RetrievalConfig, retrieval
-from avmodel.evaluate.segmentation import avss, ms3, segmentation
-from avmodel.evaluate.segmentation import supplement as segmentation_supplement
-from avmodel.evaluate.separation import released, separation, sound_of_pixels
-from avmodel.evaluate.separation import supplement as separation_supplement
-from avmodel.evaluate.subject import load_subject
-from avmodel.evaluate.tuning import FinetuneConfig
+from avmodel.evaluate.retrieval.task import RetrievalConfig, retrieval
+from avmodel.evaluate.segmentation.segmenter import SegmentationConfig
+from avmodel.evaluate.segmentation.task import avss, ms3, segmentation
+from avmodel.evaluate.segmentation.task import supplement as segmentation_supplement
+from avmodel.evaluate.separation.separator import SeparationConfig
+from avmodel.evaluate.separation.task import released, separation, sound_of_pixels
+from avmodel.evaluate.separation.task import supplement as separation_supplement
 from avmodel.inputs import Source
 
 EVALUATIONS = "evaluations"
@@ -91,13 +91,13 @@ def evaluate(
 
     `test` is a prepared dataset's folder, or shards; so is `train`, whose default is the training split of the same
     folder. `out` defaults to evaluations/TASK in the folder of the run. Raises ConfigError for what can't be evaluated
-    (see `load_subject`, `open_splits`), and the errors of the task.
+    (see `load_pretrained`, `open_splits`), and the errors of the task.
     """
     with join_world(config.device) as world:
         require_precision(config.precision, world.device)
-        subject = load_subject(checkpoint, world.device, accept_unknown=accept_unknown)
-        folder = out or subject.folder / EVALUATIONS / task
-        run = Evaluation(subject=subject, test=test, train=train, out=folder, world=world, progress=progress)
+        loaded = load_pretrained(checkpoint, world.device, accept_unknown=accept_unknown)
+        folder = out or loaded.folder / EVALUATIONS / task
+        run = Evaluation(loaded=loaded, test=test, train=train, out=folder, world=world, progress=progress)
         result = TASKS[task].run(config, run)
         if world.is_main:
             save_pictures(result.extra, folder)

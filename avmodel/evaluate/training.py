@@ -221,7 +221,7 @@ def begin(
     `splits` and `seed` are part of what it was begun with; settings named in `free` may change.
     """
     values = as_json(config) | {
-        "run.checkpoint": run.subject.origin["sha256"],
+        "run.checkpoint": run.loaded.origin["sha256"],
         **{f"run.{name}": split.subset_id for name, split in splits.items()},
         "run.seed": seed,
     }

@@ -108,7 +108,7 @@ def test_a_window_is_what_preparing_its_span_makes_of_it(place: Path, tmp_path: 
     prepare(folder_config(place / "videos", tmp_path / "set", sample=sample))
     (row,) = read_table(Layout(tmp_path / "set").manifest("train"), CLIP_SCHEMA).to_pylist()
     run = evaluation_of(place / "run", tmp_path / "set", tmp_path / "out")
-    view, split = one_view(DATA, run.subject), open_split(DATA, run.test, "train", labeled=False)
+    view, split = one_view(DATA, run.loaded), open_split(DATA, run.test, "train", labeled=False)
     stored = next(iter(ordered_loader(DATA, split, view, run.world, batch_size=1, seed=0)))
     expected = run.features(EvalConfig(data=DATA, device="cpu"), split, view).values
 
@@ -124,8 +124,8 @@ def test_a_window_is_what_preparing_its_span_makes_of_it(place: Path, tmp_path: 
             frames=decode_jpeg(encode_jpeg(frame, 100))[None],
             times_s=(start_s + time_s,),
         )
-    senses = senses_of(run.subject, None)
+    senses = senses_of(run.loaded, None)
     assert torch.equal(senses.log_mel(window)[0], stored.log_mel.float())
-    found = vectors_of(run.subject, senses, window, "audio-visual")
+    found = vectors_of(run.loaded, senses, window, "audio-visual")
     for name, vector in found.items():
         torch.testing.assert_close(torch.from_numpy(vector), expected[name][0], atol=1e-5, rtol=1e-5)

@@ -10,7 +10,7 @@ from avmodel.checkpoint import save_weights
 from avmodel.distributed import join_world
 from avmodel.evaluate.data import one_view, open_split
 from avmodel.evaluate.evaluation import EvalConfig, Evaluation
-from avmodel.evaluate.subject import load_subject
+from avmodel.evaluate.loaded import load_pretrained
 from avmodel.models.deepavfusion import DeepAVFusion
 from tests.dense import quarter_mask
 from tests.evaluating import DATA, TEST, draw_splits, save_tiny
@@ -112,10 +112,10 @@ def test_explain_has_every_setting_and_the_presets(tmp_path: Path) -> None:
 def extract_together(place: Path, out: Path) -> None:
     """One of several processes' part of an extraction."""
     with join_world("cpu") as world:
-        subject = load_subject(place / "run", world.device)
-        run = Evaluation(subject=subject, test=str(place / "set"), train=None, out=out / "task", world=world)
+        loaded = load_pretrained(place / "run", world.device)
+        run = Evaluation(loaded=loaded, test=str(place / "set"), train=None, out=out / "task", world=world)
         config = EvalConfig(data=DATA, feature_batch_size=2)
-        found = run.features(config, open_split(DATA, run.test, "test"), one_view(DATA, subject))
+        found = run.features(config, open_split(DATA, run.test, "test"), one_view(DATA, loaded))
         if world.is_main:
             torch.save({"keys": found.keys, **found.values}, out / "features.pt")
 

@@ -17,12 +17,12 @@ from avdata.prepare.sources.synth import SynthConfig
 from avdata.prepare.supervise import Supervision
 from avmanifest.recipe import load_recipe
 from avmodel.distributed import join_world
-from avmodel.evaluate.dense.segmenter import SegmentationConfig, load_segmenter
-from avmodel.evaluate.dense.separator import SeparationConfig
-from avmodel.evaluate.localization import LocalizationConfig, localization
+from avmodel.evaluate.localization.task import LocalizationConfig, localization
 from avmodel.evaluate.result import Result
-from avmodel.evaluate.segmentation import avss, segmentation
-from avmodel.evaluate.separation import separation
+from avmodel.evaluate.segmentation.segmenter import SegmentationConfig, load_segmenter
+from avmodel.evaluate.segmentation.task import avss, segmentation
+from avmodel.evaluate.separation.separator import SeparationConfig
+from avmodel.evaluate.separation.task import separation
 from tests.dense import draw_quarters
 from tests.drawn import draw_media, sine
 from tests.evaluating import DATA, evaluation_of, save_tiny

@@ -24,7 +24,7 @@ from avmodel.convert import (
     model_from_released,
     read_weights,
 )
-from avmodel.evaluate.subject import load_subject
+from avmodel.evaluate.loaded import load_pretrained
 from avmodel.models.deepavfusion import DeepAVFusion
 
 SMALL = DeepAVFusionConfig(
@@ -317,10 +317,10 @@ def test_a_converted_file_is_a_checkpoint_that_says_what_it_heard(tmp_path: Path
         convert(tmp_path / "released.pth", tmp_path / "out.safetensors", settings=settings)
     found = convert(tmp_path / "released.pth", tmp_path / "out.safetensors", accept_unknown=True, settings=settings)
     assert found.name == "unknown"
-    subject = load_subject(tmp_path / "out.safetensors", torch.device("cpu"))
-    assert (subject.profile, subject.window_s) == ("released", 3.0)
-    assert subject.origin["license"].startswith("unknown")
-    assert all(torch.equal(x, model.state_dict()[name]) for name, x in subject.model.state_dict().items())
+    loaded = load_pretrained(tmp_path / "out.safetensors", torch.device("cpu"))
+    assert (loaded.profile, loaded.window_s) == ("released", 3.0)
+    assert loaded.origin["license"].startswith("unknown")
+    assert all(torch.equal(x, model.state_dict()[name]) for name, x in loaded.model.state_dict().items())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.safetensors", "released.pth"]
 
 

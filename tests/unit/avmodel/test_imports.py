@@ -11,7 +11,7 @@ from torch import Tensor
 
 from avmanifest.errors import ConfigError
 from avmodel.conversion import convert
-from avmodel.evaluate.subject import load_subject
+from avmodel.evaluate.loaded import load_pretrained
 from avmodel.imports import import_avsiam, import_cav_mae
 from tests.unit.avmodel.test_starting import block_shapes
 
@@ -215,8 +215,8 @@ def test_a_converted_file_says_its_family_and_what_it_heard(
 ) -> None:
     make(tmp_path / "released.pth")
     found = convert(tmp_path / "released.pth", tmp_path / "ours.safetensors", family=family)
-    subject = load_subject(tmp_path / "ours.safetensors", torch.device("cpu"))
-    assert (subject.origin["family"], subject.profile, subject.window_s) == (family, "kaldi", None)
-    assert subject.origin["license"] == found.license
+    loaded = load_pretrained(tmp_path / "ours.safetensors", torch.device("cpu"))
+    assert (loaded.origin["family"], loaded.profile, loaded.window_s) == (family, "kaldi", None)
+    assert loaded.origin["license"] == found.license
     with pytest.raises(ConfigError, match="unknown --family 'vit'; known: deepavfusion, avsiam, cavmae"):
         convert(tmp_path / "released.pth", tmp_path / "other.safetensors", family="vit")

@@ -22,13 +22,13 @@ from avmodel.apply import TASKS, apply, load, task_config
 from avmodel.apply.inputs import senses_of
 from avmodel.apply.joining import joined
 from avmodel.apply.separate import crop_of
-from avmodel.evaluate.classifier import Classifier, save_classifier
-from avmodel.evaluate.dense.decoder import DecoderConfig, segmentation_decoder
-from avmodel.evaluate.dense.masks import make_masks
-from avmodel.evaluate.dense.predictor import Predictor, save_predictor
-from avmodel.evaluate.dense.separator import Separator, save_separator
-from avmodel.evaluate.embed import EmbedConfig, embed
-from avmodel.evaluate.subject import load_subject
+from avmodel.evaluate.decoder import DecoderConfig, segmentation_decoder
+from avmodel.evaluate.embed.task import EmbedConfig, embed
+from avmodel.evaluate.finetune.classifier import Classifier, save_classifier
+from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.predictor import Predictor, save_predictor
+from avmodel.evaluate.separation.masks import make_masks
+from avmodel.evaluate.separation.separator import Separator, save_separator
 from tests.evaluating import DATA, TEST, draw_splits, evaluation_of, save_tiny, tiny_model
 from tests.watching import drawn_windows
 
@@ -80,7 +80,7 @@ def test_embeddings_are_the_models_mean_tokens(run: Path, tmp_path: Path) -> Non
     for name in STREAMS:
         assert rows.column(name)[1].as_py() == pytest.approx(streams[name][0].mean(dim=0).tolist(), abs=1e-6)
     note = json.loads(pq.read_schema(tmp_path / "embeddings.parquet").metadata[b"avkit"])
-    assert note["of"]["checkpoint"] == model.subject.origin["sha256"]
+    assert note["of"]["checkpoint"] == model.loaded.origin["sha256"]
 
 
 def test_frames_of_a_window_are_averaged(run: Path) -> None:
@@ -292,8 +292,8 @@ def test_unknown_tasks_and_settings_are_named() -> None:
 @pytest.mark.parametrize(("profile", "window_s"), [("paper", 1.0), ("released", 0.9), ("kaldi", 0.5)])
 def test_a_short_last_window_is_heard_as_stored_clips_are(run: Path, profile: str, window_s: float) -> None:
     """Kaldi's columns beyond the sound are 0.0, as prepare stores them; elsewhere what fills up is silence."""
-    subject = replace(load_subject(run, CPU), profile=profile)
-    senses = senses_of(subject, window_s)
+    loaded = replace(load_pretrained(run, CPU), profile=profile)
+    senses = senses_of(loaded, window_s)
     heard = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
     waveform = np.zeros(round(senses.window_s * SAMPLE_RATE), np.float32)
     waveform[:4000] = heard

@@ -8,7 +8,7 @@ from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
 from avmodel.evaluate.data import EvalDataConfig, one_view, open_split, open_splits
-from avmodel.evaluate.subject import Subject
+from avmodel.evaluate.loaded import LoadedModel
 from tests.evaluating import DATA, TEST, TRAIN, change_manifest, draw_splits, tiny_model
 from tests.shards import CLASSES, sample_key
 
@@ -121,9 +121,9 @@ def test_settings_that_cannot_be_are_refused(changes: dict[str, object], said: s
 
 def test_the_checkpoint_tells_how_it_hears(tmp_path: Path) -> None:
     model = tiny_model()
-    known = Subject(model=model, origin={}, folder=tmp_path, profile="released", window_s=1.0)
+    known = LoadedModel(model=model, origin={}, folder=tmp_path, profile="released", window_s=1.0)
     assert (one_view(DATA, known).profile, one_view(DATA, known).window_s) == ("released", 1.0)
-    unknown = Subject(model=model, origin={}, folder=tmp_path)
+    unknown = LoadedModel(model=model, origin={}, folder=tmp_path)
     assert (one_view(DATA, unknown).profile, one_view(DATA, unknown).window_s) == ("paper", 3.0)
     told = replace(DATA, profile="paper", window_s=2.0)
     assert (one_view(told, known).profile, one_view(told, known).window_s) == ("paper", 2.0)

@@ -8,10 +8,10 @@ import torch
 
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import save_checkpoint
-from avmodel.evaluate.finetune import finetune
-from avmodel.evaluate.knn import KnnConfig, knn
-from avmodel.evaluate.retrieval import RetrievalConfig, retrieval
-from avmodel.evaluate.tuning import FinetuneConfig
+from avmodel.evaluate.finetune.task import finetune
+from avmodel.evaluate.finetune.training import FinetuneConfig
+from avmodel.evaluate.knn.task import KnnConfig, knn
+from avmodel.evaluate.retrieval.task import RetrievalConfig, retrieval
 from avmodel.models import FAMILIES
 from avmodel.rundir import CHECKPOINTS
 from tests.evaluating import DATA, draw_splits, evaluation_of
@@ -40,7 +40,7 @@ def family_run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("family_run", STREAMS, indirect=True)
 def test_every_family_is_evaluated(family_run: Path, whole_clips: Path, tmp_path: Path) -> None:
     run = evaluation_of(family_run, whole_clips, tmp_path)
-    streams = STREAMS[run.subject.origin["family"]]
+    streams = STREAMS[run.loaded.origin["family"]]
     neighbors = knn(KnnConfig(data=DATA, device="cpu", random_weights=False), run)
     assert set(neighbors.scores) == {*streams, "all"}
     assert neighbors.view["window"] == "the whole clip"

@@ -20,7 +20,7 @@ def run(tiny_run: Path, splits: Path, tmp_path: Path) -> Evaluation:
 
 def batches(run: Evaluation, *, windows: int | None = None) -> list[Batch]:
     split = open_split(DATA, run.test, "train")
-    view = scoring_view(replace(DATA, windows=windows or 1), run.subject)
+    view = scoring_view(replace(DATA, windows=windows or 1), run.loaded)
     return list(ordered_loader(DATA, split, view, run.world, batch_size=TRAIN, seed=0))
 
 
@@ -28,7 +28,7 @@ def test_features_are_the_mean_tokens_in_the_datasets_order(run: Evaluation) -> 
     found = extract(job(run), run.out, run.world)
     (batch,) = batches(run)
     assert tuple(found.keys) == batch.keys
-    streams = run.subject.model.streams(*eval_inputs(batch, run.world.device))
+    streams = run.loaded.model.streams(*eval_inputs(batch, run.world.device))
     assert set(found.values) == {"image", "audio", "fusion"}
     for name, tokens in streams.items():
         torch.testing.assert_close(found.values[name], tokens.mean(dim=1), atol=1e-6, rtol=1e-5)
@@ -39,7 +39,7 @@ def test_features_are_the_mean_tokens_in_the_datasets_order(run: Evaluation) -> 
 def test_windows_are_averaged(run: Evaluation) -> None:
     found = extract(job(run, windows=3), run.out, run.world)
     (batch,) = batches(run, windows=3)
-    tokens = run.subject.model.streams(*eval_inputs(batch, run.world.device))["audio"].mean(dim=1)
+    tokens = run.loaded.model.streams(*eval_inputs(batch, run.world.device))["audio"].mean(dim=1)
     torch.testing.assert_close(found.values["audio"], tokens.reshape(TRAIN, 3, -1).mean(dim=1), atol=1e-6, rtol=1e-5)
 
 
@@ -48,7 +48,7 @@ def test_one_sense_alone_knows_nothing_of_the_other(run: Evaluation) -> None:
     assert set(found["image"].values) == {"image", "fusion"}
     (batch,) = batches(run)
     deaf = replace(batch, log_mel=torch.zeros_like(batch.log_mel))
-    image = run.subject.model.streams(eval_inputs(deaf, run.world.device).image, None)["image"].mean(dim=1)
+    image = run.loaded.model.streams(eval_inputs(deaf, run.world.device).image, None)["image"].mean(dim=1)
     torch.testing.assert_close(found["image"].values["image"], image, atol=1e-6, rtol=1e-5)
 
 
@@ -110,7 +110,7 @@ def test_a_deleted_part_is_made_again_with_those_after_it(run: Evaluation) -> No
 
 
 def test_training_views_differ_by_epoch_and_are_functions_of_it(run: Evaluation) -> None:
-    view = train_view(DATA, run.subject, max_gain_db=6.0)
+    view = train_view(DATA, run.loaded, max_gain_db=6.0)
 
     def of(epoch: int, folder: str) -> Features:
         return extract(job(run, view=view, epoch=epoch), run.out / folder, run.world)

@@ -1,0 +1,1 @@
+"""A dataset's features as Parquet."""

@@ -1,0 +1,90 @@
+"""A dataset's features as Parquet, and a map of them to look at."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from torch import Tensor
+
+from avmanifest.errors import ConfigError
+from avmodel.evaluate.data import open_split, scoring_view
+from avmodel.evaluate.evaluation import EvalConfig, Evaluation, seen, settings_of
+from avmodel.evaluate.features import Extraction, Features, extract
+from avmodel.evaluate.pictures import save_map
+from avmodel.evaluate.result import Result, scored
+
+PROJECTIONS = ("tsne", "pca", "none")
+EMBEDDINGS, MAP_FILE = "embeddings", "map.png"
+LEAST_NEIGHBORS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedConfig(EvalConfig):
+    """Mean tokens of data.test_split, one row a clip; nothing is masked."""
+
+    random_weights: bool = False
+    picture: str = "tsne"  # of each stream, colored by class; or pca, or none
+    picture_samples: int = 3000  # at most that many, spread over the split
+    perplexity: float = 30.0  # of t-SNE; less where there are few samples
+
+    def __post_init__(self) -> None:
+        EvalConfig.__post_init__(self)
+        if self.picture not in PROJECTIONS:
+            raise ConfigError(f"unknown picture {self.picture!r}; known: {', '.join(PROJECTIONS)}")
+        if self.picture_samples < 2 or self.perplexity < 1:
+            raise ConfigError(f"picture_samples={self.picture_samples}, perplexity={self.perplexity}: too few")
+
+
+def embed(config: EmbedConfig, run: Evaluation) -> Result:
+    """Write OUT/embeddings/part-*.parquet (key, labels, a vector a stream) and OUT/map.png.
+
+    Killed, the same command goes on where it was. Raises ConfigError for an --out with other embeddings.
+    """
+    data = config.data
+    split = open_split(data, run.test, data.test_split, labeled=False)
+    view = scoring_view(data, run.loaded)
+    job = Extraction(run.loaded, split, view, data, data.mode, config.feature_batch_size, config.precision)
+    found = extract(job, run.out / EMBEDDINGS, run.world, run.progress)
+    if config.picture != "none" and run.world.is_main and len(found) > 2:
+        draw_map(config, found, split.dataset.classes, run.out / MAP_FILE)
+    widths = {name: {"samples": float(len(found)), "dimensions": float(x.shape[1])} for name, x in found.values.items()}
+    return Result(
+        task="embed",
+        headline=(next(iter(widths)), "samples"),
+        unit="",
+        scores={name: scored([width]) for name, width in widths.items()},
+        baselines={},
+        mode=f"frozen, {data.mode}",
+        view=seen(view),
+        data={"test": split.described()},
+        checkpoint=run.loaded.origin,
+        settings=settings_of(config),
+        seeds=config.seeds[:1],
+        notes=split.notes,
+    )
+
+
+def draw_map(config: EmbedConfig, found: Features, classes: tuple[str, ...], path: Path) -> None:
+    """The map of at most picture_samples samples, evenly taken from the split."""
+    rows = torch.linspace(0, len(found) - 1, min(len(found), config.picture_samples)).long()
+    labels = found.labels[rows]
+    first = torch.where(labels.any(dim=1), labels.int().argmax(dim=1), -1).numpy()
+    maps = {name: project(x[rows], config) for name, x in found.values.items()}
+    title = {"tsne": "t-SNE", "pca": "principal components"}[config.picture]
+    save_map(path, maps, first, classes, title=title)
+
+
+def project(vectors: Float[Tensor, "n d"], config: EmbedConfig) -> Float[np.ndarray, "n 2"]:
+    """Two coordinates a sample, of its vector at length 1; the same for the same vectors."""
+    unit = F.normalize(vectors, dim=1).numpy()
+    if config.picture == "pca":
+        return np.asarray(PCA(2, random_state=0).fit_transform(unit), np.float64)
+    perplexity = min(config.perplexity, max((len(unit) - 1) / LEAST_NEIGHBORS, 1.0))
+    reduced = PCA(min(50, *unit.shape), random_state=0).fit_transform(unit)
+    found = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)
+    return np.asarray(found, np.float64)

@@ -1,0 +1,1 @@
+"""Fine-tuning: model and heads trained together."""

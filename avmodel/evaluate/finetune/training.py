@@ -1,0 +1,231 @@
+"""The training of a classifier: all of a pretrained model and linear heads, and their predictions."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from avdata.load import Batch, View
+from avmanifest.errors import AvkitError, ConfigError
+from avmodel.augment import augment, num_augment_draws
+from avmodel.configs.augment import AugmentConfig
+from avmodel.configs.run import micro_batches
+from avmodel.distributed import World, autocast
+from avmodel.evaluate.data import MODES, EvalDataConfig, Split, one_view, ordered_loader, train_view
+from avmodel.evaluate.evaluation import Evaluation, class_scores
+from avmodel.evaluate.features import eval_inputs, gathered, label_matrix, parts_of
+from avmodel.evaluate.finetune.classifier import Classifier, freeze_unused, load_classifier, save_classifier
+from avmodel.evaluate.finetune.mixup import MIXED_SOUNDS, mixed_batch, paired
+from avmodel.evaluate.heads import ALL, classification_loss
+from avmodel.evaluate.loaded import with_settings
+from avmodel.evaluate.training import (
+    LastEpochs,
+    Moment,
+    Training,
+    TrainingConfig,
+    begin,
+    shuffled_loader,
+    take_up,
+    train_module,
+    tuned_optimizer,
+    whole_batch,
+)
+from avmodel.metrics import JsonLines
+
+MIXUP, MIXED, AUGMENT = 1, 3, 5  # streams of random numbers
+# Settings that training doesn't know.
+TEST_ONLY = ("missing", "average", "test_every", "data.windows", "data.frames", "data.test_labels")
+AVERAGES = ("logits", "probabilities")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinetuneConfig(TrainingConfig):
+    """Defaults: the released recipe for VGGSound, with the ten-window test that it meant."""
+
+    data: EvalDataConfig = field(default_factory=lambda: EvalDataConfig(windows=10))
+    mixup: float = 1.0  # of Beta(mixup, mixup): one share for both senses and the labels; 0: none
+    mixup_probability: float = 1.0  # that a sample is mixed
+    mixup_of: str = "log_mel"  # in the logarithm, as released; waveform: before the spectrogram is made
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # of log-mels, after mixup
+    smoothing: float = 0.1  # of the labels; not with several labels a sample
+    class_balanced: bool = False  # rare classes as often as frequent ones
+    max_gain_db: float = 6.0
+    min_area: float = 0.5
+    flip_probability: float = 0.5
+    head_lr: float = 1.0  # times the model's
+    averaged_epochs: int = 1  # the last ones, whose weights are averaged: each as it ended
+    test_every: int | None = None  # epochs between tests of one window; none: only at the end
+    mixed: bool = False  # AVSiam's: of the steps half see and hear, a quarter only hear, a quarter only see
+    missing: tuple[str, ...] = ()  # test, too, with only this sense given: audio, image
+    average: str = "logits"  # over windows or frames; or probabilities
+
+    def __post_init__(self) -> None:
+        TrainingConfig.__post_init__(self)
+        if self.test_every is not None and self.test_every < 1:
+            raise ConfigError(f"test_every={self.test_every}: must be 1 or more")
+        if self.averaged_epochs < 1:
+            raise ConfigError(f"averaged_epochs={self.averaged_epochs}: must be 1 or more (of fewer epochs all count)")
+        for name, most in (
+            ("smoothing", 0.99),
+            ("mixup", math.inf),
+            ("mixup_probability", 1.0),
+            ("head_lr", math.inf),
+        ):
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name}={getattr(self, name)} is not in 0..{most}")
+        if strange := set(self.missing) - set(MODES[1:]):
+            raise ConfigError(f"missing={sorted(strange)}: known are {', '.join(MODES[1:])}, the sense still given")
+        if self.mixup_of not in MIXED_SOUNDS:
+            raise ConfigError(f"unknown mixup_of {self.mixup_of!r}; known: {', '.join(MIXED_SOUNDS)}")
+        if self.average not in AVERAGES:
+            raise ConfigError(f"unknown average {self.average!r}; known: {', '.join(AVERAGES)}")
+        if (self.missing or self.mixed) and self.data.mode != MODES[0]:
+            raise ConfigError(
+                f"missing={self.missing}, mixed={self.mixed}: of data.mode={self.data.mode} a sense is missing already"
+            )
+
+
+def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, seed: int, folder: Path) -> Classifier:
+    """The classifier after all epochs, in evaluation mode; taken up where a killed run of this folder was."""
+    world, multi_label = run.world, train.multi_label
+    batch_size = whole_batch(config, len(train.dataset), world.size)
+    size, _ = micro_batches(batch_size, config.device_batch_size, world.size)
+    view = train_view(
+        config.data,
+        run.loaded,
+        max_gain_db=config.max_gain_db,
+        min_area=config.min_area,
+        flip_probability=config.flip_probability,
+    )
+    view = replace(view, waveform=config.mixup_of == "waveform")
+    loader = shuffled_loader(
+        config.data, view, train, world, batch_size=size, seed=seed, class_balanced=config.class_balanced
+    )
+    checkpoint = begin(config, run, {"train": train, "test": test}, seed, folder, free=TEST_ONLY)
+    torch.manual_seed(seed)
+    loaded = with_settings(run.loaded, drop_path=config.drop_path)
+    classifier = Classifier(loaded.model, len(train.dataset.classes), config.data.mode, multi_label=multi_label).to(
+        world.device
+    )
+    classifier.heads.start_from_frequencies(label_matrix(train.dataset).float().mean(dim=0).to(world.device))
+    freeze_unused(classifier)
+    optimizer = finetune_optimizer(classifier, config)
+    average = LastEpochs(classifier, config.averaged_epochs) if config.averaged_epochs > 1 else None
+    first = take_up(
+        checkpoint, classifier, lambda: load_classifier(folder, world.device)[0], optimizer, loader, average
+    )
+
+    def loss(forward: nn.Module, batch: Batch, moment: Moment) -> Float[Tensor, ""]:
+        pairing = paired(len(batch), config.mixup, config.mixup_probability, moment.chance(MIXUP))
+        (image, log_mel), targets = mixed_batch(batch, world.device, pairing, config.mixup_of)
+        draws = moment.chance(AUGMENT).random((len(batch), num_augment_draws(config.augment)))
+        log_mel = augment(log_mel, config.augment, torch.from_numpy(draws))
+        with autocast(config.precision, world.device):
+            logits = forward(image, log_mel, sense_given(config, seed, moment.step))[ALL].float()
+        smoothing = 0.0 if multi_label else config.smoothing
+        return classification_loss(logits, targets, multi_label=multi_label, smoothing=smoothing)
+
+    def save(done: int, state: Mapping[str, Any]) -> None:
+        notes = {"profile": view.profile, "window_s": str(view.window_s)}
+        save_classifier(folder, classifier, train.dataset.classes, done, state, notes)
+
+    def test_now(epoch: int, done: int) -> None:
+        if config.test_every is not None and epoch % config.test_every == 0 and epoch < config.epochs:
+            logits = predict(config, classifier, run, test, one_view(config.data, run.loaded))
+            report(logits, test, done, folder, world)
+
+    training = Training(
+        name="fine-tuning",
+        module=classifier,
+        optimizer=optimizer,
+        loader=loader,
+        batch_size=batch_size,
+        loss=loss,
+        save=save,
+        after_epoch=test_now,
+        average=average,
+        parts=config.mixed,
+    )
+    train_module(config, run, training, seed=seed, folder=folder, first=first)
+    return classifier.eval()
+
+
+def finetune_optimizer(classifier: Classifier, config: FinetuneConfig) -> torch.optim.Optimizer:
+    """AdamW whose rates fall from the heads down, layer by layer."""
+    return tuned_optimizer(classifier.model, classifier.heads, config.optim, head_scale=config.head_lr)
+
+
+def sense_given(config: FinetuneConfig, seed: int, step: int) -> str | None:
+    """The only sense that a step of mixed fine-tuning is given; None: both. The same on all processes."""
+    if not config.mixed:
+        return None
+    draw = np.random.default_rng([seed, MIXED, step]).random()
+    return None if draw > 0.5 else "audio" if draw < 0.25 else "image"
+
+
+def predict(
+    config: FinetuneConfig,
+    classifier: Classifier,
+    run: Evaluation,
+    test: Split,
+    view: View,
+    *,
+    mode: str | None = None,
+) -> dict[str, Float[Tensor, "n c"]]:
+    """Logits, or probabilities, of each test sample, in the dataset's order, averaged over its windows or frames."""
+    world = run.world
+    size = max(config.feature_batch_size // (view.num_images or 1), 1)
+    loader = ordered_loader(config.data, test, view, world, batch_size=size, seed=0)
+
+    @torch.no_grad()
+    def logits_of(batch: Batch) -> dict[str, Float[Tensor, "b c"]]:
+        with autocast(config.precision, world.device):
+            logits = classifier(*eval_inputs(batch, world.device), mode)
+        scores = {row: x.float() for row, x in logits.items()}
+        if config.average == "probabilities":
+            scores = {row: classifier.probabilities(x) for row, x in scores.items()}
+        return {row: x.reshape(len(batch), -1, x.shape[1]).mean(dim=1) for row, x in scores.items()}
+
+    was_training = classifier.training
+    classifier.eval()
+    tables: list[Tensor] = []
+    widths: dict[str, int] = {}
+    for table, widths in gathered(loader, world, logits_of):  # noqa: B007  # the last one's are everyone's
+        tables.append(table)
+    classifier.train(was_training)
+    whole = torch.cat(tables)
+    if len(whole) < len(test.dataset):
+        raise AvkitError(
+            f"{test.name}: {len(test.dataset) - len(whole)} samples are damaged. Leave them out, or repair."
+        )
+    return parts_of(whole, widths)
+
+
+def scores_of(
+    logits: Mapping[str, Float[Tensor, "n c"]],
+    labels: Bool[Tensor, "n c"],
+    asked: Bool[Tensor, " n"],
+    *,
+    multi_label: bool,
+) -> dict[str, dict[str, float]]:
+    """Scores of each row over the samples that have a class."""
+    return {row: class_scores(x[asked], labels[asked], multi_label=multi_label) for row, x in logits.items()}
+
+
+def report(logits: Mapping[str, Float[Tensor, "n c"]], test: Split, done: int, folder: Path, world: World) -> None:
+    """A line of tests.jsonl with what one window of each test clip gives."""
+    if not world.is_main:
+        return
+    labels = label_matrix(test.dataset)
+    scores = scores_of(logits, labels, labels.any(dim=1), multi_label=test.multi_label)
+    log = JsonLines(folder / "tests.jsonl", last_step=done - 1)
+    log.write(
+        {"step": done} | {f"{row}.{name}": value for row, found in scores.items() for name, value in found.items()}
+    )
+    log.close()

@@ -1,0 +1,137 @@
+"""Nearest neighbors: what features say by themselves, with nothing to fit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from avmanifest.errors import ConfigError
+from avmodel.evaluate.data import open_split, open_splits, scoring_view
+from avmodel.evaluate.evaluation import (
+    EvalConfig,
+    Evaluation,
+    class_report,
+    class_scores,
+    labeled,
+    seen,
+    settings_of,
+    trivial_baselines,
+)
+from avmodel.evaluate.features import Features
+from avmodel.evaluate.heads import ALL
+from avmodel.evaluate.loaded import untrained
+from avmodel.evaluate.result import Result, scored
+
+GALLERIES = ("leave-one-out", "train")
+CHUNK = 1024  # queries compared at a time
+TEMPERATURE = 0.07  # of the weights of several neighbors, as in DINO (arXiv:2104.14294)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnnConfig(EvalConfig):
+    """Neighbors by cosine. Defaults: the paper's figure 3, the nearest other test clip."""
+
+    gallery: str = "leave-one-out"  # within the test split; or train: neighbors are training clips
+    k: int = 1  # neighbors, weighted by exp(cosine / 0.07) if there are several
+
+    def __post_init__(self) -> None:
+        EvalConfig.__post_init__(self)
+        if self.gallery not in GALLERIES:
+            raise ConfigError(f"unknown gallery {self.gallery!r}; known: {', '.join(GALLERIES)}")
+        if self.k < 1:
+            raise ConfigError(f"k={self.k}: must be 1 or more")
+
+
+def knn(config: KnnConfig, run: Evaluation) -> Result:
+    """Score the classes of each test clip's neighbors, by the features of each stream and of all (the sum of cosines).
+
+    Features are means over tokens and windows, nothing masked. Raises as `open_splits`, and ConfigError for a
+    gallery of fewer than k clips.
+    """
+    data = config.data
+    if config.gallery == "train":
+        train, test = open_splits(data, run.test, run.train)
+    else:
+        train = test = open_split(data, run.test, data.test_split)
+    view = scoring_view(data, run.loaded)
+
+    def found_by(one: Evaluation) -> tuple[dict[str, Float[Tensor, "n c"]], Features, Features]:
+        queries = labeled(one.features(config, test, view))
+        gallery = queries if train is test else labeled(one.features(config, train, view))
+        return neighbor_votes(queries, gallery, config.k, exclude_self=train is test), queries, gallery
+
+    def scores_of(votes: Mapping[str, Float[Tensor, "n c"]]) -> dict[str, dict[str, float]]:
+        return {row: class_scores(x, queries.labels, multi_label=test.multi_label) for row, x in votes.items()}
+
+    votes, queries, gallery = found_by(run)
+    scores = scores_of(votes)
+    headline = "fusion" if "fusion" in scores else ALL
+    baselines = {
+        name: scored([found])
+        for name, found in trivial_baselines(gallery.labels, queries.labels, multi_label=test.multi_label).items()
+    }
+    if config.random_weights:
+        drawn = [scores_of(found_by(run.of(untrained(run.loaded, seed)))[0]) for seed in config.seeds]
+        baselines |= {f"random weights, {row}": scored([found[row] for found in drawn]) for row in scores}
+    return Result(
+        task=f"{config.k} nearest neighbor{'s' * (config.k > 1)}, {config.gallery}",
+        headline=(headline, "map" if test.multi_label else "accuracy"),
+        unit="%",
+        scores={row: scored([found]) for row, found in scores.items()},
+        baselines=baselines,
+        mode=f"frozen, {data.mode}",
+        view=seen(view),
+        data={"gallery": train.described(), "test": test.described()},
+        checkpoint=run.loaded.origin,
+        settings=settings_of(config),
+        seeds=config.seeds,
+        notes=test.notes if train is test else (*train.notes, *test.notes),
+        extra=class_report(votes[headline], queries.labels, test.dataset.classes, multi_label=test.multi_label),
+    )
+
+
+def neighbor_votes(
+    queries: Features, gallery: Features, k: int, *, exclude_self: bool
+) -> dict[str, Float[Tensor, "n c"]]:
+    """For each query and class, the weights of its k nearest of that class; by stream, and by all cosines added.
+
+    `exclude_self`: query i is not its own neighbor, gallery i. One neighbor votes with its similarity, shifted to be
+    positive, so that several classes of one neighbor rank alike and queries can be ranked by class.
+    """
+    if len(gallery) - exclude_self < k:
+        raise ConfigError(f"k={k}: the gallery has {len(gallery)} clips. Ask for fewer neighbors.")
+    unit = [unit_vectors(features.values) for features in (queries, gallery)]
+    return {
+        row: _votes(unit[0][row], unit[1][row], gallery.labels, k, exclude_self=exclude_self, streams=streams)
+        for row, streams in [*((name, 1) for name in queries.values), (ALL, len(queries.values))]
+    }
+
+
+def unit_vectors(values: Mapping[str, Float[Tensor, "n _"]]) -> dict[str, Float[Tensor, "n _"]]:
+    """Each stream's vectors at length 1, and all side by side, whose inner products are the sums of the cosines."""
+    unit = {name: F.normalize(x, dim=1) for name, x in values.items()}
+    return {**unit, ALL: torch.cat(list(unit.values()), dim=1)}
+
+
+def _votes(
+    queries: Float[Tensor, "n d"],
+    gallery: Float[Tensor, "m d"],
+    labels: Bool[Tensor, "m c"],
+    k: int,
+    *,
+    exclude_self: bool,
+    streams: int,
+) -> Float[Tensor, "n c"]:
+    votes = []
+    for first in range(0, len(queries), CHUNK):
+        similarity = queries[first : first + CHUNK] @ gallery.T
+        if exclude_self:
+            own = torch.arange(len(similarity))
+            similarity[own, first + own] = -torch.inf
+        nearest, place = similarity.topk(k, dim=1)
+        weights = (nearest / streams / TEMPERATURE).exp() if k > 1 else nearest / streams + 1 + 1e-6
+        votes.append(torch.einsum("nk,nkc->nc", weights, labels[place].float()))
+    return torch.cat(votes)

@@ -1,0 +1,1 @@
+"""Linear probe: heads on frozen features."""

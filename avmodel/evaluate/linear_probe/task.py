@@ -1,0 +1,172 @@
+"""Linear probe: what a linear classifier reads out of frozen features."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from timm.optim.lars import Lars
+from torch import Tensor
+
+from avmanifest.errors import ConfigError
+from avmodel.configs.optim import REFERENCE_BATCH
+from avmodel.evaluate.data import Split, one_view, open_splits, scoring_view, train_view
+from avmodel.evaluate.evaluation import (
+    EvalConfig,
+    Evaluation,
+    class_report,
+    class_scores,
+    labeled,
+    seeded,
+    seen,
+    settings_of,
+    trivial_baselines,
+)
+from avmodel.evaluate.features import Features, label_matrix
+from avmodel.evaluate.heads import ALL, Heads, classification_loss
+from avmodel.evaluate.loaded import untrained
+from avmodel.evaluate.result import Result, scored
+from avmodel.optim import schedule
+
+OPTIMIZERS = ("lars", "adamw")
+LARS_MOMENTUM, LARS_TRUST = 0.9, 1e-3
+STEPS_ORDER = 1  # stream of the heads' shuffles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearProbeConfig(EvalConfig):
+    """Heads on frozen features. Defaults: the released recipe for VGGSound."""
+
+    optimizer: str = "lars"  # momentum 0.9, trust 1e-3; or adamw
+    base_lr: float = 0.3  # per 256 samples of a step
+    batch_size: int = 1024  # at most the number of training samples
+    epochs: int = 60
+    warmup: float = 1 / 6  # share of the run: 10 of 60 epochs
+    weight_decay: float = 0.0
+    train_views: int = 4  # random views of each clip that epochs take turns with; 0: the one of the test
+    max_gain_db: float = 6.0  # of the random views
+    min_area: float = 0.5  # likewise
+
+    def __post_init__(self) -> None:
+        EvalConfig.__post_init__(self)
+        if self.optimizer not in OPTIMIZERS:
+            raise ConfigError(f"unknown optimizer {self.optimizer!r}; known: {', '.join(OPTIMIZERS)}")
+        for name, least in (("epochs", 1), ("batch_size", 2), ("train_views", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be {least} or more")
+        if not 0 <= self.warmup <= 1:
+            raise ConfigError(f"warmup={self.warmup} is not in 0..1: it is a share of the run")
+
+
+def supplement() -> LinearProbeConfig:
+    """The paper's supplement: Adam at 1e-4, 128 samples a step, 50 epochs; AdamW here, without decay the same."""
+    return LinearProbeConfig(
+        optimizer="adamw", base_lr=1e-4 * REFERENCE_BATCH / 128, batch_size=128, epochs=50, warmup=0.0
+    )
+
+
+class Probed(NamedTuple):
+    """One seed's test logits by row, and the truth."""
+
+    logits: dict[str, Float[Tensor, "n c"]]
+    labels: Bool[Tensor, "n c"]
+
+    def scores(self, *, multi_label: bool) -> dict[str, dict[str, float]]:
+        return {row: class_scores(x, self.labels, multi_label=multi_label) for row, x in self.logits.items()}
+
+
+def linear_probe(config: LinearProbeConfig, run: Evaluation) -> Result:
+    """Train heads on the frozen features of the training split, score them on the test split.
+
+    The prediction of several windows is the mean of their logits; the heads being affine, that is the logits of the
+    mean feature. Raises as `open_splits`.
+    """
+    train, test = open_splits(config.data, run.test, run.train)
+    probes = [probe(config, run, train, test, seed) for seed in config.seeds]
+    runs = [probed.scores(multi_label=test.multi_label) for probed in probes]
+    rows = {row: scored([found[row] for found in runs]) for row in runs[0]}
+    seen_as = scoring_view(config.data, run.loaded)
+    labels = probes[0].labels
+    known = trivial_baselines(label_matrix(train.dataset), labels, multi_label=test.multi_label)
+    baselines = {name: scored([found]) for name, found in known.items()}
+    if config.random_weights:
+        drawn = [
+            probe(config, run.of(untrained(run.loaded, seed)), train, test, seed).scores(multi_label=test.multi_label)
+            for seed in config.seeds
+        ]
+        baselines |= {f"random weights, {row}": scored([found[row] for found in drawn]) for row in drawn[0]}
+    return Result(
+        task="linear probe",
+        headline=(ALL, "map" if test.multi_label else "accuracy"),
+        unit="%",
+        scores=rows,
+        baselines=baselines,
+        mode=f"frozen, {config.data.mode}",
+        view=seen(seen_as),
+        data={"train": train.described(), "test": test.described()},
+        checkpoint=run.loaded.origin,
+        settings=settings_of(config),
+        seeds=config.seeds,
+        notes=(*train.notes, *test.notes),
+        extra=class_report(probes[0].logits[ALL], labels, test.dataset.classes, multi_label=test.multi_label),
+    )
+
+
+def probe(config: LinearProbeConfig, run: Evaluation, train: Split, test: Split, seed: int) -> Probed:
+    """Heads trained from one seed, and their test logits."""
+    data, loaded = config.data, run.loaded
+    if config.train_views:
+        view = train_view(data, loaded, max_gain_db=config.max_gain_db, min_area=config.min_area)
+        views = [labeled(run.features(config, train, view, epoch=epoch)) for epoch in range(config.train_views)]
+    else:
+        views = [labeled(run.features(config, train, one_view(data, loaded)))]
+    tested = labeled(run.features(config, test, scoring_view(data, loaded)))
+    heads = train_heads(config, views, seed, multi_label=train.multi_label, device=run.world.device)
+    with torch.no_grad():
+        logits = heads.eval().cpu()(tested.values)
+    return Probed(logits, tested.labels)
+
+
+def train_heads(
+    config: LinearProbeConfig, views: Sequence[Features], seed: int, *, multi_label: bool, device: torch.device
+) -> Heads:
+    """Heads after all epochs: epoch e takes view e of the samples, in an order drawn from (seed, e)."""
+    first = views[0]
+    size = min(config.batch_size, len(first))
+    torch.manual_seed(seed)
+    heads = Heads({name: x.shape[1] for name, x in first.values.items()}, first.labels.shape[1], normalize=True).to(
+        device
+    )
+    optimizer = make_heads_optimizer(config, heads)
+    steps = config.epochs * (len(first) // size)
+    peak = config.base_lr * size / REFERENCE_BATCH
+    done = 0
+    for epoch in range(config.epochs):
+        view = views[epoch % len(views)]
+        order = torch.randperm(len(view), generator=seeded(seed, STEPS_ORDER, epoch))
+        for rows in torch.split(order[: len(view) // size * size], size):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * schedule(done / steps, config.warmup)
+            logits = heads({name: x[rows].to(device) for name, x in view.values.items()})[ALL]
+            loss = classification_loss(logits, view.labels[rows].to(device).float(), multi_label=multi_label)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            done += 1
+    return heads
+
+
+def make_heads_optimizer(config: LinearProbeConfig, heads: Heads) -> torch.optim.Optimizer:
+    """LARS, whose trust ratio leaves biases alone, or AdamW."""
+    weights = [p for p in heads.parameters() if p.ndim > 1]
+    biases = [p for p in heads.parameters() if p.ndim == 1]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(
+            [{"params": weights, "weight_decay": config.weight_decay}, {"params": biases, "weight_decay": 0.0}], lr=0.0
+        )
+    groups = [
+        {"params": weights, "weight_decay": config.weight_decay, "always_adapt": True},
+        {"params": biases, "weight_decay": 0.0, "always_adapt": False},
+    ]
+    return Lars(groups, lr=0.0, momentum=LARS_MOMENTUM, trust_coeff=LARS_TRUST)

@@ -1,0 +1,113 @@
+"""What is evaluated: a pretrained model, where it came from, and whether it is what it seems."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from avmanifest.errors import ConfigError
+from avmodel.checkpoint import MODEL_FILE, checkpoint_folder, load_model
+from avmodel.convert import digest_of, import_deepavfusion
+from avmodel.models import FAMILIES, family_of
+from avmodel.models.family import Family
+from avmodel.rundir import CHECKPOINTS, read_config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model under evaluation. `origin` is plain data that a result keeps."""
+
+    model: Family
+    origin: Mapping[str, Any]  # path, sha256, family, step, config, license
+    folder: Path  # of the run, or of the file: results go below it
+    profile: str | None = None  # of the spectrograms it was trained on; None: not recorded
+    window_s: float | None = None  # likewise
+
+
+def load_pretrained(path: Path, device: torch.device, *, accept_unknown: bool = False) -> LoadedModel:
+    """The model of a run's folder, a checkpoint, a .safetensors file of ours, or a released DeepAVFusion .pth file.
+
+    In evaluation mode. Raises ConfigError for a model whose fusion was never trained (`require_trained_fusion`), for a
+    .pth file that is not released unless `accept_unknown`, and as `load_model`.
+    """
+    if path.suffix in (".pth", ".pt"):
+        model: Family
+        model, published = import_deepavfusion(path, accept_unknown=accept_unknown)
+        origin = {"path": str(path), "sha256": digest_of(path, "sha256"), "step": None, "license": published.license}
+        loaded = LoadedModel(model=model, origin=origin, folder=path.parent, profile="released", window_s=3.0)
+    else:
+        loaded = _own(path)
+    require_trained_fusion(loaded.model, path)
+    model = loaded.model.to(device).eval()
+    family = {"family": family_of(model.config), "config": asdict(model.config)}
+    return replace(loaded, model=model, origin={**loaded.origin, **family})
+
+
+def _own(path: Path) -> LoadedModel:
+    if path.is_dir() and (path / CHECKPOINTS).is_dir():
+        path = path / CHECKPOINTS
+    if not path.exists():
+        raise ConfigError(f"{path}: no such checkpoint. Give a run's folder, a checkpoint, or a weights file.")
+    file = path if path.is_file() else checkpoint_folder(path) / MODEL_FILE
+    model, _ = load_model(file)
+    run = next((folder for folder in file.parents[:3] if (folder / CHECKPOINTS).is_dir()), None)
+    settings = (read_config(run) if run is not None else None) or {}
+    with safe_open(file, framework="pt") as opened:
+        notes = opened.metadata() or {}
+    origin = {
+        "path": str(file),
+        "sha256": digest_of(file, "sha256"),
+        "step": int(notes.get("step", 0)) or None,
+        "license": notes.get("license"),
+        "run": settings.get("name"),
+    }
+    window = notes.get("window_s", settings.get("data.window_s"))
+    window = None if window in (None, "None") else float(window)
+    return LoadedModel(
+        model=model,
+        origin=origin,
+        folder=run or file.parent,
+        profile=notes.get("profile", settings.get("data.profile")),
+        window_s=window,
+    )
+
+
+def require_trained_fusion(model: Family, source: Path) -> None:
+    """Raise ConfigError if the fusion blocks are as drawn: a model whose branches were loaded and whose fusion was not.
+
+    Initialization leaves every bias at 0 and every norm at 1; one step of training moves them all. The released code
+    silently evaluates such models.
+    """
+    fusion = {name: p for name, p in model.named_parameters() if ".fusion_blocks." in name and p.ndim == 1}
+    if fusion and all(
+        bool((p == (1.0 if "norm" in n and n.endswith("weight") else 0.0)).all()) for n, p in fusion.items()
+    ):
+        raise ConfigError(
+            f"{source}: its fusion weights are as drawn, never trained or never loaded: the score would be of random "
+            "fusion. Take a checkpoint of the whole pretrained model."
+        )
+
+
+def untrained(loaded: LoadedModel, seed: int) -> LoadedModel:
+    """The same model with weights drawn from the seed, in evaluation mode, on the same device: a baseline."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = FAMILIES[family_of(loaded.model.config)](loaded.model.config)
+    device = next(loaded.model.parameters()).device
+    origin = {"path": None, "sha256": f"random-{seed}", "family": loaded.origin["family"]}
+    return replace(loaded, model=model.to(device).eval(), origin=origin)
+
+
+def with_settings(loaded: LoadedModel, **changes: Any) -> LoadedModel:
+    """The same weights in a model of its own, whose config differs in those fields that this family has (such as
+    drop_path)."""
+    config = loaded.model.config
+    known = {field.name for field in fields(config)}
+    device = next(loaded.model.parameters()).device
+    changed = replace(config, **{name: value for name, value in changes.items() if name in known})
+    model = FAMILIES[family_of(config)](changed)
+    model.load_state_dict(loaded.model.state_dict())
+    return replace(loaded, model=model.to(device))

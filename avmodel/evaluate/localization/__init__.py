@@ -1,0 +1,1 @@
+"""Localization: which part of a frame makes the sound."""

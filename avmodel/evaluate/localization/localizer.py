@@ -1,0 +1,92 @@
+"""Where in a picture the sound comes from: the cosine of what is heard with each patch of what is seen."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from avmanifest.errors import ConfigError
+from avmodel.checkpoint import MODEL_FILE, checkpoint_folder, load_model, read_weights, save_checkpoint
+from avmodel.evaluate.finetune.classifier import blank
+from avmodel.evaluate.training import freeze_all_but_used
+from avmodel.inputs import normalize_images
+from avmodel.models.family import Family, for_each_image
+from avmodel.rundir import CHECKPOINTS
+
+ENCODINGS = ("together", "alone")
+KIND = "localizer"
+
+
+class Localizer(nn.Module):
+    """Cosines of the mean audio token with the image tokens, in the space of the streams.
+
+    That is the space which the contrastive losses of AVSiam, CAV-MAE and CrossMAE compare: none has a projection after
+    it, and they contrast means of these tokens (a CrossMAE of pool=cls contrasts its class tokens instead). `together`
+    shows an early-fusion model both senses at once, as it was trained; `alone` each without the other. The three encode
+    each sense alone in any case.
+    """
+
+    def __init__(self, model: Family, encoding: str) -> None:
+        super().__init__()
+        if encoding not in ENCODINGS:
+            raise ConfigError(f"unknown encoding {encoding!r}; known: {', '.join(ENCODINGS)}")
+        self.model, self.encoding = model, encoding
+
+    def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"]) -> Float[Tensor, "b r c"]:
+        """From -1 to 1, a value a patch."""
+        if self.encoding == "together":
+            streams = self.model.streams(image, log_mel)
+            seen, heard = streams["image"], streams["audio"]
+        else:
+            seen, heard = self.model.streams(image, None)["image"], self.model.streams(None, log_mel)["audio"]
+        sound = for_each_image(heard.float().mean(dim=1), seen)
+        cosines = F.cosine_similarity(seen.float(), sound[:, None], dim=2)
+        return rearrange(cosines, "b (r c) -> b r c", r=self.model.image_grid[0])
+
+    def freeze_unused(self) -> None:
+        """Take the parts out of training that no map depends on, such as the decoders of a masked autoencoder."""
+        freeze_all_but_used(self, lambda: self(*blank(self.model)))
+
+
+def localize(
+    localizer: Localizer, images: UInt8[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a mel t"]
+) -> Float[Tensor, "b h w"]:
+    """Maps as large as the images, from -1 to 1, of images as the loader hands them out and log-mels as stored."""
+    with torch.inference_mode():
+        maps = localizer(normalize_images(images), log_mel.float().unsqueeze(1))
+        return F.interpolate(maps.unsqueeze(1), images.shape[-2:], mode="bilinear", align_corners=False).squeeze(1)
+
+
+def save_localizer(
+    folder: Path, localizer: Localizer, step: int, trainer_state: Mapping[str, Any], notes: Mapping[str, str]
+) -> None:
+    """A checkpoint in the folder of a seed that `load_localizer` reads: weights, config and notes in one file."""
+    save_checkpoint(
+        folder / CHECKPOINTS,
+        step,
+        localizer.model,
+        localizer.model.config,
+        {"step": step, **trainer_state},
+        keep=1,
+        notes={**notes, "kind": KIND, "encoding": localizer.encoding},
+    )
+
+
+def load_localizer(path: Path, device: torch.device | str = "cpu") -> tuple[Localizer, dict[str, str]]:
+    """A trained localizer, in evaluation mode, and the notes it was saved with.
+
+    `path`: a seed's folder, a checkpoint, or its .safetensors file. Raises AvkitError for a file that can't be read,
+    ConfigError for one of another kind.
+    """
+    folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
+    file = folder if folder.is_file() else checkpoint_folder(folder) / MODEL_FILE
+    notes = read_weights(file)[1]
+    if notes.get("kind") != KIND:
+        raise ConfigError(f"{file}: not a localizer. avkit evaluate localization --preset supervised trains one.")
+    model, _ = load_model(file, device)
+    return Localizer(model, notes.get("encoding", "")).to(device).eval(), notes

@@ -1,0 +1,328 @@
+"""Localization: which part of a frame makes the sound, by the cosine of the sound with each patch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from avdata.audit.mel_axis import to_png
+from avdata.load import Batch, EvalView, Loader
+from avdata.waveform import SAMPLE_RATE
+from avmanifest.errors import ConfigError
+from avmodel.configs.optim import OptimConfig
+from avmodel.configs.run import micro_batches
+from avmodel.distributed import World, autocast, require_precision
+from avmodel.evaluate.data import (
+    MODES,
+    EvalDataConfig,
+    Split,
+    chosen,
+    one_view,
+    open_split,
+    ordered_loader,
+    train_view,
+    without_leaks,
+)
+from avmodel.evaluate.dense.heard import wav
+from avmodel.evaluate.dense.pictures import heat_over, mask_over
+from avmodel.evaluate.evaluation import Evaluation, seeded, seen, settings_of
+from avmodel.evaluate.examples import EXAMPLES_FILE, Example, best_and_worst, write_examples
+from avmodel.evaluate.features import gathered, parts_of
+from avmodel.evaluate.loaded import untrained, with_settings
+from avmodel.evaluate.localization.localizer import ENCODINGS, Localizer, load_localizer, localize, save_localizer
+from avmodel.evaluate.localization.scores import (
+    RULES,
+    best_ciou,
+    center_prior,
+    ciou_scores,
+    enlarged,
+    rule_scores,
+    sample_ciou,
+)
+from avmodel.evaluate.result import Result, scored
+from avmodel.evaluate.training import (
+    Moment,
+    Training,
+    TrainingConfig,
+    begin,
+    shuffled_loader,
+    take_up,
+    train_module,
+    whole_batch,
+)
+from avmodel.evaluate.truth import TRUTHS, Sounding, sounding_in
+from avmodel.inputs import to_inputs
+from avmodel.optim import make_optimizer
+
+RANDOM_MAPS = 4  # stream of random numbers
+RANDOM_GRID = 14
+ROWS = {rule: f"{rule} rule" for rule in RULES}
+TEST_ONLY = ("examples",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalizationConfig(TrainingConfig):
+    """Maps of the pretrained model as it is. The settings of training are those of DeepAVFusion's supplement."""
+
+    supervised: bool = False  # train on the frames' boxes or masks first
+    encoding: str = "together"  # or alone: the senses, for a model of early fusion
+    truth: str = "auto"  # masks, boxes, or masks where there are any
+    boxes: str | None = None  # Flickr-SoundNet's folder of annotations, ID.xml
+    temperature: float = 0.1  # of the cosine, as a logit; the supplement names none
+    max_gain_db: float = 6.0
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            optimizer="adam", lr=1e-4, warmup=0.0, drops=(), ramp=0.0, weight_decay=0.0, betas=(0.9, 0.999)
+        )
+    )
+    batch_size: int = 128
+    epochs: int = 30
+    drop_path: float = 0.0
+    examples: int = 6  # of the best samples, and as many of the worst, to look at and to listen to
+
+    def __post_init__(self) -> None:
+        TrainingConfig.__post_init__(self)
+        if self.examples < 0:
+            raise ConfigError(f"examples={self.examples}: must be 0 or more")
+        for name, known in (("encoding", ENCODINGS), ("truth", TRUTHS)):
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+        if self.temperature <= 0:
+            raise ConfigError(f"temperature={self.temperature}: must be above 0")
+        if self.data.mode != MODES[0]:
+            raise ConfigError(f"data.mode={self.data.mode}: a sound is looked for in a picture; both are needed")
+        if self.data.windows > 1 or self.data.frames is not None:
+            raise ConfigError(
+                f"data.windows={self.data.windows}, data.frames={self.data.frames}: a sample has one annotated frame"
+            )
+
+
+def localization(config: LocalizationConfig, run: Evaluation) -> Result:
+    """cIoU and its AUC by all rules, of the frame nearest the clip's middle, seen whole as the evaluations do.
+
+    Raises ConfigError if no sample has boxes or masks, and as `open_split`; AvkitError for a loss that isn't finite.
+    """
+    require_precision(config.precision, run.world.device)
+    data = config.data
+    split = open_split(data, run.test, data.test_split, labeled=False)
+    test = sounding_in(data, split, run.test, truth=config.truth, boxes=config.boxes)
+    train, leak_notes = _training_truth(config, run, split) if config.supervised else (None, ())
+    seeds = config.seeds if train is not None else config.seeds[:1]
+
+    def localizer_of(one: Evaluation, seed: int, folder: str) -> Localizer:
+        if train is None:
+            return Localizer(one.loaded.model, config.encoding)
+        return trained(config, one, train, test, seed, one.out / folder)
+
+    def random_of(seed: int) -> Localizer:
+        return localizer_of(run.of(untrained(run.loaded, seed)), seed, f"random-seed-{seed}")
+
+    localizers = [localizer_of(run, seed, f"seed-{seed}") for seed in seeds]
+    found = measured(config, run, localizers[0], test, baselines=True)
+    others = [measured(config, run, one, test, baselines=False) for one in localizers[1:]]
+    counted = found["known"][:, 0] > 0
+    if not counted.any():
+        raise ConfigError(f"{test.split.name}: in none of the frames looked at anything sounds. Set truth=boxes?")
+    runs = [_scores(values, counted) for values in (found, *others)]
+    trivial = {name: ciou_scores(found[name][counted, 0]) for name in found if name not in ("known", "index", *RULES)}
+    baselines = {name: scored([values]) for name, values in trivial.items()}
+    if config.random_weights:
+        drawn = [measured(config, run, random_of(seed), test, baselines=False) for seed in config.seeds]
+        rows = [_scores(values, counted) for values in drawn]
+        baselines |= {f"random weights, {row}": scored([one[row] for one in rows]) for row in rows[0]}
+    silent = int((~counted).sum())
+    keys: list[str] = test.split.dataset.keys.to_pylist()
+    used = chosen(test.split, [keys[int(row)] for row in found["index"][counted, 0]])
+    result = Result(
+        task="localization",
+        headline=(ROWS["median"], "ciou"),
+        unit="%",
+        scores={row: scored([one[row] for one in runs]) for row in runs[0]},
+        baselines=baselines,
+        mode="supervised transfer" if train is not None else f"zero-shot, senses {config.encoding}",
+        view=seen(frame_view(config, run, test)) | {"fit": "squash"},
+        data={"test": used.described() | {"of": len(split.dataset)}}
+        | ({} if train is None else {"train": train.split.described()}),
+        checkpoint=run.loaded.origin,
+        settings=settings_of(config),
+        seeds=seeds,
+        notes=(
+            *test.notes,
+            *((f"{silent} frames in which nothing sounds were left out",) if silent else ()),
+            *split.notes,
+            *leak_notes,
+        ),
+        extra={"examples": EXAMPLES_FILE} if config.examples else {},
+    )
+    if config.examples and run.world.is_main:
+        score = torch.where(counted, found["median"][:, 0], torch.nan)
+        shown = examples_of(config, run, localizers[0], test, found["index"][:, 0].long(), score)
+        write_examples(shown, run.out, title=f"{result.task}, {result.mode}", line=result.line())
+    return result
+
+
+def _training_truth(config: LocalizationConfig, run: Evaluation, test: Split) -> tuple[Sounding, tuple[str, ...]]:
+    """What is known of the training split, and what the result must say of leaks."""
+    source = run.test if run.train is None else run.train
+    split = open_split(config.data, source, config.data.train_split, labeled=False)
+    split, notes = without_leaks(config.data, split, test, source, run.test)
+    return sounding_in(config.data, split, source, truth=config.truth, boxes=config.boxes), notes
+
+
+def _scores(values: Mapping[str, Float[Tensor, "n 1"]], counted: Bool[Tensor, " n"]) -> dict[str, dict[str, float]]:
+    """By rule, over the samples that count."""
+    return {row: ciou_scores(values[rule][counted, 0]) for rule, row in ROWS.items()}
+
+
+def frame_view(config: LocalizationConfig, run: Evaluation, truth: Sounding) -> EvalView:
+    """The whole frame, whatever its proportions, as the evaluations of localization resize it."""
+    return replace(one_view(config.data, run.loaded), fit="squash", masks=truth.tables is not None)
+
+
+def measured(
+    config: LocalizationConfig, run: Evaluation, localizer: Localizer, test: Sounding, *, baselines: bool
+) -> dict[str, Float[Tensor, "n 1"]]:
+    """Each sample's cIoU, by rule, and of what knows nothing; whether anything is known of it; and its row."""
+    world = run.world
+    view = frame_view(config, run, test)
+    loader = ordered_loader(config.data, test.split, view, world, batch_size=config.feature_batch_size, seed=0)
+    prior = center_prior()
+
+    def scores_of(batch: Batch) -> dict[str, Float[Tensor, "b 1"]]:
+        moved = batch.to(world.device)
+        with autocast(config.precision, world.device):
+            maps = localize(localizer, moved.images, moved.gained_log_mel()).float().cpu()
+        truth, known = test.maps(batch)
+        values = {"known": known.float()} | rule_scores(maps, truth)
+        if baselines:
+            grids = [torch.rand(1, RANDOM_GRID, RANDOM_GRID, generator=drawn(row)) for row in batch.sample_ids.tolist()]
+            values["whole image"] = sample_ciou(torch.ones_like(truth, dtype=torch.bool), truth)
+            others = {
+                "center prior": rule_scores(prior.expand_as(truth), truth),
+                "random map": rule_scores(torch.cat(grids), truth),
+                "best possible": best_ciou(truth),
+            }
+            values |= {f"{name}, {ROWS[rule]}": x[rule] for name, x in others.items() for rule in RULES}
+        return {name: x.unsqueeze(1).to(world.device) for name, x in values.items()}
+
+    def drawn(row: int) -> torch.Generator:
+        return seeded(0, RANDOM_MAPS, row)
+
+    localizer.eval()
+    tables: list[Tensor] = []
+    widths: dict[str, int] = {}
+    for table, widths in gathered(loader, world, scores_of):  # noqa: B007  # the last one's are everyone's
+        tables.append(table)
+        if run.progress is not None and world.is_main:
+            run.progress(f"maps of {test.split.name}", loader.state.position, len(test.split.dataset))
+    whole = torch.cat(tables)
+    return parts_of(whole, widths) | {"index": whole[:, -1:]}
+
+
+def trained(
+    config: LocalizationConfig, run: Evaluation, train: Sounding, test: Sounding, seed: int, folder: Path
+) -> Localizer:
+    """The localizer after all epochs, in evaluation mode; taken up where a killed run of this folder was."""
+    world, data = run.world, config.data
+    batch_size = whole_batch(config, len(train.split.dataset), world.size)
+    size, _ = micro_batches(batch_size, config.device_batch_size, world.size)
+    view = replace(
+        train_view(data, run.loaded, max_gain_db=config.max_gain_db),
+        fit="squash",
+        flip_probability=0.0,  # boxes are of the frame as it is
+        masks=train.tables is not None,
+    )
+    loader = shuffled_loader(data, view, train.split, world, batch_size=size, seed=seed)
+    splits = {"train": train.split, "test": test.split}
+    checkpoint = begin(config, run, splits, seed, folder, free=TEST_ONLY)
+    torch.manual_seed(seed)
+    localizer = Localizer(with_settings(run.loaded, drop_path=config.drop_path).model, config.encoding)
+    localizer.freeze_unused()
+    optimizer = make_optimizer(localizer.model, config.optim)
+    first = take_up(checkpoint, localizer, lambda: load_localizer(folder, world.device)[0], optimizer, loader)
+
+    def loss(forward: nn.Module, batch: Batch, _: Moment) -> Float[Tensor, ""]:
+        truth, known = train.maps(batch)
+        with autocast(config.precision, world.device):
+            maps = forward(*to_inputs(batch, world.device)).float()
+        return pixel_loss(maps / config.temperature, truth.to(maps), known.to(maps))
+
+    def save(done: int, state: Mapping[str, Any]) -> None:
+        notes = {"profile": str(view.profile), "window_s": str(view.window_s)}
+        save_localizer(folder, localizer, done, state, notes)
+
+    training = Training(
+        name="localization",
+        module=localizer,
+        optimizer=optimizer,
+        loader=loader,
+        batch_size=batch_size,
+        loss=loss,
+        save=save,
+    )
+    train_module(config, run, training, seed=seed, folder=folder, first=first)
+    return localizer.eval()
+
+
+def pixel_loss(
+    logits: Float[Tensor, "b r c"], truth: Float[Tensor, "b h w"], known: Float[Tensor, " b"]
+) -> Float[Tensor, ""]:
+    """Binary cross-entropy of every pixel, averaged over the samples of which something is known; 0 without any."""
+    each = F.binary_cross_entropy_with_logits(enlarged(logits), truth, reduction="none").mean(dim=(1, 2))
+    return (each * known).sum() / known.sum().clamp(min=1)
+
+
+def examples_of(
+    config: LocalizationConfig,
+    run: Evaluation,
+    localizer: Localizer,
+    test: Sounding,
+    rows: Int64[Tensor, " n"],
+    score: Float[Tensor, " n"],
+) -> list[Example]:
+    """The best and the worst samples, with frame, map, truth and, if the shards have it, sound."""
+    keys: list[str] = test.split.dataset.keys.to_pylist()
+    wanted = best_and_worst(score.tolist(), config.examples)
+    score_of = {keys[int(rows[place])]: float(score[place]) for place in wanted}
+    marked = test.only(list(score_of))
+    device = run.world.device
+    found = []
+    for batch in example_batches(config.data, marked.split, frame_view(config, run, marked), device):
+        moved = batch.to(device)
+        maps = localize(localizer, moved.images, moved.gained_log_mel()).float().cpu()
+        truth, _ = marked.maps(batch)
+        size = batch.images.shape[-2:]
+        shown = F.interpolate(truth.unsqueeze(1), size, mode="nearest-exact").squeeze(1)
+        rules = rule_scores(maps, truth)
+        for place, key in enumerate(batch.keys):
+            if not batch.valid[place]:
+                continue
+            rgb = batch.images[place].movedim(0, -1).numpy()
+            pictures = {
+                "frame": to_png(rgb),
+                "map": heat_over(rgb, maps[place].numpy()),
+                "truth": mask_over(rgb, (shown[place] > 0).byte().numpy()),
+            }
+            metrics = {f"cIoU, {ROWS[rule]}": 100 * float(values[place]) for rule, values in rules.items()}
+            found.append(
+                Example(
+                    key,
+                    ", ".join(batch.label_names()[place]) or key,
+                    score_of[key],
+                    metrics,
+                    pictures,
+                    {} if batch.waveform is None else {"sound": wav(batch.waveform[place], SAMPLE_RATE)},
+                )
+            )
+    return found
+
+
+def example_batches(data: EvalDataConfig, split: Split, view: EvalView, device: torch.device) -> Loader:
+    """One process's batches of a few samples, with their sound if every one has it."""
+    sound = bool((split.dataset.waveform.size > 0).all())
+    return ordered_loader(data, split, replace(view, waveform=sound), World(0, 1, device), batch_size=8, seed=0)

@@ -1,0 +1,96 @@
+"""A pretrained model with a decoder: maps of one sense, told by the other; and the file that keeps both."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from avmanifest.errors import ConfigError
+from avmodel.checkpoint import (
+    MODEL_FILE,
+    checkpoint_folder,
+    config_from_values,
+    fill_weights,
+    read_config,
+    read_weights,
+    save_checkpoint,
+)
+from avmodel.evaluate.decoder import Decoder, DecoderConfig, tap_layers
+from avmodel.evaluate.finetune.classifier import blank
+from avmodel.evaluate.training import freeze_all_but_used
+from avmodel.models import FAMILIES
+from avmodel.models.family import Family
+from avmodel.rundir import CHECKPOINTS
+
+SENSES = ("audio", "image")
+
+
+class Predictor(nn.Module):
+    """Logits for every place of the log-mel (sense audio) or of the image, from both."""
+
+    def __init__(self, model: Family, sense: str, config: DecoderConfig) -> None:
+        super().__init__()
+        self.model, self.sense, self.config = model, sense, config
+        grid = model.audio_grid if sense == "audio" else model.image_grid
+        size = model.config.audio_size if sense == "audio" else model.config.image_size
+        self.taps = tap_layers(model.depth, len(config.divisors))
+        self.decoder = Decoder(config, model.config.vit.embed_dim, grid, config.size or size)
+
+    def forward(
+        self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"]
+    ) -> Float[Tensor, "b c h2 w2"]:
+        layers = self.model.layers(image, log_mel, self.taps)
+        logits: Tensor
+        if self.sense == "audio":
+            logits = self.decoder([x.audio for x in layers], layers[-1].image)
+        else:
+            logits = self.decoder([x.image for x in layers], layers[-1].audio)
+        return logits
+
+    def freeze_unused(self) -> None:
+        """Take the parts out of training that no logit depends on, such as the decoders of a masked autoencoder."""
+        freeze_all_but_used(self, lambda: self(*blank(self.model)))
+
+
+def save_predictor(
+    folder: Path, predictor: Predictor, step: int, trainer_state: Mapping[str, Any], notes: Mapping[str, str]
+) -> None:
+    """A checkpoint in the folder of a seed that `load_predictor` reads: weights, config and notes in one file."""
+    described = {"sense": predictor.sense, "decoder": json.dumps(asdict(predictor.config))}
+    state = {"step": step, **trainer_state}
+    save_checkpoint(
+        folder / CHECKPOINTS,
+        step,
+        predictor.state_dict(),
+        predictor.model.config,
+        state,
+        keep=1,
+        notes={**notes, **described},
+    )
+
+
+def load_predictor(path: Path, device: torch.device | str = "cpu") -> tuple[Predictor, dict[str, str]]:
+    """A trained predictor, in evaluation mode, and the notes it was saved with.
+
+    `path`: a seed's folder, a checkpoint, or its .safetensors file. Raises AvkitError for a file that can't be read,
+    ConfigError for one without a decoder.
+    """
+    folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
+    file = folder if folder.is_file() else checkpoint_folder(folder) / MODEL_FILE
+    weights, notes = read_weights(file, device)
+    family, config = read_config(notes, file)
+    if not {"sense", "decoder"} <= notes.keys() or notes["sense"] not in SENSES:
+        raise ConfigError(f"{file}: a pretrained model without a decoder. avkit evaluate trains one.")
+    try:
+        decoder = config_from_values(DecoderConfig, json.loads(notes["decoder"]))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{file}: its decoder's config cannot be used: {error}") from error
+    with torch.device("meta"):
+        predictor = Predictor(FAMILIES[family](config), notes["sense"], decoder)
+    fill_weights(predictor, weights, file)
+    return predictor.to(device).eval(), notes

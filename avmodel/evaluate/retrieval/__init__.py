@@ -1,0 +1,1 @@
+"""Retrieval between sound and picture."""

@@ -1,0 +1,202 @@
+"""Retrieval: from a sound its picture among all of a gallery, and the other way round."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from avdata.load import Dataset
+from avmanifest.errors import ConfigError
+from avmanifest.lists import read_clip_names
+from avmodel.evaluate.data import EvalDataConfig, Split, chosen, footage, open_split, open_splits, scoring_view
+from avmodel.evaluate.evaluation import EvalConfig, Evaluation, seeded, seen, settings_of
+from avmodel.evaluate.loaded import untrained
+from avmodel.evaluate.result import Result, scored
+from avmodel.evaluate.scores import partner_ranks, retrieval_scores
+from avmodel.optim import schedule
+
+SENSES = ("image", "audio")
+ALIGNMENTS = ("none", "linear")
+DIRECTIONS = {"audio to image": ("audio", "image"), "image to audio": ("image", "audio")}
+CUTOFFS = (1, 5, 10)
+SHUFFLES = 2  # stream of the alignment's orders
+PER_CLASS = "-per-class"
+NOT_FOUND_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalConfig(EvalConfig):
+    """Each sense encoded without the other, compared by cosine. Default: zero-shot, over the whole test split."""
+
+    gallery: str = "all"  # or N-per-class (the first by key), or a list of clips (CAV-MAE's JSON, or a name a line)
+    align: str = "none"  # or linear: projections learned on the training split, for models without a shared space
+    align_dim: int = 128
+    align_epochs: int = 40
+    align_batch_size: int = 256
+    align_lr: float = 1e-3
+    align_temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        EvalConfig.__post_init__(self)
+        if self.align not in ALIGNMENTS:
+            raise ConfigError(f"unknown align {self.align!r}; known: {', '.join(ALIGNMENTS)}")
+        for name in ("align_dim", "align_epochs", "align_batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be 1 or more")
+
+
+Pairs = dict[str, Float[Tensor, "n _"]]  # by sense; row i of both is clip i
+
+
+def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
+    """R@1, 5, 10 and median rank of each clip's partner, both directions; ties count against it.
+
+    Each sense is encoded alone: encoded together, early fusion would tell either of the other. Raises ConfigError for
+    a gallery with clips that the test split lacks altogether.
+    """
+    data = config.data
+    train, test = open_splits(data, run.test, run.train) if config.align != "none" else (None, unlabeled(data, run))
+    whole = len(test.dataset)
+    test, gallery_note = in_gallery(config, run, test)
+
+    def ranked(one: Evaluation, seed: int) -> dict[str, dict[str, float]]:
+        pairs = alone(config, one, test)
+        if train is not None:
+            pairs = aligned(config, alone(config, one, train), pairs, seed, run.world.device)
+        return directions(pairs)
+
+    found = [ranked(run, seed) for seed in (config.seeds if train is not None else config.seeds[:1])]
+    count = len(test.dataset)
+    expected = {f"r@{k}": 100 * min(k, count) / count for k in CUTOFFS} | {"median_rank": (count + 1) / 2, "tied": 0.0}
+    baselines = {"chance": scored([expected])}
+    if config.random_weights:
+        drawn = [ranked(run.of(untrained(run.loaded, seed)), seed) for seed in config.seeds]
+        baselines |= {f"random weights, {row}": scored([one[row] for one in drawn]) for row in DIRECTIONS}
+    notes = (*test.notes, *gallery_note, *(train.notes if train is not None else ()))
+    return Result(
+        task="retrieval" if train is None else "retrieval after linear alignment",
+        headline=("audio to image", "r@1"),
+        unit="%",
+        scores={row: scored([one[row] for one in found]) for row in DIRECTIONS},
+        baselines=baselines,
+        mode="zero-shot" if train is None else "frozen, linear projections learned",
+        view=seen(scoring_view(data, run.loaded)),
+        data={"test": test.described() | {"of": whole}} | ({} if train is None else {"train": train.described()}),
+        checkpoint=run.loaded.origin,
+        settings=settings_of(config),
+        seeds=config.seeds,
+        notes=notes,
+    )
+
+
+def unlabeled(data: EvalDataConfig, run: Evaluation) -> Split:
+    """The test split, labels or not."""
+    return open_split(data, run.test, data.test_split, labeled=False)
+
+
+def alone(config: RetrievalConfig, run: Evaluation, split: Split) -> Pairs:
+    """Each sense's own stream, encoded without the other."""
+    view = scoring_view(config.data, run.loaded)
+    return {sense: run.features(config, split, view, mode=sense).values[sense] for sense in SENSES}
+
+
+def directions(pairs: Mapping[str, Float[Tensor, "n _"]]) -> dict[str, dict[str, float]]:
+    """Scores of both directions."""
+    unit = {sense: F.normalize(x.double(), dim=1) for sense, x in pairs.items()}
+    return {
+        row: retrieval_scores(partner_ranks(unit[query] @ unit[candidate].T), CUTOFFS)
+        for row, (query, candidate) in DIRECTIONS.items()
+    }
+
+
+def aligned(
+    config: RetrievalConfig,
+    learned: Mapping[str, Float[Tensor, "m _"]],
+    pairs: Mapping[str, Float[Tensor, "n _"]],
+    seed: int,
+    device: torch.device,
+) -> Pairs:
+    """The pairs in a space where two projections, learned on other pairs by InfoNCE, bring partners together."""
+    torch.manual_seed(seed)
+    projections = nn.ModuleDict(
+        {
+            sense: nn.Sequential(
+                nn.BatchNorm1d(x.shape[1], affine=False, eps=1e-6), nn.Linear(x.shape[1], config.align_dim, bias=False)
+            )
+            for sense, x in learned.items()
+        }
+    ).to(device)
+    count = len(learned["image"])
+    size = min(config.align_batch_size, count)
+    if size < 2:
+        raise ConfigError(f"align=linear needs two training clips at least; there are {count}")
+    optimizer = torch.optim.AdamW(projections.parameters(), lr=config.align_lr, weight_decay=0.05)
+    steps, done = config.align_epochs * (count // size), 0
+    target = torch.arange(size, device=device)
+    for epoch in range(config.align_epochs):
+        order = torch.randperm(count, generator=seeded(seed, SHUFFLES, epoch))
+        for rows in torch.split(order[: count // size * size], size):
+            for group in optimizer.param_groups:
+                group["lr"] = config.align_lr * schedule(done / steps, 0.1)
+            image, audio = (F.normalize(projections[sense](learned[sense][rows].to(device)), dim=1) for sense in SENSES)
+            logits = image @ audio.T / config.align_temperature
+            loss = F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            done += 1
+    projections.eval()
+    with torch.no_grad():
+        return {sense: projections[sense](pairs[sense].to(device)).cpu() for sense in SENSES}
+
+
+def in_gallery(config: RetrievalConfig, run: Evaluation, test: Split) -> tuple[Split, tuple[str, ...]]:
+    """The test split cut down to the gallery, and what the result must say of it."""
+    if config.gallery == "all":
+        return test, ()
+    if config.gallery.endswith(PER_CLASS) and config.gallery.removesuffix(PER_CLASS).isdecimal():
+        count = int(config.gallery.removesuffix(PER_CLASS))
+        split = chosen(test, first_of_classes(test.dataset, count))
+        return split, (f"gallery: the first {count} clips of each class by key, {len(split.dataset)} in all",)
+    path = Path(config.gallery)
+    if not path.is_file():
+        raise ConfigError(f"gallery={config.gallery!r}: no such list, and not all or N{PER_CLASS}")
+    listed = read_clip_names(path)
+    rows = footage(config.data, test, run.test)
+    places = {(row["video_id"], row["start_s"]): row["key"] for row in rows.to_pylist()}
+    by_video = {row["video_id"]: row["key"] for row in rows.to_pylist()}
+    keys: list[str] = []
+    missing: list[str] = []
+    for row in listed.to_pylist():
+        video, start = row["video_id"], row["start_s"]
+        key = by_video.get(video) if start is None else places.get((video, start))
+        if key is None:
+            missing.append(video)
+        else:
+            keys.append(key)
+    if not keys:
+        raise ConfigError(
+            f"{path}: none of its {len(listed)} clips is in {test.name}, such as {missing[:NOT_FOUND_SHOWN]}"
+        )
+    split = chosen(test, keys)
+    return split, (f"gallery {path.name}: {len(split.dataset)} of its {len(listed)} clips are here",)
+
+
+def first_of_classes(dataset: Dataset, count: int) -> list[str]:
+    """Keys of the first `count` samples, by key, of each class; of a sample with several, its first class counts."""
+    first_label = np.full(len(dataset), -1)
+    has = np.diff(dataset.label_start) > 0
+    first_label[has] = dataset.label_ids[dataset.label_start[:-1][has]]
+    keys: list[str] = dataset.keys.to_pylist()
+    taken: dict[int, int] = {}
+    found = []
+    for key, label in sorted(zip(keys, first_label.tolist(), strict=True)):
+        if label >= 0 and taken.get(label, 0) < count:
+            taken[label] = taken.get(label, 0) + 1
+            found.append(key)
+    return found

@@ -1,0 +1,1 @@
+"""Segmentation: which pixels sound."""

@@ -1,0 +1,184 @@
+"""What segmentation's scores need of every test frame, counted method by method, by one process or by many."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from avdata.load import Batch
+from avdata.melspec import log_mel
+from avmanifest.errors import AvkitError
+from avmodel.distributed import World
+from avmodel.evaluate.data import Split, ordered_loader
+from avmodel.evaluate.evaluation import Evaluation
+from avmodel.evaluate.features import gathered, parts_of
+from avmodel.evaluate.segmentation.scores import (
+    OFFICIAL_LEVELS,
+    BinaryFrames,
+    ClassFrames,
+    binary_frames,
+    class_frames,
+    official_binary,
+    official_classes,
+    released_binary,
+    released_classes,
+)
+from avmodel.evaluate.segmentation.segmenter import SegmentationConfig, frames_of, tested_view
+from avmodel.evaluate.truth import clips_of, mask_tables, masks_of
+from avmodel.inputs import IMAGENET_MEAN, Source
+
+OFFICIAL, RELEASED = "official", "released"
+Frames = BinaryFrames | ClassFrames
+Method = Callable[[Batch], Float[Tensor, "b c h w"]]  # probabilities, of a batch on the device
+
+
+class Masked(NamedTuple):
+    """A split's frames with masks, and what their masks mean."""
+
+    clips: Split
+    frames: Split
+    tables: UInt8[Tensor, "n 256"]  # of the frames
+    labeled: UInt8[Tensor, "n 256"]  # the same, or, with config.only_labeled, what the clips are labeled with alone
+
+    def described(self) -> dict[str, Any]:
+        """What a result says of it."""
+        own = self.frames.dataset.keys.to_pylist()
+        return self.clips.described() | {"samples": len(set(own)), "frames": len(own), "of": len(self.clips.dataset)}
+
+
+def masked(config: SegmentationConfig, clips: Split, source: Source, *, repeats: int = 1) -> Masked:
+    """The frames of a split that have a mask."""
+    frames = frames_of(clips, repeats=repeats)
+    told = clips_of(config.data, clips, source)
+    row_of = {key: row for row, key in enumerate(clips.dataset.keys.to_pylist())}
+    rows = [row_of[key] for key in frames.dataset.keys.to_pylist()]
+    classes = config.target == "classes"
+    tables = mask_tables(clips.dataset, told, classes=classes)[rows]
+    if not config.only_labeled:
+        return Masked(clips, frames, tables, tables)
+    return Masked(clips, frames, tables, mask_tables(clips.dataset, told, classes=classes, only_labeled=True)[rows])
+
+
+class Counts(NamedTuple):
+    """What the scores of a method need of every test frame, by each evaluation's truth."""
+
+    official: Frames
+    released: Frames
+
+
+def frames_scores(probabilities: Float[Tensor, "b c h w"], truth: UInt8[Tensor, "b h w"]) -> Frames:
+    """Count each frame."""
+    if probabilities.shape[1] == 1:
+        return binary_frames(probabilities[:, 0], truth > 0)
+    return class_frames(probabilities.argmax(dim=1).to(torch.uint8), truth, probabilities.shape[1])
+
+
+def packed(frames: Frames) -> Float[Tensor, "b w"]:
+    """The counts side by side."""
+    return torch.cat([x.double().reshape(len(x), -1) for x in frames], dim=1)
+
+
+def unpacked(table: Float[Tensor, "b w"], outputs: int) -> Frames:
+    """The counts that `packed` has put side by side."""
+    if outputs == 1:
+        empty, foreground, background, no_background, curve, best = torch.split(
+            table, [1, 1, 1, 1, OFFICIAL_LEVELS, 1], dim=1
+        )
+        return BinaryFrames(
+            empty[:, 0] > 0, foreground[:, 0], background[:, 0], no_background[:, 0] > 0, curve, best[:, 0]
+        )
+    iou, f, present, empty = torch.split(table, [outputs, outputs, outputs, 1], dim=1)
+    return ClassFrames(iou, f, present > 0, empty[:, 0] > 0)
+
+
+def counted(
+    config: SegmentationConfig, run: Evaluation, test: Masked, methods: Mapping[tuple[str, int], Method], outputs: int
+) -> dict[tuple[str, int], Counts]:
+    """What the scores of each method need of every test frame, in the dataset's order.
+
+    Raises AvkitError if frames are missing because they are damaged.
+    """
+    world = run.world
+    view = tested_view(config, run.loaded)
+    loader = ordered_loader(config.data, test.frames, view, world, batch_size=config.feature_batch_size, seed=0)
+    truths = {OFFICIAL: test.tables} | ({} if test.labeled is test.tables else {RELEASED: test.labeled})
+
+    def count(batch: Batch) -> dict[str, Float[Tensor, "b w"]]:
+        moved = batch.to(world.device)
+        true = {how: masks_of(batch, tables).to(world.device) for how, tables in truths.items()}
+        answers = {key: method(moved) for key, method in methods.items()}
+        return {f"{key}, {how}": packed(frames_scores(x, true[how])) for key, x in answers.items() for how in truths}
+
+    tables: list[Tensor] = []
+    widths: dict[str, int] = {}
+    for table, widths in gathered(loader, world, count):  # noqa: B007  # the last one's are everyone's
+        tables.append(table)
+        if run.progress is not None and world.is_main:
+            run.progress(f"masks of {test.frames.name}", sum(map(len, tables)), len(test.frames.dataset))
+    whole = torch.cat(tables)
+    if (missing := len(test.frames.dataset) - len(whole)) > 0:
+        raise AvkitError(f"{test.frames.name}: {missing} frames are damaged. Leave their clips out, or repair.")
+    parts = parts_of(whole, widths)
+    last = next(reversed(truths))
+    return {key: Counts(*(unpacked(parts[f"{key}, {how}"], outputs) for how in (OFFICIAL, last))) for key in methods}
+
+
+class Padding:
+    """The frames with which AVSBench fills shorter clips up: of ImageNet's mean color, silent, without a class."""
+
+    def __init__(
+        self, config: SegmentationConfig, run: Evaluation, test: Masked, methods: Mapping[tuple[str, int], Method]
+    ) -> None:
+        counts = frames_by_clip(test)
+        self.count = len(counts) * max(counts) - sum(counts)
+        view = tested_view(config, run.loaded)
+        side, columns = view.image_size, view.num_columns
+        color = torch.tensor([round(255 * x) for x in IMAGENET_MEAN], dtype=torch.uint8)
+        silence = log_mel(torch.zeros(view.window_samples), view.mel)[:, :columns]
+        batch = next(
+            iter(ordered_loader(config.data, test.frames, view, World(0, 1, run.world.device), batch_size=1, seed=0))
+        )
+        self.batch = replace(
+            batch, images=color[:, None, None].expand(1, 3, side, side), log_mel=silence.unsqueeze(0).half()
+        ).to(run.world.device)
+        self.methods = methods
+
+    def of(self, method: tuple[str, int]) -> tuple[ClassFrames, int]:
+        """What a method makes of such a frame, and how many there are."""
+        probabilities = self.methods[method](self.batch)
+        truth = torch.zeros(1, *probabilities.shape[2:], dtype=torch.uint8, device=probabilities.device)
+        found = frames_scores(probabilities, truth)
+        assert isinstance(found, ClassFrames)
+        return ClassFrames(*(x.cpu() for x in found)), self.count
+
+
+def frames_by_clip(test: Masked) -> list[int]:
+    """How many frames each clip has, in the dataset's order."""
+    return [len(list(frames)) for _, frames in groupby(test.frames.dataset.keys.to_pylist())]
+
+
+def scores_of(
+    config: SegmentationConfig, test: Masked, counts: Counts, padding: tuple[ClassFrames, int] | None
+) -> dict[str, dict[str, float]]:
+    """Both evaluations' scores."""
+    official, released = counts
+    if isinstance(official, ClassFrames) and isinstance(released, ClassFrames):
+        filler, count = padding if padding is not None else (None, 0)
+        return {OFFICIAL: official_classes(official, filler, count), RELEASED: released_classes(released)}
+    assert isinstance(official, BinaryFrames) and isinstance(released, BinaryFrames)
+    clips = frames_by_clip(test)
+    size = config.official_batch
+    batches = [sum(clips[first : first + size]) for first in range(0, len(clips), size)]
+    return {OFFICIAL: official_binary(official, batches), RELEASED: released_binary(released)}
+
+
+def frame_score(frames: Frames) -> Float[Tensor, " n"]:
+    """What a frame is ranked by: the IoU of its foreground, or of its classes; nothing where there is no truth."""
+    if isinstance(frames, BinaryFrames):
+        return torch.where(frames.empty, torch.nan, frames.foreground)
+    kept = frames.present[:, 1:]
+    return torch.where(frames.empty, torch.nan, (frames.iou[:, 1:] * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1))

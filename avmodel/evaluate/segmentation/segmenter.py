@@ -1,0 +1,213 @@
+"""A pretrained model with a decoder that finds the pixels that sound, and what they are; its training."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from avdata.load import Batch, EvalView, TrainView, each_frame
+from avdata.load.views import FITS
+from avmanifest.errors import ConfigError
+from avmodel.configs.optim import OptimConfig
+from avmodel.configs.run import micro_batches
+from avmodel.distributed import autocast
+from avmodel.evaluate.data import MODES, Split, one_view, train_view
+from avmodel.evaluate.decoder import segmentation_decoder
+from avmodel.evaluate.evaluation import Evaluation
+from avmodel.evaluate.loaded import LoadedModel, with_settings
+from avmodel.evaluate.predictor import Predictor, load_predictor, save_predictor
+from avmodel.evaluate.training import (
+    Moment,
+    Training,
+    TrainingConfig,
+    begin,
+    shuffled_loader,
+    take_up,
+    train_module,
+    tuned_optimizer,
+    whole_batch,
+)
+from avmodel.evaluate.truth import masks_of
+from avmodel.inputs import normalize_images, to_inputs
+
+TARGETS = ("sounding", "classes")
+LOSSES = ("bce", "ce")
+KIND = "segmenter"
+TEST_ONLY = ("examples", "official_batch", "fit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentationConfig(TrainingConfig):
+    """Defaults: the released recipe for AVSBench's S4, each clip of which has one frame with a mask to train on."""
+
+    target: str = "sounding"  # one mask of what sounds; or classes, a mask of each, and of the background
+    loss: str = "bce"  # a pixel's classes apart; or ce, of which it has one, as released for AVSS
+    only_labeled: bool = False  # what the clip isn't labeled with is background: in training and for `released` scores
+    fit: str = "squash"  # of test frames, as AVSBench's evaluation; or crop, their middle
+    official_batch: int = 1  # clips, on whose number the official F depends
+    repeats: int = 10  # of each frame in an epoch
+    jitter_s: float = 0.99  # how far the window's middle may be from the frame in training
+    max_gain_db: float = 6.0
+    min_area: float = 0.5
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            base_lr=2e-4, warmup=0.2, ramp=0.0, weight_decay=0.05, betas=(0.9, 0.999), layer_decay=0.75
+        )
+    )
+    examples: int = 6  # of the best frames, and as many of the worst, to look at and to listen to
+
+    def __post_init__(self) -> None:
+        TrainingConfig.__post_init__(self)
+        for name, known in (("target", TARGETS), ("loss", LOSSES), ("fit", FITS)):
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+        for name, least in (("official_batch", 1), ("repeats", 1), ("jitter_s", 0), ("examples", 0)):
+            if (value := getattr(self, name)) < least:
+                raise ConfigError(f"{name}={value}: must be {least} or more")
+        if self.loss == "ce" and self.target == "sounding":
+            raise ConfigError("loss=ce is of several classes. Set target=classes, or loss=bce.")
+        if self.data.mode != MODES[0]:
+            raise ConfigError(f"data.mode={self.data.mode}: the decoder is told of the sound; both senses are needed")
+        if self.data.windows > 1 or self.data.frames is not None:
+            raise ConfigError(
+                f"data.windows={self.data.windows}, data.frames={self.data.frames}: every frame has one window, its own"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segmenter:
+    """A trained predictor, and what its outputs are."""
+
+    predictor: Predictor
+    classes: tuple[str, ...]  # after the background; none: the one output is what sounds
+    loss: str
+
+    @property
+    def num_outputs(self) -> int:
+        """1, or the classes and the background."""
+        return outputs_of(self.classes)
+
+
+def outputs_of(classes: tuple[str, ...]) -> int:
+    """Logits of a pixel: the classes and the background; without classes one."""
+    return 1 + len(classes)
+
+
+def segment(
+    segmenter: Segmenter, images: UInt8[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a mel t"]
+) -> Float[Tensor, "b c h w"]:
+    """Probabilities of every pixel, of images as the loader hands them out and log-mels as stored.
+
+    c is 1, that it sounds; or the background and the classes, which sum to 1 if they were trained by `ce`.
+    """
+    with torch.inference_mode():
+        logits: Tensor = segmenter.predictor(normalize_images(images), log_mel.float().unsqueeze(1)).float()
+        return logits.softmax(dim=1) if segmenter.loss == "ce" else logits.sigmoid()
+
+
+def load_segmenter(path: Path, device: torch.device | str = "cpu") -> tuple[Segmenter, dict[str, str]]:
+    """A trained segmenter, in evaluation mode, and the notes it was saved with; of a seed's folder or a checkpoint.
+
+    Raises as `load_predictor`, and ConfigError for a predictor of another kind.
+    """
+    predictor, notes = load_predictor(path, device)
+    if notes.get("kind") != KIND or notes.get("loss") not in LOSSES:
+        raise ConfigError(f"{path}: not a segmenter. avkit evaluate segmentation trains one.")
+    try:
+        classes = tuple(map(str, json.loads(notes.get("classes", ""))))
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: its classes cannot be read ({error})") from error
+    if outputs_of(classes) != predictor.config.outputs:
+        raise ConfigError(f"{path}: {len(classes)} classes for {predictor.config.outputs} outputs. It is damaged.")
+    return Segmenter(predictor=predictor, classes=classes, loss=notes["loss"]), notes
+
+
+def frames_of(split: Split, *, repeats: int = 1) -> Split:
+    """The frames with a mask as samples of their own. Raises ConfigError, naming the split, if there is none."""
+    try:
+        return split._replace(dataset=each_frame(split.dataset, masked=True, repeats=repeats))
+    except ConfigError as error:
+        raise ConfigError(f"{split.name}: {error}") from error
+
+
+def trained_view(config: SegmentationConfig, loaded: LoadedModel) -> TrainView:
+    """A frame in training: a random crop of frame and mask, the window about its time, the gain."""
+    view = train_view(config.data, loaded, max_gain_db=config.max_gain_db, min_area=config.min_area)
+    return replace(view, masks=True, around_frame=True, jitter_s=config.jitter_s)
+
+
+def tested_view(config: SegmentationConfig, loaded: LoadedModel) -> EvalView:
+    """A frame in the test: the window around its time."""
+    return replace(one_view(config.data, loaded), masks=True, around_frame=True, fit=config.fit)
+
+
+def mask_loss(logits: Float[Tensor, "b c h w"], truth: UInt8[Tensor, "b h w"], loss: str) -> Float[Tensor, ""]:
+    """The mean over pixels: `ce`, or `bce` over classes apart, the background among them if there are several."""
+    if loss == "ce":
+        return F.cross_entropy(logits, truth.long())
+    if logits.shape[1] == 1:
+        return F.binary_cross_entropy_with_logits(logits[:, 0], truth.to(logits))
+    classes = torch.arange(logits.shape[1], device=truth.device)[:, None, None]
+    return F.binary_cross_entropy_with_logits(logits, (truth.unsqueeze(1) == classes).to(logits))
+
+
+def trained_segmenter(
+    config: SegmentationConfig,
+    run: Evaluation,
+    train: Split,
+    test: Split,
+    tables: UInt8[Tensor, "n 256"],
+    seed: int,
+    folder: Path,
+) -> Segmenter:
+    """The segmenter after all epochs, in evaluation mode; taken up where a killed run of this folder was.
+
+    `train`: frames, with `tables` of what their masks mean.
+    """
+    world = run.world
+    classes = train.dataset.classes if config.target == "classes" else ()
+    batch_size = whole_batch(config, len(train.dataset), world.size)
+    size, _ = micro_batches(batch_size, config.device_batch_size, world.size)
+    view = trained_view(config, run.loaded)
+    loader = shuffled_loader(config.data, view, train, world, batch_size=size, seed=seed)
+    checkpoint = begin(config, run, {"train": train, "test": test}, seed, folder, free=TEST_ONLY)
+    torch.manual_seed(seed)
+    model = with_settings(run.loaded, drop_path=config.drop_path).model
+    predictor = Predictor(model, "image", segmentation_decoder(outputs_of(classes))).to(world.device)
+    predictor.freeze_unused()
+    optimizer = tuned_optimizer(predictor.model, predictor.decoder, config.optim)
+    first = take_up(checkpoint, predictor, lambda: load_predictor(folder, world.device)[0], optimizer, loader)
+
+    def loss(forward: nn.Module, batch: Batch, _: Moment) -> Float[Tensor, ""]:
+        truth = masks_of(batch, tables).to(world.device)
+        with autocast(config.precision, world.device):
+            logits = forward(*to_inputs(batch, world.device)).float()
+        return mask_loss(logits, truth, config.loss)
+
+    def save(done: int, state: Mapping[str, Any]) -> None:
+        notes = {
+            "kind": KIND,
+            "loss": config.loss,
+            "classes": json.dumps(list(classes)),
+            "profile": view.profile,
+            "window_s": str(view.window_s),
+        }
+        save_predictor(folder, predictor, done, state, notes)
+
+    training = Training(
+        name="segmentation",
+        module=predictor,
+        optimizer=optimizer,
+        loader=loader,
+        batch_size=batch_size,
+        loss=loss,
+        save=save,
+    )
+    train_module(config, run, training, seed=seed, folder=folder, first=first)
+    return Segmenter(predictor=predictor.eval(), classes=classes, loss=config.loss)

@@ -1,0 +1,196 @@
+"""Segmentation: the pixels that sound, or a class for each, in every frame with a mask; AVSBench's task."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from avdata.audit.mel_axis import to_png
+from avdata.load import Batch, select
+from avdata.waveform import SAMPLE_RATE
+from avmodel.configs.optim import OptimConfig
+from avmodel.distributed import World, autocast, require_precision
+from avmodel.evaluate.data import open_splits, ordered_loader
+from avmodel.evaluate.dense.heard import wav
+from avmodel.evaluate.dense.pictures import heat_over, mask_over
+from avmodel.evaluate.evaluation import Evaluation, seen, settings_of
+from avmodel.evaluate.examples import EXAMPLES_FILE, Example, best_and_worst, write_examples
+from avmodel.evaluate.loaded import untrained
+from avmodel.evaluate.result import Result, Score, scored
+from avmodel.evaluate.segmentation.baselines import constant, known_masks, mean_mask
+from avmodel.evaluate.segmentation.counts import (
+    OFFICIAL,
+    Frames,
+    Masked,
+    Method,
+    Padding,
+    counted,
+    frame_score,
+    masked,
+    scores_of,
+)
+from avmodel.evaluate.segmentation.scores import BinaryFrames, class_averages
+from avmodel.evaluate.segmentation.segmenter import (
+    SegmentationConfig,
+    Segmenter,
+    segment,
+    tested_view,
+    trained_segmenter,
+)
+from avmodel.evaluate.truth import masks_of
+
+SEGMENTED, RANDOM = "segmented", "random weights"
+
+
+def ms3() -> SegmentationConfig:
+    """AVSBench's MS3: the released code draws one of a clip's 5 frames 100 times an epoch, so each 20 times."""
+    return SegmentationConfig(only_labeled=True, repeats=20)
+
+
+def avss() -> SegmentationConfig:
+    """AVSBench's AVSS: 71 classes, background included, one a pixel; of a clip's frames 5 are drawn in an epoch."""
+    return SegmentationConfig(target="classes", loss="ce", only_labeled=True, repeats=1)
+
+
+def supplement() -> SegmentationConfig:
+    """The paper's supplement: Adam at 1e-4, 128 samples a step, 20 epochs, BCE for all."""
+    optim = OptimConfig(optimizer="adam", lr=1e-4, warmup=0.0, drops=(), ramp=0.0, weight_decay=0.0, betas=(0.9, 0.999))
+    return SegmentationConfig(optim=optim, batch_size=128, epochs=20, drop_path=0.0, repeats=1)
+
+
+def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:
+    """Train a decoder, and the model with it, on the training frames with a mask; test on the test split's.
+
+    Raises as `open_splits`; ConfigError for data without masks, ShardError for a mask with another class than the
+    dataset's, AvkitError for a loss that isn't finite.
+    """
+    require_precision(config.precision, run.world.device)
+    classes = config.target == "classes"
+    train_clips, test_clips = open_splits(config.data, run.test, run.train, labeled=classes)
+    train = masked(config, train_clips, run.test if run.train is None else run.train, repeats=config.repeats)
+    test = masked(config, test_clips, run.test)
+
+    def segmenter_of(one: Evaluation, seed: int, folder: str) -> Segmenter:
+        return trained_segmenter(config, one, train.frames, test.frames, train.labeled, seed, one.out / folder)
+
+    segmenters = [segmenter_of(run, seed, f"seed-{seed}") for seed in config.seeds]
+    drawn = [
+        segmenter_of(run.of(untrained(run.loaded, seed)), seed, f"random-seed-{seed}")
+        for seed in (config.seeds if config.random_weights else ())
+    ]
+    methods: dict[tuple[str, int], Method] = {
+        (name, place): answer_of(config, run.world, one)
+        for name, found in ((SEGMENTED, segmenters), (RANDOM, drawn))
+        for place, one in enumerate(found)
+    }
+    mean = mean_mask(config, run, train)
+    methods |= {(name, 0): constant(x) for name, x in known_masks(mean).items()}
+    found = counted(config, run, test, methods, len(mean))
+    padding = Padding(config, run, test, methods) if classes else None
+    table: dict[str, dict[str, Score]] = {}
+    for name in dict.fromkeys(name for name, _ in methods):
+        runs = [
+            scores_of(config, test, found[name, place], None if padding is None else padding.of((name, place)))
+            for own, place in methods
+            if own == name
+        ]
+        table |= {f"{name}, {row}": scored([one[row] for one in runs]) for row in runs[0]}
+    left_out = len(test_clips.dataset) - test.described()["samples"]
+    result = Result(
+        task="segmentation",
+        headline=(f"{SEGMENTED}, {OFFICIAL}", "miou"),
+        unit="%",
+        scores={row: x for row, x in table.items() if row.startswith(SEGMENTED)},
+        baselines={row: x for row, x in table.items() if not row.startswith(SEGMENTED)},
+        mode=f"finetuned, {config.target}",
+        view=seen(tested_view(config, run.loaded)) | {"fit": config.fit, "around_frame": True},
+        data={"train": train.described(), "test": test.described()},
+        checkpoint=run.loaded.origin,
+        settings=settings_of(config),
+        seeds=config.seeds,
+        notes=(
+            *train_clips.notes,
+            *test_clips.notes,
+            f"official F of batches of {config.official_batch} clip(s)" if not classes else "background is a class",
+            *((f"{left_out} clips without a mask were left out",) if left_out else ()),
+        ),
+        extra=class_rows(found[SEGMENTED, 0].official, test) | ({"examples": EXAMPLES_FILE} if config.examples else {}),
+    )
+    if run.world.is_main and config.examples:
+        shown = examples_of(config, run, segmenters[0], test, found[SEGMENTED, 0].official)
+        write_examples(shown, run.out, title=f"{result.task}, {result.mode}", line=result.line())
+    return result
+
+
+def answer_of(config: SegmentationConfig, world: World, segmenter: Segmenter) -> Method:
+    """A trained segmenter's probabilities."""
+
+    def answer(batch: Batch) -> Float[Tensor, "b c h w"]:
+        with autocast(config.precision, world.device):
+            return segment(segmenter, batch.images, batch.gained_log_mel())
+
+    return answer
+
+
+def class_rows(frames: Frames, test: Masked) -> dict[str, Any]:
+    """`per_class`: the frames that truth or prediction have of each class, and its mean IoU over them."""
+    if isinstance(frames, BinaryFrames):
+        return {}
+    iou, _, seen_in = class_averages(frames)
+    names = ("background", *test.frames.dataset.classes)
+    rows = zip(names, seen_in.tolist(), iou.tolist(), strict=True)
+    return {
+        "per_class": [
+            {"class": name, "samples": count, "iou": 100 * value if count else None} for name, count, value in rows
+        ]
+    }
+
+
+def examples_of(
+    config: SegmentationConfig, run: Evaluation, segmenter: Segmenter, test: Masked, frames: Frames
+) -> list[Example]:
+    """The best and the worst frames: as they are, under the probability, the mask and the true one, and their sound."""
+    score = frame_score(frames)
+    keep = np.zeros(len(score), np.bool_)
+    keep[best_and_worst(score.tolist(), config.examples)] = True
+    if not keep.any():
+        return []
+    rows: Int64[Tensor, " k"] = torch.from_numpy(np.flatnonzero(keep))
+    chosen = test.frames._replace(dataset=select(test.frames.dataset, keep))
+    sound = bool((chosen.dataset.waveform.size > 0).all())
+    view = replace(tested_view(config, run.loaded), waveform=sound)
+    device = run.world.device
+    found = []
+    for batch in ordered_loader(config.data, chosen, view, World(0, 1, device), batch_size=8, seed=0):
+        moved = batch.to(device)
+        probabilities = segment(segmenter, moved.images, moved.gained_log_mel()).cpu()
+        binary = probabilities.shape[1] == 1
+        predicted = (probabilities[:, 0] > 0.5) if binary else probabilities.argmax(dim=1)
+        foreground = probabilities[:, 0] if binary else 1 - probabilities[:, 0]
+        truth = masks_of(batch, test.tables[rows])
+        for place, row in enumerate(batch.sample_ids.tolist()):
+            if not batch.valid[place]:
+                continue
+            rgb = np.ascontiguousarray(batch.images[place].movedim(0, -1).numpy())
+            labels = ", ".join(batch.label_names()[place])
+            found.append(
+                Example(
+                    key=f"{batch.keys[place]}, {float(batch.frame_time_s[place]):.2f} s",
+                    title=labels or batch.keys[place],
+                    score=float(score[rows[row]]),
+                    metrics={"IoU (%)": 100 * float(score[rows[row]])},
+                    pictures={
+                        "frame": to_png(rgb),
+                        f"probability, at most {float(foreground[place].max()):.2f}": heat_over(
+                            rgb, foreground[place].numpy()
+                        ),
+                        "segmented": mask_over(rgb, predicted[place].byte().numpy()),
+                        "truth": mask_over(rgb, truth[place].numpy()),
+                    },
+                    sounds={} if batch.waveform is None else {"sound": wav(batch.waveform[place], SAMPLE_RATE)},
+                )
+            )
+    return found

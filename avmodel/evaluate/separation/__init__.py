@@ -1,0 +1,1 @@
+"""Source separation: each sound by its picture."""

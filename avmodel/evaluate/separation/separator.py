@@ -1,0 +1,261 @@
+"""A model that takes out of a mixture what a picture shows: its training by mixing, its file, its answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from avdata.load import Batch, TrainView
+from avdata.melspec import PROFILES, MelProfile, log_mel, num_frames
+from avmanifest.errors import ConfigError
+from avmodel.configs.optim import OptimConfig
+from avmodel.configs.run import micro_batches
+from avmodel.distributed import autocast
+from avmodel.evaluate.data import MODES, Split, train_view
+from avmodel.evaluate.decoder import DecoderConfig
+from avmodel.evaluate.evaluation import Evaluation
+from avmodel.evaluate.loaded import with_settings
+from avmodel.evaluate.predictor import Predictor, load_predictor, save_predictor
+from avmodel.evaluate.separation.masks import TARGETS, Masks, make_masks
+from avmodel.evaluate.separation.mixtures import AUTO, partners
+from avmodel.evaluate.training import (
+    Moment,
+    Training,
+    TrainingConfig,
+    begin,
+    shuffled_loader,
+    take_up,
+    train_module,
+    tuned_optimizer,
+    whole_batch,
+)
+from avmodel.inputs import normalize_images, require_mel
+
+# Settings that training doesn't know.
+TEST_ONLY = ("mixtures", "num_mixtures", "mixture_seed", "oracles", "nmf", "rpca", "examples", "data.test_labels")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeparationConfig(TrainingConfig):
+    """Defaults: the released recipe with the ideal ratio mask, whose ceiling is the highest, as target."""
+
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            base_lr=3e-4, warmup=40 / 300, ramp=0.0, weight_decay=0.05, betas=(0.9, 0.999), layer_decay=0.75
+        )
+    )
+    device_batch_size: int = 16
+    epochs: int = 300
+    drop_path: float = 0.0
+    target: str = "irm"  # what the mask should be: irm, dominant, released, sop
+    weighted: bool = True  # the loss, by the loudness of the mixture
+    sources: int = 2  # of a mixture, in training and of those drawn for the test
+    max_gain_db: float = 0.0  # loudness of each source varies by up to as much either way
+    min_area: float = 0.5
+    mixtures: str = AUTO  # of the test: a list's path; auto: of the dataset's recipe, else drawn; drawn
+    num_mixtures: int = 500  # drawn ones
+    mixture_seed: int = 0  # of the drawing
+    oracles: bool = True  # baselines: true masks of every kind
+    nmf: bool = True  # baseline: non-negative matrix factorization
+    rpca: bool = True  # baseline: robust principal components, of mixtures of two
+    examples: int = 4  # of the best mixtures, and as many of the worst, to look at and to listen to
+
+    def __post_init__(self) -> None:
+        TrainingConfig.__post_init__(self)
+        if self.target not in TARGETS:
+            raise ConfigError(f"unknown target {self.target!r}; known: {', '.join(TARGETS)}")
+        if self.sources < 2:
+            raise ConfigError(f"sources={self.sources}: a mixture has 2 or more")
+        for name, least in (("num_mixtures", 1), ("mixture_seed", 0), ("examples", 0), ("max_gain_db", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be {least} or more")
+        if self.data.mode != MODES[0]:
+            raise ConfigError(f"data.mode={self.data.mode}: the picture says what is taken out of the sound")
+        if self.data.windows != 1 or self.data.frames is not None:
+            raise ConfigError("data.windows, data.frames: a mixture is of one window of each clip, with its own frame")
+
+
+class Separator(nn.Module):
+    """A predictor of masks, and what its masks mean for windows of `num_samples` samples at 16 kHz."""
+
+    def __init__(self, predictor: Predictor, target: str, profile: MelProfile, num_samples: int) -> None:
+        super().__init__()
+        self.predictor, self.target, self.profile, self.num_samples = predictor, target, profile, num_samples
+        self.masks = masks_of(target, profile, predictor.model.config.audio_size[1], num_samples)
+
+    def forward(
+        self, images: Float[Tensor, "b s 3 h w"], mixture: Float[Tensor, "b n"]
+    ) -> Float[Tensor, "b s rows columns"]:
+        """Logits of the mask of what each image shows."""
+        columns = self.predictor.model.config.audio_size[1]
+        heard = log_mel(mixture, self.profile)[..., :columns].unsqueeze(1)
+        logits: Tensor = self.predictor(rearrange(images, "b s c h w -> (b s) c h w"), heard)
+        return rearrange(logits, "(b s) 1 h w -> b s h w", b=len(images))
+
+    @torch.no_grad()
+    def answer(
+        self, images: Float[Tensor, "b s 3 h w"], mixture: Float[Tensor, "b n"], *, precision: str = "float32"
+    ) -> Float[Tensor, "b s m"]:
+        """The waveform of what each image shows, at the masks' sample rate. `precision` is the model's alone."""
+        with autocast(precision, mixture.device):
+            logits = self(images, mixture)
+        return self.masks.heard(logits.float().sigmoid(), mixture)
+
+
+def masks_of(target: str, profile: MelProfile, columns: int, num_samples: int) -> Masks:
+    """As `make_masks`. Raises ConfigError for a window without so many columns."""
+    found = num_frames(num_samples, profile)
+    if found < columns:
+        raise ConfigError(f"windows of {num_samples} samples have {found} columns; the model takes {columns}")
+    return make_masks(target, profile, columns, num_samples)
+
+
+def separate(
+    separator: Separator, image: Float[Tensor, "s 3 h w"], waveform: Float[Tensor, " n"]
+) -> Float[Tensor, "s m"]:
+    """What each normalized image shows of a 16 kHz waveform of one window or longer.
+
+    At the sample rate of separator.masks: 16 kHz, but for the target sop. Windows of a longer waveform overlap by half
+    and fade into one another. Raises ConfigError for a shorter one.
+    """
+    size, masks = separator.num_samples, separator.masks
+    if len(waveform) < size:
+        raise ConfigError(
+            f"a waveform of {len(waveform)} samples; the separator hears {size}. Fill it up with silence."
+        )
+    hop = size // 2
+    count = -(-(len(waveform) - size) // hop) + 1
+    padded = F.pad(waveform, (0, (count - 1) * hop + size - len(waveform)))
+    answers = [separator.answer(image.unsqueeze(0), window.unsqueeze(0))[0] for window in padded.unfold(0, size, hop)]
+    if count == 1:
+        return answers[0]
+    return crossfaded(answers, len(waveform) * masks.sample_rate // separator.profile.sample_rate)
+
+
+def crossfaded(parts: list[Float[Tensor, "s m"]], num_samples: int) -> Float[Tensor, "s {num_samples}"]:
+    """Parts that overlap by half, one after the other, each rising and falling in a line."""
+    size = parts[0].shape[-1]
+    hop = size // 2
+    rise = torch.linspace(0, 1, size - hop, device=parts[0].device)
+    fade = torch.cat([rise, rise.flip(0)])[:size].clamp_min(1e-3)
+    total = parts[0].new_zeros(len(parts[0]), (len(parts) - 1) * hop + size)
+    weight = torch.zeros_like(total[0])
+    for place, part in enumerate(parts):
+        total[:, place * hop : place * hop + size] += part * fade
+        weight[place * hop : place * hop + size] += fade
+    return (total / weight)[:, :num_samples]
+
+
+def mixing_view(config: SeparationConfig, run: Evaluation) -> TrainView:
+    """How a clip is seen and heard while it is mixed in training.
+
+    Raises ConfigError for spectrograms that aren't those of the checkpoint: all are computed here, none is stored.
+    """
+    known = run.loaded.profile
+    if known is not None and config.data.profile not in (None, known):
+        raise ConfigError(
+            f"data.profile={config.data.profile}: the checkpoint hears {known!r} spectrograms. Leave it out."
+        )
+    view = train_view(config.data, run.loaded, max_gain_db=config.max_gain_db, min_area=config.min_area)
+    require_mel(view.mel.n_mels, run.loaded.model.config)
+    return replace(view, waveform=True)
+
+
+def new_separator(config: SeparationConfig, run: Evaluation, view: TrainView) -> Separator:
+    """The loaded model with a decoder that has random weights."""
+    loaded = with_settings(run.loaded, drop_path=config.drop_path)
+    masks = masks_of(config.target, view.mel, loaded.model.config.audio_size[1], view.window_samples)
+    size = None if masks.size == tuple(loaded.model.config.audio_size) else masks.size
+    predictor = Predictor(loaded.model, "audio", DecoderConfig(size=size))
+    return Separator(predictor, config.target, view.mel, view.window_samples).to(run.world.device)
+
+
+def mask_loss(
+    separator: Separator, forward: nn.Module, batch: Batch, config: SeparationConfig, seed: int
+) -> Float[Tensor, ""]:
+    """Binary cross-entropy of the masks of a batch, each sample mixed with others of it.
+
+    Raises AvkitError for a batch with fewer samples than a mixture.
+    """
+    rows = torch.from_numpy(partners(batch, config.sources, seed))
+    waveform = batch.gained_waveform()
+    assert waveform is not None
+    device = next(separator.parameters()).device
+    batch = batch.to(device, non_blocking=True)
+    sources = rearrange(waveform.to(device)[rows.to(device)], "s b n -> b s n")
+    with torch.no_grad():
+        targets, weight = separator.masks.targets(sources)
+        mixture = separator.masks.mix(sources)
+    with autocast(config.precision, device):
+        logits = forward(normalize_images(batch.images).unsqueeze(1), mixture)
+    return F.binary_cross_entropy_with_logits(logits.float(), targets[:, :1], weight if config.weighted else None)
+
+
+def trained_separator(config: SeparationConfig, run: Evaluation, train: Split, seed: int, folder: Path) -> Separator:
+    """The separator after all epochs, in evaluation mode; taken up where a killed run of this folder was.
+
+    Raises ConfigError for fewer clips than a mixture has, AvkitError for a loss that isn't finite.
+    """
+    world = run.world
+    batch_size = whole_batch(config, len(train.dataset), world.size)
+    size, _ = micro_batches(batch_size, config.device_batch_size, world.size)
+    if size < config.sources:
+        raise ConfigError(
+            f"sources={config.sources}: a device mixes {size} of {len(train.dataset)} training clips at once. Set "
+            "sources lower, device_batch_size higher, or give more clips."
+        )
+    view = mixing_view(config, run)
+    loader = shuffled_loader(config.data, view, train, world, batch_size=size, seed=seed)
+    checkpoint = begin(config, run, {"train": train}, seed, folder, free=TEST_ONLY)
+    torch.manual_seed(seed)
+    separator = new_separator(config, run, view)
+    predictor = separator.predictor
+    predictor.freeze_unused()
+    optimizer = tuned_optimizer(predictor.model, predictor.decoder, config.optim)
+    first = take_up(checkpoint, predictor, lambda: load_predictor(folder, world.device)[0], optimizer, loader)
+
+    def loss(forward: nn.Module, batch: Batch, moment: Moment) -> Float[Tensor, ""]:
+        return mask_loss(separator, forward, batch, config, moment.seed)
+
+    def save(done: int, state: Mapping[str, Any]) -> None:
+        save_separator(folder, separator, done, state)
+
+    training = Training(
+        name="separation",
+        module=separator,
+        optimizer=optimizer,
+        loader=loader,
+        batch_size=batch_size,
+        loss=loss,
+        save=save,
+    )
+    train_module(config, run, training, seed=seed, folder=folder, first=first)
+    return separator.eval()
+
+
+def save_separator(folder: Path, separator: Separator, step: int, trainer_state: Mapping[str, Any]) -> None:
+    """A checkpoint that `load_separator` reads, and from whose state its training goes on."""
+    notes = {
+        "target": separator.target,
+        "profile": separator.profile.name,
+        "num_samples": str(separator.num_samples),
+    }
+    save_predictor(folder, separator.predictor, step, trainer_state, notes)
+
+
+def load_separator(path: Path, device: torch.device | str = "cpu") -> Separator:
+    """A trained separator, in evaluation mode: of a seed's folder, a checkpoint, or its .safetensors file.
+
+    Raises ConfigError for something else, AvkitError for a file that can't be read.
+    """
+    predictor, notes = load_predictor(path, device)
+    given = notes.get("target", ""), notes.get("profile", ""), notes.get("num_samples", "")
+    if predictor.sense != "audio" or given[0] not in TARGETS or given[1] not in PROFILES or not given[2].isdecimal():
+        raise ConfigError(f"{path}: no separator: {given}. avkit evaluate separation trains one.")
+    return Separator(predictor, given[0], PROFILES[given[1]], int(given[2])).to(device).eval()

@@ -1,0 +1,228 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avmanifest.errors import AvkitError, ConfigError
+from avmodel.configs.optim import OptimConfig
+from avmodel.evaluate import tuning
+from avmodel.evaluate.data import open_splits, scoring_view
+from avmodel.evaluate.finetune.classifier import Classifier, freeze_unused, load_classifier, save_classifier
+from avmodel.evaluate.finetune.task import finetune
+from avmodel.evaluate.finetune.training import (
+    FinetuneConfig,
+    finetune_optimizer,
+    predict,
+    sense_given,
+    trained,
+    whole_batch,
+)
+from avmodel.evaluate.loaded import load_pretrained
+from avmodel.metrics import METRICS, read_lines
+from tests.evaluating import DATA, TEST, draw_splits, evaluation_of, tiny_model
+
+CONFIG = FinetuneConfig(
+    data=replace(DATA, windows=2),
+    batch_size=8,
+    device_batch_size=4,
+    epochs=2,
+    optim=OptimConfig(base_lr=0.05, warmup=0.2, ramp=0.0, betas=(0.9, 0.999), layer_decay=0.75),
+    device="cpu",
+    random_weights=False,
+)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(steps: int):
+    def progress(what: str, done: int, total: int) -> None:
+        if what.startswith("fine-tuning") and done == steps:
+            raise Stopped
+
+    return progress
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in read_lines(folder / METRICS)]
+
+
+def test_broken_off_and_taken_up_it_is_the_same_run(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    train, test = open_splits(CONFIG.data, splits, None)
+    straight = trained(CONFIG, run, train, test, 0, tmp_path / "straight")
+    with pytest.raises(Stopped):
+        trained(CONFIG, replace(run, progress=stop_after(5)), train, test, 0, tmp_path / "broken")
+    again = trained(CONFIG, run, train, test, 0, tmp_path / "broken")
+    assert losses(tmp_path / "broken") == losses(tmp_path / "straight")
+    assert len(losses(tmp_path / "straight")) == 6
+    for name, x in straight.state_dict().items():
+        assert torch.equal(x, again.state_dict()[name]), name
+    assert losses(tmp_path / "straight")[-1] != losses(tmp_path / "straight")[0]
+
+    with pytest.raises(ConfigError, match=r"mixup: 1.0 -> 0.5"):
+        trained(replace(CONFIG, mixup=0.5), run, train, test, 0, tmp_path / "broken")
+
+    loaded, classes = load_classifier(tmp_path / "straight", torch.device("cpu"))
+    assert classes == train.dataset.classes
+    assert not loaded.multi_label
+    told = load_pretrained(tmp_path / "straight", torch.device("cpu"))
+    assert (told.profile, told.window_s) == ("paper", 1.0)
+    found, expected = (
+        predict(CONFIG, one, run, test, scoring_view(CONFIG.data, run.loaded)) for one in (loaded, straight)
+    )
+    assert all(torch.equal(x, expected[row]) for row, x in found.items())
+
+
+def test_the_last_epochs_weights_are_averaged_broken_off_or_not(
+    tiny_run: Path, splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    train, test = open_splits(CONFIG.data, splits, None)
+    plain = replace(CONFIG, epochs=3)
+    ends = []
+
+    def noting(folder: Path, classifier: Classifier, *rest: object) -> None:
+        ends.append({name: x.clone() for name, x in classifier.state_dict().items()})
+        save_classifier(folder, classifier, *rest)
+
+    monkeypatch.setattr(tuning, "save_classifier", noting)
+    trained(plain, run, train, test, 0, tmp_path / "plain")
+    _, second, third = ends
+    averaging = replace(plain, averaged_epochs=2)
+    found = trained(averaging, run, train, test, 0, tmp_path / "straight")
+    assert losses(tmp_path / "straight") == losses(tmp_path / "plain")
+    assert any(not torch.equal(x, third[name]) for name, x in second.items())
+    for name, x in found.state_dict().items():
+        torch.testing.assert_close(x, (second[name] + third[name]) / 2, msg=name)
+
+    with pytest.raises(Stopped):
+        trained(averaging, replace(run, progress=stop_after(8)), train, test, 0, tmp_path / "broken")
+    again = trained(averaging, run, train, test, 0, tmp_path / "broken")
+    loaded, _ = load_classifier(tmp_path / "broken", torch.device("cpu"))
+    for name, x in found.state_dict().items():
+        assert torch.equal(x, again.state_dict()[name]), name
+        assert torch.equal(x, loaded.state_dict()[name]), name
+
+
+def test_a_result_has_a_row_for_each_way_of_seeing(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    config = replace(CONFIG, epochs=1, missing=("audio", "image"), test_every=1, random_weights=True)
+    result = finetune(config, run)
+    heads = ("image", "audio", "fusion", "all")
+    assert set(result.scores) == {
+        *heads,
+        *(f"{row}, audio only" for row in heads if row != "image"),
+        *(f"{row}, image only" for row in heads if row != "audio"),
+    }
+    assert result.mode == "finetuned, audio-visual"
+    assert (result.view["windows"], result.view["frames"]) == (2, 2)
+    assert "random weights, all" in result.baselines
+    assert sum(map(sum, result.extra["confusion"])) == TEST
+    assert (run.out / "seed-0").is_dir()
+    assert (run.out / "random-seed-0").is_dir()
+
+
+def test_it_learns_what_the_labels_say(tiny_run: Path, tmp_path: Path) -> None:
+    colors = np.array([[230, 20, 20], [20, 230, 20], [20, 20, 230]], np.uint8)
+    data = draw_splits(
+        tmp_path / "colors", picture=lambda sample, frame: np.broadcast_to(colors[sample % 3], (40, 40, 3)).copy()
+    )
+    config = replace(CONFIG, epochs=6, mixup=0.0, smoothing=0.0, drop_path=0.0, data=replace(DATA, windows=1))
+    result = finetune(config, evaluation_of(tiny_run, data, tmp_path))
+    assert result.scores["image"]["accuracy"].mean > 90
+    found = losses(tmp_path / "task" / "seed-0")
+    assert found[-1] < 0.85 * found[0]
+
+
+def test_decoders_and_nothing_else_are_frozen() -> None:
+    classifier = Classifier(tiny_model(), 3, "audio-visual")
+    freeze_unused(classifier)
+    frozen = {name for name, p in classifier.named_parameters() if not p.requires_grad}
+    assert frozen
+    assert all(name.startswith(("model.image_decoder.", "model.audio_decoder.")) for name in frozen)
+    assert not any(
+        p.requires_grad for name, p in classifier.named_parameters() if name.startswith("model.image_decoder.")
+    )
+    assert classifier.training
+
+
+def test_rates_fall_from_the_heads_down() -> None:
+    classifier = Classifier(tiny_model(), 3, "audio-visual")
+    freeze_unused(classifier)
+    optimizer = finetune_optimizer(classifier, replace(CONFIG, head_lr=10.0))
+    scale = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+    by_name = {name: scale[id(p)] for name, p in classifier.named_parameters() if p.requires_grad}
+    assert by_name["heads.heads.fusion.weight"] == 10.0
+    assert by_name["model.encoder.image.norm.weight"] == 1.0
+    assert by_name["model.encoder.image.blocks.1.attn.qkv.weight"] == 0.75
+    assert by_name["model.encoder.image.blocks.0.attn.qkv.weight"] == 0.75**2
+    assert by_name["model.encoder.image.patch_embed.proj.weight"] == 0.75**3
+    assert len(by_name) == sum(p.requires_grad for p in classifier.parameters())
+
+
+def test_of_mixed_steps_half_have_both_senses() -> None:
+    config = replace(CONFIG, mixed=True)
+    given = [sense_given(config, 0, step) for step in range(400)]
+    assert 160 < given.count(None) < 240
+    assert 70 < given.count("audio") < 130
+    assert 70 < given.count("image") < 130
+    assert given == [sense_given(config, 0, step) for step in range(400)]
+    assert {sense_given(CONFIG, 0, step) for step in range(20)} == {None}
+
+
+def test_mixed_training_and_a_test_of_all_frames(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    config = replace(CONFIG, epochs=1, mixed=True, average="probabilities", data=replace(DATA, frames=2))
+    result = finetune(config, run)
+    assert result.mode == "finetuned, mixed modality"
+    assert (result.view["windows"], result.view["frames"]) == (1, 2)
+    _, test = open_splits(config.data, splits, None)
+    classifier, _ = load_classifier(run.out / "seed-0", torch.device("cpu"))
+    view = scoring_view(config.data, run.loaded)
+    found = predict(config, classifier, run, test, view)
+    torch.testing.assert_close(found["image"].sum(dim=1), torch.ones(TEST))
+
+
+@pytest.mark.parametrize(
+    ("samples", "world_size", "expected"), [(1000, 2, 8), (7, 1, 4), (3, 1, 3), (7, 2, 6), (9, 2, 8)]
+)
+def test_small_sets_take_whole_micro_steps(samples: int, world_size: int, expected: int) -> None:
+    assert whole_batch(CONFIG, samples, world_size) == expected
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_kept(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    train, test = open_splits(CONFIG.data, splits, None)
+    with torch.no_grad():
+        run.loaded.model.get_parameter("encoder.audio.norm.weight")[0] = torch.inf
+    with pytest.raises(AvkitError, match=r"step 1: loss .* not finite.*clip-"):
+        trained(CONFIG, run, train, test, 0, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_folder_without_a_classifier_is_none(tiny_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no fine-tuned classifier"):
+        load_classifier(tmp_path, torch.device("cpu"))
+    with pytest.raises(ConfigError, match="without heads"):
+        load_classifier(tiny_run, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"epochs": 0}, "epochs=0"),
+        ({"drop_path": 1.0}, "drop_path=1.0"),
+        ({"missing": ("touch",)}, r"missing=\['touch'\]"),
+        ({"missing": ("audio",), "data": replace(DATA, mode="audio")}, "a sense is missing already"),
+        ({"mixed": True, "data": replace(DATA, mode="image")}, "a sense is missing already"),
+        ({"average": "ranks"}, "unknown average 'ranks'"),
+        ({"averaged_epochs": 0}, "averaged_epochs=0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        replace(CONFIG, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,150 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from avmanifest.errors import ConfigError
+from avmodel.configs.optim import REFERENCE_BATCH
+from avmodel.evaluate.data import open_splits, ordered_loader, train_view
+from avmodel.evaluate.evaluation import seeded
+from avmodel.evaluate.features import Features, encode_batch
+from avmodel.evaluate.heads import ALL, Heads, classification_loss
+from avmodel.evaluate.linear_probe.task import (
+    STEPS_ORDER,
+    LinearProbeConfig,
+    linear_probe,
+    make_heads_optimizer,
+    probe,
+    supplement,
+    train_heads,
+)
+from avmodel.optim import schedule
+from tests.evaluating import DATA, TEST, TRAIN, evaluation_of, job
+
+CONFIG = LinearProbeConfig(data=DATA, batch_size=8, epochs=4, train_views=2, base_lr=3.0, device="cpu")
+
+
+def test_kept_features_give_the_same_heads_as_encoding_at_every_step(
+    tiny_run: Path, splits: Path, tmp_path: Path
+) -> None:
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    train, test = open_splits(CONFIG.data, run.test, run.train)
+    found = probe(CONFIG, run, train, test, seed=3)
+
+    # The slow way: the encoder runs at each step, on the view of the epoch.
+    view = train_view(CONFIG.data, run.loaded, max_gain_db=CONFIG.max_gain_db, min_area=CONFIG.min_area)
+    torch.manual_seed(3)
+    heads = Heads(dict.fromkeys(("image", "audio", "fusion"), 32), 3, normalize=True)
+    optimizer = make_heads_optimizer(CONFIG, heads)
+    steps, done = CONFIG.epochs * (TRAIN // 8), 0
+    for epoch in range(CONFIG.epochs):
+        loader = ordered_loader(CONFIG.data, train, view, run.world, batch_size=TRAIN, seed=0)
+        loader.set_epoch(epoch % 2)
+        (batch,) = loader
+        order = torch.randperm(TRAIN, generator=seeded(3, STEPS_ORDER, epoch))
+        for rows in order.split(8):
+            for group in optimizer.param_groups:
+                group["lr"] = CONFIG.base_lr * 8 / REFERENCE_BATCH * schedule(done / steps, CONFIG.warmup)
+            values = {name: x[rows] for name, x in encode_batch(job(run), batch, run.world.device).items()}
+            loss = classification_loss(heads(values)[ALL], batch.labels[rows].float(), multi_label=False)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            done += 1
+    (asked,) = ordered_loader(CONFIG.data, test, job(run).view, run.world, batch_size=TEST, seed=0)
+    with torch.no_grad():
+        slow = heads.eval()(encode_batch(job(run), asked, run.world.device))
+    for row, logits in slow.items():
+        torch.testing.assert_close(found.logits[row], logits, atol=2e-5, rtol=1e-4)
+
+
+def separable(samples: int) -> Features:
+    """Three classes far apart in one stream, noise in the other."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(samples) % 3
+    clear = torch.eye(3)[labels] @ torch.randn(3, 8, generator=generator) * 4
+    values = {
+        "image": clear + 0.1 * torch.randn(samples, 8, generator=generator),
+        "audio": torch.randn(samples, 8, generator=generator),
+    }
+    return Features([str(row) for row in range(samples)], values, torch.eye(3, dtype=torch.bool)[labels])
+
+
+@pytest.mark.parametrize(
+    "config", [LinearProbeConfig(batch_size=48, base_lr=30.0), replace(supplement(), base_lr=2e-2)]
+)
+def test_both_recipes_learn_what_is_linear(config: LinearProbeConfig) -> None:
+    features = separable(96)
+    heads = train_heads(config, [features], 0, multi_label=False, device=torch.device("cpu")).eval()
+    right = {row: x.argmax(1) == features.labels.int().argmax(1) for row, x in heads(features.values).items()}
+    assert right["image"].float().mean() > 0.98
+    assert right[ALL].float().mean() > 0.9
+    assert right["audio"].float().mean() < 0.75
+
+
+def test_lars_is_momentum_on_gradients_of_a_length_that_the_weights_set() -> None:
+    torch.manual_seed(0)
+    heads = Heads({"image": 4}, 3, normalize=False)
+    head = heads.heads["image"]
+    optimizer = make_heads_optimizer(LinearProbeConfig(), heads)
+    velocity = torch.zeros(3, 4)
+    weight, bias, bias_velocity = head.weight.detach().clone(), head.bias.detach().clone(), torch.zeros(3)
+    for step in range(3):
+        features, target = torch.randn(8, 4), torch.eye(3)[torch.arange(8) % 3]
+        optimizer.zero_grad()
+        classification_loss(heads({"image": features})[ALL], target, multi_label=False).backward()
+        for group in optimizer.param_groups:
+            group["lr"] = 0.5
+        gradient, bias_gradient = head.weight.grad.clone(), head.bias.grad.clone()
+        optimizer.step()
+        velocity = 0.9 * velocity + gradient * 1e-3 * weight.norm() / gradient.norm()
+        bias_velocity = 0.9 * bias_velocity + bias_gradient  # no trust ratio
+        weight, bias = weight - 0.5 * velocity, bias - 0.5 * bias_velocity
+        torch.testing.assert_close(head.weight, weight, msg=f"step {step}")
+        torch.testing.assert_close(head.bias, bias)
+
+
+def test_a_result_has_heads_baselines_and_seeds(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    config = replace(CONFIG, seeds=(0, 1, 2), epochs=2)
+    result = linear_probe(config, run)
+    assert list(result.scores) == ["image", "audio", "fusion", "all"]
+    assert all(len(found["accuracy"].values) == 3 for found in result.scores.values())
+    assert result.baselines["chance"]["accuracy"].mean == pytest.approx(100 / 3)
+    assert result.baselines["majority"]["accuracy"].mean == pytest.approx(100 / 3)
+    assert len(result.baselines["random weights, all"]["accuracy"].values) == 3
+    assert sum(map(sum, result.extra["confusion"])) == TEST
+    assert [row["samples"] for row in result.extra["per_class"]] == [5, 5, 5]
+    assert result.data["test"]["samples"] == TEST
+    assert "linear probe, frozen, audio-visual: accuracy" in result.line()
+    assert "3 seed(s)" in result.line()
+    again = linear_probe(config, run)
+    assert again.scores == result.scores
+    without = linear_probe(replace(config, random_weights=False), run)
+    assert list(without.baselines) == ["chance", "majority"]
+
+
+@pytest.mark.parametrize("mode", ["audio", "image"])
+def test_one_sense_has_its_own_head_and_the_fusions(tiny_run: Path, splits: Path, tmp_path: Path, mode: str) -> None:
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    config = replace(CONFIG, data=replace(DATA, mode=mode), random_weights=False, train_views=0)
+    result = linear_probe(config, run)
+    assert list(result.scores) == [mode, "fusion", "all"]
+    assert result.mode == f"frozen, {mode}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"optimizer": "sgd"}, "unknown optimizer 'sgd'; known: lars, adamw"),
+        ({"batch_size": 1}, "batch_size=1: must be 2 or more"),
+        ({"warmup": 1.5}, "warmup=1.5"),
+        ({"seeds": ()}, "seeds="),
+        ({"seeds": (1, 1)}, "seeds="),
+        ({"precision": "float16"}, "unknown precision"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        replace(CONFIG, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,174 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from avmanifest.errors import ConfigError, ManifestError
+from avmodel.configs.model import ModelConfig
+from avmodel.evaluate.localization.localizer import Localizer, load_localizer, localize
+from avmodel.evaluate.localization.scores import RULES, SIDE
+from avmodel.evaluate.localization.task import LocalizationConfig, localization, pixel_loss
+from avmodel.evaluate.truth import flickr_boxes
+from avmodel.inputs import normalize_images
+from avmodel.models import FAMILIES
+from tests.dense import draw_quarters, quarter_box
+from tests.evaluating import DATA, change_manifest, evaluation_of
+from tests.runs import TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE
+
+CONFIG = LocalizationConfig(data=DATA, device="cpu", random_weights=False, examples=0)
+
+
+@pytest.fixture(scope="module")
+def quarters(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Not to be changed."""
+    return draw_quarters(tmp_path_factory.mktemp("quarters") / "set", train=64, flac=True)
+
+
+@pytest.mark.parametrize("config", [TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("encoding", ["together", "alone"])
+def test_maps_are_cosines_of_the_sound_with_patches_of_any_family(config: ModelConfig, encoding: str) -> None:
+    torch.manual_seed(0)
+    model = next(family for family in FAMILIES.values() if family.config_type is type(config))(config).eval()
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    log_mel = torch.randn(2, 128, 48).half()
+    localizer = Localizer(model, encoding)
+    maps = localize(localizer, images, log_mel)
+    assert maps.shape == (4, 32, 32)
+    with torch.no_grad():
+        seen, heard = model.streams(normalize_images(images), None), model.streams(None, log_mel.float().unsqueeze(1))
+        cells = localizer(normalize_images(images), log_mel.float().unsqueeze(1))
+    assert cells.abs().max() <= 1 + 1e-6
+    if encoding == "alone" or config is not TINY:
+        # The second image's patch in the second row, first column, with the sound that both of a pair have.
+        expected = F.cosine_similarity(seen["image"][1, 2], heard["audio"][0].mean(dim=0), dim=0)
+        assert cells[1, 1, 0] == pytest.approx(float(expected), abs=1e-5)
+    else:
+        assert not torch.allclose(cells, Localizer(model, "alone")(normalize_images(images), log_mel.float()[:, None]))
+
+
+def test_a_result_has_all_rules_and_what_knows_nothing(tiny_run: Path, quarters: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, random_weights=True, seeds=(0, 1), examples=6)
+    result = localization(config, evaluation_of(tiny_run, quarters, tmp_path))
+    assert list(result.scores) == ["median rule", "fixed rule", "adaptive rule"]
+    assert result.headline == ("median rule", "ciou")
+    assert result.mode == "zero-shot, senses together"
+    assert set(result.baselines) == {"whole image"} | {
+        f"{name}, {rule} rule"
+        for name in ("center prior", "random map", "best possible", "random weights")
+        for rule in RULES
+    }
+    found = {name: (score["ciou"].mean, score["auc"].mean) for name, score in result.baselines.items()}
+    # A quarter of each image sounds.
+    assert found["whole image"][0] == 0
+    assert found["whole image"][1] == pytest.approx(100 * 0.275)
+    assert found["best possible, median rule"][0] == 100
+    assert found["best possible, fixed rule"] == (100, pytest.approx(100))
+    assert len(result.baselines["random weights, median rule"]["ciou"].values) == 2
+    assert result.data["test"]["samples"] == 12
+    page = (tmp_path / "task" / "examples.html").read_text()
+    assert page.count("data:image/png") == 12 * 3
+    assert page.count("data:audio/wav") == 12
+    assert result.line().replace("&", "&amp;") in page
+
+
+def test_boxes_and_masks_tell_the_same(tiny_run: Path, quarters: Path, tmp_path: Path) -> None:
+    boxed = draw_quarters(tmp_path / "boxes alone", train=64, masks=False)
+    by_masks = localization(CONFIG, evaluation_of(tiny_run, quarters, tmp_path))
+    by_boxes = localization(CONFIG, evaluation_of(tiny_run, boxed, tmp_path))
+    assert by_masks.scores == by_boxes.scores
+    assert by_masks.baselines == by_boxes.baselines
+
+
+def test_annotators_of_flickr_are_read_from_their_folder(tiny_run: Path, tmp_path: Path) -> None:
+    data = draw_quarters(tmp_path / "set", masks=False)
+    change_manifest(data, "test", annotations="{}")
+    folder = tmp_path / "Annotations"
+    folder.mkdir()
+    for number in range(16, 25):
+        left, top, right, bottom = (round(256 * edge) for edge in quarter_box(number))
+        box = f"<bbox><w>1</w><a>{left}</a><b>{top}</b><c>{right}</c><d>{bottom}</d></bbox>"
+        (folder / f"video{number}.xml").write_text(f"<r><o>{box}</o><o>{box}</o></r>")
+    config = replace(CONFIG, boxes=str(folder))
+    result = localization(config, evaluation_of(tiny_run, data, tmp_path))
+    assert result.data["test"]["samples"] == 9
+    assert "3 samples without truth were left out" in result.notes
+    assert result.baselines["whole image"]["auc"].mean == pytest.approx(27.5)
+    with pytest.raises(ConfigError, match="boxes=FOLDER"):
+        localization(CONFIG, evaluation_of(tiny_run, data, tmp_path))
+    (folder / "video16.xml").write_text("<r><o><bbox><w>1</w><a>3</a></bbox></o></r>")
+    with pytest.raises(ManifestError, match=r"video16\.xml: no annotation of boxes"):
+        localization(config, evaluation_of(tiny_run, data, tmp_path))
+    with pytest.raises(ManifestError, match="is no name"):
+        flickr_boxes(folder, "../secret")
+
+
+def test_silent_objects_are_no_truth(tiny_run: Path, tmp_path: Path) -> None:
+    data = draw_quarters(tmp_path / "set")
+
+    def objects(row: int) -> str:
+        boxes = [quarter_box(16 + row)]
+        return json.dumps(
+            {
+                "objects": [
+                    {"label": "dog barking", "sounding": row > 1 and place == (16 + row) % 3, "boxes": boxes}
+                    for place in range(3)
+                ]
+            }
+        )
+
+    change_manifest(data, "test", annotations=objects)
+    by_masks = localization(CONFIG, evaluation_of(tiny_run, data, tmp_path))
+    assert "2 frames in which nothing sounds were left out" in by_masks.notes
+    assert by_masks.data["test"]["samples"] == 10
+    by_boxes = localization(replace(CONFIG, truth="boxes"), evaluation_of(tiny_run, data, tmp_path))
+    assert by_boxes.scores == by_masks.scores
+    change_manifest(data, "test", annotations=json.dumps({"objects": []}))
+    with pytest.raises(ConfigError, match="in none of the frames"):
+        localization(CONFIG, evaluation_of(tiny_run, data, tmp_path))
+
+
+def test_training_brings_the_map_to_the_truth_and_is_kept(tiny_run: Path, quarters: Path, tmp_path: Path) -> None:
+    config = replace(
+        CONFIG, supervised=True, epochs=8, batch_size=16, device_batch_size=16,
+        optim=replace(CONFIG.optim, lr=5e-3), max_gain_db=0.0,
+    )  # fmt: skip
+    run = evaluation_of(tiny_run, quarters, tmp_path)
+    before = {name: p.clone() for name, p in run.loaded.model.named_parameters()}
+    start = localization(CONFIG, run).scores["fixed rule"]["auc"].mean
+    result = localization(config, run)
+    assert result.mode == "supervised transfer"
+    assert result.scores["fixed rule"]["auc"].mean > max(start, 45)
+    assert all(torch.equal(p, before[name]) for name, p in run.loaded.model.named_parameters())
+    localizer, notes = load_localizer(tmp_path / "task" / "seed-0")
+    assert (localizer.encoding, notes["profile"], notes["window_s"]) == ("together", "paper", "1.0")
+    again = localization(config, run)  # nothing is left to train
+    assert again.scores == result.scores
+    with pytest.raises(ConfigError, match="was begun otherwise: temperature"):
+        localization(replace(config, temperature=0.5), run)
+    with pytest.raises(ConfigError, match="not a localizer"):
+        load_localizer(tiny_run)
+
+
+def test_the_loss_counts_only_what_is_known() -> None:
+    logits, truth = torch.randn(2, 2, 2), torch.zeros(2, SIDE, SIDE)
+    both = pixel_loss(logits, truth, torch.tensor([1.0, 0.0]))
+    assert both == pytest.approx(float(pixel_loss(logits[:1], truth[:1], torch.ones(1))))
+    assert pixel_loss(logits, truth, torch.zeros(2)) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"encoding": "apart"}, "unknown encoding 'apart'; known: together, alone"),
+        ({"truth": "hearsay"}, "unknown truth 'hearsay'; known: auto, masks, boxes"),
+        ({"temperature": 0.0}, "temperature=0"),
+        ({"data": replace(DATA, windows=3)}, "one annotated frame"),
+        ({"data": replace(DATA, mode="image")}, "both are needed"),
+    ],
+)
+def test_settings_that_cannot_be(changes: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        replace(CONFIG, **changes)
