@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avmanifest.errors import AvkitError, ConfigError
-from avmanifest.lists import READERS, ListFile
-from avmanifest.recipe import ListSpec, Recipe, load_recipe, recipe_names
+from avmanifest.lists import ListFile, read_list
+from avmanifest.recipe import LIST_FORMATS, ListSpec, Recipe, load_recipe, recipe_names
 
 _MOST_FILES: Final = 100_000
 _TEST_WORDS: Final = ("test", "eval", "mixtures", "duet_boxes")
@@ -27,7 +27,7 @@ def overlaps(tables: Mapping[str, pa.Table], lists: Sequence[str], recipe: str =
         if not any(_is_test(split) for split in spec.splits):
             continue
         try:
-            listed = READERS[spec.format](ListFile(path=path, recipe=known, spec=spec))
+            listed = read_list(ListFile(path=path, recipe=known, spec=spec))
         except AvkitError as error:
             found.append({"test_set": known.name, "list": path.name, "problem": str(error)})
             continue
@@ -77,7 +77,9 @@ def _known_lists(lists: Sequence[str]) -> Iterator[tuple[Recipe, ListSpec, Path]
         else:
             found = [(load_recipe(known), path) for known in recipe_names() for path in _files(given)]
         for recipe, path in found:
-            specs = [spec for spec in recipe.lists if spec.format in READERS and spec.file and not spec.unusable]
+            specs = [
+                spec for spec in recipe.lists if LIST_FORMATS[spec.format].reader and spec.file and not spec.unusable
+            ]
             if equals and name in recipe_names():
                 specs = [spec for spec in specs if spec.file == path.name] or specs[:1]
             else:

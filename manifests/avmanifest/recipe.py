@@ -10,36 +10,58 @@ from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from avmanifest.clipnames import TimeUnit
 from avmanifest.errors import ConfigError
 from avmanifest.labels import fold_label, spelling_table, unknown_label
 from avmanifest.layout import SPLIT_PATTERN
 
 RECIPES: Final = Path(__file__).parent / "recipes"
 
-LIST_FORMATS: Final = MappingProxyType(
+
+@dataclass(frozen=True, slots=True)
+class ListFormat:
+    """A form of lists: who reads it, and what its files look like."""
+
+    reader: str  # MODULE:FUNCTION below avmanifest.lists, imported when a list is read; empty: nothing is read
+    looks: str
+
+
+LIST_FORMATS: Final[Mapping[str, ListFormat]] = MappingProxyType(
     {
-        "vggsound": "no header; id,start,label,split; labels with commas quoted",
-        "audioset": "# lines, then id, start, end, labels; a space after each comma",
-        "clips": "a clip's name per line, then perhaps a comma and its label, commas of the label and all",
-        "pairs": "header source_1,source_2,class_1,class_2,sep_type; two clips mixed",
-        "vggsounder": "header video_id,label,modality,background_music,...; a row per label",
-        "vggss": "JSON list of {file, class, bbox}",
-        "music": 'JSON object {"videos": {"flute violin": [id, ...]}}',
-        "music-boxes": "JSON list of {file, class_src1, bbox_src1, class_src2, bbox_src2}",
-        "music-paths": "audio path, frames path, number of frames; the folder is the label",
-        "music-mixtures": "audio paths of the sources mixed, four a line",
-        "names": "a name per line, then perhaps a number",
-        "avsbench-frames": "name_N,label(s): a row per frame",
-        "avsbench": "header vid,uid,s_min,s_sec,a_obj,split,label",
-        "msrvtt": "header key,vid_key,video_id,sentence",
-        "table": "csv, tsv, parquet or jsonl with a header, columns named by the options",
-        "folder": "a folder of media files",
-        "synth": "no list: the dataset is drawn",
+        "pattern": ListFormat("lines:read_pattern", "a clip per line, matched by the recipe's pattern"),
+        "columns": ListFormat(
+            "lines:read_columns", "values between the recipe's delimiter, in the order of its columns"
+        ),
+        "table": ListFormat(
+            "tables:read_table_list", "csv, tsv, parquet or jsonl with a header; the options name columns"
+        ),
+        "folder": ListFormat("folder:read_folder", "a folder of media files"),
+        "pairs": ListFormat(
+            "documents:read_pairs", "header source_1,source_2,class_1,class_2,sep_type; two clips mixed"
+        ),
+        "vggsounder": ListFormat(
+            "documents:read_vggsounder", "header video_id,label,modality,background_music,...; a row per label"
+        ),
+        "vggss": ListFormat("documents:read_vggss", "JSON list of {file, class, bbox}"),
+        "music": ListFormat("documents:read_music", 'JSON object {"videos": {"flute violin": [id, ...]}}'),
+        "music-boxes": ListFormat(
+            "documents:read_music_boxes", "JSON list of {file, class_src1, bbox_src1, class_src2, bbox_src2}"
+        ),
+        "music-mixtures": ListFormat("documents:read_music_mixtures", "audio paths of the sources mixed, four a line"),
+        "avsbench-frames": ListFormat("documents:read_avsbench_frames", "name_N,label(s): a row per frame"),
+        "avsbench": ListFormat("documents:read_avsbench", "header vid,uid,s_min,s_sec,a_obj,split,label"),
+        "synth": ListFormat("", "no list: the dataset is drawn"),
     }
 )
-"""The list formats there are, and what their files look like."""
+"""Every list format."""
+
+ROLES: Final = ("video_id", "clip", "path", "start", "end", "label", "same_label", "split")
+"""What a group of a pattern, or a column, may be: see `docs/adding-a-dataset.md`."""
+
+ANNOTATION_KINDS: Final = ("text", "texts", "int", "float")
+"""How the value of an annotation is kept; `texts` makes it a list, which joins those of merged rows."""
 
 _TEMPLATE_FIELD: Final = re.compile(r"\{([^{}]*)\}")
 _TEMPLATE: Final = re.compile(r"(?:[A-Za-z0-9_-]|\{(?:video_id|start|start_ms|slug)\})+")
@@ -64,18 +86,26 @@ class TableOptions:
 class ListSpec:
     """One file that lists clips."""
 
-    format: str  # a name of LIST_FORMATS
+    format: str  # one of LIST_FORMATS
     file: str = ""  # the official file's name; empty: any file will do
     url: str = ""
     sha256: str = ""  # of the official file, where it is known
     splits: tuple[str, ...] = ()  # one: all rows are of it; several or none: a column tells
     counts: Mapping[str, int] = field(default_factory=dict)  # split -> clips of the official list
     clip_seconds: float | None = None  # where the clips of this list are shorter than the recipe's
-    header: str = ""  # the first line, in formats that may have one
+    pattern: str = ""  # of a line, for re2, with groups named after ROLES and annotations (format pattern)
+    comment: str = ""  # how a line begins that is no clip (format pattern)
+    delimiter: str = ","  # between the values of a line, one character (format columns)
+    columns: tuple[str, ...] = ()  # each column's name in ROLES or annotations, or _ (format columns)
+    header: str = ""  # the first line, as it must be (formats pattern and columns)
+    skip_header: bool = False  # the first line is a header of any text (formats pattern and columns)
+    expects: str = ""  # what a line looks like, for errors
+    unit: TimeUnit = "auto"  # s or ms: what the numbers of clip names count, and (ms) start and end
+    annotations: Mapping[str, str] = field(default_factory=dict)  # group or column to keep -> text, texts, int, float
     subset: str = ""  # the rows wanted of a list that several recipes share
     masks: str = ""  # where a frame's mask lies, from {split} {label} {subset} {video_id} {uid} {frame}
     masked_frames: int = 0  # how many frames from the first have a mask; 0: all
-    merge: bool = False  # several rows of one clip are one clip with several labels
+    merge: bool = False  # several rows of one clip are one clip with all their labels (pattern, columns, table)
     options: TableOptions = field(default_factory=TableOptions)
     unusable: str = ""  # why the published list cannot be used
 
@@ -224,8 +254,10 @@ def _list_spec(source: _Source, entry: dict[str, Any]) -> ListSpec:
     spec = ListSpec(**values)
     if spec.format not in LIST_FORMATS:
         raise ConfigError(
-            f"{source.at('format')}: unknown list format {spec.format!r}; known: {', '.join(LIST_FORMATS)}"
+            f"{source.at('format')}: unknown list format {spec.format!r}; known: {', '.join(LIST_FORMATS)}. "
+            'A list of a clip per line needs format = "pattern" or "columns": see docs/adding-a-dataset.md.'
         )
+    _check_form(source, spec)
     if spec.sha256 and not _SHA256.fullmatch(spec.sha256):
         raise ConfigError(f"{source.at('sha256')}: sha256 {spec.sha256!r} is not 64 hexadecimal digits")
     if spec.file != Path(spec.file).name:
@@ -241,6 +273,45 @@ def _list_spec(source: _Source, entry: dict[str, Any]) -> ListSpec:
     if unknown := sorted(spec.counts.keys() - set(spec.splits)):
         raise ConfigError(f"{source.at('counts')}: counts of {unknown}, which are no splits of it: {list(spec.splits)}")
     return spec
+
+
+def _check_form(source: _Source, spec: ListSpec) -> None:
+    """Raise ConfigError for a pattern or columns that could not give clips."""
+    if spec.unit not in get_args(TimeUnit):
+        raise ConfigError(f"{source.at('unit')}: unknown unit {spec.unit!r}; known: {', '.join(get_args(TimeUnit))}")
+    for kind in spec.annotations.values():
+        if kind not in ANNOTATION_KINDS:
+            raise ConfigError(
+                f"{source.at('annotations')}: unknown kind {kind!r} of an annotation; "
+                f"known: {', '.join(ANNOTATION_KINDS)}"
+            )
+    if spec.format == "pattern":
+        try:
+            names = list(re.compile(spec.pattern).groupindex)
+        except re.error as error:
+            raise ConfigError(
+                f"{source.at('pattern')}: pattern {spec.pattern!r} is no regular expression: {error}"
+            ) from error
+        key = "pattern"
+    elif spec.format == "columns":
+        names, key = [name for name in spec.columns if name != "_"], "columns"
+        if len(spec.delimiter) != 1 or spec.delimiter in '"\r\n':
+            raise ConfigError(f"{source.at('delimiter')}: delimiter {spec.delimiter!r} must be one character")
+    else:
+        return
+    known = (*ROLES, *spec.annotations)
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(
+            f"{source.at(key)}: {key} names {unknown[0]!r}; known: {', '.join(known)}. "
+            "Name under annotations what is to be kept with the clip; leave out the name of what is not."
+        )
+    if missing := [name for name in spec.annotations if name not in names]:
+        raise ConfigError(f"{source.at('annotations')}: {key} has no {missing[0]!r}; it has {', '.join(names)}")
+    if not {"video_id", "clip", "path"} & set(names) or {"clip", "video_id"} <= set(names):
+        raise ConfigError(
+            f"{source.at(key)}: {key} must name one of video_id (an id), clip (a name with its start) and path "
+            f"(a file), not {', '.join(names) or 'nothing'}"
+        )
 
 
 def _check_split(source: _Source, split: str) -> None:
@@ -298,7 +369,7 @@ def _typed(source: _Source, key: str, value: Any, kind: Any) -> Any:
         return isinstance(item, int | float) and not isinstance(item, bool)
 
     wanted = "text"
-    if kind in (str, str | None) and is_text(value):
+    if kind in (str, str | None, TimeUnit) and is_text(value):
         return value
     if kind is bool:
         wanted = "true or false"
@@ -314,7 +385,8 @@ def _typed(source: _Source, key: str, value: Any, kind: Any) -> Any:
             return float(value)
     if kind == tuple[str, ...]:
         wanted = "a list of texts, none twice"
-        if isinstance(value, list) and all(map(is_text, value)) and len(set(value)) == len(value):
+        named = [item for item in value if item != "_"] if isinstance(value, list) else []
+        if isinstance(value, list) and all(map(is_text, value)) and len(set(named)) == len(named):
             return tuple(value)
     if kind == tuple[float, ...]:
         wanted = "a list of numbers, 0 or more"

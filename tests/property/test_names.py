@@ -5,16 +5,8 @@ import posixpath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avdata.prepare.sources.names import (
-    ClipName,
-    ClipRequest,
-    NameIndex,
-    clip_spellings,
-    parse_clip_name,
-    safe_relative,
-    split_media_suffix,
-)
-from avmanifest.clipnames import MEDIA_SUFFIXES
+from avdata.prepare.sources.names import ClipRequest, NameIndex, clip_spellings, safe_relative
+from avmanifest.clipnames import MEDIA_SUFFIXES, ClipName, parse_clip_name, split_media_suffix
 
 YOUTUBE_IDS = st.text(
     "-_0129azAZ", min_size=11, max_size=11
@@ -36,6 +28,7 @@ def pick(video_id: str, start_s: float, end_s: float, choice: int) -> str:
 def test_every_spelling_of_whole_seconds_is_read_back(video_id, start, length, choice, folder, suffix):
     spelling = pick(video_id, start, start + length, choice)
     named = parse_clip_name(folder + spelling + suffix)
+    assert named is not None
     assert named.video_id == video_id
     assert named.start_ms == start * 1000
     assert named.end_ms in (None, (start + length) * 1000)
@@ -47,7 +40,8 @@ def test_two_numbers_with_fractions_are_read_back(video_id, start_ms, length_ms,
     spellings = clip_spellings(video_id, start_ms / 1000, (start_ms + length_ms) / 1000)
     pairs = sorted({spelling for spelling in spellings if spelling[11:].count("_") == 2})
     named = parse_clip_name(pairs[choice % len(pairs)])
-    assert named == ClipName(video_id, start_ms, start_ms + length_ms)
+    assert named is not None
+    assert (named.video_id, named.start_ms, named.end_ms) == (video_id, start_ms, start_ms + length_ms)
 
 
 @settings(deadline=None, max_examples=200)
@@ -85,8 +79,18 @@ def test_stem_and_suffix_make_the_name(stem, suffix):
     assert "".join(split_media_suffix(stem + suffix)) == stem + suffix
 
 
-@given(st.text(max_size=40))
-def test_any_text_is_a_name(text):
+@given(st.one_of(st.text(max_size=40), st.from_regex(r"[-_a9]{11}(_[0-9.]{1,6}){0,3}(\.mp4)?")))
+def test_any_text_is_a_clips_name_or_none(text):
     named = parse_clip_name(text)
-    assert text.rpartition("/")[2].startswith(named.video_id)
-    assert (named.end_ms is None) or (named.start_ms is not None and named.end_ms > named.start_ms)
+    if named is not None:
+        assert text.rpartition("/")[2].startswith(named.video_id)
+        assert len(named.video_id) == 11
+        assert named.end_s is None or (named.start_s is not None and named.end_s > named.start_s >= 0)
+
+
+@settings(deadline=None, max_examples=200)
+@given(YOUTUBE_IDS, st.integers(0, 99_999), SUFFIXES, FOLDERS)
+def test_a_unit_that_is_said_leaves_nothing_to_guess(video_id, number, suffix, folder):
+    name = f"{folder}{video_id}_{number}{suffix}"
+    assert parse_clip_name(name, "s") == ClipName(video_id, float(number))
+    assert parse_clip_name(name, "ms") == ClipName(video_id, number / 1000)

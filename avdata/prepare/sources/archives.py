@@ -22,20 +22,14 @@ import fsspec
 from indexed_gzip import IndexedGzipFile
 
 from avdata.prepare.sources.media import MediaRef, display_name
-from avdata.prepare.sources.names import (
-    YOUTUBE_ID,
-    ClipName,
-    ClipRequest,
-    NameIndex,
-    safe_relative,
-    split_media_suffix,
-)
+from avdata.prepare.sources.names import YOUTUBE_ID, ClipRequest, NameIndex, safe_relative
+from avmanifest.clipnames import ClipName, split_media_suffix
 from avmanifest.errors import ConfigError
 
 ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
 REMOTE_SCHEMES: Final = ("http", "https", "s3", "gs", "hf")
 
-_LISTING_VERSION: Final = 1
+_LISTING_VERSION: Final = 2  # raised when what is kept changes: 2 keeps times in seconds
 _LISTING_THREADS: Final = 8  # the seek points of 20 GB take 160 MB while they are made
 _SPACING_BYTES: Final = 4 * 1024**2  # between seek points: 32 KiB of index each, 2 MiB inflated per read on average
 _METADATA_BYTES: Final = 1024**2
@@ -327,21 +321,22 @@ def _identity(document: bytes) -> ClipName | None:
         return None
     span = fields.get("clips")
     if isinstance(span, list) and len(span) == 1 and isinstance(span[0], list) and len(span[0]) == 2:
-        start_ms, end_ms = _milliseconds(span[0][0]), _milliseconds(span[0][1])
+        start_s, end_s = _whole_ms(span[0][0]), _whole_ms(span[0][1])
     else:
-        start_ms = next((_milliseconds(fields[name]) for name in _START_FIELDS if name in fields), None)
-        end_ms = next((_milliseconds(fields[name]) for name in _END_FIELDS if name in fields), None)
-    if start_ms is None or (end_ms is not None and end_ms <= start_ms):
-        end_ms = None
-    return ClipName(ids[0], start_ms, end_ms)
+        start_s = next((_whole_ms(fields[name]) for name in _START_FIELDS if name in fields), None)
+        end_s = next((_whole_ms(fields[name]) for name in _END_FIELDS if name in fields), None)
+    if start_s is None or (end_s is not None and end_s <= start_s):
+        end_s = None
+    return ClipName(ids[0], start_s, end_s)
 
 
-def _milliseconds(seconds: Any) -> int | None:
+def _whole_ms(seconds: Any) -> float | None:
+    """The time in seconds, rounded to a millisecond; None if it is no time."""
     try:
         milliseconds = round(float(seconds) * 1000)
     except (TypeError, ValueError, OverflowError):
         return None
-    return milliseconds if 0 <= milliseconds < 10**9 else None
+    return milliseconds / 1000 if 0 <= milliseconds < 10**9 else None
 
 
 def _listing_json(listing: Listing) -> str:

@@ -8,13 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from avdata.prepare.sources.media import MediaRef, display_name
-from avdata.prepare.sources.names import (
-    ClipRequest,
-    NameIndex,
-    safe_relative,
-    split_media_suffix,
-)
-from avmanifest.clipnames import MEDIA_SUFFIXES
+from avdata.prepare.sources.names import ClipRequest, NameIndex, safe_relative
+from avmanifest.clipnames import MEDIA_SUFFIXES, split_media_suffix
 from avmanifest.errors import ConfigError
 
 

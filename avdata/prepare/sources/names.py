@@ -1,12 +1,12 @@
-"""How a clip's file is named, and which file of a source a request means.
+"""Which file of a source a request means.
 
-One clip has many spellings in the wild: `ID_000030`, `ID_30`, `ID_30000_40000`, `ID_000030_000040`, `ID_30.000`,
-with or without a suffix, flat or below a class folder. A YouTube id is always the first 11 characters; ids hold
-`-` and `_`, so nothing is ever split on them.
+One clip has many spellings: `ID_000030`, `ID_30`, `ID_30000_40000`, `ID_000030_000040`, `ID_30.000`, with or without a
+suffix, flat or below a class folder. A YouTube id is always the first 11 characters; ids hold `-` and `_`, so nothing
+is ever split on them.
 
 A name alone can be read two ways (`ID_3000`: second 3000, or second 3 in milliseconds). A request cannot: it knows
-its start. So files are found by spelling the request and looking each spelling up, and parse_clip_name serves
-where there is no request yet.
+its start. So files are found by spelling the request and looking each spelling up. `avmanifest.clipnames` reads names
+for which there is no request.
 """
 
 import math
@@ -17,14 +17,12 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from avmanifest import clipnames
-from avmanifest.clipnames import MEDIA_SUFFIXES
+from avmanifest.clipnames import MEDIA_SUFFIXES, ClipName, parse_clip_name, split_media_suffix
 from avmanifest.errors import ManifestError
 
 YOUTUBE_ID: Final = re.compile(clipnames.YOUTUBE_ID)
 
 _RANK: Final = {suffix: rank for rank, suffix in enumerate(MEDIA_SUFFIXES)}
-_NUMBER: Final = r"_([0-9]{1,9}(?:\.[0-9]{1,6})?)"
-_NUMBERS: Final = re.compile(rf"{_NUMBER}(?:{_NUMBER})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,54 +47,11 @@ class ClipRequest:
             )
 
 
-class ClipName(NamedTuple):
-    """What a file name says: without a start the file is the whole video."""
-
-    video_id: str
-    start_ms: int | None = None
-    end_ms: int | None = None
-
-
 class Found(NamedTuple):
     """A file of a NameIndex."""
 
     row: int
     is_clip: bool  # the file begins where the clip begins; else it is the whole video and must be cut
-
-
-def split_media_suffix(name: str) -> tuple[str, str]:
-    """The stem and the suffix of a file name; the suffix is empty if it is none of MEDIA_SUFFIXES.
-
-    `ID_30.000` has no suffix: its dot belongs to the number.
-    """
-    stem, dot, suffix = name.rpartition(".")
-    return (stem, dot + suffix) if stem and (dot + suffix).lower() in _RANK else (name, "")
-
-
-def parse_clip_name(name: str) -> ClipName:
-    """The video and span that a file name or path spells, times in milliseconds.
-
-    Numbers with a point are seconds. Two whole numbers are milliseconds if they differ by 1000 or more, else
-    seconds: clips last from 1 s to 1000 s. One whole number is seconds, unless it is a multiple of 1000 without
-    leading zeros (2 of VGGSound's 172,590 starts are such numbers of seconds). Whatever is not an 11-character id
-    followed by numbers is the id of a whole video (Flickr's numbers, MSR-VTT's `video7010`).
-    """
-    stem, _ = split_media_suffix(name.rpartition("/")[2])
-    numbers = _NUMBERS.fullmatch(stem, 11)
-    if not numbers or not YOUTUBE_ID.fullmatch(stem, 0, 11):
-        return ClipName(stem)
-    start, end = numbers[1], numbers[2]
-    if "." in start or "." in (end or ""):
-        unit = 1000.0
-    elif end is None:
-        unit = 1.0 if start[0] != "0" and int(start) % 1000 == 0 else 1000.0
-    else:
-        unit = 1.0 if int(end) - int(start) >= 1000 else 1000.0
-    start_ms = round(float(start) * unit)
-    if end is None:
-        return ClipName(stem[:11], start_ms)
-    end_ms = round(float(end) * unit)
-    return ClipName(stem[:11], start_ms, end_ms) if end_ms > start_ms else ClipName(stem)
 
 
 def clip_spellings(video_id: str, start_s: float, end_s: float | None = None) -> Iterator[str]:
@@ -168,7 +123,7 @@ class NameIndex:
         self._stems.append(stem)
         self._places.append(self._known_places.setdefault(place, place))
         self._enter(stem, row)
-        named = parse_clip_name(stem)
+        named = parse_clip_name(stem) or ClipName(stem)
         if named.start_ms is None and identity is not None:
             named = identity
             if identity.start_ms is None:
@@ -264,6 +219,7 @@ class NameIndex:
         if not YOUTUBE_ID.fullmatch(request.video_id):
             return False
         stem = self._stems[row]
-        return parse_clip_name(stem)[:2] == (request.video_id, start_ms) or stem in clip_spellings(
+        named = parse_clip_name(stem) or ClipName(stem)
+        return (named.video_id, named.start_ms) == (request.video_id, start_ms) or stem in clip_spellings(
             request.video_id, request.start_s, request.end_s
         )

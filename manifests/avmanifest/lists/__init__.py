@@ -2,49 +2,33 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from avmanifest.errors import ConfigError
-from avmanifest.lists import documents, lines, tables
+from avmanifest.lists import documents, lines
 from avmanifest.lists.folder import FOLDER_SPLITS, read_folder
 from avmanifest.lists.requests import ListFile
-from avmanifest.recipe import ListSpec, Recipe, TableOptions, load_recipe
+from avmanifest.recipe import LIST_FORMATS, ListSpec, Recipe, TableOptions, load_recipe
 
 __all__ = [
     "FOLDER_SPLITS",
-    "READERS",
     "ListFile",
     "folder_requests",
     "read_clip_names",
+    "read_list",
     "read_requests",
 ]
 
-READERS: Final[Mapping[str, Callable[[ListFile], pa.Table]]] = MappingProxyType(
-    {
-        "vggsound": lines.read_vggsound,
-        "audioset": lines.read_audioset,
-        "clips": lines.read_clips,
-        "names": lines.read_names,
-        "music-paths": lines.read_music_paths,
-        "pairs": documents.read_pairs,
-        "vggsounder": documents.read_vggsounder,
-        "vggss": documents.read_vggss,
-        "music": documents.read_music,
-        "music-boxes": documents.read_music_boxes,
-        "music-mixtures": documents.read_music_mixtures,
-        "avsbench-frames": documents.read_avsbench_frames,
-        "avsbench": documents.read_avsbench,
-        "msrvtt": documents.read_msrvtt,
-        "table": tables.read_table_list,
-        "folder": read_folder,
-    }
-)
-"""List format -> its reader. `synth` has none: nothing is read."""
+
+def read_list(list_file: ListFile) -> pa.Table:
+    """The rows of one list, as a REQUEST_SCHEMA table. Raises ManifestError for a list that is not of its format."""
+    module, _, name = LIST_FORMATS[list_file.spec.format].reader.partition(":")
+    read: Callable[[ListFile], pa.Table] = getattr(import_module(f"avmanifest.lists.{module}"), name)
+    return read(list_file)
 
 
 def read_requests(
@@ -65,14 +49,14 @@ def read_requests(
     wanted = _wanted_splits(recipe, splits)
     specs = [spec for spec in recipe.lists if not spec.splits or not wanted or set(wanted) & set(spec.splits)]
     for spec in specs:
-        if spec.format not in READERS:
+        if not LIST_FORMATS[spec.format].reader:
             raise ConfigError(f"recipe {recipe.name}: has no list; its data are drawn, not found")
         if spec.unusable:
             raise ConfigError(f"recipe {recipe.name}: {spec.file} cannot be used: {spec.unusable}")
     found = []
     for spec, path in zip(specs, _paths(recipe, specs, lists), strict=True):
         used = spec if options is None else replace(spec, options=options)
-        found.append(READERS[spec.format](ListFile(path=path, recipe=recipe, spec=used)))
+        found.append(read_list(ListFile(path=path, recipe=recipe, spec=used)))
     table = pa.concat_tables(found)
     present = pc.unique(table.column("split")).to_pylist()
     if missing := [split for split in wanted if split not in present and split not in recipe.splits]:
@@ -95,16 +79,7 @@ def read_clip_names(path: Path) -> pa.Table:
     For lists that choose among clips: retrieval galleries (JSON with `data`), clips known to be broken,
     silent or short, other people's test lists (a name per line, then perhaps a comma and more).
     """
-    if path.suffix.lower() != ".json":
-        return lines.read_clip_spans(path)[0]
-    clips, _ = documents.read_gallery(path)
-    return pa.table(
-        {
-            "video_id": pa.array([clip.video_id for clip in clips], pa.string()),
-            "start_s": pa.array([clip.start_s for clip in clips], pa.float64()),
-            "end_s": pa.array([clip.end_s for clip in clips], pa.float64()),
-        }
-    )
+    return documents.read_gallery(path) if path.suffix.lower() == ".json" else lines.read_clip_spans(path)
 
 
 def _wanted_splits(recipe: Recipe, splits: Sequence[str] | None) -> list[str]:

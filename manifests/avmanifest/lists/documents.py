@@ -1,6 +1,5 @@
 """Lists of a few thousand clips whose rows belong together: JSON files, pairs, one row per label or frame."""
 
-import csv
 import json
 import math
 import re
@@ -13,7 +12,8 @@ import pyarrow as pa
 from avmanifest.clipnames import YOUTUBE_ID, ClipName, parse_clip_name
 from avmanifest.errors import ManifestError
 from avmanifest.keys import clip_keys
-from avmanifest.lists.requests import ListFile, Where, list_column, request_table, undecodable
+from avmanifest.lists.lines import csv_cells, span_table
+from avmanifest.lists.requests import ListFile, Where, list_column, request_table
 
 _YOUTUBE_ID: Final = re.compile(YOUTUBE_ID)
 _FRAME_NAME: Final = re.compile(rf"({YOUTUBE_ID})(?:_(\d{{1,6}}))?_(\d{{1,3}})")
@@ -63,7 +63,7 @@ def read_music_mixtures(list_file: ListFile) -> pa.Table:
     labels: dict[ClipName, str] = {}
     lines: list[int] = []
     rows: list[list[ClipName]] = []
-    for line, cells in _csv_cells(list_file.path):
+    for line, cells in csv_cells(list_file.path):
         here = f"{list_file.path}: line {line}"
         if len(cells) < 2:
             raise ManifestError(f"{here}: {cells} is no mixture: expected /LABEL/YOUTUBE_ID.wav, twice or more")
@@ -203,7 +203,7 @@ def read_avsbench_frames(list_file: ListFile) -> pa.Table:
     frames: dict[tuple[str, str | None], list[int]] = {}
     spelled: dict[tuple[str, str | None], str] = {}
     lines: list[int] = []
-    for line, cells in _csv_cells(list_file.path):
+    for line, cells in csv_cells(list_file.path):
         here = f"{list_file.path}: line {line}"
         match = _FRAME_NAME.fullmatch(cells[0])
         if match is None or len(cells) != 2 or not cells[1]:
@@ -282,32 +282,15 @@ def read_avsbench(list_file: ListFile) -> pa.Table:
     )
 
 
-def read_msrvtt(list_file: ListFile) -> pa.Table:
-    """MSR-VTT's test list: a video and its caption, kept as annotation `captions`."""
-    captions: dict[str, list[str]] = {}
-    lines: list[int] = []
-    for line, row in _csv_rows(list_file.path, ("key", "vid_key", "video_id", "sentence")):
-        if row["video_id"] not in captions:
-            captions[row["video_id"]] = []
-            lines.append(line)
-        captions[row["video_id"]].append(row["sentence"])
-    return request_table(
-        list_file,
-        lambda row: f"{list_file.path}: line {lines[row]}",
-        video_id=pa.array(list(captions), pa.string()),
-        annotations=[{"captions": found} for found in captions.values()],
-    )
-
-
-def read_gallery(path: Path) -> tuple[list[ClipName], Where]:
-    """The clips of a retrieval gallery: JSON {"data": [{"video_id": a clip's name, ...}]}."""
+def read_gallery(path: Path) -> pa.Table:
+    """video_id, start_s and end_s of a retrieval gallery: JSON {"data": [{"video_id": a clip's name, ...}]}."""
     document = _json(path)
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, list):
         raise ManifestError(f'{path}: expected {{"data": [{{"video_id": NAME}}, ...]}}')
     where = _entries(path)
     names = [_text(entry, "video_id", where(index)) for index, entry in enumerate(data)]
-    return [_clip(name, where(index), start=False) for index, name in enumerate(names)], where
+    return span_table([_clip(name, where(index), start=False) for index, name in enumerate(names)])
 
 
 def _masks(list_file: ListFile, frames: Sequence[int], first: int, names: dict[str, str]) -> dict[str, list[Any]]:
@@ -357,22 +340,19 @@ def _number(text: str, here: str) -> float:
 
 
 def _spans(clips: Sequence[ClipName]) -> dict[str, pa.Array]:
-    return {
-        "video_id": pa.array([clip.video_id for clip in clips], pa.string()),
-        "start_s": pa.array([clip.start_s for clip in clips], pa.float64()),
-        "end_s": pa.array([clip.end_s for clip in clips], pa.float64()),
-    }
+    table = span_table(clips)
+    return {name: table.column(name).combine_chunks() for name in table.column_names}
 
 
 def _keys_of(list_file: ListFile, clips: Iterator[ClipName] | dict[ClipName, str]) -> list[str]:
-    keys: list[str] = clip_keys(list_file.recipe, pa.table(_spans(list(clips)))).to_pylist()
+    keys: list[str] = clip_keys(list_file.recipe, span_table(list(clips))).to_pylist()
     return keys
 
 
 def _clip(name: str, here: str, *, start: bool = True) -> ClipName:
     clip = parse_clip_name(name)
     if clip is None or (start and clip.start_s is None):
-        raise ManifestError(f"{here}: {name!r} is not the name of a clip, YOUTUBE_ID_START")
+        raise ManifestError(f"{here}: {name!r} is not the name of a clip, such as YOUTUBE_ID_000030. Correct it.")
     return clip
 
 
@@ -414,31 +394,10 @@ def _json(path: Path) -> Any:
         raise ManifestError(f"{path}: not JSON text ({error})") from error
 
 
-def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a csv file that are not blank, each with the number of its line."""
-    seen = False
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, strict=True, skipinitialspace=True)
-            try:
-                for cells in reader:
-                    if undecodable(cells):
-                        raise ManifestError(f"{path}: line {reader.line_num} is not UTF-8 text")
-                    if cells:
-                        seen = True
-                        yield reader.line_num, cells
-            except csv.Error as error:
-                raise ManifestError(f"{path}: line {reader.line_num}: not csv text ({error})") from error
-    except OSError as error:
-        raise ManifestError(f"{path}: the list cannot be read ({error})") from error
-    if not seen:
-        raise ManifestError(f"{path}: the list is empty. Get it again from its source.")
-
-
 def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """The rows of a csv file whose first line must be these columns."""
     header: list[str] | None = None
-    for line, cells in _csv_cells(path):
+    for line, cells in csv_cells(path):
         if header is None:
             header = cells
             if header != list(columns):

@@ -1,39 +1,125 @@
-"""Lists of one clip per line, read as columns: a million rows in seconds, and a wrong line by its number."""
+"""Lists of one clip per line whose form the recipe's TOML says: a pattern, or a delimiter and columns.
 
-from collections.abc import Callable
+The values of a line have roles: `clip` (a clip's name) or `video_id` or `path`; `start`, `end`, `label`, `split`. Other
+values are kept as annotations if the recipe names them under `annotations`, else left out.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from avmanifest.clipnames import CLIP_NAME, MILLISECONDS_FROM, YOUTUBE_ID
-from avmanifest.errors import ManifestError
+from avmanifest.clipnames import ClipName, parse_clip_name
+from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.lists.requests import (
     ListFile,
     Where,
     first_true,
+    merge_rows,
     request_table,
     single_labels,
     split_labels,
+    undecodable,
 )
 
 _LONGEST_LINE: Final = 1 << 20  # bytes
-_NEVER: Final = "\x01"  # the reader needs a delimiter; no list has this character
-_SHOWN: Final = 120
+_NEVER: Final = "\x01"  # Arrow's reader needs a delimiter; no list has this character
+_SHOWN: Final = 120  # characters of a wrong line
+_WITHOUT_SUFFIX: Final = r"\.[A-Za-z0-9]{1,5}\z"
+_ANNOTATIONS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "text": str,
+    "texts": lambda text: [text],
+    "int": int,
+    "float": float,
+}
 
-_VGGSOUND: Final = (
-    rf"(?P<video_id>{YOUTUBE_ID}),(?P<start>\d{{1,9}}),"
-    r'(?:"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>[^",]+)),(?P<split>[^",\s]+)'
-)
-_AUDIOSET: Final = (
-    rf"(?P<video_id>{YOUTUBE_ID})\s*,\s*(?P<start>\d{{1,9}}(?:\.\d+)?)\s*,\s*(?P<end>\d{{1,9}}(?:\.\d+)?)\s*,"
-    r'\s*"?(?P<labels>[^"]+?)"?'
-)
-_LABELED_CLIP: Final = CLIP_NAME + r"(?:,(?P<label>.*))?"
-_NAME: Final = r"(?P<video_id>[A-Za-z0-9][A-Za-z0-9_-]*)(?:,(?P<number>\d{1,9}))?"
-_MUSIC_PATHS: Final = rf"(?:[^,]*/)?(?P<folder>[^/,]+)/(?P<video_id>{YOUTUBE_ID})\.wav,[^,]*,\d+(?:,(?P<label>[^,]*))?"
+
+def read_pattern(list_file: ListFile) -> pa.Table:
+    """A list whose every line matches the recipe's `pattern`, a regular expression of RE2 with named groups."""
+    values, where = _matched(list_file)
+    return _requests(list_file, values, where)
+
+
+def read_columns(list_file: ListFile) -> pa.Table:
+    """A list of values between the recipe's `delimiter`, in the order of its `columns`; quotes as in csv."""
+    spec = list_file.spec
+    expected = spec.expects or spec.delimiter.join(spec.columns)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    for line, cells in csv_cells(list_file.path, spec.delimiter):
+        if len(cells) != len(spec.columns):
+            raise ManifestError(
+                f"{list_file.path}: line {line}: {len(cells)} values {spec.delimiter.join(cells)[:_SHOWN]!r}, expected "
+                f"the {len(spec.columns)} of {expected}. Correct the line, or `columns` and `delimiter` of the recipe."
+            )
+        rows.append(cells)
+        lines.append(line)
+
+    def where(row: int) -> str:
+        return f"{list_file.path}: line {lines[row]}"
+
+    _check_header(list_file, rows, where)
+    if spec.header or spec.skip_header:
+        del rows[0], lines[0]
+    values = {
+        name: pa.array([cells[place].strip() for cells in rows], pa.string())
+        for place, name in enumerate(spec.columns)
+        if name != "_"
+    }
+    return _requests(list_file, values, where)
+
+
+def _check_header(list_file: ListFile, rows: Sequence[Sequence[str]], where: Where) -> None:
+    """Raise ManifestError if the first row is no header though the recipe says so, or is one though it does not.
+
+    Without a `header` to compare with, a row is told to be a clip by the numbers in its columns of times.
+    """
+    spec = list_file.spec
+    shown = spec.delimiter.join(rows[0])
+    if spec.header:
+        if rows[0] != next(csv.reader([spec.header], delimiter=spec.delimiter, skipinitialspace=True)):
+            raise ManifestError(f"{where(0)}: {_other_header(shown, spec.header)}")
+        return
+    times = [place for place, name in enumerate(spec.columns) if name in ("start", "end")]
+    clips = [all(_is_number(row[place]) for place in times) for row in rows[:2] if times]
+    if spec.skip_header and clips[:1] == [True]:
+        raise ManifestError(f"{where(0)}: {_not_a_header(shown)}")
+    if not spec.skip_header and clips == [False, True]:
+        raise ManifestError(f"{where(0)}: {_a_header(shown, spec.expects or spec.delimiter.join(spec.columns))}")
+
+
+def read_clip_spans(path: Path) -> pa.Table:
+    """video_id, start_s and end_s of a list of clip names; null where a name does not say.
+
+    A line is a clip's name, then perhaps a comma and more.
+    """
+    lines, numbers = read_lines(path)
+    clips = []
+    for row, line in enumerate(lines.to_pylist()):
+        clip = parse_clip_name(line.partition(",")[0].rstrip())
+        if clip is None:
+            raise ManifestError(
+                f"{path}: line {numbers[row].as_py()}: {line[:_SHOWN]!r} does not begin with the name of a clip, such "
+                "as YOUTUBE_ID_000030 or YOUTUBE_ID_30000_40000. Correct the line."
+            )
+        clips.append(clip)
+    return span_table(clips)
+
+
+def span_table(clips: Sequence[ClipName]) -> pa.Table:
+    """The clips as columns video_id, start_s and end_s."""
+    return pa.table(
+        {
+            "video_id": pa.array([clip.video_id for clip in clips], pa.string()),
+            "start_s": pa.array([clip.start_s for clip in clips], pa.float64()),
+            "end_s": pa.array([clip.end_s for clip in clips], pa.float64()),
+        }
+    )
 
 
 def read_lines(path: Path) -> tuple[pa.Array, pa.Array]:
@@ -61,144 +147,173 @@ def read_lines(path: Path) -> tuple[pa.Array, pa.Array]:
     return pc.filter(lines, filled), pc.filter(numbers, filled)
 
 
-def match_lines(
-    path: Path, pattern: str, form: str, *, comment: str = "", header: str = ""
-) -> tuple[pa.StructArray, Where]:
-    """The named groups of every line, and where each row stands; groups that took no part are empty.
+def csv_cells(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """The rows of a delimited file that are not blank, each with the number of its line.
 
-    `form` says in an error what a line looks like. Lines that begin with `comment` are passed over, and so
-    is a first line that is `header`. Raises ManifestError at the first line that does not match.
+    Spaces after a delimiter mean nothing. Raises ManifestError for a file that is missing, empty, no UTF-8 text or
+    wrongly quoted.
     """
+    seen = False
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
+            try:
+                for cells in reader:
+                    if undecodable(cells):
+                        raise ManifestError(
+                            f"{path}: line {reader.line_num} is not UTF-8 text. Save the list as UTF-8."
+                        )
+                    if cells:
+                        seen = True
+                        yield reader.line_num, cells
+            except csv.Error as error:
+                raise ManifestError(f"{path}: line {reader.line_num}: not csv text ({error})") from error
+    except OSError as error:
+        raise ManifestError(f"{path}: the list cannot be read ({error})") from error
+    if not seen:
+        raise ManifestError(f"{path}: the list is empty. Get it again from its source.")
+
+
+def _matched(list_file: ListFile) -> tuple[dict[str, pa.Array], Where]:
+    """The named groups of every line, and where each row stands; groups that took no part are empty."""
+    path, spec = list_file.path, list_file.spec
     lines, numbers = read_lines(path)
-    keep = pc.invert(pc.starts_with(lines, comment)) if comment else None
-    if header and lines[0].as_py() == header:
-        keep = pc.not_equal(numbers, numbers[0])
-    if keep is not None:
+    if spec.comment:
+        keep = pc.invert(pc.starts_with(lines, spec.comment))
         lines, numbers = pc.filter(lines, keep), pc.filter(numbers, keep)
-    rows = pc.extract_regex(lines, rf"\A(?:{pattern})\z")
+    try:
+        rows = pc.extract_regex(lines, rf"\A(?:{spec.pattern})\z")
+    except pa.ArrowInvalid as error:
+        raise ConfigError(
+            f"recipe {list_file.recipe.name}: pattern {spec.pattern!r} of {path.name}: {error}"
+        ) from error
+    if (spec.header or spec.skip_header) and len(rows):
+        if spec.header and lines[0].as_py() != spec.header:
+            raise ManifestError(f"{path}: line {numbers[0].as_py()}: {_other_header(lines[0].as_py(), spec.header)}")
+        if not spec.header and rows[0].is_valid:
+            raise ManifestError(f"{path}: line {numbers[0].as_py()}: {_not_a_header(lines[0].as_py())}")
+        lines, numbers, rows = lines[1:], numbers[1:], rows[1:]
     row = first_true(pc.is_null(rows))
     if row is not None:
-        raise ManifestError(_why_no_match(path, form, header, lines, numbers, rows, row))
-    return rows, lambda row: f"{path}: line {numbers[row].as_py()}"
+        line, expected = lines[row].as_py(), spec.expects or f"what the recipe's pattern {spec.pattern!r} matches"
+        here = f"{path}: line {numbers[row].as_py()}"
+        if row == 0 and not (spec.header or spec.skip_header) and len(rows) > 1 and rows[1].is_valid:
+            raise ManifestError(f"{here}: {_a_header(line, expected)}")
+        raise ManifestError(f"{here}: {_shown(line)} is not {expected}. Correct the line.")
+    values = {field.name: pc.struct_field(rows, field.name) for field in rows.type}
+    return values, lambda row: f"{path}: line {numbers[row].as_py()}"
 
 
-def read_vggsound(list_file: ListFile) -> pa.Table:
-    """The official VGGSound list: id, start in whole seconds, label, split."""
-    rows, where = match_lines(
-        list_file.path, _VGGSOUND, "YOUTUBE_ID,START,LABEL,SPLIT (a label with commas in double quotes)"
-    )
-    quoted = pc.replace_substring(_group(rows, "quoted"), '""', '"')
-    labels = pc.if_else(pc.equal(quoted, ""), _group(rows, "plain"), quoted)
-    return request_table(
+def _requests(list_file: ListFile, values: Mapping[str, pa.Array], where: Where) -> pa.Table:
+    """The values by role as a REQUEST_SCHEMA table."""
+    spec = list_file.spec
+    start_s, end_s = (_seconds(values.get(name), name, spec.unit == "ms", where) for name in ("start", "end"))
+    video_id = values.get("video_id")
+    if "clip" in values:
+        clips = [_clip(name, list_file, where, row) for row, name in enumerate(values["clip"].to_pylist())]
+        spans = span_table(clips)
+        video_id, start_s, end_s = (spans.column(name).combine_chunks() for name in spans.column_names)
+    elif video_id is None:
+        video_id = pc.replace_substring_regex(values["path"], _WITHOUT_SUFFIX, "")
+    table = request_table(
         list_file,
         where,
-        video_id=_group(rows, "video_id"),
-        start_s=_seconds(rows, "start"),
-        labels=single_labels(labels),
-        split=_group(rows, "split"),
-    )
-
-
-def read_audioset(list_file: ListFile) -> pa.Table:
-    """An AudioSet list: id, start, end, and the ids of the labels; spaces after commas mean nothing."""
-    form = 'YOUTUBE_ID, START, END, "LABEL,LABEL"'
-    rows, where = match_lines(list_file.path, _AUDIOSET, form, comment="#")
-    return request_table(
-        list_file,
-        where,
-        video_id=_group(rows, "video_id"),
-        start_s=_seconds(rows, "start"),
-        end_s=_seconds(rows, "end"),
-        labels=split_labels(_group(rows, "labels"), ","),
-    )
-
-
-def read_clips(list_file: ListFile) -> pa.Table:
-    """Clip names, each perhaps with a label: everything after the first comma."""
-    form = "YOUTUBE_ID_START or YOUTUBE_ID_START,LABEL"
-    rows, where = match_lines(list_file.path, _LABELED_CLIP, form, header=list_file.spec.header)
-    start_s, end_s = _span(rows)
-    row = first_true(pc.is_null(start_s))
-    if row is not None and list_file.clip_seconds is not None:
-        raise ManifestError(f"{where(row)}: the name has no start second; expected {form}")
-    labels = pc.replace_substring_regex(_group(rows, "label"), r'\A\s*"(.*)"\s*\z', r"\1")
-    return request_table(
-        list_file,
-        where,
-        video_id=_group(rows, "video_id"),
-        start_s=pc.coalesce(start_s, 0.0),
+        video_id=video_id,
+        start_s=None if start_s is None else pc.coalesce(start_s, 0.0),
         end_s=end_s,
-        labels=single_labels(pc.replace_substring(labels, '""', '"')),
+        labels=_labels(list_file, values, where),
+        split=values.get("split"),
+        path=values.get("path"),
+        annotations=_annotations(spec.annotations, values, where) if spec.annotations else None,
     )
+    return merge_rows(table) if spec.merge else table
 
 
-def read_names(list_file: ListFile) -> pa.Table:
-    """Plain names, each perhaps with a number whose meaning is not published: annotation `list_number`."""
-    form = "NAME or NAME,NUMBER"
-    rows, where = match_lines(list_file.path, _NAME, form, header=list_file.spec.header)
-    numbers = _group(rows, "number").to_pylist()
-    annotations = [{"list_number": int(number)} if number else {} for number in numbers]
-    return request_table(list_file, where, video_id=_group(rows, "video_id"), annotations=annotations)
+def _clip(name: str, list_file: ListFile, where: Where, row: int) -> ClipName:
+    clip = parse_clip_name(name.strip(), list_file.spec.unit)
+    expected = list_file.spec.expects or "the name of a clip, such as YOUTUBE_ID_000030"
+    if clip is None:
+        raise ManifestError(f"{where(row)}: {_shown(name)} is not {expected}. Correct the name.")
+    if clip.start_s is None and list_file.clip_seconds is not None:
+        raise ManifestError(f"{where(row)}: the name {_shown(name)} has no start second; expected {expected}")
+    return clip
 
 
-def read_music_paths(list_file: ListFile) -> pa.Table:
-    """Audio path, frames path, number of frames: the audio's folder is the label, its name the video."""
-    form = "FOLDERS/LABEL/YOUTUBE_ID.wav,FRAMES,NUMBER or the same with ,LABEL"
-    rows, where = match_lines(list_file.path, _MUSIC_PATHS, form)
-    folder, label = _group(rows, "folder"), _group(rows, "label")
-    row = first_true(pc.and_(pc.not_equal(label, ""), pc.not_equal(label, folder)))
-    if row is not None:
-        raise ManifestError(
-            f"{where(row)}: the label {label[row].as_py()!r} is not the audio's folder, {folder[row].as_py()!r}"
-        )
-    return request_table(list_file, where, video_id=_group(rows, "video_id"), labels=single_labels(folder))
+def _labels(list_file: ListFile, values: Mapping[str, pa.Array], where: Where) -> pa.ListArray | None:
+    if "label" not in values:
+        return None
+    label = values["label"]
+    if "same_label" in values:
+        other = values["same_label"]
+        row = first_true(pc.and_(pc.not_equal(other, ""), pc.not_equal(other, label)))
+        if row is not None:
+            raise ManifestError(
+                f"{where(row)}: the label {other[row].as_py()!r} is not the one that the line says elsewhere, "
+                f"{label[row].as_py()!r}. Correct one of them."
+            )
+    separator = list_file.spec.options.label_separator
+    if separator is not None:
+        return split_labels(label, separator)
+    unquoted = pc.replace_substring_regex(label, r'\A\s*"(.*)"\s*\z', r"\1")
+    return single_labels(pc.replace_substring(unquoted, '""', '"'))
 
 
-def read_clip_spans(path: Path) -> tuple[pa.Table, Where]:
-    """video_id, start_s and end_s (null where the name does not say) of a list of clip names."""
-    rows, where = match_lines(path, _LABELED_CLIP, "a clip's name, and perhaps a comma and more")
-    start_s, end_s = _span(rows)
-    return pa.table({"video_id": _group(rows, "video_id"), "start_s": start_s, "end_s": end_s}), where
+def _annotations(kinds: Mapping[str, str], values: Mapping[str, pa.Array], where: Where) -> list[dict[str, Any]]:
+    """Per row, the values that the recipe keeps; empty ones are left out."""
+    found: list[dict[str, Any]] = [{} for _ in range(len(next(iter(values.values()))))]
+    for name, kind in kinds.items():
+        for row, text in enumerate(values[name].to_pylist()):
+            if text:
+                try:
+                    found[row][name] = _ANNOTATIONS[kind](text)
+                except ValueError as error:
+                    raise ManifestError(
+                        f"{where(row)}: {name} is {text!r}, must be {kind}. Correct the line."
+                    ) from error
+    return found
 
 
-def _span(rows: pa.StructArray) -> tuple[pa.Array, pa.Array]:
-    """Start and end in seconds, null where a name has none; two numbers far apart count milliseconds."""
-    start, end = _seconds(rows, "start"), _seconds(rows, "end")
-    milliseconds = pc.fill_null(pc.greater_equal(pc.subtract(end, start), MILLISECONDS_FROM), False)
+def _seconds(texts: pa.Array | None, name: str, milliseconds: bool, where: Where) -> pa.Array | None:
+    """A column of times in seconds, null where it is empty."""
+    if texts is None:
+        return None
+    filled = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+    try:
+        numbers = pc.cast(filled, pa.float64())
+    except pa.ArrowInvalid as error:
+        row, text = next((row, text) for row, text in enumerate(texts.to_pylist()) if text and not _is_number(text))
+        raise ManifestError(f"{where(row)}: {name} is {text!r}, must be a number, such as 12.5") from error
+    return pc.divide(numbers, 1000.0) if milliseconds else numbers
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", text.strip(), re.ASCII) is not None
+
+
+def _shown(line: str) -> str:
+    return repr(line if len(line) <= _SHOWN else line[:_SHOWN] + "...")
+
+
+def _other_header(line: str, header: str) -> str:
+    return f"the header is {_shown(line)}, expected {header!r}. Is it this list? Correct it, or the recipe's header."
+
+
+def _not_a_header(line: str) -> str:
     return (
-        pc.if_else(milliseconds, pc.divide(start, 1000.0), start),
-        pc.if_else(milliseconds, pc.divide(end, 1000.0), end),
+        f"{_shown(line)} is a clip, and the recipe says that the first line is a header. "
+        "Set skip_header = false, or put the header back."
     )
 
 
-def _group(rows: pa.StructArray, name: str) -> pa.Array:
-    return pc.struct_field(rows, name)
-
-
-def _seconds(rows: pa.StructArray, name: str) -> pa.Array:
-    text = _group(rows, name)
-    return pc.cast(pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text), pa.float64())
-
-
-def _why_no_match(
-    path: Path,
-    form: str,
-    header: str,
-    lines: pa.Array,
-    numbers: pa.Array,
-    rows: pa.StructArray,
-    row: int,
-) -> str:
-    line = lines[row].as_py()
-    shown = line if len(line) <= _SHOWN else line[:_SHOWN] + "..."
-    here = f"{path}: line {numbers[row].as_py()}"
-    if row == 0 and not header and len(rows) > 1 and rows[1].is_valid:
-        return f"{here}: {shown!r} looks like a header, and this list has none. Delete that line: every line is {form}."
-    return f"{here}: {shown!r} is not {form}"
+def _a_header(line: str, expected: str) -> str:
+    return (
+        f"{_shown(line)} looks like a header, and this list has none: every line is {expected}. "
+        "Delete that line, or set skip_header = true in a recipe of your own."
+    )
 
 
 def _why_unreadable(path: Path) -> str:
-    """What a reader that only says no did not like, found line by line."""
+    """The reason why Arrow refused a file, found line by line."""
     problems: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
         (f"is longer than {_LONGEST_LINE} bytes", lambda line: len(line) > _LONGEST_LINE),
         ("holds the control character \\x01", lambda line: _NEVER.encode() in line),

@@ -136,19 +136,40 @@ def canonical_labels(recipe: Recipe, labels: pa.ListArray, where: Where) -> pa.L
     return _with_values(labels, pc.take(pa.array(names, pa.string()), values.indices))
 
 
-def merge_labels(table: pa.Table) -> pa.Table:
-    """One row per (id, start, end, split, path), in the order of the first, with the labels of all its rows."""
+def merge_rows(table: pa.Table) -> pa.Table:
+    """One row per (id, start, end, split, path), in the order of the first, with the labels of all its rows.
+
+    Annotations that are lists are joined; of others the first row's stay.
+    """
     same = ["video_id", "start_s", "end_s", "split", "path"]
     kept = ["labels", "frame_times_s", "annotations", "licence"]
     numbered = table.append_column("row", pa.array(range(table.num_rows), pa.int64()))
-    groups = numbered.group_by(same, use_threads=False).aggregate([("row", "list")])
-    rows = groups.column("row_list").combine_chunks()
+    groups = numbered.group_by(same, use_threads=False).aggregate([("row", "min"), ("row", "list")])
+    rows = groups.sort_by("row_min").column("row_list").combine_chunks()  # group_by keeps no order
     firsts = pc.list_element(rows, 0)
     labels = table.column("labels").to_pylist()
     merged = [list(dict.fromkeys(label for row in group for label in labels[row])) for group in rows.to_pylist()]
     columns = {name: pc.take(table.column(name), firsts) for name in (*same, *kept)}
     columns["labels"] = list_column(merged, pa.string())
+    if len(rows) < table.num_rows:
+        annotations = table.column("annotations").to_pylist()
+        joined = [_joined([annotations[row] for row in group]) for group in rows.to_pylist()]
+        columns["annotations"] = pa.array(joined, pa.string())
     return pa.Table.from_arrays([columns[name] for name in REQUEST_SCHEMA.names], schema=REQUEST_SCHEMA)
+
+
+def _joined(annotations: Sequence[str]) -> str:
+    """JSON objects as one: lists under one name follow each other, else the first object that has the name decides."""
+    if len(set(annotations)) == 1 and annotations[0] == "{}":
+        return "{}"
+    found: dict[str, Any] = {}
+    for entry in map(json.loads, annotations):
+        for name, value in entry.items():
+            if isinstance(value, list) and isinstance(found.get(name), list):
+                found[name] = found[name] + value
+            else:
+                found.setdefault(name, value)
+    return json.dumps(found, sort_keys=True)
 
 
 def undecodable(texts: Iterable[str]) -> bool:

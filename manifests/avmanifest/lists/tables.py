@@ -16,7 +16,7 @@ from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.lists.requests import (
     ListFile,
     Where,
-    merge_labels,
+    merge_rows,
     request_table,
     single_labels,
     split_labels,
@@ -69,7 +69,7 @@ def read_table_list(list_file: ListFile) -> pa.Table:
         split=None if split is None else pc.coalesce(split, "train"),
         path=None if files is None else pc.coalesce(files, ""),
     )
-    return merge_labels(table) if list_file.spec.merge else table
+    return merge_rows(table) if list_file.spec.merge else table
 
 
 def _labels(column: pa.Array | None, options: TableOptions) -> pa.ListArray | None:

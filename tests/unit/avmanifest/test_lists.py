@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.keys import clip_keys
-from avmanifest.lists import READERS, folder_requests, read_clip_names, read_requests
+from avmanifest.lists import folder_requests, read_clip_names, read_requests
 from avmanifest.recipe import LIST_FORMATS, ListSpec, TableOptions, load_recipe
 from avmanifest.schema import REQUEST_SCHEMA
 
@@ -42,7 +43,12 @@ def annotations(row: Mapping[str, Any]) -> Any:
 
 
 def test_every_format_has_a_reader_except_the_drawn_one() -> None:
-    assert READERS.keys() == LIST_FORMATS.keys() - {"synth"}
+    for name, form in LIST_FORMATS.items():
+        module, _, reader = form.reader.partition(":")
+        if name == "synth":
+            assert not form.reader
+        else:
+            assert callable(getattr(import_module(f"avmanifest.lists.{module}"), reader))
 
 
 # The official VGGSound list
@@ -208,7 +214,7 @@ def test_the_test_ids_of_vggsound_instruments_are_refused_clearly(tmp_path: Path
 
 
 def test_a_clip_without_a_start_is_refused_where_clips_have_one(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="line 1: the name has no start second"):
+    with pytest.raises(ManifestError, match="line 1: the name '--G-wKyj6JQ' has no start second"):
         rows_of("vggsound-instruments", write(tmp_path / "t.txt", "--G-wKyj6JQ,harpsichord"))
 
 
@@ -238,8 +244,126 @@ def test_music_paths_agree_with_their_folders(tmp_path: Path) -> None:
     line = "data/MUSIC/solo/audio/cello/VdFnyZWJAgo.wav,data/frames/cello/VdFnyZWJAgo,220,{}\n"
     rows = rows_of("music", write(tmp_path / "val.csv", line.format("cello")), "val")
     assert (rows[0]["video_id"], rows[0]["labels"], rows[0]["end_s"]) == ("VdFnyZWJAgo", ["cello"], None)
-    with pytest.raises(ManifestError, match="line 1: the label 'tuba' is not the audio's folder, 'cello'"):
+    with pytest.raises(
+        ManifestError, match="line 1: the label 'tuba' is not the one that the line says elsewhere, 'cello'"
+    ):
         rows_of("music", write(tmp_path / "val.csv", line.format("tuba")), "val")
+
+
+# Lists whose form a recipe of one's own says
+
+MINE = """\
+name = "mine"
+title = "Mine"
+homepage = ""
+licence = ""
+key = "mine-{slug}_{start_ms}"
+labels = ["Church bell", "Bark"]
+
+[[lists]]
+file = "l.txt"
+"""
+AVE = """\
+format = "columns"
+delimiter = "&"
+columns = ["label", "video_id", "quality", "start", "end"]
+annotations = { quality = "text" }
+skip_header = true
+"""
+AVE_LIST = "Category&VideoID&Quality&Start&End\nChurch bell&RUhOCu3LNXM&good&0&10\nbark&-_A__b-C_3_&bad&1.5&3.25\n"
+
+
+def own_rows(tmp_path: Path, form: str, content: str, name: str = "l.txt") -> list[dict[str, Any]]:
+    (tmp_path / "mine.toml").write_text(MINE + form)
+    table = read_requests(load_recipe(tmp_path / "mine.toml"), write(tmp_path / name, content))
+    assert table.schema.equals(REQUEST_SCHEMA)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def test_a_new_list_needs_a_recipe_and_no_python(tmp_path: Path) -> None:
+    rows = own_rows(tmp_path, AVE, AVE_LIST)
+    assert [(row["video_id"], row["start_s"], row["end_s"], row["labels"], annotations(row)) for row in rows] == [
+        ("RUhOCu3LNXM", 0.0, 10.0, ["Church bell"], {"quality": "good"}),
+        ("-_A__b-C_3_", 1.5, 3.25, ["Bark"], {"quality": "bad"}),
+    ]
+    pattern = """\
+format = "pattern"
+pattern = '(?P<label>[^&]*)&(?P<video_id>[^&]*)&(?P<quality>[^&]*)&(?P<start>[^&]*)&(?P<end>[^&]*)'
+annotations = { quality = "text" }
+header = "Category&VideoID&Quality&Start&End"
+"""
+    assert own_rows(tmp_path, pattern, AVE_LIST) == rows
+    assert own_rows(tmp_path, AVE.replace("skip_header = true\n", ""), AVE_LIST.partition("\n")[2]) == rows
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("Category&VideoID&Quality&Start&End\n", "", r"line 1: 'Church bell&.*' is a clip, .*skip_header = false"),
+        ("&good&0&10", "&good&0", r"line 2: 4 values 'Church bell&RUhOCu3LNXM&good&0', expected the 5 of label&video"),
+        ("&bad&1.5", "&bad&soon", r"line 3: start is 'soon', must be a number, such as 12\.5"),
+        ("&3.25", "&1.5", r"line 3: the clip ends at 1\.5 s, which is not after its start"),
+        ("bark", "meow", r"line 3: recipe mine: label 'meow'.*known: Church bell, Bark"),
+        ("-_A__b-C_3_", "", r"line 3: the clip has no id"),
+        ("bark&", '"bark&', r"line 3: not csv text"),
+    ],
+)
+def test_a_wrong_line_of_columns_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in AVE_LIST
+    with pytest.raises(ManifestError, match=rf"l\.txt: {message}"):
+        own_rows(tmp_path, AVE, AVE_LIST.replace(old, new))
+
+
+def test_a_header_that_is_not_expected_or_not_there_is_refused(tmp_path: Path) -> None:
+    headless = AVE.replace("skip_header = true\n", "")
+    with pytest.raises(ManifestError, match=r"line 1: 'Category&.*' looks like a header, .* skip_header = true"):
+        own_rows(tmp_path, headless, AVE_LIST)
+    named = headless + 'header = "Category&VideoID&Quality&Start&End"\n'
+    assert len(own_rows(tmp_path, named, AVE_LIST)) == 2
+    with pytest.raises(ManifestError, match=r"line 1: the header is 'Category&Vid&.*, expected 'Category&VideoID"):
+        own_rows(tmp_path, named, AVE_LIST.replace("VideoID", "Vid"))
+    names = 'format = "pattern"\npattern = "(?P<video_id>video[0-9]+)"\nskip_header = true\n'
+    assert [row["video_id"] for row in own_rows(tmp_path, names, "video_id\nvideo7\n")] == ["video7"]
+    with pytest.raises(ManifestError, match=r"line 1: 'video7' is a clip, .*skip_header = false"):
+        own_rows(tmp_path, names, "video7\nvideo8\n")
+    with pytest.raises(ManifestError, match=r"line 1: 'video_id' looks like a header"):
+        own_rows(tmp_path, names.replace("skip_header = true\n", ""), "video_id\nvideo7\n")
+
+
+def test_a_recipe_says_what_the_numbers_of_names_count(tmp_path: Path) -> None:
+    names = 'format = "pattern"\npattern = "(?P<clip>[^ ]*)"\n'
+    content = f"{'a' * 11}_3000.MP4\n{'b' * 11}_000030\n"
+    for unit, starts in (("", [3.0, 30.0]), ('unit = "s"\n', [3000.0, 30.0]), ('unit = "ms"\n', [3.0, 0.03])):
+        assert [row["start_s"] for row in own_rows(tmp_path, names + unit, content)] == starts
+    with pytest.raises(ManifestError, match=r"line 2: 'sample7' is not the name of a clip, such as YOUTUBE_ID_000030"):
+        own_rows(tmp_path, names, f"{'a' * 11}_3\nsample7\n")
+    columns = 'format = "columns"\ncolumns = ["path", "start", "end"]\nunit = "ms"\n'
+    rows = own_rows(tmp_path, columns, "a/b.mp4,1500,2500\n")
+    assert [(row["video_id"], row["path"], row["start_s"], row["end_s"]) for row in rows] == [
+        ("a/b", "a/b.mp4", 1.5, 2.5)
+    ]
+
+
+def test_rows_of_a_clip_are_joined_in_the_order_of_the_list(tmp_path: Path) -> None:
+    form = """\
+format = "columns"
+columns = ["video_id", "text", "votes", "label"]
+annotations = { text = "texts", votes = "int" }
+merge = true
+"""
+    content = "".join(f"v{number % 300},say {number},{number},Bark\n" for number in range(600))
+    rows = own_rows(tmp_path, form, content)
+    assert [row["video_id"] for row in rows] == [f"v{number}" for number in range(300)]
+    assert annotations(rows[7]) == {"text": ["say 7", "say 307"], "votes": 7}
+    assert rows[7]["labels"] == ["Bark"]
+    with pytest.raises(ManifestError, match=r"line 2: votes is 'many', must be int"):
+        own_rows(tmp_path, form, "a,x,1,Bark\nb,y,many,Bark\n")
+
+
+def test_a_pattern_that_re2_does_not_know_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"recipe mine: pattern .* of l\.txt"):
+        own_rows(tmp_path, 'format = "pattern"\npattern = "(?P<video_id>(?=a).*)"\n', "a\n")
 
 
 # Lists whose rows belong together

@@ -79,7 +79,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ('["a b", "c"]', '["a b", "A_B"]', r"mine\.toml:7: 'A_B' would mean both"),
         ('"bee" = "a b"', '"bee" = "d"', r"alias 'bee' is for 'd'"),
         ('"bee" = "a b"', '"bee" = 1', r"mine\.toml:9: aliases must be a table of texts"),
-        ('format = "table"', 'format = "tabel"', r"mine\.toml:14: unknown list format 'tabel'; known: vggsound, "),
+        (
+            'format = "table"',
+            'format = "tabel"',
+            r"mine\.toml:14: unknown list format 'tabel'; known: pattern, columns, table, .*adding-a-dataset",
+        ),
         ('format = "table"\n', "", r"a list needs the key 'format'"),
         ("merge = true", "merge = 1", r"mine\.toml:17: merge must be true or false, not 1"),
         ("merge = true", "masked_frames = -1", r"mine\.toml:17: masked_frames must be a whole number"),
@@ -106,6 +110,36 @@ def test_a_wrong_recipe_is_refused_with_file_line_and_reason(tmp_path: Path, old
     assert old in GOOD
     with pytest.raises(ConfigError, match=message):
         load(tmp_path, GOOD.replace(old, new))
+
+
+LINES = GOOD.partition("merge")[0].replace('format = "table"', 'format = "pattern"\npattern = "(?P<clip>.*)"')
+COLUMNS = GOOD.partition("merge")[0].replace('format = "table"', 'format = "columns"\ncolumns = ["_", "path", "_"]')
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "message"),
+    [
+        (LINES, '"(?P<clip>.*)"', '"(?P<clip>.*"', r"mine\.toml:15: pattern .* is no regular expression"),
+        (LINES, "<clip>", "<name>", r"mine\.toml:15: pattern names 'name'; known: video_id, clip, path, .*annotations"),
+        (LINES, "<clip>", "<label>", r"mine\.toml:15: pattern must name one of video_id .*, not label"),
+        (LINES, "(?P<clip>.*)", "(?P<clip>.*),(?P<video_id>.*)", r"must name one of video_id"),
+        (LINES, "(?P<clip>.*)", ".*", r"mine\.toml:15: pattern must name one of .* not nothing"),
+        (LINES, 'pattern = "(?P<clip>.*)"\n', "", r"pattern must name one of .* not nothing"),
+        (LINES, "splits =", 'unit = "us"\nsplits =', r"mine\.toml:16: unknown unit 'us'; known: auto, s, ms"),
+        (LINES, "splits =", "unit = 1\nsplits =", r"mine\.toml:16: unit must be text, not 1"),
+        (LINES, "splits =", 'annotations = { q = "int" }\nsplits =', r"mine\.toml:16: pattern has no 'q'; it has clip"),
+        (LINES, "splits =", 'annotations = { q = "date" }\nsplits =', r"mine\.toml:16: unknown kind 'date'"),
+        (COLUMNS, '"_", "path", "_"', '"path", "path"', r"mine\.toml:15: columns must be a list of texts, none twice"),
+        (COLUMNS, '"_", "path", "_"', '"path", "x"', r"mine\.toml:15: columns names 'x'; known: "),
+        (COLUMNS, "splits =", 'delimiter = "ab"\nsplits =', r"mine\.toml:16: delimiter 'ab' must be one character"),
+        (COLUMNS, "splits =", "delimiter = '\"'\nsplits =", r"mine\.toml:16: delimiter .* must be one character"),
+    ],
+)
+def test_a_form_that_gives_no_clips_is_refused(tmp_path: Path, text: str, old: str, new: str, message: str) -> None:
+    assert load(tmp_path, text).lists[0].skip_header is False
+    assert old in text
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, text.replace(old, new))
 
 
 def test_labels_of_an_unknown_recipe_are_refused(tmp_path: Path) -> None:
