@@ -9,7 +9,6 @@ A folder appears by one rename once its bytes are on the disk; `latest` moves to
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -26,6 +25,7 @@ from avmanifest.errors import AvkitError, ConfigError, StorageError
 from avmodel.configs.model import ModelConfig
 from avmodel.models import FAMILIES, family_of
 from avmodel.models.family import Family
+from avmodel.rundir import flush
 
 C = TypeVar("C")
 
@@ -261,12 +261,3 @@ def prune(folder: Path, keep: int) -> None:
     for _, _, path in found[: max(len(found) - keep, 0)]:
         if path != latest:
             shutil.rmtree(path)
-
-
-def flush(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

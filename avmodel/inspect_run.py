@@ -1,4 +1,4 @@
-"""A training run read back from its folder: curves, probe, pictures; drawn, or as a page for the browser."""
+"""A training run read back from its folder: curves, probe, pictures; as plain data or as a page. No torch."""
 
 import math
 from collections.abc import Sequence
@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from matplotlib.figure import Figure
-from matplotlib.image import imread
-
-from avdata.audit.charts import curve
-from avdata.audit.page import card, data_uri, escape, figures, page, section, table, write_page
+from avdata.draw.charts import curve
+from avdata.draw.page import card, data_uri, escape, figures, page, section, table, write_page
 from avmanifest.errors import ConfigError, ManifestError
 from avmodel.metrics import METRICS, PROBES, read_lines
 from avmodel.rundir import CHECKPOINTS, PICTURES, read_config
@@ -132,30 +129,6 @@ def run_json(run: Run) -> dict[str, Any]:
 def _ends(one: Curve) -> dict[str, float]:
     best = min(one.values) if one.lower_is_better else max(one.values)
     return {"first": one.values[0], "best": best, "last": one.values[-1], "points": len(one.values)}
-
-
-def draw_run(run: Run) -> Figure:
-    """Curves and probe side by side, the last reconstructions below them."""
-    drawn = [*run.curves, *run.probes]
-    rows = max(1, -(-len(drawn) // 3))
-    picture = imread(run.pictures[-1]) if run.pictures else None
-    below = 11 * picture.shape[0] / picture.shape[1] if picture is not None else 0.0
-    heights = [2.1] * rows + ([below] if picture is not None else [])
-    figure = Figure(figsize=(11, sum(heights) + 0.6), layout="constrained")
-    figure.suptitle(f"{run.name}   {run.summary}", fontsize=11, x=0.01, ha="left", parse_math=False)
-    grid = figure.add_gridspec(len(heights), 3, height_ratios=heights)
-    for place, one in enumerate(map(thinned, drawn)):
-        axis = figure.add_subplot(grid[place // 3, place % 3])
-        axis.plot(one.steps, one.values, linewidth=1.2, marker="." if len(one.steps) < 20 else "")
-        axis.set_title(one.name, fontsize=9, loc="left", parse_math=False)
-        axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.3)
-    if picture is not None:
-        axis = figure.add_subplot(grid[rows, :])
-        axis.imshow(picture)
-        axis.set_axis_off()
-        axis.set_title(f"{PICTURES}/{run.pictures[-1].name}", fontsize=9, loc="left", parse_math=False)
-    return figure
 
 
 def write_run_report(path: Path, run: Run) -> None:

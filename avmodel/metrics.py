@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from avmanifest.errors import ConfigError, StorageError
 
 METRICS, PROBES, TENSORBOARD = "metrics.jsonl", "probe.jsonl", "tensorboard"
@@ -77,7 +75,9 @@ class MetricLog:
         self._wandb = start_wandb(wandb_project, folder, config) if wandb_project else None
         self._steps = JsonLines(folder / METRICS, last_step=last_step)
         self._probes = JsonLines(folder / PROBES, last_step=last_step)
-        self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=last_step + 1, flush_secs=30)
+        # Not at the top: `inspect` reads metrics without torch.
+        tensorboard = importlib.import_module("torch.utils.tensorboard")
+        self._board = tensorboard.SummaryWriter(str(folder / TENSORBOARD), purge_step=last_step + 1, flush_secs=30)
 
     def __enter__(self) -> "MetricLog":
         return self

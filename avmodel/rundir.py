@@ -9,12 +9,12 @@ pictures/        reconstructions
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from avmanifest.errors import ConfigError, StorageError
-from avmodel.checkpoint import flush, latest_checkpoint
 from avmodel.metrics import METRICS
 from avmodel.overrides import flatten
 
@@ -38,8 +38,8 @@ FREE_SETTINGS = (
 )
 
 
-def start_run(folder: Path, config: object, *, resume: bool) -> Path | None:
-    """The checkpoint to go on from, None at a run's beginning; the folder now belongs to this config.
+def start_run(folder: Path, config: object, *, resume: bool) -> None:
+    """Give the folder to a run of this config, which begins there or goes on.
 
     A run that came to no step, as its weights were missing, may begin again with another config.
 
@@ -61,7 +61,6 @@ def start_run(folder: Path, config: object, *, resume: bool) -> Path | None:
             "another --out."
         )
     write_config(folder, values)
-    return latest_checkpoint(folder / CHECKPOINTS)
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
@@ -106,3 +105,12 @@ def write_config(folder: Path, values: Mapping[str, Any]) -> None:
         flush(folder)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written ({error.strerror}). Give another --out.") from error
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

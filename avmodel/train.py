@@ -29,8 +29,8 @@ from avmodel.metrics import METRICS, MetricLog, read_lines
 from avmodel.models import FAMILIES, family_of
 from avmodel.models.family import Family
 from avmodel.optim import make_optimizer, set_lr
-from avmodel.pictures import save_picture
 from avmodel.probe import nearest_neighbor_probe
+from avmodel.reconstructions import save_picture
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
 from avmodel.starting import start_branch
 from avmodel.step import Taken, take_step, wrap

@@ -10,14 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avdata.audit.charts import histogram, ranked, shares
-from avdata.audit.mel_axis import TICKS_HZ, band_of, colored, seconds_of, time_ticks, to_png
 from avdata.audit.opened import Kind, Opened
-from avdata.audit.page import card, data_uri, escape, figures, page, section, table, write_page
 from avdata.audit.sample import StoredFrame, StoredSample, read_samples
 from avdata.audit.summary import QUANTILES
-from avdata.audit.truth import COLORS, boxes_in, mask_overlay
 from avdata.audit.verify import Verification
+from avdata.boxes import boxes_in
+from avdata.draw.charts import histogram, ranked, shares
+from avdata.draw.images import COLORS, color_log_mel, mask_overlay, to_png
+from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
+from avdata.draw.page import card, data_uri, escape, figures, page, section, table, write_page
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.schema import STATUSES
 
@@ -396,7 +397,7 @@ def _frame_data(frame: StoredFrame, annotations: str, place: int, num_frames: in
                 "y1": box.y1,
                 "label": box.label,
                 "sounding": box.sounding,
-                "color": "#{:02x}{:02x}{:02x}".format(*COLORS[box.color]),
+                "color": "#{:02x}{:02x}{:02x}".format(*COLORS[box.number % len(COLORS)]),
             }
             for box in boxes_in(annotations, place, num_frames)
         ],
@@ -411,7 +412,7 @@ def _mel_data(sample: StoredSample) -> dict[str, Any]:
     ticks = [(f, (band_of(f, profile) + 0.5) / bands) for f in TICKS_HZ] if profile else []
     times = [frame.time_s for frame in sample.frames if frame.time_s is not None]
     return {
-        "image": data_uri(to_png(colored(sample.log_mel)), "image/png"),
+        "image": data_uri(to_png(color_log_mel(sample.log_mel)), "image/png"),
         "seconds": seconds,
         "bands": [[min(at, 1.0), f"{f // 1000}k" if f >= 1000 else str(f)] for f, at in ticks if 0 <= at <= 1.02],
         "times": [[tick / seconds, f"{tick:g}"] for tick in time_ticks(seconds, 10)] if profile else [],

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from avdata.draw.images import draw_heat_map
 from avdata.windows import WatchConfig, Window
 from avmanifest.errors import ConfigError
 from avmodel.apply.films import OVERLAY_FILE, showing
 from avmodel.apply.inputs import FilmConfig, Senses, both, film_watching, senses_of
 from avmodel.apply.output import parquet_rows
-from avmodel.evaluate.dense.pictures import heated
 from avmodel.evaluate.loaded import LoadedModel, load_pretrained
 from avmodel.evaluate.localization.localizer import ENCODINGS
 from avmodel.evaluate.localization.localizer import Localizer as Cosines
@@ -67,7 +67,7 @@ class Localizer:
                 for place, time_s in screen.due(window):
                     rows.append(time_s=time_s, map=maps[place].reshape(-1))
                     smooth = cv2.resize(maps[place], size, interpolation=cv2.INTER_CUBIC)
-                    screen.show(heated(window.frames[place], np.asarray(smooth, np.float32)))
+                    screen.show(draw_heat_map(window.frames[place], np.asarray(smooth, np.float32)))
                 screen.hear(window)
         return {"frames": rows.num_rows, "fps": self.watching.fps, "grid": list(grid)}
 

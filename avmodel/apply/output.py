@@ -14,7 +14,7 @@ from jaxtyping import Float
 from soundfile import LibsndfileError
 
 from avmanifest.errors import StorageError
-from avmodel.checkpoint import flush
+from avmodel.rundir import flush
 
 _NOTE = b"avkit"
 _GROUP_ROWS = 256

@@ -12,12 +12,12 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from avdata.draw.images import draw_mask
 from avdata.windows import WatchConfig, Window
 from avmodel.apply.films import OVERLAY_FILE, showing
 from avmodel.apply.inputs import FilmConfig, Senses, film_watching, finetuned_model, require_both, senses_of
 from avmodel.apply.output import whole, write_json
 from avmodel.apply.tuned import load_tuned
-from avmodel.evaluate.dense.pictures import masked
 from avmodel.evaluate.segmentation.segmenter import Segmenter, load_segmenter, segment
 
 MASKS_FOLDER, MASKS_FILE = "masks", "masks.json"
@@ -64,7 +64,7 @@ class Outliner:
                     mask = cv2.resize(masks[place], (width, height), interpolation=cv2.INTER_NEAREST)
                     (folder / f"{len(times):06d}.png").write_bytes(cv2.imencode(".png", mask)[1].tobytes())
                     times.append(round(time_s, 6))
-                    screen.show(masked(window.frames[place], np.asarray(mask, np.uint8)))
+                    screen.show(draw_mask(window.frames[place], np.asarray(mask, np.uint8)))
                 screen.hear(window)
         classes = list(self.segmenter.classes) or [SOUNDING]
         write_json(out / MASKS_FILE, {"classes": classes, "times_s": times})

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avmanifest.errors import ConfigError, ManifestError, StorageError
-from avmodel.checkpoint import flush
+from avmodel.rundir import flush
 
 _NOTE = b"avkit"
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avdata.draw.scores import save_pictures
 from avmanifest.errors import ConfigError
 from avmodel.distributed import join_world, require_precision
 from avmodel.evaluate.embed.task import EmbedConfig, embed
@@ -16,7 +17,6 @@ from avmodel.evaluate.knn.task import KnnConfig, knn
 from avmodel.evaluate.linear_probe.task import LinearProbeConfig, linear_probe, supplement
 from avmodel.evaluate.loaded import load_pretrained
 from avmodel.evaluate.localization.task import LocalizationConfig, localization
-from avmodel.evaluate.pictures import save_pictures
 from avmodel.evaluate.result import Result, write_result
 from avmodel.evaluate.retrieval.task import RetrievalConfig, retrieval
 from avmodel.evaluate.segmentation.segmenter import SegmentationConfig

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from avdata.audit.truth import boxes_in
+from avdata.boxes import boxes_in
 from avdata.load import Batch, Dataset, manifest_rows
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmodel.evaluate.data import EvalDataConfig, Split, chosen, roots_of

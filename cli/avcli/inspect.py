@@ -36,6 +36,8 @@ _MODES: Final[dict[str, tuple[str, ...]]] = {
 }
 """The options that each thing takes."""
 
+_PNG_REMEDY: Final = "Give --png another path."
+
 
 def inspect(
     what: Annotated[
@@ -166,9 +168,10 @@ def _sample(source: str, key: str, png: Path | None, *, as_json: bool) -> None:
 
     sample = read_sample(open_audited(source), key)
     if png is not None:
-        from avdata.audit.picture import draw_sample, save_figure
+        from avdata.audit.picture import draw_sample
+        from avdata.draw.figures import save_figure
 
-        save_figure(draw_sample(sample), png)
+        save_figure(draw_sample(sample), png, _PNG_REMEDY)
     if as_json:
         print_json(sample_json(sample))
     elif png is None:
@@ -185,10 +188,10 @@ def _spectrogram(path: Path, mel: str | None, png: Path | None, *, as_json: bool
 
     found = file_spectrogram(path, **given(mel=mel))
     if png is not None:
-        from avdata.audit.picture import draw_spectrogram, save_figure
+        from avdata.draw.figures import draw_spectrogram, save_figure
 
         title = f"{path.name}   {found.profile.name}   {found.log_mel.shape[0]} x {found.log_mel.shape[1]}"
-        save_figure(draw_spectrogram(found.log_mel, found.profile, title), png)
+        save_figure(draw_spectrogram(found.log_mel, found.profile, title), png, _PNG_REMEDY)
     if as_json:
         print_json(
             {
@@ -224,20 +227,22 @@ def _diff(one: str, other: str, *, as_json: bool) -> None:
 
 
 def _run(folder: Path, html: Path | None, png: Path | None, *, as_json: bool) -> None:
-    from avmodel.inspect_run import draw_run, read_run, run_json, write_run_report
+    from avmodel.inspect_run import read_run, run_json, thinned, write_run_report
 
     run = read_run(folder)
     if html is not None:
         write_run_report(html, run)
     if png is not None:
-        from avdata.audit.picture import save_figure
+        from avdata.draw.figures import draw_curves, save_figure
 
-        save_figure(draw_run(run), png)
+        curves = [(one.name, one.steps, one.values) for one in map(thinned, (*run.curves, *run.probes))]
+        last = run.pictures[-1] if run.pictures else None
+        save_figure(draw_curves(f"{run.name}   {run.summary}", curves, last), png, _PNG_REMEDY)
     if as_json:
         print_json(run_json(run))
         return
     if html is None and png is None:
-        from avcli.inspection import print_run
+        from avcli.run_summary import print_run
 
         print_run(run)
     for path in (html, png):

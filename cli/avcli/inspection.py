@@ -13,11 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from avdata.audit.mel_axis import TICKS_HZ, band_of, colored, seconds_of, time_ticks
+from avcli.tables import plain_table
 from avdata.audit.opened import Opened
 from avdata.audit.sample import StoredSample
 from avdata.audit.summary import QUANTILES
 from avdata.audit.verify import Verification
+from avdata.draw.images import color_log_mel
+from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.profiles import MelProfile
 from avmanifest.schema import STATUSES
 
@@ -37,7 +39,7 @@ def print_summary(found: Mapping[str, Any]) -> None:
     console.print(_splits(found))
     if failures := [(name, count) for name, count in found["statuses"].items() if name != "ok"]:
         _heading(console, "failures")
-        table = _plain_table(("status", "<"), ("clips", ">"), ("meaning", "<"))
+        table = plain_table(("status", "<"), ("clips", ">"), ("meaning", "<"))
         for name, count in failures:
             table.add_row(Text(name, style="yellow"), f"{count:,}", STATUSES[name].meaning if name in STATUSES else "")
         console.print(table)
@@ -81,19 +83,12 @@ def _heading(console: Console, text: str) -> None:
     console.print(Text(f"\n{text}", style="bold"))
 
 
-def _plain_table(*columns: tuple[str, str]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for name, side in columns:
-        table.add_column(name, justify="right" if side == ">" else "left", no_wrap=side == ">")
-    return table
-
-
 def _splits(found: Mapping[str, Any]) -> Table:
     official = any(content["official"] for content in found["splits"].values())
     columns = [("split", "<"), ("requested", ">"), ("samples", ">"), ("coverage", ">"), ("hours", ">"), ("shards", ">")]
     if official:
         columns.insert(1, ("official list", ">"))
-    table = _plain_table(*columns, ("silent", ">"), ("still", ">"), ("short", ">"))
+    table = plain_table(*columns, ("silent", ">"), ("still", ">"), ("short", ">"))
     for split, content in found["splits"].items():
         cells = [
             split,
@@ -114,7 +109,7 @@ def _count(number: int, style: str) -> Text:
 
 
 def _measured(found: Mapping[str, Any]) -> Table:
-    table = _plain_table(("", "<"), ("split", "<"), *((_quantile_name(share), ">") for share in QUANTILES))
+    table = plain_table(("", "<"), ("split", "<"), *((_quantile_name(share), ">") for share in QUANTILES))
     names = dict.fromkeys(name for content in found["splits"].values() for name in content["measured"])
     for name in names:
         for place, (split, content) in enumerate(found["splits"].items()):
@@ -139,7 +134,7 @@ def _classes(counts: Mapping[str, Mapping[str, int]]) -> Table:
     ordered = sorted(
         counts.items(), key=lambda item: (item[1]["samples"] / max(item[1]["requested"], 1), item[1]["samples"])
     )
-    table = _plain_table(("least covered", "<"), ("samples", ">"), ("of", ">"), ("", "<"))
+    table = plain_table(("least covered", "<"), ("samples", ">"), ("of", ">"), ("", "<"))
     for label, count in ordered[:6]:
         share = count["samples"] / max(count["requested"], 1)
         bar = Text("█" * round(20 * share), style="green") + Text("░" * (20 - round(20 * share)), style="dim")
@@ -149,7 +144,7 @@ def _classes(counts: Mapping[str, Mapping[str, int]]) -> Table:
 
 def _noticed(found: Mapping[str, Any]) -> Table:
     duplicates, leaks = found["duplicates"], found["leaks"]
-    table = _plain_table(("", "<"), ("groups", ">"), ("clips", ">"), ("such as", "<"))
+    table = plain_table(("", "<"), ("groups", ">"), ("clips", ">"), ("such as", "<"))
     for name, meaning in (("silent", "nothing to hear"), ("still", "nothing moves"), ("short", "less than asked for")):
         entry = found["flagged"][name]
         shown = ", ".join(f"{clip['split']}/{clip['key']}" for clip in entry["examples"][:2])
@@ -168,7 +163,7 @@ def _noticed(found: Mapping[str, Any]) -> Table:
 
 
 def _overlaps(overlaps: Sequence[Mapping[str, Any]]) -> Table:
-    table = _plain_table(
+    table = plain_table(
         ("test set", "<"),
         ("split", "<"),
         ("its videos", ">"),
@@ -194,7 +189,7 @@ def _overlaps(overlaps: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _disk(member_bytes: Mapping[str, Mapping[str, int]]) -> Table:
-    table = _plain_table(("member", "<"), ("files", ">"), ("MB", ">"), ("share", ">"), ("", "<"))
+    table = plain_table(("member", "<"), ("files", ">"), ("MB", ">"), ("share", ">"), ("", "<"))
     total = sum(entry["bytes"] for entry in member_bytes.values())
     for kind, entry in member_bytes.items():
         share = entry["bytes"] / max(total, 1)
@@ -240,7 +235,7 @@ def print_verification(verification: Verification) -> None:
     if not verification.faults:
         console.print(Text("whole: everything is as it was promised", style="green"))
         return
-    table = _plain_table(("shard", "<"), ("key", "<"), ("offset", ">"), ("problem", "<"))
+    table = plain_table(("shard", "<"), ("key", "<"), ("offset", ">"), ("problem", "<"))
     for fault in verification.faults[:_MOST_FAULTS]:
         table.add_row(
             Text(fault.shard), Text(fault.key), f"{fault.offset:,}" if fault.offset >= 0 else "", Text(fault.problem)
@@ -267,7 +262,7 @@ def print_sample(sample: StoredSample) -> None:
     console = Console(highlight=False)
     console.print(Text.assemble((sample.key, "bold"), f"  {sample.split}  {', '.join(sample.labels)}"), soft_wrap=True)
     facts = sample.facts
-    table = _plain_table(("", "<"), ("", "<"))
+    table = plain_table(("", "<"), ("", "<"))
     table.show_header = False
     for name in ("video_id", "source", "start_s", "duration_s", "fps", "rms_dbfs", "audio_video_offset_s"):
         if (value := facts.get(name)) is not None:
@@ -324,7 +319,7 @@ def _mel_picture(log_mel: np.ndarray, profile: MelProfile | None, console: Conso
     width = max(10, min(columns, _MEL_WIDTH, console.width - 8))
     small = cv2.resize(np.ascontiguousarray(log_mel, np.float32), (width, 2 * _MEL_LINES), interpolation=cv2.INTER_AREA)
     if console.color_system is not None:
-        drawn = _half_blocks(colored(np.asarray(small)))
+        drawn = _half_blocks(color_log_mel(np.asarray(small)))
     else:
         pairs = np.asarray(small)[::-1].reshape(_MEL_LINES, 2, width).mean(axis=1)
         low, high = float(pairs.min()), float(pairs.max())
@@ -355,7 +350,7 @@ def _time_line(columns: int, width: int, profile: MelProfile | None) -> str:
 def print_diff(found: Mapping[str, Any]) -> None:
     """What two datasets share, and where they differ."""
     console = Console(highlight=False)
-    table = _plain_table(("", "<"), ("requested", ">"), ("samples", ">"), ("subset id", "<"), ("", "<"))
+    table = plain_table(("", "<"), ("requested", ">"), ("samples", ">"), ("subset id", "<"), ("", "<"))
     for name in ("a", "b"):
         side = found[name]
         table.add_row(
@@ -365,7 +360,7 @@ def print_diff(found: Mapping[str, Any]) -> None:
     if found["same"]:
         console.print(Text("\nthe same samples, splits, labels and config", style="green"))
     _heading(console, "shared")
-    table = _plain_table(("", "<"), ("both", ">"), ("only A", ">"), ("only B", ">"), ("such as", "<"))
+    table = plain_table(("", "<"), ("both", ">"), ("only A", ">"), ("only B", ">"), ("such as", "<"))
     for name in ("clips", "samples"):
         entry = found[name]
         such = "  ".join([f"- {key}" for key in found["only_a"][:2]] + [f"+ {key}" for key in found["only_b"][:2]])
@@ -381,13 +376,13 @@ def print_diff(found: Mapping[str, Any]) -> None:
         if not change["clips"]:
             continue
         _heading(console, f"{name} differs for {change['clips']:,} clips")
-        table = _plain_table(("A", "<"), ("B", "<"), ("clips", ">"), ("such as", "<"))
+        table = plain_table(("A", "<"), ("B", "<"), ("clips", ">"), ("such as", "<"))
         for kind in change["kinds"][:8]:
             table.add_row(Text(kind["a"]), Text(kind["b"]), f"{kind['clips']:,}", Text(kind["such_as"]))
         console.print(table)
     if found["config"]:
         _heading(console, "config")
-        table = _plain_table(("setting", "<"), ("A", "<"), ("B", "<"))
+        table = plain_table(("setting", "<"), ("A", "<"), ("B", "<"))
         for name, (one, other) in found["config"].items():
             table.add_row(name, Text(_short(one)), Text(_short(other)))
         console.print(table)
@@ -396,31 +391,3 @@ def print_diff(found: Mapping[str, Any]) -> None:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def print_run(run: Any) -> None:
-    """Curves, probe and settings of a training run."""
-    console = Console(highlight=False)
-    console.print(Text.assemble((run.name, "bold"), f"  {run.summary}"), soft_wrap=True)
-    table = _plain_table(("", "<"), ("", "<"), ("first", ">"), ("best", ">"), ("last", ">"))
-    for curve in [*run.curves, *run.probes]:
-        best = min(curve.values) if curve.lower_is_better else max(curve.values)
-        table.add_row(
-            curve.name,
-            _sparkline(curve.values),
-            *(f"{value:.4g}" for value in (curve.values[0], best, curve.values[-1])),
-        )
-    console.print(table)
-    if run.pictures:
-        console.print(
-            Text(f"\n{len(run.pictures)} pictures of reconstructions, the last {run.pictures[-1]}"), soft_wrap=True
-        )
-
-
-def _sparkline(values: Sequence[float], width: int = 40) -> str:
-    """A curve in one line of text: means of equal spans."""
-    finite = np.asarray(values, np.float64)
-    parts = [float(np.nanmean(part)) for part in np.array_split(finite, min(width, len(finite)))]
-    low, high = min(parts), max(parts)
-    marks = "▁▂▃▄▅▆▇█"
-    return "".join(marks[min(7, int((value - low) / max(high - low, 1e-12) * 8))] for value in parts)

@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avmanifest.errors import ManifestError
-from avmanifest.schema import KEY_PATTERN, STATUSES
 
 
 def table_from_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -72,18 +71,3 @@ def open_parquet(path: Path, schema: pa.Schema) -> pq.ParquetFile:
             file.close()
             raise ManifestError(f"{path}: column {field.name!r} is {wrong}, must be {field.type}")
     return file
-
-
-def check_rows(table: pa.Table, path: Path) -> None:
-    """Raise ManifestError at the first key or status that the contract does not know."""
-    seen: set[str] = set()
-    for number, key in enumerate(table.column("key").to_pylist()):
-        if key is None or not KEY_PATTERN.fullmatch(key):
-            raise ManifestError(f"{path}: row {number}: key {key!r} does not match {KEY_PATTERN.pattern}")
-        if key in seen:
-            raise ManifestError(f"{path}: row {number}: key {key!r} stands twice")
-        seen.add(key)
-    if "status" in table.column_names:
-        for number, status in enumerate(table.column("status").to_pylist()):
-            if status not in STATUSES:
-                raise ManifestError(f"{path}: row {number}: unknown status {status!r}; known: {sorted(STATUSES)}")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from avdata.draw.examples import Example, best_and_worst, examples_page, write_examples
 from avmanifest.errors import StorageError
-from avmodel.evaluate.examples import Example, best_and_worst, examples_page, write_examples
 from tests.browser import CHROMIUM, Browser
 
 HOSTILE = """"><script>window.owned = 1</script><img src=x onerror="window.owned = 2">'&"""

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 import soundfile
 
 from avcli.main import run
-from avdata.audit.mel_axis import TICKS_HZ, band_of
+from avdata.draw.mel_axis import TICKS_HZ, band_of
 from avdata.melspec import PROFILES, mel_filters, num_frames
 from avdata.prepare.job import prepare
 from avdata.shards import walk_samples
 from tests.drawn import sine
 from tests.planted import FAULTS, HOSTILE_LABEL, draw_planted
+from tests.runfolder import write_run
 from tests.videos import DRAWN, folder_config
 
 
@@ -208,18 +208,6 @@ def test_misuse_is_said_in_a_line(words, said, tmp_path, monkeypatch):
     assert (answer.returncode, answer.stdout) == (2, "")
     assert said in answer.stderr
     assert "Traceback" not in answer.stderr
-
-
-def write_run(folder: Path) -> Path:
-    (folder / "checkpoints" / "step-00000040").mkdir(parents=True)
-    (folder / "pictures").mkdir()
-    (folder / "config.json").write_text(json.dumps({"name": "<i>demo</i>", "steps": 50, "optim.lr": 1e-3}))
-    lines = [{"step": n, "epoch": n / 10, "loss": 2.0 / n, "lr": 0.1, "data_wait": 0.01} for n in range(1, 41)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 41, "lo')
-    (folder / "probe.jsonl").write_text("".join(json.dumps({"step": n, "all": 10.0 + n}) + "\n" for n in (20, 40)))
-    for step in (20, 40):
-        cv2.imwrite(str(folder / "pictures" / f"step-{step:08d}.png"), np.full((60, 200, 3), step, np.uint8))
-    return folder
 
 
 def test_a_training_run_is_shown(tmp_path):

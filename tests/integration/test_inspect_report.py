@@ -186,7 +186,7 @@ def test_the_policy_stops_what_gets_in_all_the_same(tab, tmp_path, synth_page):
 
 def test_a_run_opens_too(tab, tmp_path):
     from avmodel.inspect_run import read_run, write_run_report
-    from tests.integration.test_inspect import write_run
+    from tests.runfolder import write_run
 
     write_run_report(tmp_path / "run.html", read_run(write_run(tmp_path / "run")))
     tab.open(tmp_path / "run.html")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.runfolder import write_run
 from tests.videos import draw_folder
 
 HEAVY = ("torch", "timm", "torchaudio", "torchvision", "scipy", "matplotlib", "pandas", "sklearn")
@@ -30,8 +31,13 @@ sys.addaudithook(hook)
 COMMANDS = [
     # (the command line, its exit code, heavy modules that it may import)
     # CLIPS: a folder of three videos; DATASET: a prepared dataset; OUT: a path that is free
+    # RUN: the folder of a training run; PAGE, PICTURE: files that are free
     ("--help", 0, ()),
     ("prepare --help", 0, ()),
+    ("inspect RUN", 0, ()),
+    ("inspect RUN --json", 0, ()),
+    ("inspect RUN --html PAGE", 0, ()),
+    ("inspect RUN --png PICTURE", 0, ("matplotlib",)),
 ]
 
 
@@ -70,7 +76,14 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_command_imports_no_heavy_library(
     line: str, code: int, allowed: tuple[str, ...], clips: Path, prepared: Any, tmp_path: Path
 ) -> None:
-    places = {"CLIPS": str(clips), "OUT": str(tmp_path / "out"), "DATASET": str(prepared.out)}
+    places = {
+        "CLIPS": str(clips),
+        "OUT": str(tmp_path / "out"),
+        "DATASET": str(prepared.out),
+        "RUN": str(write_run(tmp_path / "run")),
+        "PAGE": str(tmp_path / "page.html"),
+        "PICTURE": str(tmp_path / "picture.png"),
+    }
     for name, value in places.items():
         line = line.replace(name, value)
     assert heavy_imports(line, tmp_path / "watched", allowed, code) == []

@@ -11,11 +11,11 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
+from avdata.draw.scores import save_map
 from avmanifest.errors import ConfigError
 from avmodel.evaluate.data import open_split, scoring_view
 from avmodel.evaluate.evaluation import EvalConfig, Evaluation, seen, settings_of
 from avmodel.evaluate.features import Extraction, Features, extract
-from avmodel.evaluate.pictures import save_map
 from avmodel.evaluate.result import Result, scored
 
 PROJECTIONS = ("tsne", "pca", "none")

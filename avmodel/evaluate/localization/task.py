@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from avdata.audit.mel_axis import to_png
+from avdata.draw.audio import to_wav
+from avdata.draw.examples import EXAMPLES_FILE, Example, best_and_worst, write_examples
+from avdata.draw.images import draw_heat_map, draw_mask, to_png
 from avdata.load import Batch, EvalView, Loader
 from avdata.waveform import SAMPLE_RATE
 from avmanifest.errors import ConfigError
@@ -28,10 +30,7 @@ from avmodel.evaluate.data import (
     train_view,
     without_leaks,
 )
-from avmodel.evaluate.dense.heard import wav
-from avmodel.evaluate.dense.pictures import heat_over, mask_over
 from avmodel.evaluate.evaluation import Evaluation, seeded, seen, settings_of
-from avmodel.evaluate.examples import EXAMPLES_FILE, Example, best_and_worst, write_examples
 from avmodel.evaluate.features import gathered, parts_of
 from avmodel.evaluate.loaded import untrained, with_settings
 from avmodel.evaluate.localization.localizer import ENCODINGS, Localizer, load_localizer, localize, save_localizer
@@ -305,8 +304,8 @@ def examples_of(
             rgb = batch.images[place].movedim(0, -1).numpy()
             pictures = {
                 "frame": to_png(rgb),
-                "map": heat_over(rgb, maps[place].numpy()),
-                "truth": mask_over(rgb, (shown[place] > 0).byte().numpy()),
+                "map": to_png(draw_heat_map(rgb, maps[place].numpy())),
+                "truth": to_png(draw_mask(rgb, (shown[place] > 0).byte().numpy())),
             }
             metrics = {f"cIoU, {ROWS[rule]}": 100 * float(values[place]) for rule, values in rules.items()}
             found.append(
@@ -316,7 +315,7 @@ def examples_of(
                     score_of[key],
                     metrics,
                     pictures,
-                    {} if batch.waveform is None else {"sound": wav(batch.waveform[place], SAMPLE_RATE)},
+                    {} if batch.waveform is None else {"sound": to_wav(batch.waveform[place].numpy(), SAMPLE_RATE)},
                 )
             )
     return found

@@ -8,16 +8,15 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from avdata.audit.mel_axis import to_png
+from avdata.draw.audio import to_wav
+from avdata.draw.examples import EXAMPLES_FILE, Example, best_and_worst, write_examples
+from avdata.draw.images import draw_heat_map, draw_mask, to_png
 from avdata.load import Batch, select
 from avdata.waveform import SAMPLE_RATE
 from avmodel.configs.optim import OptimConfig
 from avmodel.distributed import World, autocast, require_precision
 from avmodel.evaluate.data import open_splits, ordered_loader
-from avmodel.evaluate.dense.heard import wav
-from avmodel.evaluate.dense.pictures import heat_over, mask_over
 from avmodel.evaluate.evaluation import Evaluation, seen, settings_of
-from avmodel.evaluate.examples import EXAMPLES_FILE, Example, best_and_worst, write_examples
 from avmodel.evaluate.loaded import untrained
 from avmodel.evaluate.result import Result, Score, scored
 from avmodel.evaluate.segmentation.baselines import constant, known_masks, mean_mask
@@ -184,13 +183,15 @@ def examples_of(
                     metrics={"IoU (%)": 100 * float(score[rows[row]])},
                     pictures={
                         "frame": to_png(rgb),
-                        f"probability, at most {float(foreground[place].max()):.2f}": heat_over(
-                            rgb, foreground[place].numpy()
+                        f"probability, at most {float(foreground[place].max()):.2f}": to_png(
+                            draw_heat_map(rgb, foreground[place].numpy())
                         ),
-                        "segmented": mask_over(rgb, predicted[place].byte().numpy()),
-                        "truth": mask_over(rgb, truth[place].numpy()),
+                        "segmented": to_png(draw_mask(rgb, predicted[place].byte().numpy())),
+                        "truth": to_png(draw_mask(rgb, truth[place].numpy())),
                     },
-                    sounds={} if batch.waveform is None else {"sound": wav(batch.waveform[place], SAMPLE_RATE)},
+                    sounds={}
+                    if batch.waveform is None
+                    else {"sound": to_wav(batch.waveform[place].numpy(), SAMPLE_RATE)},
                 )
             )
     return found

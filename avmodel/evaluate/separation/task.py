@@ -12,19 +12,19 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from avdata.draw.examples import Example, write_examples
 from avdata.load import EvalView
 from avdata.profiles import MelProfile
 from avmanifest.errors import ConfigError
 from avmodel.configs.optim import OptimConfig
 from avmodel.distributed import World, require_precision
 from avmodel.evaluate.data import Split, chosen, one_view, open_splits, ordered_loader
-from avmodel.evaluate.dense.heard import example_of
 from avmodel.evaluate.evaluation import Evaluation, seen, settings_of
-from avmodel.evaluate.examples import Example, write_examples
 from avmodel.evaluate.loaded import untrained
 from avmodel.evaluate.result import Result, Score, scored
 from avmodel.evaluate.separation.bss import METRICS, all_scores, best_order, is_silent
 from avmodel.evaluate.separation.classical import nmf_parts, rpca_parts
+from avmodel.evaluate.separation.examples import example_of
 from avmodel.evaluate.separation.masks import SOUND_OF_PIXELS, TARGETS, Masks
 from avmodel.evaluate.separation.mixtures import Mixture, MixtureList, choose_mixtures, write_mixtures
 from avmodel.evaluate.separation.separator import SeparationConfig, Separator, masks_of, trained_separator

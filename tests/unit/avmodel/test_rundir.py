@@ -17,7 +17,7 @@ RUN = tiny_run()
 def test_a_run_begins_in_a_new_or_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("empty", "new/deeper"):
-        assert start_run(tmp_path / name, RUN, resume=False) is None
+        start_run(tmp_path / name, RUN, resume=False)
         stored = json.loads((tmp_path / name / CONFIG_FILE).read_text())
         assert stored == as_json(RUN)
         assert stored["model.audio_size"] == [128, 48]
@@ -31,7 +31,7 @@ def test_a_folder_with_a_run_wants_resume_and_one_without_cannot(tmp_path: Path)
     (tmp_path / "run" / METRICS).write_text("")
     with pytest.raises(ConfigError, match=r"holds a run already\. --resume goes on with it"):
         start_run(tmp_path / "run", RUN, resume=False)
-    assert start_run(tmp_path / "run", RUN, resume=True) is None
+    start_run(tmp_path / "run", RUN, resume=True)
 
 
 def test_what_is_no_run_is_not_written_into(tmp_path: Path) -> None:
@@ -43,13 +43,13 @@ def test_what_is_no_run_is_not_written_into(tmp_path: Path) -> None:
 
 def test_a_run_that_came_to_no_step_may_begin_with_another_config(tmp_path: Path) -> None:
     start_run(tmp_path, replace(RUN, image_weights="missing.pth"), resume=False)
-    assert start_run(tmp_path, RUN, resume=False) is None
+    start_run(tmp_path, RUN, resume=False)
     assert json.loads((tmp_path / CONFIG_FILE).read_text()) == as_json(RUN)
 
 
 def test_a_run_killed_before_its_config_was_whole_begins_again(tmp_path: Path) -> None:
     (tmp_path / UNFINISHED_CONFIG).write_text('{"na')
-    assert start_run(tmp_path, RUN, resume=False) is None
+    start_run(tmp_path, RUN, resume=False)
     assert [path.name for path in tmp_path.iterdir()] == [CONFIG_FILE]
 
 
@@ -76,7 +76,7 @@ def test_a_setting_that_this_version_does_not_know_is_a_difference(tmp_path: Pat
 def test_how_a_run_is_carried_out_may_change(tmp_path: Path) -> None:
     start_run(tmp_path, RUN, resume=False)
     other = replace(RUN, save_every=7, device="cuda", data=replace(RUN.data, num_workers=3, cache_dir="elsewhere"))
-    assert start_run(tmp_path, other, resume=True) is None
+    start_run(tmp_path, other, resume=True)
     assert json.loads((tmp_path / CONFIG_FILE).read_text()) == as_json(other)
 
 

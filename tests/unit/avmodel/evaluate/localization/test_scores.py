@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import auc
 from torch import Tensor
 
-from avdata.audit.truth import boxes_in
+from avdata.boxes import boxes_in
 from avmanifest.lists import read_requests
 from avmanifest.recipe import load_recipe
 from avmodel.evaluate.localization.scores import (

@@ -16,10 +16,10 @@ from avmodel.checkpoint import save_checkpoint
 from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.data import open_splits
 from avmodel.evaluate.decoder import DecoderConfig, segmentation_decoder
-from avmodel.evaluate.dense.heard import example_of
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.loaded import load_pretrained
 from avmodel.evaluate.predictor import Predictor, save_predictor
+from avmodel.evaluate.separation.examples import example_of
 from avmodel.evaluate.separation.mixtures import Mixture, write_mixtures
 from avmodel.evaluate.separation.separator import (
     SeparationConfig,

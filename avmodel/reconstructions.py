@@ -1,24 +1,21 @@
 """Reconstructions to look at: what went in, what was left visible, what the model made of it."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from avdata.melspec import MelProfile
-from avmanifest.errors import StorageError
+from avdata.draw.figures import draw_grid, save_figure
+from avdata.profiles import MelProfile
 from avmodel.inputs import Inputs, image_statistics
 from avmodel.models.family import Family
 from avmodel.objectives import patchify, unpatchify
 
 HIDDEN = 0.35  # gray of removed image patches
 MOST_SAMPLES = 4
-LONGEST_KEY = 36
 
 
 def save_picture(
@@ -59,60 +56,7 @@ def save_picture(
         ("visible", np.where(to_numpy(heard)[:, 0], to_mel(log_mel), np.nan)),
         ("reconstruction", to_mel(mels)),
     ]
-    figure = draw(columns, keys, profile)
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(unfinished, format="png", dpi=90)
-        unfinished.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise StorageError(f"{path}: picture not written ({error.strerror}). Free space, then resume.") from error
-
-
-def draw(columns: list[tuple[str, np.ndarray]], keys: tuple[str, ...], profile: MelProfile) -> Figure:
-    """The figure: arrays of three axes are spectrograms, with time and mel bins; of four, images."""
-    rows = len(columns[0][1])
-    figure = Figure(figsize=(15, 2.3 * rows + 0.4), layout="constrained")
-    axes = figure.subplots(rows, len(columns), squeeze=False)
-    for row in range(rows):
-        for axis, (title, pictures) in zip(axes[row], columns, strict=True):
-            picture = pictures[row]
-            if row == 0:
-                axis.set_title(title, fontsize=10)
-            if pictures.ndim == 4:
-                axis.imshow(picture)
-                axis.set_xticks([])
-                axis.set_yticks([])
-                continue
-            low, high = np.nanpercentile(columns[3][1][row], (1, 99.5))
-            seconds = picture.shape[1] * profile.hop_length / profile.sample_rate
-            axis.imshow(
-                picture,
-                origin="lower",
-                aspect="auto",
-                extent=(0, seconds, 0, len(picture)),
-                vmin=low,
-                vmax=max(high, low + 1e-3),
-                interpolation="nearest",
-                cmap="magma",
-            )
-            axis.tick_params(labelsize=7)
-            axis.set_yticks(range(0, len(picture) + 1, max(len(picture) // 4, 1)))
-            axis.set_facecolor("0.35")
-            if row == rows - 1:
-                axis.set_xlabel("time (s)", fontsize=8)
-            if title == "log-mel":
-                axis.set_ylabel("mel bin", fontsize=8)
-        axes[row][0].set_ylabel(printable(keys[row]), fontsize=7, parse_math=False)
-    return figure
-
-
-def printable(key: str) -> str:
-    """The key in characters that every font has, not longer than a row is high."""
-    text = key.encode("ascii", "backslashreplace").decode()
-    return text if len(text) <= LONGEST_KEY else f"{text[: LONGEST_KEY - 3]}..."
+    save_figure(draw_grid(columns, keys, profile), path, "Free space, then resume.")
 
 
 def visible(x: Float[Tensor, "b c h w"], mask: Float[Tensor, "b n"], patch_size: int) -> Float[Tensor, "b c h w"]:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from avdata.audit.page import data_uri, escape, page, section, table, write_page
-from avmanifest.errors import StorageError
+from avdata.draw.page import data_uri, escape, page, section, table, write_page
 
 EXAMPLES_FILE = "examples.html"
 ONE_LIST = 16  # up to as many examples stand in one list, the best first
@@ -37,13 +36,8 @@ def write_examples(examples: Sequence[Example], folder: Path, *, title: str, lin
 
     The page needs no other file and no network. Raises StorageError if it can't be written.
     """
-    path = folder / EXAMPLES_FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{folder}: no folder for examples ({error.strerror}). Give another --out.") from error
-    write_page(path, examples_page(examples, title=title, line=line))
-    return path
+    page_text = examples_page(examples, title=title, line=line)
+    return write_page(folder / EXAMPLES_FILE, page_text, "Free space, or give another --out.")
 
 
 def examples_page(examples: Sequence[Example], *, title: str, line: str) -> str:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from avmanifest.errors import StorageError
-from avmodel.evaluate.pictures import (
+from avdata.draw.scores import (
     CLASSES_FILE,
     CONFUSION_FILE,
     draw_classes,
@@ -13,6 +12,7 @@ from avmodel.evaluate.pictures import (
     save_map,
     save_pictures,
 )
+from avmanifest.errors import StorageError
 
 
 def report(classes: int) -> dict[str, object]:

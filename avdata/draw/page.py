@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from avmanifest.errors import StorageError
+from avdata.draw.output import write_drawing
 
 _FILES: Final = Path(__file__).parent
 _POLICY: Final = (
@@ -87,15 +87,9 @@ def card(title: str, *parts: str, wide: bool = False) -> str:
     return f'<div class="card{" wide" if wide else ""}"><h3>{escape(title)}</h3>{"".join(parts)}</div>'
 
 
-def write_page(path: Path, content: str) -> None:
-    """Write the page; it appears whole. Raises StorageError if it cannot be written."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    try:
-        unfinished.write_text(content, encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise StorageError(f"{path}: page not written ({error.strerror}). Give --html another path.") from error
+def write_page(path: Path, content: str, remedy: str = "Give --html another path.") -> Path:
+    """Write the page, whole or not at all. Raises StorageError, which ends with the remedy, if it cannot be written."""
+    return write_drawing(path, content.encode(), what="page", remedy=remedy)
 
 
 def _hash(content: str) -> str:

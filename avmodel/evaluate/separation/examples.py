@@ -1,22 +1,17 @@
-"""A mixture to look at and to listen to: its log-mel, the separated and the true ones, frames and sounds."""
+"""A separated mixture as an example of a page: log-mels, frames and sounds of the mixture and its sources."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import soundfile
 from jaxtyping import Float, UInt8
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from avdata.audit.mel_axis import to_png
-from avdata.audit.picture import draw_log_mel
+from avdata.draw.audio import to_wav
+from avdata.draw.examples import Example
+from avdata.draw.figures import draw_log_mels, figure_png
+from avdata.draw.images import to_png
 from avdata.melspec import PROFILES, log_mel
-from avmodel.evaluate.examples import Example
-from avmodel.pictures import printable
-
-DPI = 80
 
 
 def example_of(
@@ -36,7 +31,7 @@ def example_of(
     for place, name in enumerate(names):
         sounds[f"{place + 1}. {name}, separated"] = estimates[place]
         sounds[f"{place + 1}. {name}, true"] = references[place]
-    pictures = {"log-mels": draw_mels(sounds, sample_rate)}
+    pictures = {"log-mels": draw_sounds(sounds, sample_rate)}
     for place, (name, frame) in enumerate(zip(names, frames, strict=True)):
         pictures[f"{place + 1}. {name}"] = to_png(np.ascontiguousarray(frame.permute(1, 2, 0).cpu().numpy()))
     return Example(
@@ -45,28 +40,11 @@ def example_of(
         score=scores["sdr"],
         metrics=dict(scores),
         pictures=pictures,
-        sounds={caption: wav(x / max(loudest, 1.0), sample_rate) for caption, x in sounds.items()},
+        sounds={caption: to_wav((x / max(loudest, 1.0)).numpy(), sample_rate) for caption, x in sounds.items()},
     )
 
 
-def draw_mels(sounds: Mapping[str, Float[Tensor, " n"]], sample_rate: int) -> bytes:
+def draw_sounds(sounds: Mapping[str, Float[Tensor, " n"]], sample_rate: int) -> bytes:
     """A PNG of each sound's log-mel: the mixture, then a row for each source, separated beside true."""
     mel = replace(PROFILES["paper"], sample_rate=sample_rate)
-    rows = (len(sounds) + 1) // 2
-    figure = Figure(figsize=(10, 2.3 * rows), dpi=DPI, layout="constrained")
-    axes = figure.subplots(rows, 2, squeeze=False)
-    axes[0, 1].set_axis_off()
-    places = [axes[0, 0], *axes[1:].flat]
-    for axis, (caption, sound) in zip(places, sounds.items(), strict=True):
-        draw_log_mel(axis, log_mel(sound, mel).numpy(), mel)
-        axis.set_title(printable(caption), fontsize=9, loc="left", parse_math=False)
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    return content.getvalue()
-
-
-def wav(waveform: Float[Tensor, " n"], sample_rate: int) -> bytes:
-    """A 16-bit WAV file."""
-    content = io.BytesIO()
-    soundfile.write(content, waveform.numpy(), sample_rate, format="WAV", subtype="PCM_16")
-    return content.getvalue()
+    return figure_png(draw_log_mels({caption: log_mel(x, mel).numpy() for caption, x in sounds.items()}, mel))

@@ -1,7 +1,6 @@
-"""What to look at of a result: confusions, classes, and the space of features."""
+"""Figures of an evaluation: confusions, scores of classes, and maps of features."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,24 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
-from avmanifest.errors import StorageError
-from avmodel.pictures import printable
+from avdata.draw.figures import DPI, printable, save_figure
 
 CONFUSION_FILE, CLASSES_FILE = "confusion.png", "classes.png"
 NAMED_CLASSES = 45  # up to as many rows have a readable name
 SHOWN_CLASSES = 50  # of the per-class picture: the best and the worst of more
 LEGEND_CLASSES = 24
-DPI = 110
+_REMEDY = "Free space, or give another --out."
 
 
 def save_pictures(extra: Mapping[str, Any], folder: Path) -> list[Path]:
     """The pictures that a result's per-class scores and confusions give."""
     paths = []
     if extra.get("per_class"):
-        paths.append(save(draw_classes(extra["per_class"]), folder / CLASSES_FILE))
+        paths.append(save_figure(draw_classes(extra["per_class"]), folder / CLASSES_FILE, _REMEDY))
     if extra.get("confusion"):
         names = [row["class"] for row in extra["per_class"]]
-        paths.append(save(draw_confusion(np.array(extra["confusion"]), names), folder / CONFUSION_FILE))
+        figure = draw_confusion(np.array(extra["confusion"]), names)
+        paths.append(save_figure(figure, folder / CONFUSION_FILE, _REMEDY))
     return paths
 
 
@@ -114,20 +113,4 @@ def save_map(
         legend = figure.legend(handles, names, loc="outside right center", fontsize=7, frameon=False, markerscale=1.6)
         for text in legend.get_texts():
             text.set_parse_math(False)
-    return save(figure, path)
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG, whole or not at all. Raises StorageError if it can't be written."""
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(unfinished, format="png")
-        unfinished.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise StorageError(
-            f"{path}: picture not written ({error.strerror}). Free space, or give another --out."
-        ) from error
-    return path
+    return save_figure(figure, path, _REMEDY)

@@ -12,7 +12,7 @@ from avdata.melspec import profile
 from avmanifest.errors import StorageError
 from avmodel.inputs import Inputs, normalize_images, to_inputs
 from avmodel.models.deepavfusion import DeepAVFusion
-from avmodel.pictures import HIDDEN, LONGEST_KEY, printable, save_picture, to_rgb, visible
+from avmodel.reconstructions import HIDDEN, save_picture, to_rgb, visible
 from tests.runs import TINY, DrawnBatches
 
 HOSTILE = ("price $5 and $6", "$\\frac{", "кадр-数据\n2", "k" * 500)
@@ -51,12 +51,6 @@ def test_a_place_that_takes_no_file_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"step\.png: picture not written"):
         save_picture(tmp_path / "file" / "step.png", model, inputs, ids, HOSTILE, profile("paper"))
-
-
-def test_keys_are_printable_and_short() -> None:
-    assert printable("vgg-abc_000010") == "vgg-abc_000010"
-    assert printable("数") == "\\u6570"
-    assert len(printable("k" * 500)) == LONGEST_KEY
 
 
 def test_visible_marks_the_kept_patches() -> None:

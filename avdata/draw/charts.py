@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from avdata.audit.mel_axis import time_ticks
+from avdata.draw.mel_axis import time_ticks
 
 WIDTH: Final = 460
 _HEIGHT: Final = 160

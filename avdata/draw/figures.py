@@ -1,0 +1,221 @@
+"""Figures: spectrograms with axes, frames above a log-mel, grids of images and log-mels, curves."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.patches import Rectangle
+
+from avdata.boxes import Box
+from avdata.draw.images import COLORS, color_range, decode_rgb, mask_overlay
+from avdata.draw.mel_axis import TICKS_HZ, band_of, hertz_label, seconds_of
+from avdata.draw.output import write_drawing
+from avdata.profiles import MelProfile
+
+DPI: Final = 110
+_GRID_DPI: Final = 90
+_SMALL_DPI: Final = 80  # of log-mels on a page of many examples
+_FRAMES_A_ROW: Final = 5
+_CURVES_A_ROW: Final = 3
+LONGEST_NAME: Final = 36  # characters
+_HIDDEN: Final = "0.35"  # gray where a log-mel is nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameDrawing:
+    """A frame, as the bytes of a picture file, with what is drawn over it."""
+
+    content: bytes
+    name: str
+    time_s: float | None = None  # of its clip; None: not known, the name is shown
+    mask: bytes | None = None  # a PNG
+    boxes: Sequence[Box] = ()
+
+
+def draw_frames(
+    title: str, frames: Sequence[FrameDrawing], log_mel: Float[np.ndarray, "mel t"] | None, profile: MelProfile | None
+) -> Figure:
+    """Frames with their times, boxes and masks; below them a log-mel with axes, and a line at each frame's time."""
+    rows = -(-len(frames) // _FRAMES_A_ROW)
+    heights = [1.9] * rows + [3.1]
+    figure = Figure(figsize=(11, sum(heights) + 0.9), dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
+    grid = figure.add_gridspec(len(heights), _FRAMES_A_ROW, height_ratios=heights)
+    for place, frame in enumerate(frames):
+        _draw_frame(figure.add_subplot(grid[place // _FRAMES_A_ROW, place % _FRAMES_A_ROW]), frame)
+    axis = figure.add_subplot(grid[rows, :])
+    if log_mel is None:
+        axis.set_axis_off()
+        axis.text(0, 0.5, "no log-mel in this sample", fontsize=10)
+        return figure
+    _draw_log_mel(axis, log_mel, profile)
+    for frame in frames:
+        if frame.time_s is not None and profile is not None:
+            axis.axvline(frame.time_s, color="white", alpha=0.35, linewidth=0.8)
+    return figure
+
+
+def draw_spectrogram(log_mel: Float[np.ndarray, "mel t"], profile: MelProfile, title: str) -> Figure:
+    """A log-mel with its axes and its scale of colors."""
+    figure = Figure(figsize=(11, 4.2), dpi=DPI, layout="constrained")
+    axis = figure.add_subplot()
+    image = _draw_log_mel(axis, log_mel, profile)
+    axis.set_title(title, fontsize=11, loc="left", parse_math=False)
+    unit = "ln" if profile.kaldi else "log10"
+    figure.colorbar(image, ax=axis, label=f"{unit} of mel power", pad=0.01)
+    return figure
+
+
+def draw_log_mels(log_mels: Mapping[str, Float[np.ndarray, "mel t"]], profile: MelProfile) -> Figure:
+    """Log-mels by caption: the first alone in the first row, then two in each row."""
+    rows = (len(log_mels) + 1) // 2
+    figure = Figure(figsize=(10, 2.3 * rows), dpi=_SMALL_DPI, layout="constrained")
+    axes = figure.subplots(rows, 2, squeeze=False)
+    axes[0, 1].set_axis_off()
+    for axis, (caption, log_mel) in zip([axes[0, 0], *axes[1:].flat], log_mels.items(), strict=True):
+        _draw_log_mel(axis, log_mel, profile)
+        axis.set_title(printable(caption), fontsize=9, loc="left", parse_math=False)
+    return figure
+
+
+def draw_grid(columns: Sequence[tuple[str, np.ndarray]], names: Sequence[str], profile: MelProfile) -> Figure:
+    """A row a sample, a column for each (title, pictures).
+
+    Args:
+        columns: Pictures are images [rows, h, w, 3] from 0 to 1, or log-mels [rows, mel, t], gray where they are nan.
+            The log-mels of a row share the color range of its first.
+        names: Of the rows.
+        profile: How the log-mels were made.
+    """
+    rows = len(columns[0][1])
+    figure = Figure(figsize=(15, 2.3 * rows + 0.4), dpi=_GRID_DPI, layout="constrained")
+    axes = figure.subplots(rows, len(columns), squeeze=False)
+    first_log_mels = next(pictures for _, pictures in columns if pictures.ndim == 3)
+    for row in range(rows):
+        low, high = np.nanpercentile(first_log_mels[row], (1, 99.5))
+        for axis, (title, pictures) in zip(axes[row], columns, strict=True):
+            picture = pictures[row]
+            if row == 0:
+                axis.set_title(title, fontsize=10)
+            if pictures.ndim == 4:
+                axis.imshow(picture)
+                axis.set_xticks([])
+                axis.set_yticks([])
+                continue
+            axis.imshow(
+                picture,
+                origin="lower",
+                aspect="auto",
+                extent=(0, seconds_of(picture.shape[1], profile), 0, len(picture)),
+                vmin=low,
+                vmax=max(high, low + 1e-3),
+                interpolation="nearest",
+                cmap="magma",
+            )
+            axis.tick_params(labelsize=7)
+            axis.set_yticks(range(0, len(picture) + 1, max(len(picture) // 4, 1)))
+            axis.set_facecolor(_HIDDEN)
+            if row == rows - 1:
+                axis.set_xlabel("time (s)", fontsize=8)
+            if pictures is first_log_mels:
+                axis.set_ylabel("mel bin", fontsize=8)
+        axes[row][0].set_ylabel(printable(names[row]), fontsize=7, parse_math=False)
+    return figure
+
+
+def draw_curves(
+    title: str, curves: Sequence[tuple[str, Sequence[float], Sequence[float]]], picture: Path | None = None
+) -> Figure:
+    """A panel for each curve (name, steps, values); below them a picture from a file."""
+    rows = max(1, -(-len(curves) // _CURVES_A_ROW))
+    pixels = None if picture is None else imread(picture)
+    below = 0.0 if pixels is None else 11 * pixels.shape[0] / pixels.shape[1]
+    heights = [2.1] * rows + ([] if pixels is None else [below])
+    figure = Figure(figsize=(11, sum(heights) + 0.6), dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
+    grid = figure.add_gridspec(len(heights), _CURVES_A_ROW, height_ratios=heights)
+    for place, (name, steps, values) in enumerate(curves):
+        axis = figure.add_subplot(grid[place // _CURVES_A_ROW, place % _CURVES_A_ROW])
+        axis.plot(steps, values, linewidth=1.2, marker="." if len(steps) < 20 else "")
+        axis.set_title(name, fontsize=9, loc="left", parse_math=False)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+    if picture is not None and pixels is not None:
+        axis = figure.add_subplot(grid[rows, :])
+        axis.imshow(pixels)
+        axis.set_axis_off()
+        axis.set_title(f"{picture.parent.name}/{picture.name}", fontsize=9, loc="left", parse_math=False)
+    return figure
+
+
+def figure_png(figure: Figure) -> bytes:
+    """The figure as PNG bytes."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
+
+
+def save_figure(figure: Figure, path: Path, remedy: str = "Free space, or give another path.") -> Path:
+    """Write a PNG, whole or not at all. Raises StorageError, which ends with the remedy, if it cannot be written."""
+    return write_drawing(path, figure_png(figure), what="picture", remedy=remedy)
+
+
+def printable(name: str) -> str:
+    """The name in characters that every font has, cut where it is too long for a row."""
+    text = name.encode("ascii", "backslashreplace").decode()
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 3]}..."
+
+
+def _draw_log_mel(axis: Any, log_mel: Float[np.ndarray, "mel t"], profile: MelProfile | None) -> Any:
+    """Seconds and hertz on the axes where the profile is known, else columns and bands."""
+    low, high = color_range(log_mel)
+    bands, columns = log_mel.shape
+    width = seconds_of(columns, profile) if profile else float(columns)
+    image = axis.imshow(
+        log_mel,
+        origin="lower",
+        aspect="auto",
+        extent=(0, width, -0.5, bands - 0.5),
+        vmin=low,
+        vmax=high,
+        cmap="magma",
+        interpolation="nearest",
+    )
+    axis.set_xlabel("time (s)" if profile else "column", fontsize=9)
+    if profile:
+        ticks = [f for f in TICKS_HZ if -0.5 <= band_of(f, profile) <= bands - 0.5 + 1]
+        axis.set_yticks([min(band_of(f, profile), bands - 0.5) for f in ticks], [hertz_label(f) for f in ticks])
+        axis.set_ylabel("mel frequency (Hz)", fontsize=9)
+    else:
+        axis.set_ylabel("band", fontsize=9)
+    axis.tick_params(labelsize=8)
+    return image
+
+
+def _draw_frame(axis: Any, frame: FrameDrawing) -> None:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.set_title(frame.name if frame.time_s is None else f"{frame.time_s:.2f} s", fontsize=9)
+    picture = decode_rgb(frame.content)
+    if picture is None:
+        axis.text(0.5, 0.5, "damaged", ha="center", va="center", transform=axis.transAxes)
+        return
+    height, width = picture.shape[:2]
+    axis.imshow(picture)
+    overlay = None if frame.mask is None else mask_overlay(frame.mask)
+    if overlay is not None:
+        axis.imshow(overlay, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+    for box in frame.boxes:
+        color = tuple(channel / 255 for channel in COLORS[box.number % len(COLORS)])
+        corner = (box.x0 * width, box.y0 * height)
+        size = ((box.x1 - box.x0) * width, (box.y1 - box.y0) * height)
+        style = "solid" if box.sounding else "dotted"
+        axis.add_patch(Rectangle(corner, *size, fill=False, edgecolor=color, linewidth=1.4, linestyle=style))
+    axis.set_xlim(-0.5, width - 0.5)
+    axis.set_ylim(height - 0.5, -0.5)
