@@ -287,8 +287,10 @@ class _StockDecode:
 def _webdataset(
     urls: Sequence[str], decode: _OwnDecode | _StockDecode, batch_size: int, cores: int
 ) -> Iterator[Iterator[int]]:
-    import webdataset  # noqa: PLC0415 - only measured against
-
+    try:
+        import webdataset  # noqa: PLC0415 - only measured against
+    except ImportError as error:
+        raise ConfigError("webdataset, to compare with, is not installed: pip install 'avkit[interop]'") from error
     source = webdataset.WebDataset(
         list(urls), resampled=True, shardshuffle=False, select_files=decode.wants, empty_check=False
     ).shuffle(_SHUFFLED, initial=64)

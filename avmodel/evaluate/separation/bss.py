@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import permutations
 from typing import Final
 
-import fast_bss_eval
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -17,17 +17,42 @@ LEAST_ENERGY: Final = 1e-5  # sum of squares, below which there is no source to 
 
 
 def scores_of(references: Float[Tensor, "s n"], estimates: Float[Tensor, "s n"]) -> Float[Tensor, "3 s"]:
-    """SDR, SIR and SAR of each source, the order being given: estimate k is of source k. Within MOST_DB.
+    """SDR, SIR and SAR of each source in dB, within MOST_DB. The order is given: estimate k is of source k.
 
-    NaN for references that can't be told apart, as one is filtered from another.
+    An estimate is projected on the span of its source's delays (0 to TAPS - 1 samples), which gives the target, and on
+    the span of all sources' delays, which gives target and interference; the rest is artifacts. With estimates of norm
+    1, the shares of energy that the two projections hold are all that the scores need.
+
+    Returns:
+        The scores; NaN for references that can't be told apart, as one is filtered from another.
+
+    Source: Vincent, Gribonval, Fevotte, "Performance measurement in blind audio source separation", 2006 (BSS-eval v3),
+    solved by correlations as in Scheibler, "SDR - medium rare with fast computations", 2022.
     """
+    references, estimates = (waveforms.double() / waveforms.double().norm(dim=1, keepdim=True).clamp_min(1e-30)
+                             for waveforms in (references, estimates))  # fmt: skip
+    length = references.shape[1] + TAPS  # so long that no delay wraps around
+    spectra, heard = (torch.fft.rfft(waveforms, length) for waveforms in (references, estimates))
+    delays = torch.arange(TAPS, device=references.device)
+    products = torch.fft.irfft(spectra.conj().unsqueeze(1) * spectra, length)  # [i, j, k]: i with j shifted by k
+    gram = products[:, :, delays.unsqueeze(1) - delays]  # a negative shift counts from the end
+    cross = torch.fft.irfft(spectra.conj().unsqueeze(1) * heard, length)[:, :, :TAPS]  # [source, estimate, delay]
+    every = rearrange(cross, "i k a -> k (i a)")
+    own = torch.diagonal(cross, dim1=0, dim2=1).T
     try:
-        found = fast_bss_eval.bss_eval_sources(
-            references.double(), estimates.double(), filter_length=TAPS, compute_permutation=False
-        )
+        whole = torch.linalg.solve(rearrange(gram, "i j a b -> (i a) (j b)"), every.T).T
+        alone = torch.linalg.solve(torch.diagonal(gram, dim1=0, dim2=1).movedim(-1, 0), own)
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # documented
         return torch.full((3, len(references)), torch.nan, dtype=torch.float64)
-    return torch.stack(found).clamp(-MOST_DB, MOST_DB)
+    target, explained = (own * alone).sum(dim=1), (every * whole).sum(dim=1)
+    ratios = torch.stack(
+        [
+            target / (1 - target).clamp_min(0),
+            target / (explained - target).clamp_min(0),
+            explained / (1 - explained).clamp_min(0),
+        ]
+    )
+    return (10 * ratios.log10()).clamp(-MOST_DB, MOST_DB)
 
 
 def best_order(references: Float[Tensor, "s n"], parts: Float[Tensor, "s n"]) -> Float[Tensor, "s n"]:

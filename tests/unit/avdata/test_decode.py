@@ -482,10 +482,13 @@ class TestDecord:
             assert read_number(media.frames([0.0]).images[0]) == 8
         assert status_of(cut, "decord") == "media_corrupt"
 
-    def test_it_refuses_what_it_cannot_read(self, tmp_path: Path) -> None:
+    def test_it_reads_av1_or_refuses_it(self, tmp_path: Path) -> None:
         path = draw_media(tmp_path / "av1.mp4", num_frames=10, video_codec="libsvtav1", sound=sine(1, 44_100))
         assert status_of(path) == "ok"
-        assert status_of(path, "decord") == "media_corrupt"
+        knows_av1 = (
+            int(pytest.importorskip("decord").__version__.partition(".")[0]) >= 3
+        )  # decord2; decord 0.6 does not
+        assert status_of(path, "decord") == ("ok" if knows_av1 else "media_corrupt")
 
 
 def copy_from(source: Path, target: Path, skip_s: float) -> None:

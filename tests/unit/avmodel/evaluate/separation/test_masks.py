@@ -9,7 +9,7 @@ from torchmetrics.functional.audio import signal_distortion_ratio
 from avdata.melspec import log_mel
 from avdata.profiles import PROFILES, MelProfile
 from avmanifest.errors import ConfigError
-from avmodel.evaluate.separation.bss import all_scores, best_order, is_silent, scores_of
+from avmodel.evaluate.separation.bss import MOST_DB, all_scores, best_order, is_silent, scores_of
 from avmodel.evaluate.separation.classical import nmf_parts, robust_pca, rpca_parts
 from avmodel.evaluate.separation.masks import KINDS, TARGETS, MelMasks, from_log, make_masks, on_rows, to_log
 from avmodel.evaluate.separation.spectra import spectra_of, waveform_of
@@ -122,7 +122,7 @@ def test_scores_are_bss_evals() -> None:
     noise = torch.randn(2, 2500, generator=generator).double()
     estimates = pair + torch.tensor([[0.1], [0.6]]) * pair.flip(0).roll(3, dims=1) + 0.3 * noise
     found = scores_of(pair, estimates)
-    np.testing.assert_allclose(found.numpy(), bss_eval(pair.numpy(), estimates.numpy()), atol=1e-3)
+    np.testing.assert_allclose(found.numpy(), bss_eval(pair.numpy(), estimates.numpy()), atol=1e-8)
     torch.testing.assert_close(found[0], signal_distortion_ratio(estimates, pair), atol=1e-3, rtol=1e-3)
     assert float(found[1, 0]) > float(found[1, 1])  # the second lets more of the other through
 
@@ -132,6 +132,11 @@ def test_silence_is_told_and_a_silent_answer_is_no_way_out() -> None:
     assert is_silent(torch.stack([pair[0, 0], torch.zeros(SIZE)])).tolist() == [False, True]
     mixture = pair.sum(dim=1, keepdim=True).expand(-1, 2, -1)
     torch.testing.assert_close(all_scores(pair, torch.zeros_like(pair)), all_scores(pair, mixture))
+
+
+def test_a_source_itself_has_the_highest_score() -> None:
+    pair = sources(0, 9)[0]
+    torch.testing.assert_close(scores_of(pair, 3 * pair), torch.full((3, 2), MOST_DB, dtype=torch.float64))
 
 
 def test_sources_that_are_the_same_have_no_score() -> None:
