@@ -213,7 +213,10 @@ def fill_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) 
     ]
     if problems:
         shown = "; ".join(sorted(problems)[:4])
-        raise ConfigError(f"{source}: {len(problems)} of {len(expected)} weights don't fit: {shown}")
+        raise ConfigError(
+            f"{source}: {len(problems)} of {len(expected)} weights don't fit: {shown}. Take weights of this model and "
+            "size, or set size, patch_size, image_size and audio_size as theirs are."
+        )
     model.load_state_dict(weights, assign=any(tensor.is_meta for tensor in expected.values()))
 
 

@@ -21,19 +21,18 @@ from avdata.melspec import profile
 from avmanifest.errors import AvkitError, ConfigError
 from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
 from avmodel.configs.run import RunConfig
-from avmodel.convert import Branch
 from avmodel.distributed import World, join_world, require_precision
 from avmodel.draws import DROPOUT, draw_masks
 from avmodel.inputs import Source, probe_loader, to_inputs, train_loader
 from avmodel.metrics import METRICS, MetricLog, read_lines
 from avmodel.models import FAMILIES, family_of
-from avmodel.models.family import Family
+from avmodel.models.family import Branch, Family
 from avmodel.optim import make_optimizer, set_lr
 from avmodel.probe import nearest_neighbor_probe
 from avmodel.reconstructions import save_picture
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
-from avmodel.starting import start_branch
 from avmodel.step import Taken, take_step, wrap
+from avmodel.weights.starting import start_branch
 
 
 @runtime_checkable

@@ -10,10 +10,11 @@ from safetensors import safe_open
 
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import MODEL_FILE, checkpoint_folder, load_model
-from avmodel.convert import digest_of, import_deepavfusion
 from avmodel.models import FAMILIES, family_of
 from avmodel.models.family import Family
 from avmodel.rundir import CHECKPOINTS, read_config
+from avmodel.weights.deepavfusion import import_deepavfusion
+from avmodel.weights.files import digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ class FamilyEntry:
     config: str  # a ModelConfig
     model: str  # a Family
     presets: str | None = None  # a dict of named runs, name -> function that returns a RunConfig; none: one of defaults
+    importer: str | None = None  # an avmodel.weights.published.Importer of published checkpoints; none: there are none
 
     @property
     def config_type(self) -> type[ModelConfig]:
@@ -33,18 +34,21 @@ class FamilyEntry:
         return self.model_type(config)
 
 
-FAMILIES: dict[str, FamilyEntry] = {
-    name: FamilyEntry(
+def house(name: str, model: str, *, released: bool) -> FamilyEntry:
+    """The entry of a family whose parts stand in their rooms: `configs`, `models`, `presets` and `weights`."""
+    return FamilyEntry(
         config=f"avmodel.configs.{name}:{model}Config",
         model=f"avmodel.models.{name}:{model}",
         presets=f"avmodel.presets.{name}:PRESETS",
+        importer=f"avmodel.weights.{name}:IMPORTER" if released else None,
     )
-    for name, model in {
-        "avsiam": "AVSiam",
-        "cavmae": "CAVMAE",
-        "crossmae": "CrossMAE",
-        "deepavfusion": "DeepAVFusion",
-    }.items()
+
+
+FAMILIES: dict[str, FamilyEntry] = {
+    "deepavfusion": house("deepavfusion", "DeepAVFusion", released=True),
+    "avsiam": house("avsiam", "AVSiam", released=True),
+    "cavmae": house("cavmae", "CAVMAE", released=True),
+    "crossmae": house("crossmae", "CrossMAE", released=False),
 }
 
 

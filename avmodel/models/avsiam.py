@@ -5,7 +5,9 @@ code differ, the defaults follow the paper, as its larger models' code does; the
 released Base model.
 """
 
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -25,14 +27,21 @@ from avmodel.masking import (
     masking_from_ids,
     structured_noise,
 )
-from avmodel.models.family import Draws, Family, LayerTokens, Output, for_each_image
+from avmodel.models.family import AST, IN21K, Branch, Draws, Family, LayerTokens, Output, for_each_image
 from avmodel.objectives import Term, info_nce, masked_mse, weighted
 from avmodel.positions import resize_positions
+from avmodel.weights.names import Rules, renamed
 
+# A published ViT in the backbone, in that of AVSep's audio, and in an embedding.
+BACKBONE: Rules = ((r"((?:blocks|norm)\..+)", r"encoder.\1"),)
+AUDIO_BACKBONE: Rules = ((r"((?:blocks|norm)\..+)", r"encoder.audio_\1"),)
+IMAGE_EMBEDDING: Rules = ((r"(patch_embed\..+|positions)", r"encoder.image.\1"),)
+AUDIO_EMBEDDING: Rules = ((r"(patch_embed\..+|positions)", r"encoder.audio.\1"),)
+AST_GRID = (12, 101)  # its patches overlap: rows and columns of its 1024-step model
 AUDIO = "audio"  # the bank of the norms that only the sound has
 
 
-class Masks(NamedTuple):
+class KeptIds(NamedTuple):
     """What a step hides: groups of the contrastive pass, kept tokens of the reconstruction's."""
 
     audio_groups: list[Group]
@@ -77,6 +86,7 @@ class AVSiam(Family):
     """The backbone, two joint layers and a decoder, with a contrastive and a reconstruction loss."""
 
     config_type: ClassVar = AVSiamConfig
+    published_starts: ClassVar = {"image": IN21K, "audio": AST}
     config: AVSiamConfig
 
     def __init__(self, config: AVSiamConfig) -> None:
@@ -146,7 +156,30 @@ class AVSiam(Family):
         """Width of all tokens."""
         return self.config.vit.embed_dim
 
-    def choose(self, draws: Draws) -> Masks:
+    def start_branch(
+        self, branch: Branch, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
+    ) -> None:
+        """The backbone from an image's ViT, or from a spectrogram's (AST), and all that starts as its copy.
+
+        A spectrogram's gives a third of its one-channel kernel to each color, and its positions, as pictures, to both
+        grids; to two backbones (AVSep) it gives the audio's alone.
+        """
+        if branch == "image":
+            fill(renamed(vit, (*BACKBONE, *IMAGE_EMBEDDING)))
+            self.start_copies()
+            return
+        positions, grid = vit["positions"], spectrogram_grid(vit["positions"].shape[1])
+        resized = partial(resize_positions, positions, grid, how="bicubic2d")
+        if self.encoder.audio_blocks is None:
+            kernel = vit["patch_embed.proj.weight"].expand(-1, 3, -1, -1) / 3
+            seen = {**vit, "patch_embed.proj.weight": kernel, "positions": resized(new_grid=self.encoder.image.grid)}
+            fill(renamed(seen, (*BACKBONE, *IMAGE_EMBEDDING)))
+            self.start_copies()
+        else:
+            fill(renamed(vit, AUDIO_BACKBONE))
+        fill(renamed({**vit, "positions": resized(new_grid=self.encoder.audio.grid)}, AUDIO_EMBEDDING))
+
+    def choose(self, draws: Draws) -> KeptIds:
         """Groups of samples with their kept tokens, independent for both modalities, and the second pass's tokens."""
         audio, lines, image, audio_again, image_again = torch.split(draws.noise, self.draw_sizes, dim=1)
         audio_ratios, image_ratios = self.config.ratios
@@ -168,7 +201,9 @@ class AVSiam(Family):
                 Group(rows, ids_from_noise(image[rows], r))
                 for rows, r in zip(groups(1, image_ratios), image_ratios, strict=True)
             ]
-        return Masks(audio_groups, image_groups, ids_from_noise(audio_again, ratio), ids_from_noise(image_again, ratio))
+        return KeptIds(
+            audio_groups, image_groups, ids_from_noise(audio_again, ratio), ids_from_noise(image_again, ratio)
+        )
 
     def streams(
         self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
@@ -202,7 +237,7 @@ class AVSiam(Family):
         self,
         image: Float[Tensor, "b 3 h w"],
         log_mel: Float[Tensor, "b 1 mel t"],
-        masks: Masks,
+        masks: KeptIds,
         *,
         terms: Collection[str] | None = None,
     ) -> Output:
@@ -225,7 +260,7 @@ class AVSiam(Family):
         return output._replace(losses=weighted(losses))
 
     def reconstruct(
-        self, pictures: Float[Tensor, "b 3 h w"], mels: Float[Tensor, "b 1 mel t"], masks: Masks
+        self, pictures: Float[Tensor, "b 3 h w"], mels: Float[Tensor, "b 1 mel t"], masks: KeptIds
     ) -> tuple[Float[Tensor, "b i image"], Float[Tensor, "b a audio"], Float[Tensor, "b i"], Float[Tensor, "b a"]]:
         """Image and audio patches from the few that the second pass keeps, and what was hidden."""
         assert self.decoder is not None
@@ -273,3 +308,15 @@ def copy_plain(target: nn.Module, source: nn.Module) -> None:
 def whole_patches(size: tuple[int, int], patch_size: int) -> tuple[int, int]:
     """The size without what doesn't fill a patch: 126 x 1022 of 128 x 1024 with patches of 14."""
     return size[0] // patch_size * patch_size, size[1] // patch_size * patch_size
+
+
+def spectrogram_grid(num_patches: int) -> tuple[int, int]:
+    """Rows (frequency) and columns of a published spectrogram model's positions: AST's overlapping ones, or 8 rows.
+
+    Raises ValueError for another number of patches.
+    """
+    if num_patches == math.prod(AST_GRID):
+        return AST_GRID
+    if num_patches % 8 == 0:
+        return 8, num_patches // 8
+    raise ValueError(f"{num_patches} positions are no grid of a known spectrogram model (AST: 12 x 101).")

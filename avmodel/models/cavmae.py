@@ -3,6 +3,7 @@
 Source: "Contrastive Audio-Visual Masked Autoencoder" (arXiv:2210.07839) and its released code.
 """
 
+from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -14,8 +15,9 @@ from avmodel.configs.model import ViTSize
 from avmodel.decoders import JointDecoder
 from avmodel.layers import ViT, after_each, init_linears, modal_blocks
 from avmodel.masking import ids_from_noise, masking_from_ids, structured_noise
-from avmodel.models.family import Draws, Family, LayerTokens, Output, for_each_image
+from avmodel.models.family import MAE, Branch, Draws, Family, LayerTokens, Output, for_each_image, own_channels
 from avmodel.objectives import Term, info_nce, masked_mse, weighted
+from avmodel.weights.names import Rules, renamed
 
 BANKS = ("image", "audio")
 
@@ -69,6 +71,7 @@ class CAVMAE(Family):
     """Masked autoencoder over both senses at once, with a little contrast between them."""
 
     config_type: ClassVar = CAVMAEConfig
+    published_starts: ClassVar = {"image": MAE, "audio": MAE}
     config: CAVMAEConfig
 
     def __init__(self, config: CAVMAEConfig) -> None:
@@ -102,12 +105,19 @@ class CAVMAE(Family):
         """Width of all tokens."""
         return self.config.vit.embed_dim
 
-    def choose(self, draws: Draws) -> "Masks":
+    def choose(self, draws: Draws) -> "KeptIds":
         """Ids of the image and audio patches to keep."""
         config = self.config
         image, audio, lines = torch.split(draws.noise, self.draw_sizes, dim=1)
         audio = structured_noise(audio, lines, self.encoder.audio.grid, config.audio_mask_ratio, config.audio_scheme)
-        return Masks(ids_from_noise(image, config.image_mask_ratio), ids_from_noise(audio, config.audio_mask_ratio))
+        return KeptIds(ids_from_noise(image, config.image_mask_ratio), ids_from_noise(audio, config.audio_mask_ratio))
+
+    def start_branch(
+        self, branch: Branch, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
+    ) -> None:
+        """A tower from the first blocks, the joint blocks and all their norms from the last, the decoder from MAE's."""
+        names = start_names(branch, self.config.vit.depth, self.config.joint_depth)
+        fill(renamed(own_channels(vit, branch, self.config.audio_kernel), names))
 
     def streams(
         self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
@@ -132,7 +142,7 @@ class CAVMAE(Family):
             found.append([*layers, *after_each(self.encoder.joint_blocks, layers[-1], sense)])
         return [LayerTokens(*tokens) for tokens in zip(*found, strict=True)]
 
-    def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: "Masks") -> Output:
+    def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: "KeptIds") -> Output:
         """Losses and predictions under these masks."""
         config, encoder = self.config, self.encoder
         pictures, mels = self.image_input(image), self.audio_input(log_mel)
@@ -159,8 +169,33 @@ class CAVMAE(Family):
         return Output(weighted(terms), image_pred, audio_pred, image_masking.mask, audio_masking.mask)
 
 
-class Masks(NamedTuple):
+class KeptIds(NamedTuple):
     """Ids of the patches that stay."""
 
     image_ids: Int[Tensor, "b i"]
     audio_ids: Int[Tensor, "b a"]
+
+
+def start_names(branch: Branch, depth: int, joint_depth: int) -> Rules:
+    """Rows from a published ViT to a tower, the joint blocks and the decoder.
+
+    MAE's decoder positions are left out, and so are predictions of audio, whose patches have another size.
+    """
+    joint = "encoder.joint_blocks"
+    first = depth - joint_depth
+    return (
+        (r"(patch_embed\..+)", rf"encoder.{branch}.\1"),
+        (r"norm\.(.+)", (rf"encoder.{branch}.norm.\1", r"encoder.joint_norm.\1")),
+        *(
+            (
+                rf"blocks\.{first + layer}\.(norm[12])\.(.+)",
+                (rf"{joint}.{layer}.\1.\2", *(rf"{joint}.{layer}.\1_banks.{bank}.\2" for bank in BANKS)),
+            )
+            for layer in range(joint_depth)
+        ),
+        *((rf"blocks\.{first + layer}\.(.+)", rf"{joint}.{layer}.\1") for layer in range(joint_depth)),
+        (r"(blocks\..+)", rf"encoder.{branch}.\1"),
+        (r"mask_token", "decoder.mask_token"),
+        (r"decoder_((?:embed|norm|blocks)\..+)", r"decoder.\1"),
+        (r"decoder_pred\.(.+)", r"decoder.image_pred.\1"),
+    )

@@ -5,6 +5,7 @@ of it is public: what the paper leaves open is a field of CrossMAEConfig, whose 
 """
 
 import copy
+from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -16,8 +17,9 @@ from avmodel.configs.model import ViTSize
 from avmodel.decoders import EmbeddingDecoder, PixelDecoder
 from avmodel.layers import ViT, after_each, cls_attention, init_linears
 from avmodel.masking import Masking, gather_visible, ids_from_noise, masking_from_ids
-from avmodel.models.family import Draws, Family, LayerTokens, Output
+from avmodel.models.family import AUDIOMAE, MAE, Branch, Draws, Family, LayerTokens, Output, own_channels, vit_names
 from avmodel.objectives import Term, feature_mse, info_nce, masked_mse, weighted
+from avmodel.weights.names import renamed
 
 
 class Encoded(NamedTuple):
@@ -70,7 +72,7 @@ class Encoder(nn.Module):
         self.apply(init_linears)
 
 
-class Masks(NamedTuple):
+class KeptIds(NamedTuple):
     """Ids of the patches that stay, in random order."""
 
     image_ids: Int[Tensor, "b i"]
@@ -81,6 +83,7 @@ class CrossMAE(Family):
     """Two towers, a pixel decoder and a feature decoder for each, and the losses that the config asks for."""
 
     config_type: ClassVar = CrossMAEConfig
+    published_starts: ClassVar = {"image": MAE, "audio": AUDIOMAE}
     config: CrossMAEConfig
     time_first = True
 
@@ -116,10 +119,21 @@ class CrossMAE(Family):
         """Width of all tokens."""
         return self.config.vit.embed_dim
 
-    def choose(self, draws: Draws) -> Masks:
+    def choose(self, draws: Draws) -> KeptIds:
         """Ids of the image and audio patches to keep."""
         image, audio = torch.split(draws.noise, self.draw_sizes, dim=1)
-        return Masks(ids_from_noise(image, self.config.mask_ratio), ids_from_noise(audio, self.config.mask_ratio))
+        return KeptIds(ids_from_noise(image, self.config.mask_ratio), ids_from_noise(audio, self.config.mask_ratio))
+
+    def start_branch(
+        self, branch: Branch, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
+    ) -> None:
+        """A tower from MAE or AudioMAE, or the audio's from an image MAE; positions are the model's own."""
+        names = (*vit_names(f"encoder.{branch}"), ("cls_token", f"encoder.{branch}.cls_token"))
+        fill(renamed(own_channels(vit, branch, self.config.audio_kernel), names))
+
+    def branch_vit(self, branch: Branch) -> Tower:
+        """Image or audio tower."""
+        return self.encoder.image if branch == "image" else self.encoder.audio
 
     def streams(
         self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
@@ -138,7 +152,7 @@ class CrossMAE(Family):
         heard = self.encoder.audio.every_layer(self.audio_input(log_mel))
         return [LayerTokens(*tokens) for tokens in zip(seen, heard, strict=True)]
 
-    def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: Masks) -> Output:
+    def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: KeptIds) -> Output:
         """Losses and predictions under these masks."""
         config, encoder = self.config, self.encoder
         pictures, mels = self.image_input(image), self.audio_input(log_mel)

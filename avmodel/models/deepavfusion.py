@@ -5,6 +5,7 @@ Modeling" (CVPR 2024). Where the paper and the released code differ, this is the
 """
 
 import math
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -17,10 +18,11 @@ from avmodel.decoders import with_hidden
 from avmodel.embedding import fit_columns, fit_image
 from avmodel.layers import ViT, init_linears, make_blocks
 from avmodel.masking import ids_from_noise, masking_from_ids, random_masking
-from avmodel.models.family import Draws, Family, LayerTokens, Output, for_each_image
+from avmodel.models.family import AUDIOMAE, MAE, Branch, Draws, Family, LayerTokens, Output, for_each_image, vit_names
 from avmodel.models.fusion import FusionBlock, make_fusion
 from avmodel.objectives import Term, masked_mse, weighted
 from avmodel.positions import sincos_positions
+from avmodel.weights.names import renamed
 
 # AudioSet's statistics in AudioMAE, of natural-log Kaldi mels; it divides by twice the deviation.
 AUDIOMAE_MEAN, AUDIOMAE_STD = -4.2677393, 4.5689974
@@ -166,6 +168,7 @@ class DeepAVFusion(Family):
     """The masked autoencoder: encoder, two decoders, two reconstruction losses."""
 
     config_type: ClassVar = DeepAVFusionConfig
+    published_starts: ClassVar = {"image": MAE, "audio": AUDIOMAE}
     config: DeepAVFusionConfig
 
     def __init__(self, config: DeepAVFusionConfig) -> None:
@@ -180,6 +183,30 @@ class DeepAVFusion(Family):
     def feature_dim(self) -> int:
         """Width of image, audio and fusion tokens."""
         return self.config.vit.embed_dim
+
+    def start_branch(
+        self, branch: Branch, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
+    ) -> None:
+        """A branch from MAE or AudioMAE; positions are the model's own.
+
+        With audio_init="aligned" AudioMAE's patch kernel is turned from (time, frequency) to (frequency, time);
+        "released" keeps it as it is.
+        """
+        if branch == "audio" and self.encoder.aligned:
+            kernel = vit["patch_embed.proj.weight"].transpose(-1, -2).contiguous()
+            vit = {**vit, "patch_embed.proj.weight": kernel}
+        fill(renamed(vit, vit_names(f"encoder.{branch}")))
+
+    def branch_vit(self, branch: Branch) -> ViT:
+        """Image or audio ViT."""
+        return self.encoder.image if branch == "image" else self.encoder.audio
+
+    @property
+    def mel_map(self) -> tuple[float, float]:
+        """Factor and summand of `audiomae_scale`, where it is used."""
+        if not self.encoder.aligned:
+            return 1.0, 0.0
+        return math.log(10) / (2 * AUDIOMAE_STD), -AUDIOMAE_MEAN / (2 * AUDIOMAE_STD)
 
     def streams(
         self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None

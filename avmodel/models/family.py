@@ -1,15 +1,25 @@
 """What the trainer, the probe and the tasks know of a model family: its draws, its losses, its streams of tokens."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from einops import rearrange
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from avmodel.embedding import fit_columns, fit_image
+from avmodel.embedding import fit_columns, fit_image, kernel_from_rgb
+from avmodel.layers import ViT
 from avmodel.objectives import normalize_patches, patchify, reconstruct
+from avmodel.weights.names import Rules
+
+Branch: TypeAlias = Literal["image", "audio"]
+
+# Published single-modality weights: what they are, their license, where they are.
+MAE = "MAE's ViT (CC-BY-NC-4.0) is at https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth."
+AUDIOMAE = "AudioMAE's ViT (CC-BY-4.0) is linked from https://github.com/facebookresearch/AudioMAE."
+IN21K = "ImageNet-21k ViTs (Apache-2.0) are timm's, such as vit_base_patch16_224.augreg_in21k."
+AST = "AST (BSD-3-Clause) is linked from https://github.com/YuanGongND/ast."
 
 
 class Draws(NamedTuple):
@@ -49,6 +59,8 @@ class Family(nn.Module, ABC):
     """
 
     config_type: ClassVar[type]
+    # Which published weights can start which branch: a sentence for people who lack the file. Empty: none can.
+    published_starts: ClassVar[Mapping[Branch, str]] = {}
     config: Any
     num_draws: int  # random integers that a sample takes
     num_orders: int = 0  # random orders of the batch that it takes
@@ -114,6 +126,33 @@ class Family(nn.Module, ABC):
         mel, steps = self.config.audio_size
         return mel // self.config.patch_size, steps // self.config.patch_size
 
+    def start_branch(
+        self, branch: Branch, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
+    ) -> None:
+        """Start one branch from a published ViT. Called for the branches of `published_starts` alone.
+
+        Args:
+            branch: image or audio.
+            vit: The ViT's weights, named as `avmodel.weights.vit.published_vit` does.
+            fill: Gives the model weights by its own names; raises an error that names those that don't fit.
+
+        Raises:
+            ValueError: If the ViT cannot start this branch.
+        """
+        raise NotImplementedError
+
+    def branch_vit(self, branch: Branch) -> ViT | None:  # noqa: ARG002  # the families that have one read it
+        """The ViT that sees one modality alone, for other models to start from; None if the family has none."""
+        return None
+
+    @property
+    def mel_map(self) -> tuple[float, float]:
+        """Factor and summand by which the model scales a log-mel before it cuts patches."""
+        if self.mel_scale is None:
+            return 1.0, 0.0
+        mean, divisor = self.mel_scale
+        return 1 / divisor, -mean / divisor
+
     def started(self) -> None:
         """Called by the trainer when the weights that a run starts from are in place."""
 
@@ -159,3 +198,16 @@ class Family(nn.Module, ABC):
                 reconstruct(heard, output.audio_pred, output.audio_mask, patch_size=p, normalized=normalized)
             ),
         )
+
+
+def vit_names(target: str) -> Rules:
+    """Rows that give a published ViT's kernel, blocks and last norm to the ViT `target` of a model."""
+    return ((r"((?:patch_embed|blocks|norm)\..+)", rf"{target}.\1"),)
+
+
+def own_channels(vit: Mapping[str, Tensor], branch: Branch, reduce: str) -> Mapping[str, Tensor]:
+    """The ViT, its patch kernel made one-channel if it is an image's and the branch the audio's."""
+    kernel = vit["patch_embed.proj.weight"]
+    if branch != "audio" or kernel.shape[1] != 3:
+        return vit
+    return {**vit, "patch_embed.proj.weight": kernel_from_rgb(kernel, reduce)}

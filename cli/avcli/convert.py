@@ -28,7 +28,7 @@ def convert(
 ) -> None:
     """A published checkpoint as one of ours; no code of the file is run."""
     from avcli.options import given
-    from avmodel.conversion import convert as run
+    from avmodel.weights.convert import convert as run
 
     published = run(file, out, accept_unknown=accept_unknown, settings=settings or [], **given(family=family))
     typer.echo(f"{file}: {published.name}, license: {published.license}", err=True)

@@ -9,9 +9,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from avmodel.convert import model_from_released
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.objectives import patchify
+from avmodel.weights.deepavfusion import model_from_released
 
 FILES = sorted(Path(__file__).parent.glob("deepavfusion_*.safetensors"))
 

@@ -15,7 +15,7 @@ from avmodel.models.avsiam import AVSiam
 from avmodel.models.cavmae import CAVMAE
 from avmodel.models.crossmae import CrossMAE
 from avmodel.positions import resize_positions
-from avmodel.starting import WEIGHTS_FROM, start_branch
+from avmodel.weights.starting import start_branch
 
 SIZES = {"image_size": (64, 48), "audio_size": (128, 64), "decoder_embed_dim": 32, "decoder_num_heads": 4}
 AVSIAM = AVSiamConfig(size="48x3x4", decoder_depth=1, **SIZES)
@@ -173,5 +173,5 @@ def test_a_missing_file_says_where_such_weights_are(tmp_path: Path, kind: type) 
     for branch in ("image", "audio"):
         with pytest.raises(ConfigError, match=rf"{branch}_weights=.*x\.pth: no such file") as refused:
             start_branch(model, branch, tmp_path / "x.pth")
-        assert WEIGHTS_FROM[kind, branch] in str(refused.value)
-        assert "(" in WEIGHTS_FROM[kind, branch]  # its license
+        assert kind.published_starts[branch] in str(refused.value)
+        assert "(" in kind.published_starts[branch]  # its license

@@ -14,18 +14,13 @@ from torch import Tensor
 
 from avmanifest.errors import ConfigError
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
-from avmodel.conversion import convert
-from avmodel.convert import (
-    PUBLISHED,
-    config_from_released,
-    identify,
-    import_deepavfusion,
-    load_branch,
-    model_from_released,
-    read_weights,
-)
 from avmodel.evaluate.loaded import load_pretrained
 from avmodel.models.deepavfusion import DeepAVFusion
+from avmodel.weights.convert import convert
+from avmodel.weights.deepavfusion import config_from_released, import_deepavfusion, model_from_released
+from avmodel.weights.files import read_weights
+from avmodel.weights.published import PUBLISHED, identify
+from avmodel.weights.starting import start_branch
 
 SMALL = DeepAVFusionConfig(
     size="48x2x4",
@@ -110,7 +105,7 @@ def test_mae_weights_start_the_image_branch(tmp_path: Path, nesting: str | None)
     torch.save({nesting: state, "epoch": 799, "args": argparse.Namespace(lr=1e-3)} if nesting else state, path)
     model = model_of(SMALL)
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    found = load_branch(model, "image", path)
+    found = start_branch(model, "image", path)
     assert (found.name, found.license.startswith("unknown")) == ("unknown", True)
     for name, tensor in model.state_dict().items():
         released = state.get(name.removeprefix("encoder.image."))
@@ -127,7 +122,7 @@ def test_audiomae_kernels_are_turned_only_when_aligned(tmp_path: Path, audio_ini
     torch.save({"model": state}, path)
     model = model_of(replace(SMALL, audio_init=audio_init))
     positions = model.encoder.audio.positions.clone()
-    load_branch(model, "audio", path)
+    start_branch(model, "audio", path)
     kernel = state["patch_embed.proj.weight"]
     expected = kernel.transpose(-1, -2) if audio_init == "aligned" else kernel
     assert torch.equal(model.encoder.audio.patch_embed.proj.weight, expected)
@@ -139,7 +134,7 @@ def test_an_aligned_patch_sees_what_audiomae_saw(tmp_path: Path) -> None:
     state, path = vit_state(1), tmp_path / "audiomae.pth"
     torch.save(state, path)
     model = model_of(replace(SMALL, audio_init="aligned"))
-    load_branch(model, "audio", path)
+    start_branch(model, "audio", path)
     log_mel = torch.randn(1, 1, 32, 48)
     ours = model.encoder.audio.patch_embed(log_mel).view(1, 2, 3, 48)
     theirs = torch.nn.functional.conv2d(
@@ -152,13 +147,16 @@ def test_weights_of_another_branch_or_size_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "mae.pth"
     torch.save({"model": vit_state(3)}, path)
     with pytest.raises(ConfigError, match=r"patch_embed.proj.weight is \[48, 3, 16, 16\], expected \[48, 1, 16, 16\]"):
-        load_branch(model_of(SMALL), "audio", path)
+        start_branch(model_of(SMALL), "audio", path)
     torch.save({"model": vit_state(3, depth=3)}, path)
-    with pytest.raises(ConfigError, match=r"12 of \d+ weights don't fit: blocks.2.*is not of this model"):
-        load_branch(model_of(SMALL), "image", path)
+    with pytest.raises(ConfigError, match=r"12 of \d+ weights don't fit: encoder.image.blocks.2.*is not of this model"):
+        start_branch(model_of(SMALL), "image", path)
     torch.save({"model": {k: v for k, v in vit_state(3).items() if k != "norm.bias"}}, path)
-    with pytest.raises(ConfigError, match=r"norm\.bias is missing"):
-        load_branch(model_of(SMALL), "image", path)
+    with pytest.raises(ConfigError, match=r"mae\.pth: not a published ViT: 'norm\.bias' is missing"):
+        start_branch(model_of(SMALL), "image", path)
+    torch.save({"model": vit_state(3, depth=1)}, path)
+    with pytest.raises(ConfigError, match=r"mae\.pth: 8 of .*encoder\.image\.blocks\.1\.\S+ is missing.* set size"):
+        start_branch(model_of(SMALL), "image", path)
 
 
 @pytest.mark.parametrize("fusion", ["factorized", "dense", "token"])

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-from avmodel.conversion import convert
 from avmodel.evaluate.loaded import load_pretrained
-from avmodel.imports import import_avsiam, import_cav_mae
-from tests.unit.avmodel.test_starting import block_shapes
+from avmodel.weights.avsiam import import_avsiam
+from avmodel.weights.cavmae import import_cav_mae
+from avmodel.weights.convert import convert
+from tests.unit.avmodel.weights.test_starting import block_shapes
 
 DIM, IMAGE, AUDIO = 64, 16, 32  # width; patches of 64 x 64 pixels, of 128 x 64 mels
 

@@ -1,7 +1,6 @@
 """A published checkpoint as a file of ours, which says its family, its spectrograms and its license."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -9,28 +8,9 @@ from safetensors import SafetensorError
 
 from avmanifest.errors import ConfigError, StorageError
 from avmodel.checkpoint import save_weights
-from avmodel.convert import PublishedWeights, import_deepavfusion
-from avmodel.imports import import_avsiam, import_cav_mae
-from avmodel.models import FAMILIES
-from avmodel.models.family import Family
+from avmodel.models import FAMILIES, part
 from avmodel.overrides import parse
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Importer:
-    """How a family's published checkpoints are read, and what they were trained on."""
-
-    read: Callable[..., tuple[Family, PublishedWeights]]
-    profile: str  # of the spectrograms
-    window_s: float | None  # None: the whole clip
-    known: bool = False  # the published files are known by size and sha256
-
-
-IMPORTERS: dict[str, Importer] = {
-    "deepavfusion": Importer(read=import_deepavfusion, profile="released", window_s=3.0, known=True),
-    "avsiam": Importer(read=import_avsiam, profile="kaldi", window_s=None),
-    "cavmae": Importer(read=import_cav_mae, profile="kaldi", window_s=None),
-}
+from avmodel.weights.published import Importer, PublishedWeights
 
 
 def convert(
@@ -48,11 +28,10 @@ def convert(
     an unknown family or setting and for an `out` that is there already or has another suffix, StorageError if it can't
     be written.
     """
-    if family not in IMPORTERS:
-        raise ConfigError(f"unknown --family {family!r}; known: {', '.join(IMPORTERS)}")
+    importer = importer_of(family)
     if out.suffix != ".safetensors" or out.exists():
         raise ConfigError(f"{out}: {'is there already' if out.exists() else 'give a name ending in .safetensors'}")
-    importer, hints = IMPORTERS[family], get_type_hints(FAMILIES[family].config_type)
+    hints = get_type_hints(FAMILIES[family].config_type)
     given: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -70,3 +49,12 @@ def convert(
         unfinished.unlink(missing_ok=True)
         raise StorageError(f"{out}: not written ({error}). Free space, or give another --out.") from error
     return published
+
+
+def importer_of(family: str) -> Importer:
+    """How that family's published checkpoints are read. Raises ConfigError for a family that has none."""
+    known = [name for name, entry in FAMILIES.items() if entry.importer is not None]
+    if family not in known:
+        raise ConfigError(f"unknown --family {family!r}; known: {', '.join(known)}")
+    importer: Importer = part(str(FAMILIES[family].importer))
+    return importer

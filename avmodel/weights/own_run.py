@@ -6,20 +6,17 @@ between the senses.
 
 from pathlib import Path
 
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import fill_weights, load_model
-from avmodel.convert import Branch, PublishedWeights
 from avmodel.layers import ViT
 from avmodel.models import family_of
-from avmodel.models.crossmae import CrossMAE
-from avmodel.models.deepavfusion import DeepAVFusion, audiomae_scale
-from avmodel.models.family import Family
+from avmodel.models.family import Branch, Family
 from avmodel.rundir import CHECKPOINTS
+from avmodel.weights.published import PublishedWeights
 
 KERNEL, BIAS, POSITIONS = "patch_embed.proj.weight", "patch_embed.proj.bias", "positions"
 
@@ -47,19 +44,19 @@ def take_branch(model: Family, branch: Branch, path: Path) -> PublishedWeights:
 
 
 def vit_of(model: Family, branch: Branch, path: Path) -> ViT:
-    """The model's ViT for one sense. Raises ConfigError if it has none."""
-    if not isinstance(model, DeepAVFusion | CrossMAE):
+    """The model's ViT for one modality. Raises ConfigError if it has none."""
+    if (vit := model.branch_vit(branch)) is None:
         raise ConfigError(
             f"{branch}_weights={path}: {type(model).__name__} has no branch that is a ViT of its own. Runs of "
             "deepavfusion and crossmae give and take them."
         )
-    return {"image": model.encoder.image, "audio": model.encoder.audio}[branch]
+    return vit
 
 
 def heard_alike(source: Family, model: Family, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Kernel, bias and positions of the source's audio branch as they mean the same in the model's."""
     kernel, bias, positions = weights[KERNEL], weights[BIAS], weights[POSITIONS]
-    (scale, shift), (own_scale, own_shift) = mel_map(source), mel_map(model)
+    (scale, shift), (own_scale, own_shift) = source.mel_map, model.mel_map
     ratio = scale / own_scale
     bias = bias + kernel.sum(dim=(1, 2, 3)) * (shift - own_shift * ratio)
     kernel = kernel * ratio
@@ -68,17 +65,6 @@ def heard_alike(source: Family, model: Family, weights: dict[str, Tensor]) -> di
         rows = source.audio_grid[1 if source.time_first else 0]
         positions = turned(positions, rows)
     return {KERNEL: kernel, BIAS: bias, POSITIONS: positions}
-
-
-def mel_map(model: Family) -> tuple[float, float]:
-    """Factor and summand by which the model scales a log-mel before it cuts patches."""
-    if model.mel_scale is not None:
-        mean, divisor = model.mel_scale
-        return 1 / divisor, -mean / divisor
-    if isinstance(model, DeepAVFusion) and model.encoder.aligned:
-        at_zero, at_one = audiomae_scale(torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)).flatten().tolist()
-        return at_one - at_zero, at_zero
-    return 1.0, 0.0
 
 
 def turned(positions: Float[Tensor, "1 n d"], rows: int) -> Float[Tensor, "1 n d"]:

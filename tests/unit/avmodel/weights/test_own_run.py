@@ -18,7 +18,7 @@ from avmodel.models.crossmae import CrossMAE
 from avmodel.models.deepavfusion import DeepAVFusion, audiomae_scale
 from avmodel.models.family import Family
 from avmodel.rundir import CHECKPOINTS
-from avmodel.starting import start_branch
+from avmodel.weights.starting import start_branch
 
 SIZES = {"image_size": (64, 48), "audio_size": (128, 64), "decoder_embed_dim": 32, "decoder_num_heads": 4}
 FUSION = DeepAVFusionConfig(size="48x3x4", decoder_depth=1, fusion_layers="none", num_fusion_tokens=4, **SIZES)

@@ -1,0 +1,99 @@
+"""Published AVSiam-Base checkpoints as models of ours.
+
+What the released forward pass never uses is left out: copies, spare norms, heads.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avmanifest.errors import ConfigError
+from avmodel.checkpoint import fill_weights
+from avmodel.configs.avsiam import AVSiamConfig
+from avmodel.configs.model import ViTSize, size_name
+from avmodel.models.avsiam import AVSiam
+from avmodel.weights.files import read_weights
+from avmodel.weights.names import Rules, renamed
+from avmodel.weights.published import Importer, PublishedWeights
+from avmodel.weights.shapes import eight_rows, numbers_in, square
+
+AVSIAM = PublishedWeights(
+    name="avsiam_base",
+    source="https://github.com/GenjiB/AVSiam (Base and Base+, pretrained)",
+    license="MIT by its badge, without a license file (AVSiam); started from ImageNet-21k ViT weights (Apache-2.0)",
+)
+
+# Published name -> ours; the first row that fits counts.
+LINEAR = r"(?:attn|mlp)\..+"
+AVSIAM_NAMES: Rules = (
+    (r"vit_base\.patch_embed\.(.+)", r"encoder.image.patch_embed.\1"),
+    (r"vit_base\.patch_embed_a\.(.+)", r"encoder.audio.patch_embed.\1"),
+    (r"vit_base\.pos_embed", r"encoder.image.positions"),
+    (r"vit_base\.pos_embed_a", r"encoder.audio.positions"),
+    (rf"vit_base\.blocks\.(\d+)\.({LINEAR})", r"encoder.blocks.\1.\2"),
+    (r"vit_base\.blocks\.(\d+)\.(norm[12])_v\.(.+)", r"encoder.blocks.\1.\2.\3"),
+    (r"vit_base\.blocks\.(\d+)\.(norm[12])_a\.(.+)", r"encoder.blocks.\1.\2_banks.audio.\3"),
+    (r"vit_base\.norm\.(.+)", r"encoder.norm.\1"),
+    (r"vit_base\.norm_a\.(.+)", r"encoder.audio_norm.\1"),
+    (rf"ast_base\.blocks\.(\d+)\.({LINEAR})", r"reconstruction_blocks.\1.\2"),
+    (r"ast_base\.blocks\.(\d+)\.(norm[12]\..+)", r"reconstruction_blocks.\1.\2"),
+    (r"ast_base\.norm_a\.(.+)", r"reconstruction_norm.\1"),
+    # They run with the audio norms.
+    *((rf"mm_layer_{n + 1}\.({LINEAR})", rf"joint_layers.{n}.\1") for n in range(2)),
+    *((rf"mm_layer_{n + 1}\.(norm[12])_a\.(.+)", rf"joint_layers.{n}.\1.\2") for n in range(2)),
+)
+# The decoder is MAE's with a second modality; CAV-MAE's has the same names.
+DECODER_NAMES: Rules = (
+    (r"decoder_embed\.(.+)", r"decoder.embed.\1"),
+    (r"mask_token", r"decoder.mask_token"),
+    (r"decoder_pos_embed_a", r"decoder.audio_positions"),
+    (r"decoder_pos_embed_v", r"decoder.image_positions"),
+    (r"decoder_modality_a", r"decoder.audio_vector"),
+    (r"decoder_modality_v", r"decoder.image_vector"),
+    (rf"decoder_blocks\.(\d+)\.((?:{LINEAR})|(?:norm[12]\..+))", r"decoder.blocks.\1.\2"),
+    (r"decoder_norm\.(.+)", r"decoder.norm.\1"),
+    (r"decoder_pred_a\.(.+)", r"decoder.audio_pred.\1"),
+    (r"decoder_pred_v\.(.+)", r"decoder.image_pred.\1"),
+)
+
+
+def import_avsiam(path: Path, **settings: Any) -> tuple[AVSiam, PublishedWeights]:
+    """The model in a pretrained AVSiam-Base file, with the flags of its code, and the file's license.
+
+    `settings` are config fields. Raises ConfigError for a file that holds no such model.
+    """
+    released = read_weights(path)
+    try:
+        dim, _, patch, _ = released["vit_base.patch_embed.proj.weight"].shape
+        depth = len(numbers_in(released, r"vit_base\.blocks\.(\d+)\."))
+        config = AVSiamConfig(
+            size=size_name(ViTSize(dim, depth, max(dim // 64, 1))),
+            image_size=square(released["vit_base.pos_embed"].shape[1] - 1, patch),
+            audio_size=eight_rows(released["vit_base.pos_embed_a"].shape[1], patch),
+            patch_size=patch,
+            decoder_embed_dim=released["decoder_embed.weight"].shape[0],
+            decoder_depth=len(numbers_in(released, r"decoder_blocks\.(\d+)\.")),
+            mask_ratios=(0.0, 0.2, 0.4, 0.6, 0.8),
+            audio_scheme="tf",
+            stop_gradient=False,
+            separate_reconstruction=True,
+            double_embed=True,
+            norm_eps=1e-5,
+        )
+        config = replace(config, **settings)
+    except KeyError as error:
+        raise ConfigError(f"{path}: not an AVSiam state dict: {error} is missing") from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    weights = renamed(released, (*AVSIAM_NAMES, *DECODER_NAMES))
+    # The class token has a position, and is used nowhere.
+    weights["encoder.image.positions"] = weights["encoder.image.positions"][:, 1:]
+    with torch.device("meta"):
+        model = AVSiam(config)
+    fill_weights(model, weights, path)
+    return model, AVSIAM
+
+
+IMPORTER = Importer(read=import_avsiam, profile="kaldi", window_s=None)

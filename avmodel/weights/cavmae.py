@@ -1,0 +1,85 @@
+"""Published CAV-MAE checkpoints as models of ours.
+
+What the released forward pass never uses is left out: copies, spare norms, heads.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from avmanifest.errors import ConfigError
+from avmodel.checkpoint import fill_weights
+from avmodel.configs.cavmae import CAVMAEConfig
+from avmodel.configs.model import ViTSize, size_name
+from avmodel.models.cavmae import CAVMAE
+from avmodel.weights.avsiam import DECODER_NAMES, LINEAR
+from avmodel.weights.files import read_weights
+from avmodel.weights.names import Rules, renamed
+from avmodel.weights.published import Importer, PublishedWeights
+from avmodel.weights.shapes import eight_rows, numbers_in, square
+
+CAV_MAE = PublishedWeights(
+    name="cav_mae",
+    source="https://github.com/YuanGongND/cav-mae (pretrained)",
+    license="BSD-2-Clause (CAV-MAE), trained from CC-BY-NC-4.0 (MAE) weights",
+)
+
+# Published name -> ours; the first row that fits counts.
+CAV_MAE_NAMES: Rules = (
+    *(
+        pair
+        for letter, sense in (("v", "image"), ("a", "audio"))
+        for pair in (
+            (rf"patch_embed_{letter}\.(.+)", rf"encoder.{sense}.patch_embed.\1"),
+            (rf"pos_embed_{letter}", rf"encoder.{sense}.positions"),
+            (rf"modality_{letter}", rf"encoder.{sense}.modality"),
+            (rf"blocks_{letter}\.(\d+)\.((?:{LINEAR})|(?:norm[12]\..+))", rf"encoder.{sense}.blocks.\1.\2"),
+            (rf"norm_{letter}\.(.+)", rf"encoder.{sense}.norm.\1"),
+            (rf"blocks_u\.(\d+)\.(norm[12])_{letter}\.(.+)", rf"encoder.joint_blocks.\1.\2_banks.{sense}.\3"),
+        )
+    ),
+    (rf"blocks_u\.(\d+)\.((?:{LINEAR})|(?:norm[12]\..+))", r"encoder.joint_blocks.\1.\2"),
+    (r"norm\.(.+)", r"encoder.joint_norm.\1"),
+)
+
+
+def import_cav_mae(path: Path, **settings: Any) -> tuple[CAVMAE, PublishedWeights]:
+    """The model in a pretrained CAV-MAE file, and its license; errors and `settings` as in `model_from_released`."""
+    return model_from_released(read_weights(path), path, **settings), CAV_MAE
+
+
+def model_from_released(released: Mapping[str, Tensor], path: Path, **settings: Any) -> CAVMAE:
+    """The model that a released state dict describes.
+
+    `settings` are config fields, such as normalize_targets=False for the inpainting model. Raises ConfigError for a
+    state dict of another model; a fine-tuned one has no decoder and is refused.
+    """
+    try:
+        dim, _, patch, _ = released["patch_embed_v.proj.weight"].shape
+        joint = len(numbers_in(released, r"blocks_u\.(\d+)\."))
+        depth = len(numbers_in(released, r"blocks_v\.(\d+)\.")) + joint
+        config = CAVMAEConfig(
+            size=size_name(ViTSize(dim, depth, max(dim // 64, 1))),
+            joint_depth=joint,
+            image_size=square(released["pos_embed_v"].shape[1], patch),
+            audio_size=eight_rows(released["pos_embed_a"].shape[1], patch),
+            patch_size=patch,
+            decoder_embed_dim=released["decoder_embed.weight"].shape[0],
+            decoder_depth=len(numbers_in(released, r"decoder_blocks\.(\d+)\.")),
+        )
+        config = replace(config, **settings)
+    except KeyError as error:
+        raise ConfigError(f"{path}: not a pretrained CAV-MAE state dict: {error} is missing") from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    with torch.device("meta"):
+        model = CAVMAE(config)
+    fill_weights(model, renamed(released, (*CAV_MAE_NAMES, *DECODER_NAMES)), path)
+    return model
+
+
+IMPORTER = Importer(read=import_cav_mae, profile="kaldi", window_s=None)

@@ -1,0 +1,84 @@
+"""Published files of weights: where they are, their licenses, how a file is recognized as one of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avmodel.weights.files import digest_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedWeights:
+    """One published file: what is known of its bytes, and the license of what is inside."""
+
+    name: str
+    source: str
+    license: str
+    size_bytes: int | None = None
+    sha256: str | None = None
+    md5_prefix: str | None = None
+
+
+PUBLISHED = (
+    PublishedWeights(
+        name="mae_vit_base",
+        source="https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth",
+        license="CC-BY-NC-4.0 (MAE)",
+        md5_prefix="8cad7c",
+    ),
+    PublishedWeights(
+        name="mae_vit_large",
+        source="https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_large.pth",
+        license="CC-BY-NC-4.0 (MAE)",
+        md5_prefix="b8b06e",
+    ),
+    PublishedWeights(
+        name="audiomae_vit_base",
+        source="https://github.com/stoneMo/DeepAVFusion assets/models/vitbase_audiomae_as2m.pth",
+        license="CC-BY-4.0 (AudioMAE)",
+        size_bytes=548_136_466,
+        sha256="2ac444b8df9264a40bdf78e09ea878497611fc1b05254f90aaaf573c94aaadde",
+    ),
+    PublishedWeights(
+        name="deepavfusion_vggsound",
+        source="https://github.com/stoneMo/DeepAVFusion checkpoints/deepavfusion_vitb_vggsound_ep200",
+        license="Apache-2.0 (DeepAVFusion), trained from CC-BY-NC-4.0 (MAE) and CC-BY-4.0 (AudioMAE) weights",
+        size_bytes=1_282_543_933,
+        sha256="51437180761408f651ec51847164038a8c180afb2f45639f07f8fced2e8e63db",
+    ),
+    PublishedWeights(
+        name="deepavfusion_audioset",
+        source="https://github.com/stoneMo/DeepAVFusion checkpoints/deepavfusion_vitb_as2m_ep200",
+        license="Apache-2.0 (DeepAVFusion), trained from CC-BY-NC-4.0 (MAE) and CC-BY-4.0 (AudioMAE) weights",
+        size_bytes=1_516_280_189,
+        sha256="109dbf04dbf86786a71ea0e2f8ac4762c9e19366887ea50d6260db8b96f5cd14",
+    ),
+)
+UNKNOWN_LICENSE = "unknown: ask whoever made the file"
+
+
+def identify(path: Path, published: Sequence[PublishedWeights] = PUBLISHED) -> PublishedWeights:
+    """The published file that this is, byte for byte; else one called "unknown", of unknown license."""
+    size = path.stat().st_size
+    candidates = [known for known in published if known.size_bytes in (None, size)]
+    by_sha256 = [known for known in candidates if known.sha256]
+    if by_sha256 and (digest := digest_of(path, "sha256")) in {known.sha256 for known in by_sha256}:
+        return next(known for known in by_sha256 if known.sha256 == digest)
+    by_md5 = [known for known in candidates if known.md5_prefix]
+    if by_md5:
+        digest = digest_of(path, "md5")
+        for known in by_md5:
+            if known.md5_prefix and digest.startswith(known.md5_prefix):
+                return known
+    return PublishedWeights(name="unknown", source=str(path), license=UNKNOWN_LICENSE, size_bytes=size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Importer:
+    """How a family's published checkpoints are read, and what they were trained on."""
+
+    read: Callable[..., tuple[Any, PublishedWeights]]  # (path, **settings): the model, and what the file is
+    profile: str  # of the spectrograms
+    window_s: float | None  # None: the whole clip
+    known: bool = False  # the published files are known by size and sha256, and others need accept_unknown

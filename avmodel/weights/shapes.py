@@ -1,0 +1,41 @@
+"""Sizes of a model, read off the names and shapes of its state dict."""
+
+import re
+from collections.abc import Mapping
+from math import isqrt
+
+import torch
+from torch import Tensor
+
+from avmodel.positions import sincos_positions
+
+
+def numbers_in(names: Mapping[str, Tensor], pattern: str) -> tuple[int, ...]:
+    """The different numbers that `pattern` finds at the start of names, ascending."""
+    return tuple(sorted({int(match[1]) for name in names if (match := re.match(pattern, name))}))
+
+
+def grid_of(positions: Tensor) -> tuple[int, int]:
+    """Rows and columns of the grid whose fixed positions these are. Raises ValueError if there is none."""
+    _, num_patches, dim = positions.shape
+    for rows in range(1, num_patches + 1):
+        if num_patches % rows == 0:
+            grid = (rows, num_patches // rows)
+            if torch.allclose(sincos_positions(dim, grid), positions.float(), atol=1e-4):
+                return grid
+    raise ValueError(f"encoder positions of {num_patches} patches are not the sine-cosine of any grid")
+
+
+def square(num_patches: int, patch_size: int) -> tuple[int, int]:
+    """Pixels of the square image of that many patches. Raises ValueError if there is none."""
+    side = isqrt(num_patches)
+    if side * side != num_patches:
+        raise ValueError(f"{num_patches} image positions are no square")
+    return side * patch_size, side * patch_size
+
+
+def eight_rows(num_patches: int, patch_size: int) -> tuple[int, int]:
+    """Mel bins and steps of the spectrogram of that many patches, eight of them high. ValueError if there is none."""
+    if num_patches % 8:
+        raise ValueError(f"{num_patches} audio positions are not eight rows")
+    return 8 * patch_size, num_patches // 8 * patch_size

@@ -1,0 +1,65 @@
+"""Trained weights as the start of a model's branches: published single-modality files, or a run of one's own."""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from avmanifest.errors import ConfigError
+from avmodel.checkpoint import fill_weights
+from avmodel.models.family import Branch, Family
+from avmodel.weights.files import read_weights
+from avmodel.weights.own_run import take_branch
+from avmodel.weights.published import PublishedWeights, identify
+from avmodel.weights.vit import published_vit
+
+
+def start_branch(model: Family, branch: Branch, path: Path) -> PublishedWeights:
+    """Start one branch of the model from a published checkpoint, or from a run of one's own.
+
+    Args:
+        model: Its branch gets the weights, in place.
+        branch: image or audio.
+        path: A file of published weights, or the folder of a run, or of a checkpoint.
+
+    Returns:
+        What the weights are, with their license.
+
+    Raises:
+        ConfigError: For a family that starts from no such weights, a file that isn't there, or weights that are not of
+            the branch's size; for a folder as `take_branch`.
+    """
+    if path.is_dir():
+        return take_branch(model, branch, path)
+    scratch = f"Or train from scratch: --set {branch}_weights=none."
+    if branch not in model.published_starts:
+        raise ConfigError(
+            f"{branch}_weights={path}: {type(model).__name__} starts its {branch} branch from no published weights. "
+            f"Set {branch}_weights=none."
+        )
+    if not path.is_file():
+        raise ConfigError(f"{branch}_weights={path}: no such file. {model.published_starts[branch]} {scratch}")
+    vit = published_vit(read_weights(path), path)
+    try:
+        model.start_branch(branch, vit, partial(fill_branch, model, path))
+    except ValueError as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(f"{path}: {error} {scratch}") from error
+    return identify(path)
+
+
+def fill_branch(model: Family, path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Give the model these weights, and leave its others as they are.
+
+    Raises ConfigError for a weight that the model doesn't have so, and for blocks of which the file has only some.
+    """
+    expected = model.state_dict()
+    stacks = {found[1] for name in weights if (found := LINEAR.match(name))}
+    kept = {
+        name: tensor for name, tensor in expected.items() if not ((found := LINEAR.match(name)) and found[1] in stacks)
+    }
+    fill_weights(model, kept | dict(weights), path)
+
+
+LINEAR = re.compile(r"(.*blocks)\.\d+\.(?:attn|mlp)\.")  # the weights of a stack of blocks that are never copies
