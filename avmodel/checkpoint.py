@@ -22,10 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from avmanifest.errors import AvkitError, ConfigError, StorageError
+from avmanifest.files import remove_unfinished, replace_text, replacing
 from avmodel.configs.model import ModelConfig
 from avmodel.models import FAMILIES, family_of
 from avmodel.models.family import Family
-from avmodel.rundir import flush
 
 C = TypeVar("C")
 
@@ -57,22 +57,15 @@ def save_checkpoint(
     require_plain(trainer_state, "trainer_state")
     folder.mkdir(parents=True, exist_ok=True)
     target = free_name(folder, step)
-    unfinished = folder / f".unfinished-{target.name}"
     try:
-        # Left by a process that died while writing.
-        for remains in folder.glob(".unfinished-*"):
-            shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
-        unfinished.mkdir()
-        save_weights(unfinished / MODEL_FILE, model, config, step=step, notes=notes)
-        torch.save(dict(trainer_state), unfinished / TRAINER_FILE)
-        for path in (unfinished / MODEL_FILE, unfinished / TRAINER_FILE, unfinished):
-            flush(path)
-        unfinished.rename(target)
-        flush(folder)
+        remove_unfinished(folder)  # left by a process that died while writing
+        with replacing(target, durable=True) as unfinished:
+            unfinished.mkdir()
+            save_weights(unfinished / MODEL_FILE, model, config, step=step, notes=notes)
+            torch.save(dict(trainer_state), unfinished / TRAINER_FILE)
         point_latest_to(target)
     # A full disk is an OSError from Python, a RuntimeError from torch, a SafetensorError from safetensors.
     except (OSError, RuntimeError, SafetensorError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
         raise StorageError(
             f"{target}: checkpoint not written ({error}). Earlier checkpoints are untouched; free space on that disk "
             "or give another folder, then resume."
@@ -245,12 +238,7 @@ def free_name(folder: Path, step: int) -> Path:
 
 def point_latest_to(target: Path) -> None:
     """Swap the pointer in one rename."""
-    pointer = target.parent / LATEST_FILE
-    unfinished = target.parent / f".unfinished-{LATEST_FILE}"
-    unfinished.write_text(target.name + "\n")
-    flush(unfinished)
-    unfinished.replace(pointer)
-    flush(target.parent)
+    replace_text(target.parent / LATEST_FILE, target.name + "\n", durable=True)
 
 
 def prune(folder: Path, keep: int) -> None:

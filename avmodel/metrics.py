@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from avmanifest.errors import ConfigError, StorageError
+from avmanifest.files import replace_text
 
 METRICS, PROBES, TENSORBOARD = "metrics.jsonl", "probe.jsonl", "tensorboard"
 
@@ -23,10 +24,8 @@ class JsonLines:
 
     def __init__(self, path: Path, *, last_step: int) -> None:
         kept = [line for line in read_lines(path) if line["step"] <= last_step]
-        unfinished = path.with_name(f".unfinished-{path.name}")
         with disk_errors(path):
-            unfinished.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            unfinished.replace(path)
+            replace_text(path, "".join(json.dumps(line) + "\n" for line in kept))
             self._file = path.open("a", buffering=1)
         self._path = path
 

@@ -9,17 +9,16 @@ pictures/        reconstructions
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from avmanifest.errors import ConfigError, StorageError
+from avmanifest.files import is_unfinished, replace_text
 from avmodel.metrics import METRICS
 from avmodel.overrides import flatten
 
 CONFIG_FILE = "config.json"
-UNFINISHED_CONFIG = f".unfinished-{CONFIG_FILE}"  # all that a run killed at its very start leaves
 CHECKPOINTS = "checkpoints"
 PICTURES = "pictures"
 
@@ -51,7 +50,7 @@ def start_run(folder: Path, config: object, *, resume: bool) -> None:
     if stored is None:
         if resume:
             raise ConfigError(f"{folder}: holds no run to resume. Leave --resume out to begin one here.")
-        if folder.exists() and any(path.name != UNFINISHED_CONFIG for path in folder.iterdir()):
+        if folder.exists() and any(not is_unfinished(path.name) for path in folder.iterdir()):
             raise ConfigError(f"{folder}: not empty and not a run. Give another --out.")
     elif not resume and (folder / METRICS).exists():
         raise ConfigError(f"{folder}: holds a run already. --resume goes on with it; or give another --out.")
@@ -96,21 +95,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 def write_config(folder: Path, values: Mapping[str, Any]) -> None:
     """Put config.json there, whole or not at all."""
-    unfinished = folder / UNFINISHED_CONFIG
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(dict(values), indent=1) + "\n")
-        flush(unfinished)
-        unfinished.replace(folder / CONFIG_FILE)
-        flush(folder)
+        replace_text(folder / CONFIG_FILE, json.dumps(dict(values), indent=1) + "\n", durable=True)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written ({error.strerror}). Give another --out.") from error
-
-
-def flush(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,5 @@
 """Is every shard what its marker, its index and the manifest say: size, hash, count, index, members, adjacency."""
 
-import hashlib
 import itertools
 import json
 import os
@@ -21,6 +20,7 @@ from avdata.audit.store import Store
 from avdata.audit.tars import ByteFile, DamagedTar, TarSample, samples
 from avdata.shards import index_bytes
 from avmanifest.errors import AvkitError, ConfigError
+from avmanifest.files import sha256_of_stream
 from avmanifest.layout import ShardName
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION, PLAN_SCHEMA
 
@@ -271,11 +271,8 @@ def _has_hash(store: Store, name: str, stats: Mapping[str, Any] | None, part: st
     """Whether the file is the one the marker saw. Without a marker there is nothing to compare with."""
     if stats is None:
         return True
-    digest = hashlib.sha256()
     with store.open(name) as file:
-        while chunk := file.read(_COPY_BYTES):
-            digest.update(chunk)
-    return bool(digest.hexdigest() == stats["files"][part]["sha256"])
+        return bool(sha256_of_stream(file)[0] == stats["files"][part]["sha256"])
 
 
 def _check_rows(promises: _Promises, checked: _Checked, rows: pa.Table, stats: Mapping[str, Any] | None) -> None:

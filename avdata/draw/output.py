@@ -1,9 +1,9 @@
 """Drawn files on the disk."""
 
-from contextlib import suppress
 from pathlib import Path
 
 from avmanifest.errors import StorageError
+from avmanifest.files import replace_bytes
 
 
 def write_drawing(path: Path, content: bytes, *, what: str, remedy: str) -> Path:
@@ -18,13 +18,8 @@ def write_drawing(path: Path, content: bytes, *, what: str, remedy: str) -> Path
     Raises:
         StorageError: The file cannot be written.
     """
-    unfinished = path.with_name(f".unfinished-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
+        replace_bytes(path, content)
     except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
         raise StorageError(f"{path}: {what} not written ({error.strerror}). {remedy}") from error
     return path

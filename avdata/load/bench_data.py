@@ -1,6 +1,5 @@
 """A prepared dataset to measure a loader on, where there is none: drawn, with the sizes of VGGSound's."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +12,7 @@ from avdata.images import encode_jpeg
 from avdata.melspec import log_mel, profile
 from avdata.shards import Member, end_of_archive, pack_json, pack_npy, pack_sample
 from avdata.waveform import SAMPLE_RATE, encode_flac
+from avmanifest.files import sha256_of
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
 from avmanifest.table import table_from_rows, write_table
@@ -86,7 +86,7 @@ def _write_shard(
     content += end_of_archive(len(content))
     layout.tar(shard).write_bytes(content)
     write_table(table_from_rows(rows, CLIP_SCHEMA), layout.clips(shard))
-    tar = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    tar = {"bytes": len(content), "sha256": sha256_of(content)}
     layout.stats(shard).write_text(json.dumps({"files": {"tar": tar}, "successes": len(rows)}))
     return rows
 

@@ -14,9 +14,9 @@ import shlex
 import subprocess
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, Protocol, runtime_checkable
 
@@ -24,6 +24,7 @@ import fsspec
 
 from avdata.load.urls import PIPE, protocol
 from avmanifest.errors import ConfigError, ShardError, StorageError
+from avmanifest.files import OLDER_SUFFIXES, UNFINISHED, cache_folder, sha256_of, sha256_of_stream, unfinished_path
 
 _LOG: Final = logging.getLogger(__name__)
 _COPY_BYTES: Final = 1 << 20
@@ -33,15 +34,11 @@ _PASSING_STATUS: Final = (408, 425, 429)  # of HTTP: too early, too slow or too 
 _SILENCE_S: Final = 60.0  # of an HTTP server, after which it is asked again
 
 
-def _default_root() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avkit" / "shards"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheConfig:
     """Where remote shards are kept. A local dataset is read in place and never copied."""
 
-    root: Path = field(default_factory=_default_root)
+    root: Path = field(default_factory=partial(cache_folder, "shards"))
     max_bytes: int = 200 * 10**9
     attempts: int = 6  # downloads of a shard before it is given up; only one if the server says it has none
     wait_s: float = 1.0  # before the second attempt; doubled before each further one
@@ -88,7 +85,7 @@ class ShardCache:
     def path(self, url: str, expected: Expected) -> Path:
         """The file of a shard: named after its whole URL and what is expected of it."""
         identity = f"{url}\n{expected.num_bytes}\n{expected.sha256}"
-        return self.config.root / f"{hashlib.sha256(identity.encode()).hexdigest()[:40]}.shard"
+        return self.config.root / f"{sha256_of(identity)[:40]}.shard"
 
     def open(self, url: str, expected: Expected) -> int:
         """Descriptor of the shard's file, fetched if need be, and held: see `hold`.
@@ -119,7 +116,7 @@ class ShardCache:
         path = self.path(url, expected)
         try:
             with path.open("rb") as file:
-                if expected.sha256 is None or hashlib.file_digest(file, "sha256").hexdigest() == expected.sha256:
+                if expected.sha256 is None or sha256_of_stream(file)[0] == expected.sha256:
                     return False
         except FileNotFoundError:
             return True
@@ -173,7 +170,7 @@ class ShardCache:
 
     def _download(self, url: str, expected: Expected, path: Path) -> None:
         """Fetch once, check, and give the file its name."""
-        part = path.with_name(f"{path.stem}.{uuid.uuid4().hex[:8]}.part")
+        part = unfinished_path(path, shared=True)
         try:
             with self._growing(part) as file:
                 sha256 = hashlib.sha256()
@@ -318,8 +315,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _cached_files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    for pattern in ("*.shard", "*.part", "*.index.parquet", "*.tmp"):
-        for path in root.glob(pattern):
+    for path in root.iterdir():
+        if path.name.endswith((".shard", ".index.parquet", UNFINISHED, *OLDER_SUFFIXES)):
             with contextlib.suppress(FileNotFoundError):
                 yield path, path.stat()
 

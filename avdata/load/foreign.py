@@ -1,12 +1,10 @@
 """Tars that others wrote: walked once, then read like ours."""
 
 import contextlib
-import hashlib
 import json
 import os
 import posixpath
 import tarfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
@@ -16,6 +14,7 @@ import pyarrow.parquet as pq
 
 from avdata.load.index import FLAGS
 from avmanifest.errors import ShardError
+from avmanifest.files import replacing, sha256_of
 from avmanifest.schema import CLIP_SCHEMA
 
 SCHEMA: Final = pa.schema([CLIP_SCHEMA.field(name) for name in ("key", "labels", "status", "members", "frame_times_s")])
@@ -31,7 +30,7 @@ def foreign_rows(descriptor: int, url: str, label: str, index_folder: Path) -> p
     """
     stat = os.fstat(descriptor)
     identity = f"{url}\n{stat.st_size}\n{stat.st_mtime_ns}\n{label}"
-    kept = index_folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:40]}.index.parquet"
+    kept = index_folder / f"{sha256_of(identity)[:40]}.index.parquet"
     table = _kept_rows(kept)
     if table is None:
         with os.fdopen(os.dup(descriptor), "rb") as file:
@@ -52,11 +51,8 @@ def _kept_rows(path: Path) -> pa.Table | None:
 
 def _keep_rows(table: pa.Table, path: Path) -> None:
     """Write the index, if that is possible here: without it the tar is walked again the next time."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, temporary)
-        temporary.replace(path)
+    with contextlib.suppress(OSError), replacing(path, shared=True) as unfinished:
+        pq.write_table(table, unfinished)
 
 
 def _walk(file: IO[bytes], url: str, label: str) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from itertools import pairwise
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -40,6 +39,7 @@ from avdata.load.reader import Scratch, ShardReader
 from avdata.load.urls import local_path
 from avdata.load.views import View, gain_db
 from avmanifest.errors import ConfigError, ShardError
+from avmanifest.files import sha256_of
 
 _LOG: Final = logging.getLogger(__name__)
 _FETCHERS: Final = 4  # downloads at once
@@ -359,7 +359,7 @@ def _check_profile(dataset: Dataset, view: View) -> None:
 
 
 def _plan_hash(dataset: Dataset, order: OrderConfig) -> str:
-    return sha256(f"{dataset.fingerprint()}\n{order}".encode()).hexdigest()
+    return sha256_of(f"{dataset.fingerprint()}\n{order}")
 
 
 def _multi_hot(dataset: Dataset, sample_ids: Int64[np.ndarray, " b"]) -> Bool[np.ndarray, "b c"]:

@@ -3,7 +3,6 @@
 Credentials, endpoints and time-outs are fsspec's own: the environment's variables, or its configuration files.
 """
 
-import hashlib
 import re
 import shutil
 import time
@@ -17,6 +16,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from avmanifest.errors import ConfigError, StorageError
+from avmanifest.files import replace_bytes, replacing, sha256_of_stream
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ class Bucket:
         content = self.read(name)
         if content is None:
             return False
-        replace_file(path, content)
+        replace_bytes(path, content)
         return True
 
     def fetch_all(self, names: Iterable[tuple[str, Path]]) -> list[bool]:
@@ -155,7 +155,7 @@ class Bucket:
                 if known:
                     return str(known)
                 with self.filesystem.open(self._path(name), "rb") as file:
-                    return hashlib.file_digest(file, "sha256").hexdigest()
+                    return sha256_of_stream(file)[0]
             except FileNotFoundError:
                 return None
 
@@ -175,9 +175,8 @@ class Bucket:
 
         def ask() -> None:
             if (target := self.local(name)) is not None:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, part := target.with_name(f"{target.name}.part"))
-                part.replace(target)
+                with replacing(target) as unfinished:
+                    shutil.copyfile(path, unfinished)
             else:
                 self.filesystem.put_file(str(path), self._path(name))
             self.filesystem.invalidate_cache()
@@ -273,14 +272,6 @@ def open_place(place: str | Path) -> Bucket:
     if folder is None:
         return open_bucket(str(place))
     return Bucket(str(folder), LocalFileSystem(), str(folder.resolve()))
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Give a file on this machine other content; it has the old or the new, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def _reason(error: BaseException) -> str:

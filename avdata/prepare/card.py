@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from avdata.prepare.commit import file_sha256, read_stats, storage_errors, write_durably
+from avdata.prepare.commit import read_stats, storage_errors
 from avdata.prepare.pipeline import SampleConfig
 from avdata.profiles import profile
 from avdata.waveform import SAMPLE_RATE
+from avmanifest.files import replace_text, sha256_of_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.recipe import Recipe
 from avmanifest.schema import CLIP_SCHEMA, STATUSES
@@ -55,12 +56,14 @@ def write_catalog(layout: Layout, recipe: Recipe, config: SampleConfig, coverage
     counts = {f"{shard}.tar": read_stats(layout, shard)["successes"] for names in shards.values() for shard in names}
     with storage_errors(layout.root):
         layout.energon.mkdir(exist_ok=True)
-        write_durably(layout.card, _front_matter(layout, tars, coverage) + _card(layout, recipe, config, coverage))
-        write_durably(layout.croissant, _json(_croissant(layout, recipe, counts)))
-        write_durably(layout.energon / "dataset.yaml", _yaml(_ENERGON_DATASET))
-        write_durably(layout.energon / "split.yaml", _yaml({"exclude": [], "split_parts": tars}))
+        replace_text(
+            layout.card, _front_matter(layout, tars, coverage) + _card(layout, recipe, config, coverage), durable=True
+        )
+        replace_text(layout.croissant, _json(_croissant(layout, recipe, counts)), durable=True)
+        replace_text(layout.energon / "dataset.yaml", _yaml(_ENERGON_DATASET), durable=True)
+        replace_text(layout.energon / "split.yaml", _yaml({"exclude": [], "split_parts": tars}), durable=True)
         info = {"energon_version": _ENERGON_VERSION, "shard_counts": counts}
-        write_durably(layout.energon / ".info.json", _json(info))
+        replace_text(layout.energon / ".info.json", _json(info), durable=True)
 
 
 def catalog_files(layout: Layout) -> list[Path]:
@@ -223,7 +226,7 @@ def _croissant(layout: Layout, recipe: Recipe, counts: Mapping[str, int]) -> dic
             "@id": f"manifest/{split}.parquet",
             "contentUrl": f"manifest/{split}.parquet",
             "encodingFormat": "application/x-parquet",
-            "sha256": file_sha256(layout.manifest(split)),
+            "sha256": sha256_of_file(layout.manifest(split)),
         }
         for split in layout.splits()
     ]

@@ -1,6 +1,6 @@
 """Plan and shards to the merged manifest, and to what it says: coverage of the list by split and class."""
 
-import os
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from avdata.prepare.commit import marker_problem, read_stats, storage_errors
 from avdata.prepare.sources.remote import FailedRef
+from avmanifest.files import remove_unfinished, replacing
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
 from avmanifest.table import open_writer, read_batches, read_table
@@ -76,27 +77,20 @@ def merge_manifest(layout: Layout, stopped: FailedRef | None = None) -> None:
     """
     latest = _retried_keys(layout)
     writers: dict[str, pa.parquet.ParquetWriter] = {}
-    with storage_errors(layout.root):
-        try:
-            for planned in planned_shards(layout):
-                rows = _manifest_rows(layout, planned, stopped)
-                if rows is None:
-                    continue
-                keep = [latest.get(key, 0) == planned.part for key in planned.rows.column("key").to_pylist()]
-                split = planned.shard.split
-                if split not in writers:
-                    temporary = layout.manifest(split).with_suffix(".tmp")
-                    temporary.parent.mkdir(parents=True, exist_ok=True)
-                    writers[split] = open_writer(temporary, CLIP_SCHEMA)
-                writers[split].write_table(rows.filter(pa.array(keep)))
-        finally:
-            for writer in writers.values():
-                writer.close()
-        for split in writers:
-            temporary = layout.manifest(split).with_suffix(".tmp")
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(layout.manifest(split))
+    with storage_errors(layout.root), contextlib.ExitStack() as manifests:
+        for folder in (layout.manifest("train").parent, layout.plan_part(0).parent):
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(folder, own=True)
+        for planned in planned_shards(layout):
+            rows = _manifest_rows(layout, planned, stopped)
+            if rows is None:
+                continue
+            keep = [latest.get(key, 0) == planned.part for key in planned.rows.column("key").to_pylist()]
+            split = planned.shard.split
+            if split not in writers:
+                unfinished = manifests.enter_context(replacing(layout.manifest(split), durable=True))
+                writers[split] = manifests.enter_context(contextlib.closing(open_writer(unfinished, CLIP_SCHEMA)))
+            writers[split].write_table(rows.filter(pa.array(keep)))
 
 
 def _retried_keys(layout: Layout) -> dict[str, int]:

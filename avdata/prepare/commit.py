@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from avdata.shards import Member, end_of_archive, index_bytes, walk_samples
 from avmanifest.errors import ManifestError, ShardError, StorageError
+from avmanifest.files import sha256_of_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
 from avmanifest.table import read_table, table_from_rows, write_table
@@ -91,7 +92,7 @@ def build_shard(
         observe(f"{shard}: parquet written")
         _verify(tar, digest, rows, offsets)
         observe(f"{shard}: verified")
-        hashes = (digest, file_sha256(index), file_sha256(clips))
+        hashes = (digest, sha256_of_file(index), sha256_of_file(clips))
         files = {
             name: {"bytes": path.stat().st_size, "sha256": sha256}
             for name, path, sha256 in zip(PARTS, (tar, index, clips), hashes, strict=True)
@@ -161,15 +162,6 @@ def _write(path: Path, content: bytes, fsync: Callable[[int], None]) -> None:
         fsync(file.fileno())
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Write a small file; after a crash of the machine, too, it holds the text or what it held before."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    _write(temporary, text.encode(), os.fsync)
-    temporary.replace(path)
-    _sync(path.parent, os.fsync)
-
-
 def _sync(path: Path, fsync: Callable[[int], None]) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -190,7 +182,7 @@ def _publish(source: Path, target: Path) -> None:
 
 def _verify(tar: Path, digest: str, rows: Sequence[Mapping[str, Any]], offsets: Sequence[int]) -> None:
     """Read the tar back: the bytes, the samples and their places must be what was meant."""
-    if file_sha256(tar) != digest:
+    if sha256_of_file(tar) != digest:
         raise ShardError(f"{tar}: reads back other bytes than were written. Check the disk.")
     meant = [
         (row["key"], start, [Member(m["name"], m["offset"], m["size"]) for m in row["members"]])
@@ -198,12 +190,6 @@ def _verify(tar: Path, digest: str, rows: Sequence[Mapping[str, Any]], offsets: 
     ]
     if list(walk_samples(tar)) != meant:
         raise ShardError(f"{tar}: holds other samples than its manifest says")
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file, in bounded memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stats(statuses: Iterable[str], files: Mapping[str, Mapping[str, Any]], plan_hash: str) -> dict[str, Any]:
@@ -263,7 +249,7 @@ def marker_problem(layout: Layout, shard: ShardName, *, hashes: bool = False) ->
         size = path.stat().st_size
         if size != stats["files"][name]["bytes"]:
             return f"{path}: {size} bytes, its marker says {stats['files'][name]['bytes']}"
-        if hashes and file_sha256(path) != stats["files"][name]["sha256"]:
+        if hashes and sha256_of_file(path) != stats["files"][name]["sha256"]:
             return f"{path}: its sha256 differs from its marker's"
     try:
         statuses = read_table(layout.clips(shard), CLIP_SCHEMA, columns=["status"]).column("status").to_pylist()

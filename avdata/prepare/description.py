@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from avdata.prepare.commit import write_durably
 from avdata.prepare.config import PrepareConfig
 from avmanifest.errors import ConfigError, ManifestError
+from avmanifest.files import replace_text
 from avmanifest.layout import Layout
 from avmanifest.schema import FORMAT_VERSION
 
@@ -26,7 +26,7 @@ def write_description(config: PrepareConfig, layout: Layout, labels: Sequence[st
         "plan_hash": plan_hash,
         "tools": tool_versions(),
     }
-    write_durably(layout.dataset_json, json.dumps(description, indent=1, ensure_ascii=False) + "\n")
+    replace_text(layout.dataset_json, json.dumps(description, indent=1, ensure_ascii=False) + "\n", durable=True)
 
 
 def settings_of(config: PrepareConfig) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from typing import Any, Final
 import yaml
 
 from avdata.prepare.bucket import Bucket
-from avdata.prepare.commit import PARTS, file_sha256, parse_stats
+from avdata.prepare.commit import PARTS, parse_stats
 from avmanifest.errors import ConfigError, ManifestError, ShardError
+from avmanifest.files import sha256_of_file
 from avmanifest.layout import Layout, ShardName, is_published, shard_of_marker
 
 _LAYOUT: Final = Layout(Path())
@@ -176,7 +177,7 @@ def _check_target(source: Bucket, target: Bucket, held: Mapping[str, int]) -> No
 
 def _copy(source: Bucket, target: Bucket, name: str, file: _Shipped) -> None:
     with _here(source, name) as path:
-        if path.stat().st_size != file.num_bytes or file_sha256(path) != file.sha256:
+        if path.stat().st_size != file.num_bytes or sha256_of_file(path) != file.sha256:
             raise ShardError(f"{source.at(name)}: its sha256 is not its marker's. Run the same avkit prepare again.")
         target.put(path, name)
     if target.sha256(name) != file.sha256:

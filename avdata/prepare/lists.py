@@ -1,11 +1,11 @@
 """The official lists of a recipe, fetched from where its authors keep them."""
 
-import hashlib
 from pathlib import Path
 
 import fsspec
 
 from avmanifest.errors import ConfigError, DownloadError
+from avmanifest.files import replace_bytes, sha256_of, sha256_of_file
 from avmanifest.recipe import ListSpec, Recipe
 
 MAX_LIST_BYTES = 512 * 2**20
@@ -23,12 +23,8 @@ def fetch_lists(recipe: Recipe, splits: tuple[str, ...] | None, folder: Path) ->
         target = folder / spec.file
         if not spec.url:
             raise ConfigError(f"recipe {recipe.name}: {spec.file or 'its list'} has no address; give it with --list")
-        if not target.exists() or (spec.sha256 and _sha256(target.read_bytes()) != spec.sha256):
-            folder.mkdir(parents=True, exist_ok=True)
-            content = _download(recipe, spec)
-            temporary = target.with_name(target.name + ".tmp")
-            temporary.write_bytes(content)
-            temporary.replace(target)
+        if not target.exists() or (spec.sha256 and sha256_of_file(target) != spec.sha256):
+            replace_bytes(target, _download(recipe, spec), shared=True)
     return folder
 
 
@@ -43,13 +39,9 @@ def _download(recipe: Recipe, spec: ListSpec) -> bytes:
         ) from error
     if len(content) > MAX_LIST_BYTES:
         raise DownloadError("net_http", f"recipe {recipe.name}: {spec.url}: more than {MAX_LIST_BYTES} bytes. {remedy}")
-    if spec.sha256 and _sha256(content) != spec.sha256:
+    if spec.sha256 and sha256_of(content) != spec.sha256:
         raise DownloadError(
             "net_http",
-            f"recipe {recipe.name}: {spec.url}: its sha256 is {_sha256(content)}, not {spec.sha256}. {remedy}",
+            f"recipe {recipe.name}: {spec.url}: its sha256 is {sha256_of(content)}, not {spec.sha256}. {remedy}",
         )
     return content
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -8,9 +8,7 @@ and a shard's names never hold anything but a whole file that was chosen.
 """
 
 import contextlib
-import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
@@ -19,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from avdata.prepare.bucket import Bucket, replace_file
+from avdata.prepare.bucket import Bucket
 from avdata.prepare.commit import (
     PARTS,
     BuiltShard,
@@ -27,13 +25,13 @@ from avdata.prepare.commit import (
     Segment,
     Workspace,
     build_shard,
-    file_sha256,
     marker_bytes,
     parse_stats,
     publishing,
     storage_errors,
 )
 from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
+from avmanifest.files import cache_folder, replace_bytes, sha256_of, sha256_of_file
 from avmanifest.layout import Layout, ShardName, is_published, shard_of_marker
 
 _ATTEMPTS: Final = "_tmp/attempts"
@@ -71,8 +69,7 @@ class BucketOutput:
     @classmethod
     def open(cls, bucket: Bucket) -> "BucketOutput":
         """The output, with its mirror in the user's cache folder."""
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avkit" / "outputs"
-        folder = cache / hashlib.sha256(bucket.url.encode()).hexdigest()[:20]
+        folder = cache_folder("outputs") / sha256_of(bucket.url)[:20]
         return cls(bucket, Layout(folder, is_mirror=True))
 
     def check(self) -> None:
@@ -101,7 +98,7 @@ class BucketOutput:
         ours = path.read_bytes()
         held = self.bucket.create(self.layout.name(path), ours)
         if held != ours:
-            replace_file(path, held)
+            replace_bytes(path, held)
         return held == ours
 
     def fetch(self, path: Path) -> bool:
@@ -229,10 +226,10 @@ class BucketOutput:
         clips, marker = self.layout.clips(shard), self.layout.stats(shard)
         content = marker_bytes(stats)
         if built is not None and built.stats == stats:
-            replace_file(clips, built.files[PARTS.index("parquet")].read_bytes())
-        elif not (clips.exists() and file_sha256(clips) == stats["files"]["parquet"]["sha256"]):
+            replace_bytes(clips, built.files[PARTS.index("parquet")].read_bytes())
+        elif not (clips.exists() and sha256_of_file(clips) == stats["files"]["parquet"]["sha256"]):
             self.bucket.fetch(self.layout.name(clips), clips)
-        replace_file(marker, content)
+        replace_bytes(marker, content)
 
     def _mirror_plan(self, listed: Mapping[str, int]) -> None:
         """Description and plan. A description without a plan is that of a run that was cut down as it began."""
@@ -246,7 +243,7 @@ class BucketOutput:
             path.unlink()  # of a retry that another run may have begun otherwise
         parts = [layout.plan_part(number) for number in range(sum(name.startswith("plan/part-") for name in listed))]
         self.bucket.fetch_all((layout.name(path), path) for path in parts if not path.exists())
-        replace_file(layout.dataset_json, described)
+        replace_bytes(layout.dataset_json, described)
 
     def _mirror_shards(self, listed: Mapping[str, int], note: Observer) -> bool:
         """Markers and rows; whether any of them is new."""
@@ -285,7 +282,7 @@ class BucketOutput:
         """Whether the shard's rows in the mirror are the ones that its marker means."""
         stats = parse_stats(self.layout.stats(shard).read_bytes(), self.layout.stats(shard))
         clips = self.layout.clips(shard)
-        return clips.exists() and file_sha256(clips) == stats["files"]["parquet"]["sha256"]
+        return clips.exists() and sha256_of_file(clips) == stats["files"]["parquet"]["sha256"]
 
     def _forget(self) -> None:
         """Empty the mirror, the description first. What is no part of a dataset, such as `_tmp`, stays."""

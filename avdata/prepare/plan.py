@@ -6,7 +6,6 @@ ran, in which order, or how often they were killed.
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avmanifest.errors import ManifestError
+from avmanifest.files import replacing
 from avmanifest.schema import KEY_PATTERN, PLAN_SCHEMA
 from avmanifest.table import write_table
 
@@ -135,9 +135,5 @@ def hash_table(table: pa.Table) -> str:
 
 def freeze(plan: Plan, path: Path) -> None:
     """Write the plan; it appears under its name whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    write_table(plan.table, temporary)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replacing(path, durable=True) as unfinished:
+        write_table(plan.table, unfinished)

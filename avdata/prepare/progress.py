@@ -16,6 +16,7 @@ import pyarrow as pa
 from avdata.prepare.commit import is_abandoned, read_stats
 from avdata.prepare.report import Listener
 from avmanifest.errors import ConfigError, ShardError
+from avmanifest.files import replace_text
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
 from avmanifest.table import read_batches
@@ -72,10 +73,8 @@ class ProgressMark:
             "ended": dict(self._ended),
             "sources": self.sources(),
         }
-        temporary = self._path.with_suffix(".tmp")
         with contextlib.suppress(OSError):
-            temporary.write_text(json.dumps(content))
-            temporary.replace(self._path)
+            replace_text(self._path, json.dumps(content))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,8 @@
 """Results that grow window by window and appear whole."""
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from jaxtyping import Float
 from soundfile import LibsndfileError
 
 from avmanifest.errors import StorageError
-from avmodel.rundir import flush
+from avmanifest.files import replacing
 
 _NOTE = b"avkit"
 _GROUP_ROWS = 256
@@ -26,22 +25,12 @@ def whole(path: Path) -> Iterator[Path]:
 
     An older one is replaced then. Raises StorageError for what the disk doesn't take.
     """
-    unfinished = path.with_name(f".unfinished-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(unfinished)
-        yield unfinished
-        flush(unfinished)
-        if path.is_dir():
-            _remove(path)
-        unfinished.replace(path)
-        flush(path.parent)
+        with replacing(path, durable=True) as unfinished:
+            yield unfinished
     except (OSError, LibsndfileError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise StorageError(f"{path}: not written ({reason or error}). Free space, or give another --out.") from error
-    finally:
-        with suppress(OSError):
-            _remove(unfinished)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -100,10 +89,3 @@ def _column(values: list[Any]) -> pa.Array:
         return pa.array(values)
     flat = pa.array(np.stack(values).astype(np.float32).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, len(values[0]))
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """Samples to vectors: each stream's tokens averaged, nothing masked, computed once and kept."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from avdata.load import Batch, Dataset, Loader, View
 from avmanifest.errors import ConfigError
+from avmanifest.files import sha256_of
 from avmodel.distributed import World, autocast
 from avmodel.evaluate.data import EvalDataConfig, Split, ordered_loader
 from avmodel.evaluate.loaded import LoadedModel
@@ -66,7 +66,7 @@ class Extraction(NamedTuple):
 def kept_features(job: Extraction, folder: Path, world: World, progress: Progress | None = None) -> Features:
     """As `extract`, in a folder below `folder` that is named by what the features are of."""
     text = json.dumps(job.described(), sort_keys=True)
-    return extract(job, folder / hashlib.sha256(text.encode()).hexdigest()[:16], world, progress)
+    return extract(job, folder / sha256_of(text)[:16], world, progress)
 
 
 def extract(job: Extraction, folder: Path, world: World, progress: Progress | None = None) -> Features:

@@ -9,12 +9,12 @@ import torch
 from safetensors import safe_open
 
 from avmanifest.errors import ConfigError
+from avmanifest.files import sha256_of_file
 from avmodel.checkpoint import MODEL_FILE, checkpoint_folder, load_model
 from avmodel.models import FAMILIES, family_of
 from avmodel.models.family import Family
 from avmodel.rundir import CHECKPOINTS, read_config
 from avmodel.weights.deepavfusion import import_deepavfusion
-from avmodel.weights.files import digest_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ def load_pretrained(path: Path, device: torch.device, *, accept_unknown: bool = 
     if path.suffix in (".pth", ".pt"):
         model: Family
         model, published = import_deepavfusion(path, accept_unknown=accept_unknown)
-        origin = {"path": str(path), "sha256": digest_of(path, "sha256"), "step": None, "license": published.license}
+        origin = {"path": str(path), "sha256": sha256_of_file(path), "step": None, "license": published.license}
         loaded = LoadedModel(model=model, origin=origin, folder=path.parent, profile="released", window_s=3.0)
     else:
         loaded = _own(path)
@@ -60,7 +60,7 @@ def _own(path: Path) -> LoadedModel:
         notes = opened.metadata() or {}
     origin = {
         "path": str(file),
-        "sha256": digest_of(file, "sha256"),
+        "sha256": sha256_of_file(file),
         "step": int(notes.get("step", 0)) or None,
         "license": notes.get("license"),
         "run": settings.get("name"),

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from avmanifest.errors import StorageError
+from avmanifest.files import replace_text
 
 RESULTS_FILE = "results.json"
 RESULTS_VERSION = 1
@@ -103,13 +103,8 @@ def scored(runs: list[Mapping[str, float]]) -> dict[str, Score]:
 def write_result(result: Result, folder: Path) -> Path:
     """results.json in the folder, whole or not at all. Raises StorageError if it can't be written."""
     path = folder / RESULTS_FILE
-    unfinished = path.with_name(f".unfinished-{path.name}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(result.as_dict(), indent=1, ensure_ascii=False) + "\n")
-        unfinished.replace(path)
+        replace_text(path, json.dumps(result.as_dict(), indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
         raise StorageError(f"{path}: not written ({error.strerror}). Free space, or give another --out.") from error
     return path

@@ -9,7 +9,6 @@ it goes.
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avmanifest.errors import ConfigError, ManifestError, StorageError
-from avmodel.rundir import flush
+from avmanifest.files import replacing
 
 _NOTE = b"avkit"
 
@@ -68,16 +67,10 @@ class FeatureStore:
         note = json.dumps({"of": self.description, "from": self.position, "position": position})
         table = pa.table(columns).replace_schema_metadata({_NOTE: note.encode()})
         path = self._path(len(self.parts))
-        unfinished = path.with_name(f".unfinished-{path.name}")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, unfinished, compression="zstd")
-            flush(unfinished)
-            unfinished.replace(path)
-            flush(self.folder)
+            with replacing(path, durable=True) as unfinished:
+                pq.write_table(table, unfinished, compression="zstd")
         except OSError as error:
-            with suppress(OSError):
-                unfinished.unlink()
             raise StorageError(
                 f"{path}: not written ({error.strerror or error}). Free space; the rest is kept."
             ) from error

@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 from safetensors import SafetensorError
 
 from avmanifest.errors import ConfigError, StorageError
+from avmanifest.files import replacing
 from avmodel.checkpoint import save_weights
 from avmodel.models import FAMILIES, part
 from avmodel.overrides import parse
@@ -40,13 +41,10 @@ def convert(
         given[key] = parse(text, hints[key], key)
     model, published = importer.read(path, **given, **({"accept_unknown": accept_unknown} if importer.known else {}))
     notes = {"profile": importer.profile, "window_s": str(importer.window_s), "license": published.license}
-    unfinished = out.with_name(f".unfinished-{out.name}")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_weights(unfinished, model, model.config, notes=notes)
-        unfinished.replace(out)
+        with replacing(out) as unfinished:
+            save_weights(unfinished, model, model.config, notes=notes)
     except (OSError, SafetensorError) as error:
-        unfinished.unlink(missing_ok=True)
         raise StorageError(f"{out}: not written ({error}). Free space, or give another --out.") from error
     return published
 

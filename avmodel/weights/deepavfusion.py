@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
+from avmanifest.files import sha256_of_file
 from avmodel.checkpoint import fill_weights
 from avmodel.configs.deepavfusion import DeepAVFusionConfig, fusion_layer_ids
 from avmodel.configs.model import VIT_SIZES, ViTSize, size_name
 from avmodel.models.deepavfusion import DeepAVFusion
-from avmodel.weights.files import digest_of, read_weights
+from avmodel.weights.files import read_weights
 from avmodel.weights.names import substituted
 from avmodel.weights.published import Importer, PublishedWeights, identify
 from avmodel.weights.shapes import grid_of, numbers_in
@@ -45,7 +46,7 @@ def import_deepavfusion(
     published = identify(path)
     if not published.name.startswith("deepavfusion") and not accept_unknown:
         raise ConfigError(
-            f"{path}: {path.stat().st_size} bytes, sha256 {digest_of(path, 'sha256')}: not a released DeepAVFusion "
+            f"{path}: {path.stat().st_size} bytes, sha256 {sha256_of_file(path)}: not a released DeepAVFusion "
             "checkpoint, or a damaged one (a Git LFS pointer is some 130 bytes). If you know where it comes from, "
             "accept it explicitly: accept_unknown."
         )

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avmodel.weights.files import digest_of
+from avmanifest.files import sha256_of_file
+from avmodel.weights.files import md5_of_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +64,11 @@ def identify(path: Path, published: Sequence[PublishedWeights] = PUBLISHED) -> P
     size = path.stat().st_size
     candidates = [known for known in published if known.size_bytes in (None, size)]
     by_sha256 = [known for known in candidates if known.sha256]
-    if by_sha256 and (digest := digest_of(path, "sha256")) in {known.sha256 for known in by_sha256}:
+    if by_sha256 and (digest := sha256_of_file(path)) in {known.sha256 for known in by_sha256}:
         return next(known for known in by_sha256 if known.sha256 == digest)
     by_md5 = [known for known in candidates if known.md5_prefix]
     if by_md5:
-        digest = digest_of(path, "md5")
+        digest = md5_of_file(path)
         for known in by_md5:
             if known.md5_prefix and digest.startswith(known.md5_prefix):
                 return known

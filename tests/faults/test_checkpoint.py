@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from avmanifest.errors import AvkitError, StorageError
+from avmanifest.files import is_unfinished, unfinished_path
 from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.models.deepavfusion import DeepAVFusion
@@ -65,11 +66,12 @@ def test_remains_of_a_killed_writer_are_cleared(tmp_path: Path) -> None:
     remains = tmp_path / ".unfinished-step-00000002"
     remains.mkdir()
     (remains / "model.safetensors").write_bytes(b"half")
-    (tmp_path / ".unfinished-latest").write_text("step-0")
+    (tmp_path / ".unfinished-latest").write_text("step-0")  # of an earlier version
+    unfinished_path(tmp_path / "step-00000003").mkdir()
     assert_usable(tmp_path, seed=1, step=1)
     save_checkpoint(tmp_path, 2, model_of(2), SMALL, {"step": 2})
     assert_usable(tmp_path, seed=2, step=2)
-    assert not list(tmp_path.glob(".unfinished-*"))
+    assert not [path for path in tmp_path.iterdir() if is_unfinished(path.name)]
 
 
 WRITER = """

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from avmanifest.files import is_unfinished
 from tests.forks import call
 from tests.pretraining import train_drawn, train_until_killed
 from tests.runs import assert_same_run, tiny_run
@@ -25,4 +26,4 @@ def test_killed_at_touches_of_files_a_run_ends_as_if_it_never_was(tmp_path: Path
     assert code == 0
     assert moment > 30
     assert_same_run(out, tmp_path / "straight")
-    assert [path.name for path in out.glob("**/.unfinished-*")] == []
+    assert [path.name for path in out.rglob("*") if is_unfinished(path.name)] == []

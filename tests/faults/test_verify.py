@@ -15,11 +15,11 @@ from avdata.audit.opened import open_audited
 from avdata.audit.repair import repair
 from avdata.audit.verify import verify
 from avdata.melspec import PROFILES, log_mel
-from avdata.prepare.commit import file_sha256
 from avdata.prepare.job import prepare
 from avdata.shards import pack_npy
 from avdata.waveform import decode_flac, encode_flac
 from avmanifest.errors import ConfigError
+from avmanifest.files import sha256_of_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.table import read_table, write_table
@@ -63,7 +63,7 @@ def believe(layout: Layout) -> None:
     """Let the marker say what the files are now: only a look inside can tell that they are wrong."""
     stats = json.loads(layout.stats(SHARD).read_bytes())
     for part, path in zip(("tar", "idx", "parquet"), layout.files(SHARD), strict=False):
-        stats["files"][part] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+        stats["files"][part] = {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
     layout.stats(SHARD).write_text(json.dumps(stats))
 
 

@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from avdata.prepare.commit import storage_errors, write_durably
+from avdata.prepare.commit import storage_errors
 from avdata.prepare.sources.media import MediaRef
 from avdata.prepare.sources.remote import FailedRef, FetchedFile, RemoteRef, Span
+from avmanifest.files import replace_text
 
 _FIELDS: Final = {"file", "bytes", *(field.name for field in fields(FetchedFile))}
 VERDICT_S: Final = 7 * 86_400.0
@@ -188,7 +189,7 @@ class MediaCache:
         self._users.close()
 
     def _record(self, key: str, record: dict[str, Any]) -> None:
-        write_durably(self.folder / f"{key}.json", json.dumps(record))
+        replace_text(self.folder / f"{key}.json", json.dumps(record), durable=True)
 
     def _remove(self, key: str) -> None:
         """Remove the key's record, then its files."""

@@ -1,7 +1,6 @@
 """How often a source may be asked: one budget for every run on this machine that goes out the same way."""
 
 import fcntl
-import hashlib
 import os
 import re
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
 from avmanifest.errors import ConfigError
+from avmanifest.files import sha256_of
 
 _PER_HOUR: Final = {"s": 3600.0, "min": 60.0, "h": 1.0, "d": 1 / 24}
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)/(s|min|h|d)")
@@ -80,5 +80,5 @@ def machine_pace(source: str, proxy: str | None, per_hour: float | None, folder:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise ConfigError(f"{folder}: belongs to another user; set TMPDIR to a folder of your own")
-    way = hashlib.sha256((proxy or "").encode()).hexdigest()[:16]
+    way = sha256_of(proxy or "")[:16]
     return FilePace(folder / f"pace-{source}-{way}", per_hour)

@@ -1,7 +1,6 @@
 """Videos in tar and tar.gz archives, read where they lie: nothing is unpacked."""
 
 import gzip
-import hashlib
 import io
 import json
 import os
@@ -9,13 +8,12 @@ import re
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 import aiohttp
 import fsspec
@@ -25,6 +23,7 @@ from avdata.prepare.sources.media import MediaRef, display_name
 from avdata.prepare.sources.names import YOUTUBE_ID, ClipRequest, NameIndex, safe_relative
 from avmanifest.clipnames import ClipName, split_media_suffix
 from avmanifest.errors import ConfigError
+from avmanifest.files import cache_folder, replace_text, replacing, sha256_of
 
 ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
 REMOTE_SCHEMES: Final = ("http", "https", "s3", "gs", "hf")
@@ -86,7 +85,7 @@ class ArchiveSource:
         self._sizes: list[int] = []
         self._gzip_indexes: list[str] = []
         self.problems: list[str] = []
-        cache_dir = cache_dir or _default_cache_dir()
+        cache_dir = cache_dir or cache_folder("archives")
         with ThreadPoolExecutor(_LISTING_THREADS) as pool:
             for listing in pool.map(lambda archive: list_archive(archive, cache_dir), self._archives):
                 self._add(listing)
@@ -188,7 +187,7 @@ def list_archive(archive: str, cache_dir: Path) -> Listing:
 def _list_gzip(archive: str, cache_dir: Path) -> Listing:
     status = Path(archive).stat()
     identity = f"{_LISTING_VERSION} {os.path.realpath(archive)} {status.st_size} {status.st_mtime_ns}"
-    stem = hashlib.sha256(os.fsencode(identity)).hexdigest()[:32]
+    stem = sha256_of(os.fsencode(identity))[:32]
     index_path, listing_path = cache_dir / f"{stem}.gzidx", cache_dir / f"{stem}.json"
     if (cached := _read_listing(listing_path, archive)) is not None and index_path.is_file():
         cached.gzip_index = str(index_path)
@@ -206,8 +205,9 @@ def _list_gzip(archive: str, cache_dir: Path) -> Listing:
         failure = indexing.exception()
         if failure is not None and not listing.problem:
             raise ValueError(f"no seek points could be made: {failure}")
-        _publish(index_path, lambda temporary: points.export_index(str(temporary)))
-    _publish(listing_path, lambda temporary: temporary.write_text(_listing_json(listing)))  # it vouches for the index
+        with replacing(index_path, shared=True) as unfinished:
+            points.export_index(str(unfinished))
+    replace_text(listing_path, _listing_json(listing), shared=True)  # it vouches for the index
     listing.gzip_index = str(index_path)
     return listing
 
@@ -355,21 +355,6 @@ def _read_listing(path: Path, archive: str) -> Listing | None:
         return Listing(archive, "", str(kept["problem"]), members, Counter(kept["refused"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _publish(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under another name first: whoever sees its name sees all of it."""
-    temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _default_cache_dir() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avkit" / "archives"
 
 
 def _expand_braces(pattern: str) -> Iterator[str]:

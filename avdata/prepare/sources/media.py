@@ -1,6 +1,5 @@
 """A video somewhere on disk or in an archive, as a small value that another process can open."""
 
-import hashlib
 import io
 import os
 import struct
@@ -16,6 +15,7 @@ import numpy as np
 from indexed_gzip import IndexedGzipFile, ZranError
 
 from avmanifest.errors import DecodeError, DownloadError, MediaError
+from avmanifest.files import sha256_of_stream
 
 _BUFFER_BYTES: Final = 256 * 1024
 _GZIP_BUFFER_BYTES: Final = 4 * 1024**2  # every read inflates from the last seek point again
@@ -82,13 +82,8 @@ def open_media_file(ref: MediaRef) -> Path | BinaryIO:
 def hash_media(ref: MediaRef) -> tuple[str, int]:
     """The sha256 of the video's bytes in hex, and their number. Errors as for open_media_file."""
     opened = open_media_file(ref)
-    digest = hashlib.sha256()
-    size = 0
     with _media_errors(ref), opened.open("rb") if isinstance(opened, Path) else opened as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-    return digest.hexdigest(), size
+        return sha256_of_stream(file)
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from avdata.load import Batch, manifest_rows
 from avmanifest.errors import AvkitError, ConfigError, ManifestError, StorageError
+from avmanifest.files import replace_text
 from avmanifest.keys import clip_keys
 from avmanifest.lists import read_requests
 from avmanifest.recipe import load_recipe
@@ -202,12 +203,9 @@ def annotated(data: EvalDataConfig, test: Split, source: Source) -> list[Mixture
 def write_mixtures(mixtures: Sequence[Mixture], folder: Path) -> Path:
     """The list, as `mixtures=PATH` takes it again. Raises StorageError if it can't be written."""
     path = folder / MIXTURES_FILE
-    unfinished = path.with_name(f".unfinished-{path.name}")
     rows = [{"keys": list(mixture.keys), "kind": mixture.kind} for mixture in mixtures]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps({"mixtures": rows}, indent=0) + "\n")
-        unfinished.replace(path)
+        replace_text(path, json.dumps({"mixtures": rows}, indent=0) + "\n")
     except OSError as error:
         raise StorageError(f"{path}: not written ({error.strerror}). Free space, or give another --out.") from error
     return path

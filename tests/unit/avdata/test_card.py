@@ -8,7 +8,7 @@ import yaml
 
 from avdata.prepare.card import write_catalog
 from avdata.prepare.catalog import coverage
-from avdata.prepare.commit import file_sha256
+from avmanifest.files import sha256_of_file
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
 from tests.shards import draw_dataset
@@ -50,7 +50,7 @@ def test_croissant_names_every_shard_with_its_hash(tmp_path):
     layout = written(tmp_path)
     content = json.loads(layout.croissant.read_text())
     files = {entry["contentUrl"]: entry["sha256"] for entry in content["distribution"]}
-    assert files == {name: file_sha256(layout.root / name) for name in files}
+    assert files == {name: sha256_of_file(layout.root / name) for name in files}
     assert {"train/00000.tar", "train/00001.tar", "test/00000.tar", "manifest/train.parquet"} <= files.keys()
     columns = {field["source"]["extract"]["column"] for field in content["recordSet"][0]["field"]}
     assert {"key", "status", "rms_dbfs"} <= columns

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from avmanifest.errors import ConfigError, StorageError
+from avmanifest.files import unfinished_path
 from avmodel.metrics import METRICS
-from avmodel.rundir import CONFIG_FILE, UNFINISHED_CONFIG, as_json, start_run
+from avmodel.rundir import CONFIG_FILE, as_json, start_run
 from tests.runs import tiny_run
 
 RUN = tiny_run()
@@ -48,7 +49,7 @@ def test_a_run_that_came_to_no_step_may_begin_with_another_config(tmp_path: Path
 
 
 def test_a_run_killed_before_its_config_was_whole_begins_again(tmp_path: Path) -> None:
-    (tmp_path / UNFINISHED_CONFIG).write_text('{"na')
+    unfinished_path(tmp_path / CONFIG_FILE).write_text('{"na')
     start_run(tmp_path, RUN, resume=False)
     assert [path.name for path in tmp_path.iterdir()] == [CONFIG_FILE]
 

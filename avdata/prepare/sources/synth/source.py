@@ -1,6 +1,5 @@
 """The drawn dataset as prepare sees it: a list of clips, a source that has them all, and their truth."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from avdata.prepare.sources.synth.picture import boxes_at, render_masks
 from avdata.prepare.sources.synth.scene import SynthClip, SynthConfig, synth_clip
 from avdata.prepare.sources.synth.sound import render_stems
 from avdata.waveform import SAMPLE_RATE, encode_flac
+from avmanifest.files import sha256_of_stream
 from avmanifest.schema import REQUEST_SCHEMA
 
 
@@ -70,7 +70,7 @@ def draw_media(ref: SynthRef, path: Path) -> Iterator[tuple[Path, str, int]]:
     try:
         write_clip(ref.config, synth_clip(ref.config, ref.index), path)
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = sha256_of_stream(file)[0]
         yield path, digest, path.stat().st_size
     finally:
         path.unlink(missing_ok=True)
