@@ -6,6 +6,8 @@ Readers that guess a schema from the first samples guess wrong; the card spells 
 import html
 import itertools
 import json
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +23,7 @@ from avdata.waveform import SAMPLE_RATE
 from avmanifest.files import replace_text, sha256_of_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.recipe import Recipe
-from avmanifest.schema import CLIP_SCHEMA, STATUSES
+from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION, STATUSES
 from avmanifest.table import read_batches
 
 JSON_FEATURES: Final[dict[str, Any]] = {
@@ -45,8 +47,18 @@ JSON_FEATURES: Final[dict[str, Any]] = {
 }
 """The sample's json, by field, in Hugging Face's names of types."""
 
-_ENERGON_DATASET: Final = {"__module__": "megatron.energon", "__class__": "CrudeWebdataset"}
+_ENERGON_CRUDE: Final = {"__module__": "megatron.energon", "__class__": "CrudeWebdataset"}
+_ENERGON_SPLITS: Final[dict[str, list[str]]] = {"train": [], "val": [], "test": []}  # `energon lint` asks for all three
 _ENERGON_VERSION: Final = "7.0.0"  # of the metadata's form, not of a package that must be there
+
+
+_TAGS: Final = ("audio", "video", "audio-visual", "webdataset", "croissant")
+_HUB_LICENCES: Final = (
+    "apache-2.0", "mit", "cc0-1.0", "cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0",
+    "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "odc-by",
+    "odbl", "pddl",
+)  # fmt: skip
+"""The hub's identifiers of licences that datasets have."""
 
 
 def write_catalog(layout: Layout, recipe: Recipe, config: SampleConfig, coverage: Mapping[str, Any]) -> None:
@@ -56,19 +68,20 @@ def write_catalog(layout: Layout, recipe: Recipe, config: SampleConfig, coverage
     counts = {f"{shard}.tar": read_stats(layout, shard)["successes"] for names in shards.values() for shard in names}
     with storage_errors(layout.root):
         layout.energon.mkdir(exist_ok=True)
-        replace_text(
-            layout.card, _front_matter(layout, tars, coverage) + _card(layout, recipe, config, coverage), durable=True
-        )
+        text = _front_matter(layout, recipe, tars, coverage) + _card(layout, recipe, config, coverage)
+        splits = {"exclude": [], "split_parts": _ENERGON_SPLITS | tars}
+        replace_text(layout.card, text, durable=True)
         replace_text(layout.croissant, _json(_croissant(layout, recipe, counts)), durable=True)
-        replace_text(layout.energon / "dataset.yaml", _yaml(_ENERGON_DATASET), durable=True)
-        replace_text(layout.energon / "split.yaml", _yaml({"exclude": [], "split_parts": tars}), durable=True)
+        replace_text(layout.energon / "dataset.yaml", _yaml(_energon_dataset(layout)), durable=True)
+        replace_text(layout.energon / "crude.yaml", _yaml(_ENERGON_CRUDE), durable=True)
+        replace_text(layout.energon / "split.yaml", _yaml(splits), durable=True)
         info = {"energon_version": _ENERGON_VERSION, "shard_counts": counts}
         replace_text(layout.energon / ".info.json", _json(info), durable=True)
 
 
 def catalog_files(layout: Layout) -> list[Path]:
     """What write_catalog writes."""
-    energon = (layout.energon / name for name in ("dataset.yaml", "split.yaml", ".info.json"))
+    energon = (layout.energon / name for name in ("dataset.yaml", "crude.yaml", "split.yaml", ".info.json"))
     return [layout.card, layout.croissant, *energon]
 
 
@@ -78,6 +91,31 @@ def _yaml(content: Mapping[str, Any]) -> str:
 
 def _json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _energon_dataset(layout: Layout) -> dict[str, Any]:
+    """energon's dataset.yaml: the first frame and, if every sample has one, the first label, as energon's own type.
+
+    Its types have no sound: crude.yaml hands every member to a cooker, and `energon lint` knows no cookers.
+    """
+    frame = next((name for name in member_names(layout) if name.endswith(".jpg")), None)
+    if frame is None:
+        kind, fields = "TextSample", {"text": "json[key]"}
+    elif _is_labeled(layout):
+        kind, fields = "ImageClassificationSample", {"image": frame, "label_name": "json[labels][0]"}
+    else:
+        kind, fields = "ImageSample", {"image": frame}
+    return {"sample_type": {"__module__": "megatron.energon", "__class__": kind}, "field_map": fields}
+
+
+def _is_labeled(layout: Layout) -> bool:
+    """Whether every sample has a label."""
+    for split in layout.splits():
+        for batch in read_batches(layout.manifest(split), CLIP_SCHEMA, ["labels", "status"]):
+            labels = batch.column("labels").filter(pc.equal(batch.column("status"), "ok"))
+            if pc.any(pc.equal(pc.list_value_length(labels), 0)).as_py():
+                return False
+    return True
 
 
 def member_names(layout: Layout) -> list[str]:
@@ -106,9 +144,15 @@ def _features(layout: Layout) -> list[dict[str, Any]]:
     return features
 
 
-def _front_matter(layout: Layout, tars: Mapping[str, list[str]], coverage: Mapping[str, Any]) -> str:
+def _front_matter(layout: Layout, recipe: Recipe, tars: Mapping[str, list[str]], coverage: Mapping[str, Any]) -> str:
+    """What the Hugging Face hub and `datasets` read of the card."""
     filled = [split for split in coverage if coverage[split]["ok"]]
     content = {
+        "pretty_name": recipe.title,
+        **_license(recipe),
+        "task_categories": _tasks(recipe, labeled=any(found["classes"] for found in coverage.values())),
+        "tags": [*_TAGS, *([] if recipe.name in _TAGS else [recipe.name])],
+        "size_categories": [_size_category(sum(found["ok"] for found in coverage.values()))],
         "configs": [
             {
                 "config_name": "default",
@@ -126,6 +170,32 @@ def _front_matter(layout: Layout, tars: Mapping[str, list[str]], coverage: Mappi
         },
     }
     return f"---\n{_yaml(content)}---\n\n"
+
+
+def _license(recipe: Recipe) -> dict[str, str]:
+    """The licence as the hub knows it: one of its identifiers, `unknown`, or `other` with the recipe's words."""
+    identifier = recipe.licence.lower()
+    if identifier in _HUB_LICENCES:
+        return {"license": identifier}
+    if not identifier or identifier.startswith("not stated"):
+        return {"license": "unknown"}
+    return {"license": "other", "license_name": recipe.licence}
+
+
+def _tasks(recipe: Recipe, *, labeled: bool) -> list[str]:
+    tasks = [task for task in recipe.task_categories if labeled or not task.endswith("-classification")]
+    return tasks or ["feature-extraction"]
+
+
+def _size_category(number: int) -> str:
+    """The hub's word for so many samples, such as `100K<n<1M`."""
+    bounds = [(1_000, "1K"), (10_000, "10K"), (100_000, "100K"), (1_000_000, "1M"), (10_000_000, "10M")]
+    below = "n"
+    for bound, name in bounds:
+        if number < bound:
+            return f"{below}<{name}" if below == "n" else f"{below}<n<{name}"
+        below = name
+    return f"n>{below}"
 
 
 def _tar_bytes(layout: Layout, split: str) -> int:
@@ -235,10 +305,12 @@ def _croissant(layout: Layout, recipe: Recipe, counts: Mapping[str, int]) -> dic
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": recipe.name,
+        "version": f"{FORMAT_VERSION}.0.0",
+        "datePublished": _date_published(layout, recipe),
         "description": f"{recipe.title}, prepared by avkit as WebDataset shards with log-mel spectrograms and frames.",
         "url": recipe.homepage,
         "license": recipe.licence,
-        "citeAs": recipe.citation.strip(),
+        "citeAs": recipe.citation.strip() or f"{recipe.title}. Prepared by avkit.",
         "distribution": [*shards, *manifests],
         "recordSet": [
             {
@@ -254,6 +326,20 @@ def _croissant(layout: Layout, recipe: Recipe, counts: Mapping[str, int]) -> dic
             for split in layout.splits()
         ],
     }
+
+
+def _date_published(layout: Layout, recipe: Recipe) -> str:
+    """The recipe's date; without one the day of the first catalog, or of SOURCE_DATE_EPOCH (for equal bytes)."""
+    known = recipe.published
+    if not known and layout.croissant.exists():
+        try:
+            known = json.loads(layout.croissant.read_text(encoding="utf-8")).get("datePublished")
+        except (ValueError, AttributeError):
+            known = ""  # a damaged file is written again
+    if isinstance(known, str) and known:
+        return known
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return time.strftime("%Y-%m-%d", time.gmtime(int(epoch) if epoch.isdecimal() else time.time()))
 
 
 def _croissant_field(split: str, field: pa.Field) -> dict[str, Any]:
@@ -278,18 +364,39 @@ _CROISSANT_TYPES: Final = {
 _CROISSANT_CONTEXT: Final[dict[str, Any]] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
-    "sc": "https://schema.org/",
-    "cr": "http://mlcommons.org/croissant/",
-    "dct": "http://purl.org/dc/terms/",
     "citeAs": "cr:citeAs",
     "column": "cr:column",
     "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
+    "fileProperty": "cr:fileProperty",
     "fileObject": "cr:fileObject",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
     "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
     "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
     "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
 }
+"""The standard context of Croissant 1.0."""

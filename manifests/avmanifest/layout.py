@@ -13,7 +13,7 @@ _SHARD: Final = re.compile(r"(\d{5,})_stats\.json")
 _PUBLISHED: Final = re.compile(
     r"dataset\.json|README\.md|croissant\.json|plan/part-\d{5}\.parquet"
     rf"|(?:{SPLIT_PATTERN.pattern})/\d{{5,}}(?:\.tar|\.tar\.idx|\.parquet|_stats\.json)"
-    rf"|manifest/(?:{SPLIT_PATTERN.pattern})\.parquet|\.nv-meta/(?:dataset\.yaml|split\.yaml|\.info\.json)"
+    rf"|manifest/(?:{SPLIT_PATTERN.pattern})\.parquet|\.nv-meta/(?:dataset\.yaml|crude\.yaml|split\.yaml|\.info\.json)"
 )
 
 

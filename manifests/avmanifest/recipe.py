@@ -120,6 +120,8 @@ class Recipe:
     licence: str
     key: str  # template: letters, digits, - and _ around {video_id} {start} {start_ms} {slug}
     citation: str = ""
+    published: str = ""  # when the dataset was published: a year, or YYYY-MM-DD; empty: when it is prepared
+    task_categories: tuple[str, ...] = ("audio-classification", "video-classification")  # the Hugging Face hub's names
     note: str = ""  # what a user must know before using the dataset
     clip_seconds: float | None = None  # None: a clip is the whole file
     frame_times_s: tuple[float, ...] = ()  # exact times asked for, from the clip's start
@@ -335,6 +337,8 @@ def _check_recipe(source: _Source, recipe: Recipe) -> None:
             f"{source.at('key')}: key {recipe.key!r} must begin with a letter, a digit or {{slug}}: "
             "an id may begin with _ or -, which readers hide"
         )
+    if not re.fullmatch(r"|\d{4}(?:-\d{2}-\d{2})?", recipe.published):
+        raise ConfigError(f"{source.at('published')}: published {recipe.published!r} must be a year or YYYY-MM-DD")
     if recipe.clip_seconds is not None and recipe.clip_seconds <= 0:
         raise ConfigError(f"{source.at('clip_seconds')}: clip_seconds must be above 0")
     if recipe.splits and (unknown := sorted(set(recipe.default_splits) - set(recipe.splits))):

@@ -8,6 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 import soundfile
+from click.testing import CliRunner
 
 from avmanifest.layout import Layout
 from avmanifest.schema import CLIP_SCHEMA
@@ -123,6 +124,7 @@ def test_energon_reads_every_sample_without_a_prepare_pass(layout, meant, tmp_pa
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     dataset = get_train_dataset(
         root,
+        dataset_config="crude.yaml",
         worker_config=WorkerConfig(rank=0, world_size=1, num_workers=0),
         batch_size=1,
         shuffle_buffer_size=None,
@@ -135,6 +137,39 @@ def test_energon_reads_every_sample_without_a_prepare_pass(layout, meant, tmp_pa
     }
     assert found == meant
     assert {path: path.read_bytes() for path in before} == before, "no file of ours was to be changed"
+
+
+@pytest.mark.parametrize("command", ["lint", "info"])
+def test_energons_own_commands_find_nothing_wrong(command, layout):
+    from megatron.energon.cli.main import main
+
+    result = CliRunner().invoke(main, [command, str(layout.root)])
+    assert result.exit_code == 0, result.output
+    if command == "info":
+        assert "7 samples" in result.output
+        assert "ImageClassificationSample" in result.output
+
+
+def test_croissant_is_valid_and_gives_the_manifests_rows(layout, caplog, monkeypatch):
+    import mlcroissant
+
+    monkeypatch.chdir(layout.root)
+    dataset = mlcroissant.Dataset(jsonld="croissant.json")
+    assert dataset.metadata.ctx.issues.report() == ""
+    assert not [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert str(dataset.metadata.version) == "1.0.0"
+    keys = [record["clips-train/key"].decode() for record in dataset.records("clips-train")]
+    assert keys == read_table(layout.manifest("train"), CLIP_SCHEMA).column("key").to_pylist()
+
+
+def test_the_hub_takes_the_card(layout):
+    from huggingface_hub import DatasetCard
+
+    card = DatasetCard.load(layout.card)
+    assert card.data.license == "other"
+    assert card.data.task_categories == ["audio-classification", "video-classification"]
+    assert card.data.size_categories == ["n<1K"]
+    assert {"audio-visual", "webdataset", "folder"} <= set(card.data.tags)
 
 
 def test_the_indexes_are_the_ones_that_energon_makes(layout, tmp_path):

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import pytest
 import yaml
 
 from avdata.prepare.card import write_catalog
@@ -70,3 +71,76 @@ def test_the_same_dataset_gives_the_same_catalog(tmp_path):
     shutil.rmtree(layout.energon)
     write_catalog(layout, replace(load_recipe("vggsound"), labels=()), SMALL, coverage(layout))
     assert {path: path.read_bytes() for path in names} == before
+
+
+def test_the_card_says_licence_tasks_tags_and_size_in_the_hubs_words(tmp_path):
+    layout = written(tmp_path)
+    matter, _ = front_matter(layout)
+    assert (matter["license"], matter["size_categories"]) == ("cc-by-4.0", ["n<1K"])
+    assert matter["task_categories"] == ["audio-classification", "video-classification"]
+    assert {"audio-visual", "webdataset", "vggsound"} <= set(matter["tags"])
+
+
+@pytest.mark.parametrize(
+    ("licence", "said"),
+    [
+        ("Apache-2.0", {"license": "apache-2.0"}),
+        ("not stated; the videos are their uploaders'", {"license": "unknown"}),
+        ("", {"license": "unknown"}),
+        ("yours to know", {"license": "other", "license_name": "yours to know"}),
+    ],
+)
+def test_a_licence_is_one_the_hub_knows_or_other(tmp_path, licence, said):
+    layout = written(tmp_path)
+    write_catalog(layout, replace(load_recipe("vggsound"), labels=(), licence=licence), SMALL, coverage(layout))
+    matter, _ = front_matter(layout)
+    assert {name: matter[name] for name in ("license", "license_name") if name in matter} == said
+
+
+def test_samples_without_labels_are_for_other_tasks(tmp_path):
+    layout = written(tmp_path, labels=lambda sample: [])
+    for name, tasks in (("folder", ["feature-extraction"]), ("vgg-ss", ["object-detection"])):
+        write_catalog(layout, replace(load_recipe(name), labels=()), SMALL, without_classes(coverage(layout)))
+        assert front_matter(layout)[0]["task_categories"] == tasks
+    dataset = yaml.safe_load((layout.energon / "dataset.yaml").read_text())
+    assert (dataset["sample_type"]["__class__"], list(dataset["field_map"])) == ("ImageSample", ["image"])
+
+
+def without_classes(found):
+    return {split: counts | {"classes": {}} for split, counts in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("number", "category"),
+    [
+        (0, "n<1K"),
+        (999, "n<1K"),
+        (1_000, "1K<n<10K"),
+        (183_730, "100K<n<1M"),
+        (2_000_000, "1M<n<10M"),
+        (10**7, "n>10M"),
+    ],
+)
+def test_sizes_are_the_hubs(tmp_path, number, category):
+    layout = written(tmp_path)
+    found = {split: counts | {"ok": number if split == "train" else 0} for split, counts in coverage(layout).items()}
+    write_catalog(layout, load_recipe("vggsound"), SMALL, found)
+    assert front_matter(layout)[0]["size_categories"] == [category]
+
+
+def test_croissant_has_a_date_that_stays_and_a_citation(tmp_path, monkeypatch):
+    layout = written(tmp_path)
+    assert croissant_of(layout)["datePublished"] == "2020"
+    assert "VGGSound" in croissant_of(layout)["citeAs"]
+    folder = load_recipe("folder")
+    layout.croissant.unlink()
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    write_catalog(layout, folder, SMALL, coverage(layout))
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "864000")
+    write_catalog(layout, folder, SMALL, coverage(layout))
+    assert croissant_of(layout)["datePublished"] == "1970-01-02"
+    assert croissant_of(layout)["citeAs"] == "A folder of videos. Prepared by avkit."
+
+
+def croissant_of(layout):
+    return json.loads(layout.croissant.read_text())

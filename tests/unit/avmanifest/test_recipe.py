@@ -70,6 +70,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
             r"mine\.toml:6: unknown key 'clip_second' of a recipe; known: name, ",
         ),
         ("clip_seconds = 10", 'clip_seconds = "10"', r"mine\.toml:6: clip_seconds must be a number, not '10'"),
+        (
+            "clip_seconds = 10",
+            'published = "May 2020"',
+            r"mine\.toml:6: published 'May 2020' must be a year or YYYY-MM-DD",
+        ),
         ("clip_seconds = 10", "clip_seconds = 0", r"mine\.toml:6: clip_seconds must be above 0"),
         ("clip_seconds = 10", "clip_seconds = true", r"mine\.toml:6: clip_seconds must be a number"),
         ('title = "Mine"', "title = 3", r"mine\.toml:2: title must be text, not 3"),
