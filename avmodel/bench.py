@@ -3,7 +3,7 @@
 import ctypes
 import gc
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,16 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from avdata.load import Batch
 from avmanifest.errors import ConfigError
 from avmodel.compiling import compile_blocks
-from avmodel.configs.avsiam import AVSiamConfig
-from avmodel.configs.cavmae import CAVMAEConfig
-from avmodel.configs.crossmae import CrossMAEConfig
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.configs.model import ModelConfig
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World, autocast, choose_device, require_precision
 from avmodel.draws import draw_masks
 from avmodel.inputs import to_inputs
-from avmodel.models import FAMILIES, family_of
+from avmodel.models import FAMILIES, build_model
 from avmodel.models.family import Family
 from avmodel.optim import make_optimizer
 from avmodel.step import take_step, wrap
@@ -38,21 +35,6 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "dense-pairs": {"fusion": "dense", "fusion_impl": "pairs"},
     "token": {"fusion": "token"},
     "none": {"fusion_layers": "none"},
-}
-CONTRAST_ALONE: Mapping[str, Any] = {"reconstruction_weight": 0.0}
-FAMILY_ROWS: Mapping[str, tuple[type, Mapping[str, Any]]] = {
-    "deepavfusion": (DeepAVFusionConfig, {}),
-    "cavmae": (CAVMAEConfig, {}),
-    "crossmae": (CrossMAEConfig, {}),
-    "avsiam": (AVSiamConfig, {}),
-    "avsep": (AVSiamConfig, {"separate": True}),
-    "avsiam-nomask": (AVSiamConfig, {"mask_ratios": (0.0,), **CONTRAST_ALONE}),
-    "avsiam-multi-50": (AVSiamConfig, CONTRAST_ALONE),
-    "avsiam-multi-80": (AVSiamConfig, {"mask_ratios": (0.0, 0.2, 0.4, 0.6, 0.8), **CONTRAST_ALONE}),
-    **{
-        f"avsiam-fixed-{percent}": (AVSiamConfig, {"mask_ratios": (percent / 100,), **CONTRAST_ALONE})
-        for percent in (25, 50, 75)
-    },
 }
 SEED = 0
 
@@ -68,7 +50,7 @@ class StepBench:
     compile: bool | None = None  # None: on CUDA only
     rows: tuple[str, ...] = tuple(ROWS)
     encode: bool = False  # in place of a training step: encode whole inputs, without gradients, as the paper's table 6
-    families: tuple[str, ...] = ()  # rows of FAMILY_ROWS in place of fusions; all: every one
+    families: tuple[str, ...] = ()  # rows of family_rows in place of fusions; all: every one
     rounds: int | None = None  # in which the rows take turns; None: 3, or 5 on CUDA
     steps: int | None = None  # of a row in a round; None: 1, or 10 on CUDA
     model: DeepAVFusionConfig | None = None  # in place of size: the rows change its fusion
@@ -79,8 +61,8 @@ class StepBench:
                 raise ConfigError(f"{name}={value}: must be 1 or more")
         if unknown := [row for row in self.rows if row not in ROWS]:
             raise ConfigError(f"unknown fusion {unknown[0]!r}; known: {', '.join(ROWS)}")
-        if unknown := [name for name in self.families if name not in (*FAMILY_ROWS, "all")]:
-            raise ConfigError(f"unknown family {unknown[0]!r}; known: all, {', '.join(FAMILY_ROWS)}")
+        if unknown := [name for name in self.families if name not in (*(known := family_rows()), "all")]:
+            raise ConfigError(f"unknown family {unknown[0]!r}; known: all, {', '.join(known)}")
         if self.families and self.model is not None:
             raise ConfigError("model is for fusions: families are of a size")
 
@@ -88,12 +70,22 @@ class StepBench:
         """What is compared, by row. Raises ConfigError for an unknown size."""
         try:
             if self.families:
-                names = tuple(FAMILY_ROWS) if "all" in self.families else self.families
-                return {name: FAMILY_ROWS[name][0](size=size, **FAMILY_ROWS[name][1]) for name in names}
+                known = family_rows()
+                names = tuple(known) if "all" in self.families else self.families
+                return {name: known[name][0](size=size, **known[name][1]) for name in names}
             model = self.model or DeepAVFusionConfig(size=size)
             return {name: replace(model, **ROWS[name]) for name in self.rows}
         except ValueError as error:
             raise ConfigError(str(error)) from error
+
+
+def family_rows() -> dict[str, tuple[Callable[..., ModelConfig], Mapping[str, Any]]]:
+    """The rows of families by name: of each family its default model, then its config's `bench_rows`."""
+    rows: dict[str, tuple[Callable[..., ModelConfig], Mapping[str, Any]]] = {}
+    for name, family in FAMILIES.items():
+        config = family.config_type
+        rows |= {name: (config, {}), **{row: (config, changes) for row, changes in config.bench_rows.items()}}
+    return rows
 
 
 class Contestant:
@@ -102,7 +94,7 @@ class Contestant:
     def __init__(self, run: RunConfig, batch: Batch, world: World) -> None:
         torch.manual_seed(SEED)
         self.run, self.batch, self.world = run, batch, world
-        self.model = FAMILIES[family_of(run.model)](run.model).to(world.device)
+        self.model = build_model(run.model).to(world.device)
         self.optimizers = [make_optimizer(self.model, run.optim) for _ in self.model.step_terms]
         self.forward: nn.Module = wrap(self.model, run, world)
 
@@ -119,7 +111,7 @@ class Encoding:
     def __init__(self, run: RunConfig, batch: Batch, world: World) -> None:
         torch.manual_seed(SEED)
         self.run, self.batch, self.world = run, batch, world
-        self.model = FAMILIES[family_of(run.model)](run.model).to(world.device).eval()
+        self.model = build_model(run.model).to(world.device).eval()
         if run.compile:
             compile_blocks(self.model)
 
@@ -260,7 +252,7 @@ def draw_batch(model: ModelConfig, batch_size: int, *, pinned: bool = False) -> 
 def on_meta(config: ModelConfig) -> Family:
     """The model without memory."""
     with torch.device("meta"):
-        return FAMILIES[family_of(config)](config)
+        return build_model(config)
 
 
 @lru_cache

@@ -85,7 +85,6 @@ class Encoder(nn.Module):
 class AVSiam(Family):
     """The backbone, two joint layers and a decoder, with a contrastive and a reconstruction loss."""
 
-    config_type: ClassVar = AVSiamConfig
     published_starts: ClassVar = {"image": IN21K, "audio": AST}
     config: AVSiamConfig
 

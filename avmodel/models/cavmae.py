@@ -70,7 +70,6 @@ class Encoder(nn.Module):
 class CAVMAE(Family):
     """Masked autoencoder over both senses at once, with a little contrast between them."""
 
-    config_type: ClassVar = CAVMAEConfig
     published_starts: ClassVar = {"image": MAE, "audio": MAE}
     config: CAVMAEConfig
 

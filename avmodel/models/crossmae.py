@@ -82,7 +82,6 @@ class KeptIds(NamedTuple):
 class CrossMAE(Family):
     """Two towers, a pixel decoder and a feature decoder for each, and the losses that the config asks for."""
 
-    config_type: ClassVar = CrossMAEConfig
     published_starts: ClassVar = {"image": MAE, "audio": AUDIOMAE}
     config: CrossMAEConfig
     time_first = True

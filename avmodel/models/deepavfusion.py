@@ -167,7 +167,6 @@ class Decoder(nn.Module):
 class DeepAVFusion(Family):
     """The masked autoencoder: encoder, two decoders, two reconstruction losses."""
 
-    config_type: ClassVar = DeepAVFusionConfig
     published_starts: ClassVar = {"image": MAE, "audio": AUDIOMAE}
     config: DeepAVFusionConfig
 

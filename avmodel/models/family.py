@@ -58,7 +58,6 @@ class Family(nn.Module, ABC):
     Calling it with normalized images, log-mels as stored and what `choose` made of a batch's draws gives an Output.
     """
 
-    config_type: ClassVar[type]
     # Which published weights can start which branch: a sentence for people who lack the file. Empty: none can.
     published_starts: ClassVar[Mapping[Branch, str]] = {}
     config: Any
