@@ -1,9 +1,12 @@
 """`avkit pretrain`: shards to checkpoint."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from avmodel.configs.run import RunConfig
 
 EXAMPLES = """\b
 Examples:
@@ -32,11 +35,9 @@ def pretrain(
     ] = False,
 ) -> None:
     """Shards to a pretrained model."""
-    from avcli.training import TrainingProgress, asked_to_stop, explain_run
     from avmanifest.errors import ConfigError
     from avmodel.overrides import override
     from avmodel.presets import run_config
-    from avmodel.train import pretrain as train
 
     config = override(run_config(run), [*(settings or []), *(["data.allow_pipe=true"] if allow_pipe else [])])
     if explain:
@@ -44,9 +45,24 @@ def pretrain(
         return
     if not data:
         raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")
+    from avcli.training import TrainingProgress, asked_to_stop
+    from avmodel.train import pretrain as train
+
     out = out or Path("runs") / run
     with TrainingProgress() as progress, asked_to_stop() as stop:
         report = train(config, data[0] if len(data) == 1 else data, out, resume=resume, listener=progress, stop=stop)
     progress.ended(report)
     if report.step < report.steps:
         raise typer.Exit(3)
+
+
+def explain_run(name: str, config: "RunConfig") -> None:
+    """A run's text, its settings as --set takes them, and the other runs; on stdout."""
+    from avmodel.overrides import flatten
+    from avmodel.presets import describe, presets
+
+    typer.echo(describe(name) + "\n")
+    for key, value in flatten(config):
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        typer.echo(f"  {key}={text.lower() if value is None or isinstance(value, bool) else text}")
+    typer.echo(f"\nruns: {', '.join(sorted(presets()))}")

@@ -8,15 +8,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
-import typer
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from avmodel.configs.run import RunConfig
-from avmodel.overrides import flatten
-from avmodel.presets import describe, presets
 from avmodel.train import Listener, Report
 
 PLAIN_INTERVAL_S = 10.0
@@ -111,12 +107,3 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
         yield lambda: asked
     finally:
         restore()
-
-
-def explain_run(name: str, config: RunConfig) -> None:
-    """A run's text, its settings as --set takes them, and the other runs; on stdout."""
-    typer.echo(describe(name) + "\n")
-    for key, value in flatten(config):
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        typer.echo(f"  {key}={text.lower() if value is None or isinstance(value, bool) else text}")
-    typer.echo(f"\nruns: {', '.join(sorted(presets()))}")

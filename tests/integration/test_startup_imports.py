@@ -34,6 +34,11 @@ COMMANDS = [
     # RUN: the folder of a training run; PAGE, PICTURE: files that are free
     ("--help", 0, ()),
     ("prepare --help", 0, ()),
+    ("pretrain deepavfusion --explain", 0, ()),
+    ("pretrain crossmae --explain --set model.teacher=ema", 0, ()),
+    ("pretrain deepavfusion --set model.fusion=sparse", 2, ()),
+    ("pretrain unknown", 2, ()),
+    ("pretrain demo", 2, ()),
     ("inspect RUN", 0, ()),
     ("inspect RUN --json", 0, ()),
     ("inspect RUN --html PAGE", 0, ()),
