@@ -15,8 +15,8 @@ from typing import Any
 
 from avmanifest.errors import ConfigError, StorageError
 from avmanifest.files import is_unfinished, replace_text
+from avmanifest.settings import flatten
 from avmodel.metrics import METRICS
-from avmodel.overrides import flatten
 
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"

@@ -6,7 +6,7 @@ from typing import Any
 import yt_dlp
 from yt_dlp.extractor.common import InfoExtractor
 
-from avdata.prepare.sources.youtube import YoutubeOptions
+from avdata.prepare.config import YoutubeOptions
 
 # What YouTube answers instead of formats, by the video's id without its padding.
 REASONS = {

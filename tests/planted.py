@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from avdata.prepare.sources.synth import SynthConfig, synth_clip, write_clip
+from avdata.prepare.config import SynthConfig
+from avdata.prepare.sources.synth import synth_clip, write_clip
 from tests.drawn import draw_media, sine
 
 HOSTILE_LABEL = '<b onmouseover=alert(1)>bell & "dove"</b>'

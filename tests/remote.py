@@ -4,10 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from avdata.prepare.config import PrepareConfig
-from avdata.prepare.download import BreakerConfig, DownloadConfig
-from avdata.prepare.sources.http import HttpOptions
-from avdata.prepare.supervise import Supervision
+from avdata.prepare.config import BreakerConfig, DownloadConfig, HttpOptions, PrepareConfig, Supervision
 from avmanifest.recipe import TableOptions, load_recipe
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.table import read_table

@@ -4,11 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from avdata.prepare.config import PrepareConfig
-from avdata.prepare.pipeline import SampleConfig
+from avdata.prepare.config import PrepareConfig, SampleConfig, Supervision, SynthConfig
 from avdata.prepare.report import Silent
-from avdata.prepare.sources.synth import SynthConfig, synth_clip, write_clip
-from avdata.prepare.supervise import Supervision
+from avdata.prepare.sources.synth import synth_clip, write_clip
 from avmanifest.recipe import load_recipe
 
 SMALL = SampleConfig(num_frames=2, short_side=32)

@@ -19,12 +19,13 @@ from typing import Any
 import psutil
 
 from avdata.ffmpeg import ffmpeg_binary
+from avdata.prepare.config import SampleConfig, SynthConfig
 from avdata.prepare.decode import decode_same_packets
 from avdata.prepare.frames import draw_frame_times
-from avdata.prepare.pipeline import ClipTask, SampleConfig, run_clip
+from avdata.prepare.pipeline import ClipTask, run_clip
 from avdata.prepare.sources.local import LocalSource
 from avdata.prepare.sources.names import ClipRequest
-from avdata.prepare.sources.synth import SynthConfig, synth_clip, write_clip
+from avdata.prepare.sources.synth import synth_clip, write_clip
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.layout import ShardName
 from avmanifest.lists import folder_requests
@@ -182,7 +183,8 @@ import sys
 from pathlib import Path
 from avdata.prepare.config import PrepareConfig
 from avdata.prepare.job import prepare
-from avdata.prepare.supervise import Supervision, usable_cores
+from avdata.prepare.config import Supervision
+from avdata.prepare.supervise import usable_cores
 from avmanifest.recipe import load_recipe
 if __name__ == "__main__":
     prepare(PrepareConfig(recipe=load_recipe("folder"), out=Path(sys.argv[2]), sources=(f"local:{sys.argv[1]}",),

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from avdata.prepare.config import Patience
 from avmanifest.errors import ConfigError, StorageError
 from avmanifest.files import replace_bytes, replacing, sha256_of_stream
 
@@ -39,18 +40,6 @@ _HF_REPO: Final = re.compile(r"hf:(?!//)([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)"
 _PROTOCOL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*):(?://|(?=:))")
 _LOCAL: Final = ("file", "local")
 _REQUESTS: Final = 16  # at once
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How often a request that failed is made again."""
-
-    attempts: int = 5
-    wait_s: float = 1.0  # before the second attempt; doubled before each further one
-
-    def __post_init__(self) -> None:
-        if self.attempts < 1 or self.wait_s < 0:
-            raise ConfigError(f"attempts={self.attempts} must be at least 1, wait_s={self.wait_s} not below 0")
 
 
 def place_of(word: str | Path) -> str | Path:

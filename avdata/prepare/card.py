@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import yaml
 
 from avdata.prepare.commit import read_stats, storage_errors
-from avdata.prepare.pipeline import SampleConfig
+from avdata.prepare.config import SampleConfig
 from avdata.profiles import profile
 from avdata.waveform import SAMPLE_RATE
 from avmanifest.files import replace_text, sha256_of_file

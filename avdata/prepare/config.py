@@ -1,18 +1,45 @@
-"""What a run of prepare is asked for."""
+"""What a run of prepare is asked for. The standard library only: options and help come from here, at once."""
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated, Any, Final
 
-from avdata.prepare.bucket import Patience
-from avdata.prepare.download import DownloadConfig
-from avdata.prepare.pipeline import SampleConfig
-from avdata.prepare.sources import RemoteOptions
-from avdata.prepare.sources.synth import SynthConfig
-from avdata.prepare.supervise import Supervision
+from avdata.profiles import PROFILES, profile
 from avmanifest.errors import ConfigError
 from avmanifest.recipe import Recipe, TableOptions
+from avmanifest.settings import NOT_A_SETTING, Choices, Reader
+
+DECODERS: Final = ("pyav", "decord")
+AAC_RATES: Final = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+MAX_SILENT: Final = 2
+NUM_SYNTH_CLASSES: Final = 24
+
+BROWSER: Final = re.compile(
+    r"(?P<name>[a-z]+)(?:\+(?P<keyring>[a-z0-9]+))?(?::(?!:)(?P<profile>.+?))?(?:::(?P<container>.+))?"
+)
+"""How a browser's cookies are named, as yt-dlp does it."""
+
+_PER_HOUR: Final = {"s": 3600.0, "min": 60.0, "h": 1.0, "d": 1 / 24}
+_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)/(s|min|h|d)")
+
+
+def parse_rate(text: str) -> float:
+    """Requests an hour of `250/h`, `2/s`, `10/min`, `5000/d`. Raises ConfigError."""
+    match = _RATE.fullmatch(text.strip())
+    if not match or not float(match[1]):
+        raise ConfigError(f"--rate {text!r} is no rate; write 250/h, 10/min or 2/s")
+    return float(match[1]) * _PER_HOUR[match[2]]
+
+
+def _read_rate(text: str) -> float:
+    """As `parse_rate`; ValueError for a plain number or `none`, which are read as the type says."""
+    if "/" in text or not (text == "none" or math.isfinite(float(text))):
+        return parse_rate(text)
+    raise ValueError
 
 
 class Retry(StrEnum):
@@ -28,15 +55,224 @@ class ExecutorKind(StrEnum):
 
     LOCAL = "local"  # this machine
     RAY = "ray"  # a Ray cluster (an extra)
-    SLICE = "slice"  # this machine, a share of the shards: one of many equal commands
+    ARRAY = "array"  # this machine, a share of the shards: one of many equal commands
+
+    @classmethod
+    def _missing_(cls, value: object) -> "ExecutorKind | None":
+        return cls.ARRAY if value == "slice" else None  # its name before 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleConfig:
+    """What a sample holds. Stored in dataset.json; a resume with other values is refused."""
+
+    clip_seconds: Annotated[
+        float | None, "Seconds of the span to keep, drawn by seed and key. none: the whole clip."
+    ] = None
+    num_frames: Annotated[int, "Frames a clip."] = 10
+    short_side: Annotated[int, "Pixels of a stored frame's short side."] = 256
+    jpeg_quality: Annotated[int, "JPEG quality of the frames, 1 to 100."] = 90
+    mel: Annotated[
+        tuple[str, ...], "Log-mel profiles to store; the first as KEY.logmel.npy.", Choices(names=tuple(PROFILES))
+    ] = ("paper",)
+    keep_audio: Annotated[bool, "Store the sound as KEY.flac."] = True
+    decoder: Annotated[str, "What decodes; decord (an extra) for the pictures only.", Choices(names=DECODERS)] = "pyav"
+    seed: Annotated[int, "Seed of shuffle, frame times and spans."] = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("num_frames", 1), ("short_side", 16), ("jpeg_quality", 1)):
+            if getattr(self, name) < low:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least {low}")
+        if self.num_frames > 100 or self.jpeg_quality > 100:
+            raise ConfigError(f"num_frames={self.num_frames} and jpeg_quality={self.jpeg_quality} end at 100")
+        if self.clip_seconds is not None and not 0.5 <= self.clip_seconds <= 3600:
+            raise ConfigError(f"clip_seconds={self.clip_seconds:g} is not between 0.5 and 3600")
+        if not self.mel or len(set(self.mel)) < len(self.mel):
+            raise ConfigError(f"mel={list(self.mel)}: give each spectrogram profile once")
+        for name in self.mel:
+            profile(name)
+        if self.decoder not in DECODERS:
+            raise ConfigError(f"unknown decoder {self.decoder!r}; known: {', '.join(DECODERS)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supervision:
+    """How decoding processes are watched."""
+
+    num_workers: Annotated[int, "Decoding processes."] = 1
+    deadline_s: Annotated[float, "Seconds a clip may take, from when a running process gets it."] = 60.0
+    memory_bytes: Annotated[int, "Bytes of address space a process may add to what it starts with."] = 4 * 2**30
+    recycle_after: Annotated[int, "Clips after which a fresh process takes a process's place."] = 2_000
+    attempts: Annotated[int, "Times a clip may lose its process before it counts as the cause."] = 2
+
+    def __post_init__(self) -> None:
+        for name in ("num_workers", "deadline_s", "memory_bytes", "recycle_after", "attempts"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How often a request to a bucket that failed is made again."""
+
+    attempts: Annotated[int, "Attempts of one request to a bucket."] = 5
+    wait_s: Annotated[float, "Seconds before the second attempt; doubled before each further one."] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.wait_s < 0:
+            raise ConfigError(f"attempts={self.attempts} must be at least 1, wait_s={self.wait_s} not below 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpOptions:
+    """Patience with a web server."""
+
+    proxy: Annotated[str | None, "Address of a proxy."] = None
+    connect_s: Annotated[float, "Seconds to connect."] = 15.0
+    stalled_s: Annotated[float, "Seconds without a byte."] = 30.0
+    slow_window_s: Annotated[float, "Seconds over which a transfer slower than slow_bytes_per_s counts as stalled."] = (
+        60.0
+    )
+    slow_bytes_per_s: Annotated[float, "Bytes a second."] = 4096.0
+    max_redirects: Annotated[int, "Redirects to follow, at most."] = 5
+    max_resumes: Annotated[int, "Resumes of one file in one attempt; each must have brought bytes."] = 20
+    max_bytes: Annotated[int, "Bytes of one file, at most."] = 16 * 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YoutubeOptions:
+    """How YouTube is asked."""
+
+    max_height: Annotated[int, "youtube: pixels of the shorter side, at most."] = 360
+    sections_over_s: Annotated[float, "Seconds; of a longer video only the sections around its clips are fetched."] = (
+        1200.0
+    )
+    padding_s: Annotated[float, "Seconds before and after each clip of a section."] = 5.0
+    retries: Annotated[int, "Retries of yt-dlp for one request; whole attempts come on top."] = 5
+    retry_sleep_s: Annotated[float, "Seconds before the first retry; doubled for each, up to 30."] = 1.0
+    socket_s: Annotated[float, "Seconds without a byte."] = 30.0
+    proxy: Annotated[str | None, "Address of a proxy."] = None
+    cookies: Annotated[Path | None, "youtube: a cookies.txt in Netscape's format. Read, never written."] = None
+    cookies_from_browser: Annotated[
+        str | None, "youtube: the browser whose cookies to take, as firefox or chrome:PROFILE."
+    ] = None
+    open: Annotated[Callable[[dict[str, Any]], Any] | None, NOT_A_SETTING] = None  # None: yt-dlp; must be picklable
+
+    def __post_init__(self) -> None:
+        if self.max_height < 1 or self.padding_s < 0:
+            raise ConfigError(f"max_height={self.max_height} must be above 0, padding_s={self.padding_s:g} at least 0")
+        if self.cookies is not None and not self.cookies.is_file():
+            raise ConfigError(f"--cookies {self.cookies}: no such file")
+        if self.cookies_from_browser is not None and not BROWSER.fullmatch(self.cookies_from_browser):
+            raise ConfigError(
+                f"--cookies-from-browser {self.cookies_from_browser!r} is not BROWSER[+KEYRING][:PROFILE][::CONTAINER]"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteOptions:
+    """How the sources that fetch are asked."""
+
+    http: HttpOptions = field(default_factory=HttpOptions)
+    youtube: YoutubeOptions = field(default_factory=YoutubeOptions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerConfig:
+    """When to leave a source alone. Defaults: YouTube lifts a limit within the hour."""
+
+    threshold: Annotated[int, "Refusals in a row, without a video between them."] = 5
+    first_pause_s: Annotated[float, "Seconds of the first pause."] = 300.0
+    growth: Annotated[float, "Factor from each pause to the one that follows."] = 3.0
+    max_pauses: Annotated[int, "Pauses in a row, then the source is stopped: 5 min, 15 min, 45 min, 2 h 15 min."] = 4
+
+    def __post_init__(self) -> None:
+        if self.threshold < 1 or self.first_pause_s < 0 or self.growth < 1 or self.max_pauses < 0:
+            raise ConfigError(f"{self}: threshold and growth are at least 1, pauses not negative")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadConfig:
+    """How media are fetched. Nothing here has a say in what a sample holds."""
+
+    num_workers: Annotated[int, "Files fetched at a time."] = 4
+    look_ahead: Annotated[int, "Clips that are being fetched or lie fetched and undecoded."] = 64
+    cache_dir: Annotated[Path | None, "Folder where fetched files are kept. none: _media in the output."] = None
+    cache_gb: Annotated[float, "GB of fetched files to keep, at most."] = 50.0
+    rate_per_hour: Annotated[
+        float | None,
+        "Files an hour, at most. none: the source's own.",
+        Reader(read=_read_rate, form="a rate such as 250/h, 10/min, 2/s"),
+    ] = None
+    pace_dir: Annotated[
+        Path | None, "Folder where the machine's runs count their requests together. none: its temporary folder."
+    ] = None
+    attempts: Annotated[int, "Attempts of one video, when what went wrong may pass."] = 3
+    backoff_s: Annotated[float, "Seconds before the second attempt; doubled for each further one."] = 5.0
+    deadline_s: Annotated[float, "Seconds a file may take to fetch."] = 900.0
+    breaker: BreakerConfig = field(default_factory=BreakerConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("num_workers", "look_ahead", "cache_gb", "attempts", "deadline_s"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthConfig:
+    """A drawn dataset."""
+
+    num_clips: Annotated[int, "Clips to draw."] = 512
+    num_classes: Annotated[int, "Classes to draw; multiples of four keep the balance of look and sound."] = 16
+    max_objects: Annotated[int, "Sounding objects a clip, at most."] = 3
+    max_silent: Annotated[int, "Silent moving objects a clip, at most; mostly there is one."] = 2
+    seconds: Annotated[float, "Seconds of a clip."] = 4.0
+    fps: Annotated[int, "Frames a second."] = 25
+    width: Annotated[int, "Pixels of a picture's width."] = 320
+    height: Annotated[int, "Pixels of a picture's height."] = 240
+    sample_rate: Annotated[int, "Hz of the files' sound; all of it lies below 8 kHz."] = 44_100
+    seed: Annotated[int, "Seed of what is drawn."] = 0
+
+    def __post_init__(self) -> None:
+        bounds = {
+            "num_clips": (1, 10_000_000),
+            "num_classes": (8, NUM_SYNTH_CLASSES),
+            "max_objects": (1, 3),
+            "max_silent": (0, MAX_SILENT),
+            "seconds": (1.0, 600.0),
+            "fps": (5, 60),
+            "width": (64, 1920),
+            "height": (64, 1080),
+            "seed": (0, 2**63 - 1),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"synth: {name}={value} is not between {low} and {high}. Choose a value there.")
+        if self.width % 2 or self.height % 2:
+            raise ConfigError(
+                f"synth: {self.width}x{self.height} has an odd side; yuv420p cannot store it. Use even sides."
+            )
+        if not 0.5 <= self.width / self.height <= 4:
+            raise ConfigError(
+                f"synth: {self.width}x{self.height} is too narrow or too wide for the objects to move in. "
+                "Keep width / height between 0.5 and 4."
+            )
+        if self.sample_rate not in AAC_RATES:
+            known = ", ".join(map(str, AAC_RATES))
+            raise ConfigError(f"synth: AAC has no sample_rate={self.sample_rate}; known: {known}")
+
+    @property
+    def num_frames(self) -> int:
+        return round(self.seconds * self.fps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
     """Which of the plan's shards a run does: every `count`-th, from the `index`-th on."""
 
-    index: int = 0
-    count: int = 1
+    index: Annotated[int, "Which task of an array this is, counted from 0."] = 0
+    count: Annotated[int, "How many tasks the array has."] = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
@@ -52,7 +288,7 @@ def slurm_share(environment: Mapping[str, str]) -> Share:
         )
     except ValueError as error:
         raise ConfigError(
-            "--executor slice needs --task-index and --num-tasks; outside of a SLURM array they cannot be found"
+            "--executor array needs --task-index and --num-tasks; outside of a SLURM array they cannot be found"
         ) from error
     if step < 1 or (number - first) % step or not 0 <= (number - first) // step < count:
         raise ConfigError(
@@ -66,40 +302,48 @@ def slurm_share(environment: Mapping[str, str]) -> Share:
 class PrepareConfig:
     """What to prepare, from where, and how."""
 
-    recipe: Recipe
-    out: Path | str  # a folder, or the URL of one: s3://bucket/prefix
+    recipe: Annotated[Recipe, NOT_A_SETTING]
+    out: Annotated[Path | str, NOT_A_SETTING]  # a folder, or the URL of one: s3://bucket/prefix
     sample: SampleConfig = field(default_factory=SampleConfig)
-    list_path: Path | None = None  # the recipe's list, or the folder of its lists; None: fetched
-    sources: tuple[str, ...] = ()
+    list_path: Annotated[Path | None, "The official list, or the folder of lists. none: fetched."] = None
+    sources: Annotated[
+        tuple[str, ...],
+        "local:DIR, wds:PATTERN or a tar, tar.gz of videos, http:TEMPLATE with {id} and {start}, or youtube. "
+        "Tried in the order given.",
+    ] = ()
     remote: RemoteOptions = field(default_factory=RemoteOptions)
     downloads: DownloadConfig = field(default_factory=DownloadConfig)
-    splits: tuple[str, ...] | None = None  # None: the recipe's default
+    splits: Annotated[tuple[str, ...] | None, "Only these splits. none: the recipe's own choice."] = None
     table: TableOptions | None = None
     synth: SynthConfig | None = None
-    shard_size: int = 1_000
-    limit: int | None = None
+    shard_size: Annotated[int, "Clips a shard."] = 1_000
+    limit: Annotated[int | None, "Only so many clips, drawn over all splits."] = None
     supervision: Supervision = field(default_factory=Supervision)
     patience: Patience = field(default_factory=Patience)  # with a bucket
-    min_success: float = 0.5  # of the requested clips; fewer is an incomplete dataset
-    retry: Retry = Retry.NONE
-    overwrite: bool = False
-    executor: ExecutorKind = ExecutorKind.LOCAL
-    share: Share = field(default_factory=Share)  # of executor slice
+    min_success: Annotated[float, "Share of the requested clips, 0 to 1; with fewer samples the exit code is 3."] = 0.5
+    retry: Annotated[Retry, "Which failed clips to try again."] = Retry.NONE
+    overwrite: Annotated[bool, "Remove what the output holds and start again."] = False
+    executor: Annotated[ExecutorKind, "Who does the work: this machine, a Ray cluster, or an array of equal jobs."] = (
+        ExecutorKind.LOCAL
+    )
+    share: Share = field(default_factory=Share)  # of executor array
 
     def __post_init__(self) -> None:
         if self.shard_size < 1 or (self.limit is not None and self.limit < 1):
             raise ConfigError(f"shard_size={self.shard_size} and limit={self.limit} must be at least 1")
         if not 0 <= self.min_success <= 1:
             raise ConfigError(f"min_success={self.min_success} is not between 0 and 1")
-        if self.share.count > 1 and self.executor is not ExecutorKind.SLICE:
-            raise ConfigError(f"{self.share.count} tasks belong to --executor slice, not to {self.executor}")
-        if self.executor is ExecutorKind.SLICE and (self.overwrite or self.retry is not Retry.NONE):
+        if self.share.count > 1 and self.executor is not ExecutorKind.ARRAY:
+            raise ConfigError(f"{self.share.count} tasks belong to --executor array, not to {self.executor}")
+        if self.executor is ExecutorKind.ARRAY and (self.overwrite or self.retry is not Retry.NONE):
             raise ConfigError(
                 "--overwrite and --retry decide for all tasks, so no single one may. Remove the output first, or run "
-                "--retry without --executor slice."
+                "--retry without --executor array."
             )
-        if self.recipe.name == "synth":
-            if self.sources or self.list_path:
-                raise ConfigError("recipe synth draws its videos: it takes no --source and no --list")
-        elif not self.sources:
+        if self.recipe.name == "synth" and (self.sources or self.list_path):
+            raise ConfigError("recipe synth draws its videos: it takes no --source and no --list")
+
+    def require_sources(self) -> None:
+        """Raise ConfigError if there is no place to take videos from."""
+        if self.recipe.name != "synth" and not self.sources:
             raise ConfigError(f"recipe {self.recipe.name} needs at least one --source, such as local:DIR")

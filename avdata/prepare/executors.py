@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
 from avdata.prepare.commit import Observer, Segment, Workspace, storage_errors
+from avdata.prepare.config import Supervision
 from avdata.prepare.download import PRELOAD, DownloadStage
 from avdata.prepare.output import Output
 from avdata.prepare.pipeline import ClipEnd, ClipTask, failed_row
 from avdata.prepare.sources import Ref
-from avdata.prepare.supervise import Crashed, Outcome, Raised, Returned, Supervision, TimedOut, supervise
+from avdata.prepare.supervise import Crashed, Outcome, Raised, Returned, TimedOut, supervise
 from avmanifest.layout import ShardName
 
 MISSING_REASON: Final = "no source has it"

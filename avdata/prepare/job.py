@@ -19,8 +19,8 @@ from avdata.prepare.catalog import (
     shards_coverage,
 )
 from avdata.prepare.commit import Workspace, storage_errors
-from avdata.prepare.config import ExecutorKind, PrepareConfig, Retry, Share
-from avdata.prepare.download import DownloadConfig, DownloadStage, FetchThread, MediaCache, repeated_videos, source_pace
+from avdata.prepare.config import DownloadConfig, ExecutorKind, PrepareConfig, Retry, Share, SynthConfig
+from avdata.prepare.download import DownloadStage, FetchThread, MediaCache, repeated_videos, source_pace
 from avdata.prepare.download.pace import Pace
 from avdata.prepare.executors import Executor, LocalExecutor, ShardTask
 from avdata.prepare.output import Output, open_output
@@ -33,7 +33,6 @@ from avdata.prepare.retry import plan_retry
 from avdata.prepare.sources import Ref, RemoteSource, SourceChain, open_source
 from avdata.prepare.sources.names import ClipRequest
 from avdata.prepare.sources.remote import FailedRef
-from avdata.prepare.sources.synth import SynthConfig
 from avdata.prepare.sources.synth.source import SynthRef
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.layout import Layout
@@ -49,6 +48,7 @@ def prepare(config: PrepareConfig, listener: Listener | None = None) -> Report:
     Raises ConfigError if the output holds another plan or configuration (with the difference), StorageError if
     it cannot be written, ManifestError for a list that cannot be read.
     """
+    config.require_sources()
     listener = listener or Silent()
     output = open_output(config.out, config.patience)
     with output.naming():
@@ -93,7 +93,7 @@ def _prepare(config: PrepareConfig, output: Output, listener: Listener) -> Repor
             for result in executor.run(tasks):
                 listener.step(f"{result.shard}: {'done' if result.stats else 'left for another source'}")
         share = config.share
-        if config.executor is ExecutorKind.SLICE and not _is_last(output, listener):
+        if config.executor is ExecutorKind.ARRAY and not _is_last(output, listener):
             found = shards_coverage(layout, _shards_of(share, layout))
         else:
             share = Share()
@@ -172,6 +172,7 @@ def _catalog(
 
 def dry_run(config: PrepareConfig) -> pa.Table:
     """The plan (PLAN_SCHEMA) that a run would freeze; nothing is written but fetched lists. See also `estimate`."""
+    config.require_sources()
     return plan_of(config, open_output(config.out).layout).table
 
 

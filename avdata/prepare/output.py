@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from avdata.prepare.bucket import Patience, local_folder, open_bucket, place_of
+from avdata.prepare.bucket import local_folder, open_bucket, place_of
 from avdata.prepare.commit import Observer, Segment, Workspace, commit_shard, marker_problem, quarantine, read_stats
+from avdata.prepare.config import Patience
 from avdata.prepare.mirror import BucketOutput
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout, ShardName

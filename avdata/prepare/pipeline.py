@@ -12,7 +12,8 @@ from jaxtyping import Float16
 
 from avdata.images import encode_jpeg
 from avdata.prepare.commit import storage_errors
-from avdata.prepare.decode import DECODERS, Frames, MediaInfo, Waveform, open_media
+from avdata.prepare.config import SampleConfig
+from avdata.prepare.decode import Frames, MediaInfo, Waveform, open_media
 from avdata.prepare.frames import draw_frame_times
 from avdata.prepare.masks import listed_masks
 from avdata.prepare.quality import quality_flags
@@ -23,41 +24,12 @@ from avdata.prepare.sources.synth.source import SynthRef, draw_media, synth_trut
 from avdata.profiles import MelProfile, profile
 from avdata.shards import Member, pack_json, pack_npy, pack_sample
 from avdata.waveform import encode_flac, rms_dbfs
-from avmanifest.errors import ConfigError, DownloadError, MediaError, StorageError
+from avmanifest.errors import DownloadError, MediaError, StorageError
 from avmanifest.layout import ShardName
 from avmanifest.schema import CLIP_SCHEMA
 
 WINDOW_S: Final = 3.0
 """What one training example sees. A clip with less is of no use and ends as media_short."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleConfig:
-    """What a sample holds. Stored in dataset.json; a resume with other values is refused."""
-
-    clip_seconds: float | None = None  # keep a span of this length, drawn by seed and key; None: the whole clip
-    num_frames: int = 10
-    short_side: int = 256  # pixels
-    jpeg_quality: int = 90
-    mel: tuple[str, ...] = ("paper",)  # the first is KEY.logmel.npy, each further one KEY.logmel-NAME.npy
-    keep_audio: bool = True  # KEY.flac
-    decoder: str = "pyav"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, low in (("num_frames", 1), ("short_side", 16), ("jpeg_quality", 1)):
-            if getattr(self, name) < low:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least {low}")
-        if self.num_frames > 100 or self.jpeg_quality > 100:
-            raise ConfigError(f"num_frames={self.num_frames} and jpeg_quality={self.jpeg_quality} end at 100")
-        if self.clip_seconds is not None and not 0.5 <= self.clip_seconds <= 3600:
-            raise ConfigError(f"clip_seconds={self.clip_seconds:g} is not between 0.5 and 3600")
-        if not self.mel or len(set(self.mel)) < len(self.mel):
-            raise ConfigError(f"mel={list(self.mel)}: give each spectrogram profile once")
-        for name in self.mel:
-            profile(name)
-        if self.decoder not in DECODERS:
-            raise ConfigError(f"unknown decoder {self.decoder!r}; known: {', '.join(DECODERS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

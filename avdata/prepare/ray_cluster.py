@@ -16,8 +16,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from avdata.prepare.commit import Workspace, storage_errors
-from avdata.prepare.config import PrepareConfig
-from avdata.prepare.download import DownloadConfig, source_pace
+from avdata.prepare.config import DownloadConfig, PrepareConfig
+from avdata.prepare.download import source_pace
 from avdata.prepare.download.pace import Pace, Unlimited
 from avdata.prepare.executors import ShardResult, ShardTask
 from avdata.prepare.job import Media, local_executor

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from avdata.prepare.config import PrepareConfig
+from avdata.prepare.config import PrepareConfig, SynthConfig
 from avdata.prepare.lists import fetch_lists
 from avdata.prepare.plan import Plan, make_plan
-from avdata.prepare.sources.synth import CLASSES, SynthConfig
+from avdata.prepare.sources.synth import CLASSES
 from avdata.prepare.sources.synth.source import synth_requests
 from avmanifest.errors import ConfigError
 from avmanifest.keys import clip_keys

@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 
 import psutil
 
-from avmanifest.errors import ConfigError
+from avdata.prepare.config import Supervision
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,22 +35,6 @@ _START_S = 300.0  # a child may take to say it: imports over a slow network
 def usable_cores() -> int:
     """Cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Supervision:
-    """How children are watched."""
-
-    num_workers: int = 1
-    deadline_s: float = 60.0  # per task, from the moment a child that is up takes it
-    memory_bytes: int = 4 * 2**30  # address space a child may add to what it starts with
-    recycle_after: int = 2_000  # tasks a child answers before a fresh one takes its place
-    attempts: int = 2  # times a task may lose its child before it counts as the culprit
-
-    def __post_init__(self) -> None:
-        for name in ("num_workers", "deadline_s", "memory_bytes", "recycle_after", "attempts"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from safetensors import SafetensorError
 
 from avmanifest.errors import ConfigError, StorageError
 from avmanifest.files import replacing
+from avmanifest.settings import parse
 from avmodel.checkpoint import save_weights
 from avmodel.models import FAMILIES, part
-from avmodel.overrides import parse
 from avmodel.weights.published import Importer, PublishedWeights
 
 

@@ -51,7 +51,7 @@ def apply(
     as_json: Annotated[bool, typer.Option("--json", help="What was written, as JSON.")] = False,
 ) -> None:
     """Vectors, labels, neighbors, maps or separated sound of a video."""
-    from avcli.evaluation import EvaluationProgress
+    from avcli.evaluate_output import EvaluationProgress
     from avcli.options import given, print_json
     from avdata.watch import watch
     from avmodel.apply import apply as run

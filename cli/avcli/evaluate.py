@@ -53,12 +53,12 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
 ) -> None:
     """A pretrained model's scores, beside what knows nothing."""
-    from avcli.evaluation import EvaluationProgress, explain_task, print_result
+    from avcli.evaluate_output import EvaluationProgress, explain_task, print_result
     from avcli.options import print_json
     from avmanifest.errors import ConfigError
+    from avmanifest.settings import override
     from avmodel.evaluate.tasks import evaluate as run
     from avmodel.evaluate.tasks import task_config
-    from avmodel.overrides import override
 
     config = override(task_config(task, preset), settings or [])
     if explain:

@@ -123,7 +123,7 @@ def _dataset(
     deep: bool,
     repair: bool,
 ) -> None:
-    from avcli.inspection import print_repair, print_summary, print_verification, verifying
+    from avcli.inspect_output import print_repair, print_summary, print_verification, verifying
     from avdata.audit.opened import open_audited
     from avdata.audit.summary import summarize
 
@@ -175,7 +175,7 @@ def _sample(source: str, key: str, png: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json(sample_json(sample))
     elif png is None:
-        from avcli.inspection import print_sample
+        from avcli.inspect_output import print_sample
 
         print_sample(sample)
     else:
@@ -206,7 +206,7 @@ def _spectrogram(path: Path, mel: str | None, png: Path | None, *, as_json: bool
             }
         )
     elif png is None:
-        from avcli.inspection import print_spectrogram
+        from avcli.inspect_output import print_spectrogram
 
         print_spectrogram(path, found)
     else:
@@ -221,7 +221,7 @@ def _diff(one: str, other: str, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    from avcli.inspection import print_diff
+    from avcli.inspect_output import print_diff
 
     print_diff(found)
 

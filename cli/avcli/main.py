@@ -3,24 +3,44 @@
 import signal
 import sys
 from types import FrameType
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
 from avcli import apply, bench, convert, evaluate, export, inspect, prepare, pretrain, status
+from avcli.options import PanelCommand
 from avmanifest.errors import AvkitError, ConfigError, ManifestError, MediaError, ShardError, StorageError
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"avkit {version('avkit')}")
+        raise typer.Exit
+
 
 app = typer.Typer(
     name="avkit",
     help="From a list of videos to a pretrained audio-visual model.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="\b\nExit codes: 0 done, 1 a bug, 2 misused, 3 incomplete but resumable, 4 verification failed.",
 )
-app.command("prepare", epilog=prepare.EXAMPLES)(prepare.prepare)
+
+
+@app.callback()
+def avkit(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """From a list of videos to a pretrained audio-visual model."""
+
+
+app.command("prepare", cls=PanelCommand, epilog=prepare.EXAMPLES)(prepare.prepare)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("status", epilog=status.EXAMPLES)(status.status)
 app.command("inspect", epilog=inspect.EXAMPLES)(inspect.inspect)

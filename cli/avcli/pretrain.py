@@ -1,12 +1,12 @@
 """`avkit pretrain`: shards to checkpoint."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from avmodel.configs.run import RunConfig
+from avcli.options import CONFIG, EXPLAIN, SET, TOML, configured, explained, require_explain
+from avmanifest.errors import ConfigError
 
 EXAMPLES = """\b
 Examples:
@@ -25,44 +25,31 @@ def pretrain(
         typer.Option(help="A prepared dataset's folder, or shard URLs with brace patterns. Repeatable."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/RUN if not given.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting. Repeatable.")
-    ] = None,
+    config: CONFIG = None,
+    settings: SET = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
     allow_pipe: Annotated[bool, typer.Option("--allow-pipe", help="Run the commands of pipe: URLs in --data.")] = False,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Say what the run is, with all settings; train nothing.")
-    ] = False,
+    explain: EXPLAIN = False,
+    toml: TOML = False,
 ) -> None:
     """Shards to a pretrained model."""
-    from avmanifest.errors import ConfigError
-    from avmodel.overrides import override
-    from avmodel.presets import run_config
+    from avmodel.presets import describe, presets, run_config
 
-    config = override(run_config(run), [*(settings or []), *(["data.allow_pipe=true"] if allow_pipe else [])])
+    require_explain(explain=explain, toml=toml)
+    flags = {"data.allow_pipe": True} if allow_pipe else {}
+    asked = configured(run_config(run), file=config, given=flags, settings=settings)
     if explain:
-        explain_run(run, config)
+        runs = f"runs: {', '.join(sorted(presets()))}"
+        typer.echo(explained(asked, toml=toml, before=describe(run), after=runs))
         return
     if not data:
         raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")
-    from avcli.training import TrainingProgress, asked_to_stop
+    out = out or Path("runs") / run
+    from avcli.pretrain_output import TrainingProgress, asked_to_stop
     from avmodel.train import pretrain as train
 
-    out = out or Path("runs") / run
     with TrainingProgress() as progress, asked_to_stop() as stop:
-        report = train(config, data[0] if len(data) == 1 else data, out, resume=resume, listener=progress, stop=stop)
+        report = train(asked, data[0] if len(data) == 1 else data, out, resume=resume, listener=progress, stop=stop)
     progress.ended(report)
     if report.step < report.steps:
         raise typer.Exit(3)
-
-
-def explain_run(name: str, config: "RunConfig") -> None:
-    """A run's text, its settings as --set takes them, and the other runs; on stdout."""
-    from avmodel.overrides import flatten
-    from avmodel.presets import describe, presets
-
-    typer.echo(describe(name) + "\n")
-    for key, value in flatten(config):
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        typer.echo(f"  {key}={text.lower() if value is None or isinstance(value, bool) else text}")
-    typer.echo(f"\nruns: {', '.join(sorted(presets()))}")

@@ -23,7 +23,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """How far a dataset is: clips by status, shards, and the runs that work on it."""
-    from avcli.progress import print_progress
+    from avcli.prepare_output import print_progress
     from avdata.prepare.progress import read_progress
     from avmanifest.layout import Layout
 

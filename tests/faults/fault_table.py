@@ -8,9 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from avdata.prepare.config import HttpOptions, RemoteOptions
 from avdata.prepare.job import prepare
-from avdata.prepare.sources import RemoteOptions
-from avdata.prepare.sources.http import HttpOptions
 from tests.faulty import FaultyServer, failing
 from tests.loopback_youtube import loopback_youtube, video_id
 from tests.remote import HASTE, impatient, remote_config, rows_of

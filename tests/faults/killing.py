@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from avdata.prepare.config import PrepareConfig, Retry
+from avdata.prepare.config import PrepareConfig, Retry, Supervision
 from avdata.prepare.job import prepare
 from avdata.prepare.report import Silent
-from avdata.prepare.supervise import Supervision, supervise
+from avdata.prepare.supervise import supervise
 from tests.videos import folder_config
 
 

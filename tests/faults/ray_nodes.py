@@ -12,10 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from avdata.prepare.config import ExecutorKind
+from avdata.prepare.config import ExecutorKind, Supervision
 from avdata.prepare.job import prepare
 from avdata.prepare.ray_cluster import NAMESPACE, ClusterPace, import_ray
-from avdata.prepare.supervise import Supervision
 from tests.faulty import failing
 from tests.remote import remote_config
 from tests.videos import Notes, folder_config

@@ -12,10 +12,9 @@ from typer.testing import CliRunner
 from avcli.main import app
 from avdata.load import open_dataset
 from avdata.prepare import export
-from avdata.prepare.bucket import Patience, open_place
-from avdata.prepare.config import Retry
+from avdata.prepare.bucket import open_place
+from avdata.prepare.config import Patience, Retry, Supervision
 from avdata.prepare.job import prepare
-from avdata.prepare.supervise import Supervision
 from avmanifest.errors import ConfigError, StorageError
 from tests.buckets import ENVIRONMENT, bucket_tree, faulty_road, s3_server, use_s3
 from tests.videos import Notes, draw_folder, folder_config, tree

@@ -5,11 +5,11 @@ import signal
 import time
 
 from avdata.prepare.commit import Workspace
+from avdata.prepare.config import Supervision
 from avdata.prepare.executors import LocalExecutor, ShardTask
 from avdata.prepare.output import FolderOutput
 from avdata.prepare.pipeline import ClipEnd, manifest_row
 from avdata.prepare.sources.media import MediaRef
-from avdata.prepare.supervise import Supervision
 from avdata.shards import pack_sample, walk_samples
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA

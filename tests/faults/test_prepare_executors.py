@@ -63,7 +63,7 @@ def test_without_ray_the_run_says_what_to_install(videos, monkeypatch, tmp_path)
 
 
 def sliced(videos: Path, out: Path, index: int, count: int) -> PrepareConfig:
-    return folder_config(videos, out, executor=ExecutorKind.SLICE, share=Share(index=index, count=count))
+    return folder_config(videos, out, executor=ExecutorKind.ARRAY, share=Share(index=index, count=count))
 
 
 def test_an_array_of_jobs_makes_the_bytes_of_one_run_and_the_last_writes_the_manifest(videos, prepared, tmp_path):
@@ -92,11 +92,11 @@ def test_jobs_of_an_array_that_was_cut_short_are_finished_by_a_plain_run(videos,
 def test_a_job_of_a_slurm_array_finds_its_share(videos, tmp_path):
     words = ["prepare", "folder", "--source", f"local:{videos}", "--out", str(tmp_path / "out"), "--shard-size", "2"]
     array = {"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "4"}
-    ended = CliRunner().invoke(app, [*words, "--executor", "slice", "--workers", "1", "--json"], env=array)
+    ended = CliRunner().invoke(app, [*words, "--executor", "array", "--workers", "1", "--json"], env=array)
     assert ended.exit_code == 0, ended.output
     report = json.loads(ended.stdout)
     assert (report["requested"], report["num_shards"], list(report["splits"])) == (1, 1, ["train"])
-    outside = CliRunner().invoke(app, [*words, "--executor", "slice"], env=dict.fromkeys(array))
+    outside = CliRunner().invoke(app, [*words, "--executor", "array"], env=dict.fromkeys(array))
     assert isinstance(outside.exception, ConfigError)
     assert "needs --task-index" in str(outside.exception)
 
@@ -104,9 +104,9 @@ def test_a_job_of_a_slurm_array_finds_its_share(videos, tmp_path):
 @pytest.mark.parametrize("changes", [{"overwrite": True}, {"retry": Retry.ALL}])
 def test_a_job_of_an_array_decides_nothing_for_all(changes, videos, tmp_path):
     with pytest.raises(ConfigError, match="no single one may"):
-        folder_config(videos, tmp_path, executor=ExecutorKind.SLICE, **changes)
+        folder_config(videos, tmp_path, executor=ExecutorKind.ARRAY, **changes)
 
 
 def test_a_share_belongs_to_slice(videos, tmp_path):
-    with pytest.raises(ConfigError, match="belong to --executor slice"):
+    with pytest.raises(ConfigError, match="belong to --executor array"):
         folder_config(videos, tmp_path, share=Share(index=0, count=2))

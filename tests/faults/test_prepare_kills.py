@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from avdata.prepare.config import Retry
+from avdata.prepare.config import Retry, Supervision
 from avdata.prepare.job import prepare
-from avdata.prepare.supervise import Supervision
 from tests.videos import draw_folder, folder_config, tree
 
 ROOT = Path(__file__).parents[2]

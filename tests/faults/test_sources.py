@@ -6,10 +6,11 @@ import time
 import psutil
 import pytest
 
-from avdata.prepare.download import DownloadConfig, FetchThread, MediaCache
+from avdata.prepare.config import DownloadConfig, HttpOptions
+from avdata.prepare.download import FetchThread, MediaCache
 from avdata.prepare.download.pace import Unlimited
 from avdata.prepare.pipeline import ClipTask
-from avdata.prepare.sources.http import HttpOptions, HttpSource
+from avdata.prepare.sources.http import HttpSource
 from avdata.prepare.sources.names import ClipRequest
 from avmanifest.errors import StorageError
 from avmanifest.layout import ShardName

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from avdata.prepare.supervise import Crashed, Later, Raised, Returned, Supervision, TimedOut, supervise
+from avdata.prepare.config import Supervision
+from avdata.prepare.supervise import Crashed, Later, Raised, Returned, TimedOut, supervise
 
 
 def act(task: str) -> str:
@@ -139,7 +140,8 @@ import sys
 import threading
 from pathlib import Path
 from tests.faults.test_supervise import act
-from avdata.prepare.supervise import Supervision, supervise
+from avdata.prepare.config import Supervision
+from avdata.prepare.supervise import supervise
 if __name__ == "__main__":
     for _ in supervise(act, ["a", "grandchild:" + sys.argv[1]], Supervision(num_workers=1, deadline_s=600.0)):
         pass

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from avcli.main import app
 from avdata.images import decode_jpeg, encode_jpeg
+from avdata.prepare.config import SampleConfig
 from avdata.prepare.decode import open_media
 from avdata.prepare.job import prepare
-from avdata.prepare.pipeline import SampleConfig
 from avdata.watch import watch
 from avdata.windows import Window
 from avmanifest.errors import ConfigError, DecodeError

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avdata.prepare.config import PrepareConfig
+from avdata.prepare.config import PrepareConfig, Supervision, SynthConfig
 from avdata.prepare.job import prepare
-from avdata.prepare.sources.synth import SynthConfig
-from avdata.prepare.supervise import Supervision
 from avmanifest.recipe import load_recipe
 from avmodel.distributed import join_world
 from avmodel.evaluate.localization.task import LocalizationConfig, localization

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from avcli.main import app
-from avdata.prepare.bucket import Bucket, Patience, open_place
+from avdata.prepare.bucket import Bucket, open_place
+from avdata.prepare.config import Patience
 from avdata.prepare.export import export
 from avdata.shards import read_index
 from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError

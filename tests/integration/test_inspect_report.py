@@ -44,9 +44,8 @@ def page_of(root: Path, to: Path, *, verification: Verification | None = None, n
 @pytest.fixture(scope="module")
 def synth_page(tmp_path_factory):
     """A drawn dataset with boxes and masks."""
+    from avdata.prepare.config import Supervision, SynthConfig
     from avdata.prepare.job import PrepareConfig
-    from avdata.prepare.sources.synth import SynthConfig
-    from avdata.prepare.supervise import Supervision
     from avmanifest.recipe import load_recipe
 
     folder = tmp_path_factory.mktemp("synth")

@@ -11,10 +11,8 @@ import soundfile
 import torch
 
 from avdata.melspec import log_mel, profile
-from avdata.prepare.config import Retry
+from avdata.prepare.config import Retry, Supervision, SynthConfig
 from avdata.prepare.job import dry_run, prepare
-from avdata.prepare.sources.synth import SynthConfig
-from avdata.prepare.supervise import Supervision
 from avdata.shards import walk_samples
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout

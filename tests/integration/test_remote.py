@@ -13,11 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from avdata.prepare.config import Retry
-from avdata.prepare.download import BreakerConfig
+from avdata.prepare.config import BreakerConfig, RemoteOptions, Retry
 from avdata.prepare.job import prepare
 from avdata.prepare.report import Silent
-from avdata.prepare.sources import RemoteOptions
 from avmanifest.schema import StatusClass, status_class
 from tests.drawn import draw_media, sine
 from tests.faulty import failing

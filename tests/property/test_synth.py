@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avdata.prepare.config import SynthConfig
 from avdata.prepare.sources import synth
-from avdata.prepare.sources.synth import SynthClip, SynthConfig
+from avdata.prepare.sources.synth import SynthClip
 
 CONFIGS = st.builds(
     lambda size, **drawn: SynthConfig(num_clips=10_000, width=size[0], height=size[1], **drawn),

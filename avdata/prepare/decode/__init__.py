@@ -1,7 +1,6 @@
 """Media files to pictures and sound. The only room that imports a decoder."""
 
 from avdata.prepare.decode.media import (
-    DECODERS,
     Frames,
     Media,
     MediaInfo,
@@ -12,7 +11,6 @@ from avdata.prepare.decode.media import (
 )
 
 __all__ = [
-    "DECODERS",
     "Frames",
     "Media",
     "MediaInfo",

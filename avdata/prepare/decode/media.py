@@ -25,13 +25,13 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import Float32, UInt8
 
+from avdata.prepare.config import DECODERS
 from avdata.prepare.decode.audio import AudioTrack, NativeSound
 from avdata.prepare.decode.decord import decord_pictures, import_decord
 from avdata.prepare.decode.tracks import TIME_TOLERANCE_S, MediaSource, Reader
 from avdata.prepare.decode.video import Orientation, Picture, Pictures, VideoTrack, orientation_of
 from avmanifest.errors import ConfigError, DecodeError
 
-DECODERS = ("pyav", "decord")
 # Containers that hold video. Playlists, scripts and image sequences are left out: they name other files and addresses.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,mxf"
 MIN_AUDIO_SHARE = 0.9  # of the audio that the container promises inside a span; less is media_corrupt

@@ -1,27 +1,12 @@
 """A source that refuses us is left alone for a while, then longer, then for good: the list is not burned on it."""
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
-from avmanifest.errors import ConfigError
+from avdata.prepare.config import BreakerConfig
 
 TRIPS: Final = frozenset({"blocked_bot", "blocked_rate"})
 """Statuses that speak of us, not of the video."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerConfig:
-    """When to leave a source alone. Defaults: YouTube lifts a limit within the hour."""
-
-    threshold: int = 5  # refusals in a row, without a video between them
-    first_pause_s: float = 300.0
-    growth: float = 3.0  # of each pause that another follows
-    max_pauses: int = 4  # in a row, then the source is stopped: 5 min, 15 min, 45 min, 2 h 15 min
-
-    def __post_init__(self) -> None:
-        if self.threshold < 1 or self.first_pause_s < 0 or self.growth < 1 or self.max_pauses < 0:
-            raise ConfigError(f"{self}: threshold and growth are at least 1, pauses not negative")
 
 
 class Breaker:

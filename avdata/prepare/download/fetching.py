@@ -9,12 +9,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from multiprocessing import Pipe
-from pathlib import Path
 from typing import Any, Final
 
-from avdata.prepare.download.breaker import Breaker, BreakerConfig
+from avdata.prepare.config import DownloadConfig, Supervision
+from avdata.prepare.download.breaker import Breaker
 from avdata.prepare.download.cache import Held, MediaCache, Verdict
 from avdata.prepare.download.fetches import FetchEnd, FetchTask, end_of, fetch
 from avdata.prepare.download.pace import Pace
@@ -22,8 +21,7 @@ from avdata.prepare.download.queue import Doubling, SourceQueue, Want
 from avdata.prepare.pipeline import ClipTask
 from avdata.prepare.sources import RemoteSource
 from avdata.prepare.sources.remote import FailedRef, RemoteRef, Span
-from avdata.prepare.supervise import Later, Supervision, supervise
-from avmanifest.errors import ConfigError
+from avdata.prepare.supervise import Later, supervise
 from avmanifest.schema import StatusClass
 
 PRELOAD: Final = ("avdata.prepare.pipeline", "avdata.melspec", fetch.__module__)
@@ -33,27 +31,6 @@ ASK_AGAIN_S: Final = 60.0  # with nothing to wake us before
 _ADDRESS_SPACE_BYTES: Final = 64 * 2**30  # a JavaScript runtime reserves far more than it uses
 _RECYCLE_AFTER: Final = 200  # fetches: yt-dlp is not made to run for weeks
 _LOCKED_S: Final = 1.0  # between looks at a video that another run is fetching
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DownloadConfig:
-    """How media are fetched. Nothing here has a say in what a sample holds."""
-
-    num_workers: int = 4
-    look_ahead: int = 64  # clips that are being fetched or lie fetched and undecoded
-    cache_dir: Path | None = None  # None: `_media` in the output
-    cache_gb: float = 50.0
-    rate_per_hour: float | None = None  # None: the source's own
-    pace_dir: Path | None = None  # where the machine's runs count their requests together; None: its temporary folder
-    attempts: int = 3  # of one video, when what went wrong may pass
-    backoff_s: float = 5.0  # before the second; doubled for each further one
-    deadline_s: float = 900.0  # for one video
-    breaker: BreakerConfig = field(default_factory=BreakerConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("num_workers", "look_ahead", "cache_gb", "attempts", "deadline_s"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
 
 
 class FetchThread:

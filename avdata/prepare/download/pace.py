@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 import tempfile
 import time
 from pathlib import Path
@@ -11,18 +10,8 @@ from typing import Final, Protocol, runtime_checkable
 from avmanifest.errors import ConfigError
 from avmanifest.files import sha256_of
 
-_PER_HOUR: Final = {"s": 3600.0, "min": 60.0, "h": 1.0, "d": 1 / 24}
-_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)/(s|min|h|d)")
 BURST: Final = 5
 """Requests that may follow each other at once after a rest."""
-
-
-def parse_rate(text: str) -> float:
-    """Requests an hour of `250/h`, `2/s`, `10/min`, `5000/d`. Raises ConfigError."""
-    match = _RATE.fullmatch(text.strip())
-    if not match or not float(match[1]):
-        raise ConfigError(f"--rate {text!r} is no rate; write 250/h, 10/min or 2/s")
-    return float(match[1]) * _PER_HOUR[match[2]]
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avdata.prepare.download.fetching import DownloadConfig
+from avdata.prepare.config import DownloadConfig
 from avdata.prepare.download.pace import Pace, machine_pace
 from avdata.prepare.sources import RemoteSource
 from avdata.prepare.sources.remote import Span

@@ -2,30 +2,22 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol, runtime_checkable
 
+from avdata.prepare.config import RemoteOptions
 from avdata.prepare.sources.archives import ARCHIVE_SUFFIXES, ArchiveSource
-from avdata.prepare.sources.http import HttpOptions, HttpSource
+from avdata.prepare.sources.http import HttpSource
 from avdata.prepare.sources.local import LocalSource
 from avdata.prepare.sources.media import MediaRef
 from avdata.prepare.sources.names import ClipRequest
 from avdata.prepare.sources.remote import FailedRef, Fetcher, RemoteRef
 from avdata.prepare.sources.synth.source import SynthRef
-from avdata.prepare.sources.youtube import YoutubeOptions, YoutubeSource
+from avdata.prepare.sources.youtube import YoutubeSource
 from avmanifest.errors import ConfigError
 
 Ref = MediaRef | SynthRef | RemoteRef | FailedRef
 """Where the media of a clip are: on disk, to be drawn, to be fetched, or nowhere."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteOptions:
-    """How the sources that fetch are asked."""
-
-    http: HttpOptions = field(default_factory=HttpOptions)
-    youtube: YoutubeOptions = field(default_factory=YoutubeOptions)
 
 
 @runtime_checkable

@@ -24,6 +24,7 @@ from urllib3.exceptions import (
     ResponseError,
 )
 
+from avdata.prepare.config import HttpOptions
 from avdata.prepare.sources.media import display_name
 from avdata.prepare.sources.names import ClipRequest, safe_relative
 from avdata.prepare.sources.remote import FetchedFile, Fetcher, RemoteRef, Span, fetch_key
@@ -35,20 +36,6 @@ _CHUNK_BYTES: Final = 256 * 1024
 _MAX_RETRY_AFTER_S: Final = 3600.0
 _SPEC: Final = re.compile(r"0?[1-9]?[0-9]?d?")
 _FIELDS: Final = ("id", "path", "start", "end", "start_ms", "end_ms")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpOptions:
-    """Patience with a web server."""
-
-    proxy: str | None = None
-    connect_s: float = 15.0
-    stalled_s: float = 30.0  # without a byte
-    slow_window_s: float = 60.0  # slower than slow_bytes_per_s over so long is as good as stalled
-    slow_bytes_per_s: float = 4096.0
-    max_redirects: int = 5
-    max_resumes: int = 20  # of one file in one attempt; each must have brought bytes
-    max_bytes: int = 16 * 2**30
 
 
 class Template:

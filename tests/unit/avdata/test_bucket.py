@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from avdata.prepare.bucket import Bucket, Patience, local_folder, open_bucket, place_of
+from avdata.prepare.bucket import Bucket, local_folder, open_bucket, place_of
+from avdata.prepare.config import Patience
 from avmanifest.errors import ConfigError, StorageError
 from tests.buckets import UnreliableMemory
 

@@ -7,7 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from avdata.prepare.decode import DECODERS, decode_same_packets, open_media
+from avdata.prepare.config import DECODERS
+from avdata.prepare.decode import decode_same_packets, open_media
 from avmanifest.errors import ConfigError, DecodeError
 from tests.drawn import draw_media, numbered_picture, read_number, sine
 

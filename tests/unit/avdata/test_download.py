@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from avdata.prepare.download.breaker import Breaker, BreakerConfig
+from avdata.prepare.config import BreakerConfig, parse_rate
+from avdata.prepare.download.breaker import Breaker
 from avdata.prepare.download.cache import Held, MediaCache, Verdict
 from avdata.prepare.download.fetches import FetchEnd
-from avdata.prepare.download.pace import BURST, FilePace, Unlimited, machine_pace, parse_rate
+from avdata.prepare.download.pace import BURST, FilePace, Unlimited, machine_pace
 from avdata.prepare.download.queue import SourceQueue, Want
 from avdata.prepare.sources.names import ClipRequest
 from avdata.prepare.sources.remote import FailedRef, FetchedFile, RemoteRef, said_of_all

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from avdata.prepare.bucket import Bucket, Patience
+from avdata.prepare.bucket import Bucket
 from avdata.prepare.commit import Segment, Workspace
+from avdata.prepare.config import Patience
 from avdata.prepare.mirror import BucketOutput
 from avdata.shards import pack_sample
 from avmanifest.errors import StorageError

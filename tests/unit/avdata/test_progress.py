@@ -7,13 +7,11 @@ import pyarrow as pa
 import pytest
 
 from avdata.prepare.commit import Workspace
-from avdata.prepare.config import PrepareConfig
+from avdata.prepare.config import PrepareConfig, SampleConfig, SynthConfig
 from avdata.prepare.estimate import Assumptions, estimate
 from avdata.prepare.job import dry_run
-from avdata.prepare.pipeline import SampleConfig
 from avdata.prepare.progress import ProgressMark, read_progress
 from avdata.prepare.report import Silent
-from avdata.prepare.sources.synth import SynthConfig
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe

@@ -2,8 +2,9 @@
 
 import pytest
 
+from avdata.prepare.config import HttpOptions
 from avdata.prepare.sources import open_source, reads_archives
-from avdata.prepare.sources.http import HttpFetcher, HttpOptions, HttpSource, Template, retry_after_s
+from avdata.prepare.sources.http import HttpFetcher, HttpSource, Template, retry_after_s
 from avdata.prepare.sources.names import ClipRequest
 from avmanifest.errors import ConfigError, DownloadError
 from tests.faulty import failing

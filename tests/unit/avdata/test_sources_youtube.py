@@ -8,8 +8,9 @@ import pytest
 from yt_dlp.utils import DownloadError as YtDlpError
 from yt_dlp.utils import ExtractorError, GeoRestrictedError
 
+from avdata.prepare.config import YoutubeOptions
 from avdata.prepare.sources.names import ClipRequest
-from avdata.prepare.sources.youtube import YoutubeOptions, YoutubeSource, classify
+from avdata.prepare.sources.youtube import YoutubeSource, classify
 from avdata.prepare.sources.youtube.errors import disk_error, message_of
 from avdata.prepare.sources.youtube.fetch import VideoFetcher, padded_sections
 from avdata.prepare.sources.youtube.source import preflight_lines

@@ -12,8 +12,9 @@ import pytest
 import soxr
 
 from avdata.ffmpeg import ffmpeg_binary
+from avdata.prepare.config import SynthConfig
 from avdata.prepare.sources import synth
-from avdata.prepare.sources.synth import CLASSES, SynthClip, SynthConfig
+from avdata.prepare.sources.synth import CLASSES, SynthClip
 from avdata.prepare.sources.synth.motion import MOTIONS, hits, is_struck, level, trace
 from avmanifest.errors import AvkitError, ConfigError
 

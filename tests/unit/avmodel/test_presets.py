@@ -162,7 +162,7 @@ def test_crossmae_is_the_papers_where_it_says_and_maes_where_it_does_not() -> No
 def test_the_settings_of_every_run_are_there_without_torch() -> None:
     code = (
         "import sys\n"
-        "from avmodel.overrides import flatten, override\n"
+        "from avmanifest.settings import flatten, override\n"
         "from avmodel.presets import presets, run_config\n"
         "for name in presets():\n"
         "    list(flatten(override(run_config(name), ['optim.lr=1e-3'])))\n"

@@ -19,6 +19,7 @@ in sound only; the second and third share one sound and differ in look only; the
 | squeaking / purring spotted gear | purring spotted gear / ringed octagon |
 """
 
+from avdata.prepare.config import SynthConfig
 from avdata.prepare.sources.synth.classes import (
     CLASSES,
     Look,
@@ -30,7 +31,7 @@ from avdata.prepare.sources.synth.classes import (
 )
 from avdata.prepare.sources.synth.encode import write_clip
 from avdata.prepare.sources.synth.picture import boxes_at, render_frame, render_masks
-from avdata.prepare.sources.synth.scene import SynthClip, SynthConfig, SynthObject, synth_clip
+from avdata.prepare.sources.synth.scene import SynthClip, SynthObject, synth_clip
 from avdata.prepare.sources.synth.sound import render_mix, render_stems
 
 __all__ = [

@@ -6,8 +6,9 @@ from typing import Any
 import ffmpeg
 
 from avdata.ffmpeg import encoder, workplace
+from avdata.prepare.config import SynthConfig
 from avdata.prepare.sources.synth.picture import render_frame
-from avdata.prepare.sources.synth.scene import SynthClip, SynthConfig
+from avdata.prepare.sources.synth.scene import SynthClip
 from avdata.prepare.sources.synth.sound import render_mix
 
 _KEY_FRAME_S = 3

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from avdata.prepare.config import SynthConfig
 from avdata.prepare.sources.synth.motion import trace
-from avdata.prepare.sources.synth.scene import SynthClip, SynthConfig, SynthObject
+from avdata.prepare.sources.synth.scene import SynthClip, SynthObject
 from avdata.prepare.sources.synth.shapes import SPRITE_HALF, draw_sprite
 
 _LARGEST_RADIUS = 0.16

@@ -8,63 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from avdata.prepare.config import MAX_SILENT, SynthConfig
 from avdata.prepare.sources.synth.classes import CLASSES, SynthClass
 from avmanifest.errors import ConfigError
 
-AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-MAX_SILENT = 2
 NUM_BEATS = 8
 
 _SPLIT_DRAW, _CLASS_DRAW, _SCENE_DRAW = 1, 2, 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SynthConfig:
-    """A drawn dataset."""
-
-    num_clips: int = 512
-    num_classes: int = 16  # the first of CLASSES; whole fours keep the balance of look and sound
-    max_objects: int = 3  # sounding ones, at most
-    max_silent: int = 2  # silent ones that move as well, at most; mostly there is one
-    seconds: float = 4.0
-    fps: int = 25
-    width: int = 320
-    height: int = 240
-    sample_rate: int = 44_100  # of the files; everything that sounds lies below 8 kHz
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        bounds = {
-            "num_clips": (1, 10_000_000),
-            "num_classes": (8, len(CLASSES)),
-            "max_objects": (1, 3),
-            "max_silent": (0, MAX_SILENT),
-            "seconds": (1.0, 600.0),
-            "fps": (5, 60),
-            "width": (64, 1920),
-            "height": (64, 1080),
-            "seed": (0, 2**63 - 1),
-        }
-        for name, (low, high) in bounds.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"synth: {name}={value} is not between {low} and {high}. Choose a value there.")
-        if self.width % 2 or self.height % 2:
-            raise ConfigError(
-                f"synth: {self.width}x{self.height} has an odd side; yuv420p cannot store it. Use even sides."
-            )
-        if not 0.5 <= self.width / self.height <= 4:
-            raise ConfigError(
-                f"synth: {self.width}x{self.height} is too narrow or too wide for the objects to move in. "
-                "Keep width / height between 0.5 and 4."
-            )
-        if self.sample_rate not in AAC_RATES:
-            known = ", ".join(map(str, AAC_RATES))
-            raise ConfigError(f"synth: AAC has no sample_rate={self.sample_rate}; known: {known}")
-
-    @property
-    def num_frames(self) -> int:
-        return round(self.seconds * self.fps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

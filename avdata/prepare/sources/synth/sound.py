@@ -10,9 +10,10 @@ import numpy as np
 import soxr
 from jaxtyping import Float
 
+from avdata.prepare.config import SynthConfig
 from avdata.prepare.sources.synth.classes import Timbre
 from avdata.prepare.sources.synth.motion import hits, is_struck, level
-from avdata.prepare.sources.synth.scene import SynthClip, SynthConfig, SynthObject
+from avdata.prepare.sources.synth.scene import SynthClip, SynthObject
 
 _RATE = 16_000
 _HIGHEST_HZ = 7_500

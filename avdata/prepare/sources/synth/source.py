@@ -10,9 +10,10 @@ from typing import Any
 import cv2
 import pyarrow as pa
 
+from avdata.prepare.config import SynthConfig
 from avdata.prepare.sources.synth.encode import write_clip
 from avdata.prepare.sources.synth.picture import boxes_at, render_masks
-from avdata.prepare.sources.synth.scene import SynthClip, SynthConfig, synth_clip
+from avdata.prepare.sources.synth.scene import SynthClip, synth_clip
 from avdata.prepare.sources.synth.sound import render_stems
 from avdata.waveform import SAMPLE_RATE, encode_flac
 from avmanifest.files import sha256_of_stream

@@ -3,26 +3,22 @@
 import contextlib
 import io
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
 from avdata.ffmpeg import ffmpeg_binary
+from avdata.prepare.config import BROWSER, YoutubeOptions
 from avdata.prepare.decode import media_extent_s
 from avdata.prepare.sources.remote import FetchedFile, Span
 from avdata.prepare.sources.youtube.errors import classify, disk_error, message_of
-from avmanifest.errors import ConfigError, DownloadError
+from avmanifest.errors import DownloadError
 
 SHORT_S: Final = 0.25
 """A section may lack so much of its end."""
 LENGTH_TOLERANCE_S: Final = 1.0
 """YouTube gives lengths in whole seconds."""
-
-_BROWSER: Final = re.compile(
-    r"(?P<name>[a-z]+)(?:\+(?P<keyring>[a-z0-9]+))?(?::(?!:)(?P<profile>.+?))?(?:::(?P<container>.+))?"
-)
 
 
 @runtime_checkable
@@ -45,32 +41,6 @@ def open_youtube_dl(params: dict[str, Any]) -> YoutubeDL:
 
     youtube_dl: YoutubeDL = yt_dlp.YoutubeDL(params)
     return youtube_dl
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class YoutubeOptions:
-    """How YouTube is asked."""
-
-    max_height: int = 360  # pixels, of the shorter side
-    sections_over_s: float = 1200.0  # of a longer video only the sections around its clips are fetched
-    padding_s: float = 5.0  # before and after each clip of a section
-    retries: int = 5  # of yt-dlp, for one request; whole attempts come on top
-    retry_sleep_s: float = 1.0  # before the first of them; doubled for each, up to 30
-    socket_s: float = 30.0  # without a byte
-    proxy: str | None = None
-    cookies: Path | None = None  # cookies.txt in Netscape's format; read, never written
-    cookies_from_browser: str | None = None  # as yt-dlp spells it: firefox, chrome:Profile 1, ...
-    open: Callable[[dict[str, Any]], YoutubeDL] = open_youtube_dl  # picklable
-
-    def __post_init__(self) -> None:
-        if self.max_height < 1 or self.padding_s < 0:
-            raise ConfigError(f"max_height={self.max_height} must be above 0, padding_s={self.padding_s:g} at least 0")
-        if self.cookies is not None and not self.cookies.is_file():
-            raise ConfigError(f"--cookies {self.cookies}: no such file")
-        if self.cookies_from_browser is not None and not _BROWSER.fullmatch(self.cookies_from_browser):
-            raise ConfigError(
-                f"--cookies-from-browser {self.cookies_from_browser!r} is not BROWSER[+KEYRING][:PROFILE][::CONTAINER]"
-            )
 
 
 @dataclass(slots=True)
@@ -144,8 +114,9 @@ class VideoFetcher:
         """Fetch the video, or its sections. Raises DownloadError with yt-dlp's own words in its message."""
         talk, choice = _Talk(), _Choice(self.options, spans)
         _name_ffmpeg(ffmpeg_binary())
+        open_dl = self.options.open or open_youtube_dl
         try:
-            with contextlib.closing(self.options.open(self._params(folder, talk, choice))) as youtube_dl:
+            with contextlib.closing(open_dl(self._params(folder, talk, choice))) as youtube_dl:
                 info = youtube_dl.extract_info(address, download=True) or {}
         except _expected_errors() as error:
             if (full := disk_error(error)) is not None:
@@ -195,7 +166,7 @@ class VideoFetcher:
         if options.cookies is not None:
             params["cookiefile"] = io.StringIO(options.cookies.read_text())
         if options.cookies_from_browser is not None:
-            match = _BROWSER.fullmatch(options.cookies_from_browser)
+            match = BROWSER.fullmatch(options.cookies_from_browser)
             assert match, "it was checked when the options were made"
             keyring = match["keyring"] and match["keyring"].upper()
             params["cookiesfrombrowser"] = (match["name"], match["profile"], keyring, match["container"])

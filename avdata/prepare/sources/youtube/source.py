@@ -5,9 +5,10 @@ import importlib.util
 from collections import Counter
 from typing import Final
 
+from avdata.prepare.config import YoutubeOptions
 from avdata.prepare.sources.names import YOUTUBE_ID, ClipRequest
 from avdata.prepare.sources.remote import Fetcher, RemoteRef, fetch_key
-from avdata.prepare.sources.youtube.fetch import VideoFetcher, YoutubeOptions
+from avdata.prepare.sources.youtube.fetch import VideoFetcher
 
 OLD_DAYS: Final = 60
 """YouTube changes every few weeks, and yt-dlp follows."""

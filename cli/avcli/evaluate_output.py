@@ -11,10 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from avmanifest.settings import flatten
 from avmodel.evaluate.evaluation import EvalConfig
 from avmodel.evaluate.result import Result, Score
 from avmodel.evaluate.tasks import TASKS
-from avmodel.overrides import flatten
 
 PLAIN_INTERVAL_S = 10.0
 PLAIN_WIDTH = 160  # columns of a table that goes into a file

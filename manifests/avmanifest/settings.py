@@ -1,0 +1,365 @@
+"""Settings: what a frozen dataclass declares once, read from a command line or a TOML file and explained to people.
+
+A field declares its description beside its type: `warmup: Annotated[float, "share of the run ..."] = 0.2`. From the
+fields come the options of a command, the paths of `--set optim.warmup=0.1`, the text of `--explain` and the entries
+of a TOML file. A field marked `NOT_A_SETTING` is none of these.
+"""
+
+import difflib
+import json
+import tomllib
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from avmanifest.errors import ConfigError
+
+Config = TypeVar("Config")  # a dataclass
+
+BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+NOT_A_SETTING: Final = object()
+"""Marks a field that neither a command line nor a file sets: `recipe: Annotated[Recipe, NOT_A_SETTING]`."""
+
+_NOTE_COLUMN: Final = 44  # where --explain puts what a setting is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """How a setting is written when its type alone does not say: `Annotated[float | None, "...", Reader(...)]`."""
+
+    read: Callable[[str], Any]  # raises ValueError or ConfigError for other text
+    form: str  # for people: "a rate such as 250/h"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """The values that a text setting can have: `Annotated[str, "...", Choices(names=OPTIMIZERS)]`."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One field of a config, as its dataclass declares it."""
+
+    path: str  # optim.lr
+    kind: Any  # its type
+    description: str
+    default: Any  # MISSING: it has none
+    reader: Reader | None = None
+    listed: tuple[str, ...] = ()  # by Choices
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values it can have, where they are few; else empty."""
+        return self.listed or tuple(name for kind in options_of(self.kind) for name in _choices(kind))
+
+    @property
+    def is_many(self) -> bool:
+        """Whether it is a tuple of any length."""
+        return any(get_args(kind)[1:] == (...,) for kind in options_of(self.kind))
+
+    @property
+    def form(self) -> str:
+        """How it is written, for people."""
+        if self.listed:
+            return ", ".join([*self.listed, *(["none"] if type(None) in options_of(self.kind) else [])])
+        forms = [name_of(kind) for kind in options_of(self.kind)]
+        return " or ".join(([self.reader.form] if self.reader else []) + forms)
+
+    @property
+    def note(self) -> str:
+        """Type, choices and description in one line."""
+        return f"{self.form}; {self.description}" if self.description else self.form
+
+    def parse(self, text: str, name: str | None = None) -> Any:
+        """The value that the text writes. Raises ConfigError, which names the setting, for text that is none."""
+        if self.reader is not None:
+            try:
+                return self.reader.read(text)
+            except ValueError:
+                pass  # then as the type says
+        for kind in options_of(self.kind):
+            try:
+                return _parse_one(text, kind)
+            except ValueError:
+                continue
+        raise ConfigError(f"{name or self.path}={text!r} is not {self.form}")
+
+
+def declared(config_type: type, prefix: str = "", config: object = None) -> Iterator[Setting]:
+    """The settings of a dataclass in the order of its fields, nested ones by their dotted path.
+
+    Args:
+        config_type: The dataclass.
+        prefix: Put before each path.
+        config: An instance of it. Its nested configs may be of another type than their field names (a family's model).
+    """
+    for name, kind, notes, default in _fields(config_type):
+        if NOT_A_SETTING in notes:
+            continue
+        value = None if config is None else getattr(config, name)
+        nested = type(value) if is_dataclass(value) else _nested(kind)
+        if nested is not None:
+            yield from declared(nested, f"{prefix}{name}.", value if is_dataclass(value) else None)
+            continue
+        yield Setting(
+            path=prefix + name,
+            kind=kind,
+            description=next((note for note in notes if isinstance(note, str)), ""),
+            default=default,
+            reader=next((note for note in notes if isinstance(note, Reader)), None),
+            listed=next((note.names for note in notes if isinstance(note, Choices)), ()),
+        )
+
+
+@cache
+def _fields(config_type: type) -> tuple[tuple[str, Any, tuple[Any, ...], Any], ...]:
+    """Name, type, notes and default of each field."""
+    hints = get_type_hints(config_type, include_extras=True)
+    found: list[tuple[str, Any, tuple[Any, ...], Any]] = []
+    for one in fields(config_type):
+        kind, *notes = get_args(hints[one.name]) if get_origin(hints[one.name]) is Annotated else [hints[one.name]]
+        default = one.default if one.default_factory is MISSING else one.default_factory()
+        found.append((one.name, kind, tuple(notes), default))
+    return tuple(found)
+
+
+def _nested(kind: Any) -> type | None:
+    """The dataclass that a field holds, or may hold."""
+    return next((one for one in options_of(kind) if isinstance(one, type) and is_dataclass(one)), None)
+
+
+def override(config: Config, settings: Sequence[str]) -> Config:
+    """The config with settings such as `optim.lr=3e-4` applied; the last of two for one path counts.
+
+    Nothing is `none`; a tuple is `128,192`. Raises ConfigError for an unknown path, a value of another type, or a
+    value that the config refuses.
+    """
+    return with_values(config, read_settings(config, settings))
+
+
+def read_settings(config: object, settings: Sequence[str]) -> dict[str, Any]:
+    """The values by path that texts such as `optim.lr=3e-4` write. Raises ConfigError as `override` does."""
+    known = {one.path: one for one in _declared_of(config)}
+    values = {}
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting!r}: expected key=value, such as optim.lr=3e-4")
+        path = path.strip()
+        if path not in known:
+            raise unknown(list(known), path)
+        values[path] = known[path].parse(text.strip())
+    return values
+
+
+def read_toml(config: object, path: Path) -> dict[str, Any]:
+    """The values by path that a TOML file of settings has, such as `--explain --toml` writes.
+
+    Raises ConfigError for a file that can't be read, and as `override` does.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--config {path}: not a TOML file of settings ({error})") from error
+    known = {one.path: one for one in _declared_of(config)}
+    values = {}
+    for name, value in _leaves(content, ""):
+        if name not in known:
+            raise ConfigError(f"--config {path}: {unknown(list(known), name)}")
+        values[name] = _of_toml(known[name], value, f"--config {path}: {name}")
+    return values
+
+
+def _declared_of(config: object) -> Iterator[Setting]:
+    """The settings of a config, or of a config's type."""
+    return declared(config) if isinstance(config, type) else declared(type(config), config=config)
+
+
+def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _of_toml(setting: Setting, value: Any, name: str) -> Any:
+    """A value of a TOML file as the setting's type. TOML has no nothing: it is written "none"."""
+    if not isinstance(value, list):
+        return setting.parse(_text(value), name)
+    for kind in options_of(setting.kind):
+        if get_origin(kind) is tuple:
+            try:
+                return _tuple_of([_text(item) for item in value], get_args(kind))
+            except ValueError:
+                continue
+    raise ConfigError(f"{name}={value!r} is not {setting.form}")
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The config with values by dotted path in place of its own. Raises ConfigError for what the config refuses.
+
+    A nested config that is None is made with its defaults.
+    """
+    nested: dict[str, dict[str, Any]] = {}
+    changes: dict[str, Any] = {}
+    for path, value in values.items():
+        outer, _, rest = path.partition(".")
+        if rest:
+            nested.setdefault(outer, {})[rest] = value
+        else:
+            changes[outer] = value
+    kind_of: Any = type(config)
+    kinds = {name: kind for name, kind, *_ in _fields(kind_of)}
+    for name, inner in nested.items():
+        current = getattr(config, name)
+        if current is None:
+            made = _nested(kinds[name])
+            assert made is not None, name
+            current = made()
+        changes[name] = with_values(current, inner)
+    try:
+        return replace(config, **changes)  # type: ignore[type-var]  # a dataclass
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The value of every setting by its dotted path, in the order of the fields."""
+    for one in declared(type(config), config=config):
+        yield prefix + one.path, value_of(config, one.path)
+
+
+def value_of(config: object, path: str) -> Any:
+    """The value of the setting of that path; None where the config that has it is None."""
+    value: Any = config
+    for name in path.split("."):
+        value = None if value is None else getattr(value, name)
+    return value
+
+
+def unknown(known: Sequence[str], path: str) -> ConfigError:
+    """The error for a path that the config doesn't have: the nearest ones, or all if none is near."""
+    near = difflib.get_close_matches(path, known, n=3, cutoff=0.6)
+    last = path.rpartition(".")[2]
+    near += [one for one in known if one.rpartition(".")[2] == last and one not in near]
+    if near:
+        return ConfigError(f"unknown setting {path!r}; did you mean {' or '.join(near)}? --explain lists all settings")
+    return ConfigError(f"unknown setting {path!r}; known: {', '.join(known)}")
+
+
+def _present(config: object) -> Iterator[Setting]:
+    """The settings of a config, without those of nested configs that are None."""
+    for one in declared(type(config), config=config):
+        holder = one.path.rpartition(".")[0]
+        if not holder or value_of(config, holder) is not None:
+            yield one
+
+
+def explain(config: object) -> str:
+    """Every setting as `--set` takes it, with its type, choices, description, and default where it is another."""
+    lines = []
+    for one in _present(config):
+        value = value_of(config, one.path)
+        other = one.default is not MISSING and one.default != value
+        note = one.note + (f" (default: {text_of(one.default)})" if other else "")
+        lines.append(f"  {one.path}={text_of(value)}".ljust(_NOTE_COLUMN) + f"  {note}")
+    return "\n".join(lines)
+
+
+def to_toml(config: object) -> str:
+    """The config as a TOML file for `--config`, with what each setting is as a comment. Read back, it is equal."""
+    tables: dict[str, list[str]] = {"": []}
+    for one in _present(config):
+        table, _, name = one.path.rpartition(".")
+        value = value_of(config, one.path)
+        entry = f"{name} = {_toml(value)}"
+        tables.setdefault(table, []).append(f"{entry.ljust(_NOTE_COLUMN - 10)}  # {one.note}")
+    parts = [(f"[{table}]\n" if table else "") + "\n".join(lines) + "\n" for table, lines in tables.items() if lines]
+    return "\n".join(parts)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    # A JSON string is a TOML string but for one character, and surrogates of what isn't UTF-8.
+    return json.dumps(_text(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def text_of(value: Any) -> str:
+    """A value as `--set` takes it."""
+    return ",".join(map(_text, value)) if isinstance(value, tuple) else _text(value)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def parse(text: str, kind: Any, key: str) -> Any:
+    """The value of that type which the text writes. Raises ConfigError, naming the key, if there is none."""
+    for option in options_of(kind):
+        try:
+            return _parse_one(text, option)
+        except ValueError:
+            continue
+    raise ConfigError(f"{key}={text!r} is not {' or '.join(name_of(option) for option in options_of(kind))}")
+
+
+def options_of(kind: Any) -> list[Any]:
+    """The alternatives of a union, text last: it takes everything."""
+    options = list(get_args(kind)) if get_origin(kind) in (Union, types.UnionType) else [kind]
+    return sorted(options, key=lambda option: (option is Path, option is str))
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return tuple(kind)
+    return tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
+
+
+def name_of(kind: Any) -> str:
+    """A type, for people."""
+    if get_origin(kind) is tuple:
+        words = str in get_args(kind)
+        return "words such as a,b" if words else "numbers such as 8,9,11"
+    if choices := _choices(kind):
+        return ", ".join(choices)
+    names = {int: "a whole number", float: "a number", bool: "true or false", type(None): "none", Path: "a path"}
+    return names.get(kind, "text")
+
+
+def _parse_one(text: str, kind: Any) -> Any:
+    if kind is type(None):
+        if text.lower() != "none":
+            raise ValueError
+        return None
+    if kind is bool:
+        if text.lower() not in BOOLS:
+            raise ValueError
+        return BOOLS[text.lower()]
+    if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise ValueError
+        return text
+    if get_origin(kind) is tuple:
+        parts = [part.strip() for part in text.strip("()[] ").split(",") if part.strip()]
+        return _tuple_of(parts, get_args(kind))
+    return kind(text)
+
+
+def _tuple_of(parts: Sequence[str], kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    each = [kinds[0]] * len(parts) if kinds[1:] == (...,) else list(kinds)
+    if len(each) != len(parts):
+        raise ValueError
+    return tuple(_parse_one(part, kind) for part, kind in zip(parts, each, strict=True))

@@ -1,0 +1,167 @@
+"""Settings: what each text becomes, what an impossible one is answered with, and what --explain and TOML say."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+
+from avdata.prepare.config import Retry
+from avmanifest.errors import ConfigError
+from avmanifest.settings import (
+    NOT_A_SETTING,
+    Choices,
+    Reader,
+    explain,
+    flatten,
+    override,
+    read_toml,
+    to_toml,
+    with_values,
+)
+from avmodel.configs.run import RunConfig
+from avmodel.presets import presets, run_config
+
+RUN = RunConfig(name="any")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("optim.lr=3e-4", 3e-4),
+        ("optim.lr=none", None),
+        ("optim.clip_grad=1", 1.0),
+        ("optim.betas=0.9, 0.95", (0.9, 0.95)),
+        ("steps=100", 100),
+        ("steps=None", None),
+        ("compile=true", True),
+        ("compile=no", False),
+        ("model.image_size=(112,112)", (112, 112)),
+        ("model.fusion_layers=late", "late"),
+        ("model.fusion_layers=8,9,11", (8, 9, 11)),
+        ("model.fusion_layers=11", (11,)),
+        ("data.exclude=silent,still", ("silent", "still")),
+        ("data.probe_split=none", None),
+        ("image_weights=a=b.pth", "a=b.pth"),
+    ],
+)
+def test_a_setting_becomes_its_fields_type(setting: str, value: object) -> None:
+    changed = dict(flatten(override(RUN, [setting])))
+    key = setting.partition("=")[0]
+    assert changed[key] == value
+    assert type(changed[key]) is type(value)
+    assert {k: v for k, v in changed.items() if k != key} == {k: v for k, v in flatten(RUN) if k != key}
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("steps", "expected key=value"),
+        ("stepz=1", "unknown setting 'stepz'; did you mean steps?"),
+        ("model.sise=tiny", "unknown setting 'model.sise'"),
+        ("model=tiny", "unknown setting 'model'"),
+        ("seed.x=1", "unknown setting 'seed.x'"),
+        ("steps=1e3", "steps='1e3' is not a whole number or none"),
+        ("seed=none", "seed='none' is not a whole number"),
+        ("optim.lr=fast", "optim.lr='fast' is not a number or none"),
+        ("compile=maybe", "compile='maybe' is not true or false"),
+        ("model.image_size=224", r"model.image_size='224' is not numbers such as"),
+        ("model.image_size=a,b", "model.image_size='a,b' is not"),
+    ],
+)
+def test_what_fits_nothing_is_refused(setting: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        override(RUN, [setting])
+    assert said in str(refused.value)
+
+
+def test_a_value_that_the_config_refuses_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match=r"unknown fusion 'dens'; known: dense, factorized, token"):
+        override(RUN, ["model.fusion=dens"])
+    with pytest.raises(ConfigError, match=r"image_mask_ratio=0\.999 leaves nothing to see"):
+        override(RUN, ["model.image_mask_ratio=0.999"])
+    with pytest.raises(ConfigError, match=r"audio_mask_ratio=0\.0 leaves nothing to see or to predict"):
+        override(RUN, ["model.audio_mask_ratio=0.0"])
+    with pytest.raises(ConfigError, match="device_batch_size=0"):
+        override(RUN, ["device_batch_size=0"])
+
+
+def test_settings_of_one_config_are_judged_together_and_the_last_counts() -> None:
+    run = override(RUN, ["model.decoder_embed_dim=96", "model.decoder_num_heads=5", "model.decoder_num_heads=6"])
+    assert (run.model.decoder_embed_dim, run.model.decoder_num_heads) == (96, 6)
+
+
+def per_minute(text: str) -> float:
+    number, slash, unit = text.partition("/")
+    if (slash, unit) != ("/", "min"):
+        raise ValueError
+    return 60 * float(number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inner:
+    width: Annotated[int, "Pixels of a picture."] = 4
+    sizes: tuple[int, int] = (1, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outer:
+    """One field of each kind that configs have."""
+
+    secret: Annotated[object, NOT_A_SETTING] = None
+    rate: Annotated[float | None, "Files an hour.", Reader(read=per_minute, form="5/min")] = None
+    kind: Annotated[str, "What it is.", Choices(names=("one", "other"))] = "one"
+    folder: Path | None = None
+    names: tuple[str, ...] = ()
+    retry: Retry = Retry.NONE
+    share: float = 1e-08
+    on: bool = False
+    inner: Inner = field(default_factory=Inner)
+    absent: Inner | None = None
+
+
+CHANGED = Outer(
+    rate=120.0, kind="other", folder=Path("a b/c"), names=('x,"y"', "ä\\\x7f\n"), retry=Retry.ALL, on=True,
+    inner=Inner(width=5, sizes=(3, 4)), absent=Inner(width=6),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "config", [Outer(), CHANGED, RUN, *map(run_config, presets())], ids=lambda one: type(one).__name__
+)
+def test_a_toml_file_read_back_gives_the_equal_config(config: Any, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(to_toml(config), encoding="utf-8")
+    base = replace(config, absent=None) if isinstance(config, Outer) else config
+    assert with_values(base, read_toml(base if config is not CHANGED else Outer, tmp_path / "run.toml")) == config
+
+
+def test_explain_and_toml_say_type_choices_description_and_default() -> None:
+    said = explain(CHANGED).splitlines()
+    assert "  inner.width=5                               a whole number; Pixels of a picture. (default: 4)" in said
+    assert "  kind=other                                  one, other; What it is. (default: one)" in said
+    assert "width = 5                           # a whole number; Pixels of a picture." in to_toml(CHANGED).splitlines()
+    assert "secret" not in explain(CHANGED) + to_toml(CHANGED)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("inner = 3", "unknown setting 'inner'; did you mean"),
+        ("[inner]\nwidht = 3", "unknown setting 'inner.widht'; did you mean inner.width"),
+        ("[inner]\nwidth = 1.5", "inner.width='1.5' is not a whole number"),
+        ("[inner]\nsizes = [1]", "inner.sizes=[1] is not numbers such as"),
+        ("names = 'a'\nnames = 'b'", "not a TOML file of settings"),
+        ("secret = 1", "unknown setting 'secret'"),
+    ],
+)
+def test_a_wrong_toml_file_is_refused_with_its_name(content: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(content)
+    with pytest.raises(ConfigError, match=r"run\.toml") as refused:
+        read_toml(Outer(), tmp_path / "run.toml")
+    assert said in str(refused.value)
+
+
+def test_another_spelling_is_read_and_a_plain_value_too() -> None:
+    assert (override(Outer(), ["rate=2/min"]).rate, override(Outer(), ["rate=none"]).rate) == (120.0, None)
+    with pytest.raises(ConfigError, match=r"rate='x' is not 5/min or a number or none"):
+        override(Outer(), ["rate=x"])
