@@ -1,5 +1,6 @@
 """Small media files drawn for tests: every picture carries its number, every sound is known."""
 
+import subprocess
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 from av.audio.plane import AudioPlane
+
+from avdata.ffmpeg import ffmpeg_binary
 
 NUM_BITS = 8
 
@@ -27,6 +30,24 @@ def read_number(image: np.ndarray) -> int:
 
 def sine(seconds: float, rate: int, frequency: float = 440.0, amplitude: float = 0.5) -> np.ndarray:
     return (amplitude * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def bursts(seconds: float, rate: int) -> np.ndarray:
+    """A tone from 0.5 s to 0.7 s of each second, else silence: 500 Hz in the first, 150 Hz more in each next."""
+    time_s = np.arange(round(seconds * rate)) / rate
+    second = np.floor(time_s)
+    tone = 0.5 * np.sin(2 * np.pi * (500 + 150 * second) * time_s)
+    return np.where((time_s - second >= 0.5) & (time_s - second < 0.7), tone, 0.0).astype(np.float32)
+
+
+def stream_copy(source: Path, target: Path, skip_s: float) -> Path:
+    """Cut the beginning without encoding again, as `ffmpeg -ss SKIP -i SOURCE -c copy TARGET` does.
+
+    In an MP4 the packets from the key frame before the cut on stay, hidden by an edit list.
+    """
+    command = [ffmpeg_binary(), "-v", "error", "-ss", str(skip_s), "-i", str(source), "-c", "copy", str(target)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return target
 
 
 def draw_media(
@@ -105,9 +126,10 @@ def _sound_frame(block: np.ndarray, sample_format: str, layout: str) -> av.Audio
         return av.AudioFrame.from_ndarray(np.rint(interleaved * 32767).astype(np.int16), "s16", layout)
     if sample_format == "s16p":
         return av.AudioFrame.from_ndarray(np.rint(block * 32767).astype(np.int16), "s16p", layout)
-    if sample_format == "s32":
+    if sample_format in ("s32", "s32p"):
+        samples = block if sample_format == "s32p" else interleaved
         return av.AudioFrame.from_ndarray(
-            np.rint(interleaved.astype(np.float64) * (2**31 - 1)).astype(np.int32), "s32", layout
+            np.rint(samples.astype(np.float64) * (2**31 - 1)).astype(np.int32), sample_format, layout
         )
     if sample_format == "u8":
         return av.AudioFrame.from_ndarray((np.rint(interleaved * 127) + 128).astype(np.uint8), "u8", layout)

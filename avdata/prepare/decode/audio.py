@@ -10,9 +10,10 @@ from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.plane import AudioPlane
 from av.audio.stream import AudioStream
+from av.codec.context import Flags2
 from jaxtyping import Float32, Shaped
 
-from avdata.prepare.decode.tracks import AnyPacket, Track, presentation_tick
+from avdata.prepare.decode.tracks import AnyPacket, Reader, Track, presentation_tick
 from avmanifest.errors import DecodeError
 
 MAX_AUDIO_JUMP_S = 0.1  # larger jumps of the audio timestamps are real; smaller ones are jitter that cancels out
@@ -24,6 +25,10 @@ _SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4",
 
 class AudioTrack(Track[AudioStream]):
     """Sound of a span: native channels, plain mean in float, placed by timestamps, resampled once."""
+
+    def __init__(self, reader: Reader, stream: AudioStream) -> None:
+        super().__init__(reader, stream)
+        self._is_new = True  # its decoder has given no frame yet
 
     def runs(self, start_s: float, end_s: float) -> Iterator["Run"]:
         """Stretches of gapless sound that together cover the span, and a little more.
@@ -56,14 +61,36 @@ class AudioTrack(Track[AudioStream]):
             if packet.pts is not None and packet.pts + (packet.duration or 0) < from_tick:
                 continue
             num_bad = self.num_bad
-            for frame in self.decode(packet):
-                assert isinstance(frame, AudioFrame)
+            for frame in self._decode_all_of(packet):
                 if frame.pts is None:
                     frame.pts = next_pts
                 next_pts = frame.pts + round(frame.samples / frame.sample_rate / self.tick_s)
                 yield frame, follows_damage
                 follows_damage = False
             follows_damage |= self.num_bad > num_bad
+
+    def _decode_all_of(self, packet: AnyPacket) -> Iterator[AudioFrame]:
+        """Frames of a packet, also where a new decoder would drop them as the padding at the start of the file.
+
+        An encoder's padding, and what an edit list hides before the start, are to be dropped from the file's first
+        packet, which carries their number of samples. From FFmpeg 9 on a new decoder drops as many from whichever
+        packet it gets first: with a clip that was cut without encoding again, half a second or more of a span in its
+        middle. With `skip_manual` the decoder hands them out and forgets the number.
+        """
+        context = self.stream.codec_context
+        if self._is_new and getattr(context, "initial_padding", 0) > 0:
+            if any(side.data_type == "skip_samples" for side in packet.iter_sidedata()):
+                self._is_new = False
+            else:
+                context.flags2 |= Flags2.skip_manual
+        frames = self.decode(packet)
+        if frames:
+            context.flags2 &= ~Flags2.skip_manual
+            self._is_new = False
+        for frame in frames:
+            assert isinstance(frame, AudioFrame)
+            if not packet.is_discard:  # hidden by an edit list
+                yield frame
 
     def _packets_from(self, tick: int) -> Iterator[AnyPacket]:
         """Packets from a tick or a little before; from the first of the file if that is later."""

@@ -10,7 +10,7 @@ import pytest
 from avdata.prepare.config import DECODERS
 from avdata.prepare.decode import decode_same_packets, open_media
 from avmanifest.errors import ConfigError, DecodeError
-from tests.drawn import draw_media, numbered_picture, read_number, sine
+from tests.drawn import bursts, draw_media, numbered_picture, read_number, sine, stream_copy
 
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 
@@ -32,6 +32,72 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four seconds at 25 fps with B frames, and a 440 Hz tone."""
     path = tmp_path_factory.mktemp("drawn") / "clip.mp4"
     return draw_media(path, num_frames=100, sound=sine(4, 44_100), video_options={"bf": "2"})
+
+
+def heard_bursts(samples: np.ndarray) -> list[tuple[float, float]]:
+    """Start and end in seconds of each tone in a 16 kHz waveform of `bursts`."""
+    (loud,) = np.nonzero(np.abs(samples) > 0.1)
+    groups = np.split(loud, np.nonzero(np.diff(loud) > 1600)[0] + 1)
+    return [(group[0] / 16_000, group[-1] / 16_000) for group in groups if len(group)]
+
+
+# Every one has sound before its start: what an encoder needs to begin, and what the edit list hides.
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("mp4", "aac", 44_100),
+        ("mov", "aac", 48_000),
+        ("mp4", "libopus", 48_000),
+        ("mp4", "libmp3lame", 44_100),
+        ("mp4", "ac3", 48_000),
+        ("mp4", "flac", 48_000),
+        ("mov", "pcm_s16le", 48_000),
+    ],
+    ids=lambda param: "-".join(map(str, param)),
+)
+def uncut(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten seconds with key frames every four, and a tone in each second."""
+    suffix, codec, rate = request.param
+    return draw_media(
+        tmp_path_factory.mktemp("uncut") / f"whole.{suffix}",
+        num_frames=250,
+        gop=100,
+        sound=bursts(10, rate),
+        sound_rate=rate,
+        audio_codec=codec,
+        video_options={"bf": "2", "preset": "ultrafast"},
+    )
+
+
+@pytest.mark.parametrize("skip_s", [3.3, 5.0, 0.02])
+def test_the_sound_of_a_clip_cut_without_encoding_stands_where_it_was(
+    uncut: Path, tmp_path: Path, skip_s: float
+) -> None:
+    cut = stream_copy(uncut, tmp_path / f"cut{uncut.suffix}", skip_s)
+    for start_s, end_s in [(0.0, 9.9 - skip_s), (2.0, 4.6), (0.1, 2.9), (1.3, 4.3)]:
+        with open_media(cut) as media:
+            sound = media.waveform(start_s, end_s)
+            picture = media.frames([start_s + 0.05]).images[0]
+        starts = [second + 0.5 - skip_s - start_s for second in range(10)]
+        expected = [(start, start + 0.2) for start in starts if -0.2 < start < end_s - start_s]
+        expected = [(max(start, 0.0), min(end, end_s - start_s)) for start, end in expected]
+        assert np.array(heard_bursts(sound.samples)) == pytest.approx(np.array(expected), abs=0.003)
+        assert sound.real_s == pytest.approx(end_s - start_s, abs=0.05)
+        assert abs(read_number(picture) - (skip_s + start_s + 0.05) * 25) <= 1
+
+
+def test_spans_of_a_cut_clip_asked_one_after_the_other_are_those_asked_alone(tmp_path: Path) -> None:
+    whole = draw_media(tmp_path / "whole.mp4", num_frames=200, gop=100, sound=bursts(8, 44_100))
+    cut = stream_copy(whole, tmp_path / "cut.mp4", 1.3)
+    spans = [(2.0, 5.0), (0.0, 3.0), (0.0, 6.0), (1.0, 2.0)]
+    alone = []
+    for span in spans:
+        with open_media(cut) as media:
+            alone.append(media.waveform(*span).samples)
+    with open_media(cut) as media:
+        together = [media.waveform(*span).samples for span in spans]
+    for one, other in zip(alone, together, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)  # far below a 16-bit step
 
 
 def test_the_picture_on_screen_is_the_one_that_began_last(clip: Path) -> None:
@@ -477,8 +543,7 @@ class TestDecord:
         assert (status_of(path), status_of(path, "decord")) == ("ok", "media_corrupt")
 
     def test_it_refuses_what_an_edit_list_hides(self, clip: Path, tmp_path: Path) -> None:
-        cut = tmp_path / "stream_copy.mp4"
-        copy_from(clip, cut, skip_s=0.3)
+        cut = stream_copy(clip, tmp_path / "cut.mp4", 0.3)
         with open_media(cut) as media:
             assert read_number(media.frames([0.0]).images[0]) == 8
         assert status_of(cut, "decord") == "media_corrupt"
@@ -490,20 +555,6 @@ class TestDecord:
             int(pytest.importorskip("decord").__version__.partition(".")[0]) >= 3
         )  # decord2; decord 0.6 does not
         assert status_of(path, "decord") == ("ok" if knows_av1 else "media_corrupt")
-
-
-def copy_from(source: Path, target: Path, skip_s: float) -> None:
-    """Cut the beginning without encoding again: the pictures up to skip_s stay, hidden by an edit list."""
-    with av.open(str(source)) as container, av.open(str(target), "w") as output:
-        video = container.streams.video[0]
-        copied = output.add_stream_from_template(video)
-        for packet in container.demux(video):
-            if packet.dts is None or packet.pts is None or video.time_base is None:
-                continue
-            shift = round(skip_s / video.time_base)
-            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-            packet.stream = copied
-            output.mux(packet)
 
 
 def test_the_drawn_number_can_be_read_back() -> None:
