@@ -1,4 +1,4 @@
-# Every target sets itself up: it needs Python 3.11 or 3.12 and nothing else.
+# Every target sets itself up: it needs Python 3.11 to 3.13 and nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,9 @@ STAMP := $(VENV)/.set-up
 # The suite's own workers use the cores; threads below them would fight.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test check browser format lock clean
+NEWEST := .venv-newest
+
+.PHONY: setup demo test test-newest check browser format lock clean
 
 setup: $(STAMP)
 
@@ -22,6 +24,16 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+# The newest versions that pyproject.toml allows, without a lock, in an environment of its own (docs/newest.md).
+test-newest:
+	rm -rf $(NEWEST)
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(NEWEST)/bin/uv pip install --quiet --upgrade --python $(NEWEST)/bin/python --editable '.[dev]'
+	$(NEWEST)/bin/uv pip list --python $(NEWEST)/bin/python > $(NEWEST)/versions.txt
+	$(NEWEST)/bin/pytest --numprocesses 2 --dist worksteal tests/unit tests/property tests/golden \
+		tests/integration/test_prepare.py tests/integration/test_startup_imports.py
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -45,4 +57,4 @@ lock: setup
 		--generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(NEWEST) demo
