@@ -75,12 +75,13 @@ def save_checkpoint(
     return target
 
 
-def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[Family, ModelConfig]:
+def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[Family, ModelConfig]:
     """The model, in training mode, and the config inside a checkpoint.
 
     `path`: a folder of checkpoints (its latest is taken), one checkpoint, or a .safetensors file.
     Raises AvkitError for a file that cannot be read, ConfigError for a model this version cannot build.
     """
+    path = Path(path)
     file = path if path.is_file() else checkpoint_folder(path) / MODEL_FILE
     weights, metadata = read_weights(file, device)
     family, config = read_config(metadata, file)
@@ -100,9 +101,9 @@ def read_weights(file: Path, device: torch.device | str = "cpu") -> tuple[dict[s
         raise AvkitError(f"{file}: no readable weights ({error}). Take another checkpoint.") from error
 
 
-def load_trainer_state(path: Path) -> dict[str, Any]:
+def load_trainer_state(path: Path | str) -> dict[str, Any]:
     """What `save_checkpoint` was given as `trainer_state`, on the CPU. `path` as in `load_model`, no single file."""
-    file = checkpoint_folder(path) / TRAINER_FILE
+    file = checkpoint_folder(Path(path)) / TRAINER_FILE
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     # The reader of a damaged file stumbles in whatever way the damage has it: IndexError, AssertionError, struct.error.

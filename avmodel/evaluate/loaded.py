@@ -28,12 +28,13 @@ class LoadedModel:
     window_s: float | None = None  # likewise
 
 
-def load_pretrained(path: Path, device: torch.device, *, accept_unknown: bool = False) -> LoadedModel:
+def load_pretrained(path: Path | str, device: torch.device, *, accept_unknown: bool = False) -> LoadedModel:
     """The model of a run's folder, a checkpoint, a .safetensors file of ours, or a released DeepAVFusion .pth file.
 
     In evaluation mode. Raises ConfigError for a model whose fusion was never trained (`require_trained_fusion`), for a
     .pth file that is not released unless `accept_unknown`, and as `load_model`.
     """
+    path = Path(path)
     if path.suffix in (".pth", ".pt"):
         model: Family
         model, published = import_deepavfusion(path, accept_unknown=accept_unknown)

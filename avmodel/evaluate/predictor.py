@@ -74,12 +74,13 @@ def save_predictor(
     )
 
 
-def load_predictor(path: Path, device: torch.device | str = "cpu") -> tuple[Predictor, dict[str, str]]:
+def load_predictor(path: Path | str, device: torch.device | str = "cpu") -> tuple[Predictor, dict[str, str]]:
     """A trained predictor, in evaluation mode, and the notes it was saved with.
 
     `path`: a seed's folder, a checkpoint, or its .safetensors file. Raises AvkitError for a file that can't be read,
     ConfigError for one without a decoder.
     """
+    path = Path(path)
     folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
     file = folder if folder.is_file() else checkpoint_folder(folder) / MODEL_FILE
     weights, notes = read_weights(file, device)

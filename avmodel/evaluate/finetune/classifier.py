@@ -74,12 +74,12 @@ def save_classifier(
     save_checkpoint(folder / CHECKPOINTS, step, classifier.model, classifier.model.config, state, keep=1, notes=notes)
 
 
-def load_classifier(folder: Path, device: torch.device) -> tuple[Classifier, tuple[str, ...]]:
+def load_classifier(folder: Path | str, device: torch.device) -> tuple[Classifier, tuple[str, ...]]:
     """A fine-tuned classifier, in evaluation mode, and the names of its classes; of a seed's folder.
 
     Raises ConfigError for a folder without one, AvkitError for files that can't be read.
     """
-    checkpoint = latest_checkpoint(folder / CHECKPOINTS)
+    checkpoint = latest_checkpoint(Path(folder) / CHECKPOINTS)
     if checkpoint is None:
         raise ConfigError(f"{folder}: holds no fine-tuned classifier. avkit evaluate finetune makes one.")
     model, _ = load_model(checkpoint, device)

@@ -77,12 +77,13 @@ def save_localizer(
     )
 
 
-def load_localizer(path: Path, device: torch.device | str = "cpu") -> tuple[Localizer, dict[str, str]]:
+def load_localizer(path: Path | str, device: torch.device | str = "cpu") -> tuple[Localizer, dict[str, str]]:
     """A trained localizer, in evaluation mode, and the notes it was saved with.
 
     `path`: a seed's folder, a checkpoint, or its .safetensors file. Raises AvkitError for a file that can't be read,
     ConfigError for one of another kind.
     """
+    path = Path(path)
     folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
     file = folder if folder.is_file() else checkpoint_folder(folder) / MODEL_FILE
     notes = read_weights(file)[1]

@@ -111,7 +111,7 @@ def segment(
         return logits.softmax(dim=1) if segmenter.loss == "ce" else logits.sigmoid()
 
 
-def load_segmenter(path: Path, device: torch.device | str = "cpu") -> tuple[Segmenter, dict[str, str]]:
+def load_segmenter(path: Path | str, device: torch.device | str = "cpu") -> tuple[Segmenter, dict[str, str]]:
     """A trained segmenter, in evaluation mode, and the notes it was saved with; of a seed's folder or a checkpoint.
 
     Raises as `load_predictor`, and ConfigError for a predictor of another kind.

@@ -249,7 +249,7 @@ def save_separator(folder: Path, separator: Separator, step: int, trainer_state:
     save_predictor(folder, separator.predictor, step, trainer_state, notes)
 
 
-def load_separator(path: Path, device: torch.device | str = "cpu") -> Separator:
+def load_separator(path: Path | str, device: torch.device | str = "cpu") -> Separator:
     """A trained separator, in evaluation mode: of a seed's folder, a checkpoint, or its .safetensors file.
 
     Raises ConfigError for something else, AvkitError for a file that can't be read.

@@ -48,12 +48,12 @@ def test_model_config_and_trainer_state_come_back(tmp_path: Path) -> None:
     }
     saved = save_checkpoint(tmp_path, 10, model, SMALL, state)
     assert saved == latest_checkpoint(tmp_path) == tmp_path / "step-00000010"
-    for path in (tmp_path, saved, saved / "model.safetensors"):
+    for path in (tmp_path, str(tmp_path), saved, saved / "model.safetensors", str(saved / "model.safetensors")):
         loaded, config = load_model(path)
         assert config == SMALL
         assert same_weights(loaded, model)
         assert {n for n, p in loaded.named_parameters() if p.requires_grad} == {n for n, _ in model.named_parameters()}
-    back = load_trainer_state(tmp_path)
+    back = load_trainer_state(str(tmp_path))
     assert back["loader"] == state["loader"]
     assert torch.equal(back["rng"], state["rng"])
     resumed = torch.optim.AdamW(loaded.parameters())

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 def test_a_run_a_checkpoint_and_a_file_are_the_same_subject(tiny_run: Path) -> None:
     checkpoint = latest_checkpoint(tiny_run / CHECKPOINTS)
     assert checkpoint is not None
-    models = [load_pretrained(path, CPU) for path in (tiny_run, checkpoint, checkpoint / MODEL_FILE)]
+    models = [load_pretrained(path, CPU) for path in (tiny_run, str(checkpoint), checkpoint / MODEL_FILE)]
     for loaded in models:
         assert loaded.origin["sha256"] == models[0].origin["sha256"]
         assert (loaded.profile, loaded.window_s, loaded.folder) == ("paper", 1.0, tiny_run)

@@ -104,7 +104,7 @@ def test_a_predictor_is_kept_in_one_file(tmp_path: Path) -> None:
     predictor = Predictor(tiny_model(), "audio", DecoderConfig()).eval()
     save_predictor(tmp_path, predictor, 3, {"plain": 1}, {"profile": "paper"})
     inputs = batch(TINY, 1)
-    for path in (tmp_path, next(tmp_path.glob("checkpoints/*/model.safetensors"))):
+    for path in (tmp_path, str(tmp_path), next(tmp_path.glob("checkpoints/*/model.safetensors"))):
         found, notes = load_predictor(path)
         assert notes["profile"] == "paper"
         with torch.no_grad():

@@ -142,7 +142,7 @@ def test_training_brings_the_map_to_the_truth_and_is_kept(tiny_run: Path, quarte
     assert result.mode == "supervised transfer"
     assert result.scores["fixed rule"]["auc"].mean > max(start, 45)
     assert all(torch.equal(p, before[name]) for name, p in run.loaded.model.named_parameters())
-    localizer, notes = load_localizer(tmp_path / "task" / "seed-0")
+    localizer, notes = load_localizer(str(tmp_path / "task" / "seed-0"))
     assert (localizer.encoding, notes["profile"], notes["window_s"]) == ("together", "paper", "1.0")
     again = localization(config, run)  # nothing is left to train
     assert again.scores == result.scores

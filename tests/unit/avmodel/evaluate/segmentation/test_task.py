@@ -58,7 +58,7 @@ def test_a_decoder_learns_and_is_kept(tiny_run: Path, quarters: Path, tmp_path: 
         "frames": 24,
         "of": 12,
     }
-    segmenter, notes = load_segmenter(tmp_path / "task" / "seed-0")
+    segmenter, notes = load_segmenter(str(tmp_path / "task" / "seed-0"))
     assert (segmenter.classes, segmenter.num_outputs, notes["window_s"]) == ((), 1, "1.0")
     page = (tmp_path / "task" / "examples.html").read_text()
     assert (page.count("data:image/png"), page.count("data:audio/wav")) == (6 * 4, 6)

@@ -86,7 +86,7 @@ def test_broken_off_and_taken_up_it_is_the_same_run(tiny_run: Path, sounding: Pa
     assert losses(tmp_path / "broken") == losses(tmp_path / "straight")
     assert len(losses(tmp_path / "straight")) == 6
     assert losses(tmp_path / "straight")[0] != losses(tmp_path / "straight")[-1]
-    kept = load_separator(tmp_path / "straight")
+    kept = load_separator(str(tmp_path / "straight"))
     assert (kept.target, kept.profile.name, kept.num_samples) == ("irm", "paper", 16_000)
     for name, x in straight.state_dict().items():
         assert torch.equal(x, again.state_dict()[name]), name
