@@ -1,4 +1,4 @@
-"""What a model sees and hears of a video at once, whatever the video's length; nothing here opens one."""
+"""A window of a video: the span that a model takes at once. Nothing here opens a video."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ SAMPLE_RATE = 16_000  # Hz
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchConfig:
-    """How a video is watched. Defaults: 3 s at a time, the frame of the middle, its short side as prepare stores it."""
+class WindowConfig:
+    """How a video is cut into windows. Defaults: 3 s each, the frame of its middle, the short side as prepare stores it."""
 
     window_s: float = 3.0
     hop_s: float | None = None  # from a window's start to the next one's; none: a window, so that none overlap

@@ -1,9 +1,9 @@
 """Any video through a trained model: vectors, labels, neighbors, maps over the picture, separated sound.
 
     model = load("localize", Path("runs/first"))
-    apply(model, watch("clip.mp4", model.watching), Path("out"))
+    apply(model, iter_windows("clip.mp4", model.window_config), Path("out"))
 
-Nothing here opens media: `avdata.watch.watch` does, and hands over windows.
+Nothing here opens media: `avdata.video_windows.iter_windows` does, and hands over windows.
 """
 
 from avmodel.apply.separate import parse_region

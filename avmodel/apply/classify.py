@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from avdata.windows import WatchConfig, Window
+from avdata.windows import Window, WindowConfig
 from avmanifest.errors import ConfigError
-from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_watching
+from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_windows
 from avmodel.apply.output import whole, write_json
 from avmodel.apply.tuned import load_tuned
 from avmodel.evaluate.finetune.classifier import Classifier, blank, load_classifier
@@ -42,7 +42,7 @@ class Labeler:
     classes: tuple[str, ...]
     top: int
     senses: Senses
-    watching: WatchConfig
+    window_config: WindowConfig
     files: tuple[str, ...] = (LABELS_TABLE, LABELS_FILE)
 
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Float[Tensor, " c"]]]:
@@ -92,5 +92,5 @@ def load_labeler(checkpoint: Path, config: ClassifyConfig, device: torch.device)
         classes=classes,
         top=config.top,
         senses=senses,
-        watching=span_watching(senses, config),
+        window_config=span_windows(senses, config),
     )

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from avdata.windows import WatchConfig, Window
-from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_watching, vectors_of
+from avdata.windows import Window, WindowConfig
+from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_windows, vectors_of
 from avmodel.apply.output import parquet_rows
 from avmodel.evaluate.loaded import LoadedModel, load_pretrained
 
@@ -23,7 +23,7 @@ class Embedder:
 
     loaded: LoadedModel
     senses: Senses
-    watching: WatchConfig
+    window_config: WindowConfig
     files: tuple[str, ...] = (EMBEDDINGS_FILE,)
 
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, dict[str, Float[np.ndarray, " _"]]]]:
@@ -46,4 +46,4 @@ def load_embedder(checkpoint: Path, config: SpanConfig, device: torch.device) ->
     """Raises as `load_pretrained`."""
     loaded = load_pretrained(checkpoint, device)
     senses = senses_of(loaded, config.window_s)
-    return Embedder(loaded=loaded, senses=senses, watching=span_watching(senses, config))
+    return Embedder(loaded=loaded, senses=senses, window_config=span_windows(senses, config))

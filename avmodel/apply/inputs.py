@@ -15,7 +15,7 @@ from avdata.load import EvalView
 from avdata.load.fill import crop_into
 from avdata.load.views import Crop, choose_crop
 from avdata.melspec import log_mel, num_frames
-from avdata.windows import SAMPLE_RATE, WatchConfig, Window
+from avdata.windows import SAMPLE_RATE, Window, WindowConfig
 from avmanifest.errors import ConfigError, DecodeError
 from avmodel.evaluate.data import MODES, EvalDataConfig, one_view
 from avmodel.evaluate.loaded import LoadedModel
@@ -41,11 +41,11 @@ class SpanConfig(ApplyConfig):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FilmConfig(ApplyConfig):
-    """Common to the tasks that make a film."""
+class OverlayConfig(ApplyConfig):
+    """Common to the tasks that write a video."""
 
     window_s: float | None = None  # as above
-    fps: float = 10.0  # frames a second, of the film and for the model
+    fps: float = 10.0  # frames a second, of the video that is written and for the model
     short_side: int = 360
     batch_size: int = 16  # frames that a device takes at once
 
@@ -125,16 +125,16 @@ def finetuned_model(model: Family, folder: Path, notes: Mapping[str, str]) -> Lo
     )
 
 
-def span_watching(senses: Senses, config: SpanConfig) -> WatchConfig:
-    """How a video is watched to say something of each window, with the senses that it has."""
-    return WatchConfig(
+def span_windows(senses: Senses, config: SpanConfig) -> WindowConfig:
+    """The windows of a video with pictures, sound or both, each of which gets a result."""
+    return WindowConfig(
         window_s=senses.window_s, hop_s=config.hop_s, fps=config.fps, short_side=config.short_side, needs_video=False
     )
 
 
-def film_watching(senses: Senses, config: FilmConfig) -> WatchConfig:
-    """How a video is watched of which a film is made."""
-    return WatchConfig(window_s=senses.window_s, fps=config.fps, short_side=config.short_side)
+def overlay_windows(senses: Senses, config: OverlayConfig) -> WindowConfig:
+    """The windows of a video whose frames are written with an overlay."""
+    return WindowConfig(window_s=senses.window_s, fps=config.fps, short_side=config.short_side)
 
 
 def sense_mode(window: Window, wanted: str = MODES[0]) -> str:

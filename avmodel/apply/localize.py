@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float32
 
 from avdata.draw.images import draw_heat_map
-from avdata.windows import WatchConfig, Window
+from avdata.windows import Window, WindowConfig
 from avmanifest.errors import ConfigError
-from avmodel.apply.films import OVERLAY_FILE, showing
-from avmodel.apply.inputs import FilmConfig, Senses, both, film_watching, senses_of
+from avmodel.apply.inputs import OverlayConfig, Senses, both, overlay_windows, senses_of
 from avmodel.apply.output import parquet_rows
+from avmodel.apply.overlay_video import OVERLAY_FILE, overlay_video
 from avmodel.evaluate.loaded import LoadedModel, load_pretrained
 from avmodel.evaluate.localization.localizer import ENCODINGS
 from avmodel.evaluate.localization.localizer import Localizer as Cosines
@@ -24,13 +24,13 @@ MAPS_FILE = "maps.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LocalizeConfig(FilmConfig):
+class LocalizeConfig(OverlayConfig):
     """How maps are made."""
 
     encoding: str = "together"  # or alone: the senses, for a model of early fusion
 
     def __post_init__(self) -> None:
-        FilmConfig.__post_init__(self)
+        OverlayConfig.__post_init__(self)
         if self.encoding not in ENCODINGS:
             raise ConfigError(f"unknown encoding {self.encoding!r}; known: {', '.join(ENCODINGS)}")
 
@@ -44,7 +44,7 @@ class Localizer:
     cosines: Cosines
     senses: Senses
     batch_size: int
-    watching: WatchConfig
+    window_config: WindowConfig
     files: tuple[str, ...] = (OVERLAY_FILE, MAPS_FILE)
 
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Float32[np.ndarray, "f h w"]]]:
@@ -60,16 +60,16 @@ class Localizer:
         """Both files; what is to be said of them."""
         grid = self.loaded.model.image_grid
         note = {"of": {"checkpoint": self.loaded.origin["sha256"]}, "grid": grid}
-        with parquet_rows(out / MAPS_FILE, note) as rows, showing(out, self.watching) as screen:
+        with parquet_rows(out / MAPS_FILE, note) as rows, overlay_video(out, self.window_config) as video:
             for window, maps in self(windows):
                 assert window.frames is not None
                 size = window.frames.shape[2], window.frames.shape[1]
-                for place, time_s in screen.due(window):
+                for place, time_s in video.missing_frames(window):
                     rows.append(time_s=time_s, map=maps[place].reshape(-1))
                     smooth = cv2.resize(maps[place], size, interpolation=cv2.INTER_CUBIC)
-                    screen.show(draw_heat_map(window.frames[place], np.asarray(smooth, np.float32)))
-                screen.hear(window)
-        return {"frames": rows.num_rows, "fps": self.watching.fps, "grid": list(grid)}
+                    video.write_frame(draw_heat_map(window.frames[place], np.asarray(smooth, np.float32)))
+                video.write_audio(window)
+        return {"frames": rows.num_rows, "fps": self.window_config.fps, "grid": list(grid)}
 
 
 def load_localizer(checkpoint: Path, config: LocalizeConfig, device: torch.device) -> Localizer:
@@ -81,5 +81,5 @@ def load_localizer(checkpoint: Path, config: LocalizeConfig, device: torch.devic
         cosines=Cosines(loaded.model, config.encoding).eval(),
         senses=senses,
         batch_size=config.batch_size,
-        watching=film_watching(senses, config),
+        window_config=overlay_windows(senses, config),
     )

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from avdata.windows import WatchConfig, Window
+from avdata.windows import Window, WindowConfig
 from avmanifest.errors import ConfigError
-from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_watching, vectors_of
+from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_windows, vectors_of
 from avmodel.apply.output import whole
 from avmodel.evaluate.data import MODES
 from avmodel.evaluate.embed.task import EMBEDDINGS
@@ -59,7 +59,7 @@ class Finder:
     pairs: tuple[tuple[str, str], ...]  # streams of the window and of the clips
     top: int
     senses: Senses
-    watching: WatchConfig
+    window_config: WindowConfig
     files: tuple[str, ...] = (NEIGHBORS_TABLE,)
 
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, str, str, list[tuple[str, float]]]]:
@@ -117,7 +117,7 @@ def load_finder(checkpoint: Path, config: RetrieveConfig, device: torch.device) 
         pairs=stream_pairs(config, gallery),
         top=config.top,
         senses=senses,
-        watching=span_watching(senses, config),
+        window_config=span_windows(senses, config),
     )
 
 

@@ -1,4 +1,4 @@
-"""Which pixels of a video sound: masks of its frames, and a film of them."""
+"""Which pixels of a video sound: masks of its frames, and a video of them."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avdata.draw.images import draw_mask
-from avdata.windows import WatchConfig, Window
-from avmodel.apply.films import OVERLAY_FILE, showing
-from avmodel.apply.inputs import FilmConfig, Senses, film_watching, finetuned_model, require_both, senses_of
+from avdata.windows import Window, WindowConfig
+from avmodel.apply.inputs import OverlayConfig, Senses, finetuned_model, overlay_windows, require_both, senses_of
 from avmodel.apply.output import whole, write_json
+from avmodel.apply.overlay_video import OVERLAY_FILE, overlay_video
 from avmodel.apply.tuned import load_tuned
 from avmodel.evaluate.segmentation.segmenter import Segmenter, load_segmenter, segment
 
@@ -32,7 +32,7 @@ class Outliner:
     segmenter: Segmenter
     senses: Senses
     batch_size: int
-    watching: WatchConfig
+    window_config: WindowConfig
     files: tuple[str, ...] = (OVERLAY_FILE, MASKS_FOLDER, MASKS_FILE)
 
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, UInt8[np.ndarray, "f h w"]]]:
@@ -55,27 +55,27 @@ class Outliner:
     def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
         """The files; what is to be said of them."""
         times: list[float] = []
-        with whole(out / MASKS_FOLDER) as folder, showing(out, self.watching) as screen:
+        with whole(out / MASKS_FOLDER) as folder, overlay_video(out, self.window_config) as video:
             folder.mkdir()
             for window, masks in self(windows):
                 assert window.frames is not None
                 height, width = window.frames.shape[1:3]
-                for place, time_s in screen.due(window):
+                for place, time_s in video.missing_frames(window):
                     mask = cv2.resize(masks[place], (width, height), interpolation=cv2.INTER_NEAREST)
                     (folder / f"{len(times):06d}.png").write_bytes(cv2.imencode(".png", mask)[1].tobytes())
                     times.append(round(time_s, 6))
-                    screen.show(draw_mask(window.frames[place], np.asarray(mask, np.uint8)))
-                screen.hear(window)
+                    video.write_frame(draw_mask(window.frames[place], np.asarray(mask, np.uint8)))
+                video.write_audio(window)
         classes = list(self.segmenter.classes) or [SOUNDING]
         write_json(out / MASKS_FILE, {"classes": classes, "times_s": times})
-        return {"frames": len(times), "fps": self.watching.fps, "classes": len(classes)}
+        return {"frames": len(times), "fps": self.window_config.fps, "classes": len(classes)}
 
 
-def load_outliner(checkpoint: Path, config: FilmConfig, device: torch.device) -> Outliner:
+def load_outliner(checkpoint: Path, config: OverlayConfig, device: torch.device) -> Outliner:
     """Raises ConfigError, with the command that trains one, for a checkpoint that is no segmenter."""
     folder, (segmenter, notes) = load_tuned(checkpoint, "segmentation", lambda path: load_segmenter(path, device))
     loaded = finetuned_model(segmenter.predictor.model, folder, notes)
     senses = senses_of(loaded, config.window_s, fit="squash")
     return Outliner(
-        segmenter=segmenter, senses=senses, batch_size=config.batch_size, watching=film_watching(senses, config)
+        segmenter=segmenter, senses=senses, batch_size=config.batch_size, window_config=overlay_windows(senses, config)
     )

@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float32
 
 from avdata.load.views import Crop
-from avdata.windows import SAMPLE_RATE, WatchConfig, Window
+from avdata.windows import SAMPLE_RATE, Window, WindowConfig
 from avmanifest.errors import ConfigError
 from avmodel.apply.inputs import ApplyConfig, Senses, finetuned_model, require_both, senses_of
 from avmodel.apply.joining import joined
@@ -52,7 +52,7 @@ class Extractor:
     separator: Separator
     regions: tuple[Region, ...]
     senses: Senses
-    watching: WatchConfig
+    window_config: WindowConfig
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ class Extractor:
         count = 0
         with ExitStack() as stack:
             tracks = [self._open(out / name, stack) for name in self.files]
-            size = round(self.watching.window_s * self.sample_rate)
+            size = round(self.window_config.window_s * self.sample_rate)
             for stretch in joined(self._pieces(windows), size):
                 for track, samples in zip(tracks, stretch, strict=True):
                     track.write(samples)
@@ -134,10 +134,10 @@ def load_extractor(checkpoint: Path, config: SeparateConfig, device: torch.devic
     notes = {"profile": separator.profile.name, "window_s": str(window_s)}
     loaded = finetuned_model(separator.predictor.model, folder, notes)
     hop_s = window_s / 2 if config.hop_s is None else config.hop_s
-    watching = WatchConfig(window_s=window_s, hop_s=hop_s, short_side=config.short_side)
+    window_config = WindowConfig(window_s=window_s, hop_s=hop_s, short_side=config.short_side)
     return Extractor(
         separator=separator,
         regions=config.regions,
         senses=senses_of(loaded, window_s, fit="squash"),
-        watching=watching,
+        window_config=window_config,
     )

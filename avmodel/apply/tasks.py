@@ -9,11 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from avdata.windows import WatchConfig, Window
+from avdata.windows import Window, WindowConfig
 from avmanifest.errors import ConfigError
 from avmodel.apply.classify import ClassifyConfig, load_labeler
 from avmodel.apply.embed import load_embedder
-from avmodel.apply.inputs import ApplyConfig, FilmConfig, SpanConfig
+from avmodel.apply.inputs import ApplyConfig, OverlayConfig, SpanConfig
 from avmodel.apply.localize import LocalizeConfig, load_localizer
 from avmodel.apply.retrieve import RetrieveConfig, load_finder
 from avmodel.apply.segment import load_outliner
@@ -27,8 +27,8 @@ class Applied(Protocol):
     """A loaded model with a task."""
 
     @property
-    def watching(self) -> WatchConfig:
-        """How the video has to be watched."""
+    def window_config(self) -> WindowConfig:
+        """The windows that the task takes of a video."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ TASKS: dict[str, Task] = {
     "classify": Task(config=ClassifyConfig, load=load_labeler),
     "retrieve": Task(config=RetrieveConfig, load=load_finder),
     "localize": Task(config=LocalizeConfig, load=load_localizer),
-    "segment": Task(config=FilmConfig, load=load_outliner),
+    "segment": Task(config=OverlayConfig, load=load_outliner),
     "separate": Task(config=SeparateConfig, load=load_extractor),
 }
 

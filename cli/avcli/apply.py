@@ -35,7 +35,7 @@ def apply(
     out: Annotated[Path, typer.Option(help="Folder of the results.")],
     window: Annotated[float | None, typer.Option(help="Seconds heard at once; as in training if not given.")] = None,
     hop: Annotated[float | None, typer.Option(help="Seconds from one window's start to the next one's.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second that are looked at, and that a film has.")] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second, for the model and in overlay.mp4.")] = None,
     short_side: Annotated[int | None, typer.Option(help="Pixels of the frames' short side.")] = None,
     top: Annotated[int | None, typer.Option(help="classify, retrieve: so many labels or clips of each window.")] = None,
     gallery: Annotated[Path | None, typer.Option(help="retrieve: what avkit evaluate embed wrote.")] = None,
@@ -53,7 +53,7 @@ def apply(
     """Vectors, labels, neighbors, maps or separated sound of a video."""
     from avcli.evaluate_output import EvaluationProgress
     from avcli.options import given, print_json
-    from avdata.watch import watch
+    from avdata.video_windows import iter_windows
     from avmodel.apply import apply as run
     from avmodel.apply import load, parse_region, task_config
 
@@ -63,7 +63,7 @@ def apply(
     )  # fmt: skip
     model = load(task, checkpoint, task_config(task, **settings))
     with EvaluationProgress() as progress:
-        said = run(model, watch(video, model.watching), out, overwrite=overwrite, progress=progress)
+        said = run(model, iter_windows(video, model.window_config), out, overwrite=overwrite, progress=progress)
     if as_json:
         print_json({"task": task, "checkpoint": str(checkpoint), "video": str(video), **said})
         return

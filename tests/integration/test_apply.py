@@ -14,7 +14,7 @@ from avdata.images import decode_jpeg, encode_jpeg
 from avdata.prepare.config import SampleConfig
 from avdata.prepare.decode import open_media
 from avdata.prepare.job import prepare
-from avdata.watch import watch
+from avdata.video_windows import iter_windows
 from avdata.windows import Window
 from avmanifest.errors import ConfigError, DecodeError
 from avmanifest.layout import Layout
@@ -98,7 +98,7 @@ def test_misuse_is_one_line(
 
 def test_three_lines_of_python(place: Path, tmp_path: Path) -> None:
     model = load("embed", place / "run")
-    said = apply(model, watch(place / "videos" / "clip.mp4", model.watching), tmp_path)
+    said = apply(model, iter_windows(place / "videos" / "clip.mp4", model.window_config), tmp_path)
     assert said["windows"] == 4
 
 

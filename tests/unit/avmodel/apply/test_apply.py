@@ -29,8 +29,8 @@ from avmodel.evaluate.loaded import load_pretrained
 from avmodel.evaluate.predictor import Predictor, save_predictor
 from avmodel.evaluate.separation.masks import make_masks
 from avmodel.evaluate.separation.separator import Separator, save_separator
+from tests.drawn_windows import drawn_windows
 from tests.evaluating import DATA, TEST, draw_splits, evaluation_of, save_tiny, tiny_model
-from tests.watching import drawn_windows
 
 STREAMS = {"image", "audio", "fusion"}
 CPU = torch.device("cpu")
@@ -68,13 +68,13 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def test_embeddings_are_the_models_mean_tokens(run: Path, tmp_path: Path) -> None:
     model = loaded("embed", run)
-    assert (model.watching.window_s, model.watching.fps) == (1.0, None)
-    said = apply(model, drawn_windows(model.watching), tmp_path)
+    assert (model.window_config.window_s, model.window_config.fps) == (1.0, None)
+    said = apply(model, drawn_windows(model.window_config), tmp_path)
     rows = pq.read_table(tmp_path / "embeddings.parquet")
     assert said["windows"] == len(rows) == 3
     assert set(rows.column_names) == {"start_s", "end_s", *STREAMS}
     assert rows.column("end_s").to_pylist() == [1.0, 2.0, 2.5]
-    window = list(drawn_windows(model.watching))[1]
+    window = list(drawn_windows(model.window_config))[1]
     with torch.no_grad():
         streams = tiny_model().eval().streams(model.senses.images(window), model.senses.log_mel(window))
     for name in STREAMS:
@@ -85,7 +85,7 @@ def test_embeddings_are_the_models_mean_tokens(run: Path, tmp_path: Path) -> Non
 
 def test_frames_of_a_window_are_averaged(run: Path) -> None:
     model = loaded("embed", run, fps=4.0)
-    window = next(drawn_windows(model.watching))
+    window = next(drawn_windows(model.window_config))
     assert window.frames is not None
     _, together = next(model([window]))
     each = [
@@ -100,7 +100,7 @@ def test_frames_of_a_window_are_averaged(run: Path) -> None:
 @pytest.mark.parametrize("missing", ["sound", "pictures"])
 def test_a_video_without_a_sense_is_embedded_by_the_other(run: Path, tmp_path: Path, missing: str) -> None:
     model = loaded("embed", run)
-    apply(model, drawn_windows(model.watching, **{missing: False}), tmp_path)
+    apply(model, drawn_windows(model.window_config, **{missing: False}), tmp_path)
     names = pq.read_schema(tmp_path / "embeddings.parquet").names
     assert ("audio" in names, "image" in names) == (missing == "pictures", missing == "sound")
 
@@ -108,7 +108,7 @@ def test_a_video_without_a_sense_is_embedded_by_the_other(run: Path, tmp_path: P
 def test_labels_of_windows_and_of_the_whole(tmp_path: Path) -> None:
     tune(tmp_path / "run" / "evaluations" / "finetune" / "seed-0")
     model = loaded("classify", tmp_path / "run", top=2)
-    windows = list(drawn_windows(model.watching))
+    windows = list(drawn_windows(model.window_config))
     said = apply(model, windows, tmp_path / "out")
     rows = table(tmp_path / "out" / "labels.csv")
     assert [(row["start_s"], row["rank"]) for row in rows[:3]] == [("0.000", "1"), ("0.000", "2"), ("1.000", "1")]
@@ -127,7 +127,7 @@ def test_labels_of_windows_and_of_the_whole(tmp_path: Path) -> None:
 
 def test_several_labels_have_probabilities_of_their_own(tmp_path: Path) -> None:
     model = loaded("classify", tune(tmp_path / "seed-0", multi_label=True))
-    _, logits = next(model(drawn_windows(model.watching)))
+    _, logits = next(model(drawn_windows(model.window_config)))
     assert sorted(p for _, p in model.likeliest(logits)) == pytest.approx(sorted(logits.sigmoid().tolist()))
 
 
@@ -138,14 +138,14 @@ def test_a_pretrained_model_has_no_labels_and_says_how_to_get_them(run: Path) ->
 
 def test_a_classifier_of_sound_needs_sound(tmp_path: Path) -> None:
     model = loaded("classify", tune(tmp_path / "seed-0", mode="audio"))
-    assert next(model(drawn_windows(model.watching, pictures=False)))
+    assert next(model(drawn_windows(model.window_config, pictures=False)))
     with pytest.raises(DecodeError, match="no sound"):
-        next(model(drawn_windows(model.watching, sound=False)))
+        next(model(drawn_windows(model.window_config, sound=False)))
 
 
 def test_neighbors_are_the_nearest_of_the_gallery(run: Path, gallery: Path, tmp_path: Path) -> None:
     model = loaded("retrieve", run, gallery=gallery, top=4)
-    windows = list(drawn_windows(model.watching))
+    windows = list(drawn_windows(model.window_config))
     apply(model, windows, tmp_path)
     rows = table(tmp_path / "neighbors.csv")
     assert len(rows) == 3 * len(STREAMS) * 4
@@ -167,12 +167,12 @@ def test_a_gallery_of_pictures_is_asked_by_sound_alone(run: Path, tmp_path: Path
     of = evaluation_of(run, draw_splits(tmp_path / "set"), tmp_path / "out")
     embed(EmbedConfig(data=replace(DATA, mode="image"), picture="none", device="cpu"), of)
     model = loaded("retrieve", run, gallery=of.out, query="audio", target="image", top=1)
-    window = next(drawn_windows(model.watching))
+    window = next(drawn_windows(model.window_config))
     with torch.no_grad():
         alone = tiny_model().eval().streams(None, model.senses.log_mel(window))["audio"][0].mean(dim=0)
     assert next(model([window]))[3] == model.nearest(alone, "image")
     with pytest.raises(DecodeError, match="no sound"):
-        next(model(drawn_windows(model.watching, sound=False)))
+        next(model(drawn_windows(model.window_config, sound=False)))
 
 
 def test_a_clip_of_the_gallery_finds_itself(run: Path, gallery: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_gallery_of_another_checkpoint_is_refused(gallery: Path, tmp_path: Pat
 
 def test_maps_and_their_film(run: Path, tmp_path: Path) -> None:
     model = loaded("localize", run, fps=4.0, batch_size=3)
-    windows = list(drawn_windows(model.watching))
+    windows = list(drawn_windows(model.window_config))
     said = apply(model, windows, tmp_path)
     rows = pq.read_table(tmp_path / "maps.parquet")
     assert said["frames"] == len(rows) == 10
@@ -230,30 +230,30 @@ def test_maps_and_their_film(run: Path, tmp_path: Path) -> None:
 def test_what_needs_both_senses_refuses_one(run: Path, tmp_path: Path) -> None:
     model = loaded("localize", run)
     with pytest.raises(DecodeError, match="no sound"):
-        apply(model, drawn_windows(model.watching, sound=False), tmp_path)
+        apply(model, drawn_windows(model.window_config, sound=False), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_results_are_not_overwritten_unasked_and_failures_leave_them(run: Path, tmp_path: Path) -> None:
     model = loaded("embed", run)
-    apply(model, drawn_windows(model.watching), tmp_path)
+    apply(model, drawn_windows(model.window_config), tmp_path)
     before = (tmp_path / "embeddings.parquet").read_bytes()
     with pytest.raises(ConfigError, match=r"holds embeddings\.parquet already"):
-        apply(model, drawn_windows(model.watching), tmp_path)
+        apply(model, drawn_windows(model.window_config), tmp_path)
 
     def broken() -> Any:
-        yield from list(drawn_windows(model.watching))[:2]
+        yield from list(drawn_windows(model.window_config))[:2]
         raise DecodeError("media_corrupt", "damaged in the middle")
 
     with pytest.raises(DecodeError):
         apply(model, broken(), tmp_path, overwrite=True)
     assert (tmp_path / "embeddings.parquet").read_bytes() == before
-    apply(model, drawn_windows(model.watching, 1.0), tmp_path, overwrite=True)
+    apply(model, drawn_windows(model.window_config, 1.0), tmp_path, overwrite=True)
     assert len(pq.read_table(tmp_path / "embeddings.parquet")) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["embeddings.parquet"]
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="not written"):
-        apply(model, drawn_windows(model.watching), tmp_path / "file" / "out")
+        apply(model, drawn_windows(model.window_config), tmp_path / "file" / "out")
 
 
 def test_windows_are_taken_one_by_one(run: Path, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_windows_are_taken_one_by_one(run: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
 
     def windows() -> Any:
-        for window in drawn_windows(model.watching, 4.0):
+        for window in drawn_windows(model.window_config, 4.0):
             assert len(seen) == window.number
             yield window
 
@@ -317,8 +317,8 @@ def separator_of(folder: Path, target: str = "irm") -> Path:
 @pytest.mark.parametrize("target", ["irm", "sop"])
 def test_what_is_separated_and_the_rest_are_the_whole_sound(tmp_path: Path, target: str) -> None:
     model = loaded("separate", separator_of(tmp_path, target))
-    assert (model.watching.window_s, model.watching.hop_s) == (1.0, 0.5)
-    windows = list(drawn_windows(model.watching, 2.7))
+    assert (model.window_config.window_s, model.window_config.hop_s) == (1.0, 0.5)
+    windows = list(drawn_windows(model.window_config, 2.7))
     said = apply(model, windows, tmp_path / "out")
     assert said["files"] == ["separated.wav", "rest.wav"]
     parts = [soundfile.read(tmp_path / "out" / name, dtype="float32") for name in said["files"]]
@@ -340,7 +340,7 @@ def test_each_region_has_its_own_files_and_its_own_picture(tmp_path: Path) -> No
     left, right = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
     model = loaded("separate", separator_of(tmp_path), regions=(left, right))
     assert model.files == ("separated-1.wav", "rest-1.wav", "separated-2.wav", "rest-2.wav")
-    window = next(drawn_windows(model.watching))
+    window = next(drawn_windows(model.window_config))
     _, both = next(model([window]))
     _, alone = next(loaded("separate", tmp_path, regions=(right,))([window]))
     np.testing.assert_allclose(both[1], alone[0], atol=1e-5)
@@ -378,7 +378,7 @@ def segmenter_of(folder: Path, classes: tuple[str, ...]) -> Path:
 @pytest.mark.parametrize("classes", [(), ("dog", "cat")])
 def test_masks_and_their_film(tmp_path: Path, classes: tuple[str, ...]) -> None:
     model = loaded("segment", segmenter_of(tmp_path, classes), fps=4.0, batch_size=3)
-    windows = list(drawn_windows(model.watching))
+    windows = list(drawn_windows(model.window_config))
     said = apply(model, windows, tmp_path / "out")
     told = json.loads((tmp_path / "out" / "masks.json").read_text())
     assert told["classes"] == (list(classes) or ["sounding"])

@@ -9,13 +9,13 @@ import torch
 
 from avdata.melspec import log_mel, profile
 from avdata.prepare.decode import open_media
-from avdata.watch import frame_times, num_windows, watch
-from avdata.windows import SAMPLE_RATE, WatchConfig
+from avdata.video_windows import frame_times, iter_windows, num_windows
+from avdata.windows import SAMPLE_RATE, WindowConfig
 from avmanifest.errors import ConfigError, DecodeError
 from tests.drawn import draw_media, read_number, sine
 
 VIDEOS = Path(__file__).parents[3].parent / "shared" / "data" / "videos"
-SECOND = WatchConfig(window_s=1.0, fps=5.0, short_side=60)
+SECOND = WindowConfig(window_s=1.0, fps=5.0, short_side=60)
 
 
 def draw(path: Path, seconds: float = 2.5, *, sound_s: float | None = None, **options: object) -> Path:
@@ -25,7 +25,7 @@ def draw(path: Path, seconds: float = 2.5, *, sound_s: float | None = None, **op
 
 
 def test_windows_follow_each_other_and_keep_their_true_ends(tmp_path: Path) -> None:
-    windows = list(watch(draw(tmp_path / "a.mp4"), SECOND))
+    windows = list(iter_windows(draw(tmp_path / "a.mp4"), SECOND))
     duration_s = windows[0].duration_s
     assert [window.number for window in windows] == [0, 1, 2]
     assert [(window.start_s, window.end_s) for window in windows] == [(0, 1), (1, 2), (2, duration_s)]
@@ -44,8 +44,8 @@ def test_windows_follow_each_other_and_keep_their_true_ends(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", ["paper", "released"])
 def test_a_window_sounds_as_its_span_does_when_prepared(tmp_path: Path, name: str) -> None:
     path = draw(tmp_path / "a.mp4", 3.0)
-    config = WatchConfig(window_s=1.0, hop_s=0.5)
-    for window in watch(path, config):
+    config = WindowConfig(window_s=1.0, hop_s=0.5)
+    for window in iter_windows(path, config):
         with open_media(path) as media:
             span = media.waveform(window.start_s, window.end_s).samples
         heard = torch.from_numpy(window.waveform[: window.num_samples])
@@ -53,7 +53,7 @@ def test_a_window_sounds_as_its_span_does_when_prepared(tmp_path: Path, name: st
 
 
 def test_a_video_shorter_than_a_window_is_one_window(tmp_path: Path) -> None:
-    (window,) = watch(draw(tmp_path / "a.mp4", 1.0), WatchConfig(num_frames=2))
+    (window,) = iter_windows(draw(tmp_path / "a.mp4", 1.0), WindowConfig(num_frames=2))
     assert window.start_s == 0
     assert window.end_s == window.duration_s == pytest.approx(1.0, abs=0.05)
     assert window.waveform.shape == (3 * SAMPLE_RATE,)
@@ -62,12 +62,12 @@ def test_a_video_shorter_than_a_window_is_one_window(tmp_path: Path) -> None:
 
 
 def test_a_video_without_sound_has_none_and_one_whose_sound_is_over_has_silence(tmp_path: Path) -> None:
-    assert all(window.waveform is None for window in watch(draw(tmp_path / "mute.mp4", sound_s=0), SECOND))
-    first, *_, last = watch(draw(tmp_path / "early.mp4", 3.0, sound_s=1.0), SECOND)
+    assert all(window.waveform is None for window in iter_windows(draw(tmp_path / "mute.mp4", sound_s=0), SECOND))
+    first, *_, last = iter_windows(draw(tmp_path / "early.mp4", 3.0, sound_s=1.0), SECOND)
     assert first.waveform.any()
     assert not last.waveform.any()
     late = draw(tmp_path / "late.mp4", 3.0, sound_s=1.5, audio_start_s=1.5)
-    first, second, third = watch(late, SECOND)
+    first, second, third = iter_windows(late, SECOND)
     assert not first.waveform.any()
     assert not second.waveform[: SAMPLE_RATE // 2 - 2000].any()
     assert third.waveform.any()
@@ -76,8 +76,8 @@ def test_a_video_without_sound_has_none_and_one_whose_sound_is_over_has_silence(
 def test_a_file_of_sound_alone_is_refused_unless_pictures_can_be_done_without(tmp_path: Path) -> None:
     path = draw_media(tmp_path / "a.mp4", num_frames=0, sound=sine(1.2, 44_100))
     with pytest.raises(DecodeError, match="no video stream"):
-        next(watch(path))
-    windows = list(watch(path, WatchConfig(window_s=1.0, needs_video=False)))
+        next(iter_windows(path))
+    windows = list(iter_windows(path, WindowConfig(window_s=1.0, needs_video=False)))
     assert [(window.frames, window.times_s) for window in windows] == [(None, ())] * 2
     assert windows[0].waveform.any()
 
@@ -89,16 +89,16 @@ def test_what_is_no_video_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(content)
     with pytest.raises(DecodeError, match="not a media file"):
-        next(watch(path))
+        next(iter_windows(path))
     with pytest.raises(ConfigError, match="no such video"):
-        next(watch(tmp_path / "http://host/a.mp4"))
+        next(iter_windows(tmp_path / "http://host/a.mp4"))
 
 
 def test_a_long_video_never_holds_more_than_a_window(tmp_path: Path) -> None:
     path = draw(tmp_path / "a.mp4", 20.0, sound_s=0.5, gop=50)
     alive: list[weakref.ref[object]] = []
     most = 0
-    for window in watch(path, WatchConfig(window_s=0.5, fps=10.0, short_side=30)):
+    for window in iter_windows(path, WindowConfig(window_s=0.5, fps=10.0, short_side=30)):
         alive.append(weakref.ref(window.frames))
         del window
         most = max(most, sum(ref() is not None for ref in alive))
@@ -110,11 +110,11 @@ def test_a_long_video_never_holds_more_than_a_window(tmp_path: Path) -> None:
     ("duration_s", "hop_s", "count"), [(0.2, None, 1), (3.0, None, 1), (3.005, None, 1), (3.1, None, 2), (9, 1.5, 5)]
 )
 def test_windows_reach_the_end_and_no_further(duration_s: float, hop_s: float | None, count: int) -> None:
-    assert num_windows(float(duration_s), WatchConfig(hop_s=hop_s)) == count
+    assert num_windows(float(duration_s), WindowConfig(hop_s=hop_s)) == count
 
 
 def test_frames_of_windows_that_touch_are_each_asked_for_once() -> None:
-    config = WatchConfig(window_s=0.7, fps=7.3)
+    config = WindowConfig(window_s=0.7, fps=7.3)
     times = [time for number in range(20) for time in frame_times(number * 0.7, (number + 1) * 0.7, config)]
     assert times == [number / 7.3 for number in range(len(times))]
 
@@ -124,7 +124,7 @@ def test_frames_of_windows_that_touch_are_each_asked_for_once() -> None:
 )
 def test_what_cannot_be_watched_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
-        WatchConfig(**settings)
+        WindowConfig(**settings)
 
 
 @pytest.mark.skipif(not VIDEOS.is_dir(), reason=f"the real videos are not in {VIDEOS}")
@@ -132,7 +132,7 @@ def test_what_cannot_be_watched_is_refused(settings: dict[str, float]) -> None:
     "name", ["shorter_audio.mp4", "edit_list_video_starts_1s.mp4", "bbb_rotated90_51.mp4", "neg_noaudio_sar2x1.mp4"]
 )
 def test_real_videos_are_watched_whole(name: str) -> None:
-    windows = list(watch(VIDEOS / name, WatchConfig(short_side=64)))
+    windows = list(iter_windows(VIDEOS / name, WindowConfig(short_side=64)))
     assert windows[-1].end_s == windows[-1].duration_s
     assert all(min(window.frames.shape[1:3]) == 64 for window in windows)
     assert {window.waveform is None for window in windows} == {"noaudio" in name}

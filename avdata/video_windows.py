@@ -1,4 +1,4 @@
-"""A video of any length as windows, one after the other: memory holds the one handed out and the one being decoded."""
+"""A video of any length as windows, one after the other: memory holds the one returned and the one being decoded."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,13 +9,13 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from avdata.prepare.decode import Media, open_media
-from avdata.windows import SAMPLE_RATE, WatchConfig, Window
+from avdata.windows import SAMPLE_RATE, Window, WindowConfig
 from avmanifest.errors import ConfigError, DecodeError
 
 LEAST_TAIL_S = 0.01  # less than this at a video's end, beyond the last window, is let go
 
 
-def watch(path: Path | str, config: WatchConfig | None = None) -> Iterator[Window]:
+def iter_windows(path: Path | str, config: WindowConfig | None = None) -> Iterator[Window]:
     """The windows of a video from its start to its end, decoded by timestamps as they are asked for.
 
     A video shorter than a window gives one. Where its sound begins late, ends early or has a gap there is silence;
@@ -23,7 +23,7 @@ def watch(path: Path | str, config: WatchConfig | None = None) -> Iterator[Windo
     for what is no media file (playlists and scripts among them), for one without pictures if the config needs them, and
     for damage that leaves no picture or too little sound for a window.
     """
-    config = config or WatchConfig()
+    config = config or WindowConfig()
     path = Path(path)
     try:
         with open_media(path) as seen:
@@ -50,13 +50,13 @@ def watch(path: Path | str, config: WatchConfig | None = None) -> Iterator[Windo
         raise ConfigError(f"{path}: no such video") from error
 
 
-def num_windows(duration_s: float, config: WatchConfig) -> int:
+def num_windows(duration_s: float, config: WindowConfig) -> int:
     """Windows that reach a video's end; at least one."""
     beyond_s = duration_s - config.window_s - LEAST_TAIL_S
     return 1 + max(0, math.ceil(beyond_s / config.step_s))
 
 
-def frame_times(start_s: float, end_s: float, config: WatchConfig) -> tuple[float, ...]:
+def frame_times(start_s: float, end_s: float, config: WindowConfig) -> tuple[float, ...]:
     """When the frames of a span are on screen. With fps, the middle where none of its times is in the span."""
     if config.fps is None:
         part_s = (end_s - start_s) / config.num_frames
@@ -65,7 +65,7 @@ def frame_times(start_s: float, end_s: float, config: WatchConfig) -> tuple[floa
     return tuple(number / config.fps for number in range(first, end)) or ((start_s + end_s) / 2,)
 
 
-def _has_video(media: Media, config: WatchConfig) -> bool:
+def _has_video(media: Media, config: WindowConfig) -> bool:
     try:
         media.frames([0.0], config.short_side)
     except DecodeError as error:
