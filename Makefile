@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 
 NEWEST := .venv-newest
 
-.PHONY: setup demo test test-newest check browser format lock clean
+.PHONY: setup demo test test-fast test-newest check browser format lock clean
 
 setup: $(STAMP)
 
@@ -24,6 +24,10 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+# For every save: unit and property tests, without those marked slow.
+test-fast: setup
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "not slow" tests/unit tests/property
 
 # The newest versions that pyproject.toml allows, without a lock, in an environment of its own (docs/newest.md).
 test-newest:

@@ -12,7 +12,7 @@ SAMPLE_RATE = 16_000  # Hz
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowConfig:
-    """How a video is cut into windows. Defaults: 3 s each, the frame of its middle, the short side as prepare stores it."""
+    """How a video is cut into windows. Defaults: 3 s each, the middle frame, its short side as prepare stores it."""
 
     window_s: float = 3.0
     hop_s: float | None = None  # from a window's start to the next one's; none: a window, so that none overlap

@@ -7,10 +7,21 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.slowness import wrongly_marked
+
 os.environ.setdefault("SOURCE_DATE_EPOCH", "1767225600")  # a dataset prepared before midnight equals one prepared after
 
 settings.register_profile("avkit", deadline=None)  # a busy machine is no failure
 settings.load_profile("avkit")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List tests whose marker `slow` is not true."""
+    reports = [report for report in terminalreporter.stats.get("passed", ()) if isinstance(report, pytest.TestReport)]
+    if lines := wrongly_marked(reports):
+        terminalreporter.section("tests with a wrong marker (see tests/slowness.py)")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +48,11 @@ def prepared(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     from tests.videos import folder_config
 
     return prepare(folder_config(videos, tmp_path_factory.mktemp("prepared") / "out"))
+
+
+@pytest.fixture(scope="session")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a drawn file of every kind in `tests.kinds.KINDS`. Not to be changed."""
+    from tests.kinds import draw_kinds
+
+    return draw_kinds(tmp_path_factory.mktemp("kinds"))

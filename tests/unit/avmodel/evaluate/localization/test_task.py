@@ -130,6 +130,7 @@ def test_silent_objects_are_no_truth(tiny_run: Path, tmp_path: Path) -> None:
         localization(CONFIG, evaluation_of(tiny_run, data, tmp_path))
 
 
+@pytest.mark.slow
 def test_training_brings_the_map_to_the_truth_and_is_kept(tiny_run: Path, quarters: Path, tmp_path: Path) -> None:
     config = replace(
         CONFIG, supervised=True, epochs=8, batch_size=16, device_batch_size=16,

@@ -39,6 +39,7 @@ def quarters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_quarters(tmp_path_factory.mktemp("quarters") / "set", num_frames=2, flac=True)
 
 
+@pytest.mark.slow
 def test_a_decoder_learns_and_is_kept(tiny_run: Path, quarters: Path, tmp_path: Path) -> None:
     run = evaluation_of(tiny_run, quarters, tmp_path)
     config = replace(CONFIG, epochs=4, repeats=6, examples=3, optim=replace(CONFIG.optim, lr=1e-2, layer_decay=1.0))

@@ -99,6 +99,7 @@ def test_broken_off_and_taken_up_it_is_the_same_run(tiny_run: Path, sounding: Pa
     )
 
 
+@pytest.mark.slow
 def test_a_result_has_baselines_and_a_page_to_listen_to(tiny_run: Path, sounding: Path, tmp_path: Path) -> None:
     run = evaluation_of(tiny_run, sounding, tmp_path)
     config = replace(
@@ -166,6 +167,7 @@ def test_a_list_with_kinds_has_a_row_for_each(tiny_run: Path, sounding: Path, tm
     assert result.scores["separated"]["sdr"].mean == pytest.approx((2 * parts[0] + parts[1]) / 3)
 
 
+@pytest.mark.slow
 def test_pictures_learn_to_take_their_sound_out(tiny_run: Path, tmp_path: Path) -> None:
     """Three classes, each a color and a band of tones of its own: what is heard alone never says which to take."""
     colors = np.array([[230, 20, 20], [20, 230, 20], [20, 20, 230]], np.uint8)
