@@ -40,7 +40,9 @@ def read_pairs(list_file: ListFile) -> pa.Table:
             if clip not in labels:
                 lines.append(line)
             if labels.setdefault(clip, label) != label:
-                raise ManifestError(f"{here}: {clip.video_id} is {label!r} here and {labels[clip]!r} above")
+                raise ManifestError(
+                    f"{here}: {clip.video_id} is {label!r} here and {labels[clip]!r} above. Correct one."
+                )
         pairs.append((clips[0], clips[1], row["sep_type"]))
     mixtures: dict[ClipName, list[dict[str, Any]]] = {clip: [] for clip in labels}
     keys = dict(zip(labels, _keys_of(list_file, labels), strict=True))
@@ -74,7 +76,7 @@ def read_music_mixtures(list_file: ListFile) -> pa.Table:
             if clip not in labels:
                 lines.append(line)
             if labels.setdefault(clip, path.parent.name) != path.parent.name:
-                raise ManifestError(f"{here}: {cell.strip()!r} is {labels[clip]!r} above")
+                raise ManifestError(f"{here}: {cell.strip()!r} is {labels[clip]!r} above. Correct one.")
             sources.append(clip)
         rows.append(sources)
     keys = dict(zip(labels, _keys_of(list_file, labels), strict=True))
@@ -110,7 +112,7 @@ def read_vggsounder(list_file: ListFile) -> pa.Table:
         clips[clip]["modality"][row["label"]] = row["modality"]
         for flag in flags:
             if row[flag] not in ("True", "False"):
-                raise ManifestError(f"{here}: {flag} is {row[flag]!r}, must be True or False")
+                raise ManifestError(f"{here}: {flag} is {row[flag]!r}, must be True or False. Correct the line.")
             clips[clip][flag] |= row[flag] == "True"
     return request_table(
         list_file,
@@ -154,7 +156,7 @@ def read_music_boxes(list_file: ListFile) -> pa.Table:
         name = _text(entry, "file", here)
         match = _MUSIC_BOX_NAME.fullmatch(name)
         if match is None:
-            raise ManifestError(f"{here}: file {name!r} is not YOUTUBE_ID_SSS_SSSSS")
+            raise ManifestError(f"{here}: file {name!r} is not YOUTUBE_ID_SSS_SSSSS. Correct the name.")
         clips.append(ClipName(match[1], float(match[2]), None))
         labels.append([_text(entry, f"class_src{source}", here) for source in (1, 2)])
         corners = []
@@ -207,7 +209,7 @@ def read_avsbench_frames(list_file: ListFile) -> pa.Table:
         here = f"{list_file.path}: line {line}"
         match = _FRAME_NAME.fullmatch(cells[0])
         if match is None or len(cells) != 2 or not cells[1]:
-            raise ManifestError(f"{here}: {','.join(cells)!r} is not NAME_N,LABEL")
+            raise ManifestError(f"{here}: {','.join(cells)!r} is not NAME_N,LABEL. Correct the line.")
         video, frame = (match[1], match[2]), int(match[3])
         if video not in frames:
             lines.append(line)
@@ -215,7 +217,7 @@ def read_avsbench_frames(list_file: ListFile) -> pa.Table:
         if spelled.setdefault(video, cells[1]) != cells[1]:
             raise ManifestError(f"{here}: {cells[1]!r}, but frames of the same video above are {spelled[video]!r}")
         if frame < 1 or frame in known:
-            raise ManifestError(f"{here}: frame {frame} stands twice, or is not 1 or more")
+            raise ManifestError(f"{here}: frame {frame} stands twice, or is not 1 or more. Correct the line.")
         known.append(frame)
     labels = [[label.strip() for label in label_list.split(",")] for label_list in spelled.values()]
     starts = [float(second or 0) for _, second in frames]
@@ -328,7 +330,7 @@ def _boxes(found: Any, here: str) -> dict[str, Any]:
 def _numbers(box: Any, here: str) -> list[float]:
     numbers = isinstance(box, list) and all(isinstance(value, int | float) for value in box)
     if not numbers or len(box) != 4 or not all(map(math.isfinite, box)):
-        raise ManifestError(f"{here}: a box is four numbers, not {box!r}")
+        raise ManifestError(f"{here}: a box is four numbers, not {box!r}. Correct the entry.")
     return [float(value) for value in box]
 
 
@@ -336,7 +338,7 @@ def _number(text: str, here: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise ManifestError(f"{here}: {text!r} is not a number of minutes or seconds") from error
+        raise ManifestError(f"{here}: {text!r} is not a number of minutes or seconds. Correct the line.") from error
 
 
 def _spans(clips: Sequence[ClipName]) -> dict[str, pa.Array]:
@@ -358,7 +360,7 @@ def _clip(name: str, here: str, *, start: bool = True) -> ClipName:
 
 def _youtube_id(value: Any, here: str) -> str:
     if not isinstance(value, str) or not _YOUTUBE_ID.fullmatch(value):
-        raise ManifestError(f"{here}: {value!r} is not a YouTube id: eleven letters, digits, - and _")
+        raise ManifestError(f"{here}: {value!r} is not a YouTube id: eleven letters, digits, - and _. Correct it.")
     return value
 
 
