@@ -174,7 +174,7 @@ def _log_mel(opened: Opened, contents: Mapping[str, bytes]) -> tuple[np.ndarray 
     try:
         array = np.lib.format.read_array(io.BytesIO(contents[name]), allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise ShardError(f"{name} is not an array ({error}). Look for more: avkit inspect --verify deep") from error
+        raise ShardError(f"{name} is not an array ({error}). Look for more: avkit verify --deep") from error
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
         return None, None
     known = opened.description.get("config", {}).get("mel") or []

@@ -7,7 +7,20 @@ from typing import Annotated, Final
 
 import typer
 
-from avcli import apply, bench, convert, evaluate, export, inspect, prepare, pretrain, status
+from avcli import (
+    apply,
+    bench,
+    convert,
+    diff,
+    evaluate,
+    export,
+    inspect,
+    prepare,
+    pretrain,
+    spectrogram,
+    status,
+    verify,
+)
 from avcli.options import PanelCommand
 from avmanifest.errors import AvkitError, ConfigError, ManifestError, MediaError, ShardError, StorageError
 
@@ -44,6 +57,9 @@ app.command("prepare", cls=PanelCommand, epilog=prepare.EXAMPLES)(prepare.prepar
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("status", epilog=status.EXAMPLES)(status.status)
 app.command("inspect", epilog=inspect.EXAMPLES)(inspect.inspect)
+app.command("verify", epilog=verify.EXAMPLES)(verify.verify)
+app.command("diff", epilog=diff.EXAMPLES)(diff.diff)
+app.command("spectrogram", epilog=spectrogram.EXAMPLES)(spectrogram.spectrogram)
 app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("apply", epilog=apply.EXAMPLES)(apply.apply)

@@ -151,5 +151,5 @@ def test_two_clusters_on_one_bucket_make_one_dataset(three, out, road, tmp_path)
     assert {name for name in bucket_tree(out) if name.startswith("train/")} == {
         f"train/0000{number}{suffix}" for number in range(2) for suffix in suffixes
     }
-    seen = CliRunner().invoke(app, ["inspect", out, "--verify", "deep"])
+    seen = CliRunner().invoke(app, ["verify", out, "--deep"])
     assert seen.exit_code == 0, seen.output

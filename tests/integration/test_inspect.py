@@ -32,12 +32,16 @@ class Answer:
 
 
 def inspect(*words) -> Answer:
+    return avkit("inspect", *words)
+
+
+def avkit(*words) -> Answer:
     """The command, in this process: what it imports is imported once."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     out, err = io.StringIO(), io.StringIO()
     code = 0
     with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
-        patched.setattr(sys, "argv", ["avkit", "inspect", *map(str, words)])
+        patched.setattr(sys, "argv", ["avkit", *map(str, words)])
         patched.setenv("COLUMNS", "160")
         patched.setenv("NO_COLOR", "1")
         try:
@@ -50,8 +54,8 @@ def inspect(*words) -> Answer:
     return Answer(code, out.getvalue(), err.getvalue())
 
 
-def as_json(*words):
-    answer = inspect(*words, "--json")
+def as_json(*words, command="inspect"):
+    answer = avkit(command, *words, "--json")
     assert answer.returncode == 0, answer.stderr
     return json.loads(answer.stdout)
 
@@ -109,20 +113,22 @@ def test_people_read_what_machines_read(planted, found):
 def test_damage_ends_with_4_and_repair_puts_the_shard_away(planted, tmp_path):
     out = Path(shutil.copytree(planted, tmp_path / "out"))
     assert inspect(out, "--verify").returncode == 0
-    assert inspect("deep", out, "--verify").returncode == 0
+    assert avkit("verify", out).returncode == 0
+    assert avkit("verify", out, "--deep").returncode == 0
     tar = out / "train" / "00001.tar"
     key, _, members = next(walk_samples(tar))
     picture = next(member for member in members if member.name.endswith(".jpg"))
     with tar.open("r+b") as file:
         file.seek(picture.offset)
         file.write(b"\0\0\0\0")
-    answer = inspect(out, "--verify", "deep", "--json")
+    answer = avkit("verify", out, "--deep", "--json")
     assert answer.returncode == 4
     faults = json.loads(answer.stdout)["verification"]["faults"]
     assert {"shard": "train/00001", "key": key, "offset": picture.offset} in [
         {name: fault[name] for name in ("shard", "key", "offset")} for fault in faults
     ]
-    answer = inspect(out, "--verify", "--repair")
+    assert inspect(out, "--verify").returncode == 4
+    answer = avkit("verify", out, "--repair")
     assert answer.returncode == 4
     assert key in answer.stdout
     assert "Run the same `avkit prepare` again" in answer.stdout
@@ -153,7 +159,7 @@ def test_a_sample_is_drawn_on_the_terminal_and_into_a_picture(planted, tmp_path)
 def test_the_spectrogram_of_a_file_is_what_prepare_makes(suffix, tmp_path):
     path = tmp_path / f"tone.{suffix}"
     soundfile.write(path, sine(3.0, 16_000, frequency=1000.0), 16_000)
-    known = as_json("spectrogram", path, "--png", tmp_path / "mel.png")
+    known = as_json(path, "--png", tmp_path / "mel.png", command="spectrogram")
     assert known["profile"] == "paper"
     assert known["shape"][0] == 128
     assert known["shape"][1] >= 196
@@ -164,8 +170,8 @@ def test_the_spectrogram_of_a_video_takes_the_profile_asked_for(tmp_path):
     from tests.drawn import draw_media
 
     video = draw_media(tmp_path / "v.mp4", num_frames=75, sound=sine(3.0, 44_100)[None])
-    assert as_json("spectrogram", video, "--mel", "released")["shape"] == [128, 192]
-    answer = inspect("spectrogram", video)
+    assert as_json(video, "--mel", "released", command="spectrogram")["shape"] == [128, 192]
+    answer = avkit("spectrogram", video)
     assert answer.returncode == 0, answer.stderr
     assert "v.mp4  paper  128 x 196  3.00 s" in answer.stdout
 
@@ -181,30 +187,32 @@ def test_hertz_stand_at_the_band_whose_filter_peaks_there():
 
 
 def test_two_datasets_are_compared(planted, drawn):
-    known = as_json("diff", planted, drawn)
+    known = as_json(planted, drawn, command="diff")
     assert known["clips"] == {"both": 0, "only_a": 11, "only_b": 20}
-    answer = inspect("diff", planted, planted / "manifest")
+    answer = avkit("diff", planted, planted / "manifest")
     assert "the same samples, splits, labels and config" in answer.stdout
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("nowhere",), "no manifest in it, and no shards"),
-        (("a", "b"), "inspect diff A B"),
-        (("diff", "a"), "takes 2 file names, not 1"),
+        (("inspect", "nowhere"), "no manifest in it, and no shards"),
+        (("inspect", "a", "b"), "b"),
+        (("diff", "a"), "B"),
+        (("diff", "nowhere", "nowhere"), "no manifest in it, and no shards"),
         (("spectrogram", "nowhere.mp4"), "no such file"),
-        (("spectrogram", "a.mp4", "--verify"), "--verify is not for inspecting a spectrogram"),
-        (("nowhere", "--mel", "paper"), "--mel is not for inspecting a dataset"),
-        (("nowhere", "--repair"), "give both"),
-        (("nowhere", "--png", "x.png"), "name it with --key"),
-        (("nowhere", "--samples", "3"), "--samples is not for"),
-        (("ftp://host/x",), "unknown protocol"),
+        (("spectrogram", "a.mp4", "--verify"), "--verify"),
+        (("verify", "nowhere"), "no manifest in it, and no shards"),
+        (("inspect", "nowhere", "--mel", "paper"), "--mel"),
+        (("inspect", "nowhere", "--repair"), "--repair"),
+        (("inspect", "nowhere", "--png", "x.png"), "name it with --key"),
+        (("inspect", "nowhere", "--samples", "3"), "--samples is how many"),
+        (("inspect", "ftp://host/x"), "unknown protocol"),
     ],
 )
 def test_misuse_is_said_in_a_line(words, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    answer = inspect(*words)
+    answer = avkit(*words)
     assert (answer.returncode, answer.stdout) == (2, "")
     assert said in answer.stderr
     assert "Traceback" not in answer.stderr

@@ -1,0 +1,31 @@
+"""`avkit diff`: what two datasets share and where they differ."""
+
+from typing import Annotated, Final
+
+import typer
+
+from avcli.options import print_json
+
+EXAMPLES: Final = """\b
+Examples:
+  avkit diff data/mine data/theirs
+  avkit diff data/mine s3://bucket/vggsound --json
+"""
+
+
+def diff(
+    one: Annotated[str, typer.Argument(help="A dataset or its manifest; local or remote.", metavar="A")],
+    other: Annotated[str, typer.Argument(help="The other one.", metavar="B")],
+    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+) -> None:
+    """Compare two datasets: samples, splits, labels and how they were made."""
+    from avdata.audit.diff import diff as compare
+    from avdata.audit.opened import open_audited
+
+    found = compare(open_audited(one), open_audited(other))
+    if as_json:
+        print_json(found)
+        return
+    from avcli.inspect_output import print_diff
+
+    print_diff(found)

@@ -1,0 +1,48 @@
+"""`avkit verify`: whether a dataset is whole, and what to do where it is not."""
+
+from typing import Annotated, Final
+
+import typer
+
+from avcli.options import print_json
+
+EXAMPLES: Final = """\b
+Examples:
+  avkit verify data/vggsound
+  avkit verify data/vggsound --deep
+  avkit verify data/vggsound --repair
+  avkit verify 's3://bucket/shards/{00000..00009}.tar' --json
+
+Exit code 4: damage was found.
+"""
+
+
+def verify(
+    dataset: Annotated[
+        str, typer.Argument(help="A prepared dataset, or tars with brace patterns; local or remote.", metavar="DATASET")
+    ],
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every member, too.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Move bad shards to _quarantine, so that prepare makes them again.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+) -> None:
+    """Read every byte of a dataset and compare it with the manifest."""
+    from avcli.inspect_output import print_repair, print_verification, verifying
+    from avdata.audit.opened import open_audited
+    from avdata.audit.repair import repair as put_away_bad_shards
+    from avdata.audit.verify import verify as run
+
+    opened = open_audited(dataset)
+    with verifying(opened) as on_shard:
+        verification = run(opened, deep=deep, on_shard=on_shard)
+    put_away = put_away_bad_shards(opened, verification.faults) if repair and verification.faults else []
+    if as_json:
+        moved = {"quarantined": [str(folder) for folder in put_away]} if repair else {}
+        print_json({"verification": verification.as_dict(), **moved})
+    else:
+        print_verification(verification)
+        if repair:
+            print_repair(put_away)
+    if verification.faults:
+        raise typer.Exit(4)
