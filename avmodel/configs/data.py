@@ -1,29 +1,34 @@
 """What a run reads of a dataset, and how pictures and sound vary at reading."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from avdata.profiles import PROFILES
 from avmanifest.errors import ConfigError
+from avmanifest.settings import Choices
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
     """What is read, and how it is varied. Defaults: the released recipe on the `paper` spectrograms."""
 
-    split: str = "train"  # of a prepared dataset's folder
-    probe_split: str | None = "val"  # likewise: what the probe's neighbors are looked for in
-    profile: str = "paper"  # of the spectrograms
-    window_s: float | None = 3.0  # none: the whole clip, with a profile of fixed length such as kaldi
-    min_area: float = 0.5  # of the frame that a random crop takes
-    flip_probability: float = 0.5
-    max_gain_db: float = 6.0  # loudness varies by up to as much either way; 0: not at all
-    exclude: tuple[str, ...] = ()  # leave out samples with these flags: silent, still, short
-    class_balanced: bool = False
-    skip_bad: bool = False  # leave damaged samples out and count them, instead of stopping
-    num_workers: int | None = None  # decoding threads of each process; none: one a core
-    allow_pipe: bool = False  # run the commands of `pipe:` URLs
-    cache_dir: str | None = None  # where remote shards are kept; none: the user's cache folder
-    cache_gb: float | None = None  # most they take there; none: 200
+    split: Annotated[str, "Split of a prepared dataset's folder to train on."] = "train"
+    probe_split: Annotated[str | None, "Split in which the probe's neighbors are looked for. none: no probe."] = "val"
+    profile: Annotated[str, "Profile of the spectrograms.", Choices(names=tuple(PROFILES))] = "paper"
+    window_s: Annotated[
+        float | None,
+        "Seconds of a clip that are seen. none: the whole clip, with a profile of fixed length such as kaldi.",
+    ] = 3.0
+    min_area: Annotated[float, "Share of the frame that a random crop takes, at least."] = 0.5
+    flip_probability: Annotated[float, "Probability of a left-right flip."] = 0.5
+    max_gain_db: Annotated[float, "dB by which loudness varies, at most, either way; 0: not at all."] = 6.0
+    exclude: Annotated[tuple[str, ...], "Leave out samples with these flags: silent, still, short."] = ()
+    class_balanced: Annotated[bool, "Draw samples so that every class is seen equally often."] = False
+    skip_bad: Annotated[bool, "Leave damaged samples out and count them, instead of stopping."] = False
+    num_workers: Annotated[int | None, "Decoding threads of each process. none: one a core."] = None
+    allow_pipe: Annotated[bool, "Run the commands of pipe: URLs."] = False
+    cache_dir: Annotated[str | None, "Folder where remote shards are kept. none: the user's cache folder."] = None
+    cache_gb: Annotated[float | None, "GB of remote shards to keep, at most. none: 200."] = None
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:

@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from avmanifest.errors import ConfigError
+from avmanifest.settings import Choices
 
 OPTIMIZERS = ("adamw", "adam")
 REFERENCE_BATCH = 256  # samples for which a base learning rate is meant
@@ -13,18 +15,24 @@ REFERENCE_BATCH = 256  # samples for which a base learning rate is meant
 class OptimConfig:
     """An optimizer and its schedule. Defaults: DeepAVFusion's released pretraining recipe."""
 
-    optimizer: str = "adamw"  # adam adds weight decay to the gradient instead
-    base_lr: float = 1.5e-4  # per 256 samples of a step
-    lr: float | None = None  # peak; None: base_lr * batch_size / 256
-    warmup: float = 0.2  # share of the run in which the rate rises from 0: 40 of 200 epochs
-    drops: tuple[float, ...] | None = None  # shares of the run at which the rate drops, in place of the cosine
-    drop_factor: float = 0.5  # what it is multiplied by each time
-    ramp: float = 0.5  # share of the run in which branches with published weights come in; 0: at once
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    layer_decay: float = 1.0  # factor from each layer to the one below; fine-tuning takes 0.75
-    clip_grad: float | None = None  # largest norm of all gradients together; the released code never clips
+    optimizer: Annotated[
+        str, "The optimizer; adam adds weight decay to the gradient instead.", Choices(names=OPTIMIZERS)
+    ] = "adamw"
+    base_lr: Annotated[float, "Peak learning rate for 256 samples of a step."] = 1.5e-4
+    lr: Annotated[float | None, "Peak learning rate. none: base_lr * batch_size / 256."] = None
+    warmup: Annotated[float, "Share of the run, 0 to 1, in which the rate rises from 0."] = 0.2
+    drops: Annotated[
+        tuple[float, ...] | None, "Shares of the run at which the rate drops. none: it falls as a cosine."
+    ] = None
+    drop_factor: Annotated[float, "Factor of the rate at each drop."] = 0.5
+    ramp: Annotated[float, "Share of the run in which branches with published weights come in; 0: at once."] = 0.5
+    weight_decay: Annotated[float, "Weight decay."] = 0.05
+    betas: Annotated[tuple[float, float], "Adam's betas."] = (0.9, 0.95)
+    eps: Annotated[float, "Adam's epsilon."] = 1e-8
+    layer_decay: Annotated[float, "Factor of the rate from each layer to the one below; fine-tuning takes 0.75."] = 1.0
+    clip_grad: Annotated[
+        float | None, "Largest norm of all gradients together. none: not clipped, as the released code."
+    ] = None
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:

@@ -1,6 +1,7 @@
 """What a training run is: its model, data, optimizer and schedule."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from avmanifest.errors import ConfigError
 from avmodel.configs.augment import AugmentConfig
@@ -14,27 +15,30 @@ from avmodel.configs.optim import OptimConfig
 class RunConfig:
     """One training run. `avmodel.presets` has the named ones."""
 
-    name: str
+    name: Annotated[str, "The run's name."]
     model: ModelConfig = field(default_factory=DeepAVFusionConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    batch_size: int = 512  # samples of an optimizer step, over all devices and micro-steps
-    device_batch_size: int = 64  # most that one device takes at once; more become micro-steps
-    epochs: int = 200
-    steps: int | None = None  # takes the place of epochs
-    # What the image branch, or a shared one, starts from: a published checkpoint, or the folder of a run of one's own.
-    image_weights: str | None = None
-    audio_weights: str | None = None  # likewise the audio branch; over a shared one if both are given
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "float32"  # bfloat16: autocast; weights stay float32
-    compile: bool = False
-    save_every: int = 1000  # steps; the last one is always saved
-    keep_checkpoints: int | None = 2  # the newest; none: all
-    pictures_every: int | None = 1000  # steps, and at the end; none: never
-    probe_every: int | None = 10  # epochs, and at the end; none: never
-    wandb_project: str | None = None
+    batch_size: Annotated[int, "Samples of an optimizer step, over all devices and micro-steps."] = 512
+    device_batch_size: Annotated[int, "Samples that one device takes at once, at most; more become micro-steps."] = 64
+    epochs: Annotated[int, "Passes over the training data."] = 200
+    steps: Annotated[int | None, "Optimizer steps. none: as many as epochs says."] = None
+    image_weights: Annotated[
+        str | None, "Published checkpoint or folder of an own run that the image branch, or a shared one, starts from."
+    ] = None
+    audio_weights: Annotated[
+        str | None, "Published checkpoint or folder of an own run that the audio branch starts from."
+    ] = None
+    seed: Annotated[int, "Seed of weights, order and augmentation."] = 0
+    device: Annotated[str, "auto, cpu, cuda or cuda:1."] = "auto"
+    precision: Annotated[str, "float32, or bfloat16: autocast; weights stay float32."] = "float32"
+    compile: Annotated[bool, "Compile the model with torch.compile."] = False
+    save_every: Annotated[int, "Steps between checkpoints; the last step is always saved."] = 1000
+    keep_checkpoints: Annotated[int | None, "Newest checkpoints to keep. none: all."] = 2
+    pictures_every: Annotated[int | None, "Steps between pictures; also at the end. none: never."] = 1000
+    probe_every: Annotated[int | None, "Epochs between probes; also at the end. none: never."] = 10
+    wandb_project: Annotated[str | None, "Project of Weights & Biases to log to. none: not there."] = None
 
     def __post_init__(self) -> None:
         for name in (

@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, get_args
+from typing import Annotated, Any, Final, get_args, get_type_hints
 
 from avmanifest.clipnames import TimeUnit
 from avmanifest.errors import ConfigError
@@ -73,13 +73,17 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 class TableOptions:
     """Which column of a table is what. None: the column of the usual name, if the table has one."""
 
-    id_column: str | None = None  # usual: id
-    path_column: str | None = None  # usual: path; the id is then the path without its suffix
-    start_column: str | None = None  # usual: start; seconds, without it 0
-    end_column: str | None = None  # usual: end; seconds, empty: the end of the file
-    label_column: str | None = None  # usual: label
-    split_column: str | None = None  # usual: split; without it train
-    label_separator: str | None = None  # between the labels of one cell; None: one label
+    id_column: Annotated[str | None, "Column of the video's id. none: id."] = None
+    path_column: Annotated[
+        str | None, "Column of the path below a source; the id is then the path without its suffix. none: path."
+    ] = None
+    start_column: Annotated[
+        str | None, "Column of the start of the clip, in seconds. none: start, if there is one, else 0."
+    ] = None
+    end_column: Annotated[str | None, "Column of the end of the clip, in seconds. none: end, if there is one."] = None
+    label_column: Annotated[str | None, "Column of the label or labels. none: label, if there is one."] = None
+    split_column: Annotated[str | None, "Column of the split. none: split, if there is one, else train."] = None
+    label_separator: Annotated[str | None, "Text between the labels of one cell. none: one label a cell."] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,7 +366,8 @@ def _checked(
         required = entry.default is MISSING and entry.default_factory is MISSING
         if required and entry.name not in data:
             raise ConfigError(f"{source.path}: a {what} needs the key {entry.name!r}")
-    return {key: _typed(source, key, value, known[key].type) for key, value in data.items()}
+    kinds = get_type_hints(kind)
+    return {key: _typed(source, key, value, kinds[key]) for key, value in data.items()}
 
 
 def _typed(source: _Source, key: str, value: Any, kind: Any) -> Any:
