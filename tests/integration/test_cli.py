@@ -81,7 +81,7 @@ def test_what_a_run_would_fetch_is_told_before_it_is_fetched(tmp_path):
         (("prepare", "folder", "--source", "local:nowhere", "--out", "o"), "nowhere"),
         (("prepare", "vggsound", "--source", "http:https://h/all.mp4", "--out", "o"), "neither {id} nor {path}"),
         (("prepare", "vggsound", "--source", "youtube", "--out", "o", "--rate", "many"), "a rate such as 250/h"),
-        (("prepare", "vggsound", "--source", "youtube", "--out", "o", "--cookies", "none"), "--cookies none"),
+        (("prepare", "vggsound", "--source", "youtube", "--out", "o", "--cookies", "gone.txt"), "--cookies gone.txt"),
         (("prepare", "synth", "--out", "o", "--num-classes", "3"), "num_classes=3 is not between"),
         (("prepare", "synth", "--out", "o", "--max-silent", "3"), "max_silent=3 is not between 0 and 2"),
         (("prepare", "synth", "--out", "o", "--width", "161"), "odd side"),
