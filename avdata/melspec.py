@@ -1,127 +1,165 @@
-"""Log-mel spectrograms by named profile, from 16 kHz mono.
+"""Log-mel spectrograms by named profile, from 16 kHz mono, in numpy: what prepare stores and the loader computes.
 
-One function for preparing and for computing on the fly, on CPU and GPU. `paper` and `released` are torch.stft and a mel
-matrix; `kaldi` is torchaudio's Kaldi filter bank.
+`avdata.torch_melspec` has the same on any device, for training. The two agree as their tests say.
 """
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+import numpy as np
+from jaxtyping import Float, Float32, Float64
 
-from avdata.profiles import PROFILES, MelProfile, column_start_s, num_frames, profile, window_columns
+from avdata.profiles import MelProfile, num_frames
 from avmanifest.errors import ConfigError
 
-__all__ = [
-    "PROFILES",
-    "MelProfile",
-    "apply_gain_db",
-    "column_start_s",
-    "crop_window",
-    "log_mel",
-    "mel_filters",
-    "num_frames",
-    "profile",
-    "window_columns",
-]
+_CHUNK_COLUMNS: Final = 64  # of a spectrogram, computed at a time: they stay in the processor's cache
+_BLOCK_BANDS: Final = 16  # mel bands that one matrix product makes, of the bins that they cover
+_PRE_EMPHASIS: Final = 0.97  # of kaldi
 
 
-def log_mel(waveform: Float[Tensor, "*b n"], profile: MelProfile) -> Float[Tensor, "*b mel t"]:
-    """Log-mel spectrogram, float32, on the waveform's device.
+def log_mel(waveform: Float[np.ndarray, "*b n"], profile: MelProfile) -> Float32[np.ndarray, "*b mel t"]:
+    """Log-mel spectrogram, float32, computed in float32 on one thread.
 
     `paper` and `released`: log10(power + floor); silence is -7. `kaldi`: natural log of Kaldi's filter bank as CAV-MAE
     and AVSiam call it (the waveform's mean removed, htk_compat, Hann window, no energy, dither 0, all else as Kaldi
     has it); columns of 0.0 fill it up to pad_columns, and the models' mean and deviation are not applied.
 
-    Raises ConfigError for a waveform shorter than one window. On a GPU, TF32 matrix products cost about three digits.
+    Raises ConfigError for a waveform shorter than one window.
     """
     num_columns = num_frames(waveform.shape[-1], profile)
-    flat = waveform.reshape(-1, waveform.shape[-1])
-    with torch.autocast(waveform.device.type, enabled=False):
-        spectrogram = _kaldi(flat.float(), profile) if profile.kaldi else _stft(flat.float(), profile)
-    return spectrogram[..., :num_columns].reshape(*waveform.shape[:-1], profile.n_mels, num_columns)
-
-
-def crop_window(log_mel: Float[Tensor, "*b mel t"], start_column: int, num_columns: int) -> Float[Tensor, "*b mel u"]:
-    """A view of num_columns columns. With `paper`, exactly the log-mel of those samples.
-
-    With a centered profile the columns at the two ends differ: a crop sees its neighbors, a cut waveform a reflection.
-    """
-    if not 0 <= start_column <= start_column + num_columns <= log_mel.shape[-1]:
-        raise ConfigError(
-            f"columns {start_column} to {start_column + num_columns} asked for; the spectrogram has {log_mel.shape[-1]}"
-        )
-    return log_mel[..., start_column : start_column + num_columns]
+    flat = np.ascontiguousarray(waveform, np.float32).reshape(-1, waveform.shape[-1])
+    out = np.zeros((len(flat), profile.n_mels, num_columns), np.float32)
+    for samples, columns in zip(flat, out, strict=True):
+        _fill(samples, profile, columns)
+    return out.reshape(*waveform.shape[:-1], profile.n_mels, num_columns)
 
 
 def apply_gain_db(
-    log_mel: Float[Tensor, "*b mel t"], gain_db: float | Float[Tensor, "*b"], profile: MelProfile
-) -> Float[Tensor, "*b mel t"]:
+    log_mel: Float[np.ndarray, "*b mel t"], gain_db: float | Float[np.ndarray, "*b"], profile: MelProfile
+) -> Float32[np.ndarray, "*b mel t"]:
     """The log-mel of the waveform made louder by gain_db (one number, or one for each), in float32.
 
     Exact but for clipping, which a waveform may need and a spectrogram does not know. Raises ConfigError for `kaldi`,
     whose columns of filling are not sound.
     """
+    refuse_gain(profile)
+    gain = np.asarray(gain_db, np.float32)[..., None, None]
+    power = np.maximum(10 ** log_mel.astype(np.float32) - np.float32(profile.floor), 0)
+    return _float32(np.log10(power * 10 ** (gain / 10) + np.float32(profile.floor)))
+
+
+def refuse_gain(profile: MelProfile) -> None:
+    """Raise ConfigError for a profile whose stored spectrograms cannot be made louder."""
     if profile.kaldi:
         raise ConfigError(f"gain is not defined on stored {profile.name!r} spectrograms; apply it to the waveform")
-    gain = torch.as_tensor(gain_db, dtype=torch.float32, device=log_mel.device)[..., None, None]
-    power = (10 ** log_mel.float() - profile.floor).clamp_min(0)
-    return torch.log10(power * 10 ** (gain / 10) + profile.floor)
 
 
-def _stft(waveform: Float[Tensor, "b n"], profile: MelProfile) -> Float[Tensor, "b mel t"]:
-    spectrum = torch.stft(
-        waveform,
-        n_fft=profile.n_fft,
-        hop_length=profile.hop_length,
-        win_length=profile.win_length,
-        window=_hann(profile, waveform.device),
-        center=profile.centered,
-        pad_mode="reflect",
-        return_complex=True,
-    )
-    power = spectrum.real.square() + spectrum.imag.square()
-    return torch.log10(mel_filters(profile, waveform.device) @ power + profile.floor)
+def mel_filters(profile: MelProfile) -> Float32[np.ndarray, "mel bin"]:
+    """Triangles with peaks of 1 and corners equally spaced on a mel scale, in the rounding of the torch form.
+
+    HTK's scale, 2595 log10(1 + f / 700), and straight in Hz; for `kaldi` Kaldi's, 1127 ln(1 + f / 700), and straight in
+    mel, with nothing of the last bin.
+    """
+    # Rounded to float32 where torch and torchaudio round: narrow triangles differ in the fifth digit in float64.
+    f_max = profile.sample_rate / 2
+    if profile.kaldi:
+        low, high = (1127 * math.log(1 + f / 700) for f in (profile.f_min, f_max))
+        step = np.float32((high - low) / (profile.n_mels + 1))
+        corners = np.float32(low) + np.arange(profile.n_mels + 2, dtype=np.float32) * step
+        hertz = np.arange(profile.n_fft // 2) * (profile.sample_rate / profile.n_fft)
+        bins = np.float32(1127) * _float32(np.log(np.float32(1) + np.float32(1 / 700) * _float32(hertz)))
+    else:
+        low, high = (2595 * math.log10(1 + f / 700) for f in (profile.f_min, f_max))
+        mels = _linspace(low, high, profile.n_mels + 2) / np.float32(2595)
+        corners = np.float32(700) * (_float32(10.0 ** mels.astype(np.float64)) - np.float32(1))
+        bins = _linspace(0.0, f_max, profile.n_fft // 2 + 1)
+    left, peak, right = (corners[i : i + profile.n_mels, None] for i in range(3))
+    triangles = np.maximum(np.minimum((bins - left) / (peak - left), (right - bins) / (right - peak)), np.float32(0))
+    return np.pad(triangles, ((0, 0), (0, 1))) if profile.kaldi else triangles
 
 
-def _kaldi(waveform: Float[Tensor, "b n"], profile: MelProfile) -> Float[Tensor, "b mel t"]:
-    from torchaudio.compliance.kaldi import fbank  # noqa: PLC0415 - imports only beside a matching torch
+def _float32(values: np.ndarray) -> Float32[np.ndarray, "..."]:
+    return values.astype(np.float32)
 
-    spectrogram = waveform.new_zeros(len(waveform), profile.n_mels, profile.pad_columns)
-    for filled, one in zip(spectrogram, waveform, strict=True):
-        columns = fbank(
-            one[None] - one.mean(),
-            htk_compat=True,
-            sample_frequency=profile.sample_rate,
-            use_energy=False,
-            window_type="hanning",
-            num_mel_bins=profile.n_mels,
-            low_freq=profile.f_min,
-            dither=0.0,
-            frame_length=1000 * profile.win_length / profile.sample_rate,
-            frame_shift=1000 * profile.hop_length / profile.sample_rate,
-        )[: profile.pad_columns]
-        filled[:, : len(columns)] = columns.T
-    return spectrogram
+
+def _linspace(start: float, end: float, number: int) -> Float32[np.ndarray, " k"]:
+    """Equal steps of a float32 length from both ends to the middle, each point rounded once: as torch.linspace."""
+    step = float((np.float32(end) - np.float32(start)) / np.float32(number - 1))
+    place = np.arange(number)
+    rising, falling = np.float32(start) + step * place, np.float32(end) - step * place[::-1]
+    return _float32(np.where(place < number // 2, rising, falling))
+
+
+def _hann(length: int, *, periodic: bool) -> Float32[np.ndarray, " w"]:
+    angle = np.arange(length) * (2 * math.pi / (length if periodic else length - 1))
+    return _float32(0.5 - 0.5 * np.cos(angle))
+
+
+@dataclass(frozen=True, slots=True)
+class _Bands:
+    """Neighboring mel bands: the bins that they cover, and their weights there."""
+
+    bands: slice
+    bins: slice
+    weights: Float32[np.ndarray, "mel bin"]
 
 
 @lru_cache(maxsize=16)
-def _hann(profile: MelProfile, device: torch.device) -> Float[Tensor, " w"]:
-    with torch.inference_mode(False):
-        return torch.hann_window(profile.win_length, device=device)
+def _window(profile: MelProfile) -> Float32[np.ndarray, " w"]:
+    return _hann(profile.win_length, periodic=not profile.kaldi)
 
 
 @lru_cache(maxsize=16)
-def mel_filters(profile: MelProfile, device: torch.device) -> Float[Tensor, "mel bin"]:
-    """Triangles with corners equally spaced on HTK's mel scale, 2595 log10(1 + f / 700), and peaks of 1."""
-    # Cached beyond the caller's inference mode, whose tensors training could not use.
-    with torch.inference_mode(False):
-        # In float32 throughout, as torchaudio has it: narrow triangles differ in the fifth digit in float64.
-        f_max = profile.sample_rate / 2
-        mel_min, mel_max = (2595 * math.log10(1 + f / 700) for f in (profile.f_min, f_max))
-        corners = 700 * (10 ** (torch.linspace(mel_min, mel_max, profile.n_mels + 2) / 2595) - 1)
-        bins = torch.linspace(0, f_max, profile.n_fft // 2 + 1)
-        low, peak, high = (corners[i : i + profile.n_mels, None] for i in range(3))
-        return torch.minimum((bins - low) / (peak - low), (high - bins) / (high - peak)).clamp_min(0).to(device)
+def _blocks(profile: MelProfile) -> tuple[_Bands, ...]:
+    """The mel filters without most of their zeros."""
+    filters, blocks = mel_filters(profile), []
+    for first in range(0, profile.n_mels, _BLOCK_BANDS):
+        bands = slice(first, min(first + _BLOCK_BANDS, profile.n_mels))
+        (used,) = np.nonzero(filters[bands].any(axis=0))
+        bins = slice(int(used[0]), int(used[-1]) + 1)
+        blocks.append(_Bands(bands, bins, np.ascontiguousarray(filters[bands, bins])))
+    return tuple(blocks)
+
+
+def _fill(samples: Float32[np.ndarray, " n"], profile: MelProfile, out: Float32[np.ndarray, "mel t"]) -> None:
+    """Write a waveform's log-mel into `out`; columns that it does not reach are left alone."""
+    window = _window(profile)
+    if profile.kaldi:
+        samples = samples - samples.mean()
+    else:
+        if profile.centered:
+            samples = np.pad(samples, profile.n_fft // 2, mode="reflect")
+        samples = samples[(profile.n_fft - profile.win_length) // 2 :]  # the window is in the middle of n_fft samples
+    frames = np.lib.stride_tricks.sliding_window_view(samples, profile.win_length)[:: profile.hop_length]
+    frames = frames[: out.shape[1]]
+    padded = np.zeros((min(_CHUNK_COLUMNS, len(frames)), profile.n_fft), np.float32)
+    energy = np.empty((profile.n_mels, len(padded)), np.float32)
+    for first in range(0, len(frames), _CHUNK_COLUMNS):
+        chunk = frames[first : first + _CHUNK_COLUMNS]
+        if profile.kaldi:
+            chunk = _pre_emphasized(chunk)
+        count = len(chunk)
+        np.multiply(chunk, window, out=padded[:count, : profile.win_length])
+        spectrum = np.fft.rfft(padded[:count]).view(np.float32)  # real and imaginary in turn
+        np.square(spectrum, out=spectrum)
+        power = spectrum[:, ::2] + spectrum[:, 1::2]
+        for block in _blocks(profile):
+            np.matmul(block.weights, power[:, block.bins].T, out=energy[block.bands, :count])
+        out[:, first : first + count] = _log(energy[:, :count], profile)
+
+
+def _log(energy: Float32[np.ndarray, "mel t"], profile: MelProfile) -> Float64[np.ndarray, "mel t"]:
+    """In float64: rounded once, it is the same on every machine."""
+    exact = energy.astype(np.float64)
+    if profile.kaldi:
+        return np.asarray(np.log(np.maximum(exact, np.finfo(np.float32).eps)))
+    return np.asarray(np.log10(exact + profile.floor))
+
+
+def _pre_emphasized(frames: Float32[np.ndarray, "t w"]) -> Float32[np.ndarray, "t w"]:
+    """Kaldi's frames: their means removed, and from each sample most of the one before it."""
+    frames = frames - frames.mean(axis=1, keepdims=True)
+    before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
+    return frames - np.float32(_PRE_EMPHASIS) * before

@@ -17,7 +17,7 @@ import torch
 
 from avdata.load import Batch
 from avdata.load.order import random_bits
-from avdata.melspec import profile
+from avdata.profiles import profile
 from avmanifest.errors import AvkitError, ConfigError
 from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
 from avmodel.configs.run import RunConfig

@@ -11,7 +11,7 @@ from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["avcli.pretrain_output", "avcli.pretrain", "avdata.melspec", "matplotlib.figure", "tests.runs"]
+    ["avcli.pretrain_output", "avcli.pretrain", "avdata.torch_melspec", "matplotlib.figure", "tests.runs"]
 )
 
 

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 
 from avdata.images import encode_jpeg
-from avdata.melspec import log_mel, profile
+from avdata.melspec import log_mel
 from avdata.prepare.commit import Segment, Workspace, commit_shard
+from avdata.profiles import profile
 from avdata.shards import pack_json, pack_npy, pack_sample
 from avdata.waveform import SAMPLE_RATE, encode_flac
 from avmanifest.layout import Layout, ShardName
@@ -45,12 +46,11 @@ def sample_members(
     sound: Callable[[int, float], np.ndarray] = waveform_of,
 ) -> tuple[dict[str, bytes], list[float]]:
     """The sample's members, and the times of its frames: the middles of num_frames equal spans."""
-    import torch
 
     waveform = sound(sample, seconds)
     members = {"json": pack_json({"key": sample_key(sample)})}
     for place, name in enumerate(mel):
-        spectrogram = log_mel(torch.from_numpy(waveform), profile(name)).numpy().astype(np.float16)
+        spectrogram = log_mel(waveform, profile(name)).astype(np.float16)
         members[f"logmel-{name}.npy" if place else "logmel.npy"] = pack_npy(spectrogram)
     for frame in range(num_frames):
         members[f"frame{frame:02d}.jpg"] = encode_jpeg(picture(sample, frame))

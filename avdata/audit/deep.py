@@ -13,6 +13,7 @@ from jaxtyping import Float32
 
 from avdata.audit.tars import ByteFile, TarSample
 from avdata.images import decode_jpeg
+from avdata.melspec import log_mel
 from avdata.profiles import PROFILES, MelProfile
 from avdata.shards import Member
 from avdata.waveform import SAMPLE_RATE, decode_flac
@@ -159,11 +160,7 @@ def log_mel_problem(stored: np.ndarray, sound: Float32[np.ndarray, " n"], profil
     energy of e in any mel band by n_fft / 2 * sum(w^2) * half a step^2, and the root of a band's power is a norm: it
     changes by at most the root of that. Columns in which the sound reaches full scale are not compared.
     """
-    import torch  # noqa: PLC0415 - only here, and slow to import
-
-    from avdata.melspec import log_mel  # noqa: PLC0415
-
-    again = log_mel(torch.from_numpy(np.ascontiguousarray(sound)), profile).numpy().astype(np.float64)
+    again = log_mel(sound, profile).astype(np.float64)
     held = stored.astype(np.float64)
     if again.shape != held.shape:
         return f"{held.shape[1]:,} columns; those of its sound are {again.shape[1]:,}"

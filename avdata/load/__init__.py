@@ -1,6 +1,8 @@
 """Shards to batches."""
 
-from avdata.load.batch import Batch
+from typing import TYPE_CHECKING, Any
+
+from avdata.load.batch import ArrayBatch
 from avdata.load.cache import CacheConfig
 from avdata.load.index import Dataset, balanced, each_frame, mix, relabel, select, unite
 from avdata.load.loader import Loader, LoaderConfig, LoaderStats, evaluation_config
@@ -9,8 +11,12 @@ from avdata.load.opening import describe_dataset, is_folder, manifest_rows, open
 from avdata.load.order import LoaderState, OrderConfig
 from avdata.load.views import AllFramesView, EvalView, TrainView, View
 
+if TYPE_CHECKING:
+    from avdata.load.tensors import Batch
+
 __all__ = [
     "AllFramesView",
+    "ArrayBatch",
     "Batch",
     "CacheConfig",
     "Dataset",
@@ -35,3 +41,12 @@ __all__ = [
     "select",
     "unite",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`Batch` needs torch, which the base does not bring: it is imported when it is asked for."""
+    if name == "Batch":
+        from avdata.load.tensors import Batch  # noqa: PLC0415
+
+        return Batch
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

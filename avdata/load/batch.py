@@ -3,39 +3,39 @@
 import threading
 import weakref
 from collections import defaultdict
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
-from torch import Tensor
 
-from avdata.melspec import apply_gain_db, profile
+from avdata.melspec import apply_gain_db
+from avdata.profiles import profile
 
 _MOST_FREE: Final = 16  # arrays of one size that are kept when a consumer that held many lets them go
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class ArrayBatch:
     """Samples of one rank. Views with several windows or frames per sample have them in the axes u and v.
 
-    Images are 0 to 255 in channels-last memory; the log-mel is as stored, without gain.
+    Images are 0 to 255 in channels-last memory; the log-mel is as stored, without gain. `tensors.Batch` has the same as
+    torch tensors.
     """
 
-    images: UInt8[Tensor, "b *v 3 h w"]
-    log_mel: Float[Tensor, "b *u mel t"]  # float16
-    waveform: Float32[Tensor, "b *u n"] | None  # the same windows at 16 kHz, in [-1, 1), without gain
-    labels: Bool[Tensor, "b c"]  # one column per class of the dataset
-    valid: Bool[Tensor, " b"]  # False: a repeated sample that fills up the last batch (tail="pad")
-    gain_db: Float32[Tensor, " b"] | None  # None: the view draws no gain
-    window_start_s: Float32[Tensor, "b *u"]  # from the start of the clip
-    frame_time_s: Float32[Tensor, "b *v"]  # likewise; NaN where the shard does not tell
-    masks: UInt8[Tensor, "b *v h w"] | None = None  # of the images; None: the view has none
-    masked: Bool[Tensor, "b *v"] | None = None  # which images have a mask; without one it is 0
-    frames: Int64[Tensor, "b *v"] | None = None  # which of their samples' stored frames the images are
-    positions: Int64[Tensor, " b"]  # in the epoch's order
-    sample_ids: Int64[Tensor, " b"]  # rows of the dataset
+    images: UInt8[np.ndarray, "b *v 3 h w"]
+    log_mel: Float[np.ndarray, "b *u mel t"]  # float16
+    waveform: Float32[np.ndarray, "b *u n"] | None  # the same windows at 16 kHz, in [-1, 1), without gain
+    labels: Bool[np.ndarray, "b c"]  # one column per class of the dataset
+    valid: Bool[np.ndarray, " b"]  # False: a repeated sample that fills up the last batch (tail="pad")
+    gain_db: Float32[np.ndarray, " b"] | None  # None: the view draws no gain
+    window_start_s: Float32[np.ndarray, "b *u"]  # from the start of the clip
+    frame_time_s: Float32[np.ndarray, "b *v"]  # likewise; NaN where the shard does not tell
+    masks: UInt8[np.ndarray, "b *v h w"] | None = None  # of the images; None: the view has none
+    masked: Bool[np.ndarray, "b *v"] | None = None  # which images have a mask; without one it is 0
+    frames: Int64[np.ndarray, "b *v"] | None = None  # which of their samples' stored frames the images are
+    positions: Int64[np.ndarray, " b"]  # in the epoch's order
+    sample_ids: Int64[np.ndarray, " b"]  # rows of the dataset
     keys: tuple[str, ...]
     classes: tuple[str, ...]
     epoch: int
@@ -44,45 +44,35 @@ class Batch:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def label_ids(self) -> Int64[Tensor, " b"]:
+    def label_ids(self) -> Int64[np.ndarray, " b"]:
         """The first class of each sample; -1 where it has none."""
         if not self.classes:
-            return torch.full((len(self),), -1, device=self.labels.device)
-        first = self.labels.int().argmax(dim=1)
-        return torch.where(self.labels.any(dim=1), first, -1)
+            return np.full(len(self), -1)
+        return np.where(self.labels.any(axis=1), self.labels.argmax(axis=1), -1)
 
     def label_names(self) -> list[list[str]]:
         """The classes of each sample, by name."""
-        return [[self.classes[column] for column in row.nonzero().flatten().tolist()] for row in self.labels]
+        return [[self.classes[column] for column in np.flatnonzero(row).tolist()] for row in self.labels]
 
-    def gained_log_mel(self) -> Float32[Tensor, "b *u mel t"]:
-        """float32 log-mel as if the waveform were gain_db louder; on the batch's device."""
+    def gained_log_mel(self) -> Float32[np.ndarray, "b *u mel t"]:
+        """float32 log-mel as if the waveform were gain_db louder."""
         if self.gain_db is None:
-            return self.log_mel.float()
-        gain = self.gain_db.reshape(-1, *[1] * (self.log_mel.ndim - 3)).expand(self.log_mel.shape[:-2])
+            return self.log_mel.astype(np.float32)
+        gain = np.broadcast_to(self.gain_db.reshape(-1, *[1] * (self.log_mel.ndim - 3)), self.log_mel.shape[:-2])
         return apply_gain_db(self.log_mel, gain, profile(self.profile))
 
-    def gained_waveform(self) -> Float32[Tensor, "b *u n"] | None:
+    def gained_waveform(self) -> Float32[np.ndarray, "b *u n"] | None:
         """The waveform gain_db louder, not clipped; None if the view has none."""
         if self.waveform is None or self.gain_db is None:
             return self.waveform
         return self.waveform * 10 ** (self.gain_db.reshape(-1, *[1] * (self.waveform.ndim - 1)) / 20)
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
-        """The batch with its tensors on the device."""
-        moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=non_blocking)
-            for name in self.__slots__
-            if isinstance(value := getattr(self, name), Tensor)
-        }
-        return replace(self, **moved)
 
 
 class BufferPool:
     """Arrays that are used again once nobody refers to them.
 
     A fresh array of a batch's size costs a page fault every 4 kB, a tenth of decoding the batch. Pinned memory comes
-    from torch, whose own pool knows of copies that are still under way.
+    from torch.
     """
 
     def __init__(self, *, pinned: bool) -> None:
@@ -91,11 +81,12 @@ class BufferPool:
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-        """An array of that shape with any content. When the last tensor or array made of it is gone, it is reused."""
+        """An array of that shape with any content. When the last array or tensor made of it is gone, it is reused."""
         num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if self._pinned:
-            pinned: np.ndarray = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True).numpy()
-            return pinned.view(dtype).reshape(shape)
+            from avdata.load.tensors import pinned_bytes  # noqa: PLC0415 - needs torch
+
+            return pinned_bytes(num_bytes).view(dtype).reshape(shape)
         with self._lock:
             free = self._free[num_bytes]
             memory = free.pop() if free else np.empty(num_bytes, np.uint8)

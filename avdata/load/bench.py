@@ -1,8 +1,10 @@
-"""How fast the loader is, beside what it cannot do without and beside webdataset: in one run, taking turns."""
+"""How fast the loader is, beside what it cannot do without and beside webdataset: in one run, taking turns.
+
+Needs the extras `train` and `interop`: webdataset hands its batches over through torch.
+"""
 
 import contextlib
 import gc
-import os
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -18,6 +20,7 @@ import numpy as np
 import psutil
 import torch
 
+from avdata.cores import usable_cores
 from avdata.images import decode_jpeg
 from avdata.load.bench_data import draw_bench_dataset
 from avdata.load.fill import crop_into, read_npy
@@ -27,7 +30,7 @@ from avdata.load.opening import open_dataset
 from avdata.load.reader import Scratch, ShardReader
 from avdata.load.urls import local_path
 from avdata.load.views import Crop, TrainView, choose_crop, choose_frames, column_jitter, window_starts
-from avdata.melspec import column_start_s
+from avdata.profiles import column_start_s
 from avmanifest.errors import ConfigError
 
 _CHUNK: Final = 8  # images that a thread takes at a time
@@ -66,7 +69,7 @@ def bench_loader(bench: LoaderBench) -> dict[str, Any]:
     seconds of processor time instead of the clock's, of all processes together: other work on the machine has less say.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        cores = len(os.sched_getaffinity(0))
+        cores = usable_cores()
         root = bench.dataset or draw_bench_dataset(Path(scratch) / "drawn", bench.drawn_samples, max(8, cores))
         dataset = open_dataset(root, bench.split)
         if any(local_path(shard.url) is None for shard in dataset.shards):
@@ -140,7 +143,7 @@ class _Turn:
 def _measured(turn: Callable[[], contextlib.AbstractContextManager[Iterator[int]]], bench: LoaderBench) -> _Turn:
     gc.collect()
     with turn() as batches:
-        for _ in islice(batches, max(_WARM_BATCHES, 4 * len(os.sched_getaffinity(0)))):
+        for _ in islice(batches, max(_WARM_BATCHES, 4 * usable_cores())):
             pass
         done, began, cpu_began = 0, time.perf_counter(), _cpu_s()
         while done < bench.samples:

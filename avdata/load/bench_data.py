@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 
 from avdata.images import encode_jpeg
-from avdata.melspec import log_mel, profile
+from avdata.melspec import log_mel
+from avdata.profiles import profile
 from avdata.shards import Member, end_of_archive, pack_json, pack_npy, pack_sample
 from avdata.waveform import SAMPLE_RATE, encode_flac
 from avmanifest.files import sha256_of
@@ -62,7 +62,7 @@ def _sound(number: int) -> dict[str, bytes]:
     times = np.arange(round(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
     tone = 0.2 * np.sin(2 * np.pi * (200 + 150 * number) * times * (1 + times / 10))
     waveform = (tone + generator.normal(0, 0.03, len(times))).astype(np.float32)
-    mel = log_mel(torch.from_numpy(waveform), profile("paper")).numpy().astype(np.float16)
+    mel = log_mel(waveform, profile("paper")).astype(np.float16)
     return {"logmel.npy": pack_npy(mel), "flac": encode_flac(waveform)}
 
 

@@ -10,7 +10,6 @@ from typing import Final, Literal
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Bool, Float16, Float32, Float64, Int64, UInt8
 
 from avdata.images import decode_jpeg, decode_mask
@@ -26,7 +25,8 @@ from avdata.load.views import (
     first_frame,
     window_starts,
 )
-from avdata.melspec import column_start_s, log_mel
+from avdata.melspec import log_mel
+from avdata.profiles import column_start_s
 from avdata.waveform import decode_flac, flac_num_samples
 from avmanifest.errors import ShardError
 
@@ -284,14 +284,10 @@ def fitted(waveform: Float32[np.ndarray, " n"], num_samples: int) -> Float32[np.
 
 
 def _compute_log_mels(view: View, slots: Slots, cut: list[tuple[int, int, Float32[np.ndarray, " n"]]]) -> None:
-    """Log-mels of waveforms into their slots, all at once where they are equally long."""
-    if view.window_s is None:
-        mels = [log_mel(torch.from_numpy(waveform), view.mel).numpy() for _, _, waveform in cut]
-    else:
-        mels = list(log_mel(torch.from_numpy(np.stack([waveform for _, _, waveform in cut])), view.mel).numpy())
-    for (row, window, _), mel in zip(cut, mels, strict=True):
+    """Log-mels of waveforms into their slots."""
+    for row, window, waveform in cut:
         jitter = column_jitter(view, slots.draws[row].tolist())
-        slots.log_mel[row, window] = mel[:, jitter : jitter + view.num_columns]
+        slots.log_mel[row, window] = log_mel(waveform, view.mel)[:, jitter : jitter + view.num_columns]
 
 
 def read_npy(content: memoryview, where: str) -> np.ndarray:

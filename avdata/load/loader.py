@@ -6,22 +6,21 @@ is decoded where it will be used needs no hand-over.
 
 import contextlib
 import logging
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from queue import Empty, SimpleQueue
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Bool, Int64
 
-from avdata.load.batch import Batch, BufferPool
+from avdata.cores import usable_cores
+from avdata.load.batch import ArrayBatch, BufferPool
 from avdata.load.cache import CacheConfig
 from avdata.load.fill import Slots, Stage, StageTimes, fill_slots
 from avdata.load.index import Dataset, balanced
@@ -39,7 +38,11 @@ from avdata.load.reader import Scratch, ShardReader
 from avdata.load.urls import local_path
 from avdata.load.views import View, gain_db
 from avmanifest.errors import ConfigError, ShardError
+from avmanifest.extras import naming_extras
 from avmanifest.files import sha256_of
+
+if TYPE_CHECKING:
+    from avdata.load.tensors import Batch
 
 _LOG: Final = logging.getLogger(__name__)
 _FETCHERS: Final = 4  # downloads at once
@@ -119,7 +122,7 @@ class Loader:
         config = config or LoaderConfig()
         check_ranks(rank, world_size, config.tail)
         _check_profile(dataset, view)
-        if config.pin_memory and not torch.cuda.is_available():
+        if config.pin_memory and not _has_cuda():
             raise ConfigError("pin_memory=True needs a CUDA device, and there is none. Leave it off.")
         self.dataset = balanced(dataset) if config.class_balanced else dataset
         self.view, self.config, self.rank, self.world_size = view, config, rank, world_size
@@ -175,8 +178,15 @@ class Loader:
         if epoch != self._state.epoch:
             self._move(epoch, 0)
 
-    def __iter__(self) -> Iterator[Batch]:
-        """What is left of the epoch. A broken-off iteration is taken up after the last batch handed out.
+    def __iter__(self) -> Iterator["Batch"]:
+        """What is left of the epoch, as torch tensors where torch is installed, else as numpy arrays: see `arrays`."""
+        as_tensors = _as_tensors()
+        with contextlib.closing(self.arrays()) as batches:
+            for batch in batches:
+                yield cast("Batch", batch) if as_tensors is None else as_tensors(batch)
+
+    def arrays(self) -> Generator[ArrayBatch, None, None]:
+        """What is left of the epoch, as numpy arrays. A broken-off iteration goes on after the last batch handed out.
 
         Raises ShardError at a damaged sample, after the batches before it, unless skip_bad is set.
         """
@@ -217,7 +227,7 @@ class Loader:
     @contextlib.contextmanager
     def _workers(self) -> Iterator[ThreadPoolExecutor | None]:
         """The pool of an iteration; None: the caller works itself. On the way out nothing is left running."""
-        number = len(os.sched_getaffinity(0)) if self.config.num_workers is None else self.config.num_workers
+        number = usable_cores() if self.config.num_workers is None else self.config.num_workers
         pool = ThreadPoolExecutor(number, "avkit-loader") if number else None
         try:
             yield pool
@@ -262,7 +272,7 @@ class Loader:
         fill_slots(self.dataset, self._reader, self.view, slots, rows, scratch, self._times)
         self._scratches.put(scratch)
 
-    def _finish(self, epoch: int, pending: _Pending) -> Batch:
+    def _finish(self, epoch: int, pending: _Pending) -> ArrayBatch:
         """Wait for a batch; then it counts as handed out."""
         for future in pending.futures:
             future.result()
@@ -288,30 +298,30 @@ class Loader:
             raise ShardError(f"all {len(errors)} samples of a batch are damaged; the first: {errors[0]}") from errors[0]
         return np.array([row for row, error in enumerate(pending.slots.errors) if error is None])
 
-    def _batch(self, epoch: int, pending: _Pending, good: Int64[np.ndarray, " k"] | None) -> Batch:
+    def _batch(self, epoch: int, pending: _Pending, good: Int64[np.ndarray, " k"] | None) -> ArrayBatch:
         slots, view = pending.slots, self.view
 
-        def tensor(array: np.ndarray, *, axis: int | None = 1) -> torch.Tensor:
+        def kept(array: np.ndarray, *, axis: int | None = 1) -> np.ndarray:
             """The good rows; without the second axis if it is None."""
-            kept = array if good is None else array[good]
-            return torch.from_numpy(kept if axis is not None else kept[:, 0])
+            rows = array if good is None else array[good]
+            return rows if axis is not None else rows[:, 0]
 
         windows, images = view.num_windows, view.num_images
         gain = gain_db(view, slots.draws)
-        return Batch(
-            images=tensor(slots.images, axis=images).movedim(-1, -3),
-            log_mel=tensor(slots.log_mel, axis=windows),
-            waveform=None if slots.waveform is None else tensor(slots.waveform, axis=windows),
-            labels=tensor(_multi_hot(self.dataset, slots.sample_ids)),
-            valid=tensor(pending.valid),
-            gain_db=None if gain is None else tensor(gain),
-            window_start_s=tensor(slots.window_start_s, axis=windows),
-            frame_time_s=tensor(slots.frame_time_s, axis=images),
-            masks=None if slots.masks is None else tensor(slots.masks, axis=images),
-            masked=None if slots.masks is None else tensor(slots.masked, axis=images),
-            frames=tensor(slots.frames, axis=images),
-            positions=tensor(pending.positions),
-            sample_ids=tensor(slots.sample_ids),
+        return ArrayBatch(
+            images=np.moveaxis(kept(slots.images, axis=images), -1, -3),
+            log_mel=kept(slots.log_mel, axis=windows),
+            waveform=None if slots.waveform is None else kept(slots.waveform, axis=windows),
+            labels=kept(_multi_hot(self.dataset, slots.sample_ids)),
+            valid=kept(pending.valid),
+            gain_db=None if gain is None else kept(gain),
+            window_start_s=kept(slots.window_start_s, axis=windows),
+            frame_time_s=kept(slots.frame_time_s, axis=images),
+            masks=None if slots.masks is None else kept(slots.masks, axis=images),
+            masked=None if slots.masks is None else kept(slots.masked, axis=images),
+            frames=kept(slots.frames, axis=images),
+            positions=kept(pending.positions),
+            sample_ids=kept(slots.sample_ids),
             keys=tuple(slots.keys) if good is None else tuple(slots.keys[row] for row in good),
             classes=self.dataset.classes,
             epoch=epoch,
@@ -344,6 +354,23 @@ class Loader:
         """Have the shard in the cache. What is wrong with it is told to whoever reads it."""
         with contextlib.suppress(ShardError), self._reader.lease(shard):
             pass
+
+
+def _has_cuda() -> bool:
+    with naming_extras():
+        from avdata.load.tensors import has_cuda  # noqa: PLC0415 - needs torch
+    return has_cuda()
+
+
+def _as_tensors() -> Callable[[ArrayBatch], "Batch"] | None:
+    """What makes tensors of a batch's arrays; None: torch is not installed."""
+    try:
+        from avdata.load.tensors import as_tensors  # noqa: PLC0415 - needs torch
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        return None
+    return as_tensors
 
 
 def _check_profile(dataset: Dataset, view: View) -> None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from avdata.melspec import PROFILES, profile
+from avdata.profiles import PROFILES, profile
 from avmanifest.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from avdata.melspec import MelProfile, profile, window_columns
+from avdata.profiles import MelProfile, profile, window_columns
 from avmanifest.errors import ConfigError
 
 PATCH_COLUMNS: Final = 16

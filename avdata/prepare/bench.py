@@ -184,7 +184,7 @@ from pathlib import Path
 from avdata.prepare.config import PrepareConfig
 from avdata.prepare.job import prepare
 from avdata.prepare.config import Supervision
-from avdata.prepare.supervise import usable_cores
+from avdata.cores import usable_cores
 from avmanifest.recipe import load_recipe
 if __name__ == "__main__":
     prepare(PrepareConfig(recipe=load_recipe("folder"), out=Path(sys.argv[2]), sources=(f"local:{sys.argv[1]}",),

@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from avdata.cores import usable_cores
 from avdata.prepare.config import PrepareConfig, Supervision, SynthConfig
 from avdata.prepare.job import prepare
 from avdata.prepare.sources.synth import synth_clip, write_clip
-from avdata.prepare.supervise import usable_cores
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.recipe import TableOptions, load_recipe
 

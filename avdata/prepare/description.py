@@ -46,7 +46,7 @@ def settings_of(config: PrepareConfig) -> dict[str, Any]:
 
 def tool_versions() -> dict[str, str]:
     """Versions of what has a say in the bytes."""
-    packages = ("avkit", "av", "numpy", "opencv-python-headless", "pyarrow", "simplejpeg", "soundfile", "soxr", "torch")
+    packages = ("avkit", "av", "numpy", "opencv-python-headless", "pyarrow", "simplejpeg", "soundfile", "soxr")
     return {"python": platform.python_version()} | {package: version(package) for package in packages}
 
 

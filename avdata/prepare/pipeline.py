@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import numpy as np
-from jaxtyping import Float16
 
 from avdata.images import encode_jpeg
+from avdata.melspec import log_mel
 from avdata.prepare.commit import storage_errors
 from avdata.prepare.config import SampleConfig
 from avdata.prepare.decode import Frames, MediaInfo, Waveform, open_media
@@ -21,7 +21,7 @@ from avdata.prepare.sources import Ref
 from avdata.prepare.sources.media import MediaRef, hash_media, open_media_file
 from avdata.prepare.sources.remote import FailedRef, RemoteRef
 from avdata.prepare.sources.synth.source import SynthRef, draw_media, synth_truth
-from avdata.profiles import MelProfile, profile
+from avdata.profiles import profile
 from avdata.shards import Member, pack_json, pack_npy, pack_sample
 from avdata.waveform import encode_flac, rms_dbfs
 from avmanifest.errors import DownloadError, MediaError, StorageError
@@ -192,23 +192,12 @@ def _members(
     members = {"json": pack_json(fields)}
     for place, name in enumerate(config.mel):
         member = f"logmel-{name}.npy" if place else "logmel.npy"
-        members[member] = pack_npy(_log_mel(sound, profile(name)))
+        members[member] = pack_npy(log_mel(sound.samples, profile(name)).astype(np.float16))
     for number, image in enumerate(frames.images):
         members[f"frame{number:02d}.jpg"] = encode_jpeg(image, config.jpeg_quality)
     if config.keep_audio:
         members["flac"] = encode_flac(sound.samples)
     return members
-
-
-def _log_mel(sound: Waveform, front_end: MelProfile) -> Float16[np.ndarray, "mel t"]:
-    # Imported here: only the workers need torch, and a command that plans should answer at once.
-    import torch  # noqa: PLC0415
-
-    from avdata.melspec import log_mel  # noqa: PLC0415
-
-    torch.set_num_threads(1)  # one core a worker
-    columns: Float16[np.ndarray, "mel t"] = log_mel(torch.from_numpy(sound.samples), front_end).half().numpy()
-    return columns
 
 
 def failed_row(row: Mapping[str, Any], status: str, reason: str, ref: Ref | None = None) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from avdata.melspec import log_mel, profile
+from avdata.melspec import log_mel
 from avdata.prepare.decode import open_media
-from avdata.profiles import MelProfile
+from avdata.profiles import MelProfile, profile
 from avdata.waveform import rms_dbfs
 from avmanifest.errors import ConfigError
 
@@ -31,13 +31,15 @@ def file_spectrogram(path: Path, mel: str = "paper") -> FileSpectrogram:
 
     Raises ConfigError for a file that is not there or an unknown profile, DecodeError for one without sound.
     """
-    import torch  # noqa: PLC0415 - slow to import
-
     front_end = profile(mel)
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
     with open_media(path, more_formats=SOUND_FORMATS) as media:
         seconds = min(media.duration_s, MAX_SECONDS)
         sound = media.waveform(0.0, seconds)
-    columns: Float32[np.ndarray, "mel t"] = log_mel(torch.from_numpy(sound.samples), front_end).numpy()
-    return FileSpectrogram(log_mel=columns, profile=front_end, seconds=seconds, rms_dbfs=rms_dbfs(sound.samples))
+    return FileSpectrogram(
+        log_mel=log_mel(sound.samples, front_end),
+        profile=front_end,
+        seconds=seconds,
+        rms_dbfs=rms_dbfs(sound.samples),
+    )

@@ -32,11 +32,6 @@ _UP = "up"  # a child's first word
 _START_S = 300.0  # a child may take to say it: imports over a slow network
 
 
-def usable_cores() -> int:
-    """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass(frozen=True, slots=True)
 class Returned(Generic[R]):
     """The call came back."""

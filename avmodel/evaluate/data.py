@@ -26,7 +26,7 @@ from avdata.load import (
     relabel,
     select,
 )
-from avdata.melspec import PROFILES
+from avdata.profiles import PROFILES
 from avmanifest.duplicates import shared_footage
 from avmanifest.errors import ConfigError
 from avmanifest.lists import read_requests

@@ -23,6 +23,7 @@ from avcli import (
 )
 from avcli.options import PanelCommand
 from avmanifest.errors import AvkitError, ConfigError, ManifestError, MediaError, ShardError, StorageError
+from avmanifest.extras import naming_extras
 
 
 def _show_version(asked: bool) -> None:
@@ -88,7 +89,8 @@ def run() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        app()
+        with naming_extras():
+            app()
     except _Stopped:
         _end("stopped. Run the same command again to go on.", 3)
     except AvkitError as error:

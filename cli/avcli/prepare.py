@@ -143,7 +143,7 @@ def _asked(
     recipe: str, out: str | None, file: Path | None, given: dict[str, Any], settings: list[str]
 ) -> PrepareConfig:
     """The run that file, options and --set ask for; of two values of one setting the later counts."""
-    from avdata.prepare.supervise import usable_cores
+    from avdata.cores import usable_cores
 
     loaded = load_recipe(recipe)
     if out is None:

@@ -143,6 +143,6 @@ def kill_everywhere(moments: str, stride: int, name: str, videos: Path, folder: 
 if __name__ == "__main__":
     import pandas  # noqa: F401 - pyarrow imports it for the first table; here once, not in every run and its children
 
-    for _ in supervise(len, [""], Supervision(), preload=["avdata.prepare.job", "avdata.melspec"]):
+    for _ in supervise(len, [""], Supervision(), preload=["avdata.prepare.job"]):
         pass  # starts the fork server
     print(json.dumps(kill_everywhere(sys.argv[1], int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5]))))

@@ -24,7 +24,7 @@ from avdata.prepare.sources.remote import FailedRef, RemoteRef, Span
 from avdata.prepare.supervise import Later, supervise
 from avmanifest.schema import StatusClass
 
-PRELOAD: Final = ("avdata.prepare.pipeline", "avdata.melspec", fetch.__module__)
+PRELOAD: Final = ("avdata.prepare.pipeline", fetch.__module__)
 """What the server that forks the children imports: one server serves both kinds, whichever comes first."""
 
 ASK_AGAIN_S: Final = 60.0  # with nothing to wake us before

@@ -8,7 +8,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from avdata.load import Batch
-from avdata.melspec import log_mel, profile
+from avdata.profiles import profile
+from avdata.torch_melspec import log_mel
 from avmanifest.errors import ShardError
 from avmodel.augment import blended, mix, mix_shares
 from avmodel.inputs import Inputs, normalize_images, to_inputs

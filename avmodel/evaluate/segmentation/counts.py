@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avdata.load import Batch
-from avdata.melspec import log_mel
+from avdata.torch_melspec import log_mel
 from avmanifest.errors import AvkitError
 from avmodel.distributed import World
 from avmodel.evaluate.data import Split, ordered_loader

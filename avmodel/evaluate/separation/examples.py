@@ -11,7 +11,8 @@ from avdata.draw.audio import to_wav
 from avdata.draw.examples import Example
 from avdata.draw.figures import draw_log_mels, figure_png
 from avdata.draw.images import to_png
-from avdata.melspec import PROFILES, log_mel
+from avdata.profiles import PROFILES
+from avdata.torch_melspec import log_mel
 
 
 def example_of(

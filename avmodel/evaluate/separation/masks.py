@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from avdata.melspec import MelProfile, mel_filters
+from avdata.profiles import MelProfile
+from avdata.torch_melspec import mel_filters
 from avmanifest.errors import ConfigError
 from avmodel.evaluate.separation.spectra import leading_frames, power_of, spectra_of, waveform_of
 

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from avdata.load import Batch, TrainView
-from avdata.melspec import PROFILES, MelProfile, log_mel, num_frames
+from avdata.profiles import PROFILES, MelProfile, num_frames
+from avdata.torch_melspec import log_mel
 from avmanifest.errors import ConfigError
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import micro_batches

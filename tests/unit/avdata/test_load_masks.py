@@ -25,7 +25,7 @@ from avdata.load import (
 )
 from avdata.load.fill import crop_into, crop_mask_into
 from avdata.load.views import Crop
-from avdata.melspec import column_start_s, profile
+from avdata.profiles import column_start_s, profile
 from avmanifest.errors import ConfigError, ShardError
 from tests.shards import draw_dataset
 

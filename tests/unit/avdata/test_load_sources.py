@@ -11,7 +11,6 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from avdata.images import encode_jpeg
 from avdata.load import (
@@ -267,7 +266,7 @@ def write_tar(path: Path, members: dict[str, bytes], format: int = tarfile.PAX_F
 
 
 def foreign_sample(number: int, key: str) -> dict[str, bytes]:
-    mel = log_mel(torch.from_numpy(waveform_of(number, 4.0)), VIEW.mel).numpy()
+    mel = log_mel(waveform_of(number, 4.0), VIEW.mel)
     return {
         f"{key}.JPG": encode_jpeg(flat_frame(number, 0)),
         f"{key}.spec.npy": npy(mel),
@@ -295,7 +294,7 @@ def test_a_foreign_tar_is_read_through_a_mapping(foreign: str, cache: CacheConfi
     assert batch.label_names()[:6] == [[str(n % 2)] for n in range(6)]
     for n in range(6):
         assert abs(batch.images[n, 0].float().mean() - 8 * n) < 4
-        mel = log_mel(torch.from_numpy(waveform_of(n, 4.0)), VIEW.mel).numpy().astype(np.float16)
+        mel = log_mel(waveform_of(n, 4.0), VIEW.mel).astype(np.float16)
         start = round(float(batch.window_start_s[n]) * 16_000 / 240)
         assert np.array_equal(batch.log_mel[n], mel[:, start : start + 192])
     assert batch.frame_time_s.isnan().all()

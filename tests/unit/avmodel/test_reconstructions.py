@@ -8,7 +8,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from avdata.melspec import profile
+from avdata.profiles import profile
 from avmanifest.errors import StorageError
 from avmodel.inputs import Inputs, normalize_images, to_inputs
 from avmodel.models.deepavfusion import DeepAVFusion

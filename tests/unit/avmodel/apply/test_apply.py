@@ -14,8 +14,9 @@ import soundfile
 import soxr
 import torch
 
-from avdata.melspec import PROFILES, log_mel
 from avdata.prepare.decode import open_media
+from avdata.profiles import PROFILES
+from avdata.torch_melspec import log_mel
 from avdata.windows import SAMPLE_RATE, Window
 from avmanifest.errors import ConfigError, DecodeError, StorageError
 from avmodel.apply import TASKS, apply, load, task_config

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from avdata.load import Batch, TrainView
-from avdata.melspec import log_mel, profile
+from avdata.profiles import profile
+from avdata.torch_melspec import log_mel
 from avmanifest.errors import ShardError
 from avmodel.evaluate.data import open_split, ordered_loader
 from avmodel.evaluate.finetune.mixup import Pairing, mixed_batch, mixed_log_mels, mixed_waveforms, paired

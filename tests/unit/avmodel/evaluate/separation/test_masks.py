@@ -6,8 +6,8 @@ import scipy.linalg
 import torch
 from torchmetrics.functional.audio import signal_distortion_ratio
 
-from avdata.melspec import log_mel
 from avdata.profiles import PROFILES, MelProfile
+from avdata.torch_melspec import log_mel
 from avmanifest.errors import ConfigError
 from avmodel.evaluate.separation.bss import MOST_DB, all_scores, best_order, is_silent, scores_of
 from avmodel.evaluate.separation.classical import nmf_parts, robust_pca, rpca_parts

@@ -2,7 +2,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avdata.melspec import apply_gain_db, crop_window, log_mel, profile
+from avdata.profiles import profile
+from avdata.torch_melspec import apply_gain_db, crop_window, log_mel
 
 PAPER = profile("paper")
 seeds = st.integers(0, 2**32 - 1)
