@@ -7,8 +7,8 @@ import torch
 
 from avmanifest.errors import AvkitError, ConfigError
 from avmodel.configs.optim import OptimConfig
-from avmodel.evaluate import tuning
 from avmodel.evaluate.data import open_splits, scoring_view
+from avmodel.evaluate.finetune import training as tuning
 from avmodel.evaluate.finetune.classifier import Classifier, freeze_unused, load_classifier, save_classifier
 from avmodel.evaluate.finetune.task import finetune
 from avmodel.evaluate.finetune.training import (
