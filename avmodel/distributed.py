@@ -11,8 +11,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-
-PRECISIONS = ("float32", "bfloat16")
+from avmodel.configs.run import PRECISIONS
 
 
 @dataclass(frozen=True, slots=True)

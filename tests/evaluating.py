@@ -12,7 +12,8 @@ from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.table import read_table, table_from_rows, write_table
 from avmodel.checkpoint import save_checkpoint
 from avmodel.distributed import World
-from avmodel.evaluate.data import EvalDataConfig, open_split, scoring_view
+from avmodel.evaluate.config import EvalDataConfig
+from avmodel.evaluate.data import open_split, scoring_view
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.features import Extraction
 from avmodel.evaluate.loaded import load_pretrained

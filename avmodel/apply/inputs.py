@@ -18,7 +18,8 @@ from avdata.profiles import num_frames
 from avdata.torch_melspec import log_mel
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
 from avmanifest.errors import ConfigError, DecodeError
-from avmodel.evaluate.data import MODES, EvalDataConfig, one_view
+from avmodel.evaluate.config import MODES, EvalDataConfig
+from avmodel.evaluate.data import one_view
 from avmodel.evaluate.loaded import LoadedModel
 from avmodel.inputs import normalize_images
 from avmodel.models.family import Family

@@ -17,7 +17,7 @@ from avmodel.apply.inputs import OverlayConfig, Senses, both, overlay_windows, s
 from avmodel.apply.output import parquet_rows
 from avmodel.apply.overlay_video import OVERLAY_FILE, overlay_video
 from avmodel.evaluate.loaded import LoadedModel, load_pretrained
-from avmodel.evaluate.localization.localizer import ENCODINGS
+from avmodel.evaluate.localization.config import ENCODINGS
 from avmodel.evaluate.localization.localizer import Localizer as Cosines
 
 MAPS_FILE = "maps.parquet"

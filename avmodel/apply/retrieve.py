@@ -16,7 +16,7 @@ from avdata.windows import Window, WindowConfig
 from avmanifest.errors import ConfigError
 from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_windows, vectors_of
 from avmodel.apply.output import whole
-from avmodel.evaluate.data import MODES
+from avmodel.evaluate.config import MODES
 from avmodel.evaluate.embed.task import EMBEDDINGS
 from avmodel.evaluate.loaded import LoadedModel, load_pretrained
 from avmodel.evaluate.store import read_note, read_parts

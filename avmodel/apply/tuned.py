@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from avmanifest.errors import AvkitError, ConfigError
+from avmodel.evaluate.loaded import EVALUATIONS
 
-EVALUATIONS = "evaluations"
 AnyModel = TypeVar("AnyModel")
 
 

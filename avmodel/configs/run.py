@@ -10,6 +10,8 @@ from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.configs.model import ModelConfig
 from avmodel.configs.optim import OptimConfig
 
+PRECISIONS = ("float32", "bfloat16")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfig:

@@ -1,7 +1,6 @@
 """What a model is evaluated on: splits that fit together, labels that are the recipe's, clips that don't leak."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,52 +32,12 @@ from avmanifest.lists import read_requests
 from avmanifest.recipe import load_recipe, recipe_names
 from avmanifest.subset import subset_id
 from avmodel.distributed import World
+from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.loaded import LoadedModel
 from avmodel.inputs import Source, cache_config, image_side
 
-MODES = ("audio-visual", "audio", "image")
-LEAKS = ("refuse", "drop", "allow")
 _FOOTAGE = ("key", "status", "video_id", "source_sha256", "start_s", "end_s")
 _SHOWN = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvalDataConfig:
-    """What is looked at, and how."""
-
-    mode: str = "audio-visual"  # or audio, image: the other sense is left out, in training and in the test
-    train_split: str = "train"
-    test_split: str = "test"
-    profile: str | None = None  # of the spectrograms; none: the one that the checkpoint was trained on
-    window_s: float | None = None  # none: likewise, else 3
-    windows: int = 1  # evenly spaced over a test clip, each with its own frame; their predictions are averaged
-    frames: int | None = (
-        None  # test with all that many stored frames of a clip, in place of windows; sound is heard once
-    )
-    exclude: tuple[str, ...] = ()  # leave out samples with these flags: silent, still, short
-    leaks: str = "refuse"  # training clips with footage of test clips: refuse, drop them, or allow them (and say so)
-    other_labels: bool = False  # go on though the dataset's labels are not its recipe's
-    test_labels: str | None = None  # RECIPE=LIST whose labels the test clips get, such as vggsounder=vggsounder.csv
-    skip_bad: bool = False  # leave damaged samples out and count them, instead of stopping
-    num_workers: int | None = None  # decoding threads of each process; none: one a core
-    cache_dir: str | None = None  # where remote shards are kept; none: the user's cache folder
-    cache_gb: float | None = None  # most they take there; none: 200
-
-    def __post_init__(self) -> None:
-        for name, known in (("mode", MODES), ("leaks", LEAKS)):
-            if (value := getattr(self, name)) not in known:
-                raise ConfigError(f"unknown data.{name} {value!r}; known: {', '.join(known)}")
-        if self.profile is not None and self.profile not in PROFILES:
-            raise ConfigError(f"unknown data.profile {self.profile!r}; known: {', '.join(PROFILES)}")
-        if self.windows < 1 or (self.frames is not None and self.frames < 1):
-            raise ConfigError(f"data.windows={self.windows}, data.frames={self.frames}: must be 1 or more")
-        if self.frames is not None and self.windows > 1:
-            raise ConfigError(f"data.windows={self.windows} with data.frames={self.frames}: all frames have one window")
-
-    @property
-    def cache(self) -> CacheConfig:
-        """Where remote shards are kept."""
-        return cache_config(self.cache_dir, self.cache_gb)
 
 
 class Split(NamedTuple):
@@ -132,11 +91,11 @@ def open_split(data: EvalDataConfig, source: Source, split: str, *, labeled: boo
     Only a prepared dataset's folder has splits; of shards, all are taken.
     """
     folder = is_folder(source)
-    dataset = open_dataset(source, split if folder else None, exclude=data.exclude, cache=data.cache)
+    dataset = open_dataset(source, split if folder else None, exclude=data.exclude, cache=cache_of(data))
     name = f"{Path(str(source)).name if isinstance(source, str | Path) else 'shards'}/{split}" if folder else "shards"
     notes: tuple[str, ...] = ()
     for root in roots_of(source):
-        recipe = (describe_dataset(root, data.cache) or {}).get("recipe", {}).get("name", "")
+        recipe = (describe_dataset(root, cache_of(data)) or {}).get("recipe", {}).get("name", "")
         name = f"{recipe}/{split}" if recipe else name
         if labeled and recipe in recipe_names() and (known := load_recipe(recipe).labels) != dataset.classes and known:
             said = (
@@ -186,7 +145,7 @@ def without_leaks(
 def footage(data: EvalDataConfig, split: Split, source: Source) -> pa.Table:
     """What the samples of a split show: their manifest rows; of shards, only their keys."""
     name = split.name.rpartition("/")[2]
-    tables = [manifest_rows(root, name, _FOOTAGE, data.cache) for root in roots_of(source)]
+    tables = [manifest_rows(root, name, _FOOTAGE, cache_of(data)) for root in roots_of(source)]
     rows = [table for table in tables if table is not None]
     if not rows:
         count = len(split.dataset)
@@ -284,7 +243,7 @@ def ordered_loader(
         num_workers=data.num_workers,
         skip_bad=data.skip_bad,
         pin_memory=world.device.type == "cuda",
-        cache=data.cache,
+        cache=cache_of(data),
     )
     return Loader(split.dataset, view, config, rank=world.rank, world_size=world.size)
 
@@ -293,3 +252,8 @@ def chosen(split: Split, keys: Sequence[str]) -> Split:
     """Only the samples with these keys."""
     keep = pc.is_in(split.dataset.keys, value_set=pa.array(list(keys), pa.large_string())).to_numpy(False)
     return split._replace(dataset=select(split.dataset, keep))
+
+
+def cache_of(data: EvalDataConfig) -> CacheConfig:
+    """Where remote shards are kept."""
+    return cache_config(data.cache_dir, data.cache_gb)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from avdata.load import View
-from avmanifest.errors import ConfigError
-from avmodel.distributed import PRECISIONS, World
-from avmodel.evaluate.data import EvalDataConfig, Split
+from avmodel.distributed import World
+from avmodel.evaluate.config import EvalConfig
+from avmodel.evaluate.data import Split
 from avmodel.evaluate.features import Extraction, Features, Progress, kept_features
 from avmodel.evaluate.loaded import LoadedModel
 from avmodel.evaluate.scores import (
@@ -27,26 +27,6 @@ from avmodel.evaluate.scores import (
 from avmodel.inputs import Source
 
 FEATURES = "features"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvalConfig:
-    """Common to all tasks."""
-
-    data: EvalDataConfig = field(default_factory=EvalDataConfig)
-    seeds: tuple[int, ...] = (0,)  # one run each: mean and spread are reported
-    random_weights: bool = True  # the same on a model with random weights, as a baseline; costs as much again
-    feature_batch_size: int = 64  # samples that a device encodes at once
-    device: str = "auto"
-    precision: str = "float32"  # bfloat16: autocast of the encoder
-
-    def __post_init__(self) -> None:
-        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(f"seeds={self.seeds}: give one or more different numbers from 0 on")
-        if self.feature_batch_size < 1:
-            raise ConfigError(f"feature_batch_size={self.feature_batch_size}: must be 1 or more")
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

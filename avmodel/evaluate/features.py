@@ -17,7 +17,8 @@ from avdata.load import Batch, Dataset, Loader, View
 from avmanifest.errors import ConfigError
 from avmanifest.files import sha256_of
 from avmodel.distributed import World, autocast
-from avmodel.evaluate.data import EvalDataConfig, Split, ordered_loader
+from avmodel.evaluate.config import EvalDataConfig
+from avmodel.evaluate.data import Split, ordered_loader
 from avmodel.evaluate.loaded import LoadedModel
 from avmodel.evaluate.store import FeatureStore, read_parts
 from avmodel.inputs import Inputs, normalize_images

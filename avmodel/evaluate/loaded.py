@@ -16,6 +16,8 @@ from avmodel.models.family import Family
 from avmodel.rundir import CHECKPOINTS, read_config
 from avmodel.weights.deepavfusion import import_deepavfusion
 
+EVALUATIONS = "evaluations"  # folder of the results, in a run's
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:

@@ -1,68 +1,81 @@
-"""The tasks by name, with their presets; and one evaluation from checkpoint to results folder."""
+"""The tasks by name, with their presets. No torch is imported before a task runs."""
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
-from avdata.draw.scores import save_pictures
 from avmanifest.errors import ConfigError
-from avmodel.distributed import join_world, require_precision
-from avmodel.evaluate.embed.task import EmbedConfig, embed
-from avmodel.evaluate.evaluation import EvalConfig, Evaluation
-from avmodel.evaluate.features import Progress
-from avmodel.evaluate.finetune.task import avsiam, cav_mae, finetune
-from avmodel.evaluate.finetune.training import FinetuneConfig
-from avmodel.evaluate.knn.task import KnnConfig, knn
-from avmodel.evaluate.linear_probe.task import LinearProbeConfig, linear_probe, supplement
-from avmodel.evaluate.loaded import load_pretrained
-from avmodel.evaluate.localization.task import LocalizationConfig, localization
-from avmodel.evaluate.result import Result, write_result
-from avmodel.evaluate.retrieval.task import RetrievalConfig, retrieval
-from avmodel.evaluate.segmentation.segmenter import SegmentationConfig
-from avmodel.evaluate.segmentation.task import avss, ms3, segmentation
-from avmodel.evaluate.segmentation.task import supplement as segmentation_supplement
-from avmodel.evaluate.separation.separator import SeparationConfig
-from avmodel.evaluate.separation.task import released, separation, sound_of_pixels
-from avmodel.evaluate.separation.task import supplement as separation_supplement
-from avmodel.inputs import Source
+from avmodel.evaluate.config import EvalConfig
+from avmodel.evaluate.embed.config import PRESETS as EMBED
+from avmodel.evaluate.finetune.config import PRESETS as FINETUNE
+from avmodel.evaluate.knn.config import PRESETS as KNN
+from avmodel.evaluate.linear_probe.config import PRESETS as LINEAR_PROBE
+from avmodel.evaluate.localization.config import PRESETS as LOCALIZATION
+from avmodel.evaluate.retrieval.config import PRESETS as RETRIEVAL
+from avmodel.evaluate.segmentation.config import PRESETS as SEGMENTATION
+from avmodel.evaluate.separation.config import PRESETS as SEPARATION
 
-EVALUATIONS = "evaluations"
+if TYPE_CHECKING:
+    from avmodel.evaluate.evaluation import Evaluation
+    from avmodel.evaluate.result import Result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What `avkit evaluate NAME` does."""
+    """What `avkit evaluate NAME` does. Its function stands in the `task` module of its package, under its name."""
 
-    run: Callable[[Any, Evaluation], Result]
+    package: str  # below avmodel.evaluate
     presets: Mapping[str, Callable[[], EvalConfig]]  # the first is the default
+    summary: str
+
+    def run(self, config: EvalConfig, evaluation: "Evaluation") -> "Result":
+        """Evaluate. Raises the errors of the task's function."""
+        module = importlib.import_module(f"avmodel.evaluate.{self.package}.task")
+        return cast("Result", getattr(module, self.package)(config, evaluation))
 
 
 TASKS: dict[str, Task] = {
-    "linear-probe": Task(run=linear_probe, presets={"released": LinearProbeConfig, "supplement": supplement}),
-    "finetune": Task(run=finetune, presets={"released": FinetuneConfig, "cav-mae": cav_mae, "avsiam": avsiam}),
-    "knn": Task(run=knn, presets={"figure-3": KnnConfig, "train-gallery": lambda: KnnConfig(gallery="train", k=20)}),
+    "linear-probe": Task(
+        package="linear_probe",
+        presets=LINEAR_PROBE,
+        summary="Train heads on the frozen features of the training split, score them on the test split.",
+    ),
+    "finetune": Task(
+        package="finetune",
+        presets=FINETUNE,
+        summary="Train model and heads on the training split, test on the test split, once a seed.",
+    ),
+    "knn": Task(
+        package="knn",
+        presets=KNN,
+        summary="Score the classes of each test clip's nearest neighbors, by the features of each stream and of all.",
+    ),
     "retrieval": Task(
-        run=retrieval, presets={"zero-shot": RetrievalConfig, "aligned": lambda: RetrievalConfig(align="linear")}
+        package="retrieval",
+        presets=RETRIEVAL,
+        summary="R@1, 5, 10 and median rank of each clip's partner, from sound to picture and from picture to sound.",
     ),
     "localization": Task(
-        run=localization,
-        presets={"zero-shot": LocalizationConfig, "supervised": lambda: LocalizationConfig(supervised=True)},
+        package="localization",
+        presets=LOCALIZATION,
+        summary="cIoU and its AUC, by three rules, of the frame nearest to each clip's middle.",
     ),
     "segmentation": Task(
-        run=segmentation,
-        presets={"s4": SegmentationConfig, "ms3": ms3, "avss": avss, "supplement": segmentation_supplement},
+        package="segmentation",
+        presets=SEGMENTATION,
+        summary="Train a decoder, and the model with it, on the training frames with a mask; test on the test split's.",
     ),
     "separation": Task(
-        run=separation,
-        presets={
-            "irm": SeparationConfig,
-            "released": released,
-            "supplement": separation_supplement,
-            "sound-of-pixels": sound_of_pixels,
-        },
+        package="separation",
+        presets=SEPARATION,
+        summary="Train to take each of several mixed sounds out by its picture; test on a fixed list of mixtures.",
     ),
-    "embed": Task(run=embed, presets={"default": EmbedConfig}),
+    "embed": Task(
+        package="embed",
+        presets=EMBED,
+        summary="Write OUT/embeddings/part-*.parquet (key, labels, a vector a stream) and OUT/map.png.",
+    ),
 }
 
 
@@ -74,33 +87,3 @@ def task_config(task: str, preset: str | None = None) -> EvalConfig:
     if preset is not None and preset not in presets:
         raise ConfigError(f"unknown preset {preset!r} of {task}; known: {', '.join(presets)}")
     return presets[preset or next(iter(presets))]()
-
-
-def evaluate(
-    task: str,
-    config: EvalConfig,
-    checkpoint: Path,
-    test: Source,
-    *,
-    train: Source | None = None,
-    out: Path | None = None,
-    accept_unknown: bool = False,
-    progress: Progress | None = None,
-) -> tuple[Result, Path]:
-    """Evaluate a checkpoint on a dataset, alone or under torchrun; the result, and the folder that holds it.
-
-    `test` is a prepared dataset's folder, or shards; so is `train`, whose default is the training split of the same
-    folder. `out` defaults to evaluations/TASK in the folder of the run. Raises ConfigError for what can't be evaluated
-    (see `load_pretrained`, `open_splits`), and the errors of the task.
-    """
-    with join_world(config.device) as world:
-        require_precision(config.precision, world.device)
-        loaded = load_pretrained(checkpoint, world.device, accept_unknown=accept_unknown)
-        folder = out or loaded.folder / EVALUATIONS / task
-        run = Evaluation(loaded=loaded, test=test, train=train, out=folder, world=world, progress=progress)
-        result = TASKS[task].run(config, run)
-        if world.is_main:
-            save_pictures(result.extra, folder)
-            write_result(result, folder)
-        world.barrier()
-    return result, folder

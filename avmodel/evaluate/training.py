@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +24,9 @@ from avmodel.checkpoint import latest_checkpoint, load_trainer_state
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import micro_batches
 from avmodel.distributed import World
-from avmodel.evaluate.data import EvalDataConfig, Split
-from avmodel.evaluate.evaluation import EvalConfig, Evaluation
+from avmodel.evaluate.config import EvalDataConfig, TrainingConfig
+from avmodel.evaluate.data import Split, cache_of
+from avmodel.evaluate.evaluation import Evaluation
 from avmodel.metrics import METRICS, JsonLines
 from avmodel.optim import make_optimizer, parameter_groups, set_lr
 from avmodel.rundir import CHECKPOINTS, as_json, differences, read_config, write_config
@@ -34,29 +35,6 @@ from avmodel.train import endless
 
 DROPOUT = 2  # stream of random numbers
 NOT_TRAINED_WITH = ("seeds", "random_weights", "feature_batch_size")  # settings that no step knows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingConfig(EvalConfig):
-    """Common to the tasks that train all of the model. Defaults: the released rates, for steps of 512 samples."""
-
-    optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(
-            base_lr=3e-4, warmup=0.2, ramp=0.0, weight_decay=0.05, betas=(0.9, 0.999), layer_decay=0.75
-        )
-    )
-    batch_size: int = 512  # samples of a step, over all devices and micro-steps; at most the training samples
-    device_batch_size: int = 32
-    epochs: int = 100
-    drop_path: float = 0.2
-
-    def __post_init__(self) -> None:
-        EvalConfig.__post_init__(self)
-        for name in ("batch_size", "device_batch_size", "epochs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: must be 1 or more")
-        if not 0 <= self.drop_path <= 0.99:
-            raise ConfigError(f"drop_path={self.drop_path} is not in 0..0.99")
 
 
 class Moment(NamedTuple):
@@ -202,7 +180,7 @@ def shuffled_loader(
         num_workers=data.num_workers,
         skip_bad=data.skip_bad,
         pin_memory=world.device.type == "cuda",
-        cache=data.cache,
+        cache=cache_of(data),
     )
     return Loader(train.dataset, view, loading, rank=world.rank, world_size=world.size)
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from avdata.boxes import boxes_in
 from avdata.load import Batch, Dataset, manifest_rows
 from avmanifest.errors import ConfigError, ManifestError, ShardError
-from avmodel.evaluate.data import EvalDataConfig, Split, chosen, roots_of
+from avmodel.evaluate.config import EvalDataConfig
+from avmodel.evaluate.data import Split, cache_of, chosen, roots_of
 from avmodel.evaluate.localization.scores import SIDE, boxes_map, consensus_map
 from avmodel.inputs import Source
 
-TRUTHS = ("auto", "masks", "boxes")
 UNKNOWN = 255  # a mask's value that is no class of the dataset
 _MOST_XML_BYTES = 1 << 20
 
@@ -34,7 +34,7 @@ def clips_of(data: EvalDataConfig, split: Split, source: Source) -> dict[str, Cl
     """The manifest's word on each sample of a split, by key. Raises ConfigError for data without a manifest."""
     name = split.name.rpartition("/")[2].partition(" ")[0]
     columns = ("key", "video_id", "annotations")
-    tables = [manifest_rows(root, name, columns, data.cache) for root in roots_of(source)]
+    tables = [manifest_rows(root, name, columns, cache_of(data)) for root in roots_of(source)]
     rows = [row for table in tables if table is not None for row in table.to_pylist()]
     if not rows:
         raise ConfigError(f"{split.name}: no manifest tells what is true of its frames. Give a prepared folder.")

@@ -57,7 +57,6 @@ def evaluate(
     from avcli.options import print_json
     from avmanifest.errors import ConfigError
     from avmanifest.settings import override
-    from avmodel.evaluate.tasks import evaluate as run
     from avmodel.evaluate.tasks import task_config
 
     config = override(task_config(task, preset), settings or [])
@@ -66,6 +65,8 @@ def evaluate(
         return
     if not data:
         raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")
+    from avmodel.evaluate.run import evaluate as run
+
     test = data[0] if len(data) == 1 else data
     trained = train[0] if train and len(train) == 1 else train or None
     with EvaluationProgress() as progress:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from avmanifest.settings import flatten
-from avmodel.evaluate.evaluation import EvalConfig
+from avmodel.evaluate.config import EvalConfig
 from avmodel.evaluate.result import Result, Score
 from avmodel.evaluate.tasks import TASKS
 
@@ -96,7 +96,7 @@ def cell(name: str, score: Score | None) -> str:
 
 def explain_task(task: str, config: EvalConfig) -> None:
     """A task's text, its settings as --set takes them, and its presets; on stdout."""
-    typer.echo((TASKS[task].run.__doc__ or "").split("\n\n", maxsplit=1)[0] + "\n")
+    typer.echo(TASKS[task].summary + "\n")
     for key, value in flatten(config):
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         typer.echo(f"  {key}={text.lower() if value is None or isinstance(value, bool) else text}")

@@ -22,8 +22,8 @@ from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.table import read_table
 from avmodel.apply import apply, load
 from avmodel.apply.inputs import senses_of, vectors_of
+from avmodel.evaluate.config import EvalConfig
 from avmodel.evaluate.data import one_view, open_split, ordered_loader
-from avmodel.evaluate.evaluation import EvalConfig
 from tests.evaluating import DATA, evaluation_of, save_tiny
 from tests.videos import draw_folder, folder_config
 

@@ -8,8 +8,9 @@ import torch
 
 from avmodel.checkpoint import save_weights
 from avmodel.distributed import join_world
+from avmodel.evaluate.config import EvalConfig
 from avmodel.evaluate.data import one_view, open_split
-from avmodel.evaluate.evaluation import EvalConfig, Evaluation
+from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.loaded import load_pretrained
 from avmodel.models.deepavfusion import DeepAVFusion
 from tests.dense import quarter_mask

@@ -15,11 +15,13 @@ from avdata.prepare.config import PrepareConfig, Supervision, SynthConfig
 from avdata.prepare.job import prepare
 from avmanifest.recipe import load_recipe
 from avmodel.distributed import join_world
-from avmodel.evaluate.localization.task import LocalizationConfig, localization
+from avmodel.evaluate.localization.config import LocalizationConfig
+from avmodel.evaluate.localization.task import localization
 from avmodel.evaluate.result import Result
-from avmodel.evaluate.segmentation.segmenter import SegmentationConfig, load_segmenter
-from avmodel.evaluate.segmentation.task import avss, segmentation
-from avmodel.evaluate.separation.separator import SeparationConfig
+from avmodel.evaluate.segmentation.config import SegmentationConfig, avss
+from avmodel.evaluate.segmentation.segmenter import load_segmenter
+from avmodel.evaluate.segmentation.task import segmentation
+from avmodel.evaluate.separation.config import SeparationConfig
 from avmodel.evaluate.separation.task import separation
 from tests.dense import draw_quarters
 from tests.drawn import draw_media, sine

@@ -1,6 +1,5 @@
 """A dataset's features as Parquet, and a map of them to look at."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,32 +11,14 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from avdata.draw.scores import save_map
-from avmanifest.errors import ConfigError
 from avmodel.evaluate.data import open_split, scoring_view
-from avmodel.evaluate.evaluation import EvalConfig, Evaluation, seen, settings_of
+from avmodel.evaluate.embed.config import EmbedConfig
+from avmodel.evaluate.evaluation import Evaluation, seen, settings_of
 from avmodel.evaluate.features import Extraction, Features, extract
 from avmodel.evaluate.result import Result, scored
 
-PROJECTIONS = ("tsne", "pca", "none")
 EMBEDDINGS, MAP_FILE = "embeddings", "map.png"
 LEAST_NEIGHBORS = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmbedConfig(EvalConfig):
-    """Mean tokens of data.test_split, one row a clip; nothing is masked."""
-
-    random_weights: bool = False
-    picture: str = "tsne"  # of each stream, colored by class; or pca, or none
-    picture_samples: int = 3000  # at most that many, spread over the split
-    perplexity: float = 30.0  # of t-SNE; less where there are few samples
-
-    def __post_init__(self) -> None:
-        EvalConfig.__post_init__(self)
-        if self.picture not in PROJECTIONS:
-            raise ConfigError(f"unknown picture {self.picture!r}; known: {', '.join(PROJECTIONS)}")
-        if self.picture_samples < 2 or self.perplexity < 1:
-            raise ConfigError(f"picture_samples={self.picture_samples}, perplexity={self.perplexity}: too few")
 
 
 def embed(config: EmbedConfig, run: Evaluation) -> Result:

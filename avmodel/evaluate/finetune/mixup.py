@@ -14,8 +14,6 @@ from avmanifest.errors import ShardError
 from avmodel.augment import blended, mix, mix_shares
 from avmodel.inputs import Inputs, normalize_images, to_inputs
 
-MIXED_SOUNDS = ("log_mel", "waveform")
-
 
 class Pairing(NamedTuple):
     """What each sample of a batch is mixed with: `share` of itself, the rest of its `partner`."""

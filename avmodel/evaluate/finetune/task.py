@@ -1,70 +1,17 @@
 """Fine-tuning: the encoder and linear heads trained together, tested over several windows, or frames, of each clip."""
 
-from dataclasses import replace
-
 from jaxtyping import Float
 from torch import Tensor
 
-from avmodel.configs.augment import AugmentConfig
-from avmodel.configs.optim import OptimConfig
 from avmodel.distributed import require_precision
-from avmodel.evaluate.data import EvalDataConfig, open_splits, scoring_view
+from avmodel.evaluate.data import open_splits, scoring_view
 from avmodel.evaluate.evaluation import Evaluation, class_report, seen, settings_of, trivial_baselines
 from avmodel.evaluate.features import label_matrix
-from avmodel.evaluate.finetune.training import FinetuneConfig, predict, scores_of, trained
+from avmodel.evaluate.finetune.config import FinetuneConfig
+from avmodel.evaluate.finetune.training import predict, scores_of, trained
 from avmodel.evaluate.heads import ALL
 from avmodel.evaluate.loaded import untrained
 from avmodel.evaluate.result import Result, scored
-
-VARIED = AugmentConfig(roll=1024, noise=0.44849, mask_bins=48, mask_columns=192)  # CAV-MAE's: see avmodel.presets.data
-
-
-def cav_mae() -> FinetuneConfig:
-    """CAV-MAE's recipe for VGGSound: waveforms mixed, SpecAug, roll and noise; all ten frames tested.
-
-    The weights tested are the mean of the last eight epochs'.
-    """
-    optim = OptimConfig(
-        optimizer="adam",
-        lr=1e-4,
-        betas=(0.95, 0.999),
-        weight_decay=5e-7,
-        warmup=0.0,
-        ramp=0.0,
-        drops=epoch_starts(2, 10),
-    )
-    return FinetuneConfig(
-        data=EvalDataConfig(frames=10),
-        optim=optim,
-        head_lr=10.0,
-        batch_size=48,
-        epochs=10,
-        drop_path=0.0,
-        mixup=10.0,
-        mixup_probability=0.5,
-        mixup_of="waveform",
-        augment=VARIED,
-        class_balanced=True,
-        max_gain_db=0.0,
-        min_area=1.0,
-        flip_probability=0.0,
-        averaged_epochs=8,
-        average="probabilities",
-    )
-
-
-def avsiam() -> FinetuneConfig:
-    """AVSiam-Base's for VGGSound: CAV-MAE's with steps that see, hear or both, and the paper's rates."""
-    recipe = cav_mae()
-    optim = replace(recipe.optim, lr=5e-5, drops=epoch_starts(2, 15), drop_factor=0.75)
-    return replace(
-        recipe, optim=optim, batch_size=128, epochs=15, averaged_epochs=1, mixed=True, missing=("audio", "image")
-    )
-
-
-def epoch_starts(first: int, epochs: int) -> tuple[float, ...]:
-    """The beginnings of all epochs from `first` on, as shares of the run."""
-    return tuple(epoch / epochs for epoch in range(first, epochs))
 
 
 def finetune(config: FinetuneConfig, run: Evaluation) -> Result:

@@ -1,8 +1,7 @@
 """The training of a classifier: all of a pretrained model and linear heads, and their predictions."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,22 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from avdata.load import Batch, View
-from avmanifest.errors import AvkitError, ConfigError
+from avmanifest.errors import AvkitError
 from avmodel.augment import augment, num_augment_draws
-from avmodel.configs.augment import AugmentConfig
 from avmodel.configs.run import micro_batches
 from avmodel.distributed import World, autocast
-from avmodel.evaluate.data import MODES, EvalDataConfig, Split, one_view, ordered_loader, train_view
+from avmodel.evaluate.data import Split, one_view, ordered_loader, train_view
 from avmodel.evaluate.evaluation import Evaluation, class_scores
 from avmodel.evaluate.features import eval_inputs, gathered, label_matrix, parts_of
 from avmodel.evaluate.finetune.classifier import Classifier, freeze_unused, load_classifier, save_classifier
-from avmodel.evaluate.finetune.mixup import MIXED_SOUNDS, mixed_batch, paired
+from avmodel.evaluate.finetune.config import FinetuneConfig
+from avmodel.evaluate.finetune.mixup import mixed_batch, paired
 from avmodel.evaluate.heads import ALL, classification_loss
 from avmodel.evaluate.loaded import with_settings
 from avmodel.evaluate.training import (
     LastEpochs,
     Moment,
     Training,
-    TrainingConfig,
     begin,
     shuffled_loader,
     take_up,
@@ -41,54 +39,6 @@ from avmodel.metrics import JsonLines
 MIXUP, MIXED, AUGMENT = 1, 3, 5  # streams of random numbers
 # Settings that training doesn't know.
 TEST_ONLY = ("missing", "average", "test_every", "data.windows", "data.frames", "data.test_labels")
-AVERAGES = ("logits", "probabilities")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinetuneConfig(TrainingConfig):
-    """Defaults: the released recipe for VGGSound, with the ten-window test that it meant."""
-
-    data: EvalDataConfig = field(default_factory=lambda: EvalDataConfig(windows=10))
-    mixup: float = 1.0  # of Beta(mixup, mixup): one share for both senses and the labels; 0: none
-    mixup_probability: float = 1.0  # that a sample is mixed
-    mixup_of: str = "log_mel"  # in the logarithm, as released; waveform: before the spectrogram is made
-    augment: AugmentConfig = field(default_factory=AugmentConfig)  # of log-mels, after mixup
-    smoothing: float = 0.1  # of the labels; not with several labels a sample
-    class_balanced: bool = False  # rare classes as often as frequent ones
-    max_gain_db: float = 6.0
-    min_area: float = 0.5
-    flip_probability: float = 0.5
-    head_lr: float = 1.0  # times the model's
-    averaged_epochs: int = 1  # the last ones, whose weights are averaged: each as it ended
-    test_every: int | None = None  # epochs between tests of one window; none: only at the end
-    mixed: bool = False  # AVSiam's: of the steps half see and hear, a quarter only hear, a quarter only see
-    missing: tuple[str, ...] = ()  # test, too, with only this sense given: audio, image
-    average: str = "logits"  # over windows or frames; or probabilities
-
-    def __post_init__(self) -> None:
-        TrainingConfig.__post_init__(self)
-        if self.test_every is not None and self.test_every < 1:
-            raise ConfigError(f"test_every={self.test_every}: must be 1 or more")
-        if self.averaged_epochs < 1:
-            raise ConfigError(f"averaged_epochs={self.averaged_epochs}: must be 1 or more (of fewer epochs all count)")
-        for name, most in (
-            ("smoothing", 0.99),
-            ("mixup", math.inf),
-            ("mixup_probability", 1.0),
-            ("head_lr", math.inf),
-        ):
-            if not 0 <= getattr(self, name) <= most:
-                raise ConfigError(f"{name}={getattr(self, name)} is not in 0..{most}")
-        if strange := set(self.missing) - set(MODES[1:]):
-            raise ConfigError(f"missing={sorted(strange)}: known are {', '.join(MODES[1:])}, the sense still given")
-        if self.mixup_of not in MIXED_SOUNDS:
-            raise ConfigError(f"unknown mixup_of {self.mixup_of!r}; known: {', '.join(MIXED_SOUNDS)}")
-        if self.average not in AVERAGES:
-            raise ConfigError(f"unknown average {self.average!r}; known: {', '.join(AVERAGES)}")
-        if (self.missing or self.mixed) and self.data.mode != MODES[0]:
-            raise ConfigError(
-                f"missing={self.missing}, mixed={self.mixed}: of data.mode={self.data.mode} a sense is missing already"
-            )
 
 
 def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, seed: int, folder: Path) -> Classifier:

@@ -1,7 +1,6 @@
 """Nearest neighbors: what features say by themselves, with nothing to fit."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +10,6 @@ from torch import Tensor
 from avmanifest.errors import ConfigError
 from avmodel.evaluate.data import open_split, open_splits, scoring_view
 from avmodel.evaluate.evaluation import (
-    EvalConfig,
     Evaluation,
     class_report,
     class_scores,
@@ -22,27 +20,12 @@ from avmodel.evaluate.evaluation import (
 )
 from avmodel.evaluate.features import Features
 from avmodel.evaluate.heads import ALL
+from avmodel.evaluate.knn.config import KnnConfig
 from avmodel.evaluate.loaded import untrained
 from avmodel.evaluate.result import Result, scored
 
-GALLERIES = ("leave-one-out", "train")
 CHUNK = 1024  # queries compared at a time
 TEMPERATURE = 0.07  # of the weights of several neighbors, as in DINO (arXiv:2104.14294)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnnConfig(EvalConfig):
-    """Neighbors by cosine. Defaults: the paper's figure 3, the nearest other test clip."""
-
-    gallery: str = "leave-one-out"  # within the test split; or train: neighbors are training clips
-    k: int = 1  # neighbors, weighted by exp(cosine / 0.07) if there are several
-
-    def __post_init__(self) -> None:
-        EvalConfig.__post_init__(self)
-        if self.gallery not in GALLERIES:
-            raise ConfigError(f"unknown gallery {self.gallery!r}; known: {', '.join(GALLERIES)}")
-        if self.k < 1:
-            raise ConfigError(f"k={self.k}: must be 1 or more")
 
 
 def knn(config: KnnConfig, run: Evaluation) -> Result:

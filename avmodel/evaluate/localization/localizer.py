@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import MODEL_FILE, checkpoint_folder, load_model, read_weights, save_checkpoint
 from avmodel.evaluate.finetune.classifier import blank
+from avmodel.evaluate.localization.config import ENCODINGS
 from avmodel.evaluate.training import freeze_all_but_used
 from avmodel.inputs import normalize_images
 from avmodel.models.family import Family, for_each_image
 from avmodel.rundir import CHECKPOINTS
 
-ENCODINGS = ("together", "alone")
 KIND = "localizer"
 
 

@@ -1,7 +1,7 @@
 """Localization: which part of a frame makes the sound, by the cosine of the sound with each patch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,15 @@ from avdata.draw.images import draw_heat_map, draw_mask, to_png
 from avdata.load import Batch, EvalView, Loader
 from avdata.waveform import SAMPLE_RATE
 from avmanifest.errors import ConfigError
-from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import micro_batches
 from avmodel.distributed import World, autocast, require_precision
-from avmodel.evaluate.data import (
-    MODES,
-    EvalDataConfig,
-    Split,
-    chosen,
-    one_view,
-    open_split,
-    ordered_loader,
-    train_view,
-    without_leaks,
-)
+from avmodel.evaluate.config import EvalDataConfig
+from avmodel.evaluate.data import Split, chosen, one_view, open_split, ordered_loader, train_view, without_leaks
 from avmodel.evaluate.evaluation import Evaluation, seeded, seen, settings_of
 from avmodel.evaluate.features import gathered, parts_of
 from avmodel.evaluate.loaded import untrained, with_settings
-from avmodel.evaluate.localization.localizer import ENCODINGS, Localizer, load_localizer, localize, save_localizer
+from avmodel.evaluate.localization.config import LocalizationConfig
+from avmodel.evaluate.localization.localizer import Localizer, load_localizer, localize, save_localizer
 from avmodel.evaluate.localization.scores import (
     RULES,
     best_ciou,
@@ -44,17 +35,8 @@ from avmodel.evaluate.localization.scores import (
     sample_ciou,
 )
 from avmodel.evaluate.result import Result, scored
-from avmodel.evaluate.training import (
-    Moment,
-    Training,
-    TrainingConfig,
-    begin,
-    shuffled_loader,
-    take_up,
-    train_module,
-    whole_batch,
-)
-from avmodel.evaluate.truth import TRUTHS, Sounding, sounding_in
+from avmodel.evaluate.training import Moment, Training, begin, shuffled_loader, take_up, train_module, whole_batch
+from avmodel.evaluate.truth import Sounding, sounding_in
 from avmodel.inputs import to_inputs
 from avmodel.optim import make_optimizer
 
@@ -62,43 +44,6 @@ RANDOM_MAPS = 4  # stream of random numbers
 RANDOM_GRID = 14
 ROWS = {rule: f"{rule} rule" for rule in RULES}
 TEST_ONLY = ("examples",)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalizationConfig(TrainingConfig):
-    """Maps of the pretrained model as it is. The settings of training are those of DeepAVFusion's supplement."""
-
-    supervised: bool = False  # train on the frames' boxes or masks first
-    encoding: str = "together"  # or alone: the senses, for a model of early fusion
-    truth: str = "auto"  # masks, boxes, or masks where there are any
-    boxes: str | None = None  # Flickr-SoundNet's folder of annotations, ID.xml
-    temperature: float = 0.1  # of the cosine, as a logit; the supplement names none
-    max_gain_db: float = 6.0
-    optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(
-            optimizer="adam", lr=1e-4, warmup=0.0, drops=(), ramp=0.0, weight_decay=0.0, betas=(0.9, 0.999)
-        )
-    )
-    batch_size: int = 128
-    epochs: int = 30
-    drop_path: float = 0.0
-    examples: int = 6  # of the best samples, and as many of the worst, to look at and to listen to
-
-    def __post_init__(self) -> None:
-        TrainingConfig.__post_init__(self)
-        if self.examples < 0:
-            raise ConfigError(f"examples={self.examples}: must be 0 or more")
-        for name, known in (("encoding", ENCODINGS), ("truth", TRUTHS)):
-            if (value := getattr(self, name)) not in known:
-                raise ConfigError(f"unknown {name} {value!r}; known: {', '.join(known)}")
-        if self.temperature <= 0:
-            raise ConfigError(f"temperature={self.temperature}: must be above 0")
-        if self.data.mode != MODES[0]:
-            raise ConfigError(f"data.mode={self.data.mode}: a sound is looked for in a picture; both are needed")
-        if self.data.windows > 1 or self.data.frames is not None:
-            raise ConfigError(
-                f"data.windows={self.data.windows}, data.frames={self.data.frames}: a sample has one annotated frame"
-            )
 
 
 def localization(config: LocalizationConfig, run: Evaluation) -> Result:

@@ -1,7 +1,6 @@
 """Retrieval: from a sound its picture among all of a gallery, and the other way round."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,41 +12,21 @@ from torch import Tensor, nn
 from avdata.load import Dataset
 from avmanifest.errors import ConfigError
 from avmanifest.lists import read_clip_names
-from avmodel.evaluate.data import EvalDataConfig, Split, chosen, footage, open_split, open_splits, scoring_view
-from avmodel.evaluate.evaluation import EvalConfig, Evaluation, seeded, seen, settings_of
+from avmodel.evaluate.config import EvalDataConfig
+from avmodel.evaluate.data import Split, chosen, footage, open_split, open_splits, scoring_view
+from avmodel.evaluate.evaluation import Evaluation, seeded, seen, settings_of
 from avmodel.evaluate.loaded import untrained
 from avmodel.evaluate.result import Result, scored
+from avmodel.evaluate.retrieval.config import RetrievalConfig
 from avmodel.evaluate.scores import partner_ranks, retrieval_scores
 from avmodel.optim import schedule
 
 SENSES = ("image", "audio")
-ALIGNMENTS = ("none", "linear")
 DIRECTIONS = {"audio to image": ("audio", "image"), "image to audio": ("image", "audio")}
 CUTOFFS = (1, 5, 10)
 SHUFFLES = 2  # stream of the alignment's orders
 PER_CLASS = "-per-class"
 NOT_FOUND_SHOWN = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrievalConfig(EvalConfig):
-    """Each sense encoded without the other, compared by cosine. Default: zero-shot, over the whole test split."""
-
-    gallery: str = "all"  # or N-per-class (the first by key), or a list of clips (CAV-MAE's JSON, or a name a line)
-    align: str = "none"  # or linear: projections learned on the training split, for models without a shared space
-    align_dim: int = 128
-    align_epochs: int = 40
-    align_batch_size: int = 256
-    align_lr: float = 1e-3
-    align_temperature: float = 0.07
-
-    def __post_init__(self) -> None:
-        EvalConfig.__post_init__(self)
-        if self.align not in ALIGNMENTS:
-            raise ConfigError(f"unknown align {self.align!r}; known: {', '.join(ALIGNMENTS)}")
-        for name in ("align_dim", "align_epochs", "align_batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: must be 1 or more")
 
 
 Pairs = dict[str, Float[Tensor, "n _"]]  # by sense; row i of both is clip i

@@ -7,9 +7,10 @@ from torch import Tensor
 from avmodel.evaluate.data import ordered_loader
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.localization.scores import center_prior, unit_range
+from avmodel.evaluate.segmentation.config import SegmentationConfig
 from avmodel.evaluate.segmentation.counts import Masked, Method
 from avmodel.evaluate.segmentation.scores import BACKGROUND
-from avmodel.evaluate.segmentation.segmenter import SegmentationConfig, frames_of, outputs_of, tested_view
+from avmodel.evaluate.segmentation.segmenter import frames_of, outputs_of, tested_view
 from avmodel.evaluate.truth import masks_of
 
 

@@ -16,6 +16,7 @@ from avmodel.distributed import World
 from avmodel.evaluate.data import Split, ordered_loader
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.features import gathered, parts_of
+from avmodel.evaluate.segmentation.config import SegmentationConfig
 from avmodel.evaluate.segmentation.scores import (
     OFFICIAL_LEVELS,
     BinaryFrames,
@@ -27,7 +28,7 @@ from avmodel.evaluate.segmentation.scores import (
     released_binary,
     released_classes,
 )
-from avmodel.evaluate.segmentation.segmenter import SegmentationConfig, frames_of, tested_view
+from avmodel.evaluate.segmentation.segmenter import frames_of, tested_view
 from avmodel.evaluate.truth import clips_of, mask_tables, masks_of
 from avmodel.inputs import IMAGENET_MEAN, Source
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,18 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from avdata.load import Batch, EvalView, TrainView, each_frame
-from avdata.load.views import FITS
 from avmanifest.errors import ConfigError
-from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import micro_batches
 from avmodel.distributed import autocast
-from avmodel.evaluate.data import MODES, Split, one_view, train_view
+from avmodel.evaluate.data import Split, one_view, train_view
 from avmodel.evaluate.decoder import segmentation_decoder
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.loaded import LoadedModel, with_settings
 from avmodel.evaluate.predictor import Predictor, load_predictor, save_predictor
+from avmodel.evaluate.segmentation.config import LOSSES, SegmentationConfig
 from avmodel.evaluate.training import (
     Moment,
     Training,
-    TrainingConfig,
     begin,
     shuffled_loader,
     take_up,
@@ -36,48 +34,8 @@ from avmodel.evaluate.training import (
 from avmodel.evaluate.truth import masks_of
 from avmodel.inputs import normalize_images, to_inputs
 
-TARGETS = ("sounding", "classes")
-LOSSES = ("bce", "ce")
 KIND = "segmenter"
 TEST_ONLY = ("examples", "official_batch", "fit")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentationConfig(TrainingConfig):
-    """Defaults: the released recipe for AVSBench's S4, each clip of which has one frame with a mask to train on."""
-
-    target: str = "sounding"  # one mask of what sounds; or classes, a mask of each, and of the background
-    loss: str = "bce"  # a pixel's classes apart; or ce, of which it has one, as released for AVSS
-    only_labeled: bool = False  # what the clip isn't labeled with is background: in training and for `released` scores
-    fit: str = "squash"  # of test frames, as AVSBench's evaluation; or crop, their middle
-    official_batch: int = 1  # clips, on whose number the official F depends
-    repeats: int = 10  # of each frame in an epoch
-    jitter_s: float = 0.99  # how far the window's middle may be from the frame in training
-    max_gain_db: float = 6.0
-    min_area: float = 0.5
-    optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(
-            base_lr=2e-4, warmup=0.2, ramp=0.0, weight_decay=0.05, betas=(0.9, 0.999), layer_decay=0.75
-        )
-    )
-    examples: int = 6  # of the best frames, and as many of the worst, to look at and to listen to
-
-    def __post_init__(self) -> None:
-        TrainingConfig.__post_init__(self)
-        for name, known in (("target", TARGETS), ("loss", LOSSES), ("fit", FITS)):
-            if (value := getattr(self, name)) not in known:
-                raise ConfigError(f"unknown {name} {value!r}; known: {', '.join(known)}")
-        for name, least in (("official_batch", 1), ("repeats", 1), ("jitter_s", 0), ("examples", 0)):
-            if (value := getattr(self, name)) < least:
-                raise ConfigError(f"{name}={value}: must be {least} or more")
-        if self.loss == "ce" and self.target == "sounding":
-            raise ConfigError("loss=ce is of several classes. Set target=classes, or loss=bce.")
-        if self.data.mode != MODES[0]:
-            raise ConfigError(f"data.mode={self.data.mode}: the decoder is told of the sound; both senses are needed")
-        if self.data.windows > 1 or self.data.frames is not None:
-            raise ConfigError(
-                f"data.windows={self.data.windows}, data.frames={self.data.frames}: every frame has one window, its own"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

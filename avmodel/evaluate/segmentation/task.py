@@ -13,13 +13,13 @@ from avdata.draw.examples import EXAMPLES_FILE, Example, best_and_worst, write_e
 from avdata.draw.images import draw_heat_map, draw_mask, to_png
 from avdata.load import Batch, select
 from avdata.waveform import SAMPLE_RATE
-from avmodel.configs.optim import OptimConfig
 from avmodel.distributed import World, autocast, require_precision
 from avmodel.evaluate.data import open_splits, ordered_loader
 from avmodel.evaluate.evaluation import Evaluation, seen, settings_of
 from avmodel.evaluate.loaded import untrained
 from avmodel.evaluate.result import Result, Score, scored
 from avmodel.evaluate.segmentation.baselines import constant, known_masks, mean_mask
+from avmodel.evaluate.segmentation.config import SegmentationConfig
 from avmodel.evaluate.segmentation.counts import (
     OFFICIAL,
     Frames,
@@ -32,32 +32,10 @@ from avmodel.evaluate.segmentation.counts import (
     scores_of,
 )
 from avmodel.evaluate.segmentation.scores import BinaryFrames, class_averages
-from avmodel.evaluate.segmentation.segmenter import (
-    SegmentationConfig,
-    Segmenter,
-    segment,
-    tested_view,
-    trained_segmenter,
-)
+from avmodel.evaluate.segmentation.segmenter import Segmenter, segment, tested_view, trained_segmenter
 from avmodel.evaluate.truth import masks_of
 
 SEGMENTED, RANDOM = "segmented", "random weights"
-
-
-def ms3() -> SegmentationConfig:
-    """AVSBench's MS3: the released code draws one of a clip's 5 frames 100 times an epoch, so each 20 times."""
-    return SegmentationConfig(only_labeled=True, repeats=20)
-
-
-def avss() -> SegmentationConfig:
-    """AVSBench's AVSS: 71 classes, background included, one a pixel; of a clip's frames 5 are drawn in an epoch."""
-    return SegmentationConfig(target="classes", loss="ce", only_labeled=True, repeats=1)
-
-
-def supplement() -> SegmentationConfig:
-    """The paper's supplement: Adam at 1e-4, 128 samples a step, 20 epochs, BCE for all."""
-    optim = OptimConfig(optimizer="adam", lr=1e-4, warmup=0.0, drops=(), ramp=0.0, weight_decay=0.0, betas=(0.9, 0.999))
-    return SegmentationConfig(optim=optim, batch_size=128, epochs=20, drop_path=0.0, repeats=1)
 
 
 def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:

@@ -16,6 +16,7 @@ from torch import Tensor
 from avdata.profiles import MelProfile
 from avdata.torch_melspec import mel_filters
 from avmanifest.errors import ConfigError
+from avmodel.evaluate.separation.config import SOUND_OF_PIXELS, TARGETS
 from avmodel.evaluate.separation.spectra import leading_frames, power_of, spectra_of, waveform_of
 
 WEIGHTS = (1e-3, 10.0)  # least and most weight of a place in the loss
@@ -83,8 +84,6 @@ KINDS = {
     "dominant": Kind(is_dominant, binary=True),
     "released": Kind(ratio_to_mixture, exact=False),
 }
-SOUND_OF_PIXELS = "sop"
-TARGETS = (*KINDS, SOUND_OF_PIXELS)
 
 
 class MelMasks(Masks):

@@ -15,10 +15,11 @@ from avmanifest.files import replace_text
 from avmanifest.keys import clip_keys
 from avmanifest.lists import read_requests
 from avmanifest.recipe import load_recipe
-from avmodel.evaluate.data import EvalDataConfig, Split, footage, roots_of
+from avmodel.evaluate.config import EvalDataConfig
+from avmodel.evaluate.data import Split, cache_of, footage, roots_of
+from avmodel.evaluate.separation.config import AUTO, DRAWN
 from avmodel.inputs import Source
 
-AUTO, DRAWN = "auto", "drawn"
 MIXTURES_FILE = "mixtures.json"
 _ATTEMPTS: Final = 50
 _SHOWN: Final = 3
@@ -193,7 +194,7 @@ def annotated(data: EvalDataConfig, test: Split, source: Source) -> list[Mixture
     name = test.name.rpartition("/")[2]
     found = []
     for root in roots_of(source):
-        rows = manifest_rows(root, name, ("key", "annotations"), data.cache)
+        rows = manifest_rows(root, name, ("key", "annotations"), cache_of(data))
         if rows is not None:
             rows = rows.filter(pc.match_substring(rows.column("annotations"), '"mixtures"'))
             found += mixtures_in(rows.column("key").to_pylist(), rows.column("annotations").to_pylist())

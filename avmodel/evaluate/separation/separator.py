@@ -1,7 +1,7 @@
 """A model that takes out of a mixture what a picture shows: its training by mixing, its file, its answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,19 @@ from avdata.load import Batch, TrainView
 from avdata.profiles import PROFILES, MelProfile, num_frames
 from avdata.torch_melspec import log_mel
 from avmanifest.errors import ConfigError
-from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import micro_batches
 from avmodel.distributed import autocast
-from avmodel.evaluate.data import MODES, Split, train_view
+from avmodel.evaluate.data import Split, train_view
 from avmodel.evaluate.decoder import DecoderConfig
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.loaded import with_settings
 from avmodel.evaluate.predictor import Predictor, load_predictor, save_predictor
-from avmodel.evaluate.separation.masks import TARGETS, Masks, make_masks
-from avmodel.evaluate.separation.mixtures import AUTO, partners
+from avmodel.evaluate.separation.config import TARGETS, SeparationConfig
+from avmodel.evaluate.separation.masks import Masks, make_masks
+from avmodel.evaluate.separation.mixtures import partners
 from avmodel.evaluate.training import (
     Moment,
     Training,
-    TrainingConfig,
     begin,
     shuffled_loader,
     take_up,
@@ -40,46 +39,6 @@ from avmodel.inputs import normalize_images, require_mel
 
 # Settings that training doesn't know.
 TEST_ONLY = ("mixtures", "num_mixtures", "mixture_seed", "oracles", "nmf", "rpca", "examples", "data.test_labels")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeparationConfig(TrainingConfig):
-    """Defaults: the released recipe with the ideal ratio mask, whose ceiling is the highest, as target."""
-
-    optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(
-            base_lr=3e-4, warmup=40 / 300, ramp=0.0, weight_decay=0.05, betas=(0.9, 0.999), layer_decay=0.75
-        )
-    )
-    device_batch_size: int = 16
-    epochs: int = 300
-    drop_path: float = 0.0
-    target: str = "irm"  # what the mask should be: irm, dominant, released, sop
-    weighted: bool = True  # the loss, by the loudness of the mixture
-    sources: int = 2  # of a mixture, in training and of those drawn for the test
-    max_gain_db: float = 0.0  # loudness of each source varies by up to as much either way
-    min_area: float = 0.5
-    mixtures: str = AUTO  # of the test: a list's path; auto: of the dataset's recipe, else drawn; drawn
-    num_mixtures: int = 500  # drawn ones
-    mixture_seed: int = 0  # of the drawing
-    oracles: bool = True  # baselines: true masks of every kind
-    nmf: bool = True  # baseline: non-negative matrix factorization
-    rpca: bool = True  # baseline: robust principal components, of mixtures of two
-    examples: int = 4  # of the best mixtures, and as many of the worst, to look at and to listen to
-
-    def __post_init__(self) -> None:
-        TrainingConfig.__post_init__(self)
-        if self.target not in TARGETS:
-            raise ConfigError(f"unknown target {self.target!r}; known: {', '.join(TARGETS)}")
-        if self.sources < 2:
-            raise ConfigError(f"sources={self.sources}: a mixture has 2 or more")
-        for name, least in (("num_mixtures", 1), ("mixture_seed", 0), ("examples", 0), ("max_gain_db", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}={getattr(self, name)}: must be {least} or more")
-        if self.data.mode != MODES[0]:
-            raise ConfigError(f"data.mode={self.data.mode}: the picture says what is taken out of the sound")
-        if self.data.windows != 1 or self.data.frames is not None:
-            raise ConfigError("data.windows, data.frames: a mixture is of one window of each clip, with its own frame")
 
 
 class Separator(nn.Module):

@@ -16,7 +16,6 @@ from avdata.draw.examples import Example, write_examples
 from avdata.load import EvalView
 from avdata.profiles import MelProfile
 from avmanifest.errors import ConfigError
-from avmodel.configs.optim import OptimConfig
 from avmodel.distributed import World, require_precision
 from avmodel.evaluate.data import Split, chosen, one_view, open_splits, ordered_loader
 from avmodel.evaluate.evaluation import Evaluation, seen, settings_of
@@ -24,29 +23,14 @@ from avmodel.evaluate.loaded import untrained
 from avmodel.evaluate.result import Result, Score, scored
 from avmodel.evaluate.separation.bss import METRICS, all_scores, best_order, is_silent
 from avmodel.evaluate.separation.classical import nmf_parts, rpca_parts
+from avmodel.evaluate.separation.config import SOUND_OF_PIXELS, TARGETS, SeparationConfig
 from avmodel.evaluate.separation.examples import example_of
-from avmodel.evaluate.separation.masks import SOUND_OF_PIXELS, TARGETS, Masks
+from avmodel.evaluate.separation.masks import Masks
 from avmodel.evaluate.separation.mixtures import Mixture, MixtureList, choose_mixtures, write_mixtures
-from avmodel.evaluate.separation.separator import SeparationConfig, Separator, masks_of, trained_separator
+from avmodel.evaluate.separation.separator import Separator, masks_of, trained_separator
 from avmodel.inputs import normalize_images
 
 SEPARATED, RANDOM, MIXTURE = "separated", "random weights", "mixture"
-
-
-def released() -> SeparationConfig:
-    """The released code's target and its way of hearing it."""
-    return SeparationConfig(target="released")
-
-
-def sound_of_pixels() -> SeparationConfig:
-    """Sound of Pixels' masks; gains of 0.67 to 1.5, evenly in dB, where it has 0.5 to 1.5."""
-    return SeparationConfig(target=SOUND_OF_PIXELS, max_gain_db=3.5)
-
-
-def supplement() -> SeparationConfig:
-    """The paper's supplement: a binary mask; Adam at 1e-4, 128 samples a step, 20 epochs."""
-    optim = OptimConfig(optimizer="adam", lr=1e-4, warmup=0.0, drops=(), ramp=0.0, weight_decay=0.0, betas=(0.9, 0.999))
-    return SeparationConfig(target="dominant", optim=optim, batch_size=128, epochs=20)
 
 
 def separation(config: SeparationConfig, run: Evaluation) -> Result:

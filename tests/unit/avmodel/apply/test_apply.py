@@ -24,7 +24,8 @@ from avmodel.apply.inputs import senses_of
 from avmodel.apply.joining import joined
 from avmodel.apply.separate import crop_of
 from avmodel.evaluate.decoder import DecoderConfig, segmentation_decoder
-from avmodel.evaluate.embed.task import EmbedConfig, embed
+from avmodel.evaluate.embed.config import EmbedConfig
+from avmodel.evaluate.embed.task import embed
 from avmodel.evaluate.finetune.classifier import Classifier, save_classifier
 from avmodel.evaluate.loaded import load_pretrained
 from avmodel.evaluate.predictor import Predictor, save_predictor

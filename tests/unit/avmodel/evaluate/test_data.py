@@ -7,7 +7,8 @@ import pytest
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
-from avmodel.evaluate.data import EvalDataConfig, one_view, open_split, open_splits
+from avmodel.evaluate.config import EvalDataConfig
+from avmodel.evaluate.data import one_view, open_split, open_splits
 from avmodel.evaluate.loaded import LoadedModel
 from tests.evaluating import DATA, TEST, TRAIN, change_manifest, draw_splits, tiny_model
 from tests.shards import CLASSES, sample_key

@@ -8,10 +8,12 @@ import torch
 
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import save_checkpoint
+from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.task import finetune
-from avmodel.evaluate.finetune.training import FinetuneConfig
-from avmodel.evaluate.knn.task import KnnConfig, knn
-from avmodel.evaluate.retrieval.task import RetrievalConfig, retrieval
+from avmodel.evaluate.knn.config import KnnConfig
+from avmodel.evaluate.knn.task import knn
+from avmodel.evaluate.retrieval.config import RetrievalConfig
+from avmodel.evaluate.retrieval.task import retrieval
 from avmodel.models import FAMILIES
 from avmodel.rundir import CHECKPOINTS
 from tests.evaluating import DATA, draw_splits, evaluation_of

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from avmanifest.errors import ConfigError
-from avmodel.evaluate.embed.task import EMBEDDINGS, MAP_FILE, EmbedConfig, embed, project
+from avmodel.evaluate.embed.config import EmbedConfig
+from avmodel.evaluate.embed.task import EMBEDDINGS, MAP_FILE, embed, project
 from tests.evaluating import DATA, TEST, evaluation_of
 
 CONFIG = EmbedConfig(data=DATA, device="cpu")

@@ -10,9 +10,9 @@ from avdata.profiles import profile
 from avdata.torch_melspec import log_mel
 from avmanifest.errors import ShardError
 from avmodel.evaluate.data import open_split, ordered_loader
+from avmodel.evaluate.finetune.config import FinetuneConfig, avsiam, cav_mae
 from avmodel.evaluate.finetune.mixup import Pairing, mixed_batch, mixed_log_mels, mixed_waveforms, paired
-from avmodel.evaluate.finetune.task import avsiam, cav_mae
-from avmodel.evaluate.finetune.training import FinetuneConfig, trained
+from avmodel.evaluate.finetune.training import trained
 from avmodel.inputs import Inputs
 from avmodel.metrics import METRICS, read_lines
 from tests.evaluating import DATA, draw_splits, evaluation_of

@@ -10,15 +10,9 @@ from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.data import open_splits, scoring_view
 from avmodel.evaluate.finetune import training as tuning
 from avmodel.evaluate.finetune.classifier import Classifier, freeze_unused, load_classifier, save_classifier
+from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.task import finetune
-from avmodel.evaluate.finetune.training import (
-    FinetuneConfig,
-    finetune_optimizer,
-    predict,
-    sense_given,
-    trained,
-    whole_batch,
-)
+from avmodel.evaluate.finetune.training import finetune_optimizer, predict, sense_given, trained, whole_batch
 from avmodel.evaluate.loaded import load_pretrained
 from avmodel.metrics import METRICS, read_lines
 from tests.evaluating import DATA, TEST, draw_splits, evaluation_of, tiny_model

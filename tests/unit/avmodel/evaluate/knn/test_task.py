@@ -11,7 +11,8 @@ from avmanifest.errors import ConfigError
 from avmodel.evaluate.data import one_view, open_split, ordered_loader
 from avmodel.evaluate.features import Features
 from avmodel.evaluate.heads import ALL
-from avmodel.evaluate.knn.task import KnnConfig, knn, neighbor_votes, unit_vectors
+from avmodel.evaluate.knn.config import KnnConfig
+from avmodel.evaluate.knn.task import knn, neighbor_votes, unit_vectors
 from avmodel.probe import nearest_neighbor_probe
 from tests.evaluating import DATA, TEST, draw_splits, evaluation_of
 from tests.shards import CLASSES

@@ -10,15 +10,8 @@ from avmodel.evaluate.data import open_splits, ordered_loader, train_view
 from avmodel.evaluate.evaluation import seeded
 from avmodel.evaluate.features import Features, encode_batch
 from avmodel.evaluate.heads import ALL, Heads, classification_loss
-from avmodel.evaluate.linear_probe.task import (
-    STEPS_ORDER,
-    LinearProbeConfig,
-    linear_probe,
-    make_heads_optimizer,
-    probe,
-    supplement,
-    train_heads,
-)
+from avmodel.evaluate.linear_probe.config import LinearProbeConfig, supplement
+from avmodel.evaluate.linear_probe.task import STEPS_ORDER, linear_probe, make_heads_optimizer, probe, train_heads
 from avmodel.optim import schedule
 from tests.evaluating import DATA, TEST, TRAIN, evaluation_of, job
 

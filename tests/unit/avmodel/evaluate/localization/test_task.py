@@ -8,9 +8,10 @@ import torch.nn.functional as F
 
 from avmanifest.errors import ConfigError, ManifestError
 from avmodel.configs.model import ModelConfig
+from avmodel.evaluate.localization.config import LocalizationConfig
 from avmodel.evaluate.localization.localizer import Localizer, load_localizer, localize
 from avmodel.evaluate.localization.scores import RULES, SIDE
-from avmodel.evaluate.localization.task import LocalizationConfig, localization, pixel_loss
+from avmodel.evaluate.localization.task import localization, pixel_loss
 from avmodel.evaluate.truth import flickr_boxes
 from avmodel.inputs import normalize_images
 from avmodel.models import FAMILIES

@@ -7,7 +7,8 @@ import torch
 
 from avmanifest.errors import ConfigError
 from avmodel.evaluate.data import one_view, open_split
-from avmodel.evaluate.retrieval.task import RetrievalConfig, aligned, alone, directions, first_of_classes, retrieval
+from avmodel.evaluate.retrieval.config import RetrievalConfig
+from avmodel.evaluate.retrieval.task import aligned, alone, directions, first_of_classes, retrieval
 from tests.evaluating import DATA, TEST, TRAIN, change_manifest, evaluation_of
 from tests.shards import sample_key
 

@@ -12,15 +12,11 @@ from avmodel.evaluate.data import open_split
 from avmodel.evaluate.decoder import segmentation_decoder
 from avmodel.evaluate.predictor import Predictor, save_predictor
 from avmodel.evaluate.segmentation.baselines import known_masks
+from avmodel.evaluate.segmentation.config import SegmentationConfig, avss, ms3
 from avmodel.evaluate.segmentation.counts import frames_by_clip, masked, packed, unpacked
 from avmodel.evaluate.segmentation.scores import binary_frames, class_frames
-from avmodel.evaluate.segmentation.segmenter import (
-    SegmentationConfig,
-    load_segmenter,
-    mask_loss,
-    segment,
-)
-from avmodel.evaluate.segmentation.task import avss, ms3, segmentation
+from avmodel.evaluate.segmentation.segmenter import load_segmenter, mask_loss, segment
+from avmodel.evaluate.segmentation.task import segmentation
 from avmodel.evaluate.truth import UNKNOWN, Clip, clips_of, mask_tables
 from tests.dense import draw_quarters, quarter_mask
 from tests.evaluating import DATA, change_manifest, evaluation_of, tiny_model

@@ -11,7 +11,8 @@ from avdata.torch_melspec import log_mel
 from avmanifest.errors import ConfigError
 from avmodel.evaluate.separation.bss import MOST_DB, all_scores, best_order, is_silent, scores_of
 from avmodel.evaluate.separation.classical import nmf_parts, robust_pca, rpca_parts
-from avmodel.evaluate.separation.masks import KINDS, TARGETS, MelMasks, from_log, make_masks, on_rows, to_log
+from avmodel.evaluate.separation.config import SOUND_OF_PIXELS, TARGETS
+from avmodel.evaluate.separation.masks import KINDS, MelMasks, from_log, make_masks, on_rows, to_log
 from avmodel.evaluate.separation.spectra import spectra_of, waveform_of
 from tests.shards import waveform_of as tone
 
@@ -171,3 +172,7 @@ def test_rpca_finds_what_repeats_and_what_is_rare() -> None:
     mixture = sources(0, 9)[0].sum(dim=0)
     torch.testing.assert_close(rpca_parts(mixture, PROFILES["paper"]).sum(dim=0), mixture, atol=1e-4, rtol=1e-4)
     assert not rpca_parts(torch.zeros(SIZE), PROFILES["paper"]).any()
+
+
+def test_the_settings_know_every_kind_of_mask() -> None:
+    assert (*KINDS, SOUND_OF_PIXELS) == TARGETS

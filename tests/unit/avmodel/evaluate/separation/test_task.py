@@ -19,16 +19,10 @@ from avmodel.evaluate.decoder import DecoderConfig, segmentation_decoder
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.loaded import load_pretrained
 from avmodel.evaluate.predictor import Predictor, save_predictor
+from avmodel.evaluate.separation.config import SeparationConfig
 from avmodel.evaluate.separation.examples import example_of
 from avmodel.evaluate.separation.mixtures import Mixture, write_mixtures
-from avmodel.evaluate.separation.separator import (
-    SeparationConfig,
-    Separator,
-    crossfaded,
-    load_separator,
-    separate,
-    trained_separator,
-)
+from avmodel.evaluate.separation.separator import Separator, crossfaded, load_separator, separate, trained_separator
 from avmodel.evaluate.separation.task import Classical, Heard, separation
 from avmodel.evaluate.tasks import task_config
 from avmodel.metrics import METRICS, read_lines

@@ -1,0 +1,30 @@
+"""Settings of the nearest neighbors."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from avmanifest.errors import ConfigError
+from avmodel.evaluate.config import EvalConfig
+
+GALLERIES = ("leave-one-out", "train")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnnConfig(EvalConfig):
+    """Neighbors by cosine. Defaults: the paper's figure 3, the nearest other test clip."""
+
+    gallery: str = "leave-one-out"  # within the test split; or train: neighbors are training clips
+    k: int = 1  # neighbors, weighted by exp(cosine / 0.07) if there are several
+
+    def __post_init__(self) -> None:
+        EvalConfig.__post_init__(self)
+        if self.gallery not in GALLERIES:
+            raise ConfigError(f"unknown gallery {self.gallery!r}; known: {', '.join(GALLERIES)}")
+        if self.k < 1:
+            raise ConfigError(f"k={self.k}: must be 1 or more")
+
+
+PRESETS: Mapping[str, Callable[[], KnnConfig]] = {
+    "figure-3": KnnConfig,
+    "train-gallery": lambda: KnnConfig(gallery="train", k=20),
+}

@@ -1,0 +1,76 @@
+"""Settings of source separation."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from avmanifest.errors import ConfigError
+from avmodel.configs.optim import OptimConfig
+from avmodel.evaluate.config import MODES, TrainingConfig
+
+SOUND_OF_PIXELS = "sop"
+TARGETS = ("irm", "dominant", "released", SOUND_OF_PIXELS)  # kinds of masks: `separation.masks` has them
+AUTO, DRAWN = "auto", "drawn"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeparationConfig(TrainingConfig):
+    """Defaults: the released recipe with the ideal ratio mask, whose ceiling is the highest, as target."""
+
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            base_lr=3e-4, warmup=40 / 300, ramp=0.0, weight_decay=0.05, betas=(0.9, 0.999), layer_decay=0.75
+        )
+    )
+    device_batch_size: int = 16
+    epochs: int = 300
+    drop_path: float = 0.0
+    target: str = "irm"  # what the mask should be: irm, dominant, released, sop
+    weighted: bool = True  # the loss, by the loudness of the mixture
+    sources: int = 2  # of a mixture, in training and of those drawn for the test
+    max_gain_db: float = 0.0  # loudness of each source varies by up to as much either way
+    min_area: float = 0.5
+    mixtures: str = AUTO  # of the test: a list's path; auto: of the dataset's recipe, else drawn; drawn
+    num_mixtures: int = 500  # drawn ones
+    mixture_seed: int = 0  # of the drawing
+    oracles: bool = True  # baselines: true masks of every kind
+    nmf: bool = True  # baseline: non-negative matrix factorization
+    rpca: bool = True  # baseline: robust principal components, of mixtures of two
+    examples: int = 4  # of the best mixtures, and as many of the worst, to look at and to listen to
+
+    def __post_init__(self) -> None:
+        TrainingConfig.__post_init__(self)
+        if self.target not in TARGETS:
+            raise ConfigError(f"unknown target {self.target!r}; known: {', '.join(TARGETS)}")
+        if self.sources < 2:
+            raise ConfigError(f"sources={self.sources}: a mixture has 2 or more")
+        for name, least in (("num_mixtures", 1), ("mixture_seed", 0), ("examples", 0), ("max_gain_db", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}={getattr(self, name)}: must be {least} or more")
+        if self.data.mode != MODES[0]:
+            raise ConfigError(f"data.mode={self.data.mode}: the picture says what is taken out of the sound")
+        if self.data.windows != 1 or self.data.frames is not None:
+            raise ConfigError("data.windows, data.frames: a mixture is of one window of each clip, with its own frame")
+
+
+def released() -> SeparationConfig:
+    """The released code's target and its way of hearing it."""
+    return SeparationConfig(target="released")
+
+
+def sound_of_pixels() -> SeparationConfig:
+    """Sound of Pixels' masks; gains of 0.67 to 1.5, evenly in dB, where it has 0.5 to 1.5."""
+    return SeparationConfig(target=SOUND_OF_PIXELS, max_gain_db=3.5)
+
+
+def supplement() -> SeparationConfig:
+    """The paper's supplement: a binary mask; Adam at 1e-4, 128 samples a step, 20 epochs."""
+    optim = OptimConfig(optimizer="adam", lr=1e-4, warmup=0.0, drops=(), ramp=0.0, weight_decay=0.0, betas=(0.9, 0.999))
+    return SeparationConfig(target="dominant", optim=optim, batch_size=128, epochs=20)
+
+
+PRESETS: Mapping[str, Callable[[], SeparationConfig]] = {
+    "irm": SeparationConfig,
+    "released": released,
+    "supplement": supplement,
+    "sound-of-pixels": sound_of_pixels,
+}
