@@ -12,7 +12,6 @@ from statistics import median
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from avdata.load import Batch
@@ -23,11 +22,11 @@ from avmodel.configs.model import ModelConfig
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World, autocast, choose_device, require_precision
 from avmodel.draws import draw_masks
+from avmodel.fit import take_step
 from avmodel.inputs import to_inputs
 from avmodel.models import FAMILIES, build_model
 from avmodel.models.family import Family
-from avmodel.optim import make_optimizer
-from avmodel.step import take_step, wrap
+from avmodel.train import pretraining
 
 ROWS: Mapping[str, Mapping[str, Any]] = {
     "factorized": {"fusion": "factorized"},
@@ -95,13 +94,12 @@ class Contestant:
         torch.manual_seed(SEED)
         self.run, self.batch, self.world = run, batch, world
         self.model = build_model(run.model).to(world.device)
-        self.optimizers = [make_optimizer(self.model, run.optim) for _ in self.model.step_terms]
-        self.forward: nn.Module = wrap(self.model, run, world)
+        self.objective = pretraining(run, self.model, world)
 
     def steps(self, count: int) -> None:
         """Take steps as `avmodel.train` does, and wait for the last."""
         for _ in range(count):
-            taken = take_step(self.run, self.model, self.forward, self.optimizers, [self.batch], self.world, stop=False)
+            taken = take_step(self.objective, [self.batch], self.world)
         taken.read()
 
 

@@ -1,4 +1,4 @@
-"""The training loop, read top to bottom.
+"""Pretraining: a dataset and a config to a run's folder, by the loop in `avmodel.fit`.
 
 What is random at a step is a function of the seed, the step and the place of each sample in its epoch's order, never
 of a generator carried along: so a run that was killed goes on to the last bit, and two processes draw the masks that
@@ -6,43 +6,36 @@ one would.
 """
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from avdata.load import Batch
 from avdata.load.order import random_bits
 from avdata.profiles import profile
 from avmanifest.errors import AvkitError, ConfigError
-from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
+from avmodel.augment import augment
+from avmodel.checkpoint import latest_checkpoint, load_model, save_checkpoint
+from avmodel.compiling import compile_blocks
 from avmodel.configs.run import RunConfig
-from avmodel.distributed import World, join_world, require_precision
-from avmodel.draws import DROPOUT, draw_masks
+from avmodel.distributed import World, autocast, join_world, require_precision
+from avmodel.draws import DROPOUT, augment_draws, draw_masks
+from avmodel.fit import Batches, Fit, Moment, Objective, Terms, distributed, fit, is_due, restore, trainer_state
 from avmodel.inputs import Source, probe_loader, to_inputs, train_loader
 from avmodel.metrics import METRICS, MetricLog, read_lines
 from avmodel.models import FAMILIES, family_of
 from avmodel.models.family import Branch, Family
-from avmodel.optim import make_optimizer, set_lr
+from avmodel.optim import make_optimizer
 from avmodel.probe import nearest_neighbor_probe
 from avmodel.reconstructions import save_picture
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
-from avmodel.step import Taken, take_step, wrap
 from avmodel.weights.starting import start_branch
-
-
-@runtime_checkable
-class Batches(Protocol):
-    """One process's batches: what is left of an epoch at each iteration. `avdata.load.Loader` is one."""
-
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Batch]: ...
-    def state_dict(self) -> dict[str, int | str]: ...
-    def load_state_dict(self, values: Mapping[str, Any]) -> None: ...
 
 
 class Listener:
@@ -108,100 +101,79 @@ def train(
     steps = config.steps or int(config.epochs / step_epochs)
     checkpoint = start_together(out, config, world, resume=resume)
     model = load_model(checkpoint, world.device)[0] if checkpoint else build_model(config, world.device, listener)
-    optimizers = [make_optimizer(model, config.optim, config.pretrained) for _ in model.step_terms]
-    first = restore(checkpoint, optimizers, batches) if checkpoint else 0
     require_batch(model, config, world)
-    forward = wrap(model, config, world)
-    stream = endless(batches)
+    objective = pretraining(config, model, world)
+    first = restore(checkpoint, objective.optimizers, batches)[0] if checkpoint else 0
     listener.started(step=first, steps=steps, epochs=steps * step_epochs)
 
-    done = first
     with log_of(out, first, config, world) as log:
-        journal = Journal(config, listener, log)
-        behind: Launched | None = None  # on its way on the device while the next step's batch is fetched
-        stopping = False
-        for step in range(first, steps):
-            done = step + 1
-            asked = time.perf_counter()
-            micro = [next(stream) for _ in range(micro_steps)]
-            waited_s = time.perf_counter() - asked
-            peak_lr = config.optim.peak_lr(config.batch_size)
-            for optimizer in optimizers:
-                lr = set_lr(optimizer, config.optim, peak_lr=peak_lr, done=step / steps)
-            torch.manual_seed(hashed(config.seed, step, DROPOUT, world.rank))
-            taken = take_step(config, model, forward, optimizers, micro, world, stop=stop())
-            launched = Launched(done, done * step_epochs, lr, asked, waited_s, micro, taken)
-            stopping = behind is not None and journal.write(behind, ended_s=asked)
-            behind = launched
 
-            saves = stopping or is_due(done, config.save_every, last=done == steps)
-            draws = is_due(done, config.pictures_every, last=done == steps)
-            probes = is_due(done * step_epochs, config.probe_every, step_epochs, last=done == steps)
-            if saves or draws or probes:
-                stopping |= journal.write(behind)
-                behind = None
+        def record(values: Mapping[str, Any]) -> None:
+            if log is not None:
+                log.step(values)
+            listener.stepped(values)
+
+        def due(done: int) -> tuple[bool, bool, bool]:
+            last = done == steps
+            return (
+                is_due(done, config.pictures_every, last=last),
+                is_due(done * step_epochs, config.probe_every, step_epochs, last=last),
+                is_due(done, config.save_every, last=last),
+            )
+
+        def after(done: int, batch: Batch, stopping: bool) -> None:
+            draws, probes, saves = due(done)
             if draws:
-                draw(out, config, model, micro[0], done, world)
+                draw(out, config, model, batch, done, world)
             if probes and probed is not None:
                 probe(config, model, probed, done, world, log, listener)
             # Last: what a checkpoint's step has to show is there before it.
             if saves or stopping:
-                save(out, config, model, optimizers, batches, done, world, log)
-            if stopping:
-                break
+                save(out, config, model, objective.optimizers, batches, done, world, log)
+
+        run = Fit(
+            objective=objective,
+            optim=config.optim,
+            batches=batches,
+            micro_steps=micro_steps,
+            batch_size=config.batch_size,
+            steps=steps,
+            step_epochs=step_epochs,
+            record=record,
+            is_due=lambda done: any(due(done)),
+            after=after,
+            before_step=lambda step: seed_dropout(config.seed, step, world.rank),
+        )
+        done = fit(run, world, first=first, stop=stop)
     world.barrier()
     return report(out, done, steps)
 
 
-class Launched(NamedTuple):
-    """A step whose numbers the device still owes."""
+def pretraining(config: RunConfig, model: Family, world: World) -> Objective:
+    """The model's losses on augmented, masked batches; blocks are compiled if the config asks for it."""
+    optimizers = [make_optimizer(model, config.optim, config.pretrained) for _ in model.step_terms]
+    if config.compile:
+        compile_blocks(model)
 
-    step: int  # from 1
-    epoch: float
-    lr: float
-    began_s: float
-    waited_s: float
-    batches: Sequence[Batch]
-    taken: Taken
+    def losses(forward: nn.Module, batch: Batch, _: Moment, terms: Terms) -> Mapping[str, Float[Tensor, ""]]:
+        image, log_mel = to_inputs(batch, world.device)
+        log_mel = augment(log_mel, config.augment, augment_draws(config.augment, config.seed, batch))
+        masks = draw_masks(model, config.seed, batch, world)
+        only = {} if terms is None else {"terms": terms}
+        with autocast(config.precision, world.device):
+            found: Mapping[str, Tensor] = forward(image, log_mel, masks, **only).losses
+        return found
 
-
-class Journal:
-    """Steps as records, for the log and the listener."""
-
-    def __init__(self, config: RunConfig, listener: Listener, log: MetricLog | None) -> None:
-        self._batch_size, self._listener, self._log = config.batch_size, listener, log
-
-    def write(self, launched: Launched, *, ended_s: float | None = None) -> bool:
-        """Wait for a step and write it down; whether any process wants to stop.
-
-        A step ended at `ended_s`, when the next one began; if none has begun, when its values are there.
-        Raises AvkitError if its loss or gradients are not finite, before anything of it could be saved.
-        """
-        losses, stop, own, norm = launched.taken.read()
-        total = losses.pop("total")
-        took_s = max((time.perf_counter() if ended_s is None else ended_s) - launched.began_s, 1e-9)
-        if not (math.isfinite(total) and math.isfinite(norm)):
-            keys = [key for batch in launched.batches for key in batch.keys]
-            where = "of these samples" if not math.isfinite(own) or math.isfinite(total) else "of another process"
-            raise AvkitError(
-                f"step {launched.step}: loss {own} {where}, gradient norm {norm}: not finite. Nothing of it was saved; "
-                f"the last checkpoint is good. Samples: {', '.join(keys)}. Look at them with avkit inspect; or resume "
-                "with a lower optim.lr, or optim.clip_grad=1, in a new run."
-            )
-        record = {
-            "step": launched.step,
-            "epoch": round(launched.epoch, 4),
-            "loss": total,
-            **{f"loss_{name}": value for name, value in losses.items()},
-            "lr": launched.lr,
-            "grad_norm": norm,
-            "samples_per_s": round(self._batch_size / took_s, 4),
-            "data_wait": round(min(launched.waited_s / took_s, 1.0), 4),
-        }
-        if self._log is not None:
-            self._log.step(record)
-        self._listener.stepped(record)
-        return stop
+    return Objective(
+        module=model,
+        forward=distributed(model, world, parts=len(model.step_terms) > 1),
+        optimizers=optimizers,
+        losses=losses,
+        clip_grad=config.optim.clip_grad,
+        terms=model.step_terms,
+        after_step=model.after_step,
+        seed=config.seed,
+    )
 
 
 def start_together(out: Path, config: RunConfig, world: World, *, resume: bool) -> Path | None:
@@ -245,16 +217,6 @@ def require_batch(model: Family, config: RunConfig, world: World) -> None:
         )
 
 
-def restore(checkpoint: Path, optimizers: Sequence[torch.optim.Optimizer], batches: Batches) -> int:
-    """Steps that the checkpoint has done; optimizers and batches are then where they were."""
-    state = load_trainer_state(checkpoint)
-    saved = [state["optimizer"], *state.get("further_optimizers", [])]
-    for optimizer, values in zip(optimizers, saved, strict=True):
-        optimizer.load_state_dict(values)
-    batches.load_state_dict(state["loader"])
-    return int(state["step"])
-
-
 def save(
     out: Path,
     config: RunConfig,
@@ -269,10 +231,7 @@ def save(
     if log is not None:
         log.flush()
     if world.is_main:
-        first, *further = (optimizer.state_dict() for optimizer in optimizers)
-        state = {"step": done, "optimizer": first, "loader": batches.state_dict()}
-        if further:
-            state["further_optimizers"] = further
+        state = trainer_state(done, optimizers, batches)
         notes = {"profile": config.data.profile, "window_s": str(config.data.window_s)}
         save_checkpoint(out / CHECKPOINTS, done, model, config.model, state, keep=config.keep_checkpoints, notes=notes)
 
@@ -311,23 +270,9 @@ def log_of(out: Path, first: int, config: RunConfig, world: World) -> AbstractCo
     return MetricLog(out, last_step=first, wandb_project=config.wandb_project, config=as_json(config))
 
 
-def endless(batches: Batches) -> Iterator[Batch]:
-    """Epoch after epoch."""
-    while True:
-        yield from batches
-
-
-def is_due(done: int | float, every: int | None, stride: int | float = 1, *, last: bool = False) -> bool:
-    """Whether the last stride of `done` passed a multiple of `every`, or it is the last; never if that is None."""
-    if every is None:
-        return False
-    return last or math.floor(done / every + 1e-9) > math.floor((done - stride) / every + 1e-9)
-
-
-def hashed(seed: int, *values: int) -> int:
-    """64 bits that depend on all of the numbers."""
-    first, second, index = values
-    return int(random_bits(seed, first, second, np.array([index]))[0])
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Seed what torch draws by itself in a step: a function of the run's seed, the step and the process."""
+    torch.manual_seed(int(random_bits(seed, step, DROPOUT, np.array([rank]))[0]))
 
 
 def report(out: Path, step: int, steps: int) -> Report:

@@ -1,69 +1,142 @@
-"""The loop in which a pretrained model is trained with a head, whatever the task: what changes is module and loss.
+"""A pretrained model trained with a head, whatever the task: the task gives module, loss and file.
 
-Each seed is a run of its own folder, checkpointed every epoch: killed, the same command goes on with the next step.
+Each seed is a run with a folder of its own and a checkpoint at the end of each epoch. A killed run goes on from its
+last checkpoint when the same command is given.
 """
 
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from avdata.load import Batch, Loader, LoaderConfig, TrainView
-from avmanifest.errors import AvkitError, ConfigError
-from avmodel.checkpoint import latest_checkpoint, load_trainer_state
+from avmanifest.errors import ConfigError
+from avmodel.checkpoint import latest_checkpoint
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import micro_batches
 from avmodel.distributed import World
 from avmodel.evaluate.config import EvalDataConfig, TrainingConfig
 from avmodel.evaluate.data import Split, cache_of
 from avmodel.evaluate.evaluation import Evaluation
+from avmodel.fit import Fit, Moment, Objective, Terms, distributed, fit, restore, trainer_state
 from avmodel.metrics import METRICS, JsonLines
-from avmodel.optim import make_optimizer, parameter_groups, set_lr
+from avmodel.optim import make_optimizer, parameter_groups
 from avmodel.rundir import CHECKPOINTS, as_json, differences, read_config, write_config
-from avmodel.step import no_sync
-from avmodel.train import endless
 
 DROPOUT = 2  # stream of random numbers
-NOT_TRAINED_WITH = ("seeds", "random_weights", "feature_batch_size")  # settings that no step knows
+NOT_TRAINED_WITH = ("seeds", "random_weights", "feature_batch_size")  # settings that no step reads
 
-
-class Moment(NamedTuple):
-    """A micro-step of one process. Random numbers are functions of it: a resumed run draws the same."""
-
-    seed: int
-    step: int
-    number: int  # of the micro-step
-    rank: int
-
-    def chance(self, stream: int) -> np.random.Generator:
-        """Random numbers for one purpose."""
-        return np.random.default_rng([self.seed, stream, self.step, self.number, self.rank])
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
-    """What is trained, on what, and how it is kept."""
+class Training(Generic[Module]):
+    """What a task contributes to the training of one seed."""
 
     name: str  # as progress says it
-    module: nn.Module
-    optimizer: torch.optim.Optimizer
-    loader: Loader
-    batch_size: int  # samples of a step, over all processes
-    loss: Callable[[nn.Module, Batch, Moment], Float[Tensor, ""]]  # calls the given module, which may be wrapped
-    save: Callable[[int, Mapping[str, Any]], None]  # the module after so many steps, and the state of its training
-    after_epoch: Callable[[int, int], None] | None = None  # gets the epochs and the steps done
-    average: "LastEpochs | None" = None  # what the module becomes at the end; None: it stays as the last step left it
+    view: TrainView
+    build: Callable[[], Module]  # the module at its start, on the device; called after torch is seeded
+    optimizer: Callable[[Module], torch.optim.Optimizer]
+    # The loss of a micro-step: gets the module to call, which may be wrapped, the batch and the moment.
+    loss: Callable[[nn.Module, Batch, Moment], Float[Tensor, ""]]
+    save: Callable[[Module, int, Mapping[str, Any]], None]  # the module after so many steps, and its trainer's state
+    load: Callable[[Module], object]  # give the module the weights that `save` wrote
+    test_only: Sequence[str]  # settings that no step reads
+    splits: Mapping[str, Split]  # what a run is begun with; the one named `train` is trained on
+    class_balanced: bool = False
+    averaged_epochs: int = 1  # the last ones, whose weights are averaged at the end
     parts: bool = False  # a step may use only some of the parameters
+    after_epoch: Callable[[Module, int, int], None] | None = None  # gets the epochs and the steps done
+
+
+def train(config: TrainingConfig, run: Evaluation, training: Training[Module], seed: int, folder: Path) -> Module:
+    """The module after all epochs, in evaluation mode; a killed run of this folder goes on where it was.
+
+    Raises ConfigError for a folder that was begun otherwise (`begin`), AvkitError for a loss that isn't finite.
+    """
+    world, samples = run.world, len(training.splits["train"].dataset)
+    batch_size, device_batch, micro_steps = step_sizes(config, samples, world.size)
+    loader = shuffled_loader(
+        config.data,
+        training.view,
+        training.splits["train"],
+        world,
+        batch_size=device_batch,
+        seed=seed,
+        class_balanced=training.class_balanced,
+    )
+    checkpoint = begin(config, run, training.splits, seed, folder, free=training.test_only)
+    torch.manual_seed(seed)
+    module = training.build()
+    optimizer = training.optimizer(module)
+    average = LastEpochs(module, training.averaged_epochs) if training.averaged_epochs > 1 else None
+    first = 0
+    if checkpoint is not None:
+        training.load(module)
+        first, state = restore(checkpoint, [optimizer], loader)
+        if average is not None:
+            average.mean.load_state_dict(state["average"])
+    epoch_steps = samples // batch_size
+    steps = config.epochs * epoch_steps
+
+    def losses(forward: nn.Module, batch: Batch, moment: Moment, _: Terms) -> Mapping[str, Float[Tensor, ""]]:
+        torch.manual_seed(int(moment.chance(DROPOUT).integers(1 << 62)))
+        return {"total": training.loss(forward, batch, moment)}
+
+    with closing(JsonLines(folder / METRICS, last_step=first)) if world.is_main else nullcontext() as log:
+
+        def record(values: Mapping[str, Any]) -> None:
+            if log is not None:
+                log.write(values)
+            if run.progress is not None and world.is_main:
+                run.progress(f"{training.name}, seed {seed}, loss {values['loss']:.3f}", values["step"], steps)
+
+        def epoch_ended(done: int, _batch: Batch, _stopping: bool) -> None:
+            if log is not None:
+                log.flush()
+            state = trainer_state(done, [optimizer], loader)
+            if average is not None:
+                average.epoch_ended(module, left=(steps - done) // epoch_steps)
+                state["average"] = average.mean.state_dict()
+            if world.is_main:
+                training.save(module, done, state)
+            if training.after_epoch is not None:
+                training.after_epoch(module, done // epoch_steps, done)
+
+        objective = Objective(
+            module=module,
+            forward=distributed(module, world, parts=training.parts),
+            optimizers=[optimizer],
+            losses=losses,
+            clip_grad=config.optim.clip_grad,
+            seed=seed,
+        )
+        fitting = Fit(
+            objective=objective,
+            optim=config.optim,
+            batches=loader,
+            micro_steps=micro_steps,
+            batch_size=batch_size,
+            steps=steps,
+            step_epochs=1 / epoch_steps,
+            record=record,
+            is_due=lambda done: done % epoch_steps == 0,
+            after=epoch_ended,
+        )
+        fit(fitting, world, first=first)
+    return module.eval()
+
+
+def step_sizes(config: TrainingConfig, samples: int, world_size: int) -> tuple[int, int, int]:
+    """Samples of a step, of a micro-step of one device, and the number of micro-steps. Raises as `whole_batch`."""
+    batch_size = whole_batch(config, samples, world_size)
+    return batch_size, *micro_batches(batch_size, config.device_batch_size, world_size)
 
 
 class LastEpochs:
@@ -79,74 +152,6 @@ class LastEpochs:
             self.mean.update_parameters(module)
         if left == 0:
             module.load_state_dict(self.mean.module.state_dict())
-
-
-def train_module(
-    config: TrainingConfig, run: Evaluation, training: Training, *, seed: int, folder: Path, first: int = 0
-) -> None:
-    """Take the steps from `first`, to the end of the last epoch. Raises AvkitError for a loss that isn't finite."""
-    world, loader, optimizer = run.world, training.loader, training.optimizer
-    micro_steps = micro_batches(training.batch_size, config.device_batch_size, world.size)[1]
-    forward = distributed(training.module, world, parts=training.parts)
-    steps_per_epoch = len(loader.dataset) // training.batch_size
-    steps = config.epochs * steps_per_epoch
-    peak_lr = config.optim.peak_lr(training.batch_size)
-    stream = endless(loader)
-    with closing(JsonLines(folder / METRICS, last_step=first)) if world.is_main else nullcontext() as log:
-        for step in range(first, steps):
-            began = time.perf_counter()
-            lr = set_lr(optimizer, config.optim, peak_lr=peak_lr, done=step / steps)
-            micro = [next(stream) for _ in range(micro_steps)]
-            loss = take_step(config.optim, training, forward, micro, world, seed, step)
-            done = step + 1
-            if log is not None:
-                log.write({"step": done, "loss": loss, "lr": lr, "took_s": round(time.perf_counter() - began, 4)})
-            if run.progress is not None and world.is_main:
-                run.progress(f"{training.name}, seed {seed}, loss {loss:.3f}", done, steps)
-            if done % steps_per_epoch == 0:
-                if log is not None:
-                    log.flush()
-                state = {"optimizer": optimizer.state_dict(), "loader": loader.state_dict()}
-                if training.average is not None:
-                    training.average.epoch_ended(training.module, left=(steps - done) // steps_per_epoch)
-                    state["average"] = training.average.mean.state_dict()
-                if world.is_main:
-                    training.save(done, state)
-                if training.after_epoch is not None:
-                    training.after_epoch(done // steps_per_epoch, done)
-
-
-def take_step(
-    config: OptimConfig,
-    training: Training,
-    forward: nn.Module,
-    micro: Sequence[Batch],
-    world: World,
-    seed: int,
-    step: int,
-) -> float:
-    """One update; the loss, averaged over processes. Raises AvkitError, before the update, if it isn't finite."""
-    total = torch.zeros((), device=world.device)
-    for number, batch in enumerate(micro):
-        moment = Moment(seed, step, number, world.rank)
-        torch.manual_seed(int(moment.chance(DROPOUT).integers(1 << 62)))
-        with no_sync(forward, unless=number == len(micro) - 1):
-            loss = training.loss(forward, batch, moment)
-            torch.autograd.backward(loss / len(micro))
-        total += loss.detach() / len(micro)
-    most = config.clip_grad if config.clip_grad is not None else math.inf
-    norm = nn.utils.clip_grad_norm_([p for p in training.module.parameters() if p.grad is not None], most)
-    shared = world.mean(torch.stack([total, norm.to(total)]))
-    found, found_norm = shared.tolist()
-    if not (math.isfinite(found) and math.isfinite(found_norm)):
-        keys = ", ".join(key for batch in micro for key in batch.keys)
-        raise AvkitError(
-            f"step {step + 1}: loss {found}, gradient norm {found_norm}: not finite. The last epoch's checkpoint is "
-            f"good; take a lower optim.base_lr or optim.clip_grad=1 in another --out. Samples: {keys}"
-        )
-    training.optimizer.step()
-    training.optimizer.zero_grad()
-    return float(found)
 
 
 def whole_batch(config: TrainingConfig, samples: int, world_size: int) -> int:
@@ -217,26 +222,6 @@ def begin(
     return latest_checkpoint(folder / CHECKPOINTS)
 
 
-def take_up(
-    checkpoint: Path | None,
-    module: nn.Module,
-    load: Callable[[], nn.Module],
-    optimizer: torch.optim.Optimizer,
-    loader: Loader,
-    average: LastEpochs | None = None,
-) -> int:
-    """Steps that a checkpoint has done, 0 without one; module (as `load` reads it) and all others are as they were."""
-    if checkpoint is None:
-        return 0
-    module.load_state_dict(load().state_dict())
-    state = load_trainer_state(checkpoint)
-    optimizer.load_state_dict(state["optimizer"])
-    loader.load_state_dict(state["loader"])
-    if average is not None:
-        average.mean.load_state_dict(state["average"])
-    return int(state["step"])
-
-
 def tuned_optimizer(
     model: nn.Module, head: nn.Module, config: OptimConfig, *, head_scale: float = 1.0
 ) -> torch.optim.Optimizer:
@@ -255,13 +240,3 @@ def freeze_all_but_used(module: nn.Module, compute: Callable[[], Float[Tensor, "
     for parameter in module.parameters():
         parameter.requires_grad_(parameter.grad is not None)
         parameter.grad = None
-
-
-def distributed(module: nn.Module, world: World, *, parts: bool = False) -> nn.Module:
-    """The module to call: its gradients averaged over processes if there are several. `parts`: a step may use some."""
-    if world.size == 1:
-        return module
-    on_gpu = world.device.type == "cuda"
-    if on_gpu:  # batch norms over all processes, as released; torch has none for CPUs
-        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-    return DistributedDataParallel(module, device_ids=[world.device] if on_gpu else None, find_unused_parameters=parts)

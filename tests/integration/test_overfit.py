@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
+from avmodel.fit import take_step
 from avmodel.inputs import to_inputs
 from avmodel.models import FAMILIES, family_of
 from avmodel.models.family import Family
-from avmodel.optim import make_optimizer, set_lr
+from avmodel.optim import set_lr
 from avmodel.presets import presets, run_config
-from avmodel.step import take_step
+from avmodel.train import pretraining
 from tests.learnable import drawn_pairs
 
 HERE = World(0, 1, torch.device("cpu"))
@@ -49,13 +50,13 @@ def trained(run: RunConfig, *, until_recalled: bool = True) -> tuple[Family, dic
     """The model after at most the run's steps on the same pairs, and its last losses."""
     torch.manual_seed(0)
     model = FAMILIES[family_of(run.model)](run.model)
-    optimizers = [make_optimizer(model, run.optim) for _ in model.step_terms]
+    objective = pretraining(run, model, HERE)
     assert run.steps is not None
     for step in range(run.steps):
-        for optimizer in optimizers:
+        for optimizer in objective.optimizers:
             set_lr(optimizer, run.optim, peak_lr=run.optim.peak_lr(PAIRS), done=step / run.steps)
         batch = replace(drawn_pairs(PAIRS), epoch=step)
-        taken = take_step(run, model, model, optimizers, [batch], HERE, stop=False)
+        taken = take_step(objective, [batch], HERE)
         if until_recalled and step % 10 == 9 and recall_at_1(model) == (100, 100):
             break
     return model, taken.read()[0]

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from avdata.load import Batch, View
 from avmanifest.errors import AvkitError
 from avmodel.augment import augment, num_augment_draws
-from avmodel.configs.run import micro_batches
 from avmodel.distributed import World, autocast
 from avmodel.evaluate.data import Split, one_view, ordered_loader, train_view
 from avmodel.evaluate.evaluation import Evaluation, class_scores
@@ -23,17 +22,9 @@ from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.mixup import mixed_batch, paired
 from avmodel.evaluate.heads import ALL, classification_loss
 from avmodel.evaluate.loaded import with_settings
-from avmodel.evaluate.training import (
-    LastEpochs,
-    Moment,
-    Training,
-    begin,
-    shuffled_loader,
-    take_up,
-    train_module,
-    tuned_optimizer,
-    whole_batch,
-)
+from avmodel.evaluate.training import Training, tuned_optimizer
+from avmodel.evaluate.training import train as train_module
+from avmodel.fit import Moment
 from avmodel.metrics import JsonLines
 
 MIXUP, MIXED, AUGMENT = 1, 3, 5  # streams of random numbers
@@ -42,10 +33,8 @@ TEST_ONLY = ("missing", "average", "test_every", "data.windows", "data.frames", 
 
 
 def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, seed: int, folder: Path) -> Classifier:
-    """The classifier after all epochs, in evaluation mode; taken up where a killed run of this folder was."""
+    """The classifier after all epochs, in evaluation mode; see `avmodel.evaluate.training.train`."""
     world, multi_label = run.world, train.multi_label
-    batch_size = whole_batch(config, len(train.dataset), world.size)
-    size, _ = micro_batches(batch_size, config.device_batch_size, world.size)
     view = train_view(
         config.data,
         run.loaded,
@@ -54,22 +43,14 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
         flip_probability=config.flip_probability,
     )
     view = replace(view, waveform=config.mixup_of == "waveform")
-    loader = shuffled_loader(
-        config.data, view, train, world, batch_size=size, seed=seed, class_balanced=config.class_balanced
-    )
-    checkpoint = begin(config, run, {"train": train, "test": test}, seed, folder, free=TEST_ONLY)
-    torch.manual_seed(seed)
-    loaded = with_settings(run.loaded, drop_path=config.drop_path)
-    classifier = Classifier(loaded.model, len(train.dataset.classes), config.data.mode, multi_label=multi_label).to(
-        world.device
-    )
-    classifier.heads.start_from_frequencies(label_matrix(train.dataset).float().mean(dim=0).to(world.device))
-    freeze_unused(classifier)
-    optimizer = finetune_optimizer(classifier, config)
-    average = LastEpochs(classifier, config.averaged_epochs) if config.averaged_epochs > 1 else None
-    first = take_up(
-        checkpoint, classifier, lambda: load_classifier(folder, world.device)[0], optimizer, loader, average
-    )
+
+    def build() -> Classifier:
+        model = with_settings(run.loaded, drop_path=config.drop_path).model
+        classifier = Classifier(model, len(train.dataset.classes), config.data.mode, multi_label=multi_label)
+        classifier = classifier.to(world.device)
+        classifier.heads.start_from_frequencies(label_matrix(train.dataset).float().mean(dim=0).to(world.device))
+        freeze_unused(classifier)
+        return classifier
 
     def loss(forward: nn.Module, batch: Batch, moment: Moment) -> Float[Tensor, ""]:
         pairing = paired(len(batch), config.mixup, config.mixup_probability, moment.chance(MIXUP))
@@ -81,29 +62,31 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
         smoothing = 0.0 if multi_label else config.smoothing
         return classification_loss(logits, targets, multi_label=multi_label, smoothing=smoothing)
 
-    def save(done: int, state: Mapping[str, Any]) -> None:
+    def save(classifier: Classifier, done: int, state: Mapping[str, Any]) -> None:
         notes = {"profile": view.profile, "window_s": str(view.window_s)}
         save_classifier(folder, classifier, train.dataset.classes, done, state, notes)
 
-    def test_now(epoch: int, done: int) -> None:
+    def test_now(classifier: Classifier, epoch: int, done: int) -> None:
         if config.test_every is not None and epoch % config.test_every == 0 and epoch < config.epochs:
             logits = predict(config, classifier, run, test, one_view(config.data, run.loaded))
             report(logits, test, done, folder, world)
 
     training = Training(
         name="fine-tuning",
-        module=classifier,
-        optimizer=optimizer,
-        loader=loader,
-        batch_size=batch_size,
+        view=view,
+        build=build,
+        optimizer=lambda classifier: finetune_optimizer(classifier, config),
         loss=loss,
         save=save,
-        after_epoch=test_now,
-        average=average,
+        load=lambda classifier: classifier.load_state_dict(load_classifier(folder, world.device)[0].state_dict()),
+        test_only=TEST_ONLY,
+        splits={"train": train, "test": test},
+        class_balanced=config.class_balanced,
+        averaged_epochs=config.averaged_epochs,
         parts=config.mixed,
+        after_epoch=test_now,
     )
-    train_module(config, run, training, seed=seed, folder=folder, first=first)
-    return classifier.eval()
+    return train_module(config, run, training, seed, folder)
 
 
 def finetune_optimizer(classifier: Classifier, config: FinetuneConfig) -> torch.optim.Optimizer:

@@ -16,7 +16,6 @@ from avdata.draw.images import draw_heat_map, draw_mask, to_png
 from avdata.load import Batch, EvalView, Loader
 from avdata.waveform import SAMPLE_RATE
 from avmanifest.errors import ConfigError
-from avmodel.configs.run import micro_batches
 from avmodel.distributed import World, autocast, require_precision
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import Split, chosen, one_view, open_split, ordered_loader, train_view, without_leaks
@@ -35,8 +34,10 @@ from avmodel.evaluate.localization.scores import (
     sample_ciou,
 )
 from avmodel.evaluate.result import Result, scored
-from avmodel.evaluate.training import Moment, Training, begin, shuffled_loader, take_up, train_module, whole_batch
+from avmodel.evaluate.training import Training
+from avmodel.evaluate.training import train as train_module
 from avmodel.evaluate.truth import Sounding, sounding_in
+from avmodel.fit import Moment
 from avmodel.inputs import to_inputs
 from avmodel.optim import make_optimizer
 
@@ -171,24 +172,19 @@ def measured(
 def trained(
     config: LocalizationConfig, run: Evaluation, train: Sounding, test: Sounding, seed: int, folder: Path
 ) -> Localizer:
-    """The localizer after all epochs, in evaluation mode; taken up where a killed run of this folder was."""
-    world, data = run.world, config.data
-    batch_size = whole_batch(config, len(train.split.dataset), world.size)
-    size, _ = micro_batches(batch_size, config.device_batch_size, world.size)
+    """The localizer after all epochs, in evaluation mode; see `avmodel.evaluate.training.train`."""
+    world = run.world
     view = replace(
-        train_view(data, run.loaded, max_gain_db=config.max_gain_db),
+        train_view(config.data, run.loaded, max_gain_db=config.max_gain_db),
         fit="squash",
         flip_probability=0.0,  # boxes are of the frame as it is
         masks=train.tables is not None,
     )
-    loader = shuffled_loader(data, view, train.split, world, batch_size=size, seed=seed)
-    splits = {"train": train.split, "test": test.split}
-    checkpoint = begin(config, run, splits, seed, folder, free=TEST_ONLY)
-    torch.manual_seed(seed)
-    localizer = Localizer(with_settings(run.loaded, drop_path=config.drop_path).model, config.encoding)
-    localizer.freeze_unused()
-    optimizer = make_optimizer(localizer.model, config.optim)
-    first = take_up(checkpoint, localizer, lambda: load_localizer(folder, world.device)[0], optimizer, loader)
+
+    def build() -> Localizer:
+        localizer = Localizer(with_settings(run.loaded, drop_path=config.drop_path).model, config.encoding)
+        localizer.freeze_unused()
+        return localizer
 
     def loss(forward: nn.Module, batch: Batch, _: Moment) -> Float[Tensor, ""]:
         truth, known = train.maps(batch)
@@ -196,21 +192,22 @@ def trained(
             maps = forward(*to_inputs(batch, world.device)).float()
         return pixel_loss(maps / config.temperature, truth.to(maps), known.to(maps))
 
-    def save(done: int, state: Mapping[str, Any]) -> None:
+    def save(localizer: Localizer, done: int, state: Mapping[str, Any]) -> None:
         notes = {"profile": str(view.profile), "window_s": str(view.window_s)}
         save_localizer(folder, localizer, done, state, notes)
 
     training = Training(
         name="localization",
-        module=localizer,
-        optimizer=optimizer,
-        loader=loader,
-        batch_size=batch_size,
+        view=view,
+        build=build,
+        optimizer=lambda localizer: make_optimizer(localizer.model, config.optim),
         loss=loss,
         save=save,
+        load=lambda localizer: localizer.load_state_dict(load_localizer(folder, world.device)[0].state_dict()),
+        test_only=TEST_ONLY,
+        splits={"train": train.split, "test": test.split},
     )
-    train_module(config, run, training, seed=seed, folder=folder, first=first)
-    return localizer.eval()
+    return train_module(config, run, training, seed, folder)
 
 
 def pixel_loss(

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from avdata.load import Batch, EvalView, TrainView, each_frame
 from avmanifest.errors import ConfigError
-from avmodel.configs.run import micro_batches
 from avmodel.distributed import autocast
 from avmodel.evaluate.data import Split, one_view, train_view
 from avmodel.evaluate.decoder import segmentation_decoder
@@ -21,17 +20,10 @@ from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.loaded import LoadedModel, with_settings
 from avmodel.evaluate.predictor import Predictor, load_predictor, save_predictor
 from avmodel.evaluate.segmentation.config import LOSSES, SegmentationConfig
-from avmodel.evaluate.training import (
-    Moment,
-    Training,
-    begin,
-    shuffled_loader,
-    take_up,
-    train_module,
-    tuned_optimizer,
-    whole_batch,
-)
+from avmodel.evaluate.training import Training, tuned_optimizer
+from avmodel.evaluate.training import train as train_module
 from avmodel.evaluate.truth import masks_of
+from avmodel.fit import Moment
 from avmodel.inputs import normalize_images, to_inputs
 
 KIND = "segmenter"
@@ -124,23 +116,19 @@ def trained_segmenter(
     seed: int,
     folder: Path,
 ) -> Segmenter:
-    """The segmenter after all epochs, in evaluation mode; taken up where a killed run of this folder was.
+    """The segmenter after all epochs, in evaluation mode; see `avmodel.evaluate.training.train`.
 
     `train`: frames, with `tables` of what their masks mean.
     """
     world = run.world
     classes = train.dataset.classes if config.target == "classes" else ()
-    batch_size = whole_batch(config, len(train.dataset), world.size)
-    size, _ = micro_batches(batch_size, config.device_batch_size, world.size)
     view = trained_view(config, run.loaded)
-    loader = shuffled_loader(config.data, view, train, world, batch_size=size, seed=seed)
-    checkpoint = begin(config, run, {"train": train, "test": test}, seed, folder, free=TEST_ONLY)
-    torch.manual_seed(seed)
-    model = with_settings(run.loaded, drop_path=config.drop_path).model
-    predictor = Predictor(model, "image", segmentation_decoder(outputs_of(classes))).to(world.device)
-    predictor.freeze_unused()
-    optimizer = tuned_optimizer(predictor.model, predictor.decoder, config.optim)
-    first = take_up(checkpoint, predictor, lambda: load_predictor(folder, world.device)[0], optimizer, loader)
+
+    def build() -> Predictor:
+        model = with_settings(run.loaded, drop_path=config.drop_path).model
+        predictor = Predictor(model, "image", segmentation_decoder(outputs_of(classes))).to(world.device)
+        predictor.freeze_unused()
+        return predictor
 
     def loss(forward: nn.Module, batch: Batch, _: Moment) -> Float[Tensor, ""]:
         truth = masks_of(batch, tables).to(world.device)
@@ -148,7 +136,7 @@ def trained_segmenter(
             logits = forward(*to_inputs(batch, world.device)).float()
         return mask_loss(logits, truth, config.loss)
 
-    def save(done: int, state: Mapping[str, Any]) -> None:
+    def save(predictor: Predictor, done: int, state: Mapping[str, Any]) -> None:
         notes = {
             "kind": KIND,
             "loss": config.loss,
@@ -160,12 +148,14 @@ def trained_segmenter(
 
     training = Training(
         name="segmentation",
-        module=predictor,
-        optimizer=optimizer,
-        loader=loader,
-        batch_size=batch_size,
+        view=view,
+        build=build,
+        optimizer=lambda predictor: tuned_optimizer(predictor.model, predictor.decoder, config.optim),
         loss=loss,
         save=save,
+        load=lambda predictor: predictor.load_state_dict(load_predictor(folder, world.device)[0].state_dict()),
+        test_only=TEST_ONLY,
+        splits={"train": train, "test": test},
     )
-    train_module(config, run, training, seed=seed, folder=folder, first=first)
-    return Segmenter(predictor=predictor.eval(), classes=classes, loss=config.loss)
+    predictor = train_module(config, run, training, seed, folder)
+    return Segmenter(predictor=predictor, classes=classes, loss=config.loss)

@@ -15,7 +15,6 @@ from avdata.load import Batch, TrainView
 from avdata.profiles import PROFILES, MelProfile, num_frames
 from avdata.torch_melspec import log_mel
 from avmanifest.errors import ConfigError
-from avmodel.configs.run import micro_batches
 from avmodel.distributed import autocast
 from avmodel.evaluate.data import Split, train_view
 from avmodel.evaluate.decoder import DecoderConfig
@@ -25,16 +24,8 @@ from avmodel.evaluate.predictor import Predictor, load_predictor, save_predictor
 from avmodel.evaluate.separation.config import TARGETS, SeparationConfig
 from avmodel.evaluate.separation.masks import Masks, make_masks
 from avmodel.evaluate.separation.mixtures import partners
-from avmodel.evaluate.training import (
-    Moment,
-    Training,
-    begin,
-    shuffled_loader,
-    take_up,
-    train_module,
-    tuned_optimizer,
-    whole_batch,
-)
+from avmodel.evaluate.training import Training, step_sizes, tuned_optimizer
+from avmodel.evaluate.training import train as train_module
 from avmodel.inputs import normalize_images, require_mel
 
 # Settings that training doesn't know.
@@ -127,17 +118,16 @@ def mixing_view(config: SeparationConfig, run: Evaluation) -> TrainView:
     return replace(view, waveform=True)
 
 
-def new_separator(config: SeparationConfig, run: Evaluation, view: TrainView) -> Separator:
+def new_separator(config: SeparationConfig, run: Evaluation, view: TrainView, masks: Masks) -> Separator:
     """The loaded model with a decoder that has random weights."""
     loaded = with_settings(run.loaded, drop_path=config.drop_path)
-    masks = masks_of(config.target, view.mel, loaded.model.config.audio_size[1], view.window_samples)
     size = None if masks.size == tuple(loaded.model.config.audio_size) else masks.size
     predictor = Predictor(loaded.model, "audio", DecoderConfig(size=size))
     return Separator(predictor, config.target, view.mel, view.window_samples).to(run.world.device)
 
 
 def mask_loss(
-    separator: Separator, forward: nn.Module, batch: Batch, config: SeparationConfig, seed: int
+    masks: Masks, forward: nn.Module, batch: Batch, config: SeparationConfig, seed: int, device: torch.device
 ) -> Float[Tensor, ""]:
     """Binary cross-entropy of the masks of a batch, each sample mixed with others of it.
 
@@ -146,57 +136,50 @@ def mask_loss(
     rows = torch.from_numpy(partners(batch, config.sources, seed))
     waveform = batch.gained_waveform()
     assert waveform is not None
-    device = next(separator.parameters()).device
     batch = batch.to(device, non_blocking=True)
     sources = rearrange(waveform.to(device)[rows.to(device)], "s b n -> b s n")
     with torch.no_grad():
-        targets, weight = separator.masks.targets(sources)
-        mixture = separator.masks.mix(sources)
+        targets, weight = masks.targets(sources)
+        mixture = masks.mix(sources)
     with autocast(config.precision, device):
         logits = forward(normalize_images(batch.images).unsqueeze(1), mixture)
     return F.binary_cross_entropy_with_logits(logits.float(), targets[:, :1], weight if config.weighted else None)
 
 
 def trained_separator(config: SeparationConfig, run: Evaluation, train: Split, seed: int, folder: Path) -> Separator:
-    """The separator after all epochs, in evaluation mode; taken up where a killed run of this folder was.
+    """The separator after all epochs, in evaluation mode; see `avmodel.evaluate.training.train`.
 
     Raises ConfigError for fewer clips than a mixture has, AvkitError for a loss that isn't finite.
     """
-    world = run.world
-    batch_size = whole_batch(config, len(train.dataset), world.size)
-    size, _ = micro_batches(batch_size, config.device_batch_size, world.size)
+    device = run.world.device
+    _, size, _ = step_sizes(config, len(train.dataset), run.world.size)
     if size < config.sources:
         raise ConfigError(
             f"sources={config.sources}: a device mixes {size} of {len(train.dataset)} training clips at once. Set "
             "sources lower, device_batch_size higher, or give more clips."
         )
     view = mixing_view(config, run)
-    loader = shuffled_loader(config.data, view, train, world, batch_size=size, seed=seed)
-    checkpoint = begin(config, run, {"train": train}, seed, folder, free=TEST_ONLY)
-    torch.manual_seed(seed)
-    separator = new_separator(config, run, view)
-    predictor = separator.predictor
-    predictor.freeze_unused()
-    optimizer = tuned_optimizer(predictor.model, predictor.decoder, config.optim)
-    first = take_up(checkpoint, predictor, lambda: load_predictor(folder, world.device)[0], optimizer, loader)
+    masks = masks_of(config.target, view.mel, run.loaded.model.config.audio_size[1], view.window_samples)
 
-    def loss(forward: nn.Module, batch: Batch, moment: Moment) -> Float[Tensor, ""]:
-        return mask_loss(separator, forward, batch, config, moment.seed)
-
-    def save(done: int, state: Mapping[str, Any]) -> None:
-        save_separator(folder, separator, done, state)
+    def build() -> Separator:
+        separator = new_separator(config, run, view, masks)
+        separator.predictor.freeze_unused()
+        return separator
 
     training = Training(
         name="separation",
-        module=separator,
-        optimizer=optimizer,
-        loader=loader,
-        batch_size=batch_size,
-        loss=loss,
-        save=save,
+        view=view,
+        build=build,
+        optimizer=lambda separator: tuned_optimizer(
+            separator.predictor.model, separator.predictor.decoder, config.optim
+        ),
+        loss=lambda forward, batch, moment: mask_loss(masks, forward, batch, config, moment.seed, device),
+        save=lambda separator, done, state: save_separator(folder, separator, done, state),
+        load=lambda separator: separator.predictor.load_state_dict(load_predictor(folder, device)[0].state_dict()),
+        test_only=TEST_ONLY,
+        splits={"train": train},
     )
-    train_module(config, run, training, seed=seed, folder=folder, first=first)
-    return separator.eval()
+    return train_module(config, run, training, seed, folder)
 
 
 def save_separator(folder: Path, separator: Separator, step: int, trainer_state: Mapping[str, Any]) -> None:

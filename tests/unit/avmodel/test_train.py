@@ -15,12 +15,13 @@ from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
 from avmodel.draws import draw_masks
+from avmodel.fit import is_due
 from avmodel.metrics import PROBES, read_lines
 from avmodel.models.avsiam import AVSiam
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.optim import schedule
 from avmodel.rundir import CHECKPOINTS, CONFIG_FILE, PICTURES
-from avmodel.train import Listener, build_model, is_due, require_batch, train
+from avmodel.train import Listener, build_model, require_batch, train
 from tests.runs import FAMILY_RUNS, TIMES, TINY, TINY_AVSIAM, DrawnBatches, assert_same_run, curve, tiny_run, weights
 
 HERE = World(0, 1, torch.device("cpu"))

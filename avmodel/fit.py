@@ -1,0 +1,266 @@
+"""The training loop of pretraining and of every task of evaluation: accumulation, clipping, rates, checks, resume.
+
+A task contributes its losses, its batches, and what it does with a step's record and after a step. No step waits for
+the device: a step's numbers are read while the next one runs, and before anything is saved.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from avdata.load import Batch
+from avmanifest.errors import AvkitError
+from avmodel.checkpoint import load_trainer_state
+from avmodel.configs.optim import OptimConfig
+from avmodel.distributed import World
+from avmodel.optim import set_lr
+
+Terms = tuple[str, ...] | None  # the objective's terms that an optimizer steps on; None: all
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """One process's batches: what is left of an epoch at each iteration. `avdata.load.Loader` is one."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Batch]: ...
+    def state_dict(self) -> dict[str, int | str]: ...
+    def load_state_dict(self, values: Mapping[str, Any]) -> None: ...
+
+
+class Moment(NamedTuple):
+    """A micro-step of one process. Random numbers are functions of it: a resumed run draws the same."""
+
+    seed: int
+    step: int  # from 0
+    number: int  # of the micro-step
+    rank: int
+
+    def chance(self, stream: int) -> np.random.Generator:
+        """Random numbers for one purpose."""
+        return np.random.default_rng([self.seed, stream, self.step, self.number, self.rank])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """What a step minimizes, and over which parameters."""
+
+    module: nn.Module
+    forward: nn.Module  # the module to call, which may be wrapped: see `distributed`
+    optimizers: Sequence[torch.optim.Optimizer]  # one for each of `terms`, stepped one after the other
+    losses: Callable[[nn.Module, Batch, Moment, Terms], Mapping[str, Float[Tensor, ""]]]  # `total`, and its terms
+    clip_grad: float | None = None  # largest norm of all gradients together
+    terms: Sequence[Terms] = (None,)
+    after_step: Callable[[], None] = lambda: None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A training: its objective, its batches, and what becomes of its steps."""
+
+    objective: Objective
+    optim: OptimConfig
+    batches: Batches  # of one micro-step each
+    micro_steps: int
+    batch_size: int  # samples of a step, over all processes and micro-steps
+    steps: int
+    step_epochs: float  # epochs that a step takes
+    record: Callable[[Mapping[str, Any]], None]  # gets each step's numbers, in order, once they are known to be finite
+    is_due: Callable[[int], bool]  # whether `after` is to be called after so many steps; true after the last
+    after: Callable[[int, Batch, bool], None]  # gets the steps done, a batch of the last, and whether the run stops
+    before_step: Callable[[int], None] = lambda _: None
+
+
+def fit(run: Fit, world: World, *, first: int = 0, stop: Callable[[], bool] = lambda: False) -> int:
+    """Take the steps from `first` to the end, or until `stop` says so on any process; the number of steps done.
+
+    Raises AvkitError, which names the samples, for a loss or gradients that are not finite.
+    """
+    stream = endless(run.batches)
+    behind: Launched | None = None  # on its way on the device while the next step's batch is fetched
+    done = first
+    for step in range(first, run.steps):
+        done = step + 1
+        asked = time.perf_counter()
+        micro = [next(stream) for _ in range(run.micro_steps)]
+        waited_s = time.perf_counter() - asked
+        peak_lr = run.optim.peak_lr(run.batch_size)
+        for optimizer in run.objective.optimizers:
+            lr = set_lr(optimizer, run.optim, peak_lr=peak_lr, done=step / run.steps)
+        run.before_step(step)
+        taken = take_step(run.objective, micro, world, step=step, stop=stop())
+        launched = Launched(done, done * run.step_epochs, lr, asked, waited_s, micro, taken)
+        stopping = behind is not None and write(run, behind, ended_s=asked)
+        behind = launched
+        if stopping or run.is_due(done):
+            stopping |= write(run, behind)
+            behind = None
+            run.after(done, micro[0], stopping)
+        if stopping:
+            break
+    return done
+
+
+class Taken(NamedTuple):
+    """What a step came to, still on the device."""
+
+    names: tuple[str, ...]  # of the losses: total, then the objective's terms
+    values: Float[Tensor, " v"]  # losses, stop (means over processes); own total, norm of the gradients
+
+    def read(self) -> tuple[dict[str, float], bool, float, float]:
+        """Losses, whether any process wants to stop, own total, norm; waits for the device."""
+        *losses, stop, own, norm = self.values.tolist()
+        return dict(zip(self.names, losses, strict=True)), stop > 0, own, norm
+
+
+class Launched(NamedTuple):
+    """A step whose numbers the device still owes."""
+
+    step: int  # from 1
+    epoch: float
+    lr: float
+    began_s: float
+    waited_s: float
+    batches: Sequence[Batch]
+    taken: Taken
+
+
+def take_step(
+    objective: Objective, micro: Sequence[Batch], world: World, *, step: int = 0, stop: bool = False
+) -> Taken:
+    """Gradients of all micro-steps, one update; or, one after the other, those of each group of terms.
+
+    Nothing here waits for the device.
+    """
+    losses: dict[str, Tensor] = {}
+    norms = []
+    for terms, optimizer in zip(objective.terms, objective.optimizers, strict=True):
+        found, norm = update(objective, optimizer, micro, world, step, terms)
+        total = found["total"] if not losses else losses["total"] + found["total"]
+        losses |= found | {"total": total}
+        norms.append(norm)
+    objective.after_step()
+    norm = norms[0] if len(norms) == 1 else torch.stack(norms).square().sum().sqrt()
+    means = torch.stack(list(losses.values()))
+    own = means[:1].clone()
+    shared = world.mean(torch.cat([means, means.new_tensor([float(stop)])]))
+    return Taken(tuple(losses), torch.cat([shared, own, norm.reshape(1)]))
+
+
+def update(
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    micro: Sequence[Batch],
+    world: World,
+    step: int,
+    terms: Terms,
+) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, ""]]:
+    """One optimizer's step on these terms, all if None: the losses' means over micro-steps, the gradients' norm."""
+    losses: dict[str, Tensor] = {}
+    for number, batch in enumerate(micro):
+        with no_sync(objective.forward, unless=number == len(micro) - 1):
+            moment = Moment(objective.seed, step, number, world.rank)
+            found = objective.losses(objective.forward, batch, moment, terms)
+            torch.autograd.backward(found["total"] / len(micro))
+        for name, loss in found.items():
+            losses[name] = losses.get(name, 0) + loss.detach() / len(micro)
+    parameters = [p for p in objective.module.parameters() if p.grad is not None]
+    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if objective.clip_grad is not None:
+        clip_grads_with_norm_(parameters, objective.clip_grad, norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    return losses, norm
+
+
+def write(run: Fit, launched: Launched, *, ended_s: float | None = None) -> bool:
+    """Wait for a step and record it; whether any process wants to stop.
+
+    A step ended at `ended_s`, when the next one began; if none has begun, when its values are there.
+    Raises AvkitError if its loss or gradients are not finite, before anything of it could be saved.
+    """
+    losses, stop, own, norm = launched.taken.read()
+    total = losses.pop("total")
+    took_s = max((time.perf_counter() if ended_s is None else ended_s) - launched.began_s, 1e-9)
+    if not (math.isfinite(total) and math.isfinite(norm)):
+        keys = [key for batch in launched.batches for key in batch.keys]
+        where = "of these samples" if not math.isfinite(own) or math.isfinite(total) else "of another process"
+        raise AvkitError(
+            f"step {launched.step}: loss {own} {where}, gradient norm {norm}: not finite. Nothing of it was saved; "
+            f"the last checkpoint is good. Samples: {', '.join(keys)}. Look at them with avkit inspect; or begin a "
+            "new run (another --out) with a lower optim.lr or optim.base_lr, or with optim.clip_grad=1."
+        )
+    run.record(
+        {
+            "step": launched.step,
+            "epoch": round(launched.epoch, 4),
+            "loss": total,
+            **{f"loss_{name}": value for name, value in losses.items()},
+            "lr": launched.lr,
+            "grad_norm": norm,
+            "samples_per_s": round(run.batch_size / took_s, 4),
+            "data_wait": round(min(launched.waited_s / took_s, 1.0), 4),
+        }
+    )
+    return stop
+
+
+def trainer_state(
+    done: int, optimizers: Sequence[torch.optim.Optimizer], batches: Batches, **more: Any
+) -> dict[str, Any]:
+    """What a checkpoint keeps beside the weights, for `restore`; `more` is the task's own."""
+    first, *further = (optimizer.state_dict() for optimizer in optimizers)
+    state = {"step": done, "optimizer": first, "loader": batches.state_dict(), **more}
+    return state | ({"further_optimizers": further} if further else {})
+
+
+def restore(
+    checkpoint: Path, optimizers: Sequence[torch.optim.Optimizer], batches: Batches
+) -> tuple[int, dict[str, Any]]:
+    """Steps that the checkpoint has done, and its state; optimizers and batches are then where they were."""
+    state = load_trainer_state(checkpoint)
+    saved = [state["optimizer"], *state.get("further_optimizers", [])]
+    for optimizer, values in zip(optimizers, saved, strict=True):
+        optimizer.load_state_dict(values)
+    batches.load_state_dict(state["loader"])
+    return int(state["step"]), state
+
+
+def distributed(module: nn.Module, world: World, *, parts: bool = False) -> nn.Module:
+    """The module to call: its gradients averaged over processes if there are several. `parts`: a step may use some."""
+    if world.size == 1:
+        return module
+    on_gpu = world.device.type == "cuda"
+    if on_gpu:  # batch norms over all processes, as released; torch has none for CPUs
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return DistributedDataParallel(module, device_ids=[world.device] if on_gpu else None, find_unused_parameters=parts)
+
+
+def no_sync(forward: nn.Module, *, unless: bool) -> AbstractContextManager[None]:
+    """Gradients stay with their process until the last micro-step."""
+    return nullcontext() if unless or not isinstance(forward, DistributedDataParallel) else forward.no_sync()
+
+
+def endless(batches: Batches) -> Iterator[Batch]:
+    """Epoch after epoch."""
+    while True:
+        yield from batches
+
+
+def is_due(done: int | float, every: int | None, stride: int | float = 1, *, last: bool = False) -> bool:
+    """Whether the last stride of `done` passed a multiple of `every`, or it is the last; never if that is None."""
+    if every is None:
+        return False
+    return last or math.floor(done / every + 1e-9) > math.floor((done - stride) / every + 1e-9)
