@@ -21,6 +21,7 @@ from avcli import (
     status,
     verify,
 )
+from avcli.no_pandas import do_without_pandas
 from avcli.options import PanelCommand
 from avmanifest.errors import AvkitError, ConfigError, ManifestError, MediaError, ShardError, StorageError
 from avmanifest.extras import naming_extras
@@ -86,6 +87,7 @@ def _stop(signal_number: int, frame: FrameType | None) -> None:
 
 def run() -> None:
     """The `avkit` command."""
+    do_without_pandas()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:

@@ -12,6 +12,8 @@ import pytest
 from avmanifest.extras import EXTRA_OF
 from tests.videos import draw_folder
 
+pytestmark = pytest.mark.slow
+
 # Every Python process of a command imports this first, the fork server and its children too.
 BLOCKER = """
 import sys
