@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from avcli.main import app, run
 from avdata.images import decode_jpeg
+from tests.kinds import KINDS
 from tests.videos import draw_folder
 
 ROOT = Path(__file__).parents[2]
@@ -206,6 +207,19 @@ EXPECTED = {
     "water_stream.webm": "ok",
 }  # fmt: skip
 """Status and flags of the real files: under three seconds nothing can be learned from."""
+
+
+def test_videos_of_every_kind_end_as_they_are(kinds, tmp_path):
+    answer = avkit("prepare", "folder", "--source", f"local:{kinds}", "--out", tmp_path / "out")
+    assert answer.returncode == 0, answer.stderr
+    rows = pq.read_table(tmp_path / "out" / "manifest" / "train.parquet").to_pylist()
+    found = {
+        row["video_id"]: " ".join([row["status"], *(flag for flag in ("silent", "still", "short") if row[flag])])
+        for row in rows
+    }
+    short = {name.partition(".")[0] for name, kind in KINDS.items() if kind.duration_s < 3}
+    expected = {name.partition(".")[0]: "ok" for name in KINDS} | dict.fromkeys(short, "media_short")
+    assert found == expected | {"silent_still": "ok silent still"}
 
 
 @pytest.mark.skipif(not VIDEOS.exists(), reason="needs the real videos beside the checkout")
