@@ -18,6 +18,7 @@ from tests.forks import avkit, call
 from tests.runs import TINY
 
 
+@pytest.mark.slow
 def test_every_fusion_has_a_row_for_every_batch_size() -> None:
     rows = list(bench_step(StepBench(device="cpu", model=TINY, batches=(2,), rounds=1)))
     rows += bench_step(StepBench(device="cpu", model=TINY, batches=(3,), rounds=1, rows=("token",)))
@@ -33,6 +34,7 @@ def test_every_fusion_has_a_row_for_every_batch_size() -> None:
     assert (none["speed_of_none"], none["memory_of_none"]) == (1, 1)
 
 
+@pytest.mark.slow
 def test_operations_of_the_papers_models() -> None:
     shallow = DeepAVFusionConfig(size="768x2x12", decoder_depth=1)
     flop = {name: count_flop(replace(shallow, **changes)) for name, changes in ROWS.items()}
@@ -127,6 +129,7 @@ def test_the_table_has_a_line_a_row_and_says_what_did_not_fit() -> None:
     assert other.count("out of memory") == len(figures)
 
 
+@pytest.mark.slow
 def test_families_are_compared_in_rows_of_their_own() -> None:
     bench = StepBench(
         device="cpu", size="32x2x4", families=("avsiam", "avsep", "avsiam-nomask"), batches=(5,), rounds=1
