@@ -1,6 +1,5 @@
 """The tasks by name, with their presets. No torch is imported before a task runs."""
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -15,6 +14,7 @@ from avmodel.evaluate.localization.config import PRESETS as LOCALIZATION
 from avmodel.evaluate.retrieval.config import PRESETS as RETRIEVAL
 from avmodel.evaluate.segmentation.config import PRESETS as SEGMENTATION
 from avmodel.evaluate.separation.config import PRESETS as SEPARATION
+from avmodel.models import part
 
 if TYPE_CHECKING:
     from avmodel.evaluate.evaluation import Evaluation
@@ -23,56 +23,55 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What `avkit evaluate NAME` does. Its function stands in the `task` module of its package, under its name."""
+    """What `avkit evaluate NAME` does."""
 
-    package: str  # below avmodel.evaluate
+    function: str  # (config, Evaluation) -> Result, as "module:name"; imported when it runs
     presets: Mapping[str, Callable[[], EvalConfig]]  # the first is the default
     summary: str
 
     def run(self, config: EvalConfig, evaluation: "Evaluation") -> "Result":
         """Evaluate. Raises the errors of the task's function."""
-        module = importlib.import_module(f"avmodel.evaluate.{self.package}.task")
-        return cast("Result", getattr(module, self.package)(config, evaluation))
+        return cast("Result", part(self.function)(config, evaluation))
 
 
 TASKS: dict[str, Task] = {
     "linear-probe": Task(
-        package="linear_probe",
+        function="avmodel.evaluate.linear_probe.task:linear_probe",
         presets=LINEAR_PROBE,
         summary="Train heads on the frozen features of the training split, score them on the test split.",
     ),
     "finetune": Task(
-        package="finetune",
+        function="avmodel.evaluate.finetune.task:finetune",
         presets=FINETUNE,
         summary="Train model and heads on the training split, test on the test split, once a seed.",
     ),
     "knn": Task(
-        package="knn",
+        function="avmodel.evaluate.knn.task:knn",
         presets=KNN,
         summary="Score the classes of each test clip's nearest neighbors, by the features of each stream and of all.",
     ),
     "retrieval": Task(
-        package="retrieval",
+        function="avmodel.evaluate.retrieval.task:retrieval",
         presets=RETRIEVAL,
         summary="R@1, 5, 10 and median rank of each clip's partner, from sound to picture and from picture to sound.",
     ),
     "localization": Task(
-        package="localization",
+        function="avmodel.evaluate.localization.task:localization",
         presets=LOCALIZATION,
         summary="cIoU and its AUC, by three rules, of the frame nearest to each clip's middle.",
     ),
     "segmentation": Task(
-        package="segmentation",
+        function="avmodel.evaluate.segmentation.task:segmentation",
         presets=SEGMENTATION,
         summary="Train a decoder, and the model with it, on the training frames with a mask; test on the test split's.",
     ),
     "separation": Task(
-        package="separation",
+        function="avmodel.evaluate.separation.task:separation",
         presets=SEPARATION,
         summary="Train to take each of several mixed sounds out by its picture; test on a fixed list of mixtures.",
     ),
     "embed": Task(
-        package="embed",
+        function="avmodel.evaluate.embed.task:embed",
         presets=EMBED,
         summary="Write OUT/embeddings/part-*.parquet (key, labels, a vector a stream) and OUT/map.png.",
     ),
