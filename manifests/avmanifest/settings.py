@@ -84,7 +84,7 @@ class Setting:
                 return self.reader.read(text)
             except ValueError:
                 pass  # then as the type says
-        for kind in options_of(self.kind):
+        for kind in _reading_order(self.kind):
             try:
                 return _parse_one(text, kind)
             except ValueError:
@@ -308,7 +308,7 @@ def _text(value: Any) -> str:
 
 def parse(text: str, kind: Any, key: str) -> Any:
     """The value of that type which the text writes. Raises ConfigError, naming the key, if there is none."""
-    for option in options_of(kind):
+    for option in _reading_order(kind):
         try:
             return _parse_one(text, option)
         except ValueError:
@@ -320,6 +320,11 @@ def options_of(kind: Any) -> list[Any]:
     """The alternatives of a union, text last: it takes everything."""
     options = list(get_args(kind)) if get_origin(kind) in (Union, types.UnionType) else [kind]
     return sorted(options, key=lambda option: (option is Path, option is str))
+
+
+def _reading_order(kind: Any) -> list[Any]:
+    """The alternatives in which a text is looked for: nothing first, for `none` could be a word, too."""
+    return sorted(options_of(kind), key=lambda option: option is not type(None))
 
 
 def _choices(kind: Any) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -273,3 +274,62 @@ def test_every_command_in_the_pages_is_one_that_exists(page):
             at = at.commands[words.pop(0)]
         known = {name for parameter in at.params for name in parameter.opts} | {"--help"}
         assert {word for word in words if word.startswith("--")} <= known, command
+
+
+def explained(*words):
+    answer = CliRunner().invoke(app, ["prepare", "folder", *map(str, words), "--explain", "--toml"])
+    assert answer.exit_code == 0, answer.output
+    return answer.stdout
+
+
+def test_an_option_a_set_and_a_file_say_the_same(tmp_path):
+    flat = (
+        "--source",
+        "local:a,b",
+        "--frames",
+        "4",
+        "--mel",
+        "kaldi",
+        "--mel",
+        "paper",
+        "--no-audio",
+        "--retry",
+        "all",
+    )
+    as_set = ("sample.num_frames=4", "sample.mel=kaldi,paper", "sample.keep_audio=false", "retry=all")
+    wanted = explained(*flat, "--rate", "2/min", "--seed", "3", "--proxy", "http://p")
+    for line in ("num_frames = 4", 'mel = ["kaldi", "paper"]', "keep_audio = false", 'retry = "all"', "seed = 3"):
+        assert f"\n{line} " in wanted
+    assert (wanted.count('proxy = "http://p"'), "rate_per_hour = 120.0" in wanted) == (2, True)
+    words = [word for setting in as_set for word in ("--set", setting)]
+    more = ("--set", "downloads.rate_per_hour=2/min", "--seed", "3", "--proxy", "http://p", "--source", "local:a,b")
+    assert explained(*words, *more) == wanted
+    (tmp_path / "run.toml").write_text(wanted)
+    assert explained("--config", tmp_path / "run.toml") == wanted
+    assert "num_frames = 5 " in explained("--config", tmp_path / "run.toml", "--frames", "5")
+    assert "num_frames = 6 " in explained(
+        "--config", tmp_path / "run.toml", "--frames", "5", "--set", "sample.num_frames=6"
+    )
+
+
+def test_the_old_word_for_an_array_is_still_read():
+    assert 'executor = "array"' in explained("--executor", "array")
+    assert explained("--executor", "slice") == explained("--executor", "array")
+
+
+def test_each_option_of_prepare_shows_its_default_and_choices():
+    said = " ".join(CliRunner().invoke(app, ["prepare", "--help"]).output.split())
+    assert "--retry [none|transient|all] Which failed clips to try again. [default: none]" in said
+    assert "--frames INTEGER Frames a clip. [default: 10]" in said
+    assert "Recipe synth: --num-clips INTEGER Clips to draw. [default: 512]" in said
+
+
+def test_the_version_is_said():
+    assert CliRunner().invoke(app, ["--version"]).output == f"avkit {version('avkit')}\n"
+
+
+def test_bash_completes_commands_and_options():
+    words = {**os.environ, "_AVKIT_COMPLETE": "complete_bash", "COMP_WORDS": "avkit prepare --cl", "COMP_CWORD": "2"}
+    code = "import sys; sys.argv[0] = 'avkit'; from avcli.main import run; run()"
+    answer = subprocess.run([sys.executable, "-c", code], env=words, capture_output=True, text=True)
+    assert answer.stdout.split() == ["--clip-seconds"], answer.stderr

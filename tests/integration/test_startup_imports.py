@@ -34,6 +34,7 @@ COMMANDS = [
     # CLIPS: a folder of three videos; DATASET: a prepared dataset; OUT: a path that is free
     # RUN: the folder of a training run; PAGE, PICTURE: files that are free
     ("--help", 0, ()),
+    ("--version", 0, ()),
     ("prepare --help", 0, ()),
     ("prepare folder --source local:CLIPS --out OUT --frames 2 --workers 1", 0, ()),
     ("prepare folder --source local:CLIPS --out OUT --dry-run", 0, ()),
@@ -41,9 +42,15 @@ COMMANDS = [
     ("inspect DATASET --json", 0, ()),
     ("export DATASET --to OUT", 0, ()),
     ("status DATASET", 0, ()),
+    ("prepare folder --explain", 0, ()),
+    ("prepare folder --out OUT", 2, ()),
+    ("prepare synth --out OUT --frames ten", 2, ()),
+    ("diff --help", 0, ()),
     ("pretrain deepavfusion --explain", 0, ()),
     ("pretrain crossmae --explain --set model.teacher=ema", 0, ()),
     ("pretrain deepavfusion --set model.fusion=sparse", 2, ()),
+    ("pretrain deepavfusion --explain --toml", 0, ()),
+    ("pretrain deepavfusion --set optim.lrr=1", 2, ()),
     ("pretrain unknown", 2, ()),
     ("pretrain demo", 2, ()),
     ("inspect RUN", 0, ()),

@@ -117,6 +117,7 @@ class Outer:
     share: float = 1e-08
     on: bool = False
     inner: Inner = field(default_factory=Inner)
+    words: tuple[str, ...] | None = None
     absent: Inner | None = None
 
 
