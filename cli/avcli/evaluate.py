@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from avcli.options import CONFIG, EXPLAIN, SET, TOML, configured, explained, print_json, require_explain
+from avmanifest.errors import ConfigError
+
 EXAMPLES = """\b
 Examples:
   avkit evaluate linear-probe runs/first --data data/vggsound
@@ -43,34 +46,33 @@ def evaluate(
         Path | None, typer.Option(help="Folder of the results; evaluations/TASK of the run if not given.")
     ] = None,
     preset: Annotated[str | None, typer.Option(help="A named recipe of the task; --explain has them.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting. Repeatable.")
-    ] = None,
+    config: CONFIG = None,
+    settings: SET = None,
     accept_unknown: Annotated[
         bool, typer.Option("--accept-unknown", help="Evaluate a .pth file that is not one of the released ones.")
     ] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="All settings and presets; evaluate nothing.")] = False,
+    explain: EXPLAIN = False,
+    toml: TOML = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
 ) -> None:
-    """A pretrained model's scores, beside what knows nothing."""
-    from avcli.evaluate_output import EvaluationProgress, explain_task, print_result
-    from avcli.options import print_json
-    from avmanifest.errors import ConfigError
-    from avmanifest.settings import override
-    from avmodel.evaluate.tasks import task_config
+    """A pretrained model's scores, beside trivial baselines."""
+    from avmodel.evaluate.tasks import TASKS, task_config
 
-    config = override(task_config(task, preset), settings or [])
+    require_explain(explain=explain, toml=toml)
+    asked = configured(task_config(task, preset), file=config, settings=settings)
     if explain:
-        explain_task(task, config)
+        presets = f"presets: {', '.join(TASKS[task].presets)}"
+        typer.echo(explained(asked, toml=toml, before=TASKS[task].summary, after=presets))
         return
     if not data:
         raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")
+    from avcli.evaluate_output import EvaluationProgress, print_result
     from avmodel.evaluate.run import evaluate as run
 
     test = data[0] if len(data) == 1 else data
     trained = train[0] if train and len(train) == 1 else train or None
     with EvaluationProgress() as progress:
         result, folder = run(
-            task, config, checkpoint, test, train=trained, out=out, accept_unknown=accept_unknown, progress=progress
+            task, asked, checkpoint, test, train=trained, out=out, accept_unknown=accept_unknown, progress=progress
         )
     print_json(result.as_dict()) if as_json else print_result(result, folder)

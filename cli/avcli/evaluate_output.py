@@ -5,16 +5,12 @@ import time
 from pathlib import Path
 from typing import Self
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from avmanifest.settings import flatten
-from avmodel.evaluate.config import EvalConfig
 from avmodel.evaluate.result import Result, Score
-from avmodel.evaluate.tasks import TASKS
 
 PLAIN_INTERVAL_S = 10.0
 PLAIN_WIDTH = 160  # columns of a table that goes into a file
@@ -92,12 +88,3 @@ def cell(name: str, score: Score | None) -> str:
         return f"{score.mean:,.0f}"
     spread = f" ± {score.spread:.2f}" if len(score.values) > 1 else ""
     return f"{score.mean:.2f}{spread}"
-
-
-def explain_task(task: str, config: EvalConfig) -> None:
-    """A task's text, its settings as --set takes them, and its presets; on stdout."""
-    typer.echo(TASKS[task].summary + "\n")
-    for key, value in flatten(config):
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        typer.echo(f"  {key}={text.lower() if value is None or isinstance(value, bool) else text}")
-    typer.echo(f"\npresets: {', '.join(TASKS[task].presets)}")
