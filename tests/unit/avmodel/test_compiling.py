@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_blocks_of_one_shape_share_a_graph_and_the_gradients_stay() -> None:
     command = [sys.executable, "-m", "tests.compiled"]
     root = Path(__file__).parents[3]

@@ -227,6 +227,7 @@ def test_times_are_all_that_two_equal_runs_differ_in(straight: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("name", sorted(FAMILY_RUNS))
+@pytest.mark.slow
 def test_every_family_stopped_and_resumed_is_the_same_to_the_last_bit(tmp_path: Path, name: str) -> None:
     run = tiny_run(**FAMILY_RUNS[name], pictures_every=4)
     train(run, DrawnBatches(), tmp_path / "straight", HERE, probed=DrawnBatches(6, 6))
