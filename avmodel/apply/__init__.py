@@ -6,7 +6,7 @@
 Nothing here opens media: `avdata.video_windows.iter_windows` does, and hands over windows.
 """
 
-from avmodel.apply.separate import parse_region
+from avmodel.apply.config import parse_region
 from avmodel.apply.tasks import TASKS, Applied, apply, load, task_config
 
 __all__ = ["TASKS", "Applied", "apply", "load", "parse_region", "task_config"]

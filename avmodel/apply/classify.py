@@ -11,31 +11,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avdata.windows import Window, WindowConfig
-from avmanifest.errors import ConfigError
-from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_windows
+from avmodel.apply.config import LABELS_FILE, LABELS_TABLE, ClassifyConfig
+from avmodel.apply.inputs import Senses, sense_mode, senses_of, span_windows
 from avmodel.apply.output import whole, write_json
-from avmodel.apply.tuned import load_tuned
+from avmodel.distributed import choose_device
 from avmodel.evaluate.finetune.classifier import Classifier, blank, load_classifier
 from avmodel.evaluate.heads import ALL
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loaded import load_pretrained, load_trained
 
-LABELS_TABLE, LABELS_FILE = "labels.csv", "labels.json"
 COLUMNS = ("start_s", "end_s", "rank", "label", "probability")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClassifyConfig(SpanConfig):
-    """What is told of each window."""
-
-    top: int = 5  # labels of each window, the likeliest first
-
-    def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ConfigError(f"top={self.top}: must be 1 or more")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Labeler:
+class VideoClassifier:
     """Writes labels.csv (of each window the likeliest) and labels.json (of the whole video, all)."""
 
     classifier: Classifier
@@ -83,11 +71,12 @@ class Labeler:
         return [(self.classes[place], probability) for place, probability in pairs]
 
 
-def load_labeler(checkpoint: Path, config: ClassifyConfig, device: torch.device) -> Labeler:
+def load(checkpoint: Path, config: ClassifyConfig) -> VideoClassifier:
     """Raises ConfigError, with the command that makes one, for a checkpoint that is no fine-tuned classifier."""
-    folder, (classifier, classes) = load_tuned(checkpoint, "finetune", lambda path: load_classifier(path, device))
+    device = choose_device(config.device)
+    folder, (classifier, classes) = load_trained(checkpoint, "finetune", lambda path: load_classifier(path, device))
     senses = senses_of(load_pretrained(folder, device), config.window_s)
-    return Labeler(
+    return VideoClassifier(
         classifier=classifier,
         classes=classes,
         top=config.top,

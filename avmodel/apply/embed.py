@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from avdata.windows import Window, WindowConfig
-from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_windows, vectors_of
+from avmodel.apply.config import EMBEDDINGS_FILE, SpanConfig
+from avmodel.apply.inputs import Senses, sense_mode, senses_of, span_windows, vectors_of
 from avmodel.apply.output import parquet_rows
+from avmodel.distributed import choose_device
 from avmodel.evaluate.loaded import LoadedModel, load_pretrained
-
-EMBEDDINGS_FILE = "embeddings.parquet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Embedder:
+class VideoEmbedder:
     """Writes embeddings.parquet: start_s, end_s, and a list of float32 for each stream."""
 
     loaded: LoadedModel
@@ -42,8 +41,9 @@ class Embedder:
         return {"windows": rows.num_rows, "streams": widths}
 
 
-def load_embedder(checkpoint: Path, config: SpanConfig, device: torch.device) -> Embedder:
+def load(checkpoint: Path, config: SpanConfig) -> VideoEmbedder:
     """Raises as `load_pretrained`."""
+    device = choose_device(config.device)
     loaded = load_pretrained(checkpoint, device)
     senses = senses_of(loaded, config.window_s)
-    return Embedder(loaded=loaded, senses=senses, window_config=span_windows(senses, config))
+    return VideoEmbedder(loaded=loaded, senses=senses, window_config=span_windows(senses, config))

@@ -1,9 +1,7 @@
 """A window of a video to what a model takes, as evaluation hands it samples."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,46 +12,14 @@ from torch import Tensor
 from avdata.load import EvalView
 from avdata.load.fill import crop_into
 from avdata.load.views import Crop, choose_crop
-from avdata.profiles import num_frames
-from avdata.torch_melspec import log_mel
+from avdata.melspec import log_mel, num_frames
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
 from avmanifest.errors import ConfigError, DecodeError
+from avmodel.apply.config import OverlayConfig, SpanConfig
 from avmodel.evaluate.config import MODES, EvalDataConfig
 from avmodel.evaluate.data import one_view
 from avmodel.evaluate.loaded import LoadedModel
 from avmodel.inputs import normalize_images
-from avmodel.models.family import Family
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApplyConfig:
-    """Common to all tasks."""
-
-    short_side: int = 256  # pixels of the frames; prepare stores as many
-    device: str = "auto"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpanConfig(ApplyConfig):
-    """Common to the tasks that say something of each window."""
-
-    window_s: float | None = None  # seconds heard at once; none: as many as the checkpoint was trained on
-    hop_s: float | None = None  # from a window's start to the next one's; none: a window
-    fps: float | None = None  # frames a second, whose answers are averaged; none: one, in the middle of the window
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OverlayConfig(ApplyConfig):
-    """Common to the tasks that write a video."""
-
-    window_s: float | None = None  # as above
-    fps: float = 10.0  # frames a second, of the video that is written and for the model
-    short_side: int = 360
-    batch_size: int = 16  # frames that a device takes at once
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size={self.batch_size}: must be 1 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,18 +79,6 @@ def senses_of(loaded: LoadedModel, window_s: float | None, *, fit: str = "crop")
             f"the model hears {view.num_columns} at once. Take a shorter window; they may overlap (hop_s)."
         )
     return Senses(view=view, device=next(loaded.model.parameters()).device)
-
-
-def finetuned_model(model: Family, folder: Path, notes: Mapping[str, str]) -> LoadedModel:
-    """A model that was trained for a task, with what its checkpoint notes of the spectrograms."""
-    window = notes.get("window_s", "None")
-    return LoadedModel(
-        model=model,
-        origin={},
-        folder=folder,
-        profile=notes.get("profile"),
-        window_s=None if window == "None" else float(window),
-    )
 
 
 def span_windows(senses: Senses, config: SpanConfig) -> WindowConfig:

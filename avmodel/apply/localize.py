@@ -12,36 +12,22 @@ from jaxtyping import Float32
 
 from avdata.draw.images import draw_heat_map
 from avdata.windows import Window, WindowConfig
-from avmanifest.errors import ConfigError
-from avmodel.apply.inputs import OverlayConfig, Senses, both, overlay_windows, senses_of
+from avmodel.apply.config import MAPS_FILE, OVERLAY_FILE, LocalizeConfig
+from avmodel.apply.inputs import Senses, both, overlay_windows, senses_of
 from avmodel.apply.output import parquet_rows
-from avmodel.apply.overlay_video import OVERLAY_FILE, overlay_video
+from avmodel.apply.overlay_video import overlay_video
+from avmodel.distributed import choose_device
 from avmodel.evaluate.loaded import LoadedModel, load_pretrained
-from avmodel.evaluate.localization.config import ENCODINGS
-from avmodel.evaluate.localization.localizer import Localizer as Cosines
-
-MAPS_FILE = "maps.parquet"
+from avmodel.evaluate.localization.localizer import Localizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LocalizeConfig(OverlayConfig):
-    """How maps are made."""
-
-    encoding: str = "together"  # or alone: the senses, for a model of early fusion
-
-    def __post_init__(self) -> None:
-        OverlayConfig.__post_init__(self)
-        if self.encoding not in ENCODINGS:
-            raise ConfigError(f"unknown encoding {self.encoding!r}; known: {', '.join(ENCODINGS)}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Localizer:
+class VideoLocalizer:
     """Writes overlay.mp4 and maps.parquet: the time of each frame shown and its map, row by row of the grid that the
     file's metadata names."""
 
     loaded: LoadedModel
-    cosines: Cosines
+    localizer: Localizer
     senses: Senses
     batch_size: int
     window_config: WindowConfig
@@ -53,7 +39,7 @@ class Localizer:
         for window in windows:
             images, log_mel = both(self.senses, window)
             with torch.no_grad():
-                parts = [self.cosines(part, log_mel).cpu() for part in torch.split(images, self.batch_size)]
+                parts = [self.localizer(part, log_mel).cpu() for part in torch.split(images, self.batch_size)]
             yield window, torch.cat(parts).numpy()
 
     def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
@@ -72,13 +58,14 @@ class Localizer:
         return {"frames": rows.num_rows, "fps": self.window_config.fps, "grid": list(grid)}
 
 
-def load_localizer(checkpoint: Path, config: LocalizeConfig, device: torch.device) -> Localizer:
+def load(checkpoint: Path, config: LocalizeConfig) -> VideoLocalizer:
     """Raises as `load_pretrained`."""
+    device = choose_device(config.device)
     loaded = load_pretrained(checkpoint, device)
     senses = senses_of(loaded, config.window_s, fit="squash")
-    return Localizer(
+    return VideoLocalizer(
         loaded=loaded,
-        cosines=Cosines(loaded.model, config.encoding).eval(),
+        localizer=Localizer(loaded.model, config.encoding).eval(),
         senses=senses,
         batch_size=config.batch_size,
         window_config=overlay_windows(senses, config),

@@ -9,8 +9,7 @@ from jaxtyping import UInt8
 
 from avdata.video_writer import VideoWriter, open_video_writer
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
-
-OVERLAY_FILE = "overlay.mp4"
+from avmodel.apply.config import OVERLAY_FILE
 
 
 class OverlayVideo:

@@ -14,31 +14,17 @@ from torch import Tensor
 
 from avdata.windows import Window, WindowConfig
 from avmanifest.errors import ConfigError
-from avmodel.apply.inputs import Senses, SpanConfig, sense_mode, senses_of, span_windows, vectors_of
+from avmodel.apply.config import NEIGHBORS_TABLE, RetrieveConfig
+from avmodel.apply.inputs import Senses, sense_mode, senses_of, span_windows, vectors_of
 from avmodel.apply.output import whole
+from avmodel.apply.refusals import require_gallery
+from avmodel.distributed import choose_device
 from avmodel.evaluate.config import MODES
 from avmodel.evaluate.embed.task import EMBEDDINGS
 from avmodel.evaluate.loaded import LoadedModel, load_pretrained
 from avmodel.evaluate.store import read_note, read_parts
 
-NEIGHBORS_TABLE = "neighbors.csv"
 COLUMNS = ("start_s", "end_s", "query", "target", "rank", "key", "cosine")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrieveConfig(SpanConfig):
-    """What is looked for, and where."""
-
-    gallery: Path | None = None  # what avkit evaluate embed wrote
-    query: str | None = None  # stream of the window; none: each that the gallery has
-    target: str | None = None  # stream of the gallery's clips; none: the same
-    top: int = 10  # clips of each window and stream, the nearest first
-
-    def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ConfigError(f"top={self.top}: must be 1 or more")
-        if self.target is not None and self.query is None:
-            raise ConfigError(f"target={self.target!r}: say of which stream of the video, too (query)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +37,7 @@ class Gallery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finder:
+class VideoRetriever:
     """Writes neighbors.csv: of each window and pair of streams the nearest clips by cosine."""
 
     loaded: LoadedModel
@@ -104,14 +90,15 @@ class Finder:
         return {"windows": len(spans), "gallery": len(self.gallery.keys), "streams": streams}
 
 
-def load_finder(checkpoint: Path, config: RetrieveConfig, device: torch.device) -> Finder:
+def load(checkpoint: Path, config: RetrieveConfig) -> VideoRetriever:
     """Raises ConfigError for a gallery that isn't one, is another checkpoint's, or lacks a stream that is asked for."""
-    if config.gallery is None:
-        raise ConfigError("gallery is missing: the folder that avkit evaluate embed wrote for this checkpoint")
+    device = choose_device(config.device)
+    require_gallery(config)
+    assert config.gallery is not None
     loaded = load_pretrained(checkpoint, device)
     senses = senses_of(loaded, config.window_s)
     gallery = open_gallery(config.gallery, loaded, senses)
-    return Finder(
+    return VideoRetriever(
         loaded=loaded,
         gallery=gallery,
         pairs=stream_pairs(config, gallery),

@@ -1,4 +1,4 @@
-"""Which pixels of a video sound: masks of its frames, and a video of them."""
+"""Which pixels of a video sound: masks of its frames, and a film of them."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,18 +14,19 @@ from torch import Tensor
 
 from avdata.draw.images import draw_mask
 from avdata.windows import Window, WindowConfig
-from avmodel.apply.inputs import OverlayConfig, Senses, finetuned_model, overlay_windows, require_both, senses_of
+from avmodel.apply.config import MASKS_FILE, MASKS_FOLDER, OVERLAY_FILE, OverlayConfig
+from avmodel.apply.inputs import Senses, overlay_windows, require_both, senses_of
 from avmodel.apply.output import whole, write_json
-from avmodel.apply.overlay_video import OVERLAY_FILE, overlay_video
-from avmodel.apply.tuned import load_tuned
+from avmodel.apply.overlay_video import overlay_video
+from avmodel.distributed import choose_device
+from avmodel.evaluate.loaded import load_trained, of_notes
 from avmodel.evaluate.segmentation.segmenter import Segmenter, load_segmenter, segment
 
-MASKS_FOLDER, MASKS_FILE = "masks", "masks.json"
 SOUNDING = "sounding"  # the one class of a segmenter without classes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outliner:
+class VideoSegmenter:
     """Writes overlay.mp4; masks/000000.png, ... of each frame shown, in its size: 0 nothing, else the class; and
     masks.json with their times and the classes' names."""
 
@@ -71,11 +72,12 @@ class Outliner:
         return {"frames": len(times), "fps": self.window_config.fps, "classes": len(classes)}
 
 
-def load_outliner(checkpoint: Path, config: OverlayConfig, device: torch.device) -> Outliner:
+def load(checkpoint: Path, config: OverlayConfig) -> VideoSegmenter:
     """Raises ConfigError, with the command that trains one, for a checkpoint that is no segmenter."""
-    folder, (segmenter, notes) = load_tuned(checkpoint, "segmentation", lambda path: load_segmenter(path, device))
-    loaded = finetuned_model(segmenter.predictor.model, folder, notes)
+    device = choose_device(config.device)
+    folder, (segmenter, notes) = load_trained(checkpoint, "segmentation", lambda path: load_segmenter(path, device))
+    loaded = of_notes(segmenter.predictor.model, folder, notes)
     senses = senses_of(loaded, config.window_s, fit="squash")
-    return Outliner(
+    return VideoSegmenter(
         segmenter=segmenter, senses=senses, batch_size=config.batch_size, window_config=overlay_windows(senses, config)
     )

@@ -15,38 +15,18 @@ from jaxtyping import Float32
 
 from avdata.load.views import Crop
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
-from avmanifest.errors import ConfigError
-from avmodel.apply.inputs import ApplyConfig, Senses, finetuned_model, require_both, senses_of
-from avmodel.apply.joining import joined
+from avmodel.apply.config import Region, SeparateConfig
+from avmodel.apply.inputs import Senses, require_both, senses_of
 from avmodel.apply.output import whole
-from avmodel.apply.tuned import load_tuned
+from avmodel.distributed import choose_device
+from avmodel.evaluate.loaded import load_trained, of_notes
+from avmodel.evaluate.separation.overlap_add import overlap_add
 from avmodel.evaluate.separation.separator import Separator, load_separator, separate
 from avmodel.inputs import normalize_images
 
-Region = tuple[float, float, float, float]  # left, top, right and bottom edge, as shares of the picture
-ALL_OF_IT: Region = (0.0, 0.0, 1.0, 1.0)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SeparateConfig(ApplyConfig):
-    """What is listened for, and how closely windows follow each other."""
-
-    regions: tuple[Region, ...] = (ALL_OF_IT,)  # parts of the picture whose sound is wanted
-    hop_s: float | None = None  # seconds from a window's start to the next one's; none: half a window
-
-    def __post_init__(self) -> None:
-        for left, top, right, bottom in self.regions:
-            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-                raise ConfigError(
-                    f"region {left:g},{top:g},{right:g},{bottom:g}: expected left,top,right,bottom from 0 to 1, such "
-                    "as 0,0,0.5,1 for the left half"
-                )
-        if not self.regions:
-            raise ConfigError("regions: none is given")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Extractor:
+class VideoSeparator:
     """Writes separated.wav and rest.wav, which add up to the video's sound; with several regions, -1, -2, ... each."""
 
     separator: Separator
@@ -85,7 +65,7 @@ class Extractor:
         with ExitStack() as stack:
             tracks = [self._open(out / name, stack) for name in self.files]
             size = round(self.window_config.window_s * self.sample_rate)
-            for stretch in joined(self._pieces(windows), size):
+            for stretch in overlap_add(self._pieces(windows), size):
                 for track, samples in zip(tracks, stretch, strict=True):
                     track.write(samples)
                 count += stretch.shape[1]
@@ -111,15 +91,6 @@ class Extractor:
         return stack.enter_context(track)
 
 
-def parse_region(text: str) -> Region:
-    """The region that `0,0,0.5,1` means. Raises ConfigError for other text; its config, for one outside the picture."""
-    try:
-        left, top, right, bottom = map(float, text.split(","))
-    except ValueError as error:
-        raise ConfigError(f"region {text!r}: expected left,top,right,bottom, such as 0,0,0.5,1") from error
-    return left, top, right, bottom
-
-
 def crop_of(region: Region, height: int, width: int) -> Crop:
     """The region in pixels, at least one each way."""
     left, top, right, bottom = region
@@ -127,15 +98,16 @@ def crop_of(region: Region, height: int, width: int) -> Crop:
     return Crop(y, x, max(round(bottom * height) - y, 1), max(round(right * width) - x, 1), False)
 
 
-def load_extractor(checkpoint: Path, config: SeparateConfig, device: torch.device) -> Extractor:
+def load(checkpoint: Path, config: SeparateConfig) -> VideoSeparator:
     """Raises ConfigError, with the command that trains one, for a checkpoint that is no separator."""
-    folder, separator = load_tuned(checkpoint, "separation", lambda path: load_separator(path, device))
+    device = choose_device(config.device)
+    folder, separator = load_trained(checkpoint, "separation", lambda path: load_separator(path, device))
     window_s = separator.num_samples / separator.profile.sample_rate
     notes = {"profile": separator.profile.name, "window_s": str(window_s)}
-    loaded = finetuned_model(separator.predictor.model, folder, notes)
+    loaded = of_notes(separator.predictor.model, folder, notes)
     hop_s = window_s / 2 if config.hop_s is None else config.hop_s
     window_config = WindowConfig(window_s=window_s, hop_s=hop_s, short_side=config.short_side)
-    return Extractor(
+    return VideoSeparator(
         separator=separator,
         regions=config.regions,
         senses=senses_of(loaded, window_s, fit="squash"),

@@ -1,25 +1,26 @@
 """What a trained model does to a video, by name."""
 
+import importlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-import torch
+from typing import Any, Protocol, cast, runtime_checkable
 
 from avdata.windows import Window, WindowConfig
 from avmanifest.errors import ConfigError
-from avmodel.apply.classify import ClassifyConfig, load_labeler
-from avmodel.apply.embed import load_embedder
-from avmodel.apply.inputs import ApplyConfig, OverlayConfig, SpanConfig
-from avmodel.apply.localize import LocalizeConfig, load_localizer
-from avmodel.apply.retrieve import RetrieveConfig, load_finder
-from avmodel.apply.segment import load_outliner
-from avmodel.apply.separate import SeparateConfig, load_extractor
-from avmodel.distributed import choose_device
-from avmodel.evaluate.features import Progress
+from avmodel.apply.config import (
+    ApplyConfig,
+    ClassifyConfig,
+    LocalizeConfig,
+    OverlayConfig,
+    RetrieveConfig,
+    SeparateConfig,
+    SpanConfig,
+)
+from avmodel.apply.refusals import require_free, require_gallery, require_trained
+from avmodel.evaluate.config import Progress
 
 
 @runtime_checkable
@@ -28,7 +29,7 @@ class Applied(Protocol):
 
     @property
     def window_config(self) -> WindowConfig:
-        """The windows that the task takes of a video."""
+        """How the video has to be watched."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -43,19 +44,19 @@ class Applied(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What `avkit apply --task NAME` does."""
+    """What `avkit apply --task NAME` does. The module of its name has `load`, which imports torch."""
 
     config: type[ApplyConfig]
-    load: Callable[[Path, Any, torch.device], Applied]
+    trained_by: str | None = None  # the task of `avkit evaluate` that makes what it takes; None: any checkpoint
 
 
 TASKS: dict[str, Task] = {
-    "embed": Task(config=SpanConfig, load=load_embedder),
-    "classify": Task(config=ClassifyConfig, load=load_labeler),
-    "retrieve": Task(config=RetrieveConfig, load=load_finder),
-    "localize": Task(config=LocalizeConfig, load=load_localizer),
-    "segment": Task(config=OverlayConfig, load=load_outliner),
-    "separate": Task(config=SeparateConfig, load=load_extractor),
+    "embed": Task(config=SpanConfig),
+    "classify": Task(config=ClassifyConfig, trained_by="finetune"),
+    "retrieve": Task(config=RetrieveConfig),
+    "localize": Task(config=LocalizeConfig),
+    "segment": Task(config=OverlayConfig, trained_by="segmentation"),
+    "separate": Task(config=SeparateConfig, trained_by="separation"),
 }
 
 
@@ -70,9 +71,16 @@ def task_config(task: str, **settings: Any) -> ApplyConfig:
 
 
 def load(task: str, checkpoint: Path | str, config: ApplyConfig | None = None) -> Applied:
-    """A trained model, ready for a task. Raises ConfigError for an unknown task, and as the task's own loader."""
+    """A trained model, ready for a task. Raises ConfigError for an unknown task, and as the task's own loader.
+
+    What the files' names and settings already refuse is refused before torch is imported.
+    """
     config = config or task_config(task)
-    return TASKS[task].load(Path(checkpoint), config, choose_device(config.device))
+    require_trained(Path(checkpoint), TASKS[task].trained_by)
+    if isinstance(config, RetrieveConfig):
+        require_gallery(config)
+    module = importlib.import_module(f"avmodel.apply.{task}")
+    return cast("Applied", module.load(Path(checkpoint), config))
 
 
 def apply(
@@ -90,9 +98,8 @@ def apply(
     can't be read or lacks what the task needs.
     """
     folder = Path(out)
-    there = [name for name in model.files if (folder / name).exists()]
-    if there and not overwrite:
-        raise ConfigError(f"{folder}: holds {', '.join(there)} already. Give another --out, or --overwrite.")
+    if not overwrite:
+        require_free(folder, model.files)
     facts = model.write(_told(windows, progress), folder)
     return {"out": str(folder), "files": list(model.files), **facts, "avkit": version("avkit")}
 

@@ -1,5 +1,6 @@
 """Settings that all tasks have, and those of all trainings of a whole model. No torch is imported here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from avdata.profiles import PROFILES
@@ -7,6 +8,7 @@ from avmanifest.errors import ConfigError
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import PRECISIONS
 
+Progress = Callable[[str, int, int], None]  # what is done, how much of it, out of how much
 MODES = ("audio-visual", "audio", "image")
 LEAKS = ("refuse", "drop", "allow")
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from avdata.load import View
 from avmodel.distributed import World
-from avmodel.evaluate.config import EvalConfig
+from avmodel.evaluate.config import EvalConfig, Progress
 from avmodel.evaluate.data import Split
-from avmodel.evaluate.features import Extraction, Features, Progress, kept_features
+from avmodel.evaluate.features import Extraction, Features, kept_features
 from avmodel.evaluate.loaded import LoadedModel
 from avmodel.evaluate.scores import (
     class_accuracy,

@@ -17,14 +17,12 @@ from avdata.load import Batch, Dataset, Loader, View
 from avmanifest.errors import ConfigError
 from avmanifest.files import sha256_of
 from avmodel.distributed import World, autocast
-from avmodel.evaluate.config import EvalDataConfig
+from avmodel.evaluate.config import EvalDataConfig, Progress
 from avmodel.evaluate.data import Split, ordered_loader
 from avmodel.evaluate.loaded import LoadedModel
 from avmodel.evaluate.store import FeatureStore, read_parts
 from avmodel.inputs import Inputs, normalize_images
 from avmodel.models.family import Family
-
-Progress = Callable[[str, int, int], None]  # what is done, how much of it, out of how much
 
 
 class Features(NamedTuple):

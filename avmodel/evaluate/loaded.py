@@ -1,22 +1,21 @@
 """What is evaluated: a pretrained model, where it came from, and whether it is what it seems."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
 
-from avmanifest.errors import ConfigError
+from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.files import sha256_of_file
 from avmodel.checkpoint import MODEL_FILE, checkpoint_folder, load_model
+from avmodel.evaluate.places import how_to_train, trained_folder
 from avmodel.models import FAMILIES, family_of
 from avmodel.models.family import Family
 from avmodel.rundir import CHECKPOINTS, read_config
 from avmodel.weights.deepavfusion import import_deepavfusion
-
-EVALUATIONS = "evaluations"  # folder of the results, in a run's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,3 +114,30 @@ def with_settings(loaded: LoadedModel, **changes: Any) -> LoadedModel:
     model = FAMILIES[family_of(config)](changed)
     model.load_state_dict(loaded.model.state_dict())
     return replace(loaded, model=model.to(device))
+
+
+AnyModel = TypeVar("AnyModel")
+
+
+def load_trained(path: Path, task: str, load: Callable[[Path], AnyModel]) -> tuple[Path, AnyModel]:
+    """The folder of a model that `avkit evaluate TASK` trained, and what `load` makes of it; see `trained_folder`.
+
+    Raises ConfigError, with the command that trains one, where there is none.
+    """
+    folder = trained_folder(path, task)
+    try:
+        return folder, load(folder)
+    except AvkitError as error:
+        raise ConfigError(f"{error} {how_to_train(path, task)}") from error
+
+
+def of_notes(model: Family, folder: Path, notes: Mapping[str, str]) -> LoadedModel:
+    """A model that was trained for a task, with what its checkpoint notes of the spectrograms."""
+    window = notes.get("window_s", "None")
+    return LoadedModel(
+        model=model,
+        origin={},
+        folder=folder,
+        profile=notes.get("profile"),
+        window_s=None if window == "None" else float(window),
+    )

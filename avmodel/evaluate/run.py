@@ -4,10 +4,10 @@ from pathlib import Path
 
 from avdata.draw.scores import save_pictures
 from avmodel.distributed import join_world, require_precision
-from avmodel.evaluate.config import EvalConfig
+from avmodel.evaluate.config import EvalConfig, Progress
 from avmodel.evaluate.evaluation import Evaluation
-from avmodel.evaluate.features import Progress
-from avmodel.evaluate.loaded import EVALUATIONS, load_pretrained
+from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.places import EVALUATIONS
 from avmodel.evaluate.result import Result, write_result
 from avmodel.evaluate.tasks import TASKS
 from avmodel.inputs import Source

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -24,6 +25,7 @@ from avmodel.evaluate.predictor import Predictor, load_predictor, save_predictor
 from avmodel.evaluate.separation.config import TARGETS, SeparationConfig
 from avmodel.evaluate.separation.masks import Masks, make_masks
 from avmodel.evaluate.separation.mixtures import partners
+from avmodel.evaluate.separation.overlap_add import overlap_add
 from avmodel.evaluate.training import Training, step_sizes, tuned_optimizer
 from avmodel.evaluate.training import train as train_module
 from avmodel.inputs import normalize_images, require_mel
@@ -86,21 +88,10 @@ def separate(
     answers = [separator.answer(image.unsqueeze(0), window.unsqueeze(0))[0] for window in padded.unfold(0, size, hop)]
     if count == 1:
         return answers[0]
-    return crossfaded(answers, len(waveform) * masks.sample_rate // separator.profile.sample_rate)
-
-
-def crossfaded(parts: list[Float[Tensor, "s m"]], num_samples: int) -> Float[Tensor, "s {num_samples}"]:
-    """Parts that overlap by half, one after the other, each rising and falling in a line."""
-    size = parts[0].shape[-1]
-    hop = size // 2
-    rise = torch.linspace(0, 1, size - hop, device=parts[0].device)
-    fade = torch.cat([rise, rise.flip(0)])[:size].clamp_min(1e-3)
-    total = parts[0].new_zeros(len(parts[0]), (len(parts) - 1) * hop + size)
-    weight = torch.zeros_like(total[0])
-    for place, part in enumerate(parts):
-        total[:, place * hop : place * hop + size] += part * fade
-        weight[place * hop : place * hop + size] += fade
-    return (total / weight)[:, :num_samples]
+    width = answers[0].shape[-1]
+    pieces = ((round(place * width / 2), answer.cpu().float().numpy()) for place, answer in enumerate(answers))
+    whole = torch.from_numpy(np.concatenate(list(overlap_add(pieces, width)), axis=1)).to(answers[0])
+    return whole[:, : len(waveform) * masks.sample_rate // separator.profile.sample_rate]
 
 
 def mixing_view(config: SeparationConfig, run: Evaluation) -> TrainView:

@@ -21,7 +21,6 @@ from avdata.windows import SAMPLE_RATE, Window
 from avmanifest.errors import ConfigError, DecodeError, StorageError
 from avmodel.apply import TASKS, apply, load, task_config
 from avmodel.apply.inputs import senses_of
-from avmodel.apply.joining import joined
 from avmodel.apply.separate import crop_of
 from avmodel.evaluate.decoder import DecoderConfig, segmentation_decoder
 from avmodel.evaluate.embed.config import EmbedConfig
@@ -30,6 +29,7 @@ from avmodel.evaluate.finetune.classifier import Classifier, save_classifier
 from avmodel.evaluate.loaded import load_pretrained
 from avmodel.evaluate.predictor import Predictor, save_predictor
 from avmodel.evaluate.separation.masks import make_masks
+from avmodel.evaluate.separation.overlap_add import overlap_add
 from avmodel.evaluate.separation.separator import Separator, save_separator
 from tests.drawn_windows import drawn_windows
 from tests.evaluating import DATA, TEST, draw_splits, evaluation_of, save_tiny, tiny_model
@@ -328,7 +328,7 @@ def test_what_is_separated_and_the_rest_are_the_whole_sound(tmp_path: Path, targ
     (wanted, _), (rest, rate) = parts
     assert len(wanted) == len(rest) == pytest.approx(2.7 * rate, abs=2)
     pieces = ((round(w.start_s * SAMPLE_RATE), w.waveform[None, : w.num_samples]) for w in windows)
-    (whole,) = np.concatenate(list(joined(pieces, SAMPLE_RATE)), axis=1)
+    (whole,) = np.concatenate(list(overlap_add(pieces, SAMPLE_RATE)), axis=1)
     if target == "sop":
         whole = soxr.resample(whole, SAMPLE_RATE, rate)
     length = min(len(whole), len(wanted)) - 50

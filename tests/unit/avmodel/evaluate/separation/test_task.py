@@ -22,7 +22,7 @@ from avmodel.evaluate.predictor import Predictor, save_predictor
 from avmodel.evaluate.separation.config import SeparationConfig
 from avmodel.evaluate.separation.examples import example_of
 from avmodel.evaluate.separation.mixtures import Mixture, write_mixtures
-from avmodel.evaluate.separation.separator import Separator, crossfaded, load_separator, separate, trained_separator
+from avmodel.evaluate.separation.separator import Separator, load_separator, separate, trained_separator
 from avmodel.evaluate.separation.task import Classical, Heard, separation
 from avmodel.evaluate.tasks import task_config
 from avmodel.metrics import METRICS, read_lines
@@ -217,12 +217,6 @@ def test_long_waveforms_are_separated_window_by_window() -> None:
     torch.testing.assert_close(one, separate(separator, image, waveform[:16_000]))
     with pytest.raises(ConfigError, match="a waveform of 15999 samples"):
         separate(separator, image, waveform[:15_999])
-
-
-def test_windows_that_agree_fade_into_the_whole() -> None:
-    whole = torch.randn(2, 25, generator=torch.Generator().manual_seed(0))
-    parts = [whole[:, first : first + 10] for first in (0, 5, 10, 15)]
-    torch.testing.assert_close(crossfaded(parts, 25), whole)
 
 
 def test_what_cannot_be_mixed_is_refused(tiny_run: Path, sounding: Path, splits: Path, tmp_path: Path) -> None:

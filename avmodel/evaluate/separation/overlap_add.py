@@ -1,4 +1,4 @@
-"""Pieces of a signal that overlap, put together in bounded memory."""
+"""Overlap-add: a long signal from the windows that a model answers, in bounded memory."""
 
 from collections.abc import Iterable, Iterator
 
@@ -6,7 +6,9 @@ import numpy as np
 from jaxtyping import Float32
 
 
-def joined(pieces: Iterable[tuple[int, Float32[np.ndarray, "c n"]]], size: int) -> Iterator[Float32[np.ndarray, "c m"]]:
+def overlap_add(
+    pieces: Iterable[tuple[int, Float32[np.ndarray, "c n"]]], size: int
+) -> Iterator[Float32[np.ndarray, "c m"]]:
     """The whole signal, a stretch at a time, of pieces in the order of their first samples.
 
     A piece is as strong as it is far from its ends, were it `size` long: where two overlap one fades into the other,

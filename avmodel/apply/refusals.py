@@ -1,0 +1,37 @@
+"""What is refused before a model is loaded: by names, settings and the runs' config.json. No torch is imported here."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from avmanifest.errors import ConfigError
+from avmodel.apply.config import RetrieveConfig
+from avmodel.evaluate.places import how_to_train, trained_folder
+from avmodel.rundir import CHECKPOINTS, read_config
+
+
+def require_trained(checkpoint: Path, task: str | None) -> None:
+    """Raise ConfigError for a checkpoint that isn't there, or the folder of a run that `task` didn't train.
+
+    `task`: of `avkit evaluate`; None: any run will do. What only the weights tell is left to the loader.
+    """
+    if not checkpoint.exists():
+        raise ConfigError(f"{checkpoint}: no such checkpoint. Give a run's folder, a checkpoint, or a weights file.")
+    if task is None:
+        return
+    folder = trained_folder(checkpoint, task)
+    if (folder / CHECKPOINTS).is_dir():
+        settings = read_config(folder)
+        if settings is not None and "run.seed" not in settings:
+            raise ConfigError(f"{folder}: the run of a pretraining. {how_to_train(checkpoint, task)}")
+
+
+def require_gallery(config: RetrieveConfig) -> None:
+    """Raise ConfigError without a gallery."""
+    if config.gallery is None:
+        raise ConfigError("gallery is missing: the folder that avkit evaluate embed wrote for this checkpoint")
+
+
+def require_free(folder: Path, files: Iterable[str]) -> None:
+    """Raise ConfigError if the folder holds one of the files."""
+    if there := [name for name in files if (folder / name).exists()]:
+        raise ConfigError(f"{folder}: holds {', '.join(there)} already. Give another --out, or --overwrite.")

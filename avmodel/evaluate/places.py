@@ -1,0 +1,21 @@
+"""Where results and trained models stand on disk. No torch is imported here."""
+
+from pathlib import Path
+
+EVALUATIONS = "evaluations"  # folder of the results, in a run's
+
+
+def trained_folder(path: Path, task: str) -> Path:
+    """The folder of the first seed: in the results that the path is, or in those of the run that it is, or itself."""
+    for folder in (path, path / EVALUATIONS / task):
+        if seeds := sorted(folder.glob("seed-*")):
+            return seeds[0]
+    return path
+
+
+def how_to_train(path: Path, task: str) -> str:
+    """What to do where a trained model is missing."""
+    return (
+        f"This takes a model that was trained for it: avkit evaluate {task} {path} --data DATASET; then give the same "
+        "checkpoint."
+    )
