@@ -7,6 +7,6 @@ Nothing here opens media: `avdata.video_windows.iter_windows` does, and hands ov
 """
 
 from avmodel.apply.config import parse_region
-from avmodel.apply.tasks import TASKS, Applied, apply, load, task_config
+from avmodel.apply.tasks import TASKS, Applied, apply, load, require_possible, task_config
 
-__all__ = ["TASKS", "Applied", "apply", "load", "parse_region", "task_config"]
+__all__ = ["TASKS", "Applied", "apply", "load", "parse_region", "require_possible", "task_config"]

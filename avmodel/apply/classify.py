@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avdata.windows import Window, WindowConfig
-from avmodel.apply.config import LABELS_FILE, LABELS_TABLE, ClassifyConfig
+from avmodel.apply.config import CLASSIFY_FILES, LABELS_FILE, LABELS_TABLE, ClassifyConfig
 from avmodel.apply.inputs import Senses, sense_mode, senses_of, span_windows
 from avmodel.apply.output import whole, write_json
 from avmodel.distributed import choose_device
@@ -31,7 +31,7 @@ class VideoClassifier:
     top: int
     senses: Senses
     window_config: WindowConfig
-    files: tuple[str, ...] = (LABELS_TABLE, LABELS_FILE)
+    files: tuple[str, ...] = CLASSIFY_FILES
 
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Float[Tensor, " c"]]]:
         """Each window's logits, averaged over its frames, on the CPU.

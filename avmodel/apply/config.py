@@ -12,6 +12,13 @@ MAPS_FILE = "maps.parquet"
 MASKS_FOLDER, MASKS_FILE = "masks", "masks.json"
 EMBEDDINGS_FILE = "embeddings.parquet"
 OVERLAY_FILE = "overlay.mp4"
+# What each task writes.
+EMBED_FILES = (EMBEDDINGS_FILE,)
+CLASSIFY_FILES = (LABELS_TABLE, LABELS_FILE)
+RETRIEVE_FILES = (NEIGHBORS_TABLE,)
+LOCALIZE_FILES = (OVERLAY_FILE, MAPS_FILE)
+SEGMENT_FILES = (OVERLAY_FILE, MASKS_FOLDER, MASKS_FILE)
+
 Region = tuple[float, float, float, float]  # left, top, right and bottom edge, as shares of the picture
 ALL_OF_IT: Region = (0.0, 0.0, 1.0, 1.0)
 
@@ -102,6 +109,12 @@ class SeparateConfig(ApplyConfig):
                 )
         if not self.regions:
             raise ConfigError("regions: none is given")
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What is written: the sound of each region and the rest; numbered from 1 if there are several regions."""
+        numbers = [""] if len(self.regions) == 1 else [f"-{number}" for number in range(1, len(self.regions) + 1)]
+        return tuple(f"{name}{number}.wav" for number in numbers for name in ("separated", "rest"))
 
 
 def parse_region(text: str) -> Region:

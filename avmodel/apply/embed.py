@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from avdata.windows import Window, WindowConfig
-from avmodel.apply.config import EMBEDDINGS_FILE, SpanConfig
+from avmodel.apply.config import EMBED_FILES, EMBEDDINGS_FILE, SpanConfig
 from avmodel.apply.inputs import Senses, sense_mode, senses_of, span_windows, vectors_of
 from avmodel.apply.output import parquet_rows
 from avmodel.distributed import choose_device
@@ -23,7 +23,7 @@ class VideoEmbedder:
     loaded: LoadedModel
     senses: Senses
     window_config: WindowConfig
-    files: tuple[str, ...] = (EMBEDDINGS_FILE,)
+    files: tuple[str, ...] = EMBED_FILES
 
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, dict[str, Float[np.ndarray, " _"]]]]:
         """Each window's vectors by stream: mean tokens, with the senses that the video has."""

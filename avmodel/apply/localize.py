@@ -12,7 +12,7 @@ from jaxtyping import Float32
 
 from avdata.draw.images import draw_heat_map
 from avdata.windows import Window, WindowConfig
-from avmodel.apply.config import MAPS_FILE, OVERLAY_FILE, LocalizeConfig
+from avmodel.apply.config import LOCALIZE_FILES, MAPS_FILE, LocalizeConfig
 from avmodel.apply.inputs import Senses, both, overlay_windows, senses_of
 from avmodel.apply.output import parquet_rows
 from avmodel.apply.overlay_video import overlay_video
@@ -31,7 +31,7 @@ class VideoLocalizer:
     senses: Senses
     batch_size: int
     window_config: WindowConfig
-    files: tuple[str, ...] = (OVERLAY_FILE, MAPS_FILE)
+    files: tuple[str, ...] = LOCALIZE_FILES
 
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Float32[np.ndarray, "f h w"]]]:
         """Each window and a map for each of its frames, over all of the picture: cosines of the pooled sound with each

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from avdata.windows import Window, WindowConfig
 from avmanifest.errors import ConfigError
-from avmodel.apply.config import NEIGHBORS_TABLE, RetrieveConfig
+from avmodel.apply.config import NEIGHBORS_TABLE, RETRIEVE_FILES, RetrieveConfig
 from avmodel.apply.inputs import Senses, sense_mode, senses_of, span_windows, vectors_of
 from avmodel.apply.output import whole
 from avmodel.apply.refusals import require_gallery
@@ -46,7 +46,7 @@ class VideoRetriever:
     top: int
     senses: Senses
     window_config: WindowConfig
-    files: tuple[str, ...] = (NEIGHBORS_TABLE,)
+    files: tuple[str, ...] = RETRIEVE_FILES
 
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, str, str, list[tuple[str, float]]]]:
         """Window, its stream, the clips' stream, and the nearest clips with their cosines.

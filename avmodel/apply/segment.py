@@ -14,7 +14,7 @@ from torch import Tensor
 
 from avdata.draw.images import draw_mask
 from avdata.windows import Window, WindowConfig
-from avmodel.apply.config import MASKS_FILE, MASKS_FOLDER, OVERLAY_FILE, OverlayConfig
+from avmodel.apply.config import MASKS_FILE, MASKS_FOLDER, SEGMENT_FILES, OverlayConfig
 from avmodel.apply.inputs import Senses, overlay_windows, require_both, senses_of
 from avmodel.apply.output import whole, write_json
 from avmodel.apply.overlay_video import overlay_video
@@ -34,7 +34,7 @@ class VideoSegmenter:
     senses: Senses
     batch_size: int
     window_config: WindowConfig
-    files: tuple[str, ...] = (OVERLAY_FILE, MASKS_FOLDER, MASKS_FILE)
+    files: tuple[str, ...] = SEGMENT_FILES
 
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, UInt8[np.ndarray, "f h w"]]]:
         """Each window and a mask of each of its frames, in the model's image size: 0 nothing, else the class, from 1.

@@ -33,12 +33,7 @@ class VideoSeparator:
     regions: tuple[Region, ...]
     senses: Senses
     window_config: WindowConfig
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Of each region what it sounds like, and the rest."""
-        numbers = [""] if len(self.regions) == 1 else [f"-{number}" for number in range(1, len(self.regions) + 1)]
-        return tuple(f"{name}{number}.wav" for number in numbers for name in ("separated", "rest"))
+    files: tuple[str, ...]
 
     @property
     def sample_rate(self) -> int:
@@ -112,4 +107,5 @@ def load(checkpoint: Path, config: SeparateConfig) -> VideoSeparator:
         regions=config.regions,
         senses=senses_of(loaded, window_s, fit="squash"),
         window_config=window_config,
+        files=config.files,
     )

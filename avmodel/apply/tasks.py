@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +11,11 @@ from typing import Any, Protocol, cast, runtime_checkable
 from avdata.windows import Window, WindowConfig
 from avmanifest.errors import ConfigError
 from avmodel.apply.config import (
+    CLASSIFY_FILES,
+    EMBED_FILES,
+    LOCALIZE_FILES,
+    RETRIEVE_FILES,
+    SEGMENT_FILES,
     ApplyConfig,
     ClassifyConfig,
     LocalizeConfig,
@@ -47,16 +52,17 @@ class Task:
     """What `avkit apply --task NAME` does. The module of its name has `load`, which imports torch."""
 
     config: type[ApplyConfig]
+    files: Callable[[Any], tuple[str, ...]]  # what is written, of a config
     trained_by: str | None = None  # the task of `avkit evaluate` that makes what it takes; None: any checkpoint
 
 
 TASKS: dict[str, Task] = {
-    "embed": Task(config=SpanConfig),
-    "classify": Task(config=ClassifyConfig, trained_by="finetune"),
-    "retrieve": Task(config=RetrieveConfig),
-    "localize": Task(config=LocalizeConfig),
-    "segment": Task(config=OverlayConfig, trained_by="segmentation"),
-    "separate": Task(config=SeparateConfig, trained_by="separation"),
+    "embed": Task(config=SpanConfig, files=lambda _: EMBED_FILES),
+    "classify": Task(config=ClassifyConfig, files=lambda _: CLASSIFY_FILES, trained_by="finetune"),
+    "retrieve": Task(config=RetrieveConfig, files=lambda _: RETRIEVE_FILES),
+    "localize": Task(config=LocalizeConfig, files=lambda _: LOCALIZE_FILES),
+    "segment": Task(config=OverlayConfig, files=lambda _: SEGMENT_FILES, trained_by="segmentation"),
+    "separate": Task(config=SeparateConfig, files=lambda config: config.files, trained_by="separation"),
 }
 
 
@@ -68,6 +74,19 @@ def task_config(task: str, **settings: Any) -> ApplyConfig:
     if strange := [name for name in settings if name not in known]:
         raise ConfigError(f"{', '.join(strange)}: not a setting of {task}, which has {', '.join(known)}")
     return TASKS[task].config(**settings)
+
+
+def require_possible(
+    task: str, checkpoint: Path, config: ApplyConfig, *, video: Path, out: Path, overwrite: bool = False
+) -> None:
+    """Raise ConfigError for what can be refused before a model is loaded: see `avmodel.apply.refusals`."""
+    require_trained(checkpoint, TASKS[task].trained_by)
+    if isinstance(config, RetrieveConfig):
+        require_gallery(config)
+    if not video.exists():
+        raise ConfigError(f"{video}: no such video")
+    if not overwrite:
+        require_free(out, TASKS[task].files(config))
 
 
 def load(task: str, checkpoint: Path | str, config: ApplyConfig | None = None) -> Applied:

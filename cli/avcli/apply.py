@@ -51,17 +51,21 @@ def apply(
     as_json: Annotated[bool, typer.Option("--json", help="What was written, as JSON.")] = False,
 ) -> None:
     """Vectors, labels, neighbors, maps or separated sound of a video."""
-    from avcli.evaluate_output import EvaluationProgress
     from avcli.options import given, print_json
-    from avdata.video_windows import iter_windows
     from avmodel.apply import apply as run
-    from avmodel.apply import load, parse_region, task_config
+    from avmodel.apply import load, parse_region, require_possible, task_config
 
     settings = given(
         window_s=window, hop_s=hop, fps=fps, short_side=short_side, top=top, gallery=gallery, query=query,
         target=target, encoding=encoding, regions=tuple(map(parse_region, region or [])) or None, device=device,
     )  # fmt: skip
-    model = load(task, checkpoint, task_config(task, **settings))
+    config = task_config(task, **settings)
+    require_possible(task, checkpoint, config, video=video, out=out, overwrite=overwrite)
+
+    from avcli.evaluate_output import EvaluationProgress
+    from avdata.video_windows import iter_windows
+
+    model = load(task, checkpoint, config)
     with EvaluationProgress() as progress:
         said = run(model, iter_windows(video, model.window_config), out, overwrite=overwrite, progress=progress)
     if as_json:

@@ -29,6 +29,16 @@ def hook(event, arguments):
 sys.addaudithook(hook)
 """
 
+EVALUATIONS = (
+    "linear-probe",
+    "finetune",
+    "knn",
+    "retrieval",
+    "localization",
+    "segmentation",
+    "separation",
+    "embed",
+)
 COMMANDS = [
     # (the command line, its exit code, heavy modules that it may import)
     # CLIPS: a folder of three videos; DATASET: a prepared dataset; OUT: a path that is free
@@ -68,6 +78,19 @@ COMMANDS = [
     ("inspect RUN --json", 0, ()),
     ("inspect RUN --html PAGE", 0, ()),
     ("inspect RUN --png PICTURE", 0, ("matplotlib",)),
+    *((f"evaluate {task} x --explain", 0, ()) for task in EVALUATIONS),
+    ("evaluate smell x --explain", 2, ()),
+    ("evaluate knn x --preset smell", 2, ()),
+    ("evaluate knn x --set k=0", 2, ()),
+    ("evaluate separation x --set target=smell", 2, ()),
+    ("apply RUN CLIPS/dog/a.mp4 --task smell --out OUT", 2, ()),
+    ("apply RUN CLIPS/dog/a.mp4 --task classify --top 0 --out OUT", 2, ()),
+    ("apply RUN CLIPS/dog/a.mp4 --task classify --out OUT", 2, ()),
+    ("apply RUN CLIPS/dog/a.mp4 --task segment --out OUT", 2, ()),
+    ("apply RUN CLIPS/dog/a.mp4 --task separate --out OUT", 2, ()),
+    ("apply RUN CLIPS/dog/a.mp4 --task retrieve --out OUT", 2, ()),
+    ("apply NOWHERE CLIPS/dog/a.mp4 --task embed --out OUT", 2, ()),
+    ("apply RUN CLIPS/none.mp4 --task embed --out OUT", 2, ()),
 ]
 
 
