@@ -20,7 +20,7 @@ from avmodel.apply.output import whole
 from avmodel.apply.refusals import require_gallery
 from avmodel.distributed import choose_device
 from avmodel.evaluate.config import MODES
-from avmodel.evaluate.embed.task import EMBEDDINGS
+from avmodel.evaluate.embed.config import EMBEDDINGS
 from avmodel.evaluate.loaded import LoadedModel, load_pretrained
 from avmodel.evaluate.store import read_note, read_parts
 

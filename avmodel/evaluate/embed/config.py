@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from avmanifest.errors import ConfigError
 from avmodel.evaluate.config import EvalConfig
 
+EMBEDDINGS, MAP_FILE = "embeddings", "map.png"  # what is written
 PROJECTIONS = ("tsne", "pca", "none")
 
 

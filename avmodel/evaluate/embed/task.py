@@ -12,12 +12,11 @@ from torch import Tensor
 
 from avdata.draw.scores import save_map
 from avmodel.evaluate.data import open_split, scoring_view
-from avmodel.evaluate.embed.config import EmbedConfig
+from avmodel.evaluate.embed.config import EMBEDDINGS, MAP_FILE, EmbedConfig
 from avmodel.evaluate.evaluation import Evaluation, seen, settings_of
 from avmodel.evaluate.features import Extraction, Features, extract
 from avmodel.evaluate.result import Result, scored
 
-EMBEDDINGS, MAP_FILE = "embeddings", "map.png"
 LEAST_NEIGHBORS = 4
 
 

@@ -4,8 +4,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avmodel.distributed import require_precision
+from avmodel.evaluate.class_scores import class_report, trivial_baselines
 from avmodel.evaluate.data import open_splits, scoring_view
-from avmodel.evaluate.evaluation import Evaluation, class_report, seen, settings_of, trivial_baselines
+from avmodel.evaluate.evaluation import Evaluation, seen, settings_of
 from avmodel.evaluate.features import label_matrix
 from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.training import predict, scores_of, trained

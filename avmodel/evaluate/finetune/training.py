@@ -14,8 +14,9 @@ from avdata.load import Batch, View
 from avmanifest.errors import AvkitError
 from avmodel.augment import augment, num_augment_draws
 from avmodel.distributed import World, autocast
+from avmodel.evaluate.class_scores import class_scores
 from avmodel.evaluate.data import Split, one_view, ordered_loader, train_view
-from avmodel.evaluate.evaluation import Evaluation, class_scores
+from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.features import eval_inputs, gathered, label_matrix, parts_of
 from avmodel.evaluate.finetune.classifier import Classifier, freeze_unused, load_classifier, save_classifier
 from avmodel.evaluate.finetune.config import FinetuneConfig

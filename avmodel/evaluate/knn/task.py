@@ -8,16 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
+from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
 from avmodel.evaluate.data import open_split, open_splits, scoring_view
-from avmodel.evaluate.evaluation import (
-    Evaluation,
-    class_report,
-    class_scores,
-    labeled,
-    seen,
-    settings_of,
-    trivial_baselines,
-)
+from avmodel.evaluate.evaluation import Evaluation, labeled, seen, settings_of
 from avmodel.evaluate.features import Features
 from avmodel.evaluate.heads import ALL
 from avmodel.evaluate.knn.config import KnnConfig

@@ -9,17 +9,9 @@ from timm.optim.lars import Lars
 from torch import Tensor
 
 from avmodel.configs.optim import REFERENCE_BATCH
+from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
 from avmodel.evaluate.data import Split, one_view, open_splits, scoring_view, train_view
-from avmodel.evaluate.evaluation import (
-    Evaluation,
-    class_report,
-    class_scores,
-    labeled,
-    seeded,
-    seen,
-    settings_of,
-    trivial_baselines,
-)
+from avmodel.evaluate.evaluation import Evaluation, labeled, seeded, seen, settings_of
 from avmodel.evaluate.features import Features, label_matrix
 from avmodel.evaluate.heads import ALL, Heads, classification_loss
 from avmodel.evaluate.linear_probe.config import LinearProbeConfig
