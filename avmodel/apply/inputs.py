@@ -12,7 +12,8 @@ from torch import Tensor
 from avdata.load import EvalView
 from avdata.load.fill import crop_into
 from avdata.load.views import Crop, choose_crop
-from avdata.melspec import log_mel, num_frames
+from avdata.profiles import num_frames
+from avdata.torch_melspec import log_mel
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
 from avmanifest.errors import ConfigError, DecodeError
 from avmodel.apply.config import OverlayConfig, SpanConfig

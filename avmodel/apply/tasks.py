@@ -34,7 +34,7 @@ class Applied(Protocol):
 
     @property
     def window_config(self) -> WindowConfig:
-        """How the video has to be watched."""
+        """The windows that the task takes of a video."""
 
     @property
     def files(self) -> tuple[str, ...]:
