@@ -7,13 +7,16 @@ and commits each shard as its last clip ends. Where a clip ran has no say in the
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol, runtime_checkable
 
 from avdata.prepare.commit import Observer, Segment, Workspace, storage_errors
-from avdata.prepare.config import Supervision
+from avdata.prepare.config import PrepareConfig, Supervision
 from avdata.prepare.download import PRELOAD, DownloadStage
+from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.output import Output
-from avdata.prepare.pipeline import ClipEnd, ClipTask, failed_row
+from avdata.prepare.pipeline import ClipEnd, ClipTask, failed_row, run_clip
+from avdata.prepare.report import Listener
 from avdata.prepare.sources import Ref
 from avdata.prepare.supervise import Crashed, Outcome, Raised, Returned, TimedOut, supervise
 from avmanifest.layout import ShardName
@@ -146,6 +149,28 @@ class LocalExecutor:
             if self.downloads:
                 self.downloads.shard_ended(result.shard)
             yield result
+
+
+def local_executor(
+    config: PrepareConfig,
+    output: Output,
+    workspace: Workspace,
+    media: MediaResolver,
+    plan_hash: str,
+    listener: Listener,
+) -> LocalExecutor:
+    """The executor of this machine, which the nodes of a cluster use too."""
+    return LocalExecutor(
+        output=output,
+        workspace=workspace,
+        clip=partial(run_clip, config.sample),
+        locate=media.locate,
+        downloads=media.downloads,
+        supervision=config.supervision,
+        plan_hash=plan_hash,
+        on_clip=listener.clip_ended,
+        observe=listener.step,
+    )
 
 
 def _resolved(result: ShardResult) -> Future[ShardResult]:

@@ -1,8 +1,7 @@
 """A run of prepare: plan, shard tasks, commits, catalog. Run again, it goes on where it stopped."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,21 @@ from avdata.prepare.catalog import (
     shards_coverage,
 )
 from avdata.prepare.commit import Workspace, storage_errors
-from avdata.prepare.config import DownloadConfig, ExecutorKind, PrepareConfig, Retry, Share, SynthConfig
-from avdata.prepare.download import DownloadStage, FetchThread, MediaCache, repeated_videos, source_pace
-from avdata.prepare.download.pace import Pace
-from avdata.prepare.executors import Executor, LocalExecutor, ShardTask
+from avdata.prepare.config import ExecutorKind, PrepareConfig, Retry, Share
+from avdata.prepare.executors import Executor, ShardTask, local_executor
+from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.output import Output, open_output
-from avdata.prepare.pipeline import run_clip
 from avdata.prepare.plan import Plan, freeze, hash_table
 from avdata.prepare.progress import ProgressMark
+from avdata.prepare.ray_cluster import RayExecutor
 from avdata.prepare.report import Listener, Report, Silent
 from avdata.prepare.requests import class_order, plan_of
 from avdata.prepare.retry import plan_retry
-from avdata.prepare.sources import Ref, RemoteSource, SourceChain, open_source
-from avdata.prepare.sources.names import ClipRequest
 from avdata.prepare.sources.remote import FailedRef
-from avdata.prepare.sources.synth.source import SynthRef
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.layout import Layout
 from avmanifest.schema import PLAN_SCHEMA
 from avmanifest.table import read_table
-
-PaceOf = Callable[[RemoteSource, DownloadConfig], Pace]
 
 
 def prepare(config: PrepareConfig, listener: Listener | None = None) -> Report:
@@ -60,7 +53,7 @@ def _prepare(config: PrepareConfig, output: Output, listener: Listener) -> Repor
     output.check()
     output.refresh(listener.note)
     # What is wrong with a source or a list is said before anything is written.
-    media = Media(config, layout) if config.overwrite or not layout.dataset_json.exists() else None
+    media = MediaResolver(config, layout) if config.overwrite or not layout.dataset_json.exists() else None
     plan = plan_of(config, layout) if config.overwrite or _needs_plan(config, layout) else None
     workspace = Workspace(layout)
     listener = mark = ProgressMark(listener, workspace.path)
@@ -77,7 +70,7 @@ def _prepare(config: PrepareConfig, output: Output, listener: Listener) -> Repor
             to_do += _shards_to_do(output, workspace, added, plan_hash, listener)
         listener.planned(frozen, sum(len(planned.rows) for planned in to_do))
         if to_do:
-            media = media or Media(config, layout)
+            media = media or MediaResolver(config, layout)
             if config.executor is not ExecutorKind.RAY:  # whose nodes fetch for themselves
                 media.begin_downloads([planned.rows for planned in to_do], listener)
             for problem in media.problems:
@@ -105,31 +98,16 @@ def _prepare(config: PrepareConfig, output: Output, listener: Listener) -> Repor
     return _report(config, layout, share, plan_hash, found, media.coverage if media else {})
 
 
-def local_executor(
-    config: PrepareConfig, output: Output, workspace: Workspace, media: "Media", plan_hash: str, listener: Listener
-) -> LocalExecutor:
-    """The executor of this machine, which the nodes of a cluster use too."""
-    return LocalExecutor(
-        output=output,
-        workspace=workspace,
-        clip=partial(run_clip, config.sample),
-        locate=media.locate,
-        downloads=media.downloads,
-        supervision=config.supervision,
-        plan_hash=plan_hash,
-        on_clip=listener.clip_ended,
-        observe=listener.step,
-    )
-
-
 def _executor(
-    config: PrepareConfig, output: Output, workspace: Workspace, media: "Media", plan_hash: str, listener: Listener
+    config: PrepareConfig,
+    output: Output,
+    workspace: Workspace,
+    media: MediaResolver,
+    plan_hash: str,
+    listener: Listener,
 ) -> Executor:
     if config.executor is not ExecutorKind.RAY:
         return local_executor(config, output, workspace, media, plan_hash, listener)
-    # Imported here: it needs this module, for what its nodes do.
-    from avdata.prepare.ray_cluster import RayExecutor  # noqa: PLC0415
-
     return RayExecutor(config=config, output=output, plan_hash=plan_hash, listener=listener, media=media)
 
 
@@ -174,78 +152,6 @@ def dry_run(config: PrepareConfig) -> pa.Table:
     """The plan (PLAN_SCHEMA) that a run would freeze; nothing is written but fetched lists. See also `estimate`."""
     config.require_sources()
     return plan_of(config, open_output(config.out).layout).table
-
-
-class Media:
-    """Where the media of plan rows lie: in the sources in the order given, or nowhere yet, for drawn clips.
-
-    What lies elsewhere is fetched by `downloads`, once they have begun.
-    """
-
-    def __init__(self, config: PrepareConfig, layout: Layout) -> None:
-        self._synth = (config.synth or SynthConfig()) if config.recipe.name == "synth" else None
-        self._chain = SourceChain(
-            [open_source(source, cache_dir=layout.temporary, options=config.remote) for source in config.sources]
-        )
-        self._config = config
-        self._cache_dir = config.downloads.cache_dir or layout.media
-        self.problems = self._chain.problems
-        self.downloads: DownloadStage | None = None
-
-    @property
-    def coverage(self) -> dict[str, int]:
-        """Clips that each source gave."""
-        return dict(self._chain.coverage)
-
-    def count(self, given: Mapping[str, int]) -> None:
-        """Add clips that sources gave on other machines."""
-        for name, number in given.items():
-            self._chain.coverage[name] += number
-
-    @property
-    def remote(self) -> Sequence[RemoteSource]:
-        """The sources that must be fetched from."""
-        return self._chain.remote
-
-    @property
-    def stopped(self) -> FailedRef | None:
-        """Why a source was given up, as the reason of clips that no other source had."""
-        return next(iter(self.downloads.stopped.values()), None) if self.downloads else None
-
-    def locate(self, row: Mapping[str, Any]) -> Ref | None:
-        """The media of a row (PLAN_SCHEMA); None if no source has it."""
-        if self._synth is not None:
-            return SynthRef(config=self._synth, index=int(row["video_id"]))
-        if self.downloads:
-            self._chain.stopped.update(self.downloads.stopped)
-        return self._chain.locate(ClipRequest(row["video_id"], row["start_s"], row["end_s"], row["path"]))
-
-    def begin_downloads(self, plan: Sequence[pa.Table], listener: Listener, pace_of: PaceOf = source_pace) -> None:
-        """Open the stage that fetches, if a source needs it, for a plan (tables of PLAN_SCHEMA).
-
-        `pace_of` gives each source its budget of requests: this machine's, or a cluster's.
-        """
-        if self._chain.remote:
-            downloads = self._config.downloads
-            fetching = FetchThread(
-                downloads,
-                self._chain.remote,
-                {source.name: pace_of(source, downloads) for source in self._chain.remote},
-                MediaCache(self._cache_dir, round(downloads.cache_gb * 1e9)),
-                repeated_videos(plan),
-                ask_again=self._config.retry is Retry.ALL or self._config.overwrite,
-            )
-            self.downloads = DownloadStage(
-                fetching,
-                lambda request, source: self._chain.locate(request, after=source),
-                downloads.look_ahead,
-                listener.note,
-            )
-
-    def close(self) -> None:
-        """End the downloads."""
-        if self.downloads:
-            self.downloads.close()
 
 
 def _remove_dataset(output: Output, others: Sequence[Path]) -> None:

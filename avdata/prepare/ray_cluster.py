@@ -19,8 +19,8 @@ from avdata.prepare.commit import Workspace, storage_errors
 from avdata.prepare.config import DownloadConfig, PrepareConfig
 from avdata.prepare.download import source_pace
 from avdata.prepare.download.pace import Pace, Unlimited
-from avdata.prepare.executors import ShardResult, ShardTask
-from avdata.prepare.job import Media, local_executor
+from avdata.prepare.executors import ShardResult, ShardTask, local_executor
+from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.output import Output, open_output
 from avdata.prepare.report import Listener, Silent
 from avdata.prepare.sources import RemoteSource
@@ -51,7 +51,7 @@ class RayExecutor:
     output: Output
     plan_hash: str
     listener: Listener
-    media: Media  # the driver's: told how many clips each source gave, asked which must be fetched from
+    media: MediaResolver  # the driver's: told how many clips each source gave, asked which must be fetched from
 
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[ShardResult]:
         """Yield shards as they are published. Raises ConfigError without a cluster, StorageError as the nodes do."""
@@ -134,11 +134,11 @@ def shard_on_node(blob: bytes, plan_hash: str, task: ShardTask) -> _NodeEnd:
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(blob: bytes) -> tuple[Output, Media]:
+def _opened(blob: bytes) -> tuple[Output, MediaResolver]:
     """Output and sources of a run, opened once a worker."""
     config: PrepareConfig = pickle.loads(blob)  # noqa: S301 - our own driver's
     output = open_output(config.out, config.patience)
-    return output, Media(config, output.layout)
+    return output, MediaResolver(config, output.layout)
 
 
 class _Statuses(Silent):
