@@ -8,6 +8,7 @@ such a file open without reading it finds it gone at the next `hold`.
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import logging
 import os
 import shlex
@@ -23,6 +24,7 @@ from typing import IO, Any, Final, Protocol, runtime_checkable
 import fsspec
 
 from avdata.load.urls import PIPE, protocol
+from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError, ShardError, StorageError
 from avmanifest.files import OLDER_SUFFIXES, UNFINISHED, cache_folder, sha256_of, sha256_of_stream, unfinished_path
 
@@ -40,16 +42,12 @@ class CacheConfig:
 
     root: Path = field(default_factory=partial(cache_folder, "shards"))
     max_bytes: int = 200 * 10**9
-    attempts: int = 6  # downloads of a shard before it is given up; only one if the server says it has none
-    wait_s: float = 1.0  # before the second attempt; doubled before each further one
+    retry: RetryPolicy = field(default_factory=partial(RetryPolicy, attempts=6))  # one attempt if the server says no
     storage_options: Mapping[str, Any] = field(default_factory=dict)  # for fsspec: credentials, endpoints
 
     def __post_init__(self) -> None:
-        if self.max_bytes < 1 or self.attempts < 1 or self.wait_s < 0:
-            raise ConfigError(
-                f"max_bytes={self.max_bytes}, attempts={self.attempts}, wait_s={self.wait_s}: the first two must be 1 "
-                "or more, wait_s 0 or more"
-            )
+        if self.max_bytes < 1:
+            raise ConfigError(f"max_bytes={self.max_bytes} must be at least 1")
 
 
 @runtime_checkable
@@ -150,15 +148,16 @@ class ShardCache:
 
     def _attempt(self, url: str, expected: Expected, path: Path) -> None:
         """Download until it succeeds, or there is no use in trying again."""
-        for attempt in range(1, self.config.attempts + 1):
+        began_s = time.monotonic()
+        for attempt in itertools.count(1):
             try:
                 self._download(url, expected, path)
                 return
             except ShardError as error:
-                if attempt == self.config.attempts or _is_final(error):
+                wait_s = self.config.retry.next_delay_s(attempt, time.monotonic() - began_s)
+                if wait_s is None or _is_final(error):
                     raise
-                wait_s = self.config.wait_s * 2 ** (attempt - 1)
-                _LOG.warning("%s; attempt %d of %d in %g s", error, attempt + 1, self.config.attempts, wait_s)
+                _LOG.warning("%s; attempt %d of %d in %g s", error, attempt + 1, self.config.retry.attempts, wait_s)
                 if self.stopped.wait(wait_s):
                     raise FetchStopped from error
 
@@ -260,7 +259,8 @@ def let_go(descriptor: int) -> None:
 
 def read_small(url: str, config: CacheConfig) -> bytes | None:
     """Content of a small remote file (a manifest, a marker), never cached; None if there is none."""
-    for attempt in range(1, config.attempts + 1):
+    began_s = time.monotonic()
+    for attempt in itertools.count(1):
         try:
             filesystem, path = fsspec.core.url_to_fs(url, **_options(url, config.storage_options))
             content: bytes = filesystem.cat_file(path)
@@ -270,9 +270,10 @@ def read_small(url: str, config: CacheConfig) -> bytes | None:
         except Exception as error:
             failed = ShardError(f"{url}: cannot be read ({_reason(error)}). Check the address.")
             failed.__cause__ = error
-            if attempt == config.attempts or _is_final(failed):
+            wait_s = config.retry.next_delay_s(attempt, time.monotonic() - began_s)
+            if wait_s is None or _is_final(failed):
                 raise failed from error
-            time.sleep(config.wait_s * 2 ** (attempt - 1))
+            time.sleep(wait_s)
     return None
 
 

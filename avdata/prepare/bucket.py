@@ -3,6 +3,7 @@
 Credentials, endpoints and time-outs are fsspec's own: the environment's variables, or its configuration files.
 """
 
+import itertools
 import re
 import shutil
 import time
@@ -15,7 +16,7 @@ from typing import Any, Final, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from avdata.prepare.config import Patience
+from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError, StorageError
 from avmanifest.files import replace_bytes, replacing, sha256_of_stream
 
@@ -73,7 +74,7 @@ class Bucket:
     url: str  # as the user wrote it
     filesystem: Any = field(repr=False)
     base: str  # the URL, as the file system writes it
-    patience: Patience = field(default_factory=Patience)
+    patience: RetryPolicy = field(default_factory=RetryPolicy)
 
     @property
     def is_conditional(self) -> bool:
@@ -216,7 +217,8 @@ class Bucket:
 
     def _ask(self, what: str, name: str, ask: Callable[[], T]) -> T:
         """The answer, after as many attempts as it takes. Raises StorageError."""
-        for attempt in range(1, self.patience.attempts + 1):
+        began_s = time.monotonic()
+        for attempt in itertools.count(1):
             try:
                 return ask()
             except StorageError:
@@ -224,16 +226,17 @@ class Bucket:
             except Exception as error:  # each store has errors of its own
                 # A file that is missing is an answer by now; what is left is a bucket that does not exist.
                 final = isinstance(error, PermissionError | NotImplementedError | FileNotFoundError)
-                if final or attempt == self.patience.attempts:
+                wait_s = None if final else self.patience.next_delay_s(attempt, time.monotonic() - began_s)
+                if wait_s is None:
                     raise StorageError(
                         f"{self.at(name)}: cannot {what} ({_reason(error)}; {attempt} attempts). Committed shards are "
                         "safe; when the store answers again, run the same command again."
                     ) from error
-            time.sleep(self.patience.wait_s * 2 ** (attempt - 1))
-        raise AssertionError("a loop of at least one attempt")
+            time.sleep(wait_s)
+        raise AssertionError("the loop above ends by itself")
 
 
-def open_bucket(url: str, patience: Patience | None = None) -> Bucket:
+def open_bucket(url: str, patience: RetryPolicy | None = None) -> Bucket:
     """The folder of a URL. Nothing is asked of the store yet.
 
     Raises ConfigError for a protocol that cannot be written, or whose package is not installed.
@@ -251,7 +254,7 @@ def open_bucket(url: str, patience: Patience | None = None) -> Bucket:
     base = base.rstrip("/")
     if not base.strip("/"):
         raise ConfigError(f"{url!r}: names no bucket")
-    return Bucket(url.rstrip("/"), filesystem, base, patience or Patience())
+    return Bucket(url.rstrip("/"), filesystem, base, patience or RetryPolicy())
 
 
 def open_place(place: str | Path) -> Bucket:

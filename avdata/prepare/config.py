@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 from avdata.profiles import PROFILES, profile
+from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError
 from avmanifest.recipe import Recipe, TableOptions
 from avmanifest.settings import NOT_A_SETTING, Choices, Reader
@@ -109,18 +110,6 @@ class Supervision:
         for name in ("num_workers", "deadline_s", "memory_bytes", "recycle_after", "attempts"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How often a request to a bucket that failed is made again."""
-
-    attempts: Annotated[int, "Attempts of one request to a bucket."] = 5
-    wait_s: Annotated[float, "Seconds before the second attempt; doubled before each further one."] = 1.0
-
-    def __post_init__(self) -> None:
-        if self.attempts < 1 or self.wait_s < 0:
-            raise ConfigError(f"attempts={self.attempts} must be at least 1, wait_s={self.wait_s} not below 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,7 +308,7 @@ class PrepareConfig:
     shard_size: Annotated[int, "Clips a shard."] = 1_000
     limit: Annotated[int | None, "Only so many clips, drawn over all splits."] = None
     supervision: Supervision = field(default_factory=Supervision)
-    patience: Patience = field(default_factory=Patience)  # with a bucket
+    patience: RetryPolicy = field(default_factory=RetryPolicy)  # with a bucket
     min_success: Annotated[float, "Share of the requested clips, 0 to 1; with fewer samples the exit code is 3."] = 0.5
     retry: Annotated[Retry, "Which failed clips to try again."] = Retry.NONE
     overwrite: Annotated[bool, "Remove what the output holds and start again."] = False

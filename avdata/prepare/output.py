@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from avdata.prepare.bucket import local_folder, open_bucket, place_of
 from avdata.prepare.commit import Observer, Segment, Workspace, commit_shard, marker_problem, quarantine, read_stats
-from avdata.prepare.config import Patience
 from avdata.prepare.mirror import BucketOutput
+from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout, ShardName
 
@@ -143,7 +143,7 @@ class FolderOutput:
         yield
 
 
-def open_output(out: str | Path, patience: Patience | None = None) -> Output:
+def open_output(out: str | Path, patience: RetryPolicy | None = None) -> Output:
     """The output that `--out` names. Raises ConfigError for a URL that cannot be written."""
     out = place_of(out)
     folder = local_folder(out)

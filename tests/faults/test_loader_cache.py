@@ -15,6 +15,7 @@ import pytest
 
 from avdata.load import CacheConfig, Dataset, EvalView, Loader, LoaderConfig, evaluation_config, open_dataset
 from avdata.load.cache import Expected, ShardCache, hold, let_go
+from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError, ShardError, StorageError
 from tests.serving import FileServer, serving
 
@@ -30,7 +31,7 @@ def server(drawn: Path) -> Iterator[FileServer]:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> CacheConfig:
-    return CacheConfig(root=tmp_path / "cache", attempts=3, wait_s=0.0)
+    return CacheConfig(root=tmp_path / "cache", retry=RetryPolicy(attempts=3, wait_s=0.0))
 
 
 @pytest.fixture
@@ -157,7 +158,12 @@ def test_passing_failures_are_waited_out(server: FileServer, cache: CacheConfig,
     server.requests.clear()
     server.statuses.extend([503, 503, 500, 429])  # a size and a content are asked for in each attempt
     server.cut_after.extend([1000])
-    assert keys_read(dataset, replace(cache, attempts=4), num_workers=0, fetch_ahead_samples=0) == KEYS
+    assert (
+        keys_read(
+            dataset, replace(cache, retry=RetryPolicy(attempts=4, wait_s=0.0)), num_workers=0, fetch_ahead_samples=0
+        )
+        == KEYS
+    )
 
 
 def test_small_files_are_asked_for_again_too(server: FileServer, cache: CacheConfig) -> None:
@@ -170,10 +176,10 @@ def test_small_files_are_asked_for_again_too(server: FileServer, cache: CacheCon
 
 def test_a_no_is_not_asked_again(server: FileServer, cache: CacheConfig) -> None:
     with pytest.raises(ShardError, match=r"nothing\.tar: cannot be fetched .*Check the address"):
-        open_dataset(f"{server.url}/nothing.tar", cache=replace(cache, wait_s=1000.0))
+        open_dataset(f"{server.url}/nothing.tar", cache=replace(cache, retry=RetryPolicy(wait_s=1000.0)))
     server.statuses.extend([403])
     with pytest.raises(ShardError, match=r"dataset\.json: cannot be read .*403"):
-        open_dataset(server.url, cache=replace(cache, wait_s=1000.0))
+        open_dataset(server.url, cache=replace(cache, retry=RetryPolicy(wait_s=1000.0)))
 
 
 def test_what_is_cut_in_every_attempt_is_given_up_with_its_name(
@@ -225,7 +231,7 @@ def test_leaving_the_loop_breaks_downloads_off(server: FileServer, cache: CacheC
         return content
 
     server.change = stall
-    cache = replace(cache, attempts=5, wait_s=1000.0)
+    cache = replace(cache, retry=RetryPolicy(attempts=5, wait_s=1000.0))
     loader = Loader(dataset, VIEW, evaluation_config(LoaderConfig(batch_size=2, num_workers=1, cache=cache)))
     batches = iter(loader)
     next(batches)
@@ -305,9 +311,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from avdata.load import CacheConfig, EvalView, Loader, LoaderConfig, evaluation_config, open_dataset
+from avdata.retrying import RetryPolicy
 url, root, bound, rank = sys.argv[1:]
 for name, max_bytes in (("wide", 10**9), ("narrow", int(bound))):
-    cache = CacheConfig(root=Path(root) / name, max_bytes=max_bytes, attempts=3, wait_s=0.1)
+    cache = CacheConfig(root=Path(root) / name, max_bytes=max_bytes,
+                        retry=RetryPolicy(attempts=3, wait_s=0.1))
     config = evaluation_config(LoaderConfig(batch_size=2, num_workers=1, prefetch_batches=1, cache=cache,
                                             fetch_ahead_samples=0))
     loader = Loader(open_dataset(url, cache=cache), EvalView(image_size=8), config, rank=int(rank), world_size=2)

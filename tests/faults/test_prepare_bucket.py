@@ -13,14 +13,15 @@ from avcli.main import app
 from avdata.load import open_dataset
 from avdata.prepare import export
 from avdata.prepare.bucket import open_place
-from avdata.prepare.config import Patience, Retry, Supervision
+from avdata.prepare.config import Retry, Supervision
 from avdata.prepare.job import prepare
+from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError, StorageError
 from tests.buckets import ENVIRONMENT, bucket_tree, faulty_road, s3_server, use_s3
 from tests.videos import Notes, draw_folder, folder_config, tree
 
 pytestmark = pytest.mark.network
-QUICK = Patience(attempts=3, wait_s=0.0)
+QUICK = RetryPolicy(attempts=3, wait_s=0.0)
 
 
 @pytest.fixture(scope="module")

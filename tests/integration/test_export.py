@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from avcli.main import app
 from avdata.prepare.bucket import Bucket, open_place
-from avdata.prepare.config import Patience
 from avdata.prepare.export import export
+from avdata.retrying import RetryPolicy
 from avdata.shards import read_index
 from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
 from avmanifest.layout import Layout
@@ -36,7 +36,7 @@ def hub() -> Bucket:
     """A repository of the hub, as fsspec sees it."""
     store = UnreliableMemory()
     store.pipe_file("/datasets/me/set/.gitattributes", b"*.tar filter=lfs")
-    return Bucket("hf://datasets/me/set", store, "/datasets/me/set", Patience(attempts=2, wait_s=0.0))
+    return Bucket("hf://datasets/me/set", store, "/datasets/me/set", RetryPolicy(attempts=2, wait_s=0.0))
 
 
 def test_a_folder_loads_with_datasets_and_holds_only_what_belongs_to_it(out, prepared, monkeypatch, tmp_path):

@@ -17,11 +17,12 @@ from avdata.prepare.download.breaker import Breaker
 from avdata.prepare.download.cache import Held, MediaCache, Verdict
 from avdata.prepare.download.fetches import FetchEnd, FetchTask, end_of, fetch
 from avdata.prepare.download.pace import Pace
-from avdata.prepare.download.queue import Doubling, SourceQueue, Want
+from avdata.prepare.download.queue import SourceQueue, Want
 from avdata.prepare.pipeline import ClipTask
 from avdata.prepare.sources import RemoteSource
 from avdata.prepare.sources.remote import FailedRef, RemoteRef, Span
 from avdata.prepare.supervise import Later, supervise
+from avdata.retrying import RetryPolicy
 from avmanifest.schema import StatusClass
 
 PRELOAD: Final = ("avdata.prepare.pipeline", fetch.__module__)
@@ -62,7 +63,7 @@ class FetchThread:
                 paces[source.name],
                 Breaker(config.breaker, probe=source.probes),
                 config.attempts,
-                Doubling(config.backoff_s),
+                RetryPolicy(attempts=config.attempts, wait_s=config.backoff_s, jitter=0.5).delay_s,
             )
             for source in sources
         }

@@ -1,7 +1,6 @@
 """What is still to be fetched from one source, and when the next fetch may begin."""
 
 import math
-import random
 from collections import deque
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, runtime_checkable
@@ -32,17 +31,6 @@ class Backoff(Protocol):
     """Seconds before the next attempt, by the number of those made."""
 
     def __call__(self, attempts: int, /) -> float: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Doubling:
-    """`first_s`, then twice as long each time, each drawn from half to one and a half of that."""
-
-    first_s: float
-
-    def __call__(self, attempts: int, /) -> float:
-        """Seconds to wait after so many attempts."""
-        return self.first_s * 2.0 ** (attempts - 1) * random.uniform(0.5, 1.5)  # noqa: S311
 
 
 @dataclass(slots=True)

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from avdata.prepare.bucket import Bucket, local_folder, open_bucket, place_of
-from avdata.prepare.config import Patience
+from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError, StorageError
 from tests.buckets import UnreliableMemory
 
-QUICK = Patience(attempts=3, wait_s=0.0)
+QUICK = RetryPolicy(attempts=3, wait_s=0.0)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from avdata.load import (
     unite,
 )
 from avdata.melspec import log_mel
+from avdata.retrying import RetryPolicy
 from avdata.waveform import encode_flac
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.layout import Layout
@@ -40,7 +41,7 @@ ALL_KEYS = [f"clip-{number:05d}" for number in range(20)]
 
 @pytest.fixture
 def cache(tmp_path: Path) -> CacheConfig:
-    return CacheConfig(root=tmp_path / "cache", attempts=1)
+    return CacheConfig(root=tmp_path / "cache", retry=RetryPolicy(attempts=1))
 
 
 def loaded(dataset: Dataset, cache: CacheConfig | None = None) -> list[tuple[str, bytes, list[str]]]:

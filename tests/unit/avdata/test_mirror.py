@@ -7,8 +7,8 @@ import pytest
 
 from avdata.prepare.bucket import Bucket
 from avdata.prepare.commit import Segment, Workspace
-from avdata.prepare.config import Patience
 from avdata.prepare.mirror import BucketOutput
+from avdata.retrying import RetryPolicy
 from avdata.shards import pack_sample
 from avmanifest.errors import StorageError
 from avmanifest.layout import Layout, ShardName
@@ -27,7 +27,7 @@ class Machine:
     """A machine that prepares: its mirror, its workspace, and its own idea of the one clip's content."""
 
     def __init__(self, store: UnreliableMemory, folder: Path, content: bytes, url: str = "memory://b/set") -> None:
-        bucket = Bucket(url, store, "/b/set", Patience(attempts=1, wait_s=0.0))
+        bucket = Bucket(url, store, "/b/set", RetryPolicy(attempts=1, wait_s=0.0))
         self.output = BucketOutput(bucket, Layout(folder, is_mirror=True))
         self.output.refresh(lambda text: None)
         self.content = content
