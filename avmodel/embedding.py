@@ -2,10 +2,10 @@
 
 import torch
 from jaxtyping import Float
-from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
 from avmodel.configs.model import KERNEL_REDUCTIONS
+from avmodel.layers import PatchEmbed
 
 
 class LearnedEmbedding(nn.Module):
@@ -21,7 +21,7 @@ class LearnedEmbedding(nn.Module):
         self.grid = (input_size[0] // patch_size, input_size[1] // patch_size)
         self.num_patches = self.grid[0] * self.grid[1]
         self.doubled = doubled
-        self.patch_embed = PatchEmbed(input_size, patch_size, in_chans, dim)
+        self.patch_embed = PatchEmbed(patch_size, in_chans, dim)
         self.positions = nn.Parameter(0.02 * torch.randn(1, self.num_patches, dim))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:

@@ -1,6 +1,8 @@
 """Parts that several families share: attention, the transformer block and its norm banks, the ViT branch.
 
-Parameter names inside a block and a branch are timm's, so that published ViT weights load as they are.
+Parameter names inside a block and a branch are timm's, so that published ViT weights load as they are; a test compares
+the blocks with timm's, bit by bit. They are written out here because importing any layer of timm also imports
+torchvision and torch's compiler.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,10 +12,6 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
-from timm.layers.attention import Attention
-from timm.layers.mlp import Mlp
-from timm.layers.patch_embed import PatchEmbed
-from timm.models import vision_transformer
 from torch import Tensor, nn
 
 from avmodel.configs.model import ViTSize
@@ -60,21 +58,89 @@ class CrossAttention(nn.Module):
         return projected
 
 
-class Block(vision_transformer.Block):
-    """timm's pre-norm block, whose tokens may also attend to a context.
+class PatchEmbed(nn.Module):
+    """Patches as tokens: a convolution whose stride is its kernel."""
+
+    def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
+        tokens: Tensor = rearrange(self.proj(x), "b d h w -> b (h w) d")
+        return tokens
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; queries, keys and values are one linear layer."""
+
+    def __init__(self, dim: int, num_heads: int, attn_drop: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
+        self.attn_drop = attn_drop
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
+        projected: Tensor = self.proj(rearrange(out, "b h n d -> b n (h d)"))
+        return projected
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, each sample's branch is dropped with this probability, else scaled up.
+
+    Source: "Deep Networks with Stochastic Depth" (arXiv:1603.09382).
+    """
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        if self.drop_prob == 0.0 or not self.training:
+            return x
+        keep_prob = 1 - self.drop_prob
+        return x * x.new_empty(len(x), 1, 1).bernoulli_(keep_prob).div_(keep_prob)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block, whose tokens may also attend to a context.
 
     `block(x, context)` equals the last tokens of `block([context, x])`, without the queries, projection and
     MLP of the context, whose own outputs nobody reads.
     """
 
-    attn: Attention
+    def __init__(self, dim: int, num_heads: int, *, eps: float, drop_path: float = 0.0, attn_drop: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = Attention(dim, num_heads, attn_drop)
+        self.drop_path1 = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = Mlp(dim, 4 * dim)
+        self.drop_path2 = DropPath(drop_path)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b m d"] | None = None
     ) -> Float[Tensor, "b n d"]:
         if context is None:
-            return super().forward(x)
-        x = x + self.drop_path1(self._attend(self.norm1(torch.cat([context, x], dim=1)), x.shape[1]))
+            x = x + self.drop_path1(self.attn(self.norm1(x)))
+        else:
+            x = x + self.drop_path1(self._attend(self.norm1(torch.cat([context, x], dim=1)), x.shape[1]))
         out: Tensor = x + self.drop_path2(self.mlp(self.norm2(x)))
         return out
 
@@ -85,9 +151,9 @@ class Block(vision_transformer.Block):
         q_bias, kv_bias = torch.split(attn.qkv.bias, [dim, 2 * dim])
         k, v = F.linear(tokens, kv_weight, kv_bias).chunk(2, dim=-1)
         q = F.linear(tokens[:, -num_queries:], q_weight, q_bias)
-        dropout = attn.attn_drop.p if self.training else 0.0
+        dropout = attn.attn_drop if self.training else 0.0
         out = attend(q, k, v, num_heads=attn.num_heads, scale=attn.scale, dropout=dropout)
-        projected: Tensor = attn.proj_drop(attn.proj(out))
+        projected: Tensor = attn.proj(out)
         return projected
 
 
@@ -101,18 +167,7 @@ def make_blocks(
     attn_drop: float = 0.0,
 ) -> nn.ModuleList:
     """`depth` blocks, MLPs four times as wide; all have the same stochastic depth rate, as released."""
-    return nn.ModuleList(
-        Block(
-            dim,
-            num_heads,
-            mlp_ratio=4.0,
-            qkv_bias=True,
-            drop_path=drop_path,
-            attn_drop=attn_drop,
-            norm_layer=partial(nn.LayerNorm, eps=eps),  # type: ignore[arg-type]  # called, never subclassed
-        )
-        for _ in range(depth)
-    )
+    return nn.ModuleList(Block(dim, num_heads, eps=eps, drop_path=drop_path, attn_drop=attn_drop) for _ in range(depth))
 
 
 class ModalBlock(Block):
@@ -123,7 +178,7 @@ class ModalBlock(Block):
 
     def __init__(self, dim: int, num_heads: int, banks: Sequence[str], *, eps: float) -> None:
         norm = partial(nn.LayerNorm, eps=eps)
-        super().__init__(dim, num_heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
+        super().__init__(dim, num_heads, eps=eps)
         self.norm1_banks = nn.ModuleDict({bank: norm(dim) for bank in banks})
         self.norm2_banks = nn.ModuleDict({bank: norm(dim) for bank in banks})
 
@@ -176,7 +231,7 @@ class CrossBlock(nn.Module):
     def __init__(self, dim: int, num_heads: int, *, eps: float = 1e-6) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attn = Attention(dim, num_heads=num_heads, qkv_bias=True)
+        self.attn = Attention(dim, num_heads)
         self.norm_cross = nn.LayerNorm(dim, eps=eps)
         self.cross = CrossAttention(dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
@@ -209,7 +264,7 @@ class ViT(nn.Module):
         super().__init__()
         self.grid = (input_size[0] // patch_size, input_size[1] // patch_size)
         self.num_patches = self.grid[0] * self.grid[1]
-        self.patch_embed = PatchEmbed(input_size, patch_size, in_chans, size.embed_dim)
+        self.patch_embed = PatchEmbed(patch_size, in_chans, size.embed_dim)
         positions = sincos_positions(size.embed_dim, self.grid, second_axis_first=second_axis_first)
         self.register_buffer("positions", positions)
         self.blocks = make_blocks(*size, eps=eps, drop_path=drop_path, attn_drop=attn_drop)

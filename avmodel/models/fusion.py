@@ -10,12 +10,10 @@ import torch
 import torch.nn.functional as F
 from einops import repeat
 from jaxtyping import Float
-from timm.layers.drop import DropPath
-from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
 from avmodel.configs.deepavfusion import FUSIONS
-from avmodel.layers import CrossAttention, attend
+from avmodel.layers import CrossAttention, DropPath, Mlp, attend
 
 
 class Affine(NamedTuple):

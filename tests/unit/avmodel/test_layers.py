@@ -1,4 +1,7 @@
 import math
+import subprocess
+import sys
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from avmodel.layers import (
     CrossAttention,
     CrossBlock,
     ModalBlock,
+    PatchEmbed,
     cls_attention,
     make_blocks,
 )
@@ -53,7 +57,7 @@ def test_positions_with_their_halves_exchanged() -> None:
 
 def test_a_context_equals_prepended_tokens_whose_output_is_dropped() -> None:
     torch.manual_seed(0)
-    block = Block(32, 4, qkv_bias=True)
+    block = Block(32, 4, eps=1e-6)
     torch.nn.init.normal_(block.attn.qkv.bias)
     x = torch.randn(2, 5, 32, requires_grad=True)
     context = torch.randn(2, 3, 32, requires_grad=True)
@@ -149,3 +153,50 @@ def test_doubled_embeddings_are_twice_the_plain_ones() -> None:
     doubled.load_state_dict(plain.state_dict())
     x = torch.randn(1, 1, 4, 4)
     torch.testing.assert_close(doubled(x), 2 * plain(x))
+
+
+@pytest.mark.parametrize("drops", [{}, {"drop_path": 0.3, "attn_drop": 0.2}])
+def test_a_block_is_timms_to_the_bit(drops: dict[str, float]) -> None:
+    """Names, drawn weights, outputs, gradients and dropped paths, so that a run of before goes on as it was."""
+    from timm.models import vision_transformer
+
+    torch.manual_seed(0)
+    theirs = vision_transformer.Block(
+        48, 4, qkv_bias=True, norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), **drops
+    ).train()  # fmt: skip
+    torch.manual_seed(0)
+    ours = make_blocks(48, 1, 4, eps=1e-6, **drops)[0].train()
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert all(torch.equal(x, theirs.state_dict()[name]) for name, x in ours.state_dict().items())
+    x = torch.randn(8, 6, 48)
+    outputs = []
+    for block in (ours, theirs):
+        torch.manual_seed(1)
+        outputs.append(block(x))
+        outputs[-1].square().sum().backward()
+    assert torch.equal(*outputs)
+    for name, parameter in ours.named_parameters():
+        assert torch.equal(parameter.grad, theirs.get_parameter(name).grad), name
+
+
+def test_a_patch_embedding_is_timms_to_the_bit() -> None:
+    from timm.layers import PatchEmbed as Theirs
+
+    torch.manual_seed(0)
+    theirs = Theirs((32, 48), 16, 3, 24)
+    torch.manual_seed(0)
+    ours = PatchEmbed(16, 3, 24)
+    x = torch.randn(2, 3, 32, 48)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert torch.equal(ours(x), theirs(x))
+
+
+def test_models_need_neither_timm_nor_torchvision() -> None:
+    code = (
+        "import sys\n"
+        "from avmodel.models import FAMILIES\n"
+        "assert all(family.model_type for family in FAMILIES.values())\n"
+        "print(sorted({'timm', 'torchvision', 'torch._dynamo'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
