@@ -91,7 +91,7 @@ def test_state_is_weights_gradients_and_two_moments() -> None:
         ({"rows": ("dens",)}, "unknown fusion 'dens'; known: factorized, dense, dense-pairs, token, none"),
         (
             {"families": ("avsima",)},
-            "unknown family 'avsima'; known: all, deepavfusion, cavmae, crossmae, avsiam, avsep",
+            "unknown family 'avsima'; known: all, deepavfusion, avsiam, avsep",
         ),
         ({"families": ("avsiam",), "model": TINY}, "families are of a size"),
         ({"batches": (0,)}, "batches=0"),
