@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from avdata.prepare.config import PrepareConfig, SampleConfig, Supervision, SynthConfig
-from avdata.prepare.report import Silent
+from avdata.prepare.report import SilentListener
 from avdata.prepare.sources.synth import synth_clip, write_clip
 from avmanifest.recipe import load_recipe
 
@@ -44,7 +44,7 @@ def tree(out: Path) -> dict[str, str]:
     }
 
 
-class Notes(Silent):
+class Notes(SilentListener):
     """A listener that keeps what it is told."""
 
     def __init__(self) -> None:

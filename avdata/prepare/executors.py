@@ -16,7 +16,7 @@ from avdata.prepare.download import PRELOAD, DownloadStage
 from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.output import Output
 from avdata.prepare.pipeline import ClipEnd, ClipTask, failed_row, run_clip
-from avdata.prepare.report import Listener
+from avdata.prepare.report import PrepareListener
 from avdata.prepare.sources import Ref
 from avdata.prepare.supervise import Crashed, Outcome, Raised, Returned, TimedOut, supervise
 from avmanifest.layout import ShardName
@@ -157,7 +157,7 @@ def local_executor(
     workspace: Workspace,
     media: MediaResolver,
     plan_hash: str,
-    listener: Listener,
+    listener: PrepareListener,
 ) -> LocalExecutor:
     """The executor of this machine, which the nodes of a cluster use too."""
     return LocalExecutor(

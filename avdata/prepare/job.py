@@ -25,7 +25,7 @@ from avdata.prepare.output import Output, open_output
 from avdata.prepare.plan import Plan, freeze, hash_table
 from avdata.prepare.progress import ProgressMark
 from avdata.prepare.ray_cluster import RayExecutor
-from avdata.prepare.report import Listener, Report, Silent
+from avdata.prepare.report import PrepareListener, PrepareReport, SilentListener
 from avdata.prepare.requests import class_order, plan_of
 from avdata.prepare.retry import plan_retry
 from avdata.prepare.sources.remote import FailedRef
@@ -35,20 +35,20 @@ from avmanifest.schema import PLAN_SCHEMA
 from avmanifest.table import read_table
 
 
-def prepare(config: PrepareConfig, listener: Listener | None = None) -> Report:
+def prepare(config: PrepareConfig, listener: PrepareListener | None = None) -> PrepareReport:
     """Prepare the dataset, or go on with it. Every requested clip ends as one row of the manifest.
 
     Raises ConfigError if the output holds another plan or configuration (with the difference), StorageError if
     it cannot be written, ManifestError for a list that cannot be read.
     """
     config.require_sources()
-    listener = listener or Silent()
+    listener = listener or SilentListener()
     output = open_output(config.out, config.patience)
     with output.naming():
         return _prepare(config, output, listener)
 
 
-def _prepare(config: PrepareConfig, output: Output, listener: Listener) -> Report:
+def _prepare(config: PrepareConfig, output: Output, listener: PrepareListener) -> PrepareReport:
     layout = output.layout
     output.check()
     output.refresh(listener.note)
@@ -104,7 +104,7 @@ def _executor(
     workspace: Workspace,
     media: MediaResolver,
     plan_hash: str,
-    listener: Listener,
+    listener: PrepareListener,
 ) -> Executor:
     if config.executor is not ExecutorKind.RAY:
         return local_executor(config, output, workspace, media, plan_hash, listener)
@@ -118,7 +118,7 @@ def _shards_of(share: Share, layout: Layout) -> Iterator[PlannedShard]:
             yield planned
 
 
-def _is_last(output: Output, listener: Listener) -> bool:
+def _is_last(output: Output, listener: PrepareListener) -> bool:
     """Whether no task of the array is left: then this one writes the manifest for all."""
     output.refresh(listener.note)
     if all(output.layout.stats(planned.shard).exists() for planned in planned_shards(output.layout)):
@@ -128,7 +128,7 @@ def _is_last(output: Output, listener: Listener) -> bool:
 
 
 def _catalog(
-    config: PrepareConfig, output: Output, workspace: Workspace, listener: Listener, stopped: FailedRef | None
+    config: PrepareConfig, output: Output, workspace: Workspace, listener: PrepareListener, stopped: FailedRef | None
 ) -> dict[str, Any]:
     """Merge the manifest and write the catalog, again if another run committed shards meanwhile; the coverage."""
     layout = output.layout
@@ -166,7 +166,9 @@ def _needs_plan(config: PrepareConfig, layout: Layout) -> bool:
     return not layout.dataset_json.exists() or config.list_path is not None or config.recipe.name == "folder"
 
 
-def _frozen_plan(config: PrepareConfig, output: Output, plan: Plan | None, listener: Listener) -> tuple[pa.Table, str]:
+def _frozen_plan(
+    config: PrepareConfig, output: Output, plan: Plan | None, listener: PrepareListener
+) -> tuple[pa.Table, str]:
     """The first part of the plan, frozen before or now, and its hash. Called with the publishing lock held."""
     layout = output.layout
     if layout.dataset_json.exists():
@@ -194,7 +196,7 @@ def _frozen_plan(config: PrepareConfig, output: Output, plan: Plan | None, liste
 
 
 def _plan_of_before(
-    config: PrepareConfig, layout: Layout, plan: Plan | None, listener: Listener
+    config: PrepareConfig, layout: Layout, plan: Plan | None, listener: PrepareListener
 ) -> tuple[pa.Table, str]:
     """The dataset's plan, if this run is to go on with it. Raises ConfigError, with the difference, if not."""
     recorded = description.read_description(layout)
@@ -211,7 +213,7 @@ def _plan_of_before(
     return frozen, recorded["plan_hash"]
 
 
-def _tell_duplicates(plan: Plan, listener: Listener) -> None:
+def _tell_duplicates(plan: Plan, listener: PrepareListener) -> None:
     if plan.num_duplicates:
         listener.note(f"{plan.num_duplicates:,} rows ask for a clip that another row asks for; the first of each stays")
     if plan.cross_split_keys:
@@ -220,7 +222,7 @@ def _tell_duplicates(plan: Plan, listener: Listener) -> None:
 
 
 def _shards_to_do(
-    output: Output, workspace: Workspace, shards: Iterable[PlannedShard], plan_hash: str, listener: Listener
+    output: Output, workspace: Workspace, shards: Iterable[PlannedShard], plan_hash: str, listener: PrepareListener
 ) -> Iterator[PlannedShard]:
     """Those of the shards without a true marker. What lies damaged in the place of one is put away."""
     layout = output.layout
@@ -244,11 +246,11 @@ def _report(
     plan_hash: str,
     found: dict[str, Any],
     sources: dict[str, int],
-) -> Report:
+) -> PrepareReport:
     statuses = sum((Counter(split["statuses"]) for split in found.values()), Counter[str]())
     made = {planned.shard: layout.stats(planned.shard).exists() for planned in _shards_of(share, layout)}
     unmade = [planned for planned in _shards_of(share, layout) if not planned.part and not made[planned.shard]]
-    return Report(
+    return PrepareReport(
         out=config.out,
         recipe=config.recipe.name,
         plan_hash=plan_hash,

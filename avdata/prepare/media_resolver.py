@@ -8,7 +8,7 @@ import pyarrow as pa
 from avdata.prepare.config import PrepareConfig, Retry
 from avdata.prepare.download import DownloadConfig, DownloadStage, FetchThread, MediaCache, repeated_videos, source_pace
 from avdata.prepare.download.pace import Pace
-from avdata.prepare.report import Listener
+from avdata.prepare.report import PrepareListener
 from avdata.prepare.sources import Ref, RemoteSource, SourceChain, open_source
 from avdata.prepare.sources.names import ClipRequest
 from avdata.prepare.sources.remote import FailedRef
@@ -63,7 +63,9 @@ class MediaResolver:
             self._chain.stopped.update(self.downloads.stopped)
         return self._chain.locate(ClipRequest(row["video_id"], row["start_s"], row["end_s"], row["path"]))
 
-    def begin_downloads(self, plan: Sequence[pa.Table], listener: Listener, pace_of: PaceOf = source_pace) -> None:
+    def begin_downloads(
+        self, plan: Sequence[pa.Table], listener: PrepareListener, pace_of: PaceOf = source_pace
+    ) -> None:
         """Open the stage that fetches, if a source needs it, for a plan (tables of PLAN_SCHEMA).
 
         `pace_of` gives each source its budget of requests: this machine's, or a cluster's.

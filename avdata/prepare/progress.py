@@ -14,7 +14,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from avdata.prepare.commit import is_abandoned, read_stats
-from avdata.prepare.report import Listener
+from avdata.prepare.report import PrepareListener
 from avmanifest.errors import ConfigError, ShardError
 from avmanifest.files import replace_text
 from avmanifest.layout import Layout, ShardName
@@ -29,7 +29,7 @@ EVERY_S: Final = 1.0
 class ProgressMark:
     """A listener that passes everything on and leaves a mark of it; a disk that is full costs the mark alone."""
 
-    def __init__(self, listener: Listener, folder: Path) -> None:
+    def __init__(self, listener: PrepareListener, folder: Path) -> None:
         self.sources: Callable[[], dict[str, dict[str, Any]]] = dict
         self._listener = listener
         self._path = folder / MARK
@@ -78,7 +78,7 @@ class ProgressMark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class ActiveRun:
     """A run that lives."""
 
     pid: int
@@ -109,7 +109,7 @@ class Progress:
     committed: dict[str, int]  # clips of existing shards by status, each with the latest that is known of it
     num_shards: int
     num_committed_shards: int
-    runs: list[Run]
+    runs: list[ActiveRun]
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -157,11 +157,11 @@ def _statuses(layout: Layout, shards: list[ShardName], *, retried: bool) -> dict
     return dict(counts.most_common())
 
 
-def _living(layout: Layout) -> list[Run]:
+def _living(layout: Layout) -> list[ActiveRun]:
     """The runs whose workspaces somebody holds."""
     runs = []
     for path in sorted(layout.temporary.glob(f"*/{MARK}")):
         with contextlib.suppress(OSError, ValueError, TypeError):  # it may end while we look
             if not is_abandoned(path.parent / "alive.lock"):
-                runs.append(Run(**json.loads(path.read_bytes())))
+                runs.append(ActiveRun(**json.loads(path.read_bytes())))
     return runs

@@ -22,7 +22,7 @@ from avdata.prepare.download.pace import Pace, Unlimited
 from avdata.prepare.executors import ShardResult, ShardTask, local_executor
 from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.output import Output, open_output
-from avdata.prepare.report import Listener, Silent
+from avdata.prepare.report import PrepareListener, SilentListener
 from avdata.prepare.sources import RemoteSource
 from avmanifest.errors import AvkitError, ConfigError, StorageError
 from avmanifest.schema import PLAN_SCHEMA
@@ -50,7 +50,7 @@ class RayExecutor:
     config: PrepareConfig
     output: Output
     plan_hash: str
-    listener: Listener
+    listener: PrepareListener
     media: MediaResolver  # the driver's: told how many clips each source gave, asked which must be fetched from
 
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[ShardResult]:
@@ -141,7 +141,7 @@ def _opened(blob: bytes) -> tuple[Output, MediaResolver]:
     return output, MediaResolver(config, output.layout)
 
 
-class _Statuses(Silent):
+class _Statuses(SilentListener):
     """Keeps how the clips ended, for the driver."""
 
     def __init__(self, statuses: list[str]) -> None:

@@ -10,7 +10,7 @@ from avmanifest.schema import StatusClass, status_class
 
 
 @runtime_checkable
-class Listener(Protocol):
+class PrepareListener(Protocol):
     """Told how a run comes along. Every method may do nothing."""
 
     def planned(self, plan: pa.Table, num_to_do: int) -> None:
@@ -26,7 +26,7 @@ class Listener(Protocol):
         """Something the user should read."""
 
 
-class Silent:
+class SilentListener:
     """A listener that tells nobody."""
 
     def planned(self, plan: pa.Table, num_to_do: int) -> None: ...
@@ -39,7 +39,7 @@ class Silent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class PrepareReport:
     """What a run left behind. `splits` is `catalog.coverage`."""
 
     out: Path | str

@@ -11,13 +11,13 @@ from avdata.prepare.commit import storage_errors
 from avdata.prepare.config import PrepareConfig, Retry
 from avdata.prepare.output import Output
 from avdata.prepare.plan import freeze, make_plan
-from avdata.prepare.report import Listener
+from avdata.prepare.report import PrepareListener
 from avmanifest.layout import Layout
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA, STATUSES, StatusClass, status_class
 from avmanifest.table import read_batches
 
 
-def plan_retry(config: PrepareConfig, output: Output, listener: Listener) -> list[PlannedShard]:
+def plan_retry(config: PrepareConfig, output: Output, listener: PrepareListener) -> list[PlannedShard]:
     """Freeze another part of the plan with the failed clips of committed shards; its shards, new ones at the end.
 
     Empty if there is nothing to retry or the last retry isn't finished. Called with the publishing lock held.

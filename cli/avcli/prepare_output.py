@@ -17,7 +17,7 @@ from avcli.options import print_json
 from avdata.prepare.config import PrepareConfig
 from avdata.prepare.estimate import Estimate, SourceShare
 from avdata.prepare.progress import Progress
-from avdata.prepare.report import Report
+from avdata.prepare.report import PrepareReport
 from avmanifest.schema import STATUSES
 
 PLAIN_INTERVAL_S = 10.0
@@ -92,7 +92,7 @@ class PrepareProgress:
         )
 
 
-def print_report(report: Report, console: Console | None = None) -> None:
+def print_report(report: PrepareReport, console: Console | None = None) -> None:
     """The end of a run: clips by split and status, and what to do next."""
     console = console or Console()
     table = Table(title=str(report.out), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -19,7 +19,7 @@ from typing import Any
 
 from avdata.prepare.config import PrepareConfig, Retry, Supervision
 from avdata.prepare.job import prepare
-from avdata.prepare.report import Silent
+from avdata.prepare.report import SilentListener
 from avdata.prepare.supervise import supervise
 from tests.videos import folder_config
 
@@ -40,7 +40,7 @@ class Moments:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Steps(Silent):
+class Steps(SilentListener):
     """Every word of a run to its listener is a moment."""
 
     def __init__(self, moments: Moments) -> None:

@@ -15,7 +15,7 @@ import soundfile
 
 from avdata.prepare.config import BreakerConfig, RemoteOptions, Retry
 from avdata.prepare.job import prepare
-from avdata.prepare.report import Silent
+from avdata.prepare.report import SilentListener
 from avmanifest.schema import StatusClass, status_class
 from tests.drawn import draw_media, sine
 from tests.faulty import failing
@@ -73,7 +73,7 @@ def test_a_retry_asks_again_for_what_may_have_passed_and_for_nothing_else(server
 
 
 def test_what_is_here_is_decoded_while_the_rest_is_still_fetched(server, tmp_path):
-    class Releasing(Silent):
+    class Releasing(SilentListener):
         def clip_ended(self, status):
             server.release.set()
 
@@ -171,11 +171,11 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from avdata.prepare.job import prepare
-from avdata.prepare.report import Silent
+from avdata.prepare.report import SilentListener
 from tests.remote import remote_config
 NAMES = [f"v{number}" for number in range(6)]
 
-class Fatal(Silent):
+class Fatal(SilentListener):
     num_ended = 0
     def clip_ended(self, status):
         self.num_ended += 1

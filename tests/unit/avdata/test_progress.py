@@ -11,7 +11,7 @@ from avdata.prepare.config import PrepareConfig, SampleConfig, SynthConfig
 from avdata.prepare.estimate import Assumptions, estimate
 from avdata.prepare.job import dry_run
 from avdata.prepare.progress import ProgressMark, read_progress
-from avdata.prepare.report import Silent
+from avdata.prepare.report import SilentListener
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
@@ -31,7 +31,7 @@ def test_a_run_is_seen_while_it_lives(prepared, tmp_path):
     layout.plan_part(0).parent.mkdir()
     layout.plan_part(0).write_bytes(Layout(prepared.out).plan_part(0).read_bytes())
     workspace = Workspace(layout)
-    mark = ProgressMark(Silent(), workspace.path)
+    mark = ProgressMark(SilentListener(), workspace.path)
     mark.sources = lambda: {"youtube": {"fetched": 3}}
     mark.planned(pa.table({}), 7)
     (run,) = read_progress(layout).runs
