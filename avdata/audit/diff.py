@@ -6,19 +6,19 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avdata.audit.opened import Opened
+from avdata.audit.dataset import AuditDataset
 from avmanifest.subset import subset_id
 
 EXAMPLES: Final = 10
 
 
-def diff(one: Opened, other: Opened) -> dict[str, Any]:
+def diff(one: AuditDataset, other: AuditDataset) -> dict[str, Any]:
     """The difference of two datasets as plain data; `one` is A, `other` is B.
 
     Clips are the same if their keys are. Of those that both have: how many have which statuses, splits and labels in
     A and in B, where they differ. `same` says that samples, splits, labels and config agree.
     """
-    a, b = (_clips(opened) for opened in (one, other))
+    a, b = (_clips(dataset) for dataset in (one, other))
     keys_a, keys_b = a.column("key"), b.column("key")
     both_a = a.filter(pc.is_in(keys_a, value_set=keys_b.combine_chunks()))
     places = pc.index_in(both_a.column("key"), value_set=keys_b.combine_chunks())
@@ -42,9 +42,9 @@ def diff(one: Opened, other: Opened) -> dict[str, Any]:
     }
 
 
-def _clips(opened: Opened) -> pa.Table:
+def _clips(dataset: AuditDataset) -> pa.Table:
     """key, status, split and labels (sorted, as one text) of every clip; of a key that stands twice, the first."""
-    tables = [content.table.select(["key", "status", "split", "labels"]) for content in opened.splits.values()]
+    tables = [content.table.select(["key", "status", "split", "labels"]) for content in dataset.splits.values()]
     table = pa.concat_tables(tables).combine_chunks()
     labels = pc.binary_join(pc.fill_null(table.column("labels").combine_chunks(), []), " | ")
     table = table.set_column(3, "labels", labels)

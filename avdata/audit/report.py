@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avdata.audit.opened import Kind, Opened
+from avdata.audit.dataset import AuditDataset, DatasetKind
 from avdata.audit.sample import StoredFrame, StoredSample, read_samples
 from avdata.audit.summary import QUANTILES
 from avdata.audit.verify import Verification
@@ -52,16 +52,18 @@ class ReportConfig:
 
 
 def write_report(
-    path: Path, opened: Opened, found: Mapping[str, Any], verification: Verification | None, config: ReportConfig
+    path: Path, dataset: AuditDataset, found: Mapping[str, Any], verification: Verification | None, config: ReportConfig
 ) -> None:
     """Write the page; `found` is the dataset's `summarize`. Raises StorageError if it cannot be written."""
-    write_page(path, report(opened, found, verification, config))
+    write_page(path, report(dataset, found, verification, config))
 
 
-def report(opened: Opened, found: Mapping[str, Any], verification: Verification | None, config: ReportConfig) -> str:
+def report(
+    dataset: AuditDataset, found: Mapping[str, Any], verification: Verification | None, config: ReportConfig
+) -> str:
     """The page as text."""
-    failed = _failures(opened, config.most_failures)
-    shown = list(_shown(opened, config.num_samples)) if opened.kind is not Kind.MANIFEST else []
+    failed = _failures(dataset, config.most_failures)
+    shown = list(_shown(dataset, config.num_samples)) if dataset.kind is not DatasetKind.MANIFEST else []
     parts = [
         ("overview", "Overview", _overview(found)),
         ("verification", "Verification", _verification(verification)),
@@ -277,11 +279,11 @@ def _overlaps(overlaps: Sequence[Mapping[str, Any]]) -> str:
     return f'<div class="card wide">{table(header, rows, (2, 4, 5, 6))}</div>'
 
 
-def _failures(opened: Opened, most: int) -> list[list[str]]:
+def _failures(dataset: AuditDataset, most: int) -> list[list[str]]:
     """key, split, status, reason, video, source of clips that failed."""
     columns = ["key", "split", "status", "reason", "video_id", "source"]
     tables = []
-    for content in opened.splits.values():
+    for content in dataset.splits.values():
         rows = content.table.select(columns)
         tables.append(rows.filter(pc.not_equal(rows.column("status"), "ok")))
     failed = pa.concat_tables(tables).slice(0, most)
@@ -311,21 +313,21 @@ def _options(values: Iterator[str]) -> str:
     return "".join(f'<option value="{escape(value)}">{escape(value)}</option>' for value in sorted(set(values)))
 
 
-def _shown(opened: Opened, count: int) -> Iterator[dict[str, Any]]:
+def _shown(dataset: AuditDataset, count: int) -> Iterator[dict[str, Any]]:
     """What the page needs of so many samples: a quarter of them flagged ones, if there are any."""
-    for split, key in choose_samples(opened, count):
+    for split, key in choose_samples(dataset, count):
         try:
-            for sample in read_samples(opened, [(split, key)]):
+            for sample in read_samples(dataset, [(split, key)]):
                 yield _sample_data(sample)
         except AvkitError as error:
             yield {"key": key, "split": split, "labels": [], "flags": [], "facts": "", "problem": str(error)}
 
 
-def choose_samples(opened: Opened, count: int) -> list[tuple[str, str]]:
+def choose_samples(dataset: AuditDataset, count: int) -> list[tuple[str, str]]:
     """(split, key) of samples spread evenly over the dataset; up to a quarter have a flag."""
     tables = [
         content.table.select(["key", "split", "status", "silent", "still", "short"])
-        for content in opened.splits.values()
+        for content in dataset.splits.values()
     ]
     table = pa.concat_tables(tables)
     table = table.filter(pc.equal(table.column("status"), "ok"))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avdata.audit.opened import Kind, Opened
+from avdata.audit.dataset import AuditDataset, DatasetKind
 from avdata.audit.tars import samples
 from avdata.profiles import PROFILES, MelProfile
 from avdata.shards import Member
@@ -64,41 +64,41 @@ class StoredSample:
         return [name for name in ("silent", "still", "short") if self.facts.get(name)]
 
 
-def read_sample(opened: Opened, key: str) -> StoredSample:
+def read_sample(dataset: AuditDataset, key: str) -> StoredSample:
     """The sample of that key. Raises ConfigError for a key that nothing has, or whose clip failed, with the reason."""
-    for split, content in opened.splits.items():
+    for split, content in dataset.splits.items():
         place = pc.index(content.table.column("key"), pa.scalar(key, pa.string())).as_py()
         if place >= 0:
             row = content.table.slice(place, 1).to_pylist()[0]
             if row["status"] != "ok":
                 raise ConfigError(f"{key} of {split} is no sample: {row['status']} ({row['reason'] or 'no reason'})")
-            return next(read_samples(opened, [(split, key)]))
-    some = [key for content in opened.splits.values() for key in content.table.column("key").slice(0, 3).to_pylist()]
-    raise ConfigError(f"{opened.root}: no clip has the key {key!r}. Keys are such as {', '.join(some[:3]) or 'none'}.")
+            return next(read_samples(dataset, [(split, key)]))
+    some = [key for content in dataset.splits.values() for key in content.table.column("key").slice(0, 3).to_pylist()]
+    raise ConfigError(f"{dataset.root}: no clip has the key {key!r}. Keys are such as {', '.join(some[:3]) or 'none'}.")
 
 
-def read_samples(opened: Opened, wanted: Sequence[tuple[str, str]]) -> Iterator[StoredSample]:
+def read_samples(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> Iterator[StoredSample]:
     """Samples by (split, key), shard by shard. Raises ConfigError where there is only a manifest."""
-    if opened.kind is Kind.MANIFEST:
-        raise ConfigError(f"{opened.root}: a manifest alone has no samples. Give the dataset's folder.")
-    finder = _from_tars if opened.kind is Kind.SHARDS else _from_dataset
-    for split, tar, row, members in finder(opened, wanted):
-        contents = _contents(opened, tar, members)
-        yield _sample(opened, split, tar, row, contents)
+    if dataset.kind is DatasetKind.MANIFEST:
+        raise ConfigError(f"{dataset.root}: a manifest alone has no samples. Give the dataset's folder.")
+    finder = _from_tars if dataset.kind is DatasetKind.SHARDS else _from_dataset
+    for split, tar, row, members in finder(dataset, wanted):
+        contents = _contents(dataset, tar, members)
+        yield _sample(dataset, split, tar, row, contents)
 
 
 Found = tuple[str, str, dict[str, Any], Sequence[Member]]
 
 
-def _from_dataset(opened: Opened, wanted: Sequence[tuple[str, str]]) -> Iterator[Found]:
+def _from_dataset(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> Iterator[Found]:
     """(split, tar, row, members) by the shards' own rows: a thousand are read for one, not a million."""
-    for split, content in opened.splits.items():
+    for split, content in dataset.splits.items():
         keys = pa.array([key for own, key in wanted if own == split], pa.string())
         rows = content.table.select(["key", "shard"])
         held = rows.filter(pc.is_in(rows.column("key"), value_set=keys))
         for number in sorted(pc.unique(held.column("shard")).drop_null().to_pylist()):
             name = str(ShardName(split, number))
-            with opened.store.parquet(f"{name}.parquet", CLIP_SCHEMA) as file:
+            with dataset.store.parquet(f"{name}.parquet", CLIP_SCHEMA) as file:
                 table = file.read()
             mine = table.filter(pc.is_in(table.column("key"), value_set=keys))
             for row in mine.filter(pc.equal(mine.column("status"), "ok")).to_pylist():
@@ -106,34 +106,34 @@ def _from_dataset(opened: Opened, wanted: Sequence[tuple[str, str]]) -> Iterator
                 yield split, f"{name}.tar", row, members
 
 
-def _from_tars(opened: Opened, wanted: Sequence[tuple[str, str]]) -> Iterator[Found]:
+def _from_tars(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> Iterator[Found]:
     splits = {key: split for split, key in wanted}
-    for tar in opened.tars:
+    for tar in dataset.tars:
         if not splits:
             return
-        if tar in opened.damaged:
+        if tar in dataset.damaged:
             continue
-        with opened.store.open(tar) as file:
+        with dataset.store.open(tar) as file:
             for sample in samples(file, read_json=True):
                 if sample.key in splits:
                     row = dict(sample.json or {})
                     yield splits.pop(sample.key), tar, row | {"key": sample.key}, sample.members
 
 
-def _contents(opened: Opened, tar: str, members: Sequence[Member]) -> dict[str, bytes]:
+def _contents(dataset: AuditDataset, tar: str, members: Sequence[Member]) -> dict[str, bytes]:
     """Every member's bytes, in one read: they are adjacent."""
     start = min(member.offset for member in members)
     stop = max(member.offset + member.size for member in members)
     if stop - start > _MOST_BYTES:
         raise ShardError(
-            f"{opened.store.at(tar)}: a sample of {stop - start:,} bytes; at most {_MOST_BYTES:,} are read"
+            f"{dataset.store.at(tar)}: a sample of {stop - start:,} bytes; at most {_MOST_BYTES:,} are read"
         )
-    content = opened.store.read_range(tar, start, stop - start)
+    content = dataset.store.read_range(tar, start, stop - start)
     return {member.name: content[member.offset - start :][: member.size] for member in members}
 
 
 def _sample(
-    opened: Opened, split: str, tar: str, row: Mapping[str, Any], contents: Mapping[str, bytes]
+    dataset: AuditDataset, split: str, tar: str, row: Mapping[str, Any], contents: Mapping[str, bytes]
 ) -> StoredSample:
     facts = {name: row.get(name) for name in _FACTS if row.get(name) is not None}
     if not facts.get("labels") and (told := contents.get("cls") or contents.get("txt")):
@@ -151,7 +151,7 @@ def _sample(
         )
         for place, name in enumerate(pictures)
     )
-    log_mel, profile = _log_mel(opened, contents)
+    log_mel, profile = _log_mel(dataset, contents)
     sounds = [n for n in contents if n.rsplit(".", 1)[-1] in SOUNDS and not n.startswith("stem")]
     return StoredSample(
         key=str(row["key"]),
@@ -166,7 +166,7 @@ def _sample(
     )
 
 
-def _log_mel(opened: Opened, contents: Mapping[str, bytes]) -> tuple[np.ndarray | None, MelProfile | None]:
+def _log_mel(dataset: AuditDataset, contents: Mapping[str, bytes]) -> tuple[np.ndarray | None, MelProfile | None]:
     """The sample's first log-mel, and its profile: as the dataset's config says, else by its number of bands."""
     name = next((name for name in contents if name.startswith("logmel") and name.endswith(".npy")), None)
     if name is None:
@@ -177,7 +177,7 @@ def _log_mel(opened: Opened, contents: Mapping[str, bytes]) -> tuple[np.ndarray 
         raise ShardError(f"{name} is not an array ({error}). Look for more: avkit verify --deep") from error
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
         return None, None
-    known = opened.description.get("config", {}).get("mel") or []
+    known = dataset.description.get("config", {}).get("mel") or []
     profile = PROFILES.get(known[0]) if known else None
     return array.astype(np.float32), profile if profile and profile.n_mels == len(array) else None
 

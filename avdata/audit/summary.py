@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avdata.audit.opened import Kind, MemberSums, Opened, Split
+from avdata.audit.dataset import AuditDataset, DatasetKind, MemberSums, SplitRows
 from avdata.audit.overlaps import overlaps
 from avmanifest.duplicates import EXAMPLES, repeats
 from avmanifest.recipe import load_recipe, recipe_names
@@ -21,25 +21,25 @@ _HISTOGRAMS: Final = ("duration_s", "fps", "rms_dbfs", "audio_video_offset_s")
 _OUTLIERS: Final = 0.001  # of the values at either end stand in the last bin, so that one of them hides no shape
 
 
-def summarize(opened: Opened, lists: Sequence[str] = ()) -> dict[str, Any]:
+def summarize(dataset: AuditDataset, lists: Sequence[str] = ()) -> dict[str, Any]:
     """Everything that rows and description say, as plain data; `lists` are for `overlaps`.
 
     By split: clips by status, quantiles (0, 5, 50, 95, 100 %) of what was measured, flags, hours, bytes by kind of
     member, and samples of requested clips by class. `subset_id` is the same for any two datasets with the same samples.
     """
-    tables = {split: content.table for split, content in opened.splits.items()}
+    tables = {split: content.table for split, content in dataset.splits.items()}
     everything = pa.concat_tables(tables.values())
     samples = _samples(everything)
-    description = opened.description
+    description = dataset.description
     recipe = description.get("recipe", {}).get("name", "")
     known = load_recipe(recipe) if recipe in recipe_names() else None
     official = known.counts if known else {}
     own_lists = (
-        [opened.store.path("plan/lists")] if opened.store.is_local and opened.store.is_folder("plan/lists") else []
+        [dataset.store.path("plan/lists")] if dataset.store.is_local and dataset.store.is_folder("plan/lists") else []
     )
     return {
-        "root": opened.root,
-        "kind": opened.kind.value,
+        "root": dataset.root,
+        "kind": dataset.kind.value,
         "recipe": {**description.get("recipe", {}), **({"note": known.note.strip()} if known and known.note else {})},
         "format_version": description.get("format_version"),
         "plan_hash": description.get("plan_hash", ""),
@@ -49,16 +49,16 @@ def summarize(opened: Opened, lists: Sequence[str] = ()) -> dict[str, Any]:
         "requested": len(everything),
         "samples": len(samples),
         "hours": _hours(samples),
-        "splits": {split: _summarize_split(content, official.get(split)) for split, content in opened.splits.items()},
+        "splits": {split: _summarize_split(content, official.get(split)) for split, content in dataset.splits.items()},
         "statuses": _counts(everything.column("status")),
         "flagged": {flag: _flagged(samples, flag) for flag in FLAGS},
         "classes": _all_classes(everything, description.get("labels") or (known.labels if known else ())),
         "histograms": {name: found for name in _HISTOGRAMS if (found := _histogram(samples.column(name)))},
-        "member_bytes": _sizes(_joined(content.members for content in opened.splits.values())),
+        "member_bytes": _sizes(_joined(content.members for content in dataset.splits.values())),
         **repeats(everything),
         "overlaps": overlaps(tables, [*own_lists, *lists], recipe),
-        "damaged": dict(opened.damaged),
-        "has_failures": opened.kind is not Kind.SHARDS,
+        "damaged": dict(dataset.damaged),
+        "has_failures": dataset.kind is not DatasetKind.SHARDS,
     }
 
 
@@ -76,7 +76,7 @@ def _samples(table: pa.Table) -> pa.Table:
     return table.filter(pc.equal(table.column("status"), "ok"))
 
 
-def _summarize_split(content: Split, official: int | None) -> dict[str, Any]:
+def _summarize_split(content: SplitRows, official: int | None) -> dict[str, Any]:
     table = content.table
     samples = _samples(table)
     return {

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from avdata.audit.dataset import AuditDataset, DatasetKind
 from avdata.audit.deep import DeepCheck
-from avdata.audit.opened import Kind, Opened
 from avdata.audit.store import Store
 from avdata.audit.tars import ByteFile, DamagedTar, TarSample, samples
 from avdata.shards import index_bytes
@@ -73,22 +73,24 @@ class Verification:
         }  # fmt: skip
 
 
-def verify(opened: Opened, *, deep: bool = False, on_shard: Callable[[str], None] = lambda _: None) -> Verification:
+def verify(
+    dataset: AuditDataset, *, deep: bool = False, on_shard: Callable[[str], None] = lambda _: None
+) -> Verification:
     """Read every byte of every shard. `deep` decodes every member, too, and compares log-mels with the sound.
 
     A prepared dataset is held against markers, indexes, shards' rows, plan and manifest; tars without them against
     what a tar and a sample must be. Raises ConfigError for a manifest without its shards.
     """
-    if opened.kind is Kind.MANIFEST:
-        raise ConfigError(f"{opened.root}: a manifest alone has no shards to verify. Give the dataset's folder.")
+    if dataset.kind is DatasetKind.MANIFEST:
+        raise ConfigError(f"{dataset.root}: a manifest alone has no shards to verify. Give the dataset's folder.")
     check: Callable[[str], _Checked]
-    if opened.kind is Kind.DATASET:
-        names, faults = _dataset_shards(opened)
-        check = partial(_check_prepared, _Promises.of(opened), deep=deep)
+    if dataset.kind is DatasetKind.DATASET:
+        names, faults = _dataset_shards(dataset)
+        check = partial(_check_prepared, _Promises.of(dataset), deep=deep)
     else:
-        names, faults = list(opened.tars), []
-        check = partial(_check_tar, opened.store, deep=deep)
-        faults = _keys_in_several(opened)
+        names, faults = list(dataset.tars), []
+        check = partial(_check_tar, dataset.store, deep=deep)
+        faults = _keys_in_several(dataset)
     report = Verification(deep=deep, faults=faults)
     with ThreadPoolExecutor(min(_MOST_WORKERS, os.cpu_count() or 1)) as pool:
         for name, checked in zip(names, pool.map(check, names), strict=True):
@@ -124,17 +126,17 @@ class _Promises:
     deep: DeepCheck
 
     @classmethod
-    def of(cls, opened: Opened) -> "_Promises":
+    def of(cls, dataset: AuditDataset) -> "_Promises":
         merged: dict[str, pa.Table] = {}
-        for split in opened.splits:
-            with opened.store.parquet(f"manifest/{split}.parquet", CLIP_SCHEMA) as file:
+        for split in dataset.splits:
+            with dataset.store.parquet(f"manifest/{split}.parquet", CLIP_SCHEMA) as file:
                 merged |= _by_shard(file.read(columns=_MERGED), split)
         return cls(
-            store=opened.store,
-            plan_hash=opened.description.get("plan_hash"),
-            planned=_planned(opened.store),
+            store=dataset.store,
+            plan_hash=dataset.description.get("plan_hash"),
+            planned=_planned(dataset.store),
             merged=merged,
-            deep=DeepCheck.of(opened.description.get("config", {})),
+            deep=DeepCheck.of(dataset.description.get("config", {})),
         )
 
 
@@ -161,27 +163,27 @@ def _planned(store: Store) -> dict[str, pa.Table]:
     return found
 
 
-def _dataset_shards(opened: Opened) -> tuple[list[str], list[Fault]]:
+def _dataset_shards(dataset: AuditDataset) -> tuple[list[str], list[Fault]]:
     """Every shard that there is or should be; keys that the manifest names twice."""
     names: dict[str, None] = {}
     faults = []
     seen: Counter[str] = Counter()
-    for split, content in opened.splits.items():
+    for split, content in dataset.splits.items():
         numbers = pc.unique(content.table.column("shard")).drop_null().to_pylist()
         names |= dict.fromkeys(str(ShardName(split, number)) for number in sorted(numbers))
-    for folder in opened.store.folders():
-        if folder in opened.splits or any(name.endswith("_stats.json") for name in opened.store.listed(folder)):
-            stems = (name.split(".")[0].removesuffix("_stats") for name in opened.store.listed(folder))
+    for folder in dataset.store.folders():
+        if folder in dataset.splits or any(name.endswith("_stats.json") for name in dataset.store.listed(folder)):
+            stems = (name.split(".")[0].removesuffix("_stats") for name in dataset.store.listed(folder))
             names |= dict.fromkeys(stem for stem in stems if stem.rsplit("/", 1)[-1].isdigit())
-    table = pa.concat_tables([content.table.select(["key", "split"]) for content in opened.splits.values()])
+    table = pa.concat_tables([content.table.select(["key", "split"]) for content in dataset.splits.values()])
     if pc.count_distinct(table.column("key")).as_py() < len(table):
         seen.update(table.column("key").to_pylist())
         faults = [Fault("manifest", key, -1, f"{count} rows have this key") for key, count in seen.items() if count > 1]
     return sorted(names), faults
 
 
-def _keys_in_several(opened: Opened) -> list[Fault]:
-    table = pa.concat_tables([content.table.select(["key", "shard"]) for content in opened.splits.values()])
+def _keys_in_several(dataset: AuditDataset) -> list[Fault]:
+    table = pa.concat_tables([content.table.select(["key", "shard"]) for content in dataset.splits.values()])
     counts = table.group_by("key").aggregate([("shard", "count_distinct")])
     several = counts.filter(pc.greater(counts.column("shard_count_distinct"), 1)).column("key").to_pylist()
     return [Fault("shards", key, -1, "several shards have a sample of this key") for key in several]

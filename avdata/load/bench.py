@@ -23,10 +23,10 @@ import torch
 from avdata.cores import usable_cores
 from avdata.images import decode_jpeg
 from avdata.load.bench_data import draw_bench_dataset
-from avdata.load.fill import crop_into, read_npy
-from avdata.load.index import Dataset
+from avdata.load.dataset import Dataset
+from avdata.load.decode import crop_into, read_npy
 from avdata.load.loader import Loader, LoaderConfig
-from avdata.load.opening import open_dataset
+from avdata.load.open import open_dataset
 from avdata.load.reader import Scratch, ShardReader
 from avdata.load.urls import local_path
 from avdata.load.views import Crop, TrainView, choose_crop, choose_frames, column_jitter, window_starts

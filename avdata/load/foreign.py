@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from avdata.load.index import FLAGS
+from avdata.load.dataset import FLAGS
 from avmanifest.errors import ShardError
 from avmanifest.files import replacing, sha256_of
 from avmanifest.schema import CLIP_SCHEMA

@@ -22,8 +22,8 @@ from jaxtyping import Bool, Int64
 from avdata.cores import usable_cores
 from avdata.load.batch import ArrayBatch, BufferPool
 from avdata.load.cache import CacheConfig
-from avdata.load.fill import Slots, Stage, StageTimes, fill_slots
-from avdata.load.index import Dataset, balanced
+from avdata.load.dataset import Dataset, balanced
+from avdata.load.decode import BatchBuffers, Stage, StageTimes, decode_into
 from avdata.load.order import (
     LoaderState,
     OrderConfig,
@@ -103,7 +103,7 @@ class _Pending:
     first: int  # global position
     positions: Int64[np.ndarray, " b"]
     valid: Bool[np.ndarray, " b"]
-    slots: Slots
+    buffers: BatchBuffers
     futures: list[Future[None]]
 
 
@@ -242,7 +242,7 @@ class Loader:
         positions, valid = batch_positions(first, len(self.dataset), config.batch_size, self.rank, self.world_size)
         sample_ids = self._epoch_order(epoch)[positions]
         windows, images, b = view.num_windows or 1, view.num_images or 1, len(positions)
-        slots = Slots(
+        buffers = BatchBuffers(
             images=self._pool.take((b, images, view.image_size, view.image_size, 3), np.uint8),
             log_mel=self._pool.take((b, windows, view.mel.n_mels, view.num_columns), np.float16),
             waveform=self._pool.take((b, windows, view.window_samples), np.float32) if view.waveform else None,
@@ -260,16 +260,16 @@ class Loader:
         chunks = [range(low, high) for low, high in pairwise(edges)]
         if pool is None:
             for chunk in chunks:
-                self._work(slots, chunk)
-            return _Pending(first, positions, valid, slots, [])
-        return _Pending(first, positions, valid, slots, [pool.submit(self._work, slots, chunk) for chunk in chunks])
+                self._work(buffers, chunk)
+            return _Pending(first, positions, valid, buffers, [])
+        return _Pending(first, positions, valid, buffers, [pool.submit(self._work, buffers, chunk) for chunk in chunks])
 
-    def _work(self, slots: Slots, rows: range) -> None:
+    def _work(self, buffers: BatchBuffers, rows: range) -> None:
         try:
             scratch = self._scratches.get_nowait()
         except Empty:
             scratch = Scratch()
-        fill_slots(self.dataset, self._reader, self.view, slots, rows, scratch, self._times)
+        decode_into(self.dataset, self._reader, self.view, buffers, rows, scratch, self._times)
         self._scratches.put(scratch)
 
     def _finish(self, epoch: int, pending: _Pending) -> ArrayBatch:
@@ -287,7 +287,7 @@ class Loader:
 
     def _good_rows(self, pending: _Pending) -> Int64[np.ndarray, " k"] | None:
         """Rows without an error; None: all. Raises the first error unless it is to be skipped."""
-        errors = [error for error in pending.slots.errors if error is not None]
+        errors = [error for error in pending.buffers.errors if error is not None]
         if not errors:
             return None
         if not self.config.skip_bad:
@@ -296,10 +296,10 @@ class Loader:
             _LOG.warning("skipped: %s", error)
         if len(errors) == len(pending.positions):
             raise ShardError(f"all {len(errors)} samples of a batch are damaged; the first: {errors[0]}") from errors[0]
-        return np.array([row for row, error in enumerate(pending.slots.errors) if error is None])
+        return np.array([row for row, error in enumerate(pending.buffers.errors) if error is None])
 
     def _batch(self, epoch: int, pending: _Pending, good: Int64[np.ndarray, " k"] | None) -> ArrayBatch:
-        slots, view = pending.slots, self.view
+        buffers, view = pending.buffers, self.view
 
         def kept(array: np.ndarray, *, axis: int | None = 1) -> np.ndarray:
             """The good rows; without the second axis if it is None."""
@@ -307,22 +307,22 @@ class Loader:
             return rows if axis is not None else rows[:, 0]
 
         windows, images = view.num_windows, view.num_images
-        gain = gain_db(view, slots.draws)
+        gain = gain_db(view, buffers.draws)
         return ArrayBatch(
-            images=np.moveaxis(kept(slots.images, axis=images), -1, -3),
-            log_mel=kept(slots.log_mel, axis=windows),
-            waveform=None if slots.waveform is None else kept(slots.waveform, axis=windows),
-            labels=kept(_multi_hot(self.dataset, slots.sample_ids)),
+            images=np.moveaxis(kept(buffers.images, axis=images), -1, -3),
+            log_mel=kept(buffers.log_mel, axis=windows),
+            waveform=None if buffers.waveform is None else kept(buffers.waveform, axis=windows),
+            labels=kept(_multi_hot(self.dataset, buffers.sample_ids)),
             valid=kept(pending.valid),
             gain_db=None if gain is None else kept(gain),
-            window_start_s=kept(slots.window_start_s, axis=windows),
-            frame_time_s=kept(slots.frame_time_s, axis=images),
-            masks=None if slots.masks is None else kept(slots.masks, axis=images),
-            masked=None if slots.masks is None else kept(slots.masked, axis=images),
-            frames=kept(slots.frames, axis=images),
+            window_start_s=kept(buffers.window_start_s, axis=windows),
+            frame_time_s=kept(buffers.frame_time_s, axis=images),
+            masks=None if buffers.masks is None else kept(buffers.masks, axis=images),
+            masked=None if buffers.masks is None else kept(buffers.masked, axis=images),
+            frames=kept(buffers.frames, axis=images),
             positions=kept(pending.positions),
-            sample_ids=kept(slots.sample_ids),
-            keys=tuple(slots.keys) if good is None else tuple(slots.keys[row] for row in good),
+            sample_ids=kept(buffers.sample_ids),
+            keys=tuple(buffers.keys) if good is None else tuple(buffers.keys[row] for row in good),
             classes=self.dataset.classes,
             epoch=epoch,
             profile=view.profile,

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final
 
 from avdata.load.cache import CacheConfig, Expected, ShardCache, hold, let_go
-from avdata.load.index import Shard
+from avdata.load.dataset import Shard
 from avdata.load.urls import local_path
 from avmanifest.errors import ShardError
 

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avdata.load import EvalView
-from avdata.load.fill import crop_into
+from avdata.load.decode import crop_into
 from avdata.load.views import Crop, choose_crop
 from avdata.profiles import num_frames
 from avdata.torch_melspec import log_mel

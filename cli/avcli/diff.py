@@ -19,10 +19,10 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
 ) -> None:
     """Compare two datasets: samples, splits, labels and how they were made."""
+    from avdata.audit.dataset import open_audit_dataset
     from avdata.audit.diff import diff as compare
-    from avdata.audit.opened import open_audited
 
-    found = compare(open_audited(one), open_audited(other))
+    found = compare(open_audit_dataset(one), open_audit_dataset(other))
     if as_json:
         print_json(found)
         return

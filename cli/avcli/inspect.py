@@ -68,22 +68,22 @@ def _dataset(
     source: str, lists: list[str], html: Path | None, samples: int | None, *, as_json: bool, verify: bool
 ) -> None:
     from avcli.inspect_output import print_summary, print_verification, verifying
-    from avdata.audit.opened import open_audited
+    from avdata.audit.dataset import open_audit_dataset
     from avdata.audit.summary import summarize
 
-    opened = open_audited(source)
-    found: dict[str, Any] = {} if verify and not html else summarize(opened, lists)
+    dataset = open_audit_dataset(source)
+    found: dict[str, Any] = {} if verify and not html else summarize(dataset, lists)
     verification = None
     if verify:
-        with verifying(opened) as on_shard:
+        with verifying(dataset) as on_shard:
             from avdata.audit.verify import verify as verify_dataset
 
-            verification = verify_dataset(opened, on_shard=on_shard)
+            verification = verify_dataset(dataset, on_shard=on_shard)
     if html is not None:
         from avdata.audit.report import ReportConfig, write_report
 
         config = ReportConfig() if samples is None else ReportConfig(num_samples=samples)
-        write_report(html, opened, found, verification, config)
+        write_report(html, dataset, found, verification, config)
     if as_json:
         print_json(found if verification is None else {**found, "verification": verification.as_dict()})
     else:
@@ -98,10 +98,10 @@ def _dataset(
 
 
 def _sample(source: str, key: str, png: Path | None, *, as_json: bool) -> None:
-    from avdata.audit.opened import open_audited
+    from avdata.audit.dataset import open_audit_dataset
     from avdata.audit.sample import read_sample, sample_json
 
-    sample = read_sample(open_audited(source), key)
+    sample = read_sample(open_audit_dataset(source), key)
     if png is not None:
         from avdata.audit.picture import draw_sample
         from avdata.draw.figures import save_figure

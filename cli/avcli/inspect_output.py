@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from avcli.tables import plain_table
-from avdata.audit.opened import Opened
+from avdata.audit.dataset import AuditDataset
 from avdata.audit.sample import StoredSample
 from avdata.audit.summary import QUANTILES
 from avdata.audit.verify import Verification
@@ -212,11 +212,11 @@ def _versions(found: Mapping[str, Any]) -> Text:
 
 
 @contextmanager
-def verifying(opened: Opened) -> Iterator[Callable[[str], None]]:
+def verifying(dataset: AuditDataset) -> Iterator[Callable[[str], None]]:
     """A progress bar on stderr while shards are read."""
     console = Console(stderr=True)
-    shards = len(opened.tars) or sum(
-        len(content.table.column("shard").unique().drop_null()) for content in opened.splits.values()
+    shards = len(dataset.tars) or sum(
+        len(content.table.column("shard").unique().drop_null()) for content in dataset.splits.values()
     )
     with Progress(
         TextColumn("[bold]shards"), BarColumn(bar_width=None), MofNCompleteColumn(), console=console, transient=True,

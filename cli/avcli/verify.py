@@ -29,14 +29,14 @@ def verify(
 ) -> None:
     """Read every byte of a dataset and compare it with the manifest."""
     from avcli.inspect_output import print_repair, print_verification, verifying
-    from avdata.audit.opened import open_audited
+    from avdata.audit.dataset import open_audit_dataset
     from avdata.audit.repair import repair as put_away_bad_shards
     from avdata.audit.verify import verify as run
 
-    opened = open_audited(dataset)
-    with verifying(opened) as on_shard:
-        verification = run(opened, deep=deep, on_shard=on_shard)
-    put_away = put_away_bad_shards(opened, verification.faults) if repair and verification.faults else []
+    audited = open_audit_dataset(dataset)
+    with verifying(audited) as on_shard:
+        verification = run(audited, deep=deep, on_shard=on_shard)
+    put_away = put_away_bad_shards(audited, verification.faults) if repair and verification.faults else []
     if as_json:
         moved = {"quarantined": [str(folder) for folder in put_away]} if repair else {}
         print_json({"verification": verification.as_dict(), **moved})

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from avdata.audit.dataset import open_audit_dataset
 from avdata.audit.deep import log_mel_problem
-from avdata.audit.opened import open_audited
 from avdata.audit.repair import repair
 from avdata.audit.verify import verify
 from avdata.melspec import log_mel
@@ -46,7 +46,7 @@ def dataset(pristine, tmp_path):
 
 
 def faults_of(layout: Layout, *, deep: bool = False):
-    return verify(open_audited(str(layout.root)), deep=deep).faults
+    return verify(open_audit_dataset(str(layout.root)), deep=deep).faults
 
 
 def member(layout: Layout, name: str, key: str = KEY) -> dict:
@@ -70,7 +70,7 @@ def believe(layout: Layout) -> None:
 
 def test_a_whole_dataset_has_no_fault(dataset):
     for deep in (False, True):
-        report = verify(open_audited(str(dataset.root)), deep=deep)
+        report = verify(open_audit_dataset(str(dataset.root)), deep=deep)
         assert report.faults == []
         assert (report.shards, report.samples) == (3, 7)
         assert report.num_bytes == sum(path.stat().st_size for path in dataset.root.glob("train/*.tar"))
@@ -83,7 +83,7 @@ def test_a_remote_dataset_is_verified_too(dataset):
     memory = fsspec.filesystem("memory")
     memory.put(str(dataset.root), "/verified", recursive=True)
     try:
-        found = verify(open_audited("memory://verified")).faults
+        found = verify(open_audit_dataset("memory://verified")).faults
         assert any((fault.shard, fault.key) == (str(SHARD), KEY) for fault in found)
     finally:
         memory.rm("/verified", recursive=True)
@@ -263,17 +263,17 @@ def test_flac_explains_every_difference_it_makes_and_no_other(profile, loudness)
 def test_tars_of_others_are_verified_without_promises(dataset, tmp_path):
     shutil.copyfile(dataset.tar(SHARD), tmp_path / "a.tar")
     shutil.copyfile(dataset.tar(SHARD), tmp_path / "b.tar")
-    found = verify(open_audited(str(tmp_path)), deep=True).faults
+    found = verify(open_audit_dataset(str(tmp_path)), deep=True).faults
     assert {(fault.shard, fault.problem) for fault in found} == {("shards", "several shards have a sample of this key")}
     (tmp_path / "b.tar").unlink()
     overwrite(tmp_path / "a.tar", member(dataset, "frame01.jpg")["offset"], b"\x00\x00")
-    (fault,) = verify(open_audited(str(tmp_path)), deep=True).faults
+    (fault,) = verify(open_audit_dataset(str(tmp_path)), deep=True).faults
     assert (fault.shard, fault.key, fault.offset) == ("a.tar", KEY, member(dataset, "frame01.jpg")["offset"])
-    assert verify(open_audited(str(tmp_path))).faults == []
+    assert verify(open_audit_dataset(str(tmp_path))).faults == []
 
 
 def test_what_cannot_be_verified_or_repaired_is_refused(dataset, tmp_path):
-    alone = open_audited(str(dataset.manifest("train")))
+    alone = open_audit_dataset(str(dataset.manifest("train")))
     with pytest.raises(ConfigError, match="no shards to verify"):
         verify(alone)
     with pytest.raises(ConfigError, match="prepared dataset on this machine"):
@@ -288,13 +288,13 @@ def test_repaired_and_prepared_again_the_bytes_are_the_same(videos, prepared, tm
     content = tars[0].read_bytes()
     overwrite(tars[0], len(content) // 2, bytes(b ^ 255 for b in content[len(content) // 2 :][:64]))
     tars[-1].write_bytes(tars[-1].read_bytes()[:5000])
-    opened = open_audited(str(out))
-    found = verify(opened)
+    dataset = open_audit_dataset(str(out))
+    found = verify(dataset)
     assert set(found.bad_shards) == {"train/00000", "test/00000"}
-    folders = repair(opened, found.faults)
+    folders = repair(dataset, found.faults)
     assert [folder.parent.name for folder in folders] == ["_quarantine"] * 2
     assert not tars[0].exists()
-    assert all("missing" in f.problem or "no marker" in f.problem for f in verify(open_audited(str(out))).faults)
+    assert all("missing" in f.problem or "no marker" in f.problem for f in verify(open_audit_dataset(str(out))).faults)
     prepare(folder_config(videos, out))
     assert tree(out) == meant
-    assert verify(open_audited(str(out)), deep=True).faults == []
+    assert verify(open_audit_dataset(str(out)), deep=True).faults == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from avdata.audit.opened import open_audited
+from avdata.audit.dataset import open_audit_dataset
 from avdata.audit.report import ReportConfig, choose_samples, report, write_report
 from avdata.audit.summary import summarize
 from avdata.audit.verify import Verification, verify
@@ -36,8 +36,8 @@ def tab(browser):
 
 
 def page_of(root: Path, to: Path, *, verification: Verification | None = None, num_samples: int = 6) -> Path:
-    opened = open_audited(str(root))
-    write_report(to, opened, summarize(opened), verification, ReportConfig(num_samples=num_samples))
+    dataset = open_audit_dataset(str(root))
+    write_report(to, dataset, summarize(dataset), verification, ReportConfig(num_samples=num_samples))
     return to
 
 
@@ -58,8 +58,8 @@ def synth_page(tmp_path_factory):
             supervision=Supervision(num_workers=1),
         )
     )
-    opened = open_audited(str(folder / "set"))
-    return page_of(folder / "set", folder / "report.html", verification=verify(opened, deep=True))
+    dataset = open_audit_dataset(str(folder / "set"))
+    return page_of(folder / "set", folder / "report.html", verification=verify(dataset, deep=True))
 
 
 def test_it_opens_without_a_complaint_and_fetches_nothing(tab, synth_page):
@@ -204,8 +204,8 @@ def test_narrow_windows_do_not_scroll_sideways(tab, synth_page, tmp_path):
 def test_a_damaged_sample_does_not_stop_the_report(tmp_path):
     draw_dataset(tmp_path / "set", 4, 2, num_frames=1, seconds=1.0)
     (tmp_path / "set" / "train" / "00001.tar").unlink()
-    opened = open_audited(str(tmp_path / "set"))
-    page = report(opened, summarize(opened), verify(opened), ReportConfig())
+    dataset = open_audit_dataset(str(tmp_path / "set"))
+    page = report(dataset, summarize(dataset), verify(dataset), ReportConfig())
     assert "cannot be read" in page
     assert "00001.tar is missing" in page
 
@@ -214,10 +214,10 @@ def test_samples_are_spread_and_flagged_ones_are_among_them(tmp_path):
     draw_dataset(
         tmp_path / "set", 20, 10, num_frames=1, seconds=1.0, flags=lambda n: {"silent": n in (3, 4)}, failed=[0]
     )
-    opened = open_audited(str(tmp_path / "set"))
-    chosen = [key for _, key in choose_samples(opened, 8)]
+    dataset = open_audit_dataset(str(tmp_path / "set"))
+    chosen = [key for _, key in choose_samples(dataset, 8)]
     assert {"clip-00003", "clip-00004"} <= set(chosen)
     assert len(chosen) == 8
     assert "clip-00000" not in chosen
     assert chosen[-1] == "clip-00019"
-    assert len(choose_samples(opened, 100)) == 19
+    assert len(choose_samples(dataset, 100)) == 19

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from avdata.audit.dataset import member_kind, open_audit_dataset
 from avdata.audit.diff import diff
-from avdata.audit.opened import member_kind, open_audited
 from avdata.audit.overlaps import overlaps
 from avdata.audit.summary import summarize
 from avmanifest.errors import ConfigError, ManifestError
@@ -46,7 +46,7 @@ def manifest(path: Path, rows) -> Path:
 
 
 def found_in(tmp_path: Path, rows):
-    return summarize(open_audited(str(manifest(tmp_path / "m.parquet", rows))))
+    return summarize(open_audit_dataset(str(manifest(tmp_path / "m.parquet", rows))))
 
 
 def test_counts_coverage_flags_and_hours(tmp_path):
@@ -78,7 +78,7 @@ def test_of_a_recipe_the_official_count_the_note_and_the_missing_classes_are_tol
     )
     description = {"recipe": {"name": "vggsound", "title": "VGGSound"}, "labels": ["hail", "raining", "air horn"]}
     (tmp_path / "dataset.json").write_text(json.dumps(description))
-    found = summarize(open_audited(str(tmp_path)))
+    found = summarize(open_audit_dataset(str(tmp_path)))
     assert found["splits"]["train"]["official"] == 183_730
     assert "AudioSet" in found["recipe"]["note"]
     assert found["classes"]["listed"] == 3
@@ -146,10 +146,10 @@ def test_members_are_summed_by_kind(tmp_path):
 
 
 def test_a_dataset_its_manifest_and_its_shards_tell_the_same(drawn):
-    whole = summarize(open_audited(str(drawn)))
-    alone = summarize(open_audited(str(drawn / "manifest" / "train.parquet")))
-    folder = summarize(open_audited(str(drawn / "manifest")))
-    tars = summarize(open_audited(f"{drawn}/train/{{00000..00003}}.tar"))
+    whole = summarize(open_audit_dataset(str(drawn)))
+    alone = summarize(open_audit_dataset(str(drawn / "manifest" / "train.parquet")))
+    folder = summarize(open_audit_dataset(str(drawn / "manifest")))
+    tars = summarize(open_audit_dataset(f"{drawn}/train/{{00000..00003}}.tar"))
     assert [found["kind"] for found in (whole, alone, folder, tars)] == ["dataset", "manifest", "manifest", "shards"]
     for name in ("subset_id", "samples", "member_bytes", "hours"):
         assert whole[name] == alone[name] == folder[name] == tars[name], name
@@ -158,10 +158,10 @@ def test_a_dataset_its_manifest_and_its_shards_tell_the_same(drawn):
 def test_tars_without_anything_beside_them_are_walked(drawn, tmp_path):
     for tar in (drawn / "train").glob("*.tar"):
         shutil.copyfile(tar, tmp_path / tar.name)
-    found = summarize(open_audited(str(tmp_path)))
+    found = summarize(open_audit_dataset(str(tmp_path)))
     assert found["kind"] == "shards"
-    assert found["subset_id"] == summarize(open_audited(str(drawn)))["subset_id"]
-    assert found["member_bytes"] == summarize(open_audited(str(drawn)))["member_bytes"]
+    assert found["subset_id"] == summarize(open_audit_dataset(str(drawn)))["subset_id"]
+    assert found["member_bytes"] == summarize(open_audit_dataset(str(drawn)))["member_bytes"]
     assert list(found["splits"]) == ["shards"]
     assert not found["has_failures"]
 
@@ -169,7 +169,7 @@ def test_tars_without_anything_beside_them_are_walked(drawn, tmp_path):
 def test_a_cut_tar_is_told_and_what_stands_before_the_cut_is_counted(drawn, tmp_path):
     content = (drawn / "train" / "00000.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(content[: len(content) // 2])
-    found = summarize(open_audited(str(tmp_path / "a.tar")))
+    found = summarize(open_audit_dataset(str(tmp_path / "a.tar")))
     assert 0 < found["samples"] < 6
     assert [name.rsplit("/", 1)[-1] for name in found["damaged"]] == ["a.tar"]
 
@@ -181,8 +181,8 @@ def test_remote_is_the_same_as_local(drawn, given):
     memory = fsspec.filesystem("memory")
     memory.put(str(drawn), "/audited/set", recursive=True)
     try:
-        remote = summarize(open_audited(f"memory://audited/set/{given}".removesuffix("/dataset")))
-        local = summarize(open_audited(f"{drawn}/{given}".removesuffix("/dataset")))
+        remote = summarize(open_audit_dataset(f"memory://audited/set/{given}".removesuffix("/dataset")))
+        local = summarize(open_audit_dataset(f"{drawn}/{given}".removesuffix("/dataset")))
         assert {**remote, "root": ""} == {**local, "root": ""}
     finally:
         memory.rm("/audited", recursive=True)
@@ -190,14 +190,14 @@ def test_remote_is_the_same_as_local(drawn, given):
 
 def test_nothing_of_the_kind_is_said(tmp_path):
     with pytest.raises(ManifestError, match="no manifest in it, and no shards"):
-        open_audited(str(tmp_path))
+        open_audit_dataset(str(tmp_path))
     with pytest.raises(ConfigError, match="Unpack it"):
-        open_audited("shards.tar.gz")
+        open_audit_dataset("shards.tar.gz")
     with pytest.raises(ConfigError, match="no such shard"):
-        open_audited(str(tmp_path / "{00..01}.tar"))
+        open_audit_dataset(str(tmp_path / "{00..01}.tar"))
     (tmp_path / "other.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(ManifestError, match="not a readable parquet"):
-        open_audited(str(tmp_path / "other.parquet"))
+        open_audit_dataset(str(tmp_path / "other.parquet"))
 
 
 def test_overlaps_with_lists_are_counted_by_video_and_clip(tmp_path):
@@ -248,7 +248,7 @@ def test_a_difference_is_of_keys_statuses_labels_and_config(tmp_path):
     )
     description = json.loads((b / "dataset.json").read_text())
     (b / "dataset.json").write_text(json.dumps(description | {"config": {"mel": ["kaldi"], "seed": 1}}))
-    found = diff(open_audited(str(a)), open_audited(str(b)))
+    found = diff(open_audit_dataset(str(a)), open_audit_dataset(str(b)))
     assert found["clips"] == {"both": 4, "only_a": 2, "only_b": 2}
     assert found["samples"] == {"both": 4, "only_a": 1, "only_b": 2}
     assert found["only_b"] == [sample_key(6), sample_key(7)]
@@ -259,7 +259,7 @@ def test_a_difference_is_of_keys_statuses_labels_and_config(tmp_path):
     ]
     assert found["config"] == {"mel": [["paper"], ["kaldi"]], "seed": [None, 1]}
     assert not found["same"]
-    same = diff(open_audited(str(a)), open_audited(str(a / "manifest")))
+    same = diff(open_audit_dataset(str(a)), open_audit_dataset(str(a / "manifest")))
     assert same["same"]
     assert same["a"]["subset_id"] == same["b"]["subset_id"]
 
@@ -267,7 +267,7 @@ def test_a_difference_is_of_keys_statuses_labels_and_config(tmp_path):
 def test_a_status_that_changed_is_counted(tmp_path):
     a = manifest(tmp_path / "a.parquet", [row(0), row(1), failed(2, "net_dns")])
     b = manifest(tmp_path / "b.parquet", [row(1), failed(0, "media_short"), row(2, split="test")])
-    found = diff(open_audited(str(a)), open_audited(str(b)))
+    found = diff(open_audit_dataset(str(a)), open_audit_dataset(str(b)))
     kinds = {(kind["a"], kind["b"]): kind["such_as"] for kind in found["changed"]["status"]["kinds"]}
     assert kinds == {("ok", "media_short"): "k0", ("net_dns", "ok"): "k2"}
     assert found["changed"]["split"]["clips"] == 1
@@ -288,7 +288,7 @@ def test_members_of_many_batches_add_up(tmp_path):
     path = tmp_path / "m.parquet"
     write_table(pa.table(columns, schema=CLIP_SCHEMA), path)
     assert len(read_table(path, CLIP_SCHEMA, ["key"])) == count
-    found = summarize(open_audited(str(path)))
+    found = summarize(open_audit_dataset(str(path)))
     assert found["member_bytes"] == {
         "flac": {"files": count, "bytes": 2 * count},
         "json": {"files": count, "bytes": count},

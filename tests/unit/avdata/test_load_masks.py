@@ -23,7 +23,7 @@ from avdata.load import (
     open_dataset,
     unite,
 )
-from avdata.load.fill import crop_into, crop_mask_into
+from avdata.load.decode import crop_into, crop_mask_into
 from avdata.load.views import Crop
 from avdata.profiles import column_start_s, profile
 from avmanifest.errors import ConfigError, ShardError

@@ -19,7 +19,7 @@ from avdata.load import (
     evaluation_config,
     open_dataset,
 )
-from avdata.load.fill import crop_into
+from avdata.load.decode import crop_into
 from avdata.load.views import Crop, choose_crop, choose_frames, column_jitter, window_starts
 from avdata.melspec import log_mel
 from avdata.profiles import PROFILES, profile

@@ -32,7 +32,7 @@ _USUAL_SPLITS: Final = ("train", "val", "test")
 _COMPRESSED: Final = (".gz", ".tgz", ".zst", ".bz2", ".xz")
 
 
-class Kind(StrEnum):
+class DatasetKind(StrEnum):
     """What was given."""
 
     DATASET = "dataset"  # shards and manifest
@@ -49,7 +49,7 @@ class MemberSums:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class SplitRows:
     """The rows (SCHEMA) of a split, and what its samples' members add up to, by kind."""
 
     table: pa.Table
@@ -57,19 +57,19 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opened:
+class AuditDataset:
     """A dataset, or what there is of one."""
 
     root: str
-    kind: Kind
-    splits: Mapping[str, Split]
+    kind: DatasetKind
+    splits: Mapping[str, SplitRows]
     description: Mapping[str, Any] = field(default_factory=dict)  # dataset.json; empty without one
     store: Store
     tars: tuple[str, ...] = ()  # of shards alone: their names in the store
     damaged: Mapping[str, str] = field(default_factory=dict)  # tars that could not be read to their end, and why
 
 
-def open_audited(source: str, storage_options: Mapping[str, Any] | None = None) -> Opened:
+def open_audit_dataset(source: str, storage_options: Mapping[str, Any] | None = None) -> AuditDataset:
     """What is at a path or URL: a dataset's folder; a manifest's file or folder; a tar, a pattern or folder of tars.
 
     Raises ManifestError or ConfigError where there is nothing of the kind, naming what would be.
@@ -78,14 +78,14 @@ def open_audited(source: str, storage_options: Mapping[str, Any] | None = None) 
         return _open_tars(expand_urls(source), source, storage_options)
     if source.endswith(".parquet"):
         store = open_store(source, storage_options)
-        return _opened(source, Kind.MANIFEST, store, {PurePosixPath(source).stem: ""}, {})
+        return _from_manifests(source, DatasetKind.MANIFEST, store, {PurePosixPath(source).stem: ""}, {})
     root = source.rstrip("/") or source
     store = open_store(root, storage_options)
     description = _description(store)
     if manifests := _manifests(store, "manifest/", description):
-        return _opened(root, Kind.DATASET, store, manifests, description)
+        return _from_manifests(root, DatasetKind.DATASET, store, manifests, description)
     if not description and (manifests := _manifests(store, "", {})):
-        return _opened(root, Kind.MANIFEST, store, manifests, {})
+        return _from_manifests(root, DatasetKind.MANIFEST, store, manifests, {})
     tars = [name for folder in ("", *store.folders()) for name in store.listed(folder) if name.endswith(".tar")]
     if tars and not description:
         return _from_tars(root, store, tars)
@@ -121,23 +121,23 @@ def _manifests(store: Store, folder: str, description: Mapping[str, Any]) -> dic
     return {split: found[split] for split in order if SPLIT_PATTERN.fullmatch(split)}
 
 
-def _opened(
-    root: str, kind: Kind, store: Store, manifests: Mapping[str, str], description: Mapping[str, Any]
-) -> Opened:
-    splits: dict[str, Split] = {}
+def _from_manifests(
+    root: str, kind: DatasetKind, store: Store, manifests: Mapping[str, str], description: Mapping[str, Any]
+) -> AuditDataset:
+    splits: dict[str, SplitRows] = {}
     for split, name in manifests.items():
         found = read_split(store, name)
         # A manifest file may hold several splits, if somebody joined them.
         names = pc.unique(found.table.column("split")).to_pylist()
-        if kind is Kind.MANIFEST and len(names) > 1:
+        if kind is DatasetKind.MANIFEST and len(names) > 1:
             for own in names:
                 splits[own] = read_split(store, name, own)
         else:
-            splits[names[0] if names and kind is Kind.MANIFEST else split] = found
-    return Opened(root=root, kind=kind, splits=splits, description=description, store=store)
+            splits[names[0] if names and kind is DatasetKind.MANIFEST else split] = found
+    return AuditDataset(root=root, kind=kind, splits=splits, description=description, store=store)
 
 
-def read_split(store: Store, name: str, split: str | None = None) -> Split:
+def read_split(store: Store, name: str, split: str | None = None) -> SplitRows:
     """A manifest's rows, or those of one split of it; its members batch by batch."""
     sums: dict[str, MemberSums] = {}
     pieces: list[pa.RecordBatch] = []
@@ -146,7 +146,7 @@ def read_split(store: Store, name: str, split: str | None = None) -> Split:
             mine = batch if split is None else batch.filter(pc.equal(batch.column("split"), split))
             _add(sums, mine.column("members"))
             pieces.append(mine.select(COLUMNS))
-    return Split(pa.Table.from_batches(pieces, SCHEMA), sums)
+    return SplitRows(pa.Table.from_batches(pieces, SCHEMA), sums)
 
 
 def _add(sums: dict[str, MemberSums], members: pa.ListArray) -> None:
@@ -167,7 +167,7 @@ def member_kind(name: str) -> str:
     return stem.rstrip("0123456789") + dot + suffix if dot else name
 
 
-def _open_tars(urls: Sequence[str], source: str, storage_options: Mapping[str, Any] | None) -> Opened:
+def _open_tars(urls: Sequence[str], source: str, storage_options: Mapping[str, Any] | None) -> AuditDataset:
     for url in urls:
         if url.endswith(_COMPRESSED):
             raise ConfigError(f"{url}: a compressed archive is not a shard. Unpack it to .tar first.")
@@ -192,7 +192,7 @@ def _shared_folder(urls: Sequence[str]) -> str:
     return "/".join(parts[0][:shared])
 
 
-def _from_tars(root: str, store: Store, names: Sequence[str]) -> Opened:
+def _from_tars(root: str, store: Store, names: Sequence[str]) -> AuditDataset:
     """Shards alone. One with avkit's rows beside it is not walked."""
     tables: dict[str, list[pa.Table]] = {}
     sums: dict[str, dict[str, MemberSums]] = {}
@@ -213,8 +213,10 @@ def _from_tars(root: str, store: Store, names: Sequence[str]) -> Opened:
         for batch in walked.to_batches():
             _add(sums.setdefault(split, {}), batch.column("members"))
         tables.setdefault(split, []).append(walked.select(COLUMNS))
-    splits = {split: Split(pa.concat_tables(found), sums.get(split, {})) for split, found in tables.items()}
-    return Opened(root=root, kind=Kind.SHARDS, splits=splits, store=store, tars=tuple(names), damaged=damaged)
+    splits = {split: SplitRows(pa.concat_tables(found), sums.get(split, {})) for split, found in tables.items()}
+    return AuditDataset(
+        root=root, kind=DatasetKind.SHARDS, splits=splits, store=store, tars=tuple(names), damaged=damaged
+    )
 
 
 def _until_damage(found: Iterator[Any], name: str, damaged: dict[str, str]) -> Iterator[Any]:

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from avdata.load.cache import CacheConfig, read_small
+from avdata.load.dataset import COLUMNS, Dataset, Shard, dataset_from_table, read_json, unite
 from avdata.load.foreign import foreign_rows
-from avdata.load.index import COLUMNS, Dataset, Shard, dataset_from_table, read_json, unite
 from avdata.load.members import MemberMap
 from avdata.load.reader import ShardReader
 from avdata.load.urls import check_url, expand_urls, local_path, protocol

@@ -31,7 +31,7 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class ByteRanges:
     """Offset and size in the tar of one member of every sample; size 0: the sample has none."""
 
     offset: Int64[np.ndarray, " n"]
@@ -49,11 +49,11 @@ class Dataset:
     shards: tuple[Shard, ...]
     keys: pa.LargeStringArray
     shard_of: Int64[np.ndarray, " n"]
-    log_mel: Mapping[str, Places]  # by profile
+    log_mel: Mapping[str, ByteRanges]  # by profile
     log_mel_member: Mapping[str, str]  # the member's name, by profile
-    waveform: Places
-    frames: Places  # of all frames
-    masks: Places  # of all frames; size 0: a frame has none
+    waveform: ByteRanges
+    frames: ByteRanges  # of all frames
+    masks: ByteRanges  # of all frames; size 0: a frame has none
     mask_names: tuple[str, ...]  # parallel to frame_names
     frame_start: Int64[np.ndarray, " n1"]
     frame_time_s: Float32[np.ndarray, " f"]  # NaN: unknown
@@ -107,8 +107,8 @@ def dataset_from_table(
     sample_of, names, codes, offset, size = _flat_members(table)
     _check_ends(shards, shard_of[sample_of], offset + size)
 
-    def places(name_wanted: Sequence[str]) -> Places:
-        found = Places(np.zeros(len(table), np.int64), np.zeros(len(table), np.int64))
+    def places(name_wanted: Sequence[str]) -> ByteRanges:
+        found = ByteRanges(np.zeros(len(table), np.int64), np.zeros(len(table), np.int64))
         for name in name_wanted:
             if name in names:
                 chosen = (codes == names.index(name)) & (found.size[sample_of] == 0)
@@ -138,7 +138,7 @@ def dataset_from_table(
         log_mel={profile: places(wanted) for profile, wanted in mels.items()},
         log_mel_member={profile: next(n for n in wanted if n in names) for profile, wanted in mels.items()},
         waveform=places(members.waveforms()),
-        frames=Places(offset[is_frame], size[is_frame]),
+        frames=ByteRanges(offset[is_frame], size[is_frame]),
         masks=_masks_of(places, mask_names, sample_of[is_frame], frame_member),
         mask_names=mask_names,
         frame_start=frame_start,
@@ -152,13 +152,13 @@ def dataset_from_table(
 
 
 def _masks_of(
-    places: Callable[[Sequence[str]], Places],
+    places: Callable[[Sequence[str]], ByteRanges],
     mask_names: Sequence[str],
     sample_of: Int64[np.ndarray, " f"],
     frame_member: Int64[np.ndarray, " f"],
-) -> Places:
+) -> ByteRanges:
     """The mask of every frame."""
-    found = Places(np.zeros(len(sample_of), np.int64), np.zeros(len(sample_of), np.int64))
+    found = ByteRanges(np.zeros(len(sample_of), np.int64), np.zeros(len(sample_of), np.int64))
     for number, name in enumerate(mask_names):
         rows = frame_member == number
         by_sample = places([name])
@@ -181,8 +181,8 @@ def each_frame(dataset: Dataset, *, masked: bool, repeats: int = 1) -> Dataset:
     counts = np.diff(dataset.label_start)[rows]
     labels = np.concatenate([np.arange(dataset.label_start[row], dataset.label_start[row + 1]) for row in rows])
 
-    def chosen(places: Places, entries: Int64[np.ndarray, " k"]) -> Places:
-        return Places(places.offset[entries], places.size[entries])
+    def chosen(places: ByteRanges, entries: Int64[np.ndarray, " k"]) -> ByteRanges:
+        return ByteRanges(places.offset[entries], places.size[entries])
 
     return replace(
         dataset,
@@ -228,8 +228,8 @@ def select(dataset: Dataset, keep: Bool[np.ndarray, " n"]) -> Dataset:
         raise ConfigError("no sample is left: the choice of samples leaves all of them out")
     frames, labels = _entries(dataset.frame_start, keep), _entries(dataset.label_start, keep)
 
-    def of_samples(places: Places) -> Places:
-        return Places(places.offset[rows], places.size[rows])
+    def of_samples(places: ByteRanges) -> ByteRanges:
+        return ByteRanges(places.offset[rows], places.size[rows])
 
     return replace(
         dataset,
@@ -237,8 +237,8 @@ def select(dataset: Dataset, keep: Bool[np.ndarray, " n"]) -> Dataset:
         shard_of=dataset.shard_of[rows],
         log_mel={name: of_samples(places) for name, places in dataset.log_mel.items()},
         waveform=of_samples(dataset.waveform),
-        frames=Places(dataset.frames.offset[frames], dataset.frames.size[frames]),
-        masks=Places(dataset.masks.offset[frames], dataset.masks.size[frames]),
+        frames=ByteRanges(dataset.frames.offset[frames], dataset.frames.size[frames]),
+        masks=ByteRanges(dataset.masks.offset[frames], dataset.masks.size[frames]),
         frame_start=_starts(np.diff(dataset.frame_start)[rows]),
         frame_time_s=dataset.frame_time_s[frames],
         frame_member=dataset.frame_member[frames],
@@ -298,7 +298,7 @@ def unite(datasets: Sequence[Dataset]) -> Dataset:
         shards=tuple(shard for part in parts for shard in part.shards),
         keys=pa.concat_arrays([part.keys for part in parts]),
         shard_of=np.concatenate([part.shard_of + base for part, base in zip(parts, shard_base, strict=False)]),
-        log_mel={name: _joined([part.log_mel.get(name, _nowhere(len(part))) for part in parts]) for name in profiles},
+        log_mel={name: _joined([part.log_mel.get(name, _no_ranges(len(part))) for part in parts]) for name in profiles},
         log_mel_member={name: next(iter(found)) for name, found in member_names.items()},
         waveform=_joined([part.waveform for part in parts]),
         frames=_joined([part.frames for part in parts]),
@@ -329,12 +329,12 @@ def _starts(counts: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n1"]:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
-def _nowhere(count: int) -> Places:
-    return Places(np.zeros(count, np.int64), np.zeros(count, np.int64))
+def _no_ranges(count: int) -> ByteRanges:
+    return ByteRanges(np.zeros(count, np.int64), np.zeros(count, np.int64))
 
 
-def _joined(parts: Sequence[Places]) -> Places:
-    return Places(np.concatenate([part.offset for part in parts]), np.concatenate([part.size for part in parts]))
+def _joined(parts: Sequence[ByteRanges]) -> ByteRanges:
+    return ByteRanges(np.concatenate([part.offset for part in parts]), np.concatenate([part.size for part in parts]))
 
 
 def _renamed(names: Sequence[str], among: Sequence[str]) -> Int64[np.ndarray, " k"]:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float16, Float32, Float64, Int64, UInt8
 
 from avdata.images import decode_jpeg, decode_mask
-from avdata.load.index import Dataset
+from avdata.load.dataset import Dataset
 from avdata.load.reader import Scratch, ShardReader
 from avdata.load.views import (
     AllFramesView,
@@ -39,7 +39,7 @@ _NPY_PREFIX: Final = 10
 
 
 @dataclass(slots=True)
-class Slots:
+class BatchBuffers:
     """A batch while it is filled. Axes u (windows) and v (images) are always there."""
 
     images: UInt8[np.ndarray, "b v h w 3"]
@@ -83,40 +83,48 @@ class _Clock:
         self.since = now
 
 
-def fill_slots(
-    dataset: Dataset, reader: ShardReader, view: View, slots: Slots, rows: range, scratch: Scratch, times: StageTimes
+def decode_into(
+    dataset: Dataset,
+    reader: ShardReader,
+    view: View,
+    buffers: BatchBuffers,
+    rows: range,
+    scratch: Scratch,
+    times: StageTimes,
 ) -> None:
-    """Fill some rows of a batch. A sample that cannot be had leaves its ShardError in slots.errors."""
+    """Fill some rows of a batch. A sample that cannot be had leaves its ShardError in buffers.errors."""
     clock = _Clock()
     cut: list[tuple[int, int, Float32[np.ndarray, " n"]]] = []
     for row in rows:
         try:
-            cut.extend((row, *piece) for piece in _fill_or_refetch(dataset, reader, view, slots, row, scratch, clock))
+            cut.extend(
+                (row, *piece) for piece in _decode_or_refetch(dataset, reader, view, buffers, row, scratch, clock)
+            )
         except ShardError as error:
-            slots.errors[row] = error
+            buffers.errors[row] = error
     if cut:
-        _compute_log_mels(view, slots, cut)
+        _compute_log_mels(view, buffers, cut)
         clock.lap("sound")
     times.add(clock.seconds)
 
 
-def _fill_or_refetch(
-    dataset: Dataset, reader: ShardReader, view: View, slots: Slots, row: int, scratch: Scratch, clock: _Clock
+def _decode_or_refetch(
+    dataset: Dataset, reader: ShardReader, view: View, buffers: BatchBuffers, row: int, scratch: Scratch, clock: _Clock
 ) -> list[tuple[int, Float32[np.ndarray, " n"]]]:
-    """As `_fill`; a remote shard whose copy in the cache turns out damaged is fetched again."""
+    """As `_decode_row`; a remote shard whose copy in the cache turns out damaged is fetched again."""
     try:
-        return _fill(dataset, reader, view, slots, row, scratch, clock)
+        return _decode_row(dataset, reader, view, buffers, row, scratch, clock)
     except ShardError:
-        if not reader.refetched(int(dataset.shard_of[slots.sample_ids[row]])):
+        if not reader.refetched(int(dataset.shard_of[buffers.sample_ids[row]])):
             raise
-        return _fill(dataset, reader, view, slots, row, scratch, clock)
+        return _decode_row(dataset, reader, view, buffers, row, scratch, clock)
 
 
-def _fill(
-    dataset: Dataset, reader: ShardReader, view: View, slots: Slots, row: int, scratch: Scratch, clock: _Clock
+def _decode_row(
+    dataset: Dataset, reader: ShardReader, view: View, buffers: BatchBuffers, row: int, scratch: Scratch, clock: _Clock
 ) -> list[tuple[int, Float32[np.ndarray, " n"]]]:
     """Fill one row. Windows whose log-mel is still to be computed come back as (window, waveform)."""
-    sample, key, draws = int(slots.sample_ids[row]), slots.keys[row], slots.draws[row].tolist()
+    sample, key, draws = int(buffers.sample_ids[row]), buffers.keys[row], buffers.draws[row].tolist()
     shard = int(dataset.shard_of[sample])
     to_compute: list[tuple[int, Float32[np.ndarray, " n"]]] = []
     with reader.lease(shard) as descriptor:
@@ -135,7 +143,7 @@ def _fill(
         if stored is not None and stored.size[sample]:
             name = dataset.log_mel_member[view.profile]
             content = read(name, int(stored.offset[sample]), int(stored.size[sample]))
-            starts = _copy_windows(content, view, slots, row, draws, f"{where}.{name}", around_s)
+            starts = _copy_windows(content, view, buffers, row, draws, f"{where}.{name}", around_s)
             clock.lap("sound")
             flac = bytes(read("flac", *_waveform_place(dataset, sample, where, view))) if view.waveform else None
         else:
@@ -143,23 +151,23 @@ def _fill(
             starts = _starts_in(view, flac_num_samples(flac, f"{where}.flac"), draws, f"{where}.flac", around_s)
         if flac is not None:
             waveforms = _cut_waveforms(view, flac, starts, f"{where}.flac")
-            if slots.waveform is not None:
-                slots.waveform[row] = [fitted(waveform, view.window_samples) for waveform in waveforms]
+            if buffers.waveform is not None:
+                buffers.waveform[row] = [fitted(waveform, view.window_samples) for waveform in waveforms]
             if stored is None or not stored.size[sample]:
                 to_compute = list(enumerate(waveforms))
             clock.lap("sound")
         starts_s = [column_start_s(start, view.mel) for start in starts]
-        slots.window_start_s[row] = starts_s
+        buffers.window_start_s[row] = starts_s
         frames = [around] if around is not None else _frames_wanted(view, starts_s, times_s, draws, where)
         for place, frame in enumerate(frames):
             number = first + frame
-            slots.frame_time_s[row, place], slots.frames[row, place] = dataset.frame_time_s[number], frame
+            buffers.frame_time_s[row, place], buffers.frames[row, place] = dataset.frame_time_s[number], frame
             if place and frame == frames[place - 1] and not draws:
-                slots.images[row, place] = slots.images[row, place - 1]
-                if slots.masks is not None:
-                    slots.masks[row, place], slots.masked[row, place] = (
-                        slots.masks[row, place - 1],
-                        slots.masked[row, place - 1],
+                buffers.images[row, place] = buffers.images[row, place - 1]
+                if buffers.masks is not None:
+                    buffers.masks[row, place], buffers.masked[row, place] = (
+                        buffers.masks[row, place - 1],
+                        buffers.masked[row, place - 1],
                     )
                 continue
             name = dataset.frame_names[dataset.frame_member[number]]
@@ -167,17 +175,17 @@ def _fill(
             rgb = decode_jpeg(bytes(content), f"{where}.{name}")
             clock.lap("decode")
             crop = choose_crop(view, rgb.shape[0], rgb.shape[1], draws)
-            crop_into(rgb, crop, slots.images[row, place])
+            crop_into(rgb, crop, buffers.images[row, place])
             clock.lap("resize")
-            if slots.masks is not None:
-                slots.masks[row, place] = 0
-                slots.masked[row, place] = bool(dataset.masks.size[number])
-                if slots.masked[row, place]:
+            if buffers.masks is not None:
+                buffers.masks[row, place] = 0
+                buffers.masked[row, place] = bool(dataset.masks.size[number])
+                if buffers.masked[row, place]:
                     name = dataset.mask_names[dataset.frame_member[number]]
                     content = read(name, int(dataset.masks.offset[number]), int(dataset.masks.size[number]))
                     mask = decode_mask(bytes(content), f"{where}.{name}")
                     clock.lap("decode")
-                    crop_mask_into(mask, crop, (rgb.shape[0], rgb.shape[1]), slots.masks[row, place])
+                    crop_mask_into(mask, crop, (rgb.shape[0], rgb.shape[1]), buffers.masks[row, place])
                     clock.lap("resize")
     return to_compute
 
@@ -221,13 +229,13 @@ def _frames_wanted(
 def _copy_windows(
     content: memoryview,
     view: View,
-    slots: Slots,
+    buffers: BatchBuffers,
     row: int,
     draws: Sequence[float],
     where: str,
     around_s: float | None,
 ) -> list[int]:
-    """Copy the windows of a stored log-mel into their slots; their first columns."""
+    """Copy the windows of a stored log-mel into their buffers; their first columns."""
     array = read_npy(content, where)
     if array.ndim != 2 or array.shape[0] != view.mel.n_mels:
         raise ShardError(f"{where}: shape {array.shape}, expected [{view.mel.n_mels}, T]. Prepare it again.")
@@ -240,7 +248,7 @@ def _copy_windows(
     starts, jitter = window_starts(view, num_starts, draws, around_s), column_jitter(view, draws)
     for window, start in enumerate(starts):
         first = start + jitter
-        np.copyto(slots.log_mel[row, window], array[:, first : first + view.num_columns], casting="same_kind")
+        np.copyto(buffers.log_mel[row, window], array[:, first : first + view.num_columns], casting="same_kind")
     return starts
 
 
@@ -283,11 +291,11 @@ def fitted(waveform: Float32[np.ndarray, " n"], num_samples: int) -> Float32[np.
     return np.pad(waveform[:num_samples], (0, max(0, num_samples - len(waveform))))
 
 
-def _compute_log_mels(view: View, slots: Slots, cut: list[tuple[int, int, Float32[np.ndarray, " n"]]]) -> None:
-    """Log-mels of waveforms into their slots."""
+def _compute_log_mels(view: View, buffers: BatchBuffers, cut: list[tuple[int, int, Float32[np.ndarray, " n"]]]) -> None:
+    """Log-mels of waveforms into their buffers."""
     for row, window, waveform in cut:
-        jitter = column_jitter(view, slots.draws[row].tolist())
-        slots.log_mel[row, window] = log_mel(waveform, view.mel)[:, jitter : jitter + view.num_columns]
+        jitter = column_jitter(view, buffers.draws[row].tolist())
+        buffers.log_mel[row, window] = log_mel(waveform, view.mel)[:, jitter : jitter + view.num_columns]
 
 
 def read_npy(content: memoryview, where: str) -> np.ndarray:
