@@ -18,15 +18,11 @@ class Masking(NamedTuple):
     mask: Float[Tensor, "b n"]  # 1 where removed
 
 
-def random_masking(
-    batch_size: int, num_tokens: int, mask_ratio: float, generator: torch.Generator
-) -> Int[Tensor, "b k"]:
-    """Ids of the tokens to keep: uniform, without replacement, independent for each sample.
+class KeptIds(NamedTuple):
+    """Indices of the patches that stay visible, in the order in which the encoder gets them."""
 
-    The ids live on the generator's device, so that a CPU generator gives the same masks to any accelerator.
-    """
-    noise = torch.rand(batch_size, num_tokens, generator=generator, device=generator.device)
-    return ids_from_noise(noise, mask_ratio)
+    image_ids: Int[Tensor, "b i"]
+    audio_ids: Int[Tensor, "b a"]
 
 
 def ids_from_noise(noise: Shaped[Tensor, "b n"], mask_ratio: float) -> Int[Tensor, "b k"]:

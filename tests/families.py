@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from avmodel.bench import on_meta
 from avmodel.models.family import Draws, Family
 
-__all__ = ["batch", "count", "draws_for", "on_meta"]
+__all__ = ["batch", "count", "draws_for", "masks_for", "on_meta"]
 
 
 def batch(config: Any, size: int = 10) -> tuple[Tensor, Tensor]:
@@ -24,6 +24,11 @@ def draws_for(model: Family, size: int = 10, seed: int = 0) -> Draws:
     noise = torch.randint(0, 1 << 53, (size, model.num_draws), generator=generator)
     orders = [torch.randperm(size, generator=generator) for _ in range(model.num_orders)]
     return Draws(noise, torch.stack(orders, dim=1) if orders else torch.empty(size, 0, dtype=torch.long), size)
+
+
+def masks_for(model: Family, size: int = 10, seed: int = 0) -> Any:
+    """What the model hides of a batch, drawn from the seed: the third argument of a call."""
+    return model.choose(draws_for(model, size, seed))
 
 
 def count(module: nn.Module) -> int:

@@ -41,7 +41,7 @@ AST_GRID = (12, 101)  # its patches overlap: rows and columns of its 1024-step m
 AUDIO = "audio"  # the bank of the norms that only the sound has
 
 
-class KeptIds(NamedTuple):
+class AVSiamKeptIds(NamedTuple):
     """What a step hides: groups of the contrastive pass, kept tokens of the reconstruction's."""
 
     audio_groups: list[Group]
@@ -178,7 +178,7 @@ class AVSiam(Family):
             fill(renamed(vit, AUDIO_BACKBONE))
         fill(renamed({**vit, "positions": resized(new_grid=self.encoder.audio.grid)}, AUDIO_EMBEDDING))
 
-    def choose(self, draws: Draws) -> KeptIds:
+    def choose(self, draws: Draws) -> AVSiamKeptIds:
         """Groups of samples with their kept tokens, independent for both modalities, and the second pass's tokens."""
         audio, lines, image, audio_again, image_again = torch.split(draws.noise, self.draw_sizes, dim=1)
         audio_ratios, image_ratios = self.config.ratios
@@ -200,7 +200,7 @@ class AVSiam(Family):
                 Group(rows, ids_from_noise(image[rows], r))
                 for rows, r in zip(groups(1, image_ratios), image_ratios, strict=True)
             ]
-        return KeptIds(
+        return AVSiamKeptIds(
             audio_groups, image_groups, ids_from_noise(audio_again, ratio), ids_from_noise(image_again, ratio)
         )
 
@@ -236,7 +236,7 @@ class AVSiam(Family):
         self,
         image: Float[Tensor, "b 3 h w"],
         log_mel: Float[Tensor, "b 1 mel t"],
-        masks: KeptIds,
+        masks: AVSiamKeptIds,
         *,
         terms: Collection[str] | None = None,
     ) -> Output:
@@ -259,7 +259,7 @@ class AVSiam(Family):
         return output._replace(losses=weighted(losses))
 
     def reconstruct(
-        self, pictures: Float[Tensor, "b 3 h w"], mels: Float[Tensor, "b 1 mel t"], masks: KeptIds
+        self, pictures: Float[Tensor, "b 3 h w"], mels: Float[Tensor, "b 1 mel t"], masks: AVSiamKeptIds
     ) -> tuple[Float[Tensor, "b i image"], Float[Tensor, "b a audio"], Float[Tensor, "b i"], Float[Tensor, "b a"]]:
         """Image and audio patches from the few that the second pass keeps, and what was hidden."""
         assert self.decoder is not None

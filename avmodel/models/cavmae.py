@@ -4,7 +4,7 @@ Source: "Contrastive Audio-Visual Masked Autoencoder" (arXiv:2210.07839) and its
 """
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,7 @@ from avmodel.configs.cavmae import CAVMAEConfig
 from avmodel.configs.model import ViTSize
 from avmodel.decoders import JointDecoder
 from avmodel.layers import ViT, after_each, init_linears, modal_blocks
-from avmodel.masking import ids_from_noise, masking_from_ids, structured_noise
+from avmodel.masking import KeptIds, ids_from_noise, masking_from_ids, structured_noise
 from avmodel.models.family import MAE, Branch, Draws, Family, LayerTokens, Output, for_each_image, own_channels
 from avmodel.objectives import Term, info_nce, masked_mse, weighted
 from avmodel.weights.names import Rules, renamed
@@ -104,7 +104,7 @@ class CAVMAE(Family):
         """Width of all tokens."""
         return self.config.vit.embed_dim
 
-    def choose(self, draws: Draws) -> "KeptIds":
+    def choose(self, draws: Draws) -> KeptIds:
         """Ids of the image and audio patches to keep."""
         config = self.config
         image, audio, lines = torch.split(draws.noise, self.draw_sizes, dim=1)
@@ -141,7 +141,7 @@ class CAVMAE(Family):
             found.append([*layers, *after_each(self.encoder.joint_blocks, layers[-1], sense)])
         return [LayerTokens(*tokens) for tokens in zip(*found, strict=True)]
 
-    def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: "KeptIds") -> Output:
+    def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: KeptIds) -> Output:
         """Losses and predictions under these masks."""
         config, encoder = self.config, self.encoder
         pictures, mels = self.image_input(image), self.audio_input(log_mel)
@@ -166,13 +166,6 @@ class CAVMAE(Family):
             )
             terms.append(Term("contrast", config.contrast_weight, contrast))
         return Output(weighted(terms), image_pred, audio_pred, image_masking.mask, audio_masking.mask)
-
-
-class KeptIds(NamedTuple):
-    """Ids of the patches that stay."""
-
-    image_ids: Int[Tensor, "b i"]
-    audio_ids: Int[Tensor, "b a"]
 
 
 def start_names(branch: Branch, depth: int, joint_depth: int) -> Rules:

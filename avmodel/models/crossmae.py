@@ -16,7 +16,7 @@ from avmodel.configs.crossmae import CrossMAEConfig
 from avmodel.configs.model import ViTSize
 from avmodel.decoders import EmbeddingDecoder, PixelDecoder
 from avmodel.layers import ViT, after_each, cls_attention, init_linears
-from avmodel.masking import Masking, gather_visible, ids_from_noise, masking_from_ids
+from avmodel.masking import KeptIds, Masking, gather_visible, ids_from_noise, masking_from_ids
 from avmodel.models.family import AUDIOMAE, MAE, Branch, Draws, Family, LayerTokens, Output, own_channels, vit_names
 from avmodel.objectives import Term, feature_mse, info_nce, masked_mse, weighted
 from avmodel.weights.names import renamed
@@ -70,13 +70,6 @@ class Encoder(nn.Module):
         self.image = Tower(config.vit, input_size=config.image_size, patch_size=config.patch_size, in_chans=3)
         self.audio = Tower(config.vit, input_size=(steps, mel), patch_size=config.patch_size, in_chans=1)
         self.apply(init_linears)
-
-
-class KeptIds(NamedTuple):
-    """Ids of the patches that stay, in random order."""
-
-    image_ids: Int[Tensor, "b i"]
-    audio_ids: Int[Tensor, "b a"]
 
 
 class CrossMAE(Family):

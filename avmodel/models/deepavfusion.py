@@ -17,7 +17,7 @@ from avmodel.configs.deepavfusion import DeepAVFusionConfig, fusion_layer_ids
 from avmodel.decoders import with_hidden
 from avmodel.embedding import fit_columns, fit_image
 from avmodel.layers import ViT, init_linears, make_blocks
-from avmodel.masking import ids_from_noise, masking_from_ids, random_masking
+from avmodel.masking import KeptIds, ids_from_noise, masking_from_ids
 from avmodel.models.family import AUDIOMAE, MAE, Branch, Draws, Family, LayerTokens, Output, for_each_image, vit_names
 from avmodel.models.fusion import FusionBlock, make_fusion
 from avmodel.objectives import Term, masked_mse, weighted
@@ -98,16 +98,16 @@ class Encoder(nn.Module):
         self,
         image: Float[Tensor, "b 3 h w"],
         log_mel: Float[Tensor, "b 1 mel t"],
-        ids_keep: tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]] | None = None,
+        masks: KeptIds | None = None,
         *,
         keep_layers: bool = False,
     ) -> Features:
-        """Tokens of a normalized image and a log10-power mel: of all patches or those `ids_keep` lists."""
+        """Tokens of a normalized image and a log10-power mel: of all patches, or of those in `masks`."""
         fit_image(image, self.config.image_size)
         log_mel = self.crop(log_mel)
         if self.aligned:
             log_mel = audiomae_scale(log_mel)
-        image_ids, audio_ids = ids_keep or (None, None)
+        image_ids, audio_ids = masks or (None, None)
         image = self.image.embed(image, image_ids)
         audio = self.audio.embed(log_mel, audio_ids)
         fusion = self.fusion_tokens.expand(len(image), -1, -1)
@@ -234,34 +234,16 @@ class DeepAVFusion(Family):
         features = self.encoder(image, log_mel, keep_layers=True)
         return [LayerTokens(layer.image, layer.audio) for layer in features.layers]
 
-    def choose(self, draws: Draws) -> tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]]:
-        """Ids of the image and audio patches to keep: those of the smallest numbers."""
+    def choose(self, draws: Draws) -> KeptIds:
+        """The patches with the smallest random numbers: 49 of 196 and 19 of 96 by default."""
         image, audio = torch.split(draws.noise, [self.encoder.image.num_patches, self.encoder.audio.num_patches], dim=1)
-        return ids_from_noise(image, self.config.image_mask_ratio), ids_from_noise(audio, self.config.audio_mask_ratio)
+        config = self.config
+        return KeptIds(ids_from_noise(image, config.image_mask_ratio), ids_from_noise(audio, config.audio_mask_ratio))
 
-    def draw_ids(self, batch_size: int, generator: torch.Generator) -> tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]]:
-        """Ids of the image and audio patches to keep: independent, 49 of 196 and 19 of 96 by default."""
-        num_image, num_audio = self.encoder.image.num_patches, self.encoder.audio.num_patches
-        return (
-            random_masking(batch_size, num_image, self.config.image_mask_ratio, generator),
-            random_masking(batch_size, num_audio, self.config.audio_mask_ratio, generator),
-        )
-
-    def forward(
-        self,
-        image: Float[Tensor, "b 3 h w"],
-        log_mel: Float[Tensor, "b 1 mel t"],
-        ids_keep: tuple[Int[Tensor, "b i"], Int[Tensor, "b a"]] | None = None,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Output:
-        """Losses and predictions under the masks that `ids_keep` gives, else that `generator` draws."""
-        if ids_keep is None:
-            if generator is None:
-                raise ValueError("no masks: give generator= or ids_keep=")
-            ids_keep = self.draw_ids(len(image), generator)
-        image_ids, audio_ids = (ids.to(image.device, non_blocking=True) for ids in ids_keep)
-        features = self.encoder(image, log_mel, (image_ids, audio_ids))
+    def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: KeptIds) -> Output:
+        """Losses and predicted patches when only the patches in `masks` are visible."""
+        image_ids, audio_ids = (ids.to(image.device, non_blocking=True) for ids in masks)
+        features = self.encoder(image, log_mel, KeptIds(image_ids, audio_ids))
         image_masking = masking_from_ids(image_ids, self.encoder.image.num_patches)
         audio_masking = masking_from_ids(audio_ids, self.encoder.audio.num_patches)
         image_pred = self.image_decoder(features.image, features.fusion, image_masking.ids_restore)

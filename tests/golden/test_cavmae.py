@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from avmodel.models.cavmae import CAVMAE, KeptIds
+from avmodel.masking import KeptIds
+from avmodel.models.cavmae import CAVMAE
 from avmodel.weights.avsiam import DECODER_NAMES
 from avmodel.weights.cavmae import CAV_MAE_NAMES, model_from_released
 from avmodel.weights.names import renamed

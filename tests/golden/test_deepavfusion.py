@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from avmodel.masking import KeptIds
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.objectives import patchify
 from avmodel.weights.deepavfusion import model_from_released
@@ -93,9 +94,9 @@ def test_full_encoder(path: Path, impl: str) -> None:
 @pytest.mark.parametrize("impl", ["separable", "pairs"])
 def test_masked_autoencoder(path: Path, impl: str) -> None:
     model, tensors, _ = load(path, fusion_impl=impl)
-    ids_keep = (tensors["mask.image.ids_keep"], tensors["mask.audio.ids_keep"])
+    masks = KeptIds(tensors["mask.image.ids_keep"], tensors["mask.audio.ids_keep"])
     with torch.no_grad():
-        output = model(tensors["image"], tensors["audio"], ids_keep=ids_keep)
+        output = model(tensors["image"], tensors["audio"], masks)
     for name, prediction, mask in (
         ("image", output.image_pred, output.image_mask),
         ("audio", output.audio_pred, output.audio_mask),
@@ -109,9 +110,9 @@ def test_masked_autoencoder(path: Path, impl: str) -> None:
 
 def test_released_order_of_hidden_tokens_gives_the_same_predictions(path: Path) -> None:
     model, tensors, _ = load(path)
-    ids_keep = (tensors["mask.image.ids_keep"], tensors["mask.audio.ids_keep"])
+    masks = KeptIds(tensors["mask.image.ids_keep"], tensors["mask.audio.ids_keep"])
     with torch.no_grad():
-        features = model.encoder(tensors["image"], tensors["audio"], ids_keep)
+        features = model.encoder(tensors["image"], tensors["audio"], masks)
         for name, tokens, decoder in (
             ("image", features.image, model.image_decoder),
             ("audio", features.audio, model.audio_decoder),
@@ -122,9 +123,9 @@ def test_released_order_of_hidden_tokens_gives_the_same_predictions(path: Path) 
 
 def test_pictures_show_the_inputs_where_they_were_visible(path: Path) -> None:
     model, tensors, _ = load(path)
-    ids_keep = (tensors["mask.image.ids_keep"], tensors["mask.audio.ids_keep"])
+    masks = KeptIds(tensors["mask.image.ids_keep"], tensors["mask.audio.ids_keep"])
     with torch.no_grad():
-        output = model(tensors["image"], tensors["audio"], ids_keep=ids_keep)
+        output = model(tensors["image"], tensors["audio"], masks)
         pictures = model.pictures(tensors["image"], tensors["audio"], output)
     for picture, name in zip(pictures, ("image", "audio"), strict=True):
         shown, given = patchify(picture, 16), patchify(tensors[name], 16)

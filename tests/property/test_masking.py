@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avmodel.configs.model import num_kept
-from avmodel.masking import gather_visible, masking_from_ids, random_masking, restore_order
+from avmodel.masking import gather_visible, ids_from_noise, masking_from_ids, restore_order
 
 
 @st.composite
@@ -15,11 +15,16 @@ def maskings(draw: st.DrawFn) -> tuple[int, int, float, int]:
     return draw(st.integers(1, 4)), num_tokens, ratio, draw(st.integers(0, 2**31))
 
 
+def random_ids(case: tuple[int, int, float, int]) -> torch.Tensor:
+    batch, num_tokens, ratio, seed = case
+    return ids_from_noise(torch.rand(batch, num_tokens, generator=torch.Generator().manual_seed(seed)), ratio)
+
+
 @settings(max_examples=60, deadline=None)
 @given(maskings())
 def test_ids_restore_undoes_the_shuffle(case: tuple[int, int, float, int]) -> None:
-    batch, num_tokens, ratio, seed = case
-    ids_keep = random_masking(batch, num_tokens, ratio, torch.Generator().manual_seed(seed))
+    batch, num_tokens, *_ = case
+    ids_keep = random_ids(case)
     masking = masking_from_ids(ids_keep, num_tokens)
     x = torch.randn(batch, num_tokens, 3)
     shuffle = masking.ids_restore.argsort(dim=1)
@@ -32,8 +37,8 @@ def test_ids_restore_undoes_the_shuffle(case: tuple[int, int, float, int]) -> No
 def test_visible_tokens_return_to_their_places_and_the_rest_is_masked(
     case: tuple[int, int, float, int],
 ) -> None:
-    batch, num_tokens, ratio, seed = case
-    ids_keep = random_masking(batch, num_tokens, ratio, torch.Generator().manual_seed(seed))
+    batch, num_tokens, *_ = case
+    ids_keep = random_ids(case)
     masking = masking_from_ids(ids_keep, num_tokens)
     x = torch.randn(batch, num_tokens, 3)
     hidden = torch.full((batch, num_tokens - ids_keep.shape[1], 3), 9.0)
@@ -47,20 +52,9 @@ def test_visible_tokens_return_to_their_places_and_the_rest_is_masked(
 def test_kept_ids_are_distinct_in_range_and_as_many_as_the_ratio_leaves(
     case: tuple[int, int, float, int],
 ) -> None:
-    batch, num_tokens, ratio, seed = case
-    ids_keep = random_masking(batch, num_tokens, ratio, torch.Generator().manual_seed(seed))
+    batch, num_tokens, ratio, _ = case
+    ids_keep = random_ids(case)
     assert ids_keep.shape == (batch, num_kept(num_tokens, ratio))
     assert all(len(set(row)) == len(row) and set(row) <= set(range(num_tokens)) for row in ids_keep.tolist())
     mask = masking_from_ids(ids_keep, num_tokens).mask
     assert mask.sum(dim=1).tolist() == [num_tokens - ids_keep.shape[1]] * batch
-
-
-@settings(max_examples=20, deadline=None)
-@given(maskings())
-def test_the_same_generator_draws_the_same_masks(case: tuple[int, int, float, int]) -> None:
-    batch, num_tokens, ratio, seed = case
-    generator = torch.Generator().manual_seed(seed)
-    state = generator.get_state()
-    first = random_masking(batch, num_tokens, ratio, generator)
-    generator.set_state(state)
-    assert torch.equal(first, random_masking(batch, num_tokens, ratio, generator))

@@ -7,7 +7,6 @@ from avmodel.masking import (
     balanced_groups,
     ids_from_noise,
     masking_from_ids,
-    random_masking,
     structured_noise,
 )
 
@@ -24,7 +23,7 @@ def test_masking_from_ids_by_hand() -> None:
 
 
 def test_samples_are_masked_independently_and_every_token_has_its_chance() -> None:
-    ids_keep = random_masking(2000, 20, 0.75, torch.Generator().manual_seed(0))
+    ids_keep = ids_from_noise(noise_of(2000, 20), 0.75)
     assert len({tuple(sorted(row)) for row in ids_keep.tolist()}) > 1000
     share = torch.bincount(ids_keep.flatten(), minlength=20) / 2000
     assert (share - 0.25).abs().max() < 0.05

@@ -11,18 +11,20 @@ from matplotlib.image import imread
 from avdata.profiles import profile
 from avmanifest.errors import StorageError
 from avmodel.inputs import Inputs, normalize_images, to_inputs
+from avmodel.masking import KeptIds
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.reconstructions import HIDDEN, save_picture, to_rgb, visible
+from tests.families import masks_for
 from tests.runs import TINY, DrawnBatches
 
 HOSTILE = ("price $5 and $6", "$\\frac{", "кадр-数据\n2", "k" * 500)
 
 
-def drawn() -> tuple[DeepAVFusion, Inputs, tuple[torch.Tensor, torch.Tensor]]:
+def drawn() -> tuple[DeepAVFusion, Inputs, KeptIds]:
     torch.manual_seed(0)
     model = DeepAVFusion(TINY)
     inputs = to_inputs(DrawnBatches().draw(range(4)), torch.device("cpu"))
-    return model, inputs, model.draw_ids(4, torch.Generator().manual_seed(0))
+    return model, inputs, masks_for(model, 4)
 
 
 def test_a_picture_is_a_png_with_any_keys(tmp_path: Path) -> None:

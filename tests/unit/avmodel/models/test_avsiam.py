@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from avmodel.configs.avsiam import AVSiamConfig
-from avmodel.models.avsiam import AVSiam, KeptIds
+from avmodel.models.avsiam import AVSiam, AVSiamKeptIds
 from avmodel.models.family import Draws
 from tests.families import batch, count, draws_for, on_meta
 
@@ -25,7 +25,7 @@ def small(**changes: object) -> AVSiam:
     return AVSiam(replace(SMALL, **changes))
 
 
-def masks_of(model: AVSiam, size: int = 10) -> KeptIds:
+def masks_of(model: AVSiam, size: int = 10) -> AVSiamKeptIds:
     return model.choose(draws_for(model, size))
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from avmodel.configs.deepavfusion import DeepAVFusionConfig, fusion_layer_ids
 from avmodel.models import FAMILIES
 from avmodel.models.deepavfusion import DeepAVFusion, Encoder
+from tests.families import masks_for
 
 SMALL = DeepAVFusionConfig(
     size="48x3x4",
@@ -173,31 +174,24 @@ def test_positions_are_fixed_in_the_encoder_and_trained_or_fixed_in_the_decoders
 
 
 def test_default_masks_keep_49_and_19() -> None:
-    image_ids, audio_ids = on_meta().draw_ids(3, torch.Generator().manual_seed(0))
+    image_ids, audio_ids = masks_for(on_meta(), 3)
     assert image_ids.shape == (3, 49)
     assert audio_ids.shape == (3, 19)
 
 
-def test_the_same_generator_replays_the_losses() -> None:
+def test_the_same_masks_replay_the_losses() -> None:
     model, (image, log_mel) = small(), batch()
-    first, second = (model(image, log_mel, generator=torch.Generator().manual_seed(7)) for _ in range(2))
-    other = model(image, log_mel, generator=torch.Generator().manual_seed(8))
+    first, second = (model(image, log_mel, masks_for(model, 2, seed=7)) for _ in range(2))
+    other = model(image, log_mel, masks_for(model, 2, seed=8))
     assert torch.equal(first.losses["total"], second.losses["total"])
     assert torch.equal(first.image_mask, second.image_mask)
     assert not torch.equal(first.image_mask, other.image_mask)
-    ids = model.draw_ids(2, torch.Generator().manual_seed(7))
-    assert torch.equal(model(image, log_mel, ids_keep=ids).losses["total"], first.losses["total"])
-
-
-def test_no_masks_is_an_error() -> None:
-    with pytest.raises(ValueError, match="generator= or ids_keep="):
-        small()(*batch())
 
 
 def test_losses_add_up_and_reach_every_weight() -> None:
     for fusion in ("factorized", "dense", "token"):
         model = small(fusion=fusion)
-        output = model(*batch(), generator=torch.Generator().manual_seed(0))
+        output = model(*batch(), masks_for(model, 2))
         assert torch.equal(output.losses["total"], output.losses["image"] + output.losses["audio"])
         output.losses["total"].backward()
         # The state after the last fusion block reaches the decoders, so nothing is left without a gradient.
@@ -237,8 +231,8 @@ def test_without_fusion_the_modalities_do_not_meet() -> None:
 def test_further_columns_of_the_log_mel_are_cut_off() -> None:
     model, (image, log_mel) = small(), batch()
     wide = torch.cat([log_mel, torch.full((2, 1, 32, 4), 1e6)], dim=-1)
-    narrow = model(image, log_mel, generator=torch.Generator().manual_seed(0))
-    cut = model(image, wide, generator=torch.Generator().manual_seed(0))
+    masks = masks_for(model, 2)
+    narrow, cut = model(image, log_mel, masks), model(image, wide, masks)
     assert torch.equal(narrow.losses["total"], cut.losses["total"])
     assert model.pictures(image, wide, cut)[1].shape == log_mel.shape
 
@@ -285,8 +279,8 @@ def test_attention_dropout_and_stochastic_depth_act_in_training_only() -> None:
 def test_bfloat16_autocast_gives_float32_losses() -> None:
     model = small()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = model(*batch(), generator=torch.Generator().manual_seed(0))
-    exact = model(*batch(), generator=torch.Generator().manual_seed(0))
+        output = model(*batch(), masks_for(model, 2))
+    exact = model(*batch(), masks_for(model, 2))
     assert output.losses["total"].dtype == torch.float32
     torch.testing.assert_close(output.losses["total"], exact.losses["total"], atol=0.05, rtol=0)
 
