@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from avdata.prepare.commit import Workspace, storage_errors
 from avdata.prepare.config import DownloadConfig, PrepareConfig
-from avdata.prepare.download import source_pace
-from avdata.prepare.download.pace import Pace, Unlimited
+from avdata.prepare.download import source_rate_limit
+from avdata.prepare.download.rate_limit import NoRateLimit, RateLimit
 from avdata.prepare.executors import ShardResult, ShardTask, local_executor
 from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.output import Output, open_output
@@ -68,7 +68,7 @@ class RayExecutor:
             resources = ray.cluster_resources()
             self.listener.note(f"ray: {len(ray.nodes())} nodes, {resources.get('CPU', 0):g} CPUs")
             for source in self.media.remote:
-                cluster_pace(source, self.config.downloads)  # named here first: this node outlives the others
+                cluster_rate_limit(source, self.config.downloads)  # named here first: this node outlives the others
             for task in tasks:
                 while len(in_flight) >= _window(ray, cpus):
                     yield from self._ended(ray, in_flight)
@@ -121,7 +121,7 @@ def shard_on_node(blob: bytes, plan_hash: str, task: ShardTask) -> _NodeEnd:
             try:
                 listener = _Statuses(statuses)
                 rows = pa.Table.from_pylist([dict(row) for row in task.rows], PLAN_SCHEMA)
-                media.begin_downloads([rows], listener, cluster_pace)
+                media.begin_downloads([rows], listener, cluster_rate_limit)
                 executor = local_executor(config, output, workspace, media, plan_hash, listener)
                 (result,) = executor.run([task])
             finally:
@@ -183,37 +183,37 @@ def _window(ray: ModuleType, cpus: int) -> int:
     return _WINDOW * max(int(ray.cluster_resources().get("CPU", 0) // cpus), 1)
 
 
-def cluster_pace(source: RemoteSource, downloads: DownloadConfig) -> Pace:
+def cluster_rate_limit(source: RemoteSource, downloads: DownloadConfig) -> RateLimit:
     """The budget of a source for the whole cluster, whose nodes are taken to go out by one address."""
-    make = functools.partial(source_pace, source, downloads)
-    return make() if isinstance(make(), Unlimited) else ClusterPace(source.name, make)
+    make = functools.partial(source_rate_limit, source, downloads)
+    return make() if isinstance(make(), NoRateLimit) else ClusterRateLimit(source.name, make)
 
 
-class ClusterPace:
+class ClusterRateLimit:
     """One budget of requests for all nodes of a cluster, for clusters that go out by one address.
 
     An actor holds the pace that `make` gives, on the node that asks for its name first. Let that be the driver's: it
     outlives the others.
     """
 
-    def __init__(self, name: str, make: Callable[[], Pace]) -> None:
+    def __init__(self, name: str, make: Callable[[], RateLimit]) -> None:
         self._ray = ray = import_ray()
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        holder = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=_RETRIES)(_PaceHolder)
+        holder = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=_RETRIES)(_RateLimitActor)
         self._actor = holder.options(
             name=f"pace-{name}", namespace=NAMESPACE, get_if_exists=True, scheduling_strategy=here
         ).remote(make)
 
     def take(self) -> float:
-        """See Pace."""
+        """See RateLimit."""
         return float(self._ray.get(self._actor.take.remote()))
 
 
-class _PaceHolder:
-    def __init__(self, make: Callable[[], Pace]) -> None:
-        self._pace = make()
+class _RateLimitActor:
+    def __init__(self, make: Callable[[], RateLimit]) -> None:
+        self._rate_limit = make()
 
     def take(self) -> float:
-        return self._pace.take()
+        return self._rate_limit.take()

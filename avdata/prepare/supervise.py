@@ -65,7 +65,7 @@ Outcome = Returned[R] | Raised | TimedOut | Crashed
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class NotReady:
     """In the place of a task: there is none now. Asked again after so many seconds, or when something happens."""
 
     seconds: float
@@ -90,7 +90,7 @@ class _Work(Generic[T]):
 
 def supervise(
     call: Callable[[T], R],
-    tasks: Iterable[T | Later],
+    tasks: Iterable[T | NotReady],
     how: Supervision,
     preload: Sequence[str] = (),
     wake: Connection | None = None,
@@ -98,7 +98,7 @@ def supervise(
     """Yield every task with its outcome, in the order in which they end.
 
     `call` must be picklable. Tasks are taken from the iterable only when a child is free for them; one that has
-    none yet says `Later`, and whatever is sent into the other end of `wake` has it asked again. `preload` names
+    none yet says `NotReady`, and whatever is sent into the other end of `wake` has it asked again. `preload` names
     modules that the server which forks the children imports once. Closing the iterator kills them, and so does
     closing the other end of `wake`, from another thread: no more tasks end then.
     """
@@ -108,17 +108,17 @@ def supervise(
     again: deque[_Work[T]] = deque()
     children: list[_Child] = []
 
-    def next_work() -> _Work[T] | Later | None:
+    def next_work() -> _Work[T] | NotReady | None:
         if again:
             return again.popleft()
         for task in waiting:
-            return task if isinstance(task, Later) else _Work(task)
+            return task if isinstance(task, NotReady) else _Work(task)
         return None
 
     try:
         exhausted = False
         while True:
-            pause: Later | None = None
+            pause: NotReady | None = None
             while not exhausted or again:
                 idle = next((child for child in children if child.work is None), None)
                 if idle is None and len(children) >= how.num_workers:
@@ -127,7 +127,7 @@ def supervise(
                 if work is None:
                     exhausted = True
                     continue
-                if isinstance(work, Later):
+                if isinstance(work, NotReady):
                     pause = work
                     break
                 if idle is None:
@@ -177,7 +177,7 @@ def _assign(child: _Child, work: _Work[Any]) -> None:
         child.pipe.send(work.task)
 
 
-def _ready(busy: Sequence[_Child], deadline_s: float, pause: Later | None, wake: Connection | None) -> list[_Child]:
+def _ready(busy: Sequence[_Child], deadline_s: float, pause: NotReady | None, wake: Connection | None) -> list[_Child]:
     """Children that answered, died or passed their deadline; waits for the first, or until tasks are asked again.
 
     Raises EOFError if the other end of `wake` was closed.

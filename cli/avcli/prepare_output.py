@@ -132,9 +132,9 @@ def print_progress(progress: Progress, console: Console | None = None) -> None:
         for name, source in run.sources.items():
             state = f"{source['fetched']:,} fetched ({source['bytes'] / 1e6:,.0f} MB), {source['fetching']:,} under way"
             if source["stopped"]:
-                state += f"; given up: {source['refusal']}"
+                state += f"; stopped: {source['refusal']}"
             elif source["paused_s"]:
-                state += f"; left alone for {source['paused_s']:,.0f} s: {source['refusal']}"
+                state += f"; paused for {source['paused_s']:,.0f} s: {source['refusal']}"
             say(f"  {name}: {state}")
     if not progress.runs:
         say("no run works on it" + ("" if done >= progress.requested else "; the same prepare command goes on"))

@@ -1,9 +1,9 @@
-"""Prepare on a Ray cluster of two nodes on loopback, one of which is killed on the way. A script, not a test.
+"""Prepare on a Ray cluster of two nodes on loopback, one of which is killed during the run. A script, not a test.
 
     python ray_nodes.py VIDEOS OUT
 
-Prints JSON: how many nodes there were, whether one was killed, the statuses the run told, what its report says, what
-the nodes drew from one budget of requests, and how a run ended that fetches from a server, with what that was asked.
+Prints JSON: the number of nodes, whether one was killed, the statuses that the listener received, the report, how many
+requests the nodes' shared rate limit granted, the result of a run that fetches from a server and its requests.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from avdata.prepare.config import ExecutorKind, Supervision
 from avdata.prepare.job import prepare
-from avdata.prepare.ray_cluster import NAMESPACE, ClusterPace, import_ray
+from avdata.prepare.ray_cluster import NAMESPACE, ClusterRateLimit, import_ray
 from tests.faulty import failing
 from tests.remote import remote_config
 from tests.videos import Notes, folder_config
@@ -23,7 +23,7 @@ NODE = {"num_cpus": 1, "object_store_memory": 80 * 1024**2}
 
 
 class Counted:
-    """A budget of five requests, and no sixth."""
+    """A limit of five requests."""
 
     def __init__(self) -> None:
         self.left = 5
@@ -34,13 +34,13 @@ class Counted:
 
 
 def draw(number: int) -> list[float]:
-    """Ask for four requests, on a node."""
-    pace = ClusterPace("test", Counted)
-    return [pace.take() for _ in range(4)]
+    """Take four requests from the shared limit, on a node."""
+    rate_limit = ClusterRateLimit("test", Counted)
+    return [rate_limit.take() for _ in range(4)]
 
 
-class Murderer(Notes):
-    """Kills the second node as soon as any shard of the run is done."""
+class NodeKiller(Notes):
+    """Kills the second node when the first shard of the run is done."""
 
     def __init__(self, cluster, victim) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Murderer(Notes):
 
 
 def main(videos: Path, out: Path) -> None:
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's word for: listen on loopback only
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # makes Ray listen on loopback only
     ray = import_ray()
     from ray.cluster_utils import Cluster
 
@@ -65,13 +65,13 @@ def main(videos: Path, out: Path) -> None:
     try:
         num_nodes = sum(node["Alive"] for node in ray.nodes())
         assert ray.get_runtime_context().get_node_id() == cluster.head_node.node_id, (
-            "the driver is not to die with the victim"
+            "the driver must not run on the node that is killed"
         )
-        budget = ClusterPace("test", Counted)
+        budget = ClusterRateLimit("test", Counted)
         drawn = ray.get([ray.remote(num_cpus=1)(draw).remote(number) for number in range(2)])
-        murderer = Murderer(cluster, victim)
+        killer = NodeKiller(cluster, victim)
         config = folder_config(videos, out, executor=ExecutorKind.RAY, supervision=Supervision(num_workers=1))
-        report = prepare(config, murderer)
+        report = prepare(config, killer)
         with failing((videos / "train" / "a" / "v0.mp4").read_bytes()) as server:
             fetching = remote_config(
                 out.parent / "fetched",
@@ -85,10 +85,10 @@ def main(videos: Path, out: Path) -> None:
             json.dumps(
                 {
                     "nodes": num_nodes,
-                    "killed": murderer.killed,
+                    "killed": killer.killed,
                     "granted": sum(wait_s == 0.0 for waits in drawn for wait_s in waits),
                     "refused": budget.take() > 0,
-                    "statuses": murderer.statuses,
+                    "statuses": killer.statuses,
                     "sources": report.sources,
                     "exit_code": report.exit_code,
                     "fetched": [fetched.ok, fetched.exit_code, asked],

@@ -1,4 +1,4 @@
-"""Sources that fail: every fault of the table ends as its status, and nothing is fetched twice."""
+"""Failing sources: every fault of the table ends in its status, and nothing is fetched twice."""
 
 import errno
 import time
@@ -8,7 +8,7 @@ import pytest
 
 from avdata.prepare.config import DownloadConfig, HttpOptions
 from avdata.prepare.download import FetchThread, MediaCache
-from avdata.prepare.download.pace import Unlimited
+from avdata.prepare.download.rate_limit import NoRateLimit
 from avdata.prepare.pipeline import ClipTask
 from avdata.prepare.sources.http import HttpSource
 from avdata.prepare.sources.names import ClipRequest
@@ -36,15 +36,15 @@ def test_a_fault_ends_in_its_status(fault, status, rows, record_property):
     assert bool(row["members"]) == (status == "ok")
 
 
-class Disk:
-    """A fetcher whose folder takes no more."""
+class FullDisk:
+    """A fetcher whose disk is full."""
 
     def __call__(self, address, spans, folder):
         raise OSError(errno.ENOSPC, "No space left on device", str(folder))
 
 
 class Endless:
-    """A fetcher that never comes back, and says that it began."""
+    """A fetcher that writes the file `began` and never returns."""
 
     def __call__(self, address, spans, folder):
         (folder / "began").touch()
@@ -53,7 +53,7 @@ class Endless:
 
 
 class Source(HttpSource):
-    """Addresses of a web server, and a fetcher of the test's own."""
+    """An HTTP source with a fetcher of the test."""
 
     def __init__(self, fetcher):
         super().__init__("http://127.0.0.1/{id}", HttpOptions())
@@ -61,18 +61,18 @@ class Source(HttpSource):
 
 
 def opened(folder, fetcher) -> tuple[FetchThread, ClipTask]:
-    """A thread that fetches by the fetcher, and a clip that waits for it."""
+    """A FetchThread with that fetcher, and a clip that waits for it."""
     source = Source(fetcher)
     cache = MediaCache(folder, 10**9)
-    fetching = FetchThread(DownloadConfig(), [source], {source.name: Unlimited()}, cache, {}, ask_again=False)
+    fetching = FetchThread(DownloadConfig(), [source], {source.name: NoRateLimit()}, cache, {}, retry_unavailable=False)
     ref = source.locate(ClipRequest("x"))
     task = ClipTask(shard=ShardName("train", 0), place=0, row={"key": "x"}, ref=ref, blocks=folder / "blocks")
-    assert fetching.ask(task, ref) is None
+    assert fetching.request(task, ref) is None
     return fetching, task
 
 
-def test_a_full_disk_stops_the_run_and_no_row_says_so(tmp_path):
-    fetching, _ = opened(tmp_path, Disk())
+def test_a_full_disk_stops_the_run_with_a_storage_error(tmp_path):
+    fetching, _ = opened(tmp_path, FullDisk())
     try:
         assert fetching.wake.poll(60)
         with pytest.raises(StorageError, match=r"ENOSPC.*make room"):
@@ -81,7 +81,7 @@ def test_a_full_disk_stops_the_run_and_no_row_says_so(tmp_path):
         fetching.close()
 
 
-def test_a_run_that_is_stopped_waits_for_no_fetch_and_leaves_its_part(tmp_path):
+def test_close_kills_running_fetches_and_keeps_their_part_folders(tmp_path):
     fetching, _ = opened(tmp_path, Endless())
     while not list(tmp_path.glob("*.part/began")):
         time.sleep(0.02)
@@ -92,6 +92,6 @@ def test_a_run_that_is_stopped_waits_for_no_fetch_and_leaves_its_part(tmp_path):
 
 
 def fetching_children() -> list[psutil.Process]:
-    """Children of this process that run a fetch: the fork server's, less the server itself."""
+    """The fork server's children of this process, which run the fetches."""
     servers = psutil.Process().children()
     return [child for server in servers for child in server.children() if child.status() != psutil.STATUS_ZOMBIE]

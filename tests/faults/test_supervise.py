@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from avdata.prepare.config import Supervision
-from avdata.prepare.supervise import Crashed, Later, Raised, Returned, TimedOut, supervise
+from avdata.prepare.supervise import Crashed, NotReady, Raised, Returned, TimedOut, supervise
 
 
 def act(task: str) -> str:
@@ -174,7 +174,7 @@ def test_tasks_that_come_later_are_asked_for_again_when_the_pipe_says_so():
                 yield task
                 continue
             threading.Timer(0.05, sender.send_bytes, [b"."]).start()
-            yield Later(600.0)  # longer than the test may take
+            yield NotReady(600.0)  # longer than the test may take
 
     found = dict(supervise(act, tasks(), Supervision(deadline_s=30.0), wake=wake))
     assert found == {name: Returned(f"{name} done") for name in ("plain:1", "plain:2")}

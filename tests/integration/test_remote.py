@@ -111,8 +111,8 @@ def test_a_source_that_refuses_is_left_alone_then_given_up_and_the_list_is_not_b
     assert {row["status"] for row in rows} == {"blocked_rate"}
     assert status_class("blocked_rate") is StatusClass.TRANSIENT
     assert all("HTTP Error 429" in row["reason"] for row in rows)
-    assert any("left alone" in note and "--cookies" in note for note in notes.notes)
-    assert any("given up" in note for note in notes.notes)
+    assert any("is paused for" in note and "--cookies" in note for note in notes.notes)
+    assert any("is stopped for this run" in note for note in notes.notes)
 
     server.refusing = set()
     report = prepare(replace(config, retry=Retry.TRANSIENT))

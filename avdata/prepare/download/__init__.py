@@ -1,9 +1,9 @@
-"""Fetching, a stage of its own before decoding: it has its own workers, its own pace and its own memory on disk."""
+"""Fetch remote media ahead of decoding, with worker processes, rate limits and a disk cache of its own."""
 
 from avdata.prepare.config import BreakerConfig, DownloadConfig, parse_rate
 from avdata.prepare.download.cache import MediaCache
 from avdata.prepare.download.fetching import PRELOAD, FetchThread
-from avdata.prepare.download.planned import repeated_videos, source_pace
+from avdata.prepare.download.rate_limit import source_rate_limit
 from avdata.prepare.download.stage import DownloadStage
 
 __all__ = [
@@ -14,6 +14,5 @@ __all__ = [
     "FetchThread",
     "MediaCache",
     "parse_rate",
-    "repeated_videos",
-    "source_pace",
+    "source_rate_limit",
 ]

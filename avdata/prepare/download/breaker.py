@@ -1,19 +1,22 @@
-"""A source that refuses us is left alone for a while, then longer, then for good: the list is not burned on it."""
+"""A circuit breaker for a source that refuses requests: pause it, pause it longer, then stop it for this run."""
 
 import math
 from typing import Final
 
 from avdata.prepare.config import BreakerConfig
 
-TRIPS: Final = frozenset({"blocked_bot", "blocked_rate"})
-"""Statuses that speak of us, not of the video."""
+REFUSALS: Final = frozenset({"blocked_bot", "blocked_rate"})
+"""Statuses with which a source refuses this client, whatever the video."""
 
 
 class Breaker:
     """The state of one source. Times are monotonic seconds, given by the caller.
 
-    After a pause one fetch goes out as a probe, and nothing else until it has come back; with `probe`, so it is at
-    the beginning.
+    After a pause one fetch is sent as a probe; no other starts until it has ended.
+
+    Args:
+        config: When to pause and when to stop.
+        probe: Whether the first fetch of the run is a probe, too.
     """
 
     def __init__(self, config: BreakerConfig, *, probe: bool = False) -> None:
@@ -24,11 +27,11 @@ class Breaker:
         self._paused_until = -math.inf
         self.num_pauses = 0  # in a row
         self.stopped = False
-        self.last_refusal = ""  # status and message, of the last refusal
+        self.last_refusal = ""  # message of the last refusal
         self.last_status = ""
 
     def wait_s(self, now: float) -> float:
-        """0 if a fetch may begin; else seconds to wait; infinite while the probe is out, or for good."""
+        """Seconds until a fetch may start: 0 now, infinite while a probe is running or once the source is stopped."""
         if self.stopped or (self._probing and self._in_flight):
             return math.inf
         return max(self._paused_until - now, 0.0)
@@ -38,26 +41,36 @@ class Breaker:
         return max(self._paused_until - now, 0.0)
 
     def began(self) -> None:
-        """A fetch is out."""
+        """Count a fetch that starts."""
         self._in_flight += 1
 
     def answered(self) -> None:
-        """A fetch came back with a video, or with an answer about the video."""
+        """Count a fetch that got a video, or an answer about the video. It resets refusals and pauses."""
         self._in_flight -= 1
         self._refusals = self.num_pauses = 0
         self._probing = False
 
     def failed(self) -> None:
-        """A fetch came back with neither, or never went out: that says nothing of the source."""
+        """Count a fetch that got no answer or was not sent. It changes neither refusals nor pauses."""
         self._in_flight -= 1
 
     def refused(self, now: float, status: str, message: str, retry_after_s: float = 0.0) -> bool:
-        """A fetch came back with a refusal; True if the source is paused or stopped for it."""
+        """Count a fetch that was refused.
+
+        Args:
+            now: Monotonic seconds.
+            status: One of REFUSALS.
+            message: The source's message.
+            retry_after_s: The shortest pause that the source asks for, in seconds.
+
+        Returns:
+            Whether this refusal paused or stopped the source.
+        """
         self._in_flight -= 1
         self._refusals += 1
         self.last_refusal, self.last_status = message, status
         if self.stopped or now < self._paused_until:
-            return False  # one of those that were out already
+            return False  # it was sent before the pause began
         if self._refusals < (1 if self._probing and self.num_pauses else self._config.threshold):
             return False
         if self.num_pauses >= self._config.max_pauses:

@@ -1,7 +1,8 @@
-"""Fetched media on disk: each fetched once, whole or not there, and never more of them than the limit allows.
+"""A disk cache of fetched media with a size limit, safe for several runs at once.
 
-A fetch fills KEY.part; its files then get their names, and last of all the record KEY.json. Media exist if and only
-if their record does and the sizes in it are true. A video that can never be had has a record too, with the reason.
+A fetch writes into the folder KEY.part. When it has ended, its files are renamed to KEY.0, KEY.1, ..., and the record
+KEY.json is written last. Media count as cached only if their record exists and the file sizes agree with it. A video
+that is permanently unavailable has a record with the reason and no files.
 """
 
 import contextlib
@@ -21,22 +22,22 @@ from avdata.prepare.sources.remote import FailedRef, FetchedFile, RemoteRef, Spa
 from avmanifest.files import replace_text
 
 _FIELDS: Final = {"file", "bytes", *(field.name for field in fields(FetchedFile))}
-VERDICT_S: Final = 7 * 86_400.0
-"""For so long nobody asks again for a video that was said to be gone."""
+UNAVAILABLE_S: Final = 7 * 86_400.0
+"""Seconds for which a record of an unavailable video is valid; then it is fetched again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Media in the cache: their files, with places in the whole video."""
+class CachedMedia:
+    """Cached media: the path of each file and the part of the whole video that it holds."""
 
     files: tuple[tuple[Path, FetchedFile], ...]
 
     def settles(self, span: Span) -> bool:
-        """Whether one of the files has all of the span, or it is known that none could."""
+        """Whether no fetch is needed for the span: a file holds all of it, or the video is known to end before it."""
         return any(file.holds(span) or file.ends_before(span) for _, file in self.files)
 
     def media_for(self, ref: RemoteRef) -> MediaRef | FailedRef:
-        """The clip's media as the decoder takes them; a clip of which nothing was fetched lies past the video's end."""
+        """The clip's media for the decoder, or the failure `media_window` if no file holds the clip's span."""
         for path, file in self.files:
             if ref.is_clip or file.holds(ref.span):
                 return MediaRef(
@@ -51,17 +52,24 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """The permanent reason why media cannot be had."""
+class Unavailable:
+    """A permanent failure: the status and reason with which the video's clips end."""
 
     status: str
     reason: str
 
 
 class MediaCache:
-    """A folder of media. Several runs may share it; what it has to remove for room, it removes oldest first.
+    """A folder of media that several runs may share. Call `close` at the end.
 
-    While other runs use the folder a run removes only what it fetched itself.
+    While other runs use the folder, a run removes only media that it fetched itself.
+
+    Args:
+        folder: Created if it does not exist.
+        limit_bytes: Size of all media above which `make_room` removes some.
+
+    Raises:
+        StorageError: The folder cannot be written.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -79,18 +87,26 @@ class MediaCache:
 
     @property
     def num_bytes(self) -> int:
-        """Of all media that this run knows to be in the cache."""
+        """Size of all media that this run knows to be in the cache."""
         return sum(self._sizes.values())
 
-    def find(self, key: str, *, verdicts: bool = True) -> Held | Verdict | None:
-        """What is there under the key; None if it has to be fetched. `verdicts` False: what is gone is asked again."""
+    def find(self, key: str, *, use_unavailable: bool = True) -> CachedMedia | Unavailable | None:
+        """Look up a key.
+
+        Args:
+            key: A fetch key.
+            use_unavailable: Whether a valid record of an unavailable video is returned, or counts as None.
+
+        Returns:
+            The media, the recorded permanent failure, or None if the media have to be fetched.
+        """
         path = self.folder / f"{key}.json"
         record = _read(path)
         if record is None:
             return None
         if record["status"] != "ok":
-            fresh = verdicts and 0 <= time.time() - path.stat().st_mtime < VERDICT_S
-            return Verdict(record["status"], record["reason"]) if fresh else None
+            fresh = use_unavailable and 0 <= time.time() - path.stat().st_mtime < UNAVAILABLE_S
+            return Unavailable(record["status"], record["reason"]) if fresh else None
         files = []
         for entry in record["files"]:
             file = self.folder / entry["file"]
@@ -99,18 +115,18 @@ class MediaCache:
             covers = tuple(entry["covers"])
             files.append((file, FetchedFile(entry["name"], entry["starts_at_s"], covers, entry["video_end_s"])))
         with contextlib.suppress(OSError):
-            os.utime(path)  # the oldest use goes first
+            os.utime(path)  # make_room removes the least recently used first
         self._sizes[key] = self._sizes.pop(key, sum(entry["bytes"] for entry in record["files"]))
-        return Held(tuple(files))
+        return CachedMedia(tuple(files))
 
     def lock(self, key: str) -> BinaryIO | None:
-        """The right to fetch the key; None while another run has it. `unlock` gives it back."""
+        """Lock the key for a fetch; None if another run holds the lock. Release it with `unlock`."""
         path = self.folder / f"{key}.lock"
         with storage_errors(self.folder):
             lock = path.open("ab")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.stat().st_ino == os.fstat(lock.fileno()).st_ino:  # not one that was removed meanwhile
+                if path.stat().st_ino == os.fstat(lock.fileno()).st_ino:  # else the lock file was removed meanwhile
                     return lock
             except (BlockingIOError, FileNotFoundError):
                 pass
@@ -118,19 +134,19 @@ class MediaCache:
         return None
 
     def unlock(self, key: str, lock: BinaryIO) -> None:
-        """Give back the right to fetch the key."""
+        """Release the key's lock."""
         (self.folder / f"{key}.lock").unlink(missing_ok=True)
         lock.close()
 
     def part(self, key: str) -> Path:
-        """The folder that a fetch fills, with what an earlier one left in it. Called with the key's lock held."""
+        """The folder for a fetch, with what an interrupted fetch left in it. The caller holds the key's lock."""
         with storage_errors(self.folder):
             folder = self.folder / f"{key}.part"
             folder.mkdir(exist_ok=True)
         return folder
 
-    def publish(self, key: str, files: tuple[FetchedFile, ...]) -> Held:
-        """Make what a fetch brought into the key's part folder the key's media."""
+    def publish(self, key: str, files: tuple[FetchedFile, ...]) -> CachedMedia:
+        """Move the fetched files from the key's part folder to their final names and write the record."""
         part = self.part(key)
         entries: list[dict[str, Any]] = []
         with storage_errors(self.folder):
@@ -148,34 +164,39 @@ class MediaCache:
         self._own.add(key)
         self._sizes[key] = sum(entry["bytes"] for entry in entries)
         held = self.find(key)
-        assert isinstance(held, Held), "it was written just now"
+        assert isinstance(held, CachedMedia), "it was written just now"
         return held
 
-    def condemn(self, key: str, verdict: Verdict) -> None:
-        """Remember that the key's media can never be had."""
+    def record_unavailable(self, key: str, unavailable: Unavailable) -> None:
+        """Record that the key's media are permanently unavailable, and remove its part folder."""
         with storage_errors(self.folder):
-            self._record(key, {**asdict(verdict), "files": []})
+            self._record(key, {**asdict(unavailable), "files": []})
         self.drop_part(key)
 
     def drop_part(self, key: str) -> None:
-        """Forget what a fetch left: going on with it would end the same way."""
+        """Remove the part folder, so that the next fetch starts from the beginning."""
         shutil.rmtree(self.folder / f"{key}.part", ignore_errors=True)
 
-    def forget(self, key: str) -> None:
-        """Remove the media; a later run fetches them anew."""
+    def remove(self, key: str) -> None:
+        """Remove the media and their record; a later run fetches them again."""
         with storage_errors(self.folder):
             self._remove(key)
         self._sizes.pop(key, None)
 
     def make_room(self, keep: set[str], needed_later: set[str]) -> int:
-        """Remove media, oldest first, until the limit is kept; how many bytes it is still exceeded by.
+        """Remove media, least recently used first, until they are within the limit.
 
-        Never those of `keep`; those of `needed_later` (which only a resume after a kill would want) last.
+        Args:
+            keep: Keys that are never removed.
+            needed_later: Keys that are removed last: only a resume after a kill would need their media.
+
+        Returns:
+            Bytes by which the limit is still exceeded.
         """
         excess = self.num_bytes - self._limit_bytes
         if excess <= 0:
             return 0
-        with self._alone() as alone:
+        with self._no_other_runs() as alone:
             removable = [key for key in self._sizes if key not in keep and (alone or key in self._own)]
             for key in sorted(removable, key=needed_later.__contains__):
                 if excess <= 0:
@@ -185,7 +206,7 @@ class MediaCache:
         return max(excess, 0)
 
     def close(self) -> None:
-        """Give up the folder."""
+        """Release the folder: other runs may then remove this run's media."""
         self._users.close()
 
     def _record(self, key: str, record: dict[str, Any]) -> None:
@@ -198,8 +219,8 @@ class MediaCache:
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[bool]:
-        """Whether no other run uses the folder; none comes while the block runs."""
+    def _no_other_runs(self) -> Iterator[bool]:
+        """Whether no other run uses the folder. If so, none can start to use it while the block runs."""
         try:
             fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
             alone = True
@@ -208,11 +229,11 @@ class MediaCache:
         try:
             yield alone
         finally:
-            fcntl.flock(self._users, fcntl.LOCK_SH)  # a failed attempt at the other kind may have cost it
+            fcntl.flock(self._users, fcntl.LOCK_SH)  # a failed upgrade to LOCK_EX may have released it
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A record, or None for one that isn't there or isn't whole."""
+    """A record; None if it does not exist or is incomplete."""
     try:
         record = json.loads(path.read_bytes())
         whole = {"status", "reason", "files"} <= record.keys() and all(

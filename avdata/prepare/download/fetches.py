@@ -1,4 +1,4 @@
-"""One fetch in a child of its own, and what its end means."""
+"""One fetch, which runs in a child process, and its result."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from avmanifest.schema import StatusClass, status_class
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchTask:
-    """What a child is to fetch, and where to."""
+    """What a child process is to fetch, and into which folder."""
 
     fetch_key: str
     fetcher: Fetcher
@@ -23,39 +23,39 @@ class FetchTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchEnd:
-    """How a fetch ended: with files, or with a status of the manifest.
+    """The result of a fetch: files, or a status of the manifest and its reason.
 
-    With a `storage_error` it did not end: the cache refused its bytes.
+    A `storage_error` means that the cache's disk failed; the run stops with that error.
     """
 
     files: tuple[FetchedFile, ...] = ()
     status: str = "ok"
     reason: str = ""
-    retry_after_s: float = 0.0
+    retry_after_s: float = 0.0  # seconds that the server asks to wait before another attempt
     storage_error: StorageError | None = None
 
     @property
     def status_class(self) -> StatusClass:
-        """What the status means for a retry."""
+        """Whether the status is permanent, may pass, or is a bug."""
         return status_class(self.status)
 
 
 def fetch(task: FetchTask) -> FetchEnd:
-    """Fetch, in a child. What is neither the network's, the server's nor the disk's fault is a bug and stays one."""
+    """Fetch, in a child process. Errors other than MediaError and disk errors are bugs and are not caught."""
     try:
         with storage_errors(task.folder):
             return FetchEnd(files=task.fetcher(task.address, task.spans, task.folder))
     except StorageError as error:
         return FetchEnd(storage_error=error)
     except MediaError as error:
-        # A server's words, in whatever encoding: a table can store only text.
+        # A server's message may hold lone surrogates, which a table cannot store.
         reason = error.message.encode("utf-8", "backslashreplace").decode()
         retry_after_s = error.retry_after_s if isinstance(error, DownloadError) else 0.0
         return FetchEnd(status=error.status, reason=reason, retry_after_s=retry_after_s)
 
 
 def end_of(outcome: Outcome[FetchEnd]) -> FetchEnd:
-    """The fetch's end, however its child ended."""
+    """The result of a fetch from the outcome of its child process."""
     match outcome:
         case Returned(end):
             return end

@@ -1,13 +1,13 @@
-"""What is still to be fetched from one source, and when the next fetch may begin."""
+"""The fetches that wait for one source, and when the next may start."""
 
 import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, runtime_checkable
 
-from avdata.prepare.download.breaker import TRIPS, Breaker
+from avdata.prepare.download.breaker import REFUSALS, Breaker
 from avdata.prepare.download.fetches import FetchEnd
-from avdata.prepare.download.pace import Pace
+from avdata.prepare.download.rate_limit import RateLimit
 from avdata.prepare.pipeline import ClipTask
 from avdata.prepare.sources import RemoteSource
 from avdata.prepare.sources.remote import RemoteRef, Span
@@ -15,20 +15,20 @@ from avmanifest.schema import StatusClass
 
 
 @dataclass(slots=True)
-class Want:
+class PendingFetch:
     """One video to fetch, and the clips that wait for it."""
 
     ref: RemoteRef
     spans: tuple[Span, ...]
     tasks: list[ClipTask]
-    attempts: int = 0  # that count: refusals that paused the source don't
+    attempts: int = 0  # without refusals that paused the source
     not_before: float = 0.0  # monotonic seconds
-    lock: BinaryIO | None = None
+    lock: BinaryIO | None = None  # of the cache, while it is fetched
 
 
 @runtime_checkable
 class Backoff(Protocol):
-    """Seconds before the next attempt, by the number of those made."""
+    """Seconds before the next attempt, given the number of attempts made."""
 
     def __call__(self, attempts: int, /) -> float: ...
 
@@ -38,17 +38,21 @@ class SourceQueue:
     """The fetches of one source. Times are monotonic seconds."""
 
     source: RemoteSource
-    pace: Pace
+    rate_limit: RateLimit
     breaker: Breaker
     max_attempts: int
     backoff: Backoff
-    waiting: deque[Want] = field(default_factory=deque)
-    num_out: int = 0
+    waiting: deque[PendingFetch] = field(default_factory=deque)
+    num_running: int = 0
     num_fetched: int = 0
     num_bytes: int = 0
 
-    def next_at(self, now: float) -> tuple[Want | None, float]:
-        """A fetch that may begin now; else None and the seconds to wait, infinite if only another end changes that."""
+    def next_at(self, now: float) -> tuple[PendingFetch | None, float]:
+        """Take the next fetch out of the queue.
+
+        Returns:
+            The fetch and 0; or None and the seconds to wait, infinite if only the end of another fetch changes that.
+        """
         wait_s = self.breaker.wait_s(now)
         if not self.waiting or wait_s > 0:
             return None, wait_s if self.waiting else math.inf
@@ -57,30 +61,34 @@ class SourceQueue:
                 break
             self.waiting.rotate(-1)
         else:
-            return None, min(want.not_before for want in self.waiting) - now
-        wait_s = self.pace.take()
+            return None, min(pending.not_before for pending in self.waiting) - now
+        wait_s = self.rate_limit.take()
         if wait_s > 0:
             return None, wait_s
         self.breaker.began()
-        self.num_out += 1
+        self.num_running += 1
         return self.waiting.popleft(), 0.0
 
-    def postponed(self, want: Want, until: float) -> None:
-        """It could not begin after all: another run is at it."""
+    def postponed(self, pending: PendingFetch, until: float) -> None:
+        """Put back a fetch that `next_at` gave because another run is fetching the same video."""
         self.withdrawn()
-        want.not_before = until
-        self.waiting.append(want)
+        pending.not_before = until
+        self.waiting.append(pending)
 
     def withdrawn(self) -> None:
-        """A fetch that was to begin never went out."""
+        """Count that a fetch that `next_at` gave was not sent."""
         self.breaker.failed()
-        self.num_out -= 1
+        self.num_running -= 1
 
-    def ended(self, want: Want, end: FetchEnd, now: float) -> tuple[bool, bool]:
-        """Take note of a fetch's end; whether it is tried again, and whether the source is now paused or stopped."""
-        self.num_out -= 1
+    def ended(self, pending: PendingFetch, end: FetchEnd, now: float) -> tuple[bool, bool]:
+        """Count the end of a fetch, and queue it again if another attempt may succeed.
+
+        Returns:
+            Whether it is tried again, and whether this end paused or stopped the source.
+        """
+        self.num_running -= 1
         tripped = False
-        if end.status in TRIPS:
+        if end.status in REFUSALS:
             tripped = self.breaker.refused(now, end.status, end.reason, end.retry_after_s)
         elif end.status_class in (StatusClass.OK, StatusClass.PERMANENT):
             self.breaker.answered()
@@ -88,16 +96,16 @@ class SourceQueue:
             self.breaker.failed()
         if end.status_class is not StatusClass.TRANSIENT or self.breaker.stopped:
             return False, tripped
-        if end.status not in TRIPS or not self.breaker.paused_s(now):
-            want.attempts += 1
-        if want.attempts >= self.max_attempts:
+        if end.status not in REFUSALS or not self.breaker.paused_s(now):
+            pending.attempts += 1
+        if pending.attempts >= self.max_attempts:
             return False, tripped
-        want.not_before = now + max(self.backoff(max(want.attempts, 1)), end.retry_after_s)
-        self.waiting.append(want)
+        pending.not_before = now + max(self.backoff(max(pending.attempts, 1)), end.retry_after_s)
+        self.waiting.append(pending)
         return True, tripped
 
-    def give_up(self) -> list[Want]:
-        """What was still waiting; nothing of it will be fetched."""
-        given_up = list(self.waiting)
+    def give_up(self) -> list[PendingFetch]:
+        """Empty the queue; the fetches that were waiting."""
+        waiting = list(self.waiting)
         self.waiting.clear()
-        return given_up
+        return waiting

@@ -1,7 +1,7 @@
-"""Clips in, the same clips with their media on disk out, in the order in which the media arrive.
+"""The download stage: takes clip tasks, fetches their media, yields each task when its media are on disk.
 
-The thread that decodes goes on with whatever has arrived, while another one fetches ahead of it. Clips of one video
-wait for one fetch. What a source does not have is asked of the next one.
+The main thread decodes the clips whose media have arrived while a second thread fetches ahead. Clips of one video share
+one fetch. If a source fails to give a clip, the next source is tried.
 """
 
 from collections import defaultdict, deque
@@ -10,22 +10,25 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from avdata.prepare.download.cache import Held
+from avdata.prepare.download.cache import CachedMedia
 from avdata.prepare.download.fetches import FetchEnd
-from avdata.prepare.download.fetching import ASK_AGAIN_S, FetchThread
+from avdata.prepare.download.fetching import POLL_S, FetchThread
 from avdata.prepare.pipeline import ClipTask
 from avdata.prepare.sources import Ref
 from avdata.prepare.sources.names import ClipRequest
 from avdata.prepare.sources.remote import FailedRef, RemoteRef, said_of_all
-from avdata.prepare.supervise import Later
+from avdata.prepare.supervise import NotReady
 from avmanifest.layout import ShardName
 
 
 class DownloadStage:
-    """The stage of one run, all of it in the thread that decodes. Close it at the end.
+    """The download stage of one run. All methods are called from the main thread. Call `close` at the end.
 
-    `find_next` gives where the source after the named one has a request. `look_ahead` is how many clips may be on
-    their way, or here and undecoded.
+    Args:
+        fetching: The thread that fetches.
+        find_next: Given a request and a source's name, where a later source has the clip; None if none has.
+        look_ahead: How many clips may be in fetching, or fetched and not yet decoded.
+        note: Receives messages for the user.
     """
 
     def __init__(
@@ -41,25 +44,31 @@ class DownloadStage:
         self._note = note
         self._ready: deque[ClipTask] = deque()
         self._num_waiting = 0
-        self._trails: defaultdict[str, list[FailedRef]] = defaultdict(list)  # by clip: what the sources said so far
+        self._trails: defaultdict[str, list[FailedRef]] = defaultdict(
+            list
+        )  # by clip: the failures so far, one per source
         self._shard_keys: defaultdict[ShardName, dict[str, str]] = defaultdict(dict)  # clip -> fetch key
 
     @property
     def wake(self) -> Connection:
-        """Readable when a clip may have become ready."""
+        """A pipe that is readable when the media of a clip may have arrived."""
         return self._fetching.wake
 
     @property
     def stopped(self) -> dict[str, FailedRef]:
-        """Sources that were given up, and why, in the form in which their clips fail."""
+        """The sources that were stopped, each with the failure that its clips get."""
         return self._fetching.stopped
 
     def snapshot(self) -> dict[str, dict[str, Any]]:
-        """How each source comes along, as plain data."""
+        """Counts and state of each source by name; see FetchThread.snapshot."""
         return self._fetching.snapshot()
 
-    def follow(self, tasks: Iterator[ClipTask]) -> Iterator[ClipTask | Later]:
-        """The clips that can be decoded now, each once; Later when none can. Raises what broke the fetching."""
+    def follow(self, tasks: Iterator[ClipTask]) -> Iterator[ClipTask | NotReady]:
+        """Yield each clip once its media are on disk or all its sources failed; NotReady while there is none.
+
+        Raises:
+            StorageError: The cache's disk failed. Any other error of the fetching thread is raised here, too.
+        """
         exhausted = False
         while True:
             self._settle()
@@ -73,49 +82,49 @@ class DownloadStage:
             elif exhausted and not self._num_waiting:
                 return
             else:
-                yield Later(ASK_AGAIN_S)
+                yield NotReady(POLL_S)
 
     def clip_ended(self, task: ClipTask, status: str) -> None:
-        """The clip was decoded, or failed."""
+        """Count a clip as decoded, or as failed with the status."""
         if key := self._shard_keys[task.shard].get(task.row["key"]):
             self._fetching.decoded(key, corrupt=status == "media_corrupt")
 
     def shard_ended(self, shard: ShardName) -> None:
-        """The shard is safe: nobody needs its clips' media any more."""
+        """Count the shard's clips as committed: this run no longer needs their media."""
         for key in self._shard_keys.pop(shard, {}).values():
             self._fetching.committed(key)
 
     def close(self) -> None:
-        """End the fetching."""
+        """Stop the fetching thread and its child processes."""
         self._fetching.close()
 
     def _admit(self, task: ClipTask) -> None:
-        """A clip whose media may have to be fetched."""
+        """Accept a clip: it is ready at once if its media are local or cached, else its media are fetched."""
         ref = task.ref
         if not isinstance(ref, RemoteRef):
             self._ready.append(task)
             return
         self._shard_keys[task.shard][task.row["key"]] = ref.fetch_key
-        known = self._fetching.ask(task, ref)
-        if known is None:
+        result = self._fetching.request(task, ref)
+        if result is None:
             self._num_waiting += 1
         else:
-            self._arrived(task, ref, known)
+            self._arrived(task, ref, result)
 
     def _settle(self) -> None:
-        """Take over what was fetched, and tell what the user should know."""
+        """Handle the fetches that have ended, and pass on messages for the user."""
         settled, news = self._fetching.take()
         for text in news:
             self._note(text)
-        for want, end in settled:
-            self._num_waiting -= len(want.tasks)
-            for task in want.tasks:
-                assert isinstance(task.ref, RemoteRef), "others don't wait"
+        for pending, end in settled:
+            self._num_waiting -= len(pending.tasks)
+            for task in pending.tasks:
+                assert isinstance(task.ref, RemoteRef), "only remote clips wait"
                 self._arrived(task, task.ref, end)
 
-    def _arrived(self, task: ClipTask, ref: RemoteRef, end: Held | FetchEnd) -> None:
-        """The clip's media are here, or its source does not have them: then the next one is asked."""
-        if isinstance(end, Held):
+    def _arrived(self, task: ClipTask, ref: RemoteRef, end: CachedMedia | FetchEnd) -> None:
+        """Make the clip ready, or, if the fetch failed, try the next source."""
+        if isinstance(end, CachedMedia):
             self._ready.append(replace(task, ref=end.media_for(ref)))
             self._trails.pop(task.row["key"], None)
             return
