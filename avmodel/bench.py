@@ -21,11 +21,11 @@ from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.configs.model import ModelConfig
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World, autocast, choose_device, require_precision
-from avmodel.draws import draw_masks
 from avmodel.fit import take_step
 from avmodel.inputs import to_inputs
 from avmodel.models import FAMILIES, build_model
 from avmodel.models.family import Family
+from avmodel.rng import draw_masks
 from avmodel.train import pretraining
 
 ROWS: Mapping[str, Mapping[str, Any]] = {

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from avmanifest.errors import AvkitError, ConfigError, StorageError
 from avmanifest.files import remove_unfinished, replace_text, replacing
 from avmodel.configs.model import ModelConfig
-from avmodel.models import FAMILIES, family_of
+from avmodel.models import FAMILIES, build_model, family_of
 from avmodel.models.family import Family
 
 C = TypeVar("C")
@@ -84,9 +84,9 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[Fa
     path = Path(path)
     file = path if path.is_file() else checkpoint_folder(path) / MODEL_FILE
     weights, metadata = read_weights(file, device)
-    family, config = read_config(metadata, file)
+    config = read_config(metadata, file)
     with torch.device("meta"):
-        model = FAMILIES[family](config)
+        model = build_model(config)
     fill_weights(model, weights, file)
     return model, config
 
@@ -167,8 +167,8 @@ def save_weights(
     save_file(weights, file, metadata=metadata)
 
 
-def read_config(metadata: Mapping[str, str], file: Path) -> tuple[str, ModelConfig]:
-    """Family and config from a weight file's metadata. Raises ConfigError if this version knows neither."""
+def read_config(metadata: Mapping[str, str], file: Path) -> ModelConfig:
+    """The model's config from a file's metadata. Raises ConfigError if this version lacks the family or a setting."""
     if "family" not in metadata or "config" not in metadata:
         raise ConfigError(f"{file}: weights without a config. Released weights come in through avkit convert.")
     if (version := metadata.get("format_version")) != FORMAT_VERSION:
@@ -178,7 +178,7 @@ def read_config(metadata: Mapping[str, str], file: Path) -> tuple[str, ModelConf
         raise ConfigError(f"{file}: unknown family {family!r}; known: {', '.join(sorted(FAMILIES))}")
     try:
         values = json.loads(metadata["config"])
-        return family, config_from_values(FAMILIES[family].config_type, values)
+        return config_from_values(FAMILIES[family].config_type, values)
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file}: its config cannot be used: {error}") from error
 

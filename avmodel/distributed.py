@@ -4,10 +4,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
@@ -50,6 +51,39 @@ class World:
         """Wait for the others."""
         if self.size > 1:
             dist.barrier()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:  # noqa: ARG004  # autograd's signature
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ARG004
+        grad = grads[0].contiguous()
+        dist.all_reduce(grad)
+        return grad.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def all_gather_with_grad(rows: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
+    """The rows of all processes, with gradients.
+
+    The gradient of a row is the sum of its gradients in all processes. DistributedDataParallel then averages over
+    processes, so training gets the gradient that one process with all rows would compute.
+
+    Args:
+        rows: The rows of this process. Every process must pass the same number of rows.
+
+    Returns:
+        The rows of rank 0, then of rank 1, and so on (m = n x number of processes); `rows` itself without other
+        processes.
+    """
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return rows
+    gathered: Tensor = _Gather.apply(rows)  # type: ignore[no-untyped-call]
+    return gathered
 
 
 @contextmanager

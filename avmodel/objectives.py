@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avmodel.configs.crossmae import LOSS_SUPPORTS, TARGET_NORMS
-from avmodel.gather import gather_rows
+from avmodel.distributed import all_gather_with_grad
 
 VARIANCE_EPS = 1e-6
 REDUCTIONS = ("mean", "sum")
@@ -116,7 +116,7 @@ def info_nce(
     with nullcontext() if anchors.is_meta else torch.autocast(anchors.device.type, enabled=False):
         rows, columns = (F.normalize(x.float(), dim=-1) for x in (anchors, candidates))
         if gather:
-            rows, columns = gather_rows(rows), gather_rows(columns)
+            rows, columns = all_gather_with_grad(rows), all_gather_with_grad(columns)
         logits = rows @ columns.T / temperature
         own = torch.arange(len(logits), device=logits.device)
         directions = [logits, logits.T] if symmetric else [logits]

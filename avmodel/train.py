@@ -25,15 +25,15 @@ from avmodel.checkpoint import latest_checkpoint, load_model, save_checkpoint
 from avmodel.compiling import compile_blocks
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World, autocast, join_world, require_precision
-from avmodel.draws import DROPOUT, augment_draws, draw_masks
 from avmodel.fit import Batches, Fit, Moment, Objective, Terms, distributed, fit, is_due, restore, trainer_state
 from avmodel.inputs import Source, probe_loader, to_inputs, train_loader
 from avmodel.metrics import METRICS, MetricLog, read_lines
-from avmodel.models import FAMILIES, family_of
+from avmodel.models import build_model
 from avmodel.models.family import Branch, Family
 from avmodel.optim import make_optimizer
 from avmodel.probe import nearest_neighbor_probe
 from avmodel.reconstructions import save_picture
+from avmodel.rng import DROPOUT, augment_draws, draw_masks
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
 from avmodel.weights.starting import start_branch
 
@@ -100,7 +100,7 @@ def train(
     step_epochs = micro_steps / len(batches)
     steps = config.steps or int(config.epochs / step_epochs)
     checkpoint = start_together(out, config, world, resume=resume)
-    model = load_model(checkpoint, world.device)[0] if checkpoint else build_model(config, world.device, listener)
+    model = load_model(checkpoint, world.device)[0] if checkpoint else initial_model(config, world.device, listener)
     require_batch(model, config, world)
     objective = pretraining(config, model, world)
     first = restore(checkpoint, objective.optimizers, batches)[0] if checkpoint else 0
@@ -189,10 +189,10 @@ def start_together(out: Path, config: RunConfig, world: World, *, resume: bool) 
     return latest_checkpoint(out / CHECKPOINTS)
 
 
-def build_model(config: RunConfig, device: torch.device, listener: Listener) -> Family:
+def initial_model(config: RunConfig, device: torch.device, listener: Listener) -> Family:
     """The model at its start: drawn from the seed, its branches from the weights that the config names."""
     torch.manual_seed(config.seed)
-    model = FAMILIES[family_of(config.model)](config.model)
+    model = build_model(config.model)
     weights: dict[Branch, str | None] = {"image": config.image_weights, "audio": config.audio_weights}
     for branch, path in weights.items():
         if path is not None:

@@ -11,16 +11,16 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from avmodel.bench import draw_batch
 from avmodel.compiling import compile_blocks
 from avmodel.configs.model import ModelConfig
-from avmodel.draws import draw_masks
 from avmodel.inputs import to_inputs
-from avmodel.models import FAMILIES, family_of
+from avmodel.models import build_model
+from avmodel.rng import draw_masks
 from tests.runs import TINY, TINY_AVSIAM
 
 
 def compare(config: ModelConfig) -> dict[str, float]:
     """Blocks, graphs compiled for a first and for a second step, and how far gradients are from those without."""
     torch.manual_seed(0)
-    model = FAMILIES[family_of(config)](config)
+    model = build_model(config)
     batch = draw_batch(config, 6)
     inputs, masks = to_inputs(batch, torch.device("cpu")), draw_masks(model, 0, batch)
 

@@ -12,7 +12,7 @@ from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.files import sha256_of_file
 from avmodel.checkpoint import MODEL_FILE, checkpoint_folder, load_model
 from avmodel.evaluate.places import how_to_train, trained_folder
-from avmodel.models import FAMILIES, family_of
+from avmodel.models import build_model, family_of
 from avmodel.models.family import Family
 from avmodel.rundir import CHECKPOINTS, read_config
 from avmodel.weights.deepavfusion import import_deepavfusion
@@ -98,7 +98,7 @@ def untrained(loaded: LoadedModel, seed: int) -> LoadedModel:
     """The same model with weights drawn from the seed, in evaluation mode, on the same device: a baseline."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = FAMILIES[family_of(loaded.model.config)](loaded.model.config)
+        model = build_model(loaded.model.config)
     device = next(loaded.model.parameters()).device
     origin = {"path": None, "sha256": f"random-{seed}", "family": loaded.origin["family"]}
     return replace(loaded, model=model.to(device).eval(), origin=origin)
@@ -111,7 +111,7 @@ def with_settings(loaded: LoadedModel, **changes: Any) -> LoadedModel:
     known = {field.name for field in fields(config)}
     device = next(loaded.model.parameters()).device
     changed = replace(config, **{name: value for name, value in changes.items() if name in known})
-    model = FAMILIES[family_of(config)](changed)
+    model = build_model(changed)
     model.load_state_dict(loaded.model.state_dict())
     return replace(loaded, model=model.to(device))
 

@@ -23,7 +23,7 @@ from avmodel.checkpoint import (
 from avmodel.evaluate.decoder import Decoder, DecoderConfig, tap_layers
 from avmodel.evaluate.finetune.classifier import blank
 from avmodel.evaluate.training import freeze_all_but_used
-from avmodel.models import FAMILIES
+from avmodel.models import build_model
 from avmodel.models.family import Family
 from avmodel.rundir import CHECKPOINTS
 
@@ -84,7 +84,7 @@ def load_predictor(path: Path | str, device: torch.device | str = "cpu") -> tupl
     folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
     file = folder if folder.is_file() else checkpoint_folder(folder) / MODEL_FILE
     weights, notes = read_weights(file, device)
-    family, config = read_config(notes, file)
+    config = read_config(notes, file)
     if not {"sense", "decoder"} <= notes.keys() or notes["sense"] not in SENSES:
         raise ConfigError(f"{file}: a pretrained model without a decoder. avkit evaluate trains one.")
     try:
@@ -92,6 +92,6 @@ def load_predictor(path: Path | str, device: torch.device | str = "cpu") -> tupl
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file}: its decoder's config cannot be used: {error}") from error
     with torch.device("meta"):
-        predictor = Predictor(FAMILIES[family](config), notes["sense"], decoder)
+        predictor = Predictor(build_model(config), notes["sense"], decoder)
     fill_weights(predictor, weights, file)
     return predictor.to(device).eval(), notes

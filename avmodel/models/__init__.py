@@ -29,10 +29,6 @@ class FamilyEntry:
         """The class of its models. Imports torch."""
         return cast("type[Family]", part(self.model))
 
-    def __call__(self, config: ModelConfig) -> "Family":
-        """The model of that config, with its initial weights."""
-        return self.model_type(config)
-
 
 def house(name: str, model: str, *, released: bool) -> FamilyEntry:
     """The entry of a family whose parts stand in their rooms: `configs`, `models`, `presets` and `weights`."""
@@ -65,4 +61,4 @@ def family_of(config: ModelConfig) -> str:
 
 def build_model(config: ModelConfig) -> "Family":
     """The model of that config, with its initial weights."""
-    return FAMILIES[family_of(config)](config)
+    return FAMILIES[family_of(config)].model_type(config)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from avcli.main import app
 from avmanifest.errors import ConfigError
-from avmodel.models import FAMILIES, FamilyEntry
+from avmodel.models import FAMILIES, FamilyEntry, build_model
 from avmodel.weights.convert import importer_of
 from avmodel.weights.starting import start_branch
 
@@ -58,7 +58,7 @@ def test_its_settings_are_explained_and_listed(toy: FamilyEntry) -> None:
 
 @pytest.mark.parametrize("branch", ["image", "audio"])
 def test_weights_that_nobody_said_how_to_start_from_are_refused(toy: FamilyEntry, branch: str) -> None:
-    model = toy(toy.config_type())
+    model = build_model(toy.config_type())
     with pytest.raises(ConfigError, match=rf"{branch}_weights=x\.pth: Toy starts its {branch} branch from no"):
         start_branch(model, branch, Path("x.pth"))
     with pytest.raises(ConfigError, match="unknown --family 'toy'; known: deepavfusion, avsiam, cavmae"):

@@ -12,7 +12,7 @@ from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
 from avmodel.fit import take_step
 from avmodel.inputs import to_inputs
-from avmodel.models import FAMILIES, family_of
+from avmodel.models import build_model, family_of
 from avmodel.models.family import Family
 from avmodel.optim import set_lr
 from avmodel.presets import presets, run_config
@@ -49,7 +49,7 @@ def tiny(name: str, steps: int, lr: float = 1e-2) -> RunConfig:
 def trained(run: RunConfig, *, until_recalled: bool = True) -> tuple[Family, dict[str, float]]:
     """The model after at most the run's steps on the same pairs, and its last losses."""
     torch.manual_seed(0)
-    model = FAMILIES[family_of(run.model)](run.model)
+    model = build_model(run.model)
     objective = pretraining(run, model, HERE)
     assert run.steps is not None
     for step in range(run.steps):

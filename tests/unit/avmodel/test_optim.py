@@ -8,7 +8,7 @@ import torch
 from avmanifest.errors import ConfigError
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.configs.optim import OptimConfig
-from avmodel.models import FAMILIES
+from avmodel.models import build_model
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.optim import layer_id, make_optimizer, parameter_groups, ramp_factor, schedule, set_lr
 from tests.runs import FAMILY_RUNS
@@ -152,7 +152,7 @@ def test_adam_adds_its_weight_decay_to_the_gradient() -> None:
 
 @pytest.mark.parametrize("name", ["avsiam", "cavmae", "crossmae"])
 def test_layers_of_every_family_are_numbered_from_their_inputs(name: str) -> None:
-    model = FAMILIES[name](FAMILY_RUNS[name]["model"])
+    model = build_model(FAMILY_RUNS[name]["model"])
     found = {name: layer_id(name, 9) for name, _ in model.named_parameters()}
     first = {name for name, layer in found.items() if layer == 0}
     assert first >= {"encoder.image.patch_embed.proj.weight", "encoder.audio.patch_embed.proj.bias"}

@@ -14,14 +14,14 @@ from avmodel.checkpoint import latest_checkpoint, load_trainer_state
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
-from avmodel.draws import draw_masks
 from avmodel.fit import is_due
 from avmodel.metrics import PROBES, read_lines
 from avmodel.models.avsiam import AVSiam
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.optim import schedule
+from avmodel.rng import draw_masks
 from avmodel.rundir import CHECKPOINTS, CONFIG_FILE, PICTURES
-from avmodel.train import Listener, build_model, require_batch, train
+from avmodel.train import Listener, initial_model, require_batch, train
 from tests.runs import FAMILY_RUNS, TIMES, TINY, TINY_AVSIAM, DrawnBatches, assert_same_run, curve, tiny_run, weights
 
 HERE = World(0, 1, torch.device("cpu"))
@@ -197,7 +197,7 @@ def test_what_is_due() -> None:
 def test_weights_that_are_not_there_say_where_to_get_them(tmp_path: Path) -> None:
     run = tiny_run(image_weights=str(tmp_path / "mae.pth"))
     with pytest.raises(ConfigError, match=r"mae\.pth: no such file\. MAE's ViT \(CC-BY-NC-4\.0\).*image_weights=none"):
-        build_model(run, torch.device("cpu"), Listener())
+        initial_model(run, torch.device("cpu"), Listener())
 
 
 def test_branches_with_published_weights_start_from_them_under_the_ramp(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from avmodel.evaluate.knn.config import KnnConfig
 from avmodel.evaluate.knn.task import knn
 from avmodel.evaluate.retrieval.config import RetrievalConfig
 from avmodel.evaluate.retrieval.task import retrieval
-from avmodel.models import FAMILIES
+from avmodel.models import FAMILIES, build_model
 from avmodel.rundir import CHECKPOINTS
 from tests.evaluating import DATA, draw_splits, evaluation_of
 
@@ -32,10 +32,9 @@ def whole_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def family_run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A run's folder with a drawn model of the family."""
-    family = FAMILIES[request.param]
-    config = family.config_type(size="32x3x4", **SHAPE)
+    config = FAMILIES[request.param].config_type(size="32x3x4", **SHAPE)
     torch.manual_seed(0)
-    save_checkpoint(tmp_path / "run" / CHECKPOINTS, 1, family(config), config, {"step": 1}, notes=NOTES)
+    save_checkpoint(tmp_path / "run" / CHECKPOINTS, 1, build_model(config), config, {"step": 1}, notes=NOTES)
     return tmp_path / "run"
 
 

@@ -10,7 +10,7 @@ from avmanifest.errors import ConfigError
 from avmodel.configs.model import ModelConfig
 from avmodel.evaluate.decoder import Decoder, DecoderConfig, segmentation_decoder, tap_layers
 from avmodel.evaluate.predictor import Predictor, load_predictor, save_predictor
-from avmodel.models import FAMILIES
+from avmodel.models import build_model
 from tests.evaluating import tiny_model
 from tests.families import batch
 from tests.runs import TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE
@@ -20,7 +20,7 @@ CONFIGS = [TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE]
 
 def family(config: ModelConfig):
     torch.manual_seed(0)
-    return next(model for model in FAMILIES.values() if model.config_type is type(config))(config).eval()
+    return build_model(config).eval()
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)

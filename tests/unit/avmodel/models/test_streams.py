@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from avmodel.configs.model import ModelConfig
-from avmodel.models import FAMILIES
+from avmodel.models import build_model
 from tests.runs import TINY
 from tests.unit.avmodel.models import test_avsiam, test_cavmae, test_crossmae
 
@@ -14,8 +14,7 @@ SMALL = [test_avsiam.SMALL, test_cavmae.SMALL, test_crossmae.SMALL, TINY]
 @pytest.mark.parametrize("config", SMALL, ids=lambda config: type(config).__name__)
 def test_several_images_meet_the_sound_of_their_sample(config: ModelConfig) -> None:
     torch.manual_seed(0)
-    family = next(model for model in FAMILIES.values() if model.config_type is type(config))
-    model = family(config).eval()
+    model = build_model(config).eval()
     image = torch.randn(6, 3, *config.image_size)
     log_mel = torch.randn(2, 1, *config.audio_size)
     with torch.no_grad():
@@ -32,8 +31,7 @@ def test_several_images_meet_the_sound_of_their_sample(config: ModelConfig) -> N
 @pytest.mark.parametrize("config", SMALL, ids=lambda config: type(config).__name__)
 def test_a_sense_alone_knows_nothing_of_the_other_and_has_the_only_stream(config: ModelConfig) -> None:
     torch.manual_seed(0)
-    family = next(model for model in FAMILIES.values() if model.config_type is type(config))
-    model = family(config).eval()
+    model = build_model(config).eval()
     image, log_mel = torch.randn(2, 3, *config.image_size), torch.randn(2, 1, *config.audio_size)
     with torch.no_grad():
         seen, heard = model.streams(image, None), model.streams(None, log_mel)

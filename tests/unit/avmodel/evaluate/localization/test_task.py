@@ -14,7 +14,7 @@ from avmodel.evaluate.localization.scores import RULES, SIDE
 from avmodel.evaluate.localization.task import localization, pixel_loss
 from avmodel.evaluate.truth import flickr_boxes
 from avmodel.inputs import normalize_images
-from avmodel.models import FAMILIES
+from avmodel.models import build_model
 from tests.dense import draw_quarters, quarter_box
 from tests.evaluating import DATA, change_manifest, evaluation_of
 from tests.runs import TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE
@@ -32,7 +32,7 @@ def quarters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("encoding", ["together", "alone"])
 def test_maps_are_cosines_of_the_sound_with_patches_of_any_family(config: ModelConfig, encoding: str) -> None:
     torch.manual_seed(0)
-    model = next(family for family in FAMILIES.values() if family.config_type is type(config))(config).eval()
+    model = build_model(config).eval()
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     log_mel = torch.randn(2, 128, 48).half()
     localizer = Localizer(model, encoding)

@@ -13,6 +13,7 @@ import torch
 from avdata.profiles import PROFILES
 from avmanifest.errors import AvkitError, ConfigError
 from avmodel.checkpoint import save_checkpoint
+from avmodel.configs.crossmae import CrossMAEConfig
 from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.data import open_splits
 from avmodel.evaluate.decoder import DecoderConfig, segmentation_decoder
@@ -26,7 +27,7 @@ from avmodel.evaluate.separation.separator import Separator, load_separator, sep
 from avmodel.evaluate.separation.task import Classical, Heard, separation
 from avmodel.evaluate.tasks import task_config
 from avmodel.metrics import METRICS, read_lines
-from avmodel.models import FAMILIES
+from avmodel.models import build_model
 from avmodel.rundir import CHECKPOINTS
 from tests.evaluating import DATA, draw_splits, evaluation_of, tiny_model
 from tests.shards import draw_dataset, sample_key
@@ -188,10 +189,9 @@ def test_pictures_learn_to_take_their_sound_out(tiny_run: Path, tmp_path: Path) 
 def test_a_family_that_hears_whole_clips_separates_them(tmp_path: Path) -> None:
     few = draw_dataset(tmp_path / "few", 4, seconds=1.5, num_frames=2)
     draw_dataset(few, 3, split="test", first=4, seconds=1.5, num_frames=2)
-    family = FAMILIES["crossmae"]
-    config = family.config_type(size="32x3x4", **SHAPE)
+    config = CrossMAEConfig(size="32x3x4", **SHAPE)
     torch.manual_seed(0)
-    save_checkpoint(tmp_path / "run" / CHECKPOINTS, 1, family(config), config, {"step": 1}, notes=NOTES)
+    save_checkpoint(tmp_path / "run" / CHECKPOINTS, 1, build_model(config), config, {"step": 1}, notes=NOTES)
     loaded = load_pretrained(tmp_path / "run", torch.device("cpu"))
     run = replace(evaluation_of(tmp_path / "run", few, tmp_path), loaded=loaded)
     short = replace(CONFIG, epochs=1, num_mixtures=1, sources=3, batch_size=4, examples=0, max_gain_db=3.0, rpca=True)
