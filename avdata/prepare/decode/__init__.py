@@ -1,4 +1,4 @@
-"""Media files to pictures and sound. The only room that imports a decoder."""
+"""Decoding of media files to video frames and audio. No other package imports a decoder."""
 
 from avdata.prepare.decode.media import (
     Frames,

@@ -1,4 +1,4 @@
-"""Sound of a span: native channels, plain mean in float, placed by timestamps, resampled once."""
+"""Audio of a time span: decoded at its own rate, averaged to mono, placed by timestamp, then resampled once."""
 
 import itertools
 import math
@@ -13,44 +13,48 @@ from av.audio.stream import AudioStream
 from av.codec.context import Flags2
 from jaxtyping import Float32, Shaped
 
-from avdata.prepare.decode.tracks import AnyPacket, Reader, Track, presentation_tick
+from avdata.prepare.decode.tracks import AnyPacket, SharedDemuxer, Track, presentation_tick
 from avmanifest.errors import DecodeError
 
-MAX_AUDIO_JUMP_S = 0.1  # larger jumps of the audio timestamps are real; smaller ones are jitter that cancels out
-AUDIO_PREROLL_S = 0.3  # decoded before a span and thrown away: codecs overlap packets (Opus 80 ms, MP3 reservoir)
-AUDIO_CHUNK = 8192  # samples that become mono at once
+MAX_AUDIO_JUMP_S = 0.1  # a larger jump of the timestamps starts a new run; a smaller one is treated as jitter
+AUDIO_PREROLL_S = 0.3  # decoded before a span and dropped: packets depend on earlier ones (Opus 80 ms, MP3 reservoir)
+AUDIO_CHUNK = 8192  # samples per channel that are converted to mono together
 SAMPLE_RATES = range(4_000, 768_001)  # Hz
 _SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 
 
 class AudioTrack(Track[AudioStream]):
-    """Sound of a span: native channels, plain mean in float, placed by timestamps, resampled once."""
+    """The audio stream of a media file, read in runs of gapless samples."""
 
-    def __init__(self, reader: Reader, stream: AudioStream) -> None:
-        super().__init__(reader, stream)
-        self._is_new = True  # its decoder has given no frame yet
+    def __init__(self, demuxer: SharedDemuxer, stream: AudioStream) -> None:
+        super().__init__(demuxer, stream)
+        self._is_new = True  # the decoder has returned no frame yet
 
-    def runs(self, start_s: float, end_s: float) -> Iterator["Run"]:
-        """Stretches of gapless sound that together cover the span, and a little more.
+    def runs(self, start_s: float, end_s: float) -> Iterator["AudioRun"]:
+        """Runs of gapless audio that together cover the span; the first and last reach beyond it.
 
-        A stretch ends at a bad packet, a change of format, or a timestamp more than MAX_AUDIO_JUMP_S off.
+        A run ends at a bad packet, at a change of format, or where a timestamp is off by more than MAX_AUDIO_JUMP_S.
         """
-        run: Run | None = None
+        run: AudioRun | None = None
         for frame, follows_damage in self.frames(start_s, end_s):
             if frame.sample_rate not in SAMPLE_RATES:
-                raise DecodeError("media_corrupt", f"{self.name}: sound at {frame.sample_rate} Hz")
+                raise DecodeError(
+                    "media_corrupt",
+                    f"{self.name}: its audio has {frame.sample_rate} Hz; accepted are {SAMPLE_RATES[0]} to "
+                    f"{SAMPLE_RATES[-1]} Hz.",
+                )
             time_s = self.time_of(presentation_tick(frame))
-            if run is not None and (follows_damage or not run.goes_on_with(frame, time_s)):
+            if run is not None and (follows_damage or not run.is_continued_by(frame, time_s)):
                 yield run
                 run = None
             if run is None:
-                run = Run(frame)
+                run = AudioRun(frame)
             run.append(frame, time_s)
         if run is not None:
             yield run
 
     def frames(self, start_s: float, end_s: float) -> Iterator[tuple[AudioFrame, bool]]:
-        """Decoded frames of the span, and whether a bad packet came just before."""
+        """Decoded frames of the span, each with whether a bad packet came directly before it."""
         from_tick = self.tick_at(start_s - AUDIO_PREROLL_S)
         end_tick = self.tick_at(end_s)
         next_pts = self.stream.start_time or 0
@@ -61,7 +65,7 @@ class AudioTrack(Track[AudioStream]):
             if packet.pts is not None and packet.pts + (packet.duration or 0) < from_tick:
                 continue
             num_bad = self.num_bad
-            for frame in self._decode_all_of(packet):
+            for frame in self._decode_with_padding(packet):
                 if frame.pts is None:
                     frame.pts = next_pts
                 next_pts = frame.pts + round(frame.samples / frame.sample_rate / self.tick_s)
@@ -69,13 +73,14 @@ class AudioTrack(Track[AudioStream]):
                 follows_damage = False
             follows_damage |= self.num_bad > num_bad
 
-    def _decode_all_of(self, packet: AnyPacket) -> Iterator[AudioFrame]:
-        """Frames of a packet, also where a new decoder would drop them as the padding at the start of the file.
+    def _decode_with_padding(self, packet: AnyPacket) -> Iterator[AudioFrame]:
+        """Frames of a packet, including samples that a new decoder would wrongly drop as padding.
 
-        An encoder's padding, and what an edit list hides before the start, are to be dropped from the file's first
-        packet, which carries their number of samples. From FFmpeg 9 on a new decoder drops as many from whichever
-        packet it gets first: with a clip that was cut without encoding again, half a second or more of a span in its
-        middle. With `skip_manual` the decoder hands them out and forgets the number.
+        The encoder's padding, and what an edit list hides before the start, must be dropped from the file's first
+        packet, which carries their number of samples. From FFmpeg 9 on, a new decoder drops that many samples from
+        the first packet it gets, wherever that lies in the file. In a clip that was cut without re-encoding that
+        would remove half a second or more from the middle. With the flag `skip_manual` the decoder returns these
+        samples.
         """
         context = self.stream.codec_context
         if self._is_new and getattr(context, "initial_padding", 0) > 0:
@@ -93,9 +98,9 @@ class AudioTrack(Track[AudioStream]):
                 yield frame
 
     def _packets_from(self, tick: int) -> Iterator[AnyPacket]:
-        """Packets from a tick or a little before; from the first of the file if that is later."""
+        """Packets from a tick or shortly before it, or from the first packet if the stream starts later."""
         begins = self.tick_at(self.start_s)
-        if self.reader.holder is None and tick <= begins:
+        if self.demuxer.position_owner is None and tick <= begins:
             return self.packets()
         for margin_s in (0.0, 2.0, 30.0):
             self.seek(max(tick - round(margin_s / self.tick_s), begins - round(1 / self.tick_s)))
@@ -107,27 +112,29 @@ class AudioTrack(Track[AudioStream]):
         return self.packets()
 
 
-class Run:
-    """Gapless sound, made mono as it comes in."""
+class AudioRun:
+    """Gapless audio of one format, converted to mono as frames are appended."""
 
     def __init__(self, frame: AudioFrame) -> None:
         self.rate = frame.sample_rate
         self._format = frame.format.name, frame.layout.name
         self._num_samples = 0
         self._starts_s: list[float] = []
-        # Packets hold a thousand samples: converting them one by one would cost as much as decoding them.
+        # A packet holds about 1,000 samples: converting each packet alone would cost as much as decoding it.
         self._fifo = AudioFifo()
         self._mono: list[Float32[np.ndarray, " _"]] = []
 
-    def goes_on_with(self, frame: AudioFrame, time_s: float) -> bool:
+    def is_continued_by(self, frame: AudioFrame, time_s: float) -> bool:
+        """Whether the frame has the run's format and begins at its end, within MAX_AUDIO_JUMP_S."""
         begins_s = time_s - self._num_samples / self.rate
         same_format = (frame.sample_rate, frame.format.name, frame.layout.name) == (self.rate, *self._format)
         return same_format and abs(begins_s - self._starts_s[0]) <= MAX_AUDIO_JUMP_S
 
     def append(self, frame: AudioFrame, time_s: float) -> None:
+        """Add the samples of a frame that begins at `time_s`."""
         self._starts_s.append(time_s - self._num_samples / self.rate)
         self._num_samples += frame.samples
-        frame.pts = None  # the fifo refuses timestamps that jitter
+        frame.pts = None  # AudioFifo refuses irregular timestamps
         self._fifo.write(frame)
         if self._fifo.samples >= AUDIO_CHUNK:
             self._drain()
@@ -138,23 +145,25 @@ class Run:
 
     @property
     def start_s(self) -> float:
-        """The median of what the timestamps say: jitter and rounding cancel out, a real shift counts."""
+        """Start in seconds: the median over the frames' timestamps, so that jitter and rounding cancel out."""
         return float(np.median(self._starts_s))
 
     def pieces(self) -> list[Float32[np.ndarray, " _"]]:
-        """Mono sound in pieces, each where the one before ends."""
+        """The mono samples in pieces that follow each other without a gap."""
         self._drain()
         return self._mono
 
     @property
     def end_s(self) -> float:
+        """End in seconds."""
         return self.start_s + self._num_samples / self.rate
 
 
-class NativeSound:
-    """Mono sound at its own rate on the media's clock, to be resampled once.
+class NativeAudio:
+    """A buffer of mono audio at its native rate (`rate`, Hz), to be resampled once to `sample_rate` (Hz).
 
-    It begins where a native sample and an output sample coincide, so that every span of a file is a slice of the whole.
+    The buffer begins at a time at which a native sample and an output sample coincide. So the samples of a span equal
+    those of the same span in the whole file. Parts without audio stay 0.
     """
 
     def __init__(self, rate: int, sample_rate: int, start_s: float, end_s: float) -> None:
@@ -164,8 +173,8 @@ class NativeSound:
         self._first_native, self._first_output = begin * (rate // common), begin * (sample_rate // common)
         self._samples = np.zeros(math.ceil(end_s * rate) - self._first_native, np.float32)
 
-    def place(self, run: Run) -> None:
-        """Write a run where it belongs; what sticks out on either side is cut."""
+    def place(self, run: AudioRun) -> None:
+        """Write a run at its time; samples outside the buffer are dropped."""
         offset = round(run.start_s * self._rate) - self._first_native
         for mono in run.pieces():
             inside = mono[max(0, -offset) :]
@@ -174,6 +183,7 @@ class NativeSound:
             offset += len(mono)
 
     def resampled(self, first: int, num_samples: int) -> Float32[np.ndarray, " n"]:
+        """`num_samples` samples at the output rate, from the output sample number `first` of the media on."""
         samples = self._samples
         if self._rate != self._sample_rate:
             samples = soxr.resample(samples, self._rate, self._sample_rate, "HQ")
@@ -181,12 +191,12 @@ class NativeSound:
 
 
 def _channels(frame: AudioFrame) -> Shaped[np.ndarray, "c n"]:
-    """The samples of each channel, in the type they were decoded to."""
+    """The samples of each channel, in the decoder's sample type."""
     num_channels = frame.layout.nb_channels
     dtype = _SAMPLE_TYPES[frame.format.name.removesuffix("p")]
     if frame.format.is_planar:
-        # frame.planes counts up to a null pointer, which eight channels and more do not leave: it crashes (PyAV 18) or
-        # raises (19), and PyAV's own conversion with it.
+        # frame.planes counts planes up to a null pointer. With eight or more channels there is none: PyAV 18 crashes,
+        # PyAV 19 raises, and PyAV's own conversion to an array fails the same way.
         planes = [AudioPlane(frame, channel) for channel in range(num_channels)]
         return np.stack([np.frombuffer(memoryview(plane), dtype, frame.samples) for plane in planes])
     interleaved = np.frombuffer(memoryview(frame.planes[0]), dtype, frame.samples * num_channels)
@@ -194,7 +204,7 @@ def _channels(frame: AudioFrame) -> Shaped[np.ndarray, "c n"]:
 
 
 def _mono(frame: AudioFrame) -> Float32[np.ndarray, " n"]:
-    """Plain mean over the channels, full scale 1; samples that are not finite become silence."""
+    """Mean over the channels, scaled to [-1, 1]; samples that are not finite become 0."""
     samples = _channels(frame)
     mono: Float32[np.ndarray, " n"] = samples.mean(axis=0, dtype=np.float32)
     if samples.dtype == np.uint8:

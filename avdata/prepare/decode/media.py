@@ -1,11 +1,11 @@
-"""A media file's pictures and sound at given times, on one clock.
+"""Video frames and audio of a media file at given times, on one clock.
 
-Time 0 is the container's presentation origin (its earliest stream start), so an MPEG-TS that begins at 100 s begins
-at 0 here. Pictures and sound are both placed by their own timestamps on that clock, never by index: start offsets
-and edit lists are honored, and what a player shows with a sound is what a sample stores with it.
+Time 0 is the earliest start of a stream, so an MPEG-TS file whose timestamps begin at 100 s begins at 0 here. Video and
+audio are both placed by their own timestamps on that clock, never by index. Start offsets and edit lists are applied:
+a sample stores the frame that a player displays while it plays that audio.
 
-Pictures are shown as a player shows them: display matrix applied, pixels made square (the width is multiplied by the
-sample aspect ratio). Colors follow the stream's tags; untagged streams are read as BT.601, as FFmpeg reads them.
+Images are as a player displays them: the display matrix is applied, and pixels are square (the width is multiplied by
+the sample aspect ratio). Colors follow the stream's tags; untagged streams are read as BT.601, as FFmpeg does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,33 +26,33 @@ from av.video.stream import VideoStream
 from jaxtyping import Float32, UInt8
 
 from avdata.prepare.config import DECODERS
-from avdata.prepare.decode.audio import AudioTrack, NativeSound
-from avdata.prepare.decode.decord import decord_pictures, import_decord
-from avdata.prepare.decode.tracks import TIME_TOLERANCE_S, MediaSource, Reader
-from avdata.prepare.decode.video import Orientation, Picture, Pictures, VideoTrack, orientation_of
+from avdata.prepare.decode.audio import AudioTrack, NativeAudio
+from avdata.prepare.decode.decord import decord_frame_reader, import_decord
+from avdata.prepare.decode.tracks import TIME_TOLERANCE_S, MediaSource, SharedDemuxer
+from avdata.prepare.decode.video import FrameReader, Orientation, TimedImage, VideoTrack, orientation_of
 from avmanifest.errors import ConfigError, DecodeError
 
-# Containers that hold video. Playlists, scripts and image sequences are left out: they name other files and addresses.
+# Containers that hold video. Playlists, scripts and image sequences are excluded: they refer to other files and URLs.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,mxf"
-MIN_AUDIO_SHARE = 0.9  # of the audio that the container promises inside a span; less is media_corrupt
-RESAMPLE_MARGIN_S = 0.1  # kept on both sides of a span while resampling: longer than the filter
-MAX_PIXEL_ASPECT = 4.0  # sample aspect ratios beyond 1:4 and 4:1 are damage and ignored
-MAX_PROPORTION = 16.0  # of a picture's sides; more is damage, and would be huge once the short side is scaled up
-# Titles that are no UTF-8 must not refuse the file; from 19 on PyAV takes them as they are.
+MIN_AUDIO_SHARE = 0.9  # of the audio that the container declares inside a span; less is media_corrupt
+RESAMPLE_MARGIN_S = 0.1  # extra audio on both sides of a span while resampling; longer than the filter
+MAX_PIXEL_ASPECT = 4.0  # sample aspect ratios beyond 1:4 and 4:1 are taken for damage and ignored
+MAX_PROPORTION = 16.0  # of an image's sides; more is damage, and the scaled image would be very large
+# A file whose metadata is not UTF-8 must still open. PyAV accepts it from version 19 on.
 _METADATA_ERRORS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
-SCALABLE = ("yuv420p", "yuvj420p", "yuv420p10le")  # what nearly all video is
-# SIMD paths of swscale differ in the last bit without these: equal inputs must give equal bytes on any machine.
+SCALABLE = ("yuv420p", "yuvj420p", "yuv420p10le")  # the pixel formats of nearly all videos
+# Without these flags the SIMD paths of swscale differ in the last bit; equal inputs must give equal bytes everywhere.
 SCALING = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaInfo:
-    """What the container says. 0, 0.0 and "" stand for a stream that is not there.
+    """Properties of a media file, as its container declares them. A missing stream has the values 0, 0.0 and "".
 
-    width and height are of the displayed picture: after rotation, with square pixels. Starts are on the media's own
+    width and height are of the displayed image: after rotation, with square pixels. Starts are on the media's own
     clock, whose 0 is the earliest stream start. audio_video_offset_s is audio start minus video start.
-    num_bad_packets counts what has been read so far: packets that failed and pictures flagged corrupt.
+    num_bad_packets counts, in what has been read so far, the packets that failed and the frames flagged corrupt.
     """
 
     duration_s: float
@@ -71,7 +71,7 @@ class MediaInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frames:
-    """RGB pictures, one per time asked for, and when each really appeared."""
+    """RGB images [h w 3], one per requested time, and the presentation time of each in seconds."""
 
     images: list[UInt8[np.ndarray, "_ _ 3"]]
     times_s: list[float]
@@ -79,9 +79,9 @@ class Frames:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waveform:
-    """Mono sound of a span, exactly round((end - start) * sample_rate) long, in [-1, 1].
+    """Mono audio of a span in [-1, 1], exactly round((end - start) * sample_rate) samples.
 
-    real_s is how much of it was decoded; the rest is zeros (a late start, a gap, a track that ends early).
+    real_s is the duration that was decoded, in seconds. The rest is 0: a late start, a gap, a stream that ends early.
     """
 
     samples: Float32[np.ndarray, "n"]
@@ -90,7 +90,7 @@ class Waveform:
 
 
 class Media:
-    """An open media file. Made by `open_media`; usable inside its `with` block only."""
+    """An open media file. Created by `open_media`; usable only inside its `with` block."""
 
     def __init__(self, container: InputContainer, name: str, duration_s: float | None = None) -> None:
         self.name = name
@@ -100,22 +100,22 @@ class Media:
             video = None  # cover art
         audio = container.streams.best("audio", related=video)
         self.origin_s = _origin_s(container, [stream for stream in (video, audio) if stream])  # in the file's own times
-        reader = Reader(container, name, self.origin_s)
-        self._video = VideoTrack(reader, video) if isinstance(video, VideoStream) else None
-        self._audio = AudioTrack(reader, audio) if isinstance(audio, AudioStream) else None
-        self._reader = reader
+        demuxer = SharedDemuxer(container, name, self.origin_s)
+        self._video = VideoTrack(demuxer, video) if isinstance(video, VideoStream) else None
+        self._audio = AudioTrack(demuxer, audio) if isinstance(audio, AudioStream) else None
+        self._demuxer = demuxer
         self._scaler, self._converter = VideoReformatter(), VideoReformatter()
         self._orientation: Orientation | None = None
         self._displayed_size = (0, 0)
-        self._pictures: Pictures = self._pyav_pictures
+        self._read_frames: FrameReader = self._read_with_pyav
         self.duration_s = self._measure_duration() if duration_s is None else duration_s
 
     @property
     def info(self) -> MediaInfo:
-        """Decodes the first picture if none was decoded yet (rotation travels with the pictures): ask for it last."""
+        """Properties of the file. Read it last: if no frame was decoded yet, one is, to find the rotation."""
         video, audio = self._video, self._audio
         if video is not None and self._orientation is None:
-            self._note_display(next(video.on_screen([0.0]))[0])
+            self._update_display(next(video.frames_at([0.0]))[0])
         return MediaInfo(
             duration_s=self.duration_s,
             fps=video.fps if video else 0.0,
@@ -137,9 +137,11 @@ class Media:
         return sum(track.num_packets for track in (self._video, self._audio) if track)
 
     def clip_span(self, start_s: float, end_s: float, min_s: float) -> tuple[float, float]:
-        """The part of a clip that the media has: start_s unchanged, end_s cut to the media's end.
+        """The part of a clip that lies inside the media: start_s unchanged, end_s at most the media's end.
 
-        Raises DecodeError media_window if the clip begins at or after the end, media_short if less than min_s is left.
+        Raises:
+            DecodeError: media_window if the clip begins at or after the end, media_short if less than min_s seconds
+                are left.
         """
         self._refuse_window(start_s, end_s)
         end_s = min(end_s, self.duration_s)
@@ -147,40 +149,49 @@ class Media:
             raise DecodeError(
                 "media_short",
                 f"{self.name}: {end_s - start_s:.3f} s of media from {start_s:.3f} s on; at least {min_s} s are "
-                "needed.",
+                "required.",
             )
         return start_s, end_s
 
     def frames(self, times_s: Sequence[float], short_side: int | None = 256) -> Frames:
-        """The pictures on screen at these times, in the order asked for; None keeps the displayed size.
+        """The frames displayed at the given times, in their order.
 
-        Before the first picture it is the first, after the last the last. Raises DecodeError media_no_video, or
-        media_corrupt where damage leaves no picture for a time.
+        Before the first frame it is the first, after the last the last.
+
+        Args:
+            times_s: Times on the media's clock, in seconds, in any order.
+            short_side: Length of the images' short side, in pixels. None: the displayed size.
+
+        Raises:
+            DecodeError: media_no_video without a video stream; media_corrupt where damage leaves no frame for a time.
         """
         if self._video is None:
             raise DecodeError("media_no_video", f"{self.name}: no video stream")
         order = sorted(range(len(times_s)), key=lambda position: times_s[position])
-        pictures = dict(zip(order, self._pictures([times_s[position] for position in order], short_side), strict=True))
+        by_position = dict(
+            zip(order, self._read_frames([times_s[position] for position in order], short_side), strict=True)
+        )
         return Frames(
-            images=[pictures[position][0] for position in range(len(order))],
-            times_s=[pictures[position][1] for position in range(len(order))],
+            images=[by_position[position][0] for position in range(len(order))],
+            times_s=[by_position[position][1] for position in range(len(order))],
         )
 
     def waveform(self, start_s: float, end_s: float, sample_rate: int = 16_000) -> Waveform:
-        """Mono sound of [start_s, end_s).
+        """Mono audio of [start_s, end_s), in seconds on the media's clock, resampled to `sample_rate` (Hz).
 
-        Raises DecodeError media_no_audio without an audio stream, media_window where the stream has nothing in the
-        span, media_corrupt where less than MIN_AUDIO_SHARE of what it promises can be decoded.
+        Raises:
+            DecodeError: media_no_audio without an audio stream; media_window where the stream has nothing in the
+                span; media_corrupt where less than MIN_AUDIO_SHARE of the declared audio can be decoded.
         """
         audio = self._require_audio(start_s, end_s)
         first, num_samples = round(start_s * sample_rate), round((end_s - start_s) * sample_rate)
         from_s, until_s = start_s - RESAMPLE_MARGIN_S, end_s + RESAMPLE_MARGIN_S
         samples = np.zeros(num_samples, np.float32)
         real_s, covered_until_s = 0.0, start_s
-        native: dict[int, NativeSound] = {}
+        native: dict[int, NativeAudio] = {}
         for run in audio.runs(from_s, until_s):
             if run.rate not in native:
-                native[run.rate] = NativeSound(run.rate, sample_rate, from_s, until_s)
+                native[run.rate] = NativeAudio(run.rate, sample_rate, from_s, until_s)
             native[run.rate].place(run)
             real_s += max(0.0, min(end_s, run.end_s) - max(covered_until_s, run.start_s))
             covered_until_s = max(covered_until_s, min(end_s, run.end_s))
@@ -210,18 +221,18 @@ class Media:
             raise DecodeError(
                 "media_window",
                 f"{self.name}: nothing in the span {start_s:.3f}-{end_s:.3f} s: its audio lasts from "
-                f"{audio.start_s:.3f} to {audio.promised_end_s:.3f} s",
+                f"{audio.start_s:.3f} s to {audio.promised_end_s:.3f} s. Check the clip's times in the list.",
             )
-        # A tenth of a second is what codecs lose at the ends (priming, padding).
+        # Codecs lose up to a tenth of a second at the ends (priming, padding).
         if promised_s - real_s > max(0.1, (1 - MIN_AUDIO_SHARE) * promised_s):
             raise DecodeError(
                 "media_corrupt",
-                f"{self.name}: {real_s:.3f} s of sound between {start_s:.3f} and {end_s:.3f} s where the container "
-                f"promises {promised_s:.3f} s. Fetch the file again.",
+                f"{self.name}: {real_s:.3f} s of audio between {start_s:.3f} and {end_s:.3f} s where the container "
+                f"declares {promised_s:.3f} s. Fetch the file again.",
             )
 
     def _measure_duration(self) -> float:
-        """Seconds from the first stream's start to the last one's end; read off all packets if not written."""
+        """Seconds from the earliest start to the latest end of a stream. If not in the header, all packets are read."""
         if self._container.duration is not None:
             return self._container.duration / av.time_base
         end_s = 0.0
@@ -230,11 +241,11 @@ class Media:
                 ends = (packet.pts + (packet.duration or 0) for packet in track.packets() if packet.pts is not None)
                 end_s = max(end_s, track.time_of(max(ends, default=0)))
                 track.seek(track.stream.start_time or 0)
-        self._reader.let_go()
+        self._demuxer.release_position()
         return end_s
 
-    def _note_display(self, frame: VideoFrame) -> tuple["Orientation", float]:
-        """Orientation of a frame, and by how much its displayed width exceeds its width in pixels."""
+    def _update_display(self, frame: VideoFrame) -> tuple["Orientation", float]:
+        """The orientation of a frame and its pixel aspect ratio; both also update the displayed size."""
         assert self._video is not None
         orientation = orientation_of(frame)
         aspect = float(self._video.stream.sample_aspect_ratio or 1)
@@ -245,28 +256,30 @@ class Media:
         self._displayed_size = size[::-1] if orientation.transpose else size
         return orientation, aspect
 
-    def _pyav_pictures(self, times_s: list[float], short_side: int | None) -> Iterator["Picture"]:
+    def _read_with_pyav(self, times_s: list[float], short_side: int | None) -> Iterator["TimedImage"]:
         assert self._video is not None
-        for frame, time_s in self._video.on_screen(times_s):
-            orientation, aspect = self._note_display(frame)
+        for frame, time_s in self._video.frames_at(times_s):
+            orientation, aspect = self._update_display(frame)
             width, height = frame.width * aspect, float(frame.height)
             if max(width, height) > MAX_PROPORTION * min(width, height):
-                raise DecodeError("media_corrupt", f"{self.name}: a picture of {width:.0f} x {height:.0f} pixels")
+                raise DecodeError(
+                    "media_corrupt", f"{self.name}: a frame of {width:.0f} x {height:.0f} pixels. Fetch the file again."
+                )
             scale = 1.0 if short_side is None else short_side / min(width, height)
             size = max(1, round(width * scale)), max(1, round(height * scale))
             yield orientation.apply(self._to_rgb(frame, *size)), time_s
 
     def _to_rgb(self, frame: VideoFrame, width: int, height: int) -> UInt8[np.ndarray, "_ _ 3"]:
-        # Scaling first and converting then takes a third of the time of both at once, half a level apart.
+        # Scaling before the conversion takes a third of the time of one combined call; values differ by half a level.
         if (frame.width, frame.height) != (width, height) and frame.format.name in SCALABLE:
             frame = self._scaler.reformat(frame, width, height, interpolation=SCALING, threads=1)
         rgb = self._converter.reformat(frame, width, height, format="rgb24", interpolation=SCALING, threads=1)
         return rgb.to_ndarray()
 
     def use_decord(self, source: MediaSource) -> None:
-        """Read pictures with decord from now on."""
+        """Read video frames with decord from now on. Raises DecodeError where decord would return wrong frames."""
         if self._video is not None:
-            self._pictures = decord_pictures(source, self._video, self.name)
+            self._read_frames = decord_frame_reader(source, self._video, self.name)
 
 
 def _origin_s(container: InputContainer, streams: Sequence[Any]) -> float:
@@ -277,7 +290,7 @@ def _origin_s(container: InputContainer, streams: Sequence[Any]) -> float:
 
 
 def media_extent_s(path: Path) -> tuple[float, float]:
-    """Start and end of the file in its own times; the start is 0 on a Media's clock. Errors as for `open_media`."""
+    """Start and end of a file in seconds, in the file's own timestamps. Raises the same errors as `open_media`."""
     with open_media(path) as media:
         return media.origin_s, media.origin_s + media.duration_s
 
@@ -289,12 +302,27 @@ def open_media(
     more_formats: Sequence[str] = (),
     duration_s: float | None = None,
 ) -> Iterator[Media]:
-    """An open media file; see `Media`.
+    """Open a media file for the duration of a `with` block.
 
-    decoder: `pyav`, or `decord` for the pictures (an extra; sound is always read with PyAV). more_formats:
-    containers to read beside those that hold video, such as mp3. duration_s: what an earlier opening found; files that
-    don't say it are read through otherwise. Raises DecodeError media_corrupt for what is no
-    media file, FileNotFoundError for a path that is not there.
+    Args:
+        source: A path, or an open, seekable binary file.
+        decoder: `pyav`, or `decord` for the video frames (an extra of avkit). Audio is always read with PyAV.
+        more_formats: Container formats to accept beside those in FORMATS, such as `mp3`.
+        duration_s: The duration in seconds if it is known from an earlier opening. Without it, a file whose header
+            has no duration is read to its end.
+
+    Yields:
+        The open file.
+
+    Raises:
+        ConfigError: The decoder is unknown or not installed.
+        DecodeError: media_corrupt if the source is not a media file.
+        FileNotFoundError: The path does not exist.
+
+    Example:
+        with open_media(Path("clip.mp4")) as media:
+            frames = media.frames([0.0, 1.5])
+            audio = media.waveform(0.0, 3.0)
     """
     if decoder not in DECODERS:
         raise ConfigError(f"unknown decoder {decoder!r}; known: {', '.join(DECODERS)}")
@@ -314,7 +342,7 @@ def open_media(
             **_METADATA_ERRORS,
         )
     except av.error.FFmpegError as error:
-        raise DecodeError("media_corrupt", f"{name}: not a media file, or cut before its index") from error
+        raise DecodeError("media_corrupt", f"{name}: not a media file, or its end with the index is missing") from error
     with container:
         media = Media(container, name, duration_s)
         if decoder == "decord":
@@ -325,16 +353,16 @@ def open_media(
 def decode_same_packets(
     source: MediaSource, times_s: Sequence[float], start_s: float, end_s: float, *, drop: bool = False
 ) -> int:
-    """The number of packets that `frames(times_s)` and `waveform(start_s, end_s)` need, decoded and thrown away.
+    """Decode the packets that `frames(times_s)` and `waveform(start_s, end_s)` need, discard them, return their number.
 
-    The yardstick for preparing: the same seeks, no picture or sound made from what is decoded. As PyAV does by itself,
-    every picture of the groups of pictures is decoded; with `drop`, those that no other refers to are left out where
-    `frames` leaves them out.
+    A lower bound for the cost of preparing a clip: the same seeks and packets, but no scaling, color conversion or
+    resampling. Every frame of a group of pictures is decoded, as PyAV does by default. With `drop`, frames that no
+    other frame refers to are skipped where `frames` skips them.
     """
     with open_media(source) as media:
         if media._video is not None:
             media._video.can_drop &= drop
-            for _ in media._video.on_screen(sorted(times_s)):
+            for _ in media._video.frames_at(sorted(times_s)):
                 pass
         if media._audio is not None:
             for _ in media._audio.frames(start_s - RESAMPLE_MARGIN_S, end_s + RESAMPLE_MARGIN_S):

@@ -1,4 +1,4 @@
-"""Tolerant reading of one stream of a container."""
+"""Reading and decoding one stream of a container, with a limited tolerance for damaged packets."""
 
 import io
 import math
@@ -19,59 +19,67 @@ from av.video.stream import VideoStream
 from avmanifest.errors import DecodeError
 
 MAX_BAD_SHARE = 0.2  # of the packets read; more is media_corrupt
-TIME_TOLERANCE_S = 1e-6  # a time that was written with microseconds still finds its own frame
-MAX_READ_ERRORS = 32  # read errors in a row that count as the end of the file
+TIME_TOLERANCE_S = 1e-6  # times are often rounded to microseconds; a rounded time must select the same frame
+MAX_READ_ERRORS = 32  # consecutive read errors after which the file is treated as ended
 
 if TYPE_CHECKING:
-    AnyPacket: TypeAlias = Packet[Any]  # generic in the stubs alone
+    AnyPacket: TypeAlias = Packet[Any]  # generic only in PyAV's type stubs
 else:
     AnyPacket = Packet
 
-MediaSource: TypeAlias = Path | BinaryIO | io.IOBase  # a file that can seek
+MediaSource: TypeAlias = Path | BinaryIO | io.IOBase  # a path or an open, seekable binary file
 
 AnyStream = TypeVar("AnyStream", VideoStream, AudioStream)
 
 
-class Reader:
-    """A container and who stands in it: its two tracks read from one file position."""
+class SharedDemuxer:
+    """An open container and the track that currently owns its read position.
+
+    The video and the audio track read from one position, so a track must seek after the other one has read.
+    """
 
     def __init__(self, container: InputContainer, name: str, origin_s: float) -> None:
         self.container = container
         self.name = name
         self.origin_s = origin_s
-        self.holder: object = None  # nobody has read yet
+        self.position_owner: object = None  # None: at the start of the file, nothing has been read
 
-    def let_go(self) -> None:
-        """Whoever reads next has to seek."""
-        self.holder = self
+    def release_position(self) -> None:
+        """Make both tracks seek before they read again."""
+        self.position_owner = self
 
 
 class Track(Generic[AnyStream]):
-    """Tolerant packet reading of one stream; counts what was read and what was bad."""
+    """One stream of a container. Skips packets that cannot be read or decoded, and counts them.
 
-    def __init__(self, reader: Reader, stream: AnyStream) -> None:
-        name = reader.name
+    A tick is one unit of the stream's time base. Times in seconds are on the media's clock, whose 0 lies at
+    `origin_s` in the file's own times.
+    """
+
+    def __init__(self, demuxer: SharedDemuxer, stream: AnyStream) -> None:
+        name = demuxer.name
         if stream.codec_context is None:
             raise DecodeError("media_corrupt", f"{name}: no decoder for its {stream.type} stream")
         stream.codec_context.thread_count = 1
-        self.reader = reader
-        self.container = reader.container
+        self.demuxer = demuxer
+        self.container = demuxer.container
         self.stream: AnyStream = stream
         self.name = name
         self.tick_s = float(stream.time_base or 0)
         if not self.tick_s > 0:
             raise DecodeError("media_corrupt", f"{name}: its {stream.type} stream has no time base")
-        self.origin_s = reader.origin_s
+        self.origin_s = demuxer.origin_s
         self.num_packets = 0
         self.num_bad = 0
 
     @property
     def start_s(self) -> float:
+        """Start of the stream according to the container; 0 if the container does not say."""
         return self.time_of(self.stream.start_time) if self.stream.start_time is not None else 0.0
 
     @property
     def promised_end_s(self) -> float:
-        """Where the container says the stream ends; infinity if it does not say."""
+        """End of the stream according to the container; infinity if the container does not say."""
         if self.stream.duration is not None:
             return self.start_s + self.stream.duration * self.tick_s
         if self.container.duration is not None:
@@ -79,17 +87,20 @@ class Track(Generic[AnyStream]):
         return math.inf
 
     def time_of(self, tick: int) -> float:
+        """The time of a tick, in seconds."""
         return tick * self.tick_s - self.origin_s
 
     def tick_at(self, time_s: float) -> int:
-        """The last tick at or before a time."""
+        """The last tick at or before a time in seconds."""
         return math.floor((time_s + self.origin_s + TIME_TOLERANCE_S) / self.tick_s)
 
     def seek(self, tick: int) -> None:
-        """Move the container to a packet at or before a tick, or to the start if it cannot: AVI and FLV refuse times
-        before their first packet, and damaged indexes some others.
+        """Seek to a packet at or before a tick, or to the start of the stream if that seek fails.
+
+        AVI and FLV refuse times before their first packet, and a damaged index refuses some others. Raises DecodeError
+        media_corrupt if seeking to the start fails too.
         """
-        # Matroska indexes the video alone: seeking by the audio would read everything up to the tick.
+        # Matroska indexes only the video: a seek in the audio stream would read everything up to the tick.
         has_index = len(self.stream.index_entries) > 0
         for target in (tick, self.stream.start_time or 0):
             try:
@@ -104,8 +115,8 @@ class Track(Generic[AnyStream]):
         raise DecodeError("media_corrupt", f"{self.name}: cannot seek to {self.time_of(tick):.3f} s") from failure
 
     def packets(self) -> Iterator[AnyPacket]:
-        """Packets of this stream from where the container stands, ending with the one that flushes the decoder."""
-        self.reader.holder = self
+        """Packets of this stream from the current read position on; the last one flushes the decoder."""
+        self.demuxer.position_owner = self
         for other in self.container.streams:
             other.discard = Discard.default if other.index == self.stream.index else Discard.all
         errors_in_a_row = 0
@@ -118,15 +129,16 @@ class Track(Generic[AnyStream]):
                 errors_in_a_row += 1
                 self.num_bad += 1
             except IndexError:
-                break  # how PyAV ends a file in which another stream turned up on the way
+                break  # PyAV raises it at the end of a file in which a stream first appeared after the header
             else:
                 return
         yield Packet()
 
     def decode(self, packet: AnyPacket) -> Sequence[VideoFrame | AudioFrame]:
+        """The frames the decoder returns for a packet; none, and one more in `num_bad`, if it refuses the packet."""
         flush = is_flush(packet)
         if packet.size == 0 and not flush:
-            return ()  # an empty packet in the middle would end the decoder's work
+            return ()  # the decoder would take an empty packet for the end of the stream
         self.num_packets += not flush
         try:
             return self.stream.codec_context.decode(None if flush else packet)
@@ -135,6 +147,7 @@ class Track(Generic[AnyStream]):
             return ()
 
     def refuse_if_damaged(self) -> None:
+        """Raise DecodeError media_corrupt if more than MAX_BAD_SHARE of the packets read so far are bad."""
         if self.num_bad > MAX_BAD_SHARE * self.num_packets:
             raise DecodeError(
                 "media_corrupt",
@@ -144,9 +157,11 @@ class Track(Generic[AnyStream]):
 
 
 def is_flush(packet: AnyPacket) -> bool:
+    """Whether this is the packet without data that ends a stream."""
     return packet.size == 0 and packet.dts is None and packet.pts is None
 
 
 def presentation_tick(frame: VideoFrame | AudioFrame) -> int:
+    """The frame's presentation timestamp. Only for frames that have one, as those of VideoTrack and AudioTrack do."""
     assert frame.pts is not None
     return frame.pts

@@ -16,7 +16,7 @@ FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 
 
 def status_of(source: Path | io.BytesIO, decoder: str = "pyav") -> str:
-    """How reading one picture and one second of sound ends."""
+    """The status of reading one frame and one second of audio."""
     try:
         with open_media(source, decoder) as media:
             media.frames([0.2, 0.8])
@@ -70,7 +70,7 @@ def uncut(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("skip_s", [3.3, 5.0, 0.02])
-def test_the_sound_of_a_clip_cut_without_encoding_stands_where_it_was(
+def test_the_audio_of_a_clip_cut_without_reencoding_keeps_its_times(
     uncut: Path, tmp_path: Path, skip_s: float
 ) -> None:
     cut = stream_copy(uncut, tmp_path / f"cut{uncut.suffix}", skip_s)
@@ -86,7 +86,7 @@ def test_the_sound_of_a_clip_cut_without_encoding_stands_where_it_was(
         assert abs(read_number(picture) - (skip_s + start_s + 0.05) * 25) <= 1
 
 
-def test_spans_of_a_cut_clip_asked_one_after_the_other_are_those_asked_alone(tmp_path: Path) -> None:
+def test_consecutive_spans_of_a_cut_clip_equal_those_read_alone(tmp_path: Path) -> None:
     whole = draw_media(tmp_path / "whole.mp4", num_frames=200, gop=100, sound=bursts(8, 44_100))
     cut = stream_copy(whole, tmp_path / "cut.mp4", 1.3)
     spans = [(2.0, 5.0), (0.0, 3.0), (0.0, 6.0), (1.0, 2.0)]
@@ -100,7 +100,7 @@ def test_spans_of_a_cut_clip_asked_one_after_the_other_are_those_asked_alone(tmp
         assert one == pytest.approx(other, abs=1e-5)  # far below a 16-bit step
 
 
-def test_the_picture_on_screen_is_the_one_that_began_last(clip: Path) -> None:
+def test_the_displayed_frame_is_the_last_that_began(clip: Path) -> None:
     times_s = [3.99, 0.0, 1.2, 1.199, 1.2001, 2.51]
     with open_media(clip) as media:
         frames = media.frames(times_s, short_side=60)
@@ -109,14 +109,14 @@ def test_the_picture_on_screen_is_the_one_that_began_last(clip: Path) -> None:
     assert {image.shape for image in frames.images} == {(60, 80, 3)}
 
 
-def test_a_returned_time_asked_again_gives_the_same_picture(clip: Path) -> None:
+def test_a_returned_time_selects_the_same_frame_again(clip: Path) -> None:
     with open_media(clip) as media:
         first = media.frames([0.03 + 0.37 * i for i in range(10)])
         again = media.frames([round(time_s, 6) for time_s in first.times_s])
     assert again.times_s == first.times_s
 
 
-def test_times_outside_the_video_give_its_first_and_last_picture(clip: Path) -> None:
+def test_times_outside_the_video_give_its_first_and_last_frame(clip: Path) -> None:
     with open_media(clip) as media:
         frames = media.frames([-1.0, 100.0])
     assert [read_number(image) for image in frames.images] == [0, 99]
@@ -156,7 +156,7 @@ def test_an_mpeg_ts_that_begins_at_100_s_begins_at_0_here(tmp_path: Path) -> Non
     assert [read_number(image) for image in frames.images] == [12, 42]
 
 
-def test_variable_rate_pictures_are_found_across_long_gaps(tmp_path: Path) -> None:
+def test_frames_at_a_variable_rate_are_found_across_long_gaps(tmp_path: Path) -> None:
     ticks = np.cumsum(np.random.default_rng(3).choice([17, 40, 400, 900], 60)).tolist()
     path = draw_media(tmp_path / "vfr.mp4", num_frames=60, ticks=ticks, gop=20, video_options={"bf": "3"})
     with open_media(path) as media:
@@ -176,7 +176,7 @@ def flash_at(hit: int) -> Callable[[int], np.ndarray]:
     ("extension", "container_options"), [("mp4", {}), ("mkv", {}), ("ts", {}), ("mov", {}), ("mp4", FRAGMENTED)]
 )
 @pytest.mark.parametrize(("video_start_s", "audio_start_s"), [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0)])
-def test_a_flash_and_a_beep_at_one_instant_stay_together(
+def test_a_flash_and_a_beep_at_one_time_stay_synchronous(
     tmp_path: Path, extension: str, container_options: dict, video_start_s: float, audio_start_s: float
 ) -> None:
     rate, instant_s = 48_000, 2.0
@@ -206,7 +206,7 @@ def test_a_flash_and_a_beep_at_one_instant_stay_together(
         assert offset_s == pytest.approx(audio_start_s - video_start_s, abs=0.03)
 
 
-def test_sound_that_starts_late_is_silence_until_then(tmp_path: Path) -> None:
+def test_audio_that_starts_late_is_zeros_until_then(tmp_path: Path) -> None:
     path = draw_media(tmp_path / "late.mp4", sound=sine(2, 48_000), sound_rate=48_000, audio_start_s=1.0)
     with open_media(path) as media:
         waveform = media.waveform(0.0, 2.0)
@@ -262,14 +262,14 @@ def test_a_tone_keeps_its_frequency_phase_and_length_at_any_rate(tmp_path: Path,
     assert np.abs(samples - expected).max() < 2e-3
 
 
-def test_any_span_is_a_slice_of_the_whole(clip: Path) -> None:
+def test_the_audio_of_a_span_is_a_slice_of_the_whole(clip: Path) -> None:
     with open_media(clip) as media:
         whole = media.waveform(0.0, 4.0).samples
         part = media.waveform(1.5, 3.0).samples
     assert np.abs(whole[24_000:48_000] - part).max() < 1e-4  # the AAC decoder's own noise after a seek: up to 2e-5
 
 
-def test_reading_pictures_first_changes_no_sound(clip: Path) -> None:
+def test_reading_frames_first_does_not_change_the_audio(clip: Path) -> None:
     with open_media(clip) as media:
         alone = media.waveform(0.0, 4.0).samples
     with open_media(clip) as media:
@@ -310,7 +310,7 @@ def test_pixels_are_made_square(tmp_path: Path) -> None:
     assert read_number(image) == 5
 
 
-def test_the_info_says_what_was_drawn(clip: Path) -> None:
+def test_the_info_describes_the_file(clip: Path) -> None:
     with open_media(clip) as media:
         info = media.info
     assert (info.width, info.height, info.fps) == (160, 120, pytest.approx(25.0))
@@ -357,7 +357,7 @@ def test_a_container_without_a_duration_is_measured(tmp_path: Path) -> None:
     ],
     ids=["empty", "html", "random", "playlist", "script"],
 )
-def test_what_is_no_media_is_corrupt(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_media_is_corrupt(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "video.mp4"
     path.write_bytes(content)
     assert status_of(path) == "media_corrupt"
@@ -387,24 +387,24 @@ def cut_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_cut_file_gives_what_comes_before_the_cut(cut_clip: Path) -> None:
+def test_a_truncated_file_can_be_read_up_to_its_end(cut_clip: Path) -> None:
     with open_media(cut_clip) as media:
         assert read_number(media.frames([1.0]).images[0]) == 25
 
 
-def test_a_cut_file_does_not_pass_its_last_picture_for_later_ones(cut_clip: Path) -> None:
-    with open_media(cut_clip) as media, pytest.raises(DecodeError, match="no intact picture") as caught:
+def test_a_truncated_file_does_not_return_its_last_frame_for_later_times(cut_clip: Path) -> None:
+    with open_media(cut_clip) as media, pytest.raises(DecodeError, match="no intact frame") as caught:
         media.frames([7.9])
     assert caught.value.status == "media_corrupt"
 
 
-def test_a_cut_file_does_not_pass_silence_for_sound(cut_clip: Path) -> None:
-    with open_media(cut_clip) as media, pytest.raises(DecodeError, match="promises 8") as caught:
+def test_missing_audio_of_a_truncated_file_is_not_returned_as_silence(cut_clip: Path) -> None:
+    with open_media(cut_clip) as media, pytest.raises(DecodeError, match="declares 8") as caught:
         media.waveform(0.0, 8.0)
     assert caught.value.status == "media_corrupt"
 
 
-def test_damage_in_the_middle_is_counted_and_its_pictures_refused(clip: Path, tmp_path: Path) -> None:
+def test_damage_in_the_middle_is_counted_and_its_frames_are_refused(clip: Path, tmp_path: Path) -> None:
     content = bytearray(clip.read_bytes())
     with av.open(str(clip)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
@@ -421,7 +421,7 @@ def test_damage_in_the_middle_is_counted_and_its_pictures_refused(clip: Path, tm
     assert numbers[:36] == list(range(36)) and numbers[-12:] == list(range(88, 100))
 
 
-def test_sound_keeps_its_place_after_bad_packets(tmp_path: Path) -> None:
+def test_audio_keeps_its_times_after_bad_packets(tmp_path: Path) -> None:
     rate = 48_000
     sound = np.zeros(rate * 4, np.float32)
     sound[3 * rate : 3 * rate + 4800] = sine(0.1, rate, 1000.0)
@@ -459,7 +459,7 @@ def test_a_missing_stream_has_its_own_status(tmp_path: Path) -> None:
     assert status_of(draw_media(tmp_path / "audio.mp4", num_frames=0, sound=sine(2, 44_100))) == "media_no_video"
 
 
-def test_a_silent_track_is_no_failure(tmp_path: Path) -> None:
+def test_silent_audio_is_not_an_error(tmp_path: Path) -> None:
     path = draw_media(tmp_path / "silent.mp4", sound=np.zeros(2 * 44_100, np.float32))
     assert status_of(path) == "ok"
 
@@ -486,14 +486,14 @@ def test_spans_are_cut_to_the_media_or_refused(tmp_path: Path) -> None:
     assert not padded.samples[round(1.3 * 16_000) :].any()
 
 
-def test_sound_that_ended_before_the_span_is_outside_the_window(tmp_path: Path) -> None:
+def test_audio_that_ends_before_the_span_is_media_window(tmp_path: Path) -> None:
     path = draw_media(tmp_path / "a.mp4", num_frames=100, sound=sine(1, 44_100))
     with open_media(path) as media, pytest.raises(DecodeError, match="nothing in the span") as caught:
         media.waveform(2.0, 4.0)
     assert caught.value.status == "media_window"
 
 
-def test_the_yardstick_reads_the_same_packets(clip: Path) -> None:
+def test_decode_same_packets_counts_the_packets_of_frames_and_waveform(clip: Path) -> None:
     times_s = [0.3, 1.7, 3.1]
     with open_media(clip) as media:
         media.frames(times_s)
@@ -507,7 +507,7 @@ def test_an_unknown_decoder_lists_the_known(clip: Path) -> None:
         pass
 
 
-def test_a_missing_file_is_no_media_error(tmp_path: Path) -> None:
+def test_a_missing_file_raises_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), open_media(tmp_path / "nowhere.mp4"):
         pass
 
@@ -517,7 +517,7 @@ class TestDecord:
     def _installed(self) -> None:
         pytest.importorskip("decord")
 
-    def test_it_gives_the_same_pictures(self, clip: Path) -> None:
+    def test_it_gives_the_same_frames(self, clip: Path) -> None:
         times_s = [3.99, 0.0, 1.199, 2.51]
         with open_media(clip) as media, open_media(clip, "decord") as other:
             expected, found = media.frames(times_s), other.frames(times_s)
@@ -532,7 +532,7 @@ class TestDecord:
             assert media.waveform(1.0, 2.0).real_s == pytest.approx(1.0, abs=0.01)
 
     @pytest.mark.parametrize("rotation", [90, 180, -90])
-    def test_it_turns_pictures_alike(self, tmp_path: Path, rotation: int) -> None:
+    def test_it_applies_the_display_matrix(self, tmp_path: Path, rotation: int) -> None:
         path = draw_media(tmp_path / "rot.mp4", num_frames=30, rotation=rotation)
         with open_media(path) as media, open_media(path, "decord") as other:
             expected, found = (one.frames([0.84], short_side=None).images[0] for one in (media, other))
@@ -542,7 +542,7 @@ class TestDecord:
         path = draw_media(tmp_path / "sar.mp4", sound=sine(2, 44_100), pixel_aspect=Fraction(2, 1))
         assert (status_of(path), status_of(path, "decord")) == ("ok", "media_corrupt")
 
-    def test_it_refuses_what_an_edit_list_hides(self, clip: Path, tmp_path: Path) -> None:
+    def test_it_refuses_a_file_with_an_edit_list(self, clip: Path, tmp_path: Path) -> None:
         cut = stream_copy(clip, tmp_path / "cut.mp4", 0.3)
         with open_media(cut) as media:
             assert read_number(media.frames([0.0]).images[0]) == 8
