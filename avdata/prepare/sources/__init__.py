@@ -1,4 +1,4 @@
-"""Where media comes from."""
+"""Sources of media files: folders, archives, web servers, YouTube and drawn videos."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,69 +17,70 @@ from avdata.prepare.sources.youtube import YoutubeSource
 from avmanifest.errors import ConfigError
 
 Ref = MediaRef | SynthRef | RemoteRef | FailedRef
-"""Where the media of a clip are: on disk, to be drawn, to be fetched, or nowhere."""
+"""The media of a clip: a file on disk, a video to draw, a video to download, or a failure."""
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Something that may have the video a clip needs."""
+    """A place to look up videos."""
 
-    name: str  # as it was given: "local:DIR"
-    problems: list[str]  # what could not be read of the source itself, one line each for the user
+    name: str  # as the user wrote it, such as "local:DIR"
+    problems: list[str]  # messages to the user about parts of the source that could not be read
 
     @property
     def refused(self) -> Counter[str]:
-        """How many names were turned down, by reason."""
+        """Reason -> number of names that were refused for it."""
         ...
 
     def locate(self, request: ClipRequest) -> MediaRef | RemoteRef | None:
-        """Where the source has, or may have, the requested media; None if it hasn't."""
+        """The requested media; None if the source does not have it. A remote source returns where it may be."""
         ...
 
 
 @runtime_checkable
 class RemoteSource(Source, Protocol):
-    """A source whose videos are fetched first: `locate` says where one would be."""
+    """A source whose videos are downloaded before decoding. `locate` returns an address without a request to it."""
 
     fetcher: Fetcher
-    rate_per_hour: float | None  # how many videos it may be asked for if the user doesn't say; None: no limit
+    rate_per_hour: float | None  # limit of requested videos per hour unless the user sets one; None: no limit
     proxy: str | None
-    probes: bool  # whether one video goes first, alone, to see that it answers us
-    remedy: str  # what to do when it refuses us: a sentence
+    probes: bool  # whether the first video is downloaded alone, to test that the source answers
+    remedy: str  # what the user can do when the source blocks the client, as a sentence
 
     def preflight(self) -> list[str]:
-        """What the user should know before anything is fetched, one line each."""
+        """Messages to the user before the first download, one line each."""
         ...
 
 
 class SourceChain:
-    """Sources tried in order: the first that has a video gives it.
+    """Sources in order of preference. A request gets the media of the first source that has it.
 
-    `coverage` counts what each source gave, by its name, and `missing` what none had.
+    `coverage` counts the requests that each source answered, by its name; `missing` counts those that none did.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.coverage: dict[str, int] = dict.fromkeys((source.name for source in sources), 0)
         self.missing = 0
-        self.stopped: set[str] = set()  # names of sources that are not to be asked any more
+        self.stopped: set[str] = set()  # names of sources that are skipped from now on
         self._sources = tuple(sources)
         if len(self.coverage) < len(sources):
-            raise ConfigError(f"a source is given twice: {', '.join(source.name for source in sources)}.")
+            names = ", ".join(source.name for source in sources)
+            raise ConfigError(f"a source is given twice: {names}. Name each source once.")
 
     @property
     def problems(self) -> list[str]:
-        """What could not be read of the sources, one line each for the user."""
+        """Messages to the user about parts of the sources that could not be read."""
         return [problem for source in self._sources for problem in source.problems]
 
     @property
     def remote(self) -> list[RemoteSource]:
-        """The sources whose videos are fetched."""
+        """The sources whose videos are downloaded."""
         return [source for source in self._sources if isinstance(source, RemoteSource)]
 
     def locate(self, request: ClipRequest, *, after: str = "") -> MediaRef | RemoteRef | None:
-        """Where the first source that has the requested media has it, or None.
+        """The requested media from the first source that has it; None if no source does.
 
-        `after` is the name of a source that did not have it in the end: those behind it are asked.
+        With `after`, the name of a source whose download failed, only the sources after that one are searched.
         """
         names = list(self.coverage)
         if after:
@@ -94,7 +95,7 @@ class SourceChain:
 
 
 def _open_local(rest: str, cache_dir: Path | None, options: RemoteOptions) -> Source:
-    del cache_dir, options  # a folder needs neither
+    del cache_dir, options  # not used by folders
     return LocalSource(rest)
 
 
@@ -104,7 +105,7 @@ def _open_archives(rest: str, cache_dir: Path | None, options: RemoteOptions) ->
 
 
 def _open_http(rest: str, cache_dir: Path | None, options: RemoteOptions) -> Source:
-    del cache_dir  # fetched files lie in the cache of the downloads
+    del cache_dir  # downloads have a cache of their own
     return HttpSource(rest, options.http)
 
 
@@ -116,7 +117,7 @@ SCHEMES: Final[dict[str, Callable[[str, Path | None, RemoteOptions], Source]]] =
 
 
 def reads_archives(spec: str) -> bool:
-    """Whether the user's word names archives: `wds:PATTERN`, or the path or address of a .tar, .tar.gz or .tgz."""
+    """Whether a source's text names archives: `wds:PATTERN`, or the path or URL of a .tar, .tar.gz or .tgz."""
     scheme, colon, rest = spec.partition(":")
     if colon and scheme == "wds":
         return rest != ""
@@ -124,11 +125,18 @@ def reads_archives(spec: str) -> bool:
 
 
 def open_source(spec: str, *, cache_dir: Path | None = None, options: RemoteOptions | None = None) -> Source:
-    """The source a user's word names.
+    """Open the source that a text names.
 
-    `local:DIR`, `wds:PATTERN` (several joined by `::`), the plain path of a .tar, .tar.gz or .tgz, `http:TEMPLATE` or
-    the template alone, or `youtube`. `cache_dir` keeps the seek points of tar.gz files. Opening reads the whole folder
-    or archive once, and asks nothing of a source that fetches. ConfigError if the word names nothing.
+    A folder or an archive is listed completely now. No request is sent to a remote source.
+
+    Args:
+        spec: `local:DIR`; `wds:PATTERN` (several patterns joined by `::`) or the path of a .tar, .tar.gz or .tgz;
+            `http:TEMPLATE` or the template alone; or `youtube`.
+        cache_dir: Folder for the listings and seek points of tar.gz files. None: the user's cache folder.
+        options: Settings of the sources that download. None: the defaults.
+
+    Raises:
+        ConfigError: The text names no source, or the source cannot be opened.
     """
     options = options or RemoteOptions()
     scheme, colon, rest = spec.partition(":")

@@ -1,4 +1,4 @@
-"""Videos in tar and tar.gz archives, read where they lie: nothing is unpacked."""
+"""Videos in tar and tar.gz archives, read in place without unpacking."""
 
 import gzip
 import io
@@ -28,9 +28,9 @@ from avmanifest.files import cache_folder, replace_text, replacing, sha256_of
 ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
 REMOTE_SCHEMES: Final = ("http", "https", "s3", "gs", "hf")
 
-_LISTING_VERSION: Final = 2  # raised when what is kept changes: 2 keeps times in seconds
-_LISTING_THREADS: Final = 8  # the seek points of 20 GB take 160 MB while they are made
-_SPACING_BYTES: Final = 4 * 1024**2  # between seek points: 32 KiB of index each, 2 MiB inflated per read on average
+_LISTING_VERSION: Final = 2  # raised when the stored listing changes; 2 stores times in seconds
+_LISTING_THREADS: Final = 8  # the seek points of a 20 GB archive take 160 MB of memory while they are made
+_SPACING_BYTES: Final = 4 * 1024**2  # between seek points: each takes 32 KiB of index; a read inflates 2 MiB on average
 _METADATA_BYTES: Final = 1024**2
 _PADDING_BYTES: Final = 1024**2  # tar pads to 10 KiB; other block sizes pad to more
 _REMOTE_BLOCK_BYTES: Final = 64 * 1024
@@ -46,21 +46,21 @@ _WATCH_URL: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A video of an archive."""
+    """A video in an archive."""
 
     name: str
-    offset: int  # of its bytes; in a tar.gz, uncompressed
+    offset: int  # of its first byte in the tar (in the uncompressed tar for a tar.gz)
     size: int
-    identity: ClipName | None = None  # what the metadata beside it says
+    identity: ClipName | None = None  # from the metadata file of the same name
 
 
 @dataclass(slots=True)
 class Listing:
-    """What an archive holds."""
+    """The videos of one archive."""
 
     archive: str
     gzip_index: str = ""
-    problem: str = ""  # how the archive is damaged
+    problem: str = ""  # description of the damage; empty: none
     members: list[Member] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
 
@@ -68,13 +68,18 @@ class Listing:
 class ArchiveSource:
     """The videos in a set of archives, found by name, by path inside an archive, or by WebDataset metadata.
 
-    `patterns` are paths, globs, brace patterns (`{00..19}`) or addresses of tar files, and paths of tar.gz files. Each
-    archive is read through once. For a tar.gz that pass also makes seek points, kept with the listing below
-    `cache_dir` (default: the user's cache folder, `avkit/archives`): 32 KiB for each 4 MiB of content.
+    Each archive is read through once. For a tar.gz that pass also creates seek points, 32 KiB for each 4 MiB of
+    content. They are stored in `cache_dir` together with the listing.
 
-    A damaged archive lists what is whole and says so in `problems`. `refused` counts, by reason, members and requests
-    that were turned down. Raises ConfigError for a pattern without files, an archive that cannot be opened, or no
-    video at all.
+    A damaged archive contributes the videos before the damage, and a message in `problems`. `refused` counts refused
+    members and requests by reason.
+
+    Args:
+        patterns: Paths, globs, brace patterns (`{00..19}`) or URLs of tar files; paths of tar.gz files.
+        cache_dir: Folder for listings and seek points. None: `avkit/archives` in the user's cache folder.
+
+    Raises:
+        ConfigError: A pattern matches no file, an archive cannot be opened, or there is no video at all.
     """
 
     def __init__(self, patterns: Sequence[str], *, cache_dir: Path | None = None) -> None:
@@ -100,11 +105,11 @@ class ArchiveSource:
 
     @property
     def refused(self) -> Counter[str]:
-        """How many members or requests were turned down, by reason."""
+        """Reason -> number of members and requests that were refused for it."""
         return self._index.refused
 
     def locate(self, request: ClipRequest) -> MediaRef | None:
-        """The member a request means, or None if no archive has it."""
+        """The requested archive member; None if no archive has it."""
         found = self._index.find(request)
         if found is None:
             return None
@@ -131,15 +136,15 @@ class ArchiveSource:
         self._index.refused.update(listing.refused)
         if listing.problem:
             self.problems.append(
-                f"{listing.archive}: damaged: {listing.problem}; the {len(listing.members)} videos before that are "
-                "used. Fetch the archive again for the rest."
+                f"{listing.archive}: damaged: {listing.problem}; the {len(listing.members)} videos before the damage "
+                "are used. Download the archive again for the rest."
             )
 
 
 def find_archives(patterns: Sequence[str]) -> list[str]:
-    """The archives that patterns name: paths made absolute and addresses, in order, none twice.
+    """The absolute paths and URLs that the patterns name, in order and without duplicates.
 
-    ConfigError if a pattern matches nothing, a named file is missing, or a file is no tar by its name.
+    Raises ConfigError if a pattern matches nothing, a file is missing, or a name has none of ARCHIVE_SUFFIXES.
     """
     found: dict[str, None] = {}
     for pattern in patterns:
@@ -155,20 +160,21 @@ def find_archives(patterns: Sequence[str]) -> list[str]:
             for match in matches:
                 if not match.endswith(ARCHIVE_SUFFIXES):
                     raise ConfigError(
-                        f"source wds:{pattern}: {match} is no archive that can be read in place; known: "
+                        f"source wds:{pattern}: {match} is not an archive that can be read in place; known: "
                         f"{', '.join(ARCHIVE_SUFFIXES)}. Unpack it and use local:DIR."
                     )
                 found[match] = None
     if not found:
-        raise ConfigError("source wds: no archive named. Write wds:PATTERN.")
+        raise ConfigError("source wds: no archive is named. Write wds:PATTERN.")
     return list(found)
 
 
 def list_archive(archive: str, cache_dir: Path) -> Listing:
-    """The videos of one archive, and its damage if any.
+    """List the videos of one archive, and its damage if there is any.
 
-    The listing and the seek points of a tar.gz come from `cache_dir` if they are of this very file, else they are
-    made and put there. ConfigError if the archive cannot be opened.
+    For a tar.gz, the listing and the seek points are read from `cache_dir` if they were made from this file with its
+    current size and modification time. Otherwise they are made and stored there. Raises ConfigError if the archive
+    cannot be opened.
     """
     try:
         if "://" in archive:
@@ -180,8 +186,8 @@ def list_archive(archive: str, cache_dir: Path) -> Listing:
                 return _list_tar(archive, file)
         return _list_gzip(archive, cache_dir)
     except (OSError, ValueError, aiohttp.ClientError) as error:
-        # ValueError is fsspec's word for a server that knows no ranges.
-        raise ConfigError(f"{archive}: cannot be listed: {error}. Check the path and your rights.") from error
+        # fsspec raises ValueError for a server that does not support range requests.
+        raise ConfigError(f"{archive}: cannot be listed: {error}. Check the path and its permissions.") from error
 
 
 def _list_gzip(archive: str, cache_dir: Path) -> Listing:
@@ -198,8 +204,8 @@ def _list_gzip(archive: str, cache_dir: Path) -> Listing:
         IndexedGzipFile(archive, spacing=_SPACING_BYTES, drop_handles=False) as points,
         ThreadPoolExecutor(1) as pool,
     ):
-        # Two readers side by side, one pass over the disk: listed through IndexedGzipFile, an archive would be inflated
-        # twice all the same, and damage would take the whole 16 MiB buffer before it along.
+        # Two readers in parallel, one pass over the disk. Listing through IndexedGzipFile would inflate the archive
+        # twice too, and at a damaged place it would lose the 16 MiB of buffer before it.
         indexing = pool.submit(points.build_full_index)
         listing = _list_tar(archive, file)
         failure = indexing.exception()
@@ -207,13 +213,13 @@ def _list_gzip(archive: str, cache_dir: Path) -> Listing:
             raise ValueError(f"no seek points could be made: {failure}")
         with replacing(index_path, shared=True) as unfinished:
             points.export_index(str(unfinished))
-    replace_text(listing_path, _listing_json(listing), shared=True)  # it vouches for the index
+    replace_text(listing_path, _listing_json(listing), shared=True)  # last: it tells that the index is complete
     listing.gzip_index = str(index_path)
     return listing
 
 
 class _LastRead:
-    """A file that remembers what was read from it last: tarfile does not say what it took for the end."""
+    """A file that keeps the bytes of the last read, because tarfile does not report what it took for the end."""
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         self.last = b""
@@ -233,7 +239,7 @@ class _LastRead:
         return self._file.tell()
 
     def write(self, data: bytes, /) -> int:
-        """As the file's: it is not open for writing."""
+        """Fails: the file is not open for writing."""
         return self._file.write(data)
 
     def close(self) -> None:
@@ -242,7 +248,7 @@ class _LastRead:
 
 
 def _list_tar(archive: str, opened: io.BufferedIOBase) -> Listing:
-    """One pass over a tar. Where it breaks off, what came before is kept and `problem` says what is wrong."""
+    """Read a tar once. At damage, keep the videos before it and describe it in `problem`."""
     listing = Listing(archive)
     identities: dict[str, ClipName] = {}
     file = _LastRead(opened)
@@ -250,11 +256,11 @@ def _list_tar(archive: str, opened: io.BufferedIOBase) -> Listing:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             position = -1
             while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # it would keep every header it has seen
+                tar.members.clear()  # type: ignore[attr-defined]  # otherwise tarfile keeps every header in memory
                 if tar.offset <= position:
                     raise tarfile.ReadError(f"the header of {member.name!r} points backward")
                 position = tar.offset
-                _take(member, file, listing, identities)
+                _add_member(member, file, listing, identities)
             listing.problem = _end_problem(file, tar.offset)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         listing.problem = str(error)
@@ -265,15 +271,15 @@ def _list_tar(archive: str, opened: io.BufferedIOBase) -> Listing:
     return listing
 
 
-def _take(member: tarfile.TarInfo, file: _LastRead, listing: Listing, identities: dict[str, ClipName]) -> None:
-    """Notes the member if it is a video, or reads it if it is metadata."""
+def _add_member(member: tarfile.TarInfo, file: _LastRead, listing: Listing, identities: dict[str, ClipName]) -> None:
+    """Add the member to the listing if it is a video; read it into `identities` if it is metadata."""
     name = safe_relative(member.name)
     base, suffix = split_media_suffix(member.name)
     is_metadata = member.name.endswith(".json")
     if (not suffix and not is_metadata) or base.rpartition("/")[2].startswith("."):
         return
     if name is None:
-        listing.refused["the member's name is absolute, climbs with '..' or holds a NUL"] += 1
+        listing.refused["the member's name is an absolute path or contains '..' or a NUL"] += 1
     elif not member.isreg() or member.issparse():
         listing.refused["the member is a link, a device or a sparse file"] += 1
     elif is_metadata:
@@ -290,7 +296,7 @@ def _take(member: tarfile.TarInfo, file: _LastRead, listing: Listing, identities
 
 
 def _end_problem(file: _LastRead, offset: int) -> str:
-    """What is wrong where the last header should be; tarfile takes anything there for the end."""
+    """Description of damage where tarfile stopped reading; empty for a proper end. tarfile stops without an error."""
     if len(file.last) < tarfile.BLOCKSIZE:
         return f"it ends at byte {offset} without an end mark and may be cut short"
     if any(file.last):
@@ -302,10 +308,10 @@ def _end_problem(file: _LastRead, offset: int) -> str:
 
 
 def _identity(document: bytes) -> ClipName | None:
-    """The video and span that a sample's metadata names, or None.
+    """The video id and span in a sample's metadata (JSON); None if it has no YouTube id.
 
-    The id is an 11-character field (`youtube_id`, `video_id`, ...) or part of the `url`; the span is `start` and
-    `end` in seconds, or the single entry of `clips`.
+    The id is a field such as `youtube_id` or `video_id`, or part of `url`. The span is `start` and `end` in seconds,
+    or the only entry of `clips`.
     """
     try:
         fields = json.loads(document)
@@ -331,7 +337,7 @@ def _identity(document: bytes) -> ClipName | None:
 
 
 def _whole_ms(seconds: Any) -> float | None:
-    """The time in seconds, rounded to a millisecond; None if it is no time."""
+    """The time in seconds, rounded to a millisecond; None if it is not a time."""
     try:
         milliseconds = round(float(seconds) * 1000)
     except (TypeError, ValueError, OverflowError):
@@ -345,7 +351,7 @@ def _listing_json(listing: Listing) -> str:
 
 
 def _read_listing(path: Path, archive: str) -> Listing | None:
-    """A kept listing; None if there is none or it is damaged, and must be made again."""
+    """A stored listing; None if there is none or it is damaged."""
     try:
         kept = json.loads(path.read_bytes())
         members = [
@@ -358,7 +364,7 @@ def _read_listing(path: Path, archive: str) -> Listing | None:
 
 
 def _expand_braces(pattern: str) -> Iterator[str]:
-    """`a{0..2}b` and `a{x,y}b` written out; zeros in front of a range's ends are kept."""
+    """The names for a brace pattern such as `a{0..2}b` or `a{x,y}b`. Leading zeros of a range are kept."""
     texts = re.split(r"\{([^{}]*)\}", pattern)
     choices = [_choices(text) if place % 2 else [text] for place, text in enumerate(texts)]
     return ("".join(parts) for parts in product(*choices))

@@ -1,4 +1,4 @@
-"""Videos on any web server, by a template of their addresses."""
+"""Videos on a web server, at addresses that a URL template gives."""
 
 import email.utils
 import functools
@@ -30,8 +30,8 @@ from avdata.prepare.sources.names import ClipRequest, safe_relative
 from avdata.prepare.sources.remote import FetchedFile, Fetcher, RemoteRef, Span, fetch_key
 from avmanifest.errors import ConfigError, DownloadError
 
-BODY: Final = "body"  # the media, while it grows and when it is whole
-_STATE: Final = "body.json"  # which version of the file the body is a part of
+BODY: Final = "body"  # the downloaded file, complete or partial
+_STATE: Final = "body.json"  # the version (ETag or Last-Modified) and the size of the file on the server
 _CHUNK_BYTES: Final = 256 * 1024
 _MAX_RETRY_AFTER_S: Final = 3600.0
 _SPEC: Final = re.compile(r"0?[1-9]?[0-9]?d?")
@@ -39,10 +39,10 @@ _FIELDS: Final = ("id", "path", "start", "end", "start_ms", "end_ms")
 
 
 class Template:
-    """A URL with fields: {id}, {path}, {start}, {end} (seconds), {start_ms}, {end_ms}, and {start:06d} and the like.
+    """A URL with the fields {id}, {path}, {start}, {end} (seconds), {start_ms}, {end_ms}; formats such as {start:06d}.
 
-    Values are quoted, so none can reach another host, path or query. Raises ConfigError for anything but an http
-    or https address with {id} or {path} behind its host.
+    Values are percent-encoded, so that they cannot change the host, the folder or the query. Raises ConfigError for
+    anything but an http or https URL with {id} or {path} after the host.
     """
 
     def __init__(self, text: str) -> None:
@@ -51,29 +51,29 @@ class Template:
         try:
             parsed = list(string.Formatter().parse(text))
         except ValueError as error:
-            raise self._refused(f"cannot be read ({error})") from error
+            raise self._error(f"cannot be parsed ({error})") from error
         for literal, name, spec, conversion in parsed:
             if name is not None and (name not in _FIELDS or conversion or not _SPEC.fullmatch(spec or "")):
-                raise self._refused(f"knows no {{{name}{':' if spec else ''}{spec or ''}}}")
+                raise self._error(f"has the unknown field {{{name}{':' if spec else ''}{spec or ''}}}")
             if spec and name in ("id", "path"):
-                raise self._refused(f"has a number's format for {{{name}}}")
+                raise self._error(f"has a number format for the text {{{name}}}")
             self._parts.append((literal, name or "", spec or ""))
         self.fields = {name for _, name, _ in self._parts if name}
         host = urlsplit(self._parts[0][0] if self._parts else "")
         if host.scheme not in ("http", "https") or not host.netloc or "/" not in self._parts[0][0][8:]:
-            raise self._refused("is no http:// or https:// address with its fields behind the host")
+            raise self._error("is not an http:// or https:// URL with its fields after the host")
         if host.username or host.password:
-            raise self._refused("holds a password, which the manifest would show")
+            raise self._error("contains a password, which would be stored in the manifest")
         if not self.fields & {"id", "path"}:
-            raise self._refused("has neither {id} nor {path}: every clip would be one file")
+            raise self._error("has neither {id} nor {path}, so all clips would have the same URL")
 
     @property
     def is_clip(self) -> bool:
-        """Whether the files are clips, as an address with a start says; else they are whole videos."""
+        """Whether the files are clips (the template has a start) or whole videos."""
         return bool(self.fields & {"start", "start_ms"})
 
     def fill(self, request: ClipRequest) -> str | None:
-        """The request's address; None if it lacks a field, or a whole number is asked of a time that is none."""
+        """The URL for a request; None if a value is missing, or a format such as 06d gets a fraction."""
         filled = ""
         for literal, name, spec in self._parts:
             value = self._value(name, request) if name else ""
@@ -87,10 +87,10 @@ class Template:
         return filled
 
     def _value(self, name: str, request: ClipRequest) -> str | float | None:
-        """Text that is quoted already, or a time."""
+        """A percent-encoded text, or a time in seconds or milliseconds."""
         match name:
             case "id":
-                # A segment of dots alone would climb.
+                # A path segment that is only dots would mean a parent folder.
                 quoted = quote(request.video_id, safe="", errors="surrogateescape")
                 return quoted.replace(".", "%2E") if set(request.video_id) <= {"."} else quoted
             case "path":
@@ -101,7 +101,7 @@ class Template:
                 in_ms = name.endswith("_ms")
                 return None if time_s is None else float(round(time_s * 1000) if in_ms else time_s)
 
-    def _refused(self, why: str) -> ConfigError:
+    def _error(self, why: str) -> ConfigError:
         fields = ", ".join(f"{{{name}}}" for name in _FIELDS)
         return ConfigError(
             f"source http:{self.text}: the template {why}. Fields are {fields}, with formats such as {{start:06d}}: "
@@ -110,11 +110,11 @@ class Template:
 
 
 class HttpSource:
-    """Videos at the addresses that a template gives. Whether a server has one shows only when it is fetched."""
+    """Videos at the URLs that a template gives. Whether the server has a video is known only after the download."""
 
     rate_per_hour: float | None = None
     probes = False
-    remedy = "Lower --rate or --download-workers, or ask its owner; the same command goes on later."
+    remedy = "Lower --rate or --download-workers, or ask the server's owner. Run the same command later to continue."
 
     def __init__(self, template: str, options: HttpOptions) -> None:
         self.template = Template(template)
@@ -125,10 +125,10 @@ class HttpSource:
         self.fetcher: Fetcher = HttpFetcher(options)
 
     def locate(self, request: ClipRequest) -> RemoteRef | None:
-        """The request's address; None if the template wants what the request doesn't say."""
+        """The URL for a request; None if the request lacks a value that the template needs."""
         address = self.template.fill(request)
         if address is None:
-            self.refused["the row lacks a field of the template, or its time is no whole number"] += 1
+            self.refused["the row lacks a field of the template, or its time is not a whole number"] += 1
             return None
         name = display_name(urlsplit(address).path.rpartition("/")[2])
         return RemoteRef(
@@ -141,13 +141,13 @@ class HttpSource:
         )
 
     def preflight(self) -> list[str]:
-        """Nothing is known of a server before it is asked."""
+        """No messages: nothing is known of a server before the first request."""
         return []
 
 
 @dataclass(slots=True)
-class _Part:
-    """What is there of a file, and what the server said of the version it belongs to."""
+class _PartialFile:
+    """A file that is being downloaded, and the version of it that the server reported."""
 
     folder: Path
     validator: str = ""  # ETag or Last-Modified
@@ -155,8 +155,8 @@ class _Part:
     size: int = field(default=0)
 
     @classmethod
-    def of(cls, folder: Path) -> "_Part":
-        """What an earlier attempt left; a body whose version is unknown cannot be gone on with."""
+    def of(cls, folder: Path) -> "_PartialFile":
+        """The partial file of an earlier attempt; empty if its version is unknown, because it cannot be continued."""
         try:
             state = json.loads((folder / _STATE).read_bytes())
             part = cls(folder, str(state["validator"]), state["total"], (folder / BODY).stat().st_size)
@@ -165,21 +165,21 @@ class _Part:
         return part if part.validator else cls(folder)
 
     def note(self, validator: str, total: int | None) -> None:
-        """Remember the version before its bytes come."""
+        """Store the version on disk before any of its bytes are written."""
         self.validator, self.total = validator, total
         (self.folder / _STATE).write_text(json.dumps({"validator": validator, "total": total}))
 
 
 @dataclass(frozen=True, slots=True)
 class HttpFetcher:
-    """One file by GET, in as many ranges as it takes."""
+    """Downloads a file by GET requests; continues with a range request after an interruption."""
 
     options: HttpOptions
 
     def __call__(self, address: str, spans: tuple[Span, ...], folder: Path) -> tuple[FetchedFile, ...]:
-        """Fetch the file, all of it. Errors as for `Fetcher`."""
-        del spans  # of a file without its index in reach, no part can be decoded
-        part = _Part.of(folder)
+        """Download the whole file. Errors as for `Fetcher`."""
+        del spans  # part of a file cannot be decoded without its index
+        part = _PartialFile.of(folder)
         for _ in range(self.options.max_resumes):
             before = part.size
             try:
@@ -187,22 +187,22 @@ class HttpFetcher:
                 break
             except ProtocolError as error:
                 if part.size <= before or not part.validator:
-                    raise _typed(error, address) from error
+                    raise _download_error(error, address) from error
             except HTTPError as error:
-                raise _typed(error, address) from error
+                raise _download_error(error, address) from error
         else:
-            raise DownloadError("net_http", f"{_shown(address)}: cut off {self.options.max_resumes} times")
+            raise DownloadError("net_http", f"{_without_query(address)}: interrupted {self.options.max_resumes} times")
         return (FetchedFile(BODY),)
 
-    def _get(self, address: str, part: _Part) -> None:
-        """Fetch the rest of the file; how far it came is in `part`."""
+    def _get(self, address: str, part: _PartialFile) -> None:
+        """Download the rest of the file; `part.size` counts the bytes on disk."""
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={part.size}-"}
         if part.size:
             headers["If-Range"] = part.validator
-        patience = urllib3.Timeout(connect=self.options.connect_s, read=self.options.stalled_s)
+        timeout = urllib3.Timeout(connect=self.options.connect_s, read=self.options.stalled_s)
         retries = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=self.options.max_redirects)
         response = _pool(self.options.proxy).request(
-            "GET", address, headers=headers, timeout=patience, retries=retries, preload_content=False
+            "GET", address, headers=headers, timeout=timeout, retries=retries, preload_content=False
         )
         try:
             if response.status == 416 and part.size and part.size == part.total:
@@ -213,29 +213,33 @@ class HttpFetcher:
         finally:
             response.close()
         if part.total is not None and part.size != part.total:
-            raise ProtocolError(f"{part.size} bytes came of {part.total}")
+            raise ProtocolError(f"received {part.size} of {part.total} bytes")
         if not part.size:
-            raise DownloadError("net_http", f"{_shown(address)}: the file is empty")
+            raise DownloadError("net_http", f"{_without_query(address)}: the file is empty")
 
-    def _check(self, response: urllib3.BaseHTTPResponse, address: str, part: _Part) -> None:
-        """Refuse what is no media; start over where the server doesn't go on with the part."""
+    def _check(self, response: urllib3.BaseHTTPResponse, address: str, part: _PartialFile) -> None:
+        """Refuse a response that is not media, and truncate the part to where the response continues it."""
         if response.status == 416:
-            (part.folder / _STATE).unlink(missing_ok=True)  # the next attempt begins anew
+            (part.folder / _STATE).unlink(missing_ok=True)  # the next attempt starts from the beginning
         if response.status not in (200, 206):
             raise _refusal(response, address)
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind.startswith("text/") or kind in ("application/json", "application/xml", "application/xhtml+xml"):
-            raise DownloadError("net_http", f"{_shown(address)}: answered with {kind}, not with a video")
+            raise DownloadError("net_http", f"{_without_query(address)}: the response is {kind}, not a video")
         start, total = 0, None
         if response.status == 206:
-            told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-            if not told or int(told[1]) > part.size:
-                raise DownloadError("net_http", f"{_shown(address)}: answered with another range than was asked for")
-            start, total = int(told[1]), None if told[2] == "*" else int(told[2])
+            content_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+            if not content_range or int(content_range[1]) > part.size:
+                raise DownloadError(
+                    "net_http", f"{_without_query(address)}: the response has another range than the requested one"
+                )
+            start, total = int(content_range[1]), None if content_range[2] == "*" else int(content_range[2])
         elif re.fullmatch("[0-9]{1,18}", length := response.headers.get("Content-Length", "")):
             total = int(length)
         if total is not None and total > self.options.max_bytes:
-            raise DownloadError("net_http", f"{_shown(address)}: {total} bytes are more than {self.options.max_bytes}")
+            raise DownloadError(
+                "net_http", f"{_without_query(address)}: {total} bytes exceed the limit of {self.options.max_bytes}"
+            )
         validator = response.headers.get("ETag", "")
         if not validator or validator.startswith("W/"):
             validator = response.headers.get("Last-Modified", "")
@@ -247,69 +251,75 @@ class HttpFetcher:
         if changed:
             raise ProtocolError("the file changed between two requests")
 
-    def _receive(self, response: urllib3.BaseHTTPResponse, body: BinaryIO, part: _Part, address: str) -> None:
+    def _receive(self, response: urllib3.BaseHTTPResponse, body: BinaryIO, part: _PartialFile, address: str) -> None:
         window_s, window_bytes = time.monotonic(), part.size
         while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
             body.write(chunk)
             part.size += len(chunk)
             if part.size > self.options.max_bytes:
-                raise DownloadError("net_http", f"{_shown(address)}: more than {self.options.max_bytes} bytes")
+                raise DownloadError(
+                    "net_http", f"{_without_query(address)}: more bytes than the limit of {self.options.max_bytes}"
+                )
             now = time.monotonic()
             if now - window_s >= self.options.slow_window_s:
                 rate = (part.size - window_bytes) / (now - window_s)
                 if rate < self.options.slow_bytes_per_s:
-                    raise DownloadError("net_timeout", f"{_shown(address)}: {rate:.0f} bytes a second is too slow")
+                    raise DownloadError(
+                        "net_timeout",
+                        f"{_without_query(address)}: {rate:.0f} bytes per second is below the limit of "
+                        f"{self.options.slow_bytes_per_s}",
+                    )
                 window_s, window_bytes = now, part.size
 
 
 @functools.cache
 def _pool(proxy: str | None) -> urllib3.PoolManager:
-    """One pool of connections in each process."""
+    """The connection pool of this process for a proxy (None: without one)."""
     return urllib3.ProxyManager(proxy, maxsize=4) if proxy else urllib3.PoolManager(maxsize=4)
 
 
-def _shown(address: str) -> str:
-    """The address without its query, which may hold a secret."""
+def _without_query(address: str) -> str:
+    """The address without its query, which may contain a secret; for messages."""
     return address.partition("?")[0]
 
 
-_BY_CODE: Final = {
+_STATUS_OF_CODE: Final = {
     404: "unavailable_missing", 410: "unavailable_removed", 451: "unavailable_geo", 408: "net_timeout",
     429: "blocked_rate", 504: "net_timeout",
 }  # fmt: skip
 
 
 def _refusal(response: urllib3.BaseHTTPResponse, address: str) -> DownloadError:
-    """What an answer without the file means."""
-    status = _BY_CODE.get(response.status, "net_http")
-    message = f"{_shown(address)}: HTTP {response.status} {response.reason or ''}".rstrip()
+    """The error for a response without the file."""
+    status = _STATUS_OF_CODE.get(response.status, "net_http")
+    message = f"{_without_query(address)}: HTTP {response.status} {response.reason or ''}".rstrip()
     return DownloadError(status, message, retry_after_s=retry_after_s(response.headers.get("Retry-After", "")))
 
 
-def retry_after_s(told: str) -> float:
-    """Seconds of a Retry-After header, a number or a date, an hour at most; 0 for none or nonsense."""
+def retry_after_s(header: str) -> float:
+    """The delay in a Retry-After header (seconds or a date), in seconds: at most 3600, 0 if the header is invalid."""
     try:
-        if re.fullmatch(r"\s*[0-9]{1,9}\s*", told):
-            seconds = float(told)
+        if re.fullmatch(r"\s*[0-9]{1,9}\s*", header):
+            seconds = float(header)
         else:
-            seconds = email.utils.parsedate_to_datetime(told).timestamp() - time.time()
+            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
     except (ValueError, TypeError, OverflowError):
         return 0.0
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER_S)
 
 
-def _typed(error: HTTPError, address: str) -> DownloadError:
-    """A failure of the network under its status."""
+def _download_error(error: HTTPError, address: str) -> DownloadError:
+    """The DownloadError, with its status, for a network error."""
     cause: BaseException | None = error.reason if isinstance(error, MaxRetryError) else error
-    shown = f"{_shown(address)}: "
+    shown = f"{_without_query(address)}: "
     match cause:
         case ProxyError():
-            return DownloadError("net_http", f"{shown}the proxy does not answer ({cause.original_error})")
+            return DownloadError("net_http", f"{shown}the proxy does not respond ({cause.original_error})")
         case NameResolutionError():
             return DownloadError("net_dns", f"{shown}the host name was not found")
         case ConnectTimeoutError() | ReadTimeoutError():
-            return DownloadError("net_timeout", f"{shown}no answer in time ({cause})")
+            return DownloadError("net_timeout", f"{shown}no response in time ({cause})")
         case ResponseError():
-            return DownloadError("net_http", f"{shown}redirects without end ({cause})")
+            return DownloadError("net_http", f"{shown}too many redirects ({cause})")
         case _:
             return DownloadError("net_http", f"{shown}{cause}")

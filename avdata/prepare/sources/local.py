@@ -1,4 +1,4 @@
-"""Videos in a folder of any layout."""
+"""Videos in a folder with any layout of subfolders."""
 
 import os
 from collections import Counter
@@ -16,9 +16,9 @@ from avmanifest.errors import ConfigError
 class LocalSource:
     """The videos below a folder, found by name or by path.
 
-    The folder is walked once, on construction; after that no name from a list touches the disk, so none can lead
-    out of the folder. Files that lie outside and are linked into it are refused too. `refused` counts, by reason,
-    what was turned down, on the walk and in requests; `problems` are the folders that could not be read.
+    The constructor lists the folder once. Requests are answered from that listing, so a path in a list cannot reach
+    files outside the folder. Symbolic links to files outside are refused. `refused` counts refused files and requests
+    by reason; `problems` names the folders that could not be read.
 
     Raises ConfigError if the folder is missing or unreadable.
     """
@@ -33,14 +33,14 @@ class LocalSource:
             os.scandir(self._root).close()
         except OSError as error:
             raise ConfigError(
-                f"source {self.name}: {error.strerror or error}. Give a folder of videos that you may read."
+                f"source {self.name}: {error.strerror or error}. Give a folder of videos that you can read."
             ) from error
         for path in self._walk():
             self._index.add(path)
         if not len(self._index):
-            turned_down = "".join(f"; {count} refused: {reason}" for reason, count in self.refused.items())
+            refusals = "".join(f"; {count} refused: {reason}" for reason, count in self.refused.items())
             self.problems.append(
-                f"source {self.name}: no video below the folder ({', '.join(MEDIA_SUFFIXES)}){turned_down}"
+                f"source {self.name}: no video below the folder ({', '.join(MEDIA_SUFFIXES)}){refusals}"
             )
 
     def __len__(self) -> int:
@@ -48,11 +48,11 @@ class LocalSource:
 
     @property
     def refused(self) -> Counter[str]:
-        """How many names or files were turned down, by reason."""
+        """Reason -> number of files and requests that were refused for it."""
         return self._index.refused
 
     def locate(self, request: ClipRequest) -> MediaRef | None:
-        """The file a request means, or None if the folder does not have it."""
+        """The requested file; None if the folder does not have it."""
         found = self._index.find(request)
         if found is None and self._has_folder_links and (path := safe_relative(request.path)):
             found = self._index.find(replace(request, path=self._through_links(path)))
@@ -62,11 +62,11 @@ class LocalSource:
         return MediaRef(path=f"{self._root}/{path}", is_clip=found.is_clip, source=self.name, name=display_name(path))
 
     def _walk(self) -> Iterator[str]:
-        """Paths of the videos, relative to the root; every folder once, whatever links lead to it."""
+        """Paths of the videos, relative to the root. A folder that is linked several times is listed once."""
         folders, links = [""], list[str]()
         seen: set[tuple[int, int]] = set()
         while folders or links:
-            # Real folders first: a folder is then listed under its own path, not under a link's.
+            # Folders before links, so that a folder is listed under its own path and not under that of a link.
             folder = folders.pop() if folders else links.pop()
             try:
                 status = Path(self._absolute(folder)).stat()
@@ -90,7 +90,7 @@ class LocalSource:
                 )
 
     def _kind(self, entry: os.DirEntry[str]) -> Literal["video", "folder", "link", "other"]:
-        """What to do with an entry of a folder. Links out of the root, and broken ones, are "other"."""
+        """The kind of a folder's entry. Links out of the root and broken links are "other"."""
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             return "other"
         if not entry.is_symlink():
@@ -102,7 +102,7 @@ class LocalSource:
         if not is_folder and not (_is_video(entry.name) and target.is_file()):
             return "other"
         if not target.is_relative_to(self._root):
-            self.refused["the file is a symbolic link out of the folder; give its target as a source"] += 1
+            self.refused["the file is a symbolic link to a place outside the folder; give its target as a source"] += 1
             return "other"
         self._has_folder_links |= is_folder
         return "link" if is_folder else "video"
@@ -118,6 +118,6 @@ class LocalSource:
 
 
 def _is_video(name: str) -> bool:
-    """Whether the name ends as a finished video does: `ID.part.mp4` and the like are still being written."""
+    """Whether this is the name of a complete video. Names such as `ID.part.mp4` belong to unfinished downloads."""
     stem, suffix = split_media_suffix(name)
     return suffix != "" and not stem.endswith((".part", ".temp", ".tmp")) and not stem.startswith("~")

@@ -1,4 +1,4 @@
-"""A video somewhere on disk or in an archive, as a small value that another process can open."""
+"""References to videos on disk or in archives, and how to open them in any process."""
 
 import io
 import os
@@ -18,9 +18,9 @@ from avmanifest.errors import DecodeError, DownloadError, MediaError
 from avmanifest.files import sha256_of_stream
 
 _BUFFER_BYTES: Final = 256 * 1024
-_GZIP_BUFFER_BYTES: Final = 4 * 1024**2  # every read inflates from the last seek point again
+_GZIP_BUFFER_BYTES: Final = 4 * 1024**2  # a read inflates from the last seek point on, so it should be large
 _CHUNK_BYTES: Final = 1024**2
-_IN_MEMORY_BYTES: Final = 64 * 1024**2  # larger members of a tar.gz are inflated as they are read
+_IN_MEMORY_BYTES: Final = 64 * 1024**2  # larger members of a tar.gz are inflated in pieces while they are read
 
 _GZIP_MAGIC: Final = b"GZIDX\x01"
 _GZIP_HEADER: Final = struct.Struct("<6sBQQIII")  # magic, flags, compressed, uncompressed, spacing, window, points
@@ -29,37 +29,43 @@ _GZIP_POINT: Final = np.dtype([("compressed", "<u8"), ("plain", "<u8"), ("bits",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaRef:
-    """Where one video's bytes are. Small, and safe to send to another process.
+    """The location of one video. Small and picklable.
 
-    A whole file has `size` None. Otherwise the video is `size` bytes from `offset` of an archive; offsets of a
-    tar.gz count uncompressed bytes, and `gzip_index` is the file of its seek points.
+    For a file of its own, `size` is None. In an archive, the video is the `size` bytes from `offset` on. In a tar.gz,
+    offsets count uncompressed bytes, and `gzip_index` is the path of its seek points.
     """
 
-    path: str  # of the file or the archive; an address if it holds "://"
+    path: str  # of the file or the archive; a URL if it contains "://"
     offset: int = 0
     size: int | None = None
     gzip_index: str = ""
-    is_clip: bool = False  # the video begins where the clip begins; else it is the whole video and must be cut
-    starts_at_s: float = 0.0  # of a cut video that is no clip: where in the whole one its time 0 lies
-    source: str  # the source as it was given, "local:DIR"
-    name: str  # the file within the source, fit to be shown
+    is_clip: bool = False  # True: the file begins where the clip begins. False: it is the whole video and must be cut
+    starts_at_s: float = 0.0  # of a section of a video: position of the file's time 0 in the whole video
+    source: str  # the source as the user wrote it, such as "local:DIR"
+    name: str  # the file within the source, as printable text
 
     @property
     def compressed(self) -> bool:
-        """Whether the bytes lie in a tar.gz."""
+        """Whether the video is in a tar.gz."""
         return self.gzip_index != ""
 
 
 def display_name(path: str) -> str:
-    """The path as text that any table can store: bytes that are no UTF-8 are written as escapes."""
+    """The path as valid UTF-8 text; other bytes are written as escapes such as `\\xe9`."""
     return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def open_media_file(ref: MediaRef) -> Path | BinaryIO:
-    """The path of a whole file; for a member of an archive a seekable read-only file of just its bytes.
+    """Open a video for reading.
 
-    The caller closes the file. Raises MediaError if the archive is gone (`unavailable_missing`), DecodeError
-    (`media_corrupt`) if it changed or broke since it was listed, DownloadError for an archive at an address.
+    Returns:
+        The path of a file of its own. For a member of an archive, a seekable read-only file of its bytes, which the
+        caller must close.
+
+    Raises:
+        MediaError: unavailable_missing: the archive no longer exists.
+        DecodeError: media_corrupt: the archive changed or was damaged after it was listed.
+        DownloadError: An archive at a URL could not be read.
     """
     if ref.size is None:
         return Path(ref.path)
@@ -70,9 +76,9 @@ def open_media_file(ref: MediaRef) -> Path | BinaryIO:
             return _open_gzip_member(ref, ref.size)
         archive = io.FileIO(ref.path)
         try:
-            held = archive.seek(0, os.SEEK_END)
-            if held < ref.offset + ref.size:
-                raise _changed(ref, f"it holds {held} bytes")
+            archive_bytes = archive.seek(0, os.SEEK_END)
+            if archive_bytes < ref.offset + ref.size:
+                raise _changed(ref, f"it has only {archive_bytes} bytes")
             return io.BufferedReader(FileRange(archive, ref.offset, ref.size, name=ref.name), _BUFFER_BYTES)
         except BaseException:
             archive.close()
@@ -80,7 +86,7 @@ def open_media_file(ref: MediaRef) -> Path | BinaryIO:
 
 
 def hash_media(ref: MediaRef) -> tuple[str, int]:
-    """The sha256 of the video's bytes in hex, and their number. Errors as for open_media_file."""
+    """The SHA-256 of the video in hexadecimal, and its size in bytes. Raises the same errors as open_media_file."""
     opened = open_media_file(ref)
     with _media_errors(ref), opened.open("rb") if isinstance(opened, Path) else opened as file:
         return sha256_of_stream(file)
@@ -88,7 +94,7 @@ def hash_media(ref: MediaRef) -> tuple[str, int]:
 
 @runtime_checkable
 class _Readable(Protocol):
-    """What FileRange needs of the file below; indexed_gzip's unbuffered file is no io class."""
+    """The methods that FileRange calls. A protocol, because the file class of indexed_gzip is not an io class."""
 
     def seek(self, offset: int, /) -> int: ...
 
@@ -98,7 +104,7 @@ class _Readable(Protocol):
 
 
 class FileRange(io.RawIOBase):
-    """`size` bytes from `offset` of a file, as a file of their own. Owns the file and closes it."""
+    """A read-only file of the `size` bytes from `offset` of another file. Closing it closes the other file."""
 
     def __init__(self, file: _Readable, offset: int, size: int, *, name: str) -> None:
         super().__init__()
@@ -110,20 +116,20 @@ class FileRange(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def tell(self) -> int:
-        """Bytes from the start of the range."""
+        """The position in bytes from the start of the range."""
         self._check_open()
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """The new position. Past the end is allowed and reads nothing; before the start is a ValueError."""
+        """Move to a position and return it. ValueError before the start; past the end, reads return nothing."""
         self._check_open()
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
         if whence not in base:
@@ -135,18 +141,18 @@ class FileRange(io.RawIOBase):
         return position
 
     def readinto(self, buffer: Any, /) -> int:
-        """Number of bytes read into the buffer, 0 at the end of the range.
+        """Read into the buffer and return the number of bytes, 0 at the end of the range.
 
-        Raises DecodeError (`media_corrupt`) if the file ends or breaks inside the range.
+        Raises DecodeError (`media_corrupt`) if the file ends or is damaged inside the range.
         """
         self._check_open()
         view = memoryview(buffer).cast("B")
-        wanted = min(len(view), max(self._size - self._position, 0))
-        if not wanted:
+        num_requested = min(len(view), max(self._size - self._position, 0))
+        if not num_requested:
             return 0
         try:
             self._file.seek(self._offset + self._position)
-            num_read = self._file.readinto(view[:wanted])
+            num_read = self._file.readinto(view[:num_requested])
         except (EOFError, ZranError) as error:
             raise DecodeError("media_corrupt", f"{self.name}: the archive is damaged: {error}") from error
         if not num_read:
@@ -157,7 +163,7 @@ class FileRange(io.RawIOBase):
         return num_read
 
     def close(self) -> None:
-        """Closes the file below too."""
+        """Close this file and the other one."""
         if not self.closed:
             self._file.close()
         super().close()
@@ -172,20 +178,20 @@ def _in_memory(data: bytes | bytearray, ref: MediaRef) -> BinaryIO:
 
 
 def _fetch(ref: MediaRef, size: int) -> BinaryIO:
-    """One request for the member's bytes: decoders seek too much for one request per read."""
+    """Download the member in one request, because a decoder seeks too often for one request per read."""
     filesystem, path = fsspec.core.url_to_fs(ref.path)
     data: bytes = filesystem.cat_file(path, start=ref.offset, end=ref.offset + size)
     if len(data) != size:
         raise DownloadError(
             "net_http",
-            f"{ref.path}: asked for {size} bytes from {ref.offset}, got {len(data)}: the archive changed or the "
-            "server knows no ranges. Download the archive and give its path.",
+            f"{ref.path}: requested {size} bytes from {ref.offset}, received {len(data)}. The archive changed, or the "
+            "server does not support range requests. Download the archive and give its path.",
         )
     return _in_memory(data, ref)
 
 
 def _open_gzip_member(ref: MediaRef, size: int) -> BinaryIO:
-    # Without its buffer, which would read 16 MiB ahead: past the member, and into damage that may follow.
+    # Detached from its buffer, which reads 16 MiB ahead and so could fail at damage after the member.
     archive = IndexedGzipFile(ref.path, drop_handles=False).detach()
     member = FileRange(archive, ref.offset, size, name=ref.name)
     try:
@@ -204,15 +210,15 @@ def _open_gzip_member(ref: MediaRef, size: int) -> BinaryIO:
 
 
 def _seek_points(index: str, start: int, end: int) -> bytes:
-    """An index with only the points that reading [start, end) needs.
+    """The part of an index with the seek points that are needed to read [start, end).
 
-    A whole index holds 32 KiB of window per point, up to hundreds of MB for a large archive; a clip needs one or two.
-    The first point stays, having no window: indexed_gzip never frees the window of an index's first point.
+    A whole index has 32 KiB of window per point, up to hundreds of MB for a large archive; a clip needs one or two
+    points. The first point is kept because it has no window: indexed_gzip never frees the window of the first point.
     """
     with Path(index).open("rb") as file:
         magic, flags, compressed, plain, spacing, window, num_points = _GZIP_HEADER.unpack(file.read(_GZIP_HEADER.size))
         if magic != _GZIP_MAGIC:
-            raise ValueError(f"{index} is not an index this version of avkit reads. Delete it.")
+            raise ValueError(f"{index} is not an index that this version of avkit can read. Delete it.")
         points = np.frombuffer(file.read(num_points * _GZIP_POINT.itemsize), _GZIP_POINT)
         first = max(int(np.searchsorted(points["plain"], start, side="right")) - 1, 0)
         last = max(int(np.searchsorted(points["plain"], end, side="left")), first + 1)
@@ -227,20 +233,20 @@ def _changed(ref: MediaRef, why: str) -> DecodeError:
     return DecodeError(
         "media_corrupt",
         f"{ref.path}: the archive cannot be read at {ref.name} ({why}). "
-        "If it changed since it was listed, run again; if it is damaged, fetch it again.",
+        "If it changed after it was listed, run the same command again. If it is damaged, download it again.",
     )
 
 
 @contextmanager
 def _media_errors(ref: MediaRef) -> Iterator[None]:
-    """Errors of files and servers, as the one clip's MediaError."""
+    """Convert errors of files and servers into the MediaError of this clip."""
     remote = "://" in ref.path
     try:
         yield
     except FileNotFoundError as error:
-        raise MediaError("unavailable_missing", f"{error.filename or ref.path}: no such file any more") from error
+        raise MediaError("unavailable_missing", f"{error.filename or ref.path}: the file no longer exists") from error
     except TimeoutError as error:
-        raise DownloadError("net_timeout", f"{ref.path}: no answer in time") from error
+        raise DownloadError("net_timeout", f"{ref.path}: no response in time") from error
     except (EOFError, ZranError, ValueError, struct.error) as error:
         raise _changed(ref, str(error)) from error
     except (OSError, aiohttp.ClientError) as error:

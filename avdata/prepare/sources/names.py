@@ -1,12 +1,12 @@
-"""Which file of a source a request means.
+"""Finding the file of a source that a request refers to.
 
 One clip has many spellings: `ID_000030`, `ID_30`, `ID_30000_40000`, `ID_000030_000040`, `ID_30.000`, with or without a
-suffix, flat or below a class folder. A YouTube id is always the first 11 characters; ids hold `-` and `_`, so nothing
-is ever split on them.
+suffix, in one folder or in a folder per class. A YouTube id is always the first 11 characters. Ids contain `-` and `_`,
+so a name is never split at these characters.
 
-A name alone can be read two ways (`ID_3000`: second 3000, or second 3 in milliseconds). A request cannot: it knows
-its start. So files are found by spelling the request and looking each spelling up. `avmanifest.clipnames` reads names
-for which there is no request.
+A name alone can be ambiguous (`ID_3000`: second 3000, or second 3 in milliseconds). A request is not, because it
+has a start. So the request is written in every spelling, and each spelling is looked up among the files.
+`avmanifest.clipnames` parses names for which there is no request.
 """
 
 import math
@@ -27,10 +27,10 @@ _RANK: Final = {suffix: rank for rank, suffix in enumerate(MEDIA_SUFFIXES)}
 
 @dataclass(frozen=True, slots=True)
 class ClipRequest:
-    """The media one row of a plan asks for.
+    """The media that one row of a plan needs.
 
     Times are seconds in the source video; `end_s` None means the end of the file. `path`, where the list gives
-    one, is relative to the source and is then the only place looked at.
+    one, is relative to the source; then only this path is searched.
     """
 
     video_id: str
@@ -42,23 +42,23 @@ class ClipRequest:
         end_s = math.inf if self.end_s is None else self.end_s
         if not 0 <= self.start_s < math.inf or not self.start_s < end_s:
             raise ManifestError(
-                f"video {self.video_id!r}: the clip from {self.start_s} s to {self.end_s} s is no span of time. "
+                f"video {self.video_id!r}: the clip from {self.start_s} s to {self.end_s} s is not a valid span. "
                 "Correct the row: 0 <= start < end."
             )
 
 
-class Found(NamedTuple):
+class FoundFile(NamedTuple):
     """A file of a NameIndex."""
 
-    row: int
-    is_clip: bool  # the file begins where the clip begins; else it is the whole video and must be cut
+    row: int  # as `add` returned it
+    is_clip: bool  # True: the file begins where the clip begins. False: it is the whole video and must be cut
 
 
 def clip_spellings(video_id: str, start_s: float, end_s: float | None = None) -> Iterator[str]:
-    """Every stem under which the wild keeps this clip, most telling first; some may be equal.
+    """Every file stem in use for this clip, the most specific first; some may be equal.
 
-    Seconds come before milliseconds, so that where both could be meant the plain reading wins. A single number of
-    milliseconds is spelled from 1000 up: below, `ID_500` always means second 500.
+    Seconds come before milliseconds: where a name could mean either, it means seconds. A start alone is written in
+    milliseconds only from 1000 up, because `ID_500` always means second 500.
     """
     start_ms = round(start_s * 1000)
     start, start_fraction = divmod(start_ms, 1000)
@@ -82,7 +82,7 @@ def clip_spellings(video_id: str, start_s: float, end_s: float | None = None) ->
 
 
 def safe_relative(path: str) -> str | None:
-    """The path without `.` and doubled slashes; None if it is absolute, holds `..` or a NUL, or is empty."""
+    """The path without `.` and doubled slashes; None if it is absolute, contains `..` or a NUL, or is empty."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if not parts or path.startswith("/") or ".." in parts or "\0" in path:
         return None
@@ -90,31 +90,36 @@ def safe_relative(path: str) -> str | None:
 
 
 class NameIndex:
-    """The files of a source by name: a row number per file, about 170 bytes each.
+    """The files of a source by name. Each file has a row number; an entry takes about 170 bytes.
 
-    Nothing here touches a disk, and only files that were added can be found: a request cannot lead anywhere else.
-    `refused` counts, by reason, what was asked for or offered and turned down.
+    Only files that were added can be found, and nothing here reads a disk, so a request cannot reach other files.
+    `refused` counts refused files and requests by reason.
     """
 
     def __init__(self) -> None:
         self.refused: Counter[str] = Counter()
         self._rows: dict[str, int] = {}
-        self._copies: dict[str, list[int]] = {}  # rows after the first under one name
-        self._starts: dict[str, int] = {}  # ID_<start in ms>: clips whose name carries an end
+        self._copies: dict[str, list[int]] = {}  # name -> all rows with it but the first
+        self._starts: dict[str, int] = {}  # ID_<start in ms> -> row, for clips whose name contains an end
         self._stems: list[str] = []
-        self._places: list[tuple[int, str, str]] = []  # origin, folder, suffix: one object for all alike
+        self._places: list[tuple[int, str, str]] = []  # per row: origin, folder, suffix; equal ones share one object
         self._known_places: dict[tuple[int, str, str], tuple[int, str, str]] = {}
-        self._clip_starts: dict[int, int] = {}  # row to ms: files that only their metadata tells to be clips
+        self._clip_starts: dict[int, int] = {}  # row -> start in ms, for files known as clips only from metadata
         self._has_clips = False
 
     def __len__(self) -> int:
         return len(self._stems)
 
     def add(self, path: str, *, origin: int = 0, identity: ClipName | None = None) -> int:
-        """The row of a new file.
+        """Add a file.
 
-        `path` is relative to the source and ends in a media suffix; `origin` tells archives of one source apart;
-        `identity` is what metadata beside the file says it is, for names that say nothing.
+        Args:
+            path: Relative to the source, with a media suffix.
+            origin: Number of the archive in the source.
+            identity: The clip according to metadata, for files whose name is not the name of a clip.
+
+        Returns:
+            The file's row number.
         """
         folder, _, name = path.rpartition("/")
         stem, suffix = split_media_suffix(name)
@@ -122,14 +127,14 @@ class NameIndex:
         place = (origin, folder, suffix)
         self._stems.append(stem)
         self._places.append(self._known_places.setdefault(place, place))
-        self._enter(stem, row)
+        self._register(stem, row)
         named = parse_clip_name(stem) or ClipName(stem)
         if named.start_ms is None and identity is not None:
             named = identity
             if identity.start_ms is None:
-                self._enter(identity.video_id, row)
+                self._register(identity.video_id, row)
             else:
-                self._enter(f"{identity.video_id}_{identity.start_ms / 1000:.3f}", row)
+                self._register(f"{identity.video_id}_{identity.start_ms / 1000:.3f}", row)
                 self._clip_starts[row] = identity.start_ms
         if named.start_ms is not None:
             self._has_clips = True
@@ -140,20 +145,21 @@ class NameIndex:
         return row
 
     def path(self, row: int) -> str:
-        """Where the file lies, relative to its source."""
+        """The file's path relative to its source."""
         _, folder, suffix = self._places[row]
         return f"{folder}/{self._stems[row]}{suffix}" if folder else f"{self._stems[row]}{suffix}"
 
     def origin(self, row: int) -> int:
-        """The `origin` the file was added with."""
+        """The `origin` with which the file was added."""
         return self._places[row][0]
 
-    def find(self, request: ClipRequest) -> Found | None:
-        """The file a request means, or None.
+    def find(self, request: ClipRequest) -> FoundFile | None:
+        """The file for a request; None if there is none.
 
-        A file that is the clip comes before the whole video, and both before a file that starts with the clip but
-        ends elsewhere. Ids other than YouTube's are matched by their exact stem; an id with a slash is a path. A
-        plain id that lies in several places is refused: they may be different videos, so the list must give paths.
+        A file that is the clip is preferred to the whole video, and both to a file with the clip's start and another
+        end. An id that is not a YouTube id must equal the file's stem; an id with a slash is a path. If files in
+        several folders or archives have such a stem, the request is refused: they may be different videos, so the list
+        must give paths.
         """
         if request.path:
             return self._find_path(request.path, request)
@@ -162,20 +168,20 @@ class NameIndex:
             if "/" in video_id:
                 return self._find_path(video_id, request)
             row = self._choose(self._rows_of(video_id))
-            return None if row is None else Found(row, is_clip=False)
+            return None if row is None else FoundFile(row, is_clip=False)
         if self._has_clips:
-            end_s = request.end_s if self._starts else None  # no name here carries an end: spell none
+            end_s = request.end_s if self._starts else None  # no file name contains an end
             for spelling in clip_spellings(video_id, request.start_s, end_s):
                 if spelling in self._rows:
-                    return Found(self._best(spelling), is_clip=True)
+                    return FoundFile(self._best(spelling), is_clip=True)
         if video_id in self._rows:
             whole = [row for row in self._rows_of(video_id) if row not in self._clip_starts]
             if whole:
-                return Found(min(whole, key=self._order), is_clip=False)
+                return FoundFile(min(whole, key=self._order), is_clip=False)
         row = self._starts.get(f"{video_id}_{round(request.start_s * 1000)}")
-        return None if row is None else Found(row, is_clip=True)
+        return None if row is None else FoundFile(row, is_clip=True)
 
-    def _enter(self, name: str, row: int) -> None:
+    def _register(self, name: str, row: int) -> None:
         if self._rows.setdefault(name, row) != row:
             self._copies.setdefault(name, []).append(row)
 
@@ -187,20 +193,20 @@ class NameIndex:
         return origin, _RANK[suffix.lower()], self.path(row)
 
     def _best(self, name: str) -> int:
-        """The row to take under a name that identifies the video: copies are equal, whatever their folder."""
+        """The preferred row of a name that identifies the video. All files with the name are copies of it."""
         return self._rows[name] if name not in self._copies else min(self._rows_of(name), key=self._order)
 
     def _choose(self, rows: list[int]) -> int | None:
-        """The row to take under a name that may stand for several videos; None if it does."""
+        """The preferred row of a name; None, and counted as refused, if it may mean several videos."""
         if len({self._places[row][:2] for row in rows}) > 1:
-            self.refused["the name lies in several folders or archives; give the path"] += 1
+            self.refused["several folders or archives have a file of this name; give the path in the list"] += 1
             return None
         return min(rows, key=self._order, default=None)
 
-    def _find_path(self, path: str, request: ClipRequest) -> Found | None:
+    def _find_path(self, path: str, request: ClipRequest) -> FoundFile | None:
         relative = safe_relative(path)
         if relative is None:
-            self.refused["the path is absolute, climbs with '..' or holds a NUL"] += 1
+            self.refused["the path is absolute or contains '..' or a NUL"] += 1
             return None
         folder, _, name = relative.rpartition("/")
         stem, suffix = split_media_suffix(name)
@@ -210,7 +216,7 @@ class NameIndex:
             if self._stems[row] == stem and self._places[row][1] == folder and suffix in ("", self._places[row][2])
         ]
         row = self._choose(rows)
-        return None if row is None else Found(row, is_clip=self._is_clip(row, request))
+        return None if row is None else FoundFile(row, is_clip=self._is_clip(row, request))
 
     def _is_clip(self, row: int, request: ClipRequest) -> bool:
         start_ms = round(request.start_s * 1000)

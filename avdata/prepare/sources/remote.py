@@ -1,4 +1,4 @@
-"""A video that has to be fetched before it can be decoded, and what a source of such videos is."""
+"""References to videos that are downloaded before decoding, and the interface of the code that downloads them."""
 
 import hashlib
 import json
@@ -11,29 +11,29 @@ from avdata.prepare.sources.names import ClipRequest
 from avmanifest.schema import StatusClass, status_class
 
 Span = tuple[float, float | None]
-"""Start and end in the whole video, seconds; None: its end."""
+"""Start and end in the whole video, in seconds. An end of None is the end of the video."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteRef:
-    """Where a video can be had. Small, and safe to send to another process."""
+    """The address of a video to download. Small and picklable."""
 
     address: str  # a URL
-    fetch_key: str  # the media's name in the cache: equal keys are one file, fetched once
-    is_clip: bool  # the file begins where the clip begins; else it is the whole video and must be cut
-    source: str  # the source as it was given
-    name: str  # the file within the source, fit to be shown
-    request: ClipRequest  # for the next source, should this one not have it
+    fetch_key: str  # name of the file in the cache: videos with equal keys are downloaded once
+    is_clip: bool  # True: the file begins where the clip begins. False: it is the whole video and must be cut
+    source: str  # the source as the user wrote it
+    name: str  # the file within the source, as printable text
+    request: ClipRequest  # to ask the next source if this one does not have the video
 
     @property
     def span(self) -> Span:
-        """What of the whole video the clip is."""
+        """The clip's span in the whole video."""
         return self.request.start_s, self.request.end_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedRef:
-    """A video that no source gave: the status and reason that its clips' rows get."""
+    """A video that could not be downloaded, with the status and reason for the manifest rows of its clips."""
 
     status: str
     reason: str
@@ -44,37 +44,44 @@ class FailedRef:
 
 @dataclass(frozen=True, slots=True)
 class FetchedFile:
-    """A file below the folder of a fetch, and which part of the whole video it holds."""
+    """A downloaded file and the part of the whole video that it contains."""
 
     name: str
-    starts_at_s: float = 0.0  # the file's time 0
+    starts_at_s: float = 0.0  # position of the file's time 0 in the whole video
     covers: Span = (0.0, None)
-    video_end_s: float | None = None  # of the whole video, where it is known
+    video_end_s: float | None = None  # duration of the whole video, if known
 
     def holds(self, span: Span) -> bool:
-        """Whether all of the span is in the file."""
+        """Whether the file contains the whole span."""
         start_s, end_s = self.covers
         return start_s <= span[0] and (end_s is None or (span[1] is not None and span[1] <= end_s))
 
     def ends_before(self, span: Span) -> bool:
-        """Whether the whole video is known to be over where the span begins."""
+        """Whether the whole video is known to end before the span begins."""
         return self.video_end_s is not None and self.video_end_s <= span[0]
 
 
 @runtime_checkable
 class Fetcher(Protocol):
-    """Fetches one video in a child process. Picklable."""
+    """Downloads one video in a child process. Must be picklable."""
 
     def __call__(self, address: str, spans: tuple[Span, ...], folder: Path) -> tuple[FetchedFile, ...]:
-        """Fetch what the spans need into the folder, going on with what an earlier call left there.
+        """Download the parts of a video that contain the spans.
 
-        Raises DownloadError with a status of the manifest, OSError for a folder that takes no more.
+        Args:
+            address: URL of the video.
+            spans: The clips, in seconds of the whole video.
+            folder: Where the files are written. A partial file of an earlier call is continued.
+
+        Raises:
+            DownloadError: The video is not available; its status is a name of STATUSES.
+            OSError: The folder cannot be written.
         """
         ...
 
 
 def said_of_all(trail: Sequence[FailedRef]) -> FailedRef:
-    """How a clip ends that no source gave: what may pass comes before what is for good."""
+    """The failure to report for a clip that every source failed to give: a transient one if there is any."""
     chosen = next((ref for ref in trail if status_class(ref.status) is StatusClass.TRANSIENT), trail[0])
     if len(trail) == 1:
         return chosen
@@ -82,5 +89,5 @@ def said_of_all(trail: Sequence[FailedRef]) -> FailedRef:
 
 
 def fetch_key(*parts: str) -> str:
-    """A file name for what the parts name, the same in every run."""
+    """A file name derived from the parts by a hash; the same in every run."""
     return hashlib.blake2b(json.dumps(parts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

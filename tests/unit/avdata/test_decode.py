@@ -70,9 +70,7 @@ def uncut(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.mark.parametrize("skip_s", [3.3, 5.0, 0.02])
-def test_the_audio_of_a_clip_cut_without_reencoding_keeps_its_times(
-    uncut: Path, tmp_path: Path, skip_s: float
-) -> None:
+def test_the_audio_of_a_clip_cut_without_reencoding_keeps_its_times(uncut: Path, tmp_path: Path, skip_s: float) -> None:
     cut = stream_copy(uncut, tmp_path / f"cut{uncut.suffix}", skip_s)
     for start_s, end_s in [(0.0, 9.9 - skip_s), (2.0, 4.6), (0.1, 2.9), (1.3, 4.3)]:
         with open_media(cut) as media:

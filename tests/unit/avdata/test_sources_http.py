@@ -1,4 +1,4 @@
-"""Addresses from templates, and what a web server's answers mean."""
+"""URLs from templates, and the statuses for a web server's responses."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_a_template_gives_the_address_of_a_request(template, request_, address):
     ("template", "request_"),
     [("/{id}_{start:06d}", ask(start_s=1.5)), ("/{id}_{end}", ask(end_s=None)), ("/{path}", ask(path="../x"))],
 )
-def test_a_request_without_what_the_template_wants_has_no_address(template, request_):
+def test_a_request_without_a_field_of_the_template_has_no_address(template, request_):
     source = HttpSource(HOST + template, HttpOptions())
     assert source.locate(request_) is None
     assert source.refused.total() == 1
@@ -55,7 +55,7 @@ def test_a_request_without_what_the_template_wants_has_no_address(template, requ
         "https://host.org/{", "https://me:secret@host.org/{id}", "{id}", "https://host.org{id}/",
     ],
 )  # fmt: skip
-def test_a_template_that_is_none_is_refused(template):
+def test_an_invalid_template_is_refused(template):
     with pytest.raises(ConfigError, match=r"\{start:06d\}"):
         Template(template)
 
@@ -88,7 +88,7 @@ def test_a_template_is_a_source_with_or_without_its_prefix(spec):
         ("youtube", False),
     ],
 )
-def test_an_archive_at_an_address_stays_an_archive(spec, archive):
+def test_an_archive_at_a_url_is_an_archive(spec, archive):
     assert reads_archives(spec) == archive
 
 
@@ -96,12 +96,12 @@ def test_an_archive_at_an_address_stays_an_archive(spec, archive):
     ("told", "seconds"),
     [("", 0), ("120", 120), ("99999", 3600), ("²", 0), ("soon", 0), ("Fri, 31 Dec 1999 23:59:59 GMT", 0)],
 )
-def test_a_server_says_when_to_ask_again(told, seconds):
+def test_retry_after_is_a_number_or_a_date(told, seconds):
     assert retry_after_s(told) == seconds
 
 
 @pytest.mark.network
-def test_a_file_is_gone_on_with_where_it_was_cut(tmp_path):
+def test_an_interrupted_download_is_continued(tmp_path):
     with failing(VIDEO) as server:
         (file,) = HttpFetcher(HttpOptions())(f"{server.url}/cut.mp4", (), tmp_path)
         assert (tmp_path / file.name).read_bytes() == VIDEO
@@ -109,7 +109,7 @@ def test_a_file_is_gone_on_with_where_it_was_cut(tmp_path):
 
 
 @pytest.mark.network
-def test_a_killed_fetch_is_gone_on_with_and_another_version_is_not_mixed_in(tmp_path):
+def test_a_killed_download_is_continued_only_with_the_same_version(tmp_path):
     fetcher = HttpFetcher(HttpOptions())
     with failing(VIDEO) as server:
         address = f"{server.url}/good.mp4"
@@ -127,9 +127,9 @@ def test_a_killed_fetch_is_gone_on_with_and_another_version_is_not_mixed_in(tmp_
 
 
 @pytest.mark.network
-def test_a_page_or_a_file_beyond_the_limit_is_no_video(tmp_path):
+def test_a_web_page_and_a_file_over_the_limit_are_refused(tmp_path):
     with failing(VIDEO) as server:
         with pytest.raises(DownloadError, match="text/html"):
             HttpFetcher(HttpOptions())(f"{server.url}/html.mp4", (), tmp_path)
-        with pytest.raises(DownloadError, match="more than 100"):
+        with pytest.raises(DownloadError, match="exceed the limit of 100"):
             HttpFetcher(HttpOptions(max_bytes=100))(f"{server.url}/good.mp4", (), tmp_path)

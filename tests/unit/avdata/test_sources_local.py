@@ -1,4 +1,4 @@
-"""A folder of videos: what is listed, and that nothing leads out of it."""
+"""A folder of videos: the listing, and that files outside cannot be reached."""
 
 import hashlib
 import os
@@ -103,7 +103,7 @@ def test_a_linked_root_is_followed(tmp_path):
     assert ref.source == f"local:{tmp_path / 'link'}"
 
 
-def test_names_that_are_no_text_are_found_and_can_be_shown(tmp_path):
+def test_names_that_are_not_utf8_are_found_and_can_be_displayed(tmp_path):
     path = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
     Path(os.fsdecode(path)).write_bytes(b"x")
     touch(tmp_path / "é.mp4")
@@ -127,7 +127,7 @@ def test_an_unreadable_folder_is_reported(tmp_path):
     assert "closed" in source.problems[0]
 
 
-def test_a_root_that_cannot_serve_is_a_config_error(tmp_path):
+def test_a_missing_or_unreadable_folder_is_a_config_error(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
         LocalSource(tmp_path / "missing")
     with pytest.raises(ConfigError, match="Not a directory"):
@@ -141,7 +141,7 @@ def test_a_folder_without_videos_is_reported(tmp_path):
     assert "no video below" in source.problems[0]
 
 
-def test_a_vanished_file_is_the_clips_own_failure(tmp_path):
+def test_a_file_that_was_deleted_fails_the_clip(tmp_path):
     file = touch(tmp_path / "a.mp4")
     ref = LocalSource(tmp_path).locate(ClipRequest("a"))
     file.unlink()
@@ -150,7 +150,7 @@ def test_a_vanished_file_is_the_clips_own_failure(tmp_path):
     assert error.value.status == "unavailable_missing"
 
 
-def test_a_ref_is_small_and_crosses_processes(tmp_path):
+def test_a_ref_is_small_and_picklable(tmp_path):
     touch(tmp_path / f"{ID}_30.mp4")
     ref = LocalSource(tmp_path).locate(ClipRequest(ID, 30.0))
     assert pickle.loads(pickle.dumps(ref)) == ref
@@ -170,7 +170,7 @@ def test_the_first_source_that_has_a_video_gives_it(tmp_path):
     assert chain.problems == []
 
 
-def test_a_source_given_twice_is_a_mistake(tmp_path):
+def test_a_source_given_twice_is_a_config_error(tmp_path):
     touch(tmp_path / "a.mp4")
     with pytest.raises(ConfigError, match="twice"):
         SourceChain([LocalSource(tmp_path), LocalSource(tmp_path)])

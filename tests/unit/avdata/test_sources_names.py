@@ -1,4 +1,4 @@
-"""Names as the wild writes them, and which file a request gets."""
+"""Spellings of clip names, and the file that a request finds."""
 
 import csv
 import math
@@ -80,7 +80,7 @@ def test_the_clip_comes_before_the_whole_video_and_another_end_last():
     assert index_of(f"{ID}_30_37.mp4").find(ClipRequest(ID, 30.0)) == (0, True)
 
 
-def test_copies_of_a_video_give_the_same_file_whatever_the_order():
+def test_of_copies_of_a_video_the_same_file_is_chosen_in_any_order():
     paths = [f"b/{ID}_30.mp4", f"a/{ID}_30.webm", f"a/{ID}_30.mp4"]
     for order in (paths, paths[::-1]):
         assert found_path(index_of(*order), ClipRequest(ID, 30.0)) == f"a/{ID}_30.mp4"
@@ -104,7 +104,7 @@ def test_a_plain_id_in_two_folders_is_refused():
     assert found_path(index, ClipRequest("2")) == "test/2.mp4"
 
 
-def test_a_path_is_the_only_place_looked_at():
+def test_with_a_path_only_that_path_is_searched():
     index = index_of(f"a/{ID}_30.mp4", f"b/{ID}.mp4")
     assert index.find(ClipRequest(ID, 30.0, path=f"a/{ID}_30.mp4")) == (0, True)
     assert index.find(ClipRequest(ID, 30.0, path=f"./a//{ID}_30")) == (0, True)
@@ -124,7 +124,7 @@ def test_hostile_paths_are_refused(path):
         assert list(index.refused.values()) == [2]
 
 
-def test_metadata_names_a_file_whose_own_name_says_nothing():
+def test_metadata_identifies_a_file_whose_name_is_not_a_clip_name():
     index = NameIndex()
     index.add("000000012.mp4", identity=ClipName(ID, 30.0, 40.0))
     index.add("000000013.mp4", identity=ClipName("AAAAAAAAAAA"))
@@ -141,5 +141,5 @@ def test_metadata_names_a_file_whose_own_name_says_nothing():
 
 @pytest.mark.parametrize(("start_s", "end_s"), [(-1.0, 2.0), (3.0, 3.0), (4.0, 3.0), (math.nan, 3.0), (0.0, math.nan)])
 def test_a_request_is_a_span_of_time(start_s, end_s):
-    with pytest.raises(ManifestError, match="no span of time"):
+    with pytest.raises(ManifestError, match="not a valid span"):
         ClipRequest(ID, start_s, end_s)

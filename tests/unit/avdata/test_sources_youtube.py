@@ -1,4 +1,4 @@
-"""YouTube's words as statuses, sections around clips, and what is told before the first fetch."""
+"""Statuses for YouTube's messages, sections around clips, and the messages before the first download."""
 
 import datetime
 import errno
@@ -47,23 +47,23 @@ def raised(message, cause=None):
         ("something that nobody has seen", "net_http"),
     ],
 )
-def test_words_of_youtube_are_statuses(message, status):
+def test_messages_of_youtube_become_statuses(message, status):
     assert classify(raised(message)) == status
 
 
-def test_the_kind_of_the_error_decides_where_words_don_t():
+def test_the_type_of_the_error_decides_where_the_message_does_not():
     geo = GeoRestrictedError("no", countries=["DE"])
     assert classify(YtDlpError("no", (type(geo), geo, None))) == "unavailable_geo"
     assert classify(raised("no", socket.gaierror(-2, "who"))) == "net_dns"
     assert classify(raised("no", TimeoutError())) == "net_timeout"
 
 
-def test_the_message_stays_as_it_was_said():
+def test_the_message_is_kept_with_earlier_warnings():
     error = YtDlpError("\x1b[0;31mERROR:\x1b[0m [youtube] x: Private video")
-    assert message_of(error, ["warned", "warned"]) == "[youtube] x: Private video (before it: warned)"
+    assert message_of(error, ["warned", "warned"]) == "[youtube] x: Private video (earlier warnings: warned)"
 
 
-def test_a_full_disk_is_no_fault_of_the_network():
+def test_a_full_disk_is_not_a_network_error():
     full = OSError(errno.ENOSPC, "No space left on device")
     assert disk_error(raised("unable to write data", full)) is full
     assert disk_error(raised("unable to read", ConnectionResetError(errno.ECONNRESET, "reset"))) is None
@@ -95,7 +95,7 @@ def test_every_row_with_a_youtube_id_has_an_address():
     assert source.refused.total() == 1
 
 
-def test_yt_dlp_skips_no_fragment_runs_nothing_and_writes_no_cookies(tmp_path):
+def test_yt_dlp_skips_no_fragment_runs_no_program_and_writes_no_cookies(tmp_path):
     cookies = tmp_path / "cookies.txt"
     cookies.write_text("# Netscape HTTP Cookie File\n")
     seen = {}
@@ -122,7 +122,7 @@ def test_yt_dlp_skips_no_fragment_runs_nothing_and_writes_no_cookies(tmp_path):
     assert "title" not in seen["outtmpl"]["default"]
 
 
-def test_a_section_that_ends_early_is_no_section(tmp_path):
+def test_a_section_that_ends_early_is_refused(tmp_path):
     class Cut:
         def __init__(self, params):
             self.params = params
@@ -141,17 +141,17 @@ def test_a_section_that_ends_early_is_no_section(tmp_path):
     assert not (tmp_path / "cut.mp4").exists(), "or the next attempt would take it for the section"
 
 
-def test_options_that_name_nothing_are_refused(tmp_path):
+def test_invalid_options_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
         YoutubeOptions(cookies=tmp_path / "none")
     with pytest.raises(ConfigError, match="BROWSER"):
         YoutubeOptions(cookies_from_browser="$(reboot)")
 
 
-def test_the_user_is_told_what_is_old_or_missing():
+def test_the_messages_name_what_is_old_or_missing():
     today = datetime.date(2026, 11, 25)
     assert len(preflight_lines("2026.10.26", ["deno 2.9"], True, today)) == 1
     old = preflight_lines("2026.01.02", ["deno 2.9"], True, today)
     assert "327 days old" in old[1]
-    assert "install deno" in preflight_lines("2026.10.26", [], True, today)[1]
+    assert "Install deno" in preflight_lines("2026.10.26", [], True, today)[1]
     assert "yt-dlp-ejs" in preflight_lines("2026.10.26", ["deno 2.9"], False, today)[1]

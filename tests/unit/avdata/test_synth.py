@@ -1,4 +1,4 @@
-"""The drawn dataset: what the truth promises, and that the files keep it."""
+"""The generated dataset: the ground truth, and that the files agree with it."""
 
 import hashlib
 from collections import Counter
@@ -67,7 +67,7 @@ def test_fewer_sounding_objects_on_request() -> None:
 
 
 @pytest.mark.parametrize("most", [0, 1])
-def test_fewer_silent_objects_on_request_and_the_rest_as_it_was(most: int) -> None:
+def test_fewer_silent_objects_on_request_do_not_change_the_others(most: int) -> None:
     fewer = [synth.synth_clip(replace(SMALL, max_silent=most), i) for i in range(50)]
     assert {len(clip.objects) - len(clip.sounding) for clip in fewer} == set(range(most + 1))
     assert [clip.labels[0] for clip in fewer] == [synth.synth_clip(SMALL, i).labels[0] for i in range(50)]
@@ -100,7 +100,7 @@ def test_an_index_outside_the_dataset_is_refused(index: int) -> None:
         synth.synth_clip(SMALL, index)
 
 
-def test_classes_come_in_fours_that_need_both_senses() -> None:
+def test_groups_of_four_classes_need_both_modalities() -> None:
     assert len({entry.name for entry in CLASSES}) == len(CLASSES) == 24
     assert synth.same_look_pairs(24) == [(4 * four, 4 * four + 1) for four in range(6)]
     assert synth.same_sound_pairs(24) == [(4 * four + 1, 4 * four + 2) for four in range(6)]
@@ -121,14 +121,14 @@ def test_docstring_and_table_name_the_pairs() -> None:
 
 
 @pytest.mark.parametrize("pair", SAME_LOOK, ids=class_names)
-def test_same_look_is_the_same_picture_and_another_sound(pair: tuple[int, int]) -> None:
+def test_classes_of_the_same_look_have_equal_frames_and_other_audio(pair: tuple[int, int]) -> None:
     one, other = (solo(place, 5) for place in pair)
     assert np.array_equal(synth.render_frame(SMALL, one, 0.7), synth.render_frame(SMALL, other, 0.7))
     assert not np.allclose(synth.render_mix(SMALL, one, RATE), synth.render_mix(SMALL, other, RATE), atol=0.01)
 
 
 @pytest.mark.parametrize("pair", SAME_SOUND, ids=class_names)
-def test_same_sound_is_the_same_waveform_and_another_picture(pair: tuple[int, int]) -> None:
+def test_classes_of_the_same_sound_have_equal_audio_and_other_frames(pair: tuple[int, int]) -> None:
     one, other = (solo(place, 5) for place in pair)
     assert np.array_equal(synth.render_mix(SMALL, one, RATE), synth.render_mix(SMALL, other, RATE))
     assert not np.array_equal(synth.render_frame(SMALL, one, 0.7), synth.render_frame(SMALL, other, 0.7))
@@ -154,7 +154,7 @@ def see(clip: SynthClip) -> np.ndarray:
 
 
 def nearest_centroid_accuracy(pair: tuple[int, int], sense) -> float:
-    """Share of held-out clips of the two classes that the nearer of two mean features names rightly."""
+    """Share of held-out clips of the two classes that are classified correctly by the nearer of two mean features."""
     features = [[sense(solo(place, 2 * i + n)) for i in range(32)] for n, place in enumerate(pair)]
     centroids = [np.mean(of_class[:16], axis=0) for of_class in features]
     right = [
@@ -166,18 +166,18 @@ def nearest_centroid_accuracy(pair: tuple[int, int], sense) -> float:
 
 
 @pytest.mark.parametrize("pair", SAME_LOOK[:3], ids=class_names)
-def test_the_ear_separates_what_looks_the_same(pair: tuple[int, int]) -> None:
+def test_audio_separates_classes_of_the_same_look(pair: tuple[int, int]) -> None:
     assert nearest_centroid_accuracy(pair, hear) > 0.95
     assert nearest_centroid_accuracy(pair, see) < 0.7
 
 
 @pytest.mark.parametrize("pair", SAME_SOUND[:3], ids=class_names)
-def test_the_eye_separates_what_sounds_the_same(pair: tuple[int, int]) -> None:
+def test_images_separate_classes_of_the_same_sound(pair: tuple[int, int]) -> None:
     assert nearest_centroid_accuracy(pair, see) > 0.95
     assert nearest_centroid_accuracy(pair, hear) < 0.7
 
 
-def test_the_ear_tells_all_timbres_apart() -> None:
+def test_audio_separates_all_timbres() -> None:
     heard = list(dict.fromkeys(entry.timbre for entry in CLASSES))
     places = [next(p for p, entry in enumerate(CLASSES) if entry.timbre == timbre) for timbre in heard]
     features = np.array([[hear(solo(place, i)) for i in range(8)] for place in places])
@@ -187,7 +187,7 @@ def test_the_ear_tells_all_timbres_apart() -> None:
 
 
 @pytest.mark.parametrize("class_index", [c for c in range(24) if not is_struck(solo(c, 0).objects[0])])
-def test_sustained_sounds_are_as_loud_as_the_object_is_lively(class_index: int) -> None:
+def test_the_loudness_of_sustained_sounds_follows_the_motion(class_index: int) -> None:
     clip = solo(class_index, 7, replace(SMALL, seconds=6.0))
     (track,) = synth.render_stems(replace(SMALL, seconds=6.0), clip, RATE)
     window = RATE // 4
@@ -198,7 +198,7 @@ def test_sustained_sounds_are_as_loud_as_the_object_is_lively(class_index: int) 
 
 
 @pytest.mark.parametrize("motion", ["orbit", "swing", "roll", "dart"])
-def test_liveliness_is_the_speed_seen_in_the_masks(motion: str) -> None:
+def test_the_level_is_the_speed_measured_in_the_masks(motion: str) -> None:
     config = replace(SMALL, fps=25, width=320, height=240)
     clip = solo(next(p for p, entry in enumerate(CLASSES) if entry.look.motion == motion), 11, config)
     times = np.arange(50) / 25
@@ -211,7 +211,7 @@ def test_liveliness_is_the_speed_seen_in_the_masks(motion: str) -> None:
 
 
 @pytest.mark.parametrize("class_index", [c for c in range(24) if is_struck(solo(c, 0).objects[0])])
-def test_struck_sounds_begin_where_the_object_meets_the_floor(class_index: int) -> None:
+def test_struck_sounds_begin_when_the_object_hits_the_floor(class_index: int) -> None:
     clip = solo(class_index, 9)
     item = clip.objects[0]
     (track,) = synth.render_stems(SMALL, clip, RATE)
@@ -235,7 +235,7 @@ def test_silent_objects_move() -> None:
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
-def test_the_tracks_add_up_to_the_mix(rate: int) -> None:
+def test_the_stems_add_up_to_the_mix(rate: int) -> None:
     clip = next(c for c in (synth.synth_clip(SMALL, i) for i in range(50)) if len(c.sounding) == 3)
     stems = synth.render_stems(SMALL, clip, rate)
     assert stems.shape == (3, round(SMALL.seconds * rate))
@@ -247,14 +247,14 @@ def test_the_tracks_add_up_to_the_mix(rate: int) -> None:
     np.testing.assert_allclose(peaks, gains, rtol=1e-5 if rate == RATE else 0.1)
 
 
-def test_the_tracks_are_the_same_sound_at_every_rate() -> None:
+def test_the_stems_are_equal_at_every_rate() -> None:
     clip = synth.synth_clip(SMALL, 0)
     native, fast = (synth.render_mix(SMALL, clip, rate) for rate in (16_000, 48_000))
     back = soxr.resample(fast, 48_000, 16_000)[: len(native)]
     assert np.corrcoef(native, back)[0, 1] > 0.999
 
 
-def test_boxes_hug_the_visible_part_at_any_resolution() -> None:
+def test_boxes_are_tight_around_the_visible_part_at_any_resolution() -> None:
     for index in range(10):
         clip = synth.synth_clip(SMALL, index)
         fine = synth.render_masks(SMALL, clip, 0.5, 480, 640)
@@ -278,7 +278,7 @@ def test_a_covered_object_has_an_empty_box_and_no_pixels() -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_pictures_and_masks_agree_on_what_hides_what(order: tuple[int, int]) -> None:
+def test_frames_and_masks_agree_on_occlusion(order: tuple[int, int]) -> None:
     base = solo(0, 2)
     ball = base.objects[0]
     x, y = ball.anchor
@@ -347,7 +347,7 @@ def test_the_same_clip_gives_the_same_bytes(written: tuple[SynthConfig, SynthCli
 
 
 @pytest.mark.parametrize("reads", ["", "cat >/dev/null; "], ids=["dies at once", "dies at the end"])
-def test_a_failing_encoder_leaves_nothing_and_is_quoted(
+def test_a_failing_encoder_leaves_no_file_and_its_output_is_quoted(
     reads: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "ffmpeg"
@@ -360,7 +360,7 @@ def test_a_failing_encoder_leaves_nothing_and_is_quoted(
     assert list(out.iterdir()) == []
 
 
-def test_an_absent_encoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_encoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "none"))
     with pytest.raises(AvkitError, match="none: cannot be started"):
         synth.write_clip(SMALL, synth.synth_clip(SMALL, 0), tmp_path / "clip.mp4")

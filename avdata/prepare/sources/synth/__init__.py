@@ -1,13 +1,14 @@
-"""synth: a dataset that is drawn instead of found.
+"""synth: a dataset of generated videos with exact labels.
 
-Short films of moving, sounding things: one to three that sound, up to two silent ones that move as well, before
-a textured scene. Loudness follows motion: some things are struck at each impact, by the speed of the fall; the
-others sound all the while, by their speed or size. `SynthConfig` says how many clips and how large; everything else
-follows from (seed, index). The files are real H.264 and AAC, and the truth about them is known at any time: classes,
-boxes, masks, and the track of each sounding object.
+Each clip shows moving objects before a textured background: one to three that sound and up to two silent ones.
+Loudness follows motion. Some objects sound at each impact, louder after a faster fall. The others sound continuously,
+louder with their speed or size. `SynthConfig` sets the number and size of the clips; everything else is a function of
+(seed, index). The files are H.264 and AAC. The ground truth is known at any time: classes, boxes, masks, and the audio
+of each sounding object.
 
-Neither sense is enough. Classes come in fours (`CLASSES`). In each, the first and second share one look and differ
-in sound only; the second and third share one sound and differ in look only; the fourth stands apart:
+One modality alone is not sufficient. Classes form groups of four (`CLASSES`). In each group, the first and second look
+the same and differ only in sound; the second and third sound the same and differ only in look; the fourth shares
+neither:
 
 | same look, other sound | same sound, other look |
 |---|---|

@@ -1,13 +1,13 @@
-"""The classes of the drawn dataset: what each looks like, how it moves, what it sounds like.
+"""The classes of the generated dataset: the look, motion and sound of each.
 
-They come in fours, and within a four
+They form groups of four:
 
-- the first two share one look, motion included, and differ in sound only;
-- the second and the third share one sound and its rhythm and differ in look only;
+- the first two have the same look and motion and differ only in sound;
+- the second and the third have the same sound and rhythm and differ only in look;
 - the fourth shares neither.
 
-So a perfect eye without ears names three objects of four, a perfect ear without eyes likewise, and both together
-name them all.
+So a perfect classifier of images alone names three objects of four, and so does one of audio alone. With both
+modalities all are distinguishable.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What a class looks like: names of `picture.SHAPES`, `picture.PATTERNS` and `motion.MOTIONS`."""
+    """The look of a class: names in `shapes.SHAPES`, `shapes.PATTERNS` and `motion.MOTIONS`."""
 
     shape: str
     pattern: str
@@ -27,22 +27,22 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timbre:
-    """What a class sounds like. Whether it is struck or sustained follows from the class's motion."""
+    """The sound of a class. Its motion decides whether the sound is struck or sustained."""
 
-    pitch_hz: tuple[float, float]  # each object draws its own
+    pitch_hz: tuple[float, float]  # range from which the pitch of each object is drawn
     partials: tuple[tuple[float, float], ...]  # (frequency ratio, amplitude)
-    noise: float = 0.0  # amplitude beside the partials
+    noise: float = 0.0  # amplitude of the noise; the partials have amplitudes of their own
     noise_band_hz: tuple[float, float] = (100.0, 6000.0)
-    decay_s: float = 0.25  # of a struck sound: the fundamental falls to 1/e
-    glide: float = 0.0  # relative rise of pitch at full loudness
+    decay_s: float = 0.25  # of a struck sound: time in which the fundamental falls to 1/e
+    glide: float = 0.0  # relative increase of the pitch at full loudness
     vibrato: tuple[float, float] = (0.0, 0.0)  # Hz, relative depth
     tremolo_hz: float = 0.0  # 0: none
-    tremolo_power: float = 1.0  # above 1 the pulses get shorter
+    tremolo_power: float = 1.0  # above 1, pulses are shorter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthClass:
-    """One label."""
+    """A class and its label."""
 
     name: str
     look: Look
@@ -165,17 +165,17 @@ CLASSES = (
 
 
 def same_look_pairs(num_classes: int) -> list[tuple[int, int]]:
-    """Pairs among the first num_classes of CLASSES that only the ear can tell apart."""
+    """Pairs of indices among the first num_classes of CLASSES that differ only in sound."""
     return _pairs([c.look for c in CLASSES[:num_classes]])
 
 
 def same_sound_pairs(num_classes: int) -> list[tuple[int, int]]:
-    """Pairs among the first num_classes of CLASSES that only the eye can tell apart: one timbre, one motion."""
+    """Pairs of indices among the first num_classes of CLASSES with equal timbre and motion: only the look differs."""
     return _pairs([(c.timbre, c.look.motion) for c in CLASSES[:num_classes]])
 
 
 def class_table(num_classes: int) -> str:
-    """A Markdown table of the first num_classes of CLASSES, and which of them need eye or ear."""
+    """A Markdown table of the first num_classes of CLASSES, with the classes of the same look or sound."""
     rows = [
         "| class | shape | pattern | motion | pitch | same look as | same sound as |",
         "|---|---|---|---|---|---|---|",

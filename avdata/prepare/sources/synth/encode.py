@@ -1,4 +1,4 @@
-"""A drawn clip as an mp4 file: H.264 and AAC, as videos come from the wild, and the same bytes every time."""
+"""Encoding a generated clip to an mp4 file with H.264 and AAC. The bytes are reproducible."""
 
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ _KEY_FRAME_S = 3
 
 
 def write_clip(config: SynthConfig, clip: SynthClip, path: Path) -> None:
-    """Draw the clip into an mp4 at path, which appears whole or not at all; an older file is replaced.
+    """Render the clip and write it to an mp4 at path, atomically; an existing file is replaced.
 
-    Frame k is the scene at k / fps seconds and is shown from then on. The sound is mono. Equal inputs give equal
-    bytes with one ffmpeg on one machine. Raises AvkitError if ffmpeg fails, with the end of what it said.
+    Frame k shows the scene at k / fps seconds. The audio is mono. Equal inputs give equal bytes with the same ffmpeg on
+    the same machine. Raises AvkitError with the end of ffmpeg's output if ffmpeg fails.
     """
     with workplace(path) as folder:
         sound, video = folder / "sound.f32", folder / "video.mp4"

@@ -1,7 +1,7 @@
-"""How objects move, and how loud that makes them.
+"""The motion of objects, and the loudness that follows from it.
 
-A motion is a function from times to a `Trace`. Its `loudness` names what the ear follows: `hits` (impacts, louder
-from higher), `speed` (still is silent) or `size` (large is loud).
+A motion is a function from times to a `Trace`. Its `loudness` names the source of the sound: `hits` (impacts, louder
+after a higher fall), `speed` (silent at rest, louder when faster) or `size` (louder when larger).
 """
 
 from collections.abc import Callable
@@ -12,45 +12,45 @@ from jaxtyping import Float, Int
 
 from avdata.prepare.sources.synth.scene import SynthObject
 
-_SWELL = 0.32  # of the radius, up and down
-_LANDING = 0.55  # of a hop's beat; the rest of it is a rest
+_SWELL = 0.32  # amplitude of the pulsing size, as a share of the radius
+_LANDING = 0.55  # share of a hop's beat at which the object lands; it rests until the beat ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """Where an object is at each of n times: lengths in frame heights, angles in radians, clockwise."""
+    """The pose of an object at each of n times. Lengths are in frame heights, angles in radians, clockwise."""
 
     x: Float[np.ndarray, " n"]
     y: Float[np.ndarray, " n"]
     angle: Float[np.ndarray, " n"]
-    scale: Float[np.ndarray, " n"]  # times the object's radius
-    squash: Float[np.ndarray, " n"]  # times its height; its width grows as much, so its area stays
+    scale: Float[np.ndarray, " n"]  # factor of the object's radius
+    squash: Float[np.ndarray, " n"]  # factor of its height; the width is divided by it, so that the area stays
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Motion:
-    """A way of moving."""
+    """A motion and the source of its sound."""
 
     trace: Callable[[SynthObject, Float[np.ndarray, " n"]], Trace]
     loudness: str  # hits, speed or size
-    landing: float = 0.0  # of hits: the part of a beat, 0 to 1, after which the object meets the floor
+    landing: float = 0.0  # with hits: the share of a beat, 0 to 1, after which the object hits the floor
 
 
 def trace(item: SynthObject, time_s: Float[np.ndarray, " n"]) -> Trace:
-    """The object's path at the given times, in seconds."""
+    """The object's poses at the given times, in seconds."""
     return MOTIONS[item.kind.look.motion].trace(item, time_s)
 
 
 def is_struck(item: SynthObject) -> bool:
-    """Whether the object sounds by impacts (see `hits`) and not all the while (see `level`)."""
+    """Whether the object sounds at impacts (see `hits`) instead of continuously (see `level`)."""
     return MOTIONS[item.kind.look.motion].loudness == "hits"
 
 
 def hits(item: SynthObject, start_s: float, stop_s: float) -> list[tuple[float, float]]:
-    """(time, strength) of every impact in [start_s, stop_s); strength, 0 to 1, is the speed of the fall."""
+    """(time in seconds, strength) of each impact in [start_s, stop_s); strength, 0 to 1, is the speed of the fall."""
     landing = MOTIONS[item.kind.look.motion].landing
     lengths = np.asarray(item.beats_s)
-    falls = lengths if landing else np.roll(lengths, 1)  # a bounce begins where the one before it ends
+    falls = lengths if landing else np.roll(lengths, 1)  # a bounce's impact ends the fall of the previous beat
     cycle_s = lengths.sum()
     first = np.cumsum(lengths) - lengths + landing * lengths - item.phase * cycle_s
     turns = np.arange(np.floor(start_s / cycle_s) - 1, np.ceil(stop_s / cycle_s) + 2)
@@ -61,7 +61,7 @@ def hits(item: SynthObject, start_s: float, stop_s: float) -> list[tuple[float, 
 
 
 def level(item: SynthObject, time_s: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Loudness of a sustained sound at the given times, 0 to 1 of its largest among them."""
+    """Loudness of a sustained sound at the given times, relative to its maximum over these times: 0 to 1."""
     if MOTIONS[item.kind.look.motion].loudness == "size":
         activity = (trace(item, time_s).scale - (1 - _SWELL)) ** 1.5
     else:
@@ -176,14 +176,14 @@ def _trace(
 
 
 def _turn(item: SynthObject, time_s: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """The angle of the object's period at each time."""
+    """The phase of the object's period at each time, in radians."""
     return np.asarray(2 * np.pi * (time_s / item.period_s + item.phase))
 
 
 def _beat(
     item: SynthObject, time_s: Float[np.ndarray, " n"]
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    """Which beat each time lies in, the part of it that is over (0 to 1), and its length in seconds."""
+    """For each time: the index of its beat, the elapsed share of the beat (0 to 1), and its length in seconds."""
     lengths = np.asarray(item.beats_s)
     ends = np.cumsum(lengths)
     within = np.mod(time_s + item.phase * ends[-1], ends[-1])
@@ -194,16 +194,16 @@ def _beat(
 def _stops(
     item: SynthObject, place: Int[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n 2"]]:
-    """Where the step of each beat begins and ends, -1 to 1 of the reach."""
+    """Start and end (x, y) of the step of each beat, as a share of the reach from -1 to 1."""
     stops = np.asarray(item.stops)
     return stops[place], stops[(place + 1) % len(stops)]
 
 
 def _floor(item: SynthObject) -> float:
-    """The lowest height of the object's middle."""
+    """The y coordinate of the object's center at its lowest position."""
     return item.anchor[1] + item.reach[1]
 
 
 def _zigzag(turns: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """From -1 to 1 and back in one turn, at a constant speed."""
+    """A triangle wave with period 1 between -1 and 1."""
     return np.asarray(4 * np.abs(np.mod(turns, 1) - 0.5) - 1)

@@ -1,7 +1,7 @@
-"""What happens in a drawn clip: which objects, where they go, which of them sound; numbers only, no pixels.
+"""The scene of a generated clip: its objects, their paths, and which of them sound. No pixels are drawn here.
 
-Everything follows from (seed, index). Lengths are in frame heights, so x runs from 0 to width / height and y,
-downwards, from 0 to 1.
+A scene is a function of (seed, index). Lengths are in frame heights: x goes from 0 to width / height, and y from 0
+(top) to 1 (bottom).
 """
 
 from dataclasses import dataclass
@@ -19,49 +19,50 @@ _SPLIT_DRAW, _CLASS_DRAW, _SCENE_DRAW = 1, 2, 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthObject:
-    """One moving thing. Its class decides which of the numbers its motion and sound use."""
+    """One moving object. Its class decides which of these values its motion and sound use."""
 
     class_index: int
     sounding: bool
     radius: float
-    anchor: tuple[float, float]  # the middle of its path
-    reach: tuple[float, float]  # how far it goes from there
+    anchor: tuple[float, float]  # center of its path
+    reach: tuple[float, float]  # largest distance from the anchor, in x and y
     period_s: float
-    phase: float  # in turns
-    beats_s: tuple[float, ...]  # lengths of its steps, over and over
-    stops: tuple[tuple[float, float], ...]  # where each step begins, -1 to 1 of the reach
-    tint: tuple[int, int, int]  # added to its colors
-    pitch: float  # 0 to 1 of its timbre's range
-    gain: float  # peak of its track, 0 if silent
-    voice: int  # seed of the noise in its sound
+    phase: float  # 0 to 1 of a period
+    beats_s: tuple[float, ...]  # durations of its steps; repeated
+    stops: tuple[tuple[float, float], ...]  # start of each step, as a share of the reach from -1 to 1
+    tint: tuple[int, int, int]  # added to its RGB colors
+    pitch: float  # position in its timbre's pitch range, 0 to 1
+    gain: float  # peak amplitude of its audio; 0 if silent
+    voice: int  # seed of the noise in its audio
 
     @property
     def kind(self) -> SynthClass:
+        """The object's class."""
         return CLASSES[self.class_index]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthClip:
-    """One clip's scene."""
+    """The scene of one clip."""
 
     index: int
     key: str
     split: str  # train, val or test
-    objects: tuple[SynthObject, ...]  # far to near: a later one hides an earlier one
-    sounding: tuple[int, ...]  # places in objects, by falling peak of their tracks
+    objects: tuple[SynthObject, ...]  # from back to front: a later object hides earlier ones
+    sounding: tuple[int, ...]  # indices into objects, by decreasing peak of their audio
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes that sound, by falling peak of their tracks."""
+        """Names of the sounding classes, by decreasing peak of their audio."""
         return tuple(self.objects[place].kind.name for place in self.sounding)
 
 
 def synth_clip(config: SynthConfig, index: int) -> SynthClip:
-    """The scene of clip `index`: objects of different classes, one to max_objects that sound, up to max_silent more.
+    """The scene of clip `index`: 1 to max_objects sounding and up to max_silent silent objects, of different classes.
 
-    Clips 0 to 9, 10 to 19 and so on are each split eight to train, one to val, one to test. Every num_classes clips
-    in a row, counted likewise, have each class as first label once. Raises ConfigError for an index outside the
-    dataset.
+    Of the clips 0 to 9, 10 to 19 and so on, eight are in train, one in val, one in test. Each class is the first label
+    of one of the clips 0 to num_classes - 1, of one of the next num_classes clips, and so on. Raises ConfigError for an
+    index outside the dataset.
     """
     if not 0 <= index < config.num_clips:
         raise ConfigError(f"synth: clip {index} is not in 0..{config.num_clips - 1}. Raise num_clips or ask for less.")
@@ -95,7 +96,7 @@ def _split(seed: int, index: int) -> str:
 
 
 def _place_in_block(seed: int, draw: int, index: int, size: int) -> int:
-    """Where a shuffle of each `size` indexes in a row puts this one: balanced for any number of clips."""
+    """The position of an index after a shuffle of its block of `size` consecutive indices."""
     block, offset = divmod(index, size)
     return int(np.random.default_rng([seed, draw, block]).permutation(size)[offset])
 

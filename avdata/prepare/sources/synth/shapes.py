@@ -1,6 +1,7 @@
-"""Shapes and patterns as functions of the plane, and the sprites made of them.
+"""Shapes and patterns of objects, and the sprites drawn from them.
 
-A shape or pattern maps x and y (in radii of the object, y down) to where it is. Shapes lie in the unit disk.
+A shape or pattern is a function from coordinates x and y (in radii of the object, y down) to whether the point belongs
+to it. Shapes lie in the unit disk.
 """
 
 from collections.abc import Callable
@@ -14,9 +15,9 @@ from avdata.prepare.sources.synth.classes import Color, Look
 
 Plane = Callable[[Float[np.ndarray, "s s"], Float[np.ndarray, "s s"]], Bool[np.ndarray, "s s"]]
 
-SPRITE_HALF = 1.1  # half a sprite's side, in radii
-_FINE = 4  # drawn this much larger, then averaged
-_OUTLINE = 0.07  # radii
+SPRITE_HALF = 1.1  # half of a sprite's side, in radii
+_OVERSAMPLING = 4  # sprites are drawn larger by this factor and then averaged
+_OUTLINE = 0.07  # width in radii
 
 
 def _polygon(sides: int, turn: float = 0.0) -> Plane:
@@ -100,8 +101,8 @@ PATTERNS: dict[str, Plane] = {
 
 @lru_cache(maxsize=64)
 def draw_sprite(look: Look, tint: Color, side: int) -> UInt8[np.ndarray, "{side} {side} 4"]:
-    """The look as RGBA, color premultiplied by alpha, the object in the middle, not turned."""
-    fine = side * _FINE
+    """The look as an RGBA image with premultiplied alpha; the object is centered and not rotated."""
+    fine = side * _OVERSAMPLING
     axis = ((np.arange(fine) + 0.5) / fine * 2 - 1) * SPRITE_HALF
     x, y = np.meshgrid(axis, axis)
     inside = SHAPES[look.shape](x, y)

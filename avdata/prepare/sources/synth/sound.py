@@ -1,7 +1,7 @@
-"""What is heard: one track per sounding object; their sum is the clip's sound.
+"""The audio of a clip: one stem per sounding object. The clip's audio is the sum of the stems.
 
-Tracks are made at 16 kHz, with nothing above 8 kHz, and resampled to any other rate. Resampling is linear, so the
-sum holds at every rate.
+Stems are synthesized at 16 kHz, so they contain nothing above 8 kHz, and resampled to any other rate. Resampling is
+linear, so the sum of the stems equals the mix at every rate.
 """
 
 from functools import lru_cache
@@ -17,15 +17,15 @@ from avdata.prepare.sources.synth.scene import SynthClip, SynthObject
 
 _RATE = 16_000
 _HIGHEST_HZ = 7_500
-_TAIL_S = 2.5  # how long an impact rings; one this long before the clip begins is still heard
+_TAIL_S = 2.5  # duration of an impact's sound; impacts up to this long before the clip are included
 _LEVEL_RATE = 200
 _ATTACK_S = 0.004
 
 
 def render_stems(config: SynthConfig, clip: SynthClip, sample_rate: int) -> Float[np.ndarray, "k n"]:
-    """The track of each sounding object, float32 in -1 to 1, in the order of clip.sounding.
+    """The stem of each sounding object, float32 in [-1, 1], in the order of clip.sounding.
 
-    n is round(seconds * sample_rate). A track's peak at 16 kHz is its object's gain.
+    n is round(seconds * sample_rate). The peak of a stem at 16 kHz is its object's gain.
     """
     native = np.stack([_draw_track(clip.objects[place], config.seconds) for place in clip.sounding])
     if sample_rate == _RATE:
@@ -36,7 +36,7 @@ def render_stems(config: SynthConfig, clip: SynthClip, sample_rate: int) -> Floa
 
 
 def render_mix(config: SynthConfig, clip: SynthClip, sample_rate: int) -> Float[np.ndarray, " n"]:
-    """The clip's sound before encoding, mono float32: the sum of its tracks."""
+    """The clip's audio before encoding, mono float32: the sum of its stems."""
     return np.asarray(render_stems(config, clip, sample_rate).sum(axis=0))
 
 
@@ -52,7 +52,7 @@ def _draw_track(item: SynthObject, seconds: float) -> Float[np.ndarray, " n"]:
 def _struck(
     item: SynthObject, time_s: Float[np.ndarray, " n"], noise: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """Every impact rings out: the higher a partial, the sooner it is gone."""
+    """A decaying sound at each impact; higher partials decay faster."""
     timbre = item.kind.timbre
     pitch_hz = _pitch_hz(item)
     track = np.zeros_like(time_s)
@@ -75,7 +75,7 @@ def _struck(
 def _sustained(
     item: SynthObject, time_s: Float[np.ndarray, " n"], noise: Float[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """Sounds all the while, as loud as the motion is lively."""
+    """A continuous sound whose loudness follows the motion."""
     timbre = item.kind.timbre
     coarse_s = np.arange(0, time_s[-1] + 2 / _LEVEL_RATE, 1 / _LEVEL_RATE)
     loudness = np.interp(time_s, coarse_s, level(item, coarse_s))
@@ -103,7 +103,7 @@ def _audible(timbre: Timbre, pitch_hz: float) -> list[tuple[float, float]]:
 
 
 def _band_noise(rng: np.random.Generator, length: int, band_hz: tuple[float, float]) -> Float[np.ndarray, " n"]:
-    """Noise of unit standard deviation inside the band."""
+    """Noise inside the band, with a standard deviation of 1."""
     spectrum = np.fft.rfft(rng.standard_normal(length))
     frequency_hz = np.fft.rfftfreq(length, 1 / _RATE)
     spectrum[(frequency_hz < band_hz[0]) | (frequency_hz > band_hz[1])] = 0

@@ -1,4 +1,4 @@
-"""The drawn dataset as prepare sees it: a list of clips, a source that has them all, and their truth."""
+"""The generated dataset as a source: its list of clips, their media, and their ground truth."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -22,29 +22,29 @@ from avmanifest.schema import REQUEST_SCHEMA
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthRef:
-    """A clip to be drawn, as the place of its media. Small, and safe to send to another process."""
+    """The media of a clip that is generated on demand. Small and picklable."""
 
     config: SynthConfig
     index: int
 
     @property
     def source(self) -> str:
-        """The source's name in a manifest."""
+        """The source's name in the manifest."""
         return "synth"
 
     @property
     def name(self) -> str:
-        """The file's name in a manifest."""
+        """The file's name in the manifest."""
         return f"{self.index:06d}.mp4"
 
     @property
     def is_clip(self) -> bool:
-        """Always: the file begins where the clip begins."""
+        """True: the file begins where the clip begins."""
         return True
 
 
 def synth_requests(config: SynthConfig) -> pa.Table:
-    """The dataset's list: one row (REQUEST_SCHEMA) per clip."""
+    """The dataset's list: a table of REQUEST_SCHEMA with one row per clip."""
     clips = [synth_clip(config, index) for index in range(config.num_clips)]
     count = len(clips)
     columns: dict[str, Any] = {
@@ -67,7 +67,7 @@ def _objects(clip: SynthClip) -> list[dict[str, Any]]:
 
 @contextmanager
 def draw_media(ref: SynthRef, path: Path) -> Iterator[tuple[Path, str, int]]:
-    """The clip's mp4 at path while the block runs, its sha256 and size."""
+    """Write the clip's mp4 to path; yield the path, SHA-256 and size in bytes. The file is removed afterwards."""
     try:
         write_clip(ref.config, synth_clip(ref.config, ref.index), path)
         with path.open("rb") as file:
@@ -80,12 +80,21 @@ def draw_media(ref: SynthRef, path: Path) -> Iterator[tuple[Path, str, int]]:
 def synth_truth(
     ref: SynthRef, start_s: float, end_s: float, times_s: Sequence[float], height: int, width: int
 ) -> tuple[dict[str, bytes], str]:
-    """What is true of a span of a drawn clip: members, and the annotations (JSON).
+    """The ground truth of a span of a clip.
 
-    Members: `maskNN.png` for each stored frame, 8-bit, 0 background, k the k-th object; `stemNN.flac`, the track
-    of each sounding object in the order of `sounding`. Annotations: the objects, far to near, each with its
-    label, whether it sounds, and its box [x0, y0, x1, y1] in each stored frame, 0 to 1; `sounding`, the places of
-    the sounding ones, loudest first.
+    Args:
+        ref: The clip.
+        start_s: Start of the span in the clip, in seconds.
+        end_s: End of the span.
+        times_s: Times of the stored frames in the clip, in seconds.
+        height: Height of the masks in pixels.
+        width: Width of the masks in pixels.
+
+    Returns:
+        Members of the sample, by name: `maskNN.png` for each stored frame (8 bits; 0 background, k the k-th object) and
+        `stemNN.flac`, the audio of each sounding object. And the annotations as JSON: `objects`, from back to front,
+        each with its label, whether it sounds, and its box [x0, y0, x1, y1] relative to each stored frame; `sounding`,
+        the indices of the sounding objects, loudest first.
     """
     clip = synth_clip(ref.config, ref.index)
     members = {}

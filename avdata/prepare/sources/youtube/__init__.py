@@ -1,4 +1,4 @@
-"""Videos on YouTube, by yt-dlp."""
+"""Videos on YouTube, downloaded with yt-dlp."""
 
 from avdata.prepare.config import YoutubeOptions
 from avdata.prepare.sources.youtube.errors import classify

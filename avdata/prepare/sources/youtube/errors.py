@@ -1,7 +1,7 @@
-"""What yt-dlp's errors and YouTube's own words mean, as statuses of the manifest.
+"""Statuses of the manifest for yt-dlp's exceptions and YouTube's messages.
 
-YouTube tells why a video cannot be had in words meant for people, which yt-dlp passes on; so words come first, then
-the kinds of the exceptions below.
+YouTube explains only in a message for people why a video is not available, and yt-dlp passes that message on. So the
+text is matched before the types of most exceptions.
 """
 
 import errno
@@ -12,8 +12,8 @@ from typing import Final
 
 _COLOR: Final = re.compile(r"\x1b\[[0-9;]*m")
 
-# The order matters: "Video unavailable. This video is private" is private, and a bot check asks to sign in.
-_WORDS: Final[tuple[tuple[str, str], ...]] = (
+# The first match counts: "Video unavailable. This video is private" is private, and a bot check mentions "sign in".
+_STATUS_OF_TEXT: Final[tuple[tuple[str, str], ...]] = (
     (r"not a bot|captcha|unusual traffic", "blocked_bot"),
     (r"rate-?limited|too many requests|http error 429|isn't available, try again later", "blocked_rate"),
     (r"confirm your age|age-restricted|inappropriate for some users", "unavailable_age"),
@@ -36,12 +36,12 @@ _WORDS: Final[tuple[tuple[str, str], ...]] = (
     (r"http error 40[13]", "blocked_token"),
     (r"sign in|log ?in", "blocked_bot"),
 )
-_PATTERNS: Final = [(re.compile(words), status) for words, status in _WORDS]
+_PATTERNS: Final = [(re.compile(words), status) for words, status in _STATUS_OF_TEXT]
 
 
 def classify(error: BaseException) -> str:
-    """The status of a video that yt-dlp could not get; net_http for what nobody knows."""
-    # Imported here: only the children that fetch need it.
+    """The status for an error of yt-dlp; net_http for an unknown one."""
+    # Imported here because only the child processes that download need it.
     from yt_dlp.networking.exceptions import HTTPError, ProxyError  # noqa: PLC0415
     from yt_dlp.utils import GeoRestrictedError, UserNotLive  # noqa: PLC0415
 
@@ -72,21 +72,21 @@ def classify(error: BaseException) -> str:
 
 
 def disk_error(error: BaseException) -> OSError | None:
-    """The disk's refusal behind a yt-dlp error, if there is one."""
-    refusals = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+    """The OSError of a full or failing disk that caused a yt-dlp error; None if there is none."""
+    disk_errors = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
     causes = (cause for cause in _causes(error) if isinstance(cause, OSError))
-    return next((cause for cause in causes if cause.errno in refusals), None)
+    return next((cause for cause in causes if cause.errno in disk_errors), None)
 
 
 def message_of(error: BaseException, warnings: Sequence[str] = ()) -> str:
-    """yt-dlp's own words, with the warnings that came before them; no terminal colors."""
+    """yt-dlp's message without terminal colors, with up to three earlier warnings."""
     text = _COLOR.sub("", str(error)).removeprefix("ERROR: ").strip() or repr(error)
-    said = [_COLOR.sub("", warning).strip() for warning in dict.fromkeys(warnings)]
-    return text if not said else f"{text} (before it: {'; '.join(said[:3])})"
+    earlier = [_COLOR.sub("", warning).strip() for warning in dict.fromkeys(warnings)]
+    return text if not earlier else f"{text} (earlier warnings: {'; '.join(earlier[:3])})"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what is behind it, each once."""
+    """The error and its causes, each once."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:

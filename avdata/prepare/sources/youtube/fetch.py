@@ -1,4 +1,4 @@
-"""One video from YouTube to files: whole, or, of a long one, padded sections around its clips."""
+"""Downloading one video from YouTube: the whole video, or padded sections around the clips of a long one."""
 
 import contextlib
 import io
@@ -16,71 +16,71 @@ from avdata.prepare.sources.youtube.errors import classify, disk_error, message_
 from avmanifest.errors import DownloadError
 
 SHORT_S: Final = 0.25
-"""A section may lack so much of its end."""
+"""Seconds by which a downloaded section may end early."""
 LENGTH_TOLERANCE_S: Final = 1.0
-"""YouTube gives lengths in whole seconds."""
+"""Seconds. YouTube reports durations in whole seconds."""
 
 
 @runtime_checkable
 class YoutubeDL(Protocol):
-    """What is used of yt_dlp.YoutubeDL."""
+    """The methods of yt_dlp.YoutubeDL that are used here."""
 
     def extract_info(self, url: str, download: bool = True) -> dict[str, Any] | None:
-        """Fetch the video; what is known of it."""
+        """Download the video and return its metadata."""
         ...
 
     def close(self) -> None:
-        """Give up connections."""
+        """Close connections."""
         ...
 
 
 def open_youtube_dl(params: dict[str, Any]) -> YoutubeDL:
-    """yt-dlp, with nothing in it but what it came with: no plugins, no configuration files."""
+    """Create a yt_dlp.YoutubeDL that loads no plugins and no configuration files."""
     os.environ["YTDLP_NO_PLUGINS"] = "1"
-    import yt_dlp  # noqa: PLC0415 - the children that fetch need it, and it takes a second
+    import yt_dlp  # noqa: PLC0415 - takes a second; only the child processes need it
 
     youtube_dl: YoutubeDL = yt_dlp.YoutubeDL(params)
     return youtube_dl
 
 
 @dataclass(slots=True)
-class _Talk:
-    """yt-dlp's logger: keeps the warnings, prints nothing."""
+class _Log:
+    """yt-dlp's logger. Keeps warnings and prints nothing."""
 
     warnings: list[str] = field(default_factory=list)
 
     def debug(self, message: str) -> None:
-        """What it does; nobody asks."""
+        """Ignore it."""
 
     def info(self, message: str) -> None:
-        """Likewise."""
+        """Ignore it."""
 
     def warning(self, message: str) -> None:
-        """Kept for the row's reason."""
+        """Keep it for the reason in the manifest row."""
         self.warnings.append(message)
 
     def error(self, message: str) -> None:
-        """Comes as an exception too."""
+        """Ignore it: yt-dlp also raises an exception."""
 
 
 @dataclass(slots=True)
-class _Choice:
-    """What of the video is fetched, decided once yt-dlp knows its length."""
+class _Selection:
+    """The part of the video to download. Decided when yt-dlp knows the duration."""
 
     options: YoutubeOptions
     spans: Sequence[Span]
-    live: bool = False
+    live: bool = False  # the video is a stream that has not ended, or a premiere
     sections: list[tuple[float, float]] | None = None  # None: the whole video
     duration_s: float = 0.0
 
     def refuse_live(self, info: Mapping[str, Any], *, incomplete: bool = False) -> str | None:
-        """yt-dlp's match_filter: a stream that has not ended would be fetched for ever."""
-        del incomplete  # what little is known before the page is read may say it already
+        """yt-dlp's match_filter: refuse a live stream, because its download would not end."""
+        del incomplete  # the live status may be known before the whole page is read
         self.live = bool(info.get("is_live")) or info.get("live_status") in ("is_live", "is_upcoming", "post_live")
         return "a live stream" if self.live else None
 
     def ranges(self, info: Mapping[str, Any], youtube_dl: object) -> Iterable[dict[str, Any]]:
-        """yt-dlp's download_ranges."""
+        """yt-dlp's download_ranges: the sections to download, in seconds; one empty entry means the whole video."""
         del youtube_dl
         self.duration_s = float(info.get("duration") or 0.0)
         if self.duration_s <= self.options.sections_over_s or any(end_s is None for _, end_s in self.spans):
@@ -93,7 +93,7 @@ class _Choice:
 
 
 def padded_sections(spans: Sequence[Span], padding_s: float, duration_s: float) -> list[tuple[float, float]]:
-    """The stretches of a video that hold the spans and the padding, in order and apart; none past its end."""
+    """Sections (start, end) in seconds that contain the spans with padding: sorted, disjoint, inside the video."""
     sections: list[tuple[float, float]] = []
     for start_s, end_s in sorted((start_s, end_s or duration_s) for start_s, end_s in spans if start_s < duration_s):
         first, last = max(start_s - padding_s, 0.0), min(end_s + padding_s, duration_s)
@@ -106,29 +106,31 @@ def padded_sections(spans: Sequence[Span], padding_s: float, duration_s: float) 
 
 @dataclass(frozen=True, slots=True)
 class VideoFetcher:
-    """Fetches one video by yt-dlp: missing fragments are errors, never left out."""
+    """Downloads one video with yt-dlp. A missing fragment is an error; it is never skipped."""
 
     options: YoutubeOptions
 
     def __call__(self, address: str, spans: tuple[Span, ...], folder: Path) -> tuple[FetchedFile, ...]:
-        """Fetch the video, or its sections. Raises DownloadError with yt-dlp's own words in its message."""
-        talk, choice = _Talk(), _Choice(self.options, spans)
-        _name_ffmpeg(ffmpeg_binary())
+        """Download the video or its sections. Raises DownloadError with yt-dlp's message."""
+        log, selection = _Log(), _Selection(self.options, spans)
+        _set_ffmpeg_path(ffmpeg_binary())
         open_dl = self.options.open or open_youtube_dl
         try:
-            with contextlib.closing(open_dl(self._params(folder, talk, choice))) as youtube_dl:
+            with contextlib.closing(open_dl(self._params(folder, log, selection))) as youtube_dl:
                 info = youtube_dl.extract_info(address, download=True) or {}
         except _expected_errors() as error:
-            if (full := disk_error(error)) is not None:
-                raise full from error
-            raise DownloadError(classify(error), message_of(error, talk.warnings)) from error
-        if choice.live:
+            if (refusal := disk_error(error)) is not None:
+                raise refusal from error
+            raise DownloadError(classify(error), message_of(error, log.warnings)) from error
+        if selection.live:
             raise DownloadError("unavailable_live", f"{address}: live status {info.get('live_status', 'is_live')}")
-        if choice.sections == []:
-            raise DownloadError("media_window", f"{address}: every clip lies past its end at {choice.duration_s:g} s")
-        return tuple(_fetched(entry, choice, address) for entry in _downloads(info, address, talk))
+        if selection.sections == []:
+            raise DownloadError(
+                "media_window", f"{address}: every clip begins after the video's end at {selection.duration_s:g} s"
+            )
+        return tuple(_fetched(entry, selection, address) for entry in _downloads(info, address, log))
 
-    def _params(self, folder: Path, talk: _Talk, choice: _Choice) -> dict[str, Any]:
+    def _params(self, folder: Path, log: _Log, selection: _Selection) -> dict[str, Any]:
         options = self.options
 
         def sleep_s(n: int) -> float:
@@ -136,30 +138,30 @@ class VideoFetcher:
 
         params: dict[str, Any] = {
             "format": "b/bv*+ba",
-            "format_sort": [f"res:{options.max_height}"],  # the largest up to it, else the smallest above
+            "format_sort": [f"res:{options.max_height}"],  # the largest height up to it, else the smallest above it
             "merge_output_format": "mkv",
             "paths": {"home": str(folder), "temp": str(folder)},
-            # A file that an earlier attempt left is gone on with, so its name says what it holds.
+            # The name contains the section, because yt-dlp continues a partial file of the same name.
             "outtmpl": {"default": "media-%(section_start|0)s-%(section_end|0)s.%(ext)s"},
             "cachedir": str(folder.parent / "yt-dlp"),
             "ffmpeg_location": ffmpeg_binary(),
-            "external_downloader_args": {"ffmpeg_o": ["-copyts"]},  # a section keeps the video's times
+            "external_downloader_args": {"ffmpeg_o": ["-copyts"]},  # sections keep the whole video's timestamps
             "skip_unavailable_fragments": False,
             "retries": options.retries,
             "fragment_retries": options.retries,
             "extractor_retries": options.retries,
             "retry_sleep_functions": dict.fromkeys(("http", "fragment", "extractor"), sleep_s),
             "socket_timeout": options.socket_s,
-            "match_filter": choice.refuse_live,
-            "download_ranges": choice.ranges,
-            "js_runtimes": {"deno": {}, "node": {}},  # the two that yt-dlp runs without access to files
+            "match_filter": selection.refuse_live,
+            "download_ranges": selection.ranges,
+            "js_runtimes": {"deno": {}, "node": {}},  # the runtimes that yt-dlp runs without access to files
             "noplaylist": True,
             "fixup": "never",
             "updatetime": False,
             "quiet": True,
             "noprogress": True,
             "color": "never",
-            "logger": talk,
+            "logger": log,
         }
         if options.proxy is not None:
             params["proxy"] = options.proxy
@@ -167,45 +169,48 @@ class VideoFetcher:
             params["cookiefile"] = io.StringIO(options.cookies.read_text())
         if options.cookies_from_browser is not None:
             match = BROWSER.fullmatch(options.cookies_from_browser)
-            assert match, "it was checked when the options were made"
+            assert match, "YoutubeOptions checks it"
             keyring = match["keyring"] and match["keyring"].upper()
             params["cookiesfrombrowser"] = (match["name"], match["profile"], keyring, match["container"])
         return params
 
 
-def _name_ffmpeg(path: str) -> None:
-    """Tell yt-dlp's downloaders where ffmpeg is: what fetches sections looks here, not at the parameters."""
+def _set_ffmpeg_path(path: str) -> None:
+    """Set the ffmpeg binary for yt-dlp's downloader of sections, which does not read the parameters."""
     from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor  # noqa: PLC0415
 
     FFmpegPostProcessor._ffmpeg_location.set(path)
 
 
 def _expected_errors() -> tuple[type[BaseException], ...]:
-    """What yt-dlp raises when it cannot get a video."""
+    """The exceptions that yt-dlp raises when it cannot download a video."""
     from yt_dlp.cookies import CookieLoadError  # noqa: PLC0415
     from yt_dlp.utils import YoutubeDLError  # noqa: PLC0415
 
     return (YoutubeDLError, CookieLoadError, OSError)
 
 
-def _downloads(info: Mapping[str, Any], address: str, talk: _Talk) -> list[dict[str, Any]]:
-    """yt-dlp's account of the files that it wrote."""
+def _downloads(info: Mapping[str, Any], address: str, log: _Log) -> list[dict[str, Any]]:
+    """yt-dlp's metadata of the files that it wrote. Raises DownloadError if there are none."""
     entries = [entry for entry in info.get("requested_downloads") or [] if entry.get("filepath")]
     if not entries or not all(Path(entry["filepath"]).is_file() for entry in entries):
-        said = f" (before it: {'; '.join(talk.warnings[:3])})" if talk.warnings else ""
-        raise DownloadError("net_http", f"{address}: yt-dlp ended without a file{said}")
+        warnings = f" (earlier warnings: {'; '.join(log.warnings[:3])})" if log.warnings else ""
+        raise DownloadError("net_http", f"{address}: yt-dlp wrote no file{warnings}")
     return entries
 
 
-def _fetched(entry: Mapping[str, Any], choice: _Choice, address: str) -> FetchedFile:
-    """One of the files. Raises DownloadError for a section that ends early: to ffmpeg a cut connection is an end."""
+def _fetched(entry: Mapping[str, Any], selection: _Selection, address: str) -> FetchedFile:
+    """One downloaded file.
+
+    Raises DownloadError for a section that ends early, because ffmpeg takes a lost connection for the end of the video.
+    """
     path = Path(entry["filepath"])
-    if choice.sections is None:
+    if selection.sections is None:
         return FetchedFile(path.name)
-    start_s, end_s = choice.sections[int(entry["section_number"])]
+    start_s, end_s = selection.sections[int(entry["section_number"])]
     first_s, last_s = media_extent_s(path)
-    if last_s < min(end_s - SHORT_S, choice.duration_s - LENGTH_TOLERANCE_S):
+    if last_s < min(end_s - SHORT_S, selection.duration_s - LENGTH_TOLERANCE_S):
         path.unlink()
         raise DownloadError("net_http", f"{address}: the section to {end_s:.2f} s ends at {last_s:.2f} s")
-    covers = start_s, (end_s if end_s < choice.duration_s else None)
-    return FetchedFile(path.name, first_s, covers, choice.duration_s)
+    covers = start_s, (end_s if end_s < selection.duration_s else None)
+    return FetchedFile(path.name, first_s, covers, selection.duration_s)

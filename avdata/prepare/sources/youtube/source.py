@@ -1,4 +1,4 @@
-"""YouTube as a source: which requests it can have, and what to tell before it is asked."""
+"""YouTube as a source: the addresses of videos, and messages about yt-dlp before the first download."""
 
 import datetime
 import importlib.util
@@ -11,14 +11,14 @@ from avdata.prepare.sources.remote import Fetcher, RemoteRef, fetch_key
 from avdata.prepare.sources.youtube.fetch import VideoFetcher
 
 OLD_DAYS: Final = 60
-"""YouTube changes every few weeks, and yt-dlp follows."""
+"""Age in days from which on yt-dlp counts as old: YouTube changes every few weeks."""
 
 
 class YoutubeSource:
-    """Every row with a YouTube id. Whether the video is still there shows only when it is fetched."""
+    """Any request with a YouTube id. Whether the video still exists is known only after the download."""
 
     name = "youtube"
-    rate_per_hour: float | None = 250.0  # a guest gets about 300 videos an hour
+    rate_per_hour: float | None = 250.0  # YouTube allows about 300 videos per hour without a login
     probes = True
     remedy = "Give --cookies or --cookies-from-browser of a signed-in browser, a lower --rate, or another --proxy."
 
@@ -30,10 +30,10 @@ class YoutubeSource:
         self._max_height = options.max_height
 
     def locate(self, request: ClipRequest) -> RemoteRef | None:
-        """The video's address; None for an id that is none of YouTube's."""
+        """The video's address; None if the id is not a YouTube id."""
         video_id = request.video_id
         if not YOUTUBE_ID.fullmatch(video_id):
-            self.refused["the id is none of YouTube's: 11 letters, digits, - and _"] += 1
+            self.refused["the id is not a YouTube id: 11 letters, digits, - and _"] += 1
             return None
         return RemoteRef(
             address=f"https://www.youtube.com/watch?v={video_id}",
@@ -45,7 +45,7 @@ class YoutubeSource:
         )
 
     def preflight(self) -> list[str]:
-        """yt-dlp's version and age, and whether it finds a JavaScript runtime."""
+        """Messages about yt-dlp's version and age and its JavaScript runtimes."""
         from yt_dlp.globals import supported_js_runtimes  # noqa: PLC0415
         from yt_dlp.version import __version__  # noqa: PLC0415
 
@@ -56,16 +56,19 @@ class YoutubeSource:
 
 
 def preflight_lines(version: str, runtimes: list[str], has_scripts: bool, today: datetime.date) -> list[str]:
-    """What the user should know: one line that says what there is, and one for each thing that is missing."""
-    lines = [f"youtube: yt-dlp {version}, JavaScript by {', '.join(runtimes) or 'nothing'}; the first video is a probe"]
+    """One line about the installed versions, and one for each thing that is old or missing."""
+    runtime = ", ".join(runtimes) or "none"
+    lines = [f"youtube: yt-dlp {version}, JavaScript runtime: {runtime}; the first video is downloaded alone"]
     year, month, day = (int(part) for part in version.split(".")[:3])
     age_days = (today - datetime.date(year, month, day)).days
     if age_days > OLD_DAYS:
-        lines.append(f"youtube: yt-dlp is {age_days} days old, and YouTube changes: pip install -U 'yt-dlp[default]'")
+        lines.append(
+            f"youtube: yt-dlp is {age_days} days old and may fail. Update it: pip install -U 'yt-dlp[default]'"
+        )
     if not runtimes or not has_scripts:
         what = "no JavaScript runtime" if not runtimes else "no yt-dlp-ejs package"
         lines.append(
-            f"youtube: {what}, without which YouTube hides most formats: install deno (or node 22) "
-            "and pip install 'yt-dlp[default]'"
+            f"youtube: {what}. Without it YouTube offers few formats. Install deno (or node 22) "
+            "and run pip install 'yt-dlp[default]'"
         )
     return lines
