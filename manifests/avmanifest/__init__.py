@@ -1,1 +1,1 @@
-"""The contract of a prepared dataset: columns, statuses, paths, recipes, errors."""
+"""The format of a prepared dataset: columns, statuses, paths, recipes and errors."""

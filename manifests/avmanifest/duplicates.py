@@ -1,5 +1,6 @@
-"""What stands twice: keys, source files, footage, and what several splits share."""
+"""Duplicates in a manifest: equal keys, equal source files, overlapping clips, and leaks between splits."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, Final
@@ -14,12 +15,15 @@ _OF_SAMPLES: Final = [*_COLUMNS, "source_sha256", "start_s", "end_s"]
 
 
 def repeats(table: pa.Table) -> dict[str, dict[str, Any]]:
-    """`duplicates` and `leaks` of manifest rows.
+    """Count the duplicates and leaks in manifest rows.
 
-    Duplicates: keys that stand twice (`keys`), and samples made of the same source bytes (`contents`): their source
-    files have different names and one sha256, or they are the same span of one file. Different spans of one video are
-    not the same. Leaks are what more than one split has: `keys`, `videos` (by id, and by pair of splits), `contents`.
-    Each with the number of `groups`, of `clips` in them, and some examples.
+    Duplicates are equal keys (`keys`), and samples made from the same source bytes (`contents`): either the source
+    files have different names and an equal SHA-256, or the samples are the same span of one file. Different spans of a
+    video are not duplicates. Leaks are keys, videos (`videos`, by id; also counted by pair of splits) and contents that
+    occur in more than one split.
+
+    Returns:
+        `duplicates` and `leaks`; for each kind the number of `groups`, the number of `clips` in them, and examples.
     """
     clips = table.select(_COLUMNS)
     contents = _same_contents(table)
@@ -29,45 +33,49 @@ def repeats(table: pa.Table) -> dict[str, dict[str, Any]]:
         videos = clips.filter(pc.not_equal(clips.column("video_id"), ""))  # which leaves nulls out, too
     videos = _repeated(videos, "video_id", among="split")
     return {
-        "duplicates": {"keys": _found(keys), "contents": _found(contents)},
+        "duplicates": {"keys": _counts_and_examples(keys), "contents": _counts_and_examples(contents)},
         "leaks": {
-            "keys": _found(_repeated(keys, "group", among="split")),
-            "videos": _found(videos) | {"by_splits": _by_splits(videos)},
-            "contents": _found(_repeated(contents, "group", among="split")),
+            "keys": _counts_and_examples(_repeated(keys, "group", among="split")),
+            "videos": _counts_and_examples(videos) | {"by_splits": _by_splits(videos)},
+            "contents": _counts_and_examples(_repeated(contents, "group", among="split")),
         },
     }
 
 
-def shared_footage(one: pa.Table, other: pa.Table) -> pa.Array:
-    """Keys of the samples of `one` (manifest rows) that show what samples of `other` show, sorted, none twice.
+def shared_footage(table: pa.Table, other: pa.Table) -> pa.Array:
+    """Keys of the samples in `table` whose footage is also in samples of `other`; sorted, without duplicates.
 
-    Two samples do if their keys are equal, or if their spans overlap in one video (by id) or in one file (by sha256).
+    Both tables are manifest rows. Two samples share footage if their keys are equal, or if their spans overlap in one
+    video (by id) or in one file (by SHA-256).
     """
     ours, theirs = (
-        table.filter(pc.equal(table.column("status"), "ok")).select(_FOOTAGE).combine_chunks() for table in (one, other)
+        rows.filter(pc.equal(rows.column("status"), "ok")).select(_FOOTAGE).combine_chunks() for rows in (table, other)
     )
-    found = [pc.filter(ours.column("key"), pc.is_in(ours.column("key"), value_set=theirs.column("key")))]
+    shared = [pc.filter(ours.column("key"), pc.is_in(ours.column("key"), value_set=theirs.column("key")))]
     for identity in ("video_id", "source_sha256"):
-        pairs = _known(ours, identity).join(
-            _known(theirs, identity), identity, join_type="inner", right_suffix="_other", use_threads=False
+        pairs = _with_identity(ours, identity).join(
+            _with_identity(theirs, identity), identity, join_type="inner", right_suffix="_other", use_threads=False
         )
         begins_before = pc.less(pairs.column("start_s"), pc.fill_null(pairs.column("end_s_other"), math.inf))
         ends_after = pc.greater(pc.fill_null(pairs.column("end_s"), math.inf), pairs.column("start_s_other"))
-        found.append(pairs.filter(pc.and_(begins_before, ends_after)).column("key"))
-    keys = pa.chunked_array([chunk for column in found for chunk in column.chunks], pa.string())
+        shared.append(pairs.filter(pc.and_(begins_before, ends_after)).column("key"))
+    keys = pa.chunked_array([chunk for column in shared for chunk in column.chunks], pa.string())
     return pc.unique(keys).sort()
 
 
-def _known(rows: pa.Table, identity: str) -> pa.Table:
+def _with_identity(rows: pa.Table, identity: str) -> pa.Table:
     return rows.select(["key", identity, "start_s", "end_s"]).filter(
         pc.fill_null(pc.not_equal(rows.column(identity), ""), False)
     )
 
 
 def _repeated(rows: pa.Table, by: str, among: str | None = None) -> pa.Table:
-    """Rows whose value of a column stands in several rows, or with several values of another; `group` is the value."""
+    """Rows whose value in column `by` occurs in several rows, or with several values of column `among`.
+
+    The value is added as column `group`.
+    """
     column = rows.column(by)
-    if pc.count_distinct(column).as_py() == len(rows):  # one pass where nothing is repeated, which is nearly always
+    if pc.count_distinct(column).as_py() == len(rows):  # the usual case: no repeats, one pass
         return _grouped(rows.slice(0, 0), by)
     pairs = rows.select([by]) if among is None else rows.select([by, among]).group_by([by, among]).aggregate([])
     counted = pairs.group_by(by).aggregate([([], "count_all")])
@@ -96,7 +104,7 @@ def _same_contents(table: pa.Table) -> pa.Table:
     return pa.concat_tables([several_names, spans])
 
 
-def _found(rows: pa.Table) -> dict[str, Any]:
+def _counts_and_examples(rows: pa.Table) -> dict[str, Any]:
     groups = pc.unique(rows.column("group")).slice(0, EXAMPLES)
     few = rows.filter(pc.is_in(rows.column("group"), value_set=groups)).slice(0, 10 * EXAMPLES)
     clips: dict[str, list[dict[str, str]]] = {group: [] for group in groups.to_pylist()}
@@ -105,17 +113,16 @@ def _found(rows: pa.Table) -> dict[str, Any]:
     return {
         "groups": pc.count_distinct(rows.column("group")).as_py(),
         "clips": len(rows),
-        "examples": [{"same": group, "clips": found} for group, found in clips.items()],
+        "examples": [{"same": group, "clips": rows_of_group} for group, rows_of_group in clips.items()],
     }
 
 
 def _by_splits(videos: pa.Table) -> dict[str, int]:
-    """For each pair of splits, the videos that both have."""
+    """For each pair of splits, the number of videos that are in both."""
     pairs = videos.group_by(["group", "split"]).aggregate([])
     splits: Sequence[str] = sorted(pc.unique(pairs.column("split")).to_pylist())
-    held = {split: pairs.filter(pc.equal(pairs.column("split"), split)).column("group") for split in splits}
+    ids = {split: pairs.filter(pc.equal(pairs.column("split"), split)).column("group") for split in splits}
     return {
-        f"{one} and {other}": pc.sum(pc.is_in(held[one], value_set=held[other].combine_chunks())).as_py() or 0
-        for place, one in enumerate(splits)
-        for other in splits[place + 1 :]
+        f"{first} and {second}": pc.sum(pc.is_in(ids[first], value_set=ids[second].combine_chunks())).as_py() or 0
+        for first, second in itertools.combinations(splits, 2)
     }

@@ -1,20 +1,20 @@
-"""Every error avkit raises on purpose.
+"""The errors that avkit raises on purpose.
 
 AvkitError
     ConfigError        an option, a recipe or a preset that cannot be used: exit code 2
-    ManifestError      a list, plan or manifest that does not say what it must
-    ShardError         a shard that is not what its marker promises: exit code 4
+    ManifestError      a list, plan or manifest with wrong content
+    ShardError         a shard that differs from its marker: exit code 4
     StorageError       the output cannot be written now (disk full, read-only): exit code 3
-    MediaError         one clip that cannot become a sample; carries the clip's status
+    MediaError         a clip that cannot become a sample; has the clip's status
         DownloadError
         DecodeError
 
-A message says what, where, the value, and what to do.
+A message says what is wrong, where, with which value, and what to do.
 """
 
 
 class AvkitError(Exception):
-    """Something avkit can name. Its message is written for the person at the terminal."""
+    """Base class of all errors of avkit. The message is written for the user of the command line."""
 
 
 class ConfigError(AvkitError):
@@ -22,21 +22,23 @@ class ConfigError(AvkitError):
 
 
 class ManifestError(AvkitError):
-    """A list, plan or manifest whose content is not what the contract says."""
+    """A list, plan or manifest whose content does not follow its format."""
 
 
 class ShardError(AvkitError):
-    """A shard that differs from what its marker promises."""
+    """A shard that differs from its marker in size or content."""
 
 
 class StorageError(AvkitError):
-    """The output cannot be written; what was committed stays, and the same command goes on later."""
+    """The output cannot be written. Committed shards are kept, and the same command continues later."""
 
 
 class MediaError(AvkitError):
-    """One clip that cannot become a sample.
+    """A clip that cannot become a sample.
 
-    `status` is a name of `avmanifest.schema.STATUSES`; the message becomes the row's reason.
+    Args:
+        status: A name of `avmanifest.schema.STATUSES`.
+        message: The reason; stored in the clip's manifest row.
     """
 
     def __init__(self, status: str, message: str) -> None:
@@ -49,7 +51,13 @@ class MediaError(AvkitError):
 
 
 class DownloadError(MediaError):
-    """The clip's media could not be had. `retry_after_s`: for how long the server asks to be left alone, or 0."""
+    """The clip's media could not be downloaded.
+
+    Args:
+        status: A name of `avmanifest.schema.STATUSES`.
+        message: The reason; stored in the clip's manifest row.
+        retry_after_s: Seconds to wait before the next request, as the server asked; 0 if it did not.
+    """
 
     def __init__(self, status: str, message: str, *, retry_after_s: float = 0.0) -> None:
         super().__init__(status, message)
@@ -57,4 +65,4 @@ class DownloadError(MediaError):
 
 
 class DecodeError(MediaError):
-    """The clip's media is there and cannot be read."""
+    """The clip's media file exists but cannot be decoded."""

@@ -1,4 +1,4 @@
-"""The libraries that an extra of avkit brings, and what is said when one is missing."""
+"""The libraries that optional extras of avkit install, and the error when one is missing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +13,12 @@ EXTRA_OF: Final = {
     ),
     **dict.fromkeys(("torchvision", "webdataset"), "interop"),
 }
-"""Import name of a library -> the extra it comes with."""
+"""Import name of a library -> the extra that installs it."""
 
 
 @contextmanager
 def naming_extras() -> Iterator[None]:
-    """Turn the failed import of such a library into a ConfigError that says what to install."""
+    """Convert the failed import of a library in EXTRA_OF into a ConfigError that names the extra to install."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -26,5 +26,5 @@ def naming_extras() -> Iterator[None]:
         if library not in EXTRA_OF:
             raise
         raise ConfigError(
-            f"this needs {library}, which is not installed. It comes with pip install 'avkit[{EXTRA_OF[library]}]'."
+            f"this needs {library}, which is not installed. Install it with pip install 'avkit[{EXTRA_OF[library]}]'."
         ) from error

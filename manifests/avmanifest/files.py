@@ -1,7 +1,7 @@
-"""Files that appear whole, hashes of content, and the user's cache folder.
+"""Atomic writing of files, SHA-256 hashes, and the user's cache folder.
 
-A file is written under another name in its own folder and renamed at the end, so that a reader sees the old content or
-the new, never a part of it. A killed process leaves the other name behind: `is_unfinished` recognizes it.
+A file is written under a temporary name in the target's folder and renamed at the end, so that a reader sees the old or
+the new content, never a part of it. A killed process leaves the temporary file: `is_unfinished` recognizes it.
 """
 
 import hashlib
@@ -17,49 +17,50 @@ UNFINISHED: Final = ".tmp"
 """Suffix of a file or folder that is still being written."""
 
 OLDER_SUFFIXES: Final = (".part",)
-"""What earlier versions used beside UNFINISHED, visibly: other programs do too, so only our own folders are cleared."""
+"""Suffixes that earlier versions also used, without a leading dot. Other programs use them, so they are removed only
+from folders that belong to avkit."""
 
 _OLDER_PREFIX: Final = ".unfinished-"
 _READ_BYTES: Final = 1 << 20
 
 
 class Readable(Protocol):
-    """An open binary file, or what reads like one."""
+    """An object with the `read` method of a binary file."""
 
     def read(self, size: int, /) -> bytes:
-        """The next bytes, at most `size`; none at the end."""
+        """The next bytes, at most `size`; empty at the end."""
         ...
 
 
 def unfinished_path(path: Path, *, shared: bool = False) -> Path:
-    """Where to write what is renamed to `path` at the end: a hidden name in the same folder that ends in UNFINISHED.
+    """The temporary path for writing `path`: a hidden name in the same folder that ends in UNFINISHED.
 
-    The name is always the same, so that a later write replaces what a killed one left. With `shared` it is new each
-    time, for files that several processes may write in the same moment.
+    The name is always the same, so that a later write replaces what a killed process left. With `shared` it is unique,
+    for files that several processes may write at the same time.
     """
     middle = f".{uuid.uuid4().hex[:8]}" if shared else ""
     return path.with_name(f".{path.name}{middle}{UNFINISHED}")
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether avkit, in this or an earlier version, never finished the file or folder of that name."""
+    """Whether a file or folder name is temporary in this or an earlier version of avkit."""
     return name.startswith(_OLDER_PREFIX) or (name.startswith(".") and name.endswith(UNFINISHED))
 
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = False, shared: bool = False) -> Iterator[Path]:
-    """Write a file or a folder that appears at `path` whole, at the end of the block, or not at all.
+    """Write a file or a folder that replaces `path` atomically at the end of the block.
 
     Args:
-        path: Where it is to stand. Parent folders are made. What stands there is replaced at the end of the block.
+        path: The file or folder to write or replace. Parent folders are created.
         durable: Wait until the content and the name are on the disk, so that they survive a loss of power.
-        shared: Several processes may write this path in the same moment: the last to end wins.
+        shared: Several processes may write this path at the same time; the last to finish wins.
 
     Yields:
-        The path to write to. After an error it is removed, and `path` keeps what it held.
+        The temporary path to write to. After an error it is removed, and `path` is unchanged.
 
     Raises:
-        OSError: The file system refused; the caller knows what the user can do about it.
+        OSError: A file system operation failed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_path(path, shared=shared)
@@ -81,21 +82,21 @@ def replacing(path: Path, *, durable: bool = False, shared: bool = False) -> Ite
 
 
 def replace_bytes(path: Path, content: bytes, *, durable: bool = False, shared: bool = False) -> None:
-    """Give a file this content, whole or not at all. Arguments and errors as for `replacing`."""
+    """Write a file atomically. Arguments and errors as for `replacing`."""
     with replacing(path, durable=durable, shared=shared) as unfinished:
         unfinished.write_bytes(content)
 
 
 def replace_text(path: Path, text: str, *, durable: bool = False, shared: bool = False) -> None:
-    """Give a file this text in UTF-8, whole or not at all. Arguments and errors as for `replacing`."""
+    """Write a text file in UTF-8 atomically. Arguments and errors as for `replacing`."""
     replace_bytes(path, text.encode(), durable=durable, shared=shared)
 
 
 def flush(path: Path, *, recursive: bool = True) -> None:
-    """Wait until a file's bytes, or a folder's names and files, are on the disk."""
+    """Wait until a file, or a folder with its names and files, is on the disk."""
     if recursive and path.is_dir():
-        for inside in path.iterdir():
-            flush(inside)
+        for entry in path.iterdir():
+            flush(entry)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -104,7 +105,7 @@ def flush(path: Path, *, recursive: bool = True) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all it holds; nothing happens if there is none."""
+    """Remove a file, or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -112,9 +113,10 @@ def remove(path: Path) -> None:
 
 
 def remove_unfinished(folder: Path, *, own: bool = False) -> None:
-    """Remove what killed writers left in a folder that nobody else writes now.
+    """Remove temporary files of killed processes from a folder that no other process is writing.
 
-    `own`: the folder holds avkit's files only, so visible names of earlier versions (`NAME.tmp`) go, too.
+    With `own`, the folder belongs to avkit, so names of earlier versions without a leading dot (`NAME.tmp`) are removed
+    too.
     """
     for path in list(folder.iterdir()):
         if is_unfinished(path.name) or (own and path.name.endswith((UNFINISHED, *OLDER_SUFFIXES))):
@@ -127,13 +129,13 @@ def sha256_of(content: bytes | bytearray | str) -> str:
 
 
 def sha256_of_file(path: Path) -> str:
-    """The SHA-256 of a file, in bounded memory."""
+    """The SHA-256 of a file, as 64 hexadecimal digits. Memory does not grow with the file."""
     with path.open("rb") as file:
         return sha256_of_stream(file)[0]
 
 
 def sha256_of_stream(stream: Readable) -> tuple[str, int]:
-    """The SHA-256 of what a stream still holds, and how many bytes that was."""
+    """The SHA-256 of the rest of a stream, as 64 hexadecimal digits, and the number of its bytes."""
     digest, size = hashlib.sha256(), 0
     while chunk := stream.read(_READ_BYTES):
         digest.update(chunk)
@@ -142,5 +144,5 @@ def sha256_of_stream(stream: Readable) -> tuple[str, int]:
 
 
 def cache_folder(name: str) -> Path:
-    """A folder of avkit in the user's cache: below XDG_CACHE_HOME, else below ~/.cache. It is not made."""
+    """The folder `avkit/NAME` in XDG_CACHE_HOME, or else in ~/.cache. It is not created."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avkit" / name

@@ -1,4 +1,4 @@
-"""The key of every clip of a list, from the recipe's template."""
+"""Keys of clips, from the recipe's key template."""
 
 import hashlib
 import re
@@ -17,11 +17,18 @@ _SLUG_LENGTH: Final = 40
 
 
 def clip_keys(recipe: Recipe, table: pa.Table) -> pa.Array:
-    """One key per row, each matching KEY_PATTERN; rows that differ in id or start have different keys.
+    """One key per row. Keys match KEY_PATTERN; rows with different ids or starts have different keys.
 
-    `{start}` is the start in whole seconds with six digits, `{start_ms}` in milliseconds. `{slug}` is the id
-    itself where that can stand in a key; else its letters and digits and 64 bits of a hash of what was lost.
-    Raises ManifestError for an id or a start that the template cannot tell from another.
+    In the template, `{start}` is the start in whole seconds with six digits, and `{start_ms}` the start in
+    milliseconds. `{slug}` is the id if it is valid in a key; otherwise its letters and digits, followed by 64 bits of a
+    hash of the id (and of a start that is not a whole millisecond).
+
+    Args:
+        recipe: The recipe with the key template.
+        table: The clips, with the columns `video_id` and `start_s` (seconds).
+
+    Raises:
+        ManifestError: The template cannot represent an id or a start without ambiguity.
     """
     video_id = _column(table, "video_id")
     start_s = _column(table, "start_s")
@@ -35,8 +42,8 @@ def clip_keys(recipe: Recipe, table: pa.Table) -> pa.Array:
     elif "slug" not in fields:
         _refuse(pc.invert(whole_ms), table, recipe, "does not begin on a whole millisecond")
     if "video_id" in fields:
-        strange = pc.invert(pc.match_substring_regex(video_id, r"\A[A-Za-z0-9_-]+\z"))
-        _refuse(strange, table, recipe, "has an id with other characters than letters, digits, - and _")
+        invalid = pc.invert(pc.match_substring_regex(video_id, r"\A[A-Za-z0-9_-]+\z"))
+        _refuse(invalid, table, recipe, "has an id with characters other than letters, digits, - and _")
     parts: list[pa.Array | str] = []
     for position, text in enumerate(_FIELD.split(recipe.key)):
         if position % 2 == 0:
@@ -68,22 +75,22 @@ def _digits(numbers: pa.Array) -> pa.Array:
 
 
 def _slugs(video_id: pa.Array, start_s: pa.Array, whole_ms: pa.Array) -> pa.Array:
-    """Clean ids as they are; a hash ends the others, and no clean id ends like a hash."""
-    clean = pc.match_substring_regex(video_id, rf"\A[A-Za-z0-9][A-Za-z0-9_-]{{0,{_SLUG_LENGTH - 1}}}\z")
+    """Ids that are valid in a key, unchanged; other ids, and those that end like a hash, with a hash appended."""
+    valid = pc.match_substring_regex(video_id, rf"\A[A-Za-z0-9][A-Za-z0-9_-]{{0,{_SLUG_LENGTH - 1}}}\z")
     looks_hashed = pc.match_substring_regex(video_id, rf"-[0-9a-f]{{{_HASH_DIGITS}}}\z")
-    kept = pc.and_(pc.and_not(clean, looks_hashed), whole_ms)
+    kept = pc.and_(pc.and_not(valid, looks_hashed), whole_ms)
     changed = pc.invert(kept)
     if not pc.any(changed).as_py():
         return video_id
-    lost = pc.filter(video_id, changed)
+    replaced = pc.filter(video_id, changed)
     stems = pc.utf8_slice_codeunits(
-        pc.ascii_ltrim(pc.replace_substring_regex(lost, r"[^A-Za-z0-9_]+", "-"), "-_"), 0, _SLUG_LENGTH
+        pc.ascii_ltrim(pc.replace_substring_regex(replaced, r"[^A-Za-z0-9_]+", "-"), "-_"), 0, _SLUG_LENGTH
     )
     stems = pc.if_else(pc.equal(stems, ""), "clip", stems)
     exact = pc.if_else(pc.filter(whole_ms, changed), "", pc.cast(pc.filter(start_s, changed), pa.string()))
     hashes = [
         hashlib.blake2b(f"{start}\0{name}".encode(), digest_size=_HASH_DIGITS // 2).hexdigest()
-        for start, name in zip(exact.to_pylist(), lost.to_pylist(), strict=True)
+        for start, name in zip(exact.to_pylist(), replaced.to_pylist(), strict=True)
     ]
     slugs = pc.binary_join_element_wise(stems, pa.array(hashes, pa.string()), "-")
     return pc.replace_with_mask(video_id, changed, slugs)
@@ -95,5 +102,5 @@ def _refuse(bad: pa.Array, table: pa.Table, recipe: Recipe, why: str) -> None:
         video_id, start_s = (table.column(name)[row].as_py() for name in ("video_id", "start_s"))
         raise ManifestError(
             f"clip {row} of the list: {video_id!r} at {start_s} s {why}, so the key template {recipe.key!r} "
-            "cannot name it. Use {slug}_{start_ms} in a recipe of your own."
+            "cannot represent it. Use {slug}_{start_ms} in a recipe of your own."
         )

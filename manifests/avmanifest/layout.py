@@ -1,4 +1,4 @@
-"""Where everything of a prepared dataset lies. Nobody else spells a path."""
+"""The paths of all files of a prepared dataset. Other modules take paths from here."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 SPLIT_PATTERN: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
-"""A split is a folder and, for others' readers, a name: train, val, test, or the recipe's own (balanced)."""
+"""A split's name, which is also a folder: train, val, test, or a name of the recipe such as balanced."""
 
 _FIRST: Final = {"train": 0, "val": 1, "test": 2}
 _SHARD: Final = re.compile(r"(\d{5,})_stats\.json")
@@ -18,12 +18,12 @@ _PUBLISHED: Final = re.compile(
 
 
 def is_published(name: str) -> bool:
-    """Whether a path, relative to a dataset's root, is one of the dataset's own files."""
+    """Whether a path, relative to the root, is a file of the dataset (not a temporary or foreign file)."""
     return _PUBLISHED.fullmatch(name) is not None
 
 
 def shard_of_marker(name: str) -> "ShardName | None":
-    """The shard whose marker has that path, relative to the root; None for any other file."""
+    """The shard whose marker has this path, relative to the root; None for any other file."""
     split, _, file = name.rpartition("/")
     match = _SHARD.fullmatch(file)
     return ShardName(split, int(match[1])) if match and SPLIT_PATTERN.fullmatch(split) else None
@@ -44,20 +44,20 @@ class ShardName:
 class Layout:
     """The paths below a dataset's root.
 
-    A mirror has the small files of a dataset that lies in a bucket: description, plan, and the shards' rows and
-    markers. Its tars and their indexes are in the bucket only.
+    A mirror is a local copy of the small files of a dataset in a bucket: description, plan, and the manifest rows and
+    markers of the shards. The tars and their indexes are only in the bucket.
     """
 
     root: Path
     is_mirror: bool = False
 
     def name(self, path: Path) -> str:
-        """A path below the root, relative to it, with slashes."""
+        """A path relative to the root, with slashes."""
         return path.relative_to(self.root).as_posix()
 
     @property
     def dataset_json(self) -> Path:
-        """Format version, recipe, config, plan hash, tool versions."""
+        """JSON with the format version, recipe, config, hash of the plan and versions of the tools."""
         return self.root / "dataset.json"
 
     @property
@@ -72,53 +72,53 @@ class Layout:
 
     @property
     def temporary(self) -> Path:
-        """Where files grow before they are published. Never part of the dataset."""
+        """Folder for files that are being written. Not part of the dataset."""
         return self.root / "_tmp"
 
     @property
     def quarantine(self) -> Path:
-        """Where damaged shards are kept out of the way."""
+        """Folder to which damaged shards are moved."""
         return self.root / "_quarantine"
 
     @property
     def media(self) -> Path:
-        """Where fetched media are kept, if nowhere else. Never part of the dataset."""
+        """Default folder of downloaded media. Not part of the dataset."""
         return self.root / "_media"
 
     @property
     def lists(self) -> Path:
-        """Official lists that were fetched for the plan."""
+        """Folder of the official lists that were downloaded for the plan."""
         return self.root / "plan" / "lists"
 
     def plan_part(self, part: int) -> Path:
-        """Part 0 is the first run's plan; each retry adds one."""
+        """A part of the plan. The first run writes part 0; each retry adds one."""
         return self.root / "plan" / f"part-{part:05d}.parquet"
 
     def plan_parts(self) -> list[Path]:
-        """The plan's parts that exist, in order."""
+        """The existing parts of the plan, in order."""
         parts: list[Path] = []
         while (path := self.plan_part(len(parts))).exists():
             parts.append(path)
         return parts
 
     def tar(self, shard: ShardName) -> Path:
-        """The samples."""
+        """The tar with the samples."""
         return self.root / shard.split / f"{shard.number:05d}.tar"
 
     def index(self, shard: ShardName) -> Path:
-        """Offsets of the samples, as Megatron-Energon reads them."""
+        """Byte offsets of the samples in the tar, in the format of Megatron-Energon."""
         return self.root / shard.split / f"{shard.number:05d}.tar.idx"
 
     def clips(self, shard: ShardName) -> Path:
-        """The shard's rows of the manifest, failures included."""
+        """The manifest rows of the shard, including failed clips."""
         return self.root / shard.split / f"{shard.number:05d}.parquet"
 
     def stats(self, shard: ShardName) -> Path:
-        """The marker: the shard exists if and only if this file does and the sizes in it are true."""
+        """The marker (JSON): a shard is complete if and only if it exists and its sizes match the other files."""
         return self.root / shard.split / f"{shard.number:05d}_stats.json"
 
     def files(self, shard: ShardName) -> tuple[Path, Path, Path, Path]:
-        """tar, idx, parquet, stats: in the order they are published."""
+        """tar, index, parquet and marker, in the order in which they are published."""
         return self.tar(shard), self.index(shard), self.clips(shard), self.stats(shard)
 
     def manifest(self, split: str) -> Path:
@@ -126,14 +126,14 @@ class Layout:
         return self.root / "manifest" / f"{split}.parquet"
 
     def splits(self) -> list[str]:
-        """Splits that have a merged manifest or a folder of shards: train, val, test, then others."""
+        """Splits with a merged manifest or with shards: train, val, test, then others by name."""
         manifests = {path.stem for path in (self.root / "manifest").glob("*.parquet")}
         folders = {path.parent.name for path in self.root.glob("*/*_stats.json")}
         found = [name for name in manifests | folders if SPLIT_PATTERN.fullmatch(name)]
         return sorted(found, key=lambda name: (_FIRST.get(name, len(_FIRST)), name))
 
     def shards(self, split: str) -> list[ShardName]:
-        """Shards of a split that have a marker, by number. Says nothing of whether the marker is true."""
+        """Shards of a split that have a marker, by number. The files are not compared with the marker."""
         folder = self.root / split
         found = [_SHARD.fullmatch(path.name) for path in folder.iterdir()] if folder.is_dir() else []
         return [ShardName(split, number) for number in sorted(int(match[1]) for match in found if match)]

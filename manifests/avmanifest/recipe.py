@@ -1,6 +1,6 @@
-"""A dataset as data: its lists, splits, labels, key and licence, read from a TOML file.
+"""Recipes: descriptions of datasets in TOML, with their lists, splits, labels, key template and licence.
 
-A recipe is a file of `avmanifest/recipes/`, or any file of the same form that a user writes.
+A recipe is a file in `avmanifest/recipes/`, or a user's file of the same format.
 """
 
 import re
@@ -22,20 +22,20 @@ RECIPES: Final = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True, slots=True)
 class ListFormat:
-    """A form of lists: who reads it, and what its files look like."""
+    """A format of lists."""
 
-    reader: str  # MODULE:FUNCTION below avmanifest.lists, imported when a list is read; empty: nothing is read
-    looks: str
+    reader: str  # MODULE:FUNCTION below avmanifest.lists, imported when a list is read; empty: there is no list
+    looks: str  # description of its files
 
 
 LIST_FORMATS: Final[Mapping[str, ListFormat]] = MappingProxyType(
     {
-        "pattern": ListFormat("lines:read_pattern", "a clip per line, matched by the recipe's pattern"),
+        "pattern": ListFormat("lines:read_pattern", "one clip per line, matched by the recipe's pattern"),
         "columns": ListFormat(
-            "lines:read_columns", "values between the recipe's delimiter, in the order of its columns"
+            "lines:read_columns", "values separated by the recipe's delimiter, in the order of its columns"
         ),
         "table": ListFormat(
-            "tables:read_table_list", "csv, tsv, parquet or jsonl with a header; the options name columns"
+            "tables:read_table_list", "csv, tsv, parquet or jsonl with a header; options name the columns"
         ),
         "folder": ListFormat("folder:read_folder", "a folder of media files"),
         "pairs": ListFormat(
@@ -49,19 +49,21 @@ LIST_FORMATS: Final[Mapping[str, ListFormat]] = MappingProxyType(
         "music-boxes": ListFormat(
             "documents:read_music_boxes", "JSON list of {file, class_src1, bbox_src1, class_src2, bbox_src2}"
         ),
-        "music-mixtures": ListFormat("documents:read_music_mixtures", "audio paths of the sources mixed, four a line"),
+        "music-mixtures": ListFormat(
+            "documents:read_music_mixtures", "audio paths of the mixed sources, four per line"
+        ),
         "avsbench-frames": ListFormat("documents:read_avsbench_frames", "name_N,label(s): a row per frame"),
         "avsbench": ListFormat("documents:read_avsbench", "header vid,uid,s_min,s_sec,a_obj,split,label"),
-        "synth": ListFormat("", "no list: the dataset is drawn"),
+        "synth": ListFormat("", "no list: the videos are generated"),
     }
 )
-"""Every list format."""
+"""The list formats by name."""
 
 ROLES: Final = ("video_id", "clip", "path", "start", "end", "label", "same_label", "split")
-"""What a group of a pattern, or a column, may be: see `docs/adding-a-dataset.md`."""
+"""Names that a group of a pattern or a column may have; see `docs/adding-a-dataset.md`."""
 
 ANNOTATION_KINDS: Final = ("text", "texts", "int", "float")
-"""How the value of an annotation is kept; `texts` makes it a list, which joins those of merged rows."""
+"""Types of annotations. `texts` is a list of texts; the lists of merged rows are concatenated."""
 
 _TEMPLATE_FIELD: Final = re.compile(r"\{([^{}]*)\}")
 _TEMPLATE: Final = re.compile(r"(?:[A-Za-z0-9_-]|\{(?:video_id|start|start_ms|slug)\})+")
@@ -71,7 +73,7 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableOptions:
-    """Which column of a table is what. None: the column of the usual name, if the table has one."""
+    """The names of a table's columns. None: the usual name, if the table has such a column."""
 
     id_column: Annotated[str | None, "Column of the video's id. none: id."] = None
     path_column: Annotated[
@@ -83,7 +85,7 @@ class TableOptions:
     end_column: Annotated[str | None, "Column of the end of the clip, in seconds. none: end, if there is one."] = None
     label_column: Annotated[str | None, "Column of the label or labels. none: label, if there is one."] = None
     split_column: Annotated[str | None, "Column of the split. none: split, if there is one, else train."] = None
-    label_separator: Annotated[str | None, "Text between the labels of one cell. none: one label a cell."] = None
+    label_separator: Annotated[str | None, "Text between the labels of one cell. none: one label per cell."] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,32 +93,32 @@ class ListSpec:
     """One file that lists clips."""
 
     format: str  # one of LIST_FORMATS
-    file: str = ""  # the official file's name; empty: any file will do
-    url: str = ""
-    sha256: str = ""  # of the official file, where it is known
-    splits: tuple[str, ...] = ()  # one: all rows are of it; several or none: a column tells
-    counts: Mapping[str, int] = field(default_factory=dict)  # split -> clips of the official list
-    clip_seconds: float | None = None  # where the clips of this list are shorter than the recipe's
-    pattern: str = ""  # of a line, for re2, with groups named after ROLES and annotations (format pattern)
-    comment: str = ""  # how a line begins that is no clip (format pattern)
-    delimiter: str = ","  # between the values of a line, one character (format columns)
-    columns: tuple[str, ...] = ()  # each column's name in ROLES or annotations, or _ (format columns)
-    header: str = ""  # the first line, as it must be (formats pattern and columns)
-    skip_header: bool = False  # the first line is a header of any text (formats pattern and columns)
-    expects: str = ""  # what a line looks like, for errors
-    unit: TimeUnit = "auto"  # s or ms: what the numbers of clip names count, and (ms) start and end
-    annotations: Mapping[str, str] = field(default_factory=dict)  # group or column to keep -> text, texts, int, float
-    subset: str = ""  # the rows wanted of a list that several recipes share
-    masks: str = ""  # where a frame's mask lies, from {split} {label} {subset} {video_id} {uid} {frame}
-    masked_frames: int = 0  # how many frames from the first have a mask; 0: all
-    merge: bool = False  # several rows of one clip are one clip with all their labels (pattern, columns, table)
+    file: str = ""  # the official file's name; empty: any file
+    url: str = ""  # where to download the official file
+    sha256: str = ""  # of the official file, if known
+    splits: tuple[str, ...] = ()  # one: the split of all rows; several or none: a column has the split
+    counts: Mapping[str, int] = field(default_factory=dict)  # split -> number of clips in the official list
+    clip_seconds: float | None = None  # duration of a clip, if not the recipe's
+    pattern: str = ""  # RE2 expression of a line; its groups are named as in ROLES and annotations (format pattern)
+    comment: str = ""  # prefix of lines that are ignored (format pattern)
+    delimiter: str = ","  # one character between the values of a line (format columns)
+    columns: tuple[str, ...] = ()  # name of each column in ROLES or annotations; _: ignored (format columns)
+    header: str = ""  # required text of the first line (formats pattern and columns)
+    skip_header: bool = False  # the first line is a header with any text (formats pattern and columns)
+    expects: str = ""  # description of a line, for error messages
+    unit: TimeUnit = "auto"  # unit of the numbers in clip names; with ms also of start and end
+    annotations: Mapping[str, str] = field(default_factory=dict)  # group or column -> text, texts, int or float
+    subset: str = ""  # value that selects the rows of this recipe in a shared list
+    masks: str = ""  # template of a mask's path, with {split} {label} {subset} {video_id} {uid} {frame}
+    masked_frames: int = 0  # number of frames, from the first on, that have a mask; 0: all
+    merge: bool = False  # merge the rows of a clip into one with all labels (formats pattern, columns, table)
     options: TableOptions = field(default_factory=TableOptions)
-    unusable: str = ""  # why the published list cannot be used
+    unusable: str = ""  # reason why the published list cannot be used; empty: it can
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What a dataset is."""
+    """The description of a dataset."""
 
     name: str
     title: str
@@ -124,26 +126,26 @@ class Recipe:
     licence: str
     key: str  # template: letters, digits, - and _ around {video_id} {start} {start_ms} {slug}
     citation: str = ""
-    published: str = ""  # when the dataset was published: a year, or YYYY-MM-DD; empty: when it is prepared
-    task_categories: tuple[str, ...] = ("audio-classification", "video-classification")  # the Hugging Face hub's names
-    note: str = ""  # what a user must know before using the dataset
-    clip_seconds: float | None = None  # None: a clip is the whole file
-    frame_times_s: tuple[float, ...] = ()  # exact times asked for, from the clip's start
-    labels: tuple[str, ...] = ()  # in the order of the class indices; empty: whatever the list says
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    optional_prefixes: tuple[str, ...] = ()  # what a spelling may leave out
-    default_splits: tuple[str, ...] = ()  # empty: all there are
+    published: str = ""  # date of publication: a year, or YYYY-MM-DD; empty: the date of preparation
+    task_categories: tuple[str, ...] = ("audio-classification", "video-classification")  # names of the Hugging Face hub
+    note: str = ""  # a warning to users of the dataset
+    clip_seconds: float | None = None  # duration of a clip; None: the whole file
+    frame_times_s: tuple[float, ...] = ()  # exact times of the frames, in seconds from the clip's start
+    labels: tuple[str, ...] = ()  # in the order of the class indices; empty: the labels of the list
+    aliases: Mapping[str, str] = field(default_factory=dict)  # other name -> label
+    optional_prefixes: tuple[str, ...] = ()  # prefixes that a spelling may omit
+    default_splits: tuple[str, ...] = ()  # empty: all
     lists: tuple[ListSpec, ...] = ()
-    spellings: Mapping[str, str] = field(default_factory=dict, repr=False)  # folded -> canonical
+    spellings: Mapping[str, str] = field(default_factory=dict, repr=False)  # folded spelling -> label; derived
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Every split that a list names, in the order of the lists."""
+        """The splits of the lists, in their order."""
         return tuple(dict.fromkeys(split for spec in self.lists for split in spec.splits))
 
     @property
     def counts(self) -> dict[str, int]:
-        """Split -> clips of the official list, where that is known."""
+        """Split -> number of clips in the official list, where it is known."""
         return {split: count for spec in self.lists for split, count in spec.counts.items()}
 
 
@@ -153,9 +155,14 @@ def recipe_names() -> list[str]:
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
-    """The recipe of that name, or of that file (anything with a slash or the suffix .toml).
+    """Load a recipe.
 
-    Raises ConfigError, naming the file, the line and what is known, for a recipe that cannot be used.
+    Args:
+        name_or_path: The name of a recipe of avkit, or the path of a TOML file. A text with a slash or the suffix .toml
+            is a path.
+
+    Raises:
+        ConfigError: The recipe does not exist or is not valid; the message names the file and the line.
     """
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or "/" in text or text.endswith(".toml"):
@@ -163,15 +170,15 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     if text not in recipe_names():
         raise ConfigError(
             f"unknown recipe {text!r}; known: {', '.join(recipe_names())}. "
-            "A recipe of your own is given as a path ending in .toml."
+            "Give a recipe of your own as a path that ends in .toml."
         )
     return _packaged_recipe(text)
 
 
 def canonical_label(recipe: Recipe, spelling: str) -> str:
-    """The recipe's name for a label, however the list or the folder spells it.
+    """The canonical name of a label in any known spelling.
 
-    Raises ConfigError for an unknown one. A recipe without labels knows any, as it is spelled.
+    If the recipe has no labels, the spelling is returned. Raises ConfigError for an unknown label.
     """
     if not recipe.labels:
         return spelling
@@ -200,7 +207,7 @@ def _read_recipe(path: Path) -> Recipe:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The file a value came from, for its errors."""
+    """The file that a value was read from, for error messages."""
 
     path: Path
     text: str
@@ -238,9 +245,7 @@ def _recipe_from(source: _Source, data: dict[str, Any]) -> Recipe:
 
 def _inherited_labels(source: _Source, parent: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     if twice := {"labels", "aliases", "optional_prefixes"} & values.keys():
-        raise ConfigError(
-            f"{source.at('labels_from')}: labels_from brings {sorted(twice)} along; leave one of them out"
-        )
+        raise ConfigError(f"{source.at('labels_from')}: labels_from already sets {sorted(twice)}. Remove one of them.")
     if parent not in recipe_names() or parent == source.path.stem:
         raise ConfigError(f"{source.at('labels_from')}: unknown recipe {parent!r}; known: {', '.join(recipe_names())}")
     base = _packaged_recipe(parent)
@@ -261,7 +266,7 @@ def _list_spec(source: _Source, entry: dict[str, Any]) -> ListSpec:
     if spec.format not in LIST_FORMATS:
         raise ConfigError(
             f"{source.at('format')}: unknown list format {spec.format!r}; known: {', '.join(LIST_FORMATS)}. "
-            'A list of a clip per line needs format = "pattern" or "columns": see docs/adding-a-dataset.md.'
+            'A list with one clip per line needs format = "pattern" or "columns": see docs/adding-a-dataset.md.'
         )
     _check_form(source, spec)
     if spec.sha256 and not _SHA256.fullmatch(spec.sha256):
@@ -270,19 +275,21 @@ def _list_spec(source: _Source, entry: dict[str, Any]) -> ListSpec:
         raise ConfigError(f"{source.at('file')}: file {spec.file!r} must be a name without a folder")
     if spec.clip_seconds is not None and spec.clip_seconds <= 0:
         raise ConfigError(f"{source.at('clip_seconds')}: clip_seconds must be above 0")
-    strange = set(_TEMPLATE_FIELD.findall(spec.masks)) - set(_MASK_FIELDS)
-    if strange or set("{}") & set(_TEMPLATE_FIELD.sub("", spec.masks)):
+    unknown_fields = set(_TEMPLATE_FIELD.findall(spec.masks)) - set(_MASK_FIELDS)
+    if unknown_fields or set("{}") & set(_TEMPLATE_FIELD.sub("", spec.masks)):
         known = ", ".join(f"{{{name}}}" for name in _MASK_FIELDS)
-        raise ConfigError(f"{source.at('masks')}: masks {spec.masks!r} may hold only the fields {known}")
+        raise ConfigError(f"{source.at('masks')}: masks {spec.masks!r} may contain only the fields {known}")
     for split in (*spec.splits, *spec.counts):
         _check_split(source, split)
     if unknown := sorted(spec.counts.keys() - set(spec.splits)):
-        raise ConfigError(f"{source.at('counts')}: counts of {unknown}, which are no splits of it: {list(spec.splits)}")
+        raise ConfigError(
+            f"{source.at('counts')}: counts has {unknown}, which are not splits of the list: {list(spec.splits)}"
+        )
     return spec
 
 
 def _check_form(source: _Source, spec: ListSpec) -> None:
-    """Raise ConfigError for a pattern or columns that could not give clips."""
+    """Raise ConfigError for a pattern or columns that cannot yield clips."""
     if spec.unit not in get_args(TimeUnit):
         raise ConfigError(f"{source.at('unit')}: unknown unit {spec.unit!r}; known: {', '.join(get_args(TimeUnit))}")
     for kind in spec.annotations.values():
@@ -296,7 +303,7 @@ def _check_form(source: _Source, spec: ListSpec) -> None:
             names = list(re.compile(spec.pattern).groupindex)
         except re.error as error:
             raise ConfigError(
-                f"{source.at('pattern')}: pattern {spec.pattern!r} is no regular expression: {error}"
+                f"{source.at('pattern')}: pattern {spec.pattern!r} is not a regular expression: {error}"
             ) from error
         key = "pattern"
     elif spec.format == "columns":
@@ -309,13 +316,13 @@ def _check_form(source: _Source, spec: ListSpec) -> None:
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(
             f"{source.at(key)}: {key} names {unknown[0]!r}; known: {', '.join(known)}. "
-            "Name under annotations what is to be kept with the clip; leave out the name of what is not."
+            "List it under annotations to store it with the clip, or remove the name to ignore it."
         )
     if missing := [name for name in spec.annotations if name not in names]:
         raise ConfigError(f"{source.at('annotations')}: {key} has no {missing[0]!r}; it has {', '.join(names)}")
     if not {"video_id", "clip", "path"} & set(names) or {"clip", "video_id"} <= set(names):
         raise ConfigError(
-            f"{source.at(key)}: {key} must name one of video_id (an id), clip (a name with its start) and path "
+            f"{source.at(key)}: {key} must have one of video_id (an id), clip (the name of a clip) and path "
             f"(a file), not {', '.join(names) or 'nothing'}"
         )
 
@@ -330,16 +337,16 @@ def _check_split(source: _Source, split: str) -> None:
 def _check_recipe(source: _Source, recipe: Recipe) -> None:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", recipe.name):
         raise ConfigError(f"{source.at('name')}: name {recipe.name!r} must be lower-case letters, digits and -")
-    found = _TEMPLATE_FIELD.findall(recipe.key)
-    if not _TEMPLATE.fullmatch(recipe.key) or not {"video_id", "slug"} & set(found):
+    template_fields = _TEMPLATE_FIELD.findall(recipe.key)
+    if not _TEMPLATE.fullmatch(recipe.key) or not {"video_id", "slug"} & set(template_fields):
         raise ConfigError(
-            f"{source.at('key')}: key {recipe.key!r} must hold {{video_id}} or {{slug}}, and around it only "
+            f"{source.at('key')}: key {recipe.key!r} must contain {{video_id}} or {{slug}}, and beside it only "
             "letters, digits, -, _, {start} (whole seconds, six digits) and {start_ms}"
         )
     if recipe.key.startswith(("{video_id}", "_", "-")):
         raise ConfigError(
             f"{source.at('key')}: key {recipe.key!r} must begin with a letter, a digit or {{slug}}: "
-            "an id may begin with _ or -, which readers hide"
+            "an id may begin with _ or -, and readers ignore such files"
         )
     if not re.fullmatch(r"|\d{4}(?:-\d{2}-\d{2})?", recipe.published):
         raise ConfigError(f"{source.at('published')}: published {recipe.published!r} must be a year or YYYY-MM-DD")
@@ -356,7 +363,7 @@ def _check_recipe(source: _Source, recipe: Recipe) -> None:
 def _checked(
     source: _Source, what: str, kind: type[Any], data: dict[str, Any], extra: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The values of a dataclass, each of its declared type; ConfigError for unknown, missing and wrong ones."""
+    """The values of a dataclass with their declared types. Raises ConfigError for unknown, missing and wrong values."""
     known = {entry.name: entry for entry in fields(kind) if entry.name not in ("spellings", *extra)}
     for key in data:
         if key not in known:
@@ -377,36 +384,36 @@ def _typed(source: _Source, key: str, value: Any, kind: Any) -> Any:
     def is_number(item: Any) -> bool:
         return isinstance(item, int | float) and not isinstance(item, bool)
 
-    wanted = "text"
+    expected = "text"
     if kind in (str, str | None, TimeUnit) and is_text(value):
         return value
     if kind is bool:
-        wanted = "true or false"
+        expected = "true or false"
         if isinstance(value, bool):
             return value
     if kind is int:
-        wanted = "a whole number, 0 or more"
+        expected = "a whole number, 0 or more"
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
     if kind == float | None:
-        wanted = "a number"
+        expected = "a number"
         if is_number(value):
             return float(value)
     if kind == tuple[str, ...]:
-        wanted = "a list of texts, none twice"
+        expected = "a list of texts, none twice"
         named = [item for item in value if item != "_"] if isinstance(value, list) else []
         if isinstance(value, list) and all(map(is_text, value)) and len(set(named)) == len(named):
             return tuple(value)
     if kind == tuple[float, ...]:
-        wanted = "a list of numbers, 0 or more"
+        expected = "a list of numbers, 0 or more"
         if isinstance(value, list) and all(is_number(item) and item >= 0 for item in value):
             return tuple(map(float, value))
     if kind == Mapping[str, str]:
-        wanted = "a table of texts"
+        expected = "a table of texts"
         if isinstance(value, dict) and all(map(is_text, value.values())):
             return dict(value)
     if kind == Mapping[str, int]:
-        wanted = "a table of whole numbers"
+        expected = "a table of whole numbers"
         if isinstance(value, dict) and all(type(item) is int and item >= 0 for item in value.values()):
             return dict(value)
-    raise ConfigError(f"{source.at(key)}: {key} must be {wanted}, not {value!r}")
+    raise ConfigError(f"{source.at(key)}: {key} must be {expected}, not {value!r}")

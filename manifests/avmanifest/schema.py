@@ -1,4 +1,4 @@
-"""The only list of columns, statuses and members of a prepared dataset."""
+"""The columns, statuses and members of a prepared dataset."""
 
 import re
 from dataclasses import dataclass
@@ -8,24 +8,25 @@ from typing import Final
 import pyarrow as pa
 
 FORMAT_VERSION: Final = 1
-"""Raised when CLIP_SCHEMA, the sample's members or their meaning change."""
+"""Incremented when CLIP_SCHEMA, the members of a sample or their meaning change."""
 
 KEY_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
-"""A key has no dot (WebDataset groups by the first one) and no leading underscore (readers hide those)."""
+"""Pattern of a key. No dot, because WebDataset groups files by the text before the first dot; no leading underscore,
+because some readers ignore such files."""
 
 
 class StatusClass(StrEnum):
-    """What a status means for a retry and for the exit code."""
+    """How a status is treated: whether the clip is retried, and the exit code."""
 
     OK = "ok"
-    PERMANENT = "permanent"  # asking again gives the same answer
-    TRANSIENT = "transient"  # may pass next time: `--retry transient`
-    BUG = "bug"  # avkit's own fault: exit code 1
+    PERMANENT = "permanent"  # a retry would fail in the same way
+    TRANSIENT = "transient"  # a retry may succeed: `--retry transient`
+    BUG = "bug"  # an error in avkit: exit code 1
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a clip ended."""
+    """The result of preparing a clip."""
 
     status_class: StatusClass
     meaning: str
@@ -40,9 +41,9 @@ STATUSES: Final[dict[str, Status]] = {
     "unavailable_age": Status(StatusClass.PERMANENT, "behind an age check"),
     "unavailable_members": Status(StatusClass.PERMANENT, "for members of the channel"),
     "unavailable_live": Status(StatusClass.PERMANENT, "a live stream or a premiere"),
-    "blocked_bot": Status(StatusClass.TRANSIENT, "the site took us for a robot"),
-    "blocked_rate": Status(StatusClass.TRANSIENT, "the site asks for fewer requests"),
-    "blocked_token": Status(StatusClass.TRANSIENT, "the site refused the stream's token"),
+    "blocked_bot": Status(StatusClass.TRANSIENT, "the site took the client for a bot"),
+    "blocked_rate": Status(StatusClass.TRANSIENT, "the site limits the number of requests"),
+    "blocked_token": Status(StatusClass.TRANSIENT, "the site refused access to the media"),
     "net_timeout": Status(StatusClass.TRANSIENT, "the network took too long"),
     "net_dns": Status(StatusClass.TRANSIENT, "the host name was not found"),
     "net_http": Status(StatusClass.TRANSIENT, "the server answered with an error"),
@@ -58,7 +59,7 @@ STATUSES: Final[dict[str, Status]] = {
 
 
 def status_class(status: str) -> StatusClass:
-    """The class of a status name; KeyError for a name outside STATUSES."""
+    """The class of a status. Raises KeyError for a name that is not in STATUSES."""
     return STATUSES[status].status_class
 
 
@@ -83,7 +84,7 @@ REQUEST_SCHEMA: Final = pa.schema(
         _field("licence", pa.string(), "licence of the clip where the list gives one; else empty"),
     ]
 )
-"""What a recipe's list asks for: one row per clip."""
+"""The clips that a recipe's list requests: one row per clip."""
 
 PLAN_SCHEMA: Final = pa.schema(
     [
@@ -93,7 +94,7 @@ PLAN_SCHEMA: Final = pa.schema(
         _field("position", pa.int32(), "place within the shard"),
     ]
 )
-"""The frozen plan: one row per requested clip, with its place."""
+"""The plan: one row per requested clip, with its shard and its position in it."""
 
 CLIP_SCHEMA: Final = pa.schema(
     [
@@ -130,4 +131,4 @@ CLIP_SCHEMA: Final = pa.schema(
         _field("licence", pa.string(), "licence of the clip where the list gives one"),
     ]
 )
-"""The manifest: one row per requested clip, whatever became of it."""
+"""The manifest: one row per requested clip, including failed clips."""

@@ -1,4 +1,4 @@
-"""Which samples a number was computed on, as a short text that a paper can quote."""
+"""A short id of a set of samples, to report which samples a score was computed on."""
 
 import hashlib
 from typing import Final
@@ -11,7 +11,7 @@ _HASHED_AT_ONCE: Final = 65_536
 
 
 def subset_id(keys: pa.Array | pa.ChunkedArray) -> str:
-    """The first 16 hex digits of the sha256 over the sorted keys, one a line: the same for the same samples."""
+    """The first 16 hexadecimal digits of the SHA-256 of the sorted keys, one per line. Equal sets have equal ids."""
     wide = keys.cast(pa.large_string())
     ordered = wide.take(pc.sort_indices(wide))
     sha256 = hashlib.sha256()

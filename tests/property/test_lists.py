@@ -42,7 +42,7 @@ def in_file(content: str | bytes, suffix: str) -> Path:
     st.booleans(),
     st.booleans(),
 )
-def test_what_a_csv_writer_writes_vggsound_reads(
+def test_vggsound_reads_what_a_csv_writer_writes(
     rows: list[tuple[str, int, str, str]], line_end: str, mark: bool, last_newline: bool
 ) -> None:
     text = io.StringIO()
@@ -185,9 +185,7 @@ FORMS = {
     ),
     st.sampled_from([".csv", ".jsonl", ".parquet", ".json"]),
 )
-def test_no_content_brings_a_reader_to_anything_but_rows_or_a_named_error(
-    form: str, content: bytes, suffix: str
-) -> None:
+def test_a_reader_returns_rows_or_raises_a_typed_error_for_any_content(form: str, content: bytes, suffix: str) -> None:
     recipe = dataclasses.replace(load_recipe("table"), key="x-{slug}_{start_ms}")
     path = in_file(content, suffix)
     try:

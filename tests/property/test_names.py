@@ -1,4 +1,4 @@
-"""Laws of clip names: whatever the spelling, a request finds its own clip and no other."""
+"""Properties of clip names: a request finds its own clip in any spelling, and no other clip."""
 
 import posixpath
 
@@ -57,7 +57,7 @@ def test_each_request_finds_its_own_clip_whatever_the_spellings(clips):
 
 @settings(deadline=None, max_examples=200)
 @given(YOUTUBE_IDS, STARTS, STARTS, CHOICE)
-def test_a_clip_is_never_given_for_another_start(video_id, start, other, choice):
+def test_a_clip_is_never_found_for_another_start(video_id, start, other, choice):
     index = NameIndex()
     index.add(pick(video_id, start, start + 10, choice) + ".mp4")
     found = index.find(ClipRequest(video_id, float(other), float(other + 10)))
@@ -80,7 +80,7 @@ def test_stem_and_suffix_make_the_name(stem, suffix):
 
 
 @given(st.one_of(st.text(max_size=40), st.from_regex(r"[-_a9]{11}(_[0-9.]{1,6}){0,3}(\.mp4)?")))
-def test_any_text_is_a_clips_name_or_none(text):
+def test_any_text_is_parsed_or_none(text):
     named = parse_clip_name(text)
     if named is not None:
         assert text.rpartition("/")[2].startswith(named.video_id)
@@ -90,7 +90,7 @@ def test_any_text_is_a_clips_name_or_none(text):
 
 @settings(deadline=None, max_examples=200)
 @given(YOUTUBE_IDS, st.integers(0, 99_999), SUFFIXES, FOLDERS)
-def test_a_unit_that_is_said_leaves_nothing_to_guess(video_id, number, suffix, folder):
+def test_with_a_unit_the_numbers_are_unambiguous(video_id, number, suffix, folder):
     name = f"{folder}{video_id}_{number}{suffix}"
     assert parse_clip_name(name, "s") == ClipName(video_id, float(number))
     assert parse_clip_name(name, "ms") == ClipName(video_id, number / 1000)

@@ -1,4 +1,4 @@
-"""Laws of every drawn clip."""
+"""Properties of every generated clip."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Every list format read into one table: what a recipe asks for, one row per clip."""
+"""Reading of lists in all formats into one table with one row per requested clip."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def read_list(list_file: ListFile) -> pa.Table:
-    """The rows of one list, as a REQUEST_SCHEMA table. Raises ManifestError for a list that is not of its format."""
+    """The rows of one list as a REQUEST_SCHEMA table. Raises ManifestError if the list does not follow its format."""
     module, _, name = LIST_FORMATS[list_file.spec.format].reader.partition(":")
     read: Callable[[ListFile], pa.Table] = getattr(import_module(f"avmanifest.lists.{module}"), name)
     return read(list_file)
@@ -37,57 +37,64 @@ def read_requests(
     splits: Sequence[str] | None = None,
     options: TableOptions | None = None,
 ) -> pa.Table:
-    """What the recipe asks for, as a REQUEST_SCHEMA table: the rows of its lists, in their order.
+    """Read the clips that a recipe requests.
 
-    `lists` is one file, a folder that holds the files under their official names, or a file for each
-    official name; for the recipe `folder` it is the folder of media. `splits` None: the recipe's default
-    ones. `options` replaces the recipe's own for tables. A clip listed twice is two rows.
+    Args:
+        recipe: The recipe.
+        lists: One file, a folder with the files under their official names, or a mapping from official names to
+            files. For the recipe `folder`, the folder of media.
+        splits: The splits to read. None: the recipe's default splits.
+        options: Column names of tables, in place of the recipe's own.
 
-    Raises ConfigError for a list or a split that is not there, ManifestError for a list that is not as its
-    format says.
+    Returns:
+        A REQUEST_SCHEMA table with the rows of the lists, in their order. A clip that is listed twice is two rows.
+
+    Raises:
+        ConfigError: A list or a split does not exist.
+        ManifestError: A list does not follow its format.
     """
-    wanted = _wanted_splits(recipe, splits)
-    specs = [spec for spec in recipe.lists if not spec.splits or not wanted or set(wanted) & set(spec.splits)]
+    selected = _selected_splits(recipe, splits)
+    specs = [spec for spec in recipe.lists if not spec.splits or not selected or set(selected) & set(spec.splits)]
     for spec in specs:
         if not LIST_FORMATS[spec.format].reader:
-            raise ConfigError(f"recipe {recipe.name}: has no list; its data are drawn, not found")
+            raise ConfigError(f"recipe {recipe.name}: has no list, because its videos are generated")
         if spec.unusable:
             raise ConfigError(f"recipe {recipe.name}: {spec.file} cannot be used: {spec.unusable}")
-    found = []
+    tables = []
     for spec, path in zip(specs, _paths(recipe, specs, lists), strict=True):
         used = spec if options is None else replace(spec, options=options)
-        found.append(read_list(ListFile(path=path, recipe=recipe, spec=used)))
-    table = pa.concat_tables(found)
+        tables.append(read_list(ListFile(path=path, recipe=recipe, spec=used)))
+    table = pa.concat_tables(tables)
     present = pc.unique(table.column("split")).to_pylist()
-    if missing := [split for split in wanted if split not in present and split not in recipe.splits]:
+    if missing := [split for split in selected if split not in present and split not in recipe.splits]:
         raise ConfigError(f"recipe {recipe.name}: the list has no rows of {missing}; it has {sorted(present)}")
-    if wanted and set(present) - set(wanted):
-        table = table.filter(pc.is_in(table.column("split"), pa.array(wanted, pa.string())))
+    if selected and set(present) - set(selected):
+        table = table.filter(pc.is_in(table.column("split"), pa.array(selected, pa.string())))
     return table.combine_chunks()
 
 
 def folder_requests(root: Path, labels_from_parent: bool = True) -> pa.Table:
-    """A folder of media files as a REQUEST_SCHEMA table, sorted by path; see `read_folder`."""
+    """The media files in a folder as a REQUEST_SCHEMA table, sorted by path; see `read_folder`."""
     recipe = load_recipe("folder")
     list_file = ListFile(path=root, recipe=recipe, spec=recipe.lists[0])
     return read_folder(list_file, labels_from_parent=labels_from_parent)
 
 
 def read_clip_names(path: Path) -> pa.Table:
-    """video_id, start_s and end_s of a list of YouTube clips in any spelling; null where a name does not say.
+    """Read a list of names of YouTube clips: columns video_id, start_s and end_s; null if a name has no time.
 
-    For lists that choose among clips: retrieval galleries (JSON with `data`), clips known to be broken,
-    silent or short, other people's test lists (a name per line, then perhaps a comma and more).
+    For lists that select clips: retrieval galleries (JSON with `data`), and text files with one name per line, such as
+    lists of broken or silent clips. Text after a comma is ignored.
     """
     return documents.read_gallery(path) if path.suffix.lower() == ".json" else lines.read_clip_spans(path)
 
 
-def _wanted_splits(recipe: Recipe, splits: Sequence[str] | None) -> list[str]:
-    """The splits asked for, none twice; empty: all there are."""
+def _selected_splits(recipe: Recipe, splits: Sequence[str] | None) -> list[str]:
+    """The selected splits without duplicates; empty: all."""
     if splits is None:
         return list(recipe.default_splits)
     if not splits:
-        raise ConfigError(f"recipe {recipe.name}: no split asked for; known: {', '.join(recipe.splits)}")
+        raise ConfigError(f"recipe {recipe.name}: no split is selected; known: {', '.join(recipe.splits)}")
     if recipe.splits and (unknown := [split for split in splits if split not in recipe.splits]):
         raise ConfigError(f"recipe {recipe.name}: unknown split {unknown[0]!r}; known: {', '.join(recipe.splits)}")
     return list(dict.fromkeys(splits))
@@ -98,24 +105,24 @@ def _paths(recipe: Recipe, specs: Sequence[ListSpec], lists: Mapping[str, Path] 
     if lists is None:
         raise ConfigError(_missing(recipe, specs))
     if isinstance(lists, Mapping):
-        known = {spec.file for spec in recipe.lists}
-        if unknown := sorted(lists.keys() - known):
-            raise ConfigError(f"recipe {recipe.name}: no list is called {unknown}; known: {', '.join(sorted(known))}")
-        given = dict(lists)
+        names = {spec.file for spec in recipe.lists}
+        if unknown := sorted(lists.keys() - names):
+            raise ConfigError(f"recipe {recipe.name}: no list is called {unknown}; known: {', '.join(sorted(names))}")
+        paths = dict(lists)
     elif not lists.exists():
         raise ConfigError(f"{lists}: no such list. Give --list the file, or the folder that holds it.")
     elif len(specs) == 1 and (specs[0].format == "folder" or not lists.is_dir()):
-        given = {specs[0].file: lists}
+        paths = {specs[0].file: lists}
     elif lists.is_dir():
-        given = {spec.file: lists / spec.file for spec in specs if spec.file and (lists / spec.file).is_file()}
+        paths = {spec.file: lists / spec.file for spec in specs if spec.file and (lists / spec.file).is_file()}
     else:
-        given = {lists.name: lists}
-    if missing := [spec for spec in specs if spec.file not in given]:
+        paths = {lists.name: lists}
+    if missing := [spec for spec in specs if spec.file not in paths]:
         raise ConfigError(_missing(recipe, missing))
-    for path in (given[spec.file] for spec in specs):
+    for path in (paths[spec.file] for spec in specs):
         if not path.exists():
             raise ConfigError(f"{path}: no such list. Give --list the file, or the folder that holds it.")
-    return [given[spec.file] for spec in specs]
+    return [paths[spec.file] for spec in specs]
 
 
 def _missing(recipe: Recipe, specs: Sequence[ListSpec]) -> str:

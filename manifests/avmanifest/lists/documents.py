@@ -1,9 +1,9 @@
-"""Lists of a few thousand clips whose rows belong together: JSON files, pairs, one row per label or frame."""
+"""Reading of lists in which several rows or nested values describe a clip: JSON, pairs, rows per label or frame."""
 
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -25,14 +25,15 @@ _MODALITIES: Final = ("A", "V", "AV")
 
 
 def read_pairs(list_file: ListFile) -> pa.Table:
-    """The clips of a list of mixtures of two; a pair is an annotation of its first clip.
+    """Read a list of pairs of clips that are mixed. A pair is stored as an annotation of its first clip.
 
-    `mixtures` holds {index: the pair's place in the list, with: [key of the other clip], kind: Easy or Hard}.
+    The annotation `mixtures` is a list of {index: number of the pair in the list, with: [key of the other clip], kind:
+    Easy or Hard}.
     """
     columns = ("source_1", "source_2", "class_1", "class_2", "sep_type")
     labels: dict[ClipName, str] = {}
     lines: list[int] = []
-    pairs: list[tuple[ClipName, ClipName, str]] = []
+    pairs: list[tuple[list[ClipName], str]] = []
     for line, row in _csv_rows(list_file.path, columns):
         here = f"{list_file.path}: line {line}"
         clips = [_clip(row[name], here) for name in columns[:2]]
@@ -41,34 +42,24 @@ def read_pairs(list_file: ListFile) -> pa.Table:
                 lines.append(line)
             if labels.setdefault(clip, label) != label:
                 raise ManifestError(
-                    f"{here}: {clip.video_id} is {label!r} here and {labels[clip]!r} above. Correct one."
+                    f"{here}: {clip.video_id} has the label {label!r} here and {labels[clip]!r} above. Correct one."
                 )
-        pairs.append((clips[0], clips[1], row["sep_type"]))
-    mixtures: dict[ClipName, list[dict[str, Any]]] = {clip: [] for clip in labels}
-    keys = dict(zip(labels, _keys_of(list_file, labels), strict=True))
-    for index, (first, second, kind) in enumerate(pairs):
-        mixtures[first].append({"index": index, "with": [keys[second]], "kind": kind})
-    return request_table(
-        list_file,
-        lambda row: f"{list_file.path}: line {lines[row]}",
-        **_spans(list(labels)),
-        labels=list_column([[label] for label in labels.values()], pa.string()),
-        annotations=[{"mixtures": found} if found else {} for found in mixtures.values()],
-    )
+        pairs.append((clips, row["sep_type"]))
+    return _mixture_table(list_file, labels, lines, pairs)
 
 
 def read_music_mixtures(list_file: ListFile) -> pa.Table:
-    """The videos of a list of mixtures, a line being the audio paths of the sources mixed.
+    """Read a list of mixtures; a line has the audio paths of the mixed sources.
 
-    A line is an annotation of its first video, as in `read_pairs`, with the keys of all the others.
+    A mixture is stored as an annotation of its first video, as in `read_pairs`, with the keys of all others.
     """
     labels: dict[ClipName, str] = {}
     lines: list[int] = []
-    rows: list[list[ClipName]] = []
+    mixtures: list[tuple[list[ClipName], str]] = []
     for line, cells in csv_cells(list_file.path):
         here = f"{list_file.path}: line {line}"
         if len(cells) < 2:
-            raise ManifestError(f"{here}: {cells} is no mixture: expected /LABEL/YOUTUBE_ID.wav, twice or more")
+            raise ManifestError(f"{here}: {cells} is not a mixture; expected /LABEL/YOUTUBE_ID.wav twice or more")
         sources = []
         for cell in cells:
             path = PurePosixPath(cell.strip())
@@ -76,27 +67,36 @@ def read_music_mixtures(list_file: ListFile) -> pa.Table:
             if clip not in labels:
                 lines.append(line)
             if labels.setdefault(clip, path.parent.name) != path.parent.name:
-                raise ManifestError(f"{here}: {cell.strip()!r} is {labels[clip]!r} above. Correct one.")
+                raise ManifestError(f"{here}: {cell.strip()!r} has the label {labels[clip]!r} above. Correct one.")
             sources.append(clip)
-        rows.append(sources)
-    keys = dict(zip(labels, _keys_of(list_file, labels), strict=True))
-    mixtures: dict[ClipName, list[dict[str, Any]]] = {clip: [] for clip in labels}
-    for index, (first, *others) in enumerate(rows):
-        mixtures[first].append({"index": index, "with": [keys[clip] for clip in others], "kind": ""})
+        mixtures.append((sources, ""))
+    return _mixture_table(list_file, labels, lines, mixtures)
+
+
+def _mixture_table(
+    list_file: ListFile,
+    labels: Mapping[ClipName, str],
+    lines: Sequence[int],
+    mixtures: Sequence[tuple[Sequence[ClipName], str]],
+) -> pa.Table:
+    """The clips in `labels`, with their line numbers; mixtures (clips, kind) become annotations of the first clip."""
+    keys = dict(zip(labels, clip_keys(list_file.recipe, span_table(list(labels))).to_pylist(), strict=True))
+    of_clip: dict[ClipName, list[dict[str, Any]]] = {clip: [] for clip in labels}
+    for index, ((first, *others), kind) in enumerate(mixtures):
+        of_clip[first].append({"index": index, "with": [keys[clip] for clip in others], "kind": kind})
     return request_table(
         list_file,
         lambda row: f"{list_file.path}: line {lines[row]}",
         **_spans(list(labels)),
         labels=list_column([[label] for label in labels.values()], pa.string()),
-        annotations=[{"mixtures": found} if found else {} for found in mixtures.values()],
+        annotations=[{"mixtures": entries} if entries else {} for entries in of_clip.values()],
     )
 
 
 def read_vggsounder(list_file: ListFile) -> pa.Table:
-    """One row per clip of a list with one row per label.
+    """Read VGGSounder: a list with one row per label becomes a table with one row per clip.
 
-    Annotations: `modality` (label -> A heard, V seen, AV both), `background_music`, `static_image`,
-    `voice_over`.
+    Annotations: `modality` (label -> A audible, V visible, AV both), `background_music`, `static_image`, `voice_over`.
     """
     flags = ("background_music", "static_image", "voice_over")
     clips: dict[ClipName, dict[str, Any]] = {}
@@ -118,16 +118,16 @@ def read_vggsounder(list_file: ListFile) -> pa.Table:
         list_file,
         lambda row: f"{list_file.path}: line {lines[row]}",
         **_spans(list(clips)),
-        labels=list_column([list(found["modality"]) for found in clips.values()], pa.string()),
+        labels=list_column([list(clip["modality"]) for clip in clips.values()], pa.string()),
         annotations=list(clips.values()),
     )
 
 
 def read_vggss(list_file: ListFile) -> pa.Table:
-    """VGG-SS: a clip, its label and the boxes of what sounds.
+    """Read VGG-SS: clips with a label and the boxes of the sounding objects.
 
-    Annotations: `boxes`, [x0, y0, x1, y1] in parts of the frame's width and height, cut to the frame;
-    `num_boxes_clipped`, how many reached out of it; `num_boxes_dropped`, how many had no area.
+    Annotations: `boxes`, [x0, y0, x1, y1] relative to the frame's width and height, clipped to the frame;
+    `num_boxes_clipped`, the number that exceeded the frame; `num_boxes_dropped`, the number without area.
     """
     clips, labels, annotations = [], [], []
     for index, entry in enumerate(_json_list(list_file.path)):
@@ -145,10 +145,10 @@ def read_vggss(list_file: ListFile) -> pa.Table:
 
 
 def read_music_boxes(list_file: ListFile) -> pa.Table:
-    """MUSIC-Duet: two instruments and a box for each, in the frame at the clip's start.
+    """Read MUSIC-Duet: two instruments and a box for each, in the frame at the clip's start.
 
-    The list writes a box as x, y, width, height; annotations hold `boxes` as [x0, y0, x1, y1] and
-    `box_labels`. Names are ID_SEGMENT_SECOND.
+    A box in the list is x, y, width, height; the annotations are `boxes` as [x0, y0, x1, y1] and `box_labels`. Names
+    are ID_SEGMENT_SECOND.
     """
     clips, labels, annotations = [], [], []
     for index, entry in enumerate(_json_list(list_file.path)):
@@ -175,18 +175,18 @@ def read_music_boxes(list_file: ListFile) -> pa.Table:
 
 
 def read_music(list_file: ListFile) -> pa.Table:
-    """MUSIC: the videos under each instrument, or under each two instruments."""
+    """Read MUSIC: the videos of each instrument or pair of instruments."""
     document = _json(list_file.path)
     videos = document.get("videos") if isinstance(document, dict) else None
     if not isinstance(videos, dict):
         raise ManifestError(f'{list_file.path}: expected {{"videos": {{"flute violin": [YOUTUBE_ID, ...]}}}}')
     ids, labels = [], []
-    for instruments, found in videos.items():
+    for instruments, video_ids in videos.items():
         here = f"{list_file.path}: videos of {instruments!r}"
-        if not isinstance(found, list):
-            raise ManifestError(f"{here}: expected a list of YouTube ids, not {found!r}")
-        ids += [_youtube_id(video_id, here) for video_id in found]
-        labels += [instruments.split()] * len(found)
+        if not isinstance(video_ids, list):
+            raise ManifestError(f"{here}: expected a list of YouTube ids, not {video_ids!r}")
+        ids += [_youtube_id(video_id, here) for video_id in video_ids]
+        labels += [instruments.split()] * len(video_ids)
     return request_table(
         list_file,
         lambda row: f"{list_file.path}: video {ids[row]}",
@@ -196,11 +196,11 @@ def read_music(list_file: ListFile) -> pa.Table:
 
 
 def read_avsbench_frames(list_file: ListFile) -> pa.Table:
-    """AVSBench videos from a list with one row per frame: NAME_N,LABEL or NAME_N,"LABEL, LABEL".
+    """Read AVSBench videos from a list with one row per frame: NAME_N,LABEL or NAME_N,"LABEL, LABEL".
 
-    NAME is an id, or an id and the second at which the video was cut; N counts the seconds from 1. Frame
-    times are those at which AVSBench took its frames. Annotations: `masks`, the files of the recipe's
-    template, in the order of the frames; `mask_frames`, which frames they belong to, from 0.
+    NAME is an id, or an id and the second at which the clip begins; N is the number of the second, from 1. Frame times
+    are those of AVSBench's frames. Annotations: `masks`, the paths by the recipe's template, in the order of the
+    frames; `mask_frames`, the numbers of their frames, from 0.
     """
     frames: dict[tuple[str, str | None], list[int]] = {}
     spelled: dict[tuple[str, str | None], str] = {}
@@ -213,18 +213,18 @@ def read_avsbench_frames(list_file: ListFile) -> pa.Table:
         video, frame = (match[1], match[2]), int(match[3])
         if video not in frames:
             lines.append(line)
-        known = frames.setdefault(video, [])
+        numbers = frames.setdefault(video, [])
         if spelled.setdefault(video, cells[1]) != cells[1]:
             raise ManifestError(f"{here}: {cells[1]!r}, but frames of the same video above are {spelled[video]!r}")
-        if frame < 1 or frame in known:
-            raise ManifestError(f"{here}: frame {frame} stands twice, or is not 1 or more. Correct the line.")
-        known.append(frame)
+        if frame < 1 or frame in numbers:
+            raise ManifestError(f"{here}: frame {frame} is listed twice, or is less than 1. Correct the line.")
+        numbers.append(frame)
     labels = [[label.strip() for label in label_list.split(",")] for label_list in spelled.values()]
     starts = [float(second or 0) for _, second in frames]
     annotations, times = [], []
-    for (video_id, second), found, label in zip(frames, frames.values(), spelled.values(), strict=True):
+    for (video_id, second), numbers, label in zip(frames, frames.values(), spelled.values(), strict=True):
         name = video_id if second is None else f"{video_id}_{second}"
-        order = sorted(found)
+        order = sorted(numbers)
         annotations.append(_masks(list_file, order, 1, {"video_id": video_id, "uid": name, "label": label}))
         times.append([frame - 1 + _AVSBENCH_FRAME_S for frame in order])
     return request_table(
@@ -239,10 +239,10 @@ def read_avsbench_frames(list_file: ListFile) -> pa.Table:
 
 
 def read_avsbench(list_file: ListFile) -> pa.Table:
-    """AVSBench's metadata.csv: the videos of the recipe's subset (v1s, v1m, v2; empty: all).
+    """Read AVSBench's metadata.csv: the videos of the recipe's subset (v1s, v1m, v2; empty: all).
 
-    The start is s_min minutes and s_sec seconds; v1 videos last 5 s, v2 videos 10 s, with one frame a second.
-    Annotations: `uid`, `subset`, `masks` and `mask_frames`. `off-the-screen` among the objects is no label.
+    The start is s_min minutes plus s_sec seconds. v1 videos last 5 s and v2 videos 10 s, with one frame per second.
+    Annotations: `uid`, `subset`, `masks` and `mask_frames`. The object `off-the-screen` is not a label.
     """
     spec = list_file.spec
     rows: list[dict[str, str]] = []
@@ -269,8 +269,8 @@ def read_avsbench(list_file: ListFile) -> pa.Table:
         labels.append([name for name in row["a_obj"].split("_") if name and name != _AVSBENCH_UNSEEN])
         fields = {"video_id": row["vid"], "uid": row["uid"], "label": row["a_obj"], "subset": row["label"]}
         masked = 1 if (row["label"], row["split"]) == ("v1s", "train") else seconds
-        found = _masks(list_file, range(masked), 0, {**fields, "split": row["split"]})
-        annotations.append({"uid": row["uid"], "subset": row["label"], **found})
+        masks = _masks(list_file, range(masked), 0, {**fields, "split": row["split"]})
+        annotations.append({"uid": row["uid"], "subset": row["label"], **masks})
     return request_table(
         list_file,
         where,
@@ -285,7 +285,7 @@ def read_avsbench(list_file: ListFile) -> pa.Table:
 
 
 def read_gallery(path: Path) -> pa.Table:
-    """video_id, start_s and end_s of a retrieval gallery: JSON {"data": [{"video_id": a clip's name, ...}]}."""
+    """Read a retrieval gallery, JSON {"data": [{"video_id": name, ...}]}, as columns video_id, start_s and end_s."""
     document = _json(path)
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, list):
@@ -296,7 +296,7 @@ def read_gallery(path: Path) -> pa.Table:
 
 
 def _masks(list_file: ListFile, frames: Sequence[int], first: int, names: dict[str, str]) -> dict[str, list[Any]]:
-    """The mask files of the frames that have one; the list counts frames from `first`."""
+    """The paths and frame numbers of the masks. In the list, frames are numbered from `first`."""
     spec = list_file.spec
     if not spec.masks:
         return {}
@@ -309,28 +309,28 @@ def _masks(list_file: ListFile, frames: Sequence[int], first: int, names: dict[s
     return {"masks": paths, "mask_frames": [frame - first for frame in masked]}
 
 
-def _boxes(found: Any, here: str) -> dict[str, Any]:
-    """Corner boxes cut to the frame, and how many were cut and how many had no area."""
-    if not isinstance(found, list):
-        raise ManifestError(f"{here}: expected a list of boxes, not {found!r}")
-    boxes, clipped = [], 0
-    for box in found:
+def _boxes(entries: Any, here: str) -> dict[str, Any]:
+    """Boxes clipped to the frame, with the numbers of clipped boxes and of boxes without area."""
+    if not isinstance(entries, list):
+        raise ManifestError(f"{here}: expected a list of boxes, not {entries!r}")
+    boxes, num_clipped = [], 0
+    for box in entries:
         corners = _numbers(box, here)
-        inside = [min(max(value, 0.0), 1.0) for value in corners]
-        clipped += inside != corners
-        if inside[2] > inside[0] and inside[3] > inside[1]:
-            boxes.append(inside)
+        clipped_box = [min(max(value, 0.0), 1.0) for value in corners]
+        num_clipped += clipped_box != corners
+        if clipped_box[2] > clipped_box[0] and clipped_box[3] > clipped_box[1]:
+            boxes.append(clipped_box)
     return {
         "boxes": boxes,
-        "num_boxes_clipped": clipped,
-        "num_boxes_dropped": len(found) - len(boxes),
+        "num_boxes_clipped": num_clipped,
+        "num_boxes_dropped": len(entries) - len(boxes),
     }
 
 
 def _numbers(box: Any, here: str) -> list[float]:
     numbers = isinstance(box, list) and all(isinstance(value, int | float) for value in box)
     if not numbers or len(box) != 4 or not all(map(math.isfinite, box)):
-        raise ManifestError(f"{here}: a box is four numbers, not {box!r}. Correct the entry.")
+        raise ManifestError(f"{here}: a box must be four numbers, not {box!r}. Correct the entry.")
     return [float(value) for value in box]
 
 
@@ -344,11 +344,6 @@ def _number(text: str, here: str) -> float:
 def _spans(clips: Sequence[ClipName]) -> dict[str, pa.Array]:
     table = span_table(clips)
     return {name: table.column(name).combine_chunks() for name in table.column_names}
-
-
-def _keys_of(list_file: ListFile, clips: Iterator[ClipName] | dict[ClipName, str]) -> list[str]:
-    keys: list[str] = clip_keys(list_file.recipe, span_table(list(clips))).to_pylist()
-    return keys
 
 
 def _clip(name: str, here: str, *, start: bool = True) -> ClipName:
@@ -397,7 +392,7 @@ def _json(path: Path) -> Any:
 
 
 def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a csv file whose first line must be these columns."""
+    """The rows of a csv file, as dicts with their line numbers. The header must be these columns."""
     header: list[str] | None = None
     for line, cells in csv_cells(path):
         if header is None:

@@ -1,4 +1,4 @@
-"""A folder of media files as a list of clips."""
+"""The media files in a folder as a list of clips."""
 
 import os
 from collections import Counter
@@ -13,22 +13,22 @@ from avmanifest.errors import ManifestError
 from avmanifest.lists.requests import ListFile, list_column, request_table, undecodable
 
 FOLDER_SPLITS: Final = ("train", "val", "test")
-"""First folders of these names are splits, not labels."""
+"""Folders directly below the root with these names are splits, not labels."""
 
 
 def read_folder(list_file: ListFile, *, labels_from_parent: bool = True) -> pa.Table:
-    """One clip per media file below a folder, sorted by path: the whole file, from 0 to its end.
+    """One clip per media file below a folder, sorted by path. A clip is the whole file.
 
-    video_id is the path below the folder without its suffix (with it where two files differ in nothing
-    else). The split is the first folder if that is train, val or test, else train. The label is the folder
-    that holds the file, unless that is the root or the split's.
+    video_id is the path below the folder without its suffix; with its suffix if two files differ only in that. The
+    split is the first folder of the path if that is train, val or test; otherwise train. The label is the folder that
+    contains the file, unless that is the root or the folder of a split.
     """
     root = list_file.path
     if not root.is_dir():
-        raise ManifestError(f"{root}: no such folder")
+        raise ManifestError(f"{root}: no such folder. Give --list the folder of media.")
     paths = sorted(_media_below(root))
     if not paths:
-        raise ManifestError(f"{root}: no media files in it; looked for {' '.join(sorted(MEDIA_SUFFIXES))}")
+        raise ManifestError(f"{root}: no media files; known suffixes: {' '.join(sorted(MEDIA_SUFFIXES))}")
     stems = [path.rpartition(".")[0] for path in paths]
     shared = {stem for stem, count in Counter(stems).items() if count > 1}
     splits, labels = [], []
@@ -48,7 +48,7 @@ def read_folder(list_file: ListFile, *, labels_from_parent: bool = True) -> pa.T
 
 
 def _media_below(root: Path) -> Iterator[str]:
-    """Paths of the media files below the root, with /; a folder reached twice is read once."""
+    """Paths of the media files relative to the root, with slashes. A folder that is linked twice is read once."""
     visited: set[tuple[int, int]] = set()
     for folder, names, files in os.walk(root, followlinks=True):
         status = Path(folder).stat()
@@ -56,7 +56,7 @@ def _media_below(root: Path) -> Iterator[str]:
             names.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
-        # Folders before links to folders: what a link reaches a second time keeps its real name.
+        # Folders before links to folders, so that a linked folder is listed under its own path.
         names[:] = sorted(
             (name for name in names if not name.startswith(".")),
             key=lambda name: (Path(folder, name).is_symlink(), name),
@@ -67,5 +67,5 @@ def _media_below(root: Path) -> Iterator[str]:
                 continue
             relative = path.relative_to(root).as_posix()
             if not relative.isprintable() or undecodable([relative]):
-                raise ManifestError(f"{root}: the file name {relative!r} is no printable UTF-8 text. Rename the file.")
+                raise ManifestError(f"{root}: the file name {relative!r} is not printable UTF-8 text. Rename the file.")
             yield relative

@@ -1,7 +1,7 @@
-"""Lists of one clip per line whose form the recipe's TOML says: a pattern, or a delimiter and columns.
+"""Reading of lists with one clip per line, by a pattern or by columns that the recipe's TOML defines.
 
-The values of a line have roles: `clip` (a clip's name) or `video_id` or `path`; `start`, `end`, `label`, `split`. Other
-values are kept as annotations if the recipe names them under `annotations`, else left out.
+The values of a line have roles: `clip` (the name of a clip), `video_id` or `path`; `start`, `end`, `label`, `split`.
+Other values become annotations if the recipe names them under `annotations`; otherwise they are ignored.
 """
 
 import csv
@@ -28,8 +28,8 @@ from avmanifest.lists.requests import (
 )
 
 _LONGEST_LINE: Final = 1 << 20  # bytes
-_NEVER: Final = "\x01"  # Arrow's reader needs a delimiter; no list has this character
-_SHOWN: Final = 120  # characters of a wrong line
+_NEVER: Final = "\x01"  # Arrow's reader needs a delimiter; this character occurs in no list
+_SHOWN: Final = 120  # characters of a wrong line in an error message
 _WITHOUT_SUFFIX: Final = r"\.[A-Za-z0-9]{1,5}\z"
 _ANNOTATIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "text": str,
@@ -40,13 +40,13 @@ _ANNOTATIONS: Final[Mapping[str, Callable[[str], Any]]] = {
 
 
 def read_pattern(list_file: ListFile) -> pa.Table:
-    """A list whose every line matches the recipe's `pattern`, a regular expression of RE2 with named groups."""
+    """Read a list whose lines match the recipe's `pattern`, an RE2 regular expression with named groups."""
     values, where = _matched(list_file)
     return _requests(list_file, values, where)
 
 
 def read_columns(list_file: ListFile) -> pa.Table:
-    """A list of values between the recipe's `delimiter`, in the order of its `columns`; quotes as in csv."""
+    """Read a list of values separated by the recipe's `delimiter`, in the order of its `columns`; quotes as in csv."""
     spec = list_file.spec
     expected = spec.expects or spec.delimiter.join(spec.columns)
     rows: list[list[str]] = []
@@ -75,9 +75,9 @@ def read_columns(list_file: ListFile) -> pa.Table:
 
 
 def _check_header(list_file: ListFile, rows: Sequence[Sequence[str]], where: Where) -> None:
-    """Raise ManifestError if the first row is no header though the recipe says so, or is one though it does not.
+    """Raise ManifestError if the recipe expects a header and the first row is none, or the other way round.
 
-    Without a `header` to compare with, a row is told to be a clip by the numbers in its columns of times.
+    If the recipe has no `header` to compare with, a row with numbers in all columns of times is taken for a clip.
     """
     spec = list_file.spec
     shown = spec.delimiter.join(rows[0])
@@ -94,9 +94,9 @@ def _check_header(list_file: ListFile, rows: Sequence[Sequence[str]], where: Whe
 
 
 def read_clip_spans(path: Path) -> pa.Table:
-    """video_id, start_s and end_s of a list of clip names; null where a name does not say.
+    """Read a list of clip names as columns video_id, start_s and end_s; null if a name has no time.
 
-    A line is a clip's name, then perhaps a comma and more.
+    A line is the name of a clip. Text after a comma is ignored.
     """
     lines, numbers = read_lines(path)
     clips = []
@@ -112,7 +112,7 @@ def read_clip_spans(path: Path) -> pa.Table:
 
 
 def span_table(clips: Sequence[ClipName]) -> pa.Table:
-    """The clips as columns video_id, start_s and end_s."""
+    """The clips as a table with the columns video_id, start_s and end_s (seconds)."""
     return pa.table(
         {
             "video_id": pa.array([clip.video_id for clip in clips], pa.string()),
@@ -123,10 +123,10 @@ def span_table(clips: Sequence[ClipName]) -> pa.Table:
 
 
 def read_lines(path: Path) -> tuple[pa.Array, pa.Array]:
-    """The lines of a text file that are not blank, without spaces around them, and their numbers from 1.
+    """The lines of a text file that are not blank, without surrounding spaces, and their numbers from 1.
 
-    A byte-order mark, CRLF and a missing last newline make no difference. Raises ManifestError for a file
-    that is missing, empty or no UTF-8 text.
+    A byte-order mark, CRLF and a missing last newline are ignored. Raises ManifestError for a file that is missing,
+    empty or not UTF-8 text.
     """
     try:
         table = pa.csv.read_csv(
@@ -148,12 +148,12 @@ def read_lines(path: Path) -> tuple[pa.Array, pa.Array]:
 
 
 def csv_cells(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """The rows of a delimited file that are not blank, each with the number of its line.
+    """The rows of a delimited file that are not blank, each with its line number.
 
-    Spaces after a delimiter mean nothing. Raises ManifestError for a file that is missing, empty, no UTF-8 text or
-    wrongly quoted.
+    Spaces after a delimiter are ignored. Raises ManifestError for a file that is missing, empty, not UTF-8 text or has
+    wrong quotes.
     """
-    seen = False
+    has_rows = False
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
@@ -164,18 +164,18 @@ def csv_cells(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]
                             f"{path}: line {reader.line_num} is not UTF-8 text. Save the list as UTF-8."
                         )
                     if cells:
-                        seen = True
+                        has_rows = True
                         yield reader.line_num, cells
             except csv.Error as error:
                 raise ManifestError(f"{path}: line {reader.line_num}: not csv text ({error})") from error
     except OSError as error:
         raise ManifestError(f"{path}: the list cannot be read ({error})") from error
-    if not seen:
+    if not has_rows:
         raise ManifestError(f"{path}: the list is empty. Get it again from its source.")
 
 
 def _matched(list_file: ListFile) -> tuple[dict[str, pa.Array], Where]:
-    """The named groups of every line, and where each row stands; groups that took no part are empty."""
+    """The named groups of every line, and the place of each row. Groups that did not match are empty."""
     path, spec = list_file.path, list_file.spec
     lines, numbers = read_lines(path)
     if spec.comment:
@@ -205,7 +205,7 @@ def _matched(list_file: ListFile) -> tuple[dict[str, pa.Array], Where]:
 
 
 def _requests(list_file: ListFile, values: Mapping[str, pa.Array], where: Where) -> pa.Table:
-    """The values by role as a REQUEST_SCHEMA table."""
+    """A REQUEST_SCHEMA table from columns by role."""
     spec = list_file.spec
     start_s, end_s = (_seconds(values.get(name), name, spec.unit == "ms", where) for name in ("start", "end"))
     video_id = values.get("video_id")
@@ -235,7 +235,9 @@ def _clip(name: str, list_file: ListFile, where: Where, row: int) -> ClipName:
     if clip is None:
         raise ManifestError(f"{where(row)}: {_shown(name)} is not {expected}. Correct the name.")
     if clip.start_s is None and list_file.clip_seconds is not None:
-        raise ManifestError(f"{where(row)}: the name {_shown(name)} has no start second; expected {expected}")
+        raise ManifestError(
+            f"{where(row)}: the name {_shown(name)} has no start; expected {expected}. Correct the name."
+        )
     return clip
 
 
@@ -248,8 +250,8 @@ def _labels(list_file: ListFile, values: Mapping[str, pa.Array], where: Where) -
         row = first_true(pc.and_(pc.not_equal(other, ""), pc.not_equal(other, label)))
         if row is not None:
             raise ManifestError(
-                f"{where(row)}: the label {other[row].as_py()!r} is not the one that the line says elsewhere, "
-                f"{label[row].as_py()!r}. Correct one of them."
+                f"{where(row)}: the line has the labels {label[row].as_py()!r} and {other[row].as_py()!r}. "
+                "Correct one of them."
             )
     separator = list_file.spec.options.label_separator
     if separator is not None:
@@ -259,22 +261,22 @@ def _labels(list_file: ListFile, values: Mapping[str, pa.Array], where: Where) -
 
 
 def _annotations(kinds: Mapping[str, str], values: Mapping[str, pa.Array], where: Where) -> list[dict[str, Any]]:
-    """Per row, the values that the recipe keeps; empty ones are left out."""
-    found: list[dict[str, Any]] = [{} for _ in range(len(next(iter(values.values()))))]
+    """The annotations of each row; empty values are left out."""
+    annotations: list[dict[str, Any]] = [{} for _ in range(len(next(iter(values.values()))))]
     for name, kind in kinds.items():
         for row, text in enumerate(values[name].to_pylist()):
             if text:
                 try:
-                    found[row][name] = _ANNOTATIONS[kind](text)
+                    annotations[row][name] = _ANNOTATIONS[kind](text)
                 except ValueError as error:
                     raise ManifestError(
                         f"{where(row)}: {name} is {text!r}, must be {kind}. Correct the line."
                     ) from error
-    return found
+    return annotations
 
 
 def _seconds(texts: pa.Array | None, name: str, milliseconds: bool, where: Where) -> pa.Array | None:
-    """A column of times in seconds, null where it is empty."""
+    """A column of texts as times in seconds; empty becomes null."""
     if texts is None:
         return None
     filled = pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
@@ -282,7 +284,9 @@ def _seconds(texts: pa.Array | None, name: str, milliseconds: bool, where: Where
         numbers = pc.cast(filled, pa.float64())
     except pa.ArrowInvalid as error:
         row, text = next((row, text) for row, text in enumerate(texts.to_pylist()) if text and not _is_number(text))
-        raise ManifestError(f"{where(row)}: {name} is {text!r}, must be a number, such as 12.5") from error
+        raise ManifestError(
+            f"{where(row)}: {name} is {text!r}, must be a number, such as 12.5. Correct the line."
+        ) from error
     return pc.divide(numbers, 1000.0) if milliseconds else numbers
 
 
@@ -295,38 +299,41 @@ def _shown(line: str) -> str:
 
 
 def _other_header(line: str, header: str) -> str:
-    return f"the header is {_shown(line)}, expected {header!r}. Is it this list? Correct it, or the recipe's header."
+    return (
+        f"the header is {_shown(line)}, expected {header!r}. "
+        "Check that this is the right list; correct its header or the recipe's."
+    )
 
 
 def _not_a_header(line: str) -> str:
     return (
-        f"{_shown(line)} is a clip, and the recipe says that the first line is a header. "
-        "Set skip_header = false, or put the header back."
+        f"{_shown(line)} is a clip, but the recipe expects a header in the first line. "
+        "Set skip_header = false, or add the header."
     )
 
 
 def _a_header(line: str, expected: str) -> str:
     return (
-        f"{_shown(line)} looks like a header, and this list has none: every line is {expected}. "
+        f"{_shown(line)} looks like a header, but the recipe expects none: every line is {expected}. "
         "Delete that line, or set skip_header = true in a recipe of your own."
     )
 
 
 def _why_unreadable(path: Path) -> str:
-    """The reason why Arrow refused a file, found line by line."""
+    """The reason why Arrow could not read a file, from reading it line by line."""
     problems: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
         (f"is longer than {_LONGEST_LINE} bytes", lambda line: len(line) > _LONGEST_LINE),
-        ("holds the control character \\x01", lambda line: _NEVER.encode() in line),
+        ("contains the control character \\x01", lambda line: _NEVER.encode() in line),
         ("is not UTF-8 text", _is_not_utf8),
     )
     with path.open("rb") as file:
         empty = True
         for number, line in enumerate(file, start=1):
             empty = False
-            for problem, found in problems:
-                if found(line):
-                    return f"{path}: line {number} {problem}. Is this the list, as text?"
-    return f"{path}: the list is empty. Get it again from its source." if empty else f"{path}: no text list"
+            for problem, has_problem in problems:
+                if has_problem(line):
+                    return f"{path}: line {number} {problem}. Check that this is the list as a text file."
+    return f"{path}: the list is empty. Get it again from its source." if empty else f"{path}: not a text file"
 
 
 def _is_not_utf8(line: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What every list reader ends with: checked columns of one type, each row with its place in the file."""
+"""The last step of every list reader: checking the columns and building a REQUEST_SCHEMA table."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,12 +15,12 @@ from avmanifest.recipe import ListSpec, Recipe, canonical_label
 from avmanifest.schema import REQUEST_SCHEMA
 
 LATEST_START_S: Final = 1e9
-"""No video is longer (30 years); a larger start is a mistake."""
+"""Seconds (30 years). A larger start is an error in the list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListFile:
-    """A list on disk, and what the recipe says of it."""
+    """A list on disk, with its recipe and the recipe's entry for it."""
 
     path: Path
     recipe: Recipe
@@ -28,12 +28,12 @@ class ListFile:
 
     @property
     def clip_seconds(self) -> float | None:
-        """Length of a clip where the list gives no end; None: to the end of the file."""
+        """Duration of a clip in seconds where the list gives no end; None: to the end of the file."""
         return self.recipe.clip_seconds if self.spec.clip_seconds is None else self.spec.clip_seconds
 
 
 Where = Callable[[int], str]
-"""Row number -> `path: line 17`, for errors."""
+"""Function from a row number to its place in the list, such as `path: line 17`, for error messages."""
 
 
 def request_table(
@@ -49,14 +49,16 @@ def request_table(
     frame_times_s: pa.ListArray | None = None,
     annotations: Sequence[Mapping[str, Any]] | None = None,
 ) -> pa.Table:
-    """The rows as a REQUEST_SCHEMA table, with labels canonical and spans, splits and paths checked.
+    """Build a REQUEST_SCHEMA table: labels become canonical; spans, splits and paths are checked.
 
-    Without a column: the clip begins at 0 and lasts as the recipe says, has no label, is of the list's split
-    (train if it names none), is found by name, and asks for the recipe's frame times.
+    Defaults of missing columns: a start of 0; an end after the recipe's `clip_seconds`; no label; the list's split, or
+    train; no path, so that the file is found by name; the recipe's frame times.
+
+    Raises ManifestError, with the place in the list, for a row that is not valid.
     """
     rows = len(video_id)
     if not rows:
-        raise ManifestError(f"{list_file.path}: lists no clips. Is it the whole file?")
+        raise ManifestError(f"{list_file.path}: lists no clips. Check that the file is complete.")
     if start_s is None:
         start_s = pa.repeat(pa.scalar(0.0), rows)
     if end_s is None:
@@ -93,36 +95,36 @@ def request_table(
 
 
 def list_column(rows: Sequence[Sequence[Any]], dtype: pa.DataType) -> pa.ListArray:
-    """Python lists as one column."""
+    """Python lists as an Arrow column of lists."""
     return pa.array(rows, pa.list_(dtype))
 
 
 def single_labels(labels: pa.Array) -> pa.ListArray:
-    """One label per row as lists of one; of none where the label is empty or null."""
+    """A column of labels as a column of lists with one label, or none where the label is empty or null."""
     return split_labels(labels, None)
 
 
 def split_labels(labels: pa.Array, separator: str | None) -> pa.ListArray:
-    """Cells as lists of labels without the spaces around them; None: a cell is one label."""
+    """Split each cell at the separator into labels without surrounding spaces. None: a cell is one label."""
     filled = pc.utf8_trim_whitespace(pc.coalesce(labels, ""))
     cells = pc.split_pattern(filled, "\0" if separator is None else separator)
     if not isinstance(cells, pa.ListArray):
         cells = cells.combine_chunks()
     values = pc.utf8_trim_whitespace(cells.flatten())
-    given = pc.not_equal(values, "")
-    if pc.all(given).as_py():
+    filled_values = pc.not_equal(values, "")
+    if pc.all(filled_values).as_py():
         return _with_values(cells, values)
-    before = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(pc.cast(given, pa.int64()))])
+    before = pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(pc.cast(filled_values, pa.int64()))])
     offsets = pc.cast(pc.take(before, _offsets(cells)), pa.int32())
-    return pa.ListArray.from_arrays(offsets, pc.filter(values, given))
+    return pa.ListArray.from_arrays(offsets, pc.filter(values, filled_values))
 
 
 def canonical_labels(recipe: Recipe, labels: pa.ListArray, where: Where) -> pa.ListArray:
-    """The labels under the recipe's names; ManifestError names the first row with an unknown one."""
+    """The labels by their canonical names. Raises ManifestError for the first row with an unknown label."""
     spelled = labels.flatten()
     empty = first_true(pc.fill_null(pc.equal(spelled, ""), True))
     if empty is not None:
-        raise ManifestError(f"{where(_row_of(labels, empty))}: an empty label among its labels. Leave it out.")
+        raise ManifestError(f"{where(_row_of(labels, empty))}: one of the labels is empty. Remove it.")
     if not recipe.labels or not len(spelled):
         return _with_values(labels, spelled)
     values = pc.dictionary_encode(spelled)
@@ -137,9 +139,9 @@ def canonical_labels(recipe: Recipe, labels: pa.ListArray, where: Where) -> pa.L
 
 
 def merge_rows(table: pa.Table) -> pa.Table:
-    """One row per (id, start, end, split, path), in the order of the first, with the labels of all its rows.
+    """Merge rows with equal id, start, end, split and path, in the order of the first of them.
 
-    Annotations that are lists are joined; of others the first row's stay.
+    Labels are united, and annotations that are lists are concatenated. Other annotations are those of the first row.
     """
     same = ["video_id", "start_s", "end_s", "split", "path"]
     kept = ["labels", "frame_times_s", "annotations", "licence"]
@@ -159,26 +161,26 @@ def merge_rows(table: pa.Table) -> pa.Table:
 
 
 def _joined(annotations: Sequence[str]) -> str:
-    """JSON objects as one: lists under one name follow each other, else the first object that has the name decides."""
+    """Merge JSON objects: lists of the same name are concatenated; of other values the first one is kept."""
     if len(set(annotations)) == 1 and annotations[0] == "{}":
         return "{}"
-    found: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     for entry in map(json.loads, annotations):
         for name, value in entry.items():
-            if isinstance(value, list) and isinstance(found.get(name), list):
-                found[name] = found[name] + value
+            if isinstance(value, list) and isinstance(merged.get(name), list):
+                merged[name] = merged[name] + value
             else:
-                found.setdefault(name, value)
-    return json.dumps(found, sort_keys=True)
+                merged.setdefault(name, value)
+    return json.dumps(merged, sort_keys=True)
 
 
 def undecodable(texts: Iterable[str]) -> bool:
-    """Whether a text that was read with errors="surrogateescape" had bytes that are no UTF-8."""
+    """Whether a text that was read with errors="surrogateescape" contains bytes that are not UTF-8."""
     return any("\ud800" <= letter <= "\udfff" for text in texts if not text.isascii() for letter in text)
 
 
 def first_true(mask: pa.Array) -> int | None:
-    """The first row the mask marks."""
+    """The number of the first row where the mask is true; None if there is none."""
     row = int(pc.index(mask, True).as_py())
     return None if row < 0 else row
 
@@ -189,7 +191,7 @@ def _offsets(lists: pa.ListArray) -> pa.Array:
 
 
 def _with_values(lists: pa.ListArray, values: pa.Array) -> pa.ListArray:
-    """Lists of the same lengths (null: empty) that hold other values."""
+    """Lists with the same lengths (null: empty) and other values."""
     return pa.ListArray.from_arrays(_offsets(lists), values)
 
 
@@ -219,20 +221,20 @@ def _check_spans(table: pa.Table, where: Where) -> None:
     good_start = pc.and_(pc.greater_equal(start_s, 0.0), pc.less(start_s, LATEST_START_S))
     row = first_true(pc.invert(pc.fill_null(good_start, False)))
     if row is not None:
-        raise ManifestError(f"{where(row)}: start {start_s[row].as_py()} is no time in seconds, 0 or more")
+        raise ManifestError(f"{where(row)}: start {start_s[row].as_py()} is not 0 or more seconds. Correct the row.")
     good_end = pc.and_(pc.greater(end_s, start_s), pc.less(end_s, 2 * LATEST_START_S))
     row = first_true(pc.invert(pc.fill_null(good_end, True)))
     if row is not None:
         raise ManifestError(
             f"{where(row)}: the clip ends at {end_s[row].as_py()} s, which is not after its start, "
-            f"{start_s[row].as_py()} s"
+            f"{start_s[row].as_py()} s. Correct the row."
         )
 
 
 def _check_splits(table: pa.Table, spec: ListSpec, where: Where) -> None:
     for split in pc.unique(table.column("split")).to_pylist():
-        known = split in spec.splits if spec.splits else SPLIT_PATTERN.fullmatch(split or "") is not None
-        if not known:
+        valid = split in spec.splits if spec.splits else SPLIT_PATTERN.fullmatch(split or "") is not None
+        if not valid:
             row = int(pc.index(table.column("split"), split).as_py()) if split is not None else 0
             rule = (
                 f"known: {', '.join(spec.splits)}"

@@ -1,4 +1,4 @@
-"""A user's own table of clips: csv, tsv, jsonl or parquet, with the columns named by the options."""
+"""Reading of a table of clips (csv, tsv, jsonl or parquet) whose columns are named by options."""
 
 import csv
 import json
@@ -39,10 +39,14 @@ TABLE_SUFFIXES: Final = (*_DELIMITERS, *_JSON_LINES, ".parquet")
 
 
 def read_table_list(list_file: ListFile) -> pa.Table:
-    """The clips of a table. A clip needs an id or a path; without a start it is the file from 0.
+    """The clips of a table as a REQUEST_SCHEMA table.
 
-    The id is the path without its suffix if there is no column of ids. Raises ConfigError for a column that
-    is not there, naming those that are, and ManifestError, naming the line, for a value of the wrong type.
+    A clip needs an id or a path. Without a column of ids, the id is the path without its suffix. Without a start, the
+    clip begins at 0.
+
+    Raises:
+        ConfigError: A column does not exist; the message lists the existing ones.
+        ManifestError: A value has the wrong type; the message names the line.
     """
     path, options = list_file.path, list_file.spec.options
     suffix = path.suffix.lower()
@@ -81,21 +85,21 @@ def _labels(column: pa.Array | None, options: TableOptions) -> pa.ListArray | No
 
 
 def _choose(path: Path, options: TableOptions, present: Sequence[str]) -> dict[str, str]:
-    """Role -> column, for the roles that the table has."""
+    """Field of TableOptions -> name of its column, for the columns that the table has."""
     if twice := sorted({name for name in present if list(present).count(name) > 1}):
-        raise ConfigError(f"{path}: the columns {twice} stand twice in the header")
+        raise ConfigError(f"{path}: the header has the columns {twice} twice. Rename them.")
     if options.label_separator == "":
-        raise ConfigError("label_separator is empty; leave it out if a cell holds one label")
+        raise ConfigError("label_separator is empty. Leave it out if a cell has one label.")
     chosen = {}
     for role, usual in _USUAL.items():
-        asked = getattr(options, role)
-        if asked is not None and asked not in present:
-            raise ConfigError(f"{path}: no column {asked!r} for {role}; it has {', '.join(present)}")
-        if (name := asked or usual) in present:
+        requested = getattr(options, role)
+        if requested is not None and requested not in present:
+            raise ConfigError(f"{path}: no column {requested!r} for {role}; it has {', '.join(present)}")
+        if (name := requested or usual) in present:
             chosen[role] = name
     if not {"id_column", "path_column"} & chosen.keys():
         raise ConfigError(
-            f"{path}: neither a column of ids nor one of paths; it has {', '.join(present)}. "
+            f"{path}: no column of ids or of paths; it has {', '.join(present)}. "
             "Name one with id_column or path_column."
         )
     return chosen
@@ -142,12 +146,15 @@ def _header(path: Path, delimiter: str) -> list[str]:
 def _line_of_row(path: Path, delimiter: str, row: int) -> int:
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
-        found = (reader.line_num for cells in reader if cells)
-        return next(line for number, line in enumerate(found) if number == row + 1)
+        lines = (reader.line_num for cells in reader if cells)
+        return next(line for number, line in enumerate(lines) if number == row + 1)
 
 
 def _why_not_delimited(path: Path, delimiter: str, width: int, types: Mapping[str, pa.DataType]) -> str | None:
-    """The first line that a reader of whole columns cannot have meant by its refusal, and why."""
+    """The first wrong line and what is wrong with it. None if no line is wrong.
+
+    pyarrow reads whole columns, and its errors do not name a line.
+    """
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter)
@@ -212,7 +219,7 @@ def _json_line(path: Path) -> dict[str, Any]:
                         return first
                     break
     except (OSError, ValueError) as error:
-        raise ManifestError(f"{path}: not a list of JSON objects, one a line ({error})") from error
+        raise ManifestError(f"{path}: not a list of JSON objects, one per line ({error})") from error
     raise ManifestError(f"{path}: expected a JSON object on every line")
 
 
@@ -223,7 +230,7 @@ def _json_line_of_row(path: Path, row: int) -> int:
 
 
 def _why_not_json_lines(path: Path, types: Mapping[str, pa.DataType]) -> str | None:
-    wanted: dict[pa.DataType, tuple[Any, str]] = {
+    expected: dict[pa.DataType, tuple[Any, str]] = {
         pa.float64(): ((int, float), "a number of seconds"),
         pa.string(): (str, "text"),
         pa.list_(pa.string()): (list, "a list of texts, as on the first line"),
@@ -239,7 +246,7 @@ def _why_not_json_lines(path: Path, types: Mapping[str, pa.DataType]) -> str | N
             if not isinstance(entry, dict):
                 return f"{path}: line {number}: expected a JSON object"
             for name, dtype in types.items():
-                kind, words = wanted[dtype]
+                kind, words = expected[dtype]
                 value = entry.get(name)
                 if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
                     return f"{path}: line {number}: {name} is {value!r}, must be {words}"

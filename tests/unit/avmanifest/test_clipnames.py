@@ -41,11 +41,11 @@ def test_every_spelling_of_a_clip(name: str, start_s: float | None, end_s: float
 
 
 @pytest.mark.parametrize("suffix", [*MEDIA_SUFFIXES, ".MP4", ".Flv", ".TS", ".wav", ".jpg"])
-def test_a_suffix_of_any_case_is_no_part_of_the_name(suffix: str) -> None:
+def test_a_suffix_in_any_case_is_not_part_of_the_name(suffix: str) -> None:
     assert parse_clip_name(f"a/{ID}_000030{suffix}") == ClipName(ID, 30.0)
 
 
-def test_a_list_may_say_what_its_numbers_count() -> None:
+def test_a_list_may_set_the_unit_of_its_numbers() -> None:
     assert parse_clip_name(f"{ID}_3000", "s") == ClipName(ID, 3000.0)
     assert parse_clip_name(f"{ID}_3000", "ms") == ClipName(ID, 3.0)
     assert parse_clip_name(f"{ID}_001500_002500", "ms") == ClipName(ID, 1.5, 2.5)
@@ -64,5 +64,5 @@ def test_times_in_whole_milliseconds() -> None:
         f"{ID}_1_2_3", "a" * 12, f"{ID}_1\n", f"{ID}_x", f"{ID}_30_", f"{ID}_40_30", f"{ID}_30_30", f"{ID}_٣",
     ],
 )  # fmt: skip
-def test_other_names_are_no_clips(name: str) -> None:
+def test_other_names_are_not_clips(name: str) -> None:
     assert parse_clip_name(name) is None

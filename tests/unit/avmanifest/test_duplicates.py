@@ -29,25 +29,25 @@ def test_spans_of_one_video_must_overlap() -> None:
     assert shared(rows(("a", "abc", 0.0, None, None)), test) == ["a"]  # to the end of the video
 
 
-def test_one_file_under_two_names_is_one() -> None:
+def test_files_with_equal_hashes_share_footage() -> None:
     test = rows(("t", "one", 0.0, 10.0, "f" * 64))
     assert shared(rows(("a", "two", 5.0, 15.0, "f" * 64)), test) == ["a"]
     assert shared(rows(("a", "two", 5.0, 15.0, "e" * 64)), test) == []
 
 
-def test_unknown_ids_and_hashes_are_not_one_another() -> None:
+def test_missing_ids_and_hashes_are_not_equal() -> None:
     assert shared(rows(("a", None, 0.0, 9.0, None)), rows(("t", None, 0.0, 9.0, None))) == []
     assert shared(rows(("a", "", 0.0, 9.0, "")), rows(("t", "", 0.0, 9.0, ""))) == []
 
 
-def test_equal_keys_are_one_sample_and_failed_clips_show_nothing() -> None:
+def test_equal_keys_share_footage_and_failed_clips_do_not() -> None:
     one, other = rows(("k", None, 0.0, 9.0, None)), rows(("k", None, 0.0, 9.0, None))
     assert shared(one, other) == ["k"]
     assert shared(rows(("k", "v", 0.0, 9.0, None), status="media_corrupt"), rows(("k", "v", 0.0, 9.0, None))) == []
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), unique=True), st.randoms())
-def test_the_subset_id_is_of_the_set_of_keys(keys: list[str], random: object) -> None:
+def test_the_subset_id_depends_only_on_the_set_of_keys(keys: list[str], random: object) -> None:
     shuffled = list(keys)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert subset_id(pa.array(keys, pa.string())) == subset_id(pa.array(shuffled, pa.string()))

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; hashes; the cache folder."""
+"""Atomic writing of files, hashes, and the cache folder."""
 
 import hashlib
 import io
@@ -24,7 +24,7 @@ from avmanifest.files import (
 
 @pytest.mark.parametrize("durable", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_file_is_replaced_whole(tmp_path: Path, durable: bool, shared: bool) -> None:
+def test_a_file_is_replaced_atomically(tmp_path: Path, durable: bool, shared: bool) -> None:
     path = tmp_path / "new" / "file.json"
     replace_text(path, "é", durable=durable, shared=shared)
     replace_bytes(path, b"second", durable=durable, shared=shared)
@@ -32,7 +32,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path, durable: bool, shared: bool) -
     assert [entry.name for entry in path.parent.iterdir()] == ["file.json"]
 
 
-def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_atomically(tmp_path: Path) -> None:
     path = tmp_path / "step"
     for name in ("old", "new"):
         with replacing(path, durable=True) as unfinished:
@@ -68,7 +68,7 @@ def test_the_mode_is_that_of_any_new_file(tmp_path: Path) -> None:
     assert len(modes) == 1
 
 
-def test_readers_of_folders_do_not_take_the_unfinished_for_a_file(tmp_path: Path) -> None:
+def test_temporary_files_are_hidden_from_readers_of_the_folder(tmp_path: Path) -> None:
     with replacing(tmp_path / "train.parquet") as unfinished:
         unfinished.write_bytes(b"half")
         assert list(tmp_path.glob("*.parquet")) == []
@@ -77,7 +77,7 @@ def test_readers_of_folders_do_not_take_the_unfinished_for_a_file(tmp_path: Path
 
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("left", [".a.json.tmp", ".a.json.0123abcd.tmp", ".unfinished-a.json", "a.json.tmp", "a.part"])
-def test_what_any_version_left_is_recognized(tmp_path: Path, left: str, own: bool) -> None:
+def test_temporary_names_of_any_version_are_recognized(tmp_path: Path, left: str, own: bool) -> None:
     (tmp_path / left).write_text("half")
     (tmp_path / "kept.json").write_text("whole")
     remove_unfinished(tmp_path, own=own)
@@ -87,7 +87,7 @@ def test_what_any_version_left_is_recognized(tmp_path: Path, left: str, own: boo
 
 
 @pytest.mark.parametrize("left", [".a.json.tmp", ".unfinished-a.json"])
-def test_a_later_write_clears_what_a_killed_one_left(tmp_path: Path, left: str) -> None:
+def test_a_later_write_removes_temporary_files_of_a_killed_one(tmp_path: Path, left: str) -> None:
     (tmp_path / left).mkdir()
     replace_text(tmp_path / "a.json", "whole")
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
@@ -98,7 +98,7 @@ def test_shared_names_differ(tmp_path: Path) -> None:
     assert unfinished_path(tmp_path / "a", shared=True) != unfinished_path(tmp_path / "a", shared=True)
 
 
-def test_one_hash_of_text_bytes_file_and_stream(tmp_path: Path) -> None:
+def test_text_bytes_file_and_stream_have_the_same_hash(tmp_path: Path) -> None:
     content = os.urandom(3_000_000)
     (tmp_path / "file").write_bytes(content)
     meant = hashlib.sha256(content).hexdigest()

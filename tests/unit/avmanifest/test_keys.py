@@ -35,7 +35,7 @@ def test_youtube_keys() -> None:
     ]
 
 
-def test_a_start_the_template_cannot_hold_is_refused() -> None:
+def test_a_start_that_the_template_cannot_represent_is_refused() -> None:
     with pytest.raises(ManifestError, match=r"'a' at 1\.5 s does not begin on a whole second"):
         keys("vggsound", ("b", 1.0), ("a", 1.5))
     with pytest.raises(ManifestError, match="whole millisecond"):
@@ -44,14 +44,14 @@ def test_a_start_the_template_cannot_hold_is_refused() -> None:
         keys("flickr-soundnet", ("1", 2.0))
 
 
-def test_an_id_the_template_cannot_hold_is_refused() -> None:
-    with pytest.raises(ManifestError, match=r"clip 1 of the list: 'a\.b' at 0\.0 s has an id with other"):
+def test_an_id_that_the_template_cannot_represent_is_refused() -> None:
+    with pytest.raises(ManifestError, match=r"clip 1 of the list: 'a\.b' at 0\.0 s has an id with characters"):
         keys("flickr-soundnet", ("1", 0.0), ("a.b", 0.0))
     with pytest.raises(ManifestError, match="does not match"):
         keys("flickr-soundnet", ("a" * 90, 0.0))
 
 
-def test_a_clean_id_is_its_own_slug_and_others_end_in_a_hash() -> None:
+def test_a_valid_id_is_its_own_slug_and_others_end_in_a_hash() -> None:
     found = keys("folder", ("clip_01", 0.0), ("dog/clip 1", 0.0), ("dog-clip-1", 0.0), ("über", 0.0), ("__x", 0.0))
     assert found[0] == "clip_01"
     assert found[2] == "dog-clip-1"
@@ -66,7 +66,7 @@ def test_an_id_that_looks_like_a_hashed_one_is_hashed_too() -> None:
     assert keys("folder", ("a b", 0.0), (hashed, 0.0))[1] != hashed
 
 
-def test_ids_that_differ_late_or_in_case_or_in_what_a_slug_drops_stay_apart() -> None:
+def test_ids_that_differ_late_or_in_case_or_in_dropped_characters_have_different_slugs() -> None:
     rows = [
         ("x" * 90 + "1", 0.0),
         ("x" * 90 + "2", 0.0),
@@ -79,7 +79,7 @@ def test_ids_that_differ_late_or_in_case_or_in_what_a_slug_drops_stay_apart() ->
     assert len(set(keys("folder", *rows))) == len(rows)
 
 
-def test_starts_of_a_table_stay_apart_to_the_last_bit() -> None:
+def test_starts_that_differ_in_the_last_bit_have_different_keys() -> None:
     rows = [
         ("a", 0.0),
         ("a", 0.1),
@@ -101,6 +101,6 @@ def test_keys_do_not_depend_on_the_other_rows(tmp_path: Path) -> None:
     assert keys("table", *rows) == [keys("table", row)[0] for row in rows]
 
 
-def test_a_template_of_ones_own() -> None:
+def test_a_users_template() -> None:
     recipe = dataclasses.replace(load_recipe("table"), key="x-{video_id}_{start_ms}_{start}")
     assert keys(recipe, ("v", 7.0)) == ["x-v_7000_000007"]

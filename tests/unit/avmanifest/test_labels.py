@@ -55,18 +55,18 @@ def test_folding_keeps_letters_of_every_alphabet() -> None:
     assert fold_label("  Straße_(Früh), 2 ") == "strasse früh 2"
 
 
-def test_two_labels_that_fold_alike_are_refused() -> None:
-    with pytest.raises(ConfigError, match="'a_b' would mean both 'a b' and 'a_b'"):
+def test_two_labels_with_the_same_folded_spelling_are_refused() -> None:
+    with pytest.raises(ConfigError, match="'a_b' is a spelling of both 'a b' and 'a_b'"):
         spelling_table(["a b", "a_b"], {})
 
 
-def test_a_dropped_prefix_that_meets_another_label_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'piano' would mean both 'piano' and 'playing piano'"):
+def test_a_label_that_equals_another_without_its_prefix_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'piano' is a spelling of both 'piano' and 'playing piano'"):
         spelling_table(["piano", "playing piano"], {}, ["playing "])
 
 
-def test_an_alias_of_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match="alias 'x' is for 'z', which is no label here; known: y"):
+def test_an_alias_of_an_unknown_label_is_refused() -> None:
+    with pytest.raises(ConfigError, match="alias 'x' is for 'z', which is not a label of this dataset; known: y"):
         spelling_table(["y"], {"x": "z"})
 
 
@@ -75,7 +75,7 @@ def test_a_label_of_punctuation_is_refused() -> None:
         spelling_table(["--"], {})
 
 
-def test_an_unknown_label_lists_few_labels_whole_and_many_by_closeness() -> None:
+def test_an_unknown_label_lists_all_of_few_labels_and_the_closest_of_many() -> None:
     assert unknown_label("x", ["b", "c"]).endswith("known: b, c")
     many = load_recipe("vggsound").labels
     assert "'playing accordion'" in unknown_label("playing acordion", many)

@@ -37,7 +37,7 @@ def load(tmp_path: Path, text: str) -> Recipe:
     return load_recipe(path)
 
 
-def test_a_recipe_of_ones_own_loads_by_path(tmp_path: Path) -> None:
+def test_a_users_recipe_is_loaded_by_path(tmp_path: Path) -> None:
     recipe = load(tmp_path, GOOD)
     assert (recipe.name, recipe.clip_seconds, recipe.labels) == ("mine", 10.0, ("a b", "c"))
     assert recipe.splits == ("train", "val")
@@ -46,7 +46,7 @@ def test_a_recipe_of_ones_own_loads_by_path(tmp_path: Path) -> None:
     assert load_recipe(str(tmp_path / "mine.toml")) == recipe
 
 
-def test_a_recipe_travels_to_other_processes() -> None:
+def test_a_recipe_is_picklable() -> None:
     recipe = load_recipe("audioset")
     assert pickle.loads(pickle.dumps(recipe)) == recipe
 
@@ -81,7 +81,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ('title = "Mine"\n', "", r"mine\.toml: a recipe needs the key 'title'"),
         ('name = "mine"', 'name = "../mine"', r"mine\.toml:1: name '\.\./mine'"),
         ('["a b", "c"]', '["a b", "a b"]', r"mine\.toml:7: labels must be a list of texts, none twice"),
-        ('["a b", "c"]', '["a b", "A_B"]', r"mine\.toml:7: 'A_B' would mean both"),
+        ('["a b", "c"]', '["a b", "A_B"]', r"mine\.toml:7: 'A_B' is a spelling of both"),
         ('"bee" = "a b"', '"bee" = "d"', r"alias 'bee' is for 'd'"),
         ('"bee" = "a b"', '"bee" = 1', r"mine\.toml:9: aliases must be a table of texts"),
         (
@@ -93,13 +93,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("merge = true", "merge = 1", r"mine\.toml:17: merge must be true or false, not 1"),
         ("merge = true", "masked_frames = -1", r"mine\.toml:17: masked_frames must be a whole number"),
         ("merge = true", 'sha256 = "abc"', r"mine\.toml:17: sha256 'abc' is not 64"),
-        ("merge = true", 'masks = "{split.__class__}/x"', r"mine\.toml:17: masks .* may hold only the fields"),
-        ("merge = true", 'masks = "{frame"', r"mine\.toml:17: masks .* may hold only the fields"),
-        ("train = 3", "test = 3", r"counts of \['test'\], which are no splits"),
+        ("merge = true", 'masks = "{split.__class__}/x"', r"mine\.toml:17: masks .* may contain only the fields"),
+        ("merge = true", 'masks = "{frame"', r"mine\.toml:17: masks .* may contain only the fields"),
+        ("train = 3", "test = 3", r"counts has \['test'\], which are not splits"),
         ('["train", "val"]', '["Train"]', r"mine\.toml:15: split 'Train' must be lower-case"),
         ('file = "mine.csv"', 'file = "../mine.csv"', r"must be a name without a folder"),
         ("id_column", "id_colum", r"mine\.toml:20: unknown key 'id_colum' of a table options; known: id_column, "),
-        ("mine-{video_id}_{start}", "mine-{start}", r"mine\.toml:5: key .* must hold \{video_id\} or \{slug\}"),
+        ("mine-{video_id}_{start}", "mine-{start}", r"mine\.toml:5: key .* must contain \{video_id\} or \{slug\}"),
         ("mine-{video_id}_{start}", "{video_id}", r"mine\.toml:5: key .* must begin with"),
         ("mine-{video_id}_{start}", "mine.{video_id}", r"mine\.toml:5: key "),
         ("mine-{video_id}_{start}", "mine-{video_id}_{end}", r"mine\.toml:5: key "),
@@ -107,7 +107,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("[aliases]", "[[aliases]]", r"mine\.toml:9: aliases must be a table of texts"),
         ("[aliases]", "[aliases", r"mine\.toml: not valid TOML: .*line 9"),
         ("[aliases]", "[spellings]", r"unknown key 'spellings'"),
-        ('title = "Mine"', 'title = "Mine"\nlabels_from = "vggsound"', r"mine\.toml:3: labels_from brings"),
+        ('title = "Mine"', 'title = "Mine"\nlabels_from = "vggsound"', r"mine\.toml:3: labels_from already sets"),
         ('title = "Mine"', 'title = "Mine"\ndefault_splits = ["test"]', r"no list has the splits \['test'\]"),
     ],
 )
@@ -124,12 +124,12 @@ COLUMNS = GOOD.partition("merge")[0].replace('format = "table"', 'format = "colu
 @pytest.mark.parametrize(
     ("text", "old", "new", "message"),
     [
-        (LINES, '"(?P<clip>.*)"', '"(?P<clip>.*"', r"mine\.toml:15: pattern .* is no regular expression"),
+        (LINES, '"(?P<clip>.*)"', '"(?P<clip>.*"', r"mine\.toml:15: pattern .* is not a regular expression"),
         (LINES, "<clip>", "<name>", r"mine\.toml:15: pattern names 'name'; known: video_id, clip, path, .*annotations"),
-        (LINES, "<clip>", "<label>", r"mine\.toml:15: pattern must name one of video_id .*, not label"),
-        (LINES, "(?P<clip>.*)", "(?P<clip>.*),(?P<video_id>.*)", r"must name one of video_id"),
-        (LINES, "(?P<clip>.*)", ".*", r"mine\.toml:15: pattern must name one of .* not nothing"),
-        (LINES, 'pattern = "(?P<clip>.*)"\n', "", r"pattern must name one of .* not nothing"),
+        (LINES, "<clip>", "<label>", r"mine\.toml:15: pattern must have one of video_id .*, not label"),
+        (LINES, "(?P<clip>.*)", "(?P<clip>.*),(?P<video_id>.*)", r"must have one of video_id"),
+        (LINES, "(?P<clip>.*)", ".*", r"mine\.toml:15: pattern must have one of .* not nothing"),
+        (LINES, 'pattern = "(?P<clip>.*)"\n', "", r"pattern must have one of .* not nothing"),
         (LINES, "splits =", 'unit = "us"\nsplits =', r"mine\.toml:16: unknown unit 'us'; known: auto, s, ms"),
         (LINES, "splits =", "unit = 1\nsplits =", r"mine\.toml:16: unit must be text, not 1"),
         (LINES, "splits =", 'annotations = { q = "int" }\nsplits =', r"mine\.toml:16: pattern has no 'q'; it has clip"),
@@ -140,7 +140,9 @@ COLUMNS = GOOD.partition("merge")[0].replace('format = "table"', 'format = "colu
         (COLUMNS, "splits =", "delimiter = '\"'\nsplits =", r"mine\.toml:16: delimiter .* must be one character"),
     ],
 )
-def test_a_form_that_gives_no_clips_is_refused(tmp_path: Path, text: str, old: str, new: str, message: str) -> None:
+def test_a_pattern_or_columns_without_clips_are_refused(
+    tmp_path: Path, text: str, old: str, new: str, message: str
+) -> None:
     assert load(tmp_path, text).lists[0].skip_header is False
     assert old in text
     with pytest.raises(ConfigError, match=message):

@@ -1,4 +1,4 @@
-"""The recipes that come with avkit, against the real lists where they are at hand."""
+"""The recipes of avkit, and the real lists where they are available."""
 
 import csv
 import hashlib
@@ -49,7 +49,7 @@ LOCAL = {
     ("msr-vtt", "MSRVTT_JSFUSION_test.csv"): "msrvtt/MSRVTT_JSFUSION_test.csv",
     ("msr-vtt", "test_list_full.txt"): "msrvtt/ce_test_list_full.txt",
 }
-"""(recipe, official name) -> where the real list lies."""
+"""(recipe, official name) -> path of the real list."""
 
 
 def local_lists(recipe: Recipe) -> dict[str, Path]:
@@ -68,7 +68,7 @@ def annotations(table: pa.Table) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_loads_and_says_what_it_is(name: str) -> None:
+def test_every_recipe_loads_and_has_a_description(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
     assert recipe.title
@@ -155,7 +155,7 @@ def test_the_vggsound_list() -> None:
 
 
 @real
-def test_others_spellings_of_vggsound_agree_with_the_official_list() -> None:
+def test_other_spellings_of_vggsound_agree_with_the_official_list() -> None:
     recipe = load_recipe("vggsound")
     official = read_requests(recipe, META / "vggsound" / "vggsound_partial_official_format.csv", ["test"])
     clips = {
@@ -189,7 +189,7 @@ def test_others_spellings_of_vggsound_agree_with_the_official_list() -> None:
         ("vggss/vggss_test.csv", 5_158),
     ],
 )
-def test_lists_that_choose_clips(file: str, count: int) -> None:
+def test_lists_that_select_clips(file: str, count: int) -> None:
     table = read_clip_names(META / file)
     assert table.num_rows == count
     assert pc.all(pc.equal(pc.utf8_length(table.column("video_id")), 11)).as_py()
@@ -323,7 +323,7 @@ def test_451_eval_videos_of_audioset_are_in_the_train_split_of_vggsound() -> Non
 
 
 @real
-def test_msrvtt_has_captions_for_the_test_list_alone() -> None:
+def test_msrvtt_has_captions_only_for_the_test_list() -> None:
     found = annotations(read("msr-vtt"))
     assert sum("captions" in entry for entry in found) == 1_000
     assert set(read("msr-vtt", "train").column("video_id").to_pylist()) & set(
