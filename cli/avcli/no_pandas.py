@@ -7,15 +7,23 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 
+class _RefusingLoader(importlib.abc.Loader):
+    """Fails at `import pandas`, as if it were not installed."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        raise ModuleNotFoundError("avkit's commands do without pandas", name=module.__name__)
+
+
 class _Refusal(importlib.abc.MetaPathFinder):
-    """To this process pandas is not installed. It saves a second of every command's start."""
+    """Finds pandas with a loader that fails.
+
+    Looking for it must not fail: torch's compiler asks `importlib.util.find_spec("pandas")`, which imports nothing.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname == "pandas":
-            raise ModuleNotFoundError("avkit's commands do without pandas", name=fullname)
-        return None
+        return ModuleSpec(fullname, _RefusingLoader()) if fullname == "pandas" else None
 
 
 def do_without_pandas() -> None:
