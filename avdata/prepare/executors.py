@@ -1,7 +1,7 @@
-"""Who runs the shard tasks. One protocol: shard tasks in, shard results out, in any order, at least once.
+"""The executor protocol (shard tasks in, shard results out, in any order) and the executor for one machine.
 
-`LocalExecutor` spreads the clips of the open shards over supervised children, so a single shard uses every core,
-and commits each shard as its last clip ends. Where a clip ran has no say in the shard's bytes.
+`LocalExecutor` distributes the clips of the open shards over supervised child processes, so a single shard uses every
+core. It commits each shard when its last clip has ended. The bytes of a shard do not depend on where its clips ran.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +14,7 @@ from avdata.prepare.commit import Observer, Segment, Workspace, storage_errors
 from avdata.prepare.config import PrepareConfig, Supervision
 from avdata.prepare.download import PRELOAD, DownloadStage
 from avdata.prepare.media_resolver import MediaResolver
-from avdata.prepare.output import Output
+from avdata.prepare.output import DatasetOutput
 from avdata.prepare.pipeline import ClipEnd, ClipTask, failed_row, run_clip
 from avdata.prepare.report import PrepareListener
 from avdata.prepare.sources import Ref
@@ -34,7 +34,7 @@ class ShardTask:
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """A shard that ended. `stats` is its marker; None if no source had any of its clips: it stays to be done."""
+    """A shard that ended. `stats` is its marker; None if no source has any of its clips: it remains to be prepared."""
 
     shard: ShardName
     stats: Mapping[str, Any] | None
@@ -42,10 +42,10 @@ class ShardResult:
 
 @runtime_checkable
 class Executor(Protocol):
-    """Runs shard tasks somewhere."""
+    """Runs shard tasks."""
 
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[ShardResult]:
-        """Do every task; results come as shards end."""
+        """Run every task; yield each result when its shard ends."""
         ...
 
 
@@ -57,20 +57,20 @@ class _OpenShard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalExecutor:
-    """Supervised children on this machine."""
+    """Runs shard tasks in supervised child processes on this machine."""
 
-    output: Output
+    output: DatasetOutput
     workspace: Workspace
     clip: Callable[[ClipTask], ClipEnd]  # run_clip with its configuration; picklable
-    locate: Callable[[Mapping[str, Any]], Ref | None]  # where the clip of a plan row lies
-    downloads: DownloadStage | None = None  # fetches what lies elsewhere; None: nothing does
+    locate: Callable[[Mapping[str, Any]], Ref | None]  # finds the media of a plan row; None: no source has them
+    downloads: DownloadStage | None = None  # fetches remote media; None: all media are local
     supervision: Supervision
     plan_hash: str
-    on_clip: Callable[[str], None] = lambda _: None  # told of every clip's status
-    observe: Observer = lambda _: None  # told of every step of a commit
+    on_clip: Callable[[str], None] = lambda _: None  # receives every clip's status
+    observe: Observer = lambda _: None  # receives every step of a commit
 
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[ShardResult]:
-        """Yield shards as they are published. Raises StorageError when the output cannot take more."""
+        """Yield each shard when it is published. Raises StorageError if the output cannot be written."""
         opened: dict[ShardName, _OpenShard] = {}
         ended: list[Future[ShardResult]] = []
         with ThreadPoolExecutor(1, "commit") as committer:
@@ -99,7 +99,7 @@ class LocalExecutor:
     def _clips(
         self, tasks: Iterable[ShardTask], opened: dict[ShardName, _OpenShard], ended: list[Future[ShardResult]]
     ) -> Iterator[ClipTask]:
-        """The clips that some source has; the others end here."""
+        """Yield the clips that a source has. The others are recorded as `unavailable_missing`."""
         for task in tasks:
             refs = [self.locate(row) for row in task.rows]
             if not any(refs):
@@ -153,13 +153,13 @@ class LocalExecutor:
 
 def local_executor(
     config: PrepareConfig,
-    output: Output,
+    output: DatasetOutput,
     workspace: Workspace,
     media: MediaResolver,
     plan_hash: str,
     listener: PrepareListener,
 ) -> LocalExecutor:
-    """The executor of this machine, which the nodes of a cluster use too."""
+    """The executor for this machine, which the nodes of a Ray cluster use, too."""
     return LocalExecutor(
         output=output,
         workspace=workspace,

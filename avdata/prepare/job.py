@@ -1,4 +1,4 @@
-"""A run of prepare: plan, shard tasks, commits, catalog. Run again, it goes on where it stopped."""
+"""A run of prepare: plan, shard tasks, commits, catalog. Run again, it continues where it stopped."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,9 +21,9 @@ from avdata.prepare.commit import Workspace, storage_errors
 from avdata.prepare.config import ExecutorKind, PrepareConfig, Retry, Share
 from avdata.prepare.executors import Executor, ShardTask, local_executor
 from avdata.prepare.media_resolver import MediaResolver
-from avdata.prepare.output import Output, open_output
+from avdata.prepare.output import DatasetOutput, open_output
 from avdata.prepare.plan import Plan, freeze, hash_table
-from avdata.prepare.progress import ProgressMark
+from avdata.prepare.progress import ProgressWriter
 from avdata.prepare.ray_cluster import RayExecutor
 from avdata.prepare.report import PrepareListener, PrepareReport, SilentListener
 from avdata.prepare.requests import class_order, plan_of
@@ -36,10 +36,25 @@ from avmanifest.table import read_table
 
 
 def prepare(config: PrepareConfig, listener: PrepareListener | None = None) -> PrepareReport:
-    """Prepare the dataset, or go on with it. Every requested clip ends as one row of the manifest.
+    """Prepare a dataset, or continue an earlier run. Every requested clip ends as one row of the manifest.
 
-    Raises ConfigError if the output holds another plan or configuration (with the difference), StorageError if
-    it cannot be written, ManifestError for a list that cannot be read.
+    Args:
+        config: What to prepare, from which sources, where to write it, and with how many processes.
+        listener: Receives progress events and messages; None: they are dropped.
+
+    Returns:
+        Counts by status, split and source, and the exit code of the command line.
+
+    Raises:
+        ConfigError: The output holds a dataset with another plan or configuration; the message has the difference.
+        ManifestError: A list or a manifest cannot be read.
+        StorageError: The output cannot be written.
+
+    Example:
+        ::
+
+            report = prepare(PrepareConfig(recipe=load_recipe("vggsound"), out=Path("out"), sources=("local:videos",)))
+            print(report.summary)
     """
     config.require_sources()
     listener = listener or SilentListener()
@@ -48,15 +63,15 @@ def prepare(config: PrepareConfig, listener: PrepareListener | None = None) -> P
         return _prepare(config, output, listener)
 
 
-def _prepare(config: PrepareConfig, output: Output, listener: PrepareListener) -> PrepareReport:
+def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareListener) -> PrepareReport:
     layout = output.layout
     output.check()
     output.refresh(listener.note)
-    # What is wrong with a source or a list is said before anything is written.
+    # Errors in a source or a list are raised before anything is written.
     media = MediaResolver(config, layout) if config.overwrite or not layout.dataset_json.exists() else None
     plan = plan_of(config, layout) if config.overwrite or _needs_plan(config, layout) else None
     workspace = Workspace(layout)
-    listener = mark = ProgressMark(listener, workspace.path)
+    listener = progress = ProgressWriter(listener, workspace.path)
     try:
         with storage_errors(layout.root), workspace.publishing():
             others = workspace.others()
@@ -71,12 +86,12 @@ def _prepare(config: PrepareConfig, output: Output, listener: PrepareListener) -
         listener.planned(frozen, sum(len(planned.rows) for planned in to_do))
         if to_do:
             media = media or MediaResolver(config, layout)
-            if config.executor is not ExecutorKind.RAY:  # whose nodes fetch for themselves
+            if config.executor is not ExecutorKind.RAY:  # with Ray, each node fetches its own media
                 media.begin_downloads([planned.rows for planned in to_do], listener)
             for problem in media.problems:
                 listener.note(problem)
             if media.downloads:
-                mark.sources = media.downloads.snapshot
+                progress.sources = media.downloads.snapshot
             executor = _executor(config, output, workspace, media, plan_hash, listener)
             tasks = (
                 ShardTask(planned.shard, tuple(planned.rows.to_pylist()))
@@ -84,23 +99,23 @@ def _prepare(config: PrepareConfig, output: Output, listener: PrepareListener) -
                 if not output.is_done(planned.shard, plan_hash)
             )
             for result in executor.run(tasks):
-                listener.step(f"{result.shard}: {'done' if result.stats else 'left for another source'}")
+                listener.step(f"{result.shard}: {'done' if result.stats else 'no source has any of its clips'}")
         share = config.share
         if config.executor is ExecutorKind.ARRAY and not _is_last(output, listener):
-            found = shards_coverage(layout, _shards_of(share, layout))
+            splits = shards_coverage(layout, _shards_of(share, layout))
         else:
             share = Share()
-            found = _catalog(config, output, workspace, listener, media.stopped if media else None)
+            splits = _catalog(config, output, workspace, listener, media.stopped if media else None)
     finally:
         if media:
             media.close()
         workspace.close()
-    return _report(config, layout, share, plan_hash, found, media.coverage if media else {})
+    return _report(config, layout, share, plan_hash, splits, media.coverage if media else {})
 
 
 def _executor(
     config: PrepareConfig,
-    output: Output,
+    output: DatasetOutput,
     workspace: Workspace,
     media: MediaResolver,
     plan_hash: str,
@@ -112,14 +127,14 @@ def _executor(
 
 
 def _shards_of(share: Share, layout: Layout) -> Iterator[PlannedShard]:
-    """The planned shards that a run with that share does."""
+    """The planned shards that a run with this share prepares."""
     for number, planned in enumerate(planned_shards(layout)):
         if number % share.count == share.index:
             yield planned
 
 
-def _is_last(output: Output, listener: PrepareListener) -> bool:
-    """Whether no task of the array is left: then this one writes the manifest for all."""
+def _is_last(output: DatasetOutput, listener: PrepareListener) -> bool:
+    """Whether all shards of the array exist: then this task writes the manifest for all tasks."""
     output.refresh(listener.note)
     if all(output.layout.stats(planned.shard).exists() for planned in planned_shards(output.layout)):
         return True
@@ -128,33 +143,37 @@ def _is_last(output: Output, listener: PrepareListener) -> bool:
 
 
 def _catalog(
-    config: PrepareConfig, output: Output, workspace: Workspace, listener: PrepareListener, stopped: FailedRef | None
+    config: PrepareConfig,
+    output: DatasetOutput,
+    workspace: Workspace,
+    listener: PrepareListener,
+    stopped: FailedRef | None,
 ) -> dict[str, Any]:
-    """Merge the manifest and write the catalog, again if another run committed shards meanwhile; the coverage."""
+    """Merge the manifest, write the catalog, return the coverage. Repeats if another run commits shards meanwhile."""
     layout = output.layout
     while True:
         with storage_errors(layout.root), workspace.publishing():
-            workspace.others()  # of this output's runs, those that were killed meanwhile leave nothing
+            workspace.others()  # removes the workspaces of killed runs
             merge_manifest(layout, stopped)
             listener.step("manifest merged")
-            found = coverage(layout)
-            write_catalog(layout, config.recipe, config.sample, found)
-            output.renew([*(layout.manifest(split) for split in found), *catalog_files(layout)])
+            splits = coverage(layout)
+            write_catalog(layout, config.recipe, config.sample, splits)
+            output.renew([*(layout.manifest(split) for split in splits), *catalog_files(layout)])
             listener.step("catalog written")
         if not output.refresh(listener.note):
             break
     if all(layout.stats(planned.shard).exists() for planned in planned_shards(layout)):
         output.clear()
-    return found
+    return splits
 
 
 def dry_run(config: PrepareConfig) -> pa.Table:
-    """The plan (PLAN_SCHEMA) that a run would freeze; nothing is written but fetched lists. See also `estimate`."""
+    """The plan (PLAN_SCHEMA) that a run would freeze. Only fetched lists are written. See also `estimate`."""
     config.require_sources()
     return plan_of(config, open_output(config.out).layout).table
 
 
-def _remove_dataset(output: Output, others: Sequence[Path]) -> None:
+def _remove_dataset(output: DatasetOutput, others: Sequence[Path]) -> None:
     if others:
         where = output.layout.root
         raise ConfigError(f"{where}: another run is writing here ({others[0]}). End it before --overwrite.")
@@ -162,24 +181,24 @@ def _remove_dataset(output: Output, others: Sequence[Path]) -> None:
 
 
 def _needs_plan(config: PrepareConfig, layout: Layout) -> bool:
-    """Whether the run's list is read: to freeze it, or to see that it is the frozen one."""
+    """Whether the list has to be read: to freeze the plan, or to compare it with the frozen plan."""
     return not layout.dataset_json.exists() or config.list_path is not None or config.recipe.name == "folder"
 
 
 def _frozen_plan(
-    config: PrepareConfig, output: Output, plan: Plan | None, listener: PrepareListener
+    config: PrepareConfig, output: DatasetOutput, plan: Plan | None, listener: PrepareListener
 ) -> tuple[pa.Table, str]:
-    """The first part of the plan, frozen before or now, and its hash. Called with the publishing lock held."""
+    """The plan's first part, frozen now or by an earlier run, and its hash. The caller holds the publishing lock."""
     layout = output.layout
     if layout.dataset_json.exists():
-        return _plan_of_before(config, layout, plan, listener)
-    assert plan is not None, "dataset.json is removed by runs that have the output for themselves"
+        return _resumed_plan(config, layout, plan, listener)
+    assert plan is not None, "dataset.json is removed only by a run that is alone in the output"
     if any(layout.shards(split) for split in layout.splits()):
         raise ConfigError(
-            f"{layout.root}: holds shards and no {layout.dataset_json.name}, so nobody can tell what they are. "
-            "Put the file back, or prepare with --overwrite."
+            f"{layout.root}: holds shards but no {layout.dataset_json.name}, so their plan is unknown. "
+            "Restore the file, or prepare with --overwrite."
         )
-    _tell_duplicates(plan, listener)
+    _note_duplicates(plan, listener)
     for stale in (*layout.plan_part(0).parent.glob("part-*"), *layout.manifest("train").parent.glob("*.parquet")):
         stale.unlink()
     freeze(plan, layout.plan_part(0))
@@ -191,14 +210,14 @@ def _frozen_plan(
     if description.read_description(layout)["plan_hash"] == plan_hash:
         output.claim(layout.plan_part(0))
     elif not output.fetch(layout.plan_part(0)):
-        raise ConfigError(f"{layout.root}: another run begins here with another list. Give another --out.")
-    return _plan_of_before(config, layout, plan, listener)
+        raise ConfigError(f"{layout.root}: another run has started here with another list. Give another --out.")
+    return _resumed_plan(config, layout, plan, listener)
 
 
-def _plan_of_before(
+def _resumed_plan(
     config: PrepareConfig, layout: Layout, plan: Plan | None, listener: PrepareListener
 ) -> tuple[pa.Table, str]:
-    """The dataset's plan, if this run is to go on with it. Raises ConfigError, with the difference, if not."""
+    """The frozen plan and its hash. Raises ConfigError, with the difference, if this run has another plan."""
     recorded = description.read_description(layout)
     description.refuse_other_settings(layout, recorded, description.settings_of(config))
     frozen = read_table(layout.plan_part(0), PLAN_SCHEMA)
@@ -209,33 +228,37 @@ def _plan_of_before(
     tools = description.tool_versions()
     if recorded["tools"] != tools:
         difference = description.difference(recorded["tools"], tools)
-        listener.note(f"{layout.root} was begun with other versions: {difference}")
+        listener.note(f"{layout.root} was begun with other versions of packages: {difference}")
     return frozen, recorded["plan_hash"]
 
 
-def _tell_duplicates(plan: Plan, listener: PrepareListener) -> None:
+def _note_duplicates(plan: Plan, listener: PrepareListener) -> None:
     if plan.num_duplicates:
-        listener.note(f"{plan.num_duplicates:,} rows ask for a clip that another row asks for; the first of each stays")
+        listener.note(f"{plan.num_duplicates:,} rows of the list repeat a clip; the first row of each clip is used")
     if plan.cross_split_keys:
         few = ", ".join(plan.cross_split_keys[:5])
-        listener.note(f"{len(plan.cross_split_keys):,} clips stand in more than one split, such as {few}")
+        listener.note(f"{len(plan.cross_split_keys):,} clips are listed in more than one split, such as {few}")
 
 
 def _shards_to_do(
-    output: Output, workspace: Workspace, shards: Iterable[PlannedShard], plan_hash: str, listener: PrepareListener
+    output: DatasetOutput,
+    workspace: Workspace,
+    shards: Iterable[PlannedShard],
+    plan_hash: str,
+    listener: PrepareListener,
 ) -> Iterator[PlannedShard]:
-    """Those of the shards without a true marker. What lies damaged in the place of one is put away."""
+    """The shards that have to be prepared. Files of damaged shards are moved to the quarantine folder."""
     layout = output.layout
     for planned in shards:
         if shard_problem(layout, planned, plan_hash) is None:
             continue
         with workspace.publishing():
-            problem = shard_problem(layout, planned, plan_hash)  # another run may have made it meanwhile
+            problem = shard_problem(layout, planned, plan_hash)  # another run may have committed it meanwhile
             if problem is None:
                 continue
             if any(path.exists() for path in layout.files(planned.shard)):
                 folder = output.quarantine(planned.shard)
-                listener.note(f"{problem}: moved to {folder}, will be made again")
+                listener.note(f"{problem}: moved to {folder}; it will be prepared again")
         yield planned
 
 
@@ -244,12 +267,12 @@ def _report(
     layout: Layout,
     share: Share,
     plan_hash: str,
-    found: dict[str, Any],
+    splits: dict[str, Any],
     sources: dict[str, int],
 ) -> PrepareReport:
-    statuses = sum((Counter(split["statuses"]) for split in found.values()), Counter[str]())
-    made = {planned.shard: layout.stats(planned.shard).exists() for planned in _shards_of(share, layout)}
-    unmade = [planned for planned in _shards_of(share, layout) if not planned.part and not made[planned.shard]]
+    statuses = sum((Counter(split["statuses"]) for split in splits.values()), Counter[str]())
+    exists = {planned.shard: layout.stats(planned.shard).exists() for planned in _shards_of(share, layout)}
+    missing = [planned for planned in _shards_of(share, layout) if not planned.part and not exists[planned.shard]]
     return PrepareReport(
         out=config.out,
         recipe=config.recipe.name,
@@ -257,9 +280,9 @@ def _report(
         requested=sum(statuses.values()),
         ok=statuses["ok"],
         statuses=dict(statuses.most_common()),
-        splits=found,
+        splits=splits,
         sources=sources,
-        pending=sum(len(planned.rows) for planned in unmade),
-        num_shards=sum(made.values()),
+        pending=sum(len(planned.rows) for planned in missing),
+        num_shards=sum(exists.values()),
         min_success=config.min_success,
     )

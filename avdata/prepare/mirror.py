@@ -77,7 +77,7 @@ class BucketOutput:
         names = self.bucket.sizes().keys() - {".gitattributes", "README.md"}
         ours = ("dataset.json", "plan/part-", "_tmp/")
         if names and not any(name.startswith(ours) or shard_of_marker(name) for name in names):
-            raise ConfigError(f"{self.bucket.url}: holds files that avkit did not make. Give --out a new prefix.")
+            raise ConfigError(f"{self.bucket.url}: holds files that avkit did not write. Give --out a new prefix.")
 
     def refresh(self, note: Observer) -> bool:
         """Carry out choices that are open, make the mirror true, and put away shards of other sizes than promised."""
@@ -275,7 +275,7 @@ class BucketOutput:
             if not wrong:
                 return False
             problem = wrong[0]
-        note(f"{problem}: moved to {self.quarantine(shard)}, will be made again")
+        note(f"{problem}: moved to {self.quarantine(shard)}, it will be prepared again")
         return True
 
     def _has_rows(self, shard: ShardName) -> bool:

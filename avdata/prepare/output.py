@@ -1,4 +1,4 @@
-"""Where a dataset is written: a folder, or a bucket behind a mirror. What a run asks of either."""
+"""The place to which a dataset is written: a folder, or a bucket with a local mirror of its small files."""
 
 import contextlib
 import shutil
@@ -17,69 +17,75 @@ from avmanifest.layout import Layout, ShardName
 
 
 @runtime_checkable
-class Output(Protocol):
-    """A dataset's place."""
+class DatasetOutput(Protocol):
+    """A folder or a bucket that holds one dataset.
+
+    The local files that a method names are those of `layout`.
+    """
 
     @property
     def layout(self) -> Layout:
-        """The dataset's small files on this machine, whatever the place."""
+        """Paths of the dataset's small files on this machine."""
         ...
 
     def check(self) -> None:
-        """Raise ConfigError for a place that holds what avkit did not make."""
+        """Raise ConfigError if the place holds files that avkit did not write."""
         ...
 
     def refresh(self, note: Observer) -> bool:
-        """Bring here what other runs published, and tell of what had to be mended; whether there was anything new."""
+        """Copy here what other runs published; `note` receives what was repaired. Returns whether anything was new."""
         ...
 
     def claim(self, path: Path) -> bool:
-        """Publish a file of `layout` unless another run did before: then theirs takes its place, and False."""
+        """Publish a file unless another run has; then replace the local file by theirs and return False."""
         ...
 
     def fetch(self, path: Path) -> bool:
-        """Bring another run's file of `layout` here; whether there is one."""
+        """Copy a published file here; False if it does not exist."""
         ...
 
     def renew(self, paths: Sequence[Path]) -> None:
-        """Publish files of `layout` over older ones."""
+        """Publish files, replacing older ones."""
         ...
 
     def commit(
         self, shard: ShardName, segments: Sequence[Segment], workspace: Workspace, plan_hash: str, observe: Observer
     ) -> dict[str, Any]:
-        """Publish a shard unless another run did before; the marker of the one that is there now."""
+        """Publish a shard unless another run has. Returns the marker of the published shard."""
         ...
 
     def is_done(self, shard: ShardName, plan_hash: str) -> bool:
-        """Whether another run has published the shard meanwhile."""
+        """Whether the shard of this plan is published, by this or another run."""
         ...
 
     def quarantine(self, shard: ShardName) -> object:
-        """Put a damaged shard away, marker first; where it is now. Called with the publishing lock held."""
+        """Move a damaged shard out of the dataset, marker first, and return its new place.
+
+        The caller holds the publishing lock.
+        """
         ...
 
     def remove(self) -> None:
-        """Remove the dataset, its description first: without that nothing of the rest counts."""
+        """Remove the dataset, dataset.json first: without it the other files are not a dataset."""
         ...
 
     def clear(self) -> None:
-        """Remove what finished runs may have left; called when every shard of the plan is there."""
+        """Remove temporary files of finished runs; called when every shard of the plan is published."""
         ...
 
     def naming(self) -> AbstractContextManager[None]:
-        """Have errors name the place as the user wrote it."""
+        """Within this context, errors name the place as the user gave it."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FolderOutput:
-    """A folder on this machine, or one that several machines share. Runs see one another's files at once."""
+    """A folder on this machine or on a shared file system. All runs see the same files."""
 
     layout: Layout
 
     def check(self) -> None:
-        """Raise ConfigError for a file, or a folder with other files."""
+        """Raise ConfigError for a file, or for a folder that holds files but no dataset."""
         root = self.layout.root
         if root.exists() and not root.is_dir():
             raise ConfigError(f"{root}: is a file. Give --out a folder.")
@@ -87,24 +93,24 @@ class FolderOutput:
             return
         ours = (self.layout.dataset_json, self.layout.plan_part(0).parent, self.layout.temporary)
         if not any(path.exists() for path in ours) and any(root.iterdir()):
-            raise ConfigError(f"{root}: holds files that avkit did not make. Give --out a new or an empty folder.")
+            raise ConfigError(f"{root}: holds files that avkit did not write. Give --out a new or an empty folder.")
 
     def refresh(self, note: Observer) -> bool:
-        """Never anything new: the files are here."""
+        """Always False: the files are local."""
         del note
         return False
 
     def claim(self, path: Path) -> bool:
-        """Always ours: it was written with the publishing lock held."""
+        """Always True: the file was written with the publishing lock held."""
         del path
         return True
 
     def fetch(self, path: Path) -> bool:
-        """Whether the file is there."""
+        """Whether the file exists."""
         return path.exists()
 
     def renew(self, paths: Sequence[Path]) -> None:
-        """Nothing to do."""
+        """Do nothing: the files are in place."""
 
     def commit(
         self, shard: ShardName, segments: Sequence[Segment], workspace: Workspace, plan_hash: str, observe: Observer
@@ -113,15 +119,15 @@ class FolderOutput:
         return commit_shard(self.layout, shard, segments, workspace, plan_hash, observe)
 
     def is_done(self, shard: ShardName, plan_hash: str) -> bool:
-        """Whether there is a true marker of the plan."""
+        """Whether the shard exists, agrees with its marker and is of this plan."""
         return marker_problem(self.layout, shard) is None and read_stats(self.layout, shard)["plan_hash"] == plan_hash
 
     def quarantine(self, shard: ShardName) -> Path:
-        """The folder that holds the shard now."""
+        """Move the shard's files into a new folder, which is returned."""
         return quarantine(self.layout, shard)
 
     def remove(self) -> None:
-        """Remove what prepare made below the root."""
+        """Remove what avkit wrote below the root."""
         layout = self.layout
         layout.dataset_json.unlink(missing_ok=True)
         for split in layout.splits():
@@ -135,16 +141,24 @@ class FolderOutput:
                 shutil.rmtree(folder)
 
     def clear(self) -> None:
-        """Nothing to do: a workspace goes with its run."""
+        """Do nothing: each run removes its own workspace."""
 
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:
-        """Errors name the folder anyway."""
+        """Do nothing: errors name the folder already."""
         yield
 
 
-def open_output(out: str | Path, patience: RetryPolicy | None = None) -> Output:
-    """The output that `--out` names. Raises ConfigError for a URL that cannot be written."""
+def open_output(out: str | Path, patience: RetryPolicy | None = None) -> DatasetOutput:
+    """Open the output that `--out` names.
+
+    Args:
+        out: A folder, or the URL of one in an object store.
+        patience: Retries of requests to the store.
+
+    Raises:
+        ConfigError: The URL's protocol cannot be written, or its package is missing.
+    """
     out = place_of(out)
     folder = local_folder(out)
     return FolderOutput(Layout(folder)) if folder is not None else BucketOutput.open(open_bucket(str(out), patience))

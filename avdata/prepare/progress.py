@@ -1,4 +1,7 @@
-"""How far a run is, for whoever looks from outside: a mark in the run's workspace, and what is committed."""
+"""Progress of a dataset that is being prepared, readable by other processes (`avkit status`).
+
+Each run writes a small file in its workspace. The clips of committed shards are counted from the shards themselves.
+"""
 
 import contextlib
 import json
@@ -21,41 +24,51 @@ from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
 from avmanifest.table import read_batches
 
-MARK: Final = "progress.json"
+PROGRESS_FILE: Final = "progress.json"
 EVERY_S: Final = 1.0
-"""Between two marks at least; a file that nobody may read is not worth more."""
+"""Shortest time between two writes of the file."""
 
 
-class ProgressMark:
-    """A listener that passes everything on and leaves a mark of it; a disk that is full costs the mark alone."""
+class ProgressWriter:
+    """A listener that writes the run's progress to a file and passes every event on to another listener.
+
+    An error in writing the file is ignored: it does not stop the run.
+
+    Args:
+        listener: Receives every event.
+        folder: The run's workspace, in which the file is written.
+
+    Attributes:
+        sources: Gives the state of each remote source; see DownloadStage.snapshot.
+    """
 
     def __init__(self, listener: PrepareListener, folder: Path) -> None:
         self.sources: Callable[[], dict[str, dict[str, Any]]] = dict
         self._listener = listener
-        self._path = folder / MARK
+        self._path = folder / PROGRESS_FILE
         self._ended: Counter[str] = Counter()
         self._to_do = 0
         self._started = time.time()
         self._next = 0.0  # monotonic
 
     def planned(self, plan: pa.Table, num_to_do: int) -> None:
-        """The work begins."""
+        """Write the number of clips to do and the time at which the run starts."""
         self._to_do, self._started = num_to_do, time.time()
         self._listener.planned(plan, num_to_do)
         self._write()
 
     def clip_ended(self, status: str) -> None:
-        """One more."""
+        """Count the clip."""
         self._ended[status] += 1
         self._listener.clip_ended(status)
         self._write()
 
     def step(self, name: str) -> None:
-        """Nothing to mark."""
+        """Pass on the event; steps are not written."""
         self._listener.step(name)
 
     def note(self, text: str) -> None:
-        """A pause may have begun."""
+        """Write the state of the sources, one of which may have been paused."""
         self._listener.note(text)
         self._write()
 
@@ -79,49 +92,53 @@ class ProgressMark:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveRun:
-    """A run that lives."""
+    """A run that is in progress."""
 
     pid: int
     host: str
     started: float  # seconds since the epoch
-    updated: float
-    to_do: int
-    ended: dict[str, int]  # by status, committed or not
-    sources: dict[str, dict[str, Any]]  # of what is fetched, as DownloadStage.snapshot
+    updated: float  # seconds since the epoch
+    to_do: int  # clips
+    ended: dict[str, int]  # clips by status, committed or not
+    sources: dict[str, dict[str, Any]]  # state of the remote sources, as DownloadStage.snapshot
 
     @property
     def per_s(self) -> float:
-        """Clips a second."""
+        """Clips per second since the start."""
         return sum(self.ended.values()) / max(self.updated - self.started, 1e-9)
 
     @property
     def left_s(self) -> float | None:
-        """Seconds to the end at that rate; None while nobody can tell."""
+        """Seconds to the end at that rate; None before the first clip has ended."""
         return (self.to_do - sum(self.ended.values())) / self.per_s if self.ended else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a dataset is."""
+    """The state of a dataset and of the runs that prepare it."""
 
     out: Path
-    requested: int
-    committed: dict[str, int]  # clips of existing shards by status, each with the latest that is known of it
+    requested: int  # clips
+    committed: dict[str, int]  # clips of committed shards by status; a retried clip counts with its last status
     num_shards: int
     num_committed_shards: int
     runs: list[ActiveRun]
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """As JSON-compatible data."""
         runs = [asdict(run) | {"per_s": run.per_s, "left_s": run.left_s} for run in self.runs]
         return asdict(self) | {"out": str(self.out), "runs": runs}
 
 
 def read_progress(layout: Layout) -> Progress:
-    """What is on disk of a dataset, while it is made or after. Raises ConfigError if no run has begun there."""
+    """Read the progress of a dataset, while it is prepared or later.
+
+    Raises:
+        ConfigError: There is no plan: no run has started there.
+    """
     parts = layout.plan_parts()
     if not parts:
-        raise ConfigError(f"{layout.root}: no run of prepare has begun here")
+        raise ConfigError(f"{layout.root}: no run of prepare has started here")
     shards: list[ShardName] = []
     requested = 0
     for part, path in enumerate(parts):
@@ -137,12 +154,12 @@ def read_progress(layout: Layout) -> Progress:
         committed=_statuses(layout, committed, retried=len(parts) > 1),
         num_shards=len(shards),
         num_committed_shards=len(committed),
-        runs=_living(layout),
+        runs=_active_runs(layout),
     )
 
 
 def _statuses(layout: Layout, shards: list[ShardName], *, retried: bool) -> dict[str, int]:
-    """Clips by status. With retries a clip is in two shards, and the later one counts."""
+    """Number of clips by status. A retried clip is in two shards; the later one counts."""
     counts: Counter[str] = Counter()
     if retried:
         latest: dict[str, str] = {}
@@ -152,16 +169,16 @@ def _statuses(layout: Layout, shards: list[ShardName], *, retried: bool) -> dict
         counts.update(latest.values())
     else:
         for shard in shards:
-            with contextlib.suppress(ShardError):  # damaged: the next run makes it again
+            with contextlib.suppress(ShardError):  # damaged: the next run prepares it again
                 counts.update(read_stats(layout, shard)["status_dict"])
     return dict(counts.most_common())
 
 
-def _living(layout: Layout) -> list[ActiveRun]:
-    """The runs whose workspaces somebody holds."""
+def _active_runs(layout: Layout) -> list[ActiveRun]:
+    """The runs whose workspaces are locked."""
     runs = []
-    for path in sorted(layout.temporary.glob(f"*/{MARK}")):
-        with contextlib.suppress(OSError, ValueError, TypeError):  # it may end while we look
+    for path in sorted(layout.temporary.glob(f"*/{PROGRESS_FILE}")):
+        with contextlib.suppress(OSError, ValueError, TypeError):  # the run may end meanwhile
             if not is_abandoned(path.parent / "alive.lock"):
                 runs.append(ActiveRun(**json.loads(path.read_bytes())))
     return runs

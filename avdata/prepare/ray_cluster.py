@@ -1,7 +1,7 @@
-"""Shard tasks on a Ray cluster: Ray Core tasks, one a shard, with the same supervised children inside each.
+"""Shard tasks on a Ray cluster: one Ray Core task per shard, each with the supervised child processes of one machine.
 
-A node that dies costs its tasks another try somewhere else; what it published stays. All nodes must see the sources
-and the output under the same names: a shared file system, or a bucket.
+If a node fails, its unfinished shards are retried on another node; published shards remain. All nodes must reach the
+sources and the output under the same names: a shared file system, or a bucket.
 """
 
 import functools
@@ -21,21 +21,21 @@ from avdata.prepare.download import source_rate_limit
 from avdata.prepare.download.rate_limit import NoRateLimit, RateLimit
 from avdata.prepare.executors import ShardResult, ShardTask, local_executor
 from avdata.prepare.media_resolver import MediaResolver
-from avdata.prepare.output import Output, open_output
+from avdata.prepare.output import DatasetOutput, open_output
 from avdata.prepare.report import PrepareListener, SilentListener
 from avdata.prepare.sources import RemoteSource
 from avmanifest.errors import AvkitError, ConfigError, StorageError
 from avmanifest.schema import PLAN_SCHEMA
 
 NAMESPACE: Final = "avkit"
-_RETRIES: Final = 3  # of a task that was lost with its worker or its node
-_WINDOW: Final = 2  # tasks in flight for each that can run
-_POLL_S: Final = 1.0
+_RETRIES: Final = 3  # of a task whose worker or node died
+_WINDOW: Final = 2  # submitted tasks for each task that can run at once
+_POLL_S: Final = 1.0  # longest wait for tasks that ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _NodeEnd:
-    """How a shard task ended on its node: few bytes, for the samples went straight to the output."""
+    """The result of a shard task on its node. It is small: the node writes the samples to the output itself."""
 
     stats: dict[str, Any] | None = None
     statuses: tuple[str, ...] = ()
@@ -45,30 +45,38 @@ class _NodeEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayExecutor:
-    """Tasks of `config.supervision.num_workers` CPUs each, on a cluster that is there."""
+    """Runs tasks of `config.supervision.num_workers` CPUs each on an existing Ray cluster."""
 
     config: PrepareConfig
-    output: Output
+    output: DatasetOutput
     plan_hash: str
     listener: PrepareListener
-    media: MediaResolver  # the driver's: told how many clips each source gave, asked which must be fetched from
+    media: MediaResolver  # the driver's: counts the clips of each source, lists the remote sources
 
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[ShardResult]:
-        """Yield shards as they are published. Raises ConfigError without a cluster, StorageError as the nodes do."""
+        """Yield each shard when it is published.
+
+        Raises:
+            ConfigError: Ray is not installed, or there is no cluster.
+            StorageError: A node cannot write the output, a task was lost on every attempt, or a node writes to a
+                folder that this machine does not see. Other AvkitErrors of a node are raised as they are.
+        """
         ray = import_ray()
         ours = not ray.is_initialized()
         if ours:
             _join(ray)
         in_flight: dict[Any, ShardTask] = {}
         cpus = self.config.supervision.num_workers
-        # Only what Ray loses is worth another try.
+        # Ray retries tasks whose worker or node died, but no exceptions: those are results or bugs.
         remote = ray.remote(num_cpus=cpus, max_retries=_RETRIES, retry_exceptions=False)(shard_on_node)
         blob = pickle.dumps(self.config)
         try:
             resources = ray.cluster_resources()
             self.listener.note(f"ray: {len(ray.nodes())} nodes, {resources.get('CPU', 0):g} CPUs")
             for source in self.media.remote:
-                cluster_rate_limit(source, self.config.downloads)  # named here first: this node outlives the others
+                cluster_rate_limit(
+                    source, self.config.downloads
+                )  # created here first: the driver's node outlives the others
             for task in tasks:
                 while len(in_flight) >= _window(ray, cpus):
                     yield from self._ended(ray, in_flight)
@@ -82,18 +90,18 @@ class RayExecutor:
                 ray.shutdown()
 
     def _ended(self, ray: ModuleType, in_flight: dict[Any, ShardTask]) -> Iterator[ShardResult]:
-        """The tasks that ended within a moment."""
+        """The results of tasks that ended within _POLL_S seconds."""
         done, _ = ray.wait(list(in_flight), timeout=_POLL_S)
         for reference in done:
             task = in_flight.pop(reference)
             try:
                 end: _NodeEnd = ray.get(reference)
             except ray.exceptions.RayTaskError:
-                raise  # a bug: what avkit raises on purpose comes back as a value
+                raise  # a bug: AvkitErrors are returned as values
             except ray.exceptions.RayError as error:
                 reason = " ".join(str(error).split())[:300]
                 raise StorageError(
-                    f"{task.shard}: lost {_RETRIES + 1} times with its node or its worker ({reason}). Committed shards "
+                    f"{task.shard}: its node or worker died {_RETRIES + 1} times ({reason}). Committed shards "
                     "are safe; run the same command again."
                 ) from error
             if end.error is not None:
@@ -103,14 +111,14 @@ class RayExecutor:
             self.media.count(end.sources)
             if end.stats is not None and not self.output.is_done(task.shard, self.plan_hash):
                 raise StorageError(
-                    f"{self.config.out}: a node published {task.shard} there and it is not seen here. Give --out a "
+                    f"{self.config.out}: a node published {task.shard}, but this machine does not see it. Give --out a "
                     "folder that every node mounts, or a bucket."
                 )
             yield ShardResult(task.shard, end.stats)
 
 
 def shard_on_node(blob: bytes, plan_hash: str, task: ShardTask) -> _NodeEnd:
-    """Do one shard task here, on a node. `blob` is the pickled PrepareConfig."""
+    """Run one shard task on this node. `blob` is the pickled PrepareConfig, sent by the driver."""
     config = pickle.loads(blob)  # noqa: S301 - our own driver's
     statuses: list[str] = []
     try:
@@ -134,15 +142,15 @@ def shard_on_node(blob: bytes, plan_hash: str, task: ShardTask) -> _NodeEnd:
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(blob: bytes) -> tuple[Output, MediaResolver]:
-    """Output and sources of a run, opened once a worker."""
+def _opened(blob: bytes) -> tuple[DatasetOutput, MediaResolver]:
+    """Output and sources of a run, opened once per worker process."""
     config: PrepareConfig = pickle.loads(blob)  # noqa: S301 - our own driver's
     output = open_output(config.out, config.patience)
     return output, MediaResolver(config, output.layout)
 
 
 class _Statuses(SilentListener):
-    """Keeps how the clips ended, for the driver."""
+    """Collects the statuses of the clips for the driver."""
 
     def __init__(self, statuses: list[str]) -> None:
         self._statuses = statuses
@@ -152,8 +160,8 @@ class _Statuses(SilentListener):
 
 
 def import_ray() -> ModuleType:
-    """Ray. Raises ConfigError, with what to install, if it is not there."""
-    # Ray tells its makers of every cluster unless this is said before it is imported.
+    """Import Ray without its usage reports. Raises ConfigError, with what to install, if it is missing."""
+    # Ray sends usage reports to its authors unless this is set before the import.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray  # noqa: PLC0415 - an extra, and slow to import
@@ -163,9 +171,9 @@ def import_ray() -> ModuleType:
 
 
 def _join(ray: ModuleType) -> None:
-    """Join the cluster that RAY_ADDRESS names, or the one that this machine is part of.
+    """Join the cluster at RAY_ADDRESS, or the one that this machine is part of. Raises ConfigError without one.
 
-    None is started here: Ray listens on every interface and asks nobody for a password, so that is its owner's to do.
+    avkit starts no cluster: Ray listens on every interface without a password, which the user has to decide.
     """
     address = os.environ.get("RAY_ADDRESS") or "auto"
     try:
@@ -173,27 +181,31 @@ def _join(ray: ModuleType) -> None:
     except ConnectionError as error:
         where = "this machine is part of none" if address == "auto" else f"none answers at RAY_ADDRESS={address}"
         raise ConfigError(
-            f"--executor ray needs a cluster, and {where}. Set RAY_ADDRESS, begin one with ray start --head, or leave "
+            f"--executor ray needs a cluster, and {where}. Set RAY_ADDRESS, start one with ray start --head, or leave "
             "--executor out to use this machine alone."
         ) from error
 
 
 def _window(ray: ModuleType, cpus: int) -> int:
-    """How many tasks may be in flight on the cluster as it is now."""
+    """How many tasks may be submitted at once, given the CPUs that the cluster has now."""
     return _WINDOW * max(int(ray.cluster_resources().get("CPU", 0) // cpus), 1)
 
 
 def cluster_rate_limit(source: RemoteSource, downloads: DownloadConfig) -> RateLimit:
-    """The budget of a source for the whole cluster, whose nodes are taken to go out by one address."""
+    """The limit of a source for the whole cluster, whose nodes are assumed to share one public address."""
     make = functools.partial(source_rate_limit, source, downloads)
     return make() if isinstance(make(), NoRateLimit) else ClusterRateLimit(source.name, make)
 
 
 class ClusterRateLimit:
-    """One budget of requests for all nodes of a cluster, for clusters that go out by one address.
+    """One rate limit for all nodes of a cluster that share a public address.
 
-    An actor holds the pace that `make` gives, on the node that asks for its name first. Let that be the driver's: it
-    outlives the others.
+    A named Ray actor holds the limit on the node that creates it first; that should be the driver's, which outlives the
+    others.
+
+    Args:
+        name: Name of the limit: equal names share one actor.
+        make: Makes the limit, in the actor.
     """
 
     def __init__(self, name: str, make: Callable[[], RateLimit]) -> None:
@@ -201,8 +213,8 @@ class ClusterRateLimit:
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        holder = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=_RETRIES)(_RateLimitActor)
-        self._actor = holder.options(
+        actor_class = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=_RETRIES)(_RateLimitActor)
+        self._actor = actor_class.options(
             name=f"pace-{name}", namespace=NAMESPACE, get_if_exists=True, scheduling_strategy=here
         ).remote(make)
 

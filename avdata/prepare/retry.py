@@ -1,4 +1,4 @@
-"""Failed clips once more: another part of the plan, with shards at the end."""
+"""Retry failed clips: they become a new part of the plan, with new shards after the existing ones."""
 
 from collections import Counter
 from typing import Any
@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from avdata.prepare.catalog import PlannedShard, merge_manifest, planned_shards
 from avdata.prepare.commit import storage_errors
 from avdata.prepare.config import PrepareConfig, Retry
-from avdata.prepare.output import Output
+from avdata.prepare.output import DatasetOutput
 from avdata.prepare.plan import freeze, make_plan
 from avdata.prepare.report import PrepareListener
 from avmanifest.layout import Layout
@@ -17,25 +17,26 @@ from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA, STATUSES, StatusClass, s
 from avmanifest.table import read_batches
 
 
-def plan_retry(config: PrepareConfig, output: Output, listener: PrepareListener) -> list[PlannedShard]:
-    """Freeze another part of the plan with the failed clips of committed shards; its shards, new ones at the end.
+def plan_retry(config: PrepareConfig, output: DatasetOutput, listener: PrepareListener) -> list[PlannedShard]:
+    """Freeze a new part of the plan with the failed clips of committed shards. The caller holds the publishing lock.
 
-    Empty if there is nothing to retry or the last retry isn't finished. Called with the publishing lock held.
+    Returns:
+        The new part's shards; empty if there is nothing to retry, or if the last retry is not finished.
     """
     layout = output.layout
     merge_manifest(layout)
     if any(not layout.stats(planned.shard).exists() for planned in planned_shards(layout) if planned.part):
-        listener.note("the last retry is not finished; going on with it")
+        listener.note("the last retry is not finished; continuing it")
         return []
-    again = failed_keys(layout, config.retry)
-    if not again:
+    failed = failed_keys(layout, config.retry)
+    if not failed:
         listener.note(f"nothing to retry ({config.retry})")
         return []
     rows: dict[str, dict[str, Any]] = {}
     next_shard: Counter[str] = Counter()
     for planned in planned_shards(layout):
         next_shard[planned.shard.split] = max(next_shard[planned.shard.split], planned.shard.number + 1)
-        rows |= {row["key"]: row for row in planned.rows.to_pylist() if row["key"] in again}
+        rows |= {row["key"]: row for row in planned.rows.to_pylist() if row["key"] in failed}
     table = pa.Table.from_pylist(list(rows.values()), schema=PLAN_SCHEMA)
     plan = make_plan(
         table.drop_columns(["key", "shard", "position"]),
@@ -48,21 +49,21 @@ def plan_retry(config: PrepareConfig, output: Output, listener: PrepareListener)
     with storage_errors(layout.root):
         freeze(plan, layout.plan_part(part))
     if not output.claim(layout.plan_part(part)):
-        listener.note("another run began this retry; going on with its clips")
-    listener.note(f"{len(again):,} failed clips are tried again")
+        listener.note("another run has started this retry; continuing with its clips")
+    listener.note(f"{len(failed):,} failed clips are tried again")
     return [planned for planned in planned_shards(layout) if planned.part == part]
 
 
 def failed_keys(layout: Layout, retry: Retry) -> set[str]:
-    """Keys of the manifest's failed clips that a retry of that kind tries again.
+    """Keys of the failed clips that a retry of this kind tries again.
 
-    Clips of shards that don't exist are not among them: they are still to be done.
+    Clips of shards that do not exist are not included: a run without a retry prepares them.
     """
     kinds = {StatusClass.TRANSIENT} if retry is Retry.TRANSIENT else set(StatusClass)
-    wanted = pa.array([s for s in STATUSES if s != "ok" and status_class(s) in kinds], pa.string())
-    found: set[str] = set()
+    statuses = pa.array([s for s in STATUSES if s != "ok" and status_class(s) in kinds], pa.string())
+    keys: set[str] = set()
     for split in layout.splits():
         for batch in read_batches(layout.manifest(split), CLIP_SCHEMA, ["key", "status", "shard"]):
-            chosen = pc.and_(pc.is_in(batch.column("status"), wanted), pc.is_valid(batch.column("shard")))
-            found.update(batch.column("key").filter(chosen).to_pylist())
-    return found
+            chosen = pc.and_(pc.is_in(batch.column("status"), statuses), pc.is_valid(batch.column("shard")))
+            keys.update(batch.column("key").filter(chosen).to_pylist())
+    return keys

@@ -113,7 +113,7 @@ def test_a_store_that_stays_down_ends_the_run_resumably(three, local, out, road)
 
 def test_files_of_others_are_not_written_among(three, out):
     fsspec.filesystem("s3").pipe_file(f"{out}/thesis.tex", b"my life's work")
-    with pytest.raises(ConfigError, match="holds files that avkit did not make"):
+    with pytest.raises(ConfigError, match="holds files that avkit did not write"):
         prepare(folder_config(three, out))
 
 

@@ -181,7 +181,7 @@ def test_another_list_is_refused_with_the_difference(videos, prepared, tmp_path)
 def test_a_folder_of_somebody_elses_files_is_left_alone(videos, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(ConfigError, match="holds files that avkit did not make"):
+        with pytest.raises(ConfigError, match="holds files that avkit did not write"):
             prepare(folder_config(videos, tmp_path, overwrite=overwrite))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

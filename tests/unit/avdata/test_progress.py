@@ -1,4 +1,4 @@
-"""What can be seen of a run from outside, and what it is expected to take."""
+"""The progress of a run as another process reads it, and the estimate of a run."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from avdata.prepare.commit import Workspace
 from avdata.prepare.config import PrepareConfig, SampleConfig, SynthConfig
 from avdata.prepare.estimate import Assumptions, estimate
 from avdata.prepare.job import dry_run
-from avdata.prepare.progress import ProgressMark, read_progress
+from avdata.prepare.progress import ProgressWriter, read_progress
 from avdata.prepare.report import SilentListener
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
@@ -26,14 +26,14 @@ def test_a_finished_dataset_has_all_its_clips_and_no_run(prepared):
     assert progress.num_shards == progress.num_committed_shards == prepared.num_shards
 
 
-def test_a_run_is_seen_while_it_lives(prepared, tmp_path):
+def test_a_run_is_listed_while_it_is_in_progress(prepared, tmp_path):
     layout = Layout(tmp_path)
     layout.plan_part(0).parent.mkdir()
     layout.plan_part(0).write_bytes(Layout(prepared.out).plan_part(0).read_bytes())
     workspace = Workspace(layout)
-    mark = ProgressMark(SilentListener(), workspace.path)
-    mark.sources = lambda: {"youtube": {"fetched": 3}}
-    mark.planned(pa.table({}), 7)
+    writer = ProgressWriter(SilentListener(), workspace.path)
+    writer.sources = lambda: {"youtube": {"fetched": 3}}
+    writer.planned(pa.table({}), 7)
     (run,) = read_progress(layout).runs
     assert (run.to_do, run.ended, run.left_s, run.sources) == (7, {}, None, {"youtube": {"fetched": 3}})
     assert replace(run, updated=run.started + 10, ended={"ok": 2}).left_s == 25.0
@@ -46,7 +46,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         read_progress(Layout(tmp_path))
 
 
-def test_an_estimate_counts_each_file_once_and_asks_nobody(tmp_path):
+def test_an_estimate_counts_each_file_once_and_sends_no_request(tmp_path):
     clips = [("a", 0, 10), ("a", 20, 30), ("b", 0, 10)]
     config = remote_config(tmp_path, clips, "http:http://no-such-host.invalid/{id}.mp4")
     config = replace(config, downloads=replace(config.downloads, rate_per_hour=1.0))
@@ -58,12 +58,12 @@ def test_an_estimate_counts_each_file_once_and_asks_nobody(tmp_path):
     assert not config.out.exists()
 
 
-def test_what_no_source_has_is_counted(tmp_path):
+def test_an_estimate_counts_clips_that_no_source_has(tmp_path):
     config = remote_config(tmp_path, ["no.youtube.id"], "youtube")
     assert estimate(config, dry_run(config)).missing == 1
 
 
-def test_the_size_of_a_drawn_dataset_is_about_what_is_expected(tmp_path):
+def test_the_estimated_size_of_a_drawn_dataset_is_within_15_percent(tmp_path):
     synth = SynthConfig(num_clips=10, seconds=10.0)
     config = PrepareConfig(recipe=load_recipe("synth"), out=tmp_path / "out", synth=synth, sample=SampleConfig())
     expected = estimate(config, dry_run(config))
