@@ -11,16 +11,24 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-import imageio_ffmpeg
-
-from avmanifest.errors import AvkitError, StorageError
+from avmanifest.errors import AvkitError, ConfigError, StorageError
 
 
 def ffmpeg_binary() -> str:
-    """The encoder's path: IMAGEIO_FFMPEG_EXE, else a system ffmpeg that has libx264, else the bundled one."""
+    """The encoder's path: IMAGEIO_FFMPEG_EXE, else a system ffmpeg with libx264, else the one of the extra `ffmpeg`.
+
+    Raises ConfigError, with what to install, if there is none.
+    """
     system = shutil.which("ffmpeg")
     if system and "IMAGEIO_FFMPEG_EXE" not in os.environ and _has_x264(system):
         return system
+    try:
+        import imageio_ffmpeg  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "drawn videos, films and YouTube need an ffmpeg with libx264, and there is none: install one, or "
+            "pip install 'avkit[ffmpeg]'"
+        ) from error
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from avdata.ffmpeg import ffmpeg_binary
 from avdata.prepare.config import PrepareConfig, Retry
 from avdata.prepare.download import DownloadConfig, DownloadStage, FetchThread, MediaCache, source_rate_limit
 from avdata.prepare.download.rate_limit import RateLimit
@@ -28,7 +29,7 @@ class MediaResolver:
         downloads: The stage that fetches remote media; None before `begin_downloads` and without remote sources.
 
     Raises:
-        ConfigError: A source is unknown or does not exist.
+        ConfigError: A source is unknown or does not exist, or the ffmpeg that it needs is not installed.
     """
 
     def __init__(self, config: PrepareConfig, layout: Layout) -> None:
@@ -36,6 +37,8 @@ class MediaResolver:
         self._chain = SourceChain(
             [open_source(source, cache_dir=layout.temporary, options=config.remote) for source in config.sources]
         )
+        if self._synth is not None or any(source.name == "youtube" for source in self._chain.remote):
+            ffmpeg_binary()  # if it is missing, refuse here, once, and not for every clip
         self._config = config
         self._cache_dir = config.downloads.cache_dir or layout.media
         self.problems = self._chain.problems

@@ -144,6 +144,17 @@ def test_a_command_that_needs_torch_says_what_to_install_in_one_line(base: Base,
     assert "avkit[train]" in done.stderr
 
 
+def test_drawing_without_ffmpeg_says_what_to_install(base: Base, tmp_path: Path) -> None:
+    code = (
+        "import os, sys; os.environ['PATH'] = ''; sys.modules['imageio_ffmpeg'] = None; "
+        "from avcli.main import run; run()"
+    )
+    done = base.python(code, "prepare", "synth", "--num-clips", 3, "--out", tmp_path / "out")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "avkit[ffmpeg]" in done.stderr
+
+
 def test_pinned_memory_without_torch_names_the_extra(base: Base, dataset: Path) -> None:
     code = (
         "import sys; from avdata.load import EvalView, Loader, LoaderConfig, open_dataset; "
