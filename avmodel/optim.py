@@ -47,7 +47,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig, pretrained: Sequence
     reads: `name`, `lr_scale` (layer decay) and `ramped`.
     """
     depth = 1 + max((layer_id(name, -2) for name, _ in model.named_parameters()), default=0)
-    ramped = tuple(f"encoder.{branch}." for branch in pretrained)
+    ramped = tuple(f"encoder.{modality}." for modality in pretrained)
     groups: defaultdict[tuple[int, bool, bool], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

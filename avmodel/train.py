@@ -29,13 +29,13 @@ from avmodel.fit import Batches, Fit, Moment, Objective, Terms, distributed, fit
 from avmodel.inputs import Source, probe_loader, to_inputs, train_loader
 from avmodel.metrics import METRICS, MetricLog, read_lines
 from avmodel.models import build_model
-from avmodel.models.family import Branch, Family
+from avmodel.models.family import Family, Modality
 from avmodel.optim import make_optimizer
 from avmodel.probe import nearest_neighbor_probe
 from avmodel.reconstructions import save_picture
 from avmodel.rng import DROPOUT, augment_draws, draw_masks
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
-from avmodel.weights.starting import start_branch
+from avmodel.weights.starting import start_from_weights
 
 
 class Listener:
@@ -193,12 +193,12 @@ def initial_model(config: RunConfig, device: torch.device, listener: Listener) -
     """The model at its start: drawn from the seed, its branches from the weights that the config names."""
     torch.manual_seed(config.seed)
     model = build_model(config.model)
-    weights: dict[Branch, str | None] = {"image": config.image_weights, "audio": config.audio_weights}
-    for branch, path in weights.items():
+    weights: dict[Modality, str | None] = {"image": config.image_weights, "audio": config.audio_weights}
+    for modality, path in weights.items():
         if path is not None:
-            found = start_branch(model, branch, Path(path))
-            listener.note(f"{branch} branch from {path}: {found.name}, licence {found.license}")
-    model.started()
+            found = start_from_weights(model, modality, Path(path))
+            listener.note(f"{modality} weights from {path}: {found.name}, license {found.license}")
+    model.before_training()
     return model.to(device)
 
 

@@ -44,7 +44,7 @@ class Predictor(nn.Module):
     def forward(
         self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"]
     ) -> Float[Tensor, "b c h2 w2"]:
-        layers = self.model.layers(image, log_mel, self.taps)
+        layers = self.model.get_intermediate_layers(image, log_mel, self.taps)
         logits: Tensor
         if self.sense == "audio":
             logits = self.decoder([x.audio for x in layers], layers[-1].image)

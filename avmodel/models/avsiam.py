@@ -27,7 +27,7 @@ from avmodel.masking import (
     masking_from_ids,
     structured_noise,
 )
-from avmodel.models.family import AST, IN21K, Branch, Draws, Family, LayerTokens, Output, for_each_image
+from avmodel.models.family import AST, IN21K, Draws, Family, LayerTokens, Modality, Output, for_each_image
 from avmodel.objectives import Term, info_nce, masked_mse, weighted
 from avmodel.positions import resize_positions
 from avmodel.weights.names import Rules, renamed
@@ -155,15 +155,15 @@ class AVSiam(Family):
         """Width of all tokens."""
         return self.config.vit.embed_dim
 
-    def start_branch(
-        self, branch: Branch, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
+    def load_vit(
+        self, modality: Modality, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
     ) -> None:
         """The backbone from an image's ViT, or from a spectrogram's (AST), and all that starts as its copy.
 
         A spectrogram's gives a third of its one-channel kernel to each color, and its positions, as pictures, to both
         grids; to two backbones (AVSep) it gives the audio's alone.
         """
-        if branch == "image":
+        if modality == "image":
             fill(renamed(vit, (*BACKBONE, *IMAGE_EMBEDDING)))
             self.start_copies()
             return
@@ -217,7 +217,9 @@ class AVSiam(Family):
             found["joint"] = self.join(for_each_image(found["audio"], found["image"]), found["image"])
         return found
 
-    def every_layer(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]) -> list[LayerTokens]:
+    def forward_intermediates(
+        self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]
+    ) -> list[LayerTokens]:
         """Image and audio tokens after each block of the backbone, each sense alone."""
         encoder = self.encoder
         audio_blocks = encoder.blocks if encoder.audio_blocks is None else encoder.audio_blocks

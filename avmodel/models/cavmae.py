@@ -15,7 +15,7 @@ from avmodel.configs.model import ViTSize
 from avmodel.decoders import JointDecoder
 from avmodel.layers import ViT, after_each, init_linears, modal_blocks
 from avmodel.masking import KeptIds, ids_from_noise, masking_from_ids, structured_noise
-from avmodel.models.family import MAE, Branch, Draws, Family, LayerTokens, Output, for_each_image, own_channels
+from avmodel.models.family import MAE, Draws, Family, LayerTokens, Modality, Output, for_each_image, own_channels
 from avmodel.objectives import Term, info_nce, masked_mse, weighted
 from avmodel.weights.names import Rules, renamed
 
@@ -59,11 +59,11 @@ class Encoder(nn.Module):
             tokens = block(tokens)
         return self.joint_norm(tokens)  # type: ignore[no-any-return]
 
-    def alone(self, tokens: Float[Tensor, "b n d"], sense: str) -> Float[Tensor, "b n d"]:
+    def alone(self, tokens: Float[Tensor, "b n d"], modality: str) -> Float[Tensor, "b n d"]:
         """One tower's tokens after the joint blocks with that sense's norms."""
         for block in self.joint_blocks:
-            tokens = block(tokens, sense)
-        tower = self.image if sense == "image" else self.audio
+            tokens = block(tokens, modality)
+        tower = self.image if modality == "image" else self.audio
         return tower.norm(tokens)  # type: ignore[no-any-return]
 
 
@@ -111,12 +111,12 @@ class CAVMAE(Family):
         audio = structured_noise(audio, lines, self.encoder.audio.grid, config.audio_mask_ratio, config.audio_scheme)
         return KeptIds(ids_from_noise(image, config.image_mask_ratio), ids_from_noise(audio, config.audio_mask_ratio))
 
-    def start_branch(
-        self, branch: Branch, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
+    def load_vit(
+        self, modality: Modality, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
     ) -> None:
         """A tower from the first blocks, the joint blocks and all their norms from the last, the decoder from MAE's."""
-        names = start_names(branch, self.config.vit.depth, self.config.joint_depth)
-        fill(renamed(own_channels(vit, branch, self.config.audio_kernel), names))
+        names = start_names(modality, self.config.vit.depth, self.config.joint_depth)
+        fill(renamed(own_channels(vit, modality, self.config.audio_kernel), names))
 
     def streams(
         self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
@@ -127,18 +127,20 @@ class CAVMAE(Family):
             towers["image"] = self.encoder.image(self.image_input(image))
         if log_mel is not None:
             towers["audio"] = self.encoder.audio(self.audio_input(log_mel))
-        found = {sense: self.encoder.alone(tokens, sense) for sense, tokens in towers.items()}
+        found = {modality: self.encoder.alone(tokens, modality) for modality, tokens in towers.items()}
         if len(towers) == 2:
             found["joint"] = self.encoder.join(for_each_image(towers["audio"], towers["image"]), towers["image"])
         return found
 
-    def every_layer(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]) -> list[LayerTokens]:
+    def forward_intermediates(
+        self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]
+    ) -> list[LayerTokens]:
         """Image and audio tokens after each block: of the towers, then of the joint ones with each sense alone."""
         inputs = {"image": self.image_input(image), "audio": self.audio_input(log_mel)}
         found = []
-        for sense, tower in (("image", self.encoder.image), ("audio", self.encoder.audio)):
-            layers = list(after_each(tower.blocks, tower.embed(inputs[sense]) + tower.modality))
-            found.append([*layers, *after_each(self.encoder.joint_blocks, layers[-1], sense)])
+        for modality, tower in (("image", self.encoder.image), ("audio", self.encoder.audio)):
+            layers = list(after_each(tower.blocks, tower.embed(inputs[modality]) + tower.modality))
+            found.append([*layers, *after_each(self.encoder.joint_blocks, layers[-1], modality)])
         return [LayerTokens(*tokens) for tokens in zip(*found, strict=True)]
 
     def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: KeptIds) -> Output:
@@ -168,7 +170,7 @@ class CAVMAE(Family):
         return Output(weighted(terms), image_pred, audio_pred, image_masking.mask, audio_masking.mask)
 
 
-def start_names(branch: Branch, depth: int, joint_depth: int) -> Rules:
+def start_names(modality: Modality, depth: int, joint_depth: int) -> Rules:
     """Rows from a published ViT to a tower, the joint blocks and the decoder.
 
     MAE's decoder positions are left out, and so are predictions of audio, whose patches have another size.
@@ -176,8 +178,8 @@ def start_names(branch: Branch, depth: int, joint_depth: int) -> Rules:
     joint = "encoder.joint_blocks"
     first = depth - joint_depth
     return (
-        (r"(patch_embed\..+)", rf"encoder.{branch}.\1"),
-        (r"norm\.(.+)", (rf"encoder.{branch}.norm.\1", r"encoder.joint_norm.\1")),
+        (r"(patch_embed\..+)", rf"encoder.{modality}.\1"),
+        (r"norm\.(.+)", (rf"encoder.{modality}.norm.\1", r"encoder.joint_norm.\1")),
         *(
             (
                 rf"blocks\.{first + layer}\.(norm[12])\.(.+)",
@@ -186,7 +188,7 @@ def start_names(branch: Branch, depth: int, joint_depth: int) -> Rules:
             for layer in range(joint_depth)
         ),
         *((rf"blocks\.{first + layer}\.(.+)", rf"{joint}.{layer}.\1") for layer in range(joint_depth)),
-        (r"(blocks\..+)", rf"encoder.{branch}.\1"),
+        (r"(blocks\..+)", rf"encoder.{modality}.\1"),
         (r"mask_token", "decoder.mask_token"),
         (r"decoder_((?:embed|norm|blocks)\..+)", r"decoder.\1"),
         (r"decoder_pred\.(.+)", r"decoder.image_pred.\1"),

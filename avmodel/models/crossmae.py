@@ -17,7 +17,7 @@ from avmodel.configs.model import ViTSize
 from avmodel.decoders import EmbeddingDecoder, PixelDecoder
 from avmodel.layers import ViT, after_each, cls_attention, init_linears
 from avmodel.masking import KeptIds, Masking, gather_visible, ids_from_noise, masking_from_ids
-from avmodel.models.family import AUDIOMAE, MAE, Branch, Draws, Family, LayerTokens, Output, own_channels, vit_names
+from avmodel.models.family import AUDIOMAE, MAE, Draws, Family, LayerTokens, Modality, Output, own_channels, vit_names
 from avmodel.objectives import Term, feature_mse, info_nce, masked_mse, weighted
 from avmodel.weights.names import renamed
 
@@ -55,7 +55,7 @@ class Tower(ViT):
         x = self.norm(self.blocks[-1](x))
         return Encoded(x[:, 0], x[:, 1:], attention)
 
-    def every_layer(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b n d"]]:
+    def forward_intermediates(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b n d"]]:
         """Tokens of all patches after each block, without the class token."""
         tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), self.embed(x)], dim=1)
         return [layer[:, 1:] for layer in after_each(self.blocks, tokens)]
@@ -116,16 +116,16 @@ class CrossMAE(Family):
         image, audio = torch.split(draws.noise, self.draw_sizes, dim=1)
         return KeptIds(ids_from_noise(image, self.config.mask_ratio), ids_from_noise(audio, self.config.mask_ratio))
 
-    def start_branch(
-        self, branch: Branch, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
+    def load_vit(
+        self, modality: Modality, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
     ) -> None:
         """A tower from MAE or AudioMAE, or the audio's from an image MAE; positions are the model's own."""
-        names = (*vit_names(f"encoder.{branch}"), ("cls_token", f"encoder.{branch}.cls_token"))
-        fill(renamed(own_channels(vit, branch, self.config.audio_kernel), names))
+        names = (*vit_names(f"encoder.{modality}"), ("cls_token", f"encoder.{modality}.cls_token"))
+        fill(renamed(own_channels(vit, modality, self.config.audio_kernel), names))
 
-    def branch_vit(self, branch: Branch) -> Tower:
+    def modality_vit(self, modality: Modality) -> Tower:
         """Image or audio tower."""
-        return self.encoder.image if branch == "image" else self.encoder.audio
+        return self.encoder.image if modality == "image" else self.encoder.audio
 
     def streams(
         self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
@@ -138,10 +138,12 @@ class CrossMAE(Family):
             found["audio"] = self.encoder.audio(self.audio_input(log_mel)).tokens
         return found
 
-    def every_layer(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]) -> list[LayerTokens]:
+    def forward_intermediates(
+        self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]
+    ) -> list[LayerTokens]:
         """Image and audio tokens after each block of their towers; audio row by row of time."""
-        seen = self.encoder.image.every_layer(self.image_input(image))
-        heard = self.encoder.audio.every_layer(self.audio_input(log_mel))
+        seen = self.encoder.image.forward_intermediates(self.image_input(image))
+        heard = self.encoder.audio.forward_intermediates(self.audio_input(log_mel))
         return [LayerTokens(*tokens) for tokens in zip(seen, heard, strict=True)]
 
     def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: KeptIds) -> Output:
@@ -194,7 +196,7 @@ class CrossMAE(Family):
             ]
         return output._replace(losses=weighted(terms))
 
-    def started(self) -> None:
+    def before_training(self) -> None:
         """The teacher, if there is one, begins as the towers do."""
         if self.teacher is not None:
             self.teacher.load_state_dict(self.encoder.state_dict())

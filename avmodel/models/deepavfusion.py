@@ -18,7 +18,7 @@ from avmodel.decoders import with_hidden
 from avmodel.embedding import fit_columns, fit_image
 from avmodel.layers import ViT, init_linears, make_blocks
 from avmodel.masking import KeptIds, ids_from_noise, masking_from_ids
-from avmodel.models.family import AUDIOMAE, MAE, Branch, Draws, Family, LayerTokens, Output, for_each_image, vit_names
+from avmodel.models.family import AUDIOMAE, MAE, Draws, Family, LayerTokens, Modality, Output, for_each_image, vit_names
 from avmodel.models.fusion import FusionBlock, make_fusion
 from avmodel.objectives import Term, masked_mse, weighted
 from avmodel.positions import sincos_positions
@@ -77,11 +77,9 @@ class Encoder(nn.Module):
         size = config.vit
         self.config = config
         self.aligned = config.audio_init == "aligned"
-        branch = partial(
-            ViT, size, patch_size=config.patch_size, drop_path=config.drop_path, attn_drop=config.attn_drop
-        )
-        self.image = branch(input_size=config.image_size, in_chans=3)
-        self.audio = branch(input_size=config.audio_size, in_chans=1, second_axis_first=not self.aligned)
+        vit = partial(ViT, size, patch_size=config.patch_size, drop_path=config.drop_path, attn_drop=config.attn_drop)
+        self.image = vit(input_size=config.image_size, in_chans=3)
+        self.audio = vit(input_size=config.audio_size, in_chans=1, second_axis_first=not self.aligned)
         self.fusion_tokens = nn.Parameter(torch.empty(1, sum(config.num_tokens), size.embed_dim))
         self.fusion_blocks = nn.ModuleDict(
             {str(layer): fusion_block(config) for layer in fusion_layer_ids(config.fusion_layers, size.depth)}
@@ -183,22 +181,22 @@ class DeepAVFusion(Family):
         """Width of image, audio and fusion tokens."""
         return self.config.vit.embed_dim
 
-    def start_branch(
-        self, branch: Branch, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
+    def load_vit(
+        self, modality: Modality, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
     ) -> None:
         """A branch from MAE or AudioMAE; positions are the model's own.
 
         With audio_init="aligned" AudioMAE's patch kernel is turned from (time, frequency) to (frequency, time);
         "released" keeps it as it is.
         """
-        if branch == "audio" and self.encoder.aligned:
+        if modality == "audio" and self.encoder.aligned:
             kernel = vit["patch_embed.proj.weight"].transpose(-1, -2).contiguous()
             vit = {**vit, "patch_embed.proj.weight": kernel}
-        fill(renamed(vit, vit_names(f"encoder.{branch}")))
+        fill(renamed(vit, vit_names(f"encoder.{modality}")))
 
-    def branch_vit(self, branch: Branch) -> ViT:
+    def modality_vit(self, modality: Modality) -> ViT:
         """Image or audio ViT."""
-        return self.encoder.image if branch == "image" else self.encoder.audio
+        return self.encoder.image if modality == "image" else self.encoder.audio
 
     @property
     def mel_map(self) -> tuple[float, float]:
@@ -229,7 +227,9 @@ class DeepAVFusion(Family):
         absent = "image" if image is None else "audio" if log_mel is None else None
         return {name: x for name, x in tokens.items() if name != absent}
 
-    def every_layer(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]) -> list[LayerTokens]:
+    def forward_intermediates(
+        self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]
+    ) -> list[LayerTokens]:
         """Image and audio tokens after each layer; what fusion tokens know reaches them in the next."""
         features = self.encoder(image, log_mel, keep_layers=True)
         return [LayerTokens(layer.image, layer.audio) for layer in features.layers]

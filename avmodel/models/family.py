@@ -13,7 +13,7 @@ from avmodel.layers import ViT
 from avmodel.objectives import normalize_patches, patchify, reconstruct
 from avmodel.weights.names import Rules
 
-Branch: TypeAlias = Literal["image", "audio"]
+Modality: TypeAlias = Literal["image", "audio"]
 
 # Published single-modality weights: what they are, their license, where they are.
 MAE = "MAE's ViT (CC-BY-NC-4.0) is at https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth."
@@ -59,7 +59,7 @@ class Family(nn.Module, ABC):
     """
 
     # Which published weights can start which branch: a sentence for people who lack the file. Empty: none can.
-    published_starts: ClassVar[Mapping[Branch, str]] = {}
+    published_starts: ClassVar[Mapping[Modality, str]] = {}
     config: Any
     num_draws: int  # random integers that a sample takes
     num_orders: int = 0  # random orders of the batch that it takes
@@ -90,10 +90,12 @@ class Family(nn.Module, ABC):
         """
 
     @abstractmethod
-    def every_layer(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]) -> list[LayerTokens]:
+    def forward_intermediates(
+        self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]
+    ) -> list[LayerTokens]:
         """Tokens after each block of the encoder, nothing hidden, in the model's own order of patches."""
 
-    def layers(
+    def get_intermediate_layers(
         self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"], wanted: Sequence[int]
     ) -> list[LayerTokens]:
         """Tokens after the wanted blocks, counted from 0: row by row of `image_grid` and of `audio_grid`.
@@ -102,7 +104,7 @@ class Family(nn.Module, ABC):
         """
         if not all(0 <= layer < self.depth for layer in wanted):
             raise ValueError(f"layers {tuple(wanted)} asked for; the model has {self.depth}, counted from 0")
-        found = self.every_layer(image, for_each_image(log_mel, image))
+        found = self.forward_intermediates(image, for_each_image(log_mel, image))
         if self.time_first:
             mel = self.audio_grid[0]
             found = [x._replace(audio=rearrange(x.audio, "b (t mel) d -> b (mel t) d", mel=mel)) for x in found]
@@ -125,8 +127,8 @@ class Family(nn.Module, ABC):
         mel, steps = self.config.audio_size
         return mel // self.config.patch_size, steps // self.config.patch_size
 
-    def start_branch(
-        self, branch: Branch, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
+    def load_vit(
+        self, modality: Modality, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
     ) -> None:
         """Start one branch from a published ViT. Called for the branches of `published_starts` alone.
 
@@ -140,7 +142,7 @@ class Family(nn.Module, ABC):
         """
         raise NotImplementedError
 
-    def branch_vit(self, branch: Branch) -> ViT | None:  # noqa: ARG002  # the families that have one read it
+    def modality_vit(self, modality: Modality) -> ViT | None:  # noqa: ARG002  # the families that have one read it
         """The ViT that sees one modality alone, for other models to start from; None if the family has none."""
         return None
 
@@ -152,7 +154,7 @@ class Family(nn.Module, ABC):
         mean, divisor = self.mel_scale
         return 1 / divisor, -mean / divisor
 
-    def started(self) -> None:
+    def before_training(self) -> None:
         """Called by the trainer when the weights that a run starts from are in place."""
 
     def after_step(self) -> None:
@@ -204,9 +206,9 @@ def vit_names(target: str) -> Rules:
     return ((r"((?:patch_embed|blocks|norm)\..+)", rf"{target}.\1"),)
 
 
-def own_channels(vit: Mapping[str, Tensor], branch: Branch, reduce: str) -> Mapping[str, Tensor]:
+def own_channels(vit: Mapping[str, Tensor], modality: Modality, reduce: str) -> Mapping[str, Tensor]:
     """The ViT, its patch kernel made one-channel if it is an image's and the branch the audio's."""
     kernel = vit["patch_embed.proj.weight"]
-    if branch != "audio" or kernel.shape[1] != 3:
+    if modality != "audio" or kernel.shape[1] != 3:
         return vit
     return {**vit, "patch_embed.proj.weight": kernel_from_rgb(kernel, reduce)}

@@ -32,14 +32,14 @@ CAV_MAE = PublishedWeights(
 CAV_MAE_NAMES: Rules = (
     *(
         pair
-        for letter, sense in (("v", "image"), ("a", "audio"))
+        for letter, modality in (("v", "image"), ("a", "audio"))
         for pair in (
-            (rf"patch_embed_{letter}\.(.+)", rf"encoder.{sense}.patch_embed.\1"),
-            (rf"pos_embed_{letter}", rf"encoder.{sense}.positions"),
-            (rf"modality_{letter}", rf"encoder.{sense}.modality"),
-            (rf"blocks_{letter}\.(\d+)\.((?:{LINEAR})|(?:norm[12]\..+))", rf"encoder.{sense}.blocks.\1.\2"),
-            (rf"norm_{letter}\.(.+)", rf"encoder.{sense}.norm.\1"),
-            (rf"blocks_u\.(\d+)\.(norm[12])_{letter}\.(.+)", rf"encoder.joint_blocks.\1.\2_banks.{sense}.\3"),
+            (rf"patch_embed_{letter}\.(.+)", rf"encoder.{modality}.patch_embed.\1"),
+            (rf"pos_embed_{letter}", rf"encoder.{modality}.positions"),
+            (rf"modality_{letter}", rf"encoder.{modality}.modality"),
+            (rf"blocks_{letter}\.(\d+)\.((?:{LINEAR})|(?:norm[12]\..+))", rf"encoder.{modality}.blocks.\1.\2"),
+            (rf"norm_{letter}\.(.+)", rf"encoder.{modality}.norm.\1"),
+            (rf"blocks_u\.(\d+)\.(norm[12])_{letter}\.(.+)", rf"encoder.joint_blocks.\1.\2_banks.{modality}.\3"),
         )
     ),
     (rf"blocks_u\.(\d+)\.((?:{LINEAR})|(?:norm[12]\..+))", r"encoder.joint_blocks.\1.\2"),

@@ -99,9 +99,9 @@ def released_fields(released: Mapping[str, Tensor]) -> dict[str, Any]:
         "decoder_embed_dim": released["image_decoder_embed.weight"].shape[0],
         "decoder_depth": len(numbers_in(released, r"image_decoder_blocks\.(\d+)\.")),
     }
-    for branch in ("image", "audio"):
-        rows, columns = grid_of(released[f"encoder.{branch}.pos_embed"])
-        fields[f"{branch}_size"] = (rows * patch_size, columns * patch_size)
+    for modality in ("image", "audio"):
+        rows, columns = grid_of(released[f"encoder.{modality}.pos_embed"])
+        fields[f"{modality}_size"] = (rows * patch_size, columns * patch_size)
     if fusion_layers:
         block = f"encoder.fusion_blocks.{fusion_layers[0]}"
         fields["fusion_attn_ratio"] = released[f"{block}.attn.q.weight"].shape[0] / dim

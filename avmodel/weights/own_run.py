@@ -14,14 +14,14 @@ from avmanifest.errors import ConfigError
 from avmodel.checkpoint import fill_weights, load_model
 from avmodel.layers import ViT
 from avmodel.models import family_of
-from avmodel.models.family import Branch, Family
+from avmodel.models.family import Family, Modality
 from avmodel.rundir import CHECKPOINTS
 from avmodel.weights.published import PublishedWeights
 
 KERNEL, BIAS, POSITIONS = "patch_embed.proj.weight", "patch_embed.proj.bias", "positions"
 
 
-def take_branch(model: Family, branch: Branch, path: Path) -> PublishedWeights:
+def start_from_run(model: Family, modality: Modality, path: Path) -> PublishedWeights:
     """Start a branch of the model as another run's ended; what that run's model is.
 
     `path`: the run's folder, or a checkpoint's. Positions are taken along if the grids are equal, and a class token if
@@ -31,11 +31,11 @@ def take_branch(model: Family, branch: Branch, path: Path) -> PublishedWeights:
     """
     checkpoints = path / CHECKPOINTS
     source, config = load_model(checkpoints if checkpoints.is_dir() else path)
-    given, own = vit_of(source, branch, path), vit_of(model, branch, path)
+    given, own = vit_of(source, modality, path), vit_of(model, modality, path)
     weights, expected = given.state_dict(), own.state_dict()
-    if branch == "audio":
+    if modality == "audio":
         weights |= heard_alike(source, model, weights)
-    grids = [(one.image_grid if branch == "image" else one.audio_grid) for one in (source, model)]
+    grids = [(one.image_grid if modality == "image" else one.audio_grid) for one in (source, model)]
     if grids[0] != grids[1]:
         weights[POSITIONS] = expected[POSITIONS]
     weights = {name: x for name, x in weights.items() if name in expected or "token" not in name}
@@ -43,11 +43,11 @@ def take_branch(model: Family, branch: Branch, path: Path) -> PublishedWeights:
     return PublishedWeights(name=f"{family_of(config)} of one's own", source=str(path), license="as its data's")
 
 
-def vit_of(model: Family, branch: Branch, path: Path) -> ViT:
+def vit_of(model: Family, modality: Modality, path: Path) -> ViT:
     """The model's ViT for one modality. Raises ConfigError if it has none."""
-    if (vit := model.branch_vit(branch)) is None:
+    if (vit := model.modality_vit(modality)) is None:
         raise ConfigError(
-            f"{branch}_weights={path}: {type(model).__name__} has no branch that is a ViT of its own. Runs of "
+            f"{modality}_weights={path}: {type(model).__name__} has no separate {modality} ViT. Runs of "
             "deepavfusion and crossmae give and take them."
         )
     return vit

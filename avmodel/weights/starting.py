@@ -9,14 +9,14 @@ from torch import Tensor
 
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import fill_weights
-from avmodel.models.family import Branch, Family
+from avmodel.models.family import Family, Modality
 from avmodel.weights.files import read_weights
-from avmodel.weights.own_run import take_branch
+from avmodel.weights.own_run import start_from_run
 from avmodel.weights.published import PublishedWeights, identify
 from avmodel.weights.vit import published_vit
 
 
-def start_branch(model: Family, branch: Branch, path: Path) -> PublishedWeights:
+def start_from_weights(model: Family, modality: Modality, path: Path) -> PublishedWeights:
     """Start one branch of the model from a published checkpoint, or from a run of one's own.
 
     Args:
@@ -29,27 +29,27 @@ def start_branch(model: Family, branch: Branch, path: Path) -> PublishedWeights:
 
     Raises:
         ConfigError: For a family that starts from no such weights, a file that isn't there, or weights that are not of
-            the branch's size; for a folder as `take_branch`.
+            the branch's size; for a folder as `start_from_run`.
     """
     if path.is_dir():
-        return take_branch(model, branch, path)
-    scratch = f"Or train from scratch: --set {branch}_weights=none."
-    if branch not in model.published_starts:
+        return start_from_run(model, modality, path)
+    scratch = f"Or train from scratch: --set {modality}_weights=none."
+    if modality not in model.published_starts:
         raise ConfigError(
-            f"{branch}_weights={path}: {type(model).__name__} starts its {branch} branch from no published weights. "
-            f"Set {branch}_weights=none."
+            f"{modality}_weights={path}: {type(model).__name__} has no import of published {modality} weights. "
+            f"Set {modality}_weights=none."
         )
     if not path.is_file():
-        raise ConfigError(f"{branch}_weights={path}: no such file. {model.published_starts[branch]} {scratch}")
+        raise ConfigError(f"{modality}_weights={path}: no such file. {model.published_starts[modality]} {scratch}")
     vit = published_vit(read_weights(path), path)
     try:
-        model.start_branch(branch, vit, partial(fill_branch, model, path))
+        model.load_vit(modality, vit, partial(fill_modality, model, path))
     except ValueError as error:
         raise error if isinstance(error, ConfigError) else ConfigError(f"{path}: {error} {scratch}") from error
     return identify(path)
 
 
-def fill_branch(model: Family, path: Path, weights: Mapping[str, Tensor]) -> None:
+def fill_modality(model: Family, path: Path, weights: Mapping[str, Tensor]) -> None:
     """Give the model these weights, and leave its others as they are.
 
     Raises ConfigError for a weight that the model doesn't have so, and for blocks of which the file has only some.

@@ -13,7 +13,7 @@ from avcli.main import app
 from avmanifest.errors import ConfigError
 from avmodel.models import FAMILIES, FamilyEntry, build_model
 from avmodel.weights.convert import importer_of
-from avmodel.weights.starting import start_branch
+from avmodel.weights.starting import start_from_weights
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-model.md"
 
@@ -56,10 +56,10 @@ def test_its_settings_are_explained_and_listed(toy: FamilyEntry) -> None:
     assert ", toy" in said.splitlines()[-1]
 
 
-@pytest.mark.parametrize("branch", ["image", "audio"])
-def test_weights_that_nobody_said_how_to_start_from_are_refused(toy: FamilyEntry, branch: str) -> None:
+@pytest.mark.parametrize("modality", ["image", "audio"])
+def test_weights_that_nobody_said_how_to_start_from_are_refused(toy: FamilyEntry, modality: str) -> None:
     model = build_model(toy.config_type())
-    with pytest.raises(ConfigError, match=rf"{branch}_weights=x\.pth: Toy starts its {branch} branch from no"):
-        start_branch(model, branch, Path("x.pth"))
+    with pytest.raises(ConfigError, match=rf"{modality}_weights=x\.pth: Toy has no import of published {modality}"):
+        start_from_weights(model, modality, Path("x.pth"))
     with pytest.raises(ConfigError, match="unknown --family 'toy'; known: deepavfusion, avsiam, cavmae"):
         importer_of("toy")

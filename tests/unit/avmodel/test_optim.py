@@ -59,7 +59,7 @@ def test_learning_rates_of_the_released_run(epoch: int, lr: float, ramped_lr: fl
 
 def test_group_sizes_of_the_released_model(base: DeepAVFusion) -> None:
     groups = parameter_groups(base, OptimConfig(), ["image", "audio"])
-    image, audio = (parameter_groups(getattr(base.encoder, branch), OptimConfig()) for branch in ("image", "audio"))
+    image, audio = (parameter_groups(getattr(base.encoder, modality), OptimConfig()) for modality in ("image", "audio"))
     assert numel(groups, ramped=False, decayed=True) == pytest.approx(149.1e6, rel=5e-4)
     assert numel(groups, ramped=False, decayed=False) == pytest.approx(0.30e6, rel=2e-2)
     assert numel(image, ramped=False, decayed=True) == pytest.approx(85.52e6, rel=1e-4)

@@ -209,7 +209,7 @@ def test_branches_with_published_weights_start_from_them_under_the_ramp(tmp_path
     run = tiny_run(image_weights=str(tmp_path / "mae.pth"), steps=2, optim=OptimConfig(lr=1.0, warmup=0.0, ramp=1.0))
     heard = Heard()
     train(run, DrawnBatches(), tmp_path / "run", HERE, listener=heard)
-    assert "image branch from" in heard.notes[0]
+    assert "image weights from" in heard.notes[0]
     assert "licence" in heard.notes[0]
     found = weights(tmp_path / "run")
     name = "blocks.0.norm1.bias"

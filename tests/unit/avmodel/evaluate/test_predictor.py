@@ -30,17 +30,17 @@ def test_layers_are_of_patches_in_the_grids_order(config: ModelConfig) -> None:
     assert (model.image_grid, model.audio_grid, model.depth) == ((2, 2), (8, 3), 2)
     assert model.audio_input(log_mel).shape[2:] == ((48, 128) if model.time_first else (128, 48))
     with torch.no_grad():
-        first, last, again = model.layers(image, log_mel, (0, 1, 0))
+        first, last, again = model.get_intermediate_layers(image, log_mel, (0, 1, 0))
         assert torch.equal(first.image, again.image)
         assert (first.image.shape, first.audio.shape) == ((1, 4, 32), (1, 24, 32))
         assert not torch.equal(first.audio, last.audio)
         # A patch that changed moves its own token most: the fifth band of the third column of patches.
         changed = log_mel.clone()
         changed[..., 4 * 16 : 5 * 16, 2 * 16 :] += 3
-        moved = (model.layers(image, changed, (0,))[0].audio - first.audio).norm(dim=-1)[0]
+        moved = (model.get_intermediate_layers(image, changed, (0,))[0].audio - first.audio).norm(dim=-1)[0]
     assert int(moved.argmax()) == 4 * 3 + 2
     with pytest.raises(ValueError, match="the model has 2"):
-        model.layers(image, log_mel, (2,))
+        model.get_intermediate_layers(image, log_mel, (2,))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: type(config).__name__)
@@ -48,10 +48,13 @@ def test_the_last_layer_before_its_norm_is_what_streams_norm(config: ModelConfig
     model = family(config)
     image, log_mel = batch(config, 2)
     with torch.no_grad():
-        last, streams = model.layers(image, log_mel, (model.depth - 1,))[0], model.streams(image, log_mel)
+        last, streams = (
+            model.get_intermediate_layers(image, log_mel, (model.depth - 1,))[0],
+            model.streams(image, log_mel),
+        )
         norm = getattr(model.encoder, "norm", None) or model.encoder.image.norm
         torch.testing.assert_close(norm(last.image), streams["image"])
-        several = model.layers(image, log_mel[:1], (0,))[0]
+        several = model.get_intermediate_layers(image, log_mel[:1], (0,))[0]
     assert len(several.audio) == 2
 
 

@@ -109,7 +109,7 @@ def test_a_teacher_answers_for_the_complete_pass_and_follows_slowly() -> None:
     torch.manual_seed(1)  # draws other towers than small() does
     model = CrossMAE(replace(SMALL, teacher="ema", teacher_momentum=0.9))
     model.encoder.load_state_dict(small().encoder.state_dict())
-    model.started()
+    model.before_training()
     assert model.teacher is not None
     inputs, masks = batch(SMALL), model.choose(draws_for(model))
     losses = model(*inputs, masks).losses
@@ -129,7 +129,7 @@ def test_a_teacher_answers_for_the_complete_pass_and_follows_slowly() -> None:
     again = small(teacher="ema")
     again.load_state_dict(model.state_dict())
     moved = again(*inputs, masks).losses
-    again.started()
+    again.before_training()
     assert not torch.equal(moved["image_features"], again(*inputs, masks).losses["image_features"])
 
 

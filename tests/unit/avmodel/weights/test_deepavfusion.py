@@ -20,7 +20,7 @@ from avmodel.weights.convert import convert
 from avmodel.weights.deepavfusion import config_from_released, import_deepavfusion, model_from_released
 from avmodel.weights.files import read_weights
 from avmodel.weights.published import PUBLISHED, identify
-from avmodel.weights.starting import start_branch
+from avmodel.weights.starting import start_from_weights
 from tests.families import masks_for
 
 SMALL = DeepAVFusionConfig(
@@ -106,7 +106,7 @@ def test_mae_weights_start_the_image_branch(tmp_path: Path, nesting: str | None)
     torch.save({nesting: state, "epoch": 799, "args": argparse.Namespace(lr=1e-3)} if nesting else state, path)
     model = model_of(SMALL)
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    found = start_branch(model, "image", path)
+    found = start_from_weights(model, "image", path)
     assert (found.name, found.license.startswith("unknown")) == ("unknown", True)
     for name, tensor in model.state_dict().items():
         released = state.get(name.removeprefix("encoder.image."))
@@ -123,7 +123,7 @@ def test_audiomae_kernels_are_turned_only_when_aligned(tmp_path: Path, audio_ini
     torch.save({"model": state}, path)
     model = model_of(replace(SMALL, audio_init=audio_init))
     positions = model.encoder.audio.positions.clone()
-    start_branch(model, "audio", path)
+    start_from_weights(model, "audio", path)
     kernel = state["patch_embed.proj.weight"]
     expected = kernel.transpose(-1, -2) if audio_init == "aligned" else kernel
     assert torch.equal(model.encoder.audio.patch_embed.proj.weight, expected)
@@ -135,7 +135,7 @@ def test_an_aligned_patch_sees_what_audiomae_saw(tmp_path: Path) -> None:
     state, path = vit_state(1), tmp_path / "audiomae.pth"
     torch.save(state, path)
     model = model_of(replace(SMALL, audio_init="aligned"))
-    start_branch(model, "audio", path)
+    start_from_weights(model, "audio", path)
     log_mel = torch.randn(1, 1, 32, 48)
     ours = model.encoder.audio.patch_embed(log_mel).view(1, 2, 3, 48)
     theirs = torch.nn.functional.conv2d(
@@ -148,16 +148,16 @@ def test_weights_of_another_branch_or_size_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "mae.pth"
     torch.save({"model": vit_state(3)}, path)
     with pytest.raises(ConfigError, match=r"patch_embed.proj.weight is \[48, 3, 16, 16\], expected \[48, 1, 16, 16\]"):
-        start_branch(model_of(SMALL), "audio", path)
+        start_from_weights(model_of(SMALL), "audio", path)
     torch.save({"model": vit_state(3, depth=3)}, path)
     with pytest.raises(ConfigError, match=r"12 of \d+ weights don't fit: encoder.image.blocks.2.*is not of this model"):
-        start_branch(model_of(SMALL), "image", path)
+        start_from_weights(model_of(SMALL), "image", path)
     torch.save({"model": {k: v for k, v in vit_state(3).items() if k != "norm.bias"}}, path)
     with pytest.raises(ConfigError, match=r"mae\.pth: not a published ViT: 'norm\.bias' is missing"):
-        start_branch(model_of(SMALL), "image", path)
+        start_from_weights(model_of(SMALL), "image", path)
     torch.save({"model": vit_state(3, depth=1)}, path)
     with pytest.raises(ConfigError, match=r"mae\.pth: 8 of .*encoder\.image\.blocks\.1\.\S+ is missing.* set size"):
-        start_branch(model_of(SMALL), "image", path)
+        start_from_weights(model_of(SMALL), "image", path)
 
 
 @pytest.mark.parametrize("fusion", ["factorized", "dense", "token"])
@@ -190,9 +190,9 @@ def test_the_config_of_the_usual_models_needs_no_help(config: DeepAVFusionConfig
     with torch.device("meta"):
         state = released_names(DeepAVFusion(config))
     sized = DeepAVFusion(replace(config, size=f"{config.vit.embed_dim}x1x{config.vit.num_heads}", fusion_layers=()))
-    for branch in ("image", "audio"):
-        name = f"encoder.{branch}.pos_embed"
-        state[name] = sized.state_dict()[f"encoder.{branch}.positions"]
+    for modality in ("image", "audio"):
+        name = f"encoder.{modality}.pos_embed"
+        state[name] = sized.state_dict()[f"encoder.{modality}.positions"]
     assert config_from_released(state, Path("released.pth")) == config
 
 

@@ -18,7 +18,7 @@ from avmodel.models.crossmae import CrossMAE
 from avmodel.models.deepavfusion import DeepAVFusion, audiomae_scale
 from avmodel.models.family import Family
 from avmodel.rundir import CHECKPOINTS
-from avmodel.weights.starting import start_branch
+from avmodel.weights.starting import start_from_weights
 
 SIZES = {"image_size": (64, 48), "audio_size": (128, 64), "decoder_embed_dim": 32, "decoder_num_heads": 4}
 FUSION = DeepAVFusionConfig(size="48x3x4", decoder_depth=1, fusion_layers="none", num_fusion_tokens=4, **SIZES)
@@ -63,14 +63,14 @@ def test_a_branch_hears_and_sees_what_it_did(source: str, target: str, tmp_path:
     log_mel = torch.randn(2, 1, 128, 64, generator=torch.Generator().manual_seed(0)) * 2 - 4
     image = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
     other = embedded(fresh, log_mel)
-    for branch in ("image", "audio"):
-        found = start_branch(fresh, branch, run_of(trained, tmp_path / branch))
-        assert found.source == str(tmp_path / branch)
+    for modality in ("image", "audio"):
+        found = start_from_weights(fresh, modality, run_of(trained, tmp_path / modality))
+        assert found.source == str(tmp_path / modality)
     torch.testing.assert_close(embedded(fresh, log_mel), embedded(trained, log_mel), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(other, embedded(trained, log_mel), atol=0.1)
     torch.testing.assert_close(fresh.encoder.image.embed(image), trained.encoder.image.embed(image))
-    for branch in ("image", "audio"):
-        ours, theirs = (getattr(model.encoder, branch).state_dict() for model in (fresh, trained))
+    for modality in ("image", "audio"):
+        ours, theirs = (getattr(model.encoder, modality).state_dict() for model in (fresh, trained))
         same = ours.keys() & theirs.keys() - {"patch_embed.proj.weight", "patch_embed.proj.bias", "positions"}
         assert len(same) >= 2 + 3 * 12
         assert all(torch.equal(ours[name], theirs[name]) for name in same)
@@ -78,8 +78,8 @@ def test_a_branch_hears_and_sees_what_it_did(source: str, target: str, tmp_path:
 
 def test_a_whole_model_without_fusion_goes_on_as_it_was(tmp_path: Path) -> None:
     trained, fresh = drawn("released", 1), drawn("aligned", 2)
-    for branch in ("image", "audio"):
-        start_branch(fresh, branch, run_of(trained, tmp_path / branch) / CHECKPOINTS / "step-00000003")
+    for modality in ("image", "audio"):
+        start_from_weights(fresh, modality, run_of(trained, tmp_path / modality) / CHECKPOINTS / "step-00000003")
     inputs = torch.randn(2, 3, 64, 48), torch.randn(2, 1, 128, 64)
     found, expected = fresh.eval().streams(*inputs), trained.eval().streams(*inputs)
     for name in ("image", "audio"):
@@ -90,23 +90,23 @@ def test_other_inputs_keep_their_own_positions(tmp_path: Path) -> None:
     trained = drawn("released", 1)
     wider = DeepAVFusion(replace(FUSION, audio_size=(128, 96)))
     own = wider.encoder.audio.positions.clone()
-    start_branch(wider, "audio", run_of(trained, tmp_path))
+    start_from_weights(wider, "audio", run_of(trained, tmp_path))
     assert torch.equal(wider.encoder.audio.positions, own)
     turned = DeepAVFusion(replace(FUSION, image_size=(48, 64)))  # as many patches, elsewhere
     own = turned.encoder.image.positions.clone()
-    start_branch(turned, "image", tmp_path)
+    start_from_weights(turned, "image", tmp_path)
     assert torch.equal(turned.encoder.image.positions, own)
     assert torch.equal(wider.encoder.audio.blocks[0].attn.qkv.weight, trained.encoder.audio.blocks[0].attn.qkv.weight)
 
 
 def test_what_gives_no_branch_is_refused(tmp_path: Path) -> None:
     siam = AVSiam(AVSiamConfig(size="48x3x4", decoder_depth=1, **SIZES))
-    with pytest.raises(ConfigError, match="AVSiam has no branch that is a ViT of its own"):
-        start_branch(drawn("released", 0), "image", run_of(siam, tmp_path / "siam"))
-    with pytest.raises(ConfigError, match="AVSiam has no branch"):
-        start_branch(siam, "image", run_of(drawn("released", 0), tmp_path / "run"))
+    with pytest.raises(ConfigError, match="AVSiam has no separate image ViT"):
+        start_from_weights(drawn("released", 0), "image", run_of(siam, tmp_path / "siam"))
+    with pytest.raises(ConfigError, match="AVSiam has no separate image ViT"):
+        start_from_weights(siam, "image", run_of(drawn("released", 0), tmp_path / "run"))
     with pytest.raises(ConfigError, match=r"don't fit"):
-        start_branch(DeepAVFusion(replace(FUSION, size="96x3x4")), "image", tmp_path / "run")
+        start_from_weights(DeepAVFusion(replace(FUSION, size="96x3x4")), "image", tmp_path / "run")
     (tmp_path / "empty").mkdir()
     with pytest.raises(AvkitError, match="no checkpoint here"):
-        start_branch(drawn("released", 0), "image", tmp_path / "empty")
+        start_from_weights(drawn("released", 0), "image", tmp_path / "empty")

@@ -15,7 +15,7 @@ from avmodel.models.avsiam import AVSiam
 from avmodel.models.cavmae import CAVMAE
 from avmodel.models.crossmae import CrossMAE
 from avmodel.positions import resize_positions
-from avmodel.weights.starting import start_branch
+from avmodel.weights.starting import start_from_weights
 
 SIZES = {"image_size": (64, 48), "audio_size": (128, 64), "decoder_embed_dim": 32, "decoder_num_heads": 4}
 AVSIAM = AVSiamConfig(size="48x3x4", decoder_depth=1, **SIZES)
@@ -79,7 +79,7 @@ def test_an_imagenet_vit_starts_avsiam_and_all_its_copies(tmp_path: Path) -> Non
     weights = published(3, 12)
     torch.manual_seed(0)
     model = AVSiam(AVSIAM)
-    found = start_branch(model, "image", saved(tmp_path / "vit.pth", weights))
+    found = start_from_weights(model, "image", saved(tmp_path / "vit.pth", weights))
     assert found.license.startswith("unknown")
     state = model.state_dict()
     for name, tensor in weights.items():
@@ -102,7 +102,7 @@ def test_ast_starts_the_backbone_or_the_audios_alone(tmp_path: Path, separate: b
     torch.manual_seed(0)
     model = AVSiam(replace(AVSIAM, separate=separate))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    start_branch(model, "audio", saved(tmp_path / "ast.pth", weights))
+    start_from_weights(model, "audio", saved(tmp_path / "ast.pth", weights))
     state = model.state_dict()
     kernel = weights["v.patch_embed.proj.weight"]
     assert torch.equal(state["encoder.audio.patch_embed.proj.weight"], kernel)
@@ -124,13 +124,13 @@ def test_an_image_mae_starts_both_towers_and_the_decoder_of_cav_mae(tmp_path: Pa
     path = saved(tmp_path / "mae.pth", weights)
     torch.manual_seed(0)
     model = CAVMAE(CAV_MAE)
-    for branch in ("image", "audio"):
-        start_branch(model, branch, path)
+    for modality in ("image", "audio"):
+        start_from_weights(model, modality, path)
     state = model.state_dict()
-    for sense in ("image", "audio"):
-        assert torch.equal(state[f"encoder.{sense}.blocks.1.mlp.fc1.bias"], weights["blocks.1.mlp.fc1.bias"])
-        assert torch.equal(state[f"encoder.joint_blocks.0.norm2_banks.{sense}.bias"], weights["blocks.2.norm2.bias"])
-        assert torch.equal(state[f"encoder.{sense}.norm.weight"], weights["norm.weight"])
+    for modality in ("image", "audio"):
+        assert torch.equal(state[f"encoder.{modality}.blocks.1.mlp.fc1.bias"], weights["blocks.1.mlp.fc1.bias"])
+        assert torch.equal(state[f"encoder.joint_blocks.0.norm2_banks.{modality}.bias"], weights["blocks.2.norm2.bias"])
+        assert torch.equal(state[f"encoder.{modality}.norm.weight"], weights["norm.weight"])
     kernel = weights["patch_embed.proj.weight"]
     assert torch.equal(state["encoder.audio.patch_embed.proj.weight"], kernel.sum(dim=1, keepdim=True))
     assert torch.equal(state["encoder.joint_blocks.0.attn.qkv.weight"], weights["blocks.2.attn.qkv.weight"])
@@ -143,13 +143,13 @@ def test_mae_and_audiomae_start_the_towers_of_crossmae(tmp_path: Path) -> None:
     mae, audiomae = published(3, 12, decoder=True), published(1, 512)
     torch.manual_seed(0)
     model = CrossMAE(CROSSMAE)
-    start_branch(model, "image", saved(tmp_path / "mae.pth", mae))
-    start_branch(model, "audio", saved(tmp_path / "audiomae.pth", audiomae))
+    start_from_weights(model, "image", saved(tmp_path / "mae.pth", mae))
+    start_from_weights(model, "audio", saved(tmp_path / "audiomae.pth", audiomae))
     state = model.state_dict()
-    for sense, weights in (("image", mae), ("audio", audiomae)):
+    for modality, weights in (("image", mae), ("audio", audiomae)):
         for name in ("cls_token", "blocks.0.attn.proj.weight", "norm.bias", "patch_embed.proj.weight"):
-            assert torch.equal(state[f"encoder.{sense}.{name}"], weights[name])
-    start_branch(model, "audio", tmp_path / "mae.pth")
+            assert torch.equal(state[f"encoder.{modality}.{name}"], weights[name])
+    start_from_weights(model, "audio", tmp_path / "mae.pth")
     kernel = mae["patch_embed.proj.weight"].mean(dim=1, keepdim=True)
     assert torch.equal(model.state_dict()["encoder.audio.patch_embed.proj.weight"], kernel)
 
@@ -159,19 +159,19 @@ def test_weights_that_do_not_fit_are_refused_and_change_nothing(tmp_path: Path) 
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     path = saved(tmp_path / "mae.pth", published(3, 12))
     with pytest.raises(ConfigError, match=r"blocks\.2\..* is not of this model"):
-        start_branch(model, "image", path)
+        start_from_weights(model, "image", path)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     with pytest.raises(ConfigError, match=r"not a published ViT: 'pos_embed' is missing"):
-        start_branch(model, "image", saved(tmp_path / "other.pth", {"w": torch.zeros(1)}))
+        start_from_weights(model, "image", saved(tmp_path / "other.pth", {"w": torch.zeros(1)}))
     with pytest.raises(ConfigError, match="7 positions are no grid of a known spectrogram model"):
-        start_branch(AVSiam(AVSIAM), "audio", saved(tmp_path / "odd.pth", published(1, 7)))
+        start_from_weights(AVSiam(AVSIAM), "audio", saved(tmp_path / "odd.pth", published(1, 7)))
 
 
 @pytest.mark.parametrize("kind", [AVSiam, CAVMAE, CrossMAE])
 def test_a_missing_file_says_where_such_weights_are(tmp_path: Path, kind: type) -> None:
     model = kind({AVSiam: AVSIAM, CAVMAE: CAV_MAE, CrossMAE: CROSSMAE}[kind])
-    for branch in ("image", "audio"):
-        with pytest.raises(ConfigError, match=rf"{branch}_weights=.*x\.pth: no such file") as refused:
-            start_branch(model, branch, tmp_path / "x.pth")
-        assert kind.published_starts[branch] in str(refused.value)
-        assert "(" in kind.published_starts[branch]  # its license
+    for modality in ("image", "audio"):
+        with pytest.raises(ConfigError, match=rf"{modality}_weights=.*x\.pth: no such file") as refused:
+            start_from_weights(model, modality, tmp_path / "x.pth")
+        assert kind.published_starts[modality] in str(refused.value)
+        assert "(" in kind.published_starts[modality]  # its license
