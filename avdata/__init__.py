@@ -1,1 +1,1 @@
-"""Videos to shards to batches."""
+"""Prepares videos as shards and loads shards as batches."""

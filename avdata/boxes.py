@@ -1,31 +1,35 @@
-"""The boxes in a sample's annotations, whatever recipe wrote them."""
+"""Reads the object boxes from a sample's annotations, in each of the forms that recipes write."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-_MOST_BOXES: Final = 100
+_MAX_BOXES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A box in a frame, edges from 0 to 1, and what it is of."""
+    """A box around an object in a frame. Edges are shares of the width and height, from 0 to 1."""
 
     x0: float
     y0: float
     x1: float
     y1: float
     label: str
-    number: int  # of the object in the sample, from 0: it has the same color in each frame
+    number: int  # of the object in the sample, from 0; it sets the color in all frames
     sounding: bool
 
 
 def boxes_in(annotations: str, frame: int, num_frames: int) -> list[Box]:
-    """The boxes of frame number `frame` of a sample; none where annotations have none, or are not what a recipe writes.
+    """The boxes in one frame of a sample; empty if the annotations have none or are malformed.
 
-    A drawn dataset has a box of each object in each frame; VGG-SS has boxes of its one frame; MUSIC's duets of the
-    first.
+    Synthetic datasets have a box of each object in each frame. VGG-SS and MUSIC's duets have boxes of the first frame.
+
+    Args:
+        annotations: JSON text of the manifest's column `annotations`.
+        frame: Number of the frame, from 0.
+        num_frames: Stored frames of the sample.
     """
     try:
         content = json.loads(annotations or "{}")
@@ -33,20 +37,21 @@ def boxes_in(annotations: str, frame: int, num_frames: int) -> list[Box]:
         return []
     if not isinstance(content, dict):
         return []
-    found: list[Box | None] = []
+    boxes: list[Box | None] = []
     objects = content.get("objects")
     if isinstance(objects, list):
         for place, item in enumerate(objects):
-            told: dict[str, Any] = item if isinstance(item, dict) else {}
-            boxes = told.get("boxes")
-            if isinstance(boxes, list) and len(boxes) == num_frames:
-                found.append(_box(boxes[frame], str(told.get("label", "")), place, sounding=bool(told.get("sounding"))))
+            fields: dict[str, Any] = item if isinstance(item, dict) else {}
+            by_frame = fields.get("boxes")
+            if isinstance(by_frame, list) and len(by_frame) == num_frames:
+                label, sounding = str(fields.get("label", "")), bool(fields.get("sounding"))
+                boxes.append(_box(by_frame[frame], label, place, sounding=sounding))
     elif isinstance(content.get("boxes"), list) and frame == 0:
         labels = content.get("box_labels")
         for place, edges in enumerate(content["boxes"]):
             label = str(labels[place]) if isinstance(labels, list) and place < len(labels) else ""
-            found.append(_box(edges, label, place, sounding=True))
-    return [box for box in found if box is not None][:_MOST_BOXES]
+            boxes.append(_box(edges, label, place, sounding=True))
+    return [box for box in boxes if box is not None][:_MAX_BOXES]
 
 
 def _box(edges: Any, label: str, place: int, *, sounding: bool) -> Box | None:

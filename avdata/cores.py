@@ -1,8 +1,8 @@
-"""How many workers this process should start."""
+"""The number of CPU cores that this process may use."""
 
 import os
 
 
 def usable_cores() -> int:
-    """Cores this process may run on; where the system does not tell (macOS), all there are."""
+    """CPU cores that this process may run on (its affinity mask); all cores on systems without one, such as macOS."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""JPEG bytes and RGB images, PNG bytes and masks.
+"""JPEG encoding and decoding, PNG mask decoding, and resizing.
 
-OpenCV resizes with a thread pool of its own. A process that is one of many (a loader worker, a preparing child) calls
-`cv2.setNumThreads(0)` once when it starts; nothing here changes it.
+OpenCV resizes with its own thread pool. Processes of which many run at once (such as prepare's children) call
+`cv2.setNumThreads(0)` when they start. No function here changes that setting.
 """
 
 import io
@@ -14,11 +14,11 @@ from PIL import Image
 
 from avmanifest.errors import ShardError
 
-MAX_JPEG_PIXELS = 64_000_000  # a stored frame has a tenth of a million; a header that claims more is not believed
+MAX_JPEG_PIXELS = 64_000_000  # refuse larger images, whose headers may be damaged; stored frames have about 100,000
 
 
 def encode_jpeg(rgb: UInt8[np.ndarray, "h w 3"], quality: int = 90) -> bytes:
-    """Baseline JPEG with 4:2:0 chroma; equal pixels give equal bytes."""
+    """Encode a baseline JPEG with 4:2:0 chroma. Equal pixels give equal bytes."""
     encoded: bytes = simplejpeg.encode_jpeg(
         np.ascontiguousarray(rgb), quality=quality, colorspace="RGB", colorsubsampling="420", fastdct=False
     )
@@ -26,7 +26,15 @@ def encode_jpeg(rgb: UInt8[np.ndarray, "h w 3"], quality: int = 90) -> bytes:
 
 
 def decode_jpeg(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w 3"]:
-    """RGB pixels. `name` (a member of a shard) is for the message of the ShardError that damaged data raises."""
+    """Decode a JPEG to RGB pixels.
+
+    Args:
+        data: The file's content.
+        name: What the error message calls it, such as the shard, key and member.
+
+    Raises:
+        ShardError: The data is damaged, or the image has more than MAX_JPEG_PIXELS.
+    """
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
         if height * width > MAX_JPEG_PIXELS:
@@ -40,8 +48,11 @@ def decode_jpeg(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w 3"]:
 
 
 def decode_mask(data: bytes, name: str = "mask") -> UInt8[np.ndarray, "h w"]:
-    """The values of a PNG's pixels: gray levels, or a palette's indices; of a picture in colors 255 where it isn't
-    black. Raises ShardError for anything else."""
+    """Decode a PNG mask: gray levels or palette indices; for an RGB or RGBA image, 255 where it is not black.
+
+    Raises:
+        ShardError: The data is no readable PNG, is too large, or has another pixel format.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
             if picture.width * picture.height > MAX_JPEG_PIXELS:
@@ -60,9 +71,9 @@ def decode_mask(data: bytes, name: str = "mask") -> UInt8[np.ndarray, "h w"]:
 
 
 def resize_short_side(rgb: UInt8[np.ndarray, "h w 3"], short_side: int) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The image with its shorter side short_side pixels long and its proportions kept.
+    """Resize an image so that its shorter side has short_side pixels. The aspect ratio is kept.
 
-    Averages areas when shrinking, interpolates linearly when enlarging.
+    Shrinking averages areas, enlarging interpolates linearly.
     """
     height, width = rgb.shape[:2]
     scale = short_side / min(height, width)

@@ -1,6 +1,6 @@
-"""Log-mel spectrograms by named profile, from 16 kHz mono, in numpy: what prepare stores and the loader computes.
+"""Log-mel spectrograms in numpy, from 16 kHz mono waveforms: prepare stores them, the loader computes missing ones.
 
-`avdata.torch_melspec` has the same on any device, for training. The two agree as their tests say.
+`avdata.torch_melspec` computes the same in torch on any device. Tests bound the differences.
 """
 
 import math
@@ -14,19 +14,24 @@ from jaxtyping import Float, Float32, Float64
 from avdata.profiles import MelProfile, num_frames
 from avmanifest.errors import ConfigError
 
-_CHUNK_COLUMNS: Final = 64  # of a spectrogram, computed at a time: they stay in the processor's cache
-_BLOCK_BANDS: Final = 16  # mel bands that one matrix product makes, of the bins that they cover
-_PRE_EMPHASIS: Final = 0.97  # of kaldi
+_CHUNK_COLUMNS: Final = 64  # computed at a time, so that they stay in the CPU cache
+_BLOCK_BANDS: Final = 16  # mel bands per matrix product; each product covers only the bins of its bands
+_PRE_EMPHASIS: Final = 0.97  # of Kaldi
 
 
 def log_mel(waveform: Float[np.ndarray, "*b n"], profile: MelProfile) -> Float32[np.ndarray, "*b mel t"]:
-    """Log-mel spectrogram, float32, computed in float32 on one thread.
+    """Compute a log-mel spectrogram in float32 on one thread.
 
-    `paper` and `released`: log10(power + floor); silence is -7. `kaldi`: natural log of Kaldi's filter bank as CAV-MAE
-    and AVSiam call it (the waveform's mean removed, htk_compat, Hann window, no energy, dither 0, all else as Kaldi
-    has it); columns of 0.0 fill it up to pad_columns, and the models' mean and deviation are not applied.
+    `paper` and `released` give log10(power + floor); silence is -7. `kaldi` gives the natural log of Kaldi's filters
+    with the options of CAV-MAE and AVSiam: mean of the waveform removed, htk_compat, Hann window, no energy, dither 0,
+    Kaldi's defaults otherwise. It is padded with columns of 0.0 to pad_columns, and not normalized.
 
-    Raises ConfigError for a waveform shorter than one window.
+    Args:
+        waveform: Samples at profile.sample_rate.
+        profile: The front end.
+
+    Raises:
+        ConfigError: The waveform is shorter than one window.
     """
     num_columns = num_frames(waveform.shape[-1], profile)
     flat = np.ascontiguousarray(waveform, np.float32).reshape(-1, waveform.shape[-1])
@@ -39,10 +44,17 @@ def log_mel(waveform: Float[np.ndarray, "*b n"], profile: MelProfile) -> Float32
 def apply_gain_db(
     log_mel: Float[np.ndarray, "*b mel t"], gain_db: float | Float[np.ndarray, "*b"], profile: MelProfile
 ) -> Float32[np.ndarray, "*b mel t"]:
-    """The log-mel of the waveform made louder by gain_db (one number, or one for each), in float32.
+    """Compute the log-mel that the waveform would have with gain_db of gain, in float32.
 
-    Exact but for clipping, which a waveform may need and a spectrogram does not know. Raises ConfigError for `kaldi`,
-    whose columns of filling are not sound.
+    The result is exact for a waveform that is not clipped.
+
+    Args:
+        log_mel: Spectrograms of `profile`.
+        gain_db: Gain in dB: one number, or one per spectrogram.
+        profile: How log_mel was made.
+
+    Raises:
+        ConfigError: The profile is `kaldi`, whose padding columns are not audio.
     """
     refuse_gain(profile)
     gain = np.asarray(gain_db, np.float32)[..., None, None]
@@ -51,16 +63,16 @@ def apply_gain_db(
 
 
 def refuse_gain(profile: MelProfile) -> None:
-    """Raise ConfigError for a profile whose stored spectrograms cannot be made louder."""
+    """Raise ConfigError if gain cannot be applied to spectrograms of this profile (`kaldi`)."""
     if profile.kaldi:
         raise ConfigError(f"gain is not defined on stored {profile.name!r} spectrograms; apply it to the waveform")
 
 
 def mel_filters(profile: MelProfile) -> Float32[np.ndarray, "mel bin"]:
-    """Triangles with peaks of 1 and corners equally spaced on a mel scale, in the rounding of the torch form.
+    """Triangular mel filters with a peak of 1 and corners equally spaced on a mel scale, rounded as in torch.
 
-    HTK's scale, 2595 log10(1 + f / 700), and straight in Hz; for `kaldi` Kaldi's, 1127 ln(1 + f / 700), and straight in
-    mel, with nothing of the last bin.
+    `paper` and `released` use HTK's scale, 2595 log10(1 + f / 700), and triangles that are linear in Hz. `kaldi` uses
+    Kaldi's scale, 1127 ln(1 + f / 700), and triangles that are linear in mel; the last bin has weight 0.
     """
     # Rounded to float32 where torch and torchaudio round: narrow triangles differ in the fifth digit in float64.
     f_max = profile.sample_rate / 2
@@ -85,7 +97,7 @@ def _float32(values: np.ndarray) -> Float32[np.ndarray, "..."]:
 
 
 def _linspace(start: float, end: float, number: int) -> Float32[np.ndarray, " k"]:
-    """Equal steps of a float32 length from both ends to the middle, each point rounded once: as torch.linspace."""
+    """torch.linspace in numpy: float32 steps counted from both ends to the middle, each point rounded once."""
     step = float((np.float32(end) - np.float32(start)) / np.float32(number - 1))
     place = np.arange(number)
     rising, falling = np.float32(start) + step * place, np.float32(end) - step * place[::-1]
@@ -99,7 +111,7 @@ def _hann(length: int, *, periodic: bool) -> Float32[np.ndarray, " w"]:
 
 @dataclass(frozen=True, slots=True)
 class _Bands:
-    """Neighboring mel bands: the bins that they cover, and their weights there."""
+    """Neighboring mel bands, the frequency bins that they cover, and their weights in these bins."""
 
     bands: slice
     bins: slice
@@ -113,7 +125,7 @@ def _window(profile: MelProfile) -> Float32[np.ndarray, " w"]:
 
 @lru_cache(maxsize=16)
 def _blocks(profile: MelProfile) -> tuple[_Bands, ...]:
-    """The mel filters without most of their zeros."""
+    """The mel filters in blocks that leave out most of the zeros."""
     filters, blocks = mel_filters(profile), []
     for first in range(0, profile.n_mels, _BLOCK_BANDS):
         bands = slice(first, min(first + _BLOCK_BANDS, profile.n_mels))
@@ -124,7 +136,7 @@ def _blocks(profile: MelProfile) -> tuple[_Bands, ...]:
 
 
 def _fill(samples: Float32[np.ndarray, " n"], profile: MelProfile, out: Float32[np.ndarray, "mel t"]) -> None:
-    """Write a waveform's log-mel into `out`; columns that it does not reach are left alone."""
+    """Write a waveform's log-mel into `out`. Columns beyond the end of the waveform are not changed."""
     window = _window(profile)
     if profile.kaldi:
         samples = samples - samples.mean()
@@ -142,7 +154,7 @@ def _fill(samples: Float32[np.ndarray, " n"], profile: MelProfile, out: Float32[
             chunk = _pre_emphasized(chunk)
         count = len(chunk)
         np.multiply(chunk, window, out=padded[:count, : profile.win_length])
-        spectrum = np.fft.rfft(padded[:count]).view(np.float32)  # real and imaginary in turn
+        spectrum = np.fft.rfft(padded[:count]).view(np.float32)  # real and imaginary parts alternate
         np.square(spectrum, out=spectrum)
         power = spectrum[:, ::2] + spectrum[:, 1::2]
         for block in _blocks(profile):
@@ -151,7 +163,7 @@ def _fill(samples: Float32[np.ndarray, " n"], profile: MelProfile, out: Float32[
 
 
 def _log(energy: Float32[np.ndarray, "mel t"], profile: MelProfile) -> Float64[np.ndarray, "mel t"]:
-    """In float64: rounded once, it is the same on every machine."""
+    """The logarithm in float64, so that rounding to float32 gives the same result on all machines."""
     exact = energy.astype(np.float64)
     if profile.kaldi:
         return np.asarray(np.log(np.maximum(exact, np.finfo(np.float32).eps)))
@@ -159,7 +171,7 @@ def _log(energy: Float32[np.ndarray, "mel t"], profile: MelProfile) -> Float64[n
 
 
 def _pre_emphasized(frames: Float32[np.ndarray, "t w"]) -> Float32[np.ndarray, "t w"]:
-    """Kaldi's frames: their means removed, and from each sample most of the one before it."""
+    """Remove the mean of each frame, then subtract _PRE_EMPHASIS times the previous sample, as Kaldi does."""
     frames = frames - frames.mean(axis=1, keepdims=True)
     before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
     return frames - np.float32(_PRE_EMPHASIS) * before

@@ -1,4 +1,4 @@
-"""The log-mel front ends by name, and what follows from their numbers alone."""
+"""The log-mel front ends (profiles) by name, and conversions between columns and seconds."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from avmanifest.errors import ConfigError
 class MelProfile:
     """Log-mel front end. Defaults: the profile `paper` (128 x 196 for 3 s).
 
-    The window is Hann, the spectrum is power, the mel scale is HTK's without area normalization. `kaldi=True` takes
-    Kaldi's filter bank in its place, and of the fields below only the lengths, n_mels, f_min and pad_columns.
+    A Hann window, a power spectrum, and HTK's mel scale without area normalization. `kaldi=True` uses Kaldi's filter
+    bank instead, which ignores centered, drop_last and floor.
     """
 
     name: str = "paper"
@@ -20,11 +20,11 @@ class MelProfile:
     n_fft: int = 1024
     n_mels: int = 128
     f_min: float = 0.0  # Hz; the upper edge is half the sample rate
-    centered: bool = False  # column k is centered on sample k * hop_length, the signal reflected at its ends
+    centered: bool = False  # center column k on sample k * hop_length; the signal is reflected at its ends
     drop_last: bool = False  # leave out the last column
     floor: float = 1e-7  # added to the power before log10
     kaldi: bool = False
-    pad_columns: int = 0  # exact number of columns, cut or filled with 0.0; 0: as many as the waveform gives
+    pad_columns: int = 0  # cut or pad with 0.0 to this number of columns; 0: do not
 
     def __post_init__(self) -> None:
         if not 0 < self.hop_length <= self.win_length <= self.n_fft:
@@ -47,18 +47,22 @@ PROFILES = {
 
 
 def profile(name: str) -> MelProfile:
-    """The profile of that name. Raises ConfigError, which lists the known, for another."""
+    """The profile with that name. Raises ConfigError for an unknown name."""
     if name not in PROFILES:
         raise ConfigError(f"unknown spectrogram profile {name!r}; known: {', '.join(PROFILES)}")
     return PROFILES[name]
 
 
 def num_frames(num_samples: int, profile: MelProfile) -> int:
-    """Columns that log_mel makes of a waveform of that many samples."""
+    """Columns of the log-mel of a waveform with num_samples samples.
+
+    Raises:
+        ConfigError: The waveform is shorter than one window.
+    """
     window = profile.win_length if profile.kaldi else profile.n_fft
     needed = profile.n_fft // 2 + 1 if profile.centered else window
     if num_samples < needed:
-        raise ConfigError(f"profile {profile.name!r} needs {needed} samples at least; the waveform has {num_samples}")
+        raise ConfigError(f"profile {profile.name!r} needs at least {needed} samples; the waveform has {num_samples}")
     if profile.pad_columns:
         return profile.pad_columns
     num_columns = 1 + (num_samples - (0 if profile.centered else window)) // profile.hop_length
@@ -66,17 +70,18 @@ def num_frames(num_samples: int, profile: MelProfile) -> int:
 
 
 def window_columns(start_s: float, duration_s: float, profile: MelProfile) -> tuple[int, int]:
-    """First column and number of columns of a window of a clip's log-mel.
+    """First column and number of columns of a window in a clip's log-mel.
 
-    The window begins at the column nearest to start_s, at most half a hop away: `column_start_s` says where.
+    The window begins at the column nearest to start_s (in seconds), at most half a hop away; `column_start_s` returns
+    its exact start.
     """
     start_column = round(start_s * profile.sample_rate / profile.hop_length)
     return start_column, num_frames(round(duration_s * profile.sample_rate), profile)
 
 
 def column_start_s(column: int, profile: MelProfile) -> float:
-    """Where the window whose first column this is begins, in seconds.
+    """Start of a column in seconds.
 
-    Not centered, column k depends on the samples [k * hop_length, k * hop_length + n_fft) alone.
+    In a profile that is not centered, column k depends on the samples [k * hop_length, k * hop_length + n_fft).
     """
     return column * profile.hop_length / profile.sample_rate

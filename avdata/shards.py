@@ -1,7 +1,7 @@
-"""A sample as bytes in a tar, and back: what prepare writes and load reads.
+"""The byte format of shards: samples as members of a tar archive, and the index beside it.
 
-A shard is a plain ustar archive. The members of a sample are adjacent, in a stable order, with every field
-that could differ between machines set to zero, so equal samples give equal bytes.
+A shard is a plain ustar archive. The members of a sample are adjacent and in a stable order. Header fields that could
+differ between machines are zero, so equal samples give equal bytes.
 """
 
 import io
@@ -25,7 +25,7 @@ _END_OF_ARCHIVE: Final = bytes(2 * BLOCK)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file of a sample: `name` is what follows `KEY.`; offset and size in bytes."""
+    """One file of a sample. `name` is the part of its name after `KEY.`; offset and size are in bytes."""
 
     name: str
     offset: int
@@ -33,7 +33,11 @@ class Member:
 
 
 def pack_sample(key: str, members: Mapping[str, bytes]) -> tuple[bytes, list[Member]]:
-    """The sample's tar blocks, and where each member's content lies in them."""
+    """Encode a sample as tar blocks.
+
+    Returns:
+        The blocks, and each member's position in them.
+    """
     out = io.BytesIO()
     placed = []
     for name, content in members.items():
@@ -48,16 +52,20 @@ def pack_sample(key: str, members: Mapping[str, bytes]) -> tuple[bytes, list[Mem
 
 
 def end_of_archive(num_bytes: int) -> bytes:
-    """The zero blocks that close an archive of `num_bytes`, up to a full tar record."""
+    """The zero blocks that close an archive of `num_bytes`: two, and padding to a full tar record."""
     padding = -(num_bytes + len(_END_OF_ARCHIVE)) % tarfile.RECORDSIZE
     return _END_OF_ARCHIVE + bytes(padding)
 
 
 def walk_samples(path: Path) -> Iterator[tuple[str, int, list[Member]]]:
-    """Samples of a tar in file order: key, offset of the first header, members.
+    """Iterate over the samples of a tar in file order.
 
-    Raises ShardError, naming file and offset, for a tar that is damaged, cut, holds anything but regular
-    files, or keeps the members of a sample apart.
+    Yields:
+        Key, offset of the first header, members.
+
+    Raises:
+        ShardError: The tar is damaged or truncated, contains anything but regular files, or the members of a sample are
+            not adjacent. The message has the file and the offset.
     """
     seen: set[str] = set()
     key, start, members = "", 0, list[Member]()
@@ -67,14 +75,14 @@ def walk_samples(path: Path) -> Iterator[tuple[str, int, list[Member]]]:
             for info in tar:
                 if not info.isreg():
                     raise ShardError(f"{path}: {info.name!r} at byte {info.offset} is not a regular file")
-                found, _, name = info.name.partition(".")
-                if found != key:
-                    if found in seen:
-                        raise ShardError(f"{path}: members of {found!r} are not adjacent (byte {info.offset})")
+                sample, _, name = info.name.partition(".")
+                if sample != key:
+                    if sample in seen:
+                        raise ShardError(f"{path}: members of {sample!r} are not adjacent (byte {info.offset})")
                     if members:
                         yield key, start, members
-                    seen.add(found)
-                    key, start, members = found, info.offset, []
+                    seen.add(sample)
+                    key, start, members = sample, info.offset, []
                 members.append(Member(name, info.offset_data, info.size))
                 end = info.offset_data + info.size + (-info.size % BLOCK)
     except tarfile.TarError as error:
@@ -85,7 +93,7 @@ def walk_samples(path: Path) -> Iterator[tuple[str, int, list[Member]]]:
 
 
 def _check_tail(path: Path, end: int) -> None:
-    """A tar that was cut between two members reads like a whole one: its closing zero blocks are missing."""
+    """Check for the closing zero blocks: without them, a tar truncated between two members would pass as whole."""
     with path.open("rb") as file:
         file.seek(end)
         tail = file.read()
@@ -94,12 +102,12 @@ def _check_tail(path: Path, end: int) -> None:
 
 
 def index_bytes(sample_offsets: Sequence[int], end: int) -> bytes:
-    """Megatron-Energon's `.idx`: little-endian uint64 offsets of the samples and of the closing blocks."""
+    """Encode Megatron-Energon's `.idx`: little-endian uint64 offsets of the samples and of the closing blocks."""
     return np.asarray([*sample_offsets, end], dtype="<u8").tobytes()
 
 
 def read_index(path: Path) -> npt.NDArray[np.uint64]:
-    """Offsets from an `.idx` file: n + 1 entries for n samples."""
+    """Read the offsets of an `.idx` file: n + 1 entries for n samples. Raises ShardError for anything else."""
     content = path.read_bytes()
     offsets = np.frombuffer(content[: len(content) // 8 * 8], dtype="<u8")
     if len(content) % 8 or not len(offsets) or np.any(offsets[1:] < offsets[:-1]):
@@ -108,7 +116,7 @@ def read_index(path: Path) -> npt.NDArray[np.uint64]:
 
 
 def pack_npy(array: npt.NDArray[Any]) -> bytes:
-    """The array as .npy 1.0, C order, behind a header of exactly 128 bytes that a reader may skip unread."""
+    """Encode an array as .npy 1.0 in C order. The header always has 128 bytes."""
     header = repr(
         {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
     ).encode("ascii")
@@ -119,7 +127,11 @@ def pack_npy(array: npt.NDArray[Any]) -> bytes:
 
 
 def pack_json(fields: Mapping[str, Any]) -> bytes:
-    """Flat JSON, keys sorted, never null, never NaN: readers infer one schema from any sample."""
+    """Encode flat JSON with sorted keys.
+
+    Raises:
+        ValueError: A value is None or not finite. Readers infer the schema from any sample, so all fields have values.
+    """
     for name, value in fields.items():
         if value is None or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(f"sample field {name!r} is {value!r}; the sample's json holds no null and no NaN")

@@ -1,7 +1,7 @@
-"""Log-mel spectrograms by named profile, from 16 kHz mono, in torch: on CPU and GPU, for training and evaluation.
+"""Log-mel spectrograms in torch, on CPU and GPU, from 16 kHz mono waveforms.
 
-`paper` and `released` are torch.stft and a mel matrix; `kaldi` is torchaudio's Kaldi filter bank. `avdata.melspec` has
-the same in numpy.
+`paper` and `released` use torch.stft and a mel matrix; `kaldi` uses torchaudio's Kaldi filter bank. `avdata.melspec`
+computes the same in numpy.
 """
 
 import math
@@ -17,13 +17,20 @@ from avmanifest.errors import ConfigError
 
 
 def log_mel(waveform: Float[Tensor, "*b n"], profile: MelProfile) -> Float[Tensor, "*b mel t"]:
-    """Log-mel spectrogram, float32, on the waveform's device.
+    """Compute a float32 log-mel spectrogram on the waveform's device.
 
-    `paper` and `released`: log10(power + floor); silence is -7. `kaldi`: natural log of Kaldi's filter bank as CAV-MAE
-    and AVSiam call it (the waveform's mean removed, htk_compat, Hann window, no energy, dither 0, all else as Kaldi
-    has it); columns of 0.0 fill it up to pad_columns, and the models' mean and deviation are not applied.
+    `paper` and `released` give log10(power + floor); silence is -7. `kaldi` gives the natural log of Kaldi's filters
+    with the options of CAV-MAE and AVSiam: mean of the waveform removed, htk_compat, Hann window, no energy, dither 0,
+    Kaldi's defaults otherwise. It is padded with columns of 0.0 to pad_columns, and not normalized.
 
-    Raises ConfigError for a waveform shorter than one window. On a GPU, TF32 matrix products cost about three digits.
+    On a GPU, TF32 matrix products cost about three digits of precision.
+
+    Args:
+        waveform: Samples at profile.sample_rate.
+        profile: The front end.
+
+    Raises:
+        ConfigError: The waveform is shorter than one window.
     """
     num_columns = num_frames(waveform.shape[-1], profile)
     flat = waveform.reshape(-1, waveform.shape[-1])
@@ -33,9 +40,13 @@ def log_mel(waveform: Float[Tensor, "*b n"], profile: MelProfile) -> Float[Tenso
 
 
 def crop_window(log_mel: Float[Tensor, "*b mel t"], start_column: int, num_columns: int) -> Float[Tensor, "*b mel u"]:
-    """A view of num_columns columns. With `paper`, exactly the log-mel of those samples.
+    """A view of num_columns columns from start_column on.
 
-    With a centered profile the columns at the two ends differ: a crop sees its neighbors, a cut waveform a reflection.
+    With `paper`, this is exactly the log-mel of the same part of the waveform. With a centered profile, the columns at
+    both ends differ: they depend on neighboring samples instead of a reflection.
+
+    Raises:
+        ConfigError: The columns are outside the spectrogram.
     """
     if not 0 <= start_column <= start_column + num_columns <= log_mel.shape[-1]:
         raise ConfigError(
@@ -47,10 +58,17 @@ def crop_window(log_mel: Float[Tensor, "*b mel t"], start_column: int, num_colum
 def apply_gain_db(
     log_mel: Float[Tensor, "*b mel t"], gain_db: float | Float[Tensor, "*b"], profile: MelProfile
 ) -> Float[Tensor, "*b mel t"]:
-    """The log-mel of the waveform made louder by gain_db (one number, or one for each), in float32.
+    """Compute the log-mel that the waveform would have with gain_db of gain, in float32.
 
-    Exact but for clipping, which a waveform may need and a spectrogram does not know. Raises ConfigError for `kaldi`,
-    whose columns of filling are not sound.
+    The result is exact for a waveform that is not clipped.
+
+    Args:
+        log_mel: Spectrograms of `profile`.
+        gain_db: Gain in dB: one number, or one per spectrogram.
+        profile: How log_mel was made.
+
+    Raises:
+        ConfigError: The profile is `kaldi`, whose padding columns are not audio.
     """
     refuse_gain(profile)
     gain = torch.as_tensor(gain_db, dtype=torch.float32, device=log_mel.device)[..., None, None]
@@ -74,12 +92,12 @@ def _stft(waveform: Float[Tensor, "b n"], profile: MelProfile) -> Float[Tensor, 
 
 
 def _kaldi(waveform: Float[Tensor, "b n"], profile: MelProfile) -> Float[Tensor, "b mel t"]:
-    from torchaudio.compliance.kaldi import fbank  # noqa: PLC0415 - imports only beside a matching torch
+    from torchaudio.compliance.kaldi import fbank  # noqa: PLC0415 - fails to import beside another torch version
 
     spectrogram = waveform.new_zeros(len(waveform), profile.n_mels, profile.pad_columns)
-    for filled, one in zip(spectrogram, waveform, strict=True):
+    for filled, samples in zip(spectrogram, waveform, strict=True):
         columns = fbank(
-            one[None] - one.mean(),
+            samples[None] - samples.mean(),
             htk_compat=True,
             sample_frequency=profile.sample_rate,
             use_energy=False,
@@ -102,10 +120,10 @@ def _hann(profile: MelProfile, device: torch.device) -> Float[Tensor, " w"]:
 
 @lru_cache(maxsize=16)
 def mel_filters(profile: MelProfile, device: torch.device) -> Float[Tensor, "mel bin"]:
-    """Triangles with corners equally spaced on HTK's mel scale, 2595 log10(1 + f / 700), and peaks of 1."""
-    # Cached beyond the caller's inference mode, whose tensors training could not use.
+    """Triangular mel filters with a peak of 1 and corners equally spaced on HTK's scale, 2595 log10(1 + f / 700)."""
+    # The cache outlives the caller's inference mode, and training cannot use inference tensors.
     with torch.inference_mode(False):
-        # In float32 throughout, as torchaudio has it: narrow triangles differ in the fifth digit in float64.
+        # float32 throughout, as in torchaudio: narrow triangles differ in the fifth digit in float64.
         f_max = profile.sample_rate / 2
         mel_min, mel_max = (2595 * math.log10(1 + f / 700) for f in (profile.f_min, f_max))
         corners = 700 * (10 ** (torch.linspace(mel_min, mel_max, profile.n_mels + 2) / 2595) - 1)

@@ -1,4 +1,4 @@
-"""A video of any length as windows, one after the other: memory holds the one returned and the one being decoded."""
+"""Reads a video of any length window by window, in bounded memory."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,37 +12,44 @@ from avdata.prepare.decode import Media, open_media
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
 from avmanifest.errors import ConfigError, DecodeError
 
-LEAST_TAIL_S = 0.01  # less than this at a video's end, beyond the last window, is let go
+MIN_TAIL_S = 0.01  # a shorter rest at the end of a video gets no window of its own
 
 
 def iter_windows(path: Path | str, config: WindowConfig | None = None) -> Iterator[Window]:
-    """The windows of a video from its start to its end, decoded by timestamps as they are asked for.
+    """Iterate over the windows of a video from start to end. Each is decoded when it is requested.
 
-    A video shorter than a window gives one. Where its sound begins late, ends early or has a gap there is silence;
-    the waveform is None where the file has no sound at all. Raises ConfigError for a path that isn't there, DecodeError
-    for what is no media file (playlists and scripts among them), for one without pictures if the config needs them, and
-    for damage that leaves no picture or too little sound for a window.
+    A video shorter than a window gives one window. The waveform is silent where the audio begins late, ends early or
+    has a gap; it is None if the file has no audio track.
+
+    Args:
+        path: A local media file.
+        config: Window length, hop and frames; None: the defaults.
+
+    Raises:
+        ConfigError: The file does not exist.
+        DecodeError: The file is no media file (playlists and scripts are refused), has no video although the config
+            needs it, or is too damaged to decode a window.
     """
     config = config or WindowConfig()
     path = Path(path)
     try:
-        with open_media(path) as seen:
-            has_video, has_sound = _has_video(seen, config), _has_sound(path, seen.duration_s)
+        with open_media(path) as media:
+            has_video, has_sound = _has_video(media, config), _has_sound(path, media.duration_s)
             if not has_video and not has_sound:
-                raise DecodeError("media_corrupt", f"{path}: neither pictures nor sound in it")
+                raise DecodeError("media_corrupt", f"{path}: neither video nor audio in it")
             size: tuple[int, int] | None = None
-            for number in range(num_windows(seen.duration_s, config)):
+            for number in range(num_windows(media.duration_s, config)):
                 start_s = number * config.step_s
-                end_s = min(start_s + config.window_s, seen.duration_s)
+                end_s = min(start_s + config.window_s, media.duration_s)
                 times_s = frame_times(start_s, end_s, config) if has_video else ()
-                frames = _frames(seen, times_s, config.short_side, size) if has_video else None
+                frames = _frames(media, times_s, config.short_side, size) if has_video else None
                 size = None if frames is None else (frames.shape[1], frames.shape[2])
                 yield Window(
                     number=number,
                     start_s=start_s,
                     end_s=end_s,
-                    duration_s=seen.duration_s,
-                    waveform=_waveform(path, seen, start_s, end_s, config.window_s) if has_sound else None,
+                    duration_s=media.duration_s,
+                    waveform=_waveform(path, media, start_s, end_s, config.window_s) if has_sound else None,
                     frames=frames,
                     times_s=times_s,
                 )
@@ -51,13 +58,16 @@ def iter_windows(path: Path | str, config: WindowConfig | None = None) -> Iterat
 
 
 def num_windows(duration_s: float, config: WindowConfig) -> int:
-    """Windows that reach a video's end; at least one."""
-    beyond_s = duration_s - config.window_s - LEAST_TAIL_S
+    """Number of windows that cover a video of that duration; at least 1."""
+    beyond_s = duration_s - config.window_s - MIN_TAIL_S
     return 1 + max(0, math.ceil(beyond_s / config.step_s))
 
 
 def frame_times(start_s: float, end_s: float, config: WindowConfig) -> tuple[float, ...]:
-    """When the frames of a span are on screen. With fps, the middle where none of its times is in the span."""
+    """Times of the frames to decode in a window, in seconds of the video.
+
+    With fps, a window that contains no multiple of 1 / fps gets one frame, at its middle.
+    """
     if config.fps is None:
         part_s = (end_s - start_s) / config.num_frames
         return tuple(start_s + (number + 0.5) * part_s for number in range(config.num_frames))
@@ -78,16 +88,16 @@ def _has_video(media: Media, config: WindowConfig) -> bool:
 def _has_sound(path: Path, duration_s: float) -> bool:
     try:
         with open_media(path, duration_s=duration_s) as media:
-            media.waveform(0.0, min(duration_s, LEAST_TAIL_S))
+            media.waveform(0.0, min(duration_s, MIN_TAIL_S))
     except DecodeError as error:
-        return error.status != "media_no_audio"  # what else is wrong, its window will say
+        return error.status != "media_no_audio"  # other damage is reported when a window is decoded
     return True
 
 
 def _frames(
     media: Media, times_s: Sequence[float], short_side: int, size: tuple[int, int] | None
 ) -> UInt8[np.ndarray, "f h w 3"]:
-    """The pictures at these times; a video that changes its size on the way keeps its first."""
+    """The frames at these times, resized to `size` (height, width); None: to the size of the first frame."""
     images = media.frames(times_s, short_side).images
     height, width = size or images[0].shape[:2]
     return np.stack(
@@ -101,17 +111,17 @@ def _frames(
 
 
 def _waveform(path: Path, media: Media, start_s: float, end_s: float, window_s: float) -> Float32[np.ndarray, " n"]:
-    """The sound of a span, as preparing just this span gives it, filled up to a window.
+    """The audio of a span, padded with silence to a whole window; equal to what prepare decodes for the span.
 
-    Opened anew: the noise that AAC decoders fill bands with depends on all that they decoded before, and one reader
-    that went back and forth between pictures and sound would decode much of both again.
+    The file is opened again for each window. AAC decoders fill bands with noise that depends on what they decoded
+    before, and a reader that alternates between video and audio would decode parts of both twice.
     """
     waveform = np.zeros(round(window_s * SAMPLE_RATE), np.float32)
     try:
-        with open_media(path, duration_s=media.duration_s) as heard:
-            samples = heard.waveform(start_s, end_s, SAMPLE_RATE).samples
+        with open_media(path, duration_s=media.duration_s) as audio:
+            samples = audio.waveform(start_s, end_s, SAMPLE_RATE).samples
     except DecodeError as error:
-        if error.status != "media_window":  # the sound has not begun, or is over
+        if error.status != "media_window":  # the audio track has not begun, or has ended
             raise
         return waveform
     waveform[: len(samples)] = samples[: len(waveform)]

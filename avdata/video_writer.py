@@ -1,4 +1,4 @@
-"""Writes an mp4 of frames and sound as they come: H.264 and AAC, in bounded memory."""
+"""Writes an mp4 (H.264, AAC) frame by frame, in bounded memory."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,12 +12,12 @@ from jaxtyping import Float32, UInt8
 from avdata.ffmpeg import encoder, workplace
 from avmanifest.errors import AvkitError, StorageError
 
-_EVEN = "trunc(iw/2)*2", "trunc(ih/2)*2"  # 4:2:0 has a color for every two pixels
+_EVEN = "trunc(iw/2)*2", "trunc(ih/2)*2"  # 4:2:0 chroma needs even sizes
 _CRF, _AUDIO_BIT_RATE = 18, "128k"
 
 
 class VideoWriter:
-    """A video under way. Made by `open_video_writer`; usable inside its `with` block only."""
+    """Writes one video. Created by `open_video_writer`; usable only inside its `with` block."""
 
     def __init__(self, path: Path, fps: float, sample_rate: int, folder: Path, stack: ExitStack) -> None:
         self.path, self.fps, self.sample_rate = path, fps, sample_rate
@@ -28,7 +28,7 @@ class VideoWriter:
         self._size = (0, 0)
 
     def write_frame(self, frame: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Append a frame, RGB, which is on screen from num_frames / fps seconds on. All have the size of the first."""
+        """Append an RGB frame, shown from num_frames / fps seconds on. All must have the size of the first."""
         if self._frames is None:
             self._size = frame.shape[:2]
             self._frames = self._stack.enter_context(encoder(self._silent(), self.path, self._folder))
@@ -38,11 +38,11 @@ class VideoWriter:
         self.num_frames += 1
 
     def write_audio(self, waveform: Float32[np.ndarray, " n"]) -> None:
-        """Append samples of the sound, mono, which begins with the first frame."""
+        """Append mono samples. The audio begins together with the first frame."""
         self._audio.write(waveform.astype("<f4").tobytes())
 
     def finish(self) -> None:
-        """Put frames and sound together at the path."""
+        """Combine frames and audio into the file at `path`."""
         if not self.num_frames:
             raise AvkitError(f"{self.path}: no frame was written, so there is no video")
         has_sound = self._audio.tell() > 0
@@ -72,13 +72,18 @@ class VideoWriter:
 
 @contextmanager
 def open_video_writer(path: Path, fps: float, *, sample_rate: int = 16_000) -> Iterator[VideoWriter]:
-    """A writer whose video is at `path` at the end of the block, whole or not at all; an older file is replaced.
+    """Write a video to `path`. The file appears at the end of the block, whole or not at all.
 
-    The video has no sound track if no audio was written.
+    An older file is replaced. The video has no audio track if no audio was written.
+
+    Args:
+        path: The mp4 file to write.
+        fps: Frames per second.
+        sample_rate: Of the audio, in Hz.
 
     Raises:
-        StorageError: The disk is full, or the place cannot be written.
-        AvkitError: ffmpeg failed, with its words, or no frame was written.
+        StorageError: The disk is full, or the folder cannot be written.
+        AvkitError: ffmpeg failed (the message quotes it), or no frame was written.
     """
     try:
         with workplace(path) as folder, ExitStack() as stack:

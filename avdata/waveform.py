@@ -10,11 +10,11 @@ from jaxtyping import Float32
 from avmanifest.errors import ShardError
 
 SAMPLE_RATE = 16_000  # Hz
-RMS_FLOOR_DBFS = -120.0  # below the noise of 16-bit samples: silence
+RMS_FLOOR_DBFS = -120.0  # loudness of silence; the noise of 16-bit samples is louder
 
 
 def encode_flac(waveform: Float32[np.ndarray, " n"]) -> bytes:
-    """16 kHz mono 16-bit FLAC; samples beyond [-1, 1] are clipped. Equal samples give equal bytes."""
+    """Encode 16 kHz mono 16-bit FLAC. Samples outside [-1, 1] are clipped. Equal samples give equal bytes."""
     pcm = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
     with io.BytesIO() as file:
         soundfile.write(file, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
@@ -22,10 +22,16 @@ def encode_flac(waveform: Float32[np.ndarray, " n"]) -> bytes:
 
 
 def decode_flac(data: bytes, start: int = 0, stop: int | None = None, name: str = "audio") -> Float32[np.ndarray, " n"]:
-    """Samples [start, stop) in [-1, 1); None is the end.
+    """Decode samples [start, stop) of a FLAC to values in [-1, 1).
 
-    `name` (a member of a shard) is for the message of the ShardError that damaged data, another format or a range
-    outside the samples raises.
+    Args:
+        data: The file's content.
+        start: First sample.
+        stop: End of the range; None: the end of the file.
+        name: What the error message calls it, such as the shard, key and member.
+
+    Raises:
+        ShardError: The data is damaged or not 16 kHz mono, or the range is outside the samples.
     """
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
@@ -48,7 +54,7 @@ def decode_flac(data: bytes, start: int = 0, stop: int | None = None, name: str 
 
 
 def flac_num_samples(data: bytes, name: str = "audio") -> int:
-    """How many samples a FLAC has, from its header. Raises ShardError for damaged data."""
+    """Number of samples of a FLAC, from its header. Raises ShardError for damaged data."""
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             return int(file.frames)
@@ -59,6 +65,6 @@ def flac_num_samples(data: bytes, name: str = "audio") -> int:
 
 
 def rms_dbfs(waveform: Float32[np.ndarray, " n"]) -> float:
-    """Loudness in dB below a full-scale square wave: at most 0, at least RMS_FLOOR_DBFS (also for no samples)."""
+    """RMS level in dB relative to a full-scale square wave, from RMS_FLOOR_DBFS (silence, or no samples) to 0."""
     mean_square = float(np.mean(np.square(waveform, dtype=np.float64))) if waveform.size else 0.0
     return max(RMS_FLOOR_DBFS, 10 * math.log10(mean_square)) if mean_square > 0 else RMS_FLOOR_DBFS

@@ -1,4 +1,4 @@
-"""A window of a video: the span that a model takes at once. Nothing here opens a video."""
+"""A window of a video (the span that a model takes at once) and how a video is divided into windows."""
 
 from dataclasses import dataclass
 
@@ -12,14 +12,14 @@ SAMPLE_RATE = 16_000  # Hz
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowConfig:
-    """How a video is cut into windows. Defaults: 3 s each, the middle frame, its short side as prepare stores it."""
+    """How a video is divided into windows. Defaults: 3 s each, one frame at the middle, sized as prepare stores it."""
 
     window_s: float = 3.0
-    hop_s: float | None = None  # from a window's start to the next one's; none: a window, so that none overlap
-    fps: float | None = None  # frames, at whole multiples of 1 / fps from the video's start on; none: see num_frames
-    num_frames: int = 1  # without fps: so many a window, each in the middle of an equal part of what there is of it
+    hop_s: float | None = None  # from the start of a window to the next; none: window_s, without overlap
+    fps: float | None = None  # take frames at multiples of 1 / fps from the start of the video; none: see num_frames
+    num_frames: int = 1  # without fps: frames per window, at the middles of equal parts of it
     short_side: int = 256  # pixels of the frames
-    needs_video: bool = True  # refuse a file without pictures
+    needs_video: bool = True  # refuse a file without video
 
     def __post_init__(self) -> None:
         if not 0 < self.step_s <= self.window_s:
@@ -41,23 +41,23 @@ class WindowConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A span of a video. The last one may end with the video, before a whole window is over."""
+    """A span of a video. The last window of a video may be shorter than the others."""
 
     number: int
     start_s: float
-    end_s: float  # where it really ends
+    end_s: float  # at most the end of the video
     duration_s: float  # of the whole video
-    waveform: Float32[np.ndarray, " n"] | None  # 16 kHz mono, filled up with silence; None: the video has no sound
-    frames: UInt8[np.ndarray, "f h w 3"] | None  # RGB, all windows' of one size; None: the file has no pictures
-    times_s: tuple[float, ...]  # of the video, when each frame is on screen
+    waveform: Float32[np.ndarray, " n"] | None  # 16 kHz mono, padded with silence; None: no audio track
+    frames: UInt8[np.ndarray, "f h w 3"] | None  # RGB, of equal size in all windows; None: no video
+    times_s: tuple[float, ...]  # of each frame, in the video
 
     @property
     def num_samples(self) -> int:
-        """Samples of the waveform that are not filling."""
+        """Samples of the waveform without padding."""
         return round((self.end_s - self.start_s) * SAMPLE_RATE)
 
     def samples_from(self, first: int) -> Float32[np.ndarray, " _"] | None:
-        """The waveform from a sample of the video on to the window's true end; None without sound."""
+        """The waveform from sample `first` of the video to end_s, without padding; None without audio."""
         if self.waveform is None:
             return None
         begins = round(self.start_s * SAMPLE_RATE)

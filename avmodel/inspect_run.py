@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from avdata.draw.charts import curve
-from avdata.draw.page import card, data_uri, escape, figures, page, section, table, write_page
+from avdata.draw.charts import line_chart
+from avdata.draw.page import card, data_uri, escape, key_numbers, page, section, table, write_page
 from avmanifest.errors import ConfigError, ManifestError
 from avmodel.metrics import METRICS, PROBES, read_lines
 from avmodel.rundir import CHECKPOINTS, PICTURES, read_config
@@ -158,9 +158,9 @@ def run_report(run: Run) -> str:
     body = (
         f'<header><h1>{escape(run.name)}</h1><p class="lead">{escape(run.summary)}</p></header>'
         f"<nav><div>{links}</div></nav><main>"
-        + section("overview", "Overview", figures(numbers))
+        + section("overview", "Overview", key_numbers(numbers))
         + "".join(section(name, title, content) for name, title, content in parts)
-        + "</main><footer>Made by avkit inspect. This page fetches nothing.</footer>"
+        + "</main><footer>Made by avkit inspect. This page loads nothing from the network.</footer>"
     )
     return page(f"{run.name}: avkit inspect", body, {})
 
@@ -169,7 +169,7 @@ def _cards(curves: Sequence[Curve]) -> str:
     if not curves:
         return ""
     drawn = (
-        card(one.name, curve(thin.steps, thin.values, f"{one.name} over steps"))
+        card(one.name, line_chart(thin.steps, thin.values, f"{one.name} over steps"))
         for one, thin in ((one, thinned(one)) for one in curves)
     )
     return f'<div class="cards pairs">{"".join(drawn)}</div>'

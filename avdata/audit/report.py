@@ -15,10 +15,10 @@ from avdata.audit.sample import StoredFrame, StoredSample, read_samples
 from avdata.audit.summary import QUANTILES
 from avdata.audit.verify import Verification
 from avdata.boxes import boxes_in
-from avdata.draw.charts import histogram, ranked, shares
+from avdata.draw.charts import class_chart, histogram, stacked_bar
 from avdata.draw.images import COLORS, color_log_mel, mask_overlay, to_png
 from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
-from avdata.draw.page import card, data_uri, escape, figures, page, section, table, write_page
+from avdata.draw.page import card, data_uri, escape, key_numbers, page, section, table, write_page
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.schema import STATUSES
 
@@ -80,7 +80,7 @@ def report(
     body = (
         f"<header>{_head(found)}</header><nav><div>{links}</div></nav><main>"
         + "".join(section(name, title, content) for name, title, content in parts)
-        + "</main><footer>Made by avkit inspect. This page fetches nothing.</footer>"
+        + "</main><footer>Made by avkit inspect. This page loads nothing from the network.</footer>"
     )
     return page(f"{found['root']}: avkit inspect", body, {"failures": failed, "samples": shown})
 
@@ -115,7 +115,7 @@ def _overview(found: Mapping[str, Any]) -> str:
     ]
     note = found["recipe"].get("note")
     return (
-        figures(numbers)
+        key_numbers(numbers)
         + (f'<p class="note">{escape(" ".join(note.split()))}</p>' if note else "")
         + '<div class="cards">'
         + card("Clips by split and status", *_statuses(found), wide=True)
@@ -137,13 +137,13 @@ def _statuses(found: Mapping[str, Any]) -> Iterator[str]:
         official = content["official"]
         if official and official != content["requested"]:
             items += f"<li><span>{official:,} in the official list</span></li>"
-        yield f'<div class="split"><b>{escape(split)}</b>{shares(counts, f"clips of {split} by status", classes)}'
+        yield f'<div class="split"><b>{escape(split)}</b>{stacked_bar(counts, f"clips of {split} by status", classes)}'
         yield f'<ul class="legend">{items}</ul></div>'
 
 
 def _disk(member_bytes: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
     sizes = {name: entry["bytes"] for name, entry in member_bytes.items()}
-    yield shares(sizes, "bytes by member")
+    yield stacked_bar(sizes, "bytes by member")
     items = "".join(
         f'<li><i class="s{place % 8}"></i>{escape(name)} '
         f"<span>{_bytes(entry['bytes'])} in {entry['files']:,}</span></li>"
@@ -208,7 +208,9 @@ def _classes(classes: Mapping[str, Any]) -> str:
     ]
     return (
         '<div class="cards pairs">'
-        + card("Samples of requested clips", ranked(entries, "samples and requested clips of each class"), wide=True)
+        + card(
+            "Samples of requested clips", class_chart(entries, "samples and requested clips of each class"), wide=True
+        )
         + card("Least covered", table(("class", "samples", "of", ""), cells, (1, 2, 3)))
         + card("Rarest", table(("class", "samples", "of"), rare, (1, 2)))
         + "</div>"
@@ -220,7 +222,7 @@ def _class_bars(entries: Sequence[tuple[str, int, int]]) -> Iterator[str]:
     most = max(requested for _, _, requested in entries)
     for label, samples, requested in sorted(entries, key=lambda entry: (-entry[2], -entry[1], entry[0])):
         parts = {"samples": samples, "lost": requested - samples, "": most - requested}
-        bar = shares(parts, f"{samples:,} of {requested:,}", {"samples": "bar", "lost": "lost", "": "nothing"})
+        bar = stacked_bar(parts, f"{samples:,} of {requested:,}", {"samples": "bar", "lost": "lost", "": "nothing"})
         yield f"<div><p>{escape(label)}<span>{samples:,} of {requested:,}</span></p>{bar}</div>"
 
 

@@ -1,7 +1,11 @@
-"""Everything that is drawn: pictures, charts, pages for a browser, and sounds to listen to.
+"""Drawing: images, charts, HTML pages and WAV bytes.
 
-`images` makes arrays and PNG bytes (colored log-mels, heat maps and masks over frames); `figures` and `scores` make
-matplotlib figures, and nothing else in avkit imports matplotlib; `charts` makes inline SVG; `page` is the frame of an
-HTML page and escapes what it shows; `examples` is a page of single samples of an evaluation; `audio` makes WAV bytes;
-`mel_axis` places seconds and hertz on a log-mel; `output` writes the files.
+- `images`: arrays and PNG bytes, such as colored log-mels, and heat maps and masks over frames.
+- `figures`, `scores`: matplotlib figures. No other module of avkit imports matplotlib.
+- `charts`: inline SVG.
+- `page`: a self-contained HTML page; it escapes all text.
+- `examples`: the page with the best and the worst samples of an evaluation.
+- `audio`: WAV bytes.
+- `mel_axis`: the positions of seconds and hertz on a log-mel.
+- `output`: writes the files.
 """

@@ -1,4 +1,4 @@
-"""Sounds for a page."""
+"""Audio for an HTML page."""
 
 import io
 
@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 
 def to_wav(waveform: Float[np.ndarray, " n"], sample_rate: int) -> bytes:
-    """A mono waveform from -1 to 1 as a 16-bit WAV file."""
+    """Encode a mono waveform in [-1, 1] as a 16-bit WAV file."""
     content = io.BytesIO()
     soundfile.write(content, waveform, sample_rate, format="WAV", subtype="PCM_16")
     return content.getvalue()

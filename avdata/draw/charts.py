@@ -1,4 +1,4 @@
-"""Charts as inline SVG: no script, no style of their own; the page's classes color them."""
+"""Charts as inline SVG. They contain no script and no style: the classes of page.css color them."""
 
 import html
 import math
@@ -12,19 +12,26 @@ _HEIGHT: Final = 160
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 10, 26
 _WIDE: Final = 940
 _SERIES: Final = 8
-"""Classes `s0` to `s7` of the page are colors."""
+"""Number of series colors: the classes `s0` to `s7` of page.css."""
 
 
-def histogram(edges: Sequence[float | int], counts: Sequence[float | int], unit: str, what: str) -> str:
-    """Bars over an axis of values."""
+def histogram(edges: Sequence[float | int], counts: Sequence[float | int], unit: str, label: str) -> str:
+    """Draw a histogram.
+
+    Args:
+        edges: Edges of the bins, ascending; one more than counts.
+        counts: Values in each bin.
+        unit: Unit of the edges, for the tooltips.
+        label: Description for screen readers (aria-label), as in the other charts.
+    """
     low, high = edges[0], edges[-1]
     width, height = WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-    most = max(*counts, 1)
-    parts = [_count_axis(most, height)]
+    highest = max(*counts, 1)
+    parts = [_count_axis(highest, height)]
     for place, count in enumerate(counts):
         if count:
             x = _LEFT + width * place / len(counts)
-            bar = max(height * count / most, 1.0)
+            bar = max(height * count / highest, 1.0)
             title = f"{edges[place]:.4g} to {edges[place + 1]:.4g} {unit}: {count:,.0f}"
             parts.append(
                 f'<rect class="bar" x="{x:.1f}" y="{_TOP + height - bar:.1f}" width="{width / len(counts) - 0.6:.2f}" '
@@ -34,11 +41,17 @@ def histogram(edges: Sequence[float | int], counts: Sequence[float | int], unit:
         x = _LEFT + width * (tick - low) / (high - low)
         parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{_number(tick)}</text>')
     parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{_TOP + height}" y2="{_TOP + height}"/>')
-    return _svg(WIDTH, _HEIGHT, parts, what)
+    return _svg(WIDTH, _HEIGHT, parts, label)
 
 
-def shares(parts: Mapping[str, float | int], what: str, classes: Mapping[str, str] | None = None) -> str:
-    """One bar cut into the parts of a whole."""
+def stacked_bar(parts: Mapping[str, float | int], label: str, classes: Mapping[str, str] | None = None) -> str:
+    """Draw one bar that is divided in proportion to the parts.
+
+    Args:
+        parts: Size by name. Parts of size 0 are left out.
+        label: Description for screen readers.
+        classes: CSS class by name; the others get the series colors in turn.
+    """
     total = sum(parts.values()) or 1.0
     drawn, x = [], 0.0
     for place, (name, value) in enumerate(parts.items()):
@@ -54,40 +67,40 @@ def shares(parts: Mapping[str, float | int], what: str, classes: Mapping[str, st
         x += width
     return (
         f'<svg class="shares" viewBox="0 0 1000 14" preserveAspectRatio="none" role="img" '
-        f'aria-label="{html.escape(what, quote=True)}">{"".join(drawn)}</svg>'
+        f'aria-label="{html.escape(label, quote=True)}">{"".join(drawn)}</svg>'
     )
 
 
-def ranked(counts: Sequence[tuple[str, int, int]], what: str) -> str:
-    """(name, samples, requested) of many classes as thin bars, the largest first."""
+def class_chart(counts: Sequence[tuple[str, int, int]], label: str) -> str:
+    """Draw (class, samples, requested clips) of many classes as thin bars, sorted by requested clips."""
     ordered = sorted(counts, key=lambda entry: (-entry[2], -entry[1], entry[0]))
     width, height = _WIDE - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-    most = max([requested for _, _, requested in ordered], default=1) or 1
-    parts = [_count_axis(most, height, _WIDE - _RIGHT)]
+    highest = max([requested for _, _, requested in ordered], default=1) or 1
+    parts = [_count_axis(highest, height, _WIDE - _RIGHT)]
     step = width / max(len(ordered), 1)
     for place, (name, samples, requested) in enumerate(ordered):
         x = _LEFT + step * place
-        whole, had = height * requested / most, height * samples / most
+        tall, filled = height * requested / highest, height * samples / highest
         title = f"{name}: {samples:,} of {requested:,}"
         parts.append(
             f"<g><title>{html.escape(title)}</title>"
-            f'<rect class="lost" x="{x:.2f}" y="{_TOP + height - whole:.1f}" width="{max(step - 0.4, 0.6):.2f}" '
-            f'height="{whole:.1f}"/>'
-            f'<rect class="bar" x="{x:.2f}" y="{_TOP + height - had:.1f}" width="{max(step - 0.4, 0.6):.2f}" '
-            f'height="{had:.1f}"/></g>'
+            f'<rect class="lost" x="{x:.2f}" y="{_TOP + height - tall:.1f}" width="{max(step - 0.4, 0.6):.2f}" '
+            f'height="{tall:.1f}"/>'
+            f'<rect class="bar" x="{x:.2f}" y="{_TOP + height - filled:.1f}" width="{max(step - 0.4, 0.6):.2f}" '
+            f'height="{filled:.1f}"/></g>'
         )
     parts.append(
         f'<line class="axis" x1="{_LEFT}" x2="{_WIDE - _RIGHT:.0f}" y1="{_TOP + height}" y2="{_TOP + height}"/>'
         f'<text x="{_LEFT}" y="{_HEIGHT - 10}">{len(ordered):,} classes, by clips requested</text>'
     )
-    return _svg(_WIDE, _HEIGHT, parts, what)
+    return _svg(_WIDE, _HEIGHT, parts, label)
 
 
-def curve(steps: Sequence[float | int], values: Sequence[float | int], what: str) -> str:
-    """Values over steps."""
+def line_chart(steps: Sequence[float | int], values: Sequence[float | int], label: str) -> str:
+    """Draw values over steps. Values that are not finite are left out."""
     pairs = [(x, y) for x, y in zip(steps, values, strict=True) if math.isfinite(y)]
     if not pairs:
-        return _svg(WIDTH, _HEIGHT, ['<text x="50%" y="50%" text-anchor="middle">no finite value</text>'], what)
+        return _svg(WIDTH, _HEIGHT, ['<text x="50%" y="50%" text-anchor="middle">no finite value</text>'], label)
     low_x, high_x = pairs[0][0], max(pairs[-1][0], pairs[0][0] + 1)
     low, high = min(y for _, y in pairs), max(y for _, y in pairs)
     if high - low <= 1e-9 * max(abs(high), 1e-9):
@@ -111,11 +124,11 @@ def curve(steps: Sequence[float | int], values: Sequence[float | int], what: str
     for tick in value_ticks(low_x, high_x, 5):
         across = _LEFT + width * (tick - low_x) / (high_x - low_x)
         parts.append(f'<text x="{across:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{_number(tick)}</text>')
-    return _svg(WIDTH, _HEIGHT, parts, what)
+    return _svg(WIDTH, _HEIGHT, parts, label)
 
 
 def value_ticks(low: float | int, high: float | int, about: int = 5) -> list[float]:
-    """Round values between two, about so many."""
+    """About `about` round values from low to high."""
     span = time_ticks(high - low, about)
     step = span[1] - span[0] if len(span) > 1 else high - low
     first = math.ceil(low / step - 1e-9)
@@ -143,8 +156,8 @@ def _number(value: float | int) -> str:
     return f"{value:.4g}"
 
 
-def _svg(width: int, height: int, parts: Sequence[str], what: str) -> str:
+def _svg(width: int, height: int, parts: Sequence[str], label: str) -> str:
     return (
         f'<svg class="chart" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
-        f'aria-label="{html.escape(what, quote=True)}">{"".join(parts)}</svg>'
+        f'aria-label="{html.escape(label, quote=True)}">{"".join(parts)}</svg>'
     )

@@ -1,4 +1,4 @@
-"""Single samples of an evaluation to look at and to listen to: the best and the worst, on one page."""
+"""An HTML page with the best and the worst samples of an evaluation: images, audio and metrics."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from typing import NamedTuple
 from avdata.draw.page import data_uri, escape, page, section, table, write_page
 
 EXAMPLES_FILE = "examples.html"
-ONE_LIST = 16  # up to as many examples stand in one list, the best first
-NARROW = 512  # pixels of a picture, at most, that stands beside others
+MAX_IN_ONE_LIST = 16  # more examples than this are shown as two lists, the best and the worst
+MAX_NARROW_PIXELS = 512  # wider images take a whole row of the page
 
 
 class Example(NamedTuple):
-    """A sample, what came of it, and how well."""
+    """One sample with its predictions and scores."""
 
     key: str
     title: str
@@ -24,27 +24,35 @@ class Example(NamedTuple):
 
 
 def best_and_worst(scores: Sequence[float], count: int) -> list[int]:
-    """Places of the `count` highest and the `count` lowest scores, the highest first; those that aren't finite have
-    none."""
-    order = sorted((place for place, score in enumerate(scores) if math.isfinite(score)), key=lambda one: -scores[one])
+    """Indices of the `count` highest and the `count` lowest finite scores, the highest first."""
+    order = sorted(
+        (index for index, score in enumerate(scores) if math.isfinite(score)), key=lambda index: -scores[index]
+    )
     return order if len(order) <= 2 * count else [*order[:count], *order[len(order) - count :]]
 
 
 def write_examples(examples: Sequence[Example], folder: Path, *, title: str, line: str) -> Path:
-    """A page of the examples, the best first; of many in two lists, the second from the worst on. `line` is the result
-    as a paper quotes it.
+    """Write the page of examples to `folder`. The page needs no other file and no network.
 
-    The page needs no other file and no network. Raises StorageError if it can't be written.
+    Args:
+        examples: In any order: the page sorts them by score, the highest first. More than MAX_IN_ONE_LIST are shown as
+            two lists, the best and the worst.
+        folder: Where EXAMPLES_FILE is written.
+        title: Heading of the page.
+        line: The result in one line, shown below the heading.
+
+    Raises:
+        StorageError: The page cannot be written.
     """
     page_text = examples_page(examples, title=title, line=line)
     return write_page(folder / EXAMPLES_FILE, page_text, "Free space, or give another --out.")
 
 
 def examples_page(examples: Sequence[Example], *, title: str, line: str) -> str:
-    """The page as text; an example without a finite score stands last."""
-    ordered = sorted(examples, key=lambda one: (not math.isfinite(one.score), -one.score, one.key))
+    """The page as HTML. Examples without a finite score come last."""
+    ordered = sorted(examples, key=lambda example: (not math.isfinite(example.score), -example.score, example.key))
     parts = [("examples", f"All {len(ordered)}, the best first", ordered)]
-    if len(ordered) > ONE_LIST:
+    if len(ordered) > MAX_IN_ONE_LIST:
         middle = len(ordered) // 2
         parts = [
             ("best", f"The {middle} best", ordered[:middle]),
@@ -54,16 +62,16 @@ def examples_page(examples: Sequence[Example], *, title: str, line: str) -> str:
     body = (
         f'<header><h1>{escape(title)}</h1><p class="lead">{escape(line)}</p></header>'
         f"<nav><div>{links}</div></nav><main>"
-        + "".join(section(name, heading, *map(drawn, shown)) for name, heading, shown in parts)
-        + "</main><footer>Made by avkit evaluate. This page fetches nothing.</footer>"
+        + "".join(section(name, heading, *map(example_html, shown)) for name, heading, shown in parts)
+        + "</main><footer>Made by avkit evaluate. This page loads nothing from the network.</footer>"
     )
     return page(f"{title}: avkit evaluate", body, {})
 
 
-def drawn(example: Example) -> str:
+def example_html(example: Example) -> str:
     """One example as HTML."""
     pictures = "".join(
-        f'<figure class="{"wide" if png_width(content) > NARROW else "narrow"}">'
+        f'<figure class="{"wide" if png_width(content) > MAX_NARROW_PIXELS else "narrow"}">'
         f'<img src="{data_uri(content, "image/png")}" alt="{escape(caption)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, content in example.pictures.items()
@@ -84,7 +92,7 @@ def drawn(example: Example) -> str:
 
 
 def png_width(content: bytes) -> int:
-    """Pixels of a row of a PNG picture; 0 for what is none."""
+    """Width of a PNG image in pixels; 0 if the content is not a PNG."""
     return int.from_bytes(content[16:20], "big") if content.startswith(b"\x89PNG") else 0
 
 

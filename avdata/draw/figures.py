@@ -1,4 +1,4 @@
-"""Figures: spectrograms with axes, frames above a log-mel, grids of images and log-mels, curves."""
+"""Matplotlib figures: spectrograms with axes, frames above a log-mel, grids of images and log-mels, curves."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -21,19 +21,19 @@ from avdata.profiles import MelProfile
 DPI: Final = 110
 _GRID_DPI: Final = 90
 _SMALL_DPI: Final = 80  # of log-mels on a page of many examples
-_FRAMES_A_ROW: Final = 5
-_CURVES_A_ROW: Final = 3
-LONGEST_NAME: Final = 36  # characters
-_HIDDEN: Final = "0.35"  # gray where a log-mel is nan
+_FRAMES_PER_ROW: Final = 5
+_CURVES_PER_ROW: Final = 3
+MAX_NAME_LENGTH: Final = 36  # characters
+_NAN_COLOR: Final = "0.35"  # gray, where a log-mel is NaN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameDrawing:
-    """A frame, as the bytes of a picture file, with what is drawn over it."""
+    """A frame (the bytes of an image file) and the mask and boxes to draw over it."""
 
     content: bytes
     name: str
-    time_s: float | None = None  # of its clip; None: not known, the name is shown
+    time_s: float | None = None  # in its clip; None: unknown, the name is shown instead
     mask: bytes | None = None  # a PNG
     boxes: Sequence[Box] = ()
 
@@ -41,14 +41,17 @@ class FrameDrawing:
 def draw_frames(
     title: str, frames: Sequence[FrameDrawing], log_mel: Float[np.ndarray, "mel t"] | None, profile: MelProfile | None
 ) -> Figure:
-    """Frames with their times, boxes and masks; below them a log-mel with axes, and a line at each frame's time."""
-    rows = -(-len(frames) // _FRAMES_A_ROW)
+    """Draw frames with their times, boxes and masks; below them the log-mel with a line at the time of each frame.
+
+    Without a log-mel, a note takes its place. Without a profile, its axes are columns and bands.
+    """
+    rows = -(-len(frames) // _FRAMES_PER_ROW)
     heights = [1.9] * rows + [3.1]
     figure = Figure(figsize=(11, sum(heights) + 0.9), dpi=DPI, layout="constrained")
     figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
-    grid = figure.add_gridspec(len(heights), _FRAMES_A_ROW, height_ratios=heights)
+    grid = figure.add_gridspec(len(heights), _FRAMES_PER_ROW, height_ratios=heights)
     for place, frame in enumerate(frames):
-        _draw_frame(figure.add_subplot(grid[place // _FRAMES_A_ROW, place % _FRAMES_A_ROW]), frame)
+        _draw_frame(figure.add_subplot(grid[place // _FRAMES_PER_ROW, place % _FRAMES_PER_ROW]), frame)
     axis = figure.add_subplot(grid[rows, :])
     if log_mel is None:
         axis.set_axis_off()
@@ -62,7 +65,7 @@ def draw_frames(
 
 
 def draw_spectrogram(log_mel: Float[np.ndarray, "mel t"], profile: MelProfile, title: str) -> Figure:
-    """A log-mel with its axes and its scale of colors."""
+    """Draw a log-mel with axes in seconds and hertz and a color bar."""
     figure = Figure(figsize=(11, 4.2), dpi=DPI, layout="constrained")
     axis = figure.add_subplot()
     image = _draw_log_mel(axis, log_mel, profile)
@@ -73,7 +76,7 @@ def draw_spectrogram(log_mel: Float[np.ndarray, "mel t"], profile: MelProfile, t
 
 
 def draw_log_mels(log_mels: Mapping[str, Float[np.ndarray, "mel t"]], profile: MelProfile) -> Figure:
-    """Log-mels by caption: the first alone in the first row, then two in each row."""
+    """Draw log-mels by caption: the first alone in the first row, then two per row."""
     rows = (len(log_mels) + 1) // 2
     figure = Figure(figsize=(10, 2.3 * rows), dpi=_SMALL_DPI, layout="constrained")
     axes = figure.subplots(rows, 2, squeeze=False)
@@ -85,13 +88,13 @@ def draw_log_mels(log_mels: Mapping[str, Float[np.ndarray, "mel t"]], profile: M
 
 
 def draw_grid(columns: Sequence[tuple[str, np.ndarray]], names: Sequence[str], profile: MelProfile) -> Figure:
-    """A row a sample, a column for each (title, pictures).
+    """Draw a grid with one row per sample and one column per (title, pictures).
 
     Args:
-        columns: Pictures are images [rows, h, w, 3] from 0 to 1, or log-mels [rows, mel, t], gray where they are nan.
-            The log-mels of a row share the color range of its first.
-        names: Of the rows.
-        profile: How the log-mels were made.
+        columns: Pictures are images [rows, h, w, 3] in [0, 1], or log-mels [rows, mel, t], drawn gray where they are
+            NaN. The log-mels of a row share the color range of its first.
+        names: Labels of the rows.
+        profile: The profile of the log-mels.
     """
     rows = len(columns[0][1])
     figure = Figure(figsize=(15, 2.3 * rows + 0.4), dpi=_GRID_DPI, layout="constrained")
@@ -120,7 +123,7 @@ def draw_grid(columns: Sequence[tuple[str, np.ndarray]], names: Sequence[str], p
             )
             axis.tick_params(labelsize=7)
             axis.set_yticks(range(0, len(picture) + 1, max(len(picture) // 4, 1)))
-            axis.set_facecolor(_HIDDEN)
+            axis.set_facecolor(_NAN_COLOR)
             if row == rows - 1:
                 axis.set_xlabel("time (s)", fontsize=8)
             if pictures is first_log_mels:
@@ -132,16 +135,16 @@ def draw_grid(columns: Sequence[tuple[str, np.ndarray]], names: Sequence[str], p
 def draw_curves(
     title: str, curves: Sequence[tuple[str, Sequence[float], Sequence[float]]], picture: Path | None = None
 ) -> Figure:
-    """A panel for each curve (name, steps, values); below them a picture from a file."""
-    rows = max(1, -(-len(curves) // _CURVES_A_ROW))
+    """Draw one panel per curve (name, steps, values); below them the image file `picture`, if one is given."""
+    rows = max(1, -(-len(curves) // _CURVES_PER_ROW))
     pixels = None if picture is None else imread(picture)
     below = 0.0 if pixels is None else 11 * pixels.shape[0] / pixels.shape[1]
     heights = [2.1] * rows + ([] if pixels is None else [below])
     figure = Figure(figsize=(11, sum(heights) + 0.6), dpi=DPI, layout="constrained")
     figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
-    grid = figure.add_gridspec(len(heights), _CURVES_A_ROW, height_ratios=heights)
+    grid = figure.add_gridspec(len(heights), _CURVES_PER_ROW, height_ratios=heights)
     for place, (name, steps, values) in enumerate(curves):
-        axis = figure.add_subplot(grid[place // _CURVES_A_ROW, place % _CURVES_A_ROW])
+        axis = figure.add_subplot(grid[place // _CURVES_PER_ROW, place % _CURVES_PER_ROW])
         axis.plot(steps, values, linewidth=1.2, marker="." if len(steps) < 20 else "")
         axis.set_title(name, fontsize=9, loc="left", parse_math=False)
         axis.tick_params(labelsize=7)
@@ -155,25 +158,29 @@ def draw_curves(
 
 
 def figure_png(figure: Figure) -> bytes:
-    """The figure as PNG bytes."""
+    """Render the figure as PNG bytes."""
     content = io.BytesIO()
     figure.savefig(content, format="png")
     return content.getvalue()
 
 
 def save_figure(figure: Figure, path: Path, remedy: str = "Free space, or give another path.") -> Path:
-    """Write a PNG, whole or not at all. Raises StorageError, which ends with the remedy, if it cannot be written."""
+    """Write the figure as a PNG file, whole or not at all.
+
+    Raises:
+        StorageError: The file cannot be written. The message ends with `remedy`.
+    """
     return write_drawing(path, figure_png(figure), what="picture", remedy=remedy)
 
 
 def printable(name: str) -> str:
-    """The name in characters that every font has, cut where it is too long for a row."""
+    """The name in ASCII, shortened to MAX_NAME_LENGTH characters: fonts lack other characters."""
     text = name.encode("ascii", "backslashreplace").decode()
-    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 3]}..."
+    return text if len(text) <= MAX_NAME_LENGTH else f"{text[: MAX_NAME_LENGTH - 3]}..."
 
 
 def _draw_log_mel(axis: Any, log_mel: Float[np.ndarray, "mel t"], profile: MelProfile | None) -> Any:
-    """Seconds and hertz on the axes where the profile is known, else columns and bands."""
+    """Draw a log-mel. The axes are seconds and hertz if the profile is known, else columns and bands."""
     low, high = color_range(log_mel)
     bands, columns = log_mel.shape
     width = seconds_of(columns, profile) if profile else float(columns)

@@ -1,4 +1,4 @@
-"""Drawn files on the disk."""
+"""Writes drawn files to the disk."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from avmanifest.files import replace_bytes
 
 
 def write_drawing(path: Path, content: bytes, *, what: str, remedy: str) -> Path:
-    """Write a file so that it appears whole or not at all; its folder is made where it is missing.
+    """Write a file, whole or not at all. A missing folder is created.
 
     Args:
-        path: Where the file is to stand.
+        path: The file to write.
         content: Its bytes.
-        what: "picture" or "page", for the message.
-        remedy: What to do if it cannot be written, as a sentence.
+        what: "picture" or "page", for the error message.
+        remedy: A sentence that says what to do if the file cannot be written.
 
     Raises:
         StorageError: The file cannot be written.

@@ -1,4 +1,4 @@
-"""One self-contained page: nothing is fetched, nothing but its own script and style runs, everything is escaped."""
+"""A self-contained HTML page. It loads nothing, runs only its own script and style, and escapes all text."""
 
 import base64
 import hashlib
@@ -18,10 +18,15 @@ _POLICY: Final = (
 
 
 def page(title: str, body: str, data: Mapping[str, Any]) -> str:
-    """The page with a body (HTML, escaped by whoever made it) and the data that its script reads.
+    """Build the page.
 
-    The policy names its one style and its one script by their hashes: whatever else a title or an id smuggles in does
-    not run, is not fetched and is not applied.
+    The Content-Security-Policy allows one style and one script by their hashes. Any other script, style or address
+    that text from a dataset might inject is blocked by the browser.
+
+    Args:
+        title: Title of the page, not yet escaped.
+        body: HTML. The caller has escaped all text in it.
+        data: What the page's script reads, as JSON.
     """
     style = (_FILES / "page.css").read_text()
     script = (_FILES / "page.js").read_text()
@@ -40,28 +45,28 @@ def page(title: str, body: str, data: Mapping[str, Any]) -> str:
 
 
 def escape(value: object) -> str:
-    """Text for an element or a quoted attribute."""
+    """Escape text for an HTML element or a quoted attribute."""
     return html.escape(str(value), quote=True)
 
 
 def embedded_json(data: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """JSON without the characters that could close its script element."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def data_uri(content: bytes, media_type: str) -> str:
-    """Bytes as an address."""
+    """Encode bytes as a data: URI."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def section(identity: str, title: str, *parts: str) -> str:
-    """A part of the page with a heading that a link can point to."""
+    """A section with a heading and an id that links can point to."""
     return f'<section id="{escape(identity)}"><h2>{escape(title)}</h2>{"".join(parts)}</section>'
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> str:
-    """A table of texts; columns in `numbers` stand right."""
+    """A table of text; the columns whose indices are in `numbers` are aligned to the right."""
 
     def line(tag: str, cells: Sequence[object]) -> str:
         drawn = (
@@ -73,22 +78,26 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequ
     return f'<div class="scroll"><table><thead>{line("th", header)}</thead><tbody>{body}</tbody></table></div>'
 
 
-def figures(pairs: Sequence[tuple[str, str, str]]) -> str:
-    """(number, what it counts, note) large and side by side."""
+def key_numbers(numbers: Sequence[tuple[str, str, str]]) -> str:
+    """(number, what it counts, note) in large type, side by side."""
     drawn = (
         f'<div class="figure"><b>{escape(number)}</b><span>{escape(what)}</span><small>{escape(note)}</small></div>'
-        for number, what, note in pairs
+        for number, what, note in numbers
     )
     return f'<div class="figures">{"".join(drawn)}</div>'
 
 
 def card(title: str, *parts: str, wide: bool = False) -> str:
-    """A chart or a table with its title."""
+    """A box with a title around a chart or a table."""
     return f'<div class="card{" wide" if wide else ""}"><h3>{escape(title)}</h3>{"".join(parts)}</div>'
 
 
 def write_page(path: Path, content: str, remedy: str = "Give --html another path.") -> Path:
-    """Write the page, whole or not at all. Raises StorageError, which ends with the remedy, if it cannot be written."""
+    """Write the page, whole or not at all.
+
+    Raises:
+        StorageError: The file cannot be written. The message ends with `remedy`.
+    """
     return write_drawing(path, content.encode(), what="page", remedy=remedy)
 
 

@@ -1,4 +1,4 @@
-"""Figures of an evaluation: confusions, scores of classes, and maps of features."""
+"""Figures of an evaluation: confusion matrix, scores per class, and scatter plots of features."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from avdata.draw.figures import DPI, printable, save_figure
 
 CONFUSION_FILE, CLASSES_FILE = "confusion.png", "classes.png"
-NAMED_CLASSES = 45  # up to as many rows have a readable name
-SHOWN_CLASSES = 50  # of the per-class picture: the best and the worst of more
-LEGEND_CLASSES = 24
+MAX_NAMED_CLASSES = 45  # a confusion matrix of more classes has no names
+MAX_SHOWN_CLASSES = 50  # of more classes, only the best and the worst are drawn
+MAX_LEGEND_CLASSES = 24  # a scatter plot of more classes has no legend
 _REMEDY = "Free space, or give another --out."
 
 
 def save_pictures(extra: Mapping[str, Any], folder: Path) -> list[Path]:
-    """The pictures that a result's per-class scores and confusions give."""
+    """Draw the scores per class and the confusion matrix, as far as `extra` contains them. Returns the files."""
     paths = []
     if extra.get("per_class"):
         paths.append(save_figure(draw_classes(extra["per_class"]), folder / CLASSES_FILE, _REMEDY))
@@ -31,11 +31,11 @@ def save_pictures(extra: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def draw_confusion(counts: Int[np.ndarray, "c c"], names: Sequence[str]) -> Figure:
-    """Shares of each true class (row) by predicted class; classes without samples are left out."""
+    """Draw the confusion matrix: rows are true classes and sum to 1. Classes without samples are left out."""
     present = np.flatnonzero(counts.sum(axis=1) + counts.sum(axis=0))
     counts, names = counts[np.ix_(present, present)], [names[row] for row in present.tolist()]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    named = len(names) <= NAMED_CLASSES
+    named = len(names) <= MAX_NAMED_CLASSES
     side = max(4.5, 0.24 * len(names) + 3.2) if named else 10.0
     figure = Figure(figsize=(side + 0.8, side), dpi=DPI, layout="constrained")
     axis = figure.subplots()
@@ -56,12 +56,15 @@ def draw_confusion(counts: Int[np.ndarray, "c c"], names: Sequence[str]) -> Figu
 
 
 def draw_classes(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """A bar a class, the best first, with its samples; of many classes the best and the worst."""
+    """Draw one bar per class, the best first, with its number of samples.
+
+    Of more than MAX_SHOWN_CLASSES classes, only the best and the worst are drawn.
+    """
     metric = next(name for name in rows[0] if name not in ("class", "samples"))
     ordered = sorted((row for row in rows if row[metric] is not None), key=lambda row: -row[metric])
-    left_out = len(ordered) - SHOWN_CLASSES
+    left_out = len(ordered) - MAX_SHOWN_CLASSES
     if left_out > 0:
-        ordered = [*ordered[: SHOWN_CLASSES // 2], *ordered[-(SHOWN_CLASSES // 2) :]]
+        ordered = [*ordered[: MAX_SHOWN_CLASSES // 2], *ordered[-(MAX_SHOWN_CLASSES // 2) :]]
     figure = Figure(figsize=(8, 0.22 * len(ordered) + 1.3), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     values = [row[metric] for row in ordered]
@@ -79,7 +82,7 @@ def draw_classes(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axis.spines[side].set_visible(False)
     if left_out > 0:
         axis.set_title(f"the best and the worst; {left_out} classes between them are not shown", fontsize=9)
-        axis.axhline(SHOWN_CLASSES // 2 - 0.5, color="0.6", linewidth=0.8, linestyle=(0, (4, 3)))
+        axis.axhline(MAX_SHOWN_CLASSES // 2 - 0.5, color="0.6", linewidth=0.8, linestyle=(0, (4, 3)))
     return figure
 
 
@@ -91,10 +94,18 @@ def save_map(
     *,
     title: str,
 ) -> Path:
-    """A scatter for each stream, a color a class; with a legend if the classes are few."""
+    """Draw one scatter plot per token stream, one color per class; up to MAX_LEGEND_CLASSES classes get a legend.
+
+    Args:
+        path: The PNG file to write.
+        maps: 2-d coordinates of the samples, by stream.
+        labels: Class of each sample; -1: unlabeled, drawn gray.
+        classes: Names of the classes.
+        title: Shown beside the name of each stream.
+    """
     present = sorted(set(labels.tolist()) - {-1})
     colors = mpl.colormaps["gist_rainbow"](np.linspace(0, 1, max(len(present), 1), endpoint=False))
-    few = 0 < len(present) <= LEGEND_CLASSES
+    few = 0 < len(present) <= MAX_LEGEND_CLASSES
     figure = Figure(figsize=(4.6 * len(maps) + (2.6 if few else 0), 4.8), dpi=DPI, layout="constrained")
     axes = figure.subplots(1, len(maps), squeeze=False)[0]
     for axis, (name, places) in zip(axes, maps.items(), strict=True):

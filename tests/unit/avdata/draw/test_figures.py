@@ -3,14 +3,14 @@
 import matplotlib as mpl
 import numpy as np
 
-from avdata.draw.figures import LONGEST_NAME, printable
+from avdata.draw.figures import MAX_NAME_LENGTH, printable
 from avdata.draw.images import color_log_mel, color_range
 
 
 def test_names_are_printable_and_short() -> None:
     assert printable("vgg-abc_000010") == "vgg-abc_000010"
     assert printable("数") == "\\u6570"
-    assert len(printable("k" * 500)) == LONGEST_NAME
+    assert len(printable("k" * 500)) == MAX_NAME_LENGTH
 
 
 def test_a_log_mel_has_the_same_colors_in_figures_and_in_pages() -> None:
