@@ -1,8 +1,8 @@
-"""Samples to a published shard: written aside, read back, then made visible, the marker last.
+"""Write a shard in a workspace, verify it, and publish it: its files get their final names, the marker last.
 
-A shard exists if and only if its stats file does and the sizes in it are true. Nothing is ever opened under
-its final name, so a process may be killed between any two lines of this file: the next run finds either a
-whole shard or leftovers that it clears.
+A shard exists if its marker (the stats file) exists and the file sizes agree with it. No file is opened for writing
+under its final name. So a process may be killed between any two lines of this file: the next run finds either a
+complete shard or leftovers, which it removes.
 """
 
 import contextlib
@@ -27,18 +27,18 @@ from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
 from avmanifest.table import read_table, table_from_rows, write_table
 
 Observer = Callable[[str], None]
-"""Told of every step by name; what it raises ends the run there."""
+"""Receives the name of every step. An exception that it raises ends the run."""
 
 _DOWNLOAD: Final = ("unavailable_", "blocked_", "net_")
 PARTS: Final = ("tar", "idx", "parquet")
-"""A shard's files as its marker calls them, in the order of Layout.files."""
+"""Names of a shard's files in its marker, in the order of Layout.files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One clip's end: its manifest row, and the file with its tar blocks if it became a sample.
+    """The result of one clip: its manifest row and, if it became a sample, the file with its tar blocks.
 
-    The row's members are counted from the start of the segment.
+    Offsets of the row's members count from the start of that file.
     """
 
     row: Mapping[str, Any]
@@ -47,20 +47,20 @@ class Segment:
 
 @contextlib.contextmanager
 def storage_errors(what: object) -> Iterator[None]:
-    """Turn an OSError of the output into a StorageError that says what to do."""
+    """Convert an OSError within this context into a StorageError. `what` is named if the error has no path."""
     try:
         yield
     except OSError as error:
         reason = errno.errorcode.get(error.errno or 0, "error")
         raise StorageError(
             f"{error.filename or what}: cannot write ({reason}: {error.strerror}). Committed shards are "
-            "safe; make room or mend the output, then run the same command again."
+            "safe; make room or repair the output, then run the same command again."
         ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltShard:
-    """A shard in a workspace, read back and found right: tar, idx, parquet and marker, and what the marker says."""
+    """A verified shard in a workspace: paths of tar, idx, parquet and marker, and the marker's content."""
 
     shard: ShardName
     files: tuple[Path, Path, Path, Path]
@@ -76,10 +76,20 @@ def build_shard(
     observe: Observer = lambda _: None,
     fsync: Callable[[int], None] = os.fsync,
 ) -> BuiltShard:
-    """Write and verify one shard in the workspace. Nothing of it is visible yet.
+    """Write and verify one shard in the workspace, without publishing it.
 
-    `segments` is in plan order, failures included. Raises StorageError when the disk cannot take it and ShardError
-    when what was written does not read back the same.
+    Args:
+        layout: Paths of the dataset.
+        shard: Name of the shard.
+        segments: The results of its clips in plan order, failures included.
+        workspace: Where the files are written.
+        plan_hash: Stored in the marker.
+        observe: Receives the name of every step.
+        fsync: Called with the descriptor of every file and folder written.
+
+    Raises:
+        StorageError: The disk is full or fails.
+        ShardError: The tar reads back differently from what was written.
     """
     with storage_errors(layout.root):
         tar, index, clips, stats = (workspace.file(shard, path.name) for path in layout.files(shard))
@@ -112,9 +122,12 @@ def commit_shard(
     observe: Observer = lambda _: None,
     fsync: Callable[[int], None] = os.fsync,
 ) -> dict[str, Any]:
-    """Write, verify and publish one shard in a folder; its stats. A shard that somebody else published first stays.
+    """Write, verify and publish one shard. If another run has published it, theirs is kept.
 
-    Errors as for build_shard.
+    Arguments and errors are those of build_shard.
+
+    Returns:
+        The marker of the published shard.
     """
     built = build_shard(layout, shard, segments, workspace, plan_hash, observe, fsync)
     with storage_errors(layout.root), workspace.publishing():
@@ -133,7 +146,7 @@ def commit_shard(
 def _write_tar(
     path: Path, segments: Sequence[Segment], fsync: Callable[[int], None]
 ) -> tuple[list[dict[str, Any]], list[int], int, str]:
-    """Join the segments; rows with offsets in the tar, sample offsets, end of the samples, sha256."""
+    """Join the segments. Returns rows with offsets in the tar, sample offsets, end of the samples, sha256."""
     rows, offsets, end = [], [], 0
     sha256 = hashlib.sha256()
     with path.open("xb") as tar:
@@ -171,7 +184,7 @@ def _sync(path: Path, fsync: Callable[[int], None]) -> None:
 
 
 def _publish(source: Path, target: Path) -> None:
-    """Give the file its name, never over another's. Called with the publishing lock held."""
+    """Give the file its final name; never replace a file. The caller holds the publishing lock."""
     try:
         os.link(source, target)
     except OSError as error:
@@ -181,46 +194,46 @@ def _publish(source: Path, target: Path) -> None:
 
 
 def _verify(tar: Path, digest: str, rows: Sequence[Mapping[str, Any]], offsets: Sequence[int]) -> None:
-    """Read the tar back: the bytes, the samples and their places must be what was meant."""
+    """Read the tar back and compare its bytes, samples and offsets with what was written."""
     if sha256_of_file(tar) != digest:
-        raise ShardError(f"{tar}: reads back other bytes than were written. Check the disk.")
-    meant = [
+        raise ShardError(f"{tar}: reads back differently from what was written. Check the disk.")
+    expected = [
         (row["key"], start, [Member(m["name"], m["offset"], m["size"]) for m in row["members"]])
         for row, start in zip((row for row in rows if row["status"] == "ok"), offsets, strict=True)
     ]
-    if list(walk_samples(tar)) != meant:
-        raise ShardError(f"{tar}: holds other samples than its manifest says")
+    if list(walk_samples(tar)) != expected:
+        raise ShardError(f"{tar}: its samples differ from the shard's rows. Check the disk.")
 
 
 def _stats(statuses: Iterable[str], files: Mapping[str, Mapping[str, Any]], plan_hash: str) -> dict[str, Any]:
-    """The marker of tar, idx and parquet. `count` to `status_dict` are the names img2dataset's tools read."""
+    """The content of a marker. `count` to `status_dict` are the names that img2dataset's tools read."""
     counts = Counter(statuses)
-    not_had = sum(n for status, n in counts.items() if status.startswith(_DOWNLOAD))
+    not_downloaded = sum(n for status, n in counts.items() if status.startswith(_DOWNLOAD))
     return {
         "format_version": FORMAT_VERSION,
         "plan_hash": plan_hash,
         "count": counts.total(),
         "successes": counts["ok"],
-        "failed_to_download": not_had,
-        "failed_to_subsample": counts.total() - counts["ok"] - not_had,
+        "failed_to_download": not_downloaded,
+        "failed_to_subsample": counts.total() - counts["ok"] - not_downloaded,
         "status_dict": dict(sorted(counts.items())),
         "files": {name: {"bytes": files[name]["bytes"], "sha256": files[name]["sha256"]} for name in PARTS},
     }
 
 
 def marker_bytes(stats: Mapping[str, Any]) -> bytes:
-    """A marker as it is stored: equal stats give equal bytes."""
+    """A marker as it is stored. Equal stats give equal bytes."""
     return json.dumps(stats, indent=1, sort_keys=True).encode()
 
 
 def read_stats(layout: Layout, shard: ShardName) -> dict[str, Any]:
-    """The marker's content. Raises ShardError for a marker that is not one of ours."""
+    """A marker's content. Raises ShardError if the file is not a marker of this format version."""
     path = layout.stats(shard)
     return parse_stats(path.read_bytes(), path)
 
 
 def parse_stats(content: bytes, where: object) -> dict[str, Any]:
-    """A marker's content; `where` it lies is for the message of the ShardError."""
+    """A marker's content from its bytes; `where` is named in the ShardError for invalid ones."""
     try:
         stats = json.loads(content)
         sizes = [(int(stats["files"][n]["bytes"]), str(stats["files"][n]["sha256"])) for n in PARTS]
@@ -228,12 +241,15 @@ def parse_stats(content: bytes, where: object) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise ShardError(f"{where}: not a shard's marker ({error!r})") from error
     if not complete or stats["format_version"] != FORMAT_VERSION:
-        raise ShardError(f"{where}: format version {stats.get('format_version')}, this is {FORMAT_VERSION}")
+        raise ShardError(f"{where}: format version {stats.get('format_version')}, this avkit reads {FORMAT_VERSION}")
     return dict(stats)
 
 
 def marker_problem(layout: Layout, shard: ShardName, *, hashes: bool = False) -> str | None:
-    """What is wrong with a shard, or None. `hashes` reads every byte that is here, else sizes must agree."""
+    """What is wrong with a shard, or None.
+
+    `hashes` compares the sha256 of every local file, else only sizes are compared. A mirror has no tar and no idx.
+    """
     *parts, marker = layout.files(shard)
     if not marker.exists():
         return f"{marker}: no marker"
@@ -256,16 +272,16 @@ def marker_problem(layout: Layout, shard: ShardName, *, hashes: bool = False) ->
     except ManifestError as error:
         return str(error)
     if hashes:
-        meant = _stats(statuses, stats["files"], stats["plan_hash"])
-        if marker.read_bytes() != marker_bytes(meant):
-            return f"{marker}: says something else than the shard's rows"
+        expected = _stats(statuses, stats["files"], stats["plan_hash"])
+        if marker.read_bytes() != marker_bytes(expected):
+            return f"{marker}: does not agree with the shard's rows"
     return None
 
 
 def quarantine(layout: Layout, shard: ShardName) -> Path:
-    """Move a shard's files out of the dataset, marker first; the folder that holds them now.
+    """Move a shard's files into a new folder of the quarantine, marker first; the folder.
 
-    Called with the publishing lock held.
+    The caller holds the publishing lock.
     """
     folder = layout.quarantine / f"{shard.split}-{shard.number:05d}-{uuid.uuid4().hex[:8]}"
     with storage_errors(folder):
@@ -278,7 +294,7 @@ def quarantine(layout: Layout, shard: ShardName) -> Path:
 
 @contextlib.contextmanager
 def publishing(layout: Layout) -> Iterator[None]:
-    """Hold the folder's publishing lock: whoever has it sees no half-published file of another run."""
+    """Hold the publishing lock of the folder: only one run at a time publishes or removes files of the dataset."""
     layout.temporary.mkdir(parents=True, exist_ok=True)
     with (layout.temporary / "publish.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -286,9 +302,9 @@ def publishing(layout: Layout) -> Iterator[None]:
 
 
 class Workspace:
-    """A run's folder under `_tmp`, gone when the run ends and cleared by the next run if it was killed.
+    """A run's folder for temporary files under `_tmp`. Call `close` at the end.
 
-    Each workspace holds a lock on its own folder, so that a run never clears another one that lives.
+    A run holds a lock in its workspace while it lives. The next run removes the workspaces of killed runs.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -297,43 +313,45 @@ class Workspace:
         with storage_errors(layout.temporary), self.publishing():
             self.path.mkdir()
             self._alive = (self.path / "alive.lock").open("xb")
-            fcntl.flock(self._alive, fcntl.LOCK_EX)  # within the lock: nobody may take it for abandoned before
+            fcntl.flock(
+                self._alive, fcntl.LOCK_EX
+            )  # with the publishing lock held, so that no run removes the folder before
 
     def file(self, shard: ShardName, name: str) -> Path:
-        """A new path in the shard's corner of the workspace."""
+        """A new path in the shard's folder of the workspace."""
         folder = self.path / f"{shard.split}-{shard.number:05d}"
         folder.mkdir(exist_ok=True)
         return folder / f"{uuid.uuid4().hex[:8]}-{name}"
 
     def drop(self, shard: ShardName) -> None:
-        """Forget a shard's temporary files."""
+        """Remove a shard's temporary files."""
         shutil.rmtree(self.path / f"{shard.split}-{shard.number:05d}", ignore_errors=True)
 
     @contextlib.contextmanager
     def publishing(self) -> Iterator[None]:
-        """Hold the dataset's publishing lock: whoever has it sees no half-published file of another run."""
+        """Hold the dataset's publishing lock; see `publishing`."""
         with publishing(self._layout):
             yield
 
     def others(self) -> list[Path]:
-        """Workspaces of other runs that live; those of killed runs are removed. Call it with the publishing lock."""
-        living = []
+        """Remove the workspaces of killed runs; those of other running runs. The caller holds the publishing lock."""
+        running = []
         for folder in self.path.parent.iterdir():
             if folder.is_dir() and folder != self.path:
                 if is_abandoned(folder / "alive.lock"):
                     shutil.rmtree(folder, ignore_errors=True)
                 else:
-                    living.append(folder)
-        return living
+                    running.append(folder)
+        return running
 
     def close(self) -> None:
-        """Remove the workspace."""
+        """Remove the workspace and release its lock."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._alive.close()
 
 
 def is_abandoned(lock: Path) -> bool:
-    """Whether no living run holds the workspace. A folder without a lock was cut down while it was made."""
+    """Whether no running run holds the workspace's lock. Without a lock file, its run was killed while it started."""
     try:
         with lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""One clip, from media to sample: the steps in order. Every clip ends as one row, whatever happens."""
+"""The steps that turn one clip's media into a sample. Every clip ends as one row of the manifest."""
 
 import traceback
 from collections.abc import Iterator, Mapping
@@ -29,25 +29,25 @@ from avmanifest.layout import ShardName
 from avmanifest.schema import CLIP_SCHEMA
 
 WINDOW_S: Final = 3.0
-"""What one training example sees. A clip with less is of no use and ends as media_short."""
+"""Seconds of one training example. A shorter clip ends as media_short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipTask:
-    """A planned clip (row of PLAN_SCHEMA) with its media, and the file that takes its tar blocks."""
+    """A planned clip with its media, as sent to a worker process."""
 
     shard: ShardName
-    place: int
-    row: Mapping[str, Any]
-    ref: Ref
-    blocks: Path
+    place: int  # index of the clip in its shard
+    row: Mapping[str, Any]  # of PLAN_SCHEMA
+    ref: Ref  # where its media are
+    blocks: Path  # the file to which its tar blocks are written
 
 
 @dataclass(frozen=True, slots=True)
 class ClipEnd:
-    """How the clip ended: its manifest row (members counted from the start of the blocks file).
+    """The result of a clip: its manifest row. Offsets of members count from the start of the blocks file.
 
-    With a `storage_error` the clip did not end: the output refused its bytes.
+    A `storage_error` means that the output's disk failed; the row is empty and the run stops with that error.
     """
 
     row: dict[str, Any]
@@ -56,14 +56,14 @@ class ClipEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A sample's members by name, and what was measured on the way (columns of CLIP_SCHEMA)."""
+    """A sample's members by name, and the measured columns of CLIP_SCHEMA."""
 
     members: dict[str, bytes]
     facts: dict[str, Any]
 
 
 def run_clip(config: SampleConfig, task: ClipTask) -> ClipEnd:
-    """Make the clip's sample and write its blocks; the only place where a failed clip becomes a row."""
+    """Make the clip's sample and write its tar blocks. This is the only place where an error becomes a manifest row."""
     try:
         sample = make_sample(config, task)
     except MediaError as error:
@@ -84,15 +84,19 @@ def run_clip(config: SampleConfig, task: ClipTask) -> ClipEnd:
 
 
 def make_sample(config: SampleConfig, task: ClipTask) -> Sample:
-    """Decode, draw frames, compute spectrograms, pack. Raises MediaError for a clip that cannot be a sample."""
+    """Decode the clip, select frames, compute log-mel spectrograms and encode all members.
+
+    Raises:
+        MediaError: The clip cannot become a sample; `status` and `message` say why.
+    """
     row, ref = task.row, task.ref
     if isinstance(ref, FailedRef):
         raise DownloadError(ref.status, ref.reason)
-    assert not isinstance(ref, RemoteRef), "a clip is decoded once its media are here"
+    assert not isinstance(ref, RemoteRef), "remote media are fetched before a clip is decoded"
     with _media_file(ref, task.blocks) as (file, digest, num_bytes), open_media(file, config.decoder) as media:
         start_s, end_s, asked_s = _span(config, row, ref, media.duration_s)
         start_s, end_s = media.clip_span(start_s, end_s, min(WINDOW_S, config.clip_seconds or WINDOW_S))
-        # Pictures first: of a damaged file without sound, the damage is the better reason.
+        # Images first: for a damaged file without sound, the damage is the more useful reason.
         frames = media.frames(_frame_times(config, row, start_s, end_s), config.short_side)
         sound = media.waveform(start_s, end_s)
         info = media.info
@@ -111,7 +115,7 @@ def make_sample(config: SampleConfig, task: ClipTask) -> Sample:
 
 @contextmanager
 def _media_file(ref: MediaRef | SynthRef, blocks: Path) -> Iterator[tuple[Path | BinaryIO, str, int]]:
-    """The media as the decoder takes it, with its sha256 and size. What is drawn lies beside the blocks file."""
+    """The media for the decoder, with sha256 and size in bytes. Synthetic videos are drawn beside the blocks file."""
     if isinstance(ref, SynthRef):
         with draw_media(ref, blocks.with_suffix(".mp4")) as (path, digest, num_bytes):
             yield path, digest, num_bytes
@@ -126,14 +130,14 @@ def _media_file(ref: MediaRef | SynthRef, blocks: Path) -> Iterator[tuple[Path |
 
 
 def _offset_in_video(row: Mapping[str, Any], ref: Ref) -> float:
-    """Where the media's time 0 lies in the source video."""
+    """Time in the source video, in seconds, at which the media file begins."""
     if isinstance(ref, MediaRef) and not ref.is_clip:
         return ref.starts_at_s
     return float(row["start_s"])
 
 
 def _span(config: SampleConfig, row: Mapping[str, Any], ref: Ref, duration_s: float) -> tuple[float, float, float]:
-    """Start and end of the span to keep on the media's clock, and the seconds the plan promises of it."""
+    """Start and end of the span to keep, in seconds of the media file, and the requested length (0: not known)."""
     start_s = float(row["start_s"]) - _offset_in_video(row, ref)
     end_s = duration_s if row["end_s"] is None else float(row["end_s"]) - _offset_in_video(row, ref)
     if config.clip_seconds is None:
@@ -148,7 +152,7 @@ def _span(config: SampleConfig, row: Mapping[str, Any], ref: Ref, duration_s: fl
 
 
 def _frame_times(config: SampleConfig, row: Mapping[str, Any], start_s: float, end_s: float) -> list[float]:
-    """Times of the frames to store, on the media's clock: the list's own, or drawn."""
+    """Times of the frames to store, in seconds of the media file: from the list, or drawn at random."""
     if row["frame_times_s"]:
         return [min(start_s + float(time_s), end_s) for time_s in row["frame_times_s"]]
     return draw_frame_times(config.seed, row["key"], start_s, end_s, config.num_frames)
@@ -186,7 +190,7 @@ _IN_JSON: Final = (
 def _members(
     config: SampleConfig, row: Mapping[str, Any], sound: Waveform, frames: Frames, facts: Mapping[str, Any]
 ) -> dict[str, bytes]:
-    """The members every sample has, in their order."""
+    """The members that every sample has, in the order in which they are stored."""
     fields = {name: facts[name] for name in _IN_JSON}
     fields |= {"key": row["key"], "video_id": row["video_id"], "split": row["split"], "labels": list(row["labels"])}
     members = {"json": pack_json(fields)}
@@ -201,7 +205,7 @@ def _members(
 
 
 def failed_row(row: Mapping[str, Any], status: str, reason: str, ref: Ref | None = None) -> dict[str, Any]:
-    """The manifest row of a planned clip that did not become a sample."""
+    """The manifest row of a clip that did not become a sample."""
     return manifest_row(row, status, reason, ref, {}, [])
 
 
@@ -213,7 +217,7 @@ def manifest_row(
     facts: Mapping[str, Any],
     members: list[Member],
 ) -> dict[str, Any]:
-    """A row of CLIP_SCHEMA from a planned clip and what became of it."""
+    """A row of CLIP_SCHEMA from a planned clip and its result."""
     empty: dict[str, Any] = dict.fromkeys(CLIP_SCHEMA.names)
     planned = {name: row[name] for name in CLIP_SCHEMA.names if name in row} | {"frame_times_s": []}
     end = {

@@ -1,7 +1,7 @@
-"""Requested clips to a frozen plan: keyed, deduplicated, shuffled, every clip with its shard and its place.
+"""Make the plan of a run: requested clips without duplicates, shuffled, each with its shard and position.
 
-The plan is fixed before any work, so the bytes of a shard depend on the plan alone: not on how many workers
-ran, in which order, or how often they were killed.
+The plan is frozen before any clip is prepared. So the bytes of a shard do not depend on the number of worker processes,
+their order, or interruptions.
 """
 
 import hashlib
@@ -21,20 +21,20 @@ from avmanifest.files import replacing
 from avmanifest.schema import KEY_PATTERN, PLAN_SCHEMA
 from avmanifest.table import write_table
 
-_HASHED_ROWS: Final = 65_536  # as Python objects at a time
+_HASHED_ROWS: Final = 65_536  # rows that are converted to Python objects at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The table (PLAN_SCHEMA, ordered by split, shard, position) and what was left out of it."""
+    """The planned clips, and the duplicates that were left out."""
 
-    table: pa.Table
-    num_duplicates: int  # rows that asked for a clip already asked for
-    cross_split_keys: tuple[str, ...]  # of those, the ones whose first row is in another split
+    table: pa.Table  # PLAN_SCHEMA, ordered by split, shard, position
+    num_duplicates: int  # rows whose clip an earlier row requested
+    cross_split_keys: tuple[str, ...]  # of those, the keys whose first row is in another split
 
     @property
     def hash(self) -> str:
-        """sha256 over the rows, whatever the version that stores them."""
+        """sha256 of the rows, independent of the file format."""
         return hash_table(self.table)
 
 
@@ -47,19 +47,28 @@ def make_plan(
     limit: int | None = None,
     first_shards: dict[str, int] | None = None,
 ) -> Plan:
-    """Give every requested clip a shard and a position.
+    """Assign every requested clip a shard and a position.
 
-    Of rows with one key the first stays. The order within a split is by a hash of (seed, key), so shards are
-    shuffled once and for all; `limit` keeps the clips that come first in that order over all splits, so a
-    larger limit keeps a superset. `first_shards` gives the first shard number of each split (default 0).
+    Of several rows with one key the first is used. Clips are ordered within a split by a hash of (seed, key), which
+    shuffles them.
 
-    Raises ManifestError for a key that other tools could not read.
+    Args:
+        requests: Columns of REQUEST_SCHEMA.
+        keys: The key of each row.
+        seed: Seed of the shuffle.
+        shard_size: Clips per shard.
+        limit: Number of clips to keep, the first of that order over all splits: a larger limit keeps a superset.
+            None: all.
+        first_shards: First shard number of each split; default 0.
+
+    Raises:
+        ManifestError: A key does not match KEY_PATTERN.
     """
     keys = keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys
     _check_keys(keys)
     splits, split_of = _splits(requests)
     high, low = _key_hashes(keys, seed)
-    # The sort is stable: of rows with one key the first stays first.
+    # The sort is stable, so the first of several rows with one key comes first.
     order = np.lexsort((low, high))
     repeated = np.zeros(len(order), dtype=bool)
     repeated[1:] = (high[order[1:]] == high[order[:-1]]) & (low[order[1:]] == low[order[:-1]])
@@ -83,11 +92,11 @@ def _check_keys(keys: pa.Array) -> None:
     row = pc.index(good, False).as_py()
     if row >= 0:
         key = keys[row].as_py()
-        raise ManifestError(f"row {row} of the list gives the key {key!r}; a key is {KEY_PATTERN.pattern}")
+        raise ManifestError(f"row {row} of the list gives the key {key!r}; a key must match {KEY_PATTERN.pattern}")
 
 
 def _splits(requests: pa.Table) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """The names of the splits, sorted, and for each row the place of its split among them."""
+    """The names of the splits, sorted, and for each row the index of its split."""
     column = requests.column("split")
     names = sorted(column.unique().to_pylist())
     places = pc.index_in(column, pa.array(names, pa.string())).combine_chunks()
@@ -95,7 +104,7 @@ def _splits(requests: pa.Table) -> tuple[list[str], npt.NDArray[np.int64]]:
 
 
 def _key_hashes(keys: pa.Array, seed: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    """128 bits for each key, drawn by the seed: enough to be the key's identity and its place in the shuffle."""
+    """A keyed 128-bit hash of each key, in two halves. It identifies the key and gives its place in the shuffle."""
     salt = seed.to_bytes(16, "little", signed=True)
     digests = bytearray()
     for start in range(0, len(keys), _HASHED_ROWS):
@@ -108,7 +117,7 @@ def _key_hashes(keys: pa.Array, seed: int) -> tuple[npt.NDArray[np.uint64], npt.
 def _cross_split(
     order: npt.NDArray[np.int64], repeated: npt.NDArray[np.bool_], split_of: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Rows whose key another split asked for first."""
+    """Rows whose key an earlier row of another split has."""
     kept = order[np.maximum.accumulate(np.where(repeated, 0, np.arange(len(order))))]
     return np.asarray(order[repeated & (split_of[order] != split_of[kept])])
 
@@ -125,7 +134,7 @@ def _places(
 
 
 def hash_table(table: pa.Table) -> str:
-    """sha256 of a table's values: equal columns and rows give equal hashes, however Arrow holds them."""
+    """sha256 of a table's column names and values, independent of how Arrow stores them."""
     sha256 = hashlib.sha256(json.dumps(table.column_names).encode())
     for start in range(0, len(table), _HASHED_ROWS):
         for column in table.slice(start, _HASHED_ROWS).columns:
@@ -134,6 +143,6 @@ def hash_table(table: pa.Table) -> str:
 
 
 def freeze(plan: Plan, path: Path) -> None:
-    """Write the plan; it appears under its name whole or not at all."""
+    """Write the plan to a file, atomically."""
     with replacing(path, durable=True) as unfinished:
         write_table(plan.table, unfinished)

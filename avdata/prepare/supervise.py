@@ -1,8 +1,8 @@
-"""A pool of killable children: every call ends, whatever the code inside it does.
+"""A pool of child processes that are killed at a deadline, so that every call ends.
 
-Decoders hang, crash and eat memory, and only the death of a process bounds that. Each child answers one task
-at a time over a pipe; the parent kills a child that passes its deadline and starts another. No child outlives
-its parent: an idle one sees its pipe close, a busy one is killed by the kernel.
+Decoders can hang, crash and use any amount of memory; only a separate process bounds that. Each child runs one task at
+a time and answers over a pipe. The parent kills a child that exceeds its deadline and starts another. No child outlives
+its parent: an idle child exits when its pipe closes, a busy one is killed by the kernel.
 """
 
 import contextlib
@@ -28,34 +28,34 @@ from avdata.prepare.config import Supervision
 T = TypeVar("T")
 R = TypeVar("R")
 
-_UP = "up"  # a child's first word
-_START_S = 300.0  # a child may take to say it: imports over a slow network
+_UP = "up"  # first message of a child: its imports are done
+_START_S = 300.0  # deadline of that message: imports may come over a slow network
 
 
 @dataclass(frozen=True, slots=True)
 class Returned(Generic[R]):
-    """The call came back."""
+    """The call returned a value."""
 
     value: R
 
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """The call raised: an error that the called function did not turn into a value."""
+    """The call raised an exception; `message` is its traceback."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """The child was killed at the deadline."""
+    """The child was killed because the task exceeded the deadline."""
 
     deadline_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """The task lost its child as often as it may; the exit code of the last one (negative: the signal)."""
+    """The child died in each of `attempts` attempts. `exit_code` is the last one's; negative: the signal."""
 
     exit_code: int | None
     attempts: int
@@ -66,7 +66,7 @@ Outcome = Returned[R] | Raised | TimedOut | Crashed
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """In the place of a task: there is none now. Asked again after so many seconds, or when something happens."""
+    """Yielded in place of a task: none is ready. The iterable is tried again after `seconds`, or when woken earlier."""
 
     seconds: float
 
@@ -75,17 +75,17 @@ class NotReady:
 class _Child:
     process: BaseProcess
     pipe: Connection
-    life: Connection  # nothing is ever written here: its closing kills the child
+    life: Connection  # nothing is written to it; when it closes, the kernel kills the child
     is_up: bool = False
-    answered: int = 0
-    started_s: float = 0.0  # with its task
+    answered: int = 0  # tasks
+    started_s: float = 0.0  # monotonic time at which its task started
     work: "_Work[Any] | None" = None
 
 
 @dataclass(slots=True)
 class _Work(Generic[T]):
     task: T
-    lost: int = field(default=0)  # children this task has lost
+    lost: int = field(default=0)  # children that died with this task
 
 
 def supervise(
@@ -95,22 +95,31 @@ def supervise(
     preload: Sequence[str] = (),
     wake: Connection | None = None,
 ) -> Generator[tuple[T, Outcome[R]], None, None]:
-    """Yield every task with its outcome, in the order in which they end.
+    """Run tasks in child processes. Yield each with its outcome, in the order in which they end.
 
-    `call` must be picklable. Tasks are taken from the iterable only when a child is free for them; one that has
-    none yet says `NotReady`, and whatever is sent into the other end of `wake` has it asked again. `preload` names
-    modules that the server which forks the children imports once. Closing the iterator kills them, and so does
-    closing the other end of `wake`, from another thread: no more tasks end then.
+    Closing the iterator kills the children. Closing the other end of `wake` from another thread does, too, and ends the
+    iteration.
+
+    Args:
+        call: Run on each task, in a child process; must be picklable.
+        tasks: The next task is taken only when a child is free. NotReady in place of a task means that there is none
+            yet.
+        how: Number of children, deadline, memory limit, attempts.
+        preload: Modules that the fork server imports once, before it forks children.
+        wake: Bytes sent to its other end cause `tasks` to be tried again after NotReady.
+
+    Yields:
+        The task and one of Returned, Raised, TimedOut, Crashed.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["avdata.prepare.supervise", *preload])
     waiting = iter(tasks)
-    again: deque[_Work[T]] = deque()
+    retries: deque[_Work[T]] = deque()
     children: list[_Child] = []
 
     def next_work() -> _Work[T] | NotReady | None:
-        if again:
-            return again.popleft()
+        if retries:
+            return retries.popleft()
         for task in waiting:
             return task if isinstance(task, NotReady) else _Work(task)
         return None
@@ -119,7 +128,7 @@ def supervise(
         exhausted = False
         while True:
             pause: NotReady | None = None
-            while not exhausted or again:
+            while not exhausted or retries:
                 idle = next((child for child in children if child.work is None), None)
                 if idle is None and len(children) >= how.num_workers:
                     break
@@ -144,16 +153,16 @@ def supervise(
             for child in ready:
                 if _came_up(child):
                     continue
-                held = child.work
-                assert held is not None
-                outcome = _outcome(child, held, how)
+                work = child.work
+                assert work is not None
+                outcome = _outcome(child, work, how)
                 if not child.process.is_alive() or child.answered >= how.recycle_after:
                     children.remove(child)
                     _stop(child)
                 if outcome is None:
-                    again.append(held)
+                    retries.append(work)
                 else:
-                    yield held.task, outcome
+                    yield work.task, outcome
     finally:
         for child in children:
             _stop(child)
@@ -172,13 +181,13 @@ def _start(context: Any, call: Callable[[T], R], how: Supervision) -> _Child:
 def _assign(child: _Child, work: _Work[Any]) -> None:
     child.work = work
     child.started_s = time.monotonic()
-    # A child that died while idle is noticed when its answer fails to come.
+    # If the child died while idle, _ready finds that it is not alive.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         child.pipe.send(work.task)
 
 
 def _ready(busy: Sequence[_Child], deadline_s: float, pause: NotReady | None, wake: Connection | None) -> list[_Child]:
-    """Children that answered, died or passed their deadline; waits for the first, or until tasks are asked again.
+    """Wait for a child that answered, died or exceeded its deadline, or for the end of the pause; these children.
 
     Raises EOFError if the other end of `wake` was closed.
     """
@@ -195,12 +204,12 @@ def _ready(busy: Sequence[_Child], deadline_s: float, pause: NotReady | None, wa
 
 
 def _due_s(child: _Child, deadline_s: float) -> float:
-    """When the child is given up. Its start is no part of a task's time."""
+    """Monotonic time at which the child is killed. The start of the process does not count as task time."""
     return child.started_s + (deadline_s if child.is_up else max(deadline_s, _START_S))
 
 
 def _came_up(child: _Child) -> bool:
-    """Whether the child has just said its first word; its task's time begins then."""
+    """Whether the child has just sent its first message; its task's time starts then."""
     if child.is_up or not child.pipe.poll():
         return False
     with contextlib.suppress(EOFError, OSError):
@@ -210,9 +219,9 @@ def _came_up(child: _Child) -> bool:
 
 
 def _outcome(child: _Child, work: _Work[Any], how: Supervision) -> Outcome[Any] | None:
-    """What became of the child's task; None when it is to be tried again."""
+    """The outcome of the child's task; None if it is tried again."""
     child.work = None
-    with contextlib.suppress(EOFError, OSError):  # OSError: the child died in the middle of its answer
+    with contextlib.suppress(EOFError, OSError):  # OSError: the child died while it sent its answer
         if child.pipe.poll():
             answer: Outcome[Any] = child.pipe.recv()
             child.answered += 1
@@ -221,7 +230,7 @@ def _outcome(child: _Child, work: _Work[Any], how: Supervision) -> Outcome[Any] 
         _stop(child)
         return TimedOut(how.deadline_s)
     child.process.join(5.0)
-    if child.process.is_alive():  # it closed its end of the pipe and will never answer again
+    if child.process.is_alive():  # it closed its end of the pipe, so it cannot answer
         _stop(child)
     work.lost += 1
     return Crashed(child.process.exitcode, work.lost) if work.lost >= how.attempts else None
@@ -232,7 +241,7 @@ def _stop(child: _Child) -> None:
     pid = child.process.pid
     if child.process.is_alive() and pid is not None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)  # fails while the child has not made its group yet
+            os.killpg(pid, signal.SIGKILL)  # fails if the child has not created its process group yet
         child.process.kill()
     child.process.join()
     child.pipe.close()
@@ -240,9 +249,9 @@ def _stop(child: _Child) -> None:
 
 
 def _serve(pipe: Connection, life: Connection, call: Callable[[T], R], memory_bytes: int) -> None:
-    """The child: answer tasks until the pipe closes."""
+    """The main loop of a child: run tasks until the pipe closes."""
     os.setsid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     _die_with_parent(life)
     _limit_memory(memory_bytes)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -256,7 +265,7 @@ def _serve(pipe: Connection, life: Connection, call: Callable[[T], R], memory_by
         try:
             outcome = Returned(call(task))
         except MemoryError:
-            os._exit(signal.SIGKILL)  # the heap may be in any state; the parent counts a lost child
+            os._exit(signal.SIGKILL)  # the heap may be damaged; the parent counts a dead child
         except BaseException:
             outcome = Raised(traceback.format_exc())
         try:
@@ -268,17 +277,18 @@ def _serve(pipe: Connection, life: Connection, call: Callable[[T], R], memory_by
 def _die_with_parent(life: Connection) -> None:
     """Have the kernel kill this process group when the parent's end of the pipe closes.
 
-    PR_SET_PDEATHSIG would watch the fork server instead, which lives as long as one of its children.
+    PR_SET_PDEATHSIG would watch the fork server instead, which lives until its last child ends.
     """
     if sys.platform == "linux":
         fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(life, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
-    if life.poll():  # it closed before the kernel was asked
+    if life.poll():  # it closed before the kernel watched it
         os._exit(1)
 
 
 def _limit_memory(memory_bytes: int) -> None:
+    """Limit the address space to what the process uses now plus `memory_bytes`."""
     limit = psutil.Process().memory_info().vms + memory_bytes
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard != resource.RLIM_INFINITY:

@@ -53,7 +53,7 @@ def test_without_a_cluster_the_run_says_how_to_get_one(videos, monkeypatch, tmp_
         [sys.executable, "-c", "from avcli.main import run; run()", *words], capture_output=True, text=True
     )
     assert run.returncode == 2, run.stderr
-    assert "begin one with ray start --head" in run.stderr
+    assert "start one with ray start --head" in run.stderr
 
 
 def test_without_ray_the_run_says_what_to_install(videos, monkeypatch, tmp_path):

@@ -1,11 +1,11 @@
-"""Official lists from where their authors keep them: the right file, once, or a word that helps."""
+"""Official lists are fetched once, checked by hash, or refused with what to do."""
 
 import hashlib
 from dataclasses import replace
 
 import pytest
 
-from avdata.prepare.lists import fetch_lists
+from avdata.prepare.requests import fetch_lists
 from avmanifest.errors import ConfigError, DownloadError
 from avmanifest.recipe import ListSpec, load_recipe
 from tests.serving import serving
@@ -29,26 +29,26 @@ def recipe(url, sha256="", splits=("train",)):
 
 
 def test_a_list_with_the_right_hash_is_fetched_once(server, tmp_path):
-    wanted = recipe(f"{server.url}/list.csv", hashlib.sha256(LIST).hexdigest())
+    official = recipe(f"{server.url}/list.csv", hashlib.sha256(LIST).hexdigest())
     for _ in range(2):
-        folder = fetch_lists(wanted, None, tmp_path / "lists")
+        folder = fetch_lists(official, None, tmp_path / "lists")
     assert (folder / "list.csv").read_bytes() == LIST
     assert server.count("list.csv") == 1
 
 
-def test_another_file_than_the_official_one_is_refused_and_not_kept(server, tmp_path):
+def test_a_list_with_another_hash_is_refused_and_not_written(server, tmp_path):
     with pytest.raises(DownloadError, match=r"its sha256 is .*, not 0000.*--list"):
         fetch_lists(recipe(f"{server.url}/list.csv", "0" * 64), None, tmp_path / "lists")
     assert not (tmp_path / "lists" / "list.csv").exists()
 
 
 def test_a_list_that_was_damaged_on_the_disk_is_fetched_again(server, tmp_path):
-    wanted = recipe(f"{server.url}/list.csv", hashlib.sha256(LIST).hexdigest())
-    (fetch_lists(wanted, None, tmp_path / "lists") / "list.csv").write_bytes(LIST[:9])
-    assert (fetch_lists(wanted, None, tmp_path / "lists") / "list.csv").read_bytes() == LIST
+    official = recipe(f"{server.url}/list.csv", hashlib.sha256(LIST).hexdigest())
+    (fetch_lists(official, None, tmp_path / "lists") / "list.csv").write_bytes(LIST[:9])
+    assert (fetch_lists(official, None, tmp_path / "lists") / "list.csv").read_bytes() == LIST
 
 
-def test_a_server_that_has_no_list_is_named(server, tmp_path):
+def test_a_missing_list_is_an_error_that_names_the_address(server, tmp_path):
     with pytest.raises(DownloadError, match=r"gone\.csv: cannot be fetched .*--list"):
         fetch_lists(recipe(f"{server.url}/gone.csv"), None, tmp_path / "lists")
 
@@ -58,6 +58,6 @@ def test_a_list_without_an_address_has_to_be_given(tmp_path):
         fetch_lists(recipe(""), None, tmp_path / "lists")
 
 
-def test_only_the_lists_of_the_wanted_splits_are_fetched(server, tmp_path):
+def test_only_the_lists_of_the_requested_splits_are_fetched(server, tmp_path):
     fetch_lists(recipe(f"{server.url}/list.csv", splits=("eval",)), ("train",), tmp_path / "lists")
     assert server.requests == []
