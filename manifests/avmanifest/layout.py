@@ -129,14 +129,14 @@ class Layout:
         """Splits with a merged manifest or with shards: train, val, test, then others by name."""
         manifests = {path.stem for path in (self.root / "manifest").glob("*.parquet")}
         folders = {path.parent.name for path in self.root.glob("*/*_stats.json")}
-        found = [name for name in manifests | folders if SPLIT_PATTERN.fullmatch(name)]
-        return sorted(found, key=lambda name: (_FIRST.get(name, len(_FIRST)), name))
+        names = [name for name in manifests | folders if SPLIT_PATTERN.fullmatch(name)]
+        return sorted(names, key=lambda name: (_FIRST.get(name, len(_FIRST)), name))
 
     def shards(self, split: str) -> list[ShardName]:
         """Shards of a split that have a marker, by number. The files are not compared with the marker."""
         folder = self.root / split
-        found = [_SHARD.fullmatch(path.name) for path in folder.iterdir()] if folder.is_dir() else []
-        return [ShardName(split, number) for number in sorted(int(match[1]) for match in found if match)]
+        matches = [_SHARD.fullmatch(path.name) for path in folder.iterdir()] if folder.is_dir() else []
+        return [ShardName(split, number) for number in sorted(int(match[1]) for match in matches if match)]
 
     @property
     def energon(self) -> Path:

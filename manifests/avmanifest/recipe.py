@@ -277,8 +277,8 @@ def _list_spec(source: _Source, entry: dict[str, Any]) -> ListSpec:
         raise ConfigError(f"{source.at('clip_seconds')}: clip_seconds must be above 0")
     unknown_fields = set(_TEMPLATE_FIELD.findall(spec.masks)) - set(_MASK_FIELDS)
     if unknown_fields or set("{}") & set(_TEMPLATE_FIELD.sub("", spec.masks)):
-        known = ", ".join(f"{{{name}}}" for name in _MASK_FIELDS)
-        raise ConfigError(f"{source.at('masks')}: masks {spec.masks!r} may contain only the fields {known}")
+        allowed = ", ".join(f"{{{name}}}" for name in _MASK_FIELDS)
+        raise ConfigError(f"{source.at('masks')}: masks {spec.masks!r} may contain only the fields {allowed}")
     for split in (*spec.splits, *spec.counts):
         _check_split(source, split)
     if unknown := sorted(spec.counts.keys() - set(spec.splits)):
@@ -312,10 +312,10 @@ def _check_form(source: _Source, spec: ListSpec) -> None:
             raise ConfigError(f"{source.at('delimiter')}: delimiter {spec.delimiter!r} must be one character")
     else:
         return
-    known = (*ROLES, *spec.annotations)
-    if unknown := [name for name in names if name not in known]:
+    allowed = (*ROLES, *spec.annotations)
+    if unknown := [name for name in names if name not in allowed]:
         raise ConfigError(
-            f"{source.at(key)}: {key} names {unknown[0]!r}; known: {', '.join(known)}. "
+            f"{source.at(key)}: {key} names {unknown[0]!r}; known: {', '.join(allowed)}. "
             "List it under annotations to store it with the clip, or remove the name to ignore it."
         )
     if missing := [name for name in spec.annotations if name not in names]:
@@ -364,12 +364,12 @@ def _checked(
     source: _Source, what: str, kind: type[Any], data: dict[str, Any], extra: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The values of a dataclass with their declared types. Raises ConfigError for unknown, missing and wrong values."""
-    known = {entry.name: entry for entry in fields(kind) if entry.name not in ("spellings", *extra)}
+    by_name = {entry.name: entry for entry in fields(kind) if entry.name not in ("spellings", *extra)}
     for key in data:
-        if key not in known:
-            names = ", ".join([*known, *extra])
+        if key not in by_name:
+            names = ", ".join([*by_name, *extra])
             raise ConfigError(f"{source.at(key)}: unknown key {key!r} of a {what}; known: {names}")
-    for entry in known.values():
+    for entry in by_name.values():
         required = entry.default is MISSING and entry.default_factory is MISSING
         if required and entry.name not in data:
             raise ConfigError(f"{source.path}: a {what} needs the key {entry.name!r}")

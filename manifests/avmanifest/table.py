@@ -21,7 +21,7 @@ def table_from_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.
         try:
             columns.append(pa.array([row[field.name] for row in rows], field.type))
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise ManifestError(f"column {field.name!r} holds a value that is not {field.type}: {error}") from error
+            raise ManifestError(f"column {field.name!r} has a value that is not {field.type}: {error}") from error
     return pa.Table.from_arrays(columns, schema=schema)
 
 

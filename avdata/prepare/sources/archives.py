@@ -97,7 +97,7 @@ class ArchiveSource:
         if not self._offsets:
             raise ConfigError(
                 f"source {self.name}: no video in {len(self._archives)} archives. "
-                + (" ".join(self.problems) or "Check that they hold files such as KEY.mp4.")
+                + (" ".join(self.problems) or "Check that they contain files such as KEY.mp4.")
             )
 
     def __len__(self) -> int:
@@ -110,18 +110,18 @@ class ArchiveSource:
 
     def locate(self, request: ClipRequest) -> MediaRef | None:
         """The requested archive member; None if no archive has it."""
-        found = self._index.find(request)
-        if found is None:
+        file = self._index.find(request)
+        if file is None:
             return None
-        origin = self._index.origin(found.row)
+        origin = self._index.origin(file.row)
         archive = self._archives[origin]
-        member = self._index.path(found.row)
+        member = self._index.path(file.row)
         return MediaRef(
             path=archive,
-            offset=self._offsets[found.row],
-            size=self._sizes[found.row],
+            offset=self._offsets[file.row],
+            size=self._sizes[file.row],
             gzip_index=self._gzip_indexes[origin],
-            is_clip=found.is_clip,
+            is_clip=file.is_clip,
             source=self.name,
             name=display_name(f"{archive.rpartition('/')[2]}/{member}"),
         )
@@ -146,12 +146,12 @@ def find_archives(patterns: Sequence[str]) -> list[str]:
 
     Raises ConfigError if a pattern matches nothing, a file is missing, or a name has none of ARCHIVE_SUFFIXES.
     """
-    found: dict[str, None] = {}
+    archives: dict[str, None] = {}  # an ordered set
     for pattern in patterns:
         names = list(_expand_braces(pattern))
         for name in names:
             if "://" in name:
-                found[_checked_address(name)] = None
+                archives[_checked_address(name)] = None
                 continue
             path = os.path.normpath(Path(name).expanduser().absolute())
             matches = [path] if Path(path).is_file() else sorted(map(str, Path("/").glob(path.lstrip("/"))))
@@ -163,10 +163,10 @@ def find_archives(patterns: Sequence[str]) -> list[str]:
                         f"source wds:{pattern}: {match} is not an archive that can be read in place; known: "
                         f"{', '.join(ARCHIVE_SUFFIXES)}. Unpack it and use local:DIR."
                     )
-                found[match] = None
-    if not found:
+                archives[match] = None
+    if not archives:
         raise ConfigError("source wds: no archive is named. Write wds:PATTERN.")
-    return list(found)
+    return list(archives)
 
 
 def list_archive(archive: str, cache_dir: Path) -> Listing:
@@ -213,7 +213,7 @@ def _list_gzip(archive: str, cache_dir: Path) -> Listing:
             raise ValueError(f"no seek points could be made: {failure}")
         with replacing(index_path, shared=True) as unfinished:
             points.export_index(str(unfinished))
-    replace_text(listing_path, _listing_json(listing), shared=True)  # last: it tells that the index is complete
+    replace_text(listing_path, _listing_json(listing), shared=True)  # written last: it marks the index as complete
     listing.gzip_index = str(index_path)
     return listing
 

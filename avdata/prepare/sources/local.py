@@ -53,13 +53,13 @@ class LocalSource:
 
     def locate(self, request: ClipRequest) -> MediaRef | None:
         """The requested file; None if the folder does not have it."""
-        found = self._index.find(request)
-        if found is None and self._has_folder_links and (path := safe_relative(request.path)):
-            found = self._index.find(replace(request, path=self._through_links(path)))
-        if found is None:
+        file = self._index.find(request)
+        if file is None and self._has_folder_links and (path := safe_relative(request.path)):
+            file = self._index.find(replace(request, path=self._through_links(path)))
+        if file is None:
             return None
-        path = self._index.path(found.row)
-        return MediaRef(path=f"{self._root}/{path}", is_clip=found.is_clip, source=self.name, name=display_name(path))
+        path = self._index.path(file.row)
+        return MediaRef(path=f"{self._root}/{path}", is_clip=file.is_clip, source=self.name, name=display_name(path))
 
     def _walk(self) -> Iterator[str]:
         """Paths of the videos, relative to the root. A folder that is linked several times is listed once."""

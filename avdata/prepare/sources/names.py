@@ -103,7 +103,7 @@ class NameIndex:
         self._starts: dict[str, int] = {}  # ID_<start in ms> -> row, for clips whose name contains an end
         self._stems: list[str] = []
         self._places: list[tuple[int, str, str]] = []  # per row: origin, folder, suffix; equal ones share one object
-        self._known_places: dict[tuple[int, str, str], tuple[int, str, str]] = {}
+        self._shared_places: dict[tuple[int, str, str], tuple[int, str, str]] = {}
         self._clip_starts: dict[int, int] = {}  # row -> start in ms, for files known as clips only from metadata
         self._has_clips = False
 
@@ -126,7 +126,7 @@ class NameIndex:
         row = len(self._stems)
         place = (origin, folder, suffix)
         self._stems.append(stem)
-        self._places.append(self._known_places.setdefault(place, place))
+        self._places.append(self._shared_places.setdefault(place, place))
         self._register(stem, row)
         named = parse_clip_name(stem) or ClipName(stem)
         if named.start_ms is None and identity is not None:

@@ -49,10 +49,10 @@ class YoutubeSource:
         from yt_dlp.globals import supported_js_runtimes  # noqa: PLC0415
         from yt_dlp.version import __version__  # noqa: PLC0415
 
-        runtimes = {name: kind().info for name, kind in supported_js_runtimes.value.items() if name in ("deno", "node")}
-        found = [f"{name} {info.version}" for name, info in runtimes.items() if info and info.supported]
+        by_name = {name: kind().info for name, kind in supported_js_runtimes.value.items() if name in ("deno", "node")}
+        runtimes = [f"{name} {info.version}" for name, info in by_name.items() if info and info.supported]
         has_scripts = importlib.util.find_spec("yt_dlp_ejs") is not None
-        return preflight_lines(__version__, found, has_scripts, datetime.datetime.now(datetime.UTC).date())
+        return preflight_lines(__version__, runtimes, has_scripts, datetime.datetime.now(datetime.UTC).date())
 
 
 def preflight_lines(version: str, runtimes: list[str], has_scripts: bool, today: datetime.date) -> list[str]:
