@@ -207,7 +207,7 @@ def test_unquoted_commas_belong_to_the_label(tmp_path: Path) -> None:
 
 def test_the_test_ids_of_vggsound_instruments_are_refused_clearly(tmp_path: Path) -> None:
     path = write(tmp_path / "vgginstruments_test.csv", "sample0000\r\nsample0001")
-    with pytest.raises(ConfigError, match=r"vgginstruments_test\.csv cannot be used: .*sample0000.*no videos"):
+    with pytest.raises(ConfigError, match=r"vgginstruments_test\.csv cannot be used: .*sample0000.*do not name videos"):
         rows_of("vggsound-instruments", path, "test")
     with pytest.raises(ManifestError, match="line 1: 'sample0000' is not YOUTUBE_ID_START"):
         rows_of("vggsound-instruments", path, "train")
