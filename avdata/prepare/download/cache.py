@@ -34,12 +34,12 @@ class CachedMedia:
 
     def settles(self, span: Span) -> bool:
         """Whether no fetch is needed for the span: a file holds all of it, or the video is known to end before it."""
-        return any(file.holds(span) or file.ends_before(span) for _, file in self.files)
+        return any(file.contains(span) or file.ends_before(span) for _, file in self.files)
 
     def media_for(self, ref: RemoteRef) -> MediaRef | FailedRef:
         """The clip's media for the decoder, or the failure `media_window` if no file holds the clip's span."""
         for path, file in self.files:
-            if ref.is_clip or file.holds(ref.span):
+            if ref.is_clip or file.contains(ref.span):
                 return MediaRef(
                     path=str(path),
                     is_clip=ref.is_clip,

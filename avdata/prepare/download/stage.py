@@ -16,7 +16,7 @@ from avdata.prepare.download.fetching import POLL_S, FetchThread
 from avdata.prepare.pipeline import ClipTask
 from avdata.prepare.sources import Ref
 from avdata.prepare.sources.names import ClipRequest
-from avdata.prepare.sources.remote import FailedRef, RemoteRef, said_of_all
+from avdata.prepare.sources.remote import FailedRef, RemoteRef, combine_failures
 from avdata.prepare.supervise import NotReady
 from avmanifest.layout import ShardName
 
@@ -135,5 +135,5 @@ class DownloadStage:
         trail.append(FailedRef(status=end.status, reason=end.reason, source=ref.source, name=ref.name))
         other = self._find_next(ref.request, ref.source)
         if other is None:
-            other = said_of_all(self._trails.pop(task.row["key"]))
+            other = combine_failures(self._trails.pop(task.row["key"]))
         self._admit(replace(task, ref=other))

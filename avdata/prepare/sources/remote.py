@@ -51,7 +51,7 @@ class FetchedFile:
     covers: Span = (0.0, None)
     video_end_s: float | None = None  # duration of the whole video, if known
 
-    def holds(self, span: Span) -> bool:
+    def contains(self, span: Span) -> bool:
         """Whether the file contains the whole span."""
         start_s, end_s = self.covers
         return start_s <= span[0] and (end_s is None or (span[1] is not None and span[1] <= end_s))
@@ -80,12 +80,16 @@ class Fetcher(Protocol):
         ...
 
 
-def said_of_all(trail: Sequence[FailedRef]) -> FailedRef:
-    """The failure to report for a clip that every source failed to give: a transient one if there is any."""
-    chosen = next((ref for ref in trail if status_class(ref.status) is StatusClass.TRANSIENT), trail[0])
-    if len(trail) == 1:
-        return chosen
-    return replace(chosen, reason="; ".join(f"{ref.source}: {ref.status}: {ref.reason}" for ref in trail))
+def combine_failures(failures: Sequence[FailedRef]) -> FailedRef:
+    """The failure to report for a clip that no source could give, from one failure per source.
+
+    Its status is the first transient one, so that the clip can be retried; else the first. The reason names all.
+    """
+    if len(failures) == 1:
+        return failures[0]
+    transient = (failure for failure in failures if status_class(failure.status) is StatusClass.TRANSIENT)
+    reason = "; ".join(f"{failure.source}: {failure.status}: {failure.reason}" for failure in failures)
+    return replace(next(transient, failures[0]), reason=reason)
 
 
 def fetch_key(*parts: str) -> str:

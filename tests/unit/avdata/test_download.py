@@ -15,7 +15,7 @@ from avdata.prepare.download.fetches import FetchEnd
 from avdata.prepare.download.queue import PendingFetch, SourceQueue
 from avdata.prepare.download.rate_limit import BURST, FileRateLimit, NoRateLimit, machine_rate_limit
 from avdata.prepare.sources.names import ClipRequest
-from avdata.prepare.sources.remote import FailedRef, FetchedFile, RemoteRef, said_of_all
+from avdata.prepare.sources.remote import FailedRef, FetchedFile, RemoteRef, combine_failures
 from avmanifest.errors import ConfigError
 
 REF = RemoteRef(
@@ -234,7 +234,7 @@ def test_a_refusal_that_pauses_the_source_does_not_count_as_an_attempt():
 def test_of_several_failures_a_transient_one_gives_the_status():
     gone = FailedRef(status="unavailable_removed", reason="gone", source="a", name="x")
     slow = FailedRef(status="net_timeout", reason="slow", source="b", name="x")
-    both = said_of_all([gone, slow])
+    both = combine_failures([gone, slow])
     assert (both.status, both.source) == ("net_timeout", "b")
     assert both.reason == "a: unavailable_removed: gone; b: net_timeout: slow"
-    assert said_of_all([gone]) == gone
+    assert combine_failures([gone]) == gone
