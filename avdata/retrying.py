@@ -1,4 +1,4 @@
-"""How often, and after which waits, something that failed is tried again."""
+"""The retry policy of requests: number of attempts, waits, jitter and a total time."""
 
 import random
 from dataclasses import dataclass
@@ -23,12 +23,17 @@ class RetryPolicy:
             raise ConfigError(f"jitter={self.jitter} must be from 0 to 1, total_s={self.total_s} not below 0")
 
     def delay_s(self, made: int) -> float:
-        """Seconds to wait after so many attempts, at least one."""
+        """Seconds to wait after `made` attempts (at least 1)."""
         drawn = random.uniform(1 - self.jitter, 1 + self.jitter) if self.jitter else 1.0  # noqa: S311 - no secret
         return float(self.wait_s * 2.0 ** (made - 1) * drawn)
 
     def next_delay_s(self, made: int, elapsed_s: float) -> float | None:
-        """Seconds to wait before the next attempt, `elapsed_s` after the first began; None if there is to be none."""
+        """Seconds to wait before the next attempt; None if there is no further one.
+
+        Args:
+            made: Attempts made, at least 1.
+            elapsed_s: Seconds since the first attempt started.
+        """
         delay_s = self.delay_s(made)
         is_late = self.total_s is not None and elapsed_s + delay_s > self.total_s
         return None if made >= self.attempts or is_late else delay_s

@@ -1,4 +1,4 @@
-"""How fast prepare is, beside what it cannot do without: figures in one run, on the same clips, clip by clip."""
+"""Benchmark prepare against bare decoding and ffmpeg, clip by clip on the same clips in one run."""
 
 import contextlib
 import os
@@ -33,13 +33,13 @@ from avmanifest.lists import folder_requests
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareBench:
-    """What to measure. Drawn videos have the size and length of VGGSound's."""
+    """What to measure. Synthetic videos have the size and length of VGGSound's."""
 
-    videos: Path | None = None  # a folder of videos; None: drawn
+    videos: Path | None = None  # a folder of videos; None: synthetic ones
     num_clips: int = 16
     rounds: int = 3
-    clip_seconds: float = 10.0  # of a longer video the first so many are measured
-    memory_clips: tuple[int, ...] = (500, 5_000)
+    clip_seconds: float = 10.0  # of a longer video only the first seconds are measured
+    memory_clips: tuple[int, ...] = (500, 5_000)  # clips of each run whose peak memory is measured
 
     def __post_init__(self) -> None:
         if self.num_clips < 1 or self.rounds < 1 or any(count < 1 for count in self.memory_clips):
@@ -47,13 +47,23 @@ class PrepareBench:
 
 
 def bench_prepare(bench: PrepareBench) -> dict[str, Any]:
-    """Clips per second of one core's time for avkit, for bare decoding and for ffmpeg; peak memory.
+    """Measure clips per second of processor time on one core, and peak memory.
 
     `avkit`: hash, decode, 10 frames, log-mel, JPEG, FLAC, tar blocks on disk. `decode`: PyAV decodes the groups of
-    pictures and the sound that this needs, and nothing else; `decode_dropping`: the same without the pictures that
-    avkit leaves out because no other refers to them. `ffmpeg_null`: `ffmpeg -threads 1 -f null` over the same files.
-    The time is that of the processor, so other work on the machine has little say. `peak_rss_mb` is the largest memory
+    pictures and the audio that this needs. `decode_dropping`: the same without the frames that avkit skips because no
+    other frame refers to them. `ffmpeg_null`: `ffmpeg -threads 1 -f null` on the same files.
+
+    Processor time is measured, so other work on the machine has little influence. `peak_rss_mb` is the largest memory
     of all processes together, shared pages counted once, while that many short clips are prepared on all cores.
+
+    Args:
+        bench: What to measure.
+
+    Returns:
+        The figures by name, as printed by `avkit bench prepare`.
+
+    Raises:
+        ConfigError: No video of the folder can become a sample.
     """
     with tempfile.TemporaryDirectory() as scratch:
         folder = bench.videos or _draw(bench, Path(scratch) / "videos")
@@ -95,7 +105,7 @@ class _Clip:
 
 
 def _clips(bench: PrepareBench, folder: Path, scratch: Path) -> list[_Clip]:
-    """The folder's first videos that can be samples."""
+    """The first videos of the folder that can become samples."""
     source = LocalSource(folder)
     clips = []
     for place, row in enumerate(folder_requests(folder).to_pylist()):
@@ -109,30 +119,30 @@ def _clips(bench: PrepareBench, folder: Path, scratch: Path) -> list[_Clip]:
         if len(clips) == bench.num_clips:
             break
     if not clips:
-        raise ConfigError(f"{folder}: none of its videos can be a sample")
+        raise ConfigError(f"{folder}: none of its videos can become a sample")
     return clips
 
 
 def _measure(bench: PrepareBench, clips: Sequence[_Clip]) -> dict[str, list[float]]:
-    """Processor seconds of each contestant over all clips, by round; they take turns on every clip."""
+    """Processor seconds of each method over all clips, by round. The methods alternate on every clip."""
     config = SampleConfig()
 
     def decode_only(clip: _Clip, *, drop: bool) -> None:
         times_s = draw_frame_times(config.seed, clip.task.row["key"], 0.0, clip.duration_s, config.num_frames)
         decode_same_packets(clip.path, times_s, 0.0, clip.duration_s, drop=drop)
 
-    contestants: dict[str, Callable[[_Clip], object]] = {
+    methods: dict[str, Callable[[_Clip], object]] = {
         "avkit": lambda clip: run_clip(config, clip.task),
         "decode": partial(decode_only, drop=False),
         "decode_dropping": partial(decode_only, drop=True),
         "ffmpeg_null": lambda clip: _ffmpeg_null(clip.path),
     }
-    seconds = {name: [0.0] * bench.rounds for name in contestants}
+    seconds = {name: [0.0] * bench.rounds for name in methods}
     for number in range(bench.rounds):
         for clip in clips:
-            for name, contestant in contestants.items():
+            for name, method in methods.items():
                 before = _cpu_s()
-                contestant(clip)
+                method(clip)
                 seconds[name][number] += _cpu_s() - before
     return seconds
 
@@ -145,11 +155,11 @@ def _cpu_s() -> float:
 
 def _ffmpeg_null(path: Path) -> None:
     command = [ffmpeg_binary(), "-v", "quiet", "-nostdin", "-threads", "1", "-i", str(path), "-f", "null", "-"]
-    subprocess.run(command, check=False)  # noqa: S603 - no shell; a damaged file's exit code is no matter
+    subprocess.run(command, check=False)  # noqa: S603 - no shell; the exit code for a damaged file is ignored
 
 
 def _peak_memory(num_clips: int, scratch: Path) -> int:
-    """Largest memory, in bytes, of a run over that many clips: links to one short drawn video."""
+    """Peak memory in bytes of a run over that many clips, which are hard links to one short synthetic video."""
     videos = scratch / "videos"
     config = SynthConfig(num_clips=1, seconds=3.2, width=64, height=64, fps=5)
     write_clip(config, synth_clip(config, 0), videos / "000000.mp4")
@@ -169,7 +179,7 @@ def _peak_memory(num_clips: int, scratch: Path) -> int:
 
 
 def _tree_memory(root: psutil.Process) -> int:
-    """Memory of a process and its descendants, what they share counted once."""
+    """Memory in bytes of a process and its descendants; shared pages count once."""
     total = 0
     with contextlib.suppress(psutil.NoSuchProcess):
         for process in [root, *root.children(recursive=True)]:

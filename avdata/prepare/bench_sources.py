@@ -1,4 +1,4 @@
-"""What fetching costs: the same clips prepared from a folder and from a web server on loopback."""
+"""Benchmark fetching: prepare the same clips from a local folder and from a web server on loopback."""
 
 import contextlib
 import tempfile
@@ -23,7 +23,7 @@ from avmanifest.recipe import TableOptions, load_recipe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourcesBench:
-    """What to measure. Drawn videos have the size and length of VGGSound's."""
+    """What to measure. The synthetic videos have the size and length of VGGSound's."""
 
     num_clips: int = 500
     clip_seconds: float = 10.0
@@ -35,10 +35,10 @@ class SourcesBench:
 
 
 def bench_sources(bench: SourcesBench) -> dict[str, Any]:
-    """Clips a second by the clock, of whole runs with all cores, from each source; and how they compare.
+    """Measure clips per second of wall-clock time for whole runs on all cores from each source, and their ratio.
 
-    A round runs both, one after the other, each into a new folder with an empty cache; the ratio is the median over
-    the rounds. A run of one clip goes before, so that no round pays for the first imports.
+    Each round runs both sources, one after the other, each into a new folder with an empty cache. The ratio is the
+    median over the rounds. A run of one clip comes first, so that no round includes the first imports.
     """
     with tempfile.TemporaryDirectory() as scratch:
         videos, clips = _draw(bench, Path(scratch))
@@ -60,7 +60,7 @@ def bench_sources(bench: SourcesBench) -> dict[str, Any]:
 
 
 def _draw(bench: SourcesBench, folder: Path) -> tuple[Path, Path]:
-    """The folder of videos and the list of them."""
+    """Draw the videos and write their list; the folder and the list."""
     videos = folder / "videos"
     videos.mkdir()
     config = SynthConfig(num_clips=bench.num_clips, seconds=bench.clip_seconds, width=340, height=256)
@@ -77,7 +77,7 @@ def _draw(bench: SourcesBench, folder: Path) -> tuple[Path, Path]:
 
 
 def _run(bench: SourcesBench, clips: Path, source: str, out: Path, limit: int | None = None) -> float:
-    """Seconds of a run."""
+    """Seconds of one run. Raises AvkitError if a clip fails."""
     config = PrepareConfig(
         recipe=load_recipe("table"),
         out=out,
@@ -96,12 +96,12 @@ def _run(bench: SourcesBench, clips: Path, source: str, out: Path, limit: int | 
 
 class _Handler(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Write no log."""
 
 
 @contextlib.contextmanager
 def _serving(folder: Path) -> Iterator[str]:
-    """A web server of the folder; its address."""
+    """Serve the folder on loopback; yields the address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -1,6 +1,6 @@
-"""What other tools read beside the shards: the dataset card, Croissant, Megatron-Energon's metadata.
+"""Write the files that other tools read beside the shards: dataset card, Croissant, metadata of Megatron-Energon.
 
-Readers that guess a schema from the first samples guess wrong; the card spells it out.
+The card states the schema of the samples, because readers that infer it from the first samples may get it wrong.
 """
 
 import html
@@ -45,11 +45,11 @@ JSON_FEATURES: Final[dict[str, Any]] = {
     "video_id": "string",
     "width": "int64",
 }
-"""The sample's json, by field, in Hugging Face's names of types."""
+"""The fields of the sample's json and their Hugging Face types."""
 
 _ENERGON_CRUDE: Final = {"__module__": "megatron.energon", "__class__": "CrudeWebdataset"}
-_ENERGON_SPLITS: Final[dict[str, list[str]]] = {"train": [], "val": [], "test": []}  # `energon lint` asks for all three
-_ENERGON_VERSION: Final = "7.0.0"  # of the metadata's form, not of a package that must be there
+_ENERGON_SPLITS: Final[dict[str, list[str]]] = {"train": [], "val": [], "test": []}  # `energon lint` requires all three
+_ENERGON_VERSION: Final = "7.0.0"  # of the metadata's format; the package is not needed
 
 
 _TAGS: Final = ("audio", "video", "audio-visual", "webdataset", "croissant")
@@ -58,11 +58,21 @@ _HUB_LICENCES: Final = (
     "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "odc-by",
     "odbl", "pddl",
 )  # fmt: skip
-"""The hub's identifiers of licences that datasets have."""
+"""License identifiers of the Hugging Face hub that are common for datasets."""
 
 
 def write_catalog(layout: Layout, recipe: Recipe, config: SampleConfig, coverage: Mapping[str, Any]) -> None:
-    """Write README.md, croissant.json and .nv-meta for the shards and manifests that are there."""
+    """Write README.md, croissant.json and .nv-meta for the existing shards and manifests.
+
+    Args:
+        layout: Paths of the dataset.
+        recipe: Title, license, citation and labels.
+        config: Settings of the samples, described in the card.
+        coverage: Counts by split, as catalog.coverage.
+
+    Raises:
+        StorageError: The files cannot be written.
+    """
     shards = {split: layout.shards(split) for split in coverage}
     tars = {split: [f"{shard}.tar" for shard in names] for split, names in shards.items()}
     counts = {f"{shard}.tar": read_stats(layout, shard)["successes"] for names in shards.values() for shard in names}
@@ -80,7 +90,7 @@ def write_catalog(layout: Layout, recipe: Recipe, config: SampleConfig, coverage
 
 
 def catalog_files(layout: Layout) -> list[Path]:
-    """What write_catalog writes."""
+    """The files that write_catalog writes."""
     energon = (layout.energon / name for name in ("dataset.yaml", "crude.yaml", "split.yaml", ".info.json"))
     return [layout.card, layout.croissant, *energon]
 
@@ -94,9 +104,9 @@ def _json(content: Mapping[str, Any]) -> str:
 
 
 def _energon_dataset(layout: Layout) -> dict[str, Any]:
-    """energon's dataset.yaml: the first frame and, if every sample has one, the first label, as energon's own type.
+    """The content of Energon's dataset.yaml: the first frame and, if every sample has a label, the first label.
 
-    Its types have no sound: crude.yaml hands every member to a cooker, and `energon lint` knows no cookers.
+    Energon's sample types have no audio. crude.yaml therefore offers all members for a user's own cooker.
     """
     frame = next((name for name in member_names(layout) if name.endswith(".jpg")), None)
     if frame is None:
@@ -119,7 +129,7 @@ def _is_labeled(layout: Layout) -> bool:
 
 
 def member_names(layout: Layout) -> list[str]:
-    """Names of all members that samples of the dataset have."""
+    """Names of all members of the dataset's samples, sorted."""
     names: set[str] = set()
     for split in layout.splits():
         for batch in read_batches(layout.manifest(split), CLIP_SCHEMA, ["members"]):
@@ -128,7 +138,7 @@ def member_names(layout: Layout) -> list[str]:
 
 
 def _features(layout: Layout) -> list[dict[str, Any]]:
-    """Hugging Face features of the samples."""
+    """The samples' features in the format of Hugging Face datasets."""
     features: list[dict[str, Any]] = [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
     for name in member_names(layout):
         match name.rsplit(".", 1)[-1]:
@@ -145,14 +155,14 @@ def _features(layout: Layout) -> list[dict[str, Any]]:
 
 
 def _front_matter(layout: Layout, recipe: Recipe, tars: Mapping[str, list[str]], coverage: Mapping[str, Any]) -> str:
-    """What the Hugging Face hub and `datasets` read of the card."""
+    """The card's YAML header, which the Hugging Face hub and `datasets` read."""
     filled = [split for split in coverage if coverage[split]["ok"]]
     content = {
         "pretty_name": recipe.title,
         **_license(recipe),
-        "task_categories": _tasks(recipe, labeled=any(found["classes"] for found in coverage.values())),
+        "task_categories": _tasks(recipe, labeled=any(counts["classes"] for counts in coverage.values())),
         "tags": [*_TAGS, *([] if recipe.name in _TAGS else [recipe.name])],
-        "size_categories": [_size_category(sum(found["ok"] for found in coverage.values()))],
+        "size_categories": [_size_category(sum(counts["ok"] for counts in coverage.values()))],
         "configs": [
             {
                 "config_name": "default",
@@ -162,7 +172,7 @@ def _front_matter(layout: Layout, recipe: Recipe, tars: Mapping[str, list[str]],
         "dataset_info": {
             "config_name": "default",
             "features": _features(layout),
-            # Without all three the number of examples is not checked against what was read.
+            # `datasets` checks the number of examples only if all three are given.
             "splits": [
                 {"name": split, "num_bytes": _tar_bytes(layout, split), "num_examples": coverage[split]["ok"]}
                 for split in filled
@@ -173,7 +183,7 @@ def _front_matter(layout: Layout, recipe: Recipe, tars: Mapping[str, list[str]],
 
 
 def _license(recipe: Recipe) -> dict[str, str]:
-    """The licence as the hub knows it: one of its identifiers, `unknown`, or `other` with the recipe's words."""
+    """The license for the hub: one of its identifiers, `unknown`, or `other` with the recipe's text."""
     identifier = recipe.licence.lower()
     if identifier in _HUB_LICENCES:
         return {"license": identifier}
@@ -188,7 +198,7 @@ def _tasks(recipe: Recipe, *, labeled: bool) -> list[str]:
 
 
 def _size_category(number: int) -> str:
-    """The hub's word for so many samples, such as `100K<n<1M`."""
+    """The hub's size category for a number of samples, such as `100K<n<1M`."""
     bounds = [(1_000, "1K"), (10_000, "10K"), (100_000, "100K"), (1_000_000, "1M"), (10_000_000, "10M")]
     below = "n"
     for bound, name in bounds:
@@ -219,19 +229,19 @@ def _card(layout: Layout, recipe: Recipe, config: SampleConfig, coverage: Mappin
                 (
                     split,
                     _count(recipe.counts.get(split)),
-                    _count(found["requested"]),
-                    _count(found["ok"]),
-                    f"{found['ok'] / max(found['requested'], 1):.1%}",
+                    _count(counts["requested"]),
+                    _count(counts["ok"]),
+                    f"{counts['ok'] / max(counts['requested'], 1):.1%}",
                 )
-                for split, found in coverage.items()
+                for split, counts in coverage.items()
             ],
         ),
         _table(
             ("split", "status", "clips", "meaning"),
             [
                 (split, f"`{status}`", _count(number), STATUSES[status].meaning)
-                for split, found in coverage.items()
-                for status, number in found["statuses"].items()
+                for split, counts in coverage.items()
+                for status, number in counts["statuses"].items()
             ],
         ),
         "## Overlap",
@@ -244,8 +254,8 @@ def _card(layout: Layout, recipe: Recipe, config: SampleConfig, coverage: Mappin
         _table(
             ("class", *(f"{split}: samples of requested" for split in coverage)),
             [
-                (label, *(_share(found["classes"].get(label)) for found in coverage.values()))
-                for label in dict.fromkeys(label for found in coverage.values() for label in found["classes"])
+                (label, *(_share(counts["classes"].get(label)) for counts in coverage.values()))
+                for label in dict.fromkeys(label for counts in coverage.values() for label in counts["classes"])
             ],
         ),
     ]
@@ -261,7 +271,7 @@ def _share(counts: Mapping[str, int] | None) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose cells cannot break out of it."""
+    """A Markdown table with escaped cells."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 
@@ -329,15 +339,15 @@ def _croissant(layout: Layout, recipe: Recipe, counts: Mapping[str, int]) -> dic
 
 
 def _date_published(layout: Layout, recipe: Recipe) -> str:
-    """The recipe's date; without one the day of the first catalog, or of SOURCE_DATE_EPOCH (for equal bytes)."""
-    known = recipe.published
-    if not known and layout.croissant.exists():
+    """The recipe's date; without one the day of the first catalog, or of SOURCE_DATE_EPOCH (for reproducible bytes)."""
+    published = recipe.published
+    if not published and layout.croissant.exists():
         try:
-            known = json.loads(layout.croissant.read_text(encoding="utf-8")).get("datePublished")
+            published = json.loads(layout.croissant.read_text(encoding="utf-8")).get("datePublished")
         except (ValueError, AttributeError):
-            known = ""  # a damaged file is written again
-    if isinstance(known, str) and known:
-        return known
+            published = ""  # a damaged file is written again
+    if isinstance(published, str) and published:
+        return published
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     return time.strftime("%Y-%m-%d", time.gmtime(int(epoch) if epoch.isdecimal() else time.time()))
 

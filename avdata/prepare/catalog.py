@@ -1,4 +1,4 @@
-"""Plan and shards to the merged manifest, and to what it says: coverage of the list by split and class."""
+"""Merge plan and shards into the manifest, and count its clips by split, status and class."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ PENDING_REASON = "no source has any clip of its shard; run again with a source t
 
 @dataclass(frozen=True, slots=True)
 class PlannedShard:
-    """A shard of the plan. `rows` has PLAN_SCHEMA; part 0 is the first run, each later part a retry."""
+    """A shard of the plan. `rows` has PLAN_SCHEMA. Part 0 is the first run; each later part is a retry."""
 
     part: int
     shard: ShardName
@@ -28,7 +28,7 @@ class PlannedShard:
 
 
 def planned_shards(layout: Layout) -> Iterator[PlannedShard]:
-    """Every shard of the frozen plan, in order, in bounded memory."""
+    """Every shard of the frozen plan, in order. Only one shard's rows are in memory."""
     for part, path in enumerate(layout.plan_parts()):
         pieces: list[pa.RecordBatch] = []
         current: ShardName | None = None
@@ -44,7 +44,7 @@ def planned_shards(layout: Layout) -> Iterator[PlannedShard]:
 
 
 def _runs(batch: pa.RecordBatch) -> Iterator[tuple[ShardName, pa.RecordBatch]]:
-    """The stretches of a batch that belong to one shard."""
+    """Split a batch into runs of rows of the same shard."""
     places = list(zip(batch.column("split").to_pylist(), batch.column("shard").to_pylist(), strict=True))
     start = 0
     for row in range(1, len(places) + 1):
@@ -54,15 +54,15 @@ def _runs(batch: pa.RecordBatch) -> Iterator[tuple[ShardName, pa.RecordBatch]]:
 
 
 def shard_problem(layout: Layout, planned: PlannedShard, plan_hash: str) -> str | None:
-    """Why the shard has to be made, or None: every byte of it is as its marker says, and it is the plan's."""
+    """Why the shard has to be prepared; None if its files match their marker's hashes and its clips are the plan's."""
     problem = marker_problem(layout, planned.shard, hashes=True)
     if problem is not None:
         return problem
     if read_stats(layout, planned.shard)["plan_hash"] != plan_hash:
-        return f"{layout.stats(planned.shard)}: made for another plan"
-    held = read_table(layout.clips(planned.shard), CLIP_SCHEMA, _PLACE)
-    if held != planned.rows.select(_PLACE):
-        return f"{layout.clips(planned.shard)}: holds other clips than the plan gives to {planned.shard}"
+        return f"{layout.stats(planned.shard)}: prepared for another plan"
+    clips = read_table(layout.clips(planned.shard), CLIP_SCHEMA, _PLACE)
+    if clips != planned.rows.select(_PLACE):
+        return f"{layout.clips(planned.shard)}: its clips are not those that the plan assigns to {planned.shard}"
     return None
 
 
@@ -70,10 +70,14 @@ _PLACE = ["key", "split", "shard", "position"]
 
 
 def merge_manifest(layout: Layout, stopped: FailedRef | None = None) -> None:
-    """Write `manifest/SPLIT.parquet`: every requested clip once, with the latest that is known of it.
+    """Write `manifest/SPLIT.parquet` for each split: every requested clip once, with its latest status.
 
-    Clips of a shard that does not exist are `unavailable_missing`, or what `stopped` says, without a shard. A clip
-    that was tried again has its row from the retry's shard.
+    A retried clip has its row from the retry's shard. Clips of a shard that does not exist have no shard and the status
+    `unavailable_missing`.
+
+    Args:
+        layout: Paths of the dataset.
+        stopped: Status and reason for clips of shards that do not exist, if a source was stopped before them.
     """
     latest = _retried_keys(layout)
     writers: dict[str, pa.parquet.ParquetWriter] = {}
@@ -94,7 +98,7 @@ def merge_manifest(layout: Layout, stopped: FailedRef | None = None) -> None:
 
 
 def _retried_keys(layout: Layout) -> dict[str, int]:
-    """For each key that a retry's existing shard holds, the part of its last retry."""
+    """The part of the last retry of each key that is in an existing shard of a retry."""
     return {
         key: planned.part
         for planned in planned_shards(layout)
@@ -104,32 +108,32 @@ def _retried_keys(layout: Layout) -> dict[str, int]:
 
 
 def _manifest_rows(layout: Layout, planned: PlannedShard, stopped: FailedRef | None) -> pa.Table | None:
-    """The shard's rows (CLIP_SCHEMA) in plan order; None for a retry that has not been done."""
+    """The shard's rows (CLIP_SCHEMA) in plan order; None for a retry's shard that does not exist."""
     if marker_problem(layout, planned.shard) is None:
         return read_table(layout.clips(planned.shard), CLIP_SCHEMA)
     return None if planned.part else pending_rows(planned.rows, stopped)
 
 
 def pending_rows(plan: pa.Table, stopped: FailedRef | None = None) -> pa.Table:
-    """Manifest rows of planned clips that no shard holds; `stopped` is why a source was given up before them."""
+    """Manifest rows of planned clips that no shard holds; `stopped` as in merge_manifest."""
     count = len(plan)
-    known: dict[str, pa.Array | pa.ChunkedArray] = {
+    values: dict[str, pa.Array | pa.ChunkedArray] = {
         name: plan.column(name)
         for name in ("key", "video_id", "start_s", "end_s", "labels", "split", "annotations", "licence")
     }
-    known |= {
+    values |= {
         "status": pa.repeat(stopped.status if stopped else "unavailable_missing", count),
         "reason": pa.repeat(stopped.reason if stopped else PENDING_REASON, count),
         "source": pa.repeat("", count),
         "members": pa.array([[]] * count, CLIP_SCHEMA.field("members").type),
         "frame_times_s": pa.array([[]] * count, CLIP_SCHEMA.field("frame_times_s").type),
     }
-    columns = [known[f.name].cast(f.type) if f.name in known else pa.nulls(count, f.type) for f in CLIP_SCHEMA]
+    columns = [values[f.name].cast(f.type) if f.name in values else pa.nulls(count, f.type) for f in CLIP_SCHEMA]
     return pa.Table.from_arrays(columns, schema=CLIP_SCHEMA)
 
 
 def coverage(layout: Layout) -> dict[str, dict[str, Any]]:
-    """By split: clips requested, ok and by status, and (ok, requested) of each class in the order of the rows."""
+    """Counts by split from the manifest: clips requested, ok, by status, and by class in the order of the rows."""
     report = {}
     for split in layout.splits():
         statuses: dict[str, int] = {}
@@ -151,12 +155,12 @@ def coverage(layout: Layout) -> dict[str, dict[str, Any]]:
 
 
 def shards_coverage(layout: Layout, shards: Iterable[PlannedShard]) -> dict[str, dict[str, Any]]:
-    """As `coverage`, without the classes, of some shards and from their markers: no manifest is needed."""
+    """As `coverage`, without classes, for some shards. Counts come from the markers; no manifest is needed."""
     report: dict[str, dict[str, Any]] = {}
     for planned in shards:
-        made = layout.stats(planned.shard).exists()
+        exists = layout.stats(planned.shard).exists()
         statuses = (
-            read_stats(layout, planned.shard)["status_dict"] if made else {"unavailable_missing": len(planned.rows)}
+            read_stats(layout, planned.shard)["status_dict"] if exists else {"unavailable_missing": len(planned.rows)}
         )
         split = report.setdefault(planned.shard.split, {"requested": 0, "ok": 0, "statuses": {}, "classes": {}})
         split["requested"] += len(planned.rows)
@@ -167,7 +171,7 @@ def shards_coverage(layout: Layout, shards: Iterable[PlannedShard]) -> dict[str,
 
 
 def _per_class(batch: pa.RecordBatch) -> Iterator[tuple[str, int, int]]:
-    """(label, clips requested, clips ok) of a batch of rows."""
+    """Label, clips requested and clips ok, for each label in a batch of rows."""
     rows = pc.list_parent_indices(batch.column("labels"))
     table = pa.table(
         {

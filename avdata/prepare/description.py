@@ -1,4 +1,4 @@
-"""dataset.json: what a dataset was made from and with, and the refusal to go on with anything else."""
+"""dataset.json: recipe, settings, plan hash and package versions of a dataset, and the checks before it is resumed."""
 
 import json
 import platform
@@ -17,7 +17,7 @@ from avmanifest.schema import FORMAT_VERSION
 
 
 def write_description(config: PrepareConfig, layout: Layout, labels: Sequence[str], plan_hash: str) -> None:
-    """Write dataset.json; from then on the folder is this dataset."""
+    """Write dataset.json. From then on, only runs with the same settings and plan may write to the folder."""
     description = {
         "format_version": FORMAT_VERSION,
         "recipe": {"name": config.recipe.name, "title": config.recipe.title, "licence": config.recipe.licence},
@@ -30,7 +30,7 @@ def write_description(config: PrepareConfig, layout: Layout, labels: Sequence[st
 
 
 def settings_of(config: PrepareConfig) -> dict[str, Any]:
-    """What decides the dataset's content besides the videos; recorded, and the same on every resume."""
+    """The settings that determine the dataset's content. They are recorded and must be equal on every resume."""
     settings: dict[str, Any] = asdict(config.sample)
     settings |= {
         "mel": list(config.sample.mel),
@@ -45,27 +45,29 @@ def settings_of(config: PrepareConfig) -> dict[str, Any]:
 
 
 def tool_versions() -> dict[str, str]:
-    """Versions of what has a say in the bytes."""
+    """Versions of Python and the packages that influence the bytes of shards."""
     packages = ("avkit", "av", "numpy", "opencv-python-headless", "pyarrow", "simplejpeg", "soundfile", "soxr")
     return {"python": platform.python_version()} | {package: version(package) for package in packages}
 
 
 def read_description(layout: Layout) -> dict[str, Any]:
-    """dataset.json. Raises ManifestError for one of another format, or none of ours."""
+    """Read dataset.json. Raises ManifestError if it is invalid or of another format version."""
     path = layout.dataset_json
     try:
         recorded = json.loads(path.read_bytes())
-        found = recorded["format_version"]
+        format_version = recorded["format_version"]
         complete = {"recipe", "config", "labels", "plan_hash", "tools"} <= recorded.keys()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{path}: not a dataset's description ({error!r}). Prepare with --overwrite.") from error
-    if found != FORMAT_VERSION or not complete:
-        raise ManifestError(f"{path}: format version {found}, this avkit writes {FORMAT_VERSION}. Use --overwrite.")
+    if format_version != FORMAT_VERSION or not complete:
+        raise ManifestError(
+            f"{path}: format version {format_version}, this avkit writes {FORMAT_VERSION}. Use --overwrite."
+        )
     return dict(recorded)
 
 
 def refuse_other_settings(layout: Layout, recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raise ConfigError, with the difference, unless the settings are the recorded ones."""
+    """Raise ConfigError, with the difference, unless the settings equal the recorded ones."""
     now = json.loads(json.dumps(settings))
     if recorded["config"] != now:
         raise ConfigError(
@@ -75,19 +77,19 @@ def refuse_other_settings(layout: Layout, recorded: Mapping[str, Any], settings:
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """What changed, as `name before -> after`."""
+    """The changed values, as `name before -> after`."""
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     return ", ".join(f"{name} {before.get(name)!r} -> {after.get(name)!r}" for name in names)
 
 
 def refuse_other_plan(layout: Layout, frozen: pa.Table, now: pa.Table) -> None:
-    """Raise ConfigError, with the difference, unless the plans are one."""
+    """Raise ConfigError, with the difference, unless the plans are equal."""
     if frozen.equals(now):
         return
     before, after = (set(table.column("key").to_pylist()) for table in (frozen, now))
     few = [f"- {key}" for key in sorted(before - after)[:3]] + [f"+ {key}" for key in sorted(after - before)[:3]]
     raise ConfigError(
-        f"{layout.root} was begun with another list: {len(before - after):,} clips are gone and "
+        f"{layout.root} was begun with another list: {len(before - after):,} clips are missing and "
         f"{len(after - before):,} are new ({'; '.join(few) or 'the same clips, with other labels or times'}). "
         "Give the same list, another --out, or --overwrite."
     )

@@ -1,4 +1,4 @@
-"""What a run would take, before anything is fetched: clips by source, bytes on disk, hours."""
+"""Estimate a run before it starts: clips by source, bytes on disk, hours."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -13,26 +13,26 @@ from avdata.prepare.sources.remote import RemoteRef
 from avdata.profiles import profile
 
 OVERHEAD_BYTES: Final = 6_000
-"""Of a sample: tar headers and padding, the json."""
+"""Bytes of tar headers, padding and json per sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assumptions:
-    """What an estimate supposes of media that nobody has seen. Defaults: docs/benchmarks.md, and the usual at 360p."""
+    """Assumed sizes and rates. Defaults: measurements in docs/benchmarks.md, and typical videos at 360p."""
 
-    clip_s: float = 10.0  # where the list gives no end
-    aspect: float = 4 / 3
+    clip_s: float = 10.0  # length of a clip where the list gives no end
+    aspect: float = 4 / 3  # width / height
     jpeg_bytes_per_pixel: float = 0.31  # quality 90
     flac_bytes_per_s: float = 16_000.0
-    decoded_s_per_s: float = 75.0  # seconds of clips that one core makes into samples in a second
-    video_s: float = 250.0  # a whole video
-    video_bytes_per_s: float = 60_000.0  # at 360 lines; grows with the area
-    worker_bytes_per_s: float = 1_000_000.0  # of one download
+    decoded_s_per_s: float = 75.0  # seconds of clips that one core prepares per second
+    video_s: float = 250.0  # length of a whole video
+    video_bytes_per_s: float = 60_000.0  # at a height of 360; proportional to the number of pixels
+    worker_bytes_per_s: float = 1_000_000.0  # of one download process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceShare:
-    """What a source would give. `videos`, `bytes` and `hours` are of what has to be fetched, 0 for what is here."""
+    """The share of one source. `videos`, `bytes` and `hours` count what has to be fetched: 0 for a local source."""
 
     clips: int
     videos: int = 0
@@ -42,18 +42,24 @@ class SourceShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Of one run. `sources` by name; None for archives, which only the run itself looks into."""
+    """The estimate of one run."""
 
     clips: int
-    sources: dict[str, SourceShare | None]
-    missing: int  # clips that no source has, as far as can be told
+    sources: dict[str, SourceShare | None]  # by name; None for archives, which only a run reads
+    missing: int  # clips that no source has; 0 if a source is an archive
     dataset_bytes: int
     decode_hours: float
-    hours: float  # fetching and decoding beside each other
+    hours: float  # fetching and decoding run at the same time
 
 
 def estimate(config: PrepareConfig, plan: pa.Table, suppose: Assumptions | None = None) -> Estimate:
-    """What the run of a plan (PLAN_SCHEMA) would take. Folders are listed; nothing is fetched and nothing written."""
+    """Estimate the run of a plan. Folders are listed; nothing is fetched or written.
+
+    Args:
+        config: The run's configuration.
+        plan: Rows of PLAN_SCHEMA.
+        suppose: Sizes and rates; None: the defaults.
+    """
     suppose = suppose or Assumptions()
     seconds = _clip_seconds(config, plan, suppose)
     decode_hours = float(seconds.sum()) / suppose.decoded_s_per_s / config.supervision.num_workers / 3600
@@ -70,7 +76,7 @@ def estimate(config: PrepareConfig, plan: pa.Table, suppose: Assumptions | None 
 
 
 def _clip_seconds(config: PrepareConfig, plan: pa.Table, suppose: Assumptions) -> np.ndarray:
-    """The length of each clip's sample."""
+    """The length of each clip's sample in seconds."""
     if config.sample.clip_seconds is not None:
         return np.full(len(plan), config.sample.clip_seconds)
     start_s = plan.column("start_s").to_numpy()
@@ -79,7 +85,7 @@ def _clip_seconds(config: PrepareConfig, plan: pa.Table, suppose: Assumptions) -
 
 
 def _dataset_bytes(config: PrepareConfig, suppose: Assumptions, num_clips: int, seconds: float) -> float:
-    """Of all shards together, for clips of so many seconds in all."""
+    """Bytes of all shards, for `num_clips` clips of `seconds` in total."""
     sample = config.sample
     front_ends = [profile(name) for name in sample.mel]
     per_s = sum(2 * mel.n_mels * mel.sample_rate / mel.hop_length for mel in front_ends)
@@ -91,7 +97,7 @@ def _dataset_bytes(config: PrepareConfig, suppose: Assumptions, num_clips: int, 
 def _shares(
     config: PrepareConfig, plan: pa.Table, seconds: np.ndarray, suppose: Assumptions
 ) -> tuple[dict[str, SourceShare | None], int]:
-    """What each source would give, and how many clips none has."""
+    """The share of each source, and the number of clips that no source has."""
     if config.recipe.name == "synth":
         return {"synth": SourceShare(clips=len(plan))}, 0
     opened = {spec: open_source(spec, options=config.remote) for spec in config.sources if not reads_archives(spec)}

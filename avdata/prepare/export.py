@@ -1,4 +1,4 @@
-"""A prepared dataset to where others read it: checked, copied without what is none of theirs, checked again."""
+"""Export a prepared dataset: check it, copy its published files to another place, check the copies."""
 
 import itertools
 import json
@@ -26,32 +26,42 @@ _SHARD_FILE: Final = re.compile(r"(?!plan/).+/\d{5,}(?:\.tar|\.tar\.idx|\.parque
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export did. Every file was compared by size and sha256."""
+    """The result of an export. Every file was compared by size and sha256."""
 
     source: str
     target: str
     num_files: int
     num_bytes: int
-    num_copied: int  # the others were there already
+    num_copied: int  # files; the others were at the target already
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """As JSON-compatible data."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class _Shipped:
-    """A file to export, as its marker or its own bytes have it."""
+    """Size and hash of a file to export, from its marker or its bytes."""
 
     num_bytes: int
     sha256: str
 
 
 def export(source: Bucket, target: Bucket, observe: Callable[[str], None] = lambda _: None) -> Exported:
-    """Copy the dataset's own files; dataset.json comes last, so a target that has it is whole.
+    """Copy the dataset's published files. dataset.json is copied last, so a target that has it is complete.
 
-    Done again, it copies what is missing or differs. Raises ManifestError or ShardError for a dataset that is not
-    whole or does not say what it holds, ConfigError for a target that holds something else, StorageError.
+    An interrupted export can be repeated: it copies the files that are missing or differ.
+
+    Args:
+        source: The prepared dataset.
+        target: Where to copy it.
+        observe: Receives a message for every file.
+
+    Raises:
+        ManifestError: The dataset or its catalog is incomplete, or they do not agree.
+        ShardError: A shard does not agree with its marker, or a copy differs from its source.
+        ConfigError: The target holds another dataset or other files.
+        StorageError: The source cannot be read or the target cannot be written.
     """
     shipped = checked(source)
     held = target.sizes()
@@ -59,7 +69,7 @@ def export(source: Bucket, target: Bucket, observe: Callable[[str], None] = lamb
     copied = 0
     for name, file in shipped.items():
         if held.get(name) == file.num_bytes and target.sha256(name) == file.sha256:
-            observe(f"{name}: is there")
+            observe(f"{name}: unchanged")
             continue
         _copy(source, target, name, file)
         copied += 1
@@ -69,9 +79,11 @@ def export(source: Bucket, target: Bucket, observe: Callable[[str], None] = lamb
 
 
 def checked(source: Bucket) -> dict[str, _Shipped]:
-    """The files of a whole dataset, in the order in which they are copied.
+    """The files of a complete dataset with their sizes and hashes, in the order in which they are copied.
 
-    Raises ManifestError or ShardError where markers, card, Croissant and energon's files do not agree.
+    Raises:
+        ManifestError: A file is missing, or card, Croissant or Energon's files do not agree with the markers.
+        ShardError: A marker is invalid, or a file differs in size from its marker.
     """
     held = source.sizes()
     for name in ("dataset.json", "plan/part-00000.parquet", *_CARD):
@@ -98,7 +110,7 @@ def checked(source: Bucket) -> dict[str, _Shipped]:
 def _check_catalog(
     source: Bucket, markers: Mapping[ShardName, Mapping[str, Any]], rest: Mapping[str, _Shipped]
 ) -> None:
-    """Card, Croissant and energon's files have to name the shards that are there, with their numbers and hashes."""
+    """Raise ManifestError unless card, Croissant and Energon's files name the shards with their counts and hashes."""
     splits = {
         split: {f"{shard}.tar": markers[shard] for shard in shards}
         for split, shards in itertools.groupby(markers, key=lambda shard: shard.split)
@@ -110,13 +122,13 @@ def _check_catalog(
     listed = {entry["split"]: entry["path"] for entry in card["configs"][0]["data_files"]}
     _same(source, "README.md", "data_files", listed, {split: list(shards) for split, shards in filled.items()})
     examples = {entry["name"]: entry["num_examples"] for entry in card["dataset_info"]["splits"]}
-    meant = {split: sum(stats["successes"] for stats in shards.values()) for split, shards in filled.items()}
-    _same(source, "README.md", "num_examples", examples, meant)
+    expected = {split: sum(stats["successes"] for stats in shards.values()) for split, shards in filled.items()}
+    _same(source, "README.md", "num_examples", examples, expected)
 
     hashes = {entry["contentUrl"]: entry["sha256"] for entry in _json(source, "croissant.json")["distribution"]}
-    meant_hashes = {tar: stats["files"]["tar"]["sha256"] for tar, stats in tars.items()}
-    meant_hashes |= {name: file.sha256 for name, file in rest.items() if name.startswith("manifest/")}
-    _same(source, "croissant.json", "distribution", hashes, meant_hashes)
+    expected_hashes = {tar: stats["files"]["tar"]["sha256"] for tar, stats in tars.items()}
+    expected_hashes |= {name: file.sha256 for name, file in rest.items() if name.startswith("manifest/")}
+    _same(source, "croissant.json", "distribution", hashes, expected_hashes)
 
     parts = yaml.safe_load(_read(source, ".nv-meta/split.yaml"))["split_parts"]
     _same(
@@ -127,11 +139,11 @@ def _check_catalog(
     _same(source, ".nv-meta/.info.json", "shard_counts", counts, {t: stats["successes"] for t, stats in tars.items()})
 
 
-def _same(source: Bucket, name: str, what: str, found: Mapping[str, Any], meant: Mapping[str, Any]) -> None:
-    if found != meant:
-        wrong = next(key for key in [*meant, *found] if found.get(key) != meant.get(key))
+def _same(source: Bucket, name: str, what: str, listed: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    if listed != expected:
+        wrong = next(key for key in [*expected, *listed] if listed.get(key) != expected.get(key))
         raise ManifestError(
-            f"{source.at(name)}: {what} of {wrong} is {found.get(wrong)}, the shards say {meant.get(wrong)}. "
+            f"{source.at(name)}: {what} of {wrong} is {listed.get(wrong)}, the shards say {expected.get(wrong)}. "
             "Run the same avkit prepare again."
         )
 
@@ -151,7 +163,7 @@ def _json(source: Bucket, name: str) -> dict[str, Any]:
 def _read(source: Bucket, name: str) -> bytes:
     content = source.read(name)
     if content is None:
-        raise ManifestError(f"{source.at(name)}: gone while it was exported")
+        raise ManifestError(f"{source.at(name)}: removed while it was exported")
     return content
 
 
@@ -165,28 +177,30 @@ def _shipped(source: Bucket, name: str, held: Mapping[str, int]) -> _Shipped:
 
 
 def _check_target(source: Bucket, target: Bucket, held: Mapping[str, int]) -> None:
-    """Refuse a target that holds another dataset, or files that are nobody's dataset."""
+    """Raise ConfigError if the target is the source, or holds another dataset or other files."""
     if target.local("") is not None and target.local("") == source.local(""):
         raise ConfigError(f"{target.url}: is the dataset itself. Give --to another place.")
     theirs = target.read("dataset.json") if "dataset.json" in held else None
     if theirs is not None and theirs != source.read("dataset.json"):
         raise ConfigError(f"{target.url}: holds another dataset. Give --to another place, or remove that one first.")
     if held and not any(is_published(name) for name in held) and target.local("") is not None:
-        raise ConfigError(f"{target.url}: holds files that are no dataset. Give --to a new or an empty folder.")
+        raise ConfigError(f"{target.url}: holds files that are not a dataset. Give --to a new or an empty folder.")
 
 
 def _copy(source: Bucket, target: Bucket, name: str, file: _Shipped) -> None:
-    with _here(source, name) as path:
+    with _local_copy(source, name) as path:
         if path.stat().st_size != file.num_bytes or sha256_of_file(path) != file.sha256:
-            raise ShardError(f"{source.at(name)}: its sha256 is not its marker's. Run the same avkit prepare again.")
+            raise ShardError(
+                f"{source.at(name)}: its sha256 differs from its marker's. Run the same avkit prepare again."
+            )
         target.put(path, name)
     if target.sha256(name) != file.sha256:
-        raise ShardError(f"{target.at(name)}: other bytes arrived than were sent. Export again.")
+        raise ShardError(f"{target.at(name)}: the copy differs from the source. Export again.")
 
 
 @contextmanager
-def _here(source: Bucket, name: str) -> Iterator[Path]:
-    """The file on this machine: where it lies, or for a while."""
+def _local_copy(source: Bucket, name: str) -> Iterator[Path]:
+    """A local path of the file: its own, or that of a temporary copy."""
     path = source.local(name)
     if path is not None:
         yield path

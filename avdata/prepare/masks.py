@@ -1,4 +1,4 @@
-"""Mask pictures that a recipe's list names, brought into the sample."""
+"""Copy the mask images that a recipe's list names into the sample."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,20 @@ _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 
 def listed_masks(ref: MediaRef, annotations: str) -> tuple[dict[str, bytes], str]:
-    """Members `maskNN.png` for the masks that the annotations name, and the annotations (JSON) with what is missing.
+    """Read the mask images that a clip's annotations name.
 
-    NN counts the clip's stored frames (`mask_frames`). The files (`masks`) lie below the folder source that had the
-    video; what lies outside, is a link out of it, or does not exist is listed in `masks_missing`. A file that is no
-    PNG is a DecodeError (`media_corrupt`).
+    The files (`masks`) are below the folder of the source that has the video. Files that are outside of it, links out
+    of it, or missing are listed in the new field `masks_missing`.
+
+    Args:
+        ref: The clip's media.
+        annotations: JSON with the fields `masks` (paths) and `mask_frames` (index of each mask's stored frame).
+
+    Returns:
+        The members `maskNN.png`, NN the frame's index, and the annotations (JSON) with `masks_missing`.
+
+    Raises:
+        DecodeError: A file is not a PNG image (`media_corrupt`).
     """
     content = json.loads(annotations)
     root = _root(ref)
@@ -33,7 +42,7 @@ def listed_masks(ref: MediaRef, annotations: str) -> tuple[dict[str, bytes], str
         picture = path.read_bytes()
         if not picture.startswith(_PNG) or cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_UNCHANGED) is None:
             raise DecodeError("media_corrupt", f"{path}: the clip's mask is no PNG picture. Fetch it again.")
-        members[f"mask{frame:02d}.png"] = picture  # as it is: a palette's indices are the classes
+        members[f"mask{frame:02d}.png"] = picture  # unchanged: the palette's indices are the classes
     return members, json.dumps(content | {"masks_missing": missing})
 
 

@@ -1,10 +1,10 @@
-"""A dataset in a bucket. Its small files are mirrored on this machine; its shards are built here, then uploaded.
+"""A dataset in a bucket, with a local mirror of its small files. Shards are built locally, then uploaded.
 
-An object store has no locks, so runs on several machines agree by what they write. A shard's files are uploaded under
-names of the attempt's own; then the first attempt to create the shard's *choice* wins. The choice names the attempt and
-holds the marker, so whoever finds one, winner, loser or a run that comes after all of them died, can carry it out: copy
-the winner's files to the shard's names, write the marker, remove the rest. Everybody who does so writes the same bytes,
-and a shard's names never hold anything but a whole file that was chosen.
+An object store has no locks, so runs on several machines coordinate through objects. Each attempt at a shard uploads
+its files under names of its own. Then it tries to create the shard's *choice*, an object that names the attempt and
+holds the marker. The first one succeeds. Any run that finds a choice, also a later one, can complete it: copy the
+chosen attempt's files to the shard's names, write the marker, remove the attempt. All runs that do so write the same
+bytes, and an object under a shard's name is always a complete file of a chosen attempt.
 """
 
 import contextlib
@@ -37,12 +37,12 @@ from avmanifest.layout import Layout, ShardName, is_published, shard_of_marker
 _ATTEMPTS: Final = "_tmp/attempts"
 _CHOICES: Final = "_tmp/choices"
 _CHOICE: Final = re.compile(rf"{_CHOICES}/(.+_stats\.json)")
-_ROUNDS: Final = 8  # choices that may vanish under a commit before it gives up
+_ROUNDS: Final = 8  # times that a commit is tried again because its choice was removed
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """Which attempt becomes the shard: the prefix of its files, and the marker."""
+    """The attempt that becomes the shard: the prefix of its objects, and the marker's text."""
 
     attempt: str
     marker: str
@@ -53,7 +53,7 @@ class _Choice:
             fields = json.loads(content)
             return cls(str(fields["attempt"]), str(fields["marker"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise ShardError(f"{where}: not a choice between attempts ({error!r}). Remove it.") from error
+            raise ShardError(f"{where}: not a valid choice of an attempt ({error!r}). Remove it.") from error
 
     def to_bytes(self) -> bytes:
         return json.dumps({"attempt": self.attempt, "marker": self.marker}).encode()
@@ -61,32 +61,32 @@ class _Choice:
 
 @dataclass(frozen=True, slots=True)
 class BucketOutput:
-    """A dataset in a bucket, and its mirror."""
+    """A dataset in a bucket, with a local mirror of its small files. Methods are described at DatasetOutput."""
 
     bucket: Bucket
     layout: Layout
 
     @classmethod
     def open(cls, bucket: Bucket) -> "BucketOutput":
-        """The output, with its mirror in the user's cache folder."""
+        """The output of a bucket. Its mirror is in the user's cache folder."""
         folder = cache_folder("outputs") / sha256_of(bucket.url)[:20]
         return cls(bucket, Layout(folder, is_mirror=True))
 
     def check(self) -> None:
-        """Raise ConfigError for a prefix that holds other files and no dataset; a repository may have its own two."""
+        """Raise ConfigError if the prefix holds files but no dataset; .gitattributes and README.md are allowed."""
         names = self.bucket.sizes().keys() - {".gitattributes", "README.md"}
         ours = ("dataset.json", "plan/part-", "_tmp/")
         if names and not any(name.startswith(ours) or shard_of_marker(name) for name in names):
             raise ConfigError(f"{self.bucket.url}: holds files that avkit did not write. Give --out a new prefix.")
 
     def refresh(self, note: Observer) -> bool:
-        """Carry out choices that are open, make the mirror true, and put away shards of other sizes than promised."""
+        """Complete open choices, update the mirror, and quarantine shards whose sizes differ from their markers."""
         layout = self.layout
         with storage_errors(layout.root), publishing(layout):
             listed = self.bucket.sizes()
             choices = [match[1] for match in map(_CHOICE.fullmatch, listed) if match]
             for shard in filter(None, map(shard_of_marker, choices)):
-                if self._settle(shard):
+                if self._complete(shard):
                     note(f"{self.bucket.at(str(shard))}: committed what an earlier run had uploaded")
             if choices:
                 listed = self.bucket.sizes()
@@ -94,7 +94,7 @@ class BucketOutput:
             return self._mirror_shards(listed, note)
 
     def claim(self, path: Path) -> bool:
-        """Create the object from the file; another's content takes the file's place."""
+        """Create the object from the file. If it exists, replace the file by its content and return False."""
         ours = path.read_bytes()
         held = self.bucket.create(self.layout.name(path), ours)
         if held != ours:
@@ -102,40 +102,40 @@ class BucketOutput:
         return held == ours
 
     def fetch(self, path: Path) -> bool:
-        """Bring one file of the layout here; whether there is one."""
+        """Download one file of the layout; False if it does not exist."""
         return self.bucket.fetch(self.layout.name(path), path)
 
     def renew(self, paths: Sequence[Path]) -> None:
-        """Write the objects from the files."""
+        """Upload the files, replacing older objects."""
         for path in paths:
             self.bucket.put(path, self.layout.name(path))
 
     def commit(
         self, shard: ShardName, segments: Sequence[Segment], workspace: Workspace, plan_hash: str, observe: Observer
     ) -> dict[str, Any]:
-        """Build and verify here, upload, agree. Raises StorageError when the store cannot take it."""
+        """Build and verify the shard locally, upload it, choose an attempt. Raises StorageError if the store fails."""
         built = build_shard(self.layout, shard, segments, workspace, plan_hash, observe)
         stats = self._committed(shard, plan_hash)
         if stats is None:
             self._agree(built, observe)
             stats = self._committed(shard, plan_hash)
             if stats is None:
-                raise StorageError(f"{self.bucket.at(str(shard))}: another run removed it as it was committed")
+                raise StorageError(f"{self.bucket.at(str(shard))}: another run removed it while it was committed")
         with storage_errors(self.layout.root), publishing(self.layout):
-            self._adopt(shard, stats, built)
+            self._mirror_shard(shard, stats, built)
         return stats
 
     def is_done(self, shard: ShardName, plan_hash: str) -> bool:
-        """Whether the shard has a marker of this plan by now; then its rows are here too."""
+        """Whether the shard has a marker of this plan. If so, its rows are mirrored."""
         stats = self._committed(shard, plan_hash)
         if stats is None:
             return False
         with storage_errors(self.layout.root), publishing(self.layout):
-            self._adopt(shard, stats, None)
+            self._mirror_shard(shard, stats, None)
         return True
 
     def quarantine(self, shard: ShardName) -> str:
-        """Move the shard's objects aside, the marker before all others."""
+        """Move the shard's objects below the quarantine prefix, the marker first; the new prefix."""
         folder = f"{self.layout.quarantine.name}/{shard.split}-{shard.number:05d}-{uuid.uuid4().hex[:8]}"
         *parts, marker = (self.layout.name(path) for path in self.layout.files(shard))
         for name in (marker, *parts):
@@ -146,32 +146,32 @@ class BucketOutput:
         return self.bucket.at(folder)
 
     def remove(self) -> None:
-        """Remove the dataset's objects and the mirror's files."""
-        aside = ("_tmp/", "_quarantine/")
-        ours = [name for name in self.bucket.sizes() if is_published(name) or name.startswith(aside)]
-        # The description before all, the plan, and the markers before what they vouch for.
+        """Remove the dataset's objects and the mirror's files, dataset.json first."""
+        internal = ("_tmp/", "_quarantine/")
+        ours = [name for name in self.bucket.sizes() if is_published(name) or name.startswith(internal)]
+        # First the description and the plan, then each marker before the files that it describes.
         first = ("dataset.json", "plan/")
         ours.sort(key=lambda name: (not name.startswith(first), not shard_of_marker(name), name))
         self.bucket.remove(ours)
-        self._forget()
+        self._empty_mirror()
 
     def clear(self) -> None:
-        """Remove attempts and choices: with every shard committed, nobody needs them."""
+        """Remove attempts and choices; called when every shard is committed."""
         self.bucket.remove([name for name in self.bucket.sizes() if name.startswith("_tmp/")])
 
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:
-        """Errors name the URL, not the mirror."""
+        """Within this context, errors name the URL in place of the mirror's folder."""
         root = str(self.layout.root)
         try:
             yield
-        except (ConfigError, ManifestError, ShardError) as error:  # a StorageError of a path here means that path
+        except (ConfigError, ManifestError, ShardError) as error:  # a StorageError of a local path is about that path
             if root not in str(error):
                 raise
             raise type(error)(str(error).replace(root, self.bucket.url)) from error
 
     def _agree(self, built: BuiltShard, observe: Observer) -> None:
-        """Have one attempt at the shard be chosen, ours or another's, and carry the choice out."""
+        """Upload this attempt, create the choice unless another run has, and complete the choice that exists."""
         shard = built.shard
         attempt = f"{_ATTEMPTS}/{uuid.uuid4().hex}"
         ours = _Choice(attempt, marker_bytes(built.stats).decode()).to_bytes()
@@ -181,16 +181,16 @@ class BucketOutput:
                 observe(f"{shard}: {name} uploaded")
             self.bucket.create(_choice_name(shard), ours)
             observe(f"{shard}: chosen")
-            if self._settle(shard, observe) or self.bucket.read(self._marker(shard)) is not None:
+            if self._complete(shard, observe) or self.bucket.read(self._marker(shard)) is not None:
                 return
         raise StorageError(f"{self.bucket.at(str(shard))}: runs keep removing one another's files. End the others.")
 
-    def _settle(self, shard: ShardName, observe: Observer = lambda _: None) -> bool:
-        """Carry out the shard's choice; False if there is none, or it came too late, or its files are gone."""
+    def _complete(self, shard: ShardName, observe: Observer = lambda _: None) -> bool:
+        """Complete the shard's choice; False without one, if the shard has a marker, or if the files are gone."""
         name = _choice_name(shard)
         content = self.bucket.read(name)
         if self.bucket.read(self._marker(shard)) is not None:
-            self.bucket.remove([name])  # created after another choice was carried out: void
+            self.bucket.remove([name])  # created after another choice was completed: invalid
             return False
         while content is not None:
             choice = _Choice.parse(content, self.bucket.at(name))
@@ -202,8 +202,8 @@ class BucketOutput:
                 observe(f"{shard}: {part} published")
             self.bucket.write(self._marker(shard), choice.marker.encode())
             observe(f"{shard}: marker published")
-            # In a store without conditional writes a choice may change: what it says in the end is what is done. In
-            # others a choice that is there now came after the marker, and is void.
+            # Without conditional writes another run may have replaced the choice: then complete the new one. With them,
+            # a choice that exists now was created after the marker and is invalid.
             held = content if self.bucket.is_conditional else self.bucket.read(name)
             if held in (content, None):
                 self.bucket.remove([name, *(f"{choice.attempt}/{part}" for part in self._parts(shard))])
@@ -212,7 +212,7 @@ class BucketOutput:
         return False
 
     def _committed(self, shard: ShardName, plan_hash: str) -> dict[str, Any] | None:
-        """What the marker in the bucket says, if there is one of this plan."""
+        """The content of the shard's marker in the bucket; None without a valid one of this plan."""
         content = self.bucket.read(self._marker(shard))
         if content is None:
             return None
@@ -221,8 +221,8 @@ class BucketOutput:
             return stats if stats["plan_hash"] == plan_hash else None
         return None
 
-    def _adopt(self, shard: ShardName, stats: Mapping[str, Any], built: BuiltShard | None) -> None:
-        """Mirror a committed shard: its rows, then its marker. Called with the publishing lock held."""
+    def _mirror_shard(self, shard: ShardName, stats: Mapping[str, Any], built: BuiltShard | None) -> None:
+        """Mirror a committed shard: its rows, then its marker. The caller holds the publishing lock."""
         clips, marker = self.layout.clips(shard), self.layout.stats(shard)
         content = marker_bytes(stats)
         if built is not None and built.stats == stats:
@@ -232,36 +232,36 @@ class BucketOutput:
         replace_bytes(marker, content)
 
     def _mirror_plan(self, listed: Mapping[str, int]) -> None:
-        """Description and plan. A description without a plan is that of a run that was cut down as it began."""
+        """Mirror dataset.json and plan. A dataset.json without a plan is of a run that was killed while it started."""
         layout = self.layout
         described = self.bucket.read("dataset.json") if layout.name(layout.plan_part(0)) in listed else None
         if described is None or not layout.dataset_json.exists() or layout.dataset_json.read_bytes() != described:
-            self._forget()
+            self._empty_mirror()
         if described is None:
             return
         for path in layout.plan_parts()[1:]:
-            path.unlink()  # of a retry that another run may have begun otherwise
+            path.unlink()  # another run may have started the retry with another plan
         parts = [layout.plan_part(number) for number in range(sum(name.startswith("plan/part-") for name in listed))]
         self.bucket.fetch_all((layout.name(path), path) for path in parts if not path.exists())
         replace_bytes(layout.dataset_json, described)
 
     def _mirror_shards(self, listed: Mapping[str, int], note: Observer) -> bool:
-        """Markers and rows; whether any of them is new."""
+        """Mirror markers and rows of all shards; whether any of them is new."""
         layout = self.layout
         held = {shard: layout.stats(shard).read_bytes() for split in layout.splits() for shard in layout.shards(split)}
         shards = [shard for shard in map(shard_of_marker, listed) if shard is not None]
         for gone in held.keys() - set(shards):
             layout.stats(gone).unlink()
             layout.clips(gone).unlink(missing_ok=True)
-        there = self.bucket.fetch_all((self._marker(shard), layout.stats(shard)) for shard in shards)
-        found = [shard for shard, is_there in zip(shards, there, strict=True) if is_there]
-        good = [shard for shard in found if not self._put_away(shard, listed, note)]
+        exists = self.bucket.fetch_all((self._marker(shard), layout.stats(shard)) for shard in shards)
+        marked = [shard for shard, has_marker in zip(shards, exists, strict=True) if has_marker]
+        good = [shard for shard in marked if not self._quarantine_damaged(shard, listed, note)]
         stale = [shard for shard in good if not self._has_rows(shard)]
         self.bucket.fetch_all((layout.name(layout.clips(shard)), layout.clips(shard)) for shard in stale)
         return {shard: layout.stats(shard).read_bytes() for shard in good} != held
 
-    def _put_away(self, shard: ShardName, listed: Mapping[str, int], note: Observer) -> bool:
-        """Quarantine a shard whose objects have other sizes than its marker says, or whose marker is none."""
+    def _quarantine_damaged(self, shard: ShardName, listed: Mapping[str, int], note: Observer) -> bool:
+        """Quarantine a shard whose marker is invalid or whose objects differ in size from it; whether it was."""
         try:
             files = parse_stats(self.layout.stats(shard).read_bytes(), self.bucket.at(self._marker(shard)))["files"]
         except ShardError as error:
@@ -275,17 +275,17 @@ class BucketOutput:
             if not wrong:
                 return False
             problem = wrong[0]
-        note(f"{problem}: moved to {self.quarantine(shard)}, it will be prepared again")
+        note(f"{problem}: moved to {self.quarantine(shard)}; it will be prepared again")
         return True
 
     def _has_rows(self, shard: ShardName) -> bool:
-        """Whether the shard's rows in the mirror are the ones that its marker means."""
+        """Whether the shard's rows in the mirror match the hash in its marker."""
         stats = parse_stats(self.layout.stats(shard).read_bytes(), self.layout.stats(shard))
         clips = self.layout.clips(shard)
         return clips.exists() and sha256_of_file(clips) == stats["files"]["parquet"]["sha256"]
 
-    def _forget(self) -> None:
-        """Empty the mirror, the description first. What is no part of a dataset, such as `_tmp`, stays."""
+    def _empty_mirror(self) -> None:
+        """Remove the dataset's files from the mirror, dataset.json first. Folders such as `_tmp` are kept."""
         self.layout.dataset_json.unlink(missing_ok=True)
         for path in self.layout.root.iterdir():
             if path.is_dir() and not path.name.startswith("_"):

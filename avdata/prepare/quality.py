@@ -1,4 +1,4 @@
-"""Flags for clips that teach little: kept, and marked in the manifest so that a run can leave them out."""
+"""Quality flags of clips: silent, still or short ones are kept and flagged, so that training can exclude them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from jaxtyping import Float32, UInt8
 
 from avdata.waveform import rms_dbfs
 
-SILENT_DBFS = -70.0  # recordings of quiet rooms reach -67; muted tracks, dither included, lie below -85
-STILL_LEVELS = 1.0  # of 255: codec noise on a picture that does not move stays below
-SHORT_TOLERANCE_S = 0.25  # real clips of 10 s come 9.94 s long: AAC packets and key frames end where they end
+SILENT_DBFS = -70.0  # recordings of quiet rooms reach -67; muted tracks, with dither, are below -85
+STILL_LEVELS = 1.0  # of 255: codec noise on a still image is below
+SHORT_TOLERANCE_S = 0.25  # clips of 10 s can be 9.94 s long, because AAC packets and key frames do not end at the cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityFlags:
-    """silent: no sound to learn from. still: one picture throughout. short: less of the clip exists than asked for."""
+    """silent: no audible sound. still: all frames are nearly equal. short: the media are shorter than the request."""
 
     silent: bool
     still: bool
@@ -28,7 +28,14 @@ def quality_flags(
     asked_s: float,
     real_s: float,
 ) -> QualityFlags:
-    """The flags of a clip: its sound, its stored frames, and the seconds of it asked for and found."""
+    """The flags of a clip.
+
+    Args:
+        waveform: Samples from -1 to 1.
+        images: The stored frames, RGB.
+        asked_s: Seconds that the plan requests; 0: not known.
+        real_s: Seconds that the media have.
+    """
     return QualityFlags(
         silent=rms_dbfs(waveform) < SILENT_DBFS,
         still=largest_difference(images) < STILL_LEVELS,
@@ -44,5 +51,5 @@ def largest_difference(images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> float:
     if len({image.shape for image in images}) > 1:
         return 255.0
     thumbnails = [image[::8, ::8].astype(np.int16) for image in images]
-    pairs = ((one, other) for i, one in enumerate(thumbnails) for other in thumbnails[:i])
-    return max((float(np.abs(one - other).mean()) for one, other in pairs), default=0.0)
+    pairs = ((image, other) for i, image in enumerate(thumbnails) for other in thumbnails[:i])
+    return max((float(np.abs(image - other).mean()) for image, other in pairs), default=0.0)

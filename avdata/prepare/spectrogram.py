@@ -1,4 +1,4 @@
-"""The log-mel of any file, with the code that prepare uses: to look at the front end on a clip of one's own."""
+"""The log-mel spectrogram of any media file, computed with the code that prepare uses."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,23 +13,29 @@ from avdata.waveform import rms_dbfs
 from avmanifest.errors import ConfigError
 
 SOUND_FORMATS = ("flac", "mp3", "aac", "aiff", "caf", "au")
-MAX_SECONDS = 600.0  # of a file; a picture of more shows nothing
+MAX_SECONDS = 600.0  # of a file: a longer spectrogram cannot be read as an image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSpectrogram:
-    """A file's sound as prepare would store it."""
+    """A file's log-mel spectrogram as prepare stores it."""
 
     log_mel: Float32[np.ndarray, "mel t"]
     profile: MelProfile
-    seconds: float
+    seconds: float  # of audio
     rms_dbfs: float
 
 
 def file_spectrogram(path: Path, mel: str = "paper") -> FileSpectrogram:
-    """The log-mel of a video or audio file, from its beginning, of ten minutes at most.
+    """Compute the log-mel spectrogram of a video or audio file, of its first MAX_SECONDS seconds.
 
-    Raises ConfigError for a file that is not there or an unknown profile, DecodeError for one without sound.
+    Args:
+        path: The media file.
+        mel: Name of a mel profile.
+
+    Raises:
+        ConfigError: The file does not exist, or the profile is unknown.
+        DecodeError: The file has no audio, or is damaged.
     """
     front_end = profile(mel)
     if not path.is_file():

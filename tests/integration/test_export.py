@@ -120,7 +120,7 @@ def test_a_damaged_shard_is_not_published(out, hub):
     content = bytearray(tar.read_bytes())
     content[len(content) // 2] ^= 1
     tar.write_bytes(content)
-    with pytest.raises(ShardError, match=r"train/00001\.tar: its sha256 is not its marker's"):
+    with pytest.raises(ShardError, match=r"train/00001\.tar: its sha256 differs from its marker's"):
         export(open_place(out), hub)
     assert hub.read("train/00001.tar") is None
     assert hub.read("dataset.json") is None
@@ -169,7 +169,7 @@ def test_a_place_that_holds_something_else_is_left_alone(out, hub, tmp_path):
         export(open_place(out), hub)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("my life's work")
-    with pytest.raises(ConfigError, match="holds files that are no dataset"):
+    with pytest.raises(ConfigError, match="holds files that are not a dataset"):
         export(open_place(out), open_place(tmp_path / "thesis"))
     with pytest.raises(ConfigError, match="is the dataset itself"):
         export(open_place(out), open_place(out))
