@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avdata.audit.dataset import AuditDataset
-from avmanifest.subset import subset_id
+from avmanifest.keys import subset_id
 
 EXAMPLES: Final = 10
 

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from avdata.audit.dataset import AuditDataset, DatasetKind, MemberSums, SplitRows
 from avdata.audit.overlaps import overlaps
 from avmanifest.duplicates import EXAMPLES, repeats
+from avmanifest.keys import subset_id
 from avmanifest.recipe import load_recipe, recipe_names
-from avmanifest.subset import subset_id
 
 QUANTILES: Final = (0.0, 0.05, 0.5, 0.95, 1.0)
 MEASURED: Final = ("duration_s", "fps", "height", "rms_dbfs", "audio_video_offset_s", "num_bad_packets")

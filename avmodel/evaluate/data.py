@@ -28,9 +28,9 @@ from avdata.load import (
 from avdata.profiles import PROFILES
 from avmanifest.duplicates import shared_footage
 from avmanifest.errors import ConfigError
+from avmanifest.keys import subset_id
 from avmanifest.lists import read_requests
 from avmanifest.recipe import load_recipe, recipe_names
-from avmanifest.subset import subset_id
 from avmodel.distributed import World
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.loaded import LoadedModel

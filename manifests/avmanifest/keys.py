@@ -1,4 +1,4 @@
-"""Keys of clips, from the recipe's key template."""
+"""Keys of clips, from the recipe's key template, and a short id of a set of keys."""
 
 import hashlib
 import re
@@ -14,6 +14,8 @@ from avmanifest.schema import KEY_PATTERN
 _FIELD: Final = re.compile(r"\{(\w+)\}")
 _HASH_DIGITS: Final = 16
 _SLUG_LENGTH: Final = 40
+_SUBSET_DIGITS: Final = 16
+_HASHED_AT_ONCE: Final = 65_536  # keys
 
 
 def clip_keys(recipe: Recipe, table: pa.Table) -> pa.Array:
@@ -64,6 +66,19 @@ def clip_keys(recipe: Recipe, table: pa.Table) -> pa.Array:
         f"gives a key that does not match {KEY_PATTERN.pattern}",
     )
     return keys
+
+
+def subset_id(keys: pa.Array | pa.ChunkedArray) -> str:
+    """A short id of a set of samples, to report which samples a score was computed on.
+
+    It is the first 16 hexadecimal digits of the SHA-256 of the sorted keys, one per line. Equal sets have equal ids.
+    """
+    wide = keys.cast(pa.large_string())
+    ordered = wide.take(pc.sort_indices(wide))
+    sha256 = hashlib.sha256()
+    for first in range(0, len(ordered), _HASHED_AT_ONCE):
+        sha256.update("".join(f"{key}\n" for key in ordered.slice(first, _HASHED_AT_ONCE).to_pylist()).encode())
+    return sha256.hexdigest()[:_SUBSET_DIGITS]
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:

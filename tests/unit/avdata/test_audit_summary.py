@@ -14,8 +14,8 @@ from avdata.audit.diff import diff
 from avdata.audit.overlaps import overlaps
 from avdata.audit.summary import summarize
 from avmanifest.errors import ConfigError, ManifestError
+from avmanifest.keys import subset_id
 from avmanifest.schema import CLIP_SCHEMA
-from avmanifest.subset import subset_id
 from avmanifest.table import read_table, table_from_rows, write_table
 from tests.shards import draw_dataset, sample_key
 

@@ -1,9 +1,6 @@
 import pyarrow as pa
-from hypothesis import given
-from hypothesis import strategies as st
 
 from avmanifest.duplicates import shared_footage
-from avmanifest.subset import subset_id
 
 
 def rows(*clips: tuple[str, str | None, float, float | None, str | None], status: str = "ok") -> pa.Table:
@@ -44,11 +41,3 @@ def test_equal_keys_share_footage_and_failed_clips_do_not() -> None:
     one, other = rows(("k", None, 0.0, 9.0, None)), rows(("k", None, 0.0, 9.0, None))
     assert shared(one, other) == ["k"]
     assert shared(rows(("k", "v", 0.0, 9.0, None), status="media_corrupt"), rows(("k", "v", 0.0, 9.0, None))) == []
-
-
-@given(st.lists(st.sampled_from("abcdefgh"), unique=True), st.randoms())
-def test_the_subset_id_depends_only_on_the_set_of_keys(keys: list[str], random: object) -> None:
-    shuffled = list(keys)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert subset_id(pa.array(keys, pa.string())) == subset_id(pa.array(shuffled, pa.string()))
-    assert subset_id(pa.array([*keys, "z"], pa.string())) != subset_id(pa.array(keys, pa.string()))

@@ -3,9 +3,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from avmanifest.errors import ManifestError
-from avmanifest.keys import clip_keys
+from avmanifest.keys import clip_keys, subset_id
 from avmanifest.recipe import Recipe, load_recipe
 from avmanifest.schema import KEY_PATTERN
 
@@ -104,3 +106,11 @@ def test_keys_do_not_depend_on_the_other_rows(tmp_path: Path) -> None:
 def test_a_users_template() -> None:
     recipe = dataclasses.replace(load_recipe("table"), key="x-{video_id}_{start_ms}_{start}")
     assert keys(recipe, ("v", 7.0)) == ["x-v_7000_000007"]
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), unique=True), st.randoms())
+def test_the_subset_id_depends_only_on_the_set_of_keys(names: list[str], random: object) -> None:
+    shuffled = list(names)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert subset_id(pa.array(names, pa.string())) == subset_id(pa.array(shuffled, pa.string()))
+    assert subset_id(pa.array([*names, "z"], pa.string())) != subset_id(pa.array(names, pa.string()))
