@@ -12,8 +12,8 @@ from torch import Tensor
 from avdata.load import EvalView
 from avdata.load.decode import crop_into
 from avdata.load.views import Crop, choose_crop
+from avdata.melspec import log_mel
 from avdata.profiles import num_frames
-from avdata.torch_melspec import log_mel
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
 from avmanifest.errors import ConfigError, DecodeError
 from avmodel.apply.config import OverlayConfig, SpanConfig
@@ -50,15 +50,15 @@ class Senses:
         return rearrange(torch.from_numpy(squares).to(self.device), "f h w c -> f c h w")
 
     def log_mel(self, window: Window) -> Float[Tensor, "1 1 mel t"] | None:
-        """The window's spectrogram, rounded as shards store it; None for a video without sound."""
+        """The window's spectrogram, computed and rounded as `avkit prepare` does; None for a video without sound."""
         if window.waveform is None:
             return None
         mel = self.view.mel
-        waveform = torch.from_numpy(window.waveform)
+        waveform = window.waveform
         if mel.pad_columns:  # what is filled up there is columns of 0, not silence
             waveform = waveform[: max(window.num_samples, mel.win_length)]
-        columns = log_mel(waveform.to(self.device), mel)[:, : self.view.num_columns]
-        return rearrange(columns.half().float(), "mel t -> 1 1 mel t")
+        columns = log_mel(waveform, mel)[:, : self.view.num_columns].astype(np.float16)
+        return rearrange(torch.from_numpy(columns).to(self.device).float(), "mel t -> 1 1 mel t")
 
 
 def senses_of(loaded: LoadedModel, window_s: float | None, *, fit: str = "crop") -> Senses:

@@ -14,9 +14,9 @@ import soundfile
 import soxr
 import torch
 
+from avdata.melspec import log_mel
 from avdata.prepare.decode import open_media
 from avdata.profiles import PROFILES
-from avdata.torch_melspec import log_mel
 from avdata.windows import SAMPLE_RATE, Window
 from avmanifest.errors import ConfigError, DecodeError, StorageError
 from avmodel.apply import TASKS, apply, load, task_config
@@ -301,7 +301,7 @@ def test_a_short_last_window_is_heard_as_stored_clips_are(run: Path, profile: st
     waveform[:4000] = heard
     window = Window(number=0, start_s=0.0, end_s=0.25, duration_s=0.25, waveform=waveform, frames=None, times_s=())
     kaldi = PROFILES[profile].kaldi
-    expected = log_mel(torch.from_numpy(heard if kaldi else waveform), PROFILES[profile]).half().float()
+    expected = torch.from_numpy(log_mel(heard if kaldi else waveform, PROFILES[profile])).half().float()
     assert torch.equal(senses.log_mel(window)[0, 0], expected[:, :48])
     assert float(expected[0, 47]) == (0 if kaldi else -7)
 
