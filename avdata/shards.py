@@ -7,6 +7,7 @@ differ between machines are zero, so equal samples give equal bytes.
 import io
 import json
 import math
+import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from avmanifest.errors import ShardError
 
 BLOCK: Final = 512
 NPY_HEADER_BYTES: Final = 128
+MAX_READ_BYTES: Final = 1 << 20  # of a sample's JSON or label
 _END_OF_ARCHIVE: Final = bytes(2 * BLOCK)
 
 
@@ -57,8 +59,101 @@ def end_of_archive(num_bytes: int) -> bytes:
     return _END_OF_ARCHIVE + bytes(padding)
 
 
+ByteFile = Any
+"""A file that reads, seeks and tells. fsspec opens such files, and not all of them are a typing.IO."""
+
+
+class DamagedTar(ShardError):
+    """A tar that cannot be read any further: from which byte on, and why."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(f"{reason} (byte {offset})")
+        self.offset = offset
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class TarSample:
+    """Adjacent files of a tar whose names are equal up to the first dot. `header` is the offset of the first header."""
+
+    key: str
+    header: int
+    members: tuple[Member, ...]
+    content: bytes | None = None  # of the member that was asked for, if there is one of at most MAX_READ_BYTES
+
+
+def walk_tar(file: ByteFile, *, strict: bool = False) -> Iterator[tuple[int, Member]]:
+    """Iterate over the regular files of a tar: offset of the header, and the member under its full name.
+
+    Args:
+        file: An uncompressed tar. The caller may read elsewhere in it between two members.
+        strict: Allow nothing but regular files, and nothing but zeros after the last one.
+
+    Raises:
+        DamagedTar: The tar cannot be read any further, its closing blocks are missing, or `strict` forbids something.
+    """
+    end = 0
+    try:
+        with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as tar:
+            while (info := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # otherwise tarfile keeps every header in memory
+                if info.size < 0 or tar.offset <= end or info.issparse():
+                    raise DamagedTar(
+                        info.offset,
+                        f"{info.name!r} has {info.size} bytes at {info.offset_data}: a sparse file, or a damaged "
+                        "header. Pack the archive again",
+                    )
+                end = tar.offset
+                if info.isreg():
+                    yield info.offset, Member(info.name, info.offset_data, info.size)
+                elif strict:
+                    raise DamagedTar(info.offset, f"{info.name!r} is not a regular file")
+    except tarfile.TarError as error:
+        raise DamagedTar(end, f"not a whole, uncompressed tar: it cannot be read on ({error})") from error
+    file.seek(end)
+    tail = file.read(-1 if strict else len(_END_OF_ARCHIVE))
+    if len(tail) < len(_END_OF_ARCHIVE):
+        raise DamagedTar(end, "the archive's closing blocks are missing: it was cut")
+    if any(tail):
+        raise DamagedTar(end, "neither a header nor closing blocks are here: the archive is damaged")
+
+
+def tar_samples(file: ByteFile, *, read: str = "", adjacent: bool = False, strict: bool = False) -> Iterator[TarSample]:
+    """Iterate over the samples of a tar in file order, with the member names in lower case.
+
+    Left out, as in webdataset: links and folders, names without a dot or with nothing before it, and names that begin
+    with `__` or are in such a folder.
+
+    Args:
+        file: An uncompressed tar, as for walk_tar.
+        read: Name of a member whose content is read on the way.
+        adjacent: Raise DamagedTar if the members of a key are not adjacent. Otherwise it comes once for each place.
+        strict: As for walk_tar, which also says what else is raised.
+    """
+    seen: set[str] = set()
+    key, start, members, content = "", 0, list[Member](), None
+    for header, found in walk_tar(file, strict=strict):
+        folder, base = posixpath.split(found.name)
+        stem, _, name = base.partition(".")
+        if not stem or not name or "/__" in f"/{found.name}":
+            continue
+        if (sample := posixpath.join(folder, stem)) != key:
+            if adjacent and sample in seen:
+                raise DamagedTar(header, f"members of {sample!r} are not adjacent")
+            if members:
+                yield TarSample(key, start, tuple(members), content)
+            seen.add(sample)
+            key, start, members, content = sample, header, [], None
+        members.append(Member(name.lower(), found.offset, found.size))
+        if members[-1].name == read and found.size <= MAX_READ_BYTES:
+            file.seek(found.offset)
+            content = file.read(found.size)
+    if members:
+        yield TarSample(key, start, tuple(members), content)
+
+
 def walk_samples(path: Path) -> Iterator[tuple[str, int, list[Member]]]:
-    """Iterate over the samples of a tar in file order.
+    """Iterate over the samples of one of our shards in file order.
 
     Yields:
         Key, offset of the first header, members.
@@ -67,38 +162,12 @@ def walk_samples(path: Path) -> Iterator[tuple[str, int, list[Member]]]:
         ShardError: The tar is damaged or truncated, contains anything but regular files, or the members of a sample are
             not adjacent. The message has the file and the offset.
     """
-    seen: set[str] = set()
-    key, start, members = "", 0, list[Member]()
     try:
-        with tarfile.open(path, "r:", errorlevel=2) as tar:
-            end = 0
-            for info in tar:
-                if not info.isreg():
-                    raise ShardError(f"{path}: {info.name!r} at byte {info.offset} is not a regular file")
-                sample, _, name = info.name.partition(".")
-                if sample != key:
-                    if sample in seen:
-                        raise ShardError(f"{path}: members of {sample!r} are not adjacent (byte {info.offset})")
-                    if members:
-                        yield key, start, members
-                    seen.add(sample)
-                    key, start, members = sample, info.offset, []
-                members.append(Member(name, info.offset_data, info.size))
-                end = info.offset_data + info.size + (-info.size % BLOCK)
-    except tarfile.TarError as error:
-        raise ShardError(f"{path}: not a whole tar archive ({error})") from error
-    if members:
-        yield key, start, members
-    _check_tail(path, end)
-
-
-def _check_tail(path: Path, end: int) -> None:
-    """Check for the closing zero blocks: without them, a tar truncated between two members would pass as whole."""
-    with path.open("rb") as file:
-        file.seek(end)
-        tail = file.read()
-    if len(tail) < len(_END_OF_ARCHIVE) or any(tail):
-        raise ShardError(f"{path}: the archive's closing blocks are missing or damaged after byte {end}")
+        with path.open("rb") as file:
+            for sample in tar_samples(file, adjacent=True, strict=True):
+                yield sample.key, sample.header, list(sample.members)
+    except DamagedTar as error:
+        raise ShardError(f"{path}: {error}") from error
 
 
 def index_bytes(sample_offsets: Sequence[int], end: int) -> bytes:

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avdata.audit.store import Store, open_store
-from avdata.audit.tars import rows_of, samples
+from avdata.audit.tars import rows_of
 from avdata.load.urls import expand_urls
+from avdata.shards import tar_samples
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.layout import SPLIT_PATTERN
 from avmanifest.recipe import load_recipe, recipe_names
@@ -208,7 +209,7 @@ def _from_tars(root: str, store: Store, names: Sequence[str]) -> AuditDataset:
             continue
         with store.open(name) as file:
             walked = rows_of(
-                _until_damage(samples(file, read_json=True), name, damaged), _WALKED, split=split, shard=number
+                _until_damage(tar_samples(file, read="json"), name, damaged), _WALKED, split=split, shard=number
             )
         for batch in walked.to_batches():
             _add(sums.setdefault(split, {}), batch.column("members"))

@@ -11,11 +11,10 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32
 
-from avdata.audit.tars import ByteFile, TarSample
 from avdata.images import decode_jpeg
 from avdata.melspec import log_mel
 from avdata.profiles import PROFILES, MelProfile
-from avdata.shards import Member
+from avdata.shards import ByteFile, Member, TarSample
 from avdata.waveform import SAMPLE_RATE, decode_flac
 from avmanifest.errors import AvkitError
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avdata.audit.dataset import AuditDataset, DatasetKind
-from avdata.audit.tars import samples
+from avdata.audit.tars import json_of
 from avdata.profiles import PROFILES, MelProfile
-from avdata.shards import Member
+from avdata.shards import Member, tar_samples
 from avmanifest.errors import ConfigError, ShardError
 from avmanifest.layout import ShardName
 from avmanifest.schema import CLIP_SCHEMA
@@ -114,9 +114,9 @@ def _from_tars(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> Iter
         if tar in dataset.damaged:
             continue
         with dataset.store.open(tar) as file:
-            for sample in samples(file, read_json=True):
+            for sample in tar_samples(file, read="json"):
                 if sample.key in splits:
-                    row = dict(sample.json or {})
+                    row = json_of(sample)
                     yield splits.pop(sample.key), tar, row | {"key": sample.key}, sample.members
 
 

@@ -17,8 +17,7 @@ import pyarrow.compute as pc
 from avdata.audit.dataset import AuditDataset, DatasetKind
 from avdata.audit.deep import DeepCheck
 from avdata.audit.store import Store
-from avdata.audit.tars import ByteFile, DamagedTar, TarSample, samples
-from avdata.shards import index_bytes
+from avdata.shards import ByteFile, DamagedTar, TarSample, index_bytes, tar_samples
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.files import sha256_of_stream
 from avmanifest.layout import ShardName
@@ -302,7 +301,7 @@ def _check_samples(checked: _Checked, file: ByteFile, rows: pa.Table | None) -> 
     found: list[TarSample] = []
     seen: set[str] = set()
     try:
-        for sample in samples(file):
+        for sample in tar_samples(file):
             if sample.key in seen:
                 checked.fault("members of this key are not adjacent", sample.key, sample.header)
             seen.add(sample.key)
