@@ -45,7 +45,7 @@ def tree(out: Path) -> dict[str, str]:
 
 
 class Notes(SilentListener):
-    """A listener that keeps what it is told."""
+    """A listener that stores the events."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []

@@ -1,7 +1,6 @@
 """Benchmark prepare against bare decoding and ffmpeg, clip by clip on the same clips in one run."""
 
 import contextlib
-import os
 import resource
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from avdata.cores import usable_cores
 from avdata.ffmpeg import ffmpeg_binary
 from avdata.prepare.config import SampleConfig, SynthConfig
 from avdata.prepare.decode import decode_same_packets
@@ -66,7 +66,9 @@ def bench_prepare(bench: PrepareBench) -> dict[str, Any]:
         ConfigError: No video of the folder can become a sample.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        folder = bench.videos or _draw(bench, Path(scratch) / "videos")
+        folder = bench.videos or Path(scratch) / "videos"
+        if bench.videos is None:
+            draw_videos(bench.num_clips, bench.clip_seconds, folder)
         clips = _clips(bench, folder, Path(scratch))
         seconds = _measure(bench, clips)
         rates = {name: len(clips) / median(rounds) for name, rounds in seconds.items()}
@@ -86,15 +88,16 @@ def bench_prepare(bench: PrepareBench) -> dict[str, Any]:
         }
 
 
-def _draw(bench: PrepareBench, folder: Path) -> Path:
-    config = SynthConfig(num_clips=bench.num_clips, seconds=bench.clip_seconds, width=340, height=256)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(
-            pool.map(
-                lambda i: write_clip(config, synth_clip(config, i), folder / f"{i:06d}.mp4"), range(bench.num_clips)
-            )
-        )
-    return folder
+def draw_videos(num_clips: int, seconds: float, folder: Path) -> list[str]:
+    """Draw synthetic videos of the size of VGGSound's into the folder, on all cores; their names without `.mp4`."""
+    config = SynthConfig(num_clips=num_clips, seconds=seconds, width=340, height=256)
+
+    def draw(index: int) -> str:
+        write_clip(config, synth_clip(config, index), folder / f"{index:06d}.mp4")
+        return f"{index:06d}"
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return list(pool.map(draw, range(num_clips)))
 
 
 @dataclass(frozen=True, slots=True)

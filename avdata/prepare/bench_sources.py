@@ -5,7 +5,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -14,9 +13,9 @@ from statistics import median
 from typing import Any
 
 from avdata.cores import usable_cores
-from avdata.prepare.config import PrepareConfig, Supervision, SynthConfig
+from avdata.prepare.bench import draw_videos
+from avdata.prepare.config import PrepareConfig, Supervision
 from avdata.prepare.job import prepare
-from avdata.prepare.sources.synth import synth_clip, write_clip
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.recipe import TableOptions, load_recipe
 
@@ -62,15 +61,7 @@ def bench_sources(bench: SourcesBench) -> dict[str, Any]:
 def _draw(bench: SourcesBench, folder: Path) -> tuple[Path, Path]:
     """Draw the videos and write their list; the folder and the list."""
     videos = folder / "videos"
-    videos.mkdir()
-    config = SynthConfig(num_clips=bench.num_clips, seconds=bench.clip_seconds, width=340, height=256)
-
-    def draw(index: int) -> str:
-        write_clip(config, synth_clip(config, index), videos / f"clip{index}.mp4")
-        return f"clip{index}"
-
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        names = list(pool.map(draw, range(bench.num_clips)))
+    names = draw_videos(bench.num_clips, bench.clip_seconds, videos)
     clips = folder / "clips.csv"
     clips.write_text("".join(f"{line}\n" for line in ("id,label", *(f"{name},drawn" for name in names))))
     return videos, clips

@@ -1,4 +1,4 @@
-"""Disks that fill up."""
+"""A simulated full disk."""
 
 import resource
 import signal
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def full_disk(file_bytes: int) -> Iterator[None]:
-    """No file may grow beyond `file_bytes`: writes fail with a real error of the operating system."""
+    """Limit the size of files to `file_bytes`: larger writes fail with the operating system's error."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, hard))

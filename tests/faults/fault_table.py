@@ -1,4 +1,4 @@
-"""Every fault of a source that fetches, the status it must end in, and the one it ends in. Prints the table.
+"""The faults of remote sources, each with its expected and its actual status. Prints the table.
 
 python -m tests.faults.fault_table
 """
@@ -101,7 +101,7 @@ def youtube_rows(server: FaultyServer, folder: Path) -> dict[str, dict[str, Any]
 
 
 def proxy_rows(server: FaultyServer, folder: Path) -> dict[str, dict[str, Any]]:
-    """Both sources behind a proxy that isn't there; only the second takes an id that is none of YouTube's."""
+    """Both sources with a proxy that does not exist; only the second accepts an id that is not YouTube's."""
     closed = "http://127.0.0.1:9"  # the discard port: nobody listens
     options = RemoteOptions(http=HttpOptions(proxy=closed), youtube=loopback_youtube(server.url, proxy=closed))
     ids = {"youtube: proxy refused": video_id("proxied"), "http: proxy refused": "proxied.by.http"}
@@ -113,7 +113,7 @@ def proxy_rows(server: FaultyServer, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def drip_rows(server: FaultyServer, folder: Path) -> dict[str, dict[str, Any]]:
-    """yt-dlp in front of a server that never stops and never hurries: only the deadline ends it."""
+    """yt-dlp with an endless, slow response: the deadline ends it."""
     youtube = RemoteOptions(youtube=loopback_youtube(server.url))
     name = video_id("drip")
     config = remote_config(folder, [name], "youtube", remote=youtube, downloads=impatient(folder, deadline_s=4.0))
@@ -122,7 +122,7 @@ def drip_rows(server: FaultyServer, folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def no_host_rows(server: FaultyServer, folder: Path) -> dict[str, dict[str, Any]]:
-    """A host that has no address."""
+    """A host name without an address."""
     del server
     config = remote_config(folder, ["good"], "http:http://no-such-host.invalid/{id}.mp4")
     prepare(config)

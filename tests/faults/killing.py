@@ -1,10 +1,10 @@
-"""Kill runs of prepare, one at each of their moments, and run each again to its end. A script, not a test.
+"""Kill runs of prepare, each at another point, and run each again to its end. A script, not a test.
 
     python killing.py MOMENTS STRIDE SCENARIO VIDEOS FOLDER
 
-Kills at every STRIDE-th moment. Prints JSON: for each killed run, in order, the moment's name and the folder in which
-the second run ended.
-A run is a process forked from this one, so that it need not import anything; all share one fork server.
+MOMENTS is `files` (changes of files) or `steps` (events of the listener). Kills at every STRIDE-th of these moments.
+Prints JSON: for each killed run, in order, the moment's name and the folder in which the second run ended. A run is a
+process forked from this one, which saves its imports; all share one fork server.
 """
 
 import json
@@ -25,7 +25,7 @@ from tests.videos import folder_config
 
 
 class Moments:
-    """Counts a run's moments, and ends the process at the one asked for, before it passes."""
+    """Counts the moments of a run, and kills the process at the `fatal`-th one, before its effect."""
 
     def __init__(self, fatal: int, diary: Path) -> None:
         self.passed = 0
@@ -35,13 +35,13 @@ class Moments:
     def come(self, name: str) -> None:
         self.passed += 1
         if self.passed == self.fatal:
-            self.fatal = 0  # writing the diary is no moment
+            self.fatal = 0  # writing the diary does not count
             self.diary.write_text(name)
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Steps(SilentListener):
-    """Every word of a run to its listener is a moment."""
+    """Counts every event of the listener as a moment."""
 
     def __init__(self, moments: Moments) -> None:
         self.moments = moments
@@ -60,7 +60,7 @@ CHANGES = {"os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir", "fcntl.f
 
 
 def watch_files(moments: Moments, out: Path) -> None:
-    """Every change that the process makes to a file below `out` is a moment."""
+    """Count every change that the process makes to a file below `out` as a moment."""
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
@@ -80,7 +80,7 @@ def forked(run: Callable[[], None]) -> int:
     """The exit code of a run in a process of its own; negative: the signal."""
     pid = os.fork()
     if pid == 0:
-        # The fork server belongs to the parent, and only a parent may ask whether it lives.
+        # The fork server is the parent's child, so this process cannot check whether it is running.
         multiprocessing.forkserver._forkserver.ensure_running = lambda: None
         try:
             run()
@@ -92,7 +92,7 @@ def forked(run: Callable[[], None]) -> int:
 
 
 def scenario(name: str, videos: Path, out: Path) -> PrepareConfig:
-    """Prepare what the scenario starts from; the run that is to be killed."""
+    """Prepare the starting state of the scenario; the configuration of the run that is killed."""
     calm = folder_config(videos, out)
     if name == "fresh":
         return calm
@@ -110,7 +110,7 @@ def scenario(name: str, videos: Path, out: Path) -> PrepareConfig:
 
 
 def kill_everywhere(moments: str, stride: int, name: str, videos: Path, folder: Path) -> list[tuple[str, str]]:
-    """Kill a run at its first moment, another one stride later, until one comes to its end."""
+    """Kill a run at its first moment, the next one `stride` moments later, until a run is not killed."""
     start = folder / "start"
     config = scenario(name, videos, start)
     start.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def kill_everywhere(moments: str, stride: int, name: str, videos: Path, folder: 
         assert code == -signal.SIGKILL, code
         assert forked(lambda here=here: prepare(here) and None) == 0, diary.read_text()
         done.append((diary.read_text(), str(out)))
-    raise AssertionError("the run has no end")
+    raise AssertionError("the run does not end")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`--out s3://...` against a real S3 server: errors, silence, lost answers, two clusters, a machine that comes late."""
+"""`--out s3://...` against a real S3 server: errors, timeouts, lost answers, two clusters, a later machine."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def three(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def local(three, tmp_path_factory) -> dict[str, str]:
-    """The bytes of the same run on a disk."""
+    """The sha256 of each file of the same run to a local folder."""
     out = tmp_path_factory.mktemp("local") / "out"
     prepare(folder_config(three, out))
     return tree(out)
@@ -55,7 +55,7 @@ def out(road, monkeypatch, tmp_path) -> str:
     return use_s3(monkeypatch, road.url, tmp_path / "cache")
 
 
-def test_a_bucket_gets_the_bytes_that_a_disk_gets_and_a_later_machine_mends_only_damage(
+def test_a_bucket_and_a_folder_get_the_same_bytes_and_a_later_machine_repairs_only_damage(
     three, local, out, road, monkeypatch, tmp_path
 ):
     assert prepare(folder_config(three, out)).exit_code == 0
@@ -88,7 +88,7 @@ FAULTS = (
 
 
 @pytest.mark.parametrize("faults", FAULTS)
-def test_errors_and_silence_of_the_store_cost_another_request_and_no_more(faults, three, local, out, road):
+def test_requests_that_fail_or_time_out_are_repeated(faults, three, local, out, road):
     left = dict(faults)
 
     def once_in_each_place(method: str, path: str) -> str | None:
@@ -101,7 +101,7 @@ def test_errors_and_silence_of_the_store_cost_another_request_and_no_more(faults
     assert bucket_tree(out) == local
 
 
-def test_a_store_that_stays_down_ends_the_run_resumably(three, local, out, road):
+def test_a_store_that_stays_down_ends_the_run_which_can_be_resumed(three, local, out, road):
     road.faults = lambda method, path: "500" if method == "PUT" and "/attempts/" in path else None
     with pytest.raises(StorageError, match=r"s3://.*cannot write .*3 attempts.*run the same command again"):
         prepare(folder_config(three, out, patience=QUICK))
@@ -111,13 +111,13 @@ def test_a_store_that_stays_down_ends_the_run_resumably(three, local, out, road)
     assert bucket_tree(out) == local
 
 
-def test_files_of_others_are_not_written_among(three, out):
+def test_a_prefix_with_other_files_is_refused(three, out):
     fsspec.filesystem("s3").pipe_file(f"{out}/thesis.tex", b"my life's work")
     with pytest.raises(ConfigError, match="holds files that avkit did not write"):
         prepare(folder_config(three, out))
 
 
-def test_a_retry_adds_shards_and_overwrite_begins_anew(three, local, monkeypatch, tmp_path):
+def test_a_retry_adds_shards_and_overwrite_starts_again(three, local, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     out = f"memory://{tmp_path.name}/set"
     hasty = prepare(folder_config(three, out, supervision=Supervision(deadline_s=1e-6)))

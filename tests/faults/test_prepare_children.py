@@ -1,4 +1,4 @@
-"""Clips whose decoder dies, hangs or raises, through a whole shard: each ends as a row, the others as samples."""
+"""A shard with clips whose decoder dies, hangs or raises: each ends as a failed row, the others as samples."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ STATUS = {"good": "ok", "abort": "decode_crash", "kill": "decode_crash", "sleep"
 
 
 def act(task) -> ClipEnd:
-    """What a decoder does, by the name of the video; runs in the child."""
+    """A fake decoder that acts by the name of the video; runs in the child process."""
     match task.row["video_id"].split("-")[0]:
         case "abort":
             os.abort()
@@ -51,7 +51,7 @@ def locate(row):
     return MediaRef(path="/nowhere", source="local:drawn", name=row["video_id"])
 
 
-def test_every_clip_ends_as_a_row_whatever_becomes_of_its_child(tmp_path):
+def test_every_clip_ends_as_a_row_however_its_child_process_ends(tmp_path):
     names = ["good", "abort", "good", "sleep", "bug", "kill", "good"]
     layout = Layout(tmp_path)
     workspace = Workspace(layout)

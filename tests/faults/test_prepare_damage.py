@@ -1,4 +1,4 @@
-"""A finished shard that was damaged afterwards: seen by the next run, put away, and made again with the same bytes."""
+"""A shard that was damaged after its commit: the next run quarantines it and prepares it again, with equal bytes."""
 
 import shutil
 
@@ -17,7 +17,7 @@ def cut(path):
 
 
 def cut_at_a_sample(path):
-    """A shorter archive that reads like a whole one."""
+    """Truncate the archive at the end of a sample, so that it reads without an error."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2 // 512 * 512] + bytes(1024))
 
@@ -43,7 +43,7 @@ def remove(path):
 
 @pytest.mark.parametrize("damage", [cut, cut_at_a_sample, zero_tail, flip_bit, empty, remove])
 @pytest.mark.parametrize("part", ["tar", "index", "clips", "stats"])
-def test_a_damaged_file_is_put_away_and_made_again(part, damage, videos, prepared, tmp_path):
+def test_a_damaged_shard_is_quarantined_and_prepared_again(part, damage, videos, prepared, tmp_path):
     out = shutil.copytree(prepared.out, tmp_path / "out")
     layout = Layout(out)
     path = getattr(layout, part)(SHARD)
@@ -60,7 +60,7 @@ def test_a_damaged_file_is_put_away_and_made_again(part, damage, videos, prepare
     assert any(str(kept) in note and f"/{SHARD.number:05d}" in note for note in notes.notes)
 
 
-def test_a_damaged_plan_is_refused_and_nothing_is_lost(videos, prepared, tmp_path):
+def test_a_damaged_plan_is_refused_and_no_file_is_removed(videos, prepared, tmp_path):
     out = shutil.copytree(prepared.out, tmp_path / "out")
     Layout(out).plan_part(0).write_bytes(b"not a table")
     with pytest.raises(ManifestError, match=r"part-00000\.parquet"):
@@ -78,7 +78,7 @@ def test_a_damaged_description_is_refused(content, videos, prepared, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["README.md", "croissant.json", "manifest/train.parquet", ".nv-meta/split.yaml"])
-def test_what_is_derived_is_written_again(name, videos, prepared, tmp_path):
+def test_missing_catalog_files_are_written_again(name, videos, prepared, tmp_path):
     out = shutil.copytree(prepared.out, tmp_path / "out")
     (out / name).unlink()
     prepare(folder_config(videos, out))

@@ -1,4 +1,4 @@
-"""An output that takes no more: the run ends with a clear word, what is committed stays, and the next run goes on."""
+"""A disk that is full or fails: the run ends with a StorageError, committed shards remain, the next run continues."""
 
 import errno
 import os
@@ -36,7 +36,7 @@ def segment(layout: Layout, workspace: Workspace) -> Segment:
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("moment", range(5))
-def test_a_disk_that_fails_while_it_syncs_leaves_no_shard_that_counts(code, moment, tmp_path):
+def test_a_disk_that_fails_in_fsync_leaves_no_shard_with_a_marker(code, moment, tmp_path):
     layout = Layout(tmp_path)
     workspace = Workspace(layout)
     synced = 0
@@ -61,7 +61,7 @@ def test_a_disk_that_fails_while_it_syncs_leaves_no_shard_that_counts(code, mome
 
 
 def limited(videos: Path, out: Path, limit: int) -> subprocess.CompletedProcess[str]:
-    """`avkit prepare` under a limit on the size of its files: writing past it fails as a full disk does."""
+    """Run `avkit prepare` with a limit on file sizes: writing past it fails like a full disk."""
     code = (
         "import resource, signal, sys; from avcli.main import run;"
         f"signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, ({limit},) * 2);"
@@ -72,7 +72,7 @@ def limited(videos: Path, out: Path, limit: int) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def test_files_that_may_not_grow_end_the_run_resumably(videos, tmp_path):
+def test_a_file_size_limit_ends_the_run_which_can_be_resumed(videos, tmp_path):
     out = tmp_path / "out"
     ended = limited(videos, out, 60_000)
     assert ended.returncode == 3, ended.stderr
@@ -112,7 +112,7 @@ def test_a_full_disk_loses_nothing(videos, small_disk, tmp_path):
     assert tree(small_disk / "out") == tree(tmp_path / "calm")
 
 
-def test_an_output_that_may_not_be_written_is_said_so(videos, prepared, small_disk):
+def test_a_read_only_output_is_a_storage_error(videos, prepared, small_disk):
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
     shutil.copytree(prepared.out, small_disk / "out")
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
@@ -122,7 +122,7 @@ def test_an_output_that_may_not_be_written_is_said_so(videos, prepared, small_di
     assert tree(small_disk / "out") == tree(prepared.out)
 
 
-def test_two_runners_on_one_output_make_one_dataset(videos, prepared, tmp_path):
+def test_two_runs_on_one_output_make_one_dataset(videos, prepared, tmp_path):
     words = ["prepare", "folder", "--source", f"local:{videos}", "--out", str(tmp_path / "out"), "--workers", "1"]
     words += ["--shard-size", "2", "--frames", "2", "--json"]
     command = [sys.executable, "-c", "from avcli.main import run; run()", *words]
@@ -140,7 +140,7 @@ def test_two_runners_on_one_output_make_one_dataset(videos, prepared, tmp_path):
     assert alone.returncode == 0, alone.stderr
 
 
-def test_a_run_that_others_share_is_not_overwritten(videos, prepared, tmp_path):
+def test_an_output_with_another_active_run_is_not_overwritten(videos, prepared, tmp_path):
     out = shutil.copytree(prepared.out, tmp_path / "out")
     other = Workspace(Layout(out))
     from avmanifest.errors import ConfigError

@@ -1,4 +1,4 @@
-"""Shard tasks on other machines: a Ray cluster that loses a node, and arrays of equal jobs. The bytes are local's."""
+"""Shard tasks on a Ray cluster that loses a node, and in job arrays: the bytes equal those of a local run."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ WITHOUT_RAY = importlib.util.find_spec("ray") is None
 @pytest.mark.slow
 @pytest.mark.network
 @pytest.mark.skipif(WITHOUT_RAY, reason="Ray is an extra, and not installed")
-def test_a_ray_cluster_that_loses_a_node_makes_the_bytes_of_one_machine(videos, prepared, tmp_path):
+def test_a_ray_cluster_that_loses_a_node_makes_the_same_bytes_as_one_machine(videos, prepared, tmp_path):
     script = Path(__file__).with_name("ray_nodes.py")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
@@ -66,7 +66,7 @@ def sliced(videos: Path, out: Path, index: int, count: int) -> PrepareConfig:
     return folder_config(videos, out, executor=ExecutorKind.ARRAY, share=Share(index=index, count=count))
 
 
-def test_an_array_of_jobs_makes_the_bytes_of_one_run_and_the_last_writes_the_manifest(videos, prepared, tmp_path):
+def test_a_job_array_makes_the_same_bytes_as_one_run_and_its_last_job_writes_the_manifest(videos, prepared, tmp_path):
     out = tmp_path / "out"
     done = []
     for index in (2, 0, 1):
@@ -81,7 +81,7 @@ def test_an_array_of_jobs_makes_the_bytes_of_one_run_and_the_last_writes_the_man
     assert tree(out) == tree(prepared.out)
 
 
-def test_jobs_of_an_array_that_was_cut_short_are_finished_by_a_plain_run(videos, prepared, tmp_path):
+def test_a_run_without_an_array_finishes_an_interrupted_array(videos, prepared, tmp_path):
     out = tmp_path / "out"
     prepare(sliced(videos, out, 1, 4))
     assert not (out / "manifest").exists()
@@ -102,11 +102,11 @@ def test_a_job_of_a_slurm_array_finds_its_share(videos, tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{"overwrite": True}, {"retry": Retry.ALL}])
-def test_a_job_of_an_array_decides_nothing_for_all(changes, videos, tmp_path):
+def test_a_job_of_an_array_refuses_overwrite_and_retry(changes, videos, tmp_path):
     with pytest.raises(ConfigError, match="no single one may"):
         folder_config(videos, tmp_path, executor=ExecutorKind.ARRAY, **changes)
 
 
-def test_a_share_belongs_to_slice(videos, tmp_path):
+def test_a_share_needs_executor_array(videos, tmp_path):
     with pytest.raises(ConfigError, match="belong to --executor array"):
         folder_config(videos, tmp_path, share=Share(index=0, count=2))

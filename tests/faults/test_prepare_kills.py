@@ -1,4 +1,4 @@
-"""kill -9 of a run at every moment: the same command again ends in the bytes of a run that nobody disturbed."""
+"""SIGKILL a run at many points: the same command again ends in the same bytes as an undisturbed run."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def three(tmp_path_factory):
 
 
 def kill_everywhere(moments, stride, scenario, videos, folder) -> dict[str, Path]:
-    """For the moments of a run their names, and the output of the run that followed the kill there."""
+    """By the name of the point at which a run was killed: the output of the run that followed."""
     script = Path(__file__).with_name("killing.py")
     stride = 1 if os.environ.get("AVKIT_KILL_EVERYWHERE") else stride
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""Files that are no good clips: one row each, with the true reason, and nothing silent."""
+"""Damaged and unsuitable files: each ends as one row with the right status and reason."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.videos import folder_config
 
 
 def drop_moov(content: bytes) -> bytes:
-    """An mp4 without its table of contents, as a download that was cut leaves it."""
+    """An mp4 without its moov box, like an interrupted download."""
     start = content.index(b"moov") - 4
     size = int.from_bytes(content[start : start + 4], "big")
     return content[:start] + content[start + size :]
@@ -21,7 +21,7 @@ def drop_moov(content: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory):
-    """One folder of files, each wrong in its own way, and a good one."""
+    """A folder of files, each with another fault, and one good file."""
     root = tmp_path_factory.mktemp("bad")
     good = draw_media(root / "good.mp4", num_frames=100, sound=sine(4, 44_100)).read_bytes()
     (root / "zero_bytes.mp4").write_bytes(b"")
@@ -84,7 +84,7 @@ def test_silence_gives_finite_spectrograms_and_loudness(bad, tmp_path):
     assert np.all(np.isfinite(log_mel))
 
 
-def test_a_window_past_the_end_is_said_to_be_one(bad, tmp_path):
+def test_a_clip_past_the_end_of_the_video_ends_as_media_window(bad, tmp_path):
     from dataclasses import replace
 
     from avmanifest.recipe import TableOptions, load_recipe

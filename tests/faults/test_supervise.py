@@ -1,4 +1,4 @@
-"""Children that hang, crash, leak and die: every task still ends, and nobody is left behind."""
+"""Child processes that hang, crash, leak memory and die: every task ends, and no process is left."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ from avdata.prepare.supervise import Crashed, NotReady, Raised, Returned, TimedO
 
 
 def act(task: str) -> str:
-    """What a child does, by name; runs in the child."""
+    """The task of a child process, by name."""
     match task.split(":", maxsplit=1)[0]:
         case "abort":
             os.abort()
@@ -65,7 +65,7 @@ def test_every_task_has_an_outcome():
 
 
 @pytest.mark.parametrize("bad", ["abort", "kill"])
-def test_a_dead_child_costs_its_own_task_only(bad):
+def test_a_dead_child_fails_only_its_own_task(bad):
     found = outcomes(["a", bad, "b", "c"])
     assert {task for task, outcome in found.items() if isinstance(outcome, Returned)} == {"a", "b", "c"}
     crash = found[bad]
@@ -74,7 +74,7 @@ def test_a_dead_child_costs_its_own_task_only(bad):
     assert crash.exit_code == -(signal.SIGABRT if bad == "abort" else signal.SIGKILL)
 
 
-def test_a_task_that_lost_its_child_by_bad_luck_is_tried_again(tmp_path):
+def test_a_task_whose_child_died_once_is_tried_again(tmp_path):
     task = f"once:{tmp_path / 'mark'}"
     assert outcomes([task, "b"])[task] == Returned(f"{task} done")
 
@@ -91,7 +91,7 @@ def test_a_child_past_its_memory_limit_is_a_crash():
     assert found["a"] == Returned("a done")
 
 
-def test_an_unexpected_error_comes_back_with_its_traceback():
+def test_an_unexpected_error_is_returned_with_its_traceback():
     raised = outcomes(["raise"])["raise"]
     assert isinstance(raised, Raised)
     assert "ValueError: no such thing" in raised.message
@@ -148,7 +148,7 @@ if __name__ == "__main__":
 """
 
 
-def test_nothing_outlives_a_killed_parent(tmp_path):
+def test_no_child_outlives_a_killed_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     note = tmp_path / "pid"
@@ -164,7 +164,7 @@ def test_nothing_outlives_a_killed_parent(tmp_path):
     assert [process.pid for process in children if not gone(process.pid)] == []
 
 
-def test_tasks_that_come_later_are_asked_for_again_when_the_pipe_says_so():
+def test_after_not_ready_the_tasks_are_tried_again_when_the_wake_pipe_is_readable():
     wake, sender = multiprocessing.Pipe(duplex=False)
     waiting = ["plain:1", None, "plain:2"]
 
@@ -182,7 +182,7 @@ def test_tasks_that_come_later_are_asked_for_again_when_the_pipe_says_so():
         end.close()
 
 
-def test_closing_the_pipe_ends_the_calls_and_kills_who_is_busy():
+def test_closing_the_wake_pipe_ends_the_iteration_and_kills_busy_children():
     wake, sender = multiprocessing.Pipe(duplex=False)
     threading.Timer(0.5, sender.close).start()
     assert list(supervise(act, ["hang"], Supervision(deadline_s=600.0), wake=wake)) == []

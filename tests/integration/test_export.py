@@ -1,4 +1,4 @@
-"""`avkit export`: what arrives is the dataset, whole, and nothing else; others load it as it is."""
+"""`avkit export` copies the complete dataset and nothing else; other tools load the copy."""
 
 import json
 import shutil
@@ -71,7 +71,7 @@ def manifest(out: Path) -> list[dict[str, Any]]:
     return [row for split in ("train", "test") for row in read_table(layout.manifest(split), CLIP_SCHEMA).to_pylist()]
 
 
-def test_an_export_to_the_hub_goes_on_where_it_stopped(out, prepared, hub):
+def test_an_export_to_the_hub_continues_where_it_stopped(out, prepared, hub):
     class Stopped(Exception):
         pass
 
@@ -91,7 +91,7 @@ def test_an_export_to_the_hub_goes_on_where_it_stopped(out, prepared, hub):
     assert export(open_place(out), hub).num_copied == 0
 
 
-def test_a_hub_that_fails_once_is_asked_again_and_one_that_stays_down_is_said_so(out, hub):
+def test_failed_requests_to_the_hub_are_repeated_and_a_hub_that_stays_down_is_an_error(out, hub):
     failing = ["train/00000.tar", "README.md"]
 
     def fail_once(path: str) -> bool:
@@ -106,7 +106,7 @@ def test_a_hub_that_fails_once_is_asked_again_and_one_that_stays_down_is_said_so
         export(open_place(out), hub)
 
 
-def test_what_is_damaged_at_the_target_is_sent_again(out, prepared, hub):
+def test_files_damaged_at_the_target_are_copied_again(out, prepared, hub):
     export(open_place(out), hub)
     content = bytearray(hub.read("train/00001.tar"))
     content[len(content) // 2] ^= 1
@@ -115,7 +115,7 @@ def test_what_is_damaged_at_the_target_is_sent_again(out, prepared, hub):
     assert hub.sha256("train/00001.tar") == tree(prepared.out)["train/00001.tar"]
 
 
-def test_a_damaged_shard_is_not_published(out, hub):
+def test_a_damaged_shard_is_not_exported(out, hub):
     tar = out / "train" / "00001.tar"
     content = bytearray(tar.read_bytes())
     content[len(content) // 2] ^= 1
@@ -126,7 +126,7 @@ def test_a_damaged_shard_is_not_published(out, hub):
     assert hub.read("dataset.json") is None
 
 
-def test_a_shard_without_a_marker_belongs_to_nobody(out, hub):
+def test_a_shard_without_a_marker_is_not_exported(out, hub):
     (out / "train" / "00007.tar").write_bytes(b"of a run that was killed")
     export(open_place(out), hub)
     assert hub.read("train/00007.tar") is None
@@ -149,7 +149,7 @@ def replace(path: Path, old: str, new: str) -> None:
         ("README.md", "---\n", "", "has no front matter"),
     ],
 )
-def test_what_others_read_has_to_say_what_is_there(name, old, new, what, out, hub):
+def test_a_catalog_that_differs_from_the_shards_is_refused(name, old, new, what, out, hub):
     replace(out / name, old, new)
     with pytest.raises(ManifestError, match=rf"{name}: .*{what}|{name}: has no"):
         export(open_place(out), hub)
@@ -157,13 +157,13 @@ def test_what_others_read_has_to_say_what_is_there(name, old, new, what, out, hu
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "croissant.json", ".nv-meta/split.yaml", "plan/part-00000.parquet"])
-def test_an_unfinished_dataset_is_not_published(name, out, hub):
+def test_an_unfinished_dataset_is_not_exported(name, out, hub):
     (out / name).unlink()
     with pytest.raises(ManifestError, match=rf"{name}: missing"):
         export(open_place(out), hub)
 
 
-def test_a_place_that_holds_something_else_is_left_alone(out, hub, tmp_path):
+def test_a_target_with_other_files_is_refused(out, hub, tmp_path):
     hub.write("dataset.json", b'{"plan_hash": "another"}')
     with pytest.raises(ConfigError, match="holds another dataset"):
         export(open_place(out), hub)

@@ -1,4 +1,4 @@
-"""Runs of prepare, whole: the same bytes whoever works, one row a clip, more sources and retries later."""
+"""Whole runs of prepare: reproducible bytes, one row per clip, later runs with more sources and retries."""
 
 import io
 import json
@@ -33,12 +33,12 @@ def members_of(out, row):
 
 
 @pytest.mark.parametrize("num_workers", [1, 4])
-def test_the_bytes_do_not_depend_on_the_workers(num_workers, videos, prepared, tmp_path):
+def test_the_bytes_do_not_depend_on_the_number_of_workers(num_workers, videos, prepared, tmp_path):
     prepare(folder_config(videos, tmp_path / "out", supervision=Supervision(num_workers=num_workers)))
     assert tree(tmp_path / "out") == tree(prepared.out)
 
 
-def test_a_finished_run_does_nothing_again(videos, prepared, tmp_path):
+def test_a_second_run_changes_nothing(videos, prepared, tmp_path):
     out = shutil.copytree(prepared.out, tmp_path / "out")
     notes = Notes()
     report = prepare(folder_config(videos, out), notes)
@@ -47,7 +47,7 @@ def test_a_finished_run_does_nothing_again(videos, prepared, tmp_path):
     assert tree(out) == tree(prepared.out)
 
 
-def test_rows_say_where_the_members_lie(prepared):
+def test_rows_give_the_offsets_of_the_members(prepared):
     rows = rows_of(prepared.out) + rows_of(prepared.out, "test")
     assert len({row["key"] for row in rows}) == 7
     for row in rows:
@@ -59,7 +59,7 @@ def test_rows_say_where_the_members_lie(prepared):
         assert row["labels"] == [row["video_id"].split("/")[1]]
 
 
-def test_the_stored_spectrogram_is_that_of_the_stored_sound(prepared):
+def test_the_stored_spectrogram_is_that_of_the_stored_audio(prepared):
     members = members_of(prepared.out, rows_of(prepared.out)[0])
     stored = np.load(io.BytesIO(members["logmel.npy"]), allow_pickle=False)
     waveform, _ = soundfile.read(io.BytesIO(members["flac"]), dtype="float32")
@@ -88,7 +88,7 @@ def test_spans_of_a_fixed_length_are_drawn_by_seed_and_key(seconds, videos, tmp_
     assert rows[0]["start_s"] != rows[1]["start_s"]
 
 
-def test_sound_can_be_left_out(videos, tmp_path):
+def test_audio_can_be_left_out(videos, tmp_path):
     config = folder_config(videos, tmp_path / "out", splits=("test",))
     prepare(replace(config, sample=replace(config.sample, keep_audio=False)))
     assert {m["name"] for row in rows_of(tmp_path / "out", "test") for m in row["members"]} == {
@@ -118,7 +118,7 @@ def table_config(videos, out, listed, *sources, **changes):
     return folder_config(videos, out, **usual | changes)
 
 
-def test_a_source_that_comes_later_fills_what_was_missing(videos, listed, tmp_path):
+def test_a_later_source_gives_the_missing_clips(videos, listed, tmp_path):
     table, some = listed
     (tmp_path / "empty").mkdir()
     out = tmp_path / "out"
@@ -178,7 +178,7 @@ def test_another_list_is_refused_with_the_difference(videos, prepared, tmp_path)
     assert tree(out) == tree(prepared.out)
 
 
-def test_a_folder_of_somebody_elses_files_is_left_alone(videos, tmp_path):
+def test_a_folder_with_other_files_is_refused(videos, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     for overwrite in (False, True):
         with pytest.raises(ConfigError, match="holds files that avkit did not write"):
@@ -186,7 +186,7 @@ def test_a_folder_of_somebody_elses_files_is_left_alone(videos, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_drawn_clips_carry_their_truth(tmp_path):
+def test_synthetic_clips_have_ground_truth(tmp_path):
     synth = SynthConfig(num_clips=2, seconds=3.2, width=96, height=64, fps=10)
     config = replace(folder_config(tmp_path, tmp_path / "out"), recipe=load_recipe("synth"), sources=(), synth=synth)
     report = prepare(config)

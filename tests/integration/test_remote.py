@@ -1,4 +1,4 @@
-"""Runs of prepare that fetch: what is fetched, how often, and that the samples are those of the files themselves."""
+"""Runs of prepare with remote sources: each video is fetched once, and the samples equal those of local files."""
 
 import hashlib
 import io
@@ -61,7 +61,7 @@ def test_fetched_videos_give_the_bytes_of_local_ones_and_each_is_fetched_once(se
     assert server.asked == dict.fromkeys(NAMES[:3], 1)
 
 
-def test_a_retry_asks_again_for_what_may_have_passed_and_for_nothing_else(server, tmp_path):
+def test_a_retry_fetches_only_transient_failures_again(server, tmp_path):
     server.refusing = {"v1", "v3"}
     config = remote_config(tmp_path, [*NAMES[:4], "gone404"], f"http:{server.url}/{{id}}.mp4")
     assert prepare(config).statuses == {"ok": 2, "blocked_rate": 2, "unavailable_missing": 1}
@@ -72,7 +72,7 @@ def test_a_retry_asks_again_for_what_may_have_passed_and_for_nothing_else(server
     assert server.asked == {"v0": 1, "v1": 2, "v2": 1, "v3": 2, "gone404": 1}
 
 
-def test_what_is_here_is_decoded_while_the_rest_is_still_fetched(server, tmp_path):
+def test_fetched_videos_are_decoded_while_others_are_still_fetched(server, tmp_path):
     class Releasing(SilentListener):
         def clip_ended(self, status):
             server.release.set()
@@ -82,7 +82,7 @@ def test_what_is_here_is_decoded_while_the_rest_is_still_fetched(server, tmp_pat
     assert server.asked["held, and released"] == 1
 
 
-def test_what_came_broken_is_fetched_anew_by_a_retry_of_all(server, tmp_path):
+def test_a_retry_of_all_fetches_corrupt_media_again(server, tmp_path):
     whole, server.video = server.video, server.video[:2000]
     config = remote_config(tmp_path, ["v0"], f"http:{server.url}/{{id}}.mp4")
     assert prepare(config).statuses == {"media_corrupt": 1}
@@ -92,7 +92,7 @@ def test_what_came_broken_is_fetched_anew_by_a_retry_of_all(server, tmp_path):
     assert server.asked == {"v0": 2}
 
 
-def test_a_source_that_refuses_is_left_alone_then_given_up_and_the_list_is_not_burned(server, tmp_path):
+def test_a_source_that_refuses_is_paused_then_stopped_and_its_clips_can_be_retried(server, tmp_path):
     server.refusing = set(NAMES)
     breaker = BreakerConfig(threshold=2, first_pause_s=0.05, max_pauses=1)
     config = remote_config(
@@ -119,7 +119,7 @@ def test_a_source_that_refuses_is_left_alone_then_given_up_and_the_list_is_not_b
     assert report.statuses == {"ok": len(NAMES)}
 
 
-def test_what_one_source_lacks_the_next_one_gives(server, tmp_path):
+def test_a_clip_that_one_source_lacks_comes_from_the_next(server, tmp_path):
     ids = [video_id("private"), video_id("good")]
     sources = ("youtube", f"http:{server.url}/mirror/{{id}}.mp4")
     config = remote_config(tmp_path, ids, "", sources=sources, remote=youtube(server))
@@ -132,7 +132,7 @@ def test_what_one_source_lacks_the_next_one_gives(server, tmp_path):
     assert report.sources == {"youtube": 1, sources[1]: 1}
 
 
-def test_sections_of_a_long_video_give_the_frames_of_the_whole_one(tmp_path):
+def test_sections_of_a_long_video_give_the_same_frames_as_the_whole_video(tmp_path):
     media = draw_media(tmp_path / "long.mp4", num_frames=200, fps=5, sound=sine(40, 16_000), sound_rate=16_000)
     clips = [(video_id("long"), start, start + 3.0) for start in (6.4, 11.0, 30.2)]
     rows = {}
@@ -188,7 +188,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_what_was_fetched_before_a_kill_is_not_fetched_again(server, tmp_path):
+def test_media_fetched_before_a_kill_are_not_fetched_again(server, tmp_path):
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
     template = f"http:{server.url}/{{id}}.mp4"

@@ -1,4 +1,4 @@
-"""`avkit status`: what it says of a dataset."""
+"""`avkit status` prints the progress of a dataset."""
 
 import json
 
@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from avcli.main import app
 
 
-def test_status_tells_how_far_a_dataset_is(prepared):
+def test_status_prints_the_progress_of_a_dataset(prepared):
     answer = CliRunner().invoke(app, ["status", str(prepared.out), "--watch"])
     assert answer.exit_code == 0, answer.output
     assert f"{prepared.ok} of {prepared.requested} clips committed" in answer.output

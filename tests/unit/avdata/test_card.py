@@ -1,4 +1,4 @@
-"""The dataset card and Croissant: what they count, and what hostile text cannot do in them."""
+"""The dataset card and Croissant: their counts, and that hostile text cannot break them."""
 
 import json
 import shutil
@@ -73,7 +73,7 @@ def test_the_same_dataset_gives_the_same_catalog(tmp_path):
     assert {path: path.read_bytes() for path in names} == before
 
 
-def test_the_card_says_licence_tasks_tags_and_size_in_the_hubs_words(tmp_path):
+def test_the_card_uses_the_hubs_license_tasks_tags_and_size_category(tmp_path):
     layout = written(tmp_path)
     matter, _ = front_matter(layout)
     assert (matter["license"], matter["size_categories"]) == ("cc-by-4.0", ["n<1K"])
@@ -90,14 +90,14 @@ def test_the_card_says_licence_tasks_tags_and_size_in_the_hubs_words(tmp_path):
         ("yours to know", {"license": "other", "license_name": "yours to know"}),
     ],
 )
-def test_a_licence_is_one_the_hub_knows_or_other(tmp_path, licence, said):
+def test_a_license_is_one_of_the_hubs_identifiers_or_other(tmp_path, licence, said):
     layout = written(tmp_path)
     write_catalog(layout, replace(load_recipe("vggsound"), labels=(), licence=licence), SMALL, coverage(layout))
     matter, _ = front_matter(layout)
     assert {name: matter[name] for name in ("license", "license_name") if name in matter} == said
 
 
-def test_samples_without_labels_are_for_other_tasks(tmp_path):
+def test_unlabeled_samples_have_no_classification_task(tmp_path):
     layout = written(tmp_path, labels=lambda sample: [])
     for name, tasks in (("folder", ["feature-extraction"]), ("vgg-ss", ["object-detection"])):
         write_catalog(layout, replace(load_recipe(name), labels=()), SMALL, without_classes(coverage(layout)))
@@ -121,14 +121,14 @@ def without_classes(found):
         (10**7, "n>10M"),
     ],
 )
-def test_sizes_are_the_hubs(tmp_path, number, category):
+def test_size_categories_are_the_hubs(tmp_path, number, category):
     layout = written(tmp_path)
     found = {split: counts | {"ok": number if split == "train" else 0} for split, counts in coverage(layout).items()}
     write_catalog(layout, load_recipe("vggsound"), SMALL, found)
     assert front_matter(layout)[0]["size_categories"] == [category]
 
 
-def test_croissant_has_a_date_that_stays_and_a_citation(tmp_path, monkeypatch):
+def test_croissant_keeps_its_date_and_has_a_citation(tmp_path, monkeypatch):
     layout = written(tmp_path)
     assert croissant_of(layout)["datePublished"] == "2020"
     assert "VGGSound" in croissant_of(layout)["citeAs"]

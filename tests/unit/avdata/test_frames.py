@@ -14,9 +14,7 @@ from avdata.prepare.frames import draw_frame_times
     length_s=st.floats(0.01, 1e3),
     num_frames=st.integers(1, 32),
 )
-def test_one_time_lies_in_each_equal_span(
-    seed: int, key: str, start_s: float, length_s: float, num_frames: int
-) -> None:
+def test_each_equal_part_has_one_time(seed: int, key: str, start_s: float, length_s: float, num_frames: int) -> None:
     end_s = start_s + length_s
     times_s = draw_frame_times(seed, key, start_s, end_s, num_frames)
     span_s = (end_s - start_s) / num_frames
@@ -26,14 +24,14 @@ def test_one_time_lies_in_each_equal_span(
         assert start_s <= time_s < end_s
 
 
-def test_the_draws_are_pinned() -> None:
-    """These numbers are part of the format: another release must draw the same frames."""
+def test_the_times_do_not_change_between_releases() -> None:
+    """These numbers are part of the format: every release must select the same frames."""
     assert draw_frame_times(0, "vgg-abc_000010", 10.0, 20.0, 3) == pytest.approx(
         [11.755781046190062, 13.994952862925151, 18.579326232906872], abs=1e-12
     )
 
 
-def test_seed_and_key_decide() -> None:
+def test_times_differ_by_seed_and_key() -> None:
     draws = {tuple(draw_frame_times(seed, key, 0.0, 10.0, 5)) for seed in range(5) for key in ("a", "b")}
     assert len(draws) == 10
 

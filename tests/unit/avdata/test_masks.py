@@ -1,4 +1,4 @@
-"""Masks named by a list reach the sample; nothing outside the source does."""
+"""Masks that a list names become members; no file outside the source does."""
 
 import json
 
@@ -36,7 +36,7 @@ def test_a_mask_becomes_a_member_under_its_frames_number(source):
     assert np.array_equal(picture, np.full((4, 6), 255))
 
 
-def test_no_name_leads_out_of_the_source(source):
+def test_a_file_outside_the_source_is_missing(source):
     (source / "masks" / "link.png").symlink_to(source.parent / "outside.png")
     names = ("../outside.png", str(source.parent / "outside.png"), "masks/link.png")
     members, text = listed_masks(ref(source), annotations(*names))
@@ -45,13 +45,13 @@ def test_no_name_leads_out_of_the_source(source):
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture"])
-def test_a_mask_that_is_no_picture_is_a_true_reason(source, content):
+def test_an_invalid_mask_image_is_media_corrupt(source, content):
     (source / "masks" / "bad.png").write_bytes(content)
     with pytest.raises(DecodeError, match=r"bad\.png: the clip's mask is no PNG"):
         listed_masks(ref(source), annotations("masks/bad.png"))
 
 
-def test_clips_without_masks_and_clips_in_archives_are_left_alone(source):
+def test_clips_without_masks_and_clips_in_archives_are_unchanged(source):
     assert listed_masks(ref(source), '{"boxes": []}') == ({}, '{"boxes": []}')
     archived = MediaRef(path=f"{source}/a.tar", offset=512, size=10, source="wds:a.tar", name="a.mp4")
     assert listed_masks(archived, annotations("masks/a_1.png")) == ({}, annotations("masks/a_1.png"))

@@ -1,4 +1,4 @@
-"""A shard in a bucket: chosen once, whoever dies or comes in between, and never half of one and half of another."""
+"""Commits of a shard to a bucket by several machines, interrupted at each step: one attempt is published, complete."""
 
 import hashlib
 from pathlib import Path
@@ -20,11 +20,11 @@ PLAN_HASH = "0" * 64
 
 
 class Killed(BaseException):
-    """The machine is gone."""
+    """Simulates the death of a machine."""
 
 
 class Machine:
-    """A machine that prepares: its mirror, its workspace, and its own idea of the one clip's content."""
+    """A simulated machine: its mirror, its workspace, and its own content of the one clip."""
 
     def __init__(self, store: UnreliableMemory, folder: Path, content: bytes, url: str = "memory://b/set") -> None:
         bucket = Bucket(url, store, "/b/set", RetryPolicy(attempts=1, wait_s=0.0))
@@ -57,7 +57,7 @@ def store() -> UnreliableMemory:
 
 
 def check(store: UnreliableMemory, stats, *machines: Machine) -> None:
-    """The shard is what the marker says, to the byte, and every machine knows it so."""
+    """Assert that the shard's bytes match its marker, and that every machine has this marker."""
     for part, name in (("tar", "00000.tar"), ("idx", "00000.tar.idx"), ("parquet", "00000.parquet")):
         assert hashlib.sha256(store.cat_file(f"/b/set/train/{name}")).hexdigest() == stats["files"][part]["sha256"]
     for machine in machines:
@@ -73,7 +73,7 @@ def steps_of_a_commit(tmp_path: Path) -> list[str]:
     return steps
 
 
-def test_steps_are_in_the_order_that_the_protocol_needs(tmp_path):
+def test_the_steps_of_a_commit_are_in_order(tmp_path):
     steps = [step.removeprefix("train/00000: ") for step in steps_of_a_commit(tmp_path)]
     parts = ("train/00000.tar", "train/00000.tar.idx", "train/00000.parquet")
     assert steps[-8:] == [
@@ -81,7 +81,7 @@ def test_steps_are_in_the_order_that_the_protocol_needs(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_whole_commit_leaves_the_shard_and_nothing_aside(store, tmp_path):
+def test_a_commit_leaves_no_temporary_objects(store, tmp_path):
     machine = Machine(store, tmp_path / "a", b'{"a":1}')
     check(store, machine.commit(), machine)
     assert not [name for name in machine.output.bucket.sizes() if name.startswith("_tmp/")]
@@ -89,7 +89,7 @@ def test_a_whole_commit_leaves_the_shard_and_nothing_aside(store, tmp_path):
 
 
 @pytest.mark.parametrize("moment", range(13))
-def test_another_machine_that_commits_in_between_and_this_one_agree(moment, store, tmp_path):
+def test_two_machines_that_commit_at_once_agree(moment, store, tmp_path):
     first, second = Machine(store, tmp_path / "a", b'{"a":1}'), Machine(store, tmp_path / "b", b'{"b":22222}')
     theirs = []
 
@@ -105,7 +105,7 @@ def test_another_machine_that_commits_in_between_and_this_one_agree(moment, stor
 
 
 @pytest.mark.parametrize("moment", range(13))
-def test_a_machine_that_dies_at_any_step_is_followed_by_another(moment, store, tmp_path):
+def test_a_second_machine_completes_the_commit_of_one_that_died_at_any_step(moment, store, tmp_path):
     first = Machine(store, tmp_path / "a", b'{"a":1}')
     seen = 0
 
@@ -126,7 +126,7 @@ def test_a_machine_that_dies_at_any_step_is_followed_by_another(moment, store, t
 
 
 @pytest.mark.parametrize("survived", range(8))
-def test_a_store_that_goes_down_at_any_write_leaves_no_shard_that_counts(survived, store, tmp_path):
+def test_a_store_that_fails_at_any_write_leaves_no_incomplete_shard(survived, store, tmp_path):
     machine = Machine(store, tmp_path / "a", b'{"a":1}')
     writes = 0
 
@@ -145,8 +145,8 @@ def test_a_store_that_goes_down_at_any_write_leaves_no_shard_that_counts(survive
     check(store, machine.commit(), machine)
 
 
-def test_a_choice_that_can_be_written_over_ends_as_one_shard(store, tmp_path):
-    """A store without conditional writes: two choices, the second over the first."""
+def test_without_conditional_writes_two_choices_end_as_one_shard(store, tmp_path):
+    """The second choice replaces the first."""
     first, second = (
         Machine(store, tmp_path / name, content, "hf://datasets/b/set")
         for name, content in (("a", b'{"a":1}'), ("b", b'{"b":22222}'))
@@ -172,7 +172,7 @@ def test_a_choice_that_can_be_written_over_ends_as_one_shard(store, tmp_path):
     assert second.output.is_done(SHARD, PLAN_HASH)
 
 
-def test_a_shard_of_another_size_than_promised_is_put_away(store, tmp_path):
+def test_a_shard_whose_size_differs_from_its_marker_is_quarantined(store, tmp_path):
     machine = Machine(store, tmp_path / "a", b'{"a":1}')
     stats = machine.commit()
     store.pipe_file("/b/set/train/00000.tar", b"cut")
@@ -187,7 +187,7 @@ def test_a_shard_of_another_size_than_promised_is_put_away(store, tmp_path):
     check(store, stats, machine)
 
 
-def test_a_mirror_forgets_what_is_gone_from_the_bucket(store, tmp_path):
+def test_the_mirror_removes_shards_that_are_gone_from_the_bucket(store, tmp_path):
     machine = Machine(store, tmp_path / "a", b'{"a":1}')
     machine.commit()
     machine.output.remove()
@@ -196,7 +196,7 @@ def test_a_mirror_forgets_what_is_gone_from_the_bucket(store, tmp_path):
     assert not machine.output.layout.dataset_json.exists()
 
 
-def test_refresh_tells_whether_there_is_anything_new(store, tmp_path):
+def test_refresh_returns_whether_anything_is_new(store, tmp_path):
     first, second = Machine(store, tmp_path / "a", b'{"a":1}'), Machine(store, tmp_path / "b", b'{"b":22222}')
     first.commit()
     assert not first.output.refresh(lambda text: None)
@@ -207,7 +207,7 @@ def test_refresh_tells_whether_there_is_anything_new(store, tmp_path):
 
 @pytest.mark.parametrize("moment", range(8))
 def test_three_machines_of_which_two_are_interrupted_agree(moment, store, tmp_path):
-    """The second stops at each step of its commit, the third commits then, and the first before the second began."""
+    """The second machine is stopped at each step of its commit; the third commits then."""
     machines = [Machine(store, tmp_path / name, f'{{"{name}":{"1" * n}}}'.encode()) for n, name in enumerate("abc", 1)]
     seen: list[dict] = []
 
@@ -227,7 +227,7 @@ def test_three_machines_of_which_two_are_interrupted_agree(moment, store, tmp_pa
     check(store, seen[0], *machines)
 
 
-def test_a_retry_that_another_machine_began_takes_the_place_of_ones_own(store, tmp_path):
+def test_a_retry_that_another_machine_started_replaces_the_local_one(store, tmp_path):
     machine = Machine(store, tmp_path / "a", b'{"a":1}')
     part = machine.output.layout.plan_part(1)
     part.write_bytes(b"never published")

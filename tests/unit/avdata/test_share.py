@@ -1,4 +1,4 @@
-"""A job's share of an array, given or found in SLURM's variables."""
+"""The share of one job of an array, given or read from SLURM's variables."""
 
 import pytest
 
@@ -19,11 +19,11 @@ def variables(**values: int) -> dict[str, str]:
         (variables(ID=14, MIN=10, COUNT=4, STEP=2), Share(index=2, count=4)),
     ],
 )
-def test_slurm_counts_from_anywhere(found, share):
+def test_slurm_arrays_may_start_at_any_number(found, share):
     assert slurm_share(found) == share
 
 
-def test_outside_of_an_array_the_share_has_to_be_given():
+def test_without_slurm_variables_the_share_has_to_be_given():
     with pytest.raises(ConfigError, match="needs --task-index and --num-tasks"):
         slurm_share({"SLURM_JOB_ID": "7"})
 
@@ -37,6 +37,6 @@ def test_an_array_with_holes_is_refused(found):
 
 
 @pytest.mark.parametrize(("index", "count"), [(-1, 2), (2, 2), (0, 0)])
-def test_a_share_is_among_its_array(index, count):
+def test_an_index_outside_of_the_array_is_refused(index, count):
     with pytest.raises(ConfigError, match="counted from 0"):
         Share(index=index, count=count)
