@@ -1,6 +1,8 @@
-"""What a dataset holds, whether it is whole, and how to look at it: what inspect shows.
+"""Inspects datasets: summaries, verification, differences, single samples and the HTML report.
 
-`opened` finds out what was given and reads its rows; `summary` and `overlaps` compute on them; `verify`,
-`deep` and `repair` prove that the bytes are right; `sample` reads one sample, `picture` draws it; `report` makes a page
-for the browser.
+- `dataset`: opens a dataset, a manifest or tars, and reads the rows. `store` and `tars` read the files.
+- `summary`, `overlaps`, `diff`: compute statistics of the rows.
+- `verify`, `deep`: check the bytes of shards. `repair` moves damaged shards to the quarantine.
+- `sample`: reads one sample; `picture` draws it.
+- `report`: writes the HTML report.
 """

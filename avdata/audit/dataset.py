@@ -1,4 +1,4 @@
-"""What inspect was given: a prepared dataset, a manifest alone, or shards alone; and its rows."""
+"""Opens what inspect and verify read: a prepared dataset, a manifest without shards, or shards without a manifest."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ COLUMNS: Final = (
     "key", "video_id", "source", "start_s", "end_s", "labels", "split", "status", "reason", "shard", "duration_s",
     "fps", "height", "audio_video_offset_s", "num_bad_packets", "rms_dbfs", "silent", "still", "short", "source_sha256",
 )  # fmt: skip
-"""What is read of every row. `members` is summed up while it is read: it is most of a manifest."""
+"""The columns that are kept in memory. `members`, most of a manifest's size, is summed up while it is read."""
 
 SCHEMA: Final = pa.schema([CLIP_SCHEMA.field(name) for name in COLUMNS])
 _WALKED: Final = pa.schema([CLIP_SCHEMA.field(name) for name in (*COLUMNS, "members")])
@@ -34,16 +34,16 @@ _COMPRESSED: Final = (".gz", ".tgz", ".zst", ".bz2", ".xz")
 
 
 class DatasetKind(StrEnum):
-    """What was given."""
+    """What an AuditDataset was opened from."""
 
-    DATASET = "dataset"  # shards and manifest
+    DATASET = "dataset"  # a folder with shards and a manifest
     MANIFEST = "manifest"  # a parquet file, or a folder of them
-    SHARDS = "shards"  # tars
+    SHARDS = "shards"  # tars without a manifest
 
 
 @dataclass(frozen=True, slots=True)
 class MemberSums:
-    """Files and bytes of one kind of member: `frame.jpg` is every frame."""
+    """Number of files and of bytes of one kind of member, such as `frame.jpg` for all frames."""
 
     files: int
     num_bytes: int
@@ -51,7 +51,7 @@ class MemberSums:
 
 @dataclass(frozen=True, slots=True)
 class SplitRows:
-    """The rows (SCHEMA) of a split, and what its samples' members add up to, by kind."""
+    """The rows (SCHEMA) of a split, and the files and bytes of its members by kind."""
 
     table: pa.Table
     members: Mapping[str, MemberSums]
@@ -59,21 +59,28 @@ class SplitRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditDataset:
-    """A dataset, or what there is of one."""
+    """A dataset, or the part of one that was given."""
 
     root: str
     kind: DatasetKind
     splits: Mapping[str, SplitRows]
     description: Mapping[str, Any] = field(default_factory=dict)  # dataset.json; empty without one
     store: Store
-    tars: tuple[str, ...] = ()  # of shards alone: their names in the store
-    damaged: Mapping[str, str] = field(default_factory=dict)  # tars that could not be read to their end, and why
+    tars: tuple[str, ...] = ()  # of DatasetKind.SHARDS: names of the shards in the store
+    damaged: Mapping[str, str] = field(default_factory=dict)  # error by tar that could not be read to its end
 
 
 def open_audit_dataset(source: str, storage_options: Mapping[str, Any] | None = None) -> AuditDataset:
-    """What is at a path or URL: a dataset's folder; a manifest's file or folder; a tar, a pattern or folder of tars.
+    """Open a dataset, a manifest or tars.
 
-    Raises ManifestError or ConfigError where there is nothing of the kind, naming what would be.
+    Args:
+        source: Path or URL of a prepared folder, of a manifest's parquet file or its folder, of a tar, of a brace
+            pattern of tars, or of a folder of tars.
+        storage_options: Options for fsspec, such as credentials.
+
+    Raises:
+        ConfigError: The protocol is not supported, or a named tar does not exist or is compressed.
+        ManifestError: There is neither a manifest nor a shard, or the manifest is damaged.
     """
     if source.endswith((".tar", *_COMPRESSED)):
         return _open_tars(expand_urls(source), source, storage_options)
@@ -100,16 +107,16 @@ def _description(store: Store) -> dict[str, Any]:
     if store.size("dataset.json") is None:
         return {}
     try:
-        found = json.loads(store.read("dataset.json"))
+        description = json.loads(store.read("dataset.json"))
     except ValueError as error:
-        raise ManifestError(f"{store.at('dataset.json')}: not JSON ({error}). Put the dataset's own back.") from error
-    if not isinstance(found, dict) or not isinstance(found.get("recipe", {}), dict):
-        raise ManifestError(f"{store.at('dataset.json')}: not a dataset's description. Put the dataset's own back.")
-    return found
+        raise ManifestError(f"{store.at('dataset.json')}: not JSON ({error}). Restore the original file.") from error
+    if not isinstance(description, dict) or not isinstance(description.get("recipe", {}), dict):
+        raise ManifestError(f"{store.at('dataset.json')}: not the description of a dataset. Restore the original file.")
+    return description
 
 
 def _manifests(store: Store, folder: str, description: Mapping[str, Any]) -> dict[str, str]:
-    """Split -> name of its manifest. Where nothing can be listed, the splits that the recipe has are tried."""
+    """The manifest's file name by split. In stores that cannot list files, the recipe's splits are tried."""
     listed = [name for name in store.listed(folder.rstrip("/")) if name.endswith(".parquet")]
     if not listed and description and not store.is_folder(""):
         recipe = description.get("recipe", {}).get("name")
@@ -128,7 +135,7 @@ def _from_manifests(
     splits: dict[str, SplitRows] = {}
     for split, name in manifests.items():
         found = read_split(store, name)
-        # A manifest file may hold several splits, if somebody joined them.
+        # A manifest file of several splits: users may have concatenated manifests.
         names = pc.unique(found.table.column("split")).to_pylist()
         if kind is DatasetKind.MANIFEST and len(names) > 1:
             for own in names:
@@ -139,7 +146,7 @@ def _from_manifests(
 
 
 def read_split(store: Store, name: str, split: str | None = None) -> SplitRows:
-    """A manifest's rows, or those of one split of it; its members batch by batch."""
+    """Read a manifest's rows, or those of one split, and sum up the members batch by batch."""
     sums: dict[str, MemberSums] = {}
     pieces: list[pa.RecordBatch] = []
     with store.parquet(name, CLIP_SCHEMA) as file:
@@ -151,19 +158,19 @@ def read_split(store: Store, name: str, split: str | None = None) -> SplitRows:
 
 
 def _add(sums: dict[str, MemberSums], members: pa.ListArray) -> None:
-    """Count a batch's members by kind: the digits at the end of a name's stem are left out."""
+    """Add a batch's members to the sums, by kind."""
     flat = members.flatten()
     names = pc.struct_field(flat, "name").dictionary_encode()
     codes, sizes = names.indices.to_numpy(), pc.struct_field(flat, "size").to_numpy()
     files, num_bytes = np.bincount(codes), np.bincount(codes, sizes)
     more: dict[str, MemberSums] = {}
     for name, count, total in zip(names.dictionary.to_pylist(), files.tolist(), num_bytes.tolist(), strict=True):
-        _merge(more, {member_kind(name): MemberSums(count, int(total))})
-    _merge(sums, more)
+        merge_sums(more, {member_kind(name): MemberSums(count, int(total))})
+    merge_sums(sums, more)
 
 
 def member_kind(name: str) -> str:
-    """A member's name without its number: `frame07.jpg` is `frame.jpg`."""
+    """A member's name without its number: `frame.jpg` for `frame07.jpg`."""
     stem, dot, suffix = name.partition(".")
     return stem.rstrip("0123456789") + dot + suffix if dot else name
 
@@ -177,13 +184,13 @@ def _open_tars(urls: Sequence[str], source: str, storage_options: Mapping[str, A
     names = [url[len(shared) :].lstrip("/") for url in urls]
     if missing := [url for url, name in zip(urls, names, strict=True) if store.size(name) is None]:
         raise ConfigError(
-            f"{missing[0]}: no such shard. Name shards that are there; {len(missing)} of {len(urls)} are not."
+            f"{missing[0]}: no such shard. Name existing shards; {len(missing)} of {len(urls)} do not exist."
         )
     return _from_tars(source, store, names)
 
 
 def _shared_folder(urls: Sequence[str]) -> str:
-    """The deepest folder above the URLs' own folders, so that a shard's name keeps its split: `train/00000.tar`."""
+    """The deepest folder above the folders of all URLs, so that names keep their split: `train/00000.tar`."""
     parts = [url.split("/")[:-1] for url in urls]
     shared = 0
     while all(len(part) > shared and part[: shared + 1] == parts[0][: shared + 1] for part in parts):
@@ -194,7 +201,7 @@ def _shared_folder(urls: Sequence[str]) -> str:
 
 
 def _from_tars(root: str, store: Store, names: Sequence[str]) -> AuditDataset:
-    """Shards alone. One with avkit's rows beside it is not walked."""
+    """Open tars. The rows come from avkit's parquet file beside a tar if there is one, else from the tar itself."""
     tables: dict[str, list[pa.Table]] = {}
     sums: dict[str, dict[str, MemberSums]] = {}
     damaged: dict[str, str] = {}
@@ -205,7 +212,7 @@ def _from_tars(root: str, store: Store, names: Sequence[str]) -> AuditDataset:
         if store.size(f"{stem}_stats.json") is not None and store.size(f"{stem}.parquet") is not None:
             found = read_split(store, f"{stem}.parquet")
             tables.setdefault(split, []).append(found.table)
-            _merge(sums.setdefault(split, {}), found.members)
+            merge_sums(sums.setdefault(split, {}), found.members)
             continue
         with store.open(name) as file:
             walked = rows_of(
@@ -227,7 +234,8 @@ def _until_damage(found: Iterator[Any], name: str, damaged: dict[str, str]) -> I
         damaged[name] = str(error)
 
 
-def _merge(sums: dict[str, MemberSums], more: Mapping[str, MemberSums]) -> None:
-    for kind, one in more.items():
+def merge_sums(sums: dict[str, MemberSums], more: Mapping[str, MemberSums]) -> None:
+    """Add `more` to the sums."""
+    for kind, added in more.items():
         before = sums.get(kind, MemberSums(0, 0))
-        sums[kind] = MemberSums(before.files + one.files, before.num_bytes + one.num_bytes)
+        sums[kind] = MemberSums(before.files + added.files, before.num_bytes + added.num_bytes)

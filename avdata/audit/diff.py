@@ -1,4 +1,4 @@
-"""What two datasets share and where they differ: keys, statuses, splits, labels, config."""
+"""Compares two datasets: keys, statuses, splits, labels and config."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -12,38 +12,39 @@ from avmanifest.keys import subset_id
 EXAMPLES: Final = 10
 
 
-def diff(one: AuditDataset, other: AuditDataset) -> dict[str, Any]:
-    """The difference of two datasets as plain data; `one` is A, `other` is B.
+def diff(first: AuditDataset, second: AuditDataset) -> dict[str, Any]:
+    """Compare two datasets, A (first) and B (second). Clips are matched by key.
 
-    Clips are the same if their keys are. Of those that both have: how many have which statuses, splits and labels in
-    A and in B, where they differ. `same` says that samples, splits, labels and config agree.
+    Returns:
+        Plain data: counts of clips and samples in both and in only one; for clips in both, the changes of status, split
+        and labels; differing settings; and `same`, whether samples, splits, labels and config are equal.
     """
-    a, b = (_clips(dataset) for dataset in (one, other))
+    a, b = (_clips(dataset) for dataset in (first, second))
     keys_a, keys_b = a.column("key"), b.column("key")
     both_a = a.filter(pc.is_in(keys_a, value_set=keys_b.combine_chunks()))
     places = pc.index_in(both_a.column("key"), value_set=keys_b.combine_chunks())
     both_b = b.take(places)
     only_a = a.filter(pc.invert(pc.is_in(keys_a, value_set=keys_b.combine_chunks())))
     only_b = b.filter(pc.invert(pc.is_in(keys_b, value_set=keys_a.combine_chunks())))
-    config = _config(one.description, other.description)
+    config = _config(first.description, second.description)
     ids = [subset_id(table.filter(_is_ok(table)).column("key")) for table in (a, b)]
     shared = pc.sum(pc.and_(_is_ok(both_a), _is_ok(both_b))).as_py() or 0
-    found = {name: _changes(both_a, both_b, name) for name in ("status", "split", "labels")}
+    changes = {name: _changes(both_a, both_b, name) for name in ("status", "split", "labels")}
     return {
-        "a": {"root": one.root, "requested": len(a), "samples": _ok(a), "subset_id": ids[0]},
-        "b": {"root": other.root, "requested": len(b), "samples": _ok(b), "subset_id": ids[1]},
+        "a": {"root": first.root, "requested": len(a), "samples": _ok(a), "subset_id": ids[0]},
+        "b": {"root": second.root, "requested": len(b), "samples": _ok(b), "subset_id": ids[1]},
         "clips": {"both": len(both_a), "only_a": len(only_a), "only_b": len(only_b)},
         "samples": {"both": shared, "only_a": _ok(a) - shared, "only_b": _ok(b) - shared},
         "only_a": only_a.column("key").slice(0, EXAMPLES).to_pylist(),
         "only_b": only_b.column("key").slice(0, EXAMPLES).to_pylist(),
-        "changed": found,
+        "changed": changes,
         "config": config,
-        "same": ids[0] == ids[1] and not config and not any(change["clips"] for change in found.values()),
+        "same": ids[0] == ids[1] and not config and not any(change["clips"] for change in changes.values()),
     }
 
 
 def _clips(dataset: AuditDataset) -> pa.Table:
-    """key, status, split and labels (sorted, as one text) of every clip; of a key that stands twice, the first."""
+    """key, status, split and labels (joined to one text) of every clip. Of a repeated key, the first row is used."""
     tables = [content.table.select(["key", "status", "split", "labels"]) for content in dataset.splits.values()]
     table = pa.concat_tables(tables).combine_chunks()
     labels = pc.binary_join(pc.fill_null(table.column("labels").combine_chunks(), []), " | ")
@@ -78,17 +79,17 @@ def _changes(a: pa.Table, b: pa.Table, name: str) -> dict[str, Any]:
     }
 
 
-def _config(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Settings that differ, as [A's, B's]: of the config, the recipe's name and the classes."""
+def _config(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Settings that differ, as [value in A, value in B]: config, name of the recipe, classes."""
     settings = [
-        {**found.get("config", {}), "recipe": found.get("recipe", {}).get("name"), "labels": found.get("labels")}
-        for found in (one, other)
+        {**parts.get("config", {}), "recipe": parts.get("recipe", {}).get("name"), "labels": parts.get("labels")}
+        for parts in (first, second)
     ]
-    if not one or not other:  # a manifest or shards alone tell nothing of how they were made
+    if not first or not second:  # without dataset.json the settings are unknown
         return {}
-    names = dict.fromkeys(name for found in settings for name in found)
+    names = dict.fromkeys(name for values in settings for name in values)
     return {
-        name: [found.get(name) for found in settings]
+        name: [values.get(name) for values in settings]
         for name in names
         if settings[0].get(name) != settings[1].get(name)
     }

@@ -1,4 +1,4 @@
-"""Test sets that a dataset contains: training on them, and testing on them, would be cheating."""
+"""Finds clips of known test sets in a dataset, so that models are not trained on their test data."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,29 +16,39 @@ _TEST_WORDS: Final = ("test", "eval", "mixtures", "duet_boxes")
 
 
 def overlaps(tables: Mapping[str, pa.Table], lists: Sequence[str], recipe: str = "") -> list[dict[str, Any]]:
-    """Of each known test set whose list is among `lists`, what each split of the dataset has of it.
+    """Count the videos and clips of known test sets in each split of a dataset.
 
-    `lists` are folders, searched for files with the official names of avkit's recipes, or `RECIPE=FILE`. Counted are
-    source videos (by id) and clips (by id and start), requested and sampled. `recipe` is the dataset's own: its own
-    splits are no overlap. A list that is not what its name says is told by `problem`.
+    Args:
+        tables: Rows of the manifest by split.
+        lists: Folders that are searched for files with the official names of avkit's recipes, or `RECIPE=FILE`.
+        recipe: Name of the dataset's own recipe. A split does not overlap with itself.
+
+    Returns:
+        One entry per test set and split, with source videos (by id) and clips (by id and start), requested and sampled.
+        An entry of a list that cannot be read has `problem` instead.
+
+    Raises:
+        ConfigError: A folder or file does not exist.
     """
-    found: list[dict[str, Any]] = []
-    for known, spec, path in _known_lists(lists):
+    entries: list[dict[str, Any]] = []
+    for test_recipe, spec, path in _known_lists(lists):
         if not any(_is_test(split) for split in spec.splits):
             continue
         try:
-            listed = read_list(ListFile(path=path, recipe=known, spec=spec))
+            listed = read_list(ListFile(path=path, recipe=test_recipe, spec=spec))
         except AvkitError as error:
-            found.append({"test_set": known.name, "list": path.name, "problem": str(error)})
+            entries.append({"test_set": test_recipe.name, "list": path.name, "problem": str(error)})
             continue
         for split in pc.unique(listed.column("split")).to_pylist():
             if not _is_test(split):
                 continue
             test = listed.filter(pc.equal(listed.column("split"), split))
             for own, table in tables.items():
-                if (known.name, split) != (recipe, own):
-                    found.append({"test_set": known.name, "test_split": split, "split": own, **_shared(test, table)})
-    return found
+                if (test_recipe.name, split) != (recipe, own):
+                    entries.append(
+                        {"test_set": test_recipe.name, "test_split": split, "split": own, **_shared(test, table)}
+                    )
+    return entries
 
 
 def _is_test(split: str) -> bool:
@@ -66,17 +76,17 @@ def _clip_ids(table: pa.Table) -> pa.Array:
 
 
 def _known_lists(lists: Sequence[str]) -> Iterator[tuple[Recipe, ListSpec, Path]]:
-    """Each official list that was found, none twice."""
+    """The official lists among `lists`, each once."""
     seen: set[tuple[str, str]] = set()
-    for given in lists:
-        name, equals, rest = given.partition("=")
+    for source in lists:
+        name, equals, file = source.partition("=")
         if equals and name in recipe_names():
-            found = [(load_recipe(name), Path(rest))]
-            if not found[0][1].is_file():
-                raise ConfigError(f"{rest}: no such list. Give --lists {name}=FILE the file.")
+            candidates = [(load_recipe(name), Path(file))]
+            if not candidates[0][1].is_file():
+                raise ConfigError(f"{file}: no such list. Use --lists {name}=FILE with an existing file.")
         else:
-            found = [(load_recipe(known), path) for known in recipe_names() for path in _files(given)]
-        for recipe, path in found:
+            candidates = [(load_recipe(recipe), path) for recipe in recipe_names() for path in _files(source)]
+        for recipe, path in candidates:
             specs = [
                 spec for spec in recipe.lists if LIST_FORMATS[spec.format].reader and spec.file and not spec.unusable
             ]
@@ -93,12 +103,12 @@ def _known_lists(lists: Sequence[str]) -> Iterator[tuple[Recipe, ListSpec, Path]
 def _files(folder: str) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
-        raise ConfigError(f"{folder}: no such folder of lists. Give --lists a folder, or RECIPE=FILE.")
-    wanted = {spec.file for name in recipe_names() for spec in load_recipe(name).lists if spec.file}
-    found = []
+        raise ConfigError(f"{folder}: no such folder of lists. Use --lists with a folder, or with RECIPE=FILE.")
+    names = {spec.file for name in recipe_names() for spec in load_recipe(name).lists if spec.file}
+    paths = []
     for number, path in enumerate(sorted(root.rglob("*"))):
         if number > _MOST_FILES:
-            raise ConfigError(f"{folder}: more than {_MOST_FILES:,} files. Give --lists the folder of the lists only.")
-        if path.name in wanted and path.is_file():
-            found.append(path)
-    return found
+            raise ConfigError(f"{folder}: more than {_MOST_FILES:,} files. Use a folder that has only the lists.")
+        if path.name in names and path.is_file():
+            paths.append(path)
+    return paths

@@ -1,4 +1,4 @@
-"""A sample as a figure."""
+"""Draws a sample as a figure."""
 
 from typing import Final
 
@@ -8,11 +8,11 @@ from avdata.audit.sample import StoredSample
 from avdata.boxes import boxes_in
 from avdata.draw.figures import FrameDrawing, draw_frames
 
-MOST_FRAMES: Final = 20
+MAX_FRAMES: Final = 20
 
 
 def draw_sample(sample: StoredSample) -> Figure:
-    """Its first frames with their times, boxes and masks; below them its log-mel with axes in seconds and hertz."""
+    """Draw the first MAX_FRAMES frames with their times, boxes and masks; below them the log-mel."""
     annotations = str(sample.facts.get("annotations", ""))
     frames = [
         FrameDrawing(
@@ -22,7 +22,7 @@ def draw_sample(sample: StoredSample) -> Figure:
             mask=frame.mask,
             boxes=boxes_in(annotations, place, len(sample.frames)),
         )
-        for place, frame in enumerate(sample.frames[:MOST_FRAMES])
+        for place, frame in enumerate(sample.frames[:MAX_FRAMES])
     ]
     return draw_frames(_title(sample), frames, sample.log_mel, sample.profile)
 

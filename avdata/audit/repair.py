@@ -1,4 +1,4 @@
-"""Damaged shards put out of the way, so that the same prepare makes them again."""
+"""Moves damaged shards to the quarantine, so that the next `avkit prepare` makes them again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +11,19 @@ from avmanifest.layout import Layout
 
 
 def repair(dataset: AuditDataset, faults: Sequence[Fault]) -> list[Path]:
-    """Move every shard that has a fault to the dataset's quarantine; the folders that hold them now.
+    """Move every shard that has a fault to the dataset's quarantine.
 
-    The manifest is left as it is: the same `avkit prepare` makes the shards again, and it. Raises ConfigError for what
-    cannot be made again: shards or a manifest alone, a dataset on another machine.
+    The manifest is not changed: the same `avkit prepare` command makes the shards again and then a new manifest.
+
+    Args:
+        dataset: A prepared dataset on a local disk.
+        faults: From `verify`.
+
+    Returns:
+        The new folders of the shards.
+
+    Raises:
+        ConfigError: The dataset is remote, or not a prepared dataset.
     """
     if dataset.kind is not DatasetKind.DATASET or not dataset.store.is_local:
         raise ConfigError(

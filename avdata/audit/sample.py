@@ -1,4 +1,4 @@
-"""One sample read back whole: frames with their times, log-mel, sound, labels and the truth about it."""
+"""Reads single samples: frames with times and masks, log-mel, audio, labels and annotations."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ from avmanifest.schema import CLIP_SCHEMA
 
 SOUNDS: Final = {"flac": "audio/flac", "wav": "audio/wav", "mp3": "audio/mpeg", "ogg": "audio/ogg", "m4a": "audio/mp4"}
 _PICTURES: Final = ("jpg", "jpeg", "png", "webp")
-_MOST_BYTES: Final = 1 << 26  # of one sample: what a report or a terminal can hold
+_MAX_BYTES: Final = 1 << 26  # of one sample, which is kept in memory
 _FACTS: Final = (
     "video_id", "source", "start_s", "end_s", "labels", "duration_s", "frame_times_s", "fps", "width", "height",
     "video_codec", "audio_codec", "audio_rate", "audio_channels", "audio_video_offset_s", "num_bad_packets",
@@ -31,7 +31,7 @@ _FACTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class StoredFrame:
-    """A picture as it is stored. The time is None where nothing tells it; the mask is a PNG, or None."""
+    """A stored frame: its file's bytes, its time in seconds (None: unknown) and its mask as PNG bytes (None: none)."""
 
     name: str
     content: bytes
@@ -41,7 +41,7 @@ class StoredFrame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSample:
-    """A sample's content, and the facts (columns of the manifest) that are known of it."""
+    """A sample's members, and the columns of the manifest that have values for it (facts)."""
 
     key: str
     split: str
@@ -49,36 +49,45 @@ class StoredSample:
     facts: Mapping[str, Any]
     frames: tuple[StoredFrame, ...] = ()
     log_mel: np.ndarray | None = field(default=None, repr=False)  # [mel, T]
-    profile: MelProfile | None = None  # how log_mel was made; None: not known
+    profile: MelProfile | None = None  # how log_mel was made; None: unknown
     sound: bytes = field(default=b"", repr=False)
-    sound_type: str = ""  # as a browser names it
+    sound_type: str = ""  # media type, such as audio/flac
 
     @property
     def labels(self) -> list[str]:
-        """Its labels."""
+        """The labels of the sample."""
         return [str(label) for label in self.facts.get("labels") or []]
 
     @property
     def flags(self) -> list[str]:
-        """Which of silent, still and short it is."""
+        """The flags that are set: silent, still, short."""
         return [name for name in ("silent", "still", "short") if self.facts.get(name)]
 
 
 def read_sample(dataset: AuditDataset, key: str) -> StoredSample:
-    """The sample of that key. Raises ConfigError for a key that nothing has, or whose clip failed, with the reason."""
+    """Read the sample with that key. Raises ConfigError if there is no such key or its clip failed."""
     for split, content in dataset.splits.items():
         place = pc.index(content.table.column("key"), pa.scalar(key, pa.string())).as_py()
         if place >= 0:
             row = content.table.slice(place, 1).to_pylist()[0]
             if row["status"] != "ok":
-                raise ConfigError(f"{key} of {split} is no sample: {row['status']} ({row['reason'] or 'no reason'})")
+                raise ConfigError(f"{key} of {split} has no sample: {row['status']} ({row['reason'] or 'no reason'})")
             return next(read_samples(dataset, [(split, key)]))
     some = [key for content in dataset.splits.values() for key in content.table.column("key").slice(0, 3).to_pylist()]
     raise ConfigError(f"{dataset.root}: no clip has the key {key!r}. Keys are such as {', '.join(some[:3]) or 'none'}.")
 
 
 def read_samples(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> Iterator[StoredSample]:
-    """Samples by (split, key), shard by shard. Raises ConfigError where there is only a manifest."""
+    """Read samples, shard by shard.
+
+    Args:
+        dataset: A prepared dataset or tars.
+        wanted: (split, key) of the samples.
+
+    Raises:
+        ConfigError: The dataset is a manifest without shards.
+        ShardError: A shard is damaged.
+    """
     if dataset.kind is DatasetKind.MANIFEST:
         raise ConfigError(f"{dataset.root}: a manifest alone has no samples. Give the dataset's folder.")
     finder = _from_tars if dataset.kind is DatasetKind.SHARDS else _from_dataset
@@ -87,11 +96,11 @@ def read_samples(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> It
         yield _sample(dataset, split, tar, row, contents)
 
 
-Found = tuple[str, str, dict[str, Any], Sequence[Member]]
+_Located = tuple[str, str, dict[str, Any], Sequence[Member]]
 
 
-def _from_dataset(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> Iterator[Found]:
-    """(split, tar, row, members) by the shards' own rows: a thousand are read for one, not a million."""
+def _from_dataset(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> Iterator[_Located]:
+    """(split, tar, row, members) from the parquet file of each shard, which is smaller than the whole manifest."""
     for split, content in dataset.splits.items():
         keys = pa.array([key for own, key in wanted if own == split], pa.string())
         rows = content.table.select(["key", "shard"])
@@ -106,7 +115,7 @@ def _from_dataset(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> I
                 yield split, f"{name}.tar", row, members
 
 
-def _from_tars(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> Iterator[Found]:
+def _from_tars(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> Iterator[_Located]:
     splits = {key: split for split, key in wanted}
     for tar in dataset.tars:
         if not splits:
@@ -121,12 +130,12 @@ def _from_tars(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> Iter
 
 
 def _contents(dataset: AuditDataset, tar: str, members: Sequence[Member]) -> dict[str, bytes]:
-    """Every member's bytes, in one read: they are adjacent."""
+    """Read all members of a sample at once: they are adjacent."""
     start = min(member.offset for member in members)
     stop = max(member.offset + member.size for member in members)
-    if stop - start > _MOST_BYTES:
+    if stop - start > _MAX_BYTES:
         raise ShardError(
-            f"{dataset.store.at(tar)}: a sample of {stop - start:,} bytes; at most {_MOST_BYTES:,} are read"
+            f"{dataset.store.at(tar)}: a sample of {stop - start:,} bytes; at most {_MAX_BYTES:,} are read"
         )
     content = dataset.store.read_range(tar, start, stop - start)
     return {member.name: content[member.offset - start :][: member.size] for member in members}
@@ -136,8 +145,8 @@ def _sample(
     dataset: AuditDataset, split: str, tar: str, row: Mapping[str, Any], contents: Mapping[str, bytes]
 ) -> StoredSample:
     facts = {name: row.get(name) for name in _FACTS if row.get(name) is not None}
-    if not facts.get("labels") and (told := contents.get("cls") or contents.get("txt")):
-        facts["labels"] = [told[:200].decode(errors="replace").strip()]
+    if not facts.get("labels") and (label := contents.get("cls") or contents.get("txt")):
+        facts["labels"] = [label[:200].decode(errors="replace").strip()]
     if not isinstance(facts.get("labels", []), list):
         facts["labels"] = [facts["labels"]]
     pictures = [name for name in contents if name.rsplit(".", 1)[-1] in _PICTURES and not name.startswith("mask")]
@@ -167,23 +176,23 @@ def _sample(
 
 
 def _log_mel(dataset: AuditDataset, contents: Mapping[str, bytes]) -> tuple[np.ndarray | None, MelProfile | None]:
-    """The sample's first log-mel, and its profile: as the dataset's config says, else by its number of bands."""
+    """The sample's first log-mel, and its profile by the dataset's config; None: unknown."""
     name = next((name for name in contents if name.startswith("logmel") and name.endswith(".npy")), None)
     if name is None:
         return None, None
     try:
         array = np.lib.format.read_array(io.BytesIO(contents[name]), allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise ShardError(f"{name} is not an array ({error}). Look for more: avkit verify --deep") from error
+        raise ShardError(f"{name} is not an array ({error}). Check the dataset: avkit verify --deep") from error
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
         return None, None
-    known = dataset.description.get("config", {}).get("mel") or []
-    profile = PROFILES.get(known[0]) if known else None
+    names = dataset.description.get("config", {}).get("mel") or []
+    profile = PROFILES.get(names[0]) if names else None
     return array.astype(np.float32), profile if profile and profile.n_mels == len(array) else None
 
 
 def sample_json(sample: StoredSample) -> dict[str, Any]:
-    """What is known of a sample, as plain data."""
+    """The sample's facts and the sizes of its members, as plain data."""
     facts = dict(sample.facts)
     if isinstance(facts.get("annotations"), str):
         with contextlib.suppress(ValueError):

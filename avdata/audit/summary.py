@@ -1,4 +1,4 @@
-"""What is in a dataset: counts, coverage, durations, loudness, flags, duplicates, overlaps, bytes."""
+"""Summarizes a dataset: counts, coverage, durations, loudness, flags, duplicates, overlaps, bytes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avdata.audit.dataset import AuditDataset, DatasetKind, MemberSums, SplitRows
+from avdata.audit.dataset import AuditDataset, DatasetKind, MemberSums, SplitRows, merge_sums
 from avdata.audit.overlaps import overlaps
 from avmanifest.duplicates import EXAMPLES, repeats
 from avmanifest.keys import subset_id
@@ -18,29 +18,36 @@ MEASURED: Final = ("duration_s", "fps", "height", "rms_dbfs", "audio_video_offse
 FLAGS: Final = ("silent", "still", "short")
 HISTOGRAM_BINS: Final = 48
 _HISTOGRAMS: Final = ("duration_s", "fps", "rms_dbfs", "audio_video_offset_s")
-_OUTLIERS: Final = 0.001  # of the values at either end stand in the last bin, so that one of them hides no shape
+_OUTLIERS: Final = 0.001  # share of the values at each end that the outermost bins absorb
 
 
 def summarize(dataset: AuditDataset, lists: Sequence[str] = ()) -> dict[str, Any]:
-    """Everything that rows and description say, as plain data; `lists` are for `overlaps`.
+    """Summarize the manifest and dataset.json as plain data.
 
-    By split: clips by status, quantiles (0, 5, 50, 95, 100 %) of what was measured, flags, hours, bytes by kind of
-    member, and samples of requested clips by class. `subset_id` is the same for any two datasets with the same samples.
+    Each split has clips by status, quantiles (0, 5, 50, 95, 100 %) of the measured columns, flags, hours, bytes by kind
+    of member, and samples and requested clips by class. `subset_id` is equal for datasets with the same samples.
+
+    Args:
+        dataset: The dataset, manifest or shards.
+        lists: Official lists of test sets, as `overlaps` takes them.
     """
     tables = {split: content.table for split, content in dataset.splits.items()}
     everything = pa.concat_tables(tables.values())
     samples = _samples(everything)
     description = dataset.description
     recipe = description.get("recipe", {}).get("name", "")
-    known = load_recipe(recipe) if recipe in recipe_names() else None
-    official = known.counts if known else {}
+    builtin = load_recipe(recipe) if recipe in recipe_names() else None
+    official = builtin.counts if builtin else {}
     own_lists = (
         [dataset.store.path("plan/lists")] if dataset.store.is_local and dataset.store.is_folder("plan/lists") else []
     )
     return {
         "root": dataset.root,
         "kind": dataset.kind.value,
-        "recipe": {**description.get("recipe", {}), **({"note": known.note.strip()} if known and known.note else {})},
+        "recipe": {
+            **description.get("recipe", {}),
+            **({"note": builtin.note.strip()} if builtin and builtin.note else {}),
+        },
         "format_version": description.get("format_version"),
         "plan_hash": description.get("plan_hash", ""),
         "config": description.get("config", {}),
@@ -52,8 +59,8 @@ def summarize(dataset: AuditDataset, lists: Sequence[str] = ()) -> dict[str, Any
         "splits": {split: _summarize_split(content, official.get(split)) for split, content in dataset.splits.items()},
         "statuses": _counts(everything.column("status")),
         "flagged": {flag: _flagged(samples, flag) for flag in FLAGS},
-        "classes": _all_classes(everything, description.get("labels") or (known.labels if known else ())),
-        "histograms": {name: found for name in _HISTOGRAMS if (found := _histogram(samples.column(name)))},
+        "classes": _all_classes(everything, description.get("labels") or (builtin.labels if builtin else ())),
+        "histograms": {name: bins for name in _HISTOGRAMS if (bins := _histogram(samples.column(name)))},
         "member_bytes": _sizes(_joined(content.members for content in dataset.splits.values())),
         **repeats(everything),
         "overlaps": overlaps(tables, [*own_lists, *lists], recipe),
@@ -63,7 +70,7 @@ def summarize(dataset: AuditDataset, lists: Sequence[str] = ()) -> dict[str, Any
 
 
 def class_counts(table: pa.Table) -> dict[str, dict[str, int]]:
-    """Of each label, clips requested and samples; the rarest first."""
+    """Samples and requested clips of each label, sorted by samples, the fewest first."""
     labels = table.column("labels").combine_chunks()
     ok = pc.equal(table.column("status"), "ok").take(pc.list_parent_indices(labels)).cast(pa.int64())
     counts = pa.table({"label": labels.flatten(), "ok": ok}).group_by("label")
@@ -86,7 +93,7 @@ def _summarize_split(content: SplitRows, official: int | None) -> dict[str, Any]
         "shards": pc.count_distinct(samples.column("shard")).as_py(),
         "statuses": _counts(table.column("status")),
         "hours": _hours(samples),
-        "measured": {name: found for name in MEASURED if (found := _quantiles(samples.column(name)))},
+        "measured": {name: values for name in MEASURED if (values := _quantiles(samples.column(name)))},
         "flags": {name: pc.sum(samples.column(name)).as_py() or 0 for name in FLAGS},
         "member_bytes": _sizes(content.members),
         "classes": class_counts(table),
@@ -94,14 +101,14 @@ def _summarize_split(content: SplitRows, official: int | None) -> dict[str, Any]
 
 
 def _flagged(samples: pa.Table, flag: str) -> dict[str, Any]:
-    found = samples.filter(pc.fill_null(samples.column(flag), False))
-    return {"clips": len(found), "examples": found.select(["key", "split"]).slice(0, EXAMPLES).to_pylist()}
+    flagged = samples.filter(pc.fill_null(samples.column(flag), False))
+    return {"clips": len(flagged), "examples": flagged.select(["key", "split"]).slice(0, EXAMPLES).to_pylist()}
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:
-    """How often each value stands there, the most frequent first."""
-    found = {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}
-    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+    """The number of rows of each value, the most frequent first."""
+    counts = {entry["values"]: entry["counts"] for entry in pc.value_counts(column).to_pylist()}
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _hours(samples: pa.Table) -> float:
@@ -115,7 +122,7 @@ def _quantiles(column: pa.ChunkedArray) -> list[float]:
 
 
 def _histogram(column: pa.ChunkedArray) -> dict[str, list[float]]:
-    """Bin edges and counts; empty without a value. The outermost values stand in the outermost bins."""
+    """Bin edges and counts; empty if there are no values. The outermost bins include the outliers."""
     values = column.drop_null().to_numpy()
     values = values[np.isfinite(values)]
     if not len(values):
@@ -128,7 +135,7 @@ def _histogram(column: pa.ChunkedArray) -> dict[str, list[float]]:
 
 
 def _all_classes(table: pa.Table, labels: Sequence[str]) -> dict[str, Any]:
-    """Coverage of the recipe's classes, in its order; `absent` are those that no row has."""
+    """Counts of the recipe's classes, in its order; `absent` lists the classes without rows."""
     counts = class_counts(table)
     order = {label: place for place, label in enumerate(labels)}
     ordered = sorted(counts, key=lambda label: (order.get(label, len(order)), label))
@@ -142,12 +149,10 @@ def _all_classes(table: pa.Table, labels: Sequence[str]) -> dict[str, Any]:
 def _joined(parts: Iterable[Mapping[str, MemberSums]]) -> dict[str, MemberSums]:
     total: dict[str, MemberSums] = {}
     for part in parts:
-        for kind, one in part.items():
-            before = total.get(kind, MemberSums(0, 0))
-            total[kind] = MemberSums(before.files + one.files, before.num_bytes + one.num_bytes)
+        merge_sums(total, part)
     return total
 
 
 def _sizes(members: Mapping[str, MemberSums]) -> dict[str, dict[str, int]]:
     ordered = sorted(members.items(), key=lambda item: (-item[1].num_bytes, item[0]))
-    return {kind: {"files": one.files, "bytes": one.num_bytes} for kind, one in ordered}
+    return {kind: {"files": sums.files, "bytes": sums.num_bytes} for kind, sums in ordered}

@@ -1,4 +1,4 @@
-"""Shards to batches."""
+"""Loads shards as batches: `open_dataset` finds the samples, `Loader` iterates over batches of them."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`Batch` needs torch, which the base does not bring: it is imported when it is asked for."""
+    """Import `Batch` on first use: it needs torch, which is an optional dependency."""
     if name == "Batch":
         from avdata.load.tensors import Batch  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What the loader hands out, and the memory it lies in."""
+"""A batch of numpy arrays, and the pool of memory that its arrays come from."""
 
 import threading
 import weakref
@@ -12,28 +12,28 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from avdata.melspec import apply_gain_db
 from avdata.profiles import profile
 
-_MOST_FREE: Final = 16  # arrays of one size that are kept when a consumer that held many lets them go
+_MOST_FREE: Final = 16  # unused arrays of one size that the pool keeps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayBatch:
-    """Samples of one rank. Views with several windows or frames per sample have them in the axes u and v.
+    """One rank's batch as numpy arrays. `avdata.load.Batch` has the same fields as torch tensors.
 
-    Images are 0 to 255 in channels-last memory; the log-mel is as stored, without gain. `tensors.Batch` has the same as
-    torch tensors.
+    Axes: b samples; u windows and v frames per sample, only in views that have several. Images are 0 to 255 in
+    channels-last memory. The log-mel is as stored, without gain.
     """
 
     images: UInt8[np.ndarray, "b *v 3 h w"]
     log_mel: Float[np.ndarray, "b *u mel t"]  # float16
-    waveform: Float32[np.ndarray, "b *u n"] | None  # the same windows at 16 kHz, in [-1, 1), without gain
+    waveform: Float32[np.ndarray, "b *u n"] | None  # of the windows, 16 kHz, in [-1, 1), without gain
     labels: Bool[np.ndarray, "b c"]  # one column per class of the dataset
-    valid: Bool[np.ndarray, " b"]  # False: a repeated sample that fills up the last batch (tail="pad")
-    gain_db: Float32[np.ndarray, " b"] | None  # None: the view draws no gain
-    window_start_s: Float32[np.ndarray, "b *u"]  # from the start of the clip
-    frame_time_s: Float32[np.ndarray, "b *v"]  # likewise; NaN where the shard does not tell
+    valid: Bool[np.ndarray, " b"]  # False: a repeated sample that pads the last batch (tail="pad")
+    gain_db: Float32[np.ndarray, " b"] | None  # None: the view has no random gain
+    window_start_s: Float32[np.ndarray, "b *u"]  # in the clip
+    frame_time_s: Float32[np.ndarray, "b *v"]  # in the clip; NaN: unknown
     masks: UInt8[np.ndarray, "b *v h w"] | None = None  # of the images; None: the view has none
-    masked: Bool[np.ndarray, "b *v"] | None = None  # which images have a mask; without one it is 0
-    frames: Int64[np.ndarray, "b *v"] | None = None  # which of their samples' stored frames the images are
+    masked: Bool[np.ndarray, "b *v"] | None = None  # False: the image has no mask, and its mask is 0
+    frames: Int64[np.ndarray, "b *v"] | None = None  # numbers of the images among the stored frames of their samples
     positions: Int64[np.ndarray, " b"]  # in the epoch's order
     sample_ids: Int64[np.ndarray, " b"]  # rows of the dataset
     keys: tuple[str, ...]
@@ -45,34 +45,34 @@ class ArrayBatch:
         return len(self.keys)
 
     def label_ids(self) -> Int64[np.ndarray, " b"]:
-        """The first class of each sample; -1 where it has none."""
+        """The first class of each sample; -1: no class."""
         if not self.classes:
             return np.full(len(self), -1)
         return np.where(self.labels.any(axis=1), self.labels.argmax(axis=1), -1)
 
     def label_names(self) -> list[list[str]]:
-        """The classes of each sample, by name."""
+        """The names of the classes of each sample."""
         return [[self.classes[column] for column in np.flatnonzero(row).tolist()] for row in self.labels]
 
     def gained_log_mel(self) -> Float32[np.ndarray, "b *u mel t"]:
-        """float32 log-mel as if the waveform were gain_db louder."""
+        """The log-mel with gain_db applied, float32."""
         if self.gain_db is None:
             return self.log_mel.astype(np.float32)
         gain = np.broadcast_to(self.gain_db.reshape(-1, *[1] * (self.log_mel.ndim - 3)), self.log_mel.shape[:-2])
         return apply_gain_db(self.log_mel, gain, profile(self.profile))
 
     def gained_waveform(self) -> Float32[np.ndarray, "b *u n"] | None:
-        """The waveform gain_db louder, not clipped; None if the view has none."""
+        """The waveform with gain_db applied, not clipped; None if the view has no waveform."""
         if self.waveform is None or self.gain_db is None:
             return self.waveform
         return self.waveform * 10 ** (self.gain_db.reshape(-1, *[1] * (self.waveform.ndim - 1)) / 20)
 
 
 class BufferPool:
-    """Arrays that are used again once nobody refers to them.
+    """Reuses the memory of arrays that are no longer referenced.
 
-    A fresh array of a batch's size costs a page fault every 4 kB, a tenth of decoding the batch. Pinned memory comes
-    from torch.
+    New memory costs a page fault per 4 kB: a tenth of the time of decoding a batch. Pinned memory comes from torch's
+    own pool.
     """
 
     def __init__(self, *, pinned: bool) -> None:
@@ -81,7 +81,7 @@ class BufferPool:
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-        """An array of that shape with any content. When the last array or tensor made of it is gone, it is reused."""
+        """An uninitialized array. Its memory is reused when no array or tensor refers to it any more."""
         num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if self._pinned:
             from avdata.load.tensors import pinned_bytes  # noqa: PLC0415 - needs torch
@@ -90,9 +90,9 @@ class BufferPool:
         with self._lock:
             free = self._free[num_bytes]
             memory = free.pop() if free else np.empty(num_bytes, np.uint8)
-        loan = _Loan(memory.view(dtype).reshape(shape))
-        weakref.finalize(loan, self._give_back, memory).atexit = False
-        return np.asarray(loan)
+        owner = _MemoryOwner(memory.view(dtype).reshape(shape))
+        weakref.finalize(owner, self._give_back, memory).atexit = False
+        return np.asarray(owner)
 
     def _give_back(self, memory: np.ndarray) -> None:
         with self._lock:
@@ -101,8 +101,8 @@ class BufferPool:
                 free.append(memory)
 
 
-class _Loan:
-    """What arrays made of an array's memory refer to, however they are sliced and wrapped."""
+class _MemoryOwner:
+    """The base object of a pooled array: it lives as long as any view of the array's memory."""
 
     def __init__(self, array: np.ndarray) -> None:
         self._array = array

@@ -1,6 +1,6 @@
-"""How fast the loader is, beside what it cannot do without and beside webdataset: in one run, taking turns.
+"""Measures the loader's throughput against webdataset and against decoding alone, alternating in one run.
 
-Needs the extras `train` and `interop`: webdataset hands its batches over through torch.
+Needs the extras `train` and `interop`: webdataset's loader needs torch.
 """
 
 import contextlib
@@ -33,22 +33,24 @@ from avdata.load.views import Crop, TrainView, choose_crop, choose_frames, colum
 from avdata.profiles import column_start_s
 from avmanifest.errors import ConfigError
 
-_CHUNK: Final = 8  # images that a thread takes at a time
-_WARM_BATCHES: Final = 8  # handed out before the clock starts, at least; those that were made before do not count
-_SHUFFLED: Final = 500  # samples in webdataset's buffer
+_CHUNK: Final = 8  # images per task of a thread
+_WARM_BATCHES: Final = 8  # minimum number of batches before the measurement starts
+_SHUFFLED: Final = 500  # samples in webdataset's shuffle buffer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderBench:
-    """What to measure. Drawn samples have the size of VGGSound's: 10 frames of 340 x 256, 10 s of sound."""
+    """What to measure. Synthetic samples are as large as VGGSound's: 10 frames of 340 x 256 pixels, 10 s of audio."""
 
-    dataset: Path | None = None  # a prepared dataset on a local disk; None: drawn
+    dataset: Path | None = None  # a prepared dataset on a local disk; None: synthetic
     split: str = "train"
-    samples: int = 4096  # that each contestant hands out in each round
-    drawn_samples: int = 1024  # of a drawn dataset, 600 kB each: the workers stop between epochs, so not too few
+    samples: int = 4096  # per contestant and round
+    drawn_samples: int = (
+        1024  # of the synthetic dataset, 600 kB each; few would slow the workers, which pause between epochs
+    )
     rounds: int = 5
     batch_size: int = 64
-    epochs: int = 20  # over which memory is watched
+    epochs: int = 20  # in the measurement of memory
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.batch_size < 1 or self.epochs < 1 or self.samples < self.batch_size:
@@ -59,31 +61,39 @@ class LoaderBench:
 
 
 def bench_loader(bench: LoaderBench) -> dict[str, Any]:
-    """Samples a second on all cores of avkit, webdataset and bare decoding; where avkit's time goes; memory.
+    """Measure samples per second on all cores, the share of each stage of avkit's loader, and memory.
 
-    Every contestant hands out random 3 s windows of log-mel and random crops of 224 x 224. `webdataset`: its best
-    configuration (a worker process per core, shuffle and batch inside the workers, only the members needed) with
-    avkit's decode function. `webdataset_stock`: the same with decode("pil") and torchvision's transforms on one random
-    frame. `decode_resize`: JPEG bytes that are in memory already to crops, in a thread per core. All take turns in
-    every round, and a figure is the median of the rounds; a ratio the median of the rounds' ratios. `per_core_s` counts
-    seconds of processor time instead of the clock's, of all processes together: other work on the machine has less say.
+    All contestants yield random 3 s windows of log-mel and random crops of 224 x 224 pixels:
+
+    - `avkit`: this loader.
+    - `webdataset`: its fastest configuration (one worker process per core, shuffling and batching inside the workers,
+      only the needed members) with avkit's decode function.
+    - `webdataset_stock`: the same with decode("pil") and torchvision's transforms on one random frame.
+    - `decode_resize`: JPEG bytes in memory to crops, in one thread per core.
+
+    Contestants alternate in every round. A figure is the median over the rounds; a ratio is the median of the ratios of
+    the rounds. `per_core_s` divides by CPU seconds of all processes instead of wall time; other work on the machine
+    disturbs it less.
+
+    Raises:
+        ConfigError: The dataset is not on a local disk, or webdataset is not installed.
     """
     with tempfile.TemporaryDirectory() as scratch:
         cores = usable_cores()
         root = bench.dataset or draw_bench_dataset(Path(scratch) / "drawn", bench.drawn_samples, max(8, cores))
         dataset = open_dataset(root, bench.split)
         if any(local_path(shard.url) is None for shard in dataset.shards):
-            raise ConfigError(f"{root}: not on a local disk, so its speed is the network's. Measure on a copy.")
+            raise ConfigError(f"{root}: not on a local disk, so the network would be measured. Use a local copy.")
         view = TrainView(max_gain_db=6.0)
         turns = _contestants(bench, dataset, view, cores)
         rounds = [{name: _measured(turn, bench) for name, turn in turns.items()} for _ in range(bench.rounds)]
 
         def middle(field: str, name: str, over: str | None = None) -> float:
-            """The median of a contestant's figure, or of its ratio to another's."""
-            found: list[float] = [
+            """The median over the rounds of a contestant's figure, or of its ratio to that of `over`."""
+            values: list[float] = [
                 getattr(turn[name], field) / (getattr(turn[over], field) if over else 1) for turn in rounds
             ]
-            return round(median(found), 3 if over else 1)
+            return round(median(values), 3 if over else 1)
 
         others = [name for name in turns if name != "avkit"]
         return {
@@ -105,7 +115,7 @@ def bench_loader(bench: LoaderBench) -> dict[str, Any]:
 def _contestants(
     bench: LoaderBench, dataset: Dataset, view: TrainView, cores: int
 ) -> dict[str, Callable[[], contextlib.AbstractContextManager[Iterator[int]]]]:
-    """By name, what opens an endless iterator over the sizes of the batches that it makes."""
+    """By name, a context manager that opens an endless iterator over the sizes of batches."""
     urls = [shard.url for shard in dataset.shards]
     times_s = dict(zip(dataset.keys.to_pylist(), _times(dataset), strict=True))
     mel_name, frame_names = dataset.log_mel_member[view.profile], frozenset(dataset.frame_names)
@@ -133,7 +143,7 @@ def _contestants(
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """A contestant in full swing."""
+    """The measurement of one contestant in one round."""
 
     per_s: float  # samples a second
     per_core_s: float  # samples a second of processor time
@@ -152,13 +162,13 @@ def _measured(turn: Callable[[], contextlib.AbstractContextManager[Iterator[int]
 
 
 def _cpu_s() -> float:
-    """Processor time of this process and its children that live."""
+    """CPU seconds of this process and its running children."""
     times = [p.cpu_times() for p in (psutil.Process(), *psutil.Process().children(recursive=True))]
-    return sum(one.user + one.system for one in times)
+    return sum(cpu.user + cpu.system for cpu in times)
 
 
 def _memory_bytes() -> int:
-    """Memory of this process and its children, what they share counted once."""
+    """Memory of this process and its children in bytes. Shared memory counts once (PSS)."""
     total = 0
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -172,7 +182,7 @@ def _times(dataset: Dataset) -> Iterator[np.ndarray]:
 
 
 def _some_images(dataset: Dataset, most: int) -> list[bytes]:
-    """JPEG bytes of frames from all over the dataset."""
+    """JPEG bytes of up to `most` frames, evenly spaced over the dataset."""
     images, scratch = [], Scratch()
     with ShardReader(dataset.shards, LoaderConfig().cache) as reader:
         for number in np.linspace(0, len(dataset.frame_member) - 1, most).astype(int).tolist():
@@ -186,7 +196,7 @@ def _some_images(dataset: Dataset, most: int) -> list[bytes]:
 
 
 def _decode_resize(images: Sequence[bytes], view: TrainView, batch_size: int, cores: int) -> Generator[int, None, None]:
-    """JPEG to crop, with nothing around it: no order, no reading, no sound, the same memory for every batch."""
+    """Decode JPEGs and crop them: no order, no reading, no audio, and the same memory for every batch."""
     draws = np.random.default_rng(0).random((len(images), view.num_draws)).tolist()
     sizes = [decode_jpeg(image).shape for image in images]
     jobs = [(i, choose_crop(view, h, w, d)) for i, (h, w, _), d in zip(images, sizes, draws, strict=True)]
@@ -207,7 +217,7 @@ def _decode_resize(images: Sequence[bytes], view: TrainView, batch_size: int, co
             yield sum(future.result() for future in pending.pop(0))
 
 
-# webdataset. What it calls must be picklable, as its workers are processes.
+# webdataset. Its workers are processes, so all that it calls must be picklable.
 
 
 @dataclass(frozen=True)
@@ -251,7 +261,7 @@ class _OwnDecode:
 
 @dataclass(frozen=True)
 class _StockDecode:
-    """What webdataset's documentation does: decode("pil") and torchvision's transforms."""
+    """The pipeline of webdataset's documentation: decode("pil") and torchvision's transforms."""
 
     times_s: dict[str, np.ndarray]
     view: TrainView
@@ -313,17 +323,17 @@ def _webdataset(
 
 
 def _start_worker(number: int) -> None:
-    """A worker is one of many: no threads of its own."""
+    """Set up a worker process: one thread, as there is a worker on every core."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     np.random.seed(number)
 
 
-# What is more to know of avkit.
+# Further measurements of avkit's loader.
 
 
 def _stage_shares(dataset: Dataset, view: TrainView, bench: LoaderBench) -> dict[str, float]:
-    """Share of the workers' time that each stage takes."""
+    """Share of the workers' time in each stage."""
     loader = _loader(dataset, view, bench)
     for _ in islice(_endless(loader), max(1, bench.samples // loader.config.batch_size)):
         pass
@@ -333,18 +343,18 @@ def _stage_shares(dataset: Dataset, view: TrainView, bench: LoaderBench) -> dict
 
 def _memory_by_epoch(dataset: Dataset, view: TrainView, bench: LoaderBench) -> list[float]:
     """Memory of this process in MB after each epoch."""
-    loader, process, found = _loader(dataset, view, bench), psutil.Process(), []
+    loader, process, memory_mb = _loader(dataset, view, bench), psutil.Process(), []
     for _ in range(bench.epochs):
         for _ in loader:
             pass
-        found.append(round(process.memory_info().rss / 1e6, 1))
-    return found
+        memory_mb.append(round(process.memory_info().rss / 1e6, 1))
+    return memory_mb
 
 
 def _first_batches(dataset: Dataset, view: TrainView, bench: LoaderBench) -> dict[str, float]:
     """Milliseconds to the first batch of a new loader that resumes at the start, middle and end of an epoch."""
     last = max(0, len(dataset) - min(bench.batch_size, len(dataset)))
-    found = {}
+    medians = {}
     for name, position in {"start": 0, "middle": last // 2, "end": last}.items():
         seconds = []
         for _ in range(max(3, bench.rounds)):
@@ -355,8 +365,8 @@ def _first_batches(dataset: Dataset, view: TrainView, bench: LoaderBench) -> dic
             for _ in loader:
                 seconds.append(time.perf_counter() - began)
                 break
-        found[name] = round(1000 * median(seconds), 1)
-    return found
+        medians[name] = round(1000 * median(seconds), 1)
+    return medians
 
 
 def _loader(dataset: Dataset, view: TrainView, bench: LoaderBench) -> Loader:

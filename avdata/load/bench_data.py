@@ -1,4 +1,4 @@
-"""A prepared dataset to measure a loader on, where there is none: drawn, with the sizes of VGGSound's."""
+"""Makes a synthetic dataset for the benchmark of the loader, with samples as large as VGGSound's."""
 
 import json
 from pathlib import Path
@@ -19,12 +19,12 @@ from avmanifest.table import table_from_rows, write_table
 
 SECONDS: Final = 10.0
 NUM_FRAMES: Final = 10
-_PICTURES: Final = 40  # different ones; drawing one takes as long as decoding fifty
+_PICTURES: Final = 40  # distinct images; making one takes as long as decoding fifty
 _SOUNDS: Final = 4
 
 
 def natural_picture(number: int, size: tuple[int, int] = (256, 340)) -> UInt8[np.ndarray, "h w 3"]:
-    """Noise with the spectrum of a photograph: about 22 kB as a JPEG of quality 90 at 340 x 256."""
+    """An RGB image of noise with the spectrum of a photograph: about 22 kB as a JPEG of quality 90 at 340 x 256."""
     generator = np.random.default_rng(number)
     frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None])
     frequency[0, 0] = 1
@@ -38,7 +38,11 @@ def natural_picture(number: int, size: tuple[int, int] = (256, 340)) -> UInt8[np
 
 
 def draw_bench_dataset(root: Path, num_samples: int, num_shards: int) -> Path:
-    """A finished dataset of 10 s samples: 10 frames, `paper` log-mel, FLAC; pictures and sounds come up repeatedly."""
+    """Write a dataset of 10 s samples with 10 frames, a `paper` log-mel and a FLAC. Images and sounds repeat.
+
+    Returns:
+        The root.
+    """
     pictures = [encode_jpeg(natural_picture(number)) for number in range(_PICTURES)]
     sounds = [_sound(number) for number in range(_SOUNDS)]
     layout = Layout(root)
@@ -57,7 +61,7 @@ def draw_bench_dataset(root: Path, num_samples: int, num_shards: int) -> Path:
 
 
 def _sound(number: int) -> dict[str, bytes]:
-    """Log-mel and FLAC of a tone in noise."""
+    """Log-mel and FLAC members of a tone in noise."""
     generator = np.random.default_rng(number)
     times = np.arange(round(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
     tone = 0.2 * np.sin(2 * np.pi * (200 + 150 * number) * times * (1 + times / 10))
@@ -69,7 +73,7 @@ def _sound(number: int) -> dict[str, bytes]:
 def _write_shard(
     layout: Layout, shard: ShardName, samples: list[tuple[str, dict[str, bytes], dict[str, bytes]]]
 ) -> list[dict[str, Any]]:
-    """Write tar, manifest and marker; the manifest's rows."""
+    """Write the tar, manifest and marker of a shard. Returns the rows of the manifest."""
     layout.tar(shard).parent.mkdir(parents=True, exist_ok=True)
     content, rows = bytearray(), list[dict[str, Any]]()
     for place, (key, sound, frames) in enumerate(samples):

@@ -1,4 +1,4 @@
-"""A dataset as arrays: where every sample's members lie, without a Python object per sample."""
+"""The index of a dataset in arrays (shard, offset and size of each member), and functions that select and combine."""
 
 import hashlib
 import json
@@ -22,53 +22,57 @@ _HASHED_AT_ONCE: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A tar: where it is, and what its marker says of it (None: it has none)."""
+    """A tar file. The size and hash are from its marker file; None: it has no marker."""
 
     url: str
     num_bytes: int | None
     sha256: str | None
-    prepared: bool  # by avkit: the names in its headers are checked at every read
+    prepared: bool  # written by avkit: every read checks the member's name in the tar header
 
 
 @dataclass(frozen=True, slots=True)
 class ByteRanges:
-    """Offset and size in the tar of one member of every sample; size 0: the sample has none."""
+    """Offset and size in bytes of one member of every sample in its tar; size 0: the sample has no such member."""
 
     offset: Int64[np.ndarray, " n"]
     size: Int64[np.ndarray, " n"]
 
+    def take(self, entries: Int64[np.ndarray, " k"]) -> "ByteRanges":
+        """The ranges with these indices."""
+        return ByteRanges(self.offset[entries], self.size[entries])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Samples in the order of their shards. Row i of every array is sample i.
+    """The samples of a dataset, ordered by shard. Row i of every array with n rows is sample i.
 
-    The frames of sample i are the entries frame_start[i] to frame_start[i + 1] of the frames' arrays, and so on for
-    its labels.
+    The frames of sample i are the entries frame_start[i] to frame_start[i + 1] of the arrays with f rows (frames,
+    masks, frame_time_s, frame_member). Its labels are the entries label_start[i] to label_start[i + 1] of label_ids.
     """
 
     shards: tuple[Shard, ...]
     keys: pa.LargeStringArray
     shard_of: Int64[np.ndarray, " n"]
     log_mel: Mapping[str, ByteRanges]  # by profile
-    log_mel_member: Mapping[str, str]  # the member's name, by profile
+    log_mel_member: Mapping[str, str]  # name of the member, by profile
     waveform: ByteRanges
-    frames: ByteRanges  # of all frames
-    masks: ByteRanges  # of all frames; size 0: a frame has none
-    mask_names: tuple[str, ...]  # parallel to frame_names
+    frames: ByteRanges  # one entry per frame
+    masks: ByteRanges  # one entry per frame; size 0: no mask
+    mask_names: tuple[str, ...]  # mask member of each of frame_names
     frame_start: Int64[np.ndarray, " n1"]
     frame_time_s: Float32[np.ndarray, " f"]  # NaN: unknown
-    frame_member: Int64[np.ndarray, " f"]  # the member's name: a row of frame_names
+    frame_member: Int64[np.ndarray, " f"]  # index of the member's name in frame_names
     frame_names: tuple[str, ...]
-    label_ids: Int64[np.ndarray, " l"]
+    label_ids: Int64[np.ndarray, " l"]  # indices into classes
     label_start: Int64[np.ndarray, " n1"]
     classes: tuple[str, ...]
-    weights: Float64[np.ndarray, " n"] | None = None  # how often each sample is wanted, relative to the others
+    weights: Float64[np.ndarray, " n"] | None = None  # relative frequency of each sample; None: each once per epoch
 
     def __len__(self) -> int:
         return len(self.shard_of)
 
     def fingerprint(self) -> str:
-        """Hash of everything an order of samples depends on: which samples, where cut into shards, how weighted."""
+        """SHA-256 of all that determines the order of an epoch: the keys, their shards and the weights."""
         digest = hashlib.sha256()
         for first in range(0, len(self), _HASHED_AT_ONCE):
             keys = self.keys.slice(first, _HASHED_AT_ONCE).to_pylist()
@@ -87,10 +91,18 @@ def dataset_from_table(
     classes: Sequence[str] | None = None,
     exclude: Sequence[str] = (),
 ) -> Dataset:
-    """The dataset of manifest rows (COLUMNS, `shard` an index into shards). Rows that are not `ok` are left out.
+    """Build a dataset from manifest rows. Only rows with status `ok` become samples.
 
-    `exclude` names flags whose samples are left out too. Raises ManifestError for members outside their tar or a
-    label outside classes, ConfigError for an unknown flag or when nothing is left.
+    Args:
+        table: The columns COLUMNS. `shard` is an index into `shards`.
+        shards: The tars.
+        members: Which member is the frame, the log-mel, the waveform.
+        classes: Names of the classes in order; None: the labels that occur, sorted.
+        exclude: Flags (of FLAGS) whose samples are left out.
+
+    Raises:
+        ManifestError: A member is outside its tar, or a label is not among the classes.
+        ConfigError: A flag is unknown, no member is a frame, or no sample is left.
     """
     if unknown := set(exclude) - set(FLAGS):
         raise ConfigError(f"unknown flags to exclude {sorted(unknown)}; known: {', '.join(FLAGS)}")
@@ -107,20 +119,21 @@ def dataset_from_table(
     sample_of, names, codes, offset, size = _flat_members(table)
     _check_ends(shards, shard_of[sample_of], offset + size)
 
-    def places(name_wanted: Sequence[str]) -> ByteRanges:
-        found = ByteRanges(np.zeros(len(table), np.int64), np.zeros(len(table), np.int64))
-        for name in name_wanted:
+    def ranges(alternatives: Sequence[str]) -> ByteRanges:
+        """The range of the first of the names that a sample has."""
+        ranges = _no_ranges(len(table))
+        for name in alternatives:
             if name in names:
-                chosen = (codes == names.index(name)) & (found.size[sample_of] == 0)
-                found.offset[sample_of[chosen]] = offset[chosen]
-                found.size[sample_of[chosen]] = size[chosen]
-        return found
+                chosen = (codes == names.index(name)) & (ranges.size[sample_of] == 0)
+                ranges.offset[sample_of[chosen]] = offset[chosen]
+                ranges.size[sample_of[chosen]] = size[chosen]
+        return ranges
 
     frame_names = members.frame_names(names)
     if not frame_names:
         raise ConfigError(
             f"{shards[0].url}: no member matches image={members.image!r}; the samples have "
-            f"{', '.join(sorted(names)[:20])}. Say which is the frame: MemberMap(image=...)."
+            f"{', '.join(sorted(names)[:20])}. Name the member with the frame: MemberMap(image=...)."
         )
     order_of = np.full(len(names) + 1, -1, np.int64)
     order_of[[names.index(name) for name in frame_names]] = np.arange(len(frame_names))
@@ -130,16 +143,18 @@ def dataset_from_table(
     frame_member = order_of[codes[is_frame]]
     mask_names = tuple(map(members.mask_name, frame_names))
     label_ids, label_start, classes = _flat_labels(table, classes, shards, shard_of)
-    mels = {name: wanted for name, wanted in members.log_mels().items() if set(wanted) & set(names)}
+    mels = {
+        profile: alternatives for profile, alternatives in members.log_mels().items() if set(alternatives) & set(names)
+    }
     return Dataset(
         shards=tuple(shards),
         keys=table.column("key").cast(pa.large_string()).combine_chunks(),
         shard_of=shard_of,
-        log_mel={profile: places(wanted) for profile, wanted in mels.items()},
-        log_mel_member={profile: next(n for n in wanted if n in names) for profile, wanted in mels.items()},
-        waveform=places(members.waveforms()),
+        log_mel={profile: ranges(alternatives) for profile, alternatives in mels.items()},
+        log_mel_member={profile: next(n for n in alternatives if n in names) for profile, alternatives in mels.items()},
+        waveform=ranges(members.waveforms()),
         frames=ByteRanges(offset[is_frame], size[is_frame]),
-        masks=_masks_of(places, mask_names, sample_of[is_frame], frame_member),
+        masks=_masks_of(ranges, mask_names, sample_of[is_frame], frame_member),
         mask_names=mask_names,
         frame_start=frame_start,
         frame_time_s=_flat_times(table, frame_start),
@@ -152,26 +167,30 @@ def dataset_from_table(
 
 
 def _masks_of(
-    places: Callable[[Sequence[str]], ByteRanges],
+    ranges: Callable[[Sequence[str]], ByteRanges],
     mask_names: Sequence[str],
     sample_of: Int64[np.ndarray, " f"],
     frame_member: Int64[np.ndarray, " f"],
 ) -> ByteRanges:
     """The mask of every frame."""
-    found = ByteRanges(np.zeros(len(sample_of), np.int64), np.zeros(len(sample_of), np.int64))
+    masks = _no_ranges(len(sample_of))
     for number, name in enumerate(mask_names):
         rows = frame_member == number
-        by_sample = places([name])
-        found.offset[rows], found.size[rows] = by_sample.offset[sample_of[rows]], by_sample.size[sample_of[rows]]
-    return found
+        by_sample = ranges([name])
+        masks.offset[rows], masks.size[rows] = by_sample.offset[sample_of[rows]], by_sample.size[sample_of[rows]]
+    return masks
 
 
 def each_frame(dataset: Dataset, *, masked: bool, repeats: int = 1) -> Dataset:
-    """Every stored frame as a sample of its own, with its clip's key, sound and labels; `masked`: if it has a mask.
+    """A dataset in which every stored frame is a sample, with the key, audio and labels of its clip.
 
-    `repeats`: so often in an epoch, in training views each time with other draws.
+    Args:
+        dataset: The clips.
+        masked: Take only frames that have a mask.
+        repeats: How often each frame occurs per epoch. Training views draw each occurrence anew.
 
-    Raises ConfigError if no frame is left.
+    Raises:
+        ConfigError: No frame has a mask.
     """
     frames = np.flatnonzero(dataset.masks.size > 0) if masked else np.arange(len(dataset.frame_time_s))
     if not len(frames):
@@ -181,17 +200,14 @@ def each_frame(dataset: Dataset, *, masked: bool, repeats: int = 1) -> Dataset:
     counts = np.diff(dataset.label_start)[rows]
     labels = np.concatenate([np.arange(dataset.label_start[row], dataset.label_start[row + 1]) for row in rows])
 
-    def chosen(places: ByteRanges, entries: Int64[np.ndarray, " k"]) -> ByteRanges:
-        return ByteRanges(places.offset[entries], places.size[entries])
-
     return replace(
         dataset,
         keys=dataset.keys.take(pa.array(rows)),
         shard_of=dataset.shard_of[rows],
-        log_mel={name: chosen(places, rows) for name, places in dataset.log_mel.items()},
-        waveform=chosen(dataset.waveform, rows),
-        frames=chosen(dataset.frames, frames),
-        masks=chosen(dataset.masks, frames),
+        log_mel={name: ranges.take(rows) for name, ranges in dataset.log_mel.items()},
+        waveform=dataset.waveform.take(rows),
+        frames=dataset.frames.take(frames),
+        masks=dataset.masks.take(frames),
         frame_start=np.arange(len(frames) + 1),
         frame_time_s=dataset.frame_time_s[frames],
         frame_member=dataset.frame_member[frames],
@@ -202,10 +218,15 @@ def each_frame(dataset: Dataset, *, masked: bool, repeats: int = 1) -> Dataset:
 
 
 def balanced(dataset: Dataset) -> Dataset:
-    """The dataset with each sample weighted by the sum of 1 / (number of samples) of its classes.
+    """The dataset with class-balanced weights.
 
-    Source: CAV-MAE (arXiv:2210.07839), gen_weight_file.py. Samples without a label get the smallest weight.
-    Raises ConfigError for a dataset without labels, or with weights already.
+    The weight of a sample is the sum of 1 / (number of samples) over its classes. Samples without a label get the
+    smallest weight.
+
+    Raises:
+        ConfigError: The dataset has no labels, or already has weights.
+
+    Source: CAV-MAE (arXiv:2210.07839), gen_weight_file.py.
     """
     if dataset.weights is not None:
         raise ConfigError(
@@ -222,23 +243,20 @@ def balanced(dataset: Dataset) -> Dataset:
 
 
 def select(dataset: Dataset, keep: Bool[np.ndarray, " n"]) -> Dataset:
-    """The samples that `keep` marks, in their order. Raises ConfigError if none is left."""
+    """The samples where `keep` is True, in their order. Raises ConfigError if none is left."""
     rows = np.flatnonzero(keep)
     if not len(rows):
-        raise ConfigError("no sample is left: the choice of samples leaves all of them out")
+        raise ConfigError("no sample is left: the selection excludes all of them")
     frames, labels = _entries(dataset.frame_start, keep), _entries(dataset.label_start, keep)
-
-    def of_samples(places: ByteRanges) -> ByteRanges:
-        return ByteRanges(places.offset[rows], places.size[rows])
 
     return replace(
         dataset,
         keys=dataset.keys.take(pa.array(rows)),
         shard_of=dataset.shard_of[rows],
-        log_mel={name: of_samples(places) for name, places in dataset.log_mel.items()},
-        waveform=of_samples(dataset.waveform),
-        frames=ByteRanges(dataset.frames.offset[frames], dataset.frames.size[frames]),
-        masks=ByteRanges(dataset.masks.offset[frames], dataset.masks.size[frames]),
+        log_mel={name: ranges.take(rows) for name, ranges in dataset.log_mel.items()},
+        waveform=dataset.waveform.take(rows),
+        frames=dataset.frames.take(frames),
+        masks=dataset.masks.take(frames),
         frame_start=_starts(np.diff(dataset.frame_start)[rows]),
         frame_time_s=dataset.frame_time_s[frames],
         frame_member=dataset.frame_member[frames],
@@ -249,27 +267,38 @@ def select(dataset: Dataset, keep: Bool[np.ndarray, " n"]) -> Dataset:
 
 
 def relabel(dataset: Dataset, labels: Mapping[str, Sequence[str]]) -> Dataset:
-    """The samples whose key `labels` has, with these labels in place of their own; the classes stay.
+    """Replace the labels of samples.
 
-    Raises ConfigError for a label outside the classes, and if no sample is left.
+    Args:
+        dataset: The samples. Those whose key is not in `labels` are left out.
+        labels: New labels by key. They must be among the dataset's classes.
+
+    Raises:
+        ConfigError: A label is not among the classes, or no sample is left.
     """
-    if strange := sorted({name for names in labels.values() for name in names} - set(dataset.classes)):
-        raise ConfigError(f"labels {strange[:5]} are not among the dataset's {len(dataset.classes)} classes")
+    if unknown := sorted({name for names in labels.values() for name in names} - set(dataset.classes)):
+        raise ConfigError(f"labels {unknown[:5]} are not among the dataset's {len(dataset.classes)} classes")
     kept = select(dataset, pc.is_in(dataset.keys, value_set=pa.array(list(labels), pa.large_string())).to_numpy(False))
     new = [_renamed(labels[key], dataset.classes) for key in kept.keys.to_pylist()]
     return replace(kept, label_ids=np.concatenate(new), label_start=_starts(np.array([len(ids) for ids in new])))
 
 
 def _entries(start: Int64[np.ndarray, " n1"], keep: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:
-    """Entries of the samples kept, of arrays in which sample i has start[i] to start[i + 1]."""
+    """Indices of the kept samples' entries in an array where sample i has the entries start[i] to start[i + 1]."""
     return np.flatnonzero(np.repeat(keep, np.diff(start)))
 
 
 def mix(datasets: Sequence[tuple[Dataset, float]]) -> Dataset:
-    """One dataset of several, each with its share of an epoch; the shares are relative.
+    """Combine datasets, each with a share of every epoch.
 
-    An epoch is as long as all samples together. A dataset that gets less than its size is sampled, one that gets more
-    is repeated. Classes are united by name. Raises ConfigError for a share that is not above 0.
+    An epoch has as many samples as all datasets together. A dataset whose share is less than its size is subsampled;
+    one whose share is more is repeated. Classes are merged by name.
+
+    Args:
+        datasets: (dataset, share). Shares are relative to each other.
+
+    Raises:
+        ConfigError: A share is not above 0, or the list is empty.
     """
     if not datasets or any(not 0 < share < math.inf for _, share in datasets):
         raise ConfigError(f"shares {[share for _, share in datasets]}: give at least one dataset, each a share above 0")
@@ -282,7 +311,7 @@ def mix(datasets: Sequence[tuple[Dataset, float]]) -> Dataset:
 
 
 def unite(datasets: Sequence[Dataset]) -> Dataset:
-    """One dataset of several, without weights: an epoch has every sample of each once. Classes are united by name."""
+    """Concatenate datasets: an epoch has every sample once. Weights are dropped. Classes are merged by name."""
     parts = list(datasets)
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
     frame_names = tuple(dict.fromkeys(name for part in parts for name in part.frame_names))
@@ -290,16 +319,16 @@ def unite(datasets: Sequence[Dataset]) -> Dataset:
     shard_base = np.cumsum([0, *(len(part.shards) for part in parts)])
     profiles = dict.fromkeys(name for part in parts for name in part.log_mel)
     member_names = {name: {p.log_mel_member[name] for p in parts if name in p.log_mel_member} for name in profiles}
-    if clash := {name: sorted(found) for name, found in member_names.items() if len(found) > 1}:
+    if clash := {profile: sorted(names) for profile, names in member_names.items() if len(names) > 1}:
         raise ConfigError(
-            f"datasets to mix name their log-mel differently: {clash}. Prepare them with the same `--mel` order."
+            f"the datasets name their log-mels differently: {clash}. Prepare them with the same order of `--mel`."
         )
     return Dataset(
         shards=tuple(shard for part in parts for shard in part.shards),
         keys=pa.concat_arrays([part.keys for part in parts]),
         shard_of=np.concatenate([part.shard_of + base for part, base in zip(parts, shard_base, strict=False)]),
         log_mel={name: _joined([part.log_mel.get(name, _no_ranges(len(part))) for part in parts]) for name in profiles},
-        log_mel_member={name: next(iter(found)) for name, found in member_names.items()},
+        log_mel_member={profile: next(iter(names)) for profile, names in member_names.items()},
         waveform=_joined([part.waveform for part in parts]),
         frames=_joined([part.frames for part in parts]),
         masks=_joined([part.masks for part in parts]),
@@ -315,7 +344,7 @@ def unite(datasets: Sequence[Dataset]) -> Dataset:
 
 
 def read_json(content: bytes, where: str) -> dict[str, Any]:
-    """A JSON object. Raises ManifestError, naming the file, for anything else."""
+    """Parse a JSON object. Raises ManifestError for anything else; `where` names the file in the message."""
     try:
         values = json.loads(content)
     except ValueError as error:
@@ -347,7 +376,11 @@ def _flat_members(
 ) -> tuple[
     Int64[np.ndarray, " m"], list[str], Int64[np.ndarray, " m"], Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]
 ]:
-    """Of every member: its sample, (all names), its name's row, offset, size."""
+    """Flatten the column `members`.
+
+    Returns:
+        Sample of each member, the distinct names, index of each member's name in them, offset, size.
+    """
     column = table.column("members").combine_chunks()
     flat = column.flatten()
     encoded = pc.dictionary_encode(pc.struct_field(flat, "name"))
@@ -366,19 +399,19 @@ def _check_ends(shards: Sequence[Shard], shard: Int64[np.ndarray, " m"], end: In
     for number, content in enumerate(shards):
         if content.num_bytes is not None and last[number] > content.num_bytes:
             raise ManifestError(
-                f"{content.url}: the manifest places a member up to byte {last[number]}, the tar has "
+                f"{content.url}: by the manifest a member ends at byte {last[number]}, but the tar has "
                 f"{content.num_bytes}. It is another shard's manifest: run the same prepare again."
             )
 
 
 def _flat_times(table: pa.Table, frame_start: Int64[np.ndarray, " n1"]) -> Float32[np.ndarray, " f"]:
     column = pc.fill_null(table.column("frame_times_s").combine_chunks(), [])
-    counts, told = np.diff(frame_start), pc.list_value_length(column).to_numpy().astype(np.int64)
-    if wrong := np.flatnonzero((counts != told) & (told > 0)).tolist():
+    counts, num_times = np.diff(frame_start), pc.list_value_length(column).to_numpy().astype(np.int64)
+    if wrong := np.flatnonzero((counts != num_times) & (num_times > 0)).tolist():
         key = table.column("key")[wrong[0]].as_py()
-        raise ManifestError(f"{key}: {counts[wrong[0]]} frames are stored and {told[wrong[0]]} times are given")
+        raise ManifestError(f"{key}: {counts[wrong[0]]} frames are stored and {num_times[wrong[0]]} times are given")
     times = np.full(frame_start[-1], np.nan, np.float32)
-    times[np.repeat(told > 0, counts)] = column.flatten().to_numpy()
+    times[np.repeat(num_times > 0, counts)] = column.flatten().to_numpy()
     return times
 
 
@@ -387,12 +420,12 @@ def _flat_labels(
 ) -> tuple[Int64[np.ndarray, " l"], Int64[np.ndarray, " n1"], Sequence[str]]:
     column = pc.fill_null(table.column("labels").combine_chunks(), [])
     encoded = pc.dictionary_encode(column.flatten())
-    found = encoded.dictionary.to_pylist()
-    classes = sorted(found) if classes is None else classes
-    if strange := set(found) - set(classes):
+    labels = encoded.dictionary.to_pylist()
+    classes = sorted(labels) if classes is None else classes
+    if unknown := set(labels) - set(classes):
         raise ManifestError(
-            f"{shards[int(shard_of[0])].url} and following: labels {sorted(strange)[:5]} are not among the dataset's "
+            f"{shards[int(shard_of[0])].url} and following: labels {sorted(unknown)[:5]} are not among the dataset's "
             f"{len(classes)} classes. Run the same prepare again."
         )
     start = _starts(pc.list_value_length(column).to_numpy().astype(np.int64))
-    return _renamed(found, classes)[encoded.indices.to_numpy()], start, classes
+    return _renamed(labels, classes)[encoded.indices.to_numpy()], start, classes

@@ -1,4 +1,4 @@
-"""One sample's bytes to its slot of a batch: the work of a loader's worker."""
+"""Decodes samples into the preallocated arrays of a batch. The loader's worker threads run this code."""
 
 import io
 import threading
@@ -33,14 +33,14 @@ from avmanifest.errors import ShardError
 Stage = Literal["read", "decode", "resize", "sound"]
 STAGES: Final[tuple[Stage, ...]] = ("read", "decode", "resize", "sound")
 
-_AREA_FROM: Final = 1.5  # times smaller, linear interpolation would pass over pixels
+_AREA_FROM: Final = 1.5  # from this shrink factor on, linear interpolation would skip pixels
 _NPY_MAGIC: Final = b"\x93NUMPY\x01\x00"
 _NPY_PREFIX: Final = 10
 
 
 @dataclass(slots=True)
 class BatchBuffers:
-    """A batch while it is filled. Axes u (windows) and v (images) are always there."""
+    """The arrays of a batch while workers fill them. The axes u (windows) and v (images) always exist."""
 
     images: UInt8[np.ndarray, "b v h w 3"]
     log_mel: Float16[np.ndarray, "b u mel t"]
@@ -49,22 +49,22 @@ class BatchBuffers:
     frame_time_s: Float32[np.ndarray, "b v"]
     masks: UInt8[np.ndarray, "b v h w"] | None
     masked: Bool[np.ndarray, "b v"]
-    frames: Int64[np.ndarray, "b v"]  # which of the sample's
-    draws: Float64[np.ndarray, "b d"]
+    frames: Int64[np.ndarray, "b v"]  # numbers among the stored frames of the sample
+    draws: Float64[np.ndarray, "b d"]  # random numbers in [0, 1) for the view
     sample_ids: Int64[np.ndarray, " b"]
     keys: Sequence[str]
-    errors: list[ShardError | None]
+    errors: list[ShardError | None]  # why a row could not be filled
 
 
 class StageTimes:
-    """Seconds that the workers spent in each stage, summed."""
+    """Seconds spent in each stage, summed over the workers."""
 
     def __init__(self) -> None:
         self.seconds: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
         self._lock = threading.Lock()
 
     def add(self, seconds: dict[Stage, float]) -> None:
-        """Add one worker's."""
+        """Add the seconds of one worker."""
         with self._lock:
             for stage, spent in seconds.items():
                 self.seconds[stage] += spent
@@ -72,7 +72,7 @@ class StageTimes:
 
 @dataclass(slots=True)
 class _Clock:
-    """Gives each stretch of a thread's time to a stage."""
+    """Measures the stages of one thread: `lap` adds the time since the last call to a stage."""
 
     seconds: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     since: float = field(default_factory=time.perf_counter)
@@ -92,7 +92,17 @@ def decode_into(
     scratch: Scratch,
     times: StageTimes,
 ) -> None:
-    """Fill some rows of a batch. A sample that cannot be had leaves its ShardError in buffers.errors."""
+    """Read and decode some rows of a batch.
+
+    Args:
+        dataset: Where the samples are.
+        reader: Reads their bytes.
+        view: Which windows, frames and crops to take.
+        buffers: The batch. A sample that cannot be read leaves its ShardError in buffers.errors.
+        rows: The rows of the batch to fill.
+        scratch: Memory of the calling thread.
+        times: Receives the seconds spent in each stage.
+    """
     clock = _Clock()
     cut: list[tuple[int, int, Float32[np.ndarray, " n"]]] = []
     for row in rows:
@@ -111,7 +121,7 @@ def decode_into(
 def _decode_or_refetch(
     dataset: Dataset, reader: ShardReader, view: View, buffers: BatchBuffers, row: int, scratch: Scratch, clock: _Clock
 ) -> list[tuple[int, Float32[np.ndarray, " n"]]]:
-    """As `_decode_row`; a remote shard whose copy in the cache turns out damaged is fetched again."""
+    """Decode a row. If the cached copy of a remote shard is damaged, fetch it again and retry once."""
     try:
         return _decode_row(dataset, reader, view, buffers, row, scratch, clock)
     except ShardError:
@@ -123,7 +133,7 @@ def _decode_or_refetch(
 def _decode_row(
     dataset: Dataset, reader: ShardReader, view: View, buffers: BatchBuffers, row: int, scratch: Scratch, clock: _Clock
 ) -> list[tuple[int, Float32[np.ndarray, " n"]]]:
-    """Fill one row. Windows whose log-mel is still to be computed come back as (window, waveform)."""
+    """Fill one row. Returns (window, waveform) for each window whose log-mel must be computed."""
     sample, key, draws = int(buffers.sample_ids[row]), buffers.keys[row], buffers.draws[row].tolist()
     shard = int(dataset.shard_of[sample])
     to_compute: list[tuple[int, Float32[np.ndarray, " n"]]] = []
@@ -191,7 +201,7 @@ def _decode_row(
 
 
 def crop_into(rgb: UInt8[np.ndarray, "h w 3"], crop: Crop, out: UInt8[np.ndarray, "s s 3"]) -> None:
-    """The crop, resized to fill `out`: linear, or averaging areas where it shrinks a lot."""
+    """Crop an image and resize it into `out`: linear interpolation, or area averages where it shrinks a lot."""
     size = out.shape[0]
     cut = rgb[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
     shrinks = min(crop.height, crop.width) > _AREA_FROM * size
@@ -203,7 +213,14 @@ def crop_into(rgb: UInt8[np.ndarray, "h w 3"], crop: Crop, out: UInt8[np.ndarray
 def crop_mask_into(
     mask: UInt8[np.ndarray, "h w"], crop: Crop, frame_size: tuple[int, int], out: UInt8[np.ndarray, "s s"]
 ) -> None:
-    """The same part of the frame's mask, whose own size may be another: each pixel has the value at its middle."""
+    """Crop a frame's mask like the frame and resize it into `out`, by the nearest value.
+
+    Args:
+        mask: The mask. Its size may differ from the frame's.
+        crop: In pixels of the frame.
+        frame_size: Height and width of the frame.
+        out: Receives the mask.
+    """
     size = out.shape[0]
     middles = (np.arange(size) + 0.5) / size
     rows, columns = (
@@ -222,7 +239,7 @@ def _frames_wanted(
     if not len(times_s):
         raise ShardError(f"{where}: no frame is stored. Name the members that hold one (MemberMap(image=...)).")
     if isinstance(view, AllFramesView) and len(times_s) != view.num_frames:
-        raise ShardError(f"{where}: {len(times_s)} frames are stored, the view wants num_frames={view.num_frames}")
+        raise ShardError(f"{where}: {len(times_s)} frames are stored, the view needs num_frames={view.num_frames}")
     return choose_frames(view, starts_s, times_s, draws)
 
 
@@ -235,7 +252,7 @@ def _copy_windows(
     where: str,
     around_s: float | None,
 ) -> list[int]:
-    """Copy the windows of a stored log-mel into their buffers; their first columns."""
+    """Copy the windows of a stored log-mel into the batch. Returns the first column of each window."""
     array = read_npy(content, where)
     if array.ndim != 2 or array.shape[0] != view.mel.n_mels:
         raise ShardError(f"{where}: shape {array.shape}, expected [{view.mel.n_mels}, T]. Prepare it again.")
@@ -263,7 +280,7 @@ def _waveform_place(dataset: Dataset, sample: int, where: str, view: View) -> tu
 
 
 def _starts_in(view: View, num_samples: int, draws: Sequence[float], where: str, around_s: float | None) -> list[int]:
-    """First columns of the windows of a waveform."""
+    """First columns of the windows in the log-mel of a waveform with num_samples samples."""
     if view.window_s is None:
         return [0]
     num_starts = (num_samples - view.window_samples) // view.mel.hop_length + 1
@@ -276,7 +293,7 @@ def _starts_in(view: View, num_samples: int, draws: Sequence[float], where: str,
 
 
 def _cut_waveforms(view: View, flac: bytes, starts: list[int], where: str) -> list[Float32[np.ndarray, " n"]]:
-    """The windows' samples. The last window may begin up to a hop early: its columns end before its samples would."""
+    """Decode the windows' samples. A window at the end of the clip may begin up to a hop earlier than its columns."""
     if view.window_s is None:
         return [decode_flac(flac, name=where)]
     last = flac_num_samples(flac, where) - view.window_samples
@@ -287,19 +304,19 @@ def _cut_waveforms(view: View, flac: bytes, starts: list[int], where: str) -> li
 
 
 def fitted(waveform: Float32[np.ndarray, " n"], num_samples: int) -> Float32[np.ndarray, " m"]:
-    """The waveform's beginning, filled up with silence where it is too short."""
+    """The first num_samples samples, padded with zeros if the waveform is shorter."""
     return np.pad(waveform[:num_samples], (0, max(0, num_samples - len(waveform))))
 
 
 def _compute_log_mels(view: View, buffers: BatchBuffers, cut: list[tuple[int, int, Float32[np.ndarray, " n"]]]) -> None:
-    """Log-mels of waveforms into their buffers."""
+    """Compute the log-mels of (row, window, waveform) into the batch."""
     for row, window, waveform in cut:
         jitter = column_jitter(view, buffers.draws[row].tolist())
         buffers.log_mel[row, window] = log_mel(waveform, view.mel)[:, jitter : jitter + view.num_columns]
 
 
 def read_npy(content: memoryview, where: str) -> np.ndarray:
-    """A view of a .npy file's array. Raises ShardError for damage, or anything but C-ordered float16 or float32."""
+    """View a .npy file's array without copying. Raises ShardError unless it is 2-d, C-ordered float16 or float32."""
     start = _NPY_PREFIX + int.from_bytes(content[8:_NPY_PREFIX], "little")
     try:
         shape, dtype = _npy_header(bytes(content[:start]))
@@ -310,7 +327,7 @@ def read_npy(content: memoryview, where: str) -> np.ndarray:
 
 @lru_cache(maxsize=4096)
 def _npy_header(header: bytes) -> tuple[tuple[int, int], np.dtype[np.floating]]:
-    """Shape and type, from the header."""
+    """Shape and dtype from a .npy header. Raises ValueError for an unsupported one."""
     if not header.startswith(_NPY_MAGIC):
         raise ValueError("the magic number is wrong")
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header[len(_NPY_MAGIC) :]))

@@ -1,4 +1,4 @@
-"""Tars that others wrote: walked once, then read like ours."""
+"""Indexes tars that other tools wrote, so that the loader reads them like avkit's own."""
 
 import contextlib
 import json
@@ -20,28 +20,36 @@ SCHEMA: Final = pa.schema([CLIP_SCHEMA.field(name) for name in ("key", "labels",
 
 
 def foreign_rows(descriptor: int, url: str, label: str, index_folder: Path) -> pa.Table:
-    """One `ok` row per sample of an open tar, as a manifest would have it; flags are null.
+    """Index an open tar. Returns one manifest row per sample, with status `ok` and without flags.
 
-    The rows are kept in index_folder and read from there as long as the tar has the same size and time. Raises
-    ShardError, naming the tar and the byte, for a tar that is damaged or cut.
+    The index is stored in index_folder and reused while the size and modification time of the tar stay the same.
+
+    Args:
+        descriptor: File descriptor of the tar.
+        url: Its URL, for messages and for the name of the index.
+        label: Where labels are: see `MemberMap.label`.
+        index_folder: Where indexes are stored.
+
+    Raises:
+        ShardError: The tar is damaged or truncated. The message has the tar and the byte.
     """
     stat = os.fstat(descriptor)
     identity = f"{url}\n{stat.st_size}\n{stat.st_mtime_ns}\n{label}"
-    kept = index_folder / f"{sha256_of(identity)[:40]}.index.parquet"
-    table = _kept_rows(kept)
+    index = index_folder / f"{sha256_of(identity)[:40]}.index.parquet"
+    table = _stored_rows(index)
     if table is None:
         with os.fdopen(os.dup(descriptor), "rb") as file:
             try:
                 table = pa.Table.from_pylist(list(_walk(file, label)), schema=SCHEMA)
             except ShardError as error:
                 raise ShardError(f"{url}: {error}") from error
-        _keep_rows(table, kept)
+        _store_rows(table, index)
     for flag in FLAGS:
         table = table.append_column(flag, pa.nulls(len(table), pa.bool_()))
     return table
 
 
-def _kept_rows(path: Path) -> pa.Table | None:
+def _stored_rows(path: Path) -> pa.Table | None:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid):
@@ -49,14 +57,14 @@ def _kept_rows(path: Path) -> pa.Table | None:
     return table if table.schema.equals(SCHEMA) else None
 
 
-def _keep_rows(table: pa.Table, path: Path) -> None:
-    """Write the index, if that is possible here: without it the tar is walked again the next time."""
+def _store_rows(table: pa.Table, path: Path) -> None:
+    """Store the index if the folder can be written. Otherwise the tar is indexed again the next time."""
     with contextlib.suppress(OSError), replacing(path, shared=True) as unfinished:
         pq.write_table(table, unfinished)
 
 
 def _walk(file: IO[bytes], label: str) -> Iterator[dict[str, Any]]:
-    """Rows in file order."""
+    """Rows of a manifest, in file order."""
     label_member = label.partition(":")[0]
     for sample in tar_samples(file, read=label_member, adjacent=True):
         labels = []
@@ -75,7 +83,7 @@ def _labels(sample: TarSample, member: Member, label: str) -> list[str]:
         text = sample.content.decode().strip()
         if not label.startswith("json:"):
             return [text]
-        found = json.loads(text)[label.removeprefix("json:")]
+        value = json.loads(text)[label.removeprefix("json:")]
     except (ValueError, KeyError, TypeError) as error:
         raise ShardError(f"{where!r} gives no label {label!r} ({error!r})") from error
-    return [str(one) for one in found] if isinstance(found, list) else [str(found)]
+    return [str(name) for name in value] if isinstance(value, list) else [str(value)]

@@ -1,7 +1,7 @@
-"""Batches, in an order that is known beforehand and can be taken up anywhere.
+"""The loader: batches of a dataset in a reproducible order that can be resumed at any sample.
 
-Threads, not processes: what costs time (JPEG decoding, resizing, reading) runs without Python's lock, and a batch that
-is decoded where it will be used needs no hand-over.
+Workers are threads, not processes: JPEG decoding, resizing and reading release the GIL, and batches need not be copied
+between processes.
 """
 
 import contextlib
@@ -45,24 +45,24 @@ if TYPE_CHECKING:
     from avdata.load.tensors import Batch
 
 _LOG: Final = logging.getLogger(__name__)
-_FETCHERS: Final = 4  # downloads at once
+_FETCHERS: Final = 4  # concurrent downloads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderConfig:
-    """How samples become batches. Defaults suit training on one device."""
+    """How samples become batches. The defaults suit training on one device."""
 
-    batch_size: int = 64  # of each rank
+    batch_size: int = 64  # per rank
     seed: int = 0
     order: OrderConfig = field(default_factory=OrderConfig)
-    class_balanced: bool = False  # rare classes as often as frequent ones
+    class_balanced: bool = False  # draw samples of rare classes as often as those of frequent classes
     tail: Tail = "drop"
     num_workers: int | None = None  # threads; None: one per core; 0: decode in the calling thread
-    prefetch_batches: int = 4  # being decoded or waiting, beside the one in use
-    chunk_samples: int = 8  # that a worker decodes at a time
-    fetch_ahead_samples: int = 4096  # of remote shards: fetched this early
-    skip_bad: bool = False  # leave damaged samples out of their batch, and count them
-    pin_memory: bool = False  # for copies to a GPU that overlap with its work
+    prefetch_batches: int = 4  # batches that are decoded ahead, besides the one in use
+    chunk_samples: int = 8  # samples per task of a worker
+    fetch_ahead_samples: int = 4096  # download a remote shard so many samples before its first one is needed
+    skip_bad: bool = False  # leave damaged samples out of their batch and count them, instead of raising ShardError
+    pin_memory: bool = False  # page-locked memory, for asynchronous copies to a GPU
     cache: CacheConfig = field(default_factory=CacheConfig)
 
     def __post_init__(self) -> None:
@@ -74,33 +74,33 @@ class LoaderConfig:
 
 
 def evaluation_config(config: LoaderConfig | None = None) -> LoaderConfig:
-    """The config with the dataset's own order and every sample in a batch (tail `pad`, marked by Batch.valid)."""
+    """The config for evaluation: the dataset's own order, and every sample once (tail `pad`; see `Batch.valid`)."""
     config = config or LoaderConfig()
     return replace(config, order=replace(config.order, shuffle=False), tail="pad", class_balanced=False)
 
 
 @dataclass(slots=True)
 class LoaderStats:
-    """What a loader did since it was made. Times of this rank."""
+    """Counts and times of one rank's loader since its creation."""
 
     batches: int = 0
     samples: int = 0
     skipped: int = 0  # damaged samples that skip_bad left out
-    waited_s: float = 0.0  # the consumer stood still
-    elapsed_s: float = 0.0  # from the first batch asked for to the last one handed out, and its use in between
+    waited_s: float = 0.0  # time that the consumer waited for batches
+    elapsed_s: float = 0.0  # wall time of the iterations, including the use of the batches
     worker_s: dict[Stage, float] = field(default_factory=dict)  # summed over the workers
 
     @property
     def wait_share(self) -> float:
-        """Share of the time that the consumer waited for data."""
+        """Share of elapsed_s that the consumer waited for batches, from 0 to 1."""
         return self.waited_s / self.elapsed_s if self.elapsed_s else 0.0
 
 
 @dataclass(slots=True)
 class _Pending:
-    """A batch on its way."""
+    """A batch that workers are decoding."""
 
-    first: int  # global position
+    first: int  # position of its first sample in the epoch, over all ranks
     positions: Int64[np.ndarray, " b"]
     valid: Bool[np.ndarray, " b"]
     buffers: BatchBuffers
@@ -108,17 +108,35 @@ class _Pending:
 
 
 class Loader:
-    """One rank's batches of a dataset.
+    """Iterates over one rank's batches of a dataset.
 
-    Iterating yields what is left of the current epoch and then moves on to the next one, so
-    `for epoch in range(loader.state.epoch, num_epochs): for batch in loader: ...` also resumes. All ranks yield
-    equally many batches. Give every rank the same dataset, view and config.
+    Each iteration yields the rest of the current epoch, then moves to the next epoch. All ranks yield the same number
+    of batches. Every rank needs the same dataset, view and config.
+
+    Example:
+        ```python
+        loader = Loader(open_dataset("data/mine"), TrainView())
+        for epoch in range(loader.state.epoch, num_epochs):  # resumes, too
+            for batch in loader:
+                ...
+        ```
     """
 
     def __init__(
         self, dataset: Dataset, view: View, config: LoaderConfig | None = None, *, rank: int = 0, world_size: int = 1
     ) -> None:
-        """Raises ConfigError for options that cannot work together, and for a profile that the data cannot give."""
+        """Create a loader.
+
+        Args:
+            dataset: The samples.
+            view: The windows, frames and crops to take from each sample.
+            config: Batch size, order, workers; None: the defaults.
+            rank: Number of this process.
+            world_size: Number of processes.
+
+        Raises:
+            ConfigError: Options exclude each other, or the shards lack the view's log-mel profile and audio.
+        """
         config = config or LoaderConfig()
         check_ranks(rank, world_size, config.tail)
         _check_profile(dataset, view)
@@ -139,12 +157,12 @@ class Loader:
 
     @property
     def state(self) -> LoaderState:
-        """After the last batch that was handed out, whatever the workers are at."""
+        """The position after the last batch that was yielded. Batches decoded ahead do not count."""
         return self._state
 
     @property
     def stats(self) -> LoaderStats:
-        """Counts and times so far."""
+        """Counts and times since the loader was created."""
         self._stats.worker_s = dict(self._times.seconds)
         return self._stats
 
@@ -154,41 +172,48 @@ class Loader:
         return num_batches(left, self.config.batch_size, self.world_size, self.config.tail)
 
     def state_dict(self) -> dict[str, int | str]:
-        """Epoch, position, seed and plan hash: all that a checkpoint needs, the same on every rank."""
+        """Epoch, position, seed and plan hash, for a checkpoint. It is the same on every rank."""
         return self._state.as_dict()
 
     def load_state_dict(self, values: Mapping[str, Any]) -> None:
-        """Go on with the very next sample, on any number of ranks and workers and with any batch size.
+        """Continue at the next sample. The numbers of ranks and workers and the batch size may differ.
 
-        Raises ConfigError for another seed or for other data than the state is of.
+        Args:
+            values: From `state_dict`.
+
+        Raises:
+            ConfigError: The state has another seed, or belongs to other data or another order.
         """
         state = LoaderState.from_dict(values)
         if state.seed != self.config.seed or state.plan_hash != self._state.plan_hash:
             raise ConfigError(
-                f"the loader state is of seed {state.seed}, plan {state.plan_hash[:12]}; this loader has seed "
+                f"the loader state has seed {state.seed}, plan {state.plan_hash[:12]}; this loader has seed "
                 f"{self.config.seed}, plan {self._state.plan_hash[:12]}. Resume with the same samples, weights, "
-                "block_samples and window_samples, or start anew without the state."
+                "block_samples and window_samples, or start again without the state."
             )
         if state.position > len(self.dataset):
             raise ConfigError(f"the loader state is at sample {state.position} of {len(self.dataset)}")
         self._state = state
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of an epoch. The current epoch goes on where it is, so a resumed run loses nothing."""
+        """Move to the start of an epoch. In the current epoch, keep the position, so that a resumed run continues."""
         if epoch != self._state.epoch:
             self._move(epoch, 0)
 
     def __iter__(self) -> Iterator["Batch"]:
-        """What is left of the epoch, as torch tensors where torch is installed, else as numpy arrays: see `arrays`."""
+        """Iterate over the rest of the epoch: `Batch` if torch is installed, else `ArrayBatch`. See `arrays`."""
         as_tensors = _as_tensors()
         with contextlib.closing(self.arrays()) as batches:
             for batch in batches:
                 yield cast("Batch", batch) if as_tensors is None else as_tensors(batch)
 
     def arrays(self) -> Generator[ArrayBatch, None, None]:
-        """What is left of the epoch, as numpy arrays. A broken-off iteration goes on after the last batch handed out.
+        """Iterate over the rest of the epoch, as numpy arrays.
 
-        Raises ShardError at a damaged sample, after the batches before it, unless skip_bad is set.
+        After a `break`, the next iteration continues behind the last batch that was yielded.
+
+        Raises:
+            ShardError: A sample of the next batch is damaged or missing, and skip_bad is False.
         """
         epoch, firsts = self._state.epoch, self._firsts()
         began = time.perf_counter()
@@ -196,14 +221,14 @@ class Loader:
         with self._workers() as pool, self._fetchers() as fetch, self._reader.fetching():
             pending: deque[_Pending] = deque()
             while firsts or pending:
-                asked = time.perf_counter()
+                requested = time.perf_counter()
                 while firsts and len(pending) < self.config.prefetch_batches:
                     first = firsts.popleft()
                     fetch(first)
                     pending.append(self._begin(epoch, first, pool))
                 batch = self._finish(epoch, pending.popleft())
                 now = time.perf_counter()
-                self._stats.waited_s += now - asked
+                self._stats.waited_s += now - requested
                 self._stats.elapsed_s = elapsed_before + now - began
                 yield batch
         self._move(epoch + 1, 0)
@@ -214,7 +239,7 @@ class Loader:
         )
 
     def _firsts(self) -> deque[int]:
-        """Global position of each batch that is left."""
+        """Position (over all ranks) of the first sample of each remaining batch."""
         step = self.config.batch_size * self.world_size
         return deque(self._state.position + step * number for number in range(len(self)))
 
@@ -226,7 +251,7 @@ class Loader:
 
     @contextlib.contextmanager
     def _workers(self) -> Iterator[ThreadPoolExecutor | None]:
-        """The pool of an iteration; None: the caller works itself. On the way out nothing is left running."""
+        """The thread pool of an iteration; None: decode in the calling thread. All threads end with the block."""
         number = usable_cores() if self.config.num_workers is None else self.config.num_workers
         pool = ThreadPoolExecutor(number, "avkit-loader") if number else None
         try:
@@ -237,7 +262,7 @@ class Loader:
             self._reader.close_idle()
 
     def _begin(self, epoch: int, first: int, pool: ThreadPoolExecutor | None) -> _Pending:
-        """Take a batch's memory and random numbers, and set the workers on it."""
+        """Allocate a batch, draw its random numbers, and submit it to the workers."""
         config, view = self.config, self.view
         positions, valid = batch_positions(first, len(self.dataset), config.batch_size, self.rank, self.world_size)
         sample_ids = self._epoch_order(epoch)[positions]
@@ -273,7 +298,7 @@ class Loader:
         self._scratches.put(scratch)
 
     def _finish(self, epoch: int, pending: _Pending) -> ArrayBatch:
-        """Wait for a batch; then it counts as handed out."""
+        """Wait for a batch to be decoded, and move the state behind it."""
         for future in pending.futures:
             future.result()
         good = self._good_rows(pending)
@@ -286,7 +311,7 @@ class Loader:
         return batch
 
     def _good_rows(self, pending: _Pending) -> Int64[np.ndarray, " k"] | None:
-        """Rows without an error; None: all. Raises the first error unless it is to be skipped."""
+        """Rows without an error; None: all. Raises the first error unless skip_bad is set."""
         errors = [error for error in pending.buffers.errors if error is not None]
         if not errors:
             return None
@@ -302,7 +327,7 @@ class Loader:
         buffers, view = pending.buffers, self.view
 
         def kept(array: np.ndarray, *, axis: int | None = 1) -> np.ndarray:
-            """The good rows; without the second axis if it is None."""
+            """The good rows, without the second axis if the view has no such axis (None)."""
             rows = array if good is None else array[good]
             return rows if axis is not None else rows[:, 0]
 
@@ -330,18 +355,18 @@ class Loader:
 
     @contextlib.contextmanager
     def _fetchers(self) -> Iterator[Callable[[int], None]]:
-        """A function that fetches, in the background, the remote shards of the samples from a position on."""
+        """A function that downloads in threads the remote shards of fetch_ahead_samples samples from a position on."""
         remote = np.array([local_path(shard.url) is None for shard in self.dataset.shards])
         if not remote.any() or not self.config.fetch_ahead_samples:
             yield lambda _: None
             return
-        wanted: set[int] = set()
+        requested: set[int] = set()
 
         def fetch(first: int) -> None:
             ahead = self._epoch_order(self._state.epoch)[first : first + self.config.fetch_ahead_samples]
             for shard in dict.fromkeys(self.dataset.shard_of[ahead].tolist()):
-                if remote[shard] and shard not in wanted:
-                    wanted.add(shard)
+                if remote[shard] and shard not in requested:
+                    requested.add(shard)
                     pool.submit(self._fetch, shard)
 
         pool = ThreadPoolExecutor(_FETCHERS, "avkit-fetch")
@@ -351,7 +376,7 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _fetch(self, shard: int) -> None:
-        """Have the shard in the cache. What is wrong with it is told to whoever reads it."""
+        """Fetch the shard into the cache. Errors are raised when a sample is read."""
         with contextlib.suppress(ShardError), self._reader.lease(shard):
             pass
 
@@ -363,7 +388,7 @@ def _has_cuda() -> bool:
 
 
 def _as_tensors() -> Callable[[ArrayBatch], "Batch"] | None:
-    """What makes tensors of a batch's arrays; None: torch is not installed."""
+    """The conversion to tensors; None: torch is not installed."""
     try:
         from avdata.load.tensors import as_tensors  # noqa: PLC0415 - needs torch
     except ModuleNotFoundError as error:
@@ -374,15 +399,15 @@ def _as_tensors() -> Callable[[ArrayBatch], "Batch"] | None:
 
 
 def _check_profile(dataset: Dataset, view: View) -> None:
-    """The shards must hold the view's profile, or the waveform it can be computed from."""
+    """Check that the shards contain the view's log-mel profile or audio to compute it from."""
     has_waveform = bool(dataset.waveform.size.any())
     if view.profile not in dataset.log_mel and not has_waveform:
         raise ConfigError(
-            f"the view wants {view.profile!r} spectrograms; the shards hold {', '.join(dataset.log_mel) or 'none'}, "
+            f"the view needs {view.profile!r} spectrograms; the shards have {', '.join(dataset.log_mel) or 'none'}, "
             f"and no audio to compute them from. Prepare with --mel {view.profile}, or with audio."
         )
     if view.waveform and not has_waveform:
-        raise ConfigError("the view wants waveforms and the shards hold no audio. Prepare without --no-audio.")
+        raise ConfigError("the view needs waveforms and the shards have no audio. Prepare without --no-audio.")
 
 
 def _plan_hash(dataset: Dataset, order: OrderConfig) -> str:

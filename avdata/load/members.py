@@ -1,4 +1,4 @@
-"""Which member of a sample is what: ours by default, anybody's by a mapping."""
+"""Maps the members of a sample to frames, log-mel, audio and labels, for avkit's shards and for others."""
 
 import fnmatch
 import re
@@ -11,17 +11,17 @@ from avmanifest.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberMap:
-    """Names of members, after the key's dot. Alternatives are separated by `;`, the first that is there counts.
+    """Names of members, without the key and its dot. `;` separates alternatives: the first that exists is used.
 
     Defaults: the members that avkit writes.
     """
 
-    image: str = "frame*.jpg"  # may hold *: all that match, in the order of the numbers in them
+    image: str = "frame*.jpg"  # may contain *: all that match, ordered by the numbers in their names
     log_mel: str = "logmel.npy"  # [n_mels, T], float16 or float32
     waveform: str = "flac"  # 16 kHz mono
-    mask: str = "mask*.png"  # of a frame: what * stands for is the same in both names
-    label: str = ""  # of tars without a manifest: `cls`, `txt` (one name or number), or `json:FIELD`
-    profile: str = "paper"  # how log_mel was made
+    mask: str = "mask*.png"  # * stands for the same text as in the name of the frame
+    label: str = ""  # for tars without a manifest: `cls` or `txt` (one name or number), or `json:FIELD`
+    profile: str = "paper"  # profile of log_mel
 
     def __post_init__(self) -> None:
         profile(self.profile)
@@ -29,14 +29,14 @@ class MemberMap:
             raise ConfigError("a member mapping needs an image, such as image='jpg;frame0.jpg'")
 
     def frame_names(self, names: Sequence[str]) -> list[str]:
-        """The frames among a dataset's member names, in order. Alternatives are not mixed: the first that matches."""
+        """The member names that are frames, in order: all that match the first alternative with a match."""
         for pattern in self.image.split(";"):
-            if found := [name for name in names if fnmatch.fnmatchcase(name, pattern)]:
-                return sorted(found, key=_natural)
+            if matches := [name for name in names if fnmatch.fnmatchcase(name, pattern)]:
+                return sorted(matches, key=_natural)
         return []
 
     def mask_name(self, frame_name: str) -> str:
-        """The name that the mask of a frame has; empty where masks cannot be told from frames' names."""
+        """The name of a frame's mask; empty if it cannot be derived from the frame's name."""
         for pattern in self.image.split(";"):
             head, star, tail = pattern.partition("*")
             if star and self.mask and frame_name.startswith(head) and frame_name.endswith(tail):
@@ -44,16 +44,16 @@ class MemberMap:
         return ""
 
     def log_mels(self) -> dict[str, tuple[str, ...]]:
-        """By profile, the names a log-mel may have. Further profiles are `logmel-PROFILE.npy`."""
+        """Possible member names of each profile's log-mel. Those of other profiles are `logmel-PROFILE.npy`."""
         mels: dict[str, tuple[str, ...]] = {name: (f"logmel-{name}.npy",) for name in PROFILES}
         mels[self.profile] = (*self.log_mel.split(";"), *mels[self.profile])
         return mels
 
     def waveforms(self) -> tuple[str, ...]:
-        """The names a waveform may have."""
+        """Possible member names of the waveform."""
         return tuple(self.waveform.split(";"))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A sorting key in which frame2 comes before frame10."""
+    """A sort key that puts frame2 before frame10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

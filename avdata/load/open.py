@@ -1,4 +1,4 @@
-"""A folder, or shard URLs, to a Dataset."""
+"""Opens prepared folders and shard URLs as a Dataset."""
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
 from avmanifest.table import read_table
 
-_FETCHES: Final = 16  # small files read at once
+_FETCHES: Final = 16  # small files that are read at the same time
 _COMPRESSED: Final = (".gz", ".tgz", ".zst", ".bz2", ".xz")
 
 
@@ -34,13 +34,27 @@ def open_dataset(
     cache: CacheConfig | None = None,
     allow_pipe: bool = False,
 ) -> Dataset:
-    """The samples of a prepared dataset's folder (split `train` unless given), of several such, or of shard URLs.
+    """Open a dataset.
 
-    URLs may have brace patterns and may be local, http, https, s3, gs, hf, abfs. A tar without avkit's manifest beside
-    it is walked once, and `members` says what is what in it. `exclude` leaves out samples with the flags silent, still
-    or short. `allow_pipe` permits `pipe:COMMAND`, run without a shell.
+    Args:
+        source: The folder of a prepared dataset, several folders, or URLs of shards. URLs may have brace patterns
+            (`train/{00000..00183}.tar`) and may be local paths, http, https, s3, gs, hf or abfs. A tar without avkit's
+            manifest beside it is read once to index its members.
+        split: Split of a prepared folder; None: `train`. Not for shard URLs.
+        members: Which member is the frame, the log-mel, the audio, the label. For tars of other tools.
+        exclude: Leave out samples with these flags: silent, still, short.
+        cache: Where remote shards are kept; None: the default cache folder.
+        allow_pipe: Permit `pipe:COMMAND` URLs. Commands run without a shell.
 
-    Raises ConfigError, ManifestError or ShardError, naming what is wrong.
+    Raises:
+        ConfigError: The source does not exist, is ambiguous, or has no samples.
+        ManifestError: A manifest is damaged or does not match its shards.
+        ShardError: A shard is damaged or cannot be read.
+
+    Example:
+        ```python
+        dataset = open_dataset("data/mine", "val", exclude=["silent"])
+        ```
     """
     cache = cache or CacheConfig()
     if is_folder(source):
@@ -48,7 +62,7 @@ def open_dataset(
         for root in roots:
             check_url(root, allow_pipe=False)
         if len(set(roots)) < len(roots):
-            raise ConfigError(f"{source!r} names a folder twice. To see samples more often, give shares: mix(...).")
+            raise ConfigError(f"{source!r} names a folder twice. To repeat samples, use shares: mix(...).")
         parts = [_open_folder(root.rstrip("/"), split or "train", exclude, cache) for root in roots]
         return unite(parts) if len(parts) > 1 else parts[0]
     if split is not None:
@@ -64,9 +78,9 @@ def open_dataset(
 
 
 def is_folder(source: str | Path | Sequence[str | Path]) -> bool:
-    """Whether the source is a prepared dataset's folder, or several, not shards. A remote one is told by its name."""
+    """Whether the source is one or more dataset folders, not shards. Remote shards are recognized by their suffix."""
     if not isinstance(source, str | Path):
-        return len(source) > 0 and all(is_folder(one) for one in source)
+        return len(source) > 0 and all(is_folder(entry) for entry in source)
     path = local_path(str(source))
     if path is not None:
         return path.is_dir()
@@ -75,9 +89,9 @@ def is_folder(source: str | Path | Sequence[str | Path]) -> bool:
 
 
 def _missing_folder(source: str | Path | Sequence[str | Path]) -> Path | None:
-    """The first local path of the source that isn't there and, by its name, would be a folder."""
-    for one in [source] if isinstance(source, str | Path) else source:
-        path = local_path(str(one))
+    """The first local path of the source that does not exist and whose name is not that of a tar."""
+    for entry in [source] if isinstance(source, str | Path) else source:
+        path = local_path(str(entry))
         if path is not None and not path.exists() and not path.name.endswith((".tar", *_COMPRESSED)):
             return path
     return None
@@ -91,8 +105,8 @@ def _open_folder(root: str, split: str, exclude: Sequence[str], cache: CacheConf
             f"'{root}/{{00000..00009}}.tar'."
         )
     path = local_path(root)
-    if path is not None and split not in (known := Layout(path).splits()):
-        raise ConfigError(f"{root}: no split {split!r}; known: {', '.join(known)}")
+    if path is not None and split not in (splits := Layout(path).splits()):
+        raise ConfigError(f"{root}: no split {split!r}; known: {', '.join(splits)}")
     table = manifest_rows(root, split, COLUMNS, cache)
     if table is None:
         raise ConfigError(f"{root}: no split {split!r}, or no manifest of it. Name another, or finish avkit prepare.")
@@ -116,7 +130,7 @@ def _open_folder(root: str, split: str, exclude: Sequence[str], cache: CacheConf
 
 
 def _open_shards(urls: Sequence[str], members: MemberMap | None, exclude: Sequence[str], cache: CacheConfig) -> Dataset:
-    """Shards one by one: by the manifest beside each, or by walking it."""
+    """Open shards by the manifest beside each, or by reading the headers of a tar without one."""
     stems = [url.removesuffix(".tar") if url.endswith(".tar") else None for url in urls]
     markers = _read_all([None if stem is None else f"{stem}_stats.json" for stem in stems], cache)
     shards = [_shard(url, marker) for url, marker in zip(urls, markers, strict=True)]
@@ -126,10 +140,10 @@ def _open_shards(urls: Sequence[str], members: MemberMap | None, exclude: Sequen
             if marker is None:
                 table, shards[number] = _walked(reader, number, members or MemberMap(), cache)
             else:
-                found = _manifest(f"{stem}.parquet", cache)
-                if found is None:
+                rows = _manifest(f"{stem}.parquet", cache)
+                if rows is None:
                     raise ShardError(f"{stem}.parquet: missing, though the shard's marker is there. Prepare it again.")
-                table = found
+                table = rows
             kept = table.select([name for name in COLUMNS if name != "shard"])
             tables.append(kept.append_column("shard", pa.repeat(pa.scalar(number, pa.int32()), len(table))))
     description = _description_of(urls[0], cache) if shards[0].prepared else None
@@ -152,13 +166,17 @@ def _walked(reader: ShardReader, number: int, members: MemberMap, cache: CacheCo
 
 
 def _description_of(shard_url: str, cache: CacheConfig) -> dict[str, Any] | None:
-    """dataset.json of the dataset that a prepared shard `ROOT/SPLIT/NUMBER.tar` belongs to; None without one."""
+    """dataset.json of a prepared shard `ROOT/SPLIT/NUMBER.tar`; None if there is none."""
     parts = shard_url.rsplit("/", 2)
     return describe_dataset(parts[0] if len(parts) == 3 else str((Path(shard_url).resolve()).parents[1]), cache)
 
 
 def describe_dataset(root: str, cache: CacheConfig) -> dict[str, Any] | None:
-    """The dataset.json of a folder; None without one. Raises ManifestError for one that this avkit doesn't read."""
+    """Read dataset.json of a folder; None if there is none.
+
+    Raises:
+        ManifestError: It is damaged, or this version of avkit does not read its format.
+    """
     where = f"{root}/dataset.json"
     content = _read(where, cache)
     if content is None:
@@ -173,7 +191,7 @@ def describe_dataset(root: str, cache: CacheConfig) -> dict[str, Any] | None:
 
 
 def _members_of(description: Mapping[str, Any], where: str) -> MemberMap:
-    """Our members, with the profile that the dataset's first log-mel has."""
+    """The members that avkit writes, with the profile of the dataset's first log-mel."""
     try:
         profiles = description.get("config", {}).get("mel", ["paper"])
         return MemberMap(profile=profiles[0])
@@ -200,23 +218,29 @@ def _successes(marker: bytes, name: str) -> int:
 
 
 def manifest_rows(root: str, split: str, columns: Sequence[str], cache: CacheConfig) -> pa.Table | None:
-    """Columns of CLIP_SCHEMA of a split's manifest, failed clips too; None if there is no such manifest.
+    """Read columns of a split's manifest, failed clips included; None if there is no such manifest.
 
-    Raises ManifestError for a file that isn't one.
+    Args:
+        root: Folder or URL of the dataset.
+        split: Name of the split.
+        columns: Columns of CLIP_SCHEMA.
+        cache: Credentials and retries for a remote dataset.
+
+    Raises:
+        ManifestError: The file is not a manifest.
     """
     return _manifest(f"{root}/manifest/{split}.parquet", cache, columns)
 
 
 def _manifest(where: str, cache: CacheConfig, columns: Sequence[str] = COLUMNS) -> pa.Table | None:
     path = local_path(where)
-    wanted = list(columns)
     if path is not None:
-        return read_table(path, CLIP_SCHEMA, wanted) if path.exists() else None
+        return read_table(path, CLIP_SCHEMA, list(columns)) if path.exists() else None
     content = _read(where, cache)
     if content is None:
         return None
     try:
-        return pq.read_table(io.BytesIO(content), columns=wanted).select(wanted)
+        return pq.read_table(io.BytesIO(content), columns=list(columns)).select(list(columns))
     except (pa.ArrowException, KeyError) as error:
         raise ManifestError(f"{where}: not a manifest ({error})") from error
 

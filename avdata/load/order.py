@@ -1,7 +1,7 @@
-"""(seed, epoch) to an order of samples, and a rank's part of it: pure functions, and the four values of the state.
+"""The order of the samples in an epoch, each rank's part of it, and the loader's state. All functions are pure.
 
-Everything random here and in the views is a hash of (seed, epoch, stream, index). It needs no generator to be carried
-along, so any position of any epoch is reached at once, on any number of ranks and workers.
+All random numbers of the order and the views are hashes of (seed, epoch, stream, index). There is no generator with a
+state, so any position of any epoch can be reached directly, with any number of ranks and workers.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float64, Int64, UInt64
 from avmanifest.errors import ConfigError
 
 Tail = Literal["drop", "pad"]
-"""What becomes of samples that do not fill a batch on every rank.
+"""How to treat the last samples of an epoch, which do not fill a batch on every rank.
 
-`drop` leaves them out of this epoch. `pad` fills the last batch from the epoch's start and marks these as not valid.
+`drop` leaves them out of the epoch. `pad` fills the last batch with samples from the start of the epoch and marks
+these as not valid.
 """
 
 _MASK = (1 << 64) - 1
@@ -27,7 +28,7 @@ _WINDOW_BITS = 24
 
 
 class Stream(IntEnum):
-    """Independent streams of random numbers; the draws of a sample are DRAWS, DRAWS + 1, ..."""
+    """Independent streams of random numbers."""
 
     BLOCKS = 0
     SHUFFLE = 1
@@ -38,11 +39,11 @@ class Stream(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderConfig:
-    """How samples are shuffled. Defaults read each shard once an epoch, from about 16 shards at a time."""
+    """How samples are shuffled. The defaults read each shard once per epoch, from about 16 shards at a time."""
 
     shuffle: bool = True
-    block_samples: int = 1024  # consecutive samples of a shard that stay near each other
-    window_samples: int = 16_384  # neighboring blocks of together this many samples are shuffled wholly
+    block_samples: int = 1024  # consecutive samples of a shard form blocks of this size, which stay near each other
+    window_samples: int = 16_384  # samples of neighboring blocks are shuffled within windows of this size
 
     def __post_init__(self) -> None:
         if self.block_samples < 1 or self.window_samples < 1:
@@ -53,7 +54,7 @@ class OrderConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoaderState:
-    """Where a run's data stands: `position` samples of the epoch's order were handed out, over all ranks."""
+    """The position of a run in its data: `position` samples of the epoch were yielded, over all ranks."""
 
     epoch: int
     position: int
@@ -62,10 +63,10 @@ class LoaderState:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "LoaderState":
-        """The state that `as_dict` wrote. Raises ConfigError for anything else."""
+        """Restore the state from `as_dict`. Raises ConfigError for anything else."""
         types = {"epoch": int, "position": int, "seed": int, "plan_hash": str}
         if values.keys() != types.keys() or any(type(values[name]) is not kind for name, kind in types.items()):
-            raise ConfigError(f"not a loader state: {dict(values)!r}; it has exactly {', '.join(types)}")
+            raise ConfigError(f"not a loader state: {dict(values)!r}; a state has exactly {', '.join(types)}")
         if values["epoch"] < 0 or values["position"] < 0:
             raise ConfigError(f"loader state with epoch={values['epoch']}, position={values['position']}: below 0")
         return cls(**values)
@@ -91,12 +92,12 @@ def random_bits(seed: int, epoch: int, stream: int, index: Int64[np.ndarray, "*n
 
 
 def uniform(seed: int, epoch: int, stream: int, index: Int64[np.ndarray, "*n"]) -> Float64[np.ndarray, "*n"]:
-    """One number in [0, 1) for each index."""
+    """A random number in [0, 1) for each index."""
     return (random_bits(seed, epoch, stream, index) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def sample_draws(seed: int, epoch: int, positions: Int64[np.ndarray, " b"], count: int) -> Float64[np.ndarray, "b d"]:
-    """The random numbers of the samples at these positions of the epoch: `count` each, in [0, 1)."""
+    """`count` random numbers in [0, 1) for the sample at each of these positions of the epoch."""
     index = positions[:, None] * count + np.arange(count)
     return uniform(seed, epoch, Stream.DRAWS, index)
 
@@ -108,11 +109,17 @@ def epoch_order(
     config: OrderConfig,
     weights: Float64[np.ndarray, " n"] | None = None,
 ) -> Int64[np.ndarray, " n"]:
-    """Sample at each position of the epoch. Without weights, every sample once.
+    """The sample at each position of the epoch.
 
-    A global block shuffle: the dataset's blocks are permuted, then samples are permuted within windows of blocks.
-    With weights a sample comes up n * weight / sum(weights) times, rounded up or down at random; its copies fall
-    into different blocks.
+    A block shuffle: the blocks of the dataset are permuted, then samples are permuted within windows of blocks.
+
+    Args:
+        shard_of: Shard of each sample, ascending.
+        seed: Seed of the run.
+        epoch: Number of the epoch, from 0.
+        config: Sizes of blocks and windows.
+        weights: Relative frequency of each sample; None: each once. A sample occurs n * weight / sum(weights) times,
+            randomly rounded up or down; its copies are in different blocks.
     """
     samples = np.arange(len(shard_of), dtype=np.int64)
     groups = _blocks(shard_of, config.block_samples)
@@ -133,9 +140,9 @@ def epoch_order(
 
 
 def sample_counts(weights: Float64[np.ndarray, " n"], seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
-    """How often each sample comes up in the epoch; the sum is n exactly.
+    """How often each sample occurs in the epoch. The sum is exactly n.
 
-    Systematic sampling in a random order: a count differs from its expectation by less than one.
+    Systematic sampling in a random order: each count differs from its expectation by less than one.
     """
     total = len(weights)
     expected = weights * (total / weights.sum())
@@ -149,7 +156,7 @@ def sample_counts(weights: Float64[np.ndarray, " n"], seed: int, epoch: int) -> 
 
 
 def num_batches(remaining: int, batch_size: int, world_size: int, tail: Tail) -> int:
-    """Batches of every rank, the same on all, for that many samples of an epoch."""
+    """Batches per rank for the remaining samples of an epoch (over all ranks)."""
     step = batch_size * world_size
     return remaining // step if tail == "drop" else -(-remaining // step)
 
@@ -157,9 +164,10 @@ def num_batches(remaining: int, batch_size: int, world_size: int, tail: Tail) ->
 def batch_positions(
     first: int, total: int, batch_size: int, rank: int, world_size: int
 ) -> tuple[Int64[np.ndarray, " b"], Bool[np.ndarray, " b"]]:
-    """Positions of a rank's batch that begins at the global position `first`, and which of them are its own.
+    """Positions of one rank's samples in a batch, and which of them are valid.
 
-    Rank r takes first + r, first + r + R, ...; beyond the end they go on from the epoch's start, not valid.
+    Rank r of R takes the positions first + r, first + r + R, ... Positions beyond `total` wrap around to the start of
+    the epoch and are not valid.
     """
     positions = first + rank + world_size * np.arange(batch_size, dtype=np.int64)
     return positions % total, positions < total
@@ -180,7 +188,7 @@ def _mix_int(value: int) -> int:
 
 
 def _blocks(shard_of: Int64[np.ndarray, " n"], block_samples: int) -> Int64[np.ndarray, " n"]:
-    """The block of each sample, ascending: block_samples consecutive samples of one shard."""
+    """Block number of each sample, ascending. A block has up to block_samples consecutive samples of one shard."""
     places = np.arange(len(shard_of), dtype=np.int64)
     starts = np.flatnonzero(np.diff(shard_of, prepend=-1))
     within = places - np.repeat(starts, np.diff(starts, append=len(shard_of)))
@@ -190,7 +198,7 @@ def _blocks(shard_of: Int64[np.ndarray, " n"], block_samples: int) -> Int64[np.n
 def _repeated(
     groups: Int64[np.ndarray, " n"], counts: Int64[np.ndarray, " n"]
 ) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
-    """Samples with their copies, and groups such that two copies of a sample are in different ones, ascending."""
+    """Repeat samples by their counts, and assign groups so that copies of a sample are in different groups."""
     samples = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
     copy = np.arange(len(samples), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
     spread = copy * (groups[-1] + 1) + groups[samples]

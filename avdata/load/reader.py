@@ -1,4 +1,4 @@
-"""Open shards, and bytes from them. Safe for threads."""
+"""Reads members of shards by offset. Safe for threads."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from avdata.load.dataset import Shard
 from avdata.load.urls import local_path
 from avmanifest.errors import ShardError
 
-MAX_OPEN: Final = 128
+MAX_OPEN: Final = 128  # shards
 HEADER_BYTES: Final = 512
 _NAME_BYTES: Final = 100
 
@@ -22,12 +22,12 @@ _NAME_BYTES: Final = 100
 @dataclass(slots=True)
 class _Handle:
     descriptor: int
-    cached: bool  # in the cache: held while it has users, to be evicted at any time while it has none
+    cached: bool  # a file of the cache: locked while it has users, and may be evicted while it has none
     users: int = 0
 
 
 class ShardReader:
-    """Reads members by offset. Local shards in place, remote ones from the cache."""
+    """Reads members by offset: of local shards in place, of remote shards from the cache."""
 
     def __init__(self, shards: Sequence[Shard], cache: CacheConfig) -> None:
         self.shards = shards
@@ -49,7 +49,7 @@ class ShardReader:
 
     @contextlib.contextmanager
     def fetching(self) -> Iterator[None]:
-        """On the way out of the with block, downloads of other threads are broken off."""
+        """Permit downloads within the with block. At its end, downloads in other threads are aborted."""
         self._cache.stopped.clear()
         try:
             yield
@@ -57,14 +57,20 @@ class ShardReader:
             self._cache.stopped.set()
 
     def lease(self, number: int) -> "Lease":
-        """Descriptor of a shard, open for the length of a with block. Its size is checked when it is opened.
+        """Open a shard for the length of a with block, which gets its file descriptor.
 
-        Raises ShardError for a shard that is missing or not what its marker says, again at every later call.
+        Raises:
+            ShardError: On entering the block: the shard is missing, or its size or hash differs from its marker's. The
+                error is raised again at every later attempt.
         """
         return Lease(self, number)
 
     def refetched(self, number: int) -> bool:
-        """Whether a shard's copy in the cache was damaged and is no longer used. Looks once per shard."""
+        """Check the hash of a remote shard's cached copy, once per shard.
+
+        Returns:
+            Whether the copy was damaged. It is then removed, and fetched again at the next lease.
+        """
         shard = self.shards[number]
         if shard.sha256 is None or local_path(shard.url) is not None:
             return False
@@ -79,12 +85,12 @@ class ShardReader:
             return self._checked[number]
 
     def acquire(self, number: int) -> _Handle:
-        """The shard, open until `release`; see `lease`."""
+        """Open a shard until `release`; see `lease`."""
         if (handle := self._ready(number)) is not None:
             return handle
         with self._lock:
             opening = self._opening.setdefault(number, threading.Lock())
-        with opening:  # one thread fetches and opens, the others wait for what comes of it
+        with opening:  # one thread fetches and opens the shard, the others wait
             if (handle := self._ready(number)) is None:
                 handle = self._opened(number)
         if len(self._handles) > MAX_OPEN:
@@ -92,14 +98,14 @@ class ShardReader:
         return handle
 
     def _ready(self, number: int) -> _Handle | None:
-        """The handle of a shard that is open already."""
+        """The handle of a shard that is already open, else None. Raises ShardError if it failed before."""
         with self._lock:
             if number in self._bad:
                 raise ShardError(self._bad[number])
-            return self._lend(number)
+            return self._add_user(number)
 
     def _opened(self, number: int) -> _Handle:
-        """The handle of a shard that is not open yet."""
+        """Open a shard and return its handle."""
         try:
             descriptor = self._open(self.shards[number])
         except ShardError as error:
@@ -111,8 +117,8 @@ class ShardReader:
             self._handles[number] = handle
         return handle
 
-    def _lend(self, number: int) -> _Handle | None:
-        """The handle of an open shard, with one more user; None if it is not open, or was evicted from the cache."""
+    def _add_user(self, number: int) -> _Handle | None:
+        """Count one more user of an open shard; None if it is not open, or was evicted from the cache."""
         handle = self._handles.get(number)
         if handle is None:
             return None
@@ -125,18 +131,18 @@ class ShardReader:
         return handle
 
     def release(self, number: int, handle: _Handle) -> None:
-        """Give back what `acquire` lent."""
+        """End one use of a handle from `acquire`."""
         with self._lock:
             handle.users -= 1
             if handle.users:
                 return
-            if self._handles.get(number) is not handle:  # damaged, and fetched again meanwhile
+            if self._handles.get(number) is not handle:  # the shard was damaged and has been fetched again
                 os.close(handle.descriptor)
             elif handle.cached:
                 let_go(handle.descriptor)
 
     def close_idle(self, keep: int = 0) -> None:
-        """Close shards that nobody reads, the longest unused first, until `keep` are open."""
+        """Close unused shards, the least recently used first, until `keep` are open."""
         with self._lock:
             for number, handle in list(self._handles.items()):
                 if len(self._handles) <= keep:
@@ -146,7 +152,7 @@ class ShardReader:
                     del self._handles[number]
 
     def num_bytes(self, descriptor: int) -> int:
-        """Size of an open shard."""
+        """Size of an open shard in bytes."""
         return os.fstat(descriptor).st_size
 
     def _open(self, shard: Shard) -> int:
@@ -170,26 +176,37 @@ class ShardReader:
     def read_member(
         self, descriptor: int, number: int, key: str, member: str, offset: int, size: int, scratch: "Scratch"
     ) -> memoryview:
-        """The member's content, until the next read into the same scratch.
+        """Read a member. The result is valid until the next read into the same scratch.
 
-        Of our own shards the header before the content is read too: ShardError if another member stands there.
+        Args:
+            descriptor: File descriptor of the shard.
+            number: Index of the shard.
+            key: Key of the sample.
+            member: Name of the member.
+            offset: Of the content, in bytes.
+            size: Of the content, in bytes.
+            scratch: Memory of the calling thread.
+
+        Raises:
+            ShardError: The shard is truncated or unreadable. In shards that avkit wrote the tar header is checked, too:
+                it must have the name of this member.
         """
         shard = self.shards[number]
         ahead = HEADER_BYTES if shard.prepared else 0
         view = scratch.room(size + ahead)
         try:
-            found = os.preadv(descriptor, [view], offset - ahead)
+            num_read = os.preadv(descriptor, [view], offset - ahead)
         except OSError as error:
             raise ShardError(f"{shard.url}: {key}.{member} cannot be read ({error.strerror})") from error
-        if found != size + ahead:
+        if num_read != size + ahead:
             end = self.num_bytes(descriptor)
-            raise ShardError(f"{shard.url}: cut at byte {end}, before the end of {key}.{member}. Fetch it again.")
+            raise ShardError(f"{shard.url}: truncated at byte {end}, before the end of {key}.{member}. Fetch it again.")
         if ahead:
             name = bytes(view[:_NAME_BYTES]).rstrip(b"\0")
             if name != f"{key}.{member}".encode():
                 raise ShardError(
-                    f"{shard.url}: {name.decode(errors='replace')!r} stands where {key}.{member} should. It is damaged "
-                    "or another shard: prepare or fetch it again."
+                    f"{shard.url}: {name.decode(errors='replace')!r} found in place of {key}.{member}. The shard is "
+                    "damaged or another one: prepare or fetch it again."
                 )
         return view[ahead:]
 
@@ -199,7 +216,7 @@ def _expected(shard: Shard) -> Expected:
 
 
 class Lease:
-    """What `ShardReader.lease` gives: a with block for every sample, hence no generator."""
+    """The context manager of `ShardReader.lease`. A class, because a generator is slower and every sample needs one."""
 
     __slots__ = ("_handle", "_number", "_reader")
 
@@ -217,13 +234,13 @@ class Lease:
 
 
 class Scratch:
-    """Memory of one thread, used for every read: fresh memory costs more than the read."""
+    """Memory that one thread reuses for every read: allocating costs more than reading."""
 
     def __init__(self) -> None:
         self._memory = bytearray()
 
     def room(self, num_bytes: int) -> memoryview:
-        """That much of the memory; what was in it is lost."""
+        """num_bytes of the memory. Its earlier content is overwritten."""
         if len(self._memory) < num_bytes:
             self._memory = bytearray(num_bytes)
         return memoryview(self._memory)[:num_bytes]

@@ -1,4 +1,4 @@
-"""A batch as torch tensors, in the memory of its arrays. Imported only where torch is wanted: the base has none."""
+"""A batch as torch tensors that share the memory of its arrays. This module needs torch; others import it on use."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -15,22 +15,23 @@ from avdata.torch_melspec import apply_gain_db
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Samples of one rank. Views with several windows or frames per sample have them in the axes u and v.
+    """One rank's batch as torch tensors.
 
-    Images are 0 to 255 in channels-last memory; the log-mel is as stored, without gain.
+    Axes: b samples; u windows and v frames per sample, only in views that have several. Images are 0 to 255 in
+    channels-last memory. The log-mel is as stored, without gain.
     """
 
     images: UInt8[Tensor, "b *v 3 h w"]
     log_mel: Float[Tensor, "b *u mel t"]  # float16
-    waveform: Float32[Tensor, "b *u n"] | None  # the same windows at 16 kHz, in [-1, 1), without gain
+    waveform: Float32[Tensor, "b *u n"] | None  # of the windows, 16 kHz, in [-1, 1), without gain
     labels: Bool[Tensor, "b c"]  # one column per class of the dataset
-    valid: Bool[Tensor, " b"]  # False: a repeated sample that fills up the last batch (tail="pad")
-    gain_db: Float32[Tensor, " b"] | None  # None: the view draws no gain
-    window_start_s: Float32[Tensor, "b *u"]  # from the start of the clip
-    frame_time_s: Float32[Tensor, "b *v"]  # likewise; NaN where the shard does not tell
+    valid: Bool[Tensor, " b"]  # False: a repeated sample that pads the last batch (tail="pad")
+    gain_db: Float32[Tensor, " b"] | None  # None: the view has no random gain
+    window_start_s: Float32[Tensor, "b *u"]  # in the clip
+    frame_time_s: Float32[Tensor, "b *v"]  # in the clip; NaN: unknown
     masks: UInt8[Tensor, "b *v h w"] | None = None  # of the images; None: the view has none
-    masked: Bool[Tensor, "b *v"] | None = None  # which images have a mask; without one it is 0
-    frames: Int64[Tensor, "b *v"] | None = None  # which of their samples' stored frames the images are
+    masked: Bool[Tensor, "b *v"] | None = None  # False: the image has no mask, and its mask is 0
+    frames: Int64[Tensor, "b *v"] | None = None  # numbers of the images among the stored frames of their samples
     positions: Int64[Tensor, " b"]  # in the epoch's order
     sample_ids: Int64[Tensor, " b"]  # rows of the dataset
     keys: tuple[str, ...]
@@ -42,31 +43,31 @@ class Batch:
         return len(self.keys)
 
     def label_ids(self) -> Int64[Tensor, " b"]:
-        """The first class of each sample; -1 where it has none."""
+        """The first class of each sample; -1: no class."""
         if not self.classes:
             return torch.full((len(self),), -1, device=self.labels.device)
         first = self.labels.int().argmax(dim=1)
         return torch.where(self.labels.any(dim=1), first, -1)
 
     def label_names(self) -> list[list[str]]:
-        """The classes of each sample, by name."""
+        """The names of the classes of each sample."""
         return [[self.classes[column] for column in row.nonzero().flatten().tolist()] for row in self.labels]
 
     def gained_log_mel(self) -> Float32[Tensor, "b *u mel t"]:
-        """float32 log-mel as if the waveform were gain_db louder; on the batch's device."""
+        """The log-mel with gain_db applied, float32, on the batch's device."""
         if self.gain_db is None:
             return self.log_mel.float()
         gain = self.gain_db.reshape(-1, *[1] * (self.log_mel.ndim - 3)).expand(self.log_mel.shape[:-2])
         return apply_gain_db(self.log_mel, gain, profile(self.profile))
 
     def gained_waveform(self) -> Float32[Tensor, "b *u n"] | None:
-        """The waveform gain_db louder, not clipped; None if the view has none."""
+        """The waveform with gain_db applied, not clipped; None if the view has no waveform."""
         if self.waveform is None or self.gain_db is None:
             return self.waveform
         return self.waveform * 10 ** (self.gain_db.reshape(-1, *[1] * (self.waveform.ndim - 1)) / 20)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
-        """The batch with its tensors on the device."""
+        """A copy of the batch with its tensors on the device."""
         moved: dict[str, Any] = {
             name: value.to(device, non_blocking=non_blocking)
             for name in self.__slots__
@@ -76,18 +77,18 @@ class Batch:
 
 
 def as_tensors(arrays: ArrayBatch) -> Batch:
-    """The batch with a tensor for each array; nothing is copied."""
+    """Convert a batch of arrays to tensors, without copying."""
     values: dict[str, Any] = {field.name: getattr(arrays, field.name) for field in fields(arrays)}
     values |= {name: torch.from_numpy(value) for name, value in values.items() if isinstance(value, np.ndarray)}
     return Batch(**values)
 
 
 def pinned_bytes(num_bytes: int) -> UInt8[np.ndarray, " n"]:
-    """Memory that a GPU copies from beside its work. torch's own pool knows of copies that are still under way."""
+    """Page-locked memory, for asynchronous copies to a GPU. torch's pool does not reuse it while a copy is running."""
     memory: UInt8[np.ndarray, " n"] = torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True).numpy()
     return memory
 
 
 def has_cuda() -> bool:
-    """Whether there is a device to copy to."""
+    """Whether a CUDA device is available."""
     return torch.cuda.is_available()

@@ -1,4 +1,4 @@
-"""What a sample looks like to a model: windows, frames, crops. Pure functions of a sample's random numbers."""
+"""Views: which windows, frames and crops of a sample a model gets. Pure functions of the sample's random numbers."""
 
 import math
 from collections.abc import Sequence
@@ -19,31 +19,29 @@ FITS: Final = ("crop", "squash")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """Common to all views. Defaults: 3 s and 224 pixels, as DeepAVFusion takes them."""
+    """Options that all views have. Defaults: windows of 3 s and images of 224 pixels, as in DeepAVFusion."""
 
     profile: str = "paper"
-    window_s: float | None = 3.0  # None: the whole clip, with profiles of a fixed number of columns
-    columns: int | None = None  # of the window, handed out; None: as many as make whole patches of 16
-    image_size: int = 224
-    waveform: bool = False  # hand out the window's 16 kHz waveform too
-    fit: str = "crop"  # squash: the whole frame, whatever its proportions
-    around_frame: bool = (
-        False  # the frame is chosen first, and the window's middle is its time, as far as the clip goes
-    )
-    masks: bool = False  # hand out the frames' masks too, cut and resized as the frames are
-    waveform_s: float = 10.0  # length of a whole clip's waveform: cut, or filled up with silence
+    window_s: float | None = 3.0  # None: the whole clip, for profiles with pad_columns
+    columns: int | None = None  # columns of the log-mel; None: the largest multiple of 16 in the window
+    image_size: int = 224  # pixels, height and width
+    waveform: bool = False  # also return the window's 16 kHz waveform
+    fit: str = "crop"  # crop a square, or "squash" the whole frame to a square
+    around_frame: bool = False  # choose the frame first, and center the window on its time as far as the clip allows
+    masks: bool = False  # also return the frames' masks, cropped and resized like the frames
+    waveform_s: float = 10.0  # cut or pad a whole clip's waveform to this length
 
     def __post_init__(self) -> None:
         mel = profile(self.profile)
         if (self.window_s is None) != bool(mel.pad_columns):
             raise ConfigError(
                 f"window_s={self.window_s} with profile {self.profile!r}: "
-                + ("it is made of whole clips. Set window_s=None." if mel.pad_columns else "give a length in seconds.")
+                + ("it needs whole clips. Set window_s=None." if mel.pad_columns else "give a length in seconds.")
             )
         if self.fit not in FITS:
             raise ConfigError(f"unknown fit {self.fit!r}; known: {', '.join(FITS)}")
         if self.around_frame and (self.num_windows is not None or self.num_images is not None):
-            raise ConfigError("around_frame: a view of several windows or frames has none that is its own")
+            raise ConfigError("around_frame needs a view of one window and one frame; this view has several")
         if self.waveform_s <= 0:
             raise ConfigError(f"waveform_s={self.waveform_s}: must be above 0")
         if self.columns is not None and not 0 < self.columns <= self.window_columns:
@@ -53,17 +51,17 @@ class View:
 
     @property
     def mel(self) -> MelProfile:
-        """The profile."""
+        """The log-mel profile."""
         return profile(self.profile)
 
     @property
     def window_columns(self) -> int:
-        """Columns of the log-mel of a window."""
+        """Columns of a whole window's log-mel."""
         return _window_columns(self.profile, self.window_s)
 
     @property
     def num_columns(self) -> int:
-        """Columns handed out: 192 of the 196 of `paper`."""
+        """Columns of the log-mel that the model gets, such as 192 of the 196 of `paper`."""
         return self.columns or max(1, self.window_columns // PATCH_COLUMNS) * PATCH_COLUMNS
 
     @property
@@ -73,34 +71,34 @@ class View:
 
     @property
     def num_draws(self) -> int:
-        """Random numbers that a sample takes."""
+        """Random numbers per sample."""
         return 0
 
     @property
     def num_windows(self) -> int | None:
-        """Size of the windows' axis; None: there is no such axis."""
+        """Size of the axis of windows; None: no such axis."""
         return None
 
     @property
     def num_images(self) -> int | None:
-        """Size of the images' axis; None: there is no such axis."""
+        """Size of the axis of frames; None: no such axis."""
         return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainView(View):
-    """A random window, a random stored frame inside it, a random resized crop, a flip.
+    """For training: a random window, a random stored frame inside it, a random resized crop and flip, and gain.
 
-    The columns handed out begin up to window_columns - num_columns after the window does: 0 to 4 with `paper`.
+    The log-mel begins a random 0 to window_columns - num_columns columns after the window (0 to 4 with `paper`).
     """
 
-    min_area: float = 0.5  # of the frame
+    min_area: float = 0.5  # of the crop, as a share of the frame
     max_area: float = 1.0
     min_ratio: float = 3 / 4  # width to height
     max_ratio: float = 4 / 3
     flip_probability: float = 0.5
-    jitter_s: float = 0.0  # with around_frame: how far the window's middle may be from the frame, either way
-    max_gain_db: float = 0.0  # gain is drawn from -max to max; the released code's is 6
+    jitter_s: float = 0.0  # with around_frame: maximum distance of the window's middle from the frame
+    max_gain_db: float = 0.0  # gain is uniform in [-max, max]; the released code has 6
 
     def __post_init__(self) -> None:
         View.__post_init__(self)
@@ -116,18 +114,18 @@ class TrainView(View):
 
     @property
     def num_draws(self) -> int:
-        """Window, jitter, frame, flip, gain, and the crop's."""
+        """Random numbers per sample: window, jitter, frame, flip, gain, and four for each attempt at a crop."""
         return 5 + 4 * _CROP_ATTEMPTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalView(View):
-    """The centre window and the stored frame nearest its middle, centre-cropped; or several windows, evenly spaced.
+    """For evaluation: the center window and the stored frame nearest its middle; or several windows, evenly spaced.
 
-    The crop is the middle 7/8 of the short side, such as 224 of 256 pixels. Nothing is random.
+    The crop is a center square of 7/8 of the short side, such as 224 of 256 pixels. Nothing is random.
     """
 
-    windows: int | None = None  # None: the centre window, without an axis of windows
+    windows: int | None = None  # None: the center window, without an axis of windows
 
     def __post_init__(self) -> None:
         View.__post_init__(self)
@@ -136,29 +134,29 @@ class EvalView(View):
 
     @property
     def num_windows(self) -> int | None:
-        """As configured."""
+        """The option `windows`."""
         return self.windows
 
     @property
     def num_images(self) -> int | None:
-        """One for each window."""
+        """One frame per window."""
         return self.windows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllFramesView(View):
-    """The centre window and all stored frames, centre-cropped, in the order of their times."""
+    """For evaluation: the center window and all stored frames, center-cropped, in the order of their times."""
 
-    num_frames: int = 10  # that every sample must have
+    num_frames: int = 10  # number of frames of every sample
 
     @property
     def num_images(self) -> int | None:
-        """All."""
+        """All stored frames."""
         return self.num_frames
 
 
 class Crop(NamedTuple):
-    """A rectangle of an image, in pixels, and whether it is mirrored."""
+    """A rectangle of an image in pixels, and whether it is flipped left to right."""
 
     top: int
     left: int
@@ -168,16 +166,23 @@ class Crop(NamedTuple):
 
 
 def start_around(view: View, time_s: float, num_starts: int, draws: Sequence[float]) -> int:
-    """First column of the window around a frame, out of [0, num_starts); the middle one where the time is unknown."""
+    """First column of the window around a frame, in [0, num_starts). If time_s is NaN, the middle one."""
     if math.isnan(time_s) or view.window_s is None:
         return (num_starts - 1) // 2
-    away = (2 * draws[0] - 1) * view.jitter_s if isinstance(view, TrainView) else 0.0
-    start = round((time_s + away - view.window_s / 2) * view.mel.sample_rate / view.mel.hop_length)
+    jitter_s = (2 * draws[0] - 1) * view.jitter_s if isinstance(view, TrainView) else 0.0
+    start = round((time_s + jitter_s - view.window_s / 2) * view.mel.sample_rate / view.mel.hop_length)
     return min(max(start, 0), num_starts - 1)
 
 
 def window_starts(view: View, num_starts: int, draws: Sequence[float], around_s: float | None = None) -> list[int]:
-    """First columns of the sample's windows, out of [0, num_starts); around a frame's time if one is given."""
+    """First columns of the sample's windows.
+
+    Args:
+        view: The view.
+        num_starts: Number of possible first columns, counted from 0.
+        draws: Random numbers of the sample.
+        around_s: Time of the frame to center the window on; None: the view chooses.
+    """
     if around_s is not None:
         return [start_around(view, around_s, num_starts, draws)]
     if isinstance(view, TrainView):
@@ -189,17 +194,23 @@ def window_starts(view: View, num_starts: int, draws: Sequence[float], around_s:
 
 
 def column_jitter(view: View, draws: Sequence[float]) -> int:
-    """How many columns after its window the columns handed out begin."""
+    """Columns between the start of the window and the first column that the model gets."""
     return _choice(draws[1], view.window_columns - view.num_columns + 1) if isinstance(view, TrainView) else 0
 
 
 def choose_frames(
     view: View, starts_s: list[float], times_s: Float32[np.ndarray, " f"], draws: Sequence[float]
 ) -> list[int]:
-    """The frames of a sample, one for each window, or all.
+    """Numbers of the stored frames to take, one per window; AllFramesView takes all.
 
-    In training a random one inside the window, or the nearest to its middle if none is; else the nearest. Where times
-    are unknown any frame counts as inside, and evaluation takes the middle one.
+    TrainView takes a random frame inside the window, or the one nearest to its middle if none is inside. EvalView takes
+    the nearest. If times are unknown, TrainView takes any frame and EvalView the middle one.
+
+    Args:
+        view: The view.
+        starts_s: Starts of the windows, in seconds of the clip.
+        times_s: Times of the stored frames, in seconds of the clip; NaN: unknown.
+        draws: Random numbers of the sample.
     """
     if isinstance(view, AllFramesView):
         return list(range(len(times_s)))
@@ -210,27 +221,27 @@ def choose_frames(
         else:
             end, middle = start + view.window_s, start + view.window_s / 2
             inside = [frame for frame, time in enumerate(times) if start <= time <= end]
-            away = [abs(time - middle) for time in times]
-            nearest = away.index(min(away))
+            distances = [abs(time - middle) for time in times]
+            nearest = distances.index(min(distances))
         random = isinstance(view, TrainView) and inside
         chosen.append(inside[_choice(draws[2], len(inside))] if random else nearest)
     return chosen
 
 
 def first_frame(view: View, count: int, draws: Sequence[float]) -> int:
-    """The frame that a view takes which looks for the window around it: a random one in training, else the middle."""
+    """The frame of a view with around_frame: random in training, else the middle one."""
     return _choice(draws[2], count) if isinstance(view, TrainView) else count // 2
 
 
 def gain_db(view: View, draws: Float64[np.ndarray, "b d"]) -> Float32[np.ndarray, " b"] | None:
-    """Gains of a batch, uniform in dB; None if the view draws none."""
+    """Random gains of a batch in dB; None if the view has none."""
     if not isinstance(view, TrainView) or not view.max_gain_db:
         return None
     return ((draws[:, 4] * 2 - 1) * view.max_gain_db).astype(np.float32)
 
 
 def choose_crop(view: View, height: int, width: int, draws: Sequence[float]) -> Crop:
-    """Where to cut a frame. In training as torchvision's RandomResizedCrop does, the ratio uniform in its logarithm."""
+    """The crop of a frame of height x width pixels. TrainView follows torchvision's RandomResizedCrop."""
     if view.fit == "squash":
         return Crop(0, 0, height, width, isinstance(view, TrainView) and draws[3] < view.flip_probability)
     if not isinstance(view, TrainView):

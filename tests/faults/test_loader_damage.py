@@ -121,7 +121,7 @@ def test_a_shard_cut_while_it_is_open_is_named(root: Path) -> None:
     next(batches)
     with (root / "train/00000.tar").open("r+b") as file:
         file.truncate(5000)
-    with pytest.raises(ShardError, match=r"00000\.tar: cut at byte 5000, before the end of clip-00003\.logmel\.npy"):
+    with pytest.raises(ShardError, match=r"00000\.tar: truncated at byte 5000, before the end of clip-00003\.logmel"):
         next(batches)
 
 

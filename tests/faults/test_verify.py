@@ -219,7 +219,7 @@ def test_only_a_deep_look_finds_the_log_mel_of_another_sound(dataset):
     assert faults_of(dataset) == []
     (fault,) = faults_of(dataset, deep=True)
     assert (fault.shard, fault.key, fault.offset) == (str(SHARD), KEY, member(dataset, "logmel.npy")["offset"])
-    assert "differs from the log-mel of its sound" in fault.problem
+    assert "differs from the log-mel of its audio" in fault.problem
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_only_a_deep_look_finds_the_log_mel_of_another_sound(dataset):
         ("logmel.npy", lambda c: pack_npy(np.zeros((len(c) - 128) // 2, np.float16)), "expected float16 (128, T)"),
         ("flac", lambda c: c[:200] + bytes(len(c) - 200), "FLAC"),
         ("frame00.jpg", lambda c: c[: len(c) // 2] + bytes(len(c) - len(c) // 2), "JPEG"),
-        ("json", lambda c: c.replace(b"clip-00004", b"clip-99999"), "not of 'clip-00004'"),
+        ("json", lambda c: c.replace(b"clip-00004", b"clip-99999"), "expected 'clip-00004'"),
         ("json", lambda c: b"{" * len(c), "not JSON"),
     ],
 )

@@ -195,7 +195,7 @@ def test_a_state_of_another_order_is_refused(dataset: Dataset, change: dict) -> 
 def test_a_state_of_other_data_is_refused(dataset: Dataset, drawn: Path) -> None:
     state = Loader(dataset, VIEW, CONFIG).state_dict()
     other = open_dataset([drawn / "train/00001.tar", drawn / "train/00000.tar"])
-    with pytest.raises(ConfigError, match="the loader state is of seed 11, plan"):
+    with pytest.raises(ConfigError, match="the loader state has seed 11, plan"):
         Loader(other, VIEW, CONFIG).load_state_dict(state)
     with pytest.raises(ConfigError, match="at sample 21 of 20"):
         Loader(dataset, VIEW, CONFIG).load_state_dict(state | {"position": 21})

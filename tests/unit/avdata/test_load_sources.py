@@ -177,7 +177,7 @@ def test_datasets_whose_log_mels_have_different_names_are_not_mixed(tmp_path: Pa
         open_dataset(draw_dataset(tmp_path / name, 2, mel=mel, num_frames=1, flac=False))
         for name, mel in (("a", ("paper",)), ("b", ("released", "paper")))
     ]
-    with pytest.raises(ConfigError, match="Prepare them with the same `--mel` order"):
+    with pytest.raises(ConfigError, match="Prepare them with the same order of `--mel`"):
         unite(sets)
 
 
@@ -240,7 +240,7 @@ def test_a_dataset_that_contradicts_itself_is_refused(
 def test_another_shards_manifest_is_refused(tmp_path: Path, drawn: Path) -> None:
     small = draw_dataset(tmp_path / "set", 2, num_frames=1, flac=False)
     (small / "train/00000.parquet").write_bytes((drawn / "train/00000.parquet").read_bytes())
-    with pytest.raises(ManifestError, match=r"00000\.tar: the manifest places a member up to byte"):
+    with pytest.raises(ManifestError, match=r"00000\.tar: by the manifest a member ends at byte"):
         open_dataset(small / "train/00000.tar")
     (small / "train/00000.parquet").unlink()
     with pytest.raises(ShardError, match=r"00000\.parquet: missing, though the shard's marker is there"):
@@ -371,7 +371,7 @@ def test_what_no_mapping_names_is_told_with_what_is_there(foreign: str, cache: C
         open_dataset(foreign, cache=cache)
     with pytest.raises(ConfigError, match="needs an image"):
         MemberMap(image="")
-    with pytest.raises(ConfigError, match="the shards hold none, and no audio"):
+    with pytest.raises(ConfigError, match="the shards have none, and no audio"):
         Loader(open_dataset(foreign, members=MemberMap(image="jpg"), cache=cache), VIEW, CONFIG)
 
 

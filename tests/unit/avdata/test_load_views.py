@@ -206,7 +206,7 @@ def test_all_frames_come_in_the_order_of_their_times(dataset: Dataset) -> None:
     assert batch.frame_time_s.tolist() == [FRAME_TIMES.tolist()] * 5
     assert (colors(batch.images)[..., 1] - 20 * torch.arange(5)).abs().max() < 4
     assert batch.log_mel.shape == (5, 128, 192)
-    with pytest.raises(ShardError, match=r"clip-00000: 5 frames are stored, the view wants num_frames=10"):
+    with pytest.raises(ShardError, match=r"clip-00000: 5 frames are stored, the view needs num_frames=10"):
         first_samples(dataset, AllFramesView(image_size=8))
 
 
@@ -266,9 +266,9 @@ def test_a_stored_further_profile_is_read_not_made(tmp_path: Path) -> None:
 
 def test_a_profile_that_cannot_be_had_is_refused_before_the_first_batch(tmp_path: Path) -> None:
     dataset = open_dataset(draw_dataset(tmp_path / "set", 5, flac=False, num_frames=1))
-    with pytest.raises(ConfigError, match=r"'released' spectrograms; the shards hold paper.*--mel released"):
+    with pytest.raises(ConfigError, match=r"'released' spectrograms; the shards have paper.*--mel released"):
         Loader(dataset, EvalView(profile="released"), CONFIG)
-    with pytest.raises(ConfigError, match="waveforms and the shards hold no audio"):
+    with pytest.raises(ConfigError, match="waveforms and the shards have no audio"):
         Loader(dataset, EvalView(waveform=True), CONFIG)
 
 
@@ -301,7 +301,7 @@ def test_frames_without_times_or_outside_the_window_are_still_chosen() -> None:
     ("options", "said"),
     [
         ({"profile": "mfcc"}, "unknown spectrogram profile 'mfcc'"),
-        ({"profile": "kaldi"}, "made of whole clips. Set window_s=None"),
+        ({"profile": "kaldi"}, "needs whole clips. Set window_s=None"),
         ({"window_s": None}, "give a length in seconds"),
         ({"profile": "kaldi", "window_s": None, "waveform": True, "waveform_s": 0.0}, "waveform_s=0.0"),
         ({"profile": "kaldi", "window_s": None, "max_gain_db": 6.0}, "gain is not defined on 'kaldi'"),

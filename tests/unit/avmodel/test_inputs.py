@@ -51,7 +51,7 @@ def test_without_a_split_to_probe_there_is_no_probe(data: Path) -> None:
     ("changes", "said"),
     [
         ({"split": "trian"}, "no split 'trian'; known: train, val"),
-        ({"profile": "released"}, r"wants 'released' spectrograms; the shards hold paper, and no audio"),
+        ({"profile": "released"}, r"needs 'released' spectrograms; the shards have paper, and no audio"),
         ({"exclude": ("loud",)}, "loud"),
     ],
 )

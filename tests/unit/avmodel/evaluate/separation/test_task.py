@@ -227,7 +227,7 @@ def test_what_cannot_be_mixed_is_refused(tiny_run: Path, sounding: Path, splits:
     draw_dataset(one, 3, split="test", first=1, seconds=1.5)
     with pytest.raises(ConfigError, match="sources=2: a device mixes 1 of 1 training clips"):
         separation(CONFIG, replace(run, test=one))
-    with pytest.raises(ConfigError, match="the shards hold no audio"):
+    with pytest.raises(ConfigError, match="the shards have no audio"):
         train(CONFIG, replace(run, test=splits), tmp_path / "mute")
     with pytest.raises(ConfigError, match=r"windows of 2400 samples|columns=48"):
         train(replace(CONFIG, data=replace(DATA, window_s=0.15)), run, tmp_path / "short")
