@@ -7,6 +7,7 @@ of a TOML file. A field marked `NOT_A_SETTING` is none of these.
 
 import difflib
 import json
+import re
 import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ NOT_A_SETTING: Final = object()
 """Marks a field that neither a command line nor a file sets: `recipe: Annotated[Recipe, NOT_A_SETTING]`."""
 
 _NOTE_COLUMN: Final = 44  # where --explain puts what a setting is
+# The user:password part of a URL, and of an address without a scheme such as user:password@host:8080.
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/?#\s]*(?=@)|^[^/?#\s:@]+:[^/?#\s]*(?=@[^@/?#\s]+(?::\d+)?/?$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +92,7 @@ class Setting:
                 return _parse_one(text, kind)
             except ValueError:
                 continue
-        raise ConfigError(f"{name or self.path}={text!r} is not {self.form}")
+        raise ConfigError(f"{name or self.path}={without_credentials(text)!r} is not {self.form}")
 
 
 def declared(config_type: type, prefix: str = "", config: object = None) -> Iterator[Setting]:
@@ -264,23 +267,31 @@ def _present(config: object) -> Iterator[Setting]:
 
 
 def explain(config: object) -> str:
-    """Every setting as `--set` takes it, with its type, choices, description, and default where it is another."""
+    """Every setting as `--set` takes it, with its type, choices, description, and default where it is another.
+
+    User names and passwords in URLs are shown as ***.
+    """
     lines = []
     for one in _present(config):
         value = value_of(config, one.path)
         other = one.default is not MISSING and one.default != value
-        note = one.note + (f" (default: {text_of(one.default)})" if other else "")
-        lines.append(f"  {one.path}={text_of(value)}".ljust(_NOTE_COLUMN) + f"  {note}")
+        note = one.note + (f" (default: {shown(one.default)})" if other else "")
+        lines.append(f"  {one.path}={shown(value)}".ljust(_NOTE_COLUMN) + f"  {note}")
     return "\n".join(lines)
 
 
 def to_toml(config: object) -> str:
-    """The config as a TOML file for `--config`, with what each setting is as a comment. Read back, it is equal."""
+    """The config as a TOML file for `--config`, with what each setting is as a comment.
+
+    Read back, it gives the equal config. A value with a user name or password in a URL is left out, with a comment.
+    """
     tables: dict[str, list[str]] = {"": []}
     for one in _present(config):
         table, _, name = one.path.rpartition(".")
         value = value_of(config, one.path)
         entry = f"{name} = {_toml(value)}"
+        if holds_credentials(value):
+            entry = f"# {name} is left out, because its URL holds a password: set it again."
         tables.setdefault(table, []).append(f"{entry.ljust(_NOTE_COLUMN - 10)}  # {one.note}")
     parts = [(f"[{table}]\n" if table else "") + "\n".join(lines) + "\n" for table, lines in tables.items() if lines]
     return "\n".join(parts)
@@ -295,6 +306,21 @@ def _toml(value: Any) -> str:
         return f"[{', '.join(map(_toml, value))}]"
     # A JSON string is a TOML string but for one character, and surrogates of what isn't UTF-8.
     return json.dumps(_text(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def without_credentials(text: str) -> str:
+    """The text with *** in place of the user name and password of each URL: `http://***@proxy:8080`."""
+    return _CREDENTIALS.sub("***", text)
+
+
+def holds_credentials(value: Any) -> bool:
+    """Whether a setting's value, or an item of a tuple, has a URL with a user name or password."""
+    return any(map(holds_credentials, value)) if isinstance(value, tuple) else bool(_CREDENTIALS.search(_text(value)))
+
+
+def shown(value: Any) -> str:
+    """A value as `--set` takes it, for people: without user names and passwords."""
+    return ",".join(map(shown, value)) if isinstance(value, tuple) else without_credentials(_text(value))
 
 
 def text_of(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Settings: what each text becomes, what an impossible one is answered with, and what --explain and TOML say."""
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -142,6 +143,55 @@ def test_explain_and_toml_say_type_choices_description_and_default() -> None:
     assert "  kind=other                                  one, other; What it is. (default: one)" in said
     assert "width = 5                           # a whole number; Pixels of a picture." in to_toml(CHANGED).splitlines()
     assert "secret" not in explain(CHANGED) + to_toml(CHANGED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxied:
+    """Addresses that may hold a password."""
+
+    proxy: str | None = None
+    mirrors: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize(
+    ("address", "masked"),
+    [
+        ("http://anna:pa,s@s@proxy:8080", "http://***@proxy:8080"),
+        ("socks5://anna:hunter2@[::1]:1080/", "socks5://***@[::1]:1080/"),
+        ("https://hunter2@host/path", "https://***@host/path"),
+        ("anna:hunter2@proxy:8080", "***@proxy:8080"),
+        ("anna:hunter2@proxy", "***@proxy"),
+        ("http://anna:@proxy", "http://***@proxy"),
+    ],
+)
+def test_a_password_in_an_address_is_neither_explained_nor_written_to_toml(
+    address: str, masked: str, tmp_path: Path
+) -> None:
+    lines = explain(Proxied(proxy=address, mirrors=("http://plain", address))).splitlines()
+    assert lines[0].split()[0] == f"proxy={masked}"
+    assert lines[1].split()[0] == f"mirrors=http://plain,{masked}"
+    toml = to_toml(Proxied(proxy=address, mirrors=("http://plain", address)))
+    assert "proxy is left out" in toml
+    assert "mirrors is left out" in toml
+    assert not {"anna", "hunter2", "pa,s"} & set(re.split(r"[^\w,]+", toml))
+    (tmp_path / "run.toml").write_text(toml)
+    assert read_toml(Proxied(), tmp_path / "run.toml") == {}
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://proxy:8080",
+        "https://host/a@b",
+        "https://host/?to=a:b@c",
+        "local:a@b/c",
+        "s3://bucket/x",
+        "chrome:Profile",
+    ],
+)
+def test_an_address_without_a_password_is_shown_as_it_is(address: str) -> None:
+    assert explain(Proxied(proxy=address)).split()[0] == f"proxy={address}"
+    assert f'proxy = "{address}"' in to_toml(Proxied(proxy=address))
 
 
 @pytest.mark.parametrize(
