@@ -15,7 +15,7 @@ from avdata.prepare.config import PrepareConfig, Supervision
 from avdata.prepare.download import PRELOAD, DownloadStage
 from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.output import DatasetOutput
-from avdata.prepare.pipeline import ClipEnd, ClipTask, failed_row, run_clip
+from avdata.prepare.pipeline import ClipResult, ClipTask, failed_row, run_clip
 from avdata.prepare.report import PrepareListener
 from avdata.prepare.sources import Ref
 from avdata.prepare.supervise import Crashed, Outcome, Raised, Returned, TimedOut, supervise
@@ -61,7 +61,7 @@ class LocalExecutor:
 
     output: DatasetOutput
     workspace: Workspace
-    clip: Callable[[ClipTask], ClipEnd]  # run_clip with its configuration; picklable
+    clip: Callable[[ClipTask], ClipResult]  # run_clip with its configuration; picklable
     locate: Callable[[Mapping[str, Any]], Ref | None]  # finds the media of a plan row; None: no source has them
     downloads: DownloadStage | None = None  # fetches remote media; None: all media are local
     supervision: Supervision
@@ -117,7 +117,7 @@ class LocalExecutor:
                     blocks = self.workspace.file(task.shard, "clip")
                     yield ClipTask(shard=task.shard, place=place, row=row, ref=ref, blocks=blocks)
 
-    def _segment(self, task: ClipTask, outcome: Outcome[ClipEnd]) -> Segment:
+    def _segment(self, task: ClipTask, outcome: Outcome[ClipResult]) -> Segment:
         match outcome:
             case Returned(end):
                 with storage_errors(task.blocks):

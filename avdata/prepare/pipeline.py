@@ -44,7 +44,7 @@ class ClipTask:
 
 
 @dataclass(frozen=True, slots=True)
-class ClipEnd:
+class ClipResult:
     """The result of a clip: its manifest row. Offsets of members count from the start of the blocks file.
 
     A `storage_error` means that the output's disk failed; the row is empty and the run stops with that error.
@@ -62,25 +62,25 @@ class Sample:
     facts: dict[str, Any]
 
 
-def run_clip(config: SampleConfig, task: ClipTask) -> ClipEnd:
+def run_clip(config: SampleConfig, task: ClipTask) -> ClipResult:
     """Make the clip's sample and write its tar blocks. This is the only place where an error becomes a manifest row."""
     try:
         sample = make_sample(config, task)
     except MediaError as error:
-        return ClipEnd(failed_row(task.row, error.status, error.message, task.ref))
+        return ClipResult(failed_row(task.row, error.status, error.message, task.ref))
     except StorageError as error:
-        return ClipEnd({}, error)
+        return ClipResult({}, error)
     except MemoryError:
         raise
     except Exception:
-        return ClipEnd(failed_row(task.row, "internal", traceback.format_exc(), task.ref))
+        return ClipResult(failed_row(task.row, "internal", traceback.format_exc(), task.ref))
     blocks, members = pack_sample(task.row["key"], sample.members)
     try:
         with storage_errors(task.blocks):
             task.blocks.write_bytes(blocks)
     except StorageError as error:
-        return ClipEnd({}, error)
-    return ClipEnd(manifest_row(task.row, "ok", "", task.ref, sample.facts, members))
+        return ClipResult({}, error)
+    return ClipResult(manifest_row(task.row, "ok", "", task.ref, sample.facts, members))
 
 
 def make_sample(config: SampleConfig, task: ClipTask) -> Sample:

@@ -34,7 +34,7 @@ _POLL_S: Final = 1.0  # longest wait for tasks that ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _NodeEnd:
+class _NodeResult:
     """The result of a shard task on its node. It is small: the node writes the samples to the output itself."""
 
     stats: dict[str, Any] | None = None
@@ -95,7 +95,7 @@ class RayExecutor:
         for reference in done:
             task = in_flight.pop(reference)
             try:
-                end: _NodeEnd = ray.get(reference)
+                result: _NodeResult = ray.get(reference)
             except ray.exceptions.RayTaskError:
                 raise  # a bug: AvkitErrors are returned as values
             except ray.exceptions.RayError as error:
@@ -104,20 +104,20 @@ class RayExecutor:
                     f"{task.shard}: its node or worker died {_RETRIES + 1} times ({reason}). Committed shards "
                     "are safe; run the same command again."
                 ) from error
-            if end.error is not None:
-                raise end.error
-            for status in end.statuses:
+            if result.error is not None:
+                raise result.error
+            for status in result.statuses:
                 self.listener.clip_ended(status)
-            self.media.count(end.sources)
-            if end.stats is not None and not self.output.is_done(task.shard, self.plan_hash):
+            self.media.count(result.sources)
+            if result.stats is not None and not self.output.is_done(task.shard, self.plan_hash):
                 raise StorageError(
                     f"{self.config.out}: a node published {task.shard}, but this machine does not see it. Give --out a "
                     "folder that every node mounts, or a bucket."
                 )
-            yield ShardResult(task.shard, end.stats)
+            yield ShardResult(task.shard, result.stats)
 
 
-def shard_on_node(blob: bytes, plan_hash: str, task: ShardTask) -> _NodeEnd:
+def shard_on_node(blob: bytes, plan_hash: str, task: ShardTask) -> _NodeResult:
     """Run one shard task on this node. `blob` is the pickled PrepareConfig, sent by the driver."""
     config = pickle.loads(blob)  # noqa: S301 - our own driver's
     statuses: list[str] = []
@@ -136,9 +136,9 @@ def shard_on_node(blob: bytes, plan_hash: str, task: ShardTask) -> _NodeEnd:
                 media.close()
                 workspace.close()
     except AvkitError as error:
-        return _NodeEnd(error=error)
+        return _NodeResult(error=error)
     stats = None if result.stats is None else dict(result.stats)
-    return _NodeEnd(stats=stats, statuses=tuple(statuses), sources=Counter(media.coverage) - before)
+    return _NodeResult(stats=stats, statuses=tuple(statuses), sources=Counter(media.coverage) - before)
 
 
 @functools.lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ from avdata.prepare.commit import Workspace
 from avdata.prepare.config import Supervision
 from avdata.prepare.executors import LocalExecutor, ShardTask
 from avdata.prepare.output import FolderOutput
-from avdata.prepare.pipeline import ClipEnd, manifest_row
+from avdata.prepare.pipeline import ClipResult, manifest_row
 from avdata.prepare.sources.media import MediaRef
 from avdata.shards import pack_sample, walk_samples
 from avmanifest.layout import Layout, ShardName
@@ -19,7 +19,7 @@ SHARD = ShardName("train", 0)
 STATUS = {"good": "ok", "abort": "decode_crash", "kill": "decode_crash", "sleep": "decode_timeout", "bug": "internal"}
 
 
-def act(task) -> ClipEnd:
+def act(task) -> ClipResult:
     """A fake decoder that acts by the name of the video; runs in the child process."""
     match task.row["video_id"].split("-")[0]:
         case "abort":
@@ -33,7 +33,7 @@ def act(task) -> ClipEnd:
             raise RuntimeError("a fault of ours")
     blocks, members = pack_sample(task.row["key"], {"json": b"{}"})
     task.blocks.write_bytes(blocks)
-    return ClipEnd(manifest_row(task.row, "ok", "", task.ref, {}, members))
+    return ClipResult(manifest_row(task.row, "ok", "", task.ref, {}, members))
 
 
 def plan_rows(names):

@@ -32,7 +32,7 @@ class CachedMedia:
 
     files: tuple[tuple[Path, FetchedFile], ...]
 
-    def settles(self, span: Span) -> bool:
+    def needs_no_fetch(self, span: Span) -> bool:
         """Whether no fetch is needed for the span: a file holds all of it, or the video is known to end before it."""
         return any(file.contains(span) or file.ends_before(span) for _, file in self.files)
 

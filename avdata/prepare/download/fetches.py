@@ -22,7 +22,7 @@ class FetchTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FetchEnd:
+class FetchResult:
     """The result of a fetch: files, or a status of the manifest and its reason.
 
     A `storage_error` means that the cache's disk failed; the run stops with that error.
@@ -40,29 +40,31 @@ class FetchEnd:
         return status_class(self.status)
 
 
-def fetch(task: FetchTask) -> FetchEnd:
+def fetch(task: FetchTask) -> FetchResult:
     """Fetch, in a child process. Errors other than MediaError and disk errors are bugs and are not caught."""
     try:
         with storage_errors(task.folder):
-            return FetchEnd(files=task.fetcher(task.address, task.spans, task.folder))
+            return FetchResult(files=task.fetcher(task.address, task.spans, task.folder))
     except StorageError as error:
-        return FetchEnd(storage_error=error)
+        return FetchResult(storage_error=error)
     except MediaError as error:
         # A server's message may hold lone surrogates, which a table cannot store.
         reason = error.message.encode("utf-8", "backslashreplace").decode()
         retry_after_s = error.retry_after_s if isinstance(error, DownloadError) else 0.0
-        return FetchEnd(status=error.status, reason=reason, retry_after_s=retry_after_s)
+        return FetchResult(status=error.status, reason=reason, retry_after_s=retry_after_s)
 
 
-def end_of(outcome: Outcome[FetchEnd]) -> FetchEnd:
+def fetch_result(outcome: Outcome[FetchResult]) -> FetchResult:
     """The result of a fetch from the outcome of its child process."""
     match outcome:
         case Returned(end):
             return end
         case Raised(message):
-            return FetchEnd(status="internal", reason=message)
+            return FetchResult(status="internal", reason=message)
         case TimedOut(deadline_s):
-            return FetchEnd(status="net_timeout", reason=f"not fetched within {deadline_s:g} s (--download-deadline)")
+            return FetchResult(
+                status="net_timeout", reason=f"not fetched within {deadline_s:g} s (--download-deadline)"
+            )
         case Crashed(exit_code, attempts):
             reason = f"the fetching process died {attempts} times (exit code {exit_code})"
-            return FetchEnd(status="decode_crash", reason=reason)
+            return FetchResult(status="decode_crash", reason=reason)

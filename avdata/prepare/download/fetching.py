@@ -15,7 +15,7 @@ from typing import Any, Final
 from avdata.prepare.config import DownloadConfig, Supervision
 from avdata.prepare.download.breaker import Breaker
 from avdata.prepare.download.cache import CachedMedia, MediaCache, Unavailable
-from avdata.prepare.download.fetches import FetchEnd, FetchTask, end_of, fetch
+from avdata.prepare.download.fetches import FetchResult, FetchTask, fetch, fetch_result
 from avdata.prepare.download.queue import PendingFetch, SourceQueue
 from avdata.prepare.download.rate_limit import RateLimit
 from avdata.prepare.pipeline import ClipTask
@@ -77,8 +77,8 @@ class FetchThread:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._pending: dict[str, PendingFetch] = {}  # by fetch key: waiting or being fetched
-        self._ends: dict[str, FetchEnd] = {}  # this run's failures by fetch key: not tried twice
-        self._settled: list[tuple[PendingFetch, CachedMedia | FetchEnd]] = []
+        self._failed: dict[str, FetchResult] = {}  # this run's failures by fetch key: not tried twice
+        self._settled: list[tuple[PendingFetch, CachedMedia | FetchResult]] = []
         self._news: list[str] = []
         self._failure: BaseException | None = None
         self._undecoded: Counter[str] = Counter()  # clips by fetch key
@@ -86,7 +86,7 @@ class FetchThread:
         self._corrupt: set[str] = set()
         self._reported_full = False
 
-    def request(self, task: ClipTask, ref: RemoteRef) -> CachedMedia | FetchEnd | None:
+    def request(self, task: ClipTask, ref: RemoteRef) -> CachedMedia | FetchResult | None:
         """Request the media of a clip.
 
         Returns:
@@ -102,7 +102,7 @@ class FetchThread:
             if result is not None:
                 return result
             if queue.breaker.stopped:
-                return _stopped_end(queue)
+                return _stopped_result(queue)
             if key in self._pending:
                 pending = self._pending[key]
                 pending.tasks.append(task)
@@ -116,7 +116,7 @@ class FetchThread:
         _signal(self._fetch_wake, self._fetch_sender)
         return None
 
-    def take(self) -> tuple[list[tuple[PendingFetch, CachedMedia | FetchEnd]], list[str]]:
+    def take(self) -> tuple[list[tuple[PendingFetch, CachedMedia | FetchResult]], list[str]]:
         """The fetches that ended since the last call, and messages for the user. Raises the error of the thread."""
         with self._lock:
             if self._failure is not None:
@@ -174,14 +174,14 @@ class FetchThread:
                 for name, queue in self._queues.items()
             }
 
-    def _known_result(self, ref: RemoteRef) -> CachedMedia | FetchEnd | None:
+    def _known_result(self, ref: RemoteRef) -> CachedMedia | FetchResult | None:
         """The media or failure from this run or the cache. The caller holds the lock."""
-        if ref.fetch_key in self._ends:
-            return self._ends[ref.fetch_key]
+        if ref.fetch_key in self._failed:
+            return self._failed[ref.fetch_key]
         cached = self._cache.find(ref.fetch_key, use_unavailable=not self._retry_unavailable)
         if isinstance(cached, Unavailable):
-            return FetchEnd(status=cached.status, reason=cached.reason)
-        if cached is not None and not ref.is_clip and not cached.settles(ref.span):
+            return FetchResult(status=cached.status, reason=cached.reason)
+        if cached is not None and not ref.is_clip and not cached.needs_no_fetch(ref.span):
             return None  # it holds only sections for other clips
         return cached
 
@@ -208,7 +208,7 @@ class FetchThread:
         try:
             with contextlib.closing(fetching):
                 for task, outcome in fetching:
-                    self._ended(task, end_of(outcome))
+                    self._ended(task, fetch_result(outcome))
         except BaseException as error:
             with self._lock:
                 self._failure = error
@@ -231,21 +231,21 @@ class FetchThread:
         now = time.monotonic()
         soonest_s = math.inf
         for queue in self._queues.values():
-            pending, wait_s = queue.next_at(now)
+            pending, wait_s = queue.pop_ready(now)
             while pending is not None:
                 key = pending.ref.fetch_key
                 pending.lock = self._cache.lock(key)
                 cached = self._cache.find(key, use_unavailable=False) if pending.lock is not None else None
                 if pending.lock is None:
-                    queue.postponed(pending, now + _LOCKED_S)
+                    queue.postpone(pending, now + _LOCKED_S)
                 elif isinstance(cached, CachedMedia) and all(
-                    pending.ref.is_clip or cached.settles(span) for span in pending.spans
+                    pending.ref.is_clip or cached.needs_no_fetch(span) for span in pending.spans
                 ):
-                    queue.withdrawn()  # another run has fetched it
+                    queue.withdraw()  # another run has fetched it
                     self._done(pending, cached)
                 else:
                     return self._task_of(queue, pending), 0.0
-                pending, wait_s = queue.next_at(now)
+                pending, wait_s = queue.pop_ready(now)
             soonest_s = min(soonest_s, wait_s)
         return None, soonest_s
 
@@ -258,26 +258,26 @@ class FetchThread:
             folder=self._cache.part(pending.ref.fetch_key),
         )
 
-    def _ended(self, task: FetchTask, end: FetchEnd) -> None:
+    def _ended(self, task: FetchTask, result: FetchResult) -> None:
         """Handle the end of a fetch. Raises its storage_error."""
-        if end.storage_error is not None:
-            raise end.storage_error
+        if result.storage_error is not None:
+            raise result.storage_error
         with self._lock:
             pending = self._pending[task.fetch_key]
             queue = self._queues[pending.ref.source]
             first = not queue.num_fetched and queue.breaker.num_pauses == 0
-            again, tripped = queue.ended(pending, end, time.monotonic())
+            again, tripped = queue.ended(pending, result, time.monotonic())
             held: CachedMedia | None = None
-            if end.status == "ok":
-                held = self._cache.publish(task.fetch_key, end.files)
+            if result.status == "ok":
+                held = self._cache.publish(task.fetch_key, result.files)
                 queue.num_fetched += 1
                 queue.num_bytes += sum(path.stat().st_size for path, _ in held.files)
                 if first:
                     self._news.append(f"{pending.ref.source}: the first video is here ({pending.ref.name})")
                 self._make_room()
-            elif end.status.startswith("unavailable_"):
-                self._cache.record_unavailable(task.fetch_key, Unavailable(end.status, end.reason))
-            elif end.status_class is StatusClass.PERMANENT:
+            elif result.status.startswith("unavailable_"):
+                self._cache.record_unavailable(task.fetch_key, Unavailable(result.status, result.reason))
+            elif result.status_class is StatusClass.PERMANENT:
                 self._cache.drop_part(task.fetch_key)
             if tripped:
                 self._report_refusal(queue)
@@ -286,21 +286,21 @@ class FetchThread:
                 self._cache.unlock(task.fetch_key, pending.lock)
                 pending.lock = None
             else:
-                self._done(pending, held or end)
+                self._done(pending, held or result)
             if queue.breaker.stopped:
-                for other in queue.give_up():
-                    self._done(other, _stopped_end(queue))
+                for other in queue.clear():
+                    self._done(other, _stopped_result(queue))
 
-    def _done(self, pending: PendingFetch, end: CachedMedia | FetchEnd) -> None:
+    def _done(self, pending: PendingFetch, result: CachedMedia | FetchResult) -> None:
         """Pass the clips and their result to `take`. The caller holds the lock."""
         key = pending.ref.fetch_key
         if pending.lock is not None:
             self._cache.unlock(key, pending.lock)
             pending.lock = None
         del self._pending[key]
-        if isinstance(end, FetchEnd):
-            self._ends[key] = end
-        self._settled.append((pending, end))
+        if isinstance(result, FetchResult):
+            self._failed[key] = result
+        self._settled.append((pending, result))
         _signal(self.wake, self._wake_sender)
 
     def _make_room(self) -> None:
@@ -329,9 +329,9 @@ def _stopped_ref(queue: SourceQueue) -> FailedRef:
     return FailedRef(status=breaker.last_status, reason=reason, source=name, name="")
 
 
-def _stopped_end(queue: SourceQueue) -> FetchEnd:
+def _stopped_result(queue: SourceQueue) -> FetchResult:
     ref = _stopped_ref(queue)
-    return FetchEnd(status=ref.status, reason=ref.reason)
+    return FetchResult(status=ref.status, reason=ref.reason)
 
 
 def _signal(receiver: Any, sender: Any) -> None:

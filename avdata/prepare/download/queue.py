@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, runtime_checkable
 
 from avdata.prepare.download.breaker import REFUSALS, Breaker
-from avdata.prepare.download.fetches import FetchEnd
+from avdata.prepare.download.fetches import FetchResult
 from avdata.prepare.download.rate_limit import RateLimit
 from avdata.prepare.pipeline import ClipTask
 from avdata.prepare.sources import RemoteSource
@@ -47,7 +47,7 @@ class SourceQueue:
     num_fetched: int = 0
     num_bytes: int = 0
 
-    def next_at(self, now: float) -> tuple[PendingFetch | None, float]:
+    def pop_ready(self, now: float) -> tuple[PendingFetch | None, float]:
         """Take the next fetch out of the queue.
 
         Returns:
@@ -69,18 +69,18 @@ class SourceQueue:
         self.num_running += 1
         return self.waiting.popleft(), 0.0
 
-    def postponed(self, pending: PendingFetch, until: float) -> None:
-        """Put back a fetch that `next_at` gave because another run is fetching the same video."""
-        self.withdrawn()
+    def postpone(self, pending: PendingFetch, until: float) -> None:
+        """Put back a fetch that `pop_ready` gave because another run is fetching the same video."""
+        self.withdraw()
         pending.not_before = until
         self.waiting.append(pending)
 
-    def withdrawn(self) -> None:
-        """Count that a fetch that `next_at` gave was not sent."""
+    def withdraw(self) -> None:
+        """Count that a fetch that `pop_ready` gave was not sent."""
         self.breaker.failed()
         self.num_running -= 1
 
-    def ended(self, pending: PendingFetch, end: FetchEnd, now: float) -> tuple[bool, bool]:
+    def ended(self, pending: PendingFetch, result: FetchResult, now: float) -> tuple[bool, bool]:
         """Count the end of a fetch, and queue it again if another attempt may succeed.
 
         Returns:
@@ -88,23 +88,23 @@ class SourceQueue:
         """
         self.num_running -= 1
         tripped = False
-        if end.status in REFUSALS:
-            tripped = self.breaker.refused(now, end.status, end.reason, end.retry_after_s)
-        elif end.status_class in (StatusClass.OK, StatusClass.PERMANENT):
+        if result.status in REFUSALS:
+            tripped = self.breaker.refused(now, result.status, result.reason, result.retry_after_s)
+        elif result.status_class in (StatusClass.OK, StatusClass.PERMANENT):
             self.breaker.answered()
         else:
             self.breaker.failed()
-        if end.status_class is not StatusClass.TRANSIENT or self.breaker.stopped:
+        if result.status_class is not StatusClass.TRANSIENT or self.breaker.stopped:
             return False, tripped
-        if end.status not in REFUSALS or not self.breaker.paused_s(now):
+        if result.status not in REFUSALS or not self.breaker.paused_s(now):
             pending.attempts += 1
         if pending.attempts >= self.max_attempts:
             return False, tripped
-        pending.not_before = now + max(self.backoff(max(pending.attempts, 1)), end.retry_after_s)
+        pending.not_before = now + max(self.backoff(max(pending.attempts, 1)), result.retry_after_s)
         self.waiting.append(pending)
         return True, tripped
 
-    def give_up(self) -> list[PendingFetch]:
+    def clear(self) -> list[PendingFetch]:
         """Empty the queue; the fetches that were waiting."""
         waiting = list(self.waiting)
         self.waiting.clear()

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from avdata.prepare.download.cache import CachedMedia
-from avdata.prepare.download.fetches import FetchEnd
+from avdata.prepare.download.fetches import FetchResult
 from avdata.prepare.download.fetching import POLL_S, FetchThread
 from avdata.prepare.pipeline import ClipTask
 from avdata.prepare.sources import Ref
@@ -116,23 +116,23 @@ class DownloadStage:
         settled, news = self._fetching.take()
         for text in news:
             self._note(text)
-        for pending, end in settled:
+        for pending, result in settled:
             self._num_waiting -= len(pending.tasks)
             for task in pending.tasks:
                 assert isinstance(task.ref, RemoteRef), "only remote clips wait"
-                self._arrived(task, task.ref, end)
+                self._arrived(task, task.ref, result)
 
-    def _arrived(self, task: ClipTask, ref: RemoteRef, end: CachedMedia | FetchEnd) -> None:
+    def _arrived(self, task: ClipTask, ref: RemoteRef, result: CachedMedia | FetchResult) -> None:
         """Make the clip ready, or, if the fetch failed, try the next source."""
-        if isinstance(end, CachedMedia):
-            self._ready.append(replace(task, ref=end.media_for(ref)))
+        if isinstance(result, CachedMedia):
+            self._ready.append(replace(task, ref=result.media_for(ref)))
             self._trails.pop(task.row["key"], None)
             return
         self._shard_keys[task.shard].pop(task.row["key"])
         self._fetching.decoded(ref.fetch_key)
         self._fetching.committed(ref.fetch_key)
         trail = self._trails[task.row["key"]]
-        trail.append(FailedRef(status=end.status, reason=end.reason, source=ref.source, name=ref.name))
+        trail.append(FailedRef(status=result.status, reason=result.reason, source=ref.source, name=ref.name))
         other = self._find_next(ref.request, ref.source)
         if other is None:
             other = combine_failures(self._trails.pop(task.row["key"]))

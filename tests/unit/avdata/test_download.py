@@ -11,7 +11,7 @@ import pytest
 from avdata.prepare.config import BreakerConfig, parse_rate
 from avdata.prepare.download.breaker import Breaker
 from avdata.prepare.download.cache import CachedMedia, MediaCache, Unavailable
-from avdata.prepare.download.fetches import FetchEnd
+from avdata.prepare.download.fetches import FetchResult
 from avdata.prepare.download.queue import PendingFetch, SourceQueue
 from avdata.prepare.download.rate_limit import BURST, FileRateLimit, NoRateLimit, machine_rate_limit
 from avdata.prepare.sources.names import ClipRequest
@@ -137,7 +137,9 @@ def test_a_clip_gets_the_section_that_holds_it(opened):
     between = held.media_for(replace(REF, request=ClipRequest("x", 60.0, 70.0)))
     assert isinstance(between, FailedRef) and between.status == "media_window"
     spans = [(30.0, 40.0), (60.0, 70.0), (200.0, None), (300.0, 310.0)]
-    assert [held.settles(span) for span in spans] == [True, False, False, True], "the last lies past the video's end"
+    assert [held.needs_no_fetch(span) for span in spans] == [True, False, False, True], (
+        "the last lies past the video's end"
+    )
 
 
 @pytest.mark.parametrize(("text", "per_hour"), [("250/h", 250), ("2/s", 7200), ("10/min", 600), ("2400/d", 100)])
@@ -206,12 +208,12 @@ def test_a_transient_failure_is_tried_again_with_growing_waits_until_attempts_ru
     source_queue = queue()
     now, waits = 0.0, []
     while True:
-        pending, _ = source_queue.next_at(now)
-        again, _ = source_queue.ended(pending, FetchEnd(status="net_timeout", reason=""), now)
+        pending, _ = source_queue.pop_ready(now)
+        again, _ = source_queue.ended(pending, FetchResult(status="net_timeout", reason=""), now)
         if not again:
             break
-        assert source_queue.next_at(now)[0] is None
-        waits.append(source_queue.next_at(now)[1])
+        assert source_queue.pop_ready(now)[0] is None
+        waits.append(source_queue.pop_ready(now)[1])
         now += waits[-1]
     assert waits == [1.0, 2.0]
 
@@ -219,16 +221,16 @@ def test_a_transient_failure_is_tried_again_with_growing_waits_until_attempts_ru
 @pytest.mark.parametrize("status", ["ok", "unavailable_removed", "internal"])
 def test_a_permanent_status_is_not_tried_again(status):
     source_queue = queue()
-    pending, _ = source_queue.next_at(0.0)
-    assert source_queue.ended(pending, FetchEnd(status=status, reason=""), 0.0) == (False, False)
+    pending, _ = source_queue.pop_ready(0.0)
+    assert source_queue.ended(pending, FetchResult(status=status, reason=""), 0.0) == (False, False)
 
 
 def test_a_refusal_that_pauses_the_source_does_not_count_as_an_attempt():
     source_queue = queue(attempts=1, threshold=1)
-    pending, _ = source_queue.next_at(0.0)
-    assert source_queue.ended(pending, FetchEnd(status="blocked_bot", reason="no"), 0.0) == (True, True)
-    assert source_queue.next_at(0.0) == (None, 10.0)
-    assert source_queue.next_at(11.0)[0] is pending
+    pending, _ = source_queue.pop_ready(0.0)
+    assert source_queue.ended(pending, FetchResult(status="blocked_bot", reason="no"), 0.0) == (True, True)
+    assert source_queue.pop_ready(0.0) == (None, 10.0)
+    assert source_queue.pop_ready(11.0)[0] is pending
 
 
 def test_of_several_failures_a_transient_one_gives_the_status():
