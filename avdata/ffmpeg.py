@@ -1,4 +1,4 @@
-"""The ffmpeg that encodes: which one it is, and how it is run."""
+"""Finds an ffmpeg binary and runs it to encode videos."""
 
 import errno
 import os
@@ -33,10 +33,10 @@ def ffmpeg_binary() -> str:
 
 
 @contextmanager
-def workplace(path: Path) -> Iterator[Path]:
-    """A folder beside `path` for what becomes of it, gone afterwards.
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, removed at the end of the block.
 
-    Its name is absolute, so that ffmpeg takes no file in it for an option or a protocol.
+    Its name is absolute, so that ffmpeg does not read file names in it as options or protocols.
     """
     parent = path.parent.absolute()
     parent.mkdir(parents=True, exist_ok=True)
@@ -45,18 +45,26 @@ def workplace(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def encoder(output: Any, path: Path, workplace: Path) -> Iterator[IO[bytes]]:
-    """The standard input of an ffmpeg that runs ffmpeg-python's `output`; at the end of the block it has ended well.
+def encoder(output: Any, path: Path, folder: Path) -> Iterator[IO[bytes]]:
+    """Run ffmpeg and yield its standard input. The end of the block waits until ffmpeg has succeeded.
 
-    `path` is what the messages name. Raises StorageError if the disk is full, AvkitError if ffmpeg fails otherwise,
-    with the end of what it said. An error inside the block ends ffmpeg at once.
+    An error inside the block kills ffmpeg.
+
+    Args:
+        output: The output node of ffmpeg-python.
+        path: The video, for messages.
+        folder: From `scratch_folder`, for ffmpeg's log.
+
+    Raises:
+        StorageError: The disk is full.
+        AvkitError: ffmpeg failed otherwise. The message has the end of its log.
     """
     command: list[str] = output.global_args("-v", "error", "-nostdin").compile(
         cmd=ffmpeg_binary(), overwrite_output=True
     )
-    talk = workplace / "talk.txt"
-    # A pipe breaks when the encoder dies; its exit code and words tell why.
-    with suppress(BrokenPipeError), talk.open("wb") as stderr, _start(command, stderr) as process:
+    log = folder / "ffmpeg.log"
+    # If ffmpeg dies, the pipe breaks; the exit code and the log tell why.
+    with suppress(BrokenPipeError), log.open("wb") as stderr, _start(command, stderr) as process:
         assert process.stdin is not None
         try:
             yield process.stdin
@@ -66,7 +74,7 @@ def encoder(output: Any, path: Path, workplace: Path) -> Iterator[IO[bytes]]:
             process.kill()
             raise
     if process.returncode != 0:
-        words = talk.read_text(errors="replace").strip()[-2000:] or "no message"
+        words = log.read_text(errors="replace").strip()[-2000:] or "no message"
         full = os.strerror(errno.ENOSPC) in words
         raise (StorageError if full else AvkitError)(
             f"{path}: {command[0]} ended with code {process.returncode} and no {path.suffix[1:]}: {words}. Check the "

@@ -9,7 +9,7 @@ import ffmpeg
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from avdata.ffmpeg import encoder, workplace
+from avdata.ffmpeg import encoder, scratch_folder
 from avmanifest.errors import AvkitError, StorageError
 
 _EVEN = "trunc(iw/2)*2", "trunc(ih/2)*2"  # 4:2:0 chroma needs even sizes
@@ -86,7 +86,7 @@ def open_video_writer(path: Path, fps: float, *, sample_rate: int = 16_000) -> I
         AvkitError: ffmpeg failed (the message quotes it), or no frame was written.
     """
     try:
-        with workplace(path) as folder, ExitStack() as stack:
+        with scratch_folder(path) as folder, ExitStack() as stack:
             writer = VideoWriter(path, fps, sample_rate, folder, stack)
             yield writer
             writer.finish()

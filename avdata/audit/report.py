@@ -1,4 +1,4 @@
-"""The report of a dataset: one page with what it holds, what failed, and samples to look at and to listen to."""
+"""The HTML report of a dataset: summary, verification, failed clips, and samples with images and audio."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,8 +41,8 @@ _NAMED_CLASSES: Final = 40
 class ReportConfig:
     """How much a report shows."""
 
-    num_samples: int = 24
-    most_failures: int = 20_000  # rows; a browser searches so many in no time, and the manifest has the rest
+    num_samples: int = 24  # samples with images and audio, about half a megabyte each
+    most_failures: int = 20_000  # rows of failed clips; more would slow the browser's search
 
     def __post_init__(self) -> None:
         if not 0 <= self.num_samples <= 1000:
@@ -54,14 +54,25 @@ class ReportConfig:
 def write_report(
     path: Path, dataset: AuditDataset, found: Mapping[str, Any], verification: Verification | None, config: ReportConfig
 ) -> None:
-    """Write the page; `found` is the dataset's `summarize`. Raises StorageError if it cannot be written."""
+    """Write the report.
+
+    Args:
+        path: The HTML file.
+        dataset: The dataset.
+        found: Its summary, from `summarize`.
+        verification: From `verify`; None: the report has no such section.
+        config: How much to show.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
     write_page(path, report(dataset, found, verification, config))
 
 
 def report(
     dataset: AuditDataset, found: Mapping[str, Any], verification: Verification | None, config: ReportConfig
 ) -> str:
-    """The page as text."""
+    """The report as HTML. The arguments are those of `write_report`."""
     failed = _failures(dataset, config.most_failures)
     shown = list(_shown(dataset, config.num_samples)) if dataset.kind is not DatasetKind.MANIFEST else []
     parts = [
@@ -218,7 +229,7 @@ def _classes(classes: Mapping[str, Any]) -> str:
 
 
 def _class_bars(entries: Sequence[tuple[str, int, int]]) -> Iterator[str]:
-    """A bar for each class, as long as it has clips; the part that was lost is pale."""
+    """One bar per class: its samples, and in a pale color the clips that failed."""
     most = max(requested for _, _, requested in entries)
     for label, samples, requested in sorted(entries, key=lambda entry: (-entry[2], -entry[1], entry[0])):
         parts = {"samples": samples, "lost": requested - samples, "": most - requested}
@@ -282,7 +293,7 @@ def _overlaps(overlaps: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _failures(dataset: AuditDataset, most: int) -> list[list[str]]:
-    """key, split, status, reason, video, source of clips that failed."""
+    """key, split, status, reason, video and source of up to `most` failed clips."""
     columns = ["key", "split", "status", "reason", "video_id", "source"]
     tables = []
     for content in dataset.splits.values():
@@ -316,7 +327,7 @@ def _options(values: Iterator[str]) -> str:
 
 
 def _shown(dataset: AuditDataset, count: int) -> Iterator[dict[str, Any]]:
-    """What the page needs of so many samples: a quarter of them flagged ones, if there are any."""
+    """The data of up to `count` samples for the page's script."""
     for split, key in choose_samples(dataset, count):
         try:
             for sample in read_samples(dataset, [(split, key)]):
@@ -326,7 +337,7 @@ def _shown(dataset: AuditDataset, count: int) -> Iterator[dict[str, Any]]:
 
 
 def choose_samples(dataset: AuditDataset, count: int) -> list[tuple[str, str]]:
-    """(split, key) of samples spread evenly over the dataset; up to a quarter have a flag."""
+    """(split, key) of `count` samples, evenly spaced over the dataset. Up to a quarter of them have a flag."""
     tables = [
         content.table.select(["key", "split", "status", "silent", "still", "short"])
         for content in dataset.splits.values()
@@ -457,7 +468,7 @@ def _made(found: Mapping[str, Any]) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_plain(one)}" for name, one in value.items())
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

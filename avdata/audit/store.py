@@ -1,4 +1,4 @@
-"""Files of a dataset, wherever it is: a local folder, http, s3 and whatever else fsspec reads."""
+"""Reads the files of a dataset through fsspec: a local folder, http, s3 and other remote stores."""
 
 import io
 from collections.abc import Mapping
@@ -19,27 +19,27 @@ _BLOCK_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A folder of files. Names are relative to it, with slashes."""
+    """A folder of files. File names are relative to it, with slashes."""
 
-    root: str  # as the user wrote it
+    root: str  # as given by the user, for messages
     filesystem: Any = field(repr=False)
-    base: str  # the root, as the file system writes it
+    base: str  # the root as a path of the file system
 
     @property
     def is_local(self) -> bool:
-        """Whether the files are on this machine."""
+        """Whether the folder is on a local disk."""
         return isinstance(self.filesystem, LocalFileSystem)
 
     def path(self, name: str) -> str:
-        """The file's path on its file system; the root's for an empty name."""
+        """The file's path in the file system; an empty name is the root."""
         return f"{self.base.rstrip('/')}/{name}" if name else self.base
 
     def at(self, name: str) -> str:
-        """The file as a message should name it."""
+        """The file's name for messages."""
         return f"{self.root.rstrip('/')}/{name}" if name else self.root
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; None if there is none."""
+        """Size of a file in bytes; None if there is no such file."""
         try:
             info = self.filesystem.info(self.path(name))
         except FileNotFoundError:
@@ -51,7 +51,7 @@ class Store:
         return int(info["size"]) if info.get("size") is not None else len(self.read(name))
 
     def read(self, name: str) -> bytes:
-        """Content of a file. Raises ShardError if it is missing or cannot be read."""
+        """Read a whole file. Raises ShardError if it is missing or cannot be read."""
         try:
             content: bytes = self.filesystem.cat_file(self.path(name))
         except Exception as error:
@@ -59,7 +59,7 @@ class Store:
         return content
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
-        """`size` bytes of a file from `start` on; fewer at its end."""
+        """Read `size` bytes of a file from offset `start` on; fewer at its end."""
         try:
             content: bytes = self.filesystem.cat_file(self.path(name), start=start, end=start + size)
         except Exception as error:
@@ -67,7 +67,7 @@ class Store:
         return content
 
     def open(self, name: str) -> Any:
-        """The file, open for reading and seeking."""
+        """Open a file for reading and seeking."""
         try:
             file = self.filesystem.open(self.path(name), "rb", block_size=_BLOCK_BYTES)
         except Exception as error:
@@ -75,14 +75,14 @@ class Store:
         return file
 
     def is_folder(self, name: str) -> bool:
-        """Whether there is a folder of that name. Where folders cannot be told (http), False."""
+        """Whether there is a folder with that name; always False over http, which has no folders."""
         try:
             return not isinstance(self.filesystem, HTTPFileSystem) and bool(self.filesystem.isdir(self.path(name)))
         except Exception as error:
             raise self._unreadable(name, error) from error
 
     def listed(self, folder: str) -> list[str]:
-        """Names of the files in a folder, sorted; none where folders cannot be listed (http)."""
+        """Names of the files in a folder, sorted; empty over http, which cannot list folders."""
         if not self.is_folder(folder):
             return []
         found = self.filesystem.ls(self.path(folder), detail=True)
@@ -97,7 +97,7 @@ class Store:
         return sorted(entry["name"].rstrip("/").rsplit("/", 1)[-1] for entry in found if entry["type"] == "directory")
 
     def parquet(self, name: str, schema: pa.Schema) -> pq.ParquetFile:
-        """An open parquet file that has the schema's columns. Raises ManifestError for anything else."""
+        """Open a parquet file that has the columns of the schema. Raises ManifestError for anything else."""
         where = self.at(name)
         try:
             source = self.path(name) if self.is_local else io.BytesIO(self.read(name))
@@ -120,7 +120,7 @@ class Store:
 
 
 def open_store(root: str, storage_options: Mapping[str, Any] | None = None) -> Store:
-    """The folder or file of a path or URL. Raises ConfigError for a protocol that is not read."""
+    """Open the store of a path or URL. Raises ConfigError for an unsupported protocol."""
     check_url(root, allow_pipe=False)
     try:
         filesystem, base = fsspec.core.url_to_fs(root, **(storage_options or {}))

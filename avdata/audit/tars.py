@@ -1,4 +1,4 @@
-"""Manifest rows of samples that were read from a tar."""
+"""Makes manifest rows from the samples of a tar."""
 
 import json
 from collections.abc import Iterable
@@ -10,36 +10,42 @@ from avdata.shards import TarSample
 
 
 def json_of(sample: TarSample) -> dict[str, Any]:
-    """The object in the content that was read of a sample; empty if there is none."""
+    """The JSON object in `sample.content`; empty if there is none."""
     try:
-        found = json.loads(sample.content or b"")
+        fields = json.loads(sample.content or b"")
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return fields if isinstance(fields, dict) else {}
 
 
-def rows_of(found: Iterable[TarSample], schema: pa.Schema, **fixed: Any) -> pa.Table:
-    """Manifest rows of a tar's samples: what their json says in the columns' own names and types, else null."""
+def rows_of(tar_samples: Iterable[TarSample], schema: pa.Schema, **fixed: Any) -> pa.Table:
+    """Make manifest rows. Columns come from the fields of the samples' json with the same name and type, else null.
+
+    Args:
+        tar_samples: The samples, with the content of their member `json`.
+        schema: Columns of the rows.
+        **fixed: Values of columns that are equal in all rows.
+    """
     rows = []
-    for sample in found:
+    for sample in tar_samples:
         fields = json_of(sample)
-        told = {name: _fitting(fields.get(name), schema, name) for name in _TOLD} if fields else {}
+        stored = {name: _fitting(fields.get(name), schema, name) for name in _JSON_COLUMNS} if fields else {}
         members = [{"name": m.name, "offset": m.offset, "size": m.size} for m in sample.members]
-        row = {**told, **fixed, "key": sample.key, "status": "ok", "reason": "", "members": members}
+        row = {**stored, **fixed, "key": sample.key, "status": "ok", "reason": "", "members": members}
         row["labels"] = row.get("labels") or []
         rows.append({name: row.get(name) for name in schema.names})
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-_TOLD: Final = (
+_JSON_COLUMNS: Final = (
     "video_id", "start_s", "end_s", "labels", "duration_s", "frame_times_s", "fps", "width", "height", "rms_dbfs",
     "audio_video_offset_s", "silent", "still", "short", "annotations",
 )  # fmt: skip
-"""Columns that avkit's own samples carry in their json."""
+"""Columns that avkit stores in the json of a sample."""
 
 
 def _fitting(value: Any, schema: pa.Schema, name: str) -> Any:
-    """The value if it can stand in the column, else None."""
+    """The value if its type fits the column, else None."""
     if name not in schema.names:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Is every shard what its marker, its index and the manifest say: size, hash, count, index, members, adjacency."""
+"""Verifies shards against their markers, indexes and the manifest: size, hash, count, members and their order."""
 
 import itertools
 import json
@@ -32,7 +32,7 @@ _MOST_WORKERS: Final = 16
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
-    """Something that is not as it was promised, and where. An empty key, an offset of -1: the whole file."""
+    """A problem and its position. An empty key or an offset of -1 means the whole file."""
 
     shard: str
     key: str
@@ -50,7 +50,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Verification:
-    """What was looked at, and what is wrong with it."""
+    """The result of `verify`: counts of what was read, and the faults."""
 
     deep: bool
     shards: int = 0
@@ -60,11 +60,11 @@ class Verification:
 
     @property
     def bad_shards(self) -> list[str]:
-        """The shards with a fault, in order, none twice."""
+        """Names of the shards with faults, in order."""
         return list(dict.fromkeys(fault.shard for fault in self.faults))
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain data."""
+        """The result as plain data."""
         faults = [{"shard": f.shard, "key": f.key, "offset": f.offset, "problem": f.problem} for f in self.faults]
         return {
             "deep": self.deep, "shards": self.shards, "samples": self.samples, "bytes": self.num_bytes,
@@ -75,17 +75,25 @@ class Verification:
 def verify(
     dataset: AuditDataset, *, deep: bool = False, on_shard: Callable[[str], None] = lambda _: None
 ) -> Verification:
-    """Read every byte of every shard. `deep` decodes every member, too, and compares log-mels with the sound.
+    """Read every byte of every shard and check it.
 
-    A prepared dataset is held against markers, indexes, shards' rows, plan and manifest; tars without them against
-    what a tar and a sample must be. Raises ConfigError for a manifest without its shards.
+    The shards of a prepared dataset are compared with their markers, indexes and rows, with the plan and with the
+    manifest. Other tars are checked for a valid structure.
+
+    Args:
+        dataset: A prepared dataset or tars.
+        deep: Also decode every member, and compare the log-mels with the audio.
+        on_shard: Called with the name of each finished shard.
+
+    Raises:
+        ConfigError: The dataset is a manifest without shards.
     """
     if dataset.kind is DatasetKind.MANIFEST:
         raise ConfigError(f"{dataset.root}: a manifest alone has no shards to verify. Give the dataset's folder.")
     check: Callable[[str], _Checked]
     if dataset.kind is DatasetKind.DATASET:
         names, faults = _dataset_shards(dataset)
-        check = partial(_check_prepared, _Promises.of(dataset), deep=deep)
+        check = partial(_check_prepared, _Expected.of(dataset), deep=deep)
     else:
         names, faults = list(dataset.tars), []
         check = partial(_check_tar, dataset.store, deep=deep)
@@ -103,7 +111,7 @@ def verify(
 
 @dataclass(slots=True)
 class _Checked:
-    """What was found in one shard."""
+    """The result for one shard."""
 
     shard: str
     samples: int = 0
@@ -115,17 +123,17 @@ class _Checked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Promises:
-    """What the dataset says of its shards."""
+class _Expected:
+    """What the plan, the manifest and the config say of the shards."""
 
     store: Store
     plan_hash: str | None
-    planned: Mapping[str, pa.Table]  # shard -> _PLACE of its rows; empty where no plan lies beside the shards
-    merged: Mapping[str, pa.Table]  # shard -> _MERGED of the manifest's rows in it
+    planned: Mapping[str, pa.Table]  # _PLACE of the planned rows by shard; empty without a plan
+    merged: Mapping[str, pa.Table]  # _MERGED of the manifest's rows by shard
     deep: DeepCheck
 
     @classmethod
-    def of(cls, dataset: AuditDataset) -> "_Promises":
+    def of(cls, dataset: AuditDataset) -> "_Expected":
         merged: dict[str, pa.Table] = {}
         for split in dataset.splits:
             with dataset.store.parquet(f"manifest/{split}.parquet", CLIP_SCHEMA) as file:
@@ -163,7 +171,7 @@ def _planned(store: Store) -> dict[str, pa.Table]:
 
 
 def _dataset_shards(dataset: AuditDataset) -> tuple[list[str], list[Fault]]:
-    """Every shard that there is or should be; keys that the manifest names twice."""
+    """Names of all shards in the manifest or in the folders; faults for keys that the manifest has twice."""
     names: dict[str, None] = {}
     faults = []
     seen: Counter[str] = Counter()
@@ -188,18 +196,18 @@ def _keys_in_several(dataset: AuditDataset) -> list[Fault]:
     return [Fault("shards", key, -1, "several shards have a sample of this key") for key in several]
 
 
-def _check_prepared(promises: _Promises, shard: str, *, deep: bool) -> _Checked:
+def _check_prepared(expected: _Expected, shard: str, *, deep: bool) -> _Checked:
     checked = _Checked(shard)
     try:
-        _check_parts(promises, checked, deep=deep)
+        _check_parts(expected, checked, deep=deep)
     except AvkitError as error:
         checked.fault(str(error))
     return checked
 
 
-def _check_parts(promises: _Promises, checked: _Checked, *, deep: bool) -> None:
-    store, shard = promises.store, checked.shard
-    stats = _marker(promises, checked)
+def _check_parts(expected: _Expected, checked: _Checked, *, deep: bool) -> None:
+    store, shard = expected.store, checked.shard
+    stats = _marker(expected, checked)
     sizes = {part: store.size(f"{shard}{suffix}") for part, suffix in _PARTS.items()}
     for part, size in sizes.items():
         if size is None:
@@ -216,17 +224,17 @@ def _check_parts(promises: _Promises, checked: _Checked, *, deep: bool) -> None:
     if sizes["parquet"] is not None:
         with store.parquet(f"{shard}.parquet", CLIP_SCHEMA) as file:
             rows = file.read()
-        _check_rows(promises, checked, rows, stats)
+        _check_rows(expected, checked, rows, stats)
     if sizes["tar"] is not None:
         checked.num_bytes = sizes["tar"]
         before = len(checked.faults)
         with store.open(f"{shard}.tar") as file:
             found = _check_samples(checked, file, rows)
             if rows is not None:
-                _check_members(promises, checked, found, rows)
+                _check_members(expected, checked, found, rows)
             # A flipped byte within a member is found only by decoding it.
             if deep or (not same["tar"] and len(checked.faults) == before):
-                promises.deep.check(file, found, _rows_by_key(rows), partial(_deep_fault, checked))
+                expected.deep.check(file, found, _rows_by_key(rows), partial(_deep_fault, checked))
         if sizes["idx"] is not None and store.read(f"{shard}.tar.idx") != index_bytes(
             [s.header for s in found], _end(found)
         ):
@@ -247,14 +255,14 @@ def _end(found: Sequence[TarSample]) -> int:
     return last.offset + last.size + (-last.size % 512)
 
 
-def _marker(promises: _Promises, checked: _Checked) -> dict[str, Any] | None:
-    """The marker's content; None, with a fault, where it is missing or not one."""
+def _marker(expected: _Expected, checked: _Checked) -> dict[str, Any] | None:
+    """Read a shard's marker. None, with a fault, if it is missing or malformed."""
     name = f"{checked.shard}_stats.json"
-    if promises.store.size(name) is None:
+    if expected.store.size(name) is None:
         checked.fault("it has no marker: left behind unfinished, or its files were removed")
         return None
     try:
-        stats: dict[str, Any] = json.loads(promises.store.read(name))
+        stats: dict[str, Any] = json.loads(expected.store.read(name))
         for part in _PARTS:
             int(stats["files"][part]["bytes"]), str(stats["files"][part]["sha256"])
         stats["status_dict"].items(), stats["count"]
@@ -263,30 +271,30 @@ def _marker(promises: _Promises, checked: _Checked) -> dict[str, Any] | None:
         return None
     if stats.get("format_version") != FORMAT_VERSION:
         checked.fault(f"{name} has format version {stats.get('format_version')}, this avkit reads {FORMAT_VERSION}")
-    if promises.plan_hash and stats.get("plan_hash") != promises.plan_hash:
+    if expected.plan_hash and stats.get("plan_hash") != expected.plan_hash:
         checked.fault(f"{name} was written for another plan than dataset.json's")
     return stats
 
 
 def _has_hash(store: Store, name: str, stats: Mapping[str, Any] | None, part: str) -> bool:
-    """Whether the file is the one the marker saw. Without a marker there is nothing to compare with."""
+    """Whether the file has the marker's SHA-256; True without a marker."""
     if stats is None:
         return True
     with store.open(name) as file:
         return bool(sha256_of_stream(file)[0] == stats["files"][part]["sha256"])
 
 
-def _check_rows(promises: _Promises, checked: _Checked, rows: pa.Table, stats: Mapping[str, Any] | None) -> None:
-    """The shard's rows against its marker, the plan, and the merged manifest."""
+def _check_rows(expected: _Expected, checked: _Checked, rows: pa.Table, stats: Mapping[str, Any] | None) -> None:
+    """Compare the shard's rows with its marker, the plan and the merged manifest."""
     statuses = Counter(rows.column("status").to_pylist())
     if stats is not None and (stats["count"], stats["status_dict"]) != (len(rows), dict(statuses)):
         checked.fault(f"its marker counts {stats['count']} clips {stats['status_dict']}, its rows are {dict(statuses)}")
-    planned = promises.planned.get(checked.shard)
+    planned = expected.planned.get(checked.shard)
     if planned is not None and rows.select(_PLACE) != planned:
         checked.fault("it holds other clips than the plan gives it")
-    merged = promises.merged.get(checked.shard)
+    merged = expected.merged.get(checked.shard)
     if merged is None:
-        # All of its clips may have been tried again, with success or without, in a later shard.
+        # All of its clips may have been retried in a later shard.
         if statuses.get("ok"):
             checked.fault("the manifest knows nothing of it: run the same prepare again")
         return
@@ -313,7 +321,7 @@ def _check_samples(checked: _Checked, file: ByteFile, rows: pa.Table | None) -> 
 
 
 def _key_at(rows: pa.Table | None, offset: int) -> str:
-    """The key whose members the shard's rows place around a byte."""
+    """The key of the sample at an offset, by the shard's rows; empty if unknown."""
     if rows is None:
         return ""
     found: str = ""
@@ -325,8 +333,8 @@ def _key_at(rows: pa.Table | None, offset: int) -> str:
     return found
 
 
-def _check_members(promises: _Promises, checked: _Checked, found: Sequence[TarSample], rows: pa.Table) -> None:
-    """Tar and rows hold the same samples with the same members at the same places."""
+def _check_members(expected: _Expected, checked: _Checked, found: Sequence[TarSample], rows: pa.Table) -> None:
+    """Check that tar and rows have the same samples with the same members at the same offsets."""
     meant = {
         row["key"]: row
         for row in rows.select(["key", "status", "members", "frame_times_s"]).to_pylist()
@@ -349,7 +357,7 @@ def _check_members(promises: _Promises, checked: _Checked, found: Sequence[TarSa
         if places != held:
             first = next((h for h, p in zip(held, places, strict=False) if h != p), held[-1])
             checked.fault(f"{first[0]} lies elsewhere, or its members are others, than its row says", key, first[1])
-        missing = promises.deep.missing_members([name for name, _, _ in held], len(meant[key]["frame_times_s"]))
+        missing = expected.deep.missing_members([name for name, _, _ in held], len(meant[key]["frame_times_s"]))
         if missing:
             checked.fault(f"members are missing: {', '.join(missing)}", key, sample.header)
     order = [key for key in meant if key in there]
@@ -364,7 +372,7 @@ def _rows_by_key(rows: pa.Table | None) -> dict[str, dict[str, Any]]:
 
 
 def _check_tar(store: Store, name: str, *, deep: bool) -> _Checked:
-    """A tar that others wrote."""
+    """Check a tar without avkit's marker."""
     checked = _Checked(name)
     try:
         checked.num_bytes = store.size(name) or 0
@@ -382,7 +390,7 @@ def _check_tar(store: Store, name: str, *, deep: bool) -> _Checked:
 
 
 def shards_of(faults: Sequence[Fault]) -> Iterator[ShardName]:
-    """The prepared shards among those that have faults, in order, none twice."""
+    """The prepared shards that have faults, in order, each once."""
     for name in dict.fromkeys(fault.shard for fault in faults):
         split, slash, number = name.partition("/")
         if slash and number.isdigit():

@@ -1,8 +1,8 @@
-"""Remote shards as local files: fetched once, checked, and bounded in size.
+"""The cache of remote shards: each is downloaded once and checked; the total size is bounded.
 
-Several processes share a cache. A file appears under its name only when it is whole; whoever reads it holds a shared
-lock on it, and only files without one are evicted, the longest unused first. Evicting takes the space at once: who has
-such a file open without reading it finds it gone at the next `hold`.
+Several processes may share a cache folder. A file gets its name only when it is complete. Readers have a shared lock
+(flock) on a file. Only files without a lock are evicted, the least recently used first. Eviction also truncates the
+file: a process that has it open without a lock must call `lock_file` again, which reports the eviction.
 """
 
 import contextlib
@@ -51,44 +51,49 @@ class CacheConfig:
 
 
 @runtime_checkable
-class Source(Protocol):
-    """Where a shard's bytes come from."""
+class ByteSource(Protocol):
+    """A readable stream of a shard's bytes."""
 
     def read(self, size: int, /) -> bytes:
-        """The next bytes; none at the end."""
+        """The next bytes; empty at the end."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is known of a shard before it is read; None: nothing."""
+    """The size in bytes and SHA-256 that a shard must have; None: any."""
 
     num_bytes: int | None = None
     sha256: str | None = None
 
 
 class FetchStopped(Exception):
-    """A download was broken off because `ShardCache.stopped` is set."""
+    """A download was aborted because `ShardCache.stopped` is set."""
 
 
 class ShardCache:
-    """Local files of remote shards. Safe for threads and for processes that share the folder."""
+    """Stores remote shards as local files. Safe for threads, and for processes that share the folder."""
 
     def __init__(self, config: CacheConfig) -> None:
         self.config = config
-        self.stopped = threading.Event()  # set: downloads end at once, with FetchStopped
+        self.stopped = threading.Event()  # set: running downloads raise FetchStopped
         self._fetched: set[Path] = set()
         self._warned = False
 
     def path(self, url: str, expected: Expected) -> Path:
-        """The file of a shard: named after its whole URL and what is expected of it."""
+        """The file of a shard. Its name is a hash of the URL, the expected size and the expected SHA-256."""
         identity = f"{url}\n{expected.num_bytes}\n{expected.sha256}"
         return self.config.root / f"{sha256_of(identity)[:40]}.shard"
 
     def open(self, url: str, expected: Expected) -> int:
-        """Descriptor of the shard's file, fetched if need be, and held: see `hold`.
+        """Open a shard, after downloading it if it is not in the cache.
 
-        Raises ShardError when what was fetched is not what is expected, StorageError when it cannot be kept.
+        Returns:
+            The file's descriptor, locked against eviction: see `lock_file`.
+
+        Raises:
+            ShardError: The download failed, or its size or hash is not as expected.
+            StorageError: The cache folder cannot be written, or is full.
         """
         path = self.path(url, expected)
         for _ in range(_OPEN_ATTEMPTS):
@@ -99,10 +104,10 @@ class ShardCache:
                 continue
             except OSError as error:
                 raise StorageError(f"{path}: cannot be read ({error.strerror}). Use another cache folder.") from error
-            if hold(descriptor, touch_after_ns=0):
+            if lock_file(descriptor, touch_after_ns=0):
                 if expected.num_bytes in (None, os.fstat(descriptor).st_size):
                     return descriptor
-                path.unlink(missing_ok=True)  # a machine that lost power kept the name and lost the content
+                path.unlink(missing_ok=True)  # after a power loss the name may have survived without the content
             os.close(descriptor)
         raise StorageError(
             f"{path}: evicted as fast as it is fetched. Other runs need the cache too: raise max_bytes "
@@ -110,7 +115,7 @@ class ShardCache:
         )
 
     def remove_damaged(self, url: str, expected: Expected) -> bool:
-        """Whether the shard's file is none that `open` could return any more: gone, or now removed for its checksum."""
+        """Remove the shard's file if its hash is wrong or it cannot be read. Returns whether the file is gone."""
         path = self.path(url, expected)
         try:
             with path.open("rb") as file:
@@ -147,7 +152,7 @@ class ShardCache:
         self._fetched.add(path)
 
     def _attempt(self, url: str, expected: Expected, path: Path) -> None:
-        """Download until it succeeds, or there is no use in trying again."""
+        """Download, with retries until it succeeds or the error is final."""
         began_s = time.monotonic()
         for attempt in itertools.count(1):
             try:
@@ -168,14 +173,14 @@ class ShardCache:
             raise StorageError(f"{self.config.root}: cannot make the cache folder ({error})") from error
 
     def _download(self, url: str, expected: Expected, path: Path) -> None:
-        """Fetch once, check, and give the file its name."""
+        """Download once, check size and hash, and give the file its final name."""
         part = unfinished_path(path, shared=True)
         try:
             with self._growing(part) as file:
                 sha256 = hashlib.sha256()
                 written = 0
-                with _reading(url, self.config.storage_options) as (source, told):
-                    size = expected.num_bytes if expected.num_bytes is not None else told
+                with _reading(url, self.config.storage_options) as (source, stated_size):
+                    size = expected.num_bytes if expected.num_bytes is not None else stated_size
                     self._make_room(size or 0, file)
                     while chunk := self._read(source, url):
                         if size is None:
@@ -188,21 +193,23 @@ class ShardCache:
                 file.truncate(written)
                 _check_fetched(url, Expected(written, sha256.hexdigest()), Expected(size, expected.sha256))
                 file.flush()
-                with _locked(self.config.root / "evict.lock"):  # who counts the files meets it under one name
+                with _locked(
+                    self.config.root / "evict.lock"
+                ):  # so that eviction in other processes counts the file once
                     part.replace(path)
         finally:
             part.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _growing(self, part: Path) -> Iterator[IO[bytes]]:
-        """A new file that is held from its first moment: nobody evicts it."""
+        """Create a file that is locked against eviction from the start."""
         with contextlib.ExitStack() as stack:
             with _locked(self.config.root / "evict.lock"):
                 file = stack.enter_context(part.open("xb"))
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield file
 
-    def _read(self, source: Source, url: str) -> bytes:
+    def _read(self, source: ByteSource, url: str) -> bytes:
         if self.stopped.is_set():
             raise FetchStopped
         try:
@@ -211,7 +218,7 @@ class ShardCache:
             raise ShardError(f"{url}: broke off ({_reason(error)})") from error
 
     def _make_room(self, num_bytes: int, reserve: IO[bytes] | None) -> None:
-        """Evict until num_bytes fit within the limit; `reserve` is then given that size, for others to count."""
+        """Evict until num_bytes fit within the limit. `reserve` is extended to that size, so that others count it."""
         if num_bytes > self.config.max_bytes:
             raise ConfigError(
                 f"a shard of {num_bytes} bytes is larger than the whole cache {self.config.root} "
@@ -227,7 +234,7 @@ class ShardCache:
                 reserve.truncate(num_bytes)
 
     def _evict(self, num_bytes: int) -> bool:
-        """Remove unused files, oldest first, until num_bytes fit; whether they do."""
+        """Remove unused files, the least recently used first. Returns whether num_bytes fit."""
         files = [(stat.st_atime_ns, stat.st_size, path) for path, stat in _cached_files(self.config.root)]
         total = sum(size for _, size, _ in files) + num_bytes
         for _, size, path in sorted(files):
@@ -238,27 +245,32 @@ class ShardCache:
         return total <= self.config.max_bytes
 
 
-def hold(descriptor: int, *, touch_after_ns: int = _TOUCH_NS) -> bool:
-    """Keep a cached file from eviction until `let_go` or its closing; False: it was evicted already.
+def lock_file(descriptor: int, *, touch_after_ns: int = _TOUCH_NS) -> bool:
+    """Lock a cached file against eviction until `unlock_file` or until it is closed.
 
-    A file whose last use is longer ago than touch_after_ns is marked as used now.
+    Args:
+        descriptor: The open file.
+        touch_after_ns: Update the access time if it is older than this, in nanoseconds.
+
+    Returns:
+        False if the file has already been evicted.
     """
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     stat = os.fstat(descriptor)
     now = time.time_ns()
     if stat.st_nlink and now - stat.st_atime_ns > touch_after_ns:
-        with contextlib.suppress(PermissionError):  # another user's
+        with contextlib.suppress(PermissionError):  # the file belongs to another user
             os.utime(descriptor, ns=(now, stat.st_mtime_ns))
     return stat.st_nlink > 0
 
 
-def let_go(descriptor: int) -> None:
+def unlock_file(descriptor: int) -> None:
     """Allow the eviction of a file that stays open."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def read_small(url: str, config: CacheConfig) -> bytes | None:
-    """Content of a small remote file (a manifest, a marker), never cached; None if there is none."""
+    """Read a small remote file (a manifest, a marker) without caching; None if it does not exist."""
     began_s = time.monotonic()
     for attempt in itertools.count(1):
         try:
@@ -278,7 +290,7 @@ def read_small(url: str, config: CacheConfig) -> bytes | None:
 
 
 def _is_final(error: BaseException) -> bool:
-    """Whether the other side said no, rather than nothing, not now, or something else than expected."""
+    """Whether a retry is useless: the server refused (HTTP 4xx) or the file does not exist or may not be read."""
     root = _root(error)
     status = getattr(root, "status", None)
     if isinstance(status, int):
@@ -287,7 +299,7 @@ def _is_final(error: BaseException) -> bool:
 
 
 def _root(error: BaseException) -> BaseException:
-    """What the error goes back to: fsspec calls much of what may happen to a server a missing file."""
+    """The original cause of an error. fsspec turns many server errors into FileNotFoundError."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -299,7 +311,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _options(url: str, storage_options: Mapping[str, Any]) -> dict[str, Any]:
-    """fsspec's options: over HTTP, a server that falls silent is not waited for."""
+    """Options for fsspec, with a timeout for HTTP servers that stop sending."""
     if protocol(url) not in ("http", "https") or "client_kwargs" in storage_options:
         return dict(storage_options)
     from aiohttp import ClientTimeout  # noqa: PLC0415 - takes long, and only remote shards need it
@@ -323,12 +335,12 @@ def _cached_files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def _remove_unused(path: Path) -> bool:
-    """Remove a file that nobody holds: a shard that is not read, or what a killed download left."""
+    """Remove a file that no process has locked: an unused shard, or the rest of a killed download."""
     try:
         with path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
-            file.truncate(0)  # whoever has it open without reading it does not keep the space
+            file.truncate(0)  # free the space even if another process has the file open
     except FileNotFoundError:
         return True
     except (BlockingIOError, PermissionError):
@@ -337,8 +349,8 @@ def _remove_unused(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _reading(url: str, storage_options: Mapping[str, Any]) -> Iterator[tuple[Source, int | None]]:
-    """The shard's bytes as a file, and its size where the other side tells."""
+def _reading(url: str, storage_options: Mapping[str, Any]) -> Iterator[tuple[ByteSource, int | None]]:
+    """Open a shard for reading. Yields the stream and its size (None: not stated)."""
     if protocol(url) == "pipe":
         with _command_output(url) as output:
             yield output, None
@@ -355,7 +367,7 @@ def _reading(url: str, storage_options: Mapping[str, Any]) -> Iterator[tuple[Sou
 
 @contextlib.contextmanager
 def _command_output(url: str) -> Iterator[IO[bytes]]:
-    """Standard output of a `pipe:` command: its words as they stand, without a shell."""
+    """The standard output of a `pipe:` command. The command is split into words and runs without a shell."""
     try:
         command = shlex.split(url.removeprefix(PIPE))
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)  # noqa: S603

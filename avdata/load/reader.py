@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
-from avdata.load.cache import CacheConfig, Expected, ShardCache, hold, let_go
+from avdata.load.cache import CacheConfig, Expected, ShardCache, lock_file, unlock_file
 from avdata.load.dataset import Shard
 from avdata.load.urls import local_path
 from avmanifest.errors import ShardError
@@ -122,7 +122,7 @@ class ShardReader:
         handle = self._handles.get(number)
         if handle is None:
             return None
-        if handle.cached and not handle.users and not hold(handle.descriptor):
+        if handle.cached and not handle.users and not lock_file(handle.descriptor):
             os.close(handle.descriptor)
             del self._handles[number]
             return None
@@ -139,7 +139,7 @@ class ShardReader:
             if self._handles.get(number) is not handle:  # the shard was damaged and has been fetched again
                 os.close(handle.descriptor)
             elif handle.cached:
-                let_go(handle.descriptor)
+                unlock_file(handle.descriptor)
 
     def close_idle(self, keep: int = 0) -> None:
         """Close unused shards, the least recently used first, until `keep` are open."""

@@ -1,4 +1,4 @@
-"""Shard URLs: patterns to lists, and which of them may be read."""
+"""Expands URL patterns of shards, and refuses URLs that must not be read."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from avmanifest.errors import ConfigError
 
 PIPE: Final = "pipe:"
 REMOTE: Final = ("http", "https", "s3", "s3a", "gs", "gcs", "hf", "abfs", "az", "memory")
-"""Protocols read through fsspec. Others are refused: some of fsspec's run commands or reach into other files."""
+"""Protocols that fsspec may read. Others are refused: some of fsspec's protocols run commands or chain files."""
 
 MAX_SHARDS: Final = 1_000_000
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
@@ -19,10 +19,12 @@ _PROTOCOL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
 
 
 def expand_urls(patterns: str | Path | Sequence[str | Path]) -> list[str]:
-    """Every URL that the patterns name, in order: `train/{00000..00183}.tar`, `{train,val}/00000.tar`.
+    """Expand patterns such as `train/{00000..00183}.tar` and `{train,val}/00000.tar` to URLs, in order.
 
-    A range counts up and keeps its leading zeros. `pipe:` commands are taken as they are. Raises ConfigError for a
-    pattern that cannot be read, a URL that stands twice, or more than a million.
+    Ranges count up and keep leading zeros. `pipe:` commands are not expanded.
+
+    Raises:
+        ConfigError: A pattern is malformed, a URL occurs twice, or there are no URLs or more than MAX_SHARDS.
     """
     listed = [patterns] if isinstance(patterns, str | Path) else list(patterns)
     urls: list[str] = []
@@ -42,25 +44,25 @@ def expand_urls(patterns: str | Path | Sequence[str | Path]) -> list[str]:
 
 
 def check_url(url: str, *, allow_pipe: bool) -> None:
-    """Raise ConfigError for a URL that runs a command (unless allowed) or that no reader is for."""
+    """Raise ConfigError for a URL with an unknown protocol, a chained URL, or a command unless allow_pipe is set."""
     if url.startswith(PIPE):
         if not allow_pipe:
             raise ConfigError(f"{url!r} runs a command. If you trust it, allow it with --allow-pipe (allow_pipe=True).")
         return
     if "::" in url:
         raise ConfigError(f"{url!r}: chained URLs (::) are not read. Give the shard's own URL.")
-    found = protocol(url)
-    if found not in ("", *REMOTE):
-        raise ConfigError(f"{url!r}: unknown protocol {found!r}; known: {', '.join(REMOTE)}, and local paths")
+    name = protocol(url)
+    if name not in ("", *REMOTE):
+        raise ConfigError(f"{url!r}: unknown protocol {name!r}; known: {', '.join(REMOTE)}, and local paths")
 
 
 def protocol(url: str) -> str:
-    """`pipe`, the part before `://` in lower case, or nothing for a local path."""
+    """The protocol of a URL in lower case; `pipe` for commands; empty for local paths."""
     if url.startswith(PIPE):
         return "pipe"
     match = _PROTOCOL.match(url)
-    found = match[1].lower() if match else ""
-    return "" if found in ("file", "local") else found
+    name = match[1].lower() if match else ""
+    return "" if name in ("file", "local") else name
 
 
 def local_path(url: str) -> Path | None:
@@ -72,7 +74,7 @@ def local_path(url: str) -> Path | None:
 
 
 def _num_urls(pattern: str) -> int:
-    """How many URLs a pattern names, without listing them."""
+    """Number of URLs of a pattern, without expanding it."""
     bounds = [(_RANGE.fullmatch(inside), inside) for inside in _BRACES.findall(pattern)]
     return math.prod(int(found[2]) - int(found[1]) + 1 if found else inside.count(",") + 1 for found, inside in bounds)
 

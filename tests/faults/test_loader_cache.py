@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from avdata.load import CacheConfig, Dataset, EvalView, Loader, LoaderConfig, evaluation_config, open_dataset
-from avdata.load.cache import Expected, ShardCache, hold, let_go
+from avdata.load.cache import Expected, ShardCache, lock_file, unlock_file
 from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError, ShardError, StorageError
 from tests.serving import FileServer, serving
@@ -103,14 +103,14 @@ def test_the_longest_unused_file_goes_first_and_its_space_at_once(
     held = ShardCache(cache)
     urls = [f"{server.url}/train/{number:05d}.tar" for number in range(3)]
     first, second = (held.open(url, Expected()) for url in urls[:2])
-    let_go(first)
-    let_go(second)
+    unlock_file(first)
+    unlock_file(second)
     again = held.open(urls[0], Expected())  # used once more: the second is older now
     os.close(again)
     third = held.open(urls[2], Expected())
     assert sorted(shards_in(cache)) == sorted(held.path(url, Expected()) for url in (urls[0], urls[2]))
-    assert hold(first)
-    assert not hold(second)
+    assert lock_file(first)
+    assert not lock_file(second)
     assert os.fstat(second).st_size == 0
     for descriptor in (first, second, third):
         os.close(descriptor)

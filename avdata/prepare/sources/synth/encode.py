@@ -5,7 +5,7 @@ from typing import Any
 
 import ffmpeg
 
-from avdata.ffmpeg import encoder, workplace
+from avdata.ffmpeg import encoder, scratch_folder
 from avdata.prepare.config import SynthConfig
 from avdata.prepare.sources.synth.picture import render_frame
 from avdata.prepare.sources.synth.scene import SynthClip
@@ -20,7 +20,7 @@ def write_clip(config: SynthConfig, clip: SynthClip, path: Path) -> None:
     Frame k shows the scene at k / fps seconds. The audio is mono. Equal inputs give equal bytes with the same ffmpeg on
     the same machine. Raises AvkitError with the end of ffmpeg's output if ffmpeg fails.
     """
-    with workplace(path) as folder:
+    with scratch_folder(path) as folder:
         sound, video = folder / "sound.f32", folder / "video.mp4"
         sound.write_bytes(render_mix(config, clip, config.sample_rate).astype("<f4").tobytes())
         with encoder(_output(config, sound, video), path, folder) as pictures:
