@@ -31,7 +31,7 @@ from avmanifest.files import OLDER_SUFFIXES, UNFINISHED, cache_folder, sha256_of
 _LOG: Final = logging.getLogger(__name__)
 _COPY_BYTES: Final = 1 << 20
 _OPEN_ATTEMPTS: Final = 5
-_TOUCH_NS: Final = 60 * 10**9  # a file in use is marked so this often
+_TOUCH_NS: Final = 60 * 10**9  # update the access time of a file in use at most this often
 _PASSING_STATUS: Final = (408, 425, 429)  # of HTTP: too early, too slow or too often; 500 and more may pass too
 _SILENCE_S: Final = 60.0  # of an HTTP server, after which it is asked again
 

@@ -141,7 +141,7 @@ def test_two_ranks_with_room_for_one_shard_more_than_they_read_do_not_block_each
     assert sorted(seen) == KEYS
 
 
-def test_a_shard_that_comes_back_is_told(
+def test_a_shard_that_is_fetched_again_is_logged(
     server: FileServer, cache: CacheConfig, shard_bytes: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     held = ShardCache(replace(cache, max_bytes=round(1.5 * shard_bytes)))
@@ -279,7 +279,7 @@ def test_a_damaged_copy_and_a_damaged_original_end_with_the_name(server: FileSer
 # Disks.
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(server: FileServer, cache: CacheConfig) -> None:
+def test_a_full_disk_is_an_error_and_leaves_no_file(server: FileServer, cache: CacheConfig) -> None:
     dataset = open_dataset(server.url, cache=cache)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

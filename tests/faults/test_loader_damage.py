@@ -61,7 +61,9 @@ def test_a_bad_sample_stops_the_epoch_after_the_batches_before_it(root: Path, wo
     assert own_threads() == []
 
 
-def test_bad_samples_are_left_out_counted_and_told_never_replaced(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_samples_are_skipped_counted_and_logged_and_never_replaced(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for sample in (0, 9, 10, 19):
         damage_image(root, sample)
     loader = Loader(open_dataset(root), VIEW, replace(CONFIG, skip_bad=True))
@@ -223,7 +225,7 @@ def test_options_that_cannot_be_are_refused(options: dict, said: str) -> None:
         LoaderConfig(**options)
 
 
-def test_the_time_waited_for_data_and_spent_in_each_stage_is_told(root: Path) -> None:
+def test_stats_have_the_waiting_time_and_the_time_of_each_stage(root: Path) -> None:
     dataset: Dataset = open_dataset(root)
     loader = Loader(dataset, EvalView(profile="released", image_size=8), CONFIG)
     assert loader.stats.wait_share == 0

@@ -209,7 +209,7 @@ def test_two_datasets_are_compared(planted, drawn):
         (("inspect", "ftp://host/x"), "unknown protocol"),
     ],
 )
-def test_misuse_is_said_in_a_line(words, said, tmp_path, monkeypatch):
+def test_misuse_is_an_error_of_one_line(words, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     answer = avkit(*words)
     assert (answer.returncode, answer.stdout) == (2, "")

@@ -72,7 +72,7 @@ def test_counts_coverage_flags_and_hours(tmp_path):
     assert sum(found["histograms"]["duration_s"]["counts"]) == 3
 
 
-def test_of_a_recipe_the_official_count_the_note_and_the_missing_classes_are_told(tmp_path):
+def test_the_summary_has_the_recipes_official_count_note_and_missing_classes(tmp_path):
     manifest(
         tmp_path / "manifest" / "train.parquet", [row(0, labels=["raining"]), failed(1, "net_dns", labels=["hail"])]
     )
@@ -95,7 +95,7 @@ def test_the_subset_id_is_of_the_sorted_keys_of_the_samples(tmp_path):
     assert subset_id(pa.array([], pa.string())) == hashlib.sha256().hexdigest()[:16]
 
 
-def test_what_stands_twice_is_found_and_spans_of_one_video_are_not(tmp_path):
+def test_duplicates_are_found_and_other_spans_of_a_video_are_not(tmp_path):
     one, other = "a" * 64, "b" * 64
     rows = [
         row(0, source_sha256=one, source="local/x.mp4"),
@@ -166,7 +166,7 @@ def test_tars_without_anything_beside_them_are_walked(drawn, tmp_path):
     assert not found["has_failures"]
 
 
-def test_a_cut_tar_is_told_and_what_stands_before_the_cut_is_counted(drawn, tmp_path):
+def test_samples_before_the_end_of_a_truncated_tar_are_counted(drawn, tmp_path):
     content = (drawn / "train" / "00000.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(content[: len(content) // 2])
     found = summarize(open_audit_dataset(str(tmp_path / "a.tar")))
@@ -188,7 +188,7 @@ def test_remote_is_the_same_as_local(drawn, given):
         memory.rm("/audited", recursive=True)
 
 
-def test_nothing_of_the_kind_is_said(tmp_path):
+def test_sources_without_a_dataset_are_refused(tmp_path):
     with pytest.raises(ManifestError, match="no manifest in it, and no shards"):
         open_audit_dataset(str(tmp_path))
     with pytest.raises(ConfigError, match="Unpack it"):

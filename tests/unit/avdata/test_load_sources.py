@@ -366,7 +366,7 @@ def test_a_command_gives_a_tar_when_it_is_allowed(foreign: str, tmp_path: Path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_what_no_mapping_names_is_told_with_what_is_there(foreign: str, cache: CacheConfig) -> None:
+def test_an_error_for_unmapped_members_lists_the_members(foreign: str, cache: CacheConfig) -> None:
     with pytest.raises(ConfigError, match=r"no member matches image='frame\*\.jpg'; the samples have cls, jpg, json"):
         open_dataset(foreign, cache=cache)
     with pytest.raises(ConfigError, match="needs an image"):

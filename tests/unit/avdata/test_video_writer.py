@@ -86,7 +86,7 @@ def test_a_failing_encoder_is_quoted(
     assert list(out.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="not written"):
         make_video(tmp_path / "file" / "video.mp4")

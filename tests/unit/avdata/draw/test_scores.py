@@ -57,7 +57,7 @@ def test_a_map_has_a_panel_for_each_stream(tmp_path: Path) -> None:
     assert imread(path).std() > 0.02
 
 
-def test_a_folder_that_is_none_is_said(tmp_path: Path) -> None:
+def test_a_path_that_is_no_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"picture not written"):
         save_pictures(report(3), tmp_path / "file")
