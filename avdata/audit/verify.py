@@ -238,7 +238,7 @@ def _check_parts(expected: _Expected, checked: _Checked, *, deep: bool) -> None:
         if sizes["idx"] is not None and store.read(f"{shard}.tar.idx") != index_bytes(
             [s.header for s in found], _end(found)
         ):
-            checked.fault(f"{shard}.tar.idx does not give the places of the tar's samples")
+            checked.fault(f"{shard}.tar.idx does not have the offsets of the tar's samples")
     for part, suffix in _PARTS.items():
         if sizes[part] is not None and not same[part]:
             checked.fault(f"{shard}{suffix}: its sha256 differs from its marker's")
@@ -259,7 +259,7 @@ def _marker(expected: _Expected, checked: _Checked) -> dict[str, Any] | None:
     """Read a shard's marker. None, with a fault, if it is missing or malformed."""
     name = f"{checked.shard}_stats.json"
     if expected.store.size(name) is None:
-        checked.fault("it has no marker: left behind unfinished, or its files were removed")
+        checked.fault("it has no marker: prepare did not finish the shard, or the file was removed")
         return None
     try:
         stats: dict[str, Any] = json.loads(expected.store.read(name))
@@ -272,7 +272,7 @@ def _marker(expected: _Expected, checked: _Checked) -> dict[str, Any] | None:
     if stats.get("format_version") != FORMAT_VERSION:
         checked.fault(f"{name} has format version {stats.get('format_version')}, this avkit reads {FORMAT_VERSION}")
     if expected.plan_hash and stats.get("plan_hash") != expected.plan_hash:
-        checked.fault(f"{name} was written for another plan than dataset.json's")
+        checked.fault(f"{name} belongs to another plan than dataset.json")
     return stats
 
 
@@ -291,17 +291,17 @@ def _check_rows(expected: _Expected, checked: _Checked, rows: pa.Table, stats: M
         checked.fault(f"its marker counts {stats['count']} clips {stats['status_dict']}, its rows are {dict(statuses)}")
     planned = expected.planned.get(checked.shard)
     if planned is not None and rows.select(_PLACE) != planned:
-        checked.fault("it holds other clips than the plan gives it")
+        checked.fault("its clips differ from those of the plan")
     merged = expected.merged.get(checked.shard)
     if merged is None:
         # All of its clips may have been retried in a later shard.
         if statuses.get("ok"):
-            checked.fault("the manifest knows nothing of it: run the same prepare again")
+            checked.fault("the manifest does not have its clips: run the same prepare again")
         return
     mine = rows.select(_MERGED)
     kept = mine.filter(pc.is_in(mine.column("key"), value_set=merged.column("key").combine_chunks()))
     if kept != merged:
-        checked.fault("the manifest says something else of its clips than its own rows")
+        checked.fault("the manifest's rows of its clips differ from its own rows")
 
 
 def _check_samples(checked: _Checked, file: ByteFile, rows: pa.Table | None) -> list[TarSample]:
@@ -344,25 +344,25 @@ def _check_members(expected: _Expected, checked: _Checked, found: Sequence[TarSa
     for key, row in meant.items():
         if key not in there:
             checked.fault(
-                "its row says ok, the tar has no such sample",
+                "its row has status ok, but the tar has no such sample",
                 key,
                 row["members"][0]["offset"] if row["members"] else -1,
             )
     for key, sample in there.items():
         if key not in meant:
-            checked.fault("a sample without a row", key, sample.header)
+            checked.fault("the sample has no row", key, sample.header)
             continue
         places = [(m["name"], m["offset"], m["size"]) for m in meant[key]["members"]]
         held = [(m.name, m.offset, m.size) for m in sample.members]
         if places != held:
             first = next((h for h, p in zip(held, places, strict=False) if h != p), held[-1])
-            checked.fault(f"{first[0]} lies elsewhere, or its members are others, than its row says", key, first[1])
+            checked.fault(f"{first[0]} differs from its row in offset or size, or the members differ", key, first[1])
         missing = expected.deep.missing_members([name for name, _, _ in held], len(meant[key]["frame_times_s"]))
         if missing:
             checked.fault(f"members are missing: {', '.join(missing)}", key, sample.header)
     order = [key for key in meant if key in there]
     if order != [key for key in there if key in meant]:
-        checked.fault("its samples stand in another order than its rows")
+        checked.fault("its samples are not in the order of its rows")
 
 
 def _rows_by_key(rows: pa.Table | None) -> dict[str, dict[str, Any]]:
@@ -381,7 +381,7 @@ def _check_tar(store: Store, name: str, *, deep: bool) -> _Checked:
             for sample in found:
                 names = Counter(member.name for member in sample.members)
                 if twice := [name for name, count in names.items() if count > 1]:
-                    checked.fault(f"members stand twice: {', '.join(twice)}", sample.key, sample.header)
+                    checked.fault(f"repeated members: {', '.join(twice)}", sample.key, sample.header)
             if deep:
                 DeepCheck().check(file, found, {}, partial(_deep_fault, checked))
     except AvkitError as error:
