@@ -74,14 +74,16 @@ def test_a_dataset_is_inspected(base: Base, dataset: Path, tmp_path: Path) -> No
     told = base.avkit("inspect", dataset, "--json")
     assert told.returncode == 0, told.stderr
     assert json.loads(told.stdout)["samples"] == 3
-    deep = base.avkit("inspect", dataset, "--verify", "deep", "--html", tmp_path / "page.html")
+    page = base.avkit("inspect", dataset, "--verify", "--html", tmp_path / "page.html")
+    assert page.returncode == 0, page.stdout + page.stderr
+    deep = base.avkit("verify", dataset, "--deep")
     assert deep.returncode == 0, deep.stdout + deep.stderr
     assert (tmp_path / "page.html").stat().st_size > 10_000
 
 
 def test_a_file_is_looked_at(base: Base, dataset: Path) -> None:
     video = dataset.parent / "videos" / "cat" / "c.mp4"
-    told = base.avkit("inspect", "spectrogram", video, "--mel", "kaldi", "--json")
+    told = base.avkit("spectrogram", video, "--mel", "kaldi", "--json")
     assert json.loads(told.stdout)["shape"] == [128, 1024], told.stderr
 
 
