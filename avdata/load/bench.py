@@ -5,6 +5,7 @@ Needs the extras `train` and `interop`: webdataset's loader needs torch.
 
 import contextlib
 import gc
+import os
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -158,7 +159,9 @@ def _measured(turn: Callable[[], contextlib.AbstractContextManager[Iterator[int]
         done, began, cpu_began = 0, time.perf_counter(), _cpu_s()
         while done < bench.samples:
             done += next(batches)
-        return _Turn(done / (time.perf_counter() - began), done / (_cpu_s() - cpu_began), _memory_bytes())
+        took_s, cpu_s = time.perf_counter() - began, _cpu_s() - cpu_began
+        # CPU times come in clock ticks, and children that ended are not counted: a short turn may show none.
+        return _Turn(done / took_s, done / max(cpu_s, 1 / os.sysconf("SC_CLK_TCK")), _memory_bytes())
 
 
 def _cpu_s() -> float:
