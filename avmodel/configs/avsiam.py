@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from avmodel.configs.model import (
     KERNEL_REDUCTIONS,
@@ -33,33 +33,61 @@ class AVSiamConfig(ModelConfig):
     Raises ValueError for a value that no model can be built from.
     """
 
-    size: str = "base"  # tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS
-    image_size: tuple[int, int] = (224, 224)  # pixels: height, width
-    audio_size: tuple[int, int] = (128, 1024)  # mel bins, steps
-    patch_size: int = 16
-    norms: str = "per_modality"  # of the shared blocks; "shared" as the paper's text has it
-    separate: bool = False  # AVSep: a backbone for each modality
-    mask_ratios: tuple[float, ...] = (0.0, 0.125, 0.25, 0.375, 0.5)  # a part of each batch gets each
-    image_mask_ratios: tuple[float, ...] | None = None  # none: as the audio's
-    audio_scheme: str = "uniform"  # released: tf
-    contrast_weight: float = 1.0  # 0: none
-    temperature: float = 0.05
-    symmetric: bool = True  # the paper's formula has one direction: audio anchors
-    reconstruction_weight: float = 1.0  # 0: none; the joint layers then keep their start
-    reconstruction_ratio: float = 0.75  # hidden of both modalities in the second pass
-    stop_gradient: bool = True  # reconstruction never reaches the backbone; the released Base has none
-    separate_reconstruction: bool = False  # released Base: the second pass takes sound through a further backbone
-    decoder_embed_dim: int = 512
-    decoder_depth: int = 6  # the paper's text; "MAE's defaults", and the released Base, are 8
-    decoder_num_heads: int = 16
-    normalize_targets: bool = False
-    alternate_steps: bool = False  # released: two optimizers, one for each loss, stepped one after the other
-    norm_eps: float = 1e-6  # of the blocks' norms; released Base: 1e-5
-    double_embed: bool = False  # released: tokens are added to themselves before the first block
-    audio_kernel: str = "mean"  # how the spectrogram's patch kernel starts from the image's three
-    audio_positions: str = "linear1d"  # how its positions start from the image's
-    mel_mean: float = -5.081  # AudioSet's, of natural-log Kaldi mels
-    mel_std: float = 4.4849
+    size: Annotated[str, "tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS."] = "base"
+    image_size: Annotated[tuple[int, int], "Pixels of a frame: height, width."] = (224, 224)
+    audio_size: Annotated[tuple[int, int], "Size of a spectrogram: mel bins, steps."] = (128, 1024)
+    patch_size: Annotated[int, "Side of a square patch, in pixels, or in mel bins and steps."] = 16
+    norms: Annotated[
+        str,
+        "Norms of the shared blocks: one set a modality; shared, as the paper's text has it.",
+        CHOICES["norms"],
+    ] = "per_modality"
+    separate: Annotated[bool, "A backbone for each modality: AVSep."] = False
+    mask_ratios: Annotated[tuple[float, ...], "Mask ratios of the audio; an equal part of each batch gets each."] = (
+        0.0,
+        0.125,
+        0.25,
+        0.375,
+        0.5,
+    )
+    image_mask_ratios: Annotated[tuple[float, ...] | None, "Mask ratios of the image. none: those of the audio."] = None
+    audio_scheme: Annotated[str, "How audio patches are hidden; tf, time and frequency, as released.", SCHEMES] = (
+        "uniform"
+    )
+    contrast_weight: Annotated[float, "Weight of the contrastive loss; 0: none."] = 1.0
+    temperature: Annotated[float, "Temperature of the contrastive loss."] = 0.05
+    symmetric: Annotated[bool, "Contrast in both directions; the paper's formula has audio anchors alone."] = True
+    reconstruction_weight: Annotated[
+        float, "Weight of the reconstruction loss; 0: none, and the joint layers are not trained."
+    ] = 1.0
+    reconstruction_ratio: Annotated[float, "Share of the patches of both modalities that the second pass hides."] = 0.75
+    stop_gradient: Annotated[
+        bool, "Keep gradients of the reconstruction from the backbone; false: the released Base."
+    ] = True
+    separate_reconstruction: Annotated[
+        bool, "Encode the audio of the second pass with a further backbone: the released Base."
+    ] = False
+    decoder_embed_dim: Annotated[int, "Width of the pixel decoders."] = 512
+    decoder_depth: Annotated[int, "Blocks of each pixel decoder: 6 in the paper's text, 8 in the released Base."] = 6
+    decoder_num_heads: Annotated[int, "Attention heads of the pixel decoders."] = 16
+    normalize_targets: Annotated[bool, "Reconstruct each patch normalized by its own mean and deviation."] = False
+    alternate_steps: Annotated[bool, "Two optimizers, one for each loss, stepped one after the other: as released."] = (
+        False
+    )
+    norm_eps: Annotated[float, "Epsilon of the blocks' norms; the released Base has 1e-5."] = 1e-6
+    double_embed: Annotated[bool, "Add tokens to themselves before the first block: as released."] = False
+    audio_kernel: Annotated[
+        str,
+        "How the spectrogram's patch kernel starts from the image's three channels.",
+        KERNEL_REDUCTIONS,
+    ] = "mean"
+    audio_positions: Annotated[str, "How the spectrogram's positions start from the image's.", POSITION_INITS] = (
+        "linear1d"
+    )
+    mel_mean: Annotated[
+        float, "Mean of log-mels that inputs are normalized with; default: AudioSet's, of natural-log Kaldi mels."
+    ] = -5.081
+    mel_std: Annotated[float, "Deviation of log-mels that inputs are normalized with."] = 4.4849
 
     bench_rows: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "avsep": {"separate": True},

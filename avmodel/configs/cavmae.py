@@ -1,8 +1,16 @@
 """CAV-MAE's settings."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from avmodel.configs.model import SCHEMES, ModelConfig, require_choices, require_heads, require_patches
+from avmodel.configs.model import (
+    KERNEL_REDUCTIONS,
+    SCHEMES,
+    ModelConfig,
+    require_choices,
+    require_heads,
+    require_patches,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,25 +20,35 @@ class CAVMAEConfig(ModelConfig):
     Raises ValueError for a value that no model can be built from.
     """
 
-    size: str = "base"  # of tower and joint blocks together; tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS
-    image_size: tuple[int, int] = (224, 224)  # pixels: height, width
-    audio_size: tuple[int, int] = (128, 1024)  # mel bins, steps
-    patch_size: int = 16
-    joint_depth: int = 1  # its last blocks, which both senses share
-    image_mask_ratio: float = 0.75
-    audio_mask_ratio: float = 0.75
-    audio_scheme: str = "uniform"  # time, frequency, tf: the paper's ablation
-    contrast_weight: float = 0.01
-    temperature: float = 0.05
-    symmetric: bool = False  # released: image anchors, audio candidates
-    gather: bool = True  # negatives of all processes; the released code has those of one GPU
-    decoder_embed_dim: int = 512
-    decoder_depth: int = 8
-    decoder_num_heads: int = 16
-    normalize_targets: bool = True
-    audio_kernel: str = "sum"  # how the spectrogram's patch kernel starts from published image weights
-    mel_mean: float = -5.081  # AudioSet's, of natural-log Kaldi mels
-    mel_std: float = 4.4849
+    size: Annotated[
+        str, "Of a tower and the joint blocks together: tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS."
+    ] = "base"
+    image_size: Annotated[tuple[int, int], "Pixels of a frame: height, width."] = (224, 224)
+    audio_size: Annotated[tuple[int, int], "Size of a spectrogram: mel bins, steps."] = (128, 1024)
+    patch_size: Annotated[int, "Side of a square patch, in pixels, or in mel bins and steps."] = 16
+    joint_depth: Annotated[int, "Last blocks, which both modalities share."] = 1
+    image_mask_ratio: Annotated[float, "Share of image patches that are hidden."] = 0.75
+    audio_mask_ratio: Annotated[float, "Share of audio patches that are hidden."] = 0.75
+    audio_scheme: Annotated[
+        str, "How audio patches are hidden; time, frequency and tf are the paper's ablation.", SCHEMES
+    ] = "uniform"
+    contrast_weight: Annotated[float, "Weight of the contrastive loss."] = 0.01
+    temperature: Annotated[float, "Temperature of the contrastive loss."] = 0.05
+    symmetric: Annotated[
+        bool, "Contrast in both directions; the released code has image anchors and audio candidates alone."
+    ] = False
+    gather: Annotated[bool, "Take negatives from all processes; the released code has those of one GPU."] = True
+    decoder_embed_dim: Annotated[int, "Width of the pixel decoders."] = 512
+    decoder_depth: Annotated[int, "Blocks of each pixel decoder."] = 8
+    decoder_num_heads: Annotated[int, "Attention heads of the pixel decoders."] = 16
+    normalize_targets: Annotated[bool, "Reconstruct each patch normalized by its own mean and deviation."] = True
+    audio_kernel: Annotated[
+        str, "How the spectrogram's patch kernel starts from published image weights.", KERNEL_REDUCTIONS
+    ] = "sum"
+    mel_mean: Annotated[
+        float, "Mean of log-mels that inputs are normalized with; default: AudioSet's, of natural-log Kaldi mels."
+    ] = -5.081
+    mel_std: Annotated[float, "Deviation of log-mels that inputs are normalized with."] = 4.4849
 
     def __post_init__(self) -> None:
         if not 0 < self.joint_depth < self.vit.depth:

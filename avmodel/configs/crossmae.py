@@ -1,8 +1,9 @@
 """CrossMAE's settings."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from avmodel.configs.model import ModelConfig, require_choices, require_patches
+from avmodel.configs.model import KERNEL_REDUCTIONS, ModelConfig, require_choices, require_patches
 
 LOSS_SUPPORTS = ("masked", "visible", "all")
 TARGET_NORMS = ("layernorm", "l2")
@@ -29,40 +30,83 @@ class CrossMAEConfig(ModelConfig):
     Raises ValueError for a value that no model can be built from.
     """
 
-    size: str = "base"  # of both towers; tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS
-    image_size: tuple[int, int] = (224, 224)  # pixels: height, width
-    audio_size: tuple[int, int] = (128, 1024)  # mel bins, steps
-    patch_size: int = 16
-    mask_ratio: float = 0.75  # of both modalities, uniform
-    contrast_weight: float = 0.1  # 0: none
-    temperature: float = 0.05  # the paper has none
-    reduction: str = "sum"  # over pairs and directions, as equation 1
-    pool: str = "mean"  # which vector is contrasted: the patches' mean keeps patches in the shared space
-    contrast_features: str = "visible"  # of the masked pass, or of the complete one
-    reconstruct: bool = True  # pixels of each modality
-    condition: str = "attentive"  # what a pixel decoder is told of the other modality (table 6); none: SelfMAE's
-    attentive_source: str = (
-        "auto"  # the pass tokens are from: complete (detached) where features are predicted, else visible
+    size: Annotated[str, "Of both towers: tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS."] = "base"
+    image_size: Annotated[tuple[int, int], "Pixels of a frame: height, width."] = (224, 224)
+    audio_size: Annotated[tuple[int, int], "Size of a spectrogram: mel bins, steps."] = (128, 1024)
+    patch_size: Annotated[int, "Side of a square patch, in pixels, or in mel bins and steps."] = 16
+    mask_ratio: Annotated[float, "Share of the patches of both modalities that are hidden, uniformly."] = 0.75
+    contrast_weight: Annotated[float, "Weight of the contrastive loss; 0: none."] = 0.1
+    temperature: Annotated[float, "Temperature of the contrastive loss; the paper has none."] = 0.05
+    reduction: Annotated[str, "Contrastive loss over pairs and directions: sum, as equation 1, or mean."] = "sum"
+    pool: Annotated[str, "Vector that is contrasted: the mean of the patches, or the class token.", CHOICES["pool"]] = (
+        "mean"
     )
-    attentive_ratio: float = 0.25  # of that pass's tokens, the most attended to by the class token
-    cross_at: str = "input"
-    cross_queries: str = "visible"
-    loss_on: str = "masked"  # the text's; its equation 9 sums over the visible patches
-    normalize_targets: bool = True
-    decoder_embed_dim: int = 512
-    decoder_depth: int = 8
-    decoder_num_heads: int = 16
-    predict_features: bool = True  # of each modality from the other's visible tokens
-    queries: str = "learnable"  # table 7; "attentive": the restored modality's, and only there is the loss
-    target_norm: str = "layernorm"  # the paper says "normalized"
-    teacher: str = "online"  # whose complete pass is the target: the towers themselves, detached; ema: their average
-    teacher_momentum: float = 0.996  # of the average, a step
-    feature_decoder_dim: int | None = None  # none: the towers' width
-    feature_decoder_depth: int = 4  # the paper says "several"
-    feature_decoder_num_heads: int | None = None  # none: the towers'
-    audio_kernel: str = "mean"  # how the spectrogram's patch kernel starts from published image weights
-    mel_mean: float = -4.2677393  # AudioSet's in AudioMAE, of natural-log Kaldi mels
-    mel_std: float = 9.1379948  # twice AudioMAE's deviation
+    contrast_features: Annotated[
+        str,
+        "Pass whose features are contrasted: the masked one, or the complete one.",
+        CHOICES["contrast_features"],
+    ] = "visible"
+    reconstruct: Annotated[bool, "Reconstruct the pixels of each modality."] = True
+    condition: Annotated[
+        str,
+        "Tokens of the other modality that a pixel decoder gets (table 6); none: SelfMAE.",
+        CHOICES["condition"],
+    ] = "attentive"
+    attentive_source: Annotated[
+        str,
+        "Pass of the attentive tokens; auto: complete if predict_features, else visible.",
+        CHOICES["attentive_source"],
+    ] = "auto"
+    attentive_ratio: Annotated[
+        float, "Share of that pass's tokens that are attentive: those with most attention of the class token."
+    ] = 0.25
+    cross_at: Annotated[
+        str,
+        "Where a pixel decoder attends to the other modality: at its input, or in every block.",
+        CROSS_AT,
+    ] = "input"
+    cross_queries: Annotated[str, "Tokens of a pixel decoder that attend to the other modality.", CROSS_QUERIES] = (
+        "visible"
+    )
+    loss_on: Annotated[
+        str,
+        "Patches of the reconstruction loss; masked, as the text; equation 9 sums over visible ones.",
+        LOSS_SUPPORTS,
+    ] = "masked"
+    normalize_targets: Annotated[bool, "Reconstruct each patch normalized by its own mean and deviation."] = True
+    decoder_embed_dim: Annotated[int, "Width of the pixel decoders."] = 512
+    decoder_depth: Annotated[int, "Blocks of each pixel decoder."] = 8
+    decoder_num_heads: Annotated[int, "Attention heads of the pixel decoders."] = 16
+    predict_features: Annotated[bool, "Predict the features of each modality from the other's visible tokens."] = True
+    queries: Annotated[
+        str,
+        "Queries of the feature decoders (table 7); attentive: loss on those tokens alone.",
+        CHOICES["queries"],
+    ] = "learnable"
+    target_norm: Annotated[str, "Normalization of predicted features; the paper says normalized.", TARGET_NORMS] = (
+        "layernorm"
+    )
+    teacher: Annotated[
+        str,
+        "Towers whose complete pass is the target: the trained ones, detached, or their average.",
+        CHOICES["teacher"],
+    ] = "online"
+    teacher_momentum: Annotated[float, "Momentum of the teacher's average, for each step."] = 0.996
+    feature_decoder_dim: Annotated[int | None, "Width of the feature decoders. none: that of the towers."] = None
+    feature_decoder_depth: Annotated[int, "Blocks of each feature decoder; the paper says several."] = 4
+    feature_decoder_num_heads: Annotated[
+        int | None, "Attention heads of the feature decoders. none: those of the towers."
+    ] = None
+    audio_kernel: Annotated[
+        str, "How the spectrogram's patch kernel starts from published image weights.", KERNEL_REDUCTIONS
+    ] = "mean"
+    mel_mean: Annotated[
+        float,
+        "Mean of log-mels that inputs are normalized with; default: AudioSet's in AudioMAE, of natural-log Kaldi mels.",
+    ] = -4.2677393
+    mel_std: Annotated[float, "Deviation of log-mels that inputs are normalized with; default: twice AudioMAE's."] = (
+        9.1379948
+    )
 
     def __post_init__(self) -> None:
         require_choices(self, CHOICES)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 # How a spectrogram's patches are hidden, how its patch kernel and positions start from an image's.
 SCHEMES = ("uniform", "time", "frequency", "tf")
@@ -29,10 +29,10 @@ VIT_SIZES = {
 class ModelConfig:
     """The fields that the loader, the trainer and the tasks read of every model's config."""
 
-    size: str  # tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS
-    image_size: tuple[int, int]  # pixels: height, width
-    audio_size: tuple[int, int]  # mel bins, steps
-    patch_size: int
+    size: Annotated[str, "tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS."]
+    image_size: Annotated[tuple[int, int], "Pixels of a frame: height, width."]
+    audio_size: Annotated[tuple[int, int], "Size of a spectrogram: mel bins, steps."]
+    patch_size: Annotated[int, "Side of a square patch, in pixels, or in mel bins and steps."]
 
     # Further rows of `avkit bench step --family`: their name, and the fields that they change.
     bench_rows: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

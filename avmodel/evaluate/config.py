@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from avdata.profiles import PROFILES
 from avmanifest.errors import ConfigError
+from avmanifest.settings import Choices
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import PRECISIONS
 
@@ -17,23 +19,42 @@ LEAKS = ("refuse", "drop", "allow")
 class EvalDataConfig:
     """What is looked at, and how."""
 
-    mode: str = "audio-visual"  # or audio, image: the other sense is left out, in training and in the test
-    train_split: str = "train"
-    test_split: str = "test"
-    profile: str | None = None  # of the spectrograms; none: the one that the checkpoint was trained on
-    window_s: float | None = None  # none: likewise, else 3
-    windows: int = 1  # evenly spaced over a test clip, each with its own frame; their predictions are averaged
-    frames: int | None = (
-        None  # test with all that many stored frames of a clip, in place of windows; sound is heard once
+    mode: Annotated[str, "Modalities that are read, in training and in the test.", Choices(names=MODES)] = (
+        "audio-visual"
     )
-    exclude: tuple[str, ...] = ()  # leave out samples with these flags: silent, still, short
-    leaks: str = "refuse"  # training clips with footage of test clips: refuse, drop them, or allow them (and say so)
-    other_labels: bool = False  # go on though the dataset's labels are not its recipe's
-    test_labels: str | None = None  # RECIPE=LIST whose labels the test clips get, such as vggsounder=vggsounder.csv
-    skip_bad: bool = False  # leave damaged samples out and count them, instead of stopping
-    num_workers: int | None = None  # decoding threads of each process; none: one a core
-    cache_dir: str | None = None  # where remote shards are kept; none: the user's cache folder
-    cache_gb: float | None = None  # most they take there; none: 200
+    train_split: Annotated[str, "Split that heads or the model are trained on."] = "train"
+    test_split: Annotated[str, "Split that is tested on."] = "test"
+    profile: Annotated[
+        str | None,
+        "Profile of the spectrograms. none: the one that the checkpoint was trained with.",
+        Choices(names=tuple(PROFILES)),
+    ] = None
+    window_s: Annotated[
+        float | None, "Seconds of a clip that are read. none: as the checkpoint was trained, else 3."
+    ] = None
+    windows: Annotated[
+        int, "Windows of a test clip, evenly spaced, each with its own frame; their predictions are averaged."
+    ] = 1
+    frames: Annotated[
+        int | None, "Stored frames of a test clip, each tested with the same sound, in place of windows. none: windows."
+    ] = None
+    exclude: Annotated[tuple[str, ...], "Leave out samples with these flags: silent, still, short."] = ()
+    leaks: Annotated[
+        str,
+        "What to do with training clips that have footage of test clips; allow is noted in the result.",
+        Choices(names=LEAKS),
+    ] = "refuse"
+    other_labels: Annotated[
+        bool, "Go on when the dataset's labels are not those of its recipe; the result says so."
+    ] = False
+    test_labels: Annotated[
+        str | None,
+        "RECIPE=LIST whose labels the test clips get, such as vggsounder=vggsounder.csv. none: the dataset's.",
+    ] = None
+    skip_bad: Annotated[bool, "Leave damaged samples out and count them, instead of stopping."] = False
+    num_workers: Annotated[int | None, "Decoding threads of each process. none: one a core."] = None
+    cache_dir: Annotated[str | None, "Folder where remote shards are kept. none: the user's cache folder."] = None
+    cache_gb: Annotated[float | None, "GB of remote shards to keep, at most. none: 200."] = None
 
     def __post_init__(self) -> None:
         for name, known in (("mode", MODES), ("leaks", LEAKS)):
@@ -52,11 +73,13 @@ class EvalConfig:
     """Common to all tasks."""
 
     data: EvalDataConfig = field(default_factory=EvalDataConfig)
-    seeds: tuple[int, ...] = (0,)  # one run each: mean and spread are reported
-    random_weights: bool = True  # the same on a model with random weights, as a baseline; costs as much again
-    feature_batch_size: int = 64  # samples that a device encodes at once
-    device: str = "auto"
-    precision: str = "float32"  # bfloat16: autocast of the encoder
+    seeds: Annotated[tuple[int, ...], "Seeds, one run each; mean and spread are reported."] = (0,)
+    random_weights: Annotated[
+        bool, "Evaluate a model with random weights, too, as a baseline; takes as long again."
+    ] = True
+    feature_batch_size: Annotated[int, "Samples that a device encodes at once."] = 64
+    device: Annotated[str, "auto, cpu, cuda or cuda:1."] = "auto"
+    precision: Annotated[str, "Precision of the encoder; bfloat16: autocast.", Choices(names=PRECISIONS)] = "float32"
 
     def __post_init__(self) -> None:
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
@@ -76,10 +99,12 @@ class TrainingConfig(EvalConfig):
             base_lr=3e-4, warmup=0.2, ramp=0.0, weight_decay=0.05, betas=(0.9, 0.999), layer_decay=0.75
         )
     )
-    batch_size: int = 512  # samples of a step, over all devices and micro-steps; at most the training samples
-    device_batch_size: int = 32
-    epochs: int = 100
-    drop_path: float = 0.2
+    batch_size: Annotated[int, "Samples of a step, over all devices and micro-steps; at most the training samples."] = (
+        512
+    )
+    device_batch_size: Annotated[int, "Samples that one device takes at once, at most; more become micro-steps."] = 32
+    epochs: Annotated[int, "Passes over the training data."] = 100
+    drop_path: Annotated[float, "Probability of dropping each residual branch of a block in training."] = 0.2
 
     def __post_init__(self) -> None:
         EvalConfig.__post_init__(self)

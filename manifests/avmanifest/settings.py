@@ -117,8 +117,13 @@ def declared(config_type: type, prefix: str = "", config: object = None) -> Iter
             description=next((note for note in notes if isinstance(note, str)), ""),
             default=default,
             reader=next((note for note in notes if isinstance(note, Reader)), None),
-            listed=next((note.names for note in notes if isinstance(note, Choices)), ()),
+            listed=next(filter(None, map(_listed, notes)), ()),
         )
+
+
+def _listed(note: Any) -> tuple[str, ...]:
+    """The choices that a note of a field lists: Choices, or a plain tuple where this module can't be imported."""
+    return note.names if isinstance(note, Choices) else note if isinstance(note, tuple) else ()
 
 
 @cache

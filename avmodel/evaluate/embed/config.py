@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from avmanifest.errors import ConfigError
+from avmanifest.settings import Choices
 from avmodel.evaluate.config import EvalConfig
 
 EMBEDDINGS, MAP_FILE = "embeddings", "map.png"  # what is written
@@ -14,10 +16,12 @@ PROJECTIONS = ("tsne", "pca", "none")
 class EmbedConfig(EvalConfig):
     """Mean tokens of data.test_split, one row a clip; nothing is masked."""
 
-    random_weights: bool = False
-    picture: str = "tsne"  # of each stream, colored by class; or pca, or none
-    picture_samples: int = 3000  # at most that many, spread over the split
-    perplexity: float = 30.0  # of t-SNE; less where there are few samples
+    random_weights: Annotated[bool, "Not read by this task: embeddings have no baseline."] = False
+    picture: Annotated[
+        str, "Projection that draws the embeddings, colored by class; none: no picture.", Choices(names=PROJECTIONS)
+    ] = "tsne"
+    picture_samples: Annotated[int, "Samples in the picture, at most, spread over the split."] = 3000
+    perplexity: Annotated[float, "Perplexity of t-SNE; less where there are few samples."] = 30.0
 
     def __post_init__(self) -> None:
         EvalConfig.__post_init__(self)

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 from avmanifest.errors import ConfigError
+from avmanifest.settings import Choices
 from avmodel.configs.augment import AugmentConfig
 from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.config import MODES, EvalDataConfig, TrainingConfig
@@ -19,21 +21,29 @@ class FinetuneConfig(TrainingConfig):
     """Defaults: the released recipe for VGGSound, with the ten-window test that it meant."""
 
     data: EvalDataConfig = field(default_factory=lambda: EvalDataConfig(windows=10))
-    mixup: float = 1.0  # of Beta(mixup, mixup): one share for both senses and the labels; 0: none
-    mixup_probability: float = 1.0  # that a sample is mixed
-    mixup_of: str = "log_mel"  # in the logarithm, as released; waveform: before the spectrogram is made
+    mixup: Annotated[
+        float, "Parameter a of Beta(a, a), which draws one share for both modalities and the labels; 0: no mixup."
+    ] = 1.0
+    mixup_probability: Annotated[float, "Probability that a sample is mixed."] = 1.0
+    mixup_of: Annotated[
+        str, "What is mixed of the sound: log-mels, as released, or waveforms.", Choices(names=MIXED_SOUNDS)
+    ] = "log_mel"
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # of log-mels, after mixup
-    smoothing: float = 0.1  # of the labels; not with several labels a sample
-    class_balanced: bool = False  # rare classes as often as frequent ones
-    max_gain_db: float = 6.0
-    min_area: float = 0.5
-    flip_probability: float = 0.5
-    head_lr: float = 1.0  # times the model's
-    averaged_epochs: int = 1  # the last ones, whose weights are averaged: each as it ended
-    test_every: int | None = None  # epochs between tests of one window; none: only at the end
-    mixed: bool = False  # AVSiam's: of the steps half see and hear, a quarter only hear, a quarter only see
-    missing: tuple[str, ...] = ()  # test, too, with only this sense given: audio, image
-    average: str = "logits"  # over windows or frames; or probabilities
+    smoothing: Annotated[float, "Label smoothing, 0 to 0.99; not with several labels a sample."] = 0.1
+    class_balanced: Annotated[bool, "Draw samples so that every class is seen equally often."] = False
+    max_gain_db: Annotated[float, "dB by which loudness varies in training, at most, either way; 0: not at all."] = 6.0
+    min_area: Annotated[float, "Share of the frame that a random crop takes in training, at least."] = 0.5
+    flip_probability: Annotated[float, "Probability of a left-right flip in training."] = 0.5
+    head_lr: Annotated[float, "Factor of the heads' learning rate over the model's."] = 1.0
+    averaged_epochs: Annotated[int, "Last epochs whose weights, each at its end, are averaged."] = 1
+    test_every: Annotated[int | None, "Epochs between tests of one window. none: only at the end."] = None
+    mixed: Annotated[
+        bool, "AVSiam's training: half of the steps have both modalities, a quarter only audio, a quarter only images."
+    ] = False
+    missing: Annotated[
+        tuple[str, ...], "Modalities, audio or image, with each of which alone the model is tested, too."
+    ] = ()
+    average: Annotated[str, "What is averaged over windows or frames.", Choices(names=AVERAGES)] = "logits"
 
     def __post_init__(self) -> None:
         TrainingConfig.__post_init__(self)

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from avmanifest.errors import ConfigError
+from avmanifest.settings import Choices
 from avmodel.evaluate.config import EvalConfig
 
 GALLERIES = ("leave-one-out", "train")
@@ -13,8 +15,12 @@ GALLERIES = ("leave-one-out", "train")
 class KnnConfig(EvalConfig):
     """Neighbors by cosine. Defaults: the paper's figure 3, the nearest other test clip."""
 
-    gallery: str = "leave-one-out"  # within the test split; or train: neighbors are training clips
-    k: int = 1  # neighbors, weighted by exp(cosine / 0.07) if there are several
+    gallery: Annotated[
+        str,
+        "Clips among which neighbors are sought: the other test clips, or the training clips.",
+        Choices(names=GALLERIES),
+    ] = "leave-one-out"
+    k: Annotated[int, "Neighbors of a clip; several are weighted by exp(cosine / 0.07)."] = 1
 
     def __post_init__(self) -> None:
         EvalConfig.__post_init__(self)

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from avmanifest.errors import ConfigError
+from avmanifest.settings import Choices
 from avmodel.configs.optim import REFERENCE_BATCH
 from avmodel.evaluate.config import EvalConfig
 
@@ -14,15 +16,17 @@ OPTIMIZERS = ("lars", "adamw")
 class LinearProbeConfig(EvalConfig):
     """Heads on frozen features. Defaults: the released recipe for VGGSound."""
 
-    optimizer: str = "lars"  # momentum 0.9, trust 1e-3; or adamw
-    base_lr: float = 0.3  # per 256 samples of a step
-    batch_size: int = 1024  # at most the number of training samples
-    epochs: int = 60
-    warmup: float = 1 / 6  # share of the run: 10 of 60 epochs
-    weight_decay: float = 0.0
-    train_views: int = 4  # random views of each clip that epochs take turns with; 0: the one of the test
-    max_gain_db: float = 6.0  # of the random views
-    min_area: float = 0.5  # likewise
+    optimizer: Annotated[
+        str, "Optimizer of the heads; lars has momentum 0.9 and trust 1e-3.", Choices(names=OPTIMIZERS)
+    ] = "lars"
+    base_lr: Annotated[float, "Peak learning rate for 256 samples of a step."] = 0.3
+    batch_size: Annotated[int, "Samples of a step; at most the training samples."] = 1024
+    epochs: Annotated[int, "Passes over the features of the training clips."] = 60
+    warmup: Annotated[float, "Share of the run, 0 to 1, in which the rate rises from 0; 1/6: 10 of 60 epochs."] = 1 / 6
+    weight_decay: Annotated[float, "Weight decay."] = 0.0
+    train_views: Annotated[int, "Random views of each clip that epochs take in turn; 0: the view of the test."] = 4
+    max_gain_db: Annotated[float, "dB by which the loudness of random views varies, at most, either way."] = 6.0
+    min_area: Annotated[float, "Share of the frame that a random view takes, at least."] = 0.5
 
     def __post_init__(self) -> None:
         EvalConfig.__post_init__(self)

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from avmanifest.errors import ConfigError
+from avmanifest.settings import Choices
 from avmodel.evaluate.config import EvalConfig
 
 ALIGNMENTS = ("none", "linear")
@@ -13,13 +15,17 @@ ALIGNMENTS = ("none", "linear")
 class RetrievalConfig(EvalConfig):
     """Each sense encoded without the other, compared by cosine. Default: zero-shot, over the whole test split."""
 
-    gallery: str = "all"  # or N-per-class (the first by key), or a list of clips (CAV-MAE's JSON, or a name a line)
-    align: str = "none"  # or linear: projections learned on the training split, for models without a shared space
-    align_dim: int = 128
-    align_epochs: int = 40
-    align_batch_size: int = 256
-    align_lr: float = 1e-3
-    align_temperature: float = 0.07
+    gallery: Annotated[
+        str, "Clips to rank: all, N-per-class (the first by key), or a list's path (CAV-MAE's JSON, or a name a line)."
+    ] = "all"
+    align: Annotated[
+        str, "Projections learned on the training split, for models without a shared space.", Choices(names=ALIGNMENTS)
+    ] = "none"
+    align_dim: Annotated[int, "Width of the projections."] = 128
+    align_epochs: Annotated[int, "Epochs in which the projections are trained."] = 40
+    align_batch_size: Annotated[int, "Samples of a training step of the projections."] = 256
+    align_lr: Annotated[float, "Learning rate of the projections."] = 1e-3
+    align_temperature: Annotated[float, "Temperature of the contrastive loss of the projections."] = 0.07
 
     def __post_init__(self) -> None:
         EvalConfig.__post_init__(self)

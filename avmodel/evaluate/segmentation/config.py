@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from avdata.load.views import FITS
 from avmanifest.errors import ConfigError
+from avmanifest.settings import Choices
 from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.config import MODES, TrainingConfig
 
@@ -16,21 +18,35 @@ LOSSES = ("bce", "ce")
 class SegmentationConfig(TrainingConfig):
     """Defaults: the released recipe for AVSBench's S4, each clip of which has one frame with a mask to train on."""
 
-    target: str = "sounding"  # one mask of what sounds; or classes, a mask of each, and of the background
-    loss: str = "bce"  # a pixel's classes apart; or ce, of which it has one, as released for AVSS
-    only_labeled: bool = False  # what the clip isn't labeled with is background: in training and for `released` scores
-    fit: str = "squash"  # of test frames, as AVSBench's evaluation; or crop, their middle
-    official_batch: int = 1  # clips, on whose number the official F depends
-    repeats: int = 10  # of each frame in an epoch
-    jitter_s: float = 0.99  # how far the window's middle may be from the frame in training
-    max_gain_db: float = 6.0
-    min_area: float = 0.5
+    target: Annotated[
+        str,
+        "What is segmented: one mask of all that sounds, or one of each class and of the background.",
+        Choices(names=TARGETS),
+    ] = "sounding"
+    loss: Annotated[
+        str,
+        "Loss of a pixel: bce of each class apart; ce of one class a pixel, as released for AVSS.",
+        Choices(names=LOSSES),
+    ] = "bce"
+    only_labeled: Annotated[
+        bool, "Count classes that a clip isn't labeled with as background: in training, for `released` scores."
+    ] = False
+    fit: Annotated[
+        str,
+        "How test frames become square: squashed, as AVSBench's evaluation, or cropped to the middle.",
+        Choices(names=tuple(FITS)),
+    ] = "squash"
+    official_batch: Annotated[int, "Clips of a batch of the official F, which depends on their number."] = 1
+    repeats: Annotated[int, "Times that each frame is drawn in an epoch."] = 10
+    jitter_s: Annotated[float, "Seconds between the middle of a training window and its frame, at most."] = 0.99
+    max_gain_db: Annotated[float, "dB by which loudness varies in training, at most, either way; 0: not at all."] = 6.0
+    min_area: Annotated[float, "Share of the frame that a random crop takes in training, at least."] = 0.5
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(
             base_lr=2e-4, warmup=0.2, ramp=0.0, weight_decay=0.05, betas=(0.9, 0.999), layer_decay=0.75
         )
     )
-    examples: int = 6  # of the best frames, and as many of the worst, to look at and to listen to
+    examples: Annotated[int, "Best frames, and as many of the worst, that are written as pictures and sound."] = 6
 
     def __post_init__(self) -> None:
         TrainingConfig.__post_init__(self)

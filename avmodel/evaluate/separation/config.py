@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from avmanifest.errors import ConfigError
+from avmanifest.settings import Choices
 from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.config import MODES, TrainingConfig
 
@@ -21,21 +23,27 @@ class SeparationConfig(TrainingConfig):
             base_lr=3e-4, warmup=40 / 300, ramp=0.0, weight_decay=0.05, betas=(0.9, 0.999), layer_decay=0.75
         )
     )
-    device_batch_size: int = 16
-    epochs: int = 300
-    drop_path: float = 0.0
-    target: str = "irm"  # what the mask should be: irm, dominant, released, sop
-    weighted: bool = True  # the loss, by the loudness of the mixture
-    sources: int = 2  # of a mixture, in training and of those drawn for the test
-    max_gain_db: float = 0.0  # loudness of each source varies by up to as much either way
-    min_area: float = 0.5
-    mixtures: str = AUTO  # of the test: a list's path; auto: of the dataset's recipe, else drawn; drawn
-    num_mixtures: int = 500  # drawn ones
-    mixture_seed: int = 0  # of the drawing
-    oracles: bool = True  # baselines: true masks of every kind
-    nmf: bool = True  # baseline: non-negative matrix factorization
-    rpca: bool = True  # baseline: robust principal components, of mixtures of two
-    examples: int = 4  # of the best mixtures, and as many of the worst, to look at and to listen to
+    device_batch_size: Annotated[int, "Samples that one device takes at once, at most; more become micro-steps."] = 16
+    epochs: Annotated[int, "Passes over the training data."] = 300
+    drop_path: Annotated[float, "Probability of dropping each residual branch of a block in training."] = 0.0
+    target: Annotated[
+        str, "Kind of mask that is learned; irm: ideal ratio mask, sop: Sound of Pixels.", Choices(names=TARGETS)
+    ] = "irm"
+    weighted: Annotated[bool, "Weight the loss by the loudness of the mixture."] = True
+    sources: Annotated[int, "Sounds of a mixture, in training and in mixtures drawn for the test."] = 2
+    max_gain_db: Annotated[
+        float, "dB by which the loudness of each source varies in training, at most, either way."
+    ] = 0.0
+    min_area: Annotated[float, "Share of the frame that a random crop takes in training, at least."] = 0.5
+    mixtures: Annotated[
+        str, "Test mixtures: a list's path, drawn, or auto: those of the dataset's recipe, else drawn."
+    ] = AUTO
+    num_mixtures: Annotated[int, "Test mixtures to draw."] = 500
+    mixture_seed: Annotated[int, "Seed of drawing test mixtures."] = 0
+    oracles: Annotated[bool, "Score the true masks of every kind as baselines."] = True
+    nmf: Annotated[bool, "Score non-negative matrix factorization as a baseline."] = True
+    rpca: Annotated[bool, "Score robust principal component analysis as a baseline, of mixtures of two."] = True
+    examples: Annotated[int, "Best mixtures, and as many of the worst, that are written as pictures and sound."] = 4
 
     def __post_init__(self) -> None:
         TrainingConfig.__post_init__(self)

@@ -7,8 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from avdata.prepare.config import PrepareConfig, SynthConfig, TableOptions
 from avmanifest.errors import ConfigError
+from avmanifest.recipe import load_recipe
+from avmanifest.settings import declared, value_of
 from avmodel.configs.deepavfusion import fusion_layer_ids
+from avmodel.evaluate.tasks import TASKS, task_config
 from avmodel.optim import schedule
 from avmodel.presets import describe, presets, run_config
 
@@ -170,3 +174,28 @@ def test_the_settings_of_every_run_are_there_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(pytest.param(run_config(name), id=f"pretrain {name}") for name in sorted(presets())),
+        *(
+            pytest.param(task_config(name, preset), id=f"evaluate {name} {preset}")
+            for name, task in TASKS.items()
+            for preset in task.presets
+        ),
+        pytest.param(
+            PrepareConfig(recipe=load_recipe("synth"), out="out", synth=SynthConfig(), table=TableOptions()),
+            id="prepare",
+        ),
+    ],
+)
+def test_every_setting_has_a_description(config: object) -> None:
+    settings = list(declared(type(config), config=config))
+    assert len(settings) > 20
+    assert [one.path for one in settings if not one.description.endswith(".")] == []
+    for one in settings:
+        value = value_of(config, one.path)
+        values = value if isinstance(value, tuple) else () if value is None else (value,)
+        assert not one.listed or set(values) <= set(one.listed), one.path
