@@ -1,4 +1,4 @@
-"""Settings that all tasks have, and those of all trainings of a whole model. No torch is imported here."""
+"""Settings of all tasks, and of all tasks that train the whole model. Imports no torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ LEAKS = ("refuse", "drop", "allow")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalDataConfig:
-    """What is looked at, and how."""
+    """Data that a task reads, and how."""
 
     mode: Annotated[str, "Modalities that are read, in training and in the test.", Choices(names=MODES)] = (
         "audio-visual"

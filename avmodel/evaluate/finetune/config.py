@@ -106,7 +106,7 @@ def cav_mae() -> FinetuneConfig:
 
 
 def avsiam() -> FinetuneConfig:
-    """AVSiam-Base's for VGGSound: CAV-MAE's with steps that see, hear or both, and the paper's rates."""
+    """AVSiam-Base's for VGGSound: CAV-MAE's with steps of images, audio or both, and the paper's rates."""
     recipe = cav_mae()
     optim = replace(recipe.optim, lr=5e-5, drops=epoch_starts(2, 15), drop_factor=0.75)
     return replace(

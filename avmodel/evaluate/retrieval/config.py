@@ -13,7 +13,7 @@ ALIGNMENTS = ("none", "linear")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalConfig(EvalConfig):
-    """Each sense encoded without the other, compared by cosine. Default: zero-shot, over the whole test split."""
+    """Each modality encoded without the other, compared by cosine. Default: zero-shot, over the whole test split."""
 
     gallery: Annotated[
         str, "Clips to rank: all, N-per-class (the first by key), or a list's path (CAV-MAE's JSON, or a name a line)."

@@ -61,7 +61,7 @@ class SeparationConfig(TrainingConfig):
 
 
 def released() -> SeparationConfig:
-    """The released code's target and its way of hearing it."""
+    """The released code's mask as target."""
     return SeparationConfig(target="released")
 
 
