@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avdata.audit.store import Store, open_store
+from avdata.audit.parquet import open_parquet
 from avdata.audit.tars import rows_of
-from avdata.load.urls import expand_urls
 from avdata.shards import tar_samples
+from avdata.store import Store, open_store
+from avdata.urls import expand_urls
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.layout import SPLIT_PATTERN
 from avmanifest.recipe import load_recipe, recipe_names
@@ -107,7 +108,7 @@ def _description(store: Store) -> dict[str, Any]:
     if store.size("dataset.json") is None:
         return {}
     try:
-        description = json.loads(store.read("dataset.json"))
+        description = json.loads(store.content("dataset.json"))
     except ValueError as error:
         raise ManifestError(f"{store.at('dataset.json')}: not JSON ({error}). Restore the original file.") from error
     if not isinstance(description, dict) or not isinstance(description.get("recipe", {}), dict):
@@ -149,7 +150,7 @@ def read_split(store: Store, name: str, split: str | None = None) -> SplitRows:
     """Read a manifest's rows, or those of one split, and sum up the members batch by batch."""
     sums: dict[str, MemberSums] = {}
     pieces: list[pa.RecordBatch] = []
-    with store.parquet(name, CLIP_SCHEMA) as file:
+    with open_parquet(store, name, CLIP_SCHEMA) as file:
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=[*COLUMNS, "members"]):
             mine = batch if split is None else batch.filter(pc.equal(batch.column("split"), split))
             _add(sums, mine.column("members"))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avdata.audit.dataset import AuditDataset, DatasetKind
+from avdata.audit.parquet import open_parquet
 from avdata.audit.tars import json_of
 from avdata.profiles import PROFILES, MelProfile
 from avdata.shards import Member, tar_samples
@@ -107,7 +108,7 @@ def _from_dataset(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> I
         held = rows.filter(pc.is_in(rows.column("key"), value_set=keys))
         for number in sorted(pc.unique(held.column("shard")).drop_null().to_pylist()):
             name = str(ShardName(split, number))
-            with dataset.store.parquet(f"{name}.parquet", CLIP_SCHEMA) as file:
+            with open_parquet(dataset.store, f"{name}.parquet", CLIP_SCHEMA) as file:
                 table = file.read()
             mine = table.filter(pc.is_in(table.column("key"), value_set=keys))
             for row in mine.filter(pc.equal(mine.column("status"), "ok")).to_pylist():

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 
 from avdata.audit.dataset import AuditDataset, DatasetKind
 from avdata.audit.deep import DeepCheck
-from avdata.audit.store import Store
+from avdata.audit.parquet import open_parquet
 from avdata.shards import ByteFile, DamagedTar, TarSample, index_bytes, tar_samples
+from avdata.store import Store
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.files import sha256_of_stream
 from avmanifest.layout import ShardName
@@ -136,7 +137,7 @@ class _Expected:
     def of(cls, dataset: AuditDataset) -> "_Expected":
         merged: dict[str, pa.Table] = {}
         for split in dataset.splits:
-            with dataset.store.parquet(f"manifest/{split}.parquet", CLIP_SCHEMA) as file:
+            with open_parquet(dataset.store, f"manifest/{split}.parquet", CLIP_SCHEMA) as file:
                 merged |= _by_shard(file.read(columns=_MERGED), split)
         return cls(
             store=dataset.store,
@@ -161,7 +162,7 @@ def _planned(store: Store) -> dict[str, pa.Table]:
     found: dict[str, pa.Table] = {}
     part = 0
     while store.size(name := f"plan/part-{part:05d}.parquet") is not None:
-        with store.parquet(name, PLAN_SCHEMA) as file:
+        with open_parquet(store, name, PLAN_SCHEMA) as file:
             table = file.read(columns=["split", "shard", *_PLACE])
         for split in pc.unique(table.column("split")).to_pylist():
             mine = _by_shard(table.filter(pc.equal(table.column("split"), split)), split)
@@ -222,7 +223,7 @@ def _check_parts(expected: _Expected, checked: _Checked, *, deep: bool) -> None:
     }
     rows = None
     if sizes["parquet"] is not None:
-        with store.parquet(f"{shard}.parquet", CLIP_SCHEMA) as file:
+        with open_parquet(store, f"{shard}.parquet", CLIP_SCHEMA) as file:
             rows = file.read()
         _check_rows(expected, checked, rows, stats)
     if sizes["tar"] is not None:
@@ -235,7 +236,7 @@ def _check_parts(expected: _Expected, checked: _Checked, *, deep: bool) -> None:
             # A flipped byte within a member is found only by decoding it.
             if deep or (not same["tar"] and len(checked.faults) == before):
                 expected.deep.check(file, found, _rows_by_key(rows), partial(_deep_fault, checked))
-        if sizes["idx"] is not None and store.read(f"{shard}.tar.idx") != index_bytes(
+        if sizes["idx"] is not None and store.content(f"{shard}.tar.idx") != index_bytes(
             [s.header for s in found], _end(found)
         ):
             checked.fault(f"{shard}.tar.idx does not have the offsets of the tar's samples")
@@ -262,7 +263,7 @@ def _marker(expected: _Expected, checked: _Checked) -> dict[str, Any] | None:
         checked.fault("it has no marker: prepare did not finish the shard, or the file was removed")
         return None
     try:
-        stats: dict[str, Any] = json.loads(expected.store.read(name))
+        stats: dict[str, Any] = json.loads(expected.store.content(name))
         for part in _PARTS:
             int(stats["files"][part]["bytes"]), str(stats["files"][part]["sha256"])
         stats["status_dict"].items(), stats["count"]

@@ -29,9 +29,9 @@ from avdata.load.decode import crop_into, read_npy
 from avdata.load.loader import Loader, LoaderConfig
 from avdata.load.open import open_dataset
 from avdata.load.reader import Scratch, ShardReader
-from avdata.load.urls import local_path
 from avdata.load.views import Crop, TrainView, choose_crop, choose_frames, column_jitter, window_starts
 from avdata.profiles import column_start_s
+from avdata.urls import local_path
 from avmanifest.errors import ConfigError
 
 _CHUNK: Final = 8  # images per task of a thread

@@ -23,8 +23,9 @@ from typing import IO, Any, Final, Protocol, runtime_checkable
 
 import fsspec
 
-from avdata.load.urls import PIPE, protocol
 from avdata.retrying import RetryPolicy
+from avdata.store import is_final, open_store, reason, url_options
+from avdata.urls import PIPE, protocol
 from avmanifest.errors import ConfigError, ShardError, StorageError
 from avmanifest.files import OLDER_SUFFIXES, UNFINISHED, cache_folder, sha256_of, sha256_of_stream, unfinished_path
 
@@ -32,8 +33,6 @@ _LOG: Final = logging.getLogger(__name__)
 _COPY_BYTES: Final = 1 << 20
 _OPEN_ATTEMPTS: Final = 5
 _TOUCH_NS: Final = 60 * 10**9  # update the access time of a file in use at most this often
-_PASSING_STATUS: Final = (408, 425, 429)  # of HTTP: too early, too slow or too often; 500 and more may pass too
-_SILENCE_S: Final = 60.0  # of an HTTP server, after which it is asked again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +159,7 @@ class ShardCache:
                 return
             except ShardError as error:
                 wait_s = self.config.retry.next_delay_s(attempt, time.monotonic() - began_s)
-                if wait_s is None or _is_final(error):
+                if wait_s is None or is_final(error):
                     raise
                 _LOG.warning("%s; attempt %d of %d in %g s", error, attempt + 1, self.config.retry.attempts, wait_s)
                 if self.stopped.wait(wait_s):
@@ -215,7 +214,7 @@ class ShardCache:
         try:
             return source.read(_COPY_BYTES)
         except Exception as error:
-            raise ShardError(f"{url}: broke off ({_reason(error)})") from error
+            raise ShardError(f"{url}: broke off ({reason(error)})") from error
 
     def _make_room(self, num_bytes: int, reserve: IO[bytes] | None) -> None:
         """Evict until num_bytes fit within the limit. `reserve` is extended to that size, so that others count it."""
@@ -271,53 +270,7 @@ def unlock_file(descriptor: int) -> None:
 
 def read_small(url: str, config: CacheConfig) -> bytes | None:
     """Read a small remote file (a manifest, a marker) without caching; None if it does not exist."""
-    began_s = time.monotonic()
-    for attempt in itertools.count(1):
-        try:
-            filesystem, path = fsspec.core.url_to_fs(url, **_options(url, config.storage_options))
-            content: bytes = filesystem.cat_file(path)
-            return content
-        except FileNotFoundError:
-            return None
-        except Exception as error:
-            failed = ShardError(f"{url}: cannot be read ({_reason(error)}). Check the address.")
-            failed.__cause__ = error
-            wait_s = config.retry.next_delay_s(attempt, time.monotonic() - began_s)
-            if wait_s is None or _is_final(failed):
-                raise failed from error
-            time.sleep(wait_s)
-    return None
-
-
-def _is_final(error: BaseException) -> bool:
-    """Whether a retry is useless: the server refused (HTTP 4xx) or the file does not exist or may not be read."""
-    root = _root(error)
-    status = getattr(root, "status", None)
-    if isinstance(status, int):
-        return 400 <= status < 500 and status not in _PASSING_STATUS
-    return isinstance(root, FileNotFoundError | PermissionError)
-
-
-def _root(error: BaseException) -> BaseException:
-    """The original cause of an error. fsspec turns many server errors into FileNotFoundError."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _reason(error: BaseException) -> str:
-    root = _root(error)
-    return " ".join(f"{type(root).__name__}: {root}".split())
-
-
-def _options(url: str, storage_options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options for fsspec, with a timeout for HTTP servers that stop sending."""
-    if protocol(url) not in ("http", "https") or "client_kwargs" in storage_options:
-        return dict(storage_options)
-    from aiohttp import ClientTimeout  # noqa: PLC0415 - takes long, and only remote shards need it
-
-    timeout = ClientTimeout(total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S)
-    return {**storage_options, "client_kwargs": {"timeout": timeout}}
+    return open_store(url, config.storage_options, config.retry).read("")
 
 
 @contextlib.contextmanager
@@ -356,11 +309,11 @@ def _reading(url: str, storage_options: Mapping[str, Any]) -> Iterator[tuple[Byt
             yield output, None
         return
     try:
-        filesystem, path = fsspec.core.url_to_fs(url, **_options(url, storage_options))
+        filesystem, path = fsspec.core.url_to_fs(url, **url_options(url, storage_options))
         size = filesystem.info(path).get("size")
         file = filesystem.open(path, "rb", cache_type="readahead", block_size=8 * _COPY_BYTES)
     except Exception as error:
-        raise ShardError(f"{url}: cannot be fetched ({_reason(error)}). Check the address.") from error
+        raise ShardError(f"{url}: cannot be fetched ({reason(error)}). Check the address.") from error
     with file:
         yield file, size
 

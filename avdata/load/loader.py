@@ -35,8 +35,8 @@ from avdata.load.order import (
     sample_draws,
 )
 from avdata.load.reader import Scratch, ShardReader
-from avdata.load.urls import local_path
 from avdata.load.views import View, gain_db
+from avdata.urls import local_path
 from avmanifest.errors import ConfigError, ShardError
 from avmanifest.extras import naming_extras
 from avmanifest.files import sha256_of

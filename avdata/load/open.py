@@ -15,7 +15,7 @@ from avdata.load.dataset import COLUMNS, Dataset, Shard, dataset_from_table, rea
 from avdata.load.foreign import foreign_rows
 from avdata.load.members import MemberMap
 from avdata.load.reader import ShardReader
-from avdata.load.urls import check_url, expand_urls, local_path, protocol
+from avdata.urls import check_url, expand_urls, local_path, protocol
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION

@@ -11,7 +11,7 @@ from typing import Final
 
 from avdata.load.cache import CacheConfig, Expected, ShardCache, lock_file, unlock_file
 from avdata.load.dataset import Shard
-from avdata.load.urls import local_path
+from avdata.urls import local_path
 from avmanifest.errors import ShardError
 
 MAX_OPEN: Final = 128  # shards

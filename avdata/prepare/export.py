@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import yaml
 
-from avdata.prepare.bucket import Bucket
 from avdata.prepare.commit import PARTS, parse_stats
+from avdata.store import Store
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.files import sha256_of_file
 from avmanifest.layout import Layout, ShardName, is_published, shard_of_marker
@@ -47,7 +47,7 @@ class _Shipped:
     sha256: str
 
 
-def export(source: Bucket, target: Bucket, observe: Callable[[str], None] = lambda _: None) -> Exported:
+def export(source: Store, target: Store, observe: Callable[[str], None] = lambda _: None) -> Exported:
     """Copy the dataset's published files. dataset.json is copied last, so a target that has it is complete.
 
     An interrupted export can be repeated: it copies the files that are missing or differ.
@@ -75,10 +75,10 @@ def export(source: Bucket, target: Bucket, observe: Callable[[str], None] = lamb
         copied += 1
         observe(f"{name}: copied")
     total = sum(file.num_bytes for file in shipped.values())
-    return Exported(source.url, target.url, len(shipped), total, copied)
+    return Exported(source.root, target.root, len(shipped), total, copied)
 
 
-def checked(source: Bucket) -> dict[str, _Shipped]:
+def checked(source: Store) -> dict[str, _Shipped]:
     """The files of a complete dataset with their sizes and hashes, in the order in which they are copied.
 
     Raises:
@@ -107,9 +107,7 @@ def checked(source: Bucket) -> dict[str, _Shipped]:
     return shards | rest
 
 
-def _check_catalog(
-    source: Bucket, markers: Mapping[ShardName, Mapping[str, Any]], rest: Mapping[str, _Shipped]
-) -> None:
+def _check_catalog(source: Store, markers: Mapping[ShardName, Mapping[str, Any]], rest: Mapping[str, _Shipped]) -> None:
     """Raise ManifestError unless card, Croissant and Energon's files name the shards with their counts and hashes."""
     splits = {
         split: {f"{shard}.tar": markers[shard] for shard in shards}
@@ -139,7 +137,7 @@ def _check_catalog(
     _same(source, ".nv-meta/.info.json", "shard_counts", counts, {t: stats["successes"] for t, stats in tars.items()})
 
 
-def _same(source: Bucket, name: str, what: str, listed: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def _same(source: Store, name: str, what: str, listed: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     if listed != expected:
         wrong = next(key for key in [*expected, *listed] if listed.get(key) != expected.get(key))
         raise ManifestError(
@@ -148,7 +146,7 @@ def _same(source: Bucket, name: str, what: str, listed: Mapping[str, Any], expec
         )
 
 
-def _card(source: Bucket) -> dict[str, Any]:
+def _card(source: Store) -> dict[str, Any]:
     """The front matter of the dataset card."""
     match = _FRONT_MATTER.match(_read(source, "README.md").decode())
     if match is None:
@@ -156,38 +154,38 @@ def _card(source: Bucket) -> dict[str, Any]:
     return dict(yaml.safe_load(match[1]))
 
 
-def _json(source: Bucket, name: str) -> dict[str, Any]:
+def _json(source: Store, name: str) -> dict[str, Any]:
     return dict(json.loads(_read(source, name)))
 
 
-def _read(source: Bucket, name: str) -> bytes:
+def _read(source: Store, name: str) -> bytes:
     content = source.read(name)
     if content is None:
         raise ManifestError(f"{source.at(name)}: removed while it was exported")
     return content
 
 
-def _marker(source: Bucket, shard: ShardName) -> dict[str, Any]:
+def _marker(source: Store, shard: ShardName) -> dict[str, Any]:
     name = _LAYOUT.name(_LAYOUT.stats(shard))
     return parse_stats(_read(source, name), source.at(name))
 
 
-def _shipped(source: Bucket, name: str, held: Mapping[str, int]) -> _Shipped:
+def _shipped(source: Store, name: str, held: Mapping[str, int]) -> _Shipped:
     return _Shipped(held[name], str(source.sha256(name)))
 
 
-def _check_target(source: Bucket, target: Bucket, held: Mapping[str, int]) -> None:
+def _check_target(source: Store, target: Store, held: Mapping[str, int]) -> None:
     """Raise ConfigError if the target is the source, or holds another dataset or other files."""
     if target.local("") is not None and target.local("") == source.local(""):
-        raise ConfigError(f"{target.url}: is the dataset itself. Give --to another place.")
+        raise ConfigError(f"{target.root}: is the dataset itself. Give --to another place.")
     theirs = target.read("dataset.json") if "dataset.json" in held else None
     if theirs is not None and theirs != source.read("dataset.json"):
-        raise ConfigError(f"{target.url}: holds another dataset. Give --to another place, or remove that one first.")
+        raise ConfigError(f"{target.root}: holds another dataset. Give --to another place, or remove that one first.")
     if held and not any(is_published(name) for name in held) and target.local("") is not None:
-        raise ConfigError(f"{target.url}: holds files that are not a dataset. Give --to a new or an empty folder.")
+        raise ConfigError(f"{target.root}: holds files that are not a dataset. Give --to a new or an empty folder.")
 
 
-def _copy(source: Bucket, target: Bucket, name: str, file: _Shipped) -> None:
+def _copy(source: Store, target: Store, name: str, file: _Shipped) -> None:
     with _local_copy(source, name) as path:
         if path.stat().st_size != file.num_bytes or sha256_of_file(path) != file.sha256:
             raise ShardError(
@@ -199,7 +197,7 @@ def _copy(source: Bucket, target: Bucket, name: str, file: _Shipped) -> None:
 
 
 @contextmanager
-def _local_copy(source: Bucket, name: str) -> Iterator[Path]:
+def _local_copy(source: Store, name: str) -> Iterator[Path]:
     """A local path of the file: its own, or that of a temporary copy."""
     path = source.local(name)
     if path is not None:

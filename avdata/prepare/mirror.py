@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from avdata.prepare.bucket import Bucket
 from avdata.prepare.commit import (
     PARTS,
     BuiltShard,
@@ -30,6 +29,7 @@ from avdata.prepare.commit import (
     publishing,
     storage_errors,
 )
+from avdata.store import Store
 from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
 from avmanifest.files import cache_folder, replace_bytes, sha256_of, sha256_of_file
 from avmanifest.layout import Layout, ShardName, is_published, shard_of_marker
@@ -63,13 +63,13 @@ class _Choice:
 class BucketOutput:
     """A dataset in a bucket, with a local mirror of its small files. Methods are described at DatasetOutput."""
 
-    bucket: Bucket
+    bucket: Store
     layout: Layout
 
     @classmethod
-    def open(cls, bucket: Bucket) -> "BucketOutput":
+    def open(cls, bucket: Store) -> "BucketOutput":
         """The output of a bucket. Its mirror is in the user's cache folder."""
-        folder = cache_folder("outputs") / sha256_of(bucket.url)[:20]
+        folder = cache_folder("outputs") / sha256_of(bucket.root)[:20]
         return cls(bucket, Layout(folder, is_mirror=True))
 
     def check(self) -> None:
@@ -77,7 +77,7 @@ class BucketOutput:
         names = self.bucket.sizes().keys() - {".gitattributes", "README.md"}
         ours = ("dataset.json", "plan/part-", "_tmp/")
         if names and not any(name.startswith(ours) or shard_of_marker(name) for name in names):
-            raise ConfigError(f"{self.bucket.url}: holds files that avkit did not write. Give --out a new prefix.")
+            raise ConfigError(f"{self.bucket.root}: holds files that avkit did not write. Give --out a new prefix.")
 
     def refresh(self, note: Observer) -> bool:
         """Complete open choices, update the mirror, and quarantine shards whose sizes differ from their markers."""
@@ -168,7 +168,7 @@ class BucketOutput:
         except (ConfigError, ManifestError, ShardError) as error:  # a StorageError of a local path is about that path
             if root not in str(error):
                 raise
-            raise type(error)(str(error).replace(root, self.bucket.url)) from error
+            raise type(error)(str(error).replace(root, self.bucket.root)) from error
 
     def _agree(self, built: BuiltShard, observe: Observer) -> None:
         """Upload this attempt, create the choice unless another run has, and complete the choice that exists."""

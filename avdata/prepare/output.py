@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from avdata.prepare.bucket import local_folder, open_bucket, place_of
+from avdata.prepare.bucket import local_folder, place_of
 from avdata.prepare.commit import Observer, Segment, Workspace, commit_shard, marker_problem, quarantine, read_stats
 from avdata.prepare.mirror import BucketOutput
 from avdata.retrying import RetryPolicy
+from avdata.store import open_writable
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout, ShardName
 
@@ -161,4 +162,4 @@ def open_output(out: str | Path, patience: RetryPolicy | None = None) -> Dataset
     """
     out = place_of(out)
     folder = local_folder(out)
-    return FolderOutput(Layout(folder)) if folder is not None else BucketOutput.open(open_bucket(str(out), patience))
+    return FolderOutput(Layout(folder)) if folder is not None else BucketOutput.open(open_writable(str(out), patience))

@@ -9,10 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from avcli.main import app
-from avdata.prepare.bucket import Bucket, open_place
+from avdata.prepare.bucket import open_place
 from avdata.prepare.export import export
 from avdata.retrying import RetryPolicy
 from avdata.shards import read_index
+from avdata.store import Store
 from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
 from avmanifest.layout import Layout
 from avmanifest.schema import CLIP_SCHEMA
@@ -32,11 +33,11 @@ def out(prepared, tmp_path) -> Path:
 
 
 @pytest.fixture
-def hub() -> Bucket:
+def hub() -> Store:
     """A repository of the hub, as fsspec sees it."""
     store = UnreliableMemory()
     store.pipe_file("/datasets/me/set/.gitattributes", b"*.tar filter=lfs")
-    return Bucket("hf://datasets/me/set", store, "/datasets/me/set", RetryPolicy(attempts=2, wait_s=0.0))
+    return Store("hf://datasets/me/set", store, "/datasets/me/set", RetryPolicy(attempts=2, wait_s=0.0))
 
 
 def test_a_folder_loads_with_datasets_and_holds_only_what_belongs_to_it(out, prepared, monkeypatch, tmp_path):

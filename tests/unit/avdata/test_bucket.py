@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from avdata.prepare.bucket import Bucket, local_folder, open_bucket, place_of
+from avdata.prepare.bucket import local_folder, place_of
 from avdata.retrying import RetryPolicy
+from avdata.store import Store, open_writable
 from avmanifest.errors import ConfigError, StorageError
 from tests.buckets import UnreliableMemory
 
@@ -18,8 +19,8 @@ def store() -> UnreliableMemory:
 
 
 @pytest.fixture
-def bucket(store) -> Bucket:
-    return Bucket("memory://b/set", store, "/b/set", QUICK)
+def bucket(store) -> Store:
+    return Store("memory://b/set", store, "/b/set", QUICK)
 
 
 def test_what_is_written_is_listed_and_read(bucket, tmp_path):
@@ -114,12 +115,12 @@ def test_a_folder_is_told_from_a_url(out, folder):
 @pytest.mark.parametrize("url", ["http://host/x", "ftp://h/x", "simplecache::s3://b/x", "python://x"])
 def test_what_cannot_be_written_is_refused(url):
     with pytest.raises(ConfigError, match="cannot be written"):
-        open_bucket(url)
+        open_writable(url)
 
 
 def test_a_bucket_has_to_be_named():
     with pytest.raises(ConfigError, match="names no bucket"):
-        open_bucket("memory://")
+        open_writable("memory://")
 
 
 def test_a_missing_package_is_named():
@@ -127,7 +128,7 @@ def test_a_missing_package_is_named():
         import gcsfs  # noqa: F401
     except ImportError:
         with pytest.raises(ConfigError, match=r"pip install 'avkit\[gs\]'"):
-            open_bucket("gs://bucket/x")
+            open_writable("gs://bucket/x")
 
 
 @pytest.mark.parametrize(

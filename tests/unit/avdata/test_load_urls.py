@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from avdata.load import open_dataset
-from avdata.load.urls import check_url, expand_urls, local_path
+from avdata.urls import check_url, expand_urls, local_path
 from avmanifest.errors import ConfigError
 
 

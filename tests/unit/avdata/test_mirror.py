@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from avdata.prepare.bucket import Bucket
 from avdata.prepare.commit import Segment, Workspace
 from avdata.prepare.mirror import BucketOutput
 from avdata.retrying import RetryPolicy
 from avdata.shards import pack_sample
+from avdata.store import Store
 from avmanifest.errors import StorageError
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA
@@ -27,7 +27,7 @@ class Machine:
     """A simulated machine: its mirror, its workspace, and its own content of the one clip."""
 
     def __init__(self, store: UnreliableMemory, folder: Path, content: bytes, url: str = "memory://b/set") -> None:
-        bucket = Bucket(url, store, "/b/set", RetryPolicy(attempts=1, wait_s=0.0))
+        bucket = Store(url, store, "/b/set", RetryPolicy(attempts=1, wait_s=0.0))
         self.output = BucketOutput(bucket, Layout(folder, is_mirror=True))
         self.output.refresh(lambda text: None)
         self.content = content

@@ -1,0 +1,334 @@
+"""Files of a folder, wherever it is: on this machine, over http, in s3, gs, hf and whatever else fsspec reads.
+
+A request that fails is made again as the store's RetryPolicy says, and then raises one typed error. Credentials and
+endpoints are fsspec's own: the environment's variables, its configuration files, or storage options.
+"""
+
+import itertools
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from avdata.retrying import RetryPolicy
+from avdata.urls import check_url, protocol
+from avmanifest.errors import AvkitError, ConfigError, ShardError, StorageError
+from avmanifest.files import replace_bytes, replacing, sha256_of_stream
+
+T = TypeVar("T")
+
+PACKAGES: Final = {
+    "s3": "avkit[s3]",
+    "s3a": "avkit[s3]",
+    "gs": "avkit[gs]",
+    "gcs": "avkit[gs]",
+    "hf": "huggingface_hub",
+    "abfs": "adlfs",
+    "az": "adlfs",
+    "memory": "fsspec",
+}
+"""Protocols that can be written, and what to install for each."""
+
+_CONDITIONAL: Final = ("s3", "s3a", "gs", "gcs", "memory")
+"""Of these, the ones whose `create` is one step: the server refuses to write over what is there."""
+
+_HTTP: Final = ("http", "https")
+_BLOCK_BYTES: Final = 1 << 20
+_REQUESTS: Final = 16  # at once
+_PASSING_STATUS: Final = (408, 425, 429)  # of HTTP: too early, too slow or too often; 500 and more may pass too
+_SILENCE_S: Final = 60.0  # of an HTTP server, after which it is asked again
+_WRITERS_ADVICE: Final = "Committed shards are safe; when the store answers again, run the same command again."
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A folder of files. Names are relative to it, with slashes; the empty name is the folder, or file, itself."""
+
+    root: str  # as given by the user, for messages
+    filesystem: Any = field(repr=False)
+    base: str  # the root as a path of the file system
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    error: type[AvkitError] = StorageError  # raised when a request is given up
+    advice: str = _WRITERS_ADVICE  # the end of its message
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the folder is on a local disk."""
+        return isinstance(self.filesystem, LocalFileSystem)
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether, of two writers that create a file at the same moment, one learns that it lost."""
+        return protocol(self.root) in _CONDITIONAL
+
+    def path(self, name: str) -> str:
+        """The file's path in the file system; an empty name is the root."""
+        return f"{self.base.rstrip('/')}/{name}" if name else self.base
+
+    def local(self, name: str) -> Path | None:
+        """The path of a file on a local disk; None for a remote one."""
+        return Path(self.path(name)) if self.is_local else None
+
+    def at(self, name: str) -> str:
+        """The file's name for messages."""
+        return f"{self.root.rstrip('/')}/{name}" if name else self.root
+
+    def sizes(self) -> dict[str, int]:
+        """Size in bytes of every file below the folder, by name."""
+        prefix = self.path("").rstrip("/") + "/"
+
+        def ask() -> dict[str, int]:
+            self.filesystem.invalidate_cache()
+            try:
+                found: dict[str, Any] = self.filesystem.find(self.base, detail=True)
+            except FileNotFoundError:
+                return {}
+            return {name[len(prefix) :]: int(info["size"]) for name, info in found.items() if name.startswith(prefix)}
+
+        return self._ask("list", "", ask)
+
+    def is_folder(self, name: str) -> bool:
+        """Whether there is a folder with that name; always False over http, which has no folders."""
+        if protocol(self.root) in _HTTP:
+            return False
+        return self._ask("be read", name, lambda: bool(self.filesystem.isdir(self.path(name))))
+
+    def listed(self, folder: str) -> list[str]:
+        """Names of the files in a folder, sorted; empty over http, which cannot list folders."""
+        start = len(self.base.rstrip("/")) + 1
+        return sorted(entry["name"][start:] for entry in self._entries(folder) if entry["type"] == "file")
+
+    def folders(self) -> list[str]:
+        """Names of the folders in the root, sorted."""
+        found = [entry["name"] for entry in self._entries("") if entry["type"] == "directory"]
+        return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
+
+    def size(self, name: str) -> int | None:
+        """Size of a file in bytes; None if there is no such file."""
+        info = self._ask("be read", name, lambda: _unless_missing(partial(self.filesystem.info, self.path(name))))
+        if info is None or info.get("type") == "directory":
+            return None
+        return int(info["size"]) if info.get("size") is not None else len(self.content(name))
+
+    def read(self, name: str) -> bytes | None:
+        """Read a whole file; None if there is no such file."""
+        return self._ask("be read", name, lambda: _unless_missing(partial(self.filesystem.cat_file, self.path(name))))
+
+    def content(self, name: str) -> bytes:
+        """Read a whole file. Raises the store's error if it is missing."""
+        return self._ask("be read", name, lambda: bytes(self.filesystem.cat_file(self.path(name))))
+
+    def read_range(self, name: str, start: int, size: int) -> bytes:
+        """Read `size` bytes of a file from offset `start` on; fewer at its end."""
+        ask = partial(self.filesystem.cat_file, self.path(name), start=start, end=start + size)
+        return self._ask("be read", name, lambda: bytes(ask()))
+
+    def open(self, name: str) -> Any:
+        """Open a file for reading and seeking."""
+        ask = partial(self.filesystem.open, self.path(name), "rb", block_size=_BLOCK_BYTES)
+        return self._ask("be read", name, ask)
+
+    def sha256(self, name: str) -> str | None:
+        """Hash of a file: the store's own if it has one (hf), otherwise of its bytes; None if there is no such file."""
+
+        def ask() -> str:
+            known = (self.filesystem.info(self.path(name)).get("lfs") or {}).get("sha256")
+            if known:
+                return str(known)
+            with self.filesystem.open(self.path(name), "rb") as file:
+                return sha256_of_stream(file)[0]
+
+        return self._ask("be read", name, lambda: _unless_missing(ask))
+
+    def fetch(self, name: str, path: Path) -> bool:
+        """Download a small file to `path`, whole or not at all. False if there is no such file."""
+        content = self.read(name)
+        if content is None:
+            return False
+        replace_bytes(path, content)
+        return True
+
+    def fetch_all(self, names: Iterable[tuple[str, Path]]) -> list[bool]:
+        """`fetch` of many files at once."""
+        with ThreadPoolExecutor(_REQUESTS, "fetch") as pool:
+            return list(pool.map(lambda pair: self.fetch(*pair), names))
+
+    def download(self, name: str, path: Path) -> None:
+        """Download a file of any size to `path`."""
+        self._ask("be read", name, lambda: self.filesystem.get_file(self.path(name), str(path)))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file; an older one is replaced."""
+        self._ask("write", name, lambda: self.filesystem.pipe_file(self.path(name), content))
+
+    def create(self, name: str, content: bytes) -> bytes:
+        """Write a small file unless it exists. Returns its content afterwards: ours, or the other writer's.
+
+        One writer wins where the store knows conditional writes (S3's If-None-Match, gs). Elsewhere the last of two
+        that write in the same moment does, and the first may have read its own content before.
+        """
+
+        def ask() -> bytes:
+            try:
+                self.filesystem.pipe_file(self.path(name), content, mode="create")
+            except Exception:
+                # It exists, or the answer to a write that went through was lost.
+                held = self.read(name)
+                if held is None:
+                    raise
+                return held
+            return content if self.is_conditional else (self.read(name) or content)
+
+        return self._ask("write", name, ask)
+
+    def put(self, path: Path, name: str) -> None:
+        """Upload a file, and check that all of its bytes arrived."""
+        size = path.stat().st_size
+
+        def ask() -> None:
+            if (target := self.local(name)) is not None:
+                with replacing(target) as unfinished:
+                    shutil.copyfile(path, unfinished)
+            else:
+                self.filesystem.put_file(str(path), self.path(name))
+            self.filesystem.invalidate_cache()
+            held = self.filesystem.info(self.path(name))["size"]
+            if held != size:
+                raise OSError(f"{held} of {size} bytes arrived")
+
+        self._ask("write", name, ask)
+
+    def copy(self, source: str, target: str) -> bool:
+        """Copy a file within the store; False if the source is gone."""
+
+        def ask() -> bool:
+            self.filesystem.cp_file(self.path(source), self.path(target))
+            return True
+
+        return self._ask("write", target, lambda: _unless_missing(ask)) is not None
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files, in this order; those that are gone already are no error."""
+        for name in names:
+
+            def ask(name: str = name) -> None:
+                try:
+                    self.filesystem.rm_file(self.path(name))
+                except (FileNotFoundError, KeyError):  # KeyError: fsspec's own, in memory
+                    return
+
+            self._ask("remove", name, ask)
+
+    def _entries(self, folder: str) -> list[dict[str, Any]]:
+        if not self.is_folder(folder):
+            return []
+        return self._ask("list", folder, lambda: list(self.filesystem.ls(self.path(folder), detail=True)))
+
+    def _ask(self, what: str, name: str, ask: Callable[[], T]) -> T:
+        """Make a request with retries. Raises the store's error if it fails."""
+        began_s = time.monotonic()
+        for attempt in itertools.count(1):
+            try:
+                return ask()
+            except AvkitError:
+                raise  # a request within the request was given up
+            except Exception as error:  # each store has errors of its own
+                wait_s = None if is_final(error) else self.retry.next_delay_s(attempt, time.monotonic() - began_s)
+                if wait_s is None:
+                    made = f"; {attempt} attempts" if attempt > 1 else ""
+                    raise self.error(
+                        f"{self.at(name)}: cannot {what} ({reason(error)}{made}). {self.advice}"
+                    ) from error
+            time.sleep(wait_s)
+        raise AssertionError("the loop above ends by itself")
+
+
+def open_store(root: str, storage_options: Mapping[str, Any] | None = None, retry: RetryPolicy | None = None) -> Store:
+    """Open the store of a path or URL for reading. Its requests raise ShardError, by default after one attempt.
+
+    Raises ConfigError for an unsupported protocol, or one whose package is not installed.
+    """
+    check_url(root, allow_pipe=False)
+    return Store(
+        root,
+        *_resolved(root, storage_options or {}),
+        retry or RetryPolicy(attempts=1),
+        ShardError,
+        "Check the address.",
+    )
+
+
+def open_writable(url: str, retry: RetryPolicy | None = None) -> Store:
+    """Open the store of a URL for reading and writing. No request is made yet.
+
+    Raises ConfigError for a protocol that cannot be written, or whose package is not installed.
+    """
+    if "::" in url or protocol(url) not in PACKAGES:
+        raise ConfigError(f"{url!r}: cannot be written; known: a folder, {', '.join(f'{p}://' for p in PACKAGES)}")
+    filesystem, base = _resolved(url, {"use_listings_cache": False, "skip_instance_cache": True})
+    base = base.rstrip("/")
+    if not base.strip("/"):
+        raise ConfigError(f"{url!r}: names no bucket")
+    return Store(url.rstrip("/"), filesystem, base, retry or RetryPolicy())
+
+
+def _resolved(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
+    try:
+        filesystem, base = fsspec.core.url_to_fs(url, **url_options(url, storage_options))
+    except ImportError as error:
+        package = PACKAGES.get(protocol(url), "fsspec[http]")
+        raise ConfigError(f"{url}: {error}. Install it: pip install '{package}'") from error
+    except Exception as error:
+        raise ConfigError(f"{url}: cannot be opened ({reason(error)}). Check the address.") from error
+    return filesystem, str(base)
+
+
+def url_options(url: str, storage_options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options for fsspec, with a timeout for HTTP servers that stop sending."""
+    if protocol(url) not in _HTTP or "client_kwargs" in storage_options:
+        return dict(storage_options)
+    from aiohttp import ClientTimeout  # noqa: PLC0415 - takes long, and only HTTP needs it
+
+    timeout = ClientTimeout(total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S)
+    return {**storage_options, "client_kwargs": {"timeout": timeout}}
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether a retry is useless: the server refused (HTTP 4xx), or the file does not exist or may not be accessed."""
+    chain = _chain(error)
+    status = getattr(chain[-1], "status", None)
+    if isinstance(status, int):
+        return 400 <= status < 500 and status not in _PASSING_STATUS
+    if any(isinstance(one, PermissionError | NotImplementedError) for one in chain):
+        return True
+    # fsspec turns many HTTP errors into FileNotFoundError; for S3 it does so only if the server said so.
+    is_missing = isinstance(chain[-1], FileNotFoundError) or type(chain[-1]).__module__.startswith("botocore")
+    return is_missing and any(isinstance(one, FileNotFoundError) for one in chain)
+
+
+def reason(error: BaseException) -> str:
+    """The original cause of an error, in one line."""
+    root = _chain(error)[-1]
+    return " ".join(f"{type(root).__name__}: {root}".split())[:300]
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and its causes; the original cause is last."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    return chain
+
+
+def _unless_missing(ask: Callable[[], T]) -> T | None:
+    try:
+        return ask()
+    except FileNotFoundError:
+        return None
