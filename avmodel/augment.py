@@ -1,4 +1,4 @@
-"""Variations of sound and picture on the device. Every random number is an argument.
+"""Data augmentation of log-mels, waveforms and images on the device. Every random number is an argument.
 
 Time roll, noise and SpecAug act on log-mels; `mix` on waveforms and pictures together, before a log-mel is made.
 
@@ -102,7 +102,7 @@ def mix(
     partner: Int64[Tensor, " b"],
     share: Float[Tensor, " b"],
 ) -> Mixed:
-    """Mixup of both senses: `share` of each sample, the rest of its `partner` in the batch; 1 leaves a sample as it is.
+    """Mixup of both modalities: `share` of each sample, the rest of its `partner` in the batch; 1 changes nothing.
 
     One share rules sound, picture and label: AVSiam's release draws the picture's on its own. Waveforms are centered
     before and after, as released; shares come from `mix_shares`.

@@ -1,4 +1,4 @@
-"""Kernels made for a model's blocks, which are most of a step, and not for the model as one piece.
+"""torch.compile of a model block by block, not as a whole.
 
 Blocks of one kind that see inputs of one shape share their kernels: a model of 40 blocks compiles eight of them, in a
 fraction of the minutes that its whole graph takes.

@@ -1,4 +1,4 @@
-"""The processes of a run: who they are, and what they tell each other."""
+"""The processes of a run: rank, device, and collective operations."""
 
 import os
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this is rank 0, which writes files and logs."""
         return self.rank == 0
 
     def mean(self, values: Shaped[Tensor, "*n"]) -> Shaped[Tensor, "*n"]:
@@ -48,7 +48,7 @@ class World:
         return torch.cat(parts)
 
     def barrier(self) -> None:
-        """Wait for the others."""
+        """Wait until all processes have reached this call."""
         if self.size > 1:
             dist.barrier()
 

@@ -1,6 +1,6 @@
-"""Parts that several families share: attention, the transformer block and its norm banks, the ViT branch.
+"""Parts that several families share: attention, the transformer block and its norm banks, the ViT of one modality.
 
-Parameter names inside a block and a branch are timm's, so that published ViT weights load as they are; a test compares
+Parameter names inside a block and a ViT are timm's, so that published ViT weights load as they are; a test compares
 the blocks with timm's, bit by bit. They are written out here because importing any layer of timm also imports
 torchvision and torch's compiler.
 """
@@ -102,7 +102,7 @@ class Mlp(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, each sample's branch is dropped with this probability, else scaled up.
+    """Stochastic depth: in training, each sample's residual branch is dropped with this probability, else scaled up.
 
     Source: "Deep Networks with Stochastic Depth" (arXiv:1603.09382).
     """
@@ -122,7 +122,7 @@ class Block(nn.Module):
     """A pre-norm transformer block, whose tokens may also attend to a context.
 
     `block(x, context)` equals the last tokens of `block([context, x])`, without the queries, projection and
-    MLP of the context, whose own outputs nobody reads.
+    MLP of the context, whose own outputs are not used.
     """
 
     def __init__(self, dim: int, num_heads: int, *, eps: float, drop_path: float = 0.0, attn_drop: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""Which tokens a masked autoencoder hides, and how they come back in order."""
+"""Masks of a masked autoencoder: which tokens stay visible, and how to restore their order."""
 
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ def restore_order(x: Float[Tensor, "b n d"], ids_restore: Int[Tensor, "b n"]) ->
     return x.gather(1, repeat(ids_restore, "b n -> b n d", d=x.shape[-1]))
 
 
-FORCED = 1 << 53  # above all noise: these tokens are the first to go
+FORCED = 1 << 53  # above all noise: these tokens are hidden first
 TF_SHARE = 0.7  # of the ratio that scheme "tf" spends on lines of each axis
 
 

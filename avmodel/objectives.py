@@ -1,4 +1,4 @@
-"""What a model predicts, how far off it is, whether it tells pairs apart, and its predictions as pictures.
+"""Losses: masked reconstruction, feature regression and contrast; and patches to images and back.
 
 An objective is a list of weighted terms.
 """
@@ -105,7 +105,7 @@ def info_nce(
     gather: bool = True,
     reduction: str = "mean",
 ) -> Float[Tensor, ""]:
-    """Cross entropy of telling each anchor's candidate from those of all others, by cosine; in float32.
+    """InfoNCE: cross entropy over cosine similarities, row i of `anchors` matching row i of `candidates`; in float32.
 
     `gather` takes the rows of all processes, which must give equally many, as one batch. Reduction "mean": over the
     batch, and over both directions if `symmetric`; "sum": their sum, as CrossMAE's equation 1 has it.

@@ -1,4 +1,4 @@
-"""Parameter groups and their rates: decay, layers, warm-up, cosine or drops, and the ramp of pretrained branches.
+"""Parameter groups and their rates: decay, layers, warm-up, cosine or drops, and the ramp of pretrained weights.
 
 A schedule is a function of the share of the run that is done, so it does not know of steps or epochs.
 """
@@ -32,7 +32,7 @@ def schedule(done: float, warmup: float, drops: Sequence[float] | None = None, d
 
 
 def ramp_factor(done: float, ramp: float) -> float:
-    """Further factor for branches that start from published weights: half a cosine from 0 to 1, then 1.
+    """Further factor for modalities that start from published weights: half a cosine from 0 to 1, then 1.
 
     Source: the released code; the paper doesn't mention it.
     """
@@ -43,7 +43,7 @@ def parameter_groups(model: nn.Module, config: OptimConfig, pretrained: Sequence
     """All trainable parameters, grouped by decay, layer and ramp; for torch.optim.
 
     Parameters of one axis (biases, norms) are not decayed; tokens and trainable positions, having three, are.
-    `pretrained` names the branches (image, audio) that come in along the ramp. Each group has, besides what torch
+    `pretrained` names the modalities (image, audio) that follow the ramp. Each group has, besides what torch
     reads: `name`, `lr_scale` (layer decay) and `ramped`.
     """
     depth = 1 + max((layer_id(name, -2) for name, _ in model.named_parameters()), default=0)
@@ -70,7 +70,7 @@ FIRST_PARTS = {"patch_embed", "positions", "modality", "cls_token", "fusion_toke
 
 
 def layer_id(name: str, last: int) -> int:
-    """0 for what enters the first block, i + 1 for block i of any branch, `last` for all that follows."""
+    """0 for what enters the first block, i + 1 for block i of any ViT, `last` for all that follows."""
     parts = name.split(".")
     if parts[0] == "encoder":
         if FIRST_PARTS.intersection(parts):

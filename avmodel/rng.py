@@ -1,6 +1,6 @@
-"""What is random of a batch: a function of the seed, the epoch and the place of each sample in its order.
+"""Random numbers of a batch: a function of the seed, the epoch and the position of each sample in its epoch.
 
-No generator is carried along, so a run that was killed goes on to the last bit, and two processes draw what one would.
+No generator state is kept, so a resumed run is equal to the bit, and two processes draw the numbers that one would.
 """
 
 from typing import Any

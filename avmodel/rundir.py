@@ -28,8 +28,6 @@ FREE_SETTINGS = (
     "data.num_workers",
     "data.cache_dir",
     "data.cache_gb",
-    "data.cache_dir",
-    "data.cache_gb",
     "save_every",
     "keep_checkpoints",
     "pictures_every",

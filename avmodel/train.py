@@ -39,16 +39,16 @@ from avmodel.weights.starting import start_from_weights
 
 
 class Listener:
-    """Hears how a run goes; this one keeps it to itself."""
+    """Receives progress events of a run. This default ignores them."""
 
     def started(self, *, step: int, steps: int, epochs: float) -> None:
         """`step` of `steps` steps are done."""
 
     def stepped(self, record: Mapping[str, Any]) -> None:
-        """What metrics.jsonl got."""
+        """Called after each step with its line of metrics.jsonl."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """A message to show as one line."""
 
 
 class Report(NamedTuple):
@@ -190,7 +190,7 @@ def start_together(out: Path, config: RunConfig, world: World, *, resume: bool) 
 
 
 def initial_model(config: RunConfig, device: torch.device, listener: Listener) -> Family:
-    """The model at its start: drawn from the seed, its branches from the weights that the config names."""
+    """The initial model: random weights from the seed, then the image and audio weights that the config names."""
     torch.manual_seed(config.seed)
     model = build_model(config.model)
     weights: dict[Modality, str | None] = {"image": config.image_weights, "audio": config.audio_weights}
@@ -203,7 +203,7 @@ def initial_model(config: RunConfig, device: torch.device, listener: Listener) -
 
 
 def require_batch(model: Family, config: RunConfig, world: World) -> None:
-    """Raise ConfigError for batches that the model's objective cannot do with."""
+    """Raise ConfigError if the model's loss needs larger or equal batches than the config gives."""
     together = config.micro_batch(world.size)[0] * world.size
     if together < model.least_batch:
         raise ConfigError(
@@ -255,7 +255,7 @@ def probe(
     log: MetricLog | None,
     listener: Listener,
 ) -> None:
-    """What the features' nearest neighbors say after `done` steps."""
+    """Run the nearest-neighbor probe after `done` steps and log its scores."""
     found = nearest_neighbor_probe(model, probed, world, precision=config.precision)
     if log is not None:
         log.probe({"step": done, **found})

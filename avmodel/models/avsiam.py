@@ -1,4 +1,4 @@
-"""AVSiam: one ViT for sound and sight, trained on pairs whose samples keep different shares of their tokens.
+"""AVSiam: one ViT for audio and images, trained with a different mask ratio for each group of samples.
 
 Source: "Siamese Vision Transformers are Scalable Audio-visual Learners" (arXiv:2403.19638). Where paper and released
 code differ, the defaults follow the paper, as its larger models' code does; the flags of AVSiamConfig reach the
@@ -220,7 +220,7 @@ class AVSiam(Family):
     def forward_intermediates(
         self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]
     ) -> list[LayerTokens]:
-        """Image and audio tokens after each block of the backbone, each sense alone."""
+        """Image and audio tokens after each block of the backbone, each modality alone."""
         encoder = self.encoder
         audio_blocks = encoder.blocks if encoder.audio_blocks is None else encoder.audio_blocks
         seen = after_each(encoder.blocks, encoder.image(self.image_input(image)))

@@ -1,4 +1,4 @@
-"""CAV-MAE: a tower for each sense and one joint block, run on both together and on each alone.
+"""CAV-MAE: one tower per modality and joint blocks, run on both modalities together and on each alone.
 
 Source: "Contrastive Audio-Visual Masked Autoencoder" (arXiv:2210.07839) and its released code.
 """
@@ -23,7 +23,7 @@ BANKS = ("image", "audio")
 
 
 class Tower(ViT):
-    """One sense: embedding with a vector that says which it is, blocks, and the norm after the joint blocks."""
+    """The ViT of one modality, with a learned modality vector; its norm follows the joint blocks."""
 
     def __init__(self, size: ViTSize, *, input_size: tuple[int, int], patch_size: int, in_chans: int) -> None:
         super().__init__(size, input_size=input_size, patch_size=patch_size, in_chans=in_chans, eps=1e-5)
@@ -40,7 +40,7 @@ class Tower(ViT):
 
 
 class Encoder(nn.Module):
-    """Two towers, and the joint blocks with norms for each sense and for both."""
+    """Two towers, and the joint blocks with norms for each modality and for both."""
 
     def __init__(self, config: CAVMAEConfig) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Encoder(nn.Module):
         return self.joint_norm(tokens)  # type: ignore[no-any-return]
 
     def alone(self, tokens: Float[Tensor, "b n d"], modality: str) -> Float[Tensor, "b n d"]:
-        """One tower's tokens after the joint blocks with that sense's norms."""
+        """One tower's tokens after the joint blocks with that modality's norms."""
         for block in self.joint_blocks:
             tokens = block(tokens, modality)
         tower = self.image if modality == "image" else self.audio
@@ -68,7 +68,7 @@ class Encoder(nn.Module):
 
 
 class CAVMAE(Family):
-    """Masked autoencoder over both senses at once, with a little contrast between them."""
+    """Masked autoencoder over both modalities, with a contrastive loss of small weight."""
 
     published_starts: ClassVar = {"image": MAE, "audio": MAE}
     config: CAVMAEConfig
@@ -135,7 +135,7 @@ class CAVMAE(Family):
     def forward_intermediates(
         self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]
     ) -> list[LayerTokens]:
-        """Image and audio tokens after each block: of the towers, then of the joint ones with each sense alone."""
+        """Image and audio tokens after each block: of the towers, then of the joint blocks, each modality alone."""
         inputs = {"image": self.image_input(image), "audio": self.audio_input(log_mel)}
         found = []
         for modality, tower in (("image", self.encoder.image), ("audio", self.encoder.audio)):

@@ -1,4 +1,4 @@
-"""CrossMAE: two masked ViTs whose decoders are told something of the other modality: its pixels, its features.
+"""CrossMAE: two masked ViTs whose decoders get tokens of the other modality, for pixels and for features.
 
 Source: "CrossMAE: Cross-Modality Masked Autoencoders for Region-Aware Audio-Visual Pre-Training" (CVPR 2024). No code
 of it is public: what the paper leaves open is a field of CrossMAEConfig, whose comment says what was chosen.
@@ -197,19 +197,19 @@ class CrossMAE(Family):
         return output._replace(losses=weighted(terms))
 
     def before_training(self) -> None:
-        """The teacher, if there is one, begins as the towers do."""
+        """Copy the towers into the teacher, if there is one."""
         if self.teacher is not None:
             self.teacher.load_state_dict(self.encoder.state_dict())
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """The teacher, if there is one, comes a little nearer to the towers."""
+        """Update the teacher, if there is one: an exponential moving average of the towers."""
         if self.teacher is not None:
             for kept, now in zip(self.teacher.parameters(), self.encoder.parameters(), strict=True):
                 kept.lerp_(now, 1 - self.config.teacher_momentum)
 
     def condition(self, part: Encoded, whole: Encoded | None, masking: Masking) -> Attentive | None:
-        """What of a modality the other one's pixel decoder is told; None: nothing."""
+        """The tokens of one modality that condition the other's pixel decoder; None: no condition."""
         match self.config.condition:
             case "none":
                 return None

@@ -184,7 +184,7 @@ class DeepAVFusion(Family):
     def load_vit(
         self, modality: Modality, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
     ) -> None:
-        """A branch from MAE or AudioMAE; positions are the model's own.
+        """Load MAE (image) or AudioMAE (audio) weights; the model keeps its own positions.
 
         With audio_init="aligned" AudioMAE's patch kernel is turned from (time, frequency) to (frequency, time);
         "released" keeps it as it is.
@@ -210,9 +210,8 @@ class DeepAVFusion(Family):
     ) -> dict[str, Float[Tensor, "_ _ d"]]:
         """Tokens after the final norms, nothing masked: `image`, `audio` and `fusion`.
 
-        Both branches read the fusion tokens, so neither can run alone: a sense that is None is given as nothing to
-        see (the mean color) or nothing to hear (silence), and has no stream of its own. Of several images for each
-        log-mel, one after the other, each hears it.
+        Both ViTs read the fusion tokens, so neither runs alone. A modality that is None is replaced by the mean color
+        or by silence, and gets no stream. With several images per log-mel, each image is paired with its log-mel.
         """
         given = image if image is not None else log_mel
         if given is None:
@@ -230,7 +229,7 @@ class DeepAVFusion(Family):
     def forward_intermediates(
         self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]
     ) -> list[LayerTokens]:
-        """Image and audio tokens after each layer; what fusion tokens know reaches them in the next."""
+        """Image and audio tokens after each layer. Fusion tokens of a layer reach them in the next layer."""
         features = self.encoder(image, log_mel, keep_layers=True)
         return [LayerTokens(layer.image, layer.audio) for layer in features.layers]
 

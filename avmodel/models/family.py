@@ -1,4 +1,4 @@
-"""What the trainer, the probe and the tasks know of a model family: its draws, its losses, its streams of tokens."""
+"""The interface of a model family to the trainer, the probe and the tasks: random masks, losses, token streams."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +46,7 @@ def for_each_image(audio: Float[Tensor, "a *n"], image: Float[Tensor, "b *m"]) -
 
 
 class LayerTokens(NamedTuple):
-    """Tokens of both senses after one layer, before any norm that follows the last."""
+    """Tokens of both modalities after one block, before the final norm."""
 
     image: Float[Tensor, "b n d"]
     audio: Float[Tensor, "b m d"]
@@ -55,10 +55,10 @@ class LayerTokens(NamedTuple):
 class Family(nn.Module, ABC):
     """A model that learns from pairs of images and log-mels.
 
-    Calling it with normalized images, log-mels as stored and what `choose` made of a batch's draws gives an Output.
+    Call it with normalized images, stored log-mels and the masks from `choose`; it returns an `Output`.
     """
 
-    # Which published weights can start which branch: a sentence for people who lack the file. Empty: none can.
+    # By modality: where its published weights are, shown when the file is missing. Absent: no import of such weights.
     published_starts: ClassVar[Mapping[Modality, str]] = {}
     config: Any
     num_draws: int  # random integers that a sample takes
@@ -83,17 +83,22 @@ class Family(nn.Module, ABC):
     def streams(
         self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
     ) -> dict[str, Float[Tensor, "_ _ d"]]:
-        """Tokens after their final norms, nothing hidden: `image`, `audio`, and `fusion` or `joint` where there is one.
+        """Unmasked token streams after the final norms.
 
-        None leaves a modality out; it then has no stream. Of several images for each log-mel, one after the other, all
-        meet it, and a family that encodes it alone does so once.
+        Args:
+            image: Normalized images; None leaves the modality out.
+            log_mel: Stored log-mels; None leaves the modality out. If there are k images for each log-mel (b = k * a,
+                the images of one log-mel next to each other), each image is paired with its log-mel.
+
+        Returns:
+            `image`, `audio`, and `fusion` or `joint` if the family has it. A modality left out has no stream.
         """
 
     @abstractmethod
     def forward_intermediates(
         self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]
     ) -> list[LayerTokens]:
-        """Tokens after each block of the encoder, nothing hidden, in the model's own order of patches."""
+        """Unmasked tokens after each encoder block, in the model's own patch order."""
 
     def get_intermediate_layers(
         self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"], wanted: Sequence[int]
@@ -130,20 +135,20 @@ class Family(nn.Module, ABC):
     def load_vit(
         self, modality: Modality, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
     ) -> None:
-        """Start one branch from a published ViT. Called for the branches of `published_starts` alone.
+        """Load a published ViT as the initial weights of one modality. Called for keys of `published_starts` only.
 
         Args:
-            branch: image or audio.
+            modality: image or audio.
             vit: The ViT's weights, named as `avmodel.weights.vit.published_vit` does.
-            fill: Gives the model weights by its own names; raises an error that names those that don't fit.
+            fill: Function that copies weights into the model by the model's own names.
 
         Raises:
-            ValueError: If the ViT cannot start this branch.
+            ValueError: If the ViT does not fit this modality.
         """
         raise NotImplementedError
 
     def modality_vit(self, modality: Modality) -> ViT | None:  # noqa: ARG002  # the families that have one read it
-        """The ViT that sees one modality alone, for other models to start from; None if the family has none."""
+        """The separate ViT of one modality, which other models can start from; None if the family has none."""
         return None
 
     @property
@@ -155,10 +160,10 @@ class Family(nn.Module, ABC):
         return 1 / divisor, -mean / divisor
 
     def before_training(self) -> None:
-        """Called by the trainer when the weights that a run starts from are in place."""
+        """Called by the trainer once, after the initial weights are loaded and before the first step."""
 
     def after_step(self) -> None:
-        """Called by the trainer when the optimizers have taken a step."""
+        """Called by the trainer after each optimizer step."""
 
     def audio_input(self, log_mel: Float[Tensor, "b 1 mel t"]) -> Float[Tensor, "b 1 h w"]:
         """A log-mel as its patches are cut: the model's columns, whole patches, normalized, time downwards if so."""
@@ -181,7 +186,7 @@ class Family(nn.Module, ABC):
         return image[..., : image.shape[2] // p * p, : image.shape[3] // p * p]
 
     def targets(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n patch"]:
-        """What the decoders should predict of a whole input: its patches, normalized one by one."""
+        """Targets of the decoders: all patches of an input, each normalized if `normalize_targets` is set."""
         patches = patchify(x.float(), self.config.patch_size)
         return normalize_patches(patches) if self.config.normalize_targets else patches
 
@@ -207,7 +212,7 @@ def vit_names(target: str) -> Rules:
 
 
 def own_channels(vit: Mapping[str, Tensor], modality: Modality, reduce: str) -> Mapping[str, Tensor]:
-    """The ViT, its patch kernel made one-channel if it is an image's and the branch the audio's."""
+    """The ViT with a one-channel patch kernel if an image ViT is loaded for audio; else unchanged."""
     kernel = vit["patch_embed.proj.weight"]
     if modality != "audio" or kernel.shape[1] != 3:
         return vit

@@ -1,7 +1,7 @@
-"""A branch of a run of one's own as the start of another model's: its tokens say the same of a picture or a log-mel.
+"""Image or audio weights of an own run as the initial weights of another model.
 
-Families with a whole ViT for each sense can give and take branches, DeepAVFusion and CrossMAE; the others share blocks
-between the senses.
+Only DeepAVFusion and CrossMAE, which have a separate ViT per modality, can give and take them; the other families share
+blocks between the modalities. Audio weights are adapted to the patch order and log-mel scale of the new model.
 """
 
 from pathlib import Path
@@ -22,12 +22,21 @@ KERNEL, BIAS, POSITIONS = "patch_embed.proj.weight", "patch_embed.proj.bias", "p
 
 
 def start_from_run(model: Family, modality: Modality, path: Path) -> PublishedWeights:
-    """Start a branch of the model as another run's ended; what that run's model is.
+    """Load the weights of one modality from an own run.
 
-    `path`: the run's folder, or a checkpoint's. Positions are taken along if the grids are equal, and a class token if
-    both have one. An audio branch is turned and scaled to what this model hears.
+    Positions are copied if the grids are equal, a class token if both models have one.
 
-    Raises ConfigError for a family without such branches or another size, AvkitError for a folder without a checkpoint.
+    Args:
+        model: The model that gets the weights, in place.
+        modality: image or audio.
+        path: Folder of the run, or of one of its checkpoints.
+
+    Returns:
+        The family of the run and its folder.
+
+    Raises:
+        ConfigError: If a family has no separate ViT for this modality, or the sizes differ.
+        AvkitError: If the folder holds no checkpoint.
     """
     checkpoints = path / CHECKPOINTS
     source, config = load_model(checkpoints if checkpoints.is_dir() else path)
@@ -54,7 +63,7 @@ def vit_of(model: Family, modality: Modality, path: Path) -> ViT:
 
 
 def heard_alike(source: Family, model: Family, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Kernel, bias and positions of the source's audio branch as they mean the same in the model's."""
+    """Kernel, bias and positions of the source's audio ViT, adapted to the model's patch order and log-mel scale."""
     kernel, bias, positions = weights[KERNEL], weights[BIAS], weights[POSITIONS]
     (scale, shift), (own_scale, own_shift) = source.mel_map, model.mel_map
     ratio = scale / own_scale

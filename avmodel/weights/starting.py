@@ -1,4 +1,4 @@
-"""Trained weights as the start of a model's branches: published single-modality files, or a run of one's own."""
+"""Initial weights of one modality: from a published single-modality file or from an own run."""
 
 import re
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ from avmodel.weights.vit import published_vit
 
 
 def start_from_weights(model: Family, modality: Modality, path: Path) -> PublishedWeights:
-    """Start one branch of the model from a published checkpoint, or from a run of one's own.
+    """Load initial weights of one modality from a published checkpoint or from an own run.
 
     Args:
-        model: Its branch gets the weights, in place.
-        branch: image or audio.
+        model: The model that gets the weights, in place.
+        modality: image or audio.
         path: A file of published weights, or the folder of a run, or of a checkpoint.
 
     Returns:
@@ -29,7 +29,7 @@ def start_from_weights(model: Family, modality: Modality, path: Path) -> Publish
 
     Raises:
         ConfigError: For a family that starts from no such weights, a file that isn't there, or weights that are not of
-            the branch's size; for a folder as `start_from_run`.
+            the model's size; for a folder as `start_from_run`.
     """
     if path.is_dir():
         return start_from_run(model, modality, path)
@@ -50,7 +50,7 @@ def start_from_weights(model: Family, modality: Modality, path: Path) -> Publish
 
 
 def fill_modality(model: Family, path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Give the model these weights, and leave its others as they are.
+    """Copy these weights into the model and leave its other weights unchanged.
 
     Raises ConfigError for a weight that the model doesn't have so, and for blocks of which the file has only some.
     """
