@@ -12,7 +12,7 @@ from torch import Tensor
 
 from avdata.windows import Window, WindowConfig
 from avmodel.apply.config import CLASSIFY_FILES, LABELS_FILE, LABELS_TABLE, ClassifyConfig
-from avmodel.apply.inputs import Senses, sense_mode, senses_of, span_windows
+from avmodel.apply.inputs import WindowInputs, span_windows, window_inputs, window_mode
 from avmodel.apply.output import whole, write_json
 from avmodel.distributed import choose_device
 from avmodel.evaluate.finetune.classifier import Classifier, blank, load_classifier
@@ -29,19 +29,19 @@ class VideoClassifier:
     classifier: Classifier
     classes: tuple[str, ...]
     top: int
-    senses: Senses
+    inputs: WindowInputs
     window_config: WindowConfig
     files: tuple[str, ...] = CLASSIFY_FILES
 
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Float[Tensor, " c"]]]:
         """Each window's logits, averaged over its frames, on the CPU.
 
-        Raises DecodeError for a video without the one sense that the classifier goes by.
+        Raises DecodeError for a video without the modality that the classifier needs.
         """
         empty = blank(self.classifier.model)
         for window in windows:
-            mode = sense_mode(window, self.classifier.mode)
-            images, log_mel = self.senses.images(window), self.senses.log_mel(window)
+            mode = window_mode(window, self.classifier.mode)
+            images, log_mel = self.inputs.images(window), self.inputs.log_mel(window)
             with torch.no_grad():
                 logits = self.classifier(
                     empty.image if images is None else images, empty.log_mel if log_mel is None else log_mel, mode
@@ -49,7 +49,7 @@ class VideoClassifier:
             yield window, logits[ALL].float().mean(dim=0).cpu()
 
     def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
-        """Both files; what is to be said of them. The whole video's logits are its windows' mean."""
+        """Write both files. Returns a summary as plain data. The whole video's logits are its windows' mean."""
         count, total = 0, torch.zeros(len(self.classes))
         with whole(out / LABELS_TABLE) as path, path.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
@@ -75,11 +75,11 @@ def load(checkpoint: Path, config: ClassifyConfig) -> VideoClassifier:
     """Raises ConfigError, with the command that makes one, for a checkpoint that is no fine-tuned classifier."""
     device = choose_device(config.device)
     folder, (classifier, classes) = load_trained(checkpoint, "finetune", lambda path: load_classifier(path, device))
-    senses = senses_of(load_pretrained(folder, device), config.window_s)
+    inputs = window_inputs(load_pretrained(folder, device), config.window_s)
     return VideoClassifier(
         classifier=classifier,
         classes=classes,
         top=config.top,
-        senses=senses,
-        window_config=span_windows(senses, config),
+        inputs=inputs,
+        window_config=span_windows(inputs, config),
     )

@@ -85,7 +85,7 @@ class RetrieveConfig(SpanConfig):
 class LocalizeConfig(OverlayConfig):
     """How maps are made."""
 
-    encoding: str = "together"  # or alone: the senses, for a model of early fusion
+    encoding: str = "together"  # or alone: each modality by itself, for a model of early fusion
 
     def __post_init__(self) -> None:
         OverlayConfig.__post_init__(self)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from avdata.windows import Window, WindowConfig
 from avmodel.apply.config import EMBED_FILES, EMBEDDINGS_FILE, SpanConfig
-from avmodel.apply.inputs import Senses, sense_mode, senses_of, span_windows, vectors_of
+from avmodel.apply.inputs import WindowInputs, span_windows, vectors_of, window_inputs, window_mode
 from avmodel.apply.output import parquet_rows
 from avmodel.distributed import choose_device
 from avmodel.evaluate.loaded import LoadedModel, load_pretrained
@@ -21,18 +21,18 @@ class VideoEmbedder:
     """Writes embeddings.parquet: start_s, end_s, and a list of float32 for each stream."""
 
     loaded: LoadedModel
-    senses: Senses
+    inputs: WindowInputs
     window_config: WindowConfig
     files: tuple[str, ...] = EMBED_FILES
 
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, dict[str, Float[np.ndarray, " _"]]]]:
-        """Each window's vectors by stream: mean tokens, with the senses that the video has."""
+        """Each window's vectors by stream: mean tokens, from the modalities that the video has."""
         for window in windows:
-            yield window, vectors_of(self.loaded, self.senses, window, sense_mode(window))
+            yield window, vectors_of(self.loaded, self.inputs, window, window_mode(window))
 
     def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
-        """The file; what is to be said of it."""
-        note = {"of": {"checkpoint": self.loaded.origin["sha256"], "view": asdict(self.senses.view)}}
+        """Write the file. Returns a summary as plain data."""
+        note = {"of": {"checkpoint": self.loaded.origin["sha256"], "view": asdict(self.inputs.view)}}
         widths: dict[str, int] = {}
         with parquet_rows(out / EMBEDDINGS_FILE, note) as rows:
             for window, vectors in self(windows):
@@ -45,5 +45,5 @@ def load(checkpoint: Path, config: SpanConfig) -> VideoEmbedder:
     """Raises as `load_pretrained`."""
     device = choose_device(config.device)
     loaded = load_pretrained(checkpoint, device)
-    senses = senses_of(loaded, config.window_s)
-    return VideoEmbedder(loaded=loaded, senses=senses, window_config=span_windows(senses, config))
+    inputs = window_inputs(loaded, config.window_s)
+    return VideoEmbedder(loaded=loaded, inputs=inputs, window_config=span_windows(inputs, config))

@@ -24,8 +24,8 @@ from avmodel.inputs import normalize_images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Senses:
-    """How a model sees and hears windows."""
+class WindowInputs:
+    """Makes the inputs of a model from windows: its view of a clip and its device."""
 
     view: EvalView
     device: torch.device
@@ -61,10 +61,10 @@ class Senses:
         return rearrange(torch.from_numpy(columns).to(self.device).float(), "mel t -> 1 1 mel t")
 
 
-def senses_of(loaded: LoadedModel, window_s: float | None, *, fit: str = "crop") -> Senses:
-    """The senses that the model was trained with; `fit` says which part of a frame it sees, as in a View.
+def window_inputs(loaded: LoadedModel, window_s: float | None, *, fit: str = "crop") -> WindowInputs:
+    """The view that the model was trained with; `fit` says which part of a frame is used, as in a View.
 
-    Raises ConfigError for a window of no length, or of which the model would hear only a part.
+    Raises ConfigError for a window of no length, or one longer than the model's audio input.
     """
     if window_s is not None and not 0 < window_s < math.inf:
         raise ConfigError(f"window_s={window_s}: must be above 0")
@@ -77,38 +77,40 @@ def senses_of(loaded: LoadedModel, window_s: float | None, *, fit: str = "crop")
     if heard >= view.num_columns + patch:
         raise ConfigError(
             f"window_s={view.window_samples / SAMPLE_RATE:g}: {heard} columns of {view.profile!r} spectrograms, and "
-            f"the model hears {view.num_columns} at once. Take a shorter window; they may overlap (hop_s)."
+            f"the model takes {view.num_columns} at once. Take a shorter window; they may overlap (hop_s)."
         )
-    return Senses(view=view, device=next(loaded.model.parameters()).device)
+    return WindowInputs(view=view, device=next(loaded.model.parameters()).device)
 
 
-def span_windows(senses: Senses, config: SpanConfig) -> WindowConfig:
+def span_windows(inputs: WindowInputs, config: SpanConfig) -> WindowConfig:
     """The windows of a video with pictures, sound or both, each of which gets a result."""
     return WindowConfig(
-        window_s=senses.window_s, hop_s=config.hop_s, fps=config.fps, short_side=config.short_side, needs_video=False
+        window_s=inputs.window_s, hop_s=config.hop_s, fps=config.fps, short_side=config.short_side, needs_video=False
     )
 
 
-def overlay_windows(senses: Senses, config: OverlayConfig) -> WindowConfig:
+def overlay_windows(inputs: WindowInputs, config: OverlayConfig) -> WindowConfig:
     """The windows of a video whose frames are written with an overlay."""
-    return WindowConfig(window_s=senses.window_s, fps=config.fps, short_side=config.short_side)
+    return WindowConfig(window_s=inputs.window_s, fps=config.fps, short_side=config.short_side)
 
 
-def sense_mode(window: Window, wanted: str = MODES[0]) -> str:
-    """`wanted`, or the one sense that the window has of it. Raises DecodeError for a window with neither."""
+def window_mode(window: Window, wanted: str = MODES[0]) -> str:
+    """The mode `wanted`, or the one of its modalities that the window has. Raises DecodeError if it has none."""
     has = {"audio": window.waveform is not None, "image": window.frames is not None}
-    found = [sense for sense in MODES[1:] if has[sense] and wanted in (MODES[0], sense)]
+    found = [modality for modality in MODES[1:] if has[modality] and wanted in (MODES[0], modality)]
     if not found:
         status = "media_no_audio" if wanted == "audio" else "media_no_video"
         raise DecodeError(status, f"the video has no {'sound' if wanted == 'audio' else 'pictures'}: nothing to go by")
     return wanted if len(found) == len(MODES[1:]) else found[0]
 
 
-def vectors_of(loaded: LoadedModel, senses: Senses, window: Window, mode: str) -> dict[str, Float[np.ndarray, " _"]]:
-    """The mean token of each stream over the window's frames, float32; `mode` may leave one sense out."""
+def vectors_of(
+    loaded: LoadedModel, inputs: WindowInputs, window: Window, mode: str
+) -> dict[str, Float[np.ndarray, " _"]]:
+    """The mean token of each stream over the window's frames, float32; `mode` may leave one modality out."""
     with torch.no_grad():
         streams = loaded.model.streams(
-            None if mode == "audio" else senses.images(window), None if mode == "image" else senses.log_mel(window)
+            None if mode == "audio" else inputs.images(window), None if mode == "image" else inputs.log_mel(window)
         )
     return {name: x.float().mean(dim=(0, 1)).cpu().numpy() for name, x in streams.items()}
 
@@ -121,10 +123,10 @@ def require_both(window: Window) -> None:
         raise DecodeError(status, f"the video has no {missing}, and this takes both pictures and sound")
 
 
-def both(senses: Senses, window: Window) -> tuple[Float[Tensor, "f 3 h w"], Float[Tensor, "1 1 mel t"]]:
+def both(inputs: WindowInputs, window: Window) -> tuple[Float[Tensor, "f 3 h w"], Float[Tensor, "1 1 mel t"]]:
     """The window's images and spectrogram. Raises as `require_both`."""
     require_both(window)
-    images, heard = senses.images(window), senses.log_mel(window)
+    images, heard = inputs.images(window), inputs.log_mel(window)
     assert images is not None
     assert heard is not None
     return images, heard

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from avdata.draw.images import draw_heat_map
 from avdata.windows import Window, WindowConfig
 from avmodel.apply.config import LOCALIZE_FILES, MAPS_FILE, LocalizeConfig
-from avmodel.apply.inputs import Senses, both, overlay_windows, senses_of
+from avmodel.apply.inputs import WindowInputs, both, overlay_windows, window_inputs
 from avmodel.apply.output import parquet_rows
 from avmodel.apply.overlay_video import overlay_video
 from avmodel.distributed import choose_device
@@ -28,7 +28,7 @@ class VideoLocalizer:
 
     loaded: LoadedModel
     localizer: Localizer
-    senses: Senses
+    inputs: WindowInputs
     batch_size: int
     window_config: WindowConfig
     files: tuple[str, ...] = LOCALIZE_FILES
@@ -37,13 +37,13 @@ class VideoLocalizer:
         """Each window and a map for each of its frames, over all of the picture: cosines of the pooled sound with each
         image token. Raises DecodeError for a video without sound."""
         for window in windows:
-            images, log_mel = both(self.senses, window)
+            images, log_mel = both(self.inputs, window)
             with torch.no_grad():
                 parts = [self.localizer(part, log_mel).cpu() for part in torch.split(images, self.batch_size)]
             yield window, torch.cat(parts).numpy()
 
     def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
-        """Both files; what is to be said of them."""
+        """Write both files. Returns a summary as plain data."""
         grid = self.loaded.model.image_grid
         note = {"of": {"checkpoint": self.loaded.origin["sha256"]}, "grid": grid}
         with parquet_rows(out / MAPS_FILE, note) as rows, overlay_video(out, self.window_config) as video:
@@ -62,11 +62,11 @@ def load(checkpoint: Path, config: LocalizeConfig) -> VideoLocalizer:
     """Raises as `load_pretrained`."""
     device = choose_device(config.device)
     loaded = load_pretrained(checkpoint, device)
-    senses = senses_of(loaded, config.window_s, fit="squash")
+    inputs = window_inputs(loaded, config.window_s, fit="squash")
     return VideoLocalizer(
         loaded=loaded,
         localizer=Localizer(loaded.model, config.encoding).eval(),
-        senses=senses,
+        inputs=inputs,
         batch_size=config.batch_size,
-        window_config=overlay_windows(senses, config),
+        window_config=overlay_windows(inputs, config),
     )

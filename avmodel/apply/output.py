@@ -49,7 +49,7 @@ class Rows:
         self._writer: pq.ParquetWriter | None = None
 
     def append(self, **row: float | str | Float[np.ndarray, " _"]) -> None:
-        """One more row. All have the columns of the first, and vectors as long."""
+        """Append a row. All rows have the first row's columns and vector lengths."""
         self._waiting.append(row)
         self.num_rows += 1
         if len(self._waiting) == _GROUP_ROWS:

@@ -12,7 +12,7 @@ from avmodel.rundir import CHECKPOINTS, read_config
 def require_trained(checkpoint: Path, task: str | None) -> None:
     """Raise ConfigError for a checkpoint that isn't there, or the folder of a run that `task` didn't train.
 
-    `task`: of `avkit evaluate`; None: any run will do. What only the weights tell is left to the loader.
+    `task`: of `avkit evaluate`; None: any run. What only the weights show is checked by the loader.
     """
     if not checkpoint.exists():
         raise ConfigError(f"{checkpoint}: no such checkpoint. Give a run's folder, a checkpoint, or a weights file.")
@@ -32,6 +32,6 @@ def require_gallery(config: RetrieveConfig) -> None:
 
 
 def require_free(folder: Path, files: Iterable[str]) -> None:
-    """Raise ConfigError if the folder holds one of the files."""
+    """Raise ConfigError if one of the files is in the folder already."""
     if there := [name for name in files if (folder / name).exists()]:
         raise ConfigError(f"{folder}: holds {', '.join(there)} already. Give another --out, or --overwrite.")

@@ -15,7 +15,7 @@ from torch import Tensor
 from avdata.windows import Window, WindowConfig
 from avmanifest.errors import ConfigError
 from avmodel.apply.config import NEIGHBORS_TABLE, RETRIEVE_FILES, RetrieveConfig
-from avmodel.apply.inputs import Senses, sense_mode, senses_of, span_windows, vectors_of
+from avmodel.apply.inputs import WindowInputs, span_windows, vectors_of, window_inputs, window_mode
 from avmodel.apply.output import whole
 from avmodel.apply.refusals import require_gallery
 from avmodel.distributed import choose_device
@@ -33,7 +33,7 @@ class Gallery:
 
     keys: list[str]
     values: dict[str, Float[Tensor, "n _"]]  # by stream
-    mode: str  # the senses they were encoded with
+    mode: str  # the modalities they were encoded with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,28 +44,28 @@ class VideoRetriever:
     gallery: Gallery
     pairs: tuple[tuple[str, str], ...]  # streams of the window and of the clips
     top: int
-    senses: Senses
+    inputs: WindowInputs
     window_config: WindowConfig
     files: tuple[str, ...] = RETRIEVE_FILES
 
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, str, str, list[tuple[str, float]]]]:
         """Window, its stream, the clips' stream, and the nearest clips with their cosines.
 
-        Windows are encoded as the gallery's clips were: with both senses, or, if those were given one, with the query's
-        alone. A stream that a video with one sense doesn't have has no neighbors. Raises DecodeError for a video
-        without the only sense that is asked for.
+        Windows are encoded as the gallery's clips were: with both modalities, or, if those were encoded with one, with
+        the query's alone. A stream that a video of one modality lacks has no neighbors. Raises DecodeError for a
+        video without the only modality that is needed.
         """
         for window in windows:
             found: dict[str, dict[str, Float[np.ndarray, " _"]]] = {}
             for query, target in self.pairs:
                 mode = self.mode_for(query)
                 if mode not in found:
-                    found[mode] = vectors_of(self.loaded, self.senses, window, sense_mode(window, mode))
+                    found[mode] = vectors_of(self.loaded, self.inputs, window, window_mode(window, mode))
                 if query in found[mode]:
                     yield window, query, target, self.nearest(torch.from_numpy(found[mode][query]), target)
 
     def mode_for(self, query: str) -> str:
-        """The senses that a window is encoded with, to be asked for by that stream."""
+        """The modalities that a window is encoded with, for queries by that stream."""
         return query if self.gallery.mode != MODES[0] and query in MODES else self.gallery.mode
 
     def nearest(self, vector: Float[Tensor, " d"], target: str) -> list[tuple[str, float]]:
@@ -76,7 +76,7 @@ class VideoRetriever:
         return [(self.gallery.keys[row], cosine) for row, cosine in pairs]
 
     def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
-        """The file; what is to be said of it."""
+        """Write the file. Returns a summary as plain data."""
         spans: set[int] = set()
         with whole(out / NEIGHBORS_TABLE) as path, path.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
@@ -96,19 +96,19 @@ def load(checkpoint: Path, config: RetrieveConfig) -> VideoRetriever:
     require_gallery(config)
     assert config.gallery is not None
     loaded = load_pretrained(checkpoint, device)
-    senses = senses_of(loaded, config.window_s)
-    gallery = open_gallery(config.gallery, loaded, senses)
+    inputs = window_inputs(loaded, config.window_s)
+    gallery = open_gallery(config.gallery, loaded, inputs)
     return VideoRetriever(
         loaded=loaded,
         gallery=gallery,
         pairs=stream_pairs(config, gallery),
         top=config.top,
-        senses=senses,
-        window_config=span_windows(senses, config),
+        inputs=inputs,
+        window_config=span_windows(inputs, config),
     )
 
 
-def open_gallery(folder: Path, loaded: LoadedModel, senses: Senses) -> Gallery:
+def open_gallery(folder: Path, loaded: LoadedModel, inputs: WindowInputs) -> Gallery:
     """The clips that `avkit evaluate embed` wrote there. Raises ConfigError for those of another checkpoint."""
     parts = sorted((folder / EMBEDDINGS if (folder / EMBEDDINGS).is_dir() else folder).glob("part-*.parquet"))
     if not parts:
@@ -125,13 +125,13 @@ def open_gallery(folder: Path, loaded: LoadedModel, senses: Senses) -> Gallery:
                 f"{part}: embeddings by the checkpoint {checkpoint[:12]}, not by {loaded.origin['path']} "
                 f"({loaded.origin['sha256'][:12]}): their vectors can't be compared. Embed the gallery with this one."
             )
-        if (profile, of.get("mode")) != (senses.view.profile, mode) or mode not in MODES:
+        if (profile, of.get("mode")) != (inputs.view.profile, mode) or mode not in MODES:
             raise ConfigError(
-                f"{part}: of {profile!r} spectrograms and mode {of.get('mode')!r}; expected {senses.view.profile!r} "
+                f"{part}: of {profile!r} spectrograms and mode {of.get('mode')!r}; expected {inputs.view.profile!r} "
                 f"and one mode in all parts, of {', '.join(MODES)}"
             )
     keys, values = read_parts(parts)
-    device = senses.device
+    device = inputs.device
     return Gallery(keys=keys, values={name: F.normalize(x.to(device), dim=1) for name, x in values.items()}, mode=mode)
 
 

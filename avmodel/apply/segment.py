@@ -1,4 +1,4 @@
-"""Which pixels of a video sound: masks of its frames, and a film of them."""
+"""Which pixels of a video sound: masks of its frames, and an overlay video."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torch import Tensor
 from avdata.draw.images import draw_mask
 from avdata.windows import Window, WindowConfig
 from avmodel.apply.config import MASKS_FILE, MASKS_FOLDER, SEGMENT_FILES, OverlayConfig
-from avmodel.apply.inputs import Senses, overlay_windows, require_both, senses_of
+from avmodel.apply.inputs import WindowInputs, overlay_windows, require_both, window_inputs
 from avmodel.apply.output import whole, write_json
 from avmodel.apply.overlay_video import overlay_video
 from avmodel.distributed import choose_device
@@ -31,7 +31,7 @@ class VideoSegmenter:
     masks.json with their times and the classes' names."""
 
     segmenter: Segmenter
-    senses: Senses
+    inputs: WindowInputs
     batch_size: int
     window_config: WindowConfig
     files: tuple[str, ...] = SEGMENT_FILES
@@ -43,7 +43,7 @@ class VideoSegmenter:
         """
         for window in windows:
             require_both(window)
-            images, log_mel = self.senses.squares(window), self.senses.log_mel(window)
+            images, log_mel = self.inputs.squares(window), self.inputs.log_mel(window)
             assert log_mel is not None
             parts = [self._masks(part, log_mel) for part in torch.split(images, self.batch_size)]
             yield window, torch.cat(parts).numpy()
@@ -54,7 +54,7 @@ class VideoSegmenter:
         return found.to(torch.uint8).cpu()
 
     def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
-        """The files; what is to be said of them."""
+        """Write the files. Returns a summary as plain data."""
         times: list[float] = []
         with whole(out / MASKS_FOLDER) as folder, overlay_video(out, self.window_config) as video:
             folder.mkdir()
@@ -77,7 +77,7 @@ def load(checkpoint: Path, config: OverlayConfig) -> VideoSegmenter:
     device = choose_device(config.device)
     folder, (segmenter, notes) = load_trained(checkpoint, "segmentation", lambda path: load_segmenter(path, device))
     loaded = of_notes(segmenter.predictor.model, folder, notes)
-    senses = senses_of(loaded, config.window_s, fit="squash")
+    inputs = window_inputs(loaded, config.window_s, fit="squash")
     return VideoSegmenter(
-        segmenter=segmenter, senses=senses, batch_size=config.batch_size, window_config=overlay_windows(senses, config)
+        segmenter=segmenter, inputs=inputs, batch_size=config.batch_size, window_config=overlay_windows(inputs, config)
     )

@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from avdata.load.views import Crop
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
 from avmodel.apply.config import Region, SeparateConfig
-from avmodel.apply.inputs import Senses, require_both, senses_of
+from avmodel.apply.inputs import WindowInputs, require_both, window_inputs
 from avmodel.apply.output import whole
 from avmodel.distributed import choose_device
 from avmodel.evaluate.loaded import load_trained, of_notes
@@ -31,7 +31,7 @@ class VideoSeparator:
 
     separator: Separator
     regions: tuple[Region, ...]
-    senses: Senses
+    inputs: WindowInputs
     window_config: WindowConfig
     files: tuple[str, ...]
 
@@ -50,12 +50,12 @@ class VideoSeparator:
             assert window.frames is not None
             assert window.waveform is not None
             crops = [crop_of(region, window.frames.shape[1], window.frames.shape[2]) for region in self.regions]
-            images = normalize_images(torch.cat([self.senses.squares(window, crop)[:1] for crop in crops]))
+            images = normalize_images(torch.cat([self.inputs.squares(window, crop)[:1] for crop in crops]))
             waveform = torch.from_numpy(window.waveform).to(images.device)
             yield window, separate(self.separator, images, waveform).float().cpu().numpy()
 
     def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
-        """The files, in 32-bit floats; what is to be said of them."""
+        """Write the files, in 32-bit floats. Returns a summary as plain data."""
         count = 0
         with ExitStack() as stack:
             tracks = [self._open(out / name, stack) for name in self.files]
@@ -105,7 +105,7 @@ def load(checkpoint: Path, config: SeparateConfig) -> VideoSeparator:
     return VideoSeparator(
         separator=separator,
         regions=config.regions,
-        senses=senses_of(loaded, window_s, fit="squash"),
+        inputs=window_inputs(loaded, window_s, fit="squash"),
         window_config=window_config,
         files=config.files,
     )

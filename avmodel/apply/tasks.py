@@ -44,7 +44,7 @@ class Applied(Protocol):
         """Tuples of a window and what is found in it, one by one."""
 
     def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
-        """Write the files, each whole or not at all; what is to be said of them."""
+        """Write the files, each whole or not at all. Returns a summary as plain data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,12 +119,12 @@ def apply(
     folder = Path(out)
     if not overwrite:
         require_free(folder, model.files)
-    facts = model.write(_told(windows, progress), folder)
+    facts = model.write(_with_progress(windows, progress), folder)
     return {"out": str(folder), "files": list(model.files), **facts, "avkit": version("avkit")}
 
 
-def _told(windows: Iterable[Window], progress: Progress | None) -> Iterator[Window]:
-    """The windows, each told of once it is done with. Raises ConfigError if there is none."""
+def _with_progress(windows: Iterable[Window], progress: Progress | None) -> Iterator[Window]:
+    """The windows; reports progress after each one. Raises ConfigError if there is none."""
     window = None
     for window in windows:
         yield window

@@ -27,7 +27,7 @@ def class_scores(logits: Float[Tensor, "n c"], labels: Bool[Tensor, "n c"], *, m
 def trivial_baselines(
     train: Bool[Tensor, "n c"], test: Bool[Tensor, "m c"], *, multi_label: bool
 ) -> dict[str, dict[str, float]]:
-    """What knowing nothing scores (`chance`, in expectation) and what the training labels alone do (`majority`)."""
+    """Trivial baselines: random guessing (`chance`, in expectation) and training label frequencies (`majority`)."""
     classes = test.shape[1]
     frequencies = train.double().mean(dim=0).expand(len(test), -1)
     majority = class_scores(frequencies, test, multi_label=multi_label)

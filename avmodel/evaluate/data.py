@@ -1,4 +1,4 @@
-"""What a model is evaluated on: splits that fit together, labels that are the recipe's, clips that don't leak."""
+"""Data of an evaluation: splits with the same classes, checks of their labels and of leaks, and views."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +45,7 @@ class Split(NamedTuple):
 
     dataset: Dataset
     name: str  # such as vggsound/test
-    notes: tuple[str, ...] = ()  # what a reader of the number must know
+    notes: tuple[str, ...] = ()  # caveats that results.json keeps
 
     @property
     def subset_id(self) -> str:
@@ -58,7 +58,7 @@ class Split(NamedTuple):
         return bool((np.diff(self.dataset.label_start) > 1).any())
 
     def described(self) -> dict[str, Any]:
-        """What a result says of it."""
+        """The description of the split that results.json keeps."""
         return {"split": self.name, "subset_id": self.subset_id, "samples": len(self.dataset)}
 
 
@@ -122,7 +122,7 @@ def roots_of(source: Source) -> list[str]:
 def without_leaks(
     data: EvalDataConfig, trained: Split, tested: Split, train_source: Source, test_source: Source
 ) -> tuple[Split, tuple[str, ...]]:
-    """The training split as data.leaks will have it, and what the result must say.
+    """The training split as data.leaks asks for, and the notes for the result.
 
     Raises ConfigError, naming clips, if there are leaks to be refused.
     """
@@ -134,7 +134,8 @@ def without_leaks(
     if data.leaks == "refuse":
         raise ConfigError(
             f"{trained.name}, {tested.name}: {said}: {', '.join(keys.slice(0, _SHOWN).to_pylist())}, ... The score "
-            "would be of memory. Set data.leaks=drop to leave them out of training, or allow (the result then says so)."
+            "would measure memorization. Set data.leaks=drop to leave them out of training, or allow (the result then "
+            "says so)."
         )
     if data.leaks == "allow":
         return trained, (f"leak: {said}",)
@@ -186,15 +187,15 @@ def relabeled(data: EvalDataConfig, split: Split, source: Source) -> Split:
 
 def one_view(data: EvalDataConfig, loaded: LoadedModel) -> EvalView:
     """A clip's centre window and the frame nearest its middle."""
-    return EvalView(**_seen(data, loaded))
+    return EvalView(**_view_settings(data, loaded))
 
 
 def scoring_view(data: EvalDataConfig, loaded: LoadedModel) -> EvalView | AllFramesView:
-    """How a test clip is seen: in data.windows, or in all its frames.
+    """The view of test clips: data.windows windows, or all frames.
 
     Raises ConfigError for several windows of spectrograms that are of whole clips.
     """
-    seen = _seen(data, loaded)
+    seen = _view_settings(data, loaded)
     if seen["window_s"] is None and data.windows > 1:
         raise ConfigError(
             f"data.windows={data.windows}: {seen['profile']!r} spectrograms are of whole clips. Set data.windows=1, or "
@@ -213,13 +214,13 @@ def train_view(
     min_area: float = 0.5,
     flip_probability: float = 0.5,
 ) -> TrainView:
-    """How a training clip is seen: a random window, frame, crop, flip and gain (Kaldi's knows none)."""
-    seen = _seen(data, loaded)
+    """The view of training clips: a random window, frame, crop, flip and gain (no gain with Kaldi spectrograms)."""
+    seen = _view_settings(data, loaded)
     gain_db = 0.0 if PROFILES[seen["profile"]].kaldi else max_gain_db
     return TrainView(**seen, max_gain_db=gain_db, min_area=min_area, flip_probability=flip_probability)
 
 
-def _seen(data: EvalDataConfig, loaded: LoadedModel) -> dict[str, Any]:
+def _view_settings(data: EvalDataConfig, loaded: LoadedModel) -> dict[str, Any]:
     config = loaded.model.config
     profile = data.profile or loaded.profile or "paper"
     whole = bool(PROFILES[profile].pad_columns)

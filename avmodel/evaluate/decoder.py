@@ -1,4 +1,4 @@
-"""A map as fine as the input from a transformer's tokens: a U-Net decoder that is told of the other sense.
+"""A U-Net decoder from a transformer's tokens to a map of the input's size, conditioned on the other modality.
 
 Tokens are tapped after several blocks. As released, the shallowest enters at the coarsest scale and the deepest at the
 finest, the reverse of a usual U-Net.
@@ -62,7 +62,7 @@ def conv_norm_relu(channels: int, outputs: int) -> tuple[nn.Module, nn.Module, n
 
 
 class Condition(nn.Module):
-    """What the other sense's tokens tell each scale: a vector a scale."""
+    """Conditioning by the other modality's tokens: one vector for each scale."""
 
     def __init__(self, dim: int, channels: Sequence[int], order: str) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Decoder(nn.Module):
         self.predict = nn.Conv2d(channels[-1], config.outputs, 3, padding=1)
 
     def forward(self, taps: Sequence[Float[Tensor, "b n d"]], told: Float[Tensor, "b m d"]) -> Float[Tensor, "b c h w"]:
-        """Logits, from tokens tapped from the shallowest to the deepest and the other sense's of the last layer."""
+        """Logits, from tokens tapped from the shallowest to the deepest and the other modality's of the last layer."""
         rows = self.grid[0]
         first, *deeper = (
             rearrange(norm(x), "b (h w) d -> b d h w", h=rows) for norm, x in zip(self.norms, taps, strict=True)

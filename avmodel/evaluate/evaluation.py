@@ -1,4 +1,4 @@
-"""What every task is given: the loaded model, the data, and where its results go."""
+"""The inputs of every task: the loaded model, the data, and the folder of its results."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -66,7 +66,7 @@ def labeled(features: Features) -> Features:
 
 
 def seen(view: View) -> dict[str, Any]:
-    """What a result says of a view."""
+    """The description of a view that results.json keeps."""
     windows = view.num_windows or 1
     return {
         "profile": view.profile,

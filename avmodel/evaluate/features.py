@@ -48,7 +48,7 @@ class Extraction(NamedTuple):
     precision: str
     seed: int = 0
     epoch: int = 0  # of training views: each draws others
-    part_samples: int = 4096  # that a kill costs at most
+    part_samples: int = 4096  # samples between writes: at most these are computed again after a kill
 
     def described(self) -> dict[str, Any]:
         """All that the numbers depend on."""
@@ -116,9 +116,9 @@ def encode_batch(job: Extraction, batch: Batch, device: torch.device) -> dict[st
 
 
 def pooled_streams(model: Family, inputs: Inputs, mode: str) -> dict[str, Float[Tensor, "b _"]]:
-    """The mean token of each stream, float32; `mode` leaves one sense out.
+    """The mean token of each stream, float32; `mode` leaves one modality out.
 
-    Of several images for each log-mel, each has a row, and what only hears is the same in all rows of a sample.
+    With several images for each log-mel, each image has a row; audio-only streams repeat in all rows of a sample.
     """
     streams = model.streams(
         None if mode == "audio" else inputs.image,

@@ -14,7 +14,7 @@ class Heads(nn.Module):
     """Logits of each stream, and their mean under `all`: the released code's three heads.
 
     `normalize` puts a batch norm without parameters (eps 1e-6) before each head, as MAE's linear probe does. Streams
-    that are not given, as their sense is missing, have no say in the mean.
+    that are not given, as their modality is missing, don't count in the mean.
     """
 
     def __init__(self, widths: Mapping[str, int], num_classes: int, *, normalize: bool) -> None:
@@ -36,7 +36,7 @@ class Heads(nn.Module):
         return {**logits, ALL: torch.stack(list(logits.values())).mean(dim=0)}
 
     def start_from_frequencies(self, frequencies: Float[Tensor, " c"]) -> None:
-        """Set the biases to log(p / (1 - p)) of each class's frequency: what is known before anything is seen."""
+        """Set the biases to log(p / (1 - p)) of each class's frequency: the prior."""
         p = frequencies.clamp(1e-6, 1 - 1e-6)
         for head in self.heads.values():
             assert isinstance(head, nn.Linear)

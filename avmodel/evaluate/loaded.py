@@ -1,4 +1,4 @@
-"""What is evaluated: a pretrained model, where it came from, and whether it is what it seems."""
+"""Loading of the model to evaluate, with its origin and a check that its fusion was trained."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -26,7 +26,7 @@ class LoadedModel:
     origin: Mapping[str, Any]  # path, sha256, family, step, config, license
     folder: Path  # of the run, or of the file: results go below it
     profile: str | None = None  # of the spectrograms it was trained on; None: not recorded
-    window_s: float | None = None  # likewise
+    window_s: float | None = None  # seconds of its training windows; None: not recorded
 
 
 def load_pretrained(path: Path | str, device: torch.device, *, accept_unknown: bool = False) -> LoadedModel:
@@ -79,7 +79,7 @@ def _own(path: Path) -> LoadedModel:
 
 
 def require_trained_fusion(model: Family, source: Path) -> None:
-    """Raise ConfigError if the fusion blocks are as drawn: a model whose branches were loaded and whose fusion was not.
+    """Raise ConfigError if the fusion blocks are as initialized: only the two encoders' weights were loaded.
 
     Initialization leaves every bias at 0 and every norm at 1; one step of training moves them all. The released code
     silently evaluates such models.
@@ -89,8 +89,8 @@ def require_trained_fusion(model: Family, source: Path) -> None:
         bool((p == (1.0 if "norm" in n and n.endswith("weight") else 0.0)).all()) for n, p in fusion.items()
     ):
         raise ConfigError(
-            f"{source}: its fusion weights are as drawn, never trained or never loaded: the score would be of random "
-            "fusion. Take a checkpoint of the whole pretrained model."
+            f"{source}: its fusion weights are as initialized, never trained or never loaded: the score would "
+            "be of random fusion. Take a checkpoint of the whole pretrained model."
         )
 
 

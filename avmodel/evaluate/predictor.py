@@ -1,4 +1,4 @@
-"""A pretrained model with a decoder: maps of one sense, told by the other; and the file that keeps both."""
+"""A pretrained model with a decoder that predicts maps of one modality given both, and its checkpoints."""
 
 import json
 from collections.abc import Mapping
@@ -27,17 +27,17 @@ from avmodel.models import build_model
 from avmodel.models.family import Family
 from avmodel.rundir import CHECKPOINTS
 
-SENSES = ("audio", "image")
+MODALITIES = ("audio", "image")
 
 
 class Predictor(nn.Module):
-    """Logits for every place of the log-mel (sense audio) or of the image, from both."""
+    """Logits for each cell of the log-mel (modality audio) or of the image, from both inputs."""
 
-    def __init__(self, model: Family, sense: str, config: DecoderConfig) -> None:
+    def __init__(self, model: Family, modality: str, config: DecoderConfig) -> None:
         super().__init__()
-        self.model, self.sense, self.config = model, sense, config
-        grid = model.audio_grid if sense == "audio" else model.image_grid
-        size = model.config.audio_size if sense == "audio" else model.config.image_size
+        self.model, self.modality, self.config = model, modality, config
+        grid = model.audio_grid if modality == "audio" else model.image_grid
+        size = model.config.audio_size if modality == "audio" else model.config.image_size
         self.taps = tap_layers(model.depth, len(config.divisors))
         self.decoder = Decoder(config, model.config.vit.embed_dim, grid, config.size or size)
 
@@ -46,7 +46,7 @@ class Predictor(nn.Module):
     ) -> Float[Tensor, "b c h2 w2"]:
         layers = self.model.get_intermediate_layers(image, log_mel, self.taps)
         logits: Tensor
-        if self.sense == "audio":
+        if self.modality == "audio":
             logits = self.decoder([x.audio for x in layers], layers[-1].image)
         else:
             logits = self.decoder([x.image for x in layers], layers[-1].audio)
@@ -61,7 +61,7 @@ def save_predictor(
     folder: Path, predictor: Predictor, step: int, trainer_state: Mapping[str, Any], notes: Mapping[str, str]
 ) -> None:
     """A checkpoint in the folder of a seed that `load_predictor` reads: weights, config and notes in one file."""
-    described = {"sense": predictor.sense, "decoder": json.dumps(asdict(predictor.config))}
+    described = {"sense": predictor.modality, "decoder": json.dumps(asdict(predictor.config))}
     state = {"step": step, **trainer_state}
     save_checkpoint(
         folder / CHECKPOINTS,
@@ -85,7 +85,7 @@ def load_predictor(path: Path | str, device: torch.device | str = "cpu") -> tupl
     file = folder if folder.is_file() else checkpoint_folder(folder) / MODEL_FILE
     weights, notes = read_weights(file, device)
     config = read_config(notes, file)
-    if not {"sense", "decoder"} <= notes.keys() or notes["sense"] not in SENSES:
+    if not {"sense", "decoder"} <= notes.keys() or notes["sense"] not in MODALITIES:
         raise ConfigError(f"{file}: a pretrained model without a decoder. avkit evaluate trains one.")
     try:
         decoder = config_from_values(DecoderConfig, json.loads(notes["decoder"]))

@@ -1,4 +1,4 @@
-"""A number with all that is needed to trust it, to compare it and to quote it."""
+"""Results of a task: scores, baselines, and what they were measured on and with; written to results.json."""
 
 import json
 import math
@@ -34,7 +34,7 @@ class Result:
     unit: str  # of the headline: %, or none
     scores: Mapping[str, Mapping[str, Score]]  # row -> metric
     baselines: Mapping[str, Mapping[str, Score]]  # name of a row -> metric
-    mode: str  # how the senses were given: finetuned-audio-visual, ...
+    mode: str  # how the modalities were used: finetuned-audio-visual, ...
     view: Mapping[str, Any]  # profile, window, number of windows and frames
     data: Mapping[str, Any]  # splits, subset ids, numbers of samples
     checkpoint: Mapping[str, Any]

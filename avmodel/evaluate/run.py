@@ -24,7 +24,7 @@ def evaluate(
     accept_unknown: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Result, Path]:
-    """Evaluate a checkpoint on a dataset, alone or under torchrun; the result, and the folder that holds it.
+    """Evaluate a checkpoint on a dataset, alone or under torchrun; the result, and its folder.
 
     `test` is a prepared dataset's folder, or shards; so is `train`, whose default is the training split of the same
     folder. `out` defaults to evaluations/TASK in the folder of the run. Raises ConfigError for what can't be evaluated

@@ -1,4 +1,4 @@
-"""What is true of a frame: which pixels sound, by boxes or masks, and what they are."""
+"""Ground truth of a frame: the pixels that sound, from boxes or masks, and their classes."""
 
 import json
 import xml.etree.ElementTree as ET
@@ -24,20 +24,22 @@ _MOST_XML_BYTES = 1 << 20
 
 
 class Clip(NamedTuple):
-    """What the manifest tells of a sample."""
+    """A sample's manifest fields that ground truth is read from."""
 
     video_id: str
     annotations: str  # JSON, as the recipe's list or the drawn dataset has it
 
 
 def clips_of(data: EvalDataConfig, split: Split, source: Source) -> dict[str, Clip]:
-    """The manifest's word on each sample of a split, by key. Raises ConfigError for data without a manifest."""
+    """The manifest fields of each sample of a split, by key. Raises ConfigError for data without a manifest."""
     name = split.name.rpartition("/")[2].partition(" ")[0]
     columns = ("key", "video_id", "annotations")
     tables = [manifest_rows(root, name, columns, cache_of(data)) for root in roots_of(source)]
     rows = [row for table in tables if table is not None for row in table.to_pylist()]
     if not rows:
-        raise ConfigError(f"{split.name}: no manifest tells what is true of its frames. Give a prepared folder.")
+        raise ConfigError(
+            f"{split.name}: there is no manifest with ground truth of its frames. Give a prepared folder."
+        )
     return {row["key"]: Clip(row["video_id"] or "", row["annotations"] or "{}") for row in rows}
 
 
@@ -108,9 +110,9 @@ def masks_of(batch: Batch, tables: UInt8[Tensor, "n 256"]) -> UInt8[Tensor, "b h
 
 
 class Sounding(NamedTuple):
-    """Where the sounding pixels of a split's frames are known from."""
+    """The source of the sounding pixels of a split's frames."""
 
-    split: Split  # of the samples of which anything is known
+    split: Split  # of the samples with ground truth
     clips: Mapping[str, Clip]
     tables: UInt8[Tensor, "n 256"] | None  # of masks; None: of boxes
     consensus: Mapping[str, Sequence[Sequence[int]]] | None  # boxes of several annotators, by key
@@ -123,7 +125,7 @@ class Sounding(NamedTuple):
         return self._replace(split=split, tables=None if self.tables is None else self.tables[kept])
 
     def maps(self, batch: Batch) -> tuple[Float[Tensor, "b side side"], Bool[Tensor, " b"]]:
-        """How much each pixel counts, of SIDE x SIDE over the whole frame; and of which samples that is known."""
+        """How much each pixel counts, of SIDE x SIDE over the whole frame; and which samples have ground truth."""
         if self.tables is not None:
             assert batch.masked is not None
             found = masks_of(batch, self.tables).float()
@@ -147,10 +149,10 @@ class Sounding(NamedTuple):
 
 
 def sounding_in(data: EvalDataConfig, split: Split, source: Source, *, truth: str, boxes: str | None) -> Sounding:
-    """Where the sounding pixels of a split are known from; samples of which nothing is known are left out and counted.
+    """The source of a split's sounding pixels; samples without ground truth are left out and counted.
 
     `truth`: masks, boxes, or auto, masks if there are any. `boxes`: Flickr-SoundNet's folder of annotations. Raises
-    ConfigError if nothing is known of any sample.
+    ConfigError if no sample has ground truth.
     """
     clips = clips_of(data, split, source)
     has_mask = _samples_with_masks(split.dataset)

@@ -21,7 +21,7 @@ from avmanifest.layout import Layout
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.table import read_table
 from avmodel.apply import apply, load
-from avmodel.apply.inputs import senses_of, vectors_of
+from avmodel.apply.inputs import vectors_of, window_inputs
 from avmodel.evaluate.config import EvalConfig
 from avmodel.evaluate.data import one_view, open_split, ordered_loader
 from tests.evaluating import DATA, evaluation_of, save_tiny
@@ -124,8 +124,8 @@ def test_a_window_is_what_preparing_its_span_makes_of_it(place: Path, tmp_path: 
             frames=decode_jpeg(encode_jpeg(frame, 100))[None],
             times_s=(start_s + time_s,),
         )
-    senses = senses_of(run.loaded, None)
-    assert torch.equal(senses.log_mel(window)[0], stored.log_mel.float())
-    found = vectors_of(run.loaded, senses, window, "audio-visual")
+    inputs = window_inputs(run.loaded, None)
+    assert torch.equal(inputs.log_mel(window)[0], stored.log_mel.float())
+    found = vectors_of(run.loaded, inputs, window, "audio-visual")
     for name, vector in found.items():
         torch.testing.assert_close(torch.from_numpy(vector), expected[name][0], atol=1e-5, rtol=1e-5)

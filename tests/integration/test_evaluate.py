@@ -84,7 +84,7 @@ def test_json_is_the_whole_output(place: Path, tmp_path: Path) -> None:
         (["evaluate", "knn", "RUN"], "--data is missing"),
         (["evaluate", "knn", "RUN", "--data", "SET", "--set", "data.test_split=val"], "no split 'val'"),
         (["evaluate", "knn", "RUN", "--data", "SET", "--preset", "best"], "unknown preset 'best' of knn; known:"),
-        (["evaluate", "knn", "HALF", "--data", "SET"], "its fusion weights are as drawn"),
+        (["evaluate", "knn", "HALF", "--data", "SET"], "its fusion weights are as initialized"),
         (["evaluate", "knn", "SET/dataset.json", "--data", "SET"], "no readable weights"),
     ],
 )  # fmt: skip

@@ -31,7 +31,7 @@ class Classifier(nn.Module):
     def forward(
         self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"], mode: str | None = None
     ) -> dict[str, Float[Tensor, "k c"]]:
-        """Logits of each stream and of all; `mode`: with a sense missing that training had."""
+        """Logits of each stream and of all; `mode`: the modalities to use, at most those of training."""
         logits: dict[str, Tensor] = self.heads(pooled_streams(self.model, Inputs(image, log_mel), mode or self.mode))
         return logits
 
@@ -81,13 +81,13 @@ def load_classifier(folder: Path | str, device: torch.device) -> tuple[Classifie
     """
     checkpoint = latest_checkpoint(Path(folder) / CHECKPOINTS)
     if checkpoint is None:
-        raise ConfigError(f"{folder}: holds no fine-tuned classifier. avkit evaluate finetune makes one.")
+        raise ConfigError(f"{folder}: no fine-tuned classifier there. avkit evaluate finetune makes one.")
     model, _ = load_model(checkpoint, device)
     state = load_trainer_state(checkpoint)
     if not {"heads", "classes", "mode"} <= state.keys():
         raise ConfigError(f"{checkpoint}: a pretrained model without heads. avkit evaluate finetune makes them.")
     classes = tuple(state["classes"])
-    multi_label = bool(state.get("multi_label", False))  # checkpoints of old don't say
+    multi_label = bool(state.get("multi_label", False))  # older checkpoints lack it
     classifier = Classifier(model, len(classes), state["mode"], multi_label=multi_label).to(device)
     classifier.heads.load_state_dict(state["heads"])
     return classifier.eval(), classes

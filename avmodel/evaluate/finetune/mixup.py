@@ -1,4 +1,4 @@
-"""Mixup of both senses and the labels, in one share: of log-mels as released, or of waveforms, as CAV-MAE does."""
+"""Mixup of images, audio and labels with one ratio: of log-mels as released, or of waveforms, as CAV-MAE does."""
 
 from typing import NamedTuple
 

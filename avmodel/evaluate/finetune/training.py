@@ -28,7 +28,7 @@ from avmodel.evaluate.training import train as train_module
 from avmodel.fit import Moment
 from avmodel.metrics import JsonLines
 
-MIXUP, MIXED, AUGMENT = 1, 3, 5  # streams of random numbers
+MIXUP, MIXED, AUGMENT = 1, 3, 5  # ids of random number sequences
 # Settings that training doesn't know.
 TEST_ONLY = ("missing", "average", "test_every", "data.windows", "data.frames", "data.test_labels")
 
@@ -59,7 +59,7 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
         draws = moment.chance(AUGMENT).random((len(batch), num_augment_draws(config.augment)))
         log_mel = augment(log_mel, config.augment, torch.from_numpy(draws))
         with autocast(config.precision, world.device):
-            logits = forward(image, log_mel, sense_given(config, seed, moment.step))[ALL].float()
+            logits = forward(image, log_mel, step_modality(config, seed, moment.step))[ALL].float()
         smoothing = 0.0 if multi_label else config.smoothing
         return classification_loss(logits, targets, multi_label=multi_label, smoothing=smoothing)
 
@@ -95,8 +95,8 @@ def finetune_optimizer(classifier: Classifier, config: FinetuneConfig) -> torch.
     return tuned_optimizer(classifier.model, classifier.heads, config.optim, head_scale=config.head_lr)
 
 
-def sense_given(config: FinetuneConfig, seed: int, step: int) -> str | None:
-    """The only sense that a step of mixed fine-tuning is given; None: both. The same on all processes."""
+def step_modality(config: FinetuneConfig, seed: int, step: int) -> str | None:
+    """The only modality that a step of mixed fine-tuning uses; None: both. The same on all processes."""
     if not config.mixed:
         return None
     draw = np.random.default_rng([seed, MIXED, step]).random()

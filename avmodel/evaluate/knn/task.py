@@ -1,4 +1,4 @@
-"""Nearest neighbors: what features say by themselves, with nothing to fit."""
+"""Nearest neighbors: scores of features without any training."""
 
 from collections.abc import Mapping
 

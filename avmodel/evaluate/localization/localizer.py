@@ -1,4 +1,4 @@
-"""Where in a picture the sound comes from: the cosine of what is heard with each patch of what is seen."""
+"""Where in a picture the sound comes from: the cosine of the mean audio token with each image patch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,8 +27,8 @@ class Localizer(nn.Module):
 
     That is the space which the contrastive losses of AVSiam, CAV-MAE and CrossMAE compare: none has a projection after
     it, and they contrast means of these tokens (a CrossMAE of pool=cls contrasts its class tokens instead). `together`
-    shows an early-fusion model both senses at once, as it was trained; `alone` each without the other. The three encode
-    each sense alone in any case.
+    shows an early-fusion model both modalities at once, as it was trained; `alone` each without the other. The three
+    encode each modality alone in any case.
     """
 
     def __init__(self, model: Family, encoding: str) -> None:

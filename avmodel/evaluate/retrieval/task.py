@@ -21,7 +21,7 @@ from avmodel.evaluate.retrieval.config import RetrievalConfig
 from avmodel.evaluate.scores import partner_ranks, retrieval_scores
 from avmodel.optim import schedule
 
-SENSES = ("image", "audio")
+MODALITIES = ("image", "audio")
 DIRECTIONS = {"audio to image": ("audio", "image"), "image to audio": ("image", "audio")}
 CUTOFFS = (1, 5, 10)
 SHUFFLES = 2  # stream of the alignment's orders
@@ -29,13 +29,13 @@ PER_CLASS = "-per-class"
 NOT_FOUND_SHOWN = 3
 
 
-Pairs = dict[str, Float[Tensor, "n _"]]  # by sense; row i of both is clip i
+Pairs = dict[str, Float[Tensor, "n _"]]  # by modality; row i of both is clip i
 
 
 def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
     """R@1, 5, 10 and median rank of each clip's partner, both directions; ties count against it.
 
-    Each sense is encoded alone: encoded together, early fusion would tell either of the other. Raises ConfigError for
+    Each modality is encoded alone: joint encoding would leak the pairing through early fusion. Raises ConfigError for
     a gallery with clips that the test split lacks altogether.
     """
     data = config.data
@@ -79,14 +79,14 @@ def unlabeled(data: EvalDataConfig, run: Evaluation) -> Split:
 
 
 def alone(config: RetrievalConfig, run: Evaluation, split: Split) -> Pairs:
-    """Each sense's own stream, encoded without the other."""
+    """Each modality's own stream, encoded without the other."""
     view = scoring_view(config.data, run.loaded)
-    return {sense: run.features(config, split, view, mode=sense).values[sense] for sense in SENSES}
+    return {modality: run.features(config, split, view, mode=modality).values[modality] for modality in MODALITIES}
 
 
 def directions(pairs: Mapping[str, Float[Tensor, "n _"]]) -> dict[str, dict[str, float]]:
     """Scores of both directions."""
-    unit = {sense: F.normalize(x.double(), dim=1) for sense, x in pairs.items()}
+    unit = {modality: F.normalize(x.double(), dim=1) for modality, x in pairs.items()}
     return {
         row: retrieval_scores(partner_ranks(unit[query] @ unit[candidate].T), CUTOFFS)
         for row, (query, candidate) in DIRECTIONS.items()
@@ -104,10 +104,10 @@ def aligned(
     torch.manual_seed(seed)
     projections = nn.ModuleDict(
         {
-            sense: nn.Sequential(
+            modality: nn.Sequential(
                 nn.BatchNorm1d(x.shape[1], affine=False, eps=1e-6), nn.Linear(x.shape[1], config.align_dim, bias=False)
             )
-            for sense, x in learned.items()
+            for modality, x in learned.items()
         }
     ).to(device)
     count = len(learned["image"])
@@ -122,7 +122,9 @@ def aligned(
         for rows in torch.split(order[: count // size * size], size):
             for group in optimizer.param_groups:
                 group["lr"] = config.align_lr * schedule(done / steps, 0.1)
-            image, audio = (F.normalize(projections[sense](learned[sense][rows].to(device)), dim=1) for sense in SENSES)
+            image, audio = (
+                F.normalize(projections[modality](learned[modality][rows].to(device)), dim=1) for modality in MODALITIES
+            )
             logits = image @ audio.T / config.align_temperature
             loss = F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
             optimizer.zero_grad()
@@ -131,7 +133,7 @@ def aligned(
             done += 1
     projections.eval()
     with torch.no_grad():
-        return {sense: projections[sense](pairs[sense].to(device)).cpu() for sense in SENSES}
+        return {modality: projections[modality](pairs[modality].to(device)).cpu() for modality in MODALITIES}
 
 
 def in_gallery(config: RetrievalConfig, run: Evaluation, test: Split) -> tuple[Split, tuple[str, ...]]:

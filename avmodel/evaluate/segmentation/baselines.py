@@ -1,4 +1,4 @@
-"""Masks that know nothing of a frame: what a segmenter's scores stand beside."""
+"""Trivial baselines of segmentation: masks that don't depend on the frame."""
 
 import torch
 from jaxtyping import Float
@@ -37,7 +37,7 @@ def mean_mask(config: SegmentationConfig, run: Evaluation, train: Masked) -> Flo
 
 
 def known_masks(mean: Float[Tensor, "c h w"]) -> dict[str, Float[Tensor, "c h w"]]:
-    """What knows nothing of a frame, given how often each pixel is what in training.
+    """Trivial baseline masks, from how often each pixel has each class in training.
 
     Of several classes the foreground is the one that training has most of.
     """

@@ -46,7 +46,7 @@ class Masked(NamedTuple):
     labeled: UInt8[Tensor, "n 256"]  # the same, or, with config.only_labeled, what the clips are labeled with alone
 
     def described(self) -> dict[str, Any]:
-        """What a result says of it."""
+        """The description of the split that results.json keeps."""
         own = self.frames.dataset.keys.to_pylist()
         return self.clips.described() | {"samples": len(set(own)), "frames": len(own), "of": len(self.clips.dataset)}
 

@@ -102,7 +102,7 @@ def mixing_view(config: SeparationConfig, run: Evaluation) -> TrainView:
     known = run.loaded.profile
     if known is not None and config.data.profile not in (None, known):
         raise ConfigError(
-            f"data.profile={config.data.profile}: the checkpoint hears {known!r} spectrograms. Leave it out."
+            f"data.profile={config.data.profile}: the checkpoint was trained on {known!r} spectrograms. Leave it out."
         )
     view = train_view(config.data, run.loaded, max_gain_db=config.max_gain_db, min_area=config.min_area)
     require_mel(view.mel.n_mels, run.loaded.model.config)
@@ -190,6 +190,6 @@ def load_separator(path: Path | str, device: torch.device | str = "cpu") -> Sepa
     """
     predictor, notes = load_predictor(path, device)
     given = notes.get("target", ""), notes.get("profile", ""), notes.get("num_samples", "")
-    if predictor.sense != "audio" or given[0] not in TARGETS or given[1] not in PROFILES or not given[2].isdecimal():
+    if predictor.modality != "audio" or given[0] not in TARGETS or given[1] not in PROFILES or not given[2].isdecimal():
         raise ConfigError(f"{path}: no separator: {given}. avkit evaluate separation trains one.")
     return Separator(predictor, given[0], PROFILES[given[1]], int(given[2])).to(device).eval()

@@ -20,7 +20,7 @@ from avdata.profiles import PROFILES
 from avdata.windows import SAMPLE_RATE, Window
 from avmanifest.errors import ConfigError, DecodeError, StorageError
 from avmodel.apply import TASKS, apply, load, task_config
-from avmodel.apply.inputs import senses_of
+from avmodel.apply.inputs import window_inputs
 from avmodel.apply.separate import crop_of
 from avmodel.evaluate.decoder import DecoderConfig, segmentation_decoder
 from avmodel.evaluate.embed.config import EmbedConfig
@@ -78,7 +78,7 @@ def test_embeddings_are_the_models_mean_tokens(run: Path, tmp_path: Path) -> Non
     assert rows.column("end_s").to_pylist() == [1.0, 2.0, 2.5]
     window = list(drawn_windows(model.window_config))[1]
     with torch.no_grad():
-        streams = tiny_model().eval().streams(model.senses.images(window), model.senses.log_mel(window))
+        streams = tiny_model().eval().streams(model.inputs.images(window), model.inputs.log_mel(window))
     for name in STREAMS:
         assert rows.column(name)[1].as_py() == pytest.approx(streams[name][0].mean(dim=0).tolist(), abs=1e-6)
     note = json.loads(pq.read_schema(tmp_path / "embeddings.parquet").metadata[b"avkit"])
@@ -171,7 +171,7 @@ def test_a_gallery_of_pictures_is_asked_by_sound_alone(run: Path, tmp_path: Path
     model = loaded("retrieve", run, gallery=of.out, query="audio", target="image", top=1)
     window = next(drawn_windows(model.window_config))
     with torch.no_grad():
-        alone = tiny_model().eval().streams(None, model.senses.log_mel(window))["audio"][0].mean(dim=0)
+        alone = tiny_model().eval().streams(None, model.inputs.log_mel(window))["audio"][0].mean(dim=0)
     assert next(model([window]))[3] == model.nearest(alone, "image")
     with pytest.raises(DecodeError, match="no sound"):
         next(model(drawn_windows(model.window_config, sound=False)))
@@ -190,7 +190,7 @@ def test_a_clip_of_the_gallery_finds_itself(run: Path, gallery: Path) -> None:
         ({"gallery": "EMPTY"}, "avkit evaluate embed .* writes them"),
         ({"gallery": "GALLERY", "query": "smell"}, "has the streams"),
         ({"gallery": "GALLERY", "target": "image"}, "say of which stream"),
-        ({"gallery": "GALLERY", "window_s": 30.0}, "the model hears 48 at once"),
+        ({"gallery": "GALLERY", "window_s": 30.0}, "the model takes 48 at once"),
     ],
 )
 def test_galleries_that_cannot_be_searched(
@@ -215,7 +215,7 @@ def test_maps_and_their_film(run: Path, tmp_path: Path) -> None:
     assert rows.column("time_s").to_pylist() == pytest.approx([number / 4 for number in range(10)])
     note = json.loads(pq.read_schema(tmp_path / "maps.parquet").metadata[b"avkit"])
     assert note["grid"] == said["grid"] == [2, 2]
-    streams = tiny_model().eval().streams(model.senses.images(windows[2]), model.senses.log_mel(windows[2]))
+    streams = tiny_model().eval().streams(model.inputs.images(windows[2]), model.inputs.log_mel(windows[2]))
     sound = streams["audio"].mean(dim=1)[:1]
     cosines = torch.cosine_similarity(streams["image"], sound[:, None], dim=2)
     assert rows.column("map")[8].as_py() == pytest.approx(cosines[0].tolist(), abs=1e-5)
@@ -295,14 +295,14 @@ def test_unknown_tasks_and_settings_are_named() -> None:
 def test_a_short_last_window_is_heard_as_stored_clips_are(run: Path, profile: str, window_s: float) -> None:
     """Kaldi's columns beyond the sound are 0.0, as prepare stores them; elsewhere what fills up is silence."""
     loaded = replace(load_pretrained(run, CPU), profile=profile)
-    senses = senses_of(loaded, window_s)
+    inputs = window_inputs(loaded, window_s)
     heard = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
-    waveform = np.zeros(round(senses.window_s * SAMPLE_RATE), np.float32)
+    waveform = np.zeros(round(inputs.window_s * SAMPLE_RATE), np.float32)
     waveform[:4000] = heard
     window = Window(number=0, start_s=0.0, end_s=0.25, duration_s=0.25, waveform=waveform, frames=None, times_s=())
     kaldi = PROFILES[profile].kaldi
     expected = torch.from_numpy(log_mel(heard if kaldi else waveform, PROFILES[profile])).half().float()
-    assert torch.equal(senses.log_mel(window)[0, 0], expected[:, :48])
+    assert torch.equal(inputs.log_mel(window)[0, 0], expected[:, :48])
     assert float(expected[0, 47]) == (0 if kaldi else -7)
 
 
@@ -389,7 +389,7 @@ def test_masks_and_their_film(tmp_path: Path, classes: tuple[str, ...]) -> None:
     assert [path.name for path in files] == [f"{number:06d}.png" for number in range(said["frames"])]
     masks = np.stack([cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in files])
     assert masks.shape == (10, 48, 64)
-    images, log_mel = model.senses.images(windows[1]), model.senses.log_mel(windows[1])
+    images, log_mel = model.inputs.images(windows[1]), model.inputs.log_mel(windows[1])
     with torch.no_grad():
         logits = model.segmenter.predictor(images, log_mel)
     expected = (logits.argmax(dim=1) if classes else logits[:, 0] > 0).byte().numpy()

@@ -35,7 +35,7 @@ def test_fusion_as_drawn_is_refused(tmp_path: Path) -> None:
     model.encoder.image.load_state_dict(donor.encoder.image.state_dict())  # branches loaded, fusion not
     model.encoder.audio.load_state_dict(donor.encoder.audio.state_dict())
     save_weights(tmp_path / "half.safetensors", model, TINY)
-    with pytest.raises(ConfigError, match="fusion weights are as drawn"):
+    with pytest.raises(ConfigError, match="fusion weights are as initialized"):
         load_pretrained(tmp_path / "half.safetensors", CPU)
 
 

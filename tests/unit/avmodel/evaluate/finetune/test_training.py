@@ -11,7 +11,7 @@ from avmodel.evaluate.data import open_splits, scoring_view
 from avmodel.evaluate.finetune.classifier import Classifier, freeze_unused, load_classifier
 from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.task import finetune
-from avmodel.evaluate.finetune.training import finetune_optimizer, predict, sense_given, trained
+from avmodel.evaluate.finetune.training import finetune_optimizer, predict, step_modality, trained
 from avmodel.evaluate.loaded import load_pretrained
 from avmodel.evaluate.training import whole_batch
 from avmodel.metrics import METRICS, read_lines
@@ -157,12 +157,12 @@ def test_rates_fall_from_the_heads_down() -> None:
 
 def test_of_mixed_steps_half_have_both_senses() -> None:
     config = replace(CONFIG, mixed=True)
-    given = [sense_given(config, 0, step) for step in range(400)]
+    given = [step_modality(config, 0, step) for step in range(400)]
     assert 160 < given.count(None) < 240
     assert 70 < given.count("audio") < 130
     assert 70 < given.count("image") < 130
-    assert given == [sense_given(config, 0, step) for step in range(400)]
-    assert {sense_given(CONFIG, 0, step) for step in range(20)} == {None}
+    assert given == [step_modality(config, 0, step) for step in range(400)]
+    assert {step_modality(CONFIG, 0, step) for step in range(20)} == {None}
 
 
 def test_mixed_training_and_a_test_of_all_frames(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_kept(tiny_run: Path
 
 
 def test_a_folder_without_a_classifier_is_none(tiny_run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="holds no fine-tuned classifier"):
+    with pytest.raises(ConfigError, match="no fine-tuned classifier there"):
         load_classifier(tmp_path, torch.device("cpu"))
     with pytest.raises(ConfigError, match="without heads"):
         load_classifier(tiny_run, torch.device("cpu"))

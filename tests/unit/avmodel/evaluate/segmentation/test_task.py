@@ -180,7 +180,7 @@ def test_data_without_what_is_asked_is_refused(tiny_run: Path, splits: Path, qua
     with pytest.raises(ConfigError, match="drawn/train: no frame has a mask"):
         segmentation(CONFIG, evaluation_of(tiny_run, splits, tmp_path))
     shards = sorted(str(path) for path in (quarters / "test").glob("*.tar"))
-    with pytest.raises(ConfigError, match="no manifest tells"):
+    with pytest.raises(ConfigError, match="there is no manifest with ground truth"):
         clips_of(DATA, open_split(DATA, shards, "test", labeled=False), shards)
     root = draw_quarters(tmp_path / "set")
     change_manifest(root, "train", annotations=json.dumps({"objects": [{"label": "whale", "sounding": True}] * 3}))

@@ -231,7 +231,7 @@ def test_what_cannot_be_mixed_is_refused(tiny_run: Path, sounding: Path, splits:
         train(CONFIG, replace(run, test=splits), tmp_path / "mute")
     with pytest.raises(ConfigError, match=r"windows of 2400 samples|columns=48"):
         train(replace(CONFIG, data=replace(DATA, window_s=0.15)), run, tmp_path / "short")
-    with pytest.raises(ConfigError, match=r"data\.profile=kaldi: the checkpoint hears 'paper' spectrograms"):
+    with pytest.raises(ConfigError, match=r"data\.profile=kaldi: the checkpoint was trained on 'paper' spectrograms"):
         train(replace(CONFIG, data=replace(DATA, profile="kaldi")), run, tmp_path / "other")
     with pytest.raises(ConfigError, match="15 clips of 3 classes give no mixture of 4"):
         separation(replace(CONFIG, sources=4), run)
