@@ -210,7 +210,7 @@ def test_branches_with_published_weights_start_from_them_under_the_ramp(tmp_path
     heard = Heard()
     train(run, DrawnBatches(), tmp_path / "run", HERE, listener=heard)
     assert "image weights from" in heard.notes[0]
-    assert "licence" in heard.notes[0]
+    assert "license" in heard.notes[0]
     found = weights(tmp_path / "run")
     name = "blocks.0.norm1.bias"
     # AdamW's first step moves by the rate: 1 without the ramp. The second by 0.5 * (1 - cos(pi / 2)) of it.
