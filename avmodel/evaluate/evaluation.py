@@ -58,14 +58,14 @@ class Evaluation:
         return kept_features(job, self.out.parent / FEATURES, self.world, self.progress)
 
 
-def labeled(features: Features) -> Features:
+def labeled_samples(features: Features) -> Features:
     """Only the samples that have a class."""
     keep = features.labels.any(dim=1)
     keys = [key for key, kept in zip(features.keys, keep.tolist(), strict=True) if kept]
     return Features(keys, {name: x[keep] for name, x in features.values.items()}, features.labels[keep])
 
 
-def seen(view: View) -> dict[str, Any]:
+def describe_view(view: View) -> dict[str, Any]:
     """The description of a view that results.json keeps."""
     windows = view.num_windows or 1
     return {

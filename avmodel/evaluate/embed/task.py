@@ -13,7 +13,7 @@ from torch import Tensor
 from avdata.draw.scores import save_map
 from avmodel.evaluate.data import open_split, scoring_view
 from avmodel.evaluate.embed.config import EMBEDDINGS, MAP_FILE, EmbedConfig
-from avmodel.evaluate.evaluation import Evaluation, seen, settings_of
+from avmodel.evaluate.evaluation import Evaluation, describe_view, settings_of
 from avmodel.evaluate.features import Extraction, Features, extract
 from avmodel.evaluate.result import Result, scored
 
@@ -40,7 +40,7 @@ def embed(config: EmbedConfig, run: Evaluation) -> Result:
         scores={name: scored([width]) for name, width in widths.items()},
         baselines={},
         mode=f"frozen, {data.mode}",
-        view=seen(view),
+        view=describe_view(view),
         data={"test": split.described()},
         checkpoint=run.loaded.origin,
         settings=settings_of(config),

@@ -6,7 +6,7 @@ from torch import Tensor
 from avmodel.distributed import require_precision
 from avmodel.evaluate.class_scores import class_report, trivial_baselines
 from avmodel.evaluate.data import open_splits, scoring_view
-from avmodel.evaluate.evaluation import Evaluation, seen, settings_of
+from avmodel.evaluate.evaluation import Evaluation, describe_view, settings_of
 from avmodel.evaluate.features import label_matrix
 from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.training import predict, scores_of, trained
@@ -37,10 +37,10 @@ def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
 
     logits = [tested(run, seed, f"seed-{seed}") for seed in config.seeds]
     runs = [scores_of(found, labels, asked, multi_label=test.multi_label) for found in logits]
-    known = trivial_baselines(label_matrix(train.dataset), labels[asked], multi_label=test.multi_label)
-    baselines = {name: scored([found]) for name, found in known.items()}
+    trivial = trivial_baselines(label_matrix(train.dataset), labels[asked], multi_label=test.multi_label)
+    baselines = {name: scored([found]) for name, found in trivial.items()}
     if config.random_weights:
-        drawn = [
+        random_runs = [
             scores_of(
                 tested(run.of(untrained(run.loaded, seed)), seed, f"random-seed-{seed}"),
                 labels,
@@ -49,7 +49,7 @@ def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
             )
             for seed in config.seeds
         ]
-        baselines |= {f"random weights, {row}": scored([found[row] for found in drawn]) for row in drawn[0]}
+        baselines |= {f"random weights, {row}": scored([found[row] for found in random_runs]) for row in random_runs[0]}
     return Result(
         task="fine-tuning",
         headline=(ALL, "map" if test.multi_label else "accuracy"),
@@ -57,7 +57,7 @@ def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
         scores={row: scored([found[row] for found in runs]) for row in runs[0]},
         baselines=baselines,
         mode="finetuned, mixed modality" if config.mixed else f"finetuned, {config.data.mode}",
-        view=seen(scoring_view(config.data, run.loaded)),
+        view=describe_view(scoring_view(config.data, run.loaded)),
         data={"train": train.described(), "test": test.described()},
         checkpoint=run.loaded.origin,
         settings=settings_of(config),

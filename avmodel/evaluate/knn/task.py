@@ -10,7 +10,7 @@ from torch import Tensor
 from avmanifest.errors import ConfigError
 from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
 from avmodel.evaluate.data import open_split, open_splits, scoring_view
-from avmodel.evaluate.evaluation import Evaluation, labeled, seen, settings_of
+from avmodel.evaluate.evaluation import Evaluation, describe_view, labeled_samples, settings_of
 from avmodel.evaluate.features import Features
 from avmodel.evaluate.heads import ALL
 from avmodel.evaluate.knn.config import KnnConfig
@@ -34,15 +34,15 @@ def knn(config: KnnConfig, run: Evaluation) -> Result:
         train = test = open_split(data, run.test, data.test_split)
     view = scoring_view(data, run.loaded)
 
-    def found_by(one: Evaluation) -> tuple[dict[str, Float[Tensor, "n c"]], Features, Features]:
-        queries = labeled(one.features(config, test, view))
-        gallery = queries if train is test else labeled(one.features(config, train, view))
+    def neighbors_of(one: Evaluation) -> tuple[dict[str, Float[Tensor, "n c"]], Features, Features]:
+        queries = labeled_samples(one.features(config, test, view))
+        gallery = queries if train is test else labeled_samples(one.features(config, train, view))
         return neighbor_votes(queries, gallery, config.k, exclude_self=train is test), queries, gallery
 
     def scores_of(votes: Mapping[str, Float[Tensor, "n c"]]) -> dict[str, dict[str, float]]:
         return {row: class_scores(x, queries.labels, multi_label=test.multi_label) for row, x in votes.items()}
 
-    votes, queries, gallery = found_by(run)
+    votes, queries, gallery = neighbors_of(run)
     scores = scores_of(votes)
     headline = "fusion" if "fusion" in scores else ALL
     baselines = {
@@ -50,8 +50,8 @@ def knn(config: KnnConfig, run: Evaluation) -> Result:
         for name, found in trivial_baselines(gallery.labels, queries.labels, multi_label=test.multi_label).items()
     }
     if config.random_weights:
-        drawn = [scores_of(found_by(run.of(untrained(run.loaded, seed)))[0]) for seed in config.seeds]
-        baselines |= {f"random weights, {row}": scored([found[row] for found in drawn]) for row in scores}
+        random_runs = [scores_of(neighbors_of(run.of(untrained(run.loaded, seed)))[0]) for seed in config.seeds]
+        baselines |= {f"random weights, {row}": scored([found[row] for found in random_runs]) for row in scores}
     return Result(
         task=f"{config.k} nearest neighbor{'s' * (config.k > 1)}, {config.gallery}",
         headline=(headline, "map" if test.multi_label else "accuracy"),
@@ -59,7 +59,7 @@ def knn(config: KnnConfig, run: Evaluation) -> Result:
         scores={row: scored([found]) for row, found in scores.items()},
         baselines=baselines,
         mode=f"frozen, {data.mode}",
-        view=seen(view),
+        view=describe_view(view),
         data={"gallery": train.described(), "test": test.described()},
         checkpoint=run.loaded.origin,
         settings=settings_of(config),

@@ -11,7 +11,7 @@ from torch import Tensor
 from avmodel.configs.optim import REFERENCE_BATCH
 from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
 from avmodel.evaluate.data import Split, one_view, open_splits, scoring_view, train_view
-from avmodel.evaluate.evaluation import Evaluation, labeled, seeded, seen, settings_of
+from avmodel.evaluate.evaluation import Evaluation, describe_view, labeled_samples, seeded, settings_of
 from avmodel.evaluate.features import Features, label_matrix
 from avmodel.evaluate.heads import ALL, Heads, classification_loss
 from avmodel.evaluate.linear_probe.config import LinearProbeConfig
@@ -45,14 +45,14 @@ def linear_probe(config: LinearProbeConfig, run: Evaluation) -> Result:
     rows = {row: scored([found[row] for found in runs]) for row in runs[0]}
     seen_as = scoring_view(config.data, run.loaded)
     labels = probes[0].labels
-    known = trivial_baselines(label_matrix(train.dataset), labels, multi_label=test.multi_label)
-    baselines = {name: scored([found]) for name, found in known.items()}
+    trivial = trivial_baselines(label_matrix(train.dataset), labels, multi_label=test.multi_label)
+    baselines = {name: scored([found]) for name, found in trivial.items()}
     if config.random_weights:
-        drawn = [
+        random_runs = [
             probe(config, run.of(untrained(run.loaded, seed)), train, test, seed).scores(multi_label=test.multi_label)
             for seed in config.seeds
         ]
-        baselines |= {f"random weights, {row}": scored([found[row] for found in drawn]) for row in drawn[0]}
+        baselines |= {f"random weights, {row}": scored([found[row] for found in random_runs]) for row in random_runs[0]}
     return Result(
         task="linear probe",
         headline=(ALL, "map" if test.multi_label else "accuracy"),
@@ -60,7 +60,7 @@ def linear_probe(config: LinearProbeConfig, run: Evaluation) -> Result:
         scores=rows,
         baselines=baselines,
         mode=f"frozen, {config.data.mode}",
-        view=seen(seen_as),
+        view=describe_view(seen_as),
         data={"train": train.described(), "test": test.described()},
         checkpoint=run.loaded.origin,
         settings=settings_of(config),
@@ -75,10 +75,10 @@ def probe(config: LinearProbeConfig, run: Evaluation, train: Split, test: Split,
     data, loaded = config.data, run.loaded
     if config.train_views:
         view = train_view(data, loaded, max_gain_db=config.max_gain_db, min_area=config.min_area)
-        views = [labeled(run.features(config, train, view, epoch=epoch)) for epoch in range(config.train_views)]
+        views = [labeled_samples(run.features(config, train, view, epoch=epoch)) for epoch in range(config.train_views)]
     else:
-        views = [labeled(run.features(config, train, one_view(data, loaded)))]
-    tested = labeled(run.features(config, test, scoring_view(data, loaded)))
+        views = [labeled_samples(run.features(config, train, one_view(data, loaded)))]
+    tested = labeled_samples(run.features(config, test, scoring_view(data, loaded)))
     heads = train_heads(config, views, seed, multi_label=train.multi_label, device=run.world.device)
     with torch.no_grad():
         logits = heads.eval().cpu()(tested.values)

@@ -19,7 +19,7 @@ from avmanifest.errors import ConfigError
 from avmodel.distributed import World, autocast, require_precision
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import Split, chosen, one_view, open_split, ordered_loader, train_view, without_leaks
-from avmodel.evaluate.evaluation import Evaluation, seeded, seen, settings_of
+from avmodel.evaluate.evaluation import Evaluation, describe_view, seeded, settings_of
 from avmodel.evaluate.features import gathered, parts_of
 from avmodel.evaluate.loaded import untrained, with_settings
 from avmodel.evaluate.localization.config import LocalizationConfig
@@ -90,7 +90,7 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
         scores={row: scored([one[row] for one in runs]) for row in runs[0]},
         baselines=baselines,
         mode="supervised transfer" if train is not None else f"zero-shot, senses {config.encoding}",
-        view=seen(frame_view(config, run, test)) | {"fit": "squash"},
+        view=describe_view(frame_view(config, run, test)) | {"fit": "squash"},
         data={"test": used.described() | {"of": len(split.dataset)}}
         | ({} if train is None else {"train": train.split.described()}),
         checkpoint=run.loaded.origin,

@@ -14,7 +14,7 @@ from avmanifest.errors import ConfigError
 from avmanifest.lists import read_clip_names
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import Split, chosen, footage, open_split, open_splits, scoring_view
-from avmodel.evaluate.evaluation import Evaluation, seeded, seen, settings_of
+from avmodel.evaluate.evaluation import Evaluation, describe_view, seeded, settings_of
 from avmodel.evaluate.loaded import untrained
 from avmodel.evaluate.result import Result, scored
 from avmodel.evaluate.retrieval.config import RetrievalConfig
@@ -54,8 +54,8 @@ def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
     expected = {f"r@{k}": 100 * min(k, count) / count for k in CUTOFFS} | {"median_rank": (count + 1) / 2, "tied": 0.0}
     baselines = {"chance": scored([expected])}
     if config.random_weights:
-        drawn = [ranked(run.of(untrained(run.loaded, seed)), seed) for seed in config.seeds]
-        baselines |= {f"random weights, {row}": scored([one[row] for one in drawn]) for row in DIRECTIONS}
+        random_runs = [ranked(run.of(untrained(run.loaded, seed)), seed) for seed in config.seeds]
+        baselines |= {f"random weights, {row}": scored([one[row] for one in random_runs]) for row in DIRECTIONS}
     notes = (*test.notes, *gallery_note, *(train.notes if train is not None else ()))
     return Result(
         task="retrieval" if train is None else "retrieval after linear alignment",
@@ -64,7 +64,7 @@ def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
         scores={row: scored([one[row] for one in found]) for row in DIRECTIONS},
         baselines=baselines,
         mode="zero-shot" if train is None else "frozen, linear projections learned",
-        view=seen(scoring_view(data, run.loaded)),
+        view=describe_view(scoring_view(data, run.loaded)),
         data={"test": test.described() | {"of": whole}} | ({} if train is None else {"train": train.described()}),
         checkpoint=run.loaded.origin,
         settings=settings_of(config),

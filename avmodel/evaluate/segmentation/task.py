@@ -15,7 +15,7 @@ from avdata.load import Batch, select
 from avdata.waveform import SAMPLE_RATE
 from avmodel.distributed import World, autocast, require_precision
 from avmodel.evaluate.data import open_splits, ordered_loader
-from avmodel.evaluate.evaluation import Evaluation, seen, settings_of
+from avmodel.evaluate.evaluation import Evaluation, describe_view, settings_of
 from avmodel.evaluate.loaded import untrained
 from avmodel.evaluate.result import Result, Score, scored
 from avmodel.evaluate.segmentation.baselines import constant, known_masks, mean_mask
@@ -83,7 +83,7 @@ def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:
         scores={row: x for row, x in table.items() if row.startswith(SEGMENTED)},
         baselines={row: x for row, x in table.items() if not row.startswith(SEGMENTED)},
         mode=f"finetuned, {config.target}",
-        view=seen(tested_view(config, run.loaded)) | {"fit": config.fit, "around_frame": True},
+        view=describe_view(tested_view(config, run.loaded)) | {"fit": config.fit, "around_frame": True},
         data={"train": train.described(), "test": test.described()},
         checkpoint=run.loaded.origin,
         settings=settings_of(config),

@@ -18,7 +18,7 @@ from avdata.profiles import MelProfile
 from avmanifest.errors import ConfigError
 from avmodel.distributed import World, require_precision
 from avmodel.evaluate.data import Split, chosen, one_view, open_splits, ordered_loader
-from avmodel.evaluate.evaluation import Evaluation, seen, settings_of
+from avmodel.evaluate.evaluation import Evaluation, describe_view, settings_of
 from avmodel.evaluate.loaded import untrained
 from avmodel.evaluate.result import Result, Score, scored
 from avmodel.evaluate.separation.bss import METRICS, all_scores, best_order, is_silent
@@ -98,7 +98,7 @@ def result_of(
         scores=by_kind(found, kept, SEPARATED),
         baselines={row: score for rows in baselines for row, score in rows.items()},
         mode=f"{sources} sources, {config.target} masks",
-        view=seen(view),
+        view=describe_view(view),
         data={
             "train": train.described(),
             "test": {**used.described(), "clips": len(used.dataset), "samples": len(kept)},
