@@ -131,7 +131,9 @@ def _open_folder(root: str, split: str, exclude: Sequence[str], cache: CacheConf
 
 def _open_shards(urls: Sequence[str], members: MemberMap | None, exclude: Sequence[str], cache: CacheConfig) -> Dataset:
     """Open shards by the manifest beside each, or by reading the headers of a tar without one."""
-    stems = [url.removesuffix(".tar") if url.endswith(".tar") else None for url in urls]
+    # The output of a command (pipe:) has no manifest beside it.
+    has_stem = [url.endswith(".tar") and protocol(url) != "pipe" for url in urls]
+    stems = [url.removesuffix(".tar") if named else None for url, named in zip(urls, has_stem, strict=True)]
     markers = _read_all([None if stem is None else f"{stem}_stats.json" for stem in stems], cache)
     shards = [_shard(url, marker) for url, marker in zip(urls, markers, strict=True)]
     tables: list[pa.Table] = []
