@@ -55,6 +55,7 @@ def out(road, monkeypatch, tmp_path) -> str:
     return use_s3(monkeypatch, road.url, tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_a_bucket_and_a_folder_get_the_same_bytes_and_a_later_machine_repairs_only_damage(
     three, local, out, road, monkeypatch, tmp_path
 ):
@@ -87,6 +88,7 @@ FAULTS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults", FAULTS)
 def test_requests_that_fail_or_time_out_are_repeated(faults, three, local, out, road):
     left = dict(faults)
@@ -101,6 +103,7 @@ def test_requests_that_fail_or_time_out_are_repeated(faults, three, local, out, 
     assert bucket_tree(out) == local
 
 
+@pytest.mark.slow
 def test_a_store_that_stays_down_ends_the_run_which_can_be_resumed(three, local, out, road):
     road.faults = lambda method, path: "500" if method == "PUT" and "/attempts/" in path else None
     with pytest.raises(StorageError, match=r"s3://.*cannot write .*3 attempts.*run the same command again"):

@@ -4,6 +4,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from avdata.prepare.commit import Workspace
 from avdata.prepare.config import Supervision
 from avdata.prepare.executors import LocalExecutor, ShardTask
@@ -51,6 +53,7 @@ def locate(row):
     return MediaRef(path="/nowhere", source="local:drawn", name=row["video_id"])
 
 
+@pytest.mark.slow
 def test_every_clip_ends_as_a_row_however_its_child_process_ends(tmp_path):
     names = ["good", "abort", "good", "sleep", "bug", "kill", "good"]
     layout = Layout(tmp_path)

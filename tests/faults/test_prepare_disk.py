@@ -122,6 +122,7 @@ def test_a_read_only_output_is_a_storage_error(videos, prepared, small_disk):
     assert tree(small_disk / "out") == tree(prepared.out)
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_output_make_one_dataset(videos, prepared, tmp_path):
     words = ["prepare", "folder", "--source", f"local:{videos}", "--out", str(tmp_path / "out"), "--workers", "1"]
     words += ["--shard-size", "2", "--frames", "2", "--json"]

@@ -45,6 +45,7 @@ def test_help_answers_without_torch():
     assert all(command in answer.stdout for command in ("prepare", "inspect", "pretrain", "bench"))
 
 
+@pytest.mark.slow
 def test_prepare_reports_to_people_and_to_machines(videos, tmp_path):
     options = ("folder", "--source", f"local:{videos}", "--out", tmp_path / "out", "--frames", 2, "--workers", 1)
     told = avkit("prepare", *options)
@@ -109,6 +110,7 @@ def test_misuse_is_said_in_a_line_with_exit_code_2(words, said, tmp_path, monkey
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_another_configuration_is_refused_with_the_difference(videos, tmp_path):
     options = ("folder", "--source", f"local:{videos}", "--out", tmp_path / "out", "--frames", 2)
     assert avkit("prepare", *options).returncode == 0
@@ -118,6 +120,7 @@ def test_another_configuration_is_refused_with_the_difference(videos, tmp_path):
     assert avkit("prepare", *options, "--seed", 5, "--overwrite").returncode == 0
 
 
+@pytest.mark.slow
 def test_too_few_samples_are_incomplete(videos, tmp_path):
     source = tmp_path / "videos"
     source.mkdir()
@@ -135,6 +138,7 @@ def test_too_few_samples_are_incomplete(videos, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_it_stops_clean_and_goes_on_later(number, tmp_path):
     words = [

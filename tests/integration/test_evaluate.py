@@ -45,6 +45,7 @@ def words(place: Path, task: str, *more: str) -> list[str]:
     return ["evaluate", task, str(place / "run"), "--data", str(place / "set"), *pairs, *more]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", FAST)
 def test_each_task_says_what_it_found_and_keeps_it(place: Path, tmp_path: Path, task: str) -> None:
     assert call(avkit, *words(place, task), log=tmp_path / "log") == 0, (tmp_path / "log").read_text()
@@ -70,6 +71,7 @@ def test_each_task_says_what_it_found_and_keeps_it(place: Path, tmp_path: Path, 
         assert {"confusion.png", "classes.png", "results.json"} <= {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_json_is_the_whole_output(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "knn"
     assert call(avkit, *words(place, "knn", "--json", "--out", str(out)), log=tmp_path / "log") == 0
@@ -77,6 +79,7 @@ def test_json_is_the_whole_output(place: Path, tmp_path: Path) -> None:
     assert json.loads(text[text.index("{") :])["scores"] == json.loads((out / "results.json").read_text())["scores"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -121,6 +124,7 @@ def extract_together(place: Path, out: Path) -> None:
             torch.save({"keys": found.keys, **found.values}, out / "features.pt")
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_features_of_one(place: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -67,6 +67,7 @@ def test_a_run_says_how_it_goes_and_leaves_its_numbers(straight: Path) -> None:
     assert "Warning" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_life_of_a_run(data: Path, straight: Path, tmp_path: Path, number: int) -> None:
     out, log = tmp_path / "run", tmp_path / "log"

@@ -45,12 +45,14 @@ def test_two_processes_have_the_curve_of_one(alone: Path, together: Path) -> Non
     assert max(losses) - min(losses) > 0.01
 
 
+@pytest.mark.slow
 def test_micro_steps_in_two_processes_too(alone: Path, tmp_path: Path) -> None:
     codes = call_together(train_drawn, tmp_path / "run", replace(RUN, device_batch_size=1), log=tmp_path / "log")
     assert codes == [0, 0]
     assert_close(tmp_path / "run", alone)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_another_number_of_processes(alone: Path, tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     assert call(train_drawn, out, RUN, 12, log=log) == 0
@@ -61,6 +63,7 @@ def test_a_run_goes_on_in_another_number_of_processes(alone: Path, tmp_path: Pat
     assert_close(out, alone)
 
 
+@pytest.mark.slow
 def test_two_processes_stopped_by_one_and_resumed_are_the_same_to_the_last_bit(together: Path, tmp_path: Path) -> None:
     out, log = tmp_path / "run", tmp_path / "log"
     assert call_together(train_drawn, out, RUN, 12, log=log) == [0, 0]
@@ -76,6 +79,7 @@ def test_what_one_process_refuses_ends_both(alone: Path, tmp_path: Path) -> None
     assert "refused, as process 0 says" in log.with_suffix(".1").read_text()
 
 
+@pytest.mark.slow
 def test_a_bad_sample_of_one_process_stops_both(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert call_together(train_drawn, tmp_path / "run", RUN, None, False, 9, log=log) == [1, 1]
@@ -93,6 +97,7 @@ def test_the_probe_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
     assert set(one) == {"image", "audio", "fusion", "all"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["avsiam", "avsiam-alternate", "crossmae"])
 def test_two_processes_compare_as_many_samples_as_one(tmp_path: Path, name: str) -> None:
     """Contrast is over the samples of both, each hidden as one process would hide it."""

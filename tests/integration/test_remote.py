@@ -92,6 +92,7 @@ def test_a_retry_of_all_fetches_corrupt_media_again(server, tmp_path):
     assert server.asked == {"v0": 2}
 
 
+@pytest.mark.slow
 def test_a_source_that_refuses_is_paused_then_stopped_and_its_clips_can_be_retried(server, tmp_path):
     server.refusing = set(NAMES)
     breaker = BreakerConfig(threshold=2, first_pause_s=0.05, max_pauses=1)
@@ -132,6 +133,7 @@ def test_a_clip_that_one_source_lacks_comes_from_the_next(server, tmp_path):
     assert report.sources == {"youtube": 1, sources[1]: 1}
 
 
+@pytest.mark.slow
 def test_sections_of_a_long_video_give_the_same_frames_as_the_whole_video(tmp_path):
     media = draw_media(tmp_path / "long.mp4", num_frames=200, fps=5, sound=sine(40, 16_000), sound_rate=16_000)
     clips = [(video_id("long"), start, start + 3.0) for start in (6.4, 11.0, 30.2)]

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import importlib.util
 from avcli.no_pandas import do_without_pandas
@@ -19,5 +21,6 @@ import torch._dynamo
 """
 
 
+@pytest.mark.slow
 def test_pandas_is_refused_and_torchs_compiler_still_imports() -> None:
     subprocess.run([sys.executable, "-c", CODE], check=True, timeout=300)

@@ -60,6 +60,7 @@ def test_operations_of_encoding_are_the_released_modules_without_what_nobody_rea
     assert flop / 2e9 == pytest.approx(released - unread * thrown_away, rel=0.005)
 
 
+@pytest.mark.slow
 def test_encoding_has_rows_too() -> None:
     rows = list(bench_step(StepBench(device="cpu", model=TINY, batches=(2,), rounds=1, encode=True)))
     assert [row["fusion"] for row in rows] == list(ROWS)
@@ -109,6 +110,7 @@ def test_an_unknown_size_or_device_is_a_config_error() -> None:
             next(bench_step(StepBench(**options)))
 
 
+@pytest.mark.slow
 def test_the_command_prints_an_object_a_row(tmp_path: Path) -> None:
     log = tmp_path / "log"
     words = ["--size", "32x2x4", "--batch", "1", "--rounds", "1", "--fusion", "token", "--device", "cpu", "--json"]

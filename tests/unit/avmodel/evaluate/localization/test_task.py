@@ -106,6 +106,7 @@ def test_annotators_of_flickr_are_read_from_their_folder(tiny_run: Path, tmp_pat
         flickr_boxes(folder, "../secret")
 
 
+@pytest.mark.slow
 def test_silent_objects_are_no_truth(tiny_run: Path, tmp_path: Path) -> None:
     data = draw_quarters(tmp_path / "set")
 

@@ -71,6 +71,7 @@ def test_a_decoder_learns_and_is_kept(tiny_run: Path, quarters: Path, tmp_path: 
         load_segmenter(tiny_run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["ce", "bce"])
 def test_classes_have_an_output_each(tiny_run: Path, quarters: Path, tmp_path: Path, loss: str) -> None:
     config = replace(CONFIG, target="classes", loss=loss, random_weights=loss == "ce", examples=1)

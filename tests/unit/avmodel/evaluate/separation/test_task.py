@@ -68,6 +68,7 @@ def train(config: SeparationConfig, run: Evaluation, folder: Path) -> Separator:
     return trained_separator(config, run, split, 0, folder)
 
 
+@pytest.mark.slow
 def test_broken_off_and_taken_up_it_is_the_same_run(tiny_run: Path, sounding: Path, tmp_path: Path) -> None:
     def stop(what: str, done: int, total: int) -> None:
         if done == 5:
