@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from avmanifest.errors import AvkitError, ConfigError, StorageError
 from avmanifest.files import remove_unfinished, replace_text, replacing
@@ -85,10 +86,26 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[Fa
     file = path if path.is_file() else checkpoint_folder(path) / MODEL_FILE
     weights, metadata = read_weights(file, device)
     config = read_config(metadata, file)
-    with torch.device("meta"):
+    with torch.device("meta"), _NoRandomValues():
         model = build_model(config)
     fill_weights(model, weights, file)
     return model, config
+
+
+class _NoRandomValues(TorchFunctionMode):
+    """Leaves out the draws of initial values: on the meta device they have no effect and import torch's compiler."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == nn.init.__name__ or func in (
+            Tensor.normal_,
+            Tensor.uniform_,
+            Tensor.erfinv_,
+        ):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def read_weights(file: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
