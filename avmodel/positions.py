@@ -27,7 +27,8 @@ def sincos_positions(
     first, second = torch.meshgrid(rows, columns, indexing="ij")
     axes = (second, first) if second_axis_first else (first, second)
     angles = [rearrange(axis, "h w -> 1 (h w) 1") * frequencies for axis in axes]
-    return torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=-1).float()
+    table = torch.cat([wave for angle in angles for wave in (angle.sin(), angle.cos())], dim=-1)
+    return table.float().to(torch.get_default_device())
 
 
 def resize_positions(
