@@ -170,7 +170,7 @@ class SoundOfPixelsMasks(Masks):
 
     def resampled(self, waveform: Float[Tensor, "*b n"]) -> Float[Tensor, "*b m"]:
         """At the protocol's rate."""
-        from torchaudio.functional import resample  # noqa: PLC0415 - imports only beside a matching torch
+        from torchaudio.functional import resample  # noqa: PLC0415 - only this function needs it
 
         found: Tensor = resample(waveform.contiguous(), self.given_rate, self.sample_rate)
         return found
