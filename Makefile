@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 
 NEWEST := .venv-newest
 
-.PHONY: setup demo test test-fast test-newest check browser format lock clean
+.PHONY: setup demo test test-fast test-newest fault-table check browser format lock clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,10 @@ test: setup
 # For every save: unit and property tests, without those marked slow.
 test-fast: setup
 	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "not slow" tests/unit tests/property
+
+# What was wrong, tried, expected and seen; of some groups only: make fault-table GROUPS="sources"
+fault-table: setup
+	$(BIN)/python -m tests.faults.fault_table $(GROUPS)
 
 # The newest versions that pyproject.toml allows, without a lock, in an environment of its own (docs/newest.md).
 test-newest:

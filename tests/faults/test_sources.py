@@ -14,7 +14,7 @@ from avdata.prepare.sources.http import HttpSource
 from avdata.prepare.sources.names import ClipRequest
 from avmanifest.errors import StorageError
 from avmanifest.layout import ShardName
-from tests.faults.fault_table import EXPECTED, all_rows
+from tests.faults.source_faults import EXPECTED, all_rows
 
 pytestmark = pytest.mark.network
 
