@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avdata.audit.parquet import open_parquet
+from avdata.audit.parquet import read_stored_batches
 from avdata.audit.tars import rows_of
 from avdata.shards import tar_samples
 from avdata.store import Store, open_store
@@ -150,11 +150,10 @@ def read_split(store: Store, name: str, split: str | None = None) -> SplitRows:
     """Read a manifest's rows, or those of one split, and sum up the members batch by batch."""
     sums: dict[str, MemberSums] = {}
     pieces: list[pa.RecordBatch] = []
-    with open_parquet(store, name, CLIP_SCHEMA) as file:
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=[*COLUMNS, "members"]):
-            mine = batch if split is None else batch.filter(pc.equal(batch.column("split"), split))
-            _add(sums, mine.column("members"))
-            pieces.append(mine.select(COLUMNS))
+    for batch in read_stored_batches(store, name, CLIP_SCHEMA, [*COLUMNS, "members"], _BATCH_ROWS):
+        mine = batch if split is None else batch.filter(pc.equal(batch.column("split"), split))
+        _add(sums, mine.column("members"))
+        pieces.append(mine.select(COLUMNS))
     return SplitRows(pa.Table.from_batches(pieces, SCHEMA), sums)
 
 

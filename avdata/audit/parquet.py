@@ -1,25 +1,32 @@
-"""Parquet files of a dataset, checked against the schema that they must have."""
+"""Parquet files of a dataset in a store, checked against the schema that they must have."""
 
 import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from avdata.store import Store
 from avmanifest.errors import ManifestError, ShardError
+from avmanifest.table import read_batches, read_table
 
 
-def open_parquet(store: Store, name: str, schema: pa.Schema) -> pq.ParquetFile:
-    """Open a parquet file that has the columns of the schema. Raises ManifestError for anything else."""
-    where = store.at(name)
+def read_stored_table(store: Store, name: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a parquet file as `avmanifest.table.read_table` does. Raises ManifestError as it does."""
+    return read_table(_source(store, name), schema, columns, where=store.at(name))
+
+
+def read_stored_batches(
+    store: Store, name: str, schema: pa.Schema, columns: Sequence[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Read a parquet file as `avmanifest.table.read_batches` does. Raises ManifestError as it does."""
+    yield from read_batches(_source(store, name), schema, columns, rows, where=store.at(name))
+
+
+def _source(store: Store, name: str) -> Path | io.BytesIO:
+    if store.is_local:
+        return Path(store.path(name))
     try:
-        source = store.path(name) if store.is_local else io.BytesIO(store.content(name))
-        file = pq.ParquetFile(source)
-    except (pa.ArrowInvalid, OSError, ShardError) as error:
-        raise ManifestError(f"{where}: not a readable parquet file ({error}). Run the same prepare again.") from error
-    for wanted in schema:
-        found = file.schema_arrow.field(wanted.name).type if wanted.name in file.schema_arrow.names else None
-        if found is None or not found.equals(wanted.type):
-            file.close()
-            raise ManifestError(f"{where}: column {wanted.name!r} must be {wanted.type}, and is {found or 'missing'}")
-    return file
+        return io.BytesIO(store.content(name))
+    except ShardError as error:
+        raise ManifestError(f"{store.at(name)}: cannot be read ({error}). Run the same prepare again.") from error

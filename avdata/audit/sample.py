@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avdata.audit.dataset import AuditDataset, DatasetKind
-from avdata.audit.parquet import open_parquet
+from avdata.audit.parquet import read_stored_table
 from avdata.audit.tars import json_of
 from avdata.profiles import PROFILES, MelProfile
 from avdata.shards import Member, tar_samples
@@ -108,8 +108,7 @@ def _from_dataset(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> I
         held = rows.filter(pc.is_in(rows.column("key"), value_set=keys))
         for number in sorted(pc.unique(held.column("shard")).drop_null().to_pylist()):
             name = str(ShardName(split, number))
-            with open_parquet(dataset.store, f"{name}.parquet", CLIP_SCHEMA) as file:
-                table = file.read()
+            table = read_stored_table(dataset.store, f"{name}.parquet", CLIP_SCHEMA)
             mine = table.filter(pc.is_in(table.column("key"), value_set=keys))
             for row in mine.filter(pc.equal(mine.column("status"), "ok")).to_pylist():
                 members = [Member(m["name"], m["offset"], m["size"]) for m in row["members"]]

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from avdata.audit.dataset import AuditDataset, DatasetKind
 from avdata.audit.deep import DeepCheck
-from avdata.audit.parquet import open_parquet
+from avdata.audit.parquet import read_stored_table
 from avdata.shards import ByteFile, DamagedTar, TarSample, index_bytes, tar_samples
 from avdata.store import Store
 from avmanifest.errors import AvkitError, ConfigError
@@ -137,8 +137,8 @@ class _Expected:
     def of(cls, dataset: AuditDataset) -> "_Expected":
         merged: dict[str, pa.Table] = {}
         for split in dataset.splits:
-            with open_parquet(dataset.store, f"manifest/{split}.parquet", CLIP_SCHEMA) as file:
-                merged |= _by_shard(file.read(columns=_MERGED), split)
+            table = read_stored_table(dataset.store, f"manifest/{split}.parquet", CLIP_SCHEMA, _MERGED)
+            merged |= _by_shard(table, split)
         return cls(
             store=dataset.store,
             plan_hash=dataset.description.get("plan_hash"),
@@ -162,8 +162,7 @@ def _planned(store: Store) -> dict[str, pa.Table]:
     found: dict[str, pa.Table] = {}
     part = 0
     while store.size(name := f"plan/part-{part:05d}.parquet") is not None:
-        with open_parquet(store, name, PLAN_SCHEMA) as file:
-            table = file.read(columns=["split", "shard", *_PLACE])
+        table = read_stored_table(store, name, PLAN_SCHEMA, ["split", "shard", *_PLACE])
         for split in pc.unique(table.column("split")).to_pylist():
             mine = _by_shard(table.filter(pc.equal(table.column("split"), split)), split)
             found |= {name: rows.select(_PLACE) for name, rows in mine.items()}
@@ -223,8 +222,7 @@ def _check_parts(expected: _Expected, checked: _Checked, *, deep: bool) -> None:
     }
     rows = None
     if sizes["parquet"] is not None:
-        with open_parquet(store, f"{shard}.parquet", CLIP_SCHEMA) as file:
-            rows = file.read()
+        rows = read_stored_table(store, f"{shard}.parquet", CLIP_SCHEMA)
         _check_rows(expected, checked, rows, stats)
     if sizes["tar"] is not None:
         checked.num_bytes = sizes["tar"]

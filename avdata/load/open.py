@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from avdata.load.cache import CacheConfig, read_small
 from avdata.load.dataset import COLUMNS, Dataset, Shard, dataset_from_table, read_json, unite
@@ -237,14 +236,9 @@ def manifest_rows(root: str, split: str, columns: Sequence[str], cache: CacheCon
 def _manifest(where: str, cache: CacheConfig, columns: Sequence[str] = COLUMNS) -> pa.Table | None:
     path = local_path(where)
     if path is not None:
-        return read_table(path, CLIP_SCHEMA, list(columns)) if path.exists() else None
+        return read_table(path, CLIP_SCHEMA, columns) if path.exists() else None
     content = _read(where, cache)
-    if content is None:
-        return None
-    try:
-        return pq.read_table(io.BytesIO(content), columns=list(columns)).select(list(columns))
-    except (pa.ArrowException, KeyError) as error:
-        raise ManifestError(f"{where}: not a manifest ({error})") from error
+    return None if content is None else read_table(io.BytesIO(content), CLIP_SCHEMA, columns, where=where)
 
 
 def _read(where: str, cache: CacheConfig) -> bytes | None:

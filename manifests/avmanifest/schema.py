@@ -8,7 +8,9 @@ from typing import Final
 import pyarrow as pa
 
 FORMAT_VERSION: Final = 1
-"""Incremented when CLIP_SCHEMA, the members of a sample or their meaning change."""
+"""Incremented when older versions of avkit could no longer read a dataset. A new optional column does not change it."""
+
+_OPTIONAL: Final = "optional"  # key in the metadata of a field
 
 KEY_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 """Pattern of a key. No dot, because WebDataset groups files by the text before the first dot; no leading underscore,
@@ -63,8 +65,14 @@ def status_class(status: str) -> StatusClass:
     return STATUSES[status].status_class
 
 
-def _field(name: str, dtype: pa.DataType, meaning: str) -> pa.Field:
-    return pa.field(name, dtype, metadata={"meaning": meaning})
+def _field(name: str, dtype: pa.DataType, meaning: str, *, optional: bool = False) -> pa.Field:
+    """A column. `optional` is for columns that were added after the first release: older datasets lack them."""
+    return pa.field(name, dtype, metadata={"meaning": meaning} | ({_OPTIONAL: "true"} if optional else {}))
+
+
+def is_optional(field: pa.Field) -> bool:
+    """Whether older datasets lack this column. Readers then fill it with nulls."""
+    return _OPTIONAL.encode() in (field.metadata or {})
 
 
 MEMBER_TYPE: Final = pa.struct(

@@ -1,13 +1,21 @@
-"""Reading and writing of parquet files with a schema check. Equal rows give equal bytes."""
+"""Reading and writing of parquet files with a schema check. Equal rows give equal bytes.
 
+Every page of a file has a checksum, which is checked when the page is read.
+"""
+
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avmanifest.errors import ManifestError
+from avmanifest.schema import is_optional
+
+_Rows = TypeVar("_Rows", pa.Table, pa.RecordBatch)
+_UNREADABLE: Final = (pa.ArrowException, OSError, ValueError)  # ValueError: names that are not UTF-8
 
 
 def table_from_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -33,47 +41,95 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """A writer for a table that is written in several pieces."""
-    return pq.ParquetWriter(path, schema, compression="zstd", version="2.6")
+    return pq.ParquetWriter(path, schema, compression="zstd", version="2.6", write_page_checksum=True)
 
 
-def read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a parquet file that must have this schema.
+def read_table(
+    source: Path | BinaryIO, schema: pa.Schema, columns: Sequence[str] | None = None, *, where: str = ""
+) -> pa.Table:
+    """Read a parquet file of this schema.
+
+    Optional columns that an older file lacks are filled with nulls. Columns that are not in the schema are left out.
 
     Args:
-        path: The file.
+        source: The file, or its content.
         schema: The columns and types that the file must have.
-        columns: The columns to read. None: all.
+        columns: The columns to read. None: all of the schema.
+        where: Name of the file in messages. Empty: its path.
 
     Raises:
-        ManifestError: The file cannot be read, or a column is missing or has another type.
+        ManifestError: The file cannot be read or is damaged, or a column is missing or has another type.
     """
-    with open_parquet(path, schema) as file:
-        return file.read(columns=None if columns is None else list(columns))
+    with _open(source, schema, where) as (file, name), _damage(name):
+        return _completed(file.read(_present(file, schema, columns)), schema, columns)
 
 
 def read_batches(
-    path: Path, schema: pa.Schema, columns: Sequence[str] | None = None, rows: int = 16_384
+    source: Path | BinaryIO,
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    rows: int = 16_384,
+    *,
+    where: str = "",
 ) -> Iterator[pa.RecordBatch]:
-    """Read a parquet file in batches of at most `rows` rows, to bound memory. Errors as for `read_table`."""
-    with open_parquet(path, schema) as file:
-        yield from file.iter_batches(batch_size=rows, columns=None if columns is None else list(columns))
+    """Read a parquet file in batches of at most `rows` rows, to bound memory. As `read_table` otherwise."""
+    with _open(source, schema, where) as (file, name):
+        batches = file.iter_batches(batch_size=rows, columns=_present(file, schema, columns))
+        while True:
+            with _damage(name):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield _completed(batch, schema, columns)
 
 
-def open_parquet(path: Path, schema: pa.Schema) -> pq.ParquetFile:
-    """Open a parquet file and check its columns and types. Raises ManifestError as `read_table` does."""
+@contextlib.contextmanager
+def _open(source: Path | BinaryIO, schema: pa.Schema, where: str) -> Iterator[tuple[pq.ParquetFile, str]]:
+    """Open a parquet file and check its columns and types. Yields the file, and its name for messages."""
+    name = where or str(source)
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(source, page_checksum_verification=True)
     except FileNotFoundError as error:
-        raise ManifestError(f"{path}: no such file. Check that `avkit prepare` has finished this dataset.") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ManifestError(f"{path}: not a readable parquet file ({error}). Run the same prepare again.") from error
-    present = file.schema_arrow
-    for field in schema:
-        if field.name not in present.names:
-            file.close()
-            raise ManifestError(f"{path}: no column {field.name!r}; it has {present.names}")
-        if not present.field(field.name).type.equals(field.type):
-            wrong = present.field(field.name).type
-            file.close()
-            raise ManifestError(f"{path}: column {field.name!r} is {wrong}, must be {field.type}")
-    return file
+        raise ManifestError(f"{name}: no such file. Check that `avkit prepare` has finished this dataset.") from error
+    except _UNREADABLE as error:
+        raise _unreadable(name, error) from error
+    with file:
+        present = file.schema_arrow
+        for field in schema:
+            if field.name not in present.names:
+                if is_optional(field):
+                    continue
+                raise ManifestError(f"{name}: no column {field.name!r}; it has {present.names}")
+            found = present.field(field.name).type
+            if not found.equals(field.type):
+                raise ManifestError(f"{name}: column {field.name!r} is {found}, must be {field.type}")
+        yield file, name
+
+
+@contextlib.contextmanager
+def _damage(name: str) -> Iterator[None]:
+    """Convert an error in reading the content into a ManifestError."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> ManifestError:
+    return ManifestError(f"{name}: not a readable parquet file ({error}). Run the same prepare again.")
+
+
+def _present(file: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str] | None) -> list[str]:
+    """The columns to read that the file has."""
+    there = set(file.schema_arrow.names)
+    return [name for name in (schema.names if columns is None else columns) if name in there]
+
+
+def _completed(part: _Rows, schema: pa.Schema, columns: Sequence[str] | None) -> _Rows:
+    """The rows with exactly these columns, in this order. Missing ones are null."""
+    fields = list(schema) if columns is None else [schema.field(name) for name in columns]
+    arrays = [
+        part.column(field.name) if field.name in part.schema.names else pa.nulls(part.num_rows, field.type)
+        for field in fields
+    ]
+    return type(part).from_arrays(arrays, schema=pa.schema(fields))
