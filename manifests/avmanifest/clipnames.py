@@ -1,6 +1,7 @@
 """Parsing of clip names in files and lists, and the suffixes of video files."""
 
 import re
+from collections.abc import Container
 from typing import Final, Literal, NamedTuple
 
 MEDIA_SUFFIXES: Final = (
@@ -16,8 +17,10 @@ TimeUnit = Literal["auto", "s", "ms"]
 """The unit of the numbers in a clip name. `auto`: `parse_clip_name` decides by its rules."""
 
 _NAME_SUFFIXES: Final = frozenset({*MEDIA_SUFFIXES, ".wav", ".flac", ".m4a", ".mp3", ".jpg"})
-_NUMBER: Final = r"_([0-9]{1,9}(?:\.[0-9]{1,9})?)"
-_CLIP_NAME: Final = re.compile(rf"({YOUTUBE_ID})(?:{_NUMBER}(?:{_NUMBER})?)?")
+_VIDEO: Final = ".video"  # precedes the media suffix in WebDataset shards of videos
+_SPAN: Final = r"(?:[_-](?P<start>[0-9]{1,9}(?:\.[0-9]{1,9})?)(?:[_-](?P<end>[0-9]{1,9}(?:\.[0-9]{1,9})?))?)?"
+_CLIP_NAME: Final = re.compile(rf"Y?(?P<video_id>{YOUTUBE_ID}){_SPAN}")
+_TITLED_NAME: Final = re.compile(rf"(?:.*[ _])?\[(?P<video_id>{YOUTUBE_ID})\]{_SPAN}", re.DOTALL)
 
 
 class ClipName(NamedTuple):
@@ -41,7 +44,9 @@ class ClipName(NamedTuple):
 def parse_clip_name(name: str, unit: TimeUnit = "auto") -> ClipName | None:
     """Parse the name of a clip in a file name, a path or a list.
 
-    A name is a YouTube id, optionally followed by a start and an end, joined by `_`. Folders before it and a media
+    A name is a YouTube id, optionally followed by a start and an end, joined by `_` or `-`. The id may follow a `Y`, as
+    in copies of AudioSet (`YID_30.000_40.000`), or stand in brackets after a title, as yt-dlp names files
+    (`Title [ID]`). An id has 11 characters, so no name has two of these forms. Folders before the name and a media
     suffix in any case after it are ignored. With `unit="auto"` the unit of the numbers is derived as follows:
 
     - A number with a decimal point is in seconds (`ID_30.000`).
@@ -61,10 +66,10 @@ def parse_clip_name(name: str, unit: TimeUnit = "auto") -> ClipName | None:
     Returns:
         The clip. None if this is not the name of a YouTube clip, or the end is not after the start.
     """
-    match = _CLIP_NAME.fullmatch(_without_suffix(name.rpartition("/")[2]))
+    match = _match(name)
     if match is None:
         return None
-    video_id, start, end = match.groups()
+    video_id, start, end = match["video_id"], match["start"], match["end"]
     if start is None:
         return ClipName(video_id)
     scale = 1000.0 if _is_milliseconds(start, end, unit) else 1.0
@@ -75,18 +80,32 @@ def parse_clip_name(name: str, unit: TimeUnit = "auto") -> ClipName | None:
     return ClipName(video_id, start_s, end_s) if end_s > start_s else None
 
 
+def usual_spelling(name: str) -> str | None:
+    """The name of a clip in the form `ID_START_END`, with the numbers as they are. None: no name of a YouTube clip."""
+    match = _match(name)
+    return None if match is None else "_".join(filter(None, match.group("video_id", "start", "end")))
+
+
+def _match(name: str) -> re.Match[str] | None:
+    stem = _without_suffix(name.rpartition("/")[2])
+    return _CLIP_NAME.fullmatch(stem) or _TITLED_NAME.fullmatch(stem)
+
+
 def split_media_suffix(name: str) -> tuple[str, str]:
     """The stem and the suffix of a file name. The suffix is empty if it is not in MEDIA_SUFFIXES.
 
-    `ID_30.000` has no suffix: the dot belongs to the number.
+    `.video.mp4` is one suffix, as WebDataset shards of videos have it. `ID_30.000` has no suffix: the dot belongs to
+    the number.
     """
-    stem, dot, suffix = name.rpartition(".")
-    return (stem, dot + suffix) if stem and (dot + suffix).lower() in MEDIA_SUFFIXES else (name, "")
+    stem = _without_suffix(name, MEDIA_SUFFIXES)
+    return (stem, name[len(stem) :]) if stem else (name, "")
 
 
-def _without_suffix(name: str) -> str:
+def _without_suffix(name: str, suffixes: Container[str] = _NAME_SUFFIXES) -> str:
     stem, dot, suffix = name.rpartition(".")
-    return stem if dot and (dot + suffix).lower() in _NAME_SUFFIXES else name
+    if not dot or (dot + suffix).lower() not in suffixes:
+        return name
+    return stem[: -len(_VIDEO)] if stem.lower().endswith(_VIDEO) and len(stem) > len(_VIDEO) else stem
 
 
 def _is_milliseconds(start: str, end: str | None, unit: TimeUnit) -> bool:

@@ -10,17 +10,18 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import fsspec
 from indexed_gzip import IndexedGzipFile
 
 from avdata.prepare.sources.media import MediaRef, display_name
-from avdata.prepare.sources.names import YOUTUBE_ID, ClipRequest, NameIndex, safe_relative
+from avdata.prepare.sources.names import ClipRequest, NameIndex, safe_relative
+from avdata.prepare.sources.sidecar import SIDECAR_BYTES, Sidecars
 from avmanifest.clipnames import ClipName, split_media_suffix
 from avmanifest.errors import ConfigError
 from avmanifest.files import cache_folder, replace_text, replacing, sha256_of
@@ -28,20 +29,11 @@ from avmanifest.files import cache_folder, replace_text, replacing, sha256_of
 ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
 REMOTE_SCHEMES: Final = ("http", "https", "s3", "gs", "hf")
 
-_LISTING_VERSION: Final = 2  # raised when the stored listing changes; 2 stores times in seconds
+_LISTING_VERSION: Final = 3  # raised when the stored listing changes
 _LISTING_THREADS: Final = 8  # the seek points of a 20 GB archive take 160 MB of memory while they are made
 _SPACING_BYTES: Final = 4 * 1024**2  # between seek points: each takes 32 KiB of index; a read inflates 2 MiB on average
-_METADATA_BYTES: Final = 1024**2
 _PADDING_BYTES: Final = 1024**2  # tar pads to 10 KiB; other block sizes pad to more
 _REMOTE_BLOCK_BYTES: Final = 64 * 1024
-
-_ID_FIELDS: Final = ("youtube_id", "video_id", "videoid", "ytid", "id")
-_START_FIELDS: Final = ("start_s", "start_seconds", "start_time", "start")
-_END_FIELDS: Final = ("end_s", "end_seconds", "end_time", "end")
-_WATCH_URL: Final = re.compile(
-    r"https?://(?:www\.|m\.)?(?:youtu\.be/|youtube\.com/(?:embed/|shorts/|watch\?(?:[^#\s]*&)?v=))"
-    r"([A-Za-z0-9_-]{11})(?![A-Za-z0-9_-])"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +242,7 @@ class _LastRead:
 def _list_tar(archive: str, opened: io.BufferedIOBase) -> Listing:
     """Read a tar once. At damage, keep the videos before it and describe it in `problem`."""
     listing = Listing(archive)
-    identities: dict[str, ClipName] = {}
+    sidecars = Sidecars()
     file = _LastRead(opened)
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -260,19 +252,18 @@ def _list_tar(archive: str, opened: io.BufferedIOBase) -> Listing:
                 if tar.offset <= position:
                     raise tarfile.ReadError(f"the header of {member.name!r} points backward")
                 position = tar.offset
-                _add_member(member, file, listing, identities)
+                _add_member(member, file, listing, sidecars)
             listing.problem = _end_problem(file, tar.offset)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         listing.problem = str(error)
-    listing.members = [
-        Member(member.name, member.offset, member.size, identities.get(split_media_suffix(member.name)[0]))
-        for member in listing.members
-    ]
+    # A member that is stored again replaces the earlier one, as when the archive is unpacked.
+    last = {member.name: member for member in listing.members}
+    listing.members = [replace(member, identity=sidecars.get(member.name)) for member in last.values()]
     return listing
 
 
-def _add_member(member: tarfile.TarInfo, file: _LastRead, listing: Listing, identities: dict[str, ClipName]) -> None:
-    """Add the member to the listing if it is a video; read it into `identities` if it is metadata."""
+def _add_member(member: tarfile.TarInfo, file: _LastRead, listing: Listing, sidecars: Sidecars) -> None:
+    """Add the member to the listing if it is a video; add it to `sidecars` if it is metadata."""
     name = safe_relative(member.name)
     base, suffix = split_media_suffix(member.name)
     is_metadata = member.name.endswith(".json")
@@ -283,10 +274,9 @@ def _add_member(member: tarfile.TarInfo, file: _LastRead, listing: Listing, iden
     elif not member.isreg() or member.issparse():
         listing.refused["the member is a link, a device or a sparse file"] += 1
     elif is_metadata:
-        if member.size <= _METADATA_BYTES:
+        if member.size <= SIDECAR_BYTES:
             file.seek(member.offset_data)
-            if (identity := _identity(file.read(member.size))) is not None:
-                identities[name.removesuffix(".json")] = identity
+            sidecars.add(name, file.read(member.size))
     else:
         if member.size:
             file.seek(member.offset_data + member.size - 1)
@@ -305,44 +295,6 @@ def _end_problem(file: _LastRead, offset: int) -> str:
     if rest > _PADDING_BYTES:
         return f"{rest} bytes follow the end mark at byte {offset}: zeros of a broken copy, or a second archive"
     return ""
-
-
-def _identity(document: bytes) -> ClipName | None:
-    """The video id and span in a sample's metadata (JSON); None if it has no YouTube id.
-
-    The id is a field such as `youtube_id` or `video_id`, or part of `url`. The span is `start` and `end` in seconds,
-    or the only entry of `clips`.
-    """
-    try:
-        fields = json.loads(document)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(fields, dict):
-        return None
-    ids = [fields[name] for name in _ID_FIELDS if isinstance(fields.get(name), str)]
-    ids = [video_id for video_id in ids if YOUTUBE_ID.fullmatch(video_id)]
-    if not ids and isinstance(fields.get("url"), str) and (match := _WATCH_URL.match(fields["url"])):
-        ids = [match[1]]
-    if not ids:
-        return None
-    span = fields.get("clips")
-    if isinstance(span, list) and len(span) == 1 and isinstance(span[0], list) and len(span[0]) == 2:
-        start_s, end_s = _whole_ms(span[0][0]), _whole_ms(span[0][1])
-    else:
-        start_s = next((_whole_ms(fields[name]) for name in _START_FIELDS if name in fields), None)
-        end_s = next((_whole_ms(fields[name]) for name in _END_FIELDS if name in fields), None)
-    if start_s is None or (end_s is not None and end_s <= start_s):
-        end_s = None
-    return ClipName(ids[0], start_s, end_s)
-
-
-def _whole_ms(seconds: Any) -> float | None:
-    """The time in seconds, rounded to a millisecond; None if it is not a time."""
-    try:
-        milliseconds = round(float(seconds) * 1000)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return milliseconds / 1000 if 0 <= milliseconds < 10**9 else None
 
 
 def _listing_json(listing: Listing) -> str:

@@ -2,14 +2,15 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from avdata.prepare.sources.media import MediaRef, display_name
 from avdata.prepare.sources.names import ClipRequest, NameIndex, safe_relative
-from avmanifest.clipnames import MEDIA_SUFFIXES, split_media_suffix
+from avdata.prepare.sources.sidecar import SIDECAR_BYTES, Sidecars, owner, owners
+from avmanifest.clipnames import MEDIA_SUFFIXES, ClipName, split_media_suffix
 from avmanifest.errors import ConfigError
 
 
@@ -35,8 +36,8 @@ class LocalSource:
             raise ConfigError(
                 f"source {self.name}: {error.strerror or error}. Give a folder of videos that you can read."
             ) from error
-        for path in self._walk():
-            self._index.add(path)
+        for path, identity in self._walk():
+            self._index.add(path, identity=identity)
         if not len(self._index):
             refusals = "".join(f"; {count} refused: {reason}" for reason, count in self.refused.items())
             self.problems.append(
@@ -61,8 +62,11 @@ class LocalSource:
         path = self._index.path(file.row)
         return MediaRef(path=f"{self._root}/{path}", is_clip=file.is_clip, source=self.name, name=display_name(path))
 
-    def _walk(self) -> Iterator[str]:
-        """Paths of the videos, relative to the root. A folder that is linked several times is listed once."""
+    def _walk(self) -> Iterator[tuple[str, ClipName | None]]:
+        """Paths of the videos, relative to the root, and the clips that the JSON files beside them name.
+
+        A folder that is linked several times is listed once.
+        """
         folders, links = [""], list[str]()
         seen: set[tuple[int, int]] = set()
         while folders or links:
@@ -73,30 +77,48 @@ class LocalSource:
                 if (status.st_dev, status.st_ino) in seen:
                     continue
                 seen.add((status.st_dev, status.st_ino))
+                videos, documents = list[str](), list[str]()
                 with os.scandir(self._absolute(folder)) as entries:
                     for entry in entries:
                         path = f"{folder}/{entry.name}" if folder else entry.name
                         kind = self._kind(entry)
                         if kind == "video":
-                            yield path
+                            videos.append(path)
+                        elif kind == "metadata":
+                            documents.append(path)
                         elif kind == "folder":
                             folders.append(path)
                         elif kind == "link":
                             links.append(path)
+                sidecars = self._read_sidecars(videos, documents)
+                yield from ((path, sidecars.get(path)) for path in videos)
             except OSError as error:
                 self.problems.append(
                     f"{self._absolute(folder)}: cannot be read ({error.strerror or error}); "
                     "the videos in it are not listed"
                 )
 
-    def _kind(self, entry: os.DirEntry[str]) -> Literal["video", "folder", "link", "other"]:
+    def _read_sidecars(self, videos: Sequence[str], documents: Sequence[str]) -> Sidecars:
+        """Read the JSON files that belong to a video."""
+        sidecars = Sidecars()
+        wanted = {stem for video in videos for stem in owners(video)} if documents else set()
+        for path in documents:
+            if owner(path) in wanted:
+                sidecars.add(path, Path(self._absolute(path)).read_bytes())
+        return sidecars
+
+    def _kind(self, entry: os.DirEntry[str]) -> Literal["video", "metadata", "folder", "link", "other"]:
         """The kind of a folder's entry. Links out of the root and broken links are "other"."""
         if entry.name.startswith(".") or entry.name == "__MACOSX":
             return "other"
         if not entry.is_symlink():
             if entry.is_dir(follow_symlinks=False):
                 return "folder"
-            return "video" if _is_video(entry.name) and entry.is_file(follow_symlinks=False) else "other"
+            if not entry.is_file(follow_symlinks=False):
+                return "other"
+            if entry.name.endswith(".json") and entry.stat().st_size <= SIDECAR_BYTES:
+                return "metadata"
+            return "video" if _is_video(entry.name) else "other"
         target = Path(os.path.realpath(entry.path))
         is_folder = target.is_dir()
         if not is_folder and not (_is_video(entry.name) and target.is_file()):

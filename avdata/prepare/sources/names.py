@@ -1,8 +1,8 @@
 """Finding the file of a source that a request refers to.
 
-One clip has many spellings: `ID_000030`, `ID_30`, `ID_30000_40000`, `ID_000030_000040`, `ID_30.000`, with or without a
-suffix, in one folder or in a folder per class. A YouTube id is always the first 11 characters. Ids contain `-` and `_`,
-so a name is never split at these characters.
+One clip has many spellings: `ID_000030`, `ID_30`, `ID-30`, `ID_30000_40000`, `ID_000030_000040`, `ID_30.000`,
+`YID_30.000`, `Title [ID]`, with or without a suffix, in one folder or in a folder per class. A YouTube id always has 11
+characters. Ids contain `-` and `_`, so a name is never split at these characters.
 
 A name alone can be ambiguous (`ID_3000`: second 3000, or second 3 in milliseconds). A request is not, because it
 has a start. So the request is written in every spelling, and each spelling is looked up among the files.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from avmanifest import clipnames
-from avmanifest.clipnames import MEDIA_SUFFIXES, ClipName, parse_clip_name, split_media_suffix
+from avmanifest.clipnames import MEDIA_SUFFIXES, ClipName, parse_clip_name, split_media_suffix, usual_spelling
 from avmanifest.errors import ManifestError
 
 YOUTUBE_ID: Final = re.compile(clipnames.YOUTUBE_ID)
@@ -104,7 +104,7 @@ class NameIndex:
         self._stems: list[str] = []
         self._places: list[tuple[int, str, str]] = []  # per row: origin, folder, suffix; equal ones share one object
         self._shared_places: dict[tuple[int, str, str], tuple[int, str, str]] = {}
-        self._clip_starts: dict[int, int] = {}  # row -> start in ms, for files known as clips only from metadata
+        self._identities: dict[int, ClipName] = {}  # row -> the clip according to metadata
         self._has_clips = False
 
     def __len__(self) -> int:
@@ -116,7 +116,8 @@ class NameIndex:
         Args:
             path: Relative to the source, with a media suffix.
             origin: Number of the archive in the source.
-            identity: The clip according to metadata, for files whose name is not the name of a clip.
+            identity: The clip according to metadata. It decides where the name says something else; a start that only
+                the name has is kept.
 
         Returns:
             The file's row number.
@@ -128,14 +129,15 @@ class NameIndex:
         self._stems.append(stem)
         self._places.append(self._shared_places.setdefault(place, place))
         self._register(stem, row)
-        named = parse_clip_name(stem) or ClipName(stem)
-        if named.start_ms is None and identity is not None:
-            named = identity
-            if identity.start_ms is None:
-                self._register(identity.video_id, row)
-            else:
-                self._register(f"{identity.video_id}_{identity.start_ms / 1000:.3f}", row)
-                self._clip_starts[row] = identity.start_ms
+        named, spelling = parse_clip_name(stem), usual_spelling(stem)
+        if identity is not None:
+            if named is None or identity.start_s is not None or named.video_id != identity.video_id:
+                named, spelling = identity, _spelling(identity)
+            self._identities[row] = named
+        if named is None or spelling is None:
+            return row
+        if spelling != stem:
+            self._register(spelling, row)
         if named.start_ms is not None:
             self._has_clips = True
         if named.end_ms is not None:
@@ -172,12 +174,10 @@ class NameIndex:
         if self._has_clips:
             end_s = request.end_s if self._starts else None  # no file name contains an end
             for spelling in clip_spellings(video_id, request.start_s, end_s):
-                if spelling in self._rows:
-                    return FoundFile(self._best(spelling), is_clip=True)
-        if video_id in self._rows:
-            whole = [row for row in self._rows_of(video_id) if row not in self._clip_starts]
-            if whole:
-                return FoundFile(min(whole, key=self._order), is_clip=False)
+                if (row := self._best(spelling, request, is_clip=True)) is not None:
+                    return FoundFile(row, is_clip=True)
+        if (row := self._best(video_id, request, is_clip=False)) is not None:
+            return FoundFile(row, is_clip=False)
         row = self._starts.get(f"{video_id}_{round(request.start_s * 1000)}")
         return None if row is None else FoundFile(row, is_clip=True)
 
@@ -190,11 +190,24 @@ class NameIndex:
 
     def _order(self, row: int) -> tuple[int, int, str]:
         origin, _, suffix = self._places[row]
-        return origin, _RANK[suffix.lower()], self.path(row)
+        return origin, _RANK[suffix[suffix.rindex(".") :].lower()], self.path(row)
 
-    def _best(self, name: str) -> int:
-        """The preferred row of a name that identifies the video. All files with the name are copies of it."""
-        return self._rows[name] if name not in self._copies else min(self._rows_of(name), key=self._order)
+    def _best(self, name: str, request: ClipRequest, *, is_clip: bool) -> int | None:
+        """The preferred row of a name of a YouTube clip, of those that metadata does not say to be something else.
+
+        All such files are copies of one clip or video.
+        """
+        rows = self._rows_of(name)
+        if self._identities:
+            start_ms = round(request.start_s * 1000) if is_clip else None
+            clip = (request.video_id, start_ms)
+            rows = [row for row in rows if self._says(row) in (None, clip)]
+        return min(rows, key=self._order, default=None)
+
+    def _says(self, row: int) -> tuple[str, int | None] | None:
+        """The video id and the start (ms) according to metadata; None if there is none."""
+        identity = self._identities.get(row)
+        return None if identity is None else (identity.video_id, identity.start_ms)
 
     def _choose(self, rows: list[int]) -> int | None:
         """The preferred row of a name; None, and counted as refused, if it may mean several videos."""
@@ -220,12 +233,17 @@ class NameIndex:
 
     def _is_clip(self, row: int, request: ClipRequest) -> bool:
         start_ms = round(request.start_s * 1000)
-        if row in self._clip_starts:
-            return self._clip_starts[row] == start_ms
+        if row in self._identities and self._identities[row].start_ms is not None:
+            return self._identities[row].start_ms == start_ms
         if not YOUTUBE_ID.fullmatch(request.video_id):
             return False
         stem = self._stems[row]
-        named = parse_clip_name(stem) or ClipName(stem)
-        return (named.video_id, named.start_ms) == (request.video_id, start_ms) or stem in clip_spellings(
-            request.video_id, request.start_s, request.end_s
-        )
+        named = parse_clip_name(stem)
+        if named is not None and (named.video_id, named.start_ms) == (request.video_id, start_ms):
+            return True
+        return usual_spelling(stem) in set(clip_spellings(request.video_id, request.start_s, request.end_s))
+
+
+def _spelling(clip: ClipName) -> str:
+    times = [f"{time_s:.3f}" for time_s in (clip.start_s, clip.end_s) if time_s is not None]
+    return "_".join([clip.video_id, *times])

@@ -19,6 +19,7 @@ import pytest
 
 from avdata.prepare.sources import open_source
 from avdata.prepare.sources.archives import ArchiveSource, find_archives
+from avdata.prepare.sources.local import LocalSource
 from avdata.prepare.sources.media import FileRange, hash_media, open_media_file
 from avdata.prepare.sources.names import ClipRequest
 from avmanifest.errors import ConfigError, DecodeError, DownloadError, MediaError
@@ -44,8 +45,11 @@ def request_of(name: str) -> ClipRequest:
     return ClipRequest(name[:11], 30.0, 40.0)
 
 
-def read(source: ArchiveSource, request: ClipRequest) -> bytes:
-    with open_media_file(source.locate(request)) as file:
+def read(source: ArchiveSource | LocalSource, request: ClipRequest) -> bytes:
+    file = open_media_file(source.locate(request))
+    if isinstance(file, Path):
+        return file.read_bytes()
+    with file:
         return file.read()
 
 
@@ -184,6 +188,48 @@ def test_webdataset_metadata_names_the_clip(tmp_path):
     assert not whole.is_clip
     assert whole.name == "a.tar/000000003.mp4"
     assert source.locate(ClipRequest(ID, 31.0, 41.0)) is None
+
+
+def test_metadata_beside_a_video_as_other_tools_write_it(tmp_path):
+    ids = [f"__b-c_D-9_{number}" for number in range(6)]
+    members: dict[str, bytes] = {
+        "000001.video.mp4": b"0",
+        "000001.json": json.dumps({"youtube_id": ids[0], "start_seconds": 30}).encode(),
+        "000002.mp4": b"1",
+        "000002.json": json.dumps({"ytid": ids[1], "clips": [["00:00:30.000", "00:00:40.000"]]}).encode(),
+        "000003.rgb.mp4": b"2",
+        "000003.json": json.dumps({"url": f"https://www.youtube.com/v/{ids[2]}", "start": "01:00:30"}).encode(),
+        "A [title] [x].mp4": b"3",
+        "A [title] [x].info.json": json.dumps({"id": ids[3], "webpage_url": "https://x"}).encode(),
+        "a.b c.mp4": b"4",
+        "a.json": json.dumps({"youtube_id": ids[4], "start": 1}).encode(),
+        "000006.mp4": b"5",
+        "000006.json": json.dumps({"id": "6", "webpage_url": f"https://youtu.be/{ids[5]}", "start": "x"}).encode(),
+    }
+    source = ArchiveSource([str(write_tar(tmp_path / "a.tar", members))])
+    for name, content in members.items():  # a folder of the same files gives the same answers
+        (tmp_path / name).write_bytes(content)
+    folder = LocalSource(tmp_path)
+    for found in (source, folder):
+        assert read(found, ClipRequest(ids[0], 30.0, 40.0)) == b"0"
+        assert read(found, ClipRequest(ids[1], 30.0, 40.0)) == b"1"
+        assert read(found, ClipRequest(ids[2], 3630.0, 3640.0)) == b"2"
+        assert read(found, ClipRequest(ids[3], 7.0, 9.0)) == b"3"
+        assert found.locate(ClipRequest(ids[4], 1.0)) is None
+        assert read(found, ClipRequest(ids[5], 7.0, 9.0)) == b"5"
+        assert [found.locate(ClipRequest(video_id, 30.0)).is_clip for video_id in (ids[0], ids[5])] == [True, False]
+
+
+def test_of_a_video_that_is_stored_twice_the_last_one_counts(tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for content in (b"cut", b"the whole video"):
+            member = tarfile.TarInfo(f"{ID}_30.mp4")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    source = ArchiveSource([str(path)])
+    assert len(source) == 1
+    assert read(source, ClipRequest(ID, 30.0)) == b"the whole video"
 
 
 def test_the_same_key_in_two_archives_is_refused_without_metadata(tmp_path):

@@ -46,7 +46,11 @@ def test_vggsound_names_are_read_back():
 
 @pytest.mark.parametrize(
     "stem",
-    [f"{ID}{end}" for end in ("_000030", "_30", "_30000_40000", "_000030_000040", "_30.000", "_30_40", "_30000")],
+    [
+        f"{ID}{end}"
+        for end in ("_000030", "_30", "_30000_40000", "_000030_000040", "_30.000", "_30_40", "_30000", "-30", "_30-40")
+    ]
+    + [f"Y{ID}_30.000_40.000", f"Y{ID}_30", f"Some _title_ [x] [{ID}]_30_40", f"{ID}_30.video"],
 )
 @pytest.mark.parametrize("folder", ["", "train/", "playing acoustic guitar/"])
 def test_a_request_finds_every_spelling(stem, folder):
@@ -137,6 +141,27 @@ def test_metadata_identifies_a_file_whose_name_is_not_a_clip_name():
     assert index.find(ClipRequest("BBBBBBBBBBB", 9.0)) is None
     assert index.find(ClipRequest(ID, 30.0, path="000000012.mp4")) == (0, True)
     assert index.path(0) == "000000012.mp4"
+
+
+@pytest.mark.parametrize("stem", [ID, f"Y{ID}", f"Title - with_dash [{ID}]", f"[{ID}]", f"{ID}.video"])
+def test_a_whole_video_is_found_under_every_name(stem):
+    for video_id in (ID, "__abcdefghi", "-----------", "YYYYYYYYYY_"):
+        index = index_of(f"{stem}.mp4".replace(ID, video_id), "other.mp4")
+        assert index.find(ClipRequest(video_id, 30.0, 40.0)) == (0, False)
+        assert index.find(ClipRequest(video_id[1:] + "x", 30.0, 40.0)) is None
+
+
+def test_metadata_decides_what_a_name_that_can_be_read_two_ways_means():
+    index = NameIndex()
+    index.add(f"{ID}_3000.mp4", identity=ClipName(ID, 3.0, 13.0))
+    index.add("AAAAAAAAAAA_30.mp4", identity=ClipName("BBBBBBBBBBB", 30.0))
+    index.add("CCCCCCCCCCC_30.mp4", identity=ClipName("CCCCCCCCCCC"))
+    assert index.find(ClipRequest(ID, 3.0, 13.0)) == (0, True)
+    assert index.find(ClipRequest(ID, 3000.0, 3010.0)) is None
+    assert index.find(ClipRequest("AAAAAAAAAAA", 30.0)) is None
+    assert index.find(ClipRequest("BBBBBBBBBBB", 30.0)) == (1, True)
+    assert index.find(ClipRequest("CCCCCCCCCCC", 30.0)) == (2, True)
+    assert index.find(ClipRequest("CCCCCCCCCCC", 31.0)) is None
 
 
 @pytest.mark.parametrize(("start_s", "end_s"), [(-1.0, 2.0), (3.0, 3.0), (4.0, 3.0), (math.nan, 3.0), (0.0, math.nan)])

@@ -1,6 +1,6 @@
 import pytest
 
-from avmanifest.clipnames import MEDIA_SUFFIXES, ClipName, parse_clip_name
+from avmanifest.clipnames import MEDIA_SUFFIXES, ClipName, parse_clip_name, split_media_suffix, usual_spelling
 
 ID = "-_Ab3_f-I2_"
 
@@ -34,6 +34,18 @@ ID = "-_Ab3_f-I2_"
         (f"{ID}_001000", 1000.0, None),
         (f"{ID}_1250", 1250.0, None),
         (f"{ID}_035752", 35_752.0, None),
+        # A dash before the numbers, the copies of AudioSet with a Y, yt-dlp's titles, WebDataset's `.video`.
+        (f"{ID}-185", 185.0, None),
+        (f"{ID}-185-195.mp4", 185.0, 195.0),
+        (f"{ID}_185-195", 185.0, 195.0),
+        (f"Y{ID}.mp4", None, None),
+        (f"Y{ID}_30.000_40.000.mp4", 30.0, 40.0),
+        (f"A title, [live]_30_40 [{ID}].mp4", None, None),
+        (f"\u3000歌 [HD] [{ID}].mkv", None, None),
+        (f"A_title_[{ID}]_30_40.webm", 30.0, 40.0),
+        (f"[{ID}].mp4", None, None),
+        (f"{ID}_30.video.mp4", 30.0, None),
+        (f"{ID}_30.500.video.MP4", 30.5, None),
     ],
 )
 def test_every_spelling_of_a_clip(name: str, start_s: float | None, end_s: float | None) -> None:
@@ -60,9 +72,26 @@ def test_times_in_whole_milliseconds() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "sample0000", "video7010", "10000130166x", "playing_guitar_3", "", "a.b", "short", f"{ID}_30s", f"{ID}-30",
+        f"Title[{ID}]", f"[{ID}] Title", f"Title [{ID[:10]}]", f"YY{ID}", "a" * 11 + ".video", ".video.mp4",
+        "sample0000", "video7010", "10000130166x", "playing_guitar_3", "", "a.b", "short", f"{ID}_30s", f"{ID}--30",
         f"{ID}_1_2_3", "a" * 12, f"{ID}_1\n", f"{ID}_x", f"{ID}_30_", f"{ID}_40_30", f"{ID}_30_30", f"{ID}_٣",
     ],
 )  # fmt: skip
 def test_other_names_are_not_clips(name: str) -> None:
     assert parse_clip_name(name) is None
+
+
+@pytest.mark.parametrize("video_id", ["Yabcdefghij", "Y_________-", "YYYYYYYYYYY", "-Y_0000_30-", "abcdefgh_30"])
+def test_an_id_is_not_split_and_a_leading_y_may_belong_to_it(video_id: str) -> None:
+    for prefix in ("", "Y"):
+        assert parse_clip_name(f"{prefix}{video_id}.mp4") == ClipName(video_id)
+        assert parse_clip_name(f"{prefix}{video_id}_30_40.mp4") == ClipName(video_id, 30.0, 40.0)
+        assert parse_clip_name(f"{prefix}{video_id}-30.mp4") == ClipName(video_id, 30.0)
+        assert usual_spelling(f"{prefix}{video_id}-30000.mp4") == f"{video_id}_30000"
+    assert usual_spelling("notes") is None
+
+
+def test_a_media_suffix_may_follow_video() -> None:
+    assert split_media_suffix("000001.video.mp4") == ("000001", ".video.mp4")
+    assert split_media_suffix("my.video.file.mp4") == ("my.video.file", ".mp4")
+    assert split_media_suffix("video.mp4") == ("video", ".mp4")
