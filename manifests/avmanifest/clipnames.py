@@ -1,6 +1,7 @@
 """Parsing of clip names in files and lists, and the suffixes of video files."""
 
 import re
+import unicodedata
 from collections.abc import Container
 from typing import Final, Literal, NamedTuple
 
@@ -16,6 +17,7 @@ YOUTUBE_ID: Final = r"[A-Za-z0-9_-]{11}"
 TimeUnit = Literal["auto", "s", "ms"]
 """The unit of the numbers in a clip name. `auto`: `parse_clip_name` decides by its rules."""
 
+_NOT_IN_NAMES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode: controls, surrogates, line and paragraph ends
 _NAME_SUFFIXES: Final = frozenset({*MEDIA_SUFFIXES, ".wav", ".flac", ".m4a", ".mp3", ".jpg"})
 _VIDEO: Final = ".video"  # precedes the media suffix in WebDataset shards of videos
 _SPAN: Final = r"(?:[_-](?P<start>[0-9]{1,9}(?:\.[0-9]{1,9})?)(?:[_-](?P<end>[0-9]{1,9}(?:\.[0-9]{1,9})?))?)?"
@@ -84,6 +86,20 @@ def usual_spelling(name: str) -> str | None:
     """The name of a clip in the form `ID_START_END`, with the numbers as they are. None: no name of a YouTube clip."""
     match = _match(name)
     return None if match is None else "_".join(filter(None, match.group("video_id", "start", "end")))
+
+
+def printable_name(path: str) -> str:
+    """The path with control characters, line ends and bytes that are not UTF-8 written as `%0A`.
+
+    Other characters that are not visible (spaces of other scripts, joiners, marks of direction) are part of a name.
+    """
+    if path.isascii() and path.isprintable():
+        return path
+    return "".join(_escaped(letter) if unicodedata.category(letter) in _NOT_IN_NAMES else letter for letter in path)
+
+
+def _escaped(letter: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in letter.encode("utf-8", "surrogateescape"))
 
 
 def _match(name: str) -> re.Match[str] | None:

@@ -32,8 +32,11 @@ class Source(Protocol):
         """Reason -> number of names that were refused for it."""
         ...
 
-    def locate(self, request: ClipRequest) -> MediaRef | RemoteRef | None:
-        """The requested media; None if the source does not have it. A remote source returns where it may be."""
+    def locate(self, request: ClipRequest) -> MediaRef | RemoteRef | FailedRef | None:
+        """The requested media; None if the source does not have it. A remote source returns where it may be.
+
+        A failure if the source has a file that it must refuse.
+        """
         ...
 
 
@@ -77,21 +80,26 @@ class SourceChain:
         """The sources whose videos are downloaded."""
         return [source for source in self._sources if isinstance(source, RemoteSource)]
 
-    def locate(self, request: ClipRequest, *, after: str = "") -> MediaRef | RemoteRef | None:
+    def locate(self, request: ClipRequest, *, after: str = "") -> MediaRef | RemoteRef | FailedRef | None:
         """The requested media from the first source that has it; None if no source does.
+
+        If no other source has it, the failure of the first source that refused its file.
 
         With `after`, the name of a source whose download failed, only the sources after that one are searched.
         """
         names = list(self.coverage)
+        failed: FailedRef | None = None
         if after:
             self.coverage[after] -= 1
         for source in self._sources[names.index(after) + 1 if after else 0 :]:
             media = None if source.name in self.stopped else source.locate(request)
-            if media is not None:
+            if isinstance(media, FailedRef):
+                failed = failed or media
+            elif media is not None:
                 self.coverage[source.name] += 1
                 return media
         self.missing += 1
-        return None
+        return failed
 
 
 def _open_local(rest: str, cache_dir: Path | None, options: RemoteOptions) -> Source:

@@ -5,13 +5,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from avdata.prepare.sources.media import MediaRef, display_name
 from avdata.prepare.sources.names import ClipRequest, NameIndex, safe_relative
+from avdata.prepare.sources.remote import FailedRef
 from avdata.prepare.sources.sidecar import SIDECAR_BYTES, Sidecars, owner, owners
-from avmanifest.clipnames import MEDIA_SUFFIXES, ClipName, split_media_suffix
+from avmanifest.clipnames import MEDIA_SUFFIXES, ClipName, printable_name, split_media_suffix
 from avmanifest.errors import ConfigError
+
+_UNPRINTABLE: Final = "the name contains a control character, a line end or bytes that are not UTF-8; rename the file"
 
 
 class LocalSource:
@@ -36,8 +39,11 @@ class LocalSource:
             raise ConfigError(
                 f"source {self.name}: {error.strerror or error}. Give a folder of videos that you can read."
             ) from error
+        self._unprintable: set[str] = set()  # escaped paths
         for path, identity in self._walk():
             self._index.add(path, identity=identity)
+            if (printable := printable_name(path)) != path:
+                self._unprintable.add(printable)
         if not len(self._index):
             refusals = "".join(f"; {count} refused: {reason}" for reason, count in self.refused.items())
             self.problems.append(
@@ -52,11 +58,13 @@ class LocalSource:
         """Reason -> number of files and requests that were refused for it."""
         return self._index.refused
 
-    def locate(self, request: ClipRequest) -> MediaRef | None:
-        """The requested file; None if the folder does not have it."""
+    def locate(self, request: ClipRequest) -> MediaRef | FailedRef | None:
+        """The requested file; None if the folder does not have it. A failure if its name is refused."""
         file = self._index.find(request)
         if file is None and self._has_folder_links and (path := safe_relative(request.path)):
             file = self._index.find(replace(request, path=self._through_links(path)))
+        if file is None and request.path in self._unprintable:
+            return FailedRef(status="unavailable_missing", reason=_UNPRINTABLE, source=self.name, name=request.path)
         if file is None:
             return None
         path = self._index.path(file.row)

@@ -8,9 +8,9 @@ from typing import Final
 
 import pyarrow as pa
 
-from avmanifest.clipnames import MEDIA_SUFFIXES
+from avmanifest.clipnames import MEDIA_SUFFIXES, printable_name
 from avmanifest.errors import ManifestError
-from avmanifest.lists.requests import ListFile, list_column, request_table, undecodable
+from avmanifest.lists.requests import ListFile, list_column, request_table
 
 FOLDER_SPLITS: Final = ("train", "val", "test")
 """Folders directly below the root with these names are splits, not labels."""
@@ -21,7 +21,8 @@ def read_folder(list_file: ListFile, *, labels_from_parent: bool = True) -> pa.T
 
     video_id is the path below the folder without its suffix; with its suffix if two files differ only in that. The
     split is the first folder of the path if that is train, val or test; otherwise train. The label is the folder that
-    contains the file, unless that is the root or the folder of a split.
+    contains the file, unless that is the root or the folder of a split. Paths that are not printable are escaped as
+    `printable_name` does; the source then refuses the file, and the clip is a row like any other.
     """
     root = list_file.path
     if not root.is_dir():
@@ -65,7 +66,4 @@ def _media_below(root: Path) -> Iterator[str]:
             path = Path(folder, name)
             if name.startswith(".") or path.suffix.lower() not in MEDIA_SUFFIXES or not path.is_file():
                 continue
-            relative = path.relative_to(root).as_posix()
-            if not relative.isprintable() or undecodable([relative]):
-                raise ManifestError(f"{root}: the file name {relative!r} is not printable UTF-8 text. Rename the file.")
-            yield relative
+            yield printable_name(path.relative_to(root).as_posix())

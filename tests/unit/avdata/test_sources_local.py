@@ -182,3 +182,26 @@ def test_a_source_given_twice_is_a_config_error(tmp_path):
 def test_an_unknown_source_lists_the_known(spec):
     with pytest.raises(ConfigError, match="known: local:, wds:"):
         open_source(spec)
+
+
+def test_a_name_that_cannot_be_printed_is_a_failure_and_the_other_files_are_used(tmp_path):
+    touch(tmp_path / "音楽　ライブ.mp4")
+    touch(tmp_path / "bad\nname.mp4")
+    source = LocalSource(tmp_path)
+    assert source.locate(ClipRequest("音楽　ライブ", path="音楽　ライブ.mp4")).name == "音楽　ライブ.mp4"
+    failed = source.locate(ClipRequest("bad%0Aname", path="bad%0Aname.mp4"))
+    assert (failed.status, failed.name) == ("unavailable_missing", "bad%0Aname.mp4")
+    assert "rename the file" in failed.reason
+    assert source.locate(ClipRequest("bad%0Bname", path="bad%0Bname.mp4")) is None
+
+
+def test_a_refused_file_is_looked_for_in_the_next_source(tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    touch(tmp_path / "one" / "a\tb.mp4")
+    chain = SourceChain([LocalSource(tmp_path / folder) for folder in ("one", "two")])
+    assert chain.locate(ClipRequest("a%09b", path="a%09b.mp4")).status == "unavailable_missing"
+    touch(tmp_path / "two" / "a%09b.mp4")
+    chain = SourceChain([LocalSource(tmp_path / folder) for folder in ("one", "two")])
+    assert chain.locate(ClipRequest("a%09b", path="a%09b.mp4")).source == f"local:{tmp_path}/two"
+    assert list(chain.coverage.values()) == [0, 1]
