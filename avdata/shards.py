@@ -17,12 +17,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from avmanifest.clipnames import display_name
 from avmanifest.errors import ShardError
 
 BLOCK: Final = 512
 NPY_HEADER_BYTES: Final = 128
 MAX_READ_BYTES: Final = 1 << 20  # of a sample's JSON or label
 _END_OF_ARCHIVE: Final = bytes(2 * BLOCK)
+_MAX_OFFSET: Final = 1 << 62  # of a header; what a damaged one says may be larger than a file can be
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,40 +84,56 @@ class TarSample:
     content: bytes | None = None  # of the member that was asked for, if there is one of at most MAX_READ_BYTES
 
 
+def tar_headers(file: ByteFile) -> Iterator[tarfile.TarInfo]:
+    """Iterate over the headers of a tar in file order. At the end, the file is behind the closing blocks.
+
+    Args:
+        file: An uncompressed tar. The caller may read elsewhere in it between two headers.
+
+    Raises:
+        DamagedTar: The tar cannot be read any further, or its closing blocks are missing.
+    """
+    end = 0
+    try:
+        with tarfile.open(fileobj=file, mode="r:", errors="surrogateescape") as tar:
+            while (info := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # otherwise tarfile keeps every header in memory
+                if info.size < 0 or not end < tar.offset < _MAX_OFFSET:
+                    raise DamagedTar(
+                        info.offset, f"{display_name(info.name)!r} has {info.size} bytes: a damaged header"
+                    )
+                end = tar.offset
+                yield info
+    except tarfile.TarError as error:
+        raise DamagedTar(end, f"not a whole, uncompressed tar: it cannot be read on ({error})") from error
+    file.seek(end)
+    closing = file.read(len(_END_OF_ARCHIVE))
+    if len(closing) < len(_END_OF_ARCHIVE):
+        raise DamagedTar(end, "it ends without an end mark, its closing blocks are missing: it was cut")
+    if any(closing):
+        raise DamagedTar(end, "neither a header nor closing blocks are here: it is damaged, and cannot be read on")
+
+
 def walk_tar(file: ByteFile, *, strict: bool = False) -> Iterator[tuple[int, Member]]:
     """Iterate over the regular files of a tar: offset of the header, and the member under its full name.
 
     Args:
-        file: An uncompressed tar. The caller may read elsewhere in it between two members.
+        file: As for tar_headers, which also says what else is raised.
         strict: Allow nothing but regular files, and nothing but zeros after the last one.
 
     Raises:
-        DamagedTar: The tar cannot be read any further, its closing blocks are missing, or `strict` forbids something.
+        DamagedTar: A file is sparse, or `strict` forbids something.
     """
-    end = 0
-    try:
-        with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as tar:
-            while (info := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # otherwise tarfile keeps every header in memory
-                if info.size < 0 or tar.offset <= end or info.issparse():
-                    raise DamagedTar(
-                        info.offset,
-                        f"{info.name!r} has {info.size} bytes at {info.offset_data}: a sparse file, or a damaged "
-                        "header. Pack the archive again",
-                    )
-                end = tar.offset
-                if info.isreg():
-                    yield info.offset, Member(info.name, info.offset_data, info.size)
-                elif strict:
-                    raise DamagedTar(info.offset, f"{info.name!r} is not a regular file")
-    except tarfile.TarError as error:
-        raise DamagedTar(end, f"not a whole, uncompressed tar: it cannot be read on ({error})") from error
-    file.seek(end)
-    tail = file.read(-1 if strict else len(_END_OF_ARCHIVE))
-    if len(tail) < len(_END_OF_ARCHIVE):
-        raise DamagedTar(end, "the archive's closing blocks are missing: it was cut")
-    if any(tail):
-        raise DamagedTar(end, "neither a header nor closing blocks are here: the archive is damaged")
+    for info in tar_headers(file):
+        name = display_name(info.name)
+        if info.issparse():
+            raise DamagedTar(info.offset, f"{name!r} is a sparse file. Pack the archive again")
+        if info.isreg():
+            yield info.offset, Member(name, info.offset_data, info.size)
+        elif strict:
+            raise DamagedTar(info.offset, f"{name!r} is not a regular file")
+    if strict and any(file.read()):
+        raise DamagedTar(file.tell(), "something follows the closing blocks: the archive is damaged")
 
 
 def tar_samples(file: ByteFile, *, read: str = "", adjacent: bool = False, strict: bool = False) -> Iterator[TarSample]:

@@ -130,9 +130,9 @@ class Store:
         ask = partial(self.filesystem.cat_file, self.path(name), start=start, end=start + size)
         return self._ask("be read", name, lambda: bytes(ask()))
 
-    def open(self, name: str) -> Any:
-        """Open a file for reading and seeking."""
-        ask = partial(self.filesystem.open, self.path(name), "rb", block_size=_BLOCK_BYTES)
+    def open(self, name: str, block_bytes: int = _BLOCK_BYTES) -> Any:
+        """Open a file for reading and seeking. A remote one is read `block_bytes` at a time, or more."""
+        ask = partial(self.filesystem.open, self.path(name), "rb", block_size=block_bytes)
         return self._ask("be read", name, ask)
 
     def sha256(self, name: str) -> str | None:
@@ -311,6 +311,16 @@ def is_final(error: BaseException) -> bool:
     # fsspec turns many HTTP errors into FileNotFoundError; for S3 it does so only if the server said so.
     is_missing = isinstance(chain[-1], FileNotFoundError) or type(chain[-1]).__module__.startswith("botocore")
     return is_missing and any(isinstance(one, FileNotFoundError) for one in chain)
+
+
+def missing(error: BaseException) -> bool:
+    """Whether a request failed because there is no such file."""
+    return is_final(error) and any(isinstance(one, FileNotFoundError) for one in _chain(error))
+
+
+def timed_out(error: BaseException) -> bool:
+    """Whether a request failed because no answer came in time."""
+    return any(isinstance(one, TimeoutError) for one in _chain(error))
 
 
 def reason(error: BaseException) -> str:

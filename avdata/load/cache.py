@@ -1,9 +1,4 @@
-"""The cache of remote shards: each is downloaded once and checked; the total size is bounded.
-
-Several processes may share a cache folder. A file gets its name only when it is complete. Readers have a shared lock
-(flock) on a file. Only files without a lock are evicted, the least recently used first. Eviction also truncates the
-file: a process that has it open without a lock must call `lock_file` again, which reports the eviction.
-"""
+"""The cache of remote shards: each is downloaded once and checked. `avdata.cache` bounds the total size."""
 
 import contextlib
 import fcntl
@@ -23,6 +18,7 @@ from typing import IO, Any, Final, Protocol, runtime_checkable
 
 import fsspec
 
+from avdata.cache import CacheFolder, lock_file
 from avdata.retrying import RetryPolicy
 from avdata.store import is_final, open_store, reason, url_options
 from avdata.urls import PIPE, protocol
@@ -32,7 +28,6 @@ from avmanifest.files import OLDER_SUFFIXES, UNFINISHED, cache_folder, sha256_of
 _LOG: Final = logging.getLogger(__name__)
 _COPY_BYTES: Final = 1 << 20
 _OPEN_ATTEMPTS: Final = 5
-_TOUCH_NS: Final = 60 * 10**9  # update the access time of a file in use at most this often
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +71,7 @@ class ShardCache:
     def __init__(self, config: CacheConfig) -> None:
         self.config = config
         self.stopped = threading.Event()  # set: running downloads raise FetchStopped
+        self._shared = CacheFolder(config.root, config.max_bytes, _entry_of)
         self._fetched: set[Path] = set()
         self._warned = False
 
@@ -88,7 +84,7 @@ class ShardCache:
         """Open a shard, after downloading it if it is not in the cache.
 
         Returns:
-            The file's descriptor, locked against eviction: see `lock_file`.
+            The file's descriptor, locked against removal: see `lock_file`.
 
         Raises:
             ShardError: The download failed, or its size or hash is not as expected.
@@ -131,10 +127,14 @@ class ShardCache:
     def _fetch(self, url: str, expected: Expected, path: Path) -> None:
         self._make_folder()
         try:
-            with _locked(path.with_suffix(".lock")):
+            claim = self._shared.claim(path.stem, wait=True)
+            assert claim is not None, "it was waited for"
+            try:
                 if path.exists():
                     return
                 self._attempt(url, expected, path)
+            finally:
+                self._shared.unclaim(path.stem, claim)
         except OSError as error:
             raise StorageError(
                 f"{error.filename or path}: cannot write ({error.strerror}). Make room on the disk, or give the cache "
@@ -192,9 +192,7 @@ class ShardCache:
                 file.truncate(written)
                 _check_fetched(url, Expected(written, sha256.hexdigest()), Expected(size, expected.sha256))
                 file.flush()
-                with _locked(
-                    self.config.root / "evict.lock"
-                ):  # so that eviction in other processes counts the file once
+                with self._shared.changing():
                     part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -203,7 +201,7 @@ class ShardCache:
     def _growing(self, part: Path) -> Iterator[IO[bytes]]:
         """Create a file that is locked against eviction from the start."""
         with contextlib.ExitStack() as stack:
-            with _locked(self.config.root / "evict.lock"):
+            with self._shared.changing():
                 file = stack.enter_context(part.open("xb"))
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield file
@@ -223,8 +221,8 @@ class ShardCache:
                 f"a shard of {num_bytes} bytes is larger than the whole cache {self.config.root} "
                 f"(max_bytes={self.config.max_bytes}). Raise max_bytes."
             )
-        with _locked(self.config.root / "evict.lock"):
-            if not self._evict(num_bytes):
+        with self._shared.changing():
+            if self._shared.make_room(num_bytes):
                 raise StorageError(
                     f"{self.config.root}: every file in the cache is being read, and {num_bytes} bytes more pass "
                     f"max_bytes={self.config.max_bytes}. Raise max_bytes, or lower num_workers."
@@ -232,73 +230,15 @@ class ShardCache:
             if reserve is not None:
                 reserve.truncate(num_bytes)
 
-    def _evict(self, num_bytes: int) -> bool:
-        """Remove unused files, the least recently used first. Returns whether num_bytes fit."""
-        files = [(stat.st_atime_ns, stat.st_size, path) for path, stat in _cached_files(self.config.root)]
-        total = sum(size for _, size, _ in files) + num_bytes
-        for _, size, path in sorted(files):
-            if total <= self.config.max_bytes:
-                break
-            if _remove_unused(path):
-                total -= size
-        return total <= self.config.max_bytes
-
-
-def lock_file(descriptor: int, *, touch_after_ns: int = _TOUCH_NS) -> bool:
-    """Lock a cached file against eviction until `unlock_file` or until it is closed.
-
-    Args:
-        descriptor: The open file.
-        touch_after_ns: Update the access time if it is older than this, in nanoseconds.
-
-    Returns:
-        False if the file has already been evicted.
-    """
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
-    stat = os.fstat(descriptor)
-    now = time.time_ns()
-    if stat.st_nlink and now - stat.st_atime_ns > touch_after_ns:
-        with contextlib.suppress(PermissionError):  # the file belongs to another user
-            os.utime(descriptor, ns=(now, stat.st_mtime_ns))
-    return stat.st_nlink > 0
-
-
-def unlock_file(descriptor: int) -> None:
-    """Allow the eviction of a file that stays open."""
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-
 
 def read_small(url: str, config: CacheConfig) -> bytes | None:
     """Read a small remote file (a manifest, a marker) without caching; None if it does not exist."""
     return open_store(url, config.storage_options, config.retry).read("")
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _cached_files(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    for path in root.iterdir():
-        if path.name.endswith((".shard", ".index.parquet", UNFINISHED, *OLDER_SUFFIXES)):
-            with contextlib.suppress(FileNotFoundError):
-                yield path, path.stat()
-
-
-def _remove_unused(path: Path) -> bool:
-    """Remove a file that no process has locked: an unused shard, or the rest of a killed download."""
-    try:
-        with path.open("r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-            file.truncate(0)  # free the space even if another process has the file open
-    except FileNotFoundError:
-        return True
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
+def _entry_of(name: str) -> str | None:
+    """Every shard, every index, and what is left of every download, is an entry of one file."""
+    return name if name.endswith((".shard", ".index.parquet", UNFINISHED, *OLDER_SUFFIXES)) else None
 
 
 @contextlib.contextmanager

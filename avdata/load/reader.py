@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
-from avdata.load.cache import CacheConfig, Expected, ShardCache, lock_file, unlock_file
+from avdata.cache import lock_file, unlock_file
+from avdata.load.cache import CacheConfig, Expected, ShardCache
 from avdata.load.dataset import Shard
 from avdata.urls import local_path
 from avmanifest.errors import ShardError

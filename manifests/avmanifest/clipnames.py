@@ -132,3 +132,8 @@ def _is_milliseconds(start: str, end: str | None, unit: TimeUnit) -> bool:
     if end is None:
         return start[0] != "0" and int(start) % 1000 == 0
     return int(end) - int(start) >= 1000
+
+
+def display_name(path: str) -> str:
+    """The path as valid UTF-8 text; other bytes are written as escapes such as `\\xe9`."""
+    return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from avdata.cache import lock_file, unlock_file
 from avdata.load import CacheConfig, Dataset, EvalView, Loader, LoaderConfig, evaluation_config, open_dataset
-from avdata.load.cache import Expected, ShardCache, lock_file, unlock_file
+from avdata.load.cache import Expected, ShardCache
 from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError, ShardError, StorageError
 from tests.serving import FileServer, serving

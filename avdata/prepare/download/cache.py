@@ -5,21 +5,19 @@ KEY.json is written last. Media count as cached only if their record exists and 
 that is permanently unavailable has a record with the reason and no files.
 """
 
-import contextlib
-import fcntl
 import json
-import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from avdata.cache import CacheFolder, lock_file
 from avdata.prepare.commit import storage_errors
 from avdata.prepare.sources.media import MediaRef
 from avdata.prepare.sources.remote import FailedRef, FetchedFile, RemoteRef, Span
-from avmanifest.files import replace_text
+from avmanifest.files import flush, replace_text
 
 _FIELDS: Final = {"file", "bytes", *(field.name for field in fields(FetchedFile))}
 UNAVAILABLE_S: Final = 7 * 86_400.0
@@ -62,7 +60,8 @@ class Unavailable:
 class MediaCache:
     """A folder of media that several runs may share. Call `close` at the end.
 
-    While other runs use the folder, a run removes only media that it fetched itself.
+    The record is the entry's main file: media that `find` or `publish` returned are locked until `release`, so that no
+    run removes them.
 
     Args:
         folder: Created if it does not exist.
@@ -74,21 +73,10 @@ class MediaCache:
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder = folder
-        self._limit_bytes = limit_bytes
+        self._shared = CacheFolder(folder, limit_bytes, _record_of)
+        self._in_use: dict[str, BinaryIO] = {}  # the locked record by key
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._users = (folder / "users.lock").open("ab")
-            fcntl.flock(self._users, fcntl.LOCK_SH)
-        self._own: set[str] = set()
-        self._sizes: dict[str, int] = {}
-        for path in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
-            if record := _read(path):
-                self._sizes[path.stem] = sum(file["bytes"] for file in record["files"])
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of all media that this run knows to be in the cache."""
-        return sum(self._sizes.values())
 
     def find(self, key: str, *, use_unavailable: bool = True) -> CachedMedia | Unavailable | None:
         """Look up a key.
@@ -101,42 +89,28 @@ class MediaCache:
             The media, the recorded permanent failure, or None if the media have to be fetched.
         """
         path = self.folder / f"{key}.json"
-        record = _read(path)
-        if record is None:
-            return None
-        if record["status"] != "ok":
-            fresh = use_unavailable and 0 <= time.time() - path.stat().st_mtime < UNAVAILABLE_S
-            return Unavailable(record["status"], record["reason"]) if fresh else None
-        files = []
-        for entry in record["files"]:
-            file = self.folder / entry["file"]
-            if not file.is_file() or file.stat().st_size != entry["bytes"]:
-                return None
-            covers = tuple(entry["covers"])
-            files.append((file, FetchedFile(entry["name"], entry["starts_at_s"], covers, entry["video_end_s"])))
-        with contextlib.suppress(OSError):
-            os.utime(path)  # make_room removes the least recently used first
-        self._sizes[key] = self._sizes.pop(key, sum(entry["bytes"] for entry in record["files"]))
-        return CachedMedia(tuple(files))
+        record = _read(path) if self._lock(key) else None
+        media = None if record is None or record["status"] != "ok" else self._media(record["files"])
+        if media is None:
+            self.release(key)
+        if record is None or record["status"] == "ok":
+            return media
+        fresh = use_unavailable and 0 <= time.time() - path.stat().st_mtime < UNAVAILABLE_S
+        return Unavailable(record["status"], record["reason"]) if fresh else None
+
+    def release(self, key: str) -> None:
+        """Allow the removal of the key's media by this and other runs."""
+        if (record := self._in_use.pop(key, None)) is not None:
+            record.close()
 
     def lock(self, key: str) -> BinaryIO | None:
         """Lock the key for a fetch; None if another run holds the lock. Release it with `unlock`."""
-        path = self.folder / f"{key}.lock"
         with storage_errors(self.folder):
-            lock = path.open("ab")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.stat().st_ino == os.fstat(lock.fileno()).st_ino:  # else the lock file was removed meanwhile
-                    return lock
-            except (BlockingIOError, FileNotFoundError):
-                pass
-        lock.close()
-        return None
+            return self._shared.claim(key, wait=False)
 
     def unlock(self, key: str, lock: BinaryIO) -> None:
         """Release the key's lock."""
-        (self.folder / f"{key}.lock").unlink(missing_ok=True)
-        lock.close()
+        self._shared.unclaim(key, lock)
 
     def part(self, key: str) -> Path:
         """The folder for a fetch, with what an interrupted fetch left in it. The caller holds the key's lock."""
@@ -150,20 +124,17 @@ class MediaCache:
         part = self.part(key)
         entries: list[dict[str, Any]] = []
         with storage_errors(self.folder):
-            self._remove(key)
-            for number, file in enumerate(files):
-                target = self.folder / f"{key}.{number}"
-                source = part / file.name
-                with source.open("rb") as content:
-                    os.fsync(content.fileno())
-                size = source.stat().st_size
-                source.replace(target)
-                entries.append({"file": target.name, "bytes": size, **asdict(file)})
-            self._record(key, {"status": "ok", "reason": "", "files": entries})
+            for file in files:
+                flush(part / file.name)
+            with self._shared.changing():
+                self._remove(key)
+                for number, file in enumerate(files):
+                    target = self.folder / f"{key}.{number}"
+                    (part / file.name).replace(target)
+                    entries.append({"file": target.name, "bytes": target.stat().st_size, **asdict(file)})
+                self._record(key, {"status": "ok", "reason": "", "files": entries})
+                held = self.find(key)
             self.drop_part(key)
-        self._own.add(key)
-        self._sizes[key] = sum(entry["bytes"] for entry in entries)
-        held = self.find(key)
         assert isinstance(held, CachedMedia), "it was written just now"
         return held
 
@@ -179,57 +150,67 @@ class MediaCache:
 
     def remove(self, key: str) -> None:
         """Remove the media and their record; a later run fetches them again."""
-        with storage_errors(self.folder):
+        with storage_errors(self.folder), self._shared.changing():
             self._remove(key)
-        self._sizes.pop(key, None)
 
-    def make_room(self, keep: set[str], needed_later: set[str]) -> int:
-        """Remove media, least recently used first, until they are within the limit.
+    def make_room(self, needed_later: Iterable[str] = ()) -> int:
+        """Remove media that no run uses, least recently used first, until they are within the limit.
 
         Args:
-            keep: Keys that are never removed.
             needed_later: Keys that are removed last: only a resume after a kill would need their media.
 
         Returns:
             Bytes by which the limit is still exceeded.
         """
-        excess = self.num_bytes - self._limit_bytes
-        if excess <= 0:
-            return 0
-        with self._no_other_runs() as alone:
-            removable = [key for key in self._sizes if key not in keep and (alone or key in self._own)]
-            for key in sorted(removable, key=needed_later.__contains__):
-                if excess <= 0:
-                    break
-                excess -= self._sizes.pop(key)
-                self._remove(key)
-        return max(excess, 0)
+        with storage_errors(self.folder), self._shared.changing():
+            return self._shared.make_room(last={f"{key}.json" for key in needed_later})
 
     def close(self) -> None:
-        """Release the folder: other runs may then remove this run's media."""
-        self._users.close()
+        """Release all media: other runs may then remove them."""
+        for key in list(self._in_use):
+            self.release(key)
+
+    def _media(self, entries: list[dict[str, Any]]) -> CachedMedia | None:
+        """The files of a record; None if one is missing or has another size."""
+        files = []
+        for entry in entries:
+            path = self.folder / entry["file"]
+            if not path.is_file() or path.stat().st_size != entry["bytes"]:
+                return None
+            covers = tuple(entry["covers"])
+            files.append((path, FetchedFile(entry["name"], entry["starts_at_s"], covers, entry["video_end_s"])))
+        return CachedMedia(tuple(files))
+
+    def _lock(self, key: str) -> bool:
+        """Lock the key's record against removal. False if there is none."""
+        if (held := self._in_use.get(key)) is not None and lock_file(held.fileno(), touch_after_ns=0):
+            return True
+        self.release(key)
+        try:
+            record = (self.folder / f"{key}.json").open("rb")
+        except FileNotFoundError:
+            return False
+        if lock_file(record.fileno(), touch_after_ns=0):
+            self._in_use[key] = record
+            return True
+        record.close()
+        return False
 
     def _record(self, key: str, record: dict[str, Any]) -> None:
         replace_text(self.folder / f"{key}.json", json.dumps(record), durable=True)
 
     def _remove(self, key: str) -> None:
-        """Remove the key's record, then its files."""
+        """Remove the key's record, then its files. Only within `changing`."""
+        self.release(key)
         (self.folder / f"{key}.json").unlink(missing_ok=True)
         for path in self.folder.glob(f"{key}.[0-9]*"):
             path.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def _no_other_runs(self) -> Iterator[bool]:
-        """Whether no other run uses the folder. If so, none can start to use it while the block runs."""
-        try:
-            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
-        except BlockingIOError:
-            alone = False
-        try:
-            yield alone
-        finally:
-            fcntl.flock(self._users, fcntl.LOCK_SH)  # a failed upgrade to LOCK_EX may have released it
+
+def _record_of(name: str) -> str | None:
+    """The record of the entry to which a file of the cache belongs."""
+    key, _, suffix = name.partition(".")
+    return f"{key}.json" if key and (suffix == "json" or suffix.isdecimal()) else None
 
 
 def _read(path: Path) -> dict[str, Any] | None:

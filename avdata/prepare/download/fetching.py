@@ -134,9 +134,12 @@ class FetchThread:
             if corrupt:
                 self._corrupt.add(key)
             self._count_down(self._undecoded, key)
-            if key in self._corrupt and key not in self._undecoded:
+            if key in self._undecoded:
+                return
+            if key in self._corrupt:
                 self._corrupt.remove(key)
                 self._cache.remove(key)
+            self._cache.release(key)
 
     def committed(self, key: str) -> None:
         """Count one clip of the media as committed in a shard."""
@@ -304,7 +307,7 @@ class FetchThread:
         _signal(self.wake, self._wake_sender)
 
     def _make_room(self) -> None:
-        excess = self._cache.make_room(set(self._undecoded), set(self._uncommitted))
+        excess = self._cache.make_room(self._uncommitted)
         if excess and not self._reported_full:
             self._reported_full = True
             self._news.append(

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
-import fsspec
 from indexed_gzip import IndexedGzipFile
 
-from avdata.prepare.sources.media import MediaRef, display_name
+from avdata.prepare.sources.media import MediaRef
 from avdata.prepare.sources.names import ClipRequest, NameIndex, safe_relative
 from avdata.prepare.sources.sidecar import SIDECAR_BYTES, Sidecars
-from avmanifest.clipnames import ClipName, split_media_suffix
-from avmanifest.errors import ConfigError
+from avdata.shards import DamagedTar, tar_headers
+from avdata.store import open_store
+from avmanifest.clipnames import ClipName, display_name, split_media_suffix
+from avmanifest.errors import ConfigError, ShardError
 from avmanifest.files import cache_folder, replace_text, replacing, sha256_of
 
 ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
@@ -170,15 +171,13 @@ def list_archive(archive: str, cache_dir: Path) -> Listing:
     """
     try:
         if "://" in archive:
-            filesystem, path = fsspec.core.url_to_fs(archive)
-            with io.BufferedReader(filesystem.open(path, "rb", block_size=_REMOTE_BLOCK_BYTES)) as file:
+            with io.BufferedReader(open_store(archive).open("", block_bytes=_REMOTE_BLOCK_BYTES)) as file:
                 return _list_tar(archive, file)
         with Path(archive).open("rb") as file:
             if file.peek(2)[:2] != b"\x1f\x8b":
                 return _list_tar(archive, file)
         return _list_gzip(archive, cache_dir)
-    except (OSError, ValueError, aiohttp.ClientError) as error:
-        # fsspec raises ValueError for a server that does not support range requests.
+    except (OSError, ValueError, ShardError, aiohttp.ClientError) as error:
         raise ConfigError(f"{archive}: cannot be listed: {error}. Check the path and its permissions.") from error
 
 
@@ -210,51 +209,17 @@ def _list_gzip(archive: str, cache_dir: Path) -> Listing:
     return listing
 
 
-class _LastRead:
-    """A file that keeps the bytes of the last read, because tarfile does not report what it took for the end."""
-
-    def __init__(self, file: io.BufferedIOBase) -> None:
-        self.last = b""
-        self._file = file
-
-    def read(self, size: int = -1, /) -> bytes:
-        """As the file's."""
-        self.last = self._file.read(size)
-        return self.last
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """As the file's."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """As the file's."""
-        return self._file.tell()
-
-    def write(self, data: bytes, /) -> int:
-        """Fails: the file is not open for writing."""
-        return self._file.write(data)
-
-    def close(self) -> None:
-        """As the file's."""
-        self._file.close()
-
-
-def _list_tar(archive: str, opened: io.BufferedIOBase) -> Listing:
+def _list_tar(archive: str, file: io.BufferedIOBase) -> Listing:
     """Read a tar once. At damage, keep the videos before it and describe it in `problem`."""
     listing = Listing(archive)
     sidecars = Sidecars()
-    file = _LastRead(opened)
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            position = -1
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # otherwise tarfile keeps every header in memory
-                if tar.offset <= position:
-                    raise tarfile.ReadError(f"the header of {member.name!r} points backward")
-                position = tar.offset
-                _add_member(member, file, listing, sidecars)
-            listing.problem = _end_problem(file, tar.offset)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        for header in tar_headers(file):
+            _add_member(header, file, listing, sidecars)
+        rest = -file.tell() + file.seek(0, os.SEEK_END)
+        if rest > _PADDING_BYTES:
+            listing.problem = f"{rest} bytes follow the end mark: zeros of a broken copy, or a second archive"
+    except (DamagedTar, EOFError, zlib.error, gzip.BadGzipFile) as error:
         listing.problem = str(error)
     # A member that is stored again replaces the earlier one, as when the archive is unpacked.
     last = {member.name: member for member in listing.members}
@@ -262,7 +227,7 @@ def _list_tar(archive: str, opened: io.BufferedIOBase) -> Listing:
     return listing
 
 
-def _add_member(member: tarfile.TarInfo, file: _LastRead, listing: Listing, sidecars: Sidecars) -> None:
+def _add_member(member: tarfile.TarInfo, file: io.BufferedIOBase, listing: Listing, sidecars: Sidecars) -> None:
     """Add the member to the listing if it is a video; add it to `sidecars` if it is metadata."""
     name = safe_relative(member.name)
     base, suffix = split_media_suffix(member.name)
@@ -281,20 +246,8 @@ def _add_member(member: tarfile.TarInfo, file: _LastRead, listing: Listing, side
         if member.size:
             file.seek(member.offset_data + member.size - 1)
             if not file.read(1):
-                raise tarfile.ReadError(f"it ends inside {member.name!r}")
+                raise DamagedTar(member.offset, f"it ends inside {name!r}")
         listing.members.append(Member(name, member.offset_data, member.size))
-
-
-def _end_problem(file: _LastRead, offset: int) -> str:
-    """Description of damage where tarfile stopped reading; empty for a proper end. tarfile stops without an error."""
-    if len(file.last) < tarfile.BLOCKSIZE:
-        return f"it ends at byte {offset} without an end mark and may be cut short"
-    if any(file.last):
-        return f"the header at byte {offset} cannot be read, and nothing after it is listed"
-    rest = file.seek(0, os.SEEK_END) - offset
-    if rest > _PADDING_BYTES:
-        return f"{rest} bytes follow the end mark at byte {offset}: zeros of a broken copy, or a second archive"
-    return ""
 
 
 def _listing_json(listing: Listing) -> str:

@@ -25,9 +25,9 @@ from urllib3.exceptions import (
 )
 
 from avdata.prepare.config import HttpOptions
-from avdata.prepare.sources.media import display_name
 from avdata.prepare.sources.names import ClipRequest, safe_relative
 from avdata.prepare.sources.remote import FetchedFile, Fetcher, RemoteRef, Span, fetch_key
+from avmanifest.clipnames import display_name
 from avmanifest.errors import ConfigError, DownloadError
 
 BODY: Final = "body"  # the downloaded file, complete or partial

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
-from avdata.prepare.sources.media import MediaRef, display_name
+from avdata.prepare.sources.media import MediaRef
 from avdata.prepare.sources.names import ClipRequest, NameIndex, safe_relative
 from avdata.prepare.sources.remote import FailedRef
 from avdata.prepare.sources.sidecar import SIDECAR_BYTES, Sidecars, owner, owners
-from avmanifest.clipnames import MEDIA_SUFFIXES, ClipName, printable_name, split_media_suffix
+from avmanifest.clipnames import MEDIA_SUFFIXES, ClipName, display_name, printable_name, split_media_suffix
 from avmanifest.errors import ConfigError
 
 _UNPRINTABLE: Final = "the name contains a control character, a line end or bytes that are not UTF-8; rename the file"

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, runtime_checkable
 
-import aiohttp
-import fsspec
 import numpy as np
 from indexed_gzip import IndexedGzipFile, ZranError
 
-from avmanifest.errors import DecodeError, DownloadError, MediaError
+from avdata.store import missing, open_store, timed_out
+from avmanifest.errors import DecodeError, DownloadError, MediaError, ShardError
 from avmanifest.files import sha256_of_stream
 
 _BUFFER_BYTES: Final = 256 * 1024
@@ -48,11 +47,6 @@ class MediaRef:
     def compressed(self) -> bool:
         """Whether the video is in a tar.gz."""
         return self.gzip_index != ""
-
-
-def display_name(path: str) -> str:
-    """The path as valid UTF-8 text; other bytes are written as escapes such as `\\xe9`."""
-    return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def open_media_file(ref: MediaRef) -> Path | BinaryIO:
@@ -179,8 +173,7 @@ def _in_memory(data: bytes | bytearray, ref: MediaRef) -> BinaryIO:
 
 def _fetch(ref: MediaRef, size: int) -> BinaryIO:
     """Download the member in one request, because a decoder seeks too often for one request per read."""
-    filesystem, path = fsspec.core.url_to_fs(ref.path)
-    data: bytes = filesystem.cat_file(path, start=ref.offset, end=ref.offset + size)
+    data = open_store(ref.path).read_range("", ref.offset, size)
     if len(data) != size:
         raise DownloadError(
             "net_http",
@@ -240,16 +233,15 @@ def _changed(ref: MediaRef, why: str) -> DecodeError:
 @contextmanager
 def _media_errors(ref: MediaRef) -> Iterator[None]:
     """Convert errors of files and servers into the MediaError of this clip."""
-    remote = "://" in ref.path
     try:
         yield
     except FileNotFoundError as error:
         raise MediaError("unavailable_missing", f"{error.filename or ref.path}: the file no longer exists") from error
-    except TimeoutError as error:
-        raise DownloadError("net_timeout", f"{ref.path}: no response in time") from error
+    except ShardError as error:  # of a remote archive
+        if missing(error):
+            raise MediaError("unavailable_missing", str(error)) from error
+        raise DownloadError("net_timeout" if timed_out(error) else "net_http", str(error)) from error
     except (EOFError, ZranError, ValueError, struct.error) as error:
         raise _changed(ref, str(error)) from error
-    except (OSError, aiohttp.ClientError) as error:
-        if remote:
-            raise DownloadError("net_http", f"{ref.path}: {error}") from error
+    except OSError as error:
         raise DecodeError("media_corrupt", f"{ref.path}: {ref.name} cannot be read: {error}") from error

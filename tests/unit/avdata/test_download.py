@@ -74,30 +74,51 @@ def test_media_are_cached_only_when_complete(tmp_path, opened):
     assert cache.find("k") is None, "the size differs from the record"
 
 
-def test_make_room_removes_the_least_recently_used_and_no_key_to_keep(tmp_path, opened):
-    cache = opened(12)
+def test_make_room_removes_the_least_recently_used_and_nothing_in_use(tmp_path, opened):
+    size = sum(path.stat().st_size for path in tmp_path.iterdir()) if put(opened(1), "a") else 0
+    cache = opened(2 * size + size // 2)
     for number, key in enumerate("abc"):
         put(cache, key)
+        if key != "a":
+            cache.release(key)
         os.utime(tmp_path / f"{key}.json", (number, number))
-    assert cache.make_room(keep={"a"}, needed_later={"b"}) == 0
-    assert [cache.find(key) is not None for key in "abc"] == [True, True, False]
-    assert cache.make_room(keep={"a", "b"}, needed_later=set()) == 0
+    assert cache.make_room(needed_later={"b"}) == 0
+    assert kept(tmp_path) == ["a", "b"]
     put(cache, "d")
-    assert cache.make_room(keep={"a", "b", "d"}, needed_later=set()) == 3
-    assert cache.make_room(keep={"a", "d"}, needed_later={"b"}) == 0
-    assert cache.find("b") is None
+    assert cache.make_room() == 0
+    assert kept(tmp_path) == ["a", "d"], "b is the only one that is not in use"
+    put(cache, "e")
+    assert cache.make_room() == size - size // 2
+    assert kept(tmp_path) == ["a", "d", "e"]
+    cache.release("d")
+    assert cache.make_room() == 0
+    assert kept(tmp_path) == ["a", "e"]
 
 
-def test_a_run_removes_no_media_of_another_active_run(tmp_path, opened):
+def kept(folder):
+    return sorted(path.stem for path in folder.glob("*.json"))
+
+
+def test_a_run_removes_no_media_that_another_run_uses(tmp_path, opened):
     other = opened(1)
     put(other, "theirs")
     mine = opened(1)
     put(mine, "mine")
-    assert mine.make_room(set(), set()) > 0
-    assert (mine.find("theirs") is not None, mine.find("mine")) == (True, None)
+    mine.release("mine")
+    assert mine.make_room() > 0
+    assert kept(tmp_path) == ["theirs"]
+    assert mine.find("theirs") is not None
+    mine.release("theirs")
     other.close()
-    assert mine.make_room(set(), set()) == 0
-    assert mine.find("theirs") is None
+    assert mine.make_room() == 0
+    assert not kept(tmp_path)
+
+
+def test_files_without_a_record_make_room(tmp_path, opened):
+    cache = opened(10)
+    (tmp_path / "lost.0").write_bytes(bytes(100))
+    assert cache.make_room() == 0
+    assert not (tmp_path / "lost.0").exists()
 
 
 def test_only_one_run_at_a_time_holds_the_lock_of_a_key(tmp_path, opened):
