@@ -3,15 +3,21 @@
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from avmanifest.errors import AvkitError, ConfigError, StorageError
+from avmanifest.files import DISK_ERRORS
+
+_LOG_LINES: Final = 20  # of ffmpeg's log, kept for an error message
 
 
 def ffmpeg_binary() -> str:
@@ -45,7 +51,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def encoder(output: Any, path: Path, folder: Path) -> Iterator[IO[bytes]]:
+def encoder(output: Any, path: Path) -> Iterator[IO[bytes]]:
     """Run ffmpeg and yield its standard input. The end of the block waits until ffmpeg has succeeded.
 
     An error inside the block kills ffmpeg.
@@ -53,18 +59,16 @@ def encoder(output: Any, path: Path, folder: Path) -> Iterator[IO[bytes]]:
     Args:
         output: The output node of ffmpeg-python.
         path: The video, for messages.
-        folder: From `scratch_folder`, for ffmpeg's log.
 
     Raises:
-        StorageError: The disk is full.
+        StorageError: The disk is full or fails.
         AvkitError: ffmpeg failed otherwise. The message has the end of its log.
     """
     command: list[str] = output.global_args("-v", "error", "-nostdin").compile(
         cmd=ffmpeg_binary(), overwrite_output=True
     )
-    log = folder / "ffmpeg.log"
     # If ffmpeg dies, the pipe breaks; the exit code and the log tell why.
-    with suppress(BrokenPipeError), log.open("wb") as stderr, _start(command, stderr) as process:
+    with suppress(BrokenPipeError), _start(command) as process, _log_of(process) as log:
         assert process.stdin is not None
         try:
             yield process.stdin
@@ -73,13 +77,34 @@ def encoder(output: Any, path: Path, folder: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             process.kill()
             raise
+        finally:
+            with suppress(BrokenPipeError):
+                process.stdin.close()
     if process.returncode != 0:
-        words = log.read_text(errors="replace").strip()[-2000:] or "no message"
-        full = os.strerror(errno.ENOSPC) in words
-        raise (StorageError if full else AvkitError)(
+        words = b"".join(log).decode(errors="replace").strip()[-2000:] or "no message"
+        if process.returncode == -signal.SIGXFSZ:
+            words = os.strerror(errno.EFBIG)
+        is_disk = any(os.strerror(number) in words for number in DISK_ERRORS)
+        raise (StorageError if is_disk else AvkitError)(
             f"{path}: {command[0]} ended with code {process.returncode} and no {path.suffix[1:]}: {words}. Check the "
             "disk's space and rights, or name another ffmpeg in IMAGEIO_FFMPEG_EXE."
         )
+
+
+@contextmanager
+def _log_of(process: "subprocess.Popen[bytes]") -> Iterator[deque[bytes]]:
+    """The last lines that the process writes to its standard error; complete after the block.
+
+    They are kept in memory, because a file of them could not be written on a full disk.
+    """
+    assert process.stderr is not None
+    lines: deque[bytes] = deque(maxlen=_LOG_LINES)
+    reader = threading.Thread(target=lines.extend, args=(process.stderr,), daemon=True)
+    reader.start()
+    try:
+        yield lines
+    finally:
+        reader.join()
 
 
 @cache
@@ -89,8 +114,9 @@ def _has_x264(binary: str) -> bool:
     return " libx264 " in listing.stdout
 
 
-def _start(command: list[str], stderr: IO[bytes]) -> "subprocess.Popen[bytes]":
+def _start(command: list[str]) -> "subprocess.Popen[bytes]":
+    pipe = subprocess.PIPE
     try:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr)  # noqa: S603
+        return subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe)  # noqa: S603
     except OSError as error:
         raise AvkitError(f"{command[0]}: cannot be started ({error}). Name an ffmpeg in IMAGEIO_FFMPEG_EXE.") from error

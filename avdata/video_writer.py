@@ -31,7 +31,7 @@ class VideoWriter:
         """Append an RGB frame, shown from num_frames / fps seconds on. All must have the size of the first."""
         if self._frames is None:
             self._size = frame.shape[:2]
-            self._frames = self._stack.enter_context(encoder(self._silent(), self.path, self._folder))
+            self._frames = self._stack.enter_context(encoder(self._silent(), self.path))
         if frame.shape[:2] != self._size:
             raise ValueError(f"{self.path}: a frame of {frame.shape[:2]} among those of {self._size}")
         self._frames.write(np.ascontiguousarray(frame).data)
@@ -48,7 +48,7 @@ class VideoWriter:
         has_sound = self._audio.tell() > 0
         self._stack.close()
         joined = self._folder / "joined.mp4"
-        with encoder(self._joined(joined, with_sound=has_sound), self.path, self._folder):
+        with encoder(self._joined(joined, with_sound=has_sound), self.path):
             pass
         joined.replace(self.path)
 

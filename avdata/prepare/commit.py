@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from avdata.shards import Member, end_of_archive, index_bytes, walk_samples
 from avmanifest.errors import ManifestError, ShardError, StorageError
-from avmanifest.files import sha256_of_file
+from avmanifest.files import disk_error, sha256_of_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
 from avmanifest.table import read_table, table_from_rows, write_table
@@ -55,6 +55,27 @@ def storage_errors(what: object) -> Iterator[None]:
         raise StorageError(
             f"{error.filename or what}: cannot write ({reason}: {error.strerror}). Committed shards are "
             "safe; make room or repair the output, then run the same command again."
+        ) from error
+
+
+@contextlib.contextmanager
+def disk_errors(what: object) -> Iterator[None]:
+    """Convert an error that a full or failing disk caused (avmanifest.files.disk_error) into a StorageError.
+
+    Other errors pass, an OSError about one file among them. `what` is named if the disk's error has no path.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:
+        if (cause := disk_error(error)) is None:
+            raise
+        reason = errno.errorcode.get(cause.errno or 0, "error")
+        raise StorageError(
+            f"{cause.filename or what}: the disk cannot be used ({reason}: {cause.strerror}). Committed shards are "
+            "safe; make room or repair the disk, then run the same command again. If a disk fails for one file of a "
+            "source only, replace or remove that file."
         ) from error
 
 

@@ -17,7 +17,7 @@ from avdata.prepare.catalog import (
     shard_problem,
     shards_coverage,
 )
-from avdata.prepare.commit import Workspace, storage_errors
+from avdata.prepare.commit import Workspace, disk_errors, storage_errors
 from avdata.prepare.config import ExecutorKind, PrepareConfig, Retry, Share
 from avdata.prepare.executors import Executor, ShardTask, local_executor
 from avdata.prepare.media_resolver import MediaResolver
@@ -59,7 +59,7 @@ def prepare(config: PrepareConfig, listener: PrepareListener | None = None) -> P
     config.require_sources()
     listener = listener or SilentListener()
     output = open_output(config.out, config.patience)
-    with output.naming():
+    with output.naming(), disk_errors(config.out):
         return _prepare(config, output, listener)
 
 

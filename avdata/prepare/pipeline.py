@@ -11,7 +11,7 @@ import numpy as np
 
 from avdata.images import encode_jpeg
 from avdata.melspec import log_mel
-from avdata.prepare.commit import storage_errors
+from avdata.prepare.commit import disk_errors, storage_errors
 from avdata.prepare.config import SampleConfig
 from avdata.prepare.decode import Frames, MediaInfo, Waveform, open_media
 from avdata.prepare.frames import draw_frame_times
@@ -63,9 +63,13 @@ class Sample:
 
 
 def run_clip(config: SampleConfig, task: ClipTask) -> ClipResult:
-    """Make the clip's sample and write its tar blocks. This is the only place where an error becomes a manifest row."""
+    """Make the clip's sample and write its tar blocks. This is the only place where an error becomes a manifest row.
+
+    An error of a disk is never the clip's: it is returned as `storage_error`.
+    """
     try:
-        sample = make_sample(config, task)
+        with disk_errors(task.blocks):
+            sample = make_sample(config, task)
     except MediaError as error:
         return ClipResult(failed_row(task.row, error.status, error.message, task.ref))
     except StorageError as error:

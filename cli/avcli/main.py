@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import time
 from types import FrameType
 from typing import Annotated, Final
 
@@ -77,26 +78,47 @@ EXIT_CODES: Final[dict[type[AvkitError], int]] = {
 }
 
 
+_CLEANUP_S: Final = 30.0
+
+
 class _Stopped(BaseException):
     """The user or the scheduler asked us to stop."""
 
 
-def _stop(signal_number: int, frame: FrameType | None) -> None:
-    raise _Stopped
+class _Stop:
+    """The handler of signals that ask the command to stop: the first one raises _Stopped.
+
+    Later ones are ignored for _CLEANUP_S seconds, so that they do not interrupt what the first one began: closing files
+    and ending processes.
+    """
+
+    def __init__(self) -> None:
+        self._until_s = 0.0  # monotonic time to which signals are ignored
+
+    def __call__(self, signal_number: int, frame: FrameType | None) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._until_s:
+            self._until_s = now_s + _CLEANUP_S
+            raise _Stopped
 
 
 def run() -> None:
     """The `avkit` command."""
     do_without_pandas()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    _on_signals(_Stop())
     try:
         with naming_extras():
             app()
     except _Stopped:
+        _on_signals(signal.SIG_IGN)  # Python itself would die of one that comes while it exits
         _end("stopped. Run the same command again to go on.", 3)
     except AvkitError as error:
         _end(str(error), next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
+
+
+def _on_signals(handler: "_Stop | signal.Handlers") -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
 
 
 def _end(message: str, code: int) -> None:

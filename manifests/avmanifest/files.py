@@ -1,9 +1,10 @@
-"""Atomic writing of files, SHA-256 hashes, and the user's cache folder.
+"""Atomic writing of files, SHA-256 hashes, errors of disks, and the user's cache folder.
 
 A file is written under a temporary name in the target's folder and renamed at the end, so that a reader sees the old or
 the new content, never a part of it. A killed process leaves the temporary file: `is_unfinished` recognizes it.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -19,6 +20,23 @@ UNFINISHED: Final = ".tmp"
 OLDER_SUFFIXES: Final = (".part",)
 """Suffixes that earlier versions also used, without a leading dot. Other programs use them, so they are removed only
 from folders that belong to avkit."""
+
+DISK_ERRORS: Final = frozenset(
+    (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EIO,
+        errno.EROFS,
+        errno.ESTALE,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.ENOTCONN,  # a file system in user space whose server ended
+        errno.EMFILE,
+        errno.ENFILE,
+    )
+)
+"""Numbers of OSErrors that are about a disk, a mount or the limit of open files, and not about a file's content."""
 
 _OLDER_PREFIX: Final = ".unfinished-"
 _READ_BYTES: Final = 1 << 20
@@ -141,6 +159,19 @@ def sha256_of_stream(stream: Readable) -> tuple[str, int]:
         digest.update(chunk)
         size += len(chunk)
     return digest.hexdigest(), size
+
+
+def disk_error(error: BaseException) -> OSError | None:
+    """The error of a full or failing disk (DISK_ERRORS) among an error and its causes; None if there is none.
+
+    Only Python's own errors count: decoders and network libraries use the same numbers for damaged content and sockets.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and type(cause).__module__ == "builtins" and cause.errno in DISK_ERRORS:
+            return cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return None
 
 
 def cache_folder(name: str) -> Path:

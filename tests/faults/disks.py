@@ -1,4 +1,4 @@
-"""A simulated full disk."""
+"""A simulated full disk, and a process that has no open file left."""
 
 import resource
 import signal
@@ -17,3 +17,14 @@ def full_disk(file_bytes: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Every attempt to open a file fails: the limit of open files is below the number of those that are open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))  # standard input, output and error are open
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -8,15 +8,21 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import av.error
 import pytest
 
-from avdata.prepare.commit import Segment, Workspace, commit_shard, marker_problem
+from avdata.prepare.commit import Segment, Workspace, commit_shard, disk_errors, marker_problem
 from avdata.prepare.job import prepare
+from avdata.prepare.pipeline import ClipTask, run_clip
+from avdata.prepare.sources.media import MediaRef
 from avdata.shards import pack_sample
-from avmanifest.errors import StorageError
+from avmanifest.errors import DecodeError, StorageError
+from avmanifest.files import DISK_ERRORS, disk_error
 from avmanifest.layout import Layout, ShardName
-from avmanifest.schema import CLIP_SCHEMA
-from tests.videos import folder_config, tree
+from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
+from avmanifest.table import read_table
+from tests.faults.disks import no_more_files
+from tests.videos import SMALL, folder_config, tree
 
 ROOT = Path(__file__).parents[2]
 SHARD = ShardName("train", 0)
@@ -150,3 +156,76 @@ def test_an_output_with_another_active_run_is_not_overwritten(videos, prepared, 
         prepare(folder_config(videos, out, overwrite=True))
     other.close()
     assert tree(out) == tree(prepared.out)
+
+
+def synth(out: Path) -> subprocess.CompletedProcess[str]:
+    words = ["prepare", "synth", "--num-clips", "4", "--shard-size", "2", "--workers", "2", "--frames", "2"]
+    words += ["--width", "96", "--height", "64", "--seconds", "3", "--short-side", "32", "--out", str(out)]
+    command = [sys.executable, "-c", "from avcli.main import run; run()", *words]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["100k", "240k", "400k"])
+def test_a_full_disk_costs_no_drawn_clip(size, small_disk, tmp_path):
+    """The disk is full in another step for each size: the sound, ffmpeg's file, the sample."""
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(small_disk)], check=True)
+    out = small_disk / "out"
+    ended = synth(out)
+    assert ended.returncode == 3, ended.stderr
+    assert "ENOSPC" in ended.stderr or os.strerror(errno.ENOSPC) in ended.stderr
+    assert "Traceback" not in ended.stderr
+    rows = [row for clips in out.glob("t*/*.parquet") for row in read_table(clips, CLIP_SCHEMA).to_pylist()]
+    assert {row["status"] for row in rows} <= {"ok"}
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    assert synth(out).returncode == 0
+    assert synth(tmp_path / "calm").returncode == 0
+    assert tree(out) == tree(tmp_path / "calm")
+
+
+def clip_of(path: Path, blocks: Path) -> ClipTask:
+    row = dict.fromkeys(PLAN_SCHEMA.names) | {"key": "k", "video_id": "v", "split": "train", "start_s": 0.0}
+    row |= {"labels": [], "frame_times_s": [], "annotations": "{}"}
+    ref = MediaRef(path=str(path), source=f"local:{path.parent}", name=path.name)
+    return ClipTask(shard=SHARD, place=0, row=row, ref=ref, blocks=blocks)
+
+
+def test_a_disk_that_fails_under_a_video_is_not_the_clips_fault(tmp_path):
+    task = clip_of(Path("/proc/self/mem"), tmp_path / "clip")  # reading its first byte fails with EIO
+    end = run_clip(SMALL, task)
+    assert end.row == {}
+    assert "EIO" in str(end.storage_error)
+    assert "run the same command again" in str(end.storage_error)
+
+
+def test_no_open_file_left_is_not_the_clips_fault(videos, tmp_path):
+    task = clip_of(next(videos.rglob("*.mp4")), tmp_path / "clip")
+    assert run_clip(SMALL, task).row["status"] == "ok"
+    with no_more_files():
+        end = run_clip(SMALL, task)
+    assert "EMFILE" in str(end.storage_error)
+
+
+def test_a_source_that_cannot_be_listed_because_of_its_disk_is_a_storage_error(videos, tmp_path):
+    config = folder_config(videos, tmp_path / "out")
+    with no_more_files(), pytest.raises(StorageError, match="EMFILE"):
+        prepare(config)
+
+
+@pytest.mark.parametrize("code", sorted(DISK_ERRORS))
+def test_an_error_of_a_disk_is_found_among_the_causes_of_another(code):
+    disk = OSError(code, os.strerror(code))
+    clip = DecodeError("media_corrupt", "cannot be read")
+    clip.__cause__ = disk
+    assert disk_error(disk) is disk_error(clip) is disk
+    with pytest.raises(StorageError, match=errno.errorcode[code]), disk_errors("out"):
+        raise clip
+
+
+def test_an_error_of_the_decoder_or_of_one_file_is_no_error_of_a_disk():
+    with pytest.raises(DecodeError), disk_errors("out"):
+        try:
+            av.error.err_check(-errno.EIO)  # FFmpeg's number for data that end early
+        except av.error.FFmpegError as error:
+            raise DecodeError("media_corrupt", "damaged") from error
+    assert disk_error(FileNotFoundError(errno.ENOENT, "gone")) is None

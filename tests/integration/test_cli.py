@@ -160,6 +160,9 @@ def test_asked_to_stop_it_stops_clean_and_goes_on_later(number, tmp_path):
         time.sleep(0.02)
     family = psutil.Process(run.pid).children(recursive=True)
     os.kill(run.pid, number)
+    while run.poll() is None:  # the run ends what it began, however often it is asked
+        os.kill(run.pid, number)
+        time.sleep(0.01)
     said = run.communicate(timeout=30)[1]
     assert run.returncode == 3
     assert "stopped. Run the same command again to go on." in said

@@ -13,6 +13,7 @@ from avdata.prepare.sources.remote import FailedRef
 from avdata.prepare.sources.sidecar import SIDECAR_BYTES, Sidecars, owner, owners
 from avmanifest.clipnames import MEDIA_SUFFIXES, ClipName, display_name, printable_name, split_media_suffix
 from avmanifest.errors import ConfigError
+from avmanifest.files import disk_error
 
 _UNPRINTABLE: Final = "the name contains a control character, a line end or bytes that are not UTF-8; rename the file"
 
@@ -101,6 +102,8 @@ class LocalSource:
                 sidecars = self._read_sidecars(videos, documents)
                 yield from ((path, sidecars.get(path)) for path in videos)
             except OSError as error:
+                if disk_error(error) is not None:
+                    raise  # the videos in the folder would count as missing for good
                 self.problems.append(
                     f"{self._absolute(folder)}: cannot be read ({error.strerror or error}); "
                     "the videos in it are not listed"

@@ -23,7 +23,7 @@ def write_clip(config: SynthConfig, clip: SynthClip, path: Path) -> None:
     with scratch_folder(path) as folder:
         sound, video = folder / "sound.f32", folder / "video.mp4"
         sound.write_bytes(render_mix(config, clip, config.sample_rate).astype("<f4").tobytes())
-        with encoder(_output(config, sound, video), path, folder) as pictures:
+        with encoder(_output(config, sound, video), path) as pictures:
             for number in range(config.num_frames):
                 pictures.write(render_frame(config, clip, number / config.fps).tobytes())
         video.replace(path)

@@ -4,11 +4,12 @@ YouTube explains only in a message for people why a video is not available, and 
 text is matched before the types of most exceptions.
 """
 
-import errno
 import re
 import socket
 from collections.abc import Iterator, Sequence
 from typing import Final
+
+from avmanifest.files import DISK_ERRORS
 
 _COLOR: Final = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -73,9 +74,8 @@ def classify(error: BaseException) -> str:
 
 def disk_error(error: BaseException) -> OSError | None:
     """The OSError of a full or failing disk that caused a yt-dlp error; None if there is none."""
-    disk_errors = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
     causes = (cause for cause in _causes(error) if isinstance(cause, OSError))
-    return next((cause for cause in causes if cause.errno in disk_errors), None)
+    return next((cause for cause in causes if cause.errno in DISK_ERRORS), None)
 
 
 def message_of(error: BaseException, warnings: Sequence[str] = ()) -> str:
