@@ -198,7 +198,7 @@ def _frozen_plan(
             f"{layout.root}: holds shards but no {layout.dataset_json.name}, so their plan is unknown. "
             "Restore the file, or prepare with --overwrite."
         )
-    _note_duplicates(plan, listener)
+    _note_plan(plan, listener)
     for stale in (*layout.plan_part(0).parent.glob("part-*"), *layout.manifest("train").parent.glob("*.parquet")):
         stale.unlink()
     freeze(plan, layout.plan_part(0))
@@ -232,7 +232,9 @@ def _resumed_plan(
     return frozen, recorded["plan_hash"]
 
 
-def _note_duplicates(plan: Plan, listener: PrepareListener) -> None:
+def _note_plan(plan: Plan, listener: PrepareListener) -> None:
+    for note in plan.notes:
+        listener.note(note)
     if plan.num_duplicates:
         listener.note(f"{plan.num_duplicates:,} rows of the list repeat a clip; the first row of each clip is used")
     if plan.cross_split_keys:

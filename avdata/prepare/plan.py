@@ -31,6 +31,7 @@ class Plan:
     table: pa.Table  # PLAN_SCHEMA, ordered by split, shard, position
     num_duplicates: int  # rows whose clip an earlier row requested
     cross_split_keys: tuple[str, ...]  # of those, the keys whose first row is in another split
+    notes: tuple[str, ...] = ()  # how the lists were read, where that is not as usual
 
     @property
     def hash(self) -> str:

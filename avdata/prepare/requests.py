@@ -1,5 +1,6 @@
 """Read the clips that a recipe's list requests, fetch official lists, and make the plan."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -23,18 +24,23 @@ MAX_LIST_BYTES: Final = 512 * 2**20
 
 def plan_of(config: PrepareConfig, layout: Layout) -> Plan:
     """The plan that a run freezes. Lists that have no local path are fetched into the output folder."""
-    requests = requested_clips(config, layout)
-    return make_plan(
+    notes: list[str] = []
+    requests = requested_clips(config, layout, notes)
+    plan = make_plan(
         requests,
         clip_keys(config.recipe, requests),
         seed=config.sample.seed,
         shard_size=config.shard_size,
         limit=config.limit,
     )
+    return replace(plan, notes=tuple(notes))
 
 
-def requested_clips(config: PrepareConfig, layout: Layout) -> pa.Table:
-    """The rows (REQUEST_SCHEMA) of the recipe's list, of the folder, or of the synthetic dataset."""
+def requested_clips(config: PrepareConfig, layout: Layout, notes: list[str]) -> pa.Table:
+    """The rows (REQUEST_SCHEMA) of the recipe's list, of the folder, or of the synthetic dataset.
+
+    `notes` receives a line for each thing about a list that is not as in the official one.
+    """
     recipe = config.recipe
     if recipe.name == "synth":
         return synth_requests(config.synth or SynthConfig())
@@ -42,7 +48,7 @@ def requested_clips(config: PrepareConfig, layout: Layout) -> pa.Table:
         table = folder_requests(_folder_root(config))
         return table if config.splits is None else _of_splits(table, config.splits)
     lists = config.list_path or fetch_lists(recipe, config.splits, layout.lists)
-    return read_requests(recipe, lists, config.splits, config.table)
+    return read_requests(recipe, lists, config.splits, config.table, notes)
 
 
 def class_order(config: PrepareConfig, plan: pa.Table) -> list[str]:

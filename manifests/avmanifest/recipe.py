@@ -98,6 +98,7 @@ class ListSpec:
     sha256: str = ""  # of the official file, if known
     splits: tuple[str, ...] = ()  # one: the split of all rows; several or none: a column has the split
     counts: Mapping[str, int] = field(default_factory=dict)  # split -> number of clips in the official list
+    rows: int = 0  # number of clips in the official list, if it is not the sum of counts
     clip_seconds: float | None = None  # duration of a clip, if not the recipe's
     pattern: str = ""  # RE2 expression of a line; its groups are named as in ROLES and annotations (format pattern)
     comment: str = ""  # prefix of lines that are ignored (format pattern)
@@ -114,6 +115,12 @@ class ListSpec:
     merge: bool = False  # merge the rows of a clip into one with all labels (formats pattern, columns, table)
     options: TableOptions = field(default_factory=TableOptions)
     unusable: str = ""  # reason why the published list cannot be used; empty: it can
+
+    @property
+    def official_counts(self) -> tuple[int, ...]:
+        """Numbers of clips that the official list may have; empty: not known."""
+        known = (self.rows, sum(self.counts.values()))
+        return tuple(dict.fromkeys(count for count in known if count))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

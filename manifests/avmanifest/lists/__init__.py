@@ -28,7 +28,12 @@ def read_list(list_file: ListFile) -> pa.Table:
     """The rows of one list as a REQUEST_SCHEMA table. Raises ManifestError if the list does not follow its format."""
     module, _, name = LIST_FORMATS[list_file.spec.format].reader.partition(":")
     read: Callable[[ListFile], pa.Table] = getattr(import_module(f"avmanifest.lists.{module}"), name)
-    return read(list_file)
+    table = read(list_file)
+    counts = list_file.spec.official_counts
+    if counts and len(table) not in counts:
+        official = " or ".join(f"{count:,}" for count in counts)
+        list_file.note(f"{len(table):,} clips, where the official list has {official}")
+    return table
 
 
 def read_requests(
@@ -36,6 +41,7 @@ def read_requests(
     lists: Mapping[str, Path] | Path | None = None,
     splits: Sequence[str] | None = None,
     options: TableOptions | None = None,
+    notes: list[str] | None = None,
 ) -> pa.Table:
     """Read the clips that a recipe requests.
 
@@ -45,6 +51,7 @@ def read_requests(
             files. For the recipe `folder`, the folder of media.
         splits: The splits to read. None: the recipe's default splits.
         options: Column names of tables, in place of the recipe's own.
+        notes: Receives one line for each thing about a list that is not as in the official one, and how it was read.
 
     Returns:
         A REQUEST_SCHEMA table with the rows of the lists, in their order. A clip that is listed twice is two rows.
@@ -60,10 +67,11 @@ def read_requests(
             raise ConfigError(f"recipe {recipe.name}: has no list, because its videos are generated")
         if spec.unusable:
             raise ConfigError(f"recipe {recipe.name}: {spec.file} cannot be used: {spec.unusable}")
+    notes = [] if notes is None else notes
     tables = []
     for spec, path in zip(specs, _paths(recipe, specs, lists), strict=True):
         used = spec if options is None else replace(spec, options=options)
-        tables.append(read_list(ListFile(path=path, recipe=recipe, spec=used)))
+        tables.append(read_list(ListFile(path=path, recipe=recipe, spec=used, notes=notes)))
     table = pa.concat_tables(tables)
     present = pc.unique(table.column("split")).to_pylist()
     if missing := [split for split in selected if split not in present and split not in recipe.splits]:

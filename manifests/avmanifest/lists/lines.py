@@ -16,6 +16,16 @@ import pyarrow.csv
 
 from avmanifest.clipnames import ClipName, parse_clip_name
 from avmanifest.errors import ConfigError, ManifestError
+from avmanifest.lists.dialects import (
+    SAMPLED_ROWS,
+    Dialect,
+    encoding_of,
+    find_dialect,
+    is_header,
+    joined,
+    split_rows,
+    utf8_content,
+)
 from avmanifest.lists.requests import (
     ListFile,
     Where,
@@ -26,6 +36,7 @@ from avmanifest.lists.requests import (
     split_labels,
     undecodable,
 )
+from avmanifest.recipe import ListSpec
 
 _LONGEST_LINE: Final = 1 << 20  # bytes
 _NEVER: Final = "\x01"  # Arrow's reader needs a delimiter; this character occurs in no list
@@ -47,24 +58,30 @@ def read_pattern(list_file: ListFile) -> pa.Table:
 
 def read_columns(list_file: ListFile) -> pa.Table:
     """Read a list of values separated by the recipe's `delimiter`, in the order of its `columns`; quotes as in csv."""
-    spec = list_file.spec
+    path, spec = list_file.path, list_file.spec
     expected = spec.expects or spec.delimiter.join(spec.columns)
+
+    def is_clip(cells: Sequence[str]) -> bool:
+        return len(cells) == len(spec.columns) and all(map(_is_number, _times(spec, cells)))
+
+    dialect = _dialect_of_columns(list_file, is_clip)
     rows: list[list[str]] = []
     lines: list[int] = []
-    for line, cells in csv_cells(list_file.path, spec.delimiter):
-        if len(cells) != len(spec.columns):
+    for line, cells in csv_cells(path, dialect.delimiter):
+        row = dialect.row(cells)
+        if len(row) != len(spec.columns):
             raise ManifestError(
-                f"{list_file.path}: line {line}: {len(cells)} values {spec.delimiter.join(cells)[:_SHOWN]!r}, expected "
+                f"{path}: line {line}: {len(row)} values {spec.delimiter.join(row)[:_SHOWN]!r}, expected "
                 f"the {len(spec.columns)} of {expected}. Correct the line, or `columns` and `delimiter` of the recipe."
             )
-        rows.append(cells)
+        rows.append(row)
         lines.append(line)
 
     def where(row: int) -> str:
-        return f"{list_file.path}: line {lines[row]}"
+        return f"{path}: line {lines[row]}"
 
-    _check_header(list_file, rows, where)
-    if spec.header or spec.skip_header:
+    certain = [is_clip(row) for row in rows[:2]] if _times(spec, rows[0]) else []
+    if dialect.has_header or _has_header(list_file, rows[0], where(0), certain):
         del rows[0], lines[0]
     values = {
         name: pa.array([cells[place].strip() for cells in rows], pa.string())
@@ -74,23 +91,70 @@ def read_columns(list_file: ListFile) -> pa.Table:
     return _requests(list_file, values, where)
 
 
-def _check_header(list_file: ListFile, rows: Sequence[Sequence[str]], where: Where) -> None:
-    """Raise ManifestError if the recipe expects a header and the first row is none, or the other way round.
+def _dialect_of_columns(list_file: ListFile, is_clip: Callable[[Sequence[str]], bool]) -> Dialect:
+    """The form of the list: the recipe's, unless most of the first rows do not have it and have another one."""
+    spec = list_file.spec
+    lines = _first_lines(list_file.path)
+    rows = [cells for cells in split_rows(lines, spec.delimiter) if cells]
+    num_usual = sum(map(is_clip, rows))
+    if num_usual >= len(rows) - 1:
+        return Dialect(spec.delimiter)
+    found = find_dialect(lines, spec.columns, is_clip, spec.delimiter, num_usual)
+    if found is None:
+        return Dialect(spec.delimiter)
+    dialect, num_columns = found
+    list_file.note(f"read with {dialect.describe(spec.delimiter, num_columns)}")
+    return dialect
 
-    If the recipe has no `header` to compare with, a row with numbers in all columns of times is taken for a clip.
+
+def _first_lines(path: Path) -> list[str]:
+    """The first lines that are not blank; less if they cannot be decoded. `csv_cells` says what is wrong."""
+    lines: list[str] = []
+    try:
+        with path.open(encoding=encoding_of(path), errors="replace") as file:
+            while len(lines) < SAMPLED_ROWS and (line := file.readline(_LONGEST_LINE)):
+                lines += [line.rstrip("\r\n")] if line.strip() else []
+    except (OSError, UnicodeError):
+        return []
+    return lines
+
+
+def _times(spec: ListSpec, cells: Sequence[str]) -> list[str]:
+    """The cells of the columns of times."""
+    return [cell for name, cell in zip(spec.columns, cells, strict=False) if name in ("start", "end")]
+
+
+def _has_header(list_file: ListFile, first: Sequence[str], where: str, clips: Sequence[bool]) -> bool:
+    """Whether the first row is a header, if the list has the form that the recipe expects.
+
+    Args:
+        list_file: The list; notes what differs from the recipe.
+        first: The cells of the first row.
+        where: Its place.
+        clips: Whether the first two rows are clips; empty if that cannot be said for sure.
+
+    Raises:
+        ManifestError: The recipe expects another header, or the first row is neither a header nor a clip.
     """
     spec = list_file.spec
-    shown = spec.delimiter.join(rows[0])
+    shown, named = spec.delimiter.join(first), is_header(first, spec.columns)
     if spec.header:
-        if rows[0] != next(csv.reader([spec.header], delimiter=spec.delimiter, skipinitialspace=True)):
-            raise ManifestError(f"{where(0)}: {_other_header(shown, spec.header)}")
-        return
-    times = [place for place, name in enumerate(spec.columns) if name in ("start", "end")]
-    clips = [all(_is_number(row[place]) for place in times) for row in rows[:2] if times]
-    if spec.skip_header and clips[:1] == [True]:
-        raise ManifestError(f"{where(0)}: {_not_a_header(shown)}")
-    if not spec.skip_header and clips == [False, True]:
-        raise ManifestError(f"{where(0)}: {_a_header(shown, spec.expects or spec.delimiter.join(spec.columns))}")
+        if list(first) == next(csv.reader([spec.header], delimiter=spec.delimiter, skipinitialspace=True)):
+            return True
+        if named or clips[:1] != [True]:
+            raise ManifestError(f"{where}: {_other_header(shown, spec.header)}")
+    elif spec.skip_header:
+        if clips[:1] != [True] or named:
+            return True
+    elif clips == [False, True]:
+        if not named:
+            raise ManifestError(f"{where}: {_a_header(shown, spec.expects or spec.delimiter.join(spec.columns))}")
+        list_file.note("read with the first line as a header")
+        return True
+    else:
+        return False
+    list_file.note("read without a header: the first line is a clip")
+    return False
 
 
 def read_clip_spans(path: Path) -> pa.Table:
@@ -130,14 +194,14 @@ def read_lines(path: Path) -> tuple[pa.Array, pa.Array]:
     """
     try:
         table = pa.csv.read_csv(
-            path,
+            utf8_content(path),
             read_options=pa.csv.ReadOptions(column_names=["line"], block_size=4 * _LONGEST_LINE),
             parse_options=pa.csv.ParseOptions(delimiter=_NEVER, quote_char=False, ignore_empty_lines=False),
             convert_options=pa.csv.ConvertOptions(column_types={"line": pa.string()}, strings_can_be_null=False),
         )
     except OSError as error:
         raise ManifestError(f"{path}: the list cannot be read ({error})") from error
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, UnicodeError) as error:
         raise ManifestError(_why_unreadable(path)) from error
     lines = pc.utf8_trim_whitespace(table.column("line").combine_chunks())
     numbers = pa.array(range(1, len(lines) + 1), pa.int64())
@@ -155,7 +219,7 @@ def csv_cells(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]
     """
     has_rows = False
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with path.open(encoding=encoding_of(path), errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
             try:
                 for cells in reader:
@@ -181,27 +245,63 @@ def _matched(list_file: ListFile) -> tuple[dict[str, pa.Array], Where]:
     if spec.comment:
         keep = pc.invert(pc.starts_with(lines, spec.comment))
         lines, numbers = pc.filter(lines, keep), pc.filter(numbers, keep)
+    is_clip = _line_check(list_file)
+    dialect = _dialect_of_pattern(list_file, lines[:SAMPLED_ROWS].to_pylist(), is_clip)
+    if dialect is not None:
+        if dialect.has_header:
+            lines, numbers = lines[1:], numbers[1:]
+        rows = split_rows(lines.to_pylist(), dialect.delimiter)
+        lines = pa.array([joined(dialect.row(row)) for row in rows], pa.string())
     try:
         rows = pc.extract_regex(lines, rf"\A(?:{spec.pattern})\z")
     except pa.ArrowInvalid as error:
         raise ConfigError(
             f"recipe {list_file.recipe.name}: pattern {spec.pattern!r} of {path.name}: {error}"
         ) from error
-    if (spec.header or spec.skip_header) and len(rows):
-        if spec.header and lines[0].as_py() != spec.header:
-            raise ManifestError(f"{path}: line {numbers[0].as_py()}: {_other_header(lines[0].as_py(), spec.header)}")
-        if not spec.header and rows[0].is_valid:
-            raise ManifestError(f"{path}: line {numbers[0].as_py()}: {_not_a_header(lines[0].as_py())}")
-        lines, numbers, rows = lines[1:], numbers[1:], rows[1:]
+    if dialect is None and len(rows):
+        here, first = f"{path}: line {numbers[0].as_py()}", lines[0].as_py()
+        clips = list(map(is_clip, lines[:2].to_pylist()))
+        certain = {"start", "end", "clip"} & {field.name for field in rows.type}
+        if spec.skip_header and not spec.header and clips[0] and not certain and not is_header([first], ()):
+            raise ManifestError(f"{here}: {_not_a_header(first)}")
+        if _has_header(list_file, next(split_rows([first], spec.delimiter)), here, clips):
+            lines, numbers, rows = lines[1:], numbers[1:], rows[1:]
     row = first_true(pc.is_null(rows))
     if row is not None:
         line, expected = lines[row].as_py(), spec.expects or f"what the recipe's pattern {spec.pattern!r} matches"
         here = f"{path}: line {numbers[row].as_py()}"
-        if row == 0 and not (spec.header or spec.skip_header) and len(rows) > 1 and rows[1].is_valid:
-            raise ManifestError(f"{here}: {_a_header(line, expected)}")
         raise ManifestError(f"{here}: {_shown(line)} is not {expected}. Correct the line.")
     values = {field.name: pc.struct_field(rows, field.name) for field in rows.type}
     return values, lambda row: f"{path}: line {numbers[row].as_py()}"
+
+
+def _line_check(list_file: ListFile) -> Callable[[str], bool]:
+    """Whether a line is a clip: it matches the recipe's pattern, and a name in it is the name of a clip."""
+    spec, pattern = list_file.spec, re.compile(list_file.spec.pattern)
+    needs_start = list_file.clip_seconds is not None
+
+    def is_clip(line: str) -> bool:
+        match = pattern.fullmatch(line)
+        if match is None or "clip" not in match.groupdict():
+            return match is not None
+        clip = parse_clip_name((match["clip"] or "").strip(), spec.unit)
+        return clip is not None and (clip.start_s is not None or not needs_start)
+
+    return is_clip
+
+
+def _dialect_of_pattern(list_file: ListFile, sample: Sequence[str], is_clip: Callable[[str], bool]) -> Dialect | None:
+    """The form of the list if most of the first lines do not match the recipe's pattern and another form does."""
+    num_usual = sum(map(is_clip, sample))
+    if num_usual >= len(sample) - 1 and (num_usual > 1 or len(sample) < 2):
+        return None
+    roles = list(re.compile(list_file.spec.pattern).groupindex)
+    found = find_dialect(sample, roles, lambda cells: is_clip(joined(cells)), list_file.spec.delimiter, num_usual)
+    if found is None:
+        return None
+    dialect, num_columns = found
+    list_file.note(f"read with {dialect.describe(list_file.spec.delimiter, num_columns)}")
+    return dialect
 
 
 def _requests(list_file: ListFile, values: Mapping[str, pa.Array], where: Where) -> pa.Table:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,11 +20,16 @@ LATEST_START_S: Final = 1e9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListFile:
-    """A list on disk, with its recipe and the recipe's entry for it."""
+    """A list on disk, with its recipe and the recipe's entry for it. `notes` say how it was read if not as usual."""
 
     path: Path
     recipe: Recipe
     spec: ListSpec
+    notes: list[str] = field(default_factory=list, compare=False)
+
+    def note(self, text: str) -> None:
+        """Tell the user in one line what was made of the list."""
+        self.notes.append(f"{self.path.name}: {text}")
 
     @property
     def clip_seconds(self) -> float | None:
@@ -67,6 +72,8 @@ def request_table(
         end_s = pc.coalesce(end_s, pc.add(start_s, list_file.clip_seconds))
     if split is None:
         split = pa.repeat(pa.scalar((*list_file.spec.splits, "train")[0]), rows)
+    else:
+        split = _usual_splits(split, list_file)
     if labels is None:
         labels = _repeated_list([], rows, pa.string())
     if frame_times_s is None:
@@ -229,6 +236,31 @@ def _check_spans(table: pa.Table, where: Where) -> None:
             f"{where(row)}: the clip ends at {end_s[row].as_py()} s, which is not after its start, "
             f"{start_s[row].as_py()} s. Correct the row."
         )
+
+
+_SPLIT_NAMES: Final = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))
+
+
+def _usual_splits(split: pa.Array, list_file: ListFile) -> pa.Array:
+    """The splits by the names of the recipe: `TRAIN` is train, and `valid` is val.
+
+    Where a list has two names for one split, such as valid and validation, it is not clear that they are one, and the
+    names stay as they are. Without splits in the recipe only capital letters are changed.
+    """
+    known = list_file.spec.splits
+    folded = {name: name.strip().lower() for name in pc.unique(split).to_pylist() if name is not None}
+    renamed: dict[str, str] = {}
+    for name, lower in folded.items():
+        same = next((names for names in _SPLIT_NAMES if lower in names), (lower,))
+        usual = lower
+        if known and lower not in known and len(set(same) & set(folded.values())) == 1:
+            usual = next((other for other in same if other in known), lower)
+        if usual != name:
+            renamed[name] = usual
+    if not renamed:
+        return split
+    list_file.note("read with " + ", ".join(f"split {name} as {usual}" for name, usual in renamed.items()))
+    return pa.array([renamed.get(name, name) for name in split.to_pylist()], pa.string())
 
 
 def _check_splits(table: pa.Table, spec: ListSpec, where: Where) -> None:

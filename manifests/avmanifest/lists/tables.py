@@ -13,6 +13,15 @@ import pyarrow.json
 import pyarrow.parquet
 
 from avmanifest.errors import ConfigError, ManifestError
+from avmanifest.lists.dialects import (
+    DELIMITERS,
+    Dialect,
+    encoding_of,
+    has_name,
+    is_header,
+    split_rows,
+    utf8_content,
+)
 from avmanifest.lists.requests import (
     ListFile,
     Where,
@@ -24,17 +33,20 @@ from avmanifest.lists.requests import (
 )
 from avmanifest.recipe import TableOptions
 
-_USUAL: Final = {
-    "id_column": "id",
-    "path_column": "path",
-    "start_column": "start",
-    "end_column": "end",
-    "label_column": "label",
-    "split_column": "split",
+_ROLES: Final = {
+    "id_column": ("id", "video_id"),
+    "path_column": ("path", "path"),
+    "start_column": ("start", "start"),
+    "end_column": ("end", "end"),
+    "label_column": ("label", "label"),
+    "split_column": ("split", "split"),
 }
+"""Option -> the usual name of its column, and the role of columns with other usual names in COLUMN_NAMES."""
+
 _NUMBERS: Final = ("start_column", "end_column")
-_DELIMITERS: Final = {".csv": ",", ".tsv": "\t"}
+_DELIMITERS: Final = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _JSON_LINES: Final = (".jsonl", ".ndjson")
+_LONGEST_HEADER: Final = 1 << 20  # characters
 TABLE_SUFFIXES: Final = (*_DELIMITERS, *_JSON_LINES, ".parquet")
 
 
@@ -51,11 +63,11 @@ def read_table_list(list_file: ListFile) -> pa.Table:
     path, options = list_file.path, list_file.spec.options
     suffix = path.suffix.lower()
     if suffix in _DELIMITERS:
-        columns, where = _read_delimited(path, _DELIMITERS[suffix], options)
+        columns, where = _read_delimited(list_file, _DELIMITERS[suffix])
     elif suffix in _JSON_LINES:
-        columns, where = _read_json_lines(path, options)
+        columns, where = _read_json_lines(list_file)
     elif suffix == ".parquet":
-        columns, where = _read_parquet(path, options)
+        columns, where = _read_parquet(list_file)
     else:
         raise ConfigError(f"{path}: a table is one of {', '.join(TABLE_SUFFIXES)}, not {suffix!r}")
     files = columns.get("path_column")
@@ -84,67 +96,103 @@ def _labels(column: pa.Array | None, options: TableOptions) -> pa.ListArray | No
     return split_labels(column, options.label_separator)
 
 
-def _choose(path: Path, options: TableOptions, present: Sequence[str]) -> dict[str, str]:
+def _choose(list_file: ListFile, present: Sequence[str]) -> dict[str, str]:
     """Field of TableOptions -> name of its column, for the columns that the table has."""
-    if twice := sorted({name for name in present if list(present).count(name) > 1}):
+    path, options = list_file.path, list_file.spec.options
+    if twice := sorted({name for name in present if name and list(present).count(name) > 1}):
         raise ConfigError(f"{path}: the header has the columns {twice} twice. Rename them.")
     if options.label_separator == "":
         raise ConfigError("label_separator is empty. Leave it out if a cell has one label.")
     chosen = {}
-    for role, usual in _USUAL.items():
-        requested = getattr(options, role)
+    for option, (usual, role) in _ROLES.items():
+        requested = getattr(options, option)
         if requested is not None and requested not in present:
-            raise ConfigError(f"{path}: no column {requested!r} for {role}; it has {', '.join(present)}")
+            raise ConfigError(f"{path}: no column {requested!r} for {option}; it has {', '.join(present)}")
         if (name := requested or usual) in present:
-            chosen[role] = name
+            chosen[option] = name
+        elif others := [name for name in present if has_name(name, role)]:
+            if len(others) > 1:
+                raise ConfigError(f"{path}: {option} may be {' or '.join(others)}. Name one with {option}.")
+            chosen[option] = others[0]
+            list_file.note(f"read with column {others[0]} as {option}")
     if not {"id_column", "path_column"} & chosen.keys():
         raise ConfigError(
             f"{path}: no column of ids or of paths; it has {', '.join(present)}. "
-            "Name one with id_column or path_column."
+            "Name one with id_column or path_column, or write the names of the columns into the first line."
         )
+    if len(set(chosen.values())) < len(chosen):
+        raise ConfigError(f"{path}: one column has two uses: {chosen}. Name the columns with options.")
     return chosen
 
 
-def _read_delimited(path: Path, delimiter: str, options: TableOptions) -> tuple[dict[str, pa.Array], Where]:
-    header = _header(path, delimiter)
-    chosen = _choose(path, options, header)
-    types = {name: pa.float64() if role in _NUMBERS else pa.string() for role, name in chosen.items()}
+def _read_delimited(list_file: ListFile, usual: str) -> tuple[dict[str, pa.Array], Where]:
+    path = list_file.path
+    raw, delimiter = _header(list_file, usual)
+    header = [name.strip() for name in raw]
+    chosen = _choose(list_file, header)
+    types = {name: pa.float64() if option in _NUMBERS else pa.string() for option, name in chosen.items()}
     try:
         table = pa.csv.read_csv(
-            path,
+            utf8_content(path),
+            read_options=pa.csv.ReadOptions(column_names=_distinct(header), skip_rows_after_names=1),
             parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
-                column_types=types,
+                column_types=dict.fromkeys(types, pa.string()),
                 include_columns=list(types),
                 null_values=[""],
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=True,
             ),
         )
-    except pa.ArrowInvalid as error:
+        columns = {name: pc.utf8_trim_whitespace(table.column(name)).combine_chunks() for name in types}
+        columns = {name: _filled(column).cast(types[name]) for name, column in columns.items()}
+    except (pa.ArrowInvalid, UnicodeError) as error:
         raise ManifestError(_why_not_delimited(path, delimiter, len(header), types) or str(error)) from error
 
     def where(row: int) -> str:
         return f"{path}: line {_line_of_row(path, delimiter, row)}"
 
-    return {role: table.column(name).combine_chunks() for role, name in chosen.items()}, where
+    return {option: columns[name] for option, name in chosen.items()}, where
 
 
-def _header(path: Path, delimiter: str) -> list[str]:
+def _filled(column: pa.Array) -> pa.Array:
+    """The cells with text; others become null."""
+    return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names for Arrow: columns without a name get one that no header has."""
+    return [name or f"\0{place}" for place, name in enumerate(names)]
+
+
+def _header(list_file: ListFile, usual: str) -> tuple[list[str], str]:
+    """The names in the first line, and the delimiter: the usual one of the suffix, unless another one splits them."""
+    path = list_file.path
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            header = next(csv.reader(file, delimiter=delimiter), None)
-    except (OSError, csv.Error) as error:
+        with path.open(encoding=encoding_of(path), errors="surrogateescape", newline="") as file:
+            line = file.readline(_LONGEST_HEADER)
+            rest = file.read(1)
+    except (OSError, UnicodeError) as error:
         raise ManifestError(f"{path}: the table cannot be read ({error})") from error
-    if not header:
+    if not line.strip() and not rest:
         raise ManifestError(f"{path}: the table is empty; its first line must name the columns")
-    if undecodable(header):
+    if undecodable([line]):
         raise ManifestError(f"{path}: line 1 is not UTF-8 text. Save the table as UTF-8.")
-    return header
+    headers = {delimiter: next(split_rows([line.strip("\r\n")], delimiter)) for delimiter in (usual, *DELIMITERS)}
+    if len(headers[usual]) == 1:
+        other = max(headers, key=lambda delimiter: len(headers[delimiter]))
+        if len(headers[other]) > 1 and is_header(headers[other], list(filter(None, _named(list_file.spec.options)))):
+            list_file.note(f"read with {Dialect(other).describe(usual, 0)}")
+            return headers[other], other
+    return headers[usual], usual
+
+
+def _named(options: TableOptions) -> list[str | None]:
+    return [getattr(options, option) for option in _ROLES]
 
 
 def _line_of_row(path: Path, delimiter: str, row: int) -> int:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with path.open(encoding=encoding_of(path), errors="surrogateescape", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
         lines = (reader.line_num for cells in reader if cells)
         return next(line for number, line in enumerate(lines) if number == row + 1)
@@ -156,10 +204,11 @@ def _why_not_delimited(path: Path, delimiter: str, width: int, types: Mapping[st
     pyarrow reads whole columns, and its errors do not name a line.
     """
     try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        with path.open(encoding=encoding_of(path), errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter)
             header = next(reader)
-            numbers = [header.index(name) for name, dtype in types.items() if dtype == pa.float64()]
+            names = [name.strip() for name in header]
+            numbers = [names.index(name) for name, dtype in types.items() if dtype == pa.float64()]
             for cells in reader:
                 if undecodable(cells):
                     return f"{path}: line {reader.line_num} is not UTF-8 text"
@@ -168,7 +217,7 @@ def _why_not_delimited(path: Path, delimiter: str, width: int, types: Mapping[st
                 for column in numbers if cells else ():
                     if cells[column] and not _is_number(cells[column]):
                         return (
-                            f"{path}: line {reader.line_num}: {header[column]} is {cells[column]!r}, "
+                            f"{path}: line {reader.line_num}: {names[column]} is {cells[column]!r}, "
                             "must be seconds, such as 12.5"
                         )
     except csv.Error as error:
@@ -184,9 +233,10 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _read_json_lines(path: Path, options: TableOptions) -> tuple[dict[str, pa.Array], Where]:
+def _read_json_lines(list_file: ListFile) -> tuple[dict[str, pa.Array], Where]:
+    path = list_file.path
     first = _json_line(path)
-    chosen = _choose(path, options, list(first))
+    chosen = _choose(list_file, list(first))
     lists = isinstance(first.get(chosen.get("label_column", "")), list)
     types = {
         name: pa.float64()
@@ -253,10 +303,11 @@ def _why_not_json_lines(path: Path, types: Mapping[str, pa.DataType]) -> str | N
     return None
 
 
-def _read_parquet(path: Path, options: TableOptions) -> tuple[dict[str, pa.Array], Where]:
+def _read_parquet(list_file: ListFile) -> tuple[dict[str, pa.Array], Where]:
+    path = list_file.path
     try:
         with pa.parquet.ParquetFile(path) as file:
-            chosen = _choose(path, options, file.schema_arrow.names)
+            chosen = _choose(list_file, file.schema_arrow.names)
             table = file.read(columns=list(dict.fromkeys(chosen.values())))
     except (OSError, pa.ArrowInvalid) as error:
         raise ManifestError(f"{path}: not a readable parquet file ({error})") from error

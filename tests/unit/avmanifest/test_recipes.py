@@ -83,6 +83,7 @@ def test_every_recipe_loads_and_has_a_description(name: str) -> None:
 
 def test_counts_of_the_official_lists() -> None:
     assert sum(load_recipe("vggsound").counts.values()) == 199_176
+    assert load_recipe("vggsound").lists[0].official_counts == (199_467, 199_176)
     assert len(load_recipe("vggsound").labels) == 309
     assert load_recipe("audioset").counts == {"balanced": 22_160, "unbalanced": 2_041_789, "eval": 20_371}
     assert len(load_recipe("audioset").labels) == 527
