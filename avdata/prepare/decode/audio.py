@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from array import array
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +15,7 @@ from av.codec.context import Flags2
 from jaxtyping import Float32, Shaped
 
 from avdata.prepare.decode.tracks import AnyPacket, SharedDemuxer, Track, presentation_tick
+from avdata.samples import PIECE, SampleFile, pieces
 from avmanifest.errors import DecodeError
 
 MAX_AUDIO_JUMP_S = 0.1  # a larger jump of the timestamps starts a new run; a smaller one is treated as jitter
@@ -30,8 +32,10 @@ class AudioTrack(Track[AudioStream]):
         super().__init__(demuxer, stream)
         self._is_new = True  # the decoder has returned no frame yet
 
-    def runs(self, start_s: float, end_s: float) -> Iterator["AudioRun"]:
+    def runs(self, start_s: float, end_s: float, native: SampleFile) -> Iterator["AudioRun"]:
         """Runs of gapless audio that together cover the span; the first and last reach beyond it.
+
+        The samples are appended to `native`, one run after the other.
 
         A run ends at a bad packet, at a change of format, or where a timestamp is off by more than MAX_AUDIO_JUMP_S.
         """
@@ -45,12 +49,14 @@ class AudioTrack(Track[AudioStream]):
                 )
             time_s = self.time_of(presentation_tick(frame))
             if run is not None and (follows_damage or not run.is_continued_by(frame, time_s)):
+                run.end()
                 yield run
                 run = None
             if run is None:
-                run = AudioRun(frame)
+                run = AudioRun(frame, native)
             run.append(frame, time_s)
         if run is not None:
+            run.end()
             yield run
 
     def frames(self, start_s: float, end_s: float) -> Iterator[tuple[AudioFrame, bool]]:
@@ -113,81 +119,113 @@ class AudioTrack(Track[AudioStream]):
 
 
 class AudioRun:
-    """Gapless audio of one format, converted to mono as frames are appended."""
+    """Gapless audio of one format, converted to mono and appended to a file of samples as frames come.
 
-    def __init__(self, frame: AudioFrame) -> None:
+    Attributes:
+        rate: Samples per second.
+        first: Number of the run's first sample in the file.
+        num_samples: Length of the run.
+    """
+
+    def __init__(self, frame: AudioFrame, native: SampleFile) -> None:
         self.rate = frame.sample_rate
+        self.first, self.num_samples = len(native), 0
+        self._native = native
         self._format = frame.format.name, frame.layout.name
-        self._num_samples = 0
-        self._starts_s: list[float] = []
+        self._starts_s = array("d")
         # A packet holds about 1,000 samples: converting each packet alone would cost as much as decoding it.
         self._fifo = AudioFifo()
-        self._mono: list[Float32[np.ndarray, " _"]] = []
 
     def is_continued_by(self, frame: AudioFrame, time_s: float) -> bool:
         """Whether the frame has the run's format and begins at its end, within MAX_AUDIO_JUMP_S."""
-        begins_s = time_s - self._num_samples / self.rate
+        begins_s = time_s - self.num_samples / self.rate
         same_format = (frame.sample_rate, frame.format.name, frame.layout.name) == (self.rate, *self._format)
         return same_format and abs(begins_s - self._starts_s[0]) <= MAX_AUDIO_JUMP_S
 
     def append(self, frame: AudioFrame, time_s: float) -> None:
         """Add the samples of a frame that begins at `time_s`."""
-        self._starts_s.append(time_s - self._num_samples / self.rate)
-        self._num_samples += frame.samples
+        self._starts_s.append(time_s - self.num_samples / self.rate)
+        self.num_samples += frame.samples
         frame.pts = None  # AudioFifo refuses irregular timestamps
         self._fifo.write(frame)
         if self._fifo.samples >= AUDIO_CHUNK:
             self._drain()
 
+    def end(self) -> None:
+        """Write the last samples; call it after the last frame."""
+        self._drain()
+
     def _drain(self) -> None:
         if (frame := self._fifo.read()) is not None:
-            self._mono.append(_mono(frame))
+            self._native.append(_mono(frame))
 
     @property
     def start_s(self) -> float:
         """Start in seconds: the median over the frames' timestamps, so that jitter and rounding cancel out."""
         return float(np.median(self._starts_s))
 
-    def pieces(self) -> list[Float32[np.ndarray, " _"]]:
-        """The mono samples in pieces that follow each other without a gap."""
-        self._drain()
-        return self._mono
-
     @property
     def end_s(self) -> float:
         """End in seconds."""
-        return self.start_s + self._num_samples / self.rate
+        return self.start_s + self.num_samples / self.rate
 
 
 class NativeAudio:
-    """A buffer of mono audio at its native rate (`rate`, Hz), to be resampled once to `sample_rate` (Hz).
+    """Mono audio of a span at its native rate (`rate`, Hz), to be resampled once to `sample_rate` (Hz).
 
-    The buffer begins at a time at which a native sample and an output sample coincide. So the samples of a span equal
-    those of the same span in the whole file. Parts without audio stay 0.
+    It begins at a time at which a native sample and an output sample coincide. So the samples of a span equal those of
+    the same span in the whole file. Parts without audio are 0.
     """
 
-    def __init__(self, rate: int, sample_rate: int, start_s: float, end_s: float) -> None:
+    def __init__(self, native: SampleFile, rate: int, sample_rate: int, start_s: float, end_s: float) -> None:
         common = math.gcd(rate, sample_rate)
         begin = math.floor(start_s * common)
+        self._native = native
         self._rate, self._sample_rate = rate, sample_rate
         self._first_native, self._first_output = begin * (rate // common), begin * (sample_rate // common)
-        self._samples = np.zeros(math.ceil(end_s * rate) - self._first_native, np.float32)
+        self._length = math.ceil(end_s * rate) - self._first_native
+        self._placed: list[tuple[int, int, int]] = []  # per run: start in the span, first in the file, number
 
     def place(self, run: AudioRun) -> None:
-        """Write a run at its time; samples outside the buffer are dropped."""
+        """Place a run at its time; samples outside the span are dropped, earlier runs are written over."""
         offset = round(run.start_s * self._rate) - self._first_native
-        for mono in run.pieces():
-            inside = mono[max(0, -offset) :]
-            target = self._samples[max(0, offset) :][: len(inside)]
-            target[:] = inside[: len(target)]
-            offset += len(mono)
+        self._placed.append((offset, run.first, run.num_samples))
 
-    def resampled(self, first: int, num_samples: int) -> Float32[np.ndarray, " n"]:
-        """`num_samples` samples at the output rate, from the output sample number `first` of the media on."""
-        samples = self._samples
-        if self._rate != self._sample_rate:
-            samples = soxr.resample(samples, self._rate, self._sample_rate, "HQ")
-        return samples[first - self._first_output :][:num_samples]
+    def __len__(self) -> int:
+        """Number of native samples in the span."""
+        return self._length
+
+    def __getitem__(self, span: slice, /) -> Float32[np.ndarray, " _"]:
+        """The native samples from span.start to span.stop of the span."""
+        start, stop, _ = span.indices(self._length)
+        samples = np.zeros(max(stop - start, 0), np.float32)
+        for offset, first, number in self._placed:
+            begin, end = max(start, offset), min(stop, offset + number)
+            if begin < end:
+                samples[begin - start : end - start] = self._native[first + begin - offset : first + end - offset]
+        return samples
+
+    def resampled(self, first: int, num_samples: int) -> Iterator[Float32[np.ndarray, " _"]]:
+        """`num_samples` samples at the output rate, from the output sample number `first` of the media on, in pieces.
+
+        All pieces have PIECE samples, except for the last.
+        """
+        skip, waiting = first - self._first_output, np.zeros(0, np.float32)
+        for piece in self._all_resampled():
+            waiting = np.concatenate([waiting, piece[skip:]])
+            skip = max(skip - len(piece), 0)
+            while len(waiting) >= PIECE < num_samples:
+                yield waiting[:PIECE]
+                waiting, num_samples = waiting[PIECE:], num_samples - PIECE
+        yield waiting[:num_samples]
+
+    def _all_resampled(self) -> Iterator[Float32[np.ndarray, " _"]]:
+        if self._rate == self._sample_rate:
+            yield from pieces(self)
+            return
+        stream = soxr.ResampleStream(self._rate, self._sample_rate, 1, dtype="float32", quality="HQ")
+        for start in range(0, self._length, PIECE):
+            yield stream.resample_chunk(self[start : start + PIECE], last=start + PIECE >= self._length)
 
 
 def _channels(frame: AudioFrame) -> Shaped[np.ndarray, "c n"]:

@@ -30,6 +30,7 @@ from avdata.prepare.decode.audio import AudioTrack, NativeAudio
 from avdata.prepare.decode.decord import decord_frame_reader, import_decord
 from avdata.prepare.decode.tracks import TIME_TOLERANCE_S, MediaSource, SharedDemuxer
 from avdata.prepare.decode.video import FrameReader, Orientation, TimedImage, VideoTrack, orientation_of
+from avdata.samples import PIECE, SampleFile
 from avmanifest.errors import ConfigError, DecodeError
 
 # Containers that hold video. Playlists, scripts and image sequences are excluded: they refer to other files and URLs.
@@ -183,22 +184,43 @@ class Media:
             DecodeError: media_no_audio without an audio stream; media_window where the stream has nothing in the
                 span; media_corrupt where less than MIN_AUDIO_SHARE of the declared audio can be decoded.
         """
+        with self.waveform_file(start_s, end_s, sample_rate) as (samples, real_s):
+            return Waveform(samples=samples[:], sample_rate=sample_rate, real_s=real_s)
+
+    @contextmanager
+    def waveform_file(
+        self, start_s: float, end_s: float, sample_rate: int = 16_000, folder: Path | None = None
+    ) -> Iterator[tuple[SampleFile, float]]:
+        """As `waveform`, for audio of any length: the samples in a temporary file, and the seconds that were decoded.
+
+        Args:
+            start_s: Start in seconds on the media's clock.
+            end_s: End in seconds.
+            sample_rate: Of the result, in Hz.
+            folder: Where temporary files are written: 4 bytes a sample of the file's own rate. None: the system's
+                temporary folder.
+        """
         audio = self._require_audio(start_s, end_s)
         first, num_samples = round(start_s * sample_rate), round((end_s - start_s) * sample_rate)
         from_s, until_s = start_s - RESAMPLE_MARGIN_S, end_s + RESAMPLE_MARGIN_S
-        samples = np.zeros(num_samples, np.float32)
         real_s, covered_until_s = 0.0, start_s
         native: dict[int, NativeAudio] = {}
-        for run in audio.runs(from_s, until_s):
-            if run.rate not in native:
-                native[run.rate] = NativeAudio(run.rate, sample_rate, from_s, until_s)
-            native[run.rate].place(run)
-            real_s += max(0.0, min(end_s, run.end_s) - max(covered_until_s, run.start_s))
-            covered_until_s = max(covered_until_s, min(end_s, run.end_s))
-        self._refuse_lost_audio(audio, start_s, end_s, real_s)
-        for sound in native.values():
-            samples += sound.resampled(first, num_samples)
-        return Waveform(samples=np.clip(samples, -1.0, 1.0, out=samples), sample_rate=sample_rate, real_s=real_s)
+        with SampleFile(folder) as samples:
+            with SampleFile(folder) as decoded:
+                for run in audio.runs(from_s, until_s, decoded):
+                    if run.rate not in native:
+                        native[run.rate] = NativeAudio(decoded, run.rate, sample_rate, from_s, until_s)
+                    native[run.rate].place(run)
+                    real_s += max(0.0, min(end_s, run.end_s) - max(covered_until_s, run.start_s))
+                    covered_until_s = max(covered_until_s, min(end_s, run.end_s))
+                self._refuse_lost_audio(audio, start_s, end_s, real_s)
+                streams = [sound.resampled(first, num_samples) for sound in native.values()]
+                while len(samples) < num_samples:
+                    sound = np.zeros(min(PIECE, num_samples - len(samples)), np.float32)
+                    for stream in streams:
+                        sound += next(stream)
+                    samples.append(np.clip(sound, -1.0, 1.0, out=sound))
+            yield samples, real_s
 
     def _require_audio(self, start_s: float, end_s: float) -> AudioTrack:
         self._refuse_window(start_s, end_s)
