@@ -1,4 +1,7 @@
-"""Atomic writing of files, SHA-256 hashes, errors of disks, and the user's cache folder.
+"""Opening of files that are really files, atomic writing, SHA-256 hashes, errors of disks, and the user's cache folder.
+
+Every path from outside is opened by `open_file` and its relatives, or checked by `require_file` where a library opens
+it: a plain open of a FIFO waits until somebody writes to it, and a device may never end.
 
 A file is written under a temporary name in the target's folder and renamed at the end, so that a reader sees the old or
 the new content, never a part of it. A killed process leaves the temporary file: `is_unfinished` recognizes it.
@@ -6,13 +9,15 @@ the new content, never a part of it. A killed process leaves the temporary file:
 
 import errno
 import hashlib
+import io
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import BinaryIO, Final, Protocol, TextIO
 
 UNFINISHED: Final = ".tmp"
 """Suffix of a file or folder that is still being written."""
@@ -40,6 +45,13 @@ DISK_ERRORS: Final = frozenset(
 
 _OLDER_PREFIX: Final = ".unfinished-"
 _READ_BYTES: Final = 1 << 20
+_KINDS: Final = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 class Readable(Protocol):
@@ -48,6 +60,61 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes:
         """The next bytes, at most `size`; empty at the end."""
         ...
+
+
+def require_file(path: Path | str) -> None:
+    """Raise OSError unless the path is that of a regular file, or of a link to one.
+
+    The error is FileNotFoundError for a missing file; for a folder, FIFO, socket or device it says which.
+    """
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "a path with a NUL character", str(path))
+    _check_kind(Path(path).stat().st_mode, path)
+
+
+def open_descriptor(path: Path | str) -> int:
+    """Open a regular file for reading and return its descriptor. Raises OSError as `require_file` does."""
+    require_file(path)
+    # Without waiting, in case the path became a FIFO just now.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        _check_kind(os.fstat(descriptor).st_mode, path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def open_file(path: Path | str) -> BinaryIO:
+    """Open a regular file for reading bytes. Raises OSError as `require_file` does."""
+    return os.fdopen(open_descriptor(path), "rb")
+
+
+def open_text(
+    path: Path | str, *, encoding: str = "utf-8-sig", errors: str = "strict", newline: str | None = None
+) -> TextIO:
+    """Open a regular file of text. Raises OSError as `require_file` does."""
+    return io.TextIOWrapper(open_file(path), encoding=encoding, errors=errors, newline=newline)
+
+
+def read_file(path: Path | str) -> bytes:
+    """The bytes of a regular file. Raises OSError as `require_file` does."""
+    with open_file(path) as file:
+        return file.read()
+
+
+def read_text(path: Path | str) -> str:
+    """The text of a regular file in UTF-8, without a byte-order mark.
+
+    Raises OSError as `require_file` does, and UnicodeDecodeError, which is a ValueError.
+    """
+    return read_file(path).decode("utf-8-sig")
+
+
+def _check_kind(mode: int, path: Path | str) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise OSError(errno.EINVAL, f"{kind}, not a regular file", str(path))
 
 
 def unfinished_path(path: Path, *, shared: bool = False) -> Path:
@@ -148,7 +215,7 @@ def sha256_of(content: bytes | bytearray | str) -> str:
 
 def sha256_of_file(path: Path) -> str:
     """The SHA-256 of a file, as 64 hexadecimal digits. Memory does not grow with the file."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return sha256_of_stream(file)[0]
 
 

@@ -4,7 +4,6 @@ A recipe is a file in `avmanifest/recipes/`, or a user's file of the same format
 """
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
@@ -14,10 +13,13 @@ from typing import Annotated, Any, Final, get_args, get_type_hints
 
 from avmanifest.clipnames import TimeUnit
 from avmanifest.errors import ConfigError
+from avmanifest.files import read_text
 from avmanifest.labels import fold_label, spelling_table, unknown_label
 from avmanifest.layout import SPLIT_PATTERN
+from avmanifest.parsing import parse_toml
 
 RECIPES: Final = Path(__file__).parent / "recipes"
+_LARGEST: Final = 1e9  # of numbers in a recipe, which are counts and seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +204,10 @@ def _packaged_recipe(name: str) -> Recipe:
 
 def _read_recipe(path: Path) -> Recipe:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not a readable recipe ({error})") from error
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    return _recipe_from(_Source(path, text), data)
+    return _recipe_from(_Source(path, text), parse_toml(text, path, ConfigError))
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,7 +387,7 @@ def _typed(source: _Source, key: str, value: Any, kind: Any) -> Any:
         return isinstance(item, str)
 
     def is_number(item: Any) -> bool:
-        return isinstance(item, int | float) and not isinstance(item, bool)
+        return isinstance(item, int | float) and not isinstance(item, bool) and abs(item) <= _LARGEST
 
     expected = "text"
     if kind in (str, str | None, TimeUnit) and is_text(value):

@@ -8,7 +8,6 @@ of a TOML file. A field marked `NOT_A_SETTING` is none of these.
 import difflib
 import json
 import re
-import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from avmanifest.errors import ConfigError
+from avmanifest.files import read_text
+from avmanifest.parsing import parse_toml
 
 Config = TypeVar("Config")  # a dataclass
 
@@ -173,9 +174,10 @@ def read_toml(config: object, path: Path) -> dict[str, Any]:
     Raises ConfigError for a file that can't be read, and as `override` does.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = read_text(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"--config {path}: not a TOML file of settings ({error})") from error
+    content = parse_toml(text, f"--config {path}: not a TOML file of settings", ConfigError)
     known = {one.path: one for one in _declared_of(config)}
     values = {}
     for name, value in _leaves(content, ""):

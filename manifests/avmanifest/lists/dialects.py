@@ -14,6 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from avmanifest.files import open_file, read_file
+
 DELIMITERS: Final = (",", "\t", ";", "|")
 SAMPLED_ROWS: Final = 200
 """Rows by which the form of a list is decided."""
@@ -44,7 +46,7 @@ _WHOLE: Final = re.compile(r"\A(\d{1,9})\.0{1,9}\Z")
 
 def encoding_of(path: Path) -> str:
     """The encoding of a text file: by its byte-order mark, else by the zero bytes of UTF-16, else UTF-8."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(_SAMPLED_BYTES)
     for mark, encoding in _MARKS:
         if start.startswith(mark):
@@ -60,7 +62,7 @@ def utf8_content(path: Path) -> Path | io.BytesIO:
     encoding = encoding_of(path)
     if encoding == "utf-8-sig":
         return path
-    return io.BytesIO(path.read_bytes().decode(encoding).encode())
+    return io.BytesIO(read_file(path).decode(encoding).encode())
 
 
 def fold_name(name: str) -> str:

@@ -1,6 +1,5 @@
 """Reading of lists in which several rows or nested values describe a clip: JSON, pairs, rows per label or frame."""
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from avmanifest.errors import ManifestError
 from avmanifest.keys import clip_keys
 from avmanifest.lists.lines import csv_cells, span_table
 from avmanifest.lists.requests import ListFile, Where, list_column, request_table
+from avmanifest.parsing import read_json
 
 _YOUTUBE_ID: Final = re.compile(YOUTUBE_ID)
 _FRAME_NAME: Final = re.compile(rf"({YOUTUBE_ID})(?:_(\d{{1,6}}))?_(\d{{1,3}})")
@@ -176,7 +176,7 @@ def read_music_boxes(list_file: ListFile) -> pa.Table:
 
 def read_music(list_file: ListFile) -> pa.Table:
     """Read MUSIC: the videos of each instrument or pair of instruments."""
-    document = _json(list_file.path)
+    document = read_json(list_file.path)
     videos = document.get("videos") if isinstance(document, dict) else None
     if not isinstance(videos, dict):
         raise ManifestError(f'{list_file.path}: expected {{"videos": {{"flute violin": [YOUTUBE_ID, ...]}}}}')
@@ -286,7 +286,7 @@ def read_avsbench(list_file: ListFile) -> pa.Table:
 
 def read_gallery(path: Path) -> pa.Table:
     """Read a retrieval gallery, JSON {"data": [{"video_id": name, ...}]}, as columns video_id, start_s and end_s."""
-    document = _json(path)
+    document = read_json(path)
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, list):
         raise ManifestError(f'{path}: expected {{"data": [{{"video_id": NAME}}, ...]}}')
@@ -371,24 +371,13 @@ def _entries(path: Path) -> Where:
 
 
 def _json_list(path: Path) -> list[dict[str, Any]]:
-    document = _json(path)
+    document = read_json(path)
     if not isinstance(document, list) or not document:
         raise ManifestError(f"{path}: expected a JSON list of objects")
     for index, entry in enumerate(document):
         if not isinstance(entry, dict):
             raise ManifestError(f"{path}: entry {index} is {entry!r}, not an object")
     return document
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ManifestError(f"{path}: the list cannot be read ({error})") from error
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"{path}: line {error.lineno}: not valid JSON: {error.msg}") from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise ManifestError(f"{path}: not JSON text ({error})") from error
 
 
 def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:

@@ -5,6 +5,7 @@ Other values become annotations if the recipe names them under `annotations`; ot
 """
 
 import csv
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow.csv
 
 from avmanifest.clipnames import ClipName, parse_clip_name
 from avmanifest.errors import ConfigError, ManifestError
+from avmanifest.files import open_file, open_text, require_file
 from avmanifest.lists.dialects import (
     SAMPLED_ROWS,
     Dialect,
@@ -31,10 +33,10 @@ from avmanifest.lists.requests import (
     Where,
     first_true,
     merge_rows,
+    problem_of,
     request_table,
     single_labels,
     split_labels,
-    undecodable,
 )
 from avmanifest.recipe import ListSpec
 
@@ -42,11 +44,20 @@ _LONGEST_LINE: Final = 1 << 20  # bytes
 _NEVER: Final = "\x01"  # Arrow's reader needs a delimiter; this character occurs in no list
 _SHOWN: Final = 120  # characters of a wrong line in an error message
 _WITHOUT_SUFFIX: Final = r"\.[A-Za-z0-9]{1,5}\z"
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
 _ANNOTATIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "text": str,
     "texts": lambda text: [text],
     "int": int,
-    "float": float,
+    "float": _finite,
 }
 
 
@@ -111,7 +122,7 @@ def _first_lines(path: Path) -> list[str]:
     """The first lines that are not blank; less if they cannot be decoded. `csv_cells` says what is wrong."""
     lines: list[str] = []
     try:
-        with path.open(encoding=encoding_of(path), errors="replace") as file:
+        with open_text(path, encoding=encoding_of(path), errors="replace") as file:
             while len(lines) < SAMPLED_ROWS and (line := file.readline(_LONGEST_LINE)):
                 lines += [line.rstrip("\r\n")] if line.strip() else []
     except (OSError, UnicodeError):
@@ -193,6 +204,7 @@ def read_lines(path: Path) -> tuple[pa.Array, pa.Array]:
     empty or not UTF-8 text.
     """
     try:
+        require_file(path)
         table = pa.csv.read_csv(
             utf8_content(path),
             read_options=pa.csv.ReadOptions(column_names=["line"], block_size=4 * _LONGEST_LINE),
@@ -201,7 +213,7 @@ def read_lines(path: Path) -> tuple[pa.Array, pa.Array]:
         )
     except OSError as error:
         raise ManifestError(f"{path}: the list cannot be read ({error})") from error
-    except (pa.ArrowInvalid, UnicodeError) as error:
+    except (pa.ArrowException, UnicodeError) as error:
         raise ManifestError(_why_unreadable(path)) from error
     lines = pc.utf8_trim_whitespace(table.column("line").combine_chunks())
     numbers = pa.array(range(1, len(lines) + 1), pa.int64())
@@ -219,20 +231,18 @@ def csv_cells(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]
     """
     has_rows = False
     try:
-        with path.open(encoding=encoding_of(path), errors="surrogateescape", newline="") as file:
+        with open_text(path, encoding=encoding_of(path), errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
             try:
                 for cells in reader:
-                    if undecodable(cells):
-                        raise ManifestError(
-                            f"{path}: line {reader.line_num} is not UTF-8 text. Save the list as UTF-8."
-                        )
+                    if problem := problem_of(cells):
+                        raise ManifestError(f"{path}: line {reader.line_num} {problem}. Save the list as UTF-8 text.")
                     if cells:
                         has_rows = True
                         yield reader.line_num, cells
             except csv.Error as error:
                 raise ManifestError(f"{path}: line {reader.line_num}: not csv text ({error})") from error
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise ManifestError(f"{path}: the list cannot be read ({error})") from error
     if not has_rows:
         raise ManifestError(f"{path}: the list is empty. Get it again from its source.")
@@ -424,9 +434,10 @@ def _why_unreadable(path: Path) -> str:
     problems: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
         (f"is longer than {_LONGEST_LINE} bytes", lambda line: len(line) > _LONGEST_LINE),
         ("contains the control character \\x01", lambda line: _NEVER.encode() in line),
+        ("has a NUL character", lambda line: b"\0" in line),
         ("is not UTF-8 text", _is_not_utf8),
     )
-    with path.open("rb") as file:
+    with open_file(path) as file:
         empty = True
         for number, line in enumerate(file, start=1):
             empty = False

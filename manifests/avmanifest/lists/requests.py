@@ -132,6 +132,9 @@ def canonical_labels(recipe: Recipe, labels: pa.ListArray, where: Where) -> pa.L
     empty = first_true(pc.fill_null(pc.equal(spelled, ""), True))
     if empty is not None:
         raise ManifestError(f"{where(_row_of(labels, empty))}: one of the labels is empty. Remove it.")
+    strange = first_true(pc.match_substring(spelled, "\0"))
+    if strange is not None:
+        raise ManifestError(f"{where(_row_of(labels, strange))}: one of the labels has a NUL character. Remove it.")
     if not recipe.labels or not len(spelled):
         return _with_values(labels, spelled)
     values = pc.dictionary_encode(spelled)
@@ -181,9 +184,17 @@ def _joined(annotations: Sequence[str]) -> str:
     return json.dumps(merged, sort_keys=True)
 
 
-def undecodable(texts: Iterable[str]) -> bool:
-    """Whether a text that was read with errors="surrogateescape" contains bytes that are not UTF-8."""
-    return any("\ud800" <= letter <= "\udfff" for text in texts if not text.isascii() for letter in text)
+def problem_of(texts: Iterable[str]) -> str:
+    """Problem of texts that were read with errors="surrogateescape", as words after their place; empty: none.
+
+    They may hold bytes that are not UTF-8, or a NUL, which is in no text and no file name.
+    """
+    for text in texts:
+        if "\0" in text:
+            return "has a NUL character"
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            return "is not UTF-8 text"
+    return ""
 
 
 def first_true(mask: pa.Array) -> int | None:
@@ -214,6 +225,9 @@ def _check_names(table: pa.Table, where: Where) -> None:
     row = first_true(pc.fill_null(pc.equal(table.column("video_id"), ""), True))
     if row is not None:
         raise ManifestError(f"{where(row)}: the clip has no id. Fill it in, or delete the row.")
+    row = first_true(pc.match_substring(table.column("video_id"), "\0"))
+    if row is not None:
+        raise ManifestError(f"{where(row)}: the id has a NUL character. Correct the row.")
     outside = r"^[/\\]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)|\x00"
     row = first_true(pc.match_substring_regex(table.column("path"), outside))
     if row is not None:

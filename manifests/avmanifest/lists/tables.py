@@ -1,8 +1,7 @@
 """Reading of a table of clips (csv, tsv, jsonl or parquet) whose columns are named by options."""
 
 import csv
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ import pyarrow.json
 import pyarrow.parquet
 
 from avmanifest.errors import ConfigError, ManifestError
+from avmanifest.files import open_text, require_file
 from avmanifest.lists.dialects import (
     DELIMITERS,
     Dialect,
@@ -26,11 +26,12 @@ from avmanifest.lists.requests import (
     ListFile,
     Where,
     merge_rows,
+    problem_of,
     request_table,
     single_labels,
     split_labels,
-    undecodable,
 )
+from avmanifest.parsing import parse_object
 from avmanifest.recipe import TableOptions
 
 _ROLES: Final = {
@@ -146,8 +147,9 @@ def _read_delimited(list_file: ListFile, usual: str) -> tuple[dict[str, pa.Array
         )
         columns = {name: pc.utf8_trim_whitespace(table.column(name)).combine_chunks() for name in types}
         columns = {name: _filled(column).cast(types[name]) for name, column in columns.items()}
-    except (pa.ArrowInvalid, UnicodeError) as error:
-        raise ManifestError(_why_not_delimited(path, delimiter, len(header), types) or str(error)) from error
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        why = _why_not_delimited(path, delimiter, len(header), types)
+        raise ManifestError(why or f"{path}: not a readable table ({error})") from error
 
     def where(row: int) -> str:
         return f"{path}: line {_line_of_row(path, delimiter, row)}"
@@ -169,15 +171,15 @@ def _header(list_file: ListFile, usual: str) -> tuple[list[str], str]:
     """The names in the first line, and the delimiter: the usual one of the suffix, unless another one splits them."""
     path = list_file.path
     try:
-        with path.open(encoding=encoding_of(path), errors="surrogateescape", newline="") as file:
+        with open_text(path, encoding=encoding_of(path), errors="surrogateescape", newline="") as file:
             line = file.readline(_LONGEST_HEADER)
             rest = file.read(1)
     except (OSError, UnicodeError) as error:
         raise ManifestError(f"{path}: the table cannot be read ({error})") from error
     if not line.strip() and not rest:
         raise ManifestError(f"{path}: the table is empty; its first line must name the columns")
-    if undecodable([line]):
-        raise ManifestError(f"{path}: line 1 is not UTF-8 text. Save the table as UTF-8.")
+    if problem := problem_of([line]):
+        raise ManifestError(f"{path}: line 1 {problem}. Save the table as UTF-8 text.")
     headers = {delimiter: next(split_rows([line.strip("\r\n")], delimiter)) for delimiter in (usual, *DELIMITERS)}
     if len(headers[usual]) == 1:
         other = max(headers, key=lambda delimiter: len(headers[delimiter]))
@@ -191,11 +193,25 @@ def _named(options: TableOptions) -> list[str | None]:
     return [getattr(options, option) for option in _ROLES]
 
 
+def _cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a table, blank ones too, each with the number of its last line, which a ManifestError names."""
+    try:
+        with open_text(path, encoding=encoding_of(path), errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter)
+            try:
+                for cells in reader:
+                    if problem := problem_of(cells):
+                        raise ManifestError(f"{path}: line {reader.line_num} {problem}. Save the table as UTF-8 text.")
+                    yield reader.line_num, cells
+            except csv.Error as error:
+                raise ManifestError(f"{path}: line {reader.line_num + 1}: not csv text ({error})") from error
+    except (OSError, UnicodeError) as error:
+        raise ManifestError(f"{path}: the table cannot be read ({error})") from error
+
+
 def _line_of_row(path: Path, delimiter: str, row: int) -> int:
-    with path.open(encoding=encoding_of(path), errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        lines = (reader.line_num for cells in reader if cells)
-        return next(line for number, line in enumerate(lines) if number == row + 1)
+    lines = (line for line, cells in _cells(path, delimiter) if cells)
+    return next(line for number, line in enumerate(lines) if number == row + 1)
 
 
 def _why_not_delimited(path: Path, delimiter: str, width: int, types: Mapping[str, pa.DataType]) -> str | None:
@@ -203,25 +219,16 @@ def _why_not_delimited(path: Path, delimiter: str, width: int, types: Mapping[st
 
     pyarrow reads whole columns, and its errors do not name a line.
     """
-    try:
-        with path.open(encoding=encoding_of(path), errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter)
-            header = next(reader)
-            names = [name.strip() for name in header]
-            numbers = [names.index(name) for name, dtype in types.items() if dtype == pa.float64()]
-            for cells in reader:
-                if undecodable(cells):
-                    return f"{path}: line {reader.line_num} is not UTF-8 text"
-                if cells and len(cells) != width:
-                    return f"{path}: line {reader.line_num}: {len(cells)} values for {width} columns"
-                for column in numbers if cells else ():
-                    if cells[column] and not _is_number(cells[column]):
-                        return (
-                            f"{path}: line {reader.line_num}: {names[column]} is {cells[column]!r}, "
-                            "must be seconds, such as 12.5"
-                        )
-    except csv.Error as error:
-        return f"{path}: not csv text ({error})"
+    rows = _cells(path, delimiter)
+    _, header = next(rows)
+    names = [name.strip() for name in header]
+    numbers = [names.index(name) for name, dtype in types.items() if dtype == pa.float64()]
+    for line, cells in rows:
+        if cells and len(cells) != width:
+            return f"{path}: line {line}: {len(cells)} values for {width} columns"
+        for column in numbers if cells else ():
+            if cells[column] and not _is_number(cells[column]):
+                return f"{path}: line {line}: {names[column]} is {cells[column][:80]!r}, must be seconds, such as 12.5"
     return None
 
 
@@ -252,31 +259,31 @@ def _read_json_lines(list_file: ListFile) -> tuple[dict[str, pa.Array], Where]:
                 explicit_schema=pa.schema(list(types.items())), unexpected_field_behavior="ignore"
             ),
         )
-    except pa.ArrowInvalid as error:
-        raise ManifestError(_why_not_json_lines(path, types) or f"{path}: {error}") from error
+    except (pa.ArrowException, OSError) as error:
+        why = _why_not_json_lines(path, types)
+        raise ManifestError(why or f"{path}: not a list of JSON objects, one per line ({error})") from error
     columns = {role: table.column(name).combine_chunks() for role, name in chosen.items()}
     return columns, lambda row: f"{path}: line {_json_line_of_row(path, row)}"
 
 
 def _json_line(path: Path) -> dict[str, Any]:
     """The object of the first line that is not blank."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for line in file:
-                if line.strip():
-                    first = json.loads(line)
-                    if isinstance(first, dict):
-                        return first
-                    break
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{path}: not a list of JSON objects, one per line ({error})") from error
+    for number, line in _filled_lines(path):
+        return parse_object(line, f"{path}: line {number}")
     raise ManifestError(f"{path}: expected a JSON object on every line")
 
 
+def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not blank, each with its number from 1."""
+    try:
+        with open_text(path) as file:
+            yield from ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: not a list of JSON objects, one per line ({error})") from error
+
+
 def _json_line_of_row(path: Path, row: int) -> int:
-    with path.open(encoding="utf-8-sig") as file:
-        filled = [number for number, line in enumerate(file, start=1) if line.strip()]
-    return filled[row]
+    return [number for number, _ in _filled_lines(path)][row]
 
 
 def _why_not_json_lines(path: Path, types: Mapping[str, pa.DataType]) -> str | None:
@@ -285,31 +292,25 @@ def _why_not_json_lines(path: Path, types: Mapping[str, pa.DataType]) -> str | N
         pa.string(): (str, "text"),
         pa.list_(pa.string()): (list, "a list of texts, as on the first line"),
     }
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                entry = json.loads(line)
-            except ValueError as error:
-                return f"{path}: line {number}: not valid JSON: {error}"
-            if not isinstance(entry, dict):
-                return f"{path}: line {number}: expected a JSON object"
-            for name, dtype in types.items():
-                kind, words = expected[dtype]
-                value = entry.get(name)
-                if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-                    return f"{path}: line {number}: {name} is {value!r}, must be {words}"
+    for number, line in _filled_lines(path):
+        entry = parse_object(line, f"{path}: line {number}")
+        for name, dtype in types.items():
+            kind, words = expected[dtype]
+            value = entry.get(name)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                return f"{path}: line {number}: {name} is {repr(value)[:80]}, must be {words}"
     return None
 
 
 def _read_parquet(list_file: ListFile) -> tuple[dict[str, pa.Array], Where]:
     path = list_file.path
     try:
+        require_file(path)
         with pa.parquet.ParquetFile(path) as file:
             chosen = _choose(list_file, file.schema_arrow.names)
             table = file.read(columns=list(dict.fromkeys(chosen.values())))
-    except (OSError, pa.ArrowInvalid) as error:
+            table.validate(full=True)  # Arrow reads texts that are not UTF-8 without a word
+    except (OSError, pa.ArrowException) as error:
         raise ManifestError(f"{path}: not a readable parquet file ({error})") from error
     columns = {}
     for role, name in chosen.items():
@@ -323,6 +324,6 @@ def _read_parquet(list_file: ListFile) -> tuple[dict[str, pa.Array], Where]:
             dtype = pa.string()
         try:
             columns[role] = pc.cast(column, dtype).combine_chunks()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        except pa.ArrowException as error:
             raise ManifestError(f"{path}: column {name!r} is {kind}, must be {dtype} ({error})") from error
     return columns, lambda row: f"{path}: row {row}"
