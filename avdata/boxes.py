@@ -1,9 +1,10 @@
 """Reads the object boxes from a sample's annotations, in each of the forms that recipes write."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+from avmanifest.parsing import metadata_of
 
 _MAX_BOXES: Final = 100
 
@@ -31,12 +32,7 @@ def boxes_in(annotations: str, frame: int, num_frames: int) -> list[Box]:
         frame: Number of the frame, from 0.
         num_frames: Stored frames of the sample.
     """
-    try:
-        content = json.loads(annotations or "{}")
-    except ValueError:
-        return []
-    if not isinstance(content, dict):
-        return []
+    content = metadata_of(annotations)
     boxes: list[Box | None] = []
     objects = content.get("objects")
     if isinstance(objects, list):

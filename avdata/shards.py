@@ -4,13 +4,16 @@ A shard is a plain ustar archive. The members of a sample are adjacent and in a 
 differ between machines are zero, so equal samples give equal bytes.
 """
 
+import ast
 import io
 import json
 import math
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +22,13 @@ import numpy.typing as npt
 
 from avmanifest.clipnames import display_name
 from avmanifest.errors import ShardError
+from avmanifest.files import open_file, read_file
 
 BLOCK: Final = 512
 NPY_HEADER_BYTES: Final = 128
+_MAX_NPY_HEADER_BYTES: Final = 1024
+_NPY_MAGIC: Final = b"\x93NUMPY"
+_NUMBERS: Final = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248])")
 MAX_READ_BYTES: Final = 1 << 20  # of a sample's JSON or label
 _END_OF_ARCHIVE: Final = bytes(2 * BLOCK)
 _MAX_OFFSET: Final = 1 << 62  # of a header; what a damaged one says may be larger than a file can be
@@ -104,7 +111,8 @@ def tar_headers(file: ByteFile) -> Iterator[tarfile.TarInfo]:
                     )
                 end = tar.offset
                 yield info
-    except tarfile.TarError as error:
+    # Of hostile headers tarfile lets errors of int(), decode() and seek() pass, and calls itself for every long name.
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError, LookupError) as error:
         raise DamagedTar(end, f"not a whole, uncompressed tar: it cannot be read on ({error})") from error
     file.seek(end)
     closing = file.read(len(_END_OF_ARCHIVE))
@@ -181,7 +189,7 @@ def walk_samples(path: Path) -> Iterator[tuple[str, int, list[Member]]]:
             not adjacent. The message has the file and the offset.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             for sample in tar_samples(file, adjacent=True, strict=True):
                 yield sample.key, sample.header, list(sample.members)
     except DamagedTar as error:
@@ -195,7 +203,7 @@ def index_bytes(sample_offsets: Sequence[int], end: int) -> bytes:
 
 def read_index(path: Path) -> npt.NDArray[np.uint64]:
     """Read the offsets of an `.idx` file: n + 1 entries for n samples. Raises ShardError for anything else."""
-    content = path.read_bytes()
+    content = read_file(path)
     offsets = np.frombuffer(content[: len(content) // 8 * 8], dtype="<u8")
     if len(content) % 8 or not len(offsets) or np.any(offsets[1:] < offsets[:-1]):
         raise ShardError(f"{path}: not an index of ascending 64-bit offsets ({len(content)} bytes)")
@@ -211,6 +219,45 @@ def pack_npy(array: npt.NDArray[Any]) -> bytes:
     assert len(header) < room, header
     prefix = b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little")
     return prefix + header.ljust(room - 1) + b"\n" + np.ascontiguousarray(array).tobytes()
+
+
+def parse_npy(content: bytes | memoryview, where: str) -> npt.NDArray[Any]:
+    """View the array of a .npy file without copying. Versions 1 to 3 with numbers are read, in C and Fortran order.
+
+    Raises ShardError, which names `where`, for anything else, and for a shape that needs more bytes than there are.
+    """
+    try:
+        if content[:6] != _NPY_MAGIC or content[6:7] not in (b"\1", b"\2", b"\3"):
+            raise ValueError("its first bytes are not those of a .npy file")
+        begin = 10 if content[6:7] == b"\1" else 12
+        start = begin + int.from_bytes(content[8:begin], "little")
+        if start > min(len(content), _MAX_NPY_HEADER_BYTES):
+            raise ValueError(f"a header of {start} bytes in {len(content)}; at most {_MAX_NPY_HEADER_BYTES} are read")
+        dtype, shape, is_fortran = _npy_header(bytes(content[:start]), begin)
+        size = math.prod(shape)
+        if size * dtype.itemsize > len(content) - start:
+            raise ValueError(f"shape {shape} of {dtype} needs more than its {len(content)} bytes")
+        array = np.frombuffer(content, dtype, size, start if size else 0)
+        return array.reshape(shape, order="F" if is_fortran else "C")
+    except (ValueError, OverflowError) as error:
+        raise ShardError(f"{where}: not an array ({error}). Fetch or prepare the shard again.") from error
+
+
+@lru_cache(maxsize=4096)
+def _npy_header(head: bytes, begin: int) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
+    """Type, shape, and whether the order is Fortran's. `begin`: first byte of the dictionary. Raises ValueError."""
+    try:
+        header = ast.literal_eval(head[begin:].decode("utf-8" if head[6] == 3 else "latin-1").strip())
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(f"its header is not a dictionary: {error}") from error
+    if not isinstance(header, dict) or header.keys() != {"descr", "fortran_order", "shape"}:
+        raise ValueError("its header has other entries than descr, fortran_order and shape")
+    descr, is_fortran, shape = header["descr"], header["fortran_order"], header["shape"]
+    if not isinstance(descr, str) or not _NUMBERS.fullmatch(descr):
+        raise ValueError(f"its type {repr(descr)[:80]} is not one of plain numbers")
+    if type(is_fortran) is not bool or type(shape) is not tuple or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"its shape {repr(shape)[:80]} or fortran_order {repr(is_fortran)[:80]} has a wrong type")
+    return np.dtype(descr), shape, is_fortran
 
 
 def pack_json(fields: Mapping[str, Any]) -> bytes:

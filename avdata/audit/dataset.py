@@ -1,6 +1,5 @@
 """Opens what inspect and verify read: a prepared dataset, a manifest without shards, or shards without a manifest."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,6 +18,7 @@ from avdata.urls import expand_urls
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.layout import SPLIT_PATTERN
 from avmanifest.recipe import load_recipe, recipe_names
+from avmanifest.records import parse_description
 from avmanifest.schema import CLIP_SCHEMA
 
 COLUMNS: Final = (
@@ -107,13 +107,7 @@ def open_audit_dataset(source: str, storage_options: Mapping[str, Any] | None = 
 def _description(store: Store) -> dict[str, Any]:
     if store.size("dataset.json") is None:
         return {}
-    try:
-        description = json.loads(store.content("dataset.json"))
-    except ValueError as error:
-        raise ManifestError(f"{store.at('dataset.json')}: not JSON ({error}). Restore the original file.") from error
-    if not isinstance(description, dict) or not isinstance(description.get("recipe", {}), dict):
-        raise ManifestError(f"{store.at('dataset.json')}: not the description of a dataset. Restore the original file.")
-    return description
+    return parse_description(store.content("dataset.json"), store.at("dataset.json"))
 
 
 def _manifests(store: Store, folder: str, description: Mapping[str, Any]) -> dict[str, str]:

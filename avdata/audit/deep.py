@@ -1,7 +1,6 @@
 """Decodes every member of a shard, and compares the stored log-mels with log-mels of the stored audio."""
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,9 +13,10 @@ from jaxtyping import Float32
 from avdata.images import decode_jpeg
 from avdata.melspec import log_mel
 from avdata.profiles import PROFILES, MelProfile
-from avdata.shards import ByteFile, Member, TarSample
+from avdata.shards import ByteFile, Member, TarSample, parse_npy
 from avdata.waveform import SAMPLE_RATE, decode_flac
 from avmanifest.errors import AvkitError
+from avmanifest.parsing import parse_json, parse_object
 
 OnFault = Callable[[str, int, str], None]
 """Called for each fault with the key, the member's offset in the shard, and the problem."""
@@ -131,24 +131,16 @@ class _BadMember(Exception):
 
 
 def _decode_array(content: bytes) -> Any:
-    try:
-        array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise _BadMember(f"not an array ({error})") from error
+    array = parse_npy(content, "content")
     if np.issubdtype(array.dtype, np.floating) and not np.all(np.isfinite(array)):
         raise _BadMember(f"{int(np.sum(~np.isfinite(array)))} of its values are not finite")
     return array
 
 
 def _decode_json(content: bytes, key: str | None) -> Any:
-    try:
-        values = json.loads(content)
-    except ValueError as error:
-        raise _BadMember(f"not JSON ({error})") from error
-    if key is not None and (not isinstance(values, dict) or values.get("key") != key):
-        raise _BadMember(
-            f"it has the key {values.get('key') if isinstance(values, dict) else None!r}; expected {key!r}"
-        )
+    values = parse_json(content, "content") if key is None else parse_object(content, "content")
+    if key is not None and values.get("key") != key:
+        raise _BadMember(f"it has the key {repr(values.get('key'))[:80]}; expected {key!r}")
     return values
 
 

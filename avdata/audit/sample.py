@@ -1,8 +1,5 @@
 """Reads single samples: frames with times and masks, log-mel, audio, labels and annotations."""
 
-import contextlib
-import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,9 +12,10 @@ from avdata.audit.dataset import AuditDataset, DatasetKind
 from avdata.audit.parquet import read_stored_table
 from avdata.audit.tars import json_of
 from avdata.profiles import PROFILES, MelProfile
-from avdata.shards import Member, tar_samples
+from avdata.shards import Member, parse_npy, tar_samples
 from avmanifest.errors import ConfigError, ShardError
 from avmanifest.layout import ShardName
+from avmanifest.parsing import metadata_of
 from avmanifest.schema import CLIP_SCHEMA
 
 SOUNDS: Final = {"flac": "audio/flac", "wav": "audio/wav", "mp3": "audio/mpeg", "ogg": "audio/ogg", "m4a": "audio/mp4"}
@@ -180,10 +178,7 @@ def _log_mel(dataset: AuditDataset, contents: Mapping[str, bytes]) -> tuple[np.n
     name = next((name for name in contents if name.startswith("logmel") and name.endswith(".npy")), None)
     if name is None:
         return None, None
-    try:
-        array = np.lib.format.read_array(io.BytesIO(contents[name]), allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise ShardError(f"{name} is not an array ({error}). Check the dataset: avkit verify --deep") from error
+    array = parse_npy(contents[name], name)
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
         return None, None
     names = dataset.description.get("config", {}).get("mel") or []
@@ -195,8 +190,7 @@ def sample_json(sample: StoredSample) -> dict[str, Any]:
     """The sample's facts and the sizes of its members, as plain data."""
     facts = dict(sample.facts)
     if isinstance(facts.get("annotations"), str):
-        with contextlib.suppress(ValueError):
-            facts["annotations"] = json.loads(facts["annotations"])
+        facts["annotations"] = metadata_of(facts["annotations"]) or facts["annotations"]
     return {
         "key": sample.key,
         "split": sample.split,

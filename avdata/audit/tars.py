@@ -1,21 +1,17 @@
 """Makes manifest rows from the samples of a tar."""
 
-import json
 from collections.abc import Iterable
 from typing import Any, Final
 
 import pyarrow as pa
 
 from avdata.shards import TarSample
+from avmanifest.parsing import metadata_of
 
 
 def json_of(sample: TarSample) -> dict[str, Any]:
     """The JSON object in `sample.content`; empty if there is none."""
-    try:
-        fields = json.loads(sample.content or b"")
-    except ValueError:
-        return {}
-    return fields if isinstance(fields, dict) else {}
+    return metadata_of(sample.content)
 
 
 def rows_of(tar_samples: Iterable[TarSample], schema: pa.Schema, **fixed: Any) -> pa.Table:
@@ -50,5 +46,5 @@ def _fitting(value: Any, schema: pa.Schema, name: str) -> Any:
         return None
     try:
         return pa.scalar(value, schema.field(name).type).as_py()
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+    except (pa.ArrowException, OverflowError, UnicodeError):
         return None

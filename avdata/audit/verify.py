@@ -1,7 +1,6 @@
 """Verifies shards against their markers, indexes and the manifest: size, hash, count, members and their order."""
 
 import itertools
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,10 +18,11 @@ from avdata.audit.deep import DeepCheck
 from avdata.audit.parquet import read_stored_table
 from avdata.shards import ByteFile, DamagedTar, TarSample, index_bytes, tar_samples
 from avdata.store import Store
-from avmanifest.errors import AvkitError, ConfigError
+from avmanifest.errors import AvkitError, ConfigError, ShardError
 from avmanifest.files import sha256_of_stream
 from avmanifest.layout import ShardName
-from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION, PLAN_SCHEMA
+from avmanifest.records import parse_marker
+from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
 
 _PARTS: Final = {"tar": ".tar", "idx": ".tar.idx", "parquet": ".parquet"}
 _PLACE: Final = ["key", "position"]
@@ -261,15 +261,10 @@ def _marker(expected: _Expected, checked: _Checked) -> dict[str, Any] | None:
         checked.fault("it has no marker: prepare did not finish the shard, or the file was removed")
         return None
     try:
-        stats: dict[str, Any] = json.loads(expected.store.content(name))
-        for part in _PARTS:
-            int(stats["files"][part]["bytes"]), str(stats["files"][part]["sha256"])
-        stats["status_dict"].items(), stats["count"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        checked.fault(f"{name} is not a marker ({type(error).__name__}: {error})")
+        stats = parse_marker(expected.store.content(name), name)
+    except ShardError as error:
+        checked.fault(str(error))
         return None
-    if stats.get("format_version") != FORMAT_VERSION:
-        checked.fault(f"{name} has format version {stats.get('format_version')}, this avkit reads {FORMAT_VERSION}")
     if expected.plan_hash and stats.get("plan_hash") != expected.plan_hash:
         checked.fault(f"{name} belongs to another plan than dataset.json")
     return stats

@@ -1,11 +1,10 @@
 """The index of a dataset in arrays (shard, offset and size of each member), and functions that select and combine."""
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -341,17 +340,6 @@ def unite(datasets: Sequence[Dataset]) -> Dataset:
         label_start=_starts(np.concatenate([np.diff(part.label_start) for part in parts])),
         classes=classes,
     )
-
-
-def read_json(content: bytes, where: str) -> dict[str, Any]:
-    """Parse a JSON object. Raises ManifestError for anything else; `where` names the file in the message."""
-    try:
-        values = json.loads(content)
-    except ValueError as error:
-        raise ManifestError(f"{where}: not JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise ManifestError(f"{where}: a JSON {type(values).__name__}, expected an object")
-    return values
 
 
 def _starts(counts: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n1"]:

@@ -1,11 +1,9 @@
 """Decodes samples into the preallocated arrays of a batch. The loader's worker threads run this code."""
 
-import io
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Final, Literal
 
 import cv2
@@ -27,6 +25,7 @@ from avdata.load.views import (
 )
 from avdata.melspec import log_mel
 from avdata.profiles import column_start_s
+from avdata.shards import parse_npy
 from avdata.waveform import decode_flac, flac_num_samples
 from avmanifest.errors import ShardError
 
@@ -34,8 +33,6 @@ Stage = Literal["read", "decode", "resize", "sound"]
 STAGES: Final[tuple[Stage, ...]] = ("read", "decode", "resize", "sound")
 
 _AREA_FROM: Final = 1.5  # from this shrink factor on, linear interpolation would skip pixels
-_NPY_MAGIC: Final = b"\x93NUMPY\x01\x00"
-_NPY_PREFIX: Final = 10
 
 
 @dataclass(slots=True)
@@ -317,20 +314,9 @@ def _compute_log_mels(view: View, buffers: BatchBuffers, cut: list[tuple[int, in
 
 def read_npy(content: memoryview, where: str) -> np.ndarray:
     """View a .npy file's array without copying. Raises ShardError unless it is 2-d, C-ordered float16 or float32."""
-    start = _NPY_PREFIX + int.from_bytes(content[8:_NPY_PREFIX], "little")
-    try:
-        shape, dtype = _npy_header(bytes(content[:start]))
-        return np.frombuffer(content, dtype, count=shape[0] * shape[1], offset=start).reshape(shape)
-    except (ValueError, SyntaxError) as error:
-        raise ShardError(f"{where}: not a float .npy file ({error}). Fetch or prepare the shard again.") from error
-
-
-@lru_cache(maxsize=4096)
-def _npy_header(header: bytes) -> tuple[tuple[int, int], np.dtype[np.floating]]:
-    """Shape and dtype from a .npy header. Raises ValueError for an unsupported one."""
-    if not header.startswith(_NPY_MAGIC):
-        raise ValueError("the magic number is wrong")
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(io.BytesIO(header[len(_NPY_MAGIC) :]))
-    if fortran_order or len(shape) != 2 or dtype not in (np.float16, np.float32) or min(shape) < 1:
-        raise ValueError(f"shape {shape}, type {dtype}, fortran_order {fortran_order}")
-    return shape, dtype
+    array = parse_npy(content, where)
+    if array.ndim != 2 or array.dtype not in (np.float16, np.float32) or not array.size or not array.flags.c_contiguous:
+        raise ShardError(
+            f"{where}: not a float .npy file (shape {array.shape}, type {array.dtype}). Prepare the shard again."
+        )
+    return array

@@ -1,20 +1,21 @@
 """Indexes tars that other tools wrote, so that the loader reads them like avkit's own."""
 
 import contextlib
-import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from avdata.load.dataset import FLAGS
 from avdata.shards import Member, TarSample, tar_samples
-from avmanifest.errors import ShardError
+from avmanifest.errors import ManifestError, ShardError
 from avmanifest.files import replacing, sha256_of
+from avmanifest.parsing import metadata_of
 from avmanifest.schema import CLIP_SCHEMA
+from avmanifest.table import read_table, write_table
 
 SCHEMA: Final = pa.schema([CLIP_SCHEMA.field(name) for name in ("key", "labels", "status", "members", "frame_times_s")])
 
@@ -51,16 +52,15 @@ def foreign_rows(descriptor: int, url: str, label: str, index_folder: Path) -> p
 
 def _stored_rows(path: Path) -> pa.Table | None:
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid):
+        return read_table(path, SCHEMA)
+    except ManifestError:
         return None
-    return table if table.schema.equals(SCHEMA) else None
 
 
 def _store_rows(table: pa.Table, path: Path) -> None:
     """Store the index if the folder can be written. Otherwise the tar is indexed again the next time."""
     with contextlib.suppress(OSError), replacing(path, shared=True) as unfinished:
-        pq.write_table(table, unfinished)
+        write_table(table, unfinished)
 
 
 def _walk(file: IO[bytes], label: str) -> Iterator[dict[str, Any]]:
@@ -81,9 +81,17 @@ def _labels(sample: TarSample, member: Member, label: str) -> list[str]:
         raise ShardError(f"{where!r} of {member.size} bytes is no label")
     try:
         text = sample.content.decode().strip()
-        if not label.startswith("json:"):
-            return [text]
-        value = json.loads(text)[label.removeprefix("json:")]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ShardError(f"{where!r} gives no label {label!r} ({error!r})") from error
-    return [str(name) for name in value] if isinstance(value, list) else [str(value)]
+    except UnicodeDecodeError as error:
+        raise ShardError(f"{where!r} gives no label {label!r} ({error})") from error
+    value: Any = text
+    if label.startswith("json:"):
+        value = metadata_of(text).get(label.removeprefix("json:"))
+    names = value if isinstance(value, list) else [value]
+    if wrong := [name for name in names if not _is_name(name)]:
+        raise ShardError(f"{where!r} gives no label {label!r}: {repr(wrong[0])[:80]} is no text and no number")
+    return [str(name) for name in names]
+
+
+def _is_name(value: Any) -> bool:
+    """Whether the value can be a label: a text, a whole number or a finite one."""
+    return (isinstance(value, str) and "\0" not in value) or (isinstance(value, int | float) and math.isfinite(value))

@@ -10,13 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avdata.load.cache import CacheConfig, read_small
-from avdata.load.dataset import COLUMNS, Dataset, Shard, dataset_from_table, read_json, unite
+from avdata.load.dataset import COLUMNS, Dataset, Shard, dataset_from_table, unite
 from avdata.load.foreign import foreign_rows
 from avdata.load.members import MemberMap
 from avdata.load.reader import ShardReader
 from avdata.urls import check_url, expand_urls, local_path, protocol
 from avmanifest.errors import ConfigError, ManifestError, ShardError
+from avmanifest.files import read_file
 from avmanifest.layout import Layout, ShardName
+from avmanifest.records import parse_description, parse_marker
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
 from avmanifest.table import read_table
 
@@ -110,13 +112,15 @@ def _open_folder(root: str, split: str, exclude: Sequence[str], cache: CacheConf
     if table is None:
         raise ConfigError(f"{root}: no split {split!r}, or no manifest of it. Name another, or finish avkit prepare.")
     ok = table.filter(pc.equal(table.column("status"), "ok"))
+    if ok.column("shard").null_count:
+        raise ManifestError(f"{root}/manifest/{split}.parquet: a sample has no shard. Run the same prepare again.")
     numbers = sorted(pc.unique(ok.column("shard")).to_pylist())
     names = [f"{root}/{ShardName(split, number)}" for number in numbers]
     markers = _read_all([f"{name}_stats.json" for name in names], cache)
     shards = [_shard(f"{name}.tar", marker) for name, marker in zip(names, markers, strict=True)]
     listed = dict(zip(*(ok.column("shard").value_counts().field(n).to_pylist() for n in range(2)), strict=True))
     for number, name, marker in zip(numbers, names, markers, strict=True):
-        if marker is None or (stored := _successes(marker, name)) != listed[number]:
+        if marker is None or (stored := parse_marker(marker, f"{name}_stats.json")["successes"]) != listed[number]:
             raise ManifestError(
                 f"{root}/manifest/{split}.parquet: {listed[number]} samples in shard {number:05d}, "
                 f"its marker says {None if marker is None else stored}. Run the same prepare again."
@@ -182,7 +186,7 @@ def describe_dataset(root: str, cache: CacheConfig) -> dict[str, Any] | None:
     content = _read(where, cache)
     if content is None:
         return None
-    description = read_json(content, where)
+    description = parse_description(content, where)
     if description.get("format_version") != FORMAT_VERSION:
         raise ManifestError(
             f"{where}: format version {description.get('format_version')!r}, this avkit reads {FORMAT_VERSION}. "
@@ -193,29 +197,17 @@ def describe_dataset(root: str, cache: CacheConfig) -> dict[str, Any] | None:
 
 def _members_of(description: Mapping[str, Any], where: str) -> MemberMap:
     """The members that avkit writes, with the profile of the dataset's first log-mel."""
-    try:
-        profiles = description.get("config", {}).get("mel", ["paper"])
-        return MemberMap(profile=profiles[0])
-    except (AttributeError, LookupError, TypeError) as error:
-        raise ManifestError(f"{where}: dataset.json has a config that is not one ({error!r})") from error
+    profiles = description.get("config", {}).get("mel", ["paper"])
+    if not profiles:
+        raise ManifestError(f"{where}: by its dataset.json the dataset has no log-mel. Restore the original file.")
+    return MemberMap(profile=profiles[0])
 
 
 def _shard(url: str, marker: bytes | None) -> Shard:
     if marker is None:
         return Shard(url, None, None, prepared=False)
-    stats = read_json(marker, f"marker of {url}")
-    try:
-        tar = stats["files"]["tar"]
-        return Shard(url, int(tar["bytes"]), str(tar["sha256"]), prepared=True)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ShardError(f"{url}: its marker is not one ({error!r}). Prepare the shard again.") from error
-
-
-def _successes(marker: bytes, name: str) -> int:
-    successes = read_json(marker, f"{name}_stats.json").get("successes")
-    if not isinstance(successes, int):
-        raise ShardError(f"{name}_stats.json: successes is {successes!r}. Prepare the shard again.")
-    return successes
+    tar = parse_marker(marker, f"marker of {url}")["files"]["tar"]
+    return Shard(url, tar["bytes"], tar["sha256"], prepared=True)
 
 
 def manifest_rows(root: str, split: str, columns: Sequence[str], cache: CacheConfig) -> pa.Table | None:
@@ -245,7 +237,10 @@ def _read(where: str, cache: CacheConfig) -> bytes | None:
     path = local_path(where)
     if path is None:
         return read_small(where, cache)
-    return path.read_bytes() if path.exists() else None
+    try:
+        return read_file(path) if path.exists() else None
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read ({error.strerror}). Restore the original file.") from error
 
 
 def _read_all(wheres: Iterable[str | None], cache: CacheConfig) -> list[bytes | None]:

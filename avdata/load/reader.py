@@ -14,6 +14,7 @@ from avdata.load.cache import CacheConfig, Expected, ShardCache
 from avdata.load.dataset import Shard
 from avdata.urls import local_path
 from avmanifest.errors import ShardError
+from avmanifest.files import open_descriptor
 
 MAX_OPEN: Final = 128  # shards
 HEADER_BYTES: Final = 512
@@ -162,7 +163,7 @@ class ShardReader:
             descriptor = self._cache.open(shard.url, _expected(shard))
         else:
             try:
-                descriptor = os.open(path, os.O_RDONLY)
+                descriptor = open_descriptor(path)
             except OSError as error:
                 raise ShardError(f"{path}: cannot be opened ({error.strerror}). Prepare or fetch it again.") from error
         size = os.fstat(descriptor).st_size

@@ -21,8 +21,9 @@ from typing import Any, Final
 
 from avdata.shards import Member, end_of_archive, index_bytes, walk_samples
 from avmanifest.errors import ManifestError, ShardError, StorageError
-from avmanifest.files import disk_error, sha256_of_file
+from avmanifest.files import NotAFile, disk_error, read_file, sha256_of_file
 from avmanifest.layout import Layout, ShardName
+from avmanifest.records import PARTS, parse_marker
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
 from avmanifest.table import read_table, table_from_rows, write_table
 
@@ -30,8 +31,6 @@ Observer = Callable[[str], None]
 """Receives the name of every step. An exception that it raises ends the run."""
 
 _DOWNLOAD: Final = ("unavailable_", "blocked_", "net_")
-PARTS: Final = ("tar", "idx", "parquet")
-"""Names of a shard's files in its marker, in the order of Layout.files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,20 +249,11 @@ def marker_bytes(stats: Mapping[str, Any]) -> bytes:
 def read_stats(layout: Layout, shard: ShardName) -> dict[str, Any]:
     """A marker's content. Raises ShardError if the file is not a marker of this format version."""
     path = layout.stats(shard)
-    return parse_stats(path.read_bytes(), path)
-
-
-def parse_stats(content: bytes, where: object) -> dict[str, Any]:
-    """A marker's content from its bytes; `where` is named in the ShardError for invalid ones."""
     try:
-        stats = json.loads(content)
-        sizes = [(int(stats["files"][n]["bytes"]), str(stats["files"][n]["sha256"])) for n in PARTS]
-        complete = isinstance(stats["status_dict"], dict) and len(sizes) == len(PARTS)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ShardError(f"{where}: not a shard's marker ({error!r})") from error
-    if not complete or stats["format_version"] != FORMAT_VERSION:
-        raise ShardError(f"{where}: format version {stats.get('format_version')}, this avkit reads {FORMAT_VERSION}")
-    return dict(stats)
+        content = read_file(path)
+    except NotAFile as error:
+        raise ShardError(f"{path}: {error.strerror}. Remove it, and prepare the shard again.") from error
+    return parse_marker(content, path)
 
 
 def marker_problem(layout: Layout, shard: ShardName, *, hashes: bool = False) -> str | None:
@@ -294,7 +284,7 @@ def marker_problem(layout: Layout, shard: ShardName, *, hashes: bool = False) ->
         return str(error)
     if hashes:
         expected = _stats(statuses, stats["files"], stats["plan_hash"])
-        if marker.read_bytes() != marker_bytes(expected):
+        if read_file(marker) != marker_bytes(expected):
             return f"{marker}: does not agree with the shard's rows"
     return None
 

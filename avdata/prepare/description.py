@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from avdata.prepare.config import PrepareConfig
 from avmanifest.errors import ConfigError, ManifestError
-from avmanifest.files import replace_text
+from avmanifest.files import NotAFile, read_file, replace_text
 from avmanifest.layout import Layout
+from avmanifest.records import parse_description
 from avmanifest.schema import FORMAT_VERSION
 
 
@@ -54,16 +55,15 @@ def read_description(layout: Layout) -> dict[str, Any]:
     """Read dataset.json. Raises ManifestError if it is invalid or of another format version."""
     path = layout.dataset_json
     try:
-        recorded = json.loads(path.read_bytes())
-        format_version = recorded["format_version"]
-        complete = {"recipe", "config", "labels", "plan_hash", "tools"} <= recorded.keys()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ManifestError(f"{path}: not a dataset's description ({error!r}). Prepare with --overwrite.") from error
-    if format_version != FORMAT_VERSION or not complete:
-        raise ManifestError(
-            f"{path}: format version {format_version}, this avkit writes {FORMAT_VERSION}. Use --overwrite."
-        )
-    return dict(recorded)
+        content = read_file(path)
+    except NotAFile as error:
+        raise ManifestError(f"{path}: {error.strerror}. Restore the original file, or --overwrite.") from error
+    recorded = parse_description(content, path)
+    if missing := {"format_version", "recipe", "config", "labels", "plan_hash", "tools"} - recorded.keys():
+        raise ManifestError(f"{path}: has no {', '.join(sorted(missing))}. Restore the original file, or --overwrite.")
+    if (version := recorded["format_version"]) != FORMAT_VERSION:
+        raise ManifestError(f"{path}: format version {version!r}, this avkit writes {FORMAT_VERSION}. Use --overwrite.")
+    return recorded
 
 
 def refuse_other_settings(layout: Layout, recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Export a prepared dataset: check it, copy its published files to another place, check the copies."""
 
 import itertools
-import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -12,15 +11,16 @@ from typing import Any, Final
 
 import yaml
 
-from avdata.prepare.commit import PARTS, parse_stats
 from avdata.store import Store
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.files import sha256_of_file
 from avmanifest.layout import Layout, ShardName, is_published, shard_of_marker
+from avmanifest.parsing import parse_object
+from avmanifest.records import PARTS, parse_marker
 
 _LAYOUT: Final = Layout(Path())
 _CARD: Final = ("README.md", "croissant.json", ".nv-meta/dataset.yaml", ".nv-meta/split.yaml", ".nv-meta/.info.json")
-_FRONT_MATTER: Final = re.compile(r"---\n(.*?\n)---\n", re.DOTALL)
+_FRONT_MATTER: Final = re.compile(rb"---\n(.*?\n)---\n", re.DOTALL)
 _SHARD_FILE: Final = re.compile(r"(?!plan/).+/\d{5,}(?:\.tar|\.tar\.idx|\.parquet|_stats\.json)")
 
 
@@ -116,24 +116,29 @@ def _check_catalog(source: Store, markers: Mapping[ShardName, Mapping[str, Any]]
     filled = {split: tars for split, tars in splits.items() if any(stats["successes"] for stats in tars.values())}
     tars = {tar: stats for shards in splits.values() for tar, stats in shards.items()}
 
-    card = _card(source)
-    listed = {entry["split"]: entry["path"] for entry in card["configs"][0]["data_files"]}
+    with _fields_of(source, "README.md"):
+        card = _yaml(source, "README.md", _front_matter(source))
+        listed = {entry["split"]: entry["path"] for entry in card["configs"][0]["data_files"]}
+        examples = {entry["name"]: entry["num_examples"] for entry in card["dataset_info"]["splits"]}
     _same(source, "README.md", "data_files", listed, {split: list(shards) for split, shards in filled.items()})
-    examples = {entry["name"]: entry["num_examples"] for entry in card["dataset_info"]["splits"]}
     expected = {split: sum(stats["successes"] for stats in shards.values()) for split, shards in filled.items()}
     _same(source, "README.md", "num_examples", examples, expected)
 
-    hashes = {entry["contentUrl"]: entry["sha256"] for entry in _json(source, "croissant.json")["distribution"]}
+    with _fields_of(source, "croissant.json"):
+        hashes = {entry["contentUrl"]: entry["sha256"] for entry in _json(source, "croissant.json")["distribution"]}
     expected_hashes = {tar: stats["files"]["tar"]["sha256"] for tar, stats in tars.items()}
     expected_hashes |= {name: file.sha256 for name, file in rest.items() if name.startswith("manifest/")}
     _same(source, "croissant.json", "distribution", hashes, expected_hashes)
 
-    parts = yaml.safe_load(_read(source, ".nv-meta/split.yaml"))["split_parts"]
+    with _fields_of(source, ".nv-meta/split.yaml"):
+        parts = _yaml(source, ".nv-meta/split.yaml", _read(source, ".nv-meta/split.yaml"))["split_parts"]
+        parts = {split: names for split, names in parts.items() if names}
     _same(
-        source, ".nv-meta/split.yaml", "split_parts", {split: names for split, names in parts.items() if names},
+        source, ".nv-meta/split.yaml", "split_parts", parts,
         {split: list(shards) for split, shards in splits.items()},
     )  # fmt: skip
-    counts = _json(source, ".nv-meta/.info.json")["shard_counts"]
+    with _fields_of(source, ".nv-meta/.info.json"):
+        counts = dict(_json(source, ".nv-meta/.info.json")["shard_counts"])
     _same(source, ".nv-meta/.info.json", "shard_counts", counts, {t: stats["successes"] for t, stats in tars.items()})
 
 
@@ -146,16 +151,33 @@ def _same(source: Store, name: str, what: str, listed: Mapping[str, Any], expect
         )
 
 
-def _card(source: Store) -> dict[str, Any]:
-    """The front matter of the dataset card."""
-    match = _FRONT_MATTER.match(_read(source, "README.md").decode())
+def _front_matter(source: Store) -> bytes:
+    match = _FRONT_MATTER.match(_read(source, "README.md"))
     if match is None:
         raise ManifestError(f"{source.at('README.md')}: has no front matter. Run the same avkit prepare again.")
-    return dict(yaml.safe_load(match[1]))
+    return match[1]
+
+
+def _yaml(source: Store, name: str, text: bytes) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ManifestError(f"{source.at(name)}: not YAML ({error}). Run the same avkit prepare again.") from error
 
 
 def _json(source: Store, name: str) -> dict[str, Any]:
-    return dict(json.loads(_read(source, name)))
+    return parse_object(_read(source, name), source.at(name), advice="Run the same avkit prepare again.")
+
+
+@contextmanager
+def _fields_of(source: Store, name: str) -> Iterator[None]:
+    """Raise ManifestError where a file of the catalog has other fields, or fields of other types, than avkit writes."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise ManifestError(
+            f"{source.at(name)}: not as avkit writes it ({error!r}). Run the same avkit prepare again."
+        ) from error
 
 
 def _read(source: Store, name: str) -> bytes:
@@ -167,7 +189,7 @@ def _read(source: Store, name: str) -> bytes:
 
 def _marker(source: Store, shard: ShardName) -> dict[str, Any]:
     name = _LAYOUT.name(_LAYOUT.stats(shard))
-    return parse_stats(_read(source, name), source.at(name))
+    return parse_marker(_read(source, name), source.at(name))
 
 
 def _shipped(source: Store, name: str, held: Mapping[str, int]) -> _Shipped:

@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from avdata.prepare.commit import (
-    PARTS,
     BuiltShard,
     Observer,
     Segment,
     Workspace,
     build_shard,
     marker_bytes,
-    parse_stats,
     publishing,
     storage_errors,
 )
@@ -33,6 +31,8 @@ from avdata.store import Store
 from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
 from avmanifest.files import cache_folder, replace_bytes, sha256_of, sha256_of_file
 from avmanifest.layout import Layout, ShardName, is_published, shard_of_marker
+from avmanifest.parsing import parse_object
+from avmanifest.records import PARTS, parse_marker
 
 _ATTEMPTS: Final = "_tmp/attempts"
 _CHOICES: Final = "_tmp/choices"
@@ -49,11 +49,11 @@ class _Choice:
 
     @classmethod
     def parse(cls, content: bytes, where: str) -> "_Choice":
-        try:
-            fields = json.loads(content)
-            return cls(str(fields["attempt"]), str(fields["marker"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ShardError(f"{where}: not a valid choice of an attempt ({error!r}). Remove it.") from error
+        fields = parse_object(content, where, ShardError, "Remove it.")
+        attempt, marker = fields.get("attempt"), fields.get("marker")
+        if not isinstance(attempt, str) or not isinstance(marker, str):
+            raise ShardError(f"{where}: not a valid choice of an attempt. Remove it.")
+        return cls(attempt, marker)
 
     def to_bytes(self) -> bytes:
         return json.dumps({"attempt": self.attempt, "marker": self.marker}).encode()
@@ -217,7 +217,7 @@ class BucketOutput:
         if content is None:
             return None
         with contextlib.suppress(ShardError):
-            stats = parse_stats(content, self.bucket.at(self._marker(shard)))
+            stats = parse_marker(content, self.bucket.at(self._marker(shard)))
             return stats if stats["plan_hash"] == plan_hash else None
         return None
 
@@ -263,7 +263,7 @@ class BucketOutput:
     def _quarantine_damaged(self, shard: ShardName, listed: Mapping[str, int], note: Observer) -> bool:
         """Quarantine a shard whose marker is invalid or whose objects differ in size from it; whether it was."""
         try:
-            files = parse_stats(self.layout.stats(shard).read_bytes(), self.bucket.at(self._marker(shard)))["files"]
+            files = parse_marker(self.layout.stats(shard).read_bytes(), self.bucket.at(self._marker(shard)))["files"]
         except ShardError as error:
             problem = str(error)
         else:
@@ -280,7 +280,7 @@ class BucketOutput:
 
     def _has_rows(self, shard: ShardName) -> bool:
         """Whether the shard's rows in the mirror match the hash in its marker."""
-        stats = parse_stats(self.layout.stats(shard).read_bytes(), self.layout.stats(shard))
+        stats = parse_marker(self.layout.stats(shard).read_bytes(), self.layout.stats(shard))
         clips = self.layout.clips(shard)
         return clips.exists() and sha256_of_file(clips) == stats["files"]["parquet"]["sha256"]
 

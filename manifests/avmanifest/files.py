@@ -62,13 +62,17 @@ class Readable(Protocol):
         ...
 
 
+class NotAFile(OSError):
+    """The path is that of a folder, a FIFO, a socket or a device, where a regular file is meant."""
+
+
 def require_file(path: Path | str) -> None:
     """Raise OSError unless the path is that of a regular file, or of a link to one.
 
-    The error is FileNotFoundError for a missing file; for a folder, FIFO, socket or device it says which.
+    The error is FileNotFoundError for a missing file, NotAFile for a folder, FIFO, socket or device; it says which.
     """
     if "\0" in str(path):
-        raise OSError(errno.EINVAL, "a path with a NUL character", str(path))
+        raise NotAFile(errno.EINVAL, "a path with a NUL character", str(path))
     _check_kind(Path(path).stat().st_mode, path)
 
 
@@ -114,7 +118,7 @@ def read_text(path: Path | str) -> str:
 def _check_kind(mode: int, path: Path | str) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise OSError(errno.EINVAL, f"{kind}, not a regular file", str(path))
+        raise NotAFile(errno.EINVAL, f"{kind}, not a regular file", str(path))
 
 
 def unfinished_path(path: Path, *, shared: bool = False) -> Path:

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from avmanifest.errors import ManifestError
+from avmanifest.files import require_file
 from avmanifest.schema import is_optional
 
 _Rows = TypeVar("_Rows", pa.Table, pa.RecordBatch)
+_NEVER_NULL: Final = ("key", "split", "status", "members")
+_PLACE: Final = ("name", "offset", "size")  # of a member
+_LARGEST: Final = 2**60  # so that the sum of an offset and a size has 64 bits
 _UNREADABLE: Final = (pa.ArrowException, OSError, ValueError)  # ValueError: names that are not UTF-8
 
 
@@ -61,7 +66,7 @@ def read_table(
         ManifestError: The file cannot be read or is damaged, or a column is missing or has another type.
     """
     with _open(source, schema, where) as (file, name), _damage(name):
-        return _completed(file.read(_present(file, schema, columns)), schema, columns)
+        return _completed(_checked(file.read(_present(file, schema, columns)), name), schema, columns)
 
 
 def read_batches(
@@ -78,9 +83,10 @@ def read_batches(
         while True:
             with _damage(name):
                 batch = next(batches, None)
-            if batch is None:
-                return
-            yield _completed(batch, schema, columns)
+                if batch is None:
+                    return
+                part = _completed(_checked(batch, name), schema, columns)
+            yield part
 
 
 @contextlib.contextmanager
@@ -88,6 +94,8 @@ def _open(source: Path | BinaryIO, schema: pa.Schema, where: str) -> Iterator[tu
     """Open a parquet file and check its columns and types. Yields the file, and its name for messages."""
     name = where or str(source)
     try:
+        if isinstance(source, Path):
+            require_file(source)
         file = pq.ParquetFile(source, page_checksum_verification=True)
     except FileNotFoundError as error:
         raise ManifestError(f"{name}: no such file. Check that `avkit prepare` has finished this dataset.") from error
@@ -113,6 +121,41 @@ def _damage(name: str) -> Iterator[None]:
         yield
     except _UNREADABLE as error:
         raise _unreadable(name, error) from error
+
+
+def _checked(part: _Rows, name: str) -> _Rows:
+    """The rows, if their values can be used. Raises ManifestError for the first column with one that cannot.
+
+    Arrow reads texts that are not UTF-8 and lists that point outside of their values without a word: `validate` finds
+    them. Nulls, numbers that are not finite and negative places would go wrong far from here.
+    """
+    part.validate(full=True)
+    for column in part.schema.names:
+        values = part.column(column)
+        if column in _NEVER_NULL and values.null_count:
+            raise ManifestError(f"{name}: column {column!r} has {values.null_count} nulls. Run the same prepare again.")
+        if pa.types.is_list(values.type):
+            values = pc.list_flatten(values)
+            if values.null_count:
+                raise ManifestError(f"{name}: a list in column {column!r} has a null. Run the same prepare again.")
+        is_member = pa.types.is_struct(values.type)
+        for field in [pc.struct_field(values, name) for name in _PLACE] if is_member else [values]:
+            problem = ""
+            if is_member and field.null_count:
+                problem = "a null"
+            elif pa.types.is_floating(field.type) and not pc.all(pc.is_finite(field), min_count=0).as_py():
+                problem = "a number that is not finite"
+            elif pa.types.is_integer(field.type) and not _are_places(field):
+                problem = "a number that is negative or too large"
+            if problem:
+                raise ManifestError(f"{name}: column {column!r} has {problem}. Run the same prepare again.")
+    return part
+
+
+def _are_places(values: pa.Array | pa.ChunkedArray) -> bool:
+    """Whether all numbers are from 0 to _LARGEST."""
+    ends = pc.min_max(values)
+    return (ends["min"].as_py() or 0) >= 0 and (ends["max"].as_py() or 0) <= _LARGEST
 
 
 def _unreadable(name: str, error: Exception) -> ManifestError:

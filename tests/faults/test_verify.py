@@ -157,7 +157,7 @@ def garbled_rows(layout):
         (other_index, "", "does not have the offsets"),
         (other_tar, KEY, "but the tar has no such sample"),
         (no_marker, "", "no marker"),
-        (broken_marker, "", "is not a marker"),
+        (broken_marker, "", "not a marker: it has no format_version"),
         (other_plan, "", "another plan"),
         (wrong_count, "", "its marker counts 7 clips"),
         (no_tar, "", "00001.tar is missing"),
@@ -231,7 +231,7 @@ def test_only_a_deep_look_finds_the_log_mel_of_another_sound(dataset):
         ("flac", lambda c: c[:200] + bytes(len(c) - 200), "FLAC"),
         ("frame00.jpg", lambda c: c[: len(c) // 2] + bytes(len(c) - len(c) // 2), "JPEG"),
         ("json", lambda c: c.replace(b"clip-00004", b"clip-99999"), "expected 'clip-00004'"),
-        ("json", lambda c: b"{" * len(c), "not JSON"),
+        ("json", lambda c: b"{" * len(c), "not valid JSON"),
     ],
 )
 def test_members_that_do_not_decode_are_found_by_a_deep_look(dataset, name, spoil, said):

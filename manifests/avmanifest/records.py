@@ -1,0 +1,85 @@
+"""dataset.json and the markers of shards, checked as they are read.
+
+Both are written by avkit, but datasets are downloaded too: the type of every field is checked before it is used.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from avmanifest.errors import ManifestError, ShardError
+from avmanifest.parsing import parse_object
+from avmanifest.schema import FORMAT_VERSION
+
+PARTS: Final = ("tar", "idx", "parquet")
+"""Names of a shard's files in its marker, in the order of Layout.files."""
+
+_SHA256: Final = re.compile("[0-9a-f]{64}")
+
+
+def parse_marker(content: bytes, where: object) -> dict[str, Any]:
+    """A shard's marker from its bytes: files, count, successes, status_dict, plan_hash.
+
+    Raises ShardError, which names `where`, for bytes that are no marker or one of another format version.
+    """
+    advice = "Prepare the shard again."
+    stats = parse_object(content, where, ShardError, advice)
+    if "format_version" not in stats:
+        raise ShardError(f"{where}: not a marker: it has no format_version. {advice}")
+    version = stats["format_version"]
+    if version != FORMAT_VERSION:
+        raise ShardError(f"{where}: format version {version!r}, this avkit reads {FORMAT_VERSION}. {advice}")
+    for name, is_right in (
+        ("files", _are_files(stats.get("files"))),
+        ("count", _is_count(stats.get("count"))),
+        ("successes", _is_count(stats.get("successes"))),
+        ("status_dict", _are_counts(stats.get("status_dict"))),
+        ("plan_hash", isinstance(stats.get("plan_hash"), str)),
+    ):
+        if not is_right:
+            raise ShardError(f"{where}: not a marker: {name} is {repr(stats.get(name))[:200]}. {advice}")
+    return stats
+
+
+def parse_description(content: bytes, where: object) -> dict[str, Any]:
+    """dataset.json from its bytes. The types of its fields are checked, the format version is not.
+
+    Raises ManifestError, which names `where`, for bytes that are no description of a dataset.
+    """
+    description = parse_object(content, where, ManifestError, "Restore the original file.")
+    config = description.get("config", {})
+    for name, value, is_right in (
+        ("recipe", description.get("recipe"), isinstance(description.get("recipe", {}), dict)),
+        ("config", config, isinstance(config, dict)),
+        ("config.mel", config, isinstance(config, dict) and _are_names(config.get("mel", ["paper"]))),
+        ("labels", description.get("labels"), _are_names(description.get("labels", []))),
+        ("plan_hash", description.get("plan_hash"), isinstance(description.get("plan_hash", ""), str)),
+        ("tools", description.get("tools"), isinstance(description.get("tools", {}), dict)),
+    ):
+        if not is_right:
+            raise ManifestError(
+                f"{where}: not the description of a dataset: {name} is {repr(value)[:200]}. Restore the original file."
+            )
+    return description
+
+
+def _are_files(files: Any) -> bool:
+    return isinstance(files, Mapping) and all(
+        isinstance(entry := files.get(part), Mapping)
+        and _is_count(entry.get("bytes"))
+        and isinstance(entry.get("sha256"), str)
+        and _SHA256.fullmatch(entry["sha256"]) is not None
+        for part in PARTS
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _are_counts(values: Any) -> bool:
+    return isinstance(values, Mapping) and all(map(_is_count, values.values()))
+
+
+def _are_names(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(v, str) for v in values) and len(set(values)) == len(values)
