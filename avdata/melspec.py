@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -12,9 +13,11 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from avdata.profiles import MelProfile, num_frames
+from avdata.samples import Samples, pairwise_sum
 from avmanifest.errors import ConfigError
 
 _CHUNK_COLUMNS: Final = 64  # computed at a time, so that they stay in the CPU cache
+_PIECE_COLUMNS: Final = 64 * _CHUNK_COLUMNS  # held in memory at a time
 _BLOCK_BANDS: Final = 16  # mel bands per matrix product; each product covers only the bins of its bands
 _PRE_EMPHASIS: Final = 0.97  # of Kaldi
 
@@ -37,8 +40,25 @@ def log_mel(waveform: Float[np.ndarray, "*b n"], profile: MelProfile) -> Float32
     flat = np.ascontiguousarray(waveform, np.float32).reshape(-1, waveform.shape[-1])
     out = np.zeros((len(flat), profile.n_mels, num_columns), np.float32)
     for samples, columns in zip(flat, out, strict=True):
-        _fill(samples, profile, columns)
+        done = 0
+        for piece in _computed(samples, profile, num_columns):
+            columns[:, done : done + piece.shape[1]] = piece
+            done += piece.shape[1]
     return out.reshape(*waveform.shape[:-1], profile.n_mels, num_columns)
+
+
+def log_mel_pieces(samples: Samples, profile: MelProfile) -> Iterator[Float32[np.ndarray, "mel _"]]:
+    """The columns of `log_mel` for one waveform of any length, in pieces that follow each other. Memory does not grow.
+
+    Raises:
+        ConfigError: The waveform is shorter than one window.
+    """
+    left = num_frames(len(samples), profile)
+    for piece in _computed(samples, profile, left):
+        left -= piece.shape[1]
+        yield piece
+    if left:
+        yield np.zeros((profile.n_mels, left), np.float32)
 
 
 def apply_gain_db(
@@ -135,31 +155,48 @@ def _blocks(profile: MelProfile) -> tuple[_Bands, ...]:
     return tuple(blocks)
 
 
-def _fill(samples: Float32[np.ndarray, " n"], profile: MelProfile, out: Float32[np.ndarray, "mel t"]) -> None:
-    """Write a waveform's log-mel into `out`. Columns beyond the end of the waveform are not changed."""
+def _computed(samples: Samples, profile: MelProfile, num_columns: int) -> Iterator[Float32[np.ndarray, "mel _"]]:
+    """The first columns of a waveform's log-mel, in pieces: at most num_columns, fewer where the waveform ends."""
     window = _window(profile)
-    if profile.kaldi:
-        samples = samples - samples.mean()
-    else:
-        if profile.centered:
-            samples = np.pad(samples, profile.n_fft // 2, mode="reflect")
-        samples = samples[(profile.n_fft - profile.win_length) // 2 :]  # the window is in the middle of n_fft samples
-    frames = np.lib.stride_tricks.sliding_window_view(samples, profile.win_length)[:: profile.hop_length]
-    frames = frames[: out.shape[1]]
-    padded = np.zeros((min(_CHUNK_COLUMNS, len(frames)), profile.n_fft), np.float32)
+    mean = np.float32(pairwise_sum(samples) / len(samples)) if profile.kaldi else None
+    # The window is in the middle of n_fft samples; a centered column's are around its sample.
+    shift = 0 if profile.kaldi else (profile.n_fft - profile.win_length) // 2
+    shift -= profile.n_fft // 2 if profile.centered else 0
+    end = len(samples) + (profile.n_fft // 2 if profile.centered else 0)
+    num_columns = min(num_columns, 1 + (end - shift - profile.win_length) // profile.hop_length)
+    padded = np.zeros((min(_CHUNK_COLUMNS, num_columns), profile.n_fft), np.float32)
     energy = np.empty((profile.n_mels, len(padded)), np.float32)
-    for first in range(0, len(frames), _CHUNK_COLUMNS):
-        chunk = frames[first : first + _CHUNK_COLUMNS]
-        if profile.kaldi:
-            chunk = _pre_emphasized(chunk)
-        count = len(chunk)
-        np.multiply(chunk, window, out=padded[:count, : profile.win_length])
-        spectrum = np.fft.rfft(padded[:count]).view(np.float32)  # real and imaginary parts alternate
-        np.square(spectrum, out=spectrum)
-        power = spectrum[:, ::2] + spectrum[:, 1::2]
-        for block in _blocks(profile):
-            np.matmul(block.weights, power[:, block.bins].T, out=energy[block.bands, :count])
-        out[:, first : first + count] = _log(energy[:, :count], profile)
+    for begin in range(0, num_columns, _PIECE_COLUMNS):
+        out = np.empty((profile.n_mels, min(_PIECE_COLUMNS, num_columns - begin)), np.float32)
+        start = shift + begin * profile.hop_length
+        stop = start + (out.shape[1] - 1) * profile.hop_length + profile.win_length
+        piece = _reflected(samples, start, stop)
+        piece = piece if mean is None else piece - mean
+        frames = np.lib.stride_tricks.sliding_window_view(piece, profile.win_length)[:: profile.hop_length]
+        for first in range(0, len(frames), _CHUNK_COLUMNS):
+            chunk = frames[first : first + _CHUNK_COLUMNS]
+            if profile.kaldi:
+                chunk = _pre_emphasized(chunk)
+            count = len(chunk)
+            np.multiply(chunk, window, out=padded[:count, : profile.win_length])
+            spectrum = np.fft.rfft(padded[:count]).view(np.float32)  # real and imaginary parts alternate
+            np.square(spectrum, out=spectrum)
+            power = spectrum[:, ::2] + spectrum[:, 1::2]
+            for block in _blocks(profile):
+                np.matmul(block.weights, power[:, block.bins].T, out=energy[block.bands, :count])
+            out[:, first : first + count] = _log(energy[:, :count], profile)
+        yield out
+
+
+def _reflected(samples: Samples, start: int, stop: int) -> Float32[np.ndarray, " _"]:
+    """The samples from start to stop; before the first and after the last sample they are reflected."""
+    end = len(samples)
+    inside = samples[max(start, 0) : min(stop, end)]
+    if start >= 0 and stop <= end:
+        return np.asarray(inside)
+    before = samples[1 - min(stop, 0) : 1 - min(start, 0)][::-1]
+    after = samples[2 * end - 1 - max(stop, end) : 2 * end - 1 - max(start, end)][::-1]
+    return np.concatenate([before, inside, after])
 
 
 def _log(energy: Float32[np.ndarray, "mel t"], profile: MelProfile) -> Float64[np.ndarray, "mel t"]:

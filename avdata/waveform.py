@@ -2,11 +2,13 @@
 
 import io
 import math
+from typing import Any
 
 import numpy as np
 import soundfile
 from jaxtyping import Float32
 
+from avdata.samples import Samples, pairwise_sum, pieces
 from avmanifest.errors import ShardError
 
 SAMPLE_RATE = 16_000  # Hz
@@ -15,10 +17,16 @@ RMS_FLOOR_DBFS = -120.0  # loudness of silence; the noise of 16-bit samples is l
 
 def encode_flac(waveform: Float32[np.ndarray, " n"]) -> bytes:
     """Encode 16 kHz mono 16-bit FLAC. Samples outside [-1, 1] are clipped. Equal samples give equal bytes."""
-    pcm = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
     with io.BytesIO() as file:
-        soundfile.write(file, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        write_flac(file, waveform)
         return file.getvalue()
+
+
+def write_flac(file: Any, samples: Samples) -> None:
+    """Encode samples of any length as `encode_flac` does and write them to an open binary file that is empty."""
+    with soundfile.SoundFile(file, "w", SAMPLE_RATE, 1, format="FLAC", subtype="PCM_16") as flac:
+        for piece in pieces(samples):
+            flac.write(np.clip(np.rint(piece * 32768.0), -32768, 32767).astype(np.int16))
 
 
 def decode_flac(data: bytes, start: int = 0, stop: int | None = None, name: str = "audio") -> Float32[np.ndarray, " n"]:
@@ -64,7 +72,7 @@ def flac_num_samples(data: bytes, name: str = "audio") -> int:
         ) from error
 
 
-def rms_dbfs(waveform: Float32[np.ndarray, " n"]) -> float:
+def rms_dbfs(samples: Samples) -> float:
     """RMS level in dB relative to a full-scale square wave, from RMS_FLOOR_DBFS (silence, or no samples) to 0."""
-    mean_square = float(np.mean(np.square(waveform, dtype=np.float64))) if waveform.size else 0.0
+    mean_square = float(pairwise_sum(samples, squared=True) / len(samples)) if len(samples) else 0.0
     return max(RMS_FLOOR_DBFS, 10 * math.log10(mean_square)) if mean_square > 0 else RMS_FLOOR_DBFS
