@@ -4,23 +4,20 @@ import random
 from dataclasses import dataclass
 from typing import Annotated
 
-from avmanifest.errors import ConfigError
+from avmanifest.settings import SHARE, Bounds, check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """Attempts and the waits between them: each wait is twice the one before it."""
 
-    attempts: Annotated[int, "Attempts of one request, the first included."] = 5
-    wait_s: Annotated[float, "Seconds before the second attempt; doubled before each further one."] = 1.0
-    jitter: Annotated[float, "Share by which a wait is drawn shorter or longer, from 0 to 1."] = 0.0
-    total_s: Annotated[float | None, "Seconds after which no further attempt begins. none: no limit."] = None
+    attempts: Annotated[int, "Attempts of one request, the first included.", Bounds(1)] = 5
+    wait_s: Annotated[float, "Seconds before the second attempt; doubled before each further one.", Bounds(0)] = 1.0
+    jitter: Annotated[float, "Share by which a wait is drawn shorter or longer.", SHARE] = 0.0
+    total_s: Annotated[float | None, "Seconds after which no further attempt begins. none: no limit.", Bounds(0)] = None
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.wait_s < 0:
-            raise ConfigError(f"attempts={self.attempts} must be at least 1, wait_s={self.wait_s} not below 0")
-        if not 0 <= self.jitter <= 1 or (self.total_s is not None and self.total_s < 0):
-            raise ConfigError(f"jitter={self.jitter} must be from 0 to 1, total_s={self.total_s} not below 0")
+        check(self)
 
     def delay_s(self, made: int) -> float:
         """Seconds to wait after `made` attempts (at least 1)."""

@@ -1,6 +1,5 @@
 """What a run of prepare is asked for. The standard library only: options and help come from here, at once."""
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,11 +7,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from avdata.profiles import PROFILES, profile
+from avdata.profiles import PROFILES
 from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError
 from avmanifest.recipe import Recipe, TableOptions
-from avmanifest.settings import NOT_A_SETTING, Choices, Reader
+from avmanifest.settings import NOT_A_SETTING, POSITIVE, SHARE, Bounds, Reader, check
 
 DECODERS: Final = ("pyav", "decord")
 AAC_RATES: Final = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -37,10 +36,10 @@ def parse_rate(text: str) -> float:
 
 
 def _read_rate(text: str) -> float:
-    """As `parse_rate`; ValueError for a plain number or `none`, which are read as the type says."""
-    if "/" in text or not (text == "none" or math.isfinite(float(text))):
-        return parse_rate(text)
-    raise ValueError
+    """As `parse_rate`. Raises ValueError for a plain number or `none`, which are then read as the type says."""
+    if "/" not in text:
+        raise ValueError
+    return parse_rate(text)
 
 
 class Retry(StrEnum):
@@ -68,48 +67,38 @@ class SampleConfig:
     """What a sample holds. Stored in dataset.json; a resume with other values is refused."""
 
     clip_seconds: Annotated[
-        float | None, "Seconds of the span to keep, drawn by seed and key. none: the whole clip."
+        float | None, "Seconds of the span to keep, drawn by seed and key. none: the whole clip.", Bounds(0.5, 3600)
     ] = None
-    num_frames: Annotated[int, "Frames a clip."] = 10
-    short_side: Annotated[int, "Pixels of a stored frame's short side."] = 256
-    jpeg_quality: Annotated[int, "JPEG quality of the frames, 1 to 100."] = 90
-    mel: Annotated[
-        tuple[str, ...], "Log-mel profiles to store; the first as KEY.logmel.npy.", Choices(names=tuple(PROFILES))
-    ] = ("paper",)
+    num_frames: Annotated[int, "Frames a clip.", Bounds(1, 100)] = 10
+    short_side: Annotated[int, "Pixels of a stored frame's short side.", Bounds(16)] = 256
+    jpeg_quality: Annotated[int, "JPEG quality of the frames.", Bounds(1, 100)] = 90
+    mel: Annotated[tuple[str, ...], "Log-mel profiles to store; the first as KEY.logmel.npy.", tuple(PROFILES)] = (
+        "paper",
+    )
     keep_audio: Annotated[bool, "Store the sound as KEY.flac."] = True
-    decoder: Annotated[str, "What decodes; decord (an extra) for the pictures only.", Choices(names=DECODERS)] = "pyav"
+    decoder: Annotated[str, "What decodes; decord (an extra) for the pictures only.", DECODERS] = "pyav"
     seed: Annotated[int, "Seed of shuffle, frame times and spans."] = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("num_frames", 1), ("short_side", 16), ("jpeg_quality", 1)):
-            if getattr(self, name) < low:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least {low}")
-        if self.num_frames > 100 or self.jpeg_quality > 100:
-            raise ConfigError(f"num_frames={self.num_frames} and jpeg_quality={self.jpeg_quality} end at 100")
-        if self.clip_seconds is not None and not 0.5 <= self.clip_seconds <= 3600:
-            raise ConfigError(f"clip_seconds={self.clip_seconds:g} is not between 0.5 and 3600")
+        check(self)
         if not self.mel or len(set(self.mel)) < len(self.mel):
             raise ConfigError(f"mel={list(self.mel)}: give each spectrogram profile once")
-        for name in self.mel:
-            profile(name)
-        if self.decoder not in DECODERS:
-            raise ConfigError(f"unknown decoder {self.decoder!r}; known: {', '.join(DECODERS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supervision:
     """How decoding processes are watched."""
 
-    num_workers: Annotated[int, "Decoding processes."] = 1
-    deadline_s: Annotated[float, "Seconds a clip may take, from when a running process gets it."] = 60.0
-    memory_bytes: Annotated[int, "Bytes of address space a process may add to what it starts with."] = 4 * 2**30
-    recycle_after: Annotated[int, "Clips after which a fresh process takes a process's place."] = 2_000
-    attempts: Annotated[int, "Times a clip may lose its process before it counts as the cause."] = 2
+    num_workers: Annotated[int, "Decoding processes.", Bounds(1)] = 1
+    deadline_s: Annotated[float, "Seconds a clip may take, from when a running process gets it.", POSITIVE] = 60.0
+    memory_bytes: Annotated[int, "Bytes of address space a process may add to what it starts with.", Bounds(1)] = (
+        4 * 2**30
+    )
+    recycle_after: Annotated[int, "Clips after which a fresh process takes a process's place.", Bounds(1)] = 2_000
+    attempts: Annotated[int, "Times a clip may lose its process before it counts as the cause.", Bounds(1)] = 2
 
     def __post_init__(self) -> None:
-        for name in ("num_workers", "deadline_s", "memory_bytes", "recycle_after", "attempts"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
+        check(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,29 +106,32 @@ class HttpOptions:
     """Patience with a web server."""
 
     proxy: Annotated[str | None, "Address of a proxy."] = None
-    connect_s: Annotated[float, "Seconds to connect."] = 15.0
-    stalled_s: Annotated[float, "Seconds without a byte."] = 30.0
-    slow_window_s: Annotated[float, "Seconds over which a transfer slower than slow_bytes_per_s counts as stalled."] = (
-        60.0
-    )
-    slow_bytes_per_s: Annotated[float, "Bytes a second."] = 4096.0
-    max_redirects: Annotated[int, "Redirects to follow, at most."] = 5
-    max_resumes: Annotated[int, "Resumes of one file in one attempt; each must have brought bytes."] = 20
-    max_bytes: Annotated[int, "Bytes of one file, at most."] = 16 * 2**30
+    connect_s: Annotated[float, "Seconds to connect.", POSITIVE] = 15.0
+    stalled_s: Annotated[float, "Seconds without a byte.", POSITIVE] = 30.0
+    slow_window_s: Annotated[
+        float, "Seconds over which a transfer slower than slow_bytes_per_s counts as stalled.", POSITIVE
+    ] = 60.0
+    slow_bytes_per_s: Annotated[float, "Bytes a second.", Bounds(0)] = 4096.0
+    max_redirects: Annotated[int, "Redirects to follow, at most.", Bounds(0)] = 5
+    max_resumes: Annotated[int, "Resumes of one file in one attempt; each must have brought bytes.", Bounds(0)] = 20
+    max_bytes: Annotated[int, "Bytes of one file, at most.", Bounds(1)] = 16 * 2**30
+
+    def __post_init__(self) -> None:
+        check(self, "http.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class YoutubeOptions:
     """How YouTube is asked."""
 
-    max_height: Annotated[int, "youtube: pixels of the shorter side, at most."] = 360
-    sections_over_s: Annotated[float, "Seconds; of a longer video only the sections around its clips are fetched."] = (
-        1200.0
-    )
-    padding_s: Annotated[float, "Seconds before and after each clip of a section."] = 5.0
-    retries: Annotated[int, "Retries of yt-dlp for one request; whole attempts come on top."] = 5
-    retry_sleep_s: Annotated[float, "Seconds before the first retry; doubled for each, up to 30."] = 1.0
-    socket_s: Annotated[float, "Seconds without a byte."] = 30.0
+    max_height: Annotated[int, "youtube: pixels of the shorter side, at most.", Bounds(1)] = 360
+    sections_over_s: Annotated[
+        float, "Seconds; of a longer video only the sections around its clips are fetched.", Bounds(0)
+    ] = 1200.0
+    padding_s: Annotated[float, "Seconds before and after each clip of a section.", Bounds(0)] = 5.0
+    retries: Annotated[int, "Retries of yt-dlp for one request; whole attempts come on top.", Bounds(0)] = 5
+    retry_sleep_s: Annotated[float, "Seconds before the first retry; doubled for each, up to 30.", Bounds(0)] = 1.0
+    socket_s: Annotated[float, "Seconds without a byte.", POSITIVE] = 30.0
     proxy: Annotated[str | None, "Address of a proxy."] = None
     cookies: Annotated[Path | None, "youtube: a cookies.txt in Netscape's format. Read, never written."] = None
     cookies_from_browser: Annotated[
@@ -148,8 +140,7 @@ class YoutubeOptions:
     open: Annotated[Callable[[dict[str, Any]], Any] | None, NOT_A_SETTING] = None  # None: yt-dlp; must be picklable
 
     def __post_init__(self) -> None:
-        if self.max_height < 1 or self.padding_s < 0:
-            raise ConfigError(f"max_height={self.max_height} must be above 0, padding_s={self.padding_s:g} at least 0")
+        check(self, "youtube.")
         if self.cookies is not None and not self.cookies.is_file():
             raise ConfigError(f"--cookies {self.cookies}: no such file")
         if self.cookies_from_browser is not None and not BROWSER.fullmatch(self.cookies_from_browser):
@@ -170,74 +161,62 @@ class RemoteOptions:
 class BreakerConfig:
     """When to leave a source alone. Defaults: YouTube lifts a limit within the hour."""
 
-    threshold: Annotated[int, "Refusals in a row, without a video between them."] = 5
-    first_pause_s: Annotated[float, "Seconds of the first pause."] = 300.0
-    growth: Annotated[float, "Factor from each pause to the one that follows."] = 3.0
-    max_pauses: Annotated[int, "Pauses in a row, then the source is stopped: 5 min, 15 min, 45 min, 2 h 15 min."] = 4
+    threshold: Annotated[int, "Refusals in a row, without a video between them.", Bounds(1)] = 5
+    first_pause_s: Annotated[float, "Seconds of the first pause.", Bounds(0)] = 300.0
+    growth: Annotated[float, "Factor from each pause to the one that follows.", Bounds(1)] = 3.0
+    max_pauses: Annotated[
+        int, "Pauses in a row, then the source is stopped: 5 min, 15 min, 45 min, 2 h 15 min.", Bounds(0)
+    ] = 4
 
     def __post_init__(self) -> None:
-        if self.threshold < 1 or self.first_pause_s < 0 or self.growth < 1 or self.max_pauses < 0:
-            raise ConfigError(f"{self}: threshold and growth are at least 1, pauses not negative")
+        check(self, "breaker.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadConfig:
     """How media are fetched. Nothing here has a say in what a sample holds."""
 
-    num_workers: Annotated[int, "Files fetched at a time."] = 4
-    look_ahead: Annotated[int, "Clips that are being fetched or lie fetched and undecoded."] = 64
+    num_workers: Annotated[int, "Files fetched at a time.", Bounds(1)] = 4
+    look_ahead: Annotated[int, "Clips that are being fetched or lie fetched and undecoded.", Bounds(1)] = 64
     cache_dir: Annotated[Path | None, "Folder where fetched files are kept. none: _media in the output."] = None
-    cache_gb: Annotated[float, "GB of fetched files to keep, at most."] = 50.0
+    cache_gb: Annotated[float, "GB of fetched files to keep, at most.", POSITIVE] = 50.0
     rate_per_hour: Annotated[
         float | None,
         "Files an hour, at most. none: the source's own.",
         Reader(read=_read_rate, form="a rate such as 250/h, 10/min, 2/s"),
+        POSITIVE,
     ] = None
     pace_dir: Annotated[
         Path | None, "Folder where the machine's runs count their requests together. none: its temporary folder."
     ] = None
-    attempts: Annotated[int, "Attempts of one video, when what went wrong may pass."] = 3
-    backoff_s: Annotated[float, "Seconds before the second attempt; doubled for each further one."] = 5.0
-    deadline_s: Annotated[float, "Seconds a file may take to fetch."] = 900.0
+    attempts: Annotated[int, "Attempts of one video, when what went wrong may pass.", Bounds(1)] = 3
+    backoff_s: Annotated[float, "Seconds before the second attempt; doubled for each further one.", Bounds(0)] = 5.0
+    deadline_s: Annotated[float, "Seconds a file may take to fetch.", POSITIVE] = 900.0
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
 
     def __post_init__(self) -> None:
-        for name in ("num_workers", "look_ahead", "cache_gb", "attempts", "deadline_s"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
+        check(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthConfig:
     """A drawn dataset."""
 
-    num_clips: Annotated[int, "Clips to draw."] = 512
-    num_classes: Annotated[int, "Classes to draw; multiples of four keep the balance of look and sound."] = 16
-    max_objects: Annotated[int, "Sounding objects a clip, at most."] = 3
-    max_silent: Annotated[int, "Silent moving objects a clip, at most; mostly there is one."] = 2
-    seconds: Annotated[float, "Seconds of a clip."] = 4.0
-    fps: Annotated[int, "Frames a second."] = 25
-    width: Annotated[int, "Pixels of a picture's width."] = 320
-    height: Annotated[int, "Pixels of a picture's height."] = 240
-    sample_rate: Annotated[int, "Hz of the files' sound; all of it lies below 8 kHz."] = 44_100
-    seed: Annotated[int, "Seed of what is drawn."] = 0
+    num_clips: Annotated[int, "Clips to draw.", Bounds(1, 10_000_000)] = 512
+    num_classes: Annotated[
+        int, "Classes to draw; multiples of four keep the balance of look and sound.", Bounds(8, NUM_SYNTH_CLASSES)
+    ] = 16
+    max_objects: Annotated[int, "Sounding objects a clip, at most.", Bounds(1, 3)] = 3
+    max_silent: Annotated[int, "Silent moving objects a clip, at most; mostly there is one.", Bounds(0, MAX_SILENT)] = 2
+    seconds: Annotated[float, "Seconds of a clip.", Bounds(1, 600)] = 4.0
+    fps: Annotated[int, "Frames a second.", Bounds(5, 60)] = 25
+    width: Annotated[int, "Pixels of a picture's width.", Bounds(64, 1920)] = 320
+    height: Annotated[int, "Pixels of a picture's height.", Bounds(64, 1080)] = 240
+    sample_rate: Annotated[int, "Hz of the files' sound; all of it lies below 8 kHz.", AAC_RATES] = 44_100
+    seed: Annotated[int, "Seed of what is drawn.", Bounds(0, 2**63 - 1)] = 0
 
     def __post_init__(self) -> None:
-        bounds = {
-            "num_clips": (1, 10_000_000),
-            "num_classes": (8, NUM_SYNTH_CLASSES),
-            "max_objects": (1, 3),
-            "max_silent": (0, MAX_SILENT),
-            "seconds": (1.0, 600.0),
-            "fps": (5, 60),
-            "width": (64, 1920),
-            "height": (64, 1080),
-            "seed": (0, 2**63 - 1),
-        }
-        for name, (low, high) in bounds.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"synth: {name}={value} is not between {low} and {high}. Choose a value there.")
+        check(self, "synth.")
         if self.width % 2 or self.height % 2:
             raise ConfigError(
                 f"synth: {self.width}x{self.height} has an odd side; yuv420p cannot store it. Use even sides."
@@ -247,9 +226,6 @@ class SynthConfig:
                 f"synth: {self.width}x{self.height} is too narrow or too wide for the objects to move in. "
                 "Keep width / height between 0.5 and 4."
             )
-        if self.sample_rate not in AAC_RATES:
-            known = ", ".join(map(str, AAC_RATES))
-            raise ConfigError(f"synth: AAC has no sample_rate={self.sample_rate}; known: {known}")
 
     @property
     def num_frames(self) -> int:
@@ -305,11 +281,11 @@ class PrepareConfig:
     splits: Annotated[tuple[str, ...] | None, "Only these splits. none: the recipe's own choice."] = None
     table: TableOptions | None = None
     synth: SynthConfig | None = None
-    shard_size: Annotated[int, "Clips a shard."] = 1_000
-    limit: Annotated[int | None, "Only so many clips, drawn over all splits."] = None
+    shard_size: Annotated[int, "Clips a shard.", Bounds(1)] = 1_000
+    limit: Annotated[int | None, "Only so many clips, drawn over all splits.", Bounds(1)] = None
     supervision: Supervision = field(default_factory=Supervision)
     patience: RetryPolicy = field(default_factory=RetryPolicy)  # with a bucket
-    min_success: Annotated[float, "Share of the requested clips, 0 to 1; with fewer samples the exit code is 3."] = 0.5
+    min_success: Annotated[float, "Share of the requested clips; with fewer samples the exit code is 3.", SHARE] = 0.5
     retry: Annotated[Retry, "Which failed clips to try again."] = Retry.NONE
     overwrite: Annotated[bool, "Remove what the output holds and start again."] = False
     executor: Annotated[ExecutorKind, "Who does the work: this machine, a Ray cluster, or an array of equal jobs."] = (
@@ -318,10 +294,7 @@ class PrepareConfig:
     share: Share = field(default_factory=Share)  # of executor array
 
     def __post_init__(self) -> None:
-        if self.shard_size < 1 or (self.limit is not None and self.limit < 1):
-            raise ConfigError(f"shard_size={self.shard_size} and limit={self.limit} must be at least 1")
-        if not 0 <= self.min_success <= 1:
-            raise ConfigError(f"min_success={self.min_success} is not between 0 and 1")
+        check(self)
         if self.share.count > 1 and self.executor is not ExecutorKind.ARRAY:
             raise ConfigError(f"{self.share.count} tasks belong to --executor array, not to {self.executor}")
         if self.executor is ExecutorKind.ARRAY and (self.overwrite or self.retry is not Retry.NONE):

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from avmanifest.errors import ConfigError
+from avmanifest.settings import POSITIVE, Bounds, check
 from avmodel.evaluate.localization.config import ENCODINGS
 
 LABELS_TABLE, LABELS_FILE = "labels.csv", "labels.json"
@@ -20,87 +22,85 @@ LOCALIZE_FILES = (OVERLAY_FILE, MAPS_FILE)
 SEGMENT_FILES = (OVERLAY_FILE, MASKS_FOLDER, MASKS_FILE)
 
 Region = tuple[float, float, float, float]  # left, top, right and bottom edge, as shares of the picture
-ALL_OF_IT: Region = (0.0, 0.0, 1.0, 1.0)
+WHOLE_PICTURE: Region = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplyConfig:
     """Common to all tasks."""
 
-    short_side: int = 256  # pixels of the frames; prepare stores as many
-    device: str = "auto"
+    short_side: Annotated[int, "Pixels of the frames' short side.", Bounds(16)] = 256  # prepare stores as many
+    device: Annotated[str, "auto, cpu, cuda or cuda:1."] = "auto"
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanConfig(ApplyConfig):
-    """Common to the tasks that say something of each window."""
+    """Common to the tasks with a result for each window."""
 
-    window_s: float | None = None  # seconds heard at once; none: as many as the checkpoint was trained on
-    hop_s: float | None = None  # from a window's start to the next one's; none: a window
-    fps: float | None = None  # frames a second, whose answers are averaged; none: one, in the middle of the window
+    window_s: Annotated[float | None, "Seconds of a window. none: as in training.", POSITIVE] = None
+    hop_s: Annotated[float | None, "Seconds from a window's start to the next one's. none: a window.", POSITIVE] = None
+    fps: Annotated[
+        float | None,
+        "Frames a second, whose results are averaged. none: one frame, in the middle of the window.",
+        POSITIVE,
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverlayConfig(ApplyConfig):
     """Common to the tasks that write a video."""
 
-    window_s: float | None = None  # as above
-    fps: float = 10.0  # frames a second, of the video that is written and for the model
+    window_s: Annotated[float | None, "Seconds of a window. none: as in training.", POSITIVE] = None
+    fps: Annotated[float, "Frames a second of the video that is written, and of the model's input.", POSITIVE] = 10.0
     short_side: int = 360
-    batch_size: int = 16  # frames that a device takes at once
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size={self.batch_size}: must be 1 or more")
+    batch_size: Annotated[int, "Frames that a device takes at once.", Bounds(1)] = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassifyConfig(SpanConfig):
-    """What is told of each window."""
+    """Labels of each window."""
 
-    top: int = 5  # labels of each window, the likeliest first
-
-    def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ConfigError(f"top={self.top}: must be 1 or more")
+    top: Annotated[int, "Labels of each window, the likeliest first.", Bounds(1)] = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrieveConfig(SpanConfig):
-    """What is looked for, and where."""
+    """Nearest clips of each window."""
 
-    gallery: Path | None = None  # what avkit evaluate embed wrote
-    query: str | None = None  # stream of the window; none: each that the gallery has
-    target: str | None = None  # stream of the gallery's clips; none: the same
-    top: int = 10  # clips of each window and stream, the nearest first
+    gallery: Annotated[Path | None, "Folder that avkit evaluate embed wrote."] = None
+    query: Annotated[str | None, "Token stream of the window. none: each that the gallery has."] = None
+    target: Annotated[str | None, "Token stream of the gallery's clips. none: that of the query."] = None
+    top: Annotated[int, "Clips of each window and stream, the nearest first.", Bounds(1)] = 10
 
     def __post_init__(self) -> None:
-        if self.top < 1:
-            raise ConfigError(f"top={self.top}: must be 1 or more")
+        SpanConfig.__post_init__(self)
         if self.target is not None and self.query is None:
-            raise ConfigError(f"target={self.target!r}: say of which stream of the video, too (query)")
+            raise ConfigError(f"target={self.target!r}: name the video's stream too, as query")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalizeConfig(OverlayConfig):
-    """How maps are made."""
+    """Maps of the sound source."""
 
-    encoding: str = "together"  # or alone: each modality by itself, for a model of early fusion
-
-    def __post_init__(self) -> None:
-        OverlayConfig.__post_init__(self)
-        if self.encoding not in ENCODINGS:
-            raise ConfigError(f"unknown encoding {self.encoding!r}; known: {', '.join(ENCODINGS)}")
+    encoding: Annotated[
+        str, "Encode image and audio together, or each alone, as for a model of early fusion.", ENCODINGS
+    ] = "together"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeparateConfig(ApplyConfig):
-    """What is listened for, and how closely windows follow each other."""
+    """Sounds to separate."""
 
-    regions: tuple[Region, ...] = (ALL_OF_IT,)  # parts of the picture whose sound is wanted
-    hop_s: float | None = None  # seconds from a window's start to the next one's; none: half a window
+    regions: Annotated[tuple[Region, ...], "Parts of the picture whose sound is separated."] = (WHOLE_PICTURE,)
+    hop_s: Annotated[
+        float | None, "Seconds from a window's start to the next one's. none: half a window.", POSITIVE
+    ] = None
 
     def __post_init__(self) -> None:
+        ApplyConfig.__post_init__(self)
         for left, top, right, bottom in self.regions:
             if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
                 raise ConfigError(
@@ -108,7 +108,7 @@ class SeparateConfig(ApplyConfig):
                     "as 0,0,0.5,1 for the left half"
                 )
         if not self.regions:
-            raise ConfigError("regions: none is given")
+            raise ConfigError("regions is empty: give at least one")
 
     @property
     def files(self) -> tuple[str, ...]:

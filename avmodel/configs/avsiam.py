@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+from avmanifest.settings import POSITIVE, Bounds
 from avmodel.configs.model import (
     KERNEL_REDUCTIONS,
     POSITION_INITS,
     SCHEMES,
-    ModelConfig,
+    DecodingModelConfig,
     num_kept,
-    require_choices,
+    require_fields,
     require_heads,
     require_patches,
 )
@@ -18,29 +19,18 @@ from avmodel.configs.model import (
 JOINT_LAYERS = 2
 CONTRAST_ALONE: Mapping[str, Any] = {"reconstruction_weight": 0.0}
 
-CHOICES = {
-    "norms": ("per_modality", "shared"),
-    "audio_scheme": SCHEMES,
-    "audio_kernel": KERNEL_REDUCTIONS,
-    "audio_positions": POSITION_INITS,
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AVSiamConfig(ModelConfig):
+class AVSiamConfig(DecodingModelConfig):
     """One model. Defaults: AVSiam-Base as the paper has it; it prints no ratios but their range.
 
     Raises ValueError for a value that no model can be built from.
     """
 
-    size: Annotated[str, "tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS."] = "base"
-    image_size: Annotated[tuple[int, int], "Pixels of a frame: height, width."] = (224, 224)
-    audio_size: Annotated[tuple[int, int], "Size of a spectrogram: mel bins, steps."] = (128, 1024)
-    patch_size: Annotated[int, "Side of a square patch, in pixels, or in mel bins and steps."] = 16
     norms: Annotated[
         str,
         "Norms of the shared blocks: one set a modality; shared, as the paper's text has it.",
-        CHOICES["norms"],
+        ("per_modality", "shared"),
     ] = "per_modality"
     separate: Annotated[bool, "A backbone for each modality: AVSep."] = False
     mask_ratios: Annotated[tuple[float, ...], "Mask ratios of the audio; an equal part of each batch gets each."] = (
@@ -54,11 +44,11 @@ class AVSiamConfig(ModelConfig):
     audio_scheme: Annotated[str, "How audio patches are hidden; tf, time and frequency, as released.", SCHEMES] = (
         "uniform"
     )
-    contrast_weight: Annotated[float, "Weight of the contrastive loss; 0: none."] = 1.0
-    temperature: Annotated[float, "Temperature of the contrastive loss."] = 0.05
+    contrast_weight: Annotated[float, "Weight of the contrastive loss; 0: none.", Bounds(0)] = 1.0
+    temperature: Annotated[float, "Temperature of the contrastive loss.", POSITIVE] = 0.05
     symmetric: Annotated[bool, "Contrast in both directions; the paper's formula has audio anchors alone."] = True
     reconstruction_weight: Annotated[
-        float, "Weight of the reconstruction loss; 0: none, and the joint layers are not trained."
+        float, "Weight of the reconstruction loss; 0: none, and the joint layers are not trained.", Bounds(0)
     ] = 1.0
     reconstruction_ratio: Annotated[float, "Share of the patches of both modalities that the second pass hides."] = 0.75
     stop_gradient: Annotated[
@@ -67,14 +57,12 @@ class AVSiamConfig(ModelConfig):
     separate_reconstruction: Annotated[
         bool, "Encode the audio of the second pass with a further backbone: the released Base."
     ] = False
-    decoder_embed_dim: Annotated[int, "Width of the pixel decoders."] = 512
     decoder_depth: Annotated[int, "Blocks of each pixel decoder: 6 in the paper's text, 8 in the released Base."] = 6
-    decoder_num_heads: Annotated[int, "Attention heads of the pixel decoders."] = 16
     normalize_targets: Annotated[bool, "Reconstruct each patch normalized by its own mean and deviation."] = False
     alternate_steps: Annotated[bool, "Two optimizers, one for each loss, stepped one after the other: as released."] = (
         False
     )
-    norm_eps: Annotated[float, "Epsilon of the blocks' norms; the released Base has 1e-5."] = 1e-6
+    norm_eps: Annotated[float, "Epsilon of the blocks' norms; the released Base has 1e-5.", Bounds(0)] = 1e-6
     double_embed: Annotated[bool, "Add tokens to themselves before the first block: as released."] = False
     audio_kernel: Annotated[
         str,
@@ -87,7 +75,7 @@ class AVSiamConfig(ModelConfig):
     mel_mean: Annotated[
         float, "Mean of log-mels that inputs are normalized with; default: AudioSet's, of natural-log Kaldi mels."
     ] = -5.081
-    mel_std: Annotated[float, "Deviation of log-mels that inputs are normalized with."] = 4.4849
+    mel_std: Annotated[float, "Deviation of log-mels that inputs are normalized with.", POSITIVE] = 4.4849
 
     bench_rows: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "avsep": {"separate": True},
@@ -98,7 +86,7 @@ class AVSiamConfig(ModelConfig):
     }
 
     def __post_init__(self) -> None:
-        require_choices(self, CHOICES)
+        require_fields(self)
         require_heads("decoder", self.decoder_embed_dim, self.decoder_num_heads, multiple=1)
         if self.contrast_weight <= 0 and self.reconstruction_weight <= 0:
             raise ValueError("contrast_weight and reconstruction_weight are both 0: nothing to learn")

@@ -3,18 +3,19 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from avmanifest.settings import POSITIVE, Bounds
 from avmodel.configs.model import (
     KERNEL_REDUCTIONS,
     SCHEMES,
-    ModelConfig,
-    require_choices,
+    DecodingModelConfig,
+    require_fields,
     require_heads,
     require_patches,
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CAVMAEConfig(ModelConfig):
+class CAVMAEConfig(DecodingModelConfig):
     """One model. Defaults: the released base model.
 
     Raises ValueError for a value that no model can be built from.
@@ -23,39 +24,32 @@ class CAVMAEConfig(ModelConfig):
     size: Annotated[
         str, "Of a tower and the joint blocks together: tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS."
     ] = "base"
-    image_size: Annotated[tuple[int, int], "Pixels of a frame: height, width."] = (224, 224)
-    audio_size: Annotated[tuple[int, int], "Size of a spectrogram: mel bins, steps."] = (128, 1024)
-    patch_size: Annotated[int, "Side of a square patch, in pixels, or in mel bins and steps."] = 16
     joint_depth: Annotated[int, "Last blocks, which both modalities share."] = 1
     image_mask_ratio: Annotated[float, "Share of image patches that are hidden."] = 0.75
     audio_mask_ratio: Annotated[float, "Share of audio patches that are hidden."] = 0.75
     audio_scheme: Annotated[
         str, "How audio patches are hidden; time, frequency and tf are the paper's ablation.", SCHEMES
     ] = "uniform"
-    contrast_weight: Annotated[float, "Weight of the contrastive loss."] = 0.01
-    temperature: Annotated[float, "Temperature of the contrastive loss."] = 0.05
+    contrast_weight: Annotated[float, "Weight of the contrastive loss.", Bounds(0)] = 0.01
+    temperature: Annotated[float, "Temperature of the contrastive loss.", POSITIVE] = 0.05
     symmetric: Annotated[
         bool, "Contrast in both directions; the released code has image anchors and audio candidates alone."
     ] = False
     gather: Annotated[bool, "Take negatives from all processes; the released code has those of one GPU."] = True
-    decoder_embed_dim: Annotated[int, "Width of the pixel decoders."] = 512
-    decoder_depth: Annotated[int, "Blocks of each pixel decoder."] = 8
-    decoder_num_heads: Annotated[int, "Attention heads of the pixel decoders."] = 16
-    normalize_targets: Annotated[bool, "Reconstruct each patch normalized by its own mean and deviation."] = True
     audio_kernel: Annotated[
         str, "How the spectrogram's patch kernel starts from published image weights.", KERNEL_REDUCTIONS
     ] = "sum"
     mel_mean: Annotated[
         float, "Mean of log-mels that inputs are normalized with; default: AudioSet's, of natural-log Kaldi mels."
     ] = -5.081
-    mel_std: Annotated[float, "Deviation of log-mels that inputs are normalized with."] = 4.4849
+    mel_std: Annotated[float, "Deviation of log-mels that inputs are normalized with.", POSITIVE] = 4.4849
 
     def __post_init__(self) -> None:
         if not 0 < self.joint_depth < self.vit.depth:
             raise ValueError(
                 f"joint_depth={self.joint_depth}: must leave some of {self.vit.depth} blocks to the towers"
             )
-        require_choices(self, {"audio_scheme": SCHEMES})
+        require_fields(self)
         require_heads("decoder", self.decoder_embed_dim, self.decoder_num_heads)
         require_patches(self, "image", self.image_size, {"image_mask_ratio": self.image_mask_ratio})
         require_patches(self, "audio", self.audio_size, {"audio_mask_ratio": self.audio_mask_ratio})

@@ -3,62 +3,48 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from avmodel.configs.model import KERNEL_REDUCTIONS, ModelConfig, require_choices, require_patches
+from avmanifest.settings import POSITIVE, SHARE, Bounds
+from avmodel.configs.model import KERNEL_REDUCTIONS, DecodingModelConfig, require_fields, require_patches
 
 LOSS_SUPPORTS = ("masked", "visible", "all")
 TARGET_NORMS = ("layernorm", "l2")
 CROSS_AT = ("input", "every_block")
 CROSS_QUERIES = ("visible", "all")
-CHOICES = {
-    "condition": ("none", "zero", "random", "attentive"),
-    "attentive_source": ("auto", "visible", "complete"),
-    "queries": ("learnable", "empty", "attentive"),
-    "loss_on": LOSS_SUPPORTS,
-    "target_norm": TARGET_NORMS,
-    "cross_at": CROSS_AT,
-    "cross_queries": CROSS_QUERIES,
-    "teacher": ("online", "ema"),
-    "pool": ("mean", "cls"),
-    "contrast_features": ("visible", "complete"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrossMAEConfig(ModelConfig):
+class CrossMAEConfig(DecodingModelConfig):
     """One model. Defaults: the full method; the paper's six variants switch its three losses.
 
     Raises ValueError for a value that no model can be built from.
     """
 
     size: Annotated[str, "Of both towers: tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS."] = "base"
-    image_size: Annotated[tuple[int, int], "Pixels of a frame: height, width."] = (224, 224)
-    audio_size: Annotated[tuple[int, int], "Size of a spectrogram: mel bins, steps."] = (128, 1024)
-    patch_size: Annotated[int, "Side of a square patch, in pixels, or in mel bins and steps."] = 16
     mask_ratio: Annotated[float, "Share of the patches of both modalities that are hidden, uniformly."] = 0.75
-    contrast_weight: Annotated[float, "Weight of the contrastive loss; 0: none."] = 0.1
-    temperature: Annotated[float, "Temperature of the contrastive loss; the paper has none."] = 0.05
+    contrast_weight: Annotated[float, "Weight of the contrastive loss; 0: none.", Bounds(0)] = 0.1
+    temperature: Annotated[float, "Temperature of the contrastive loss; the paper has none.", POSITIVE] = 0.05
     reduction: Annotated[str, "Contrastive loss over pairs and directions: sum, as equation 1, or mean."] = "sum"
-    pool: Annotated[str, "Vector that is contrasted: the mean of the patches, or the class token.", CHOICES["pool"]] = (
+    pool: Annotated[str, "Vector that is contrasted: the mean of the patches, or the class token.", ("mean", "cls")] = (
         "mean"
     )
     contrast_features: Annotated[
         str,
         "Pass whose features are contrasted: the masked one, or the complete one.",
-        CHOICES["contrast_features"],
+        ("visible", "complete"),
     ] = "visible"
     reconstruct: Annotated[bool, "Reconstruct the pixels of each modality."] = True
     condition: Annotated[
         str,
         "Tokens of the other modality that a pixel decoder gets (table 6); none: SelfMAE.",
-        CHOICES["condition"],
+        ("none", "zero", "random", "attentive"),
     ] = "attentive"
     attentive_source: Annotated[
         str,
         "Pass of the attentive tokens; auto: complete if predict_features, else visible.",
-        CHOICES["attentive_source"],
+        ("auto", "visible", "complete"),
     ] = "auto"
     attentive_ratio: Annotated[
-        float, "Share of that pass's tokens that are attentive: those with most attention of the class token."
+        float, "Share of that pass's tokens that are attentive: those with most attention of the class token.", SHARE
     ] = 0.25
     cross_at: Annotated[
         str,
@@ -73,15 +59,11 @@ class CrossMAEConfig(ModelConfig):
         "Patches of the reconstruction loss; masked, as the text; equation 9 sums over visible ones.",
         LOSS_SUPPORTS,
     ] = "masked"
-    normalize_targets: Annotated[bool, "Reconstruct each patch normalized by its own mean and deviation."] = True
-    decoder_embed_dim: Annotated[int, "Width of the pixel decoders."] = 512
-    decoder_depth: Annotated[int, "Blocks of each pixel decoder."] = 8
-    decoder_num_heads: Annotated[int, "Attention heads of the pixel decoders."] = 16
     predict_features: Annotated[bool, "Predict the features of each modality from the other's visible tokens."] = True
     queries: Annotated[
         str,
         "Queries of the feature decoders (table 7); attentive: loss on those tokens alone.",
-        CHOICES["queries"],
+        ("learnable", "empty", "attentive"),
     ] = "learnable"
     target_norm: Annotated[str, "Normalization of predicted features; the paper says normalized.", TARGET_NORMS] = (
         "layernorm"
@@ -89,13 +71,15 @@ class CrossMAEConfig(ModelConfig):
     teacher: Annotated[
         str,
         "Towers whose complete pass is the target: the trained ones, detached, or their average.",
-        CHOICES["teacher"],
+        ("online", "ema"),
     ] = "online"
-    teacher_momentum: Annotated[float, "Momentum of the teacher's average, for each step."] = 0.996
-    feature_decoder_dim: Annotated[int | None, "Width of the feature decoders. none: that of the towers."] = None
-    feature_decoder_depth: Annotated[int, "Blocks of each feature decoder; the paper says several."] = 4
+    teacher_momentum: Annotated[float, "Momentum of the teacher's average, for each step.", SHARE] = 0.996
+    feature_decoder_dim: Annotated[
+        int | None, "Width of the feature decoders. none: that of the towers.", Bounds(1)
+    ] = None
+    feature_decoder_depth: Annotated[int, "Blocks of each feature decoder; the paper says several.", Bounds(0)] = 4
     feature_decoder_num_heads: Annotated[
-        int | None, "Attention heads of the feature decoders. none: those of the towers."
+        int | None, "Attention heads of the feature decoders. none: those of the towers.", Bounds(1)
     ] = None
     audio_kernel: Annotated[
         str, "How the spectrogram's patch kernel starts from published image weights.", KERNEL_REDUCTIONS
@@ -104,12 +88,12 @@ class CrossMAEConfig(ModelConfig):
         float,
         "Mean of log-mels that inputs are normalized with; default: AudioSet's in AudioMAE, of natural-log Kaldi mels.",
     ] = -4.2677393
-    mel_std: Annotated[float, "Deviation of log-mels that inputs are normalized with; default: twice AudioMAE's."] = (
-        9.1379948
-    )
+    mel_std: Annotated[
+        float, "Deviation of log-mels that inputs are normalized with; default: twice AudioMAE's.", POSITIVE
+    ] = 9.1379948
 
     def __post_init__(self) -> None:
-        require_choices(self, CHOICES)
+        require_fields(self)
         if not (self.contrast_weight > 0 or self.reconstruct or self.predict_features):
             raise ValueError("contrast_weight=0, reconstruct=false, predict_features=false: nothing to learn")
         if self.teacher == "ema" and (not self.needs_complete or self.contrast_features == "complete"):
@@ -117,8 +101,6 @@ class CrossMAEConfig(ModelConfig):
                 "teacher='ema' answers for the complete pass without gradients: it takes predict_features=true or "
                 "attentive tokens of that pass, and contrast_features='visible'"
             )
-        if not 0 <= self.teacher_momentum <= 1:
-            raise ValueError(f"teacher_momentum={self.teacher_momentum} is not in 0..1")
         if self.cross_at == "every_block" and self.cross_queries == "visible":
             raise ValueError("cross_at='every_block' is over all tokens: set cross_queries='all'")
         for name, dim, heads in (

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from avdata.profiles import PROFILES
-from avmanifest.errors import ConfigError
-from avmanifest.settings import Choices
+from avmanifest.settings import POSITIVE, SHARE, Bounds, check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,22 +13,22 @@ class DataConfig:
 
     split: Annotated[str, "Split of a prepared dataset's folder to train on."] = "train"
     probe_split: Annotated[str | None, "Split in which the probe's neighbors are looked for. none: no probe."] = "val"
-    profile: Annotated[str, "Profile of the spectrograms.", Choices(names=tuple(PROFILES))] = "paper"
+    profile: Annotated[str, "Profile of the spectrograms.", tuple(PROFILES)] = "paper"
     window_s: Annotated[
         float | None,
         "Seconds of a clip that are seen. none: the whole clip, with a profile of fixed length such as kaldi.",
+        POSITIVE,
     ] = 3.0
-    min_area: Annotated[float, "Share of the frame that a random crop takes, at least."] = 0.5
-    flip_probability: Annotated[float, "Probability of a left-right flip."] = 0.5
-    max_gain_db: Annotated[float, "dB by which loudness varies, at most, either way; 0: not at all."] = 6.0
+    min_area: Annotated[float, "Share of the frame that a random crop takes, at least.", Bounds(0, 1, above=True)] = 0.5
+    flip_probability: Annotated[float, "Probability of a left-right flip.", SHARE] = 0.5
+    max_gain_db: Annotated[float, "dB by which loudness varies, at most, either way; 0: not at all.", Bounds(0)] = 6.0
     exclude: Annotated[tuple[str, ...], "Leave out samples with these flags: silent, still, short."] = ()
     class_balanced: Annotated[bool, "Draw samples so that every class is seen equally often."] = False
     skip_bad: Annotated[bool, "Leave damaged samples out and count them, instead of stopping."] = False
-    num_workers: Annotated[int | None, "Decoding threads of each process. none: one a core."] = None
+    num_workers: Annotated[int | None, "Decoding threads of each process. none: one a core.", Bounds(0)] = None
     allow_pipe: Annotated[bool, "Run the commands of pipe: URLs."] = False
     cache_dir: Annotated[str | None, "Folder where remote shards are kept. none: the user's cache folder."] = None
-    cache_gb: Annotated[float | None, "GB of remote shards to keep, at most. none: 200."] = None
+    cache_gb: Annotated[float | None, "GB of remote shards to keep, at most. none: 200.", POSITIVE] = None
 
     def __post_init__(self) -> None:
-        if self.profile not in PROFILES:
-            raise ConfigError(f"unknown data.profile {self.profile!r}; known: {', '.join(PROFILES)}")
+        check(self, "data.")

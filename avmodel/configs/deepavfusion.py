@@ -3,31 +3,23 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from avmodel.configs.model import ModelConfig, require_choices, require_heads, require_patches
+from avmanifest.settings import POSITIVE, Bounds
+from avmodel.configs.model import DecodingModelConfig, require_fields, require_heads, require_patches
 
 FUSIONS = ("dense", "factorized", "token")
 IMPLS = ("pairs", "separable")
-CHOICES = {
-    "fusion": FUSIONS,
-    "fusion_impl": IMPLS,
-    "decoder_positions": ("fixed", "trainable"),
-    "audio_init": ("aligned", "released"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeepAVFusionConfig(ModelConfig):
+class DeepAVFusionConfig(DecodingModelConfig):
     """One model. Defaults: the released VGGSound model (its AudioSet sister: attn_ratio 1, mlp_ratio 4).
 
     Raises ValueError for a value that no model can be built from.
     """
 
-    size: Annotated[str, "tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS."] = "base"
-    image_size: Annotated[tuple[int, int], "Pixels of a frame: height, width."] = (224, 224)
     audio_size: Annotated[
         tuple[int, int], "Size of a spectrogram: mel bins, steps; up to patch_size - 1 further steps are cut off."
     ] = (128, 192)
-    patch_size: Annotated[int, "Side of a square patch, in pixels, or in mel bins and steps."] = 16
     fusion: Annotated[str, "How fusion tokens gather both modalities.", FUSIONS] = "factorized"
     fusion_impl: Annotated[
         str, "How fusion is computed; pairs writes the same sums out over every pair of tokens.", IMPLS
@@ -35,34 +27,34 @@ class DeepAVFusionConfig(ModelConfig):
     fusion_layers: Annotated[
         str | tuple[int, ...], "Layers that fuse: all (= early), mid, late, none, or layers counted from 0."
     ] = "all"
-    num_fusion_tokens: Annotated[int, "Fusion tokens; with dense and token fusion, the three counts are one pool."] = 16
-    num_aggr_image_tokens: Annotated[int, "Tokens that aggregate the image."] = 8
-    num_aggr_audio_tokens: Annotated[int, "Tokens that aggregate the audio."] = 8
-    fusion_attn_ratio: Annotated[float, "Width of fusion queries and keys over the model's width."] = 0.25
-    fusion_mlp_ratio: Annotated[float, "Width of the fusion MLPs' hidden layer over the model's width."] = 1.0
-    drop_path: Annotated[float, "Probability of dropping each residual branch of a block in training."] = 0.0
-    attn_drop: Annotated[float, "Dropout of attention weights."] = 0.0
+    num_fusion_tokens: Annotated[
+        int, "Fusion tokens; with dense and token fusion, the three counts are one pool.", Bounds(0)
+    ] = 16
+    num_aggr_image_tokens: Annotated[int, "Tokens that aggregate the image.", Bounds(0)] = 8
+    num_aggr_audio_tokens: Annotated[int, "Tokens that aggregate the audio.", Bounds(0)] = 8
+    fusion_attn_ratio: Annotated[float, "Width of fusion queries and keys over the model's width.", POSITIVE] = 0.25
+    fusion_mlp_ratio: Annotated[float, "Width of the fusion MLPs' hidden layer over the model's width.", POSITIVE] = 1.0
+    drop_path: Annotated[
+        float, "Probability of dropping each residual branch of a block in training.", Bounds(0, 0.99)
+    ] = 0.0
+    attn_drop: Annotated[float, "Dropout of attention weights.", Bounds(0, 0.99)] = 0.0
     # released: AudioMAE weights as DeepAVFusion loaded them, time and frequency exchanged, mels not scaled.
     # aligned: kernels transposed at loading, halves of the positions exchanged, mels scaled as in AudioMAE.
     audio_init: Annotated[
         str,
         "How published AudioMAE weights are read: as released, or with time and frequency aligned.",
-        CHOICES["audio_init"],
+        ("aligned", "released"),
     ] = "released"
     image_mask_ratio: Annotated[float, "Share of image patches that are hidden."] = 0.75
     audio_mask_ratio: Annotated[float, "Share of audio patches that are hidden."] = 0.8
-    decoder_embed_dim: Annotated[int, "Width of the pixel decoders."] = 512
-    decoder_depth: Annotated[int, "Blocks of each pixel decoder."] = 8
-    decoder_num_heads: Annotated[int, "Attention heads of the pixel decoders."] = 16
     decoder_positions: Annotated[
         str,
         "Decoder positions: trainable, as released; fixed, as the paper means it.",
-        CHOICES["decoder_positions"],
+        ("fixed", "trainable"),
     ] = "trainable"
-    normalize_targets: Annotated[bool, "Reconstruct each patch normalized by its own mean and deviation."] = True
 
     def __post_init__(self) -> None:
-        require_choices(self, CHOICES)
+        require_fields(self)
         dim, depth, heads = self.vit
         fusion_layer_ids(self.fusion_layers, depth)
         if self.fusion_attn_ratio <= 0 or round(dim * self.fusion_attn_ratio) % heads:

@@ -1,8 +1,10 @@
-"""What the configs of all models have, and the checks and size names that they share."""
+"""The fields, checks and size names that the configs of models share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple
+
+from avmanifest.settings import Bounds, faults
 
 # How a spectrogram's patches are hidden, how its patch kernel and positions start from an image's.
 SCHEMES = ("uniform", "time", "frequency", "tf")
@@ -29,10 +31,10 @@ VIT_SIZES = {
 class ModelConfig:
     """The fields that the loader, the trainer and the tasks read of every model's config."""
 
-    size: Annotated[str, "tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS."]
-    image_size: Annotated[tuple[int, int], "Pixels of a frame: height, width."]
-    audio_size: Annotated[tuple[int, int], "Size of a spectrogram: mel bins, steps."]
-    patch_size: Annotated[int, "Side of a square patch, in pixels, or in mel bins and steps."]
+    size: Annotated[str, "tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS."] = "base"
+    image_size: Annotated[tuple[int, int], "Pixels of a frame: height, width.", Bounds(1)] = (224, 224)
+    audio_size: Annotated[tuple[int, int], "Size of a spectrogram: mel bins, steps.", Bounds(1)] = (128, 1024)
+    patch_size: Annotated[int, "Side of a square patch, in pixels, or in mel bins and steps.", Bounds(1)] = 16
 
     # Further rows of `avkit bench step --family`: their name, and the fields that they change.
     bench_rows: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -41,6 +43,16 @@ class ModelConfig:
     def vit(self) -> ViTSize:
         """Width, depth and heads."""
         return vit_size(self.size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodingModelConfig(ModelConfig):
+    """The fields of models with a pixel decoder for each modality."""
+
+    decoder_embed_dim: Annotated[int, "Width of the pixel decoders.", Bounds(1)] = 512
+    decoder_depth: Annotated[int, "Blocks of each pixel decoder.", Bounds(0)] = 8
+    decoder_num_heads: Annotated[int, "Attention heads of the pixel decoders.", Bounds(1)] = 16
+    normalize_targets: Annotated[bool, "Reconstruct each patch normalized by its own mean and deviation."] = True
 
 
 def vit_size(name: str) -> ViTSize:
@@ -72,11 +84,10 @@ def num_kept(num_tokens: int, mask_ratio: float) -> int:
     return int(num_tokens * (1 - mask_ratio))
 
 
-def require_choices(config: ModelConfig, choices: Mapping[str, Sequence[str]]) -> None:
-    """Raise ValueError for a field whose value is not one of its choices."""
-    for field, known in choices.items():
-        if (value := getattr(config, field)) not in known:
-            raise ValueError(f"unknown {field} {value!r}; known: {', '.join(known)}")
+def require_fields(config: ModelConfig) -> None:
+    """Raise ValueError for a field whose value is none of its choices or outside of its bounds."""
+    for fault in faults(config):
+        raise ValueError(fault)
 
 
 def require_heads(name: str, dim: int, num_heads: int, *, multiple: int = 4) -> None:

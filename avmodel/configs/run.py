@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from avmanifest.errors import ConfigError
+from avmanifest.settings import Bounds, check
 from avmodel.configs.augment import AugmentConfig
 from avmodel.configs.data import DataConfig
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
@@ -22,42 +23,32 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    batch_size: Annotated[int, "Samples of an optimizer step, over all devices and micro-steps."] = 512
-    device_batch_size: Annotated[int, "Samples that one device takes at once, at most; more become micro-steps."] = 64
-    epochs: Annotated[int, "Passes over the training data."] = 200
-    steps: Annotated[int | None, "Optimizer steps. none: as many as epochs says."] = None
+    batch_size: Annotated[int, "Samples of an optimizer step, over all devices and micro-steps.", Bounds(1)] = 512
+    device_batch_size: Annotated[
+        int, "Samples that one device takes at once, at most; more become micro-steps.", Bounds(1)
+    ] = 64
+    epochs: Annotated[int, "Passes over the training data.", Bounds(1)] = 200
+    steps: Annotated[int | None, "Optimizer steps. none: as many as epochs says.", Bounds(1)] = None
     image_weights: Annotated[
         str | None, "Published checkpoint or folder of an own run that the image branch, or a shared one, starts from."
     ] = None
     audio_weights: Annotated[
         str | None, "Published checkpoint or folder of an own run that the audio branch starts from."
     ] = None
-    seed: Annotated[int, "Seed of weights, order and augmentation."] = 0
+    seed: Annotated[int, "Seed of weights, order and augmentation.", Bounds(0)] = 0
     device: Annotated[str, "auto, cpu, cuda or cuda:1."] = "auto"
-    precision: Annotated[str, "float32, or bfloat16: autocast; weights stay float32."] = "float32"
+    precision: Annotated[
+        str, "Precision of the forward pass; bfloat16: autocast, and weights stay float32.", PRECISIONS
+    ] = "float32"
     compile: Annotated[bool, "Compile the model with torch.compile."] = False
-    save_every: Annotated[int, "Steps between checkpoints; the last step is always saved."] = 1000
-    keep_checkpoints: Annotated[int | None, "Newest checkpoints to keep. none: all."] = 2
-    pictures_every: Annotated[int | None, "Steps between pictures; also at the end. none: never."] = 1000
-    probe_every: Annotated[int | None, "Epochs between probes; also at the end. none: never."] = 10
+    save_every: Annotated[int, "Steps between checkpoints; the last step is always saved.", Bounds(1)] = 1000
+    keep_checkpoints: Annotated[int | None, "Newest checkpoints to keep. none: all.", Bounds(1)] = 2
+    pictures_every: Annotated[int | None, "Steps between pictures; also at the end. none: never.", Bounds(1)] = 1000
+    probe_every: Annotated[int | None, "Epochs between probes; also at the end. none: never.", Bounds(1)] = 10
     wandb_project: Annotated[str | None, "Project of Weights & Biases to log to. none: not there."] = None
 
     def __post_init__(self) -> None:
-        for name in (
-            "batch_size",
-            "device_batch_size",
-            "epochs",
-            "steps",
-            "save_every",
-            "keep_checkpoints",
-            "pictures_every",
-            "probe_every",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}={value}: must be 1 or more")
-        if self.seed < 0:
-            raise ConfigError(f"seed={self.seed}: must be 0 or more")
+        check(self)
 
     @property
     def pretrained(self) -> list[str]:

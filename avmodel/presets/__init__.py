@@ -19,7 +19,7 @@ def presets() -> dict[str, Callable[[], RunConfig]]:
 
 def defaults(family: str) -> RunConfig:
     """A run of a family's default model."""
-    return RunConfig(name=family, model=FAMILIES[family].config_type())  # type: ignore[call-arg]  # its fields have defaults
+    return RunConfig(name=family, model=FAMILIES[family].config_type())
 
 
 def run_config(name: str) -> RunConfig:

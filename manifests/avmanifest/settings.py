@@ -3,10 +3,12 @@
 A field declares its description beside its type: `warmup: Annotated[float, "share of the run ..."] = 0.2`. From the
 fields come the options of a command, the paths of `--set optim.warmup=0.1`, the text of `--explain` and the entries
 of a TOML file. A field marked `NOT_A_SETTING` is none of these.
+A tuple beside the description lists the choices, `Bounds` the least and greatest value: `check` refuses other values.
 """
 
 import difflib
 import json
+import math
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,11 +42,31 @@ class Reader:
     form: str  # for people: "a rate such as 250/h"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choices:
-    """The values that a text setting can have: `Annotated[str, "...", Choices(names=OPTIMIZERS)]`."""
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The least and greatest value of a number, or of each number of a tuple: `Annotated[float, "...", Bounds(0, 1)]`.
 
-    names: tuple[str, ...]
+    None is within all bounds; infinity and NaN are within none.
+    """
+
+    least: float
+    most: float = math.inf
+    above: bool = False  # whether the value must be above `least`, not only equal to it
+
+    def allow(self, value: float) -> bool:
+        """Whether the value lies within."""
+        return math.isfinite(value) and self.least <= value <= self.most and not (self.above and value == self.least)
+
+    @property
+    def form(self) -> str:
+        """The bounds, for people."""
+        if self.most == math.inf:
+            return f"above {self.least:g}" if self.above else f"{self.least} or more"
+        return f"above {self.least:g} and at most {self.most}" if self.above else f"from {self.least} to {self.most}"
+
+
+POSITIVE: Final = Bounds(0, above=True)
+SHARE: Final = Bounds(0, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +78,8 @@ class Setting:
     description: str
     default: Any  # MISSING: it has none
     reader: Reader | None = None
-    listed: tuple[str, ...] = ()  # by Choices
+    listed: tuple[str, ...] = ()  # the choices that its field lists
+    bounds: Bounds | None = None
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -78,8 +101,9 @@ class Setting:
 
     @property
     def note(self) -> str:
-        """Type, choices and description in one line."""
-        return f"{self.form}; {self.description}" if self.description else self.form
+        """Type, choices or bounds, and description in one line."""
+        form = f"{self.form}, {self.bounds.form}" if self.bounds else self.form
+        return f"{form}; {self.description}" if self.description else form
 
     def parse(self, text: str, name: str | None = None) -> Any:
         """The value that the text writes. Raises ConfigError, which names the setting, for text that is none."""
@@ -118,25 +142,55 @@ def declared(config_type: type, prefix: str = "", config: object = None) -> Iter
             description=next((note for note in notes if isinstance(note, str)), ""),
             default=default,
             reader=next((note for note in notes if isinstance(note, Reader)), None),
-            listed=next(filter(None, map(_listed, notes)), ()),
+            listed=next((tuple(map(str, note)) for note in notes if isinstance(note, tuple)), ()),
+            bounds=next((note for note in notes if isinstance(note, Bounds)), None),
         )
 
 
-def _listed(note: Any) -> tuple[str, ...]:
-    """The choices that a note of a field lists: Choices, or a plain tuple where this module can't be imported."""
-    return note.names if isinstance(note, Choices) else note if isinstance(note, tuple) else ()
+def faults(config: object, prefix: str = "") -> Iterator[str]:
+    """A message for each field whose value is none of its choices or outside of its bounds.
+
+    Args:
+        config: A dataclass with fields such as `Annotated[str, "...", ("lars", "adamw")]`. Fields of nested configs
+            are not looked at: each config checks its own.
+        prefix: Put before each field's name: the path of the config in the one that holds it.
+    """
+    config_type: Any = type(config)
+    for name, _, notes, _ in _fields(config_type):
+        value = getattr(config, name)
+        for item in value if isinstance(value, tuple) else (value,):
+            for note in notes:
+                if isinstance(note, tuple) and item is not None and item not in note:
+                    yield f"unknown {prefix}{name} {item!r}; known: {', '.join(map(str, note))}"
+                if isinstance(note, Bounds) and item is not None and not note.allow(item):
+                    yield f"{prefix}{name}={item}: must be {note.form}"
+
+
+def check(config: object, prefix: str = "") -> None:
+    """Raise ConfigError for the first of the config's `faults`. A config calls it in `__post_init__`."""
+    for fault in faults(config, prefix):
+        raise ConfigError(fault)
 
 
 @cache
 def _fields(config_type: type) -> tuple[tuple[str, Any, tuple[Any, ...], Any], ...]:
-    """Name, type, notes and default of each field."""
+    """Name, type, notes and default of each field.
+
+    A field that a derived config declares again without notes, to change its default, keeps the notes of its base.
+    """
     hints = get_type_hints(config_type, include_extras=True)
-    found: list[tuple[str, Any, tuple[Any, ...], Any]] = []
-    for one in fields(config_type):
-        kind, *notes = get_args(hints[one.name]) if get_origin(hints[one.name]) is Annotated else [hints[one.name]]
-        default = one.default if one.default_factory is MISSING else one.default_factory()
-        found.append((one.name, kind, tuple(notes), default))
-    return tuple(found)
+    notes: dict[str, tuple[Any, ...]] = {}
+    for base in reversed(config_type.__mro__):
+        for name, hint in get_type_hints(base, include_extras=True).items():
+            if get_origin(hint) is Annotated:
+                notes[name] = get_args(hint)[1:]
+    declarations = []
+    for declaration in fields(config_type):
+        name, hint = declaration.name, hints[declaration.name]
+        kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        default = declaration.default if declaration.default_factory is MISSING else declaration.default_factory()
+        declarations.append((name, kind, notes.get(name, ()), default))
+    return tuple(declarations)
 
 
 def _nested(kind: Any) -> type | None:

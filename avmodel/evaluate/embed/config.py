@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from avmanifest.errors import ConfigError
-from avmanifest.settings import Choices
+from avmanifest.settings import Bounds
 from avmodel.evaluate.config import EvalConfig
 
 EMBEDDINGS, MAP_FILE = "embeddings", "map.png"  # what is written
@@ -18,17 +17,10 @@ class EmbedConfig(EvalConfig):
 
     random_weights: Annotated[bool, "Not read by this task: embeddings have no baseline."] = False
     picture: Annotated[
-        str, "Projection that draws the embeddings, colored by class; none: no picture.", Choices(names=PROJECTIONS)
+        str, "Projection that draws the embeddings, colored by class; none: no picture.", PROJECTIONS
     ] = "tsne"
-    picture_samples: Annotated[int, "Samples in the picture, at most, spread over the split."] = 3000
-    perplexity: Annotated[float, "Perplexity of t-SNE; less where there are few samples."] = 30.0
-
-    def __post_init__(self) -> None:
-        EvalConfig.__post_init__(self)
-        if self.picture not in PROJECTIONS:
-            raise ConfigError(f"unknown picture {self.picture!r}; known: {', '.join(PROJECTIONS)}")
-        if self.picture_samples < 2 or self.perplexity < 1:
-            raise ConfigError(f"picture_samples={self.picture_samples}, perplexity={self.perplexity}: too few")
+    picture_samples: Annotated[int, "Samples in the picture, at most, spread over the split.", Bounds(2)] = 3000
+    perplexity: Annotated[float, "Perplexity of t-SNE; less where there are few samples.", Bounds(1)] = 30.0
 
 
 PRESETS: Mapping[str, Callable[[], EmbedConfig]] = {"default": EmbedConfig}

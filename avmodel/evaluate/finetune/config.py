@@ -1,15 +1,14 @@
 """Settings of fine-tuning."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from avmanifest.errors import ConfigError
-from avmanifest.settings import Choices
+from avmanifest.settings import SHARE, Bounds
 from avmodel.configs.augment import AugmentConfig
 from avmodel.configs.optim import OptimConfig
-from avmodel.evaluate.config import MODES, EvalDataConfig, TrainingConfig
+from avmodel.evaluate.config import AREA, MODES, EvalDataConfig, TrainingConfig
 
 MIXED_SOUNDS = ("log_mel", "waveform")
 AVERAGES = ("logits", "probabilities")
@@ -22,52 +21,39 @@ class FinetuneConfig(TrainingConfig):
 
     data: EvalDataConfig = field(default_factory=lambda: EvalDataConfig(windows=10))
     mixup: Annotated[
-        float, "Parameter a of Beta(a, a), which draws one share for both modalities and the labels; 0: no mixup."
+        float,
+        "Parameter a of Beta(a, a), which draws one share for both modalities and the labels; 0: no mixup.",
+        Bounds(0),
     ] = 1.0
-    mixup_probability: Annotated[float, "Probability that a sample is mixed."] = 1.0
-    mixup_of: Annotated[
-        str, "What is mixed of the sound: log-mels, as released, or waveforms.", Choices(names=MIXED_SOUNDS)
-    ] = "log_mel"
+    mixup_probability: Annotated[float, "Probability that a sample is mixed.", SHARE] = 1.0
+    mixup_of: Annotated[str, "What is mixed of the sound: log-mels, as released, or waveforms.", MIXED_SOUNDS] = (
+        "log_mel"
+    )
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # of log-mels, after mixup
-    smoothing: Annotated[float, "Label smoothing, 0 to 0.99; not with several labels a sample."] = 0.1
+    smoothing: Annotated[float, "Label smoothing; not with several labels a sample.", Bounds(0, 0.99)] = 0.1
     class_balanced: Annotated[bool, "Draw samples so that every class is seen equally often."] = False
-    max_gain_db: Annotated[float, "dB by which loudness varies in training, at most, either way; 0: not at all."] = 6.0
-    min_area: Annotated[float, "Share of the frame that a random crop takes in training, at least."] = 0.5
-    flip_probability: Annotated[float, "Probability of a left-right flip in training."] = 0.5
-    head_lr: Annotated[float, "Factor of the heads' learning rate over the model's."] = 1.0
-    averaged_epochs: Annotated[int, "Last epochs whose weights, each at its end, are averaged."] = 1
-    test_every: Annotated[int | None, "Epochs between tests of one window. none: only at the end."] = None
+    max_gain_db: Annotated[
+        float, "dB by which loudness varies in training, at most, either way; 0: not at all.", Bounds(0)
+    ] = 6.0
+    min_area: Annotated[float, "Share of the frame that a random crop takes in training, at least.", AREA] = 0.5
+    flip_probability: Annotated[float, "Probability of a left-right flip in training.", SHARE] = 0.5
+    head_lr: Annotated[float, "Factor of the heads' learning rate over the model's.", Bounds(0)] = 1.0
+    averaged_epochs: Annotated[
+        int, "Last epochs whose final weights are averaged; all, if there are fewer.", Bounds(1)
+    ] = 1
+    test_every: Annotated[int | None, "Epochs between tests of one window. none: only at the end.", Bounds(1)] = None
     mixed: Annotated[
         bool, "AVSiam's training: half of the steps have both modalities, a quarter only audio, a quarter only images."
     ] = False
-    missing: Annotated[
-        tuple[str, ...], "Modalities, audio or image, with each of which alone the model is tested, too."
-    ] = ()
-    average: Annotated[str, "What is averaged over windows or frames.", Choices(names=AVERAGES)] = "logits"
+    missing: Annotated[tuple[str, ...], "Modalities with each of which alone the model is also tested.", MODES[1:]] = ()
+    average: Annotated[str, "What is averaged over windows or frames.", AVERAGES] = "logits"
 
     def __post_init__(self) -> None:
         TrainingConfig.__post_init__(self)
-        if self.test_every is not None and self.test_every < 1:
-            raise ConfigError(f"test_every={self.test_every}: must be 1 or more")
-        if self.averaged_epochs < 1:
-            raise ConfigError(f"averaged_epochs={self.averaged_epochs}: must be 1 or more (of fewer epochs all count)")
-        for name, most in (
-            ("smoothing", 0.99),
-            ("mixup", math.inf),
-            ("mixup_probability", 1.0),
-            ("head_lr", math.inf),
-        ):
-            if not 0 <= getattr(self, name) <= most:
-                raise ConfigError(f"{name}={getattr(self, name)} is not in 0..{most}")
-        if strange := set(self.missing) - set(MODES[1:]):
-            raise ConfigError(f"missing={sorted(strange)}: known are {', '.join(MODES[1:])}, the sense still given")
-        if self.mixup_of not in MIXED_SOUNDS:
-            raise ConfigError(f"unknown mixup_of {self.mixup_of!r}; known: {', '.join(MIXED_SOUNDS)}")
-        if self.average not in AVERAGES:
-            raise ConfigError(f"unknown average {self.average!r}; known: {', '.join(AVERAGES)}")
         if (self.missing or self.mixed) and self.data.mode != MODES[0]:
             raise ConfigError(
-                f"missing={self.missing}, mixed={self.mixed}: of data.mode={self.data.mode} a sense is missing already"
+                f"missing={self.missing}, mixed={self.mixed}: data.mode={self.data.mode} has one modality; "
+                "set data.mode=audio-visual"
             )
 
 

@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from avmanifest.errors import ConfigError
-from avmanifest.settings import Choices
+from avmanifest.settings import POSITIVE, Bounds
 from avmodel.evaluate.config import EvalConfig
 
 ALIGNMENTS = ("none", "linear")
@@ -19,21 +18,13 @@ class RetrievalConfig(EvalConfig):
         str, "Clips to rank: all, N-per-class (the first by key), or a list's path (CAV-MAE's JSON, or a name a line)."
     ] = "all"
     align: Annotated[
-        str, "Projections learned on the training split, for models without a shared space.", Choices(names=ALIGNMENTS)
+        str, "Projections learned on the training split, for models without a shared space.", ALIGNMENTS
     ] = "none"
-    align_dim: Annotated[int, "Width of the projections."] = 128
-    align_epochs: Annotated[int, "Epochs in which the projections are trained."] = 40
-    align_batch_size: Annotated[int, "Samples of a training step of the projections."] = 256
-    align_lr: Annotated[float, "Learning rate of the projections."] = 1e-3
-    align_temperature: Annotated[float, "Temperature of the contrastive loss of the projections."] = 0.07
-
-    def __post_init__(self) -> None:
-        EvalConfig.__post_init__(self)
-        if self.align not in ALIGNMENTS:
-            raise ConfigError(f"unknown align {self.align!r}; known: {', '.join(ALIGNMENTS)}")
-        for name in ("align_dim", "align_epochs", "align_batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: must be 1 or more")
+    align_dim: Annotated[int, "Width of the projections.", Bounds(1)] = 128
+    align_epochs: Annotated[int, "Epochs in which the projections are trained.", Bounds(1)] = 40
+    align_batch_size: Annotated[int, "Samples of a training step of the projections.", Bounds(1)] = 256
+    align_lr: Annotated[float, "Learning rate of the projections.", POSITIVE] = 1e-3
+    align_temperature: Annotated[float, "Temperature of the contrastive loss of the projections.", POSITIVE] = 0.07
 
 
 PRESETS: Mapping[str, Callable[[], RetrievalConfig]] = {

@@ -1,32 +1,32 @@
 """Settings of segmentation."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from avdata.load.views import FITS
 from avmanifest.errors import ConfigError
-from avmanifest.settings import Choices
+from avmanifest.settings import Bounds
 from avmodel.configs.optim import OptimConfig
-from avmodel.evaluate.config import MODES, TrainingConfig
+from avmodel.evaluate.config import AREA, RELEASED_OPTIM, SUPPLEMENT_OPTIM, FrameTaskConfig
 
 TARGETS = ("sounding", "classes")
 LOSSES = ("bce", "ce")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentationConfig(TrainingConfig):
+class SegmentationConfig(FrameTaskConfig):
     """Defaults: the released recipe for AVSBench's S4, each clip of which has one frame with a mask to train on."""
 
     target: Annotated[
         str,
         "What is segmented: one mask of all that sounds, or one of each class and of the background.",
-        Choices(names=TARGETS),
+        TARGETS,
     ] = "sounding"
     loss: Annotated[
         str,
         "Loss of a pixel: bce of each class apart; ce of one class a pixel, as released for AVSS.",
-        Choices(names=LOSSES),
+        LOSSES,
     ] = "bce"
     only_labeled: Annotated[
         bool, "Count classes that a clip isn't labeled with as background: in training, for `released` scores."
@@ -34,36 +34,20 @@ class SegmentationConfig(TrainingConfig):
     fit: Annotated[
         str,
         "How test frames become square: squashed, as AVSBench's evaluation, or cropped to the middle.",
-        Choices(names=tuple(FITS)),
+        tuple(FITS),
     ] = "squash"
-    official_batch: Annotated[int, "Clips of a batch of the official F, which depends on their number."] = 1
-    repeats: Annotated[int, "Times that each frame is drawn in an epoch."] = 10
-    jitter_s: Annotated[float, "Seconds between the middle of a training window and its frame, at most."] = 0.99
-    max_gain_db: Annotated[float, "dB by which loudness varies in training, at most, either way; 0: not at all."] = 6.0
-    min_area: Annotated[float, "Share of the frame that a random crop takes in training, at least."] = 0.5
-    optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(
-            base_lr=2e-4, warmup=0.2, ramp=0.0, weight_decay=0.05, betas=(0.9, 0.999), layer_decay=0.75
-        )
+    official_batch: Annotated[int, "Clips of a batch of the official F, which depends on their number.", Bounds(1)] = 1
+    repeats: Annotated[int, "Times that each frame is drawn in an epoch.", Bounds(1)] = 10
+    jitter_s: Annotated[float, "Seconds between the middle of a training window and its frame, at most.", Bounds(0)] = (
+        0.99
     )
-    examples: Annotated[int, "Best frames, and as many of the worst, that are written as pictures and sound."] = 6
+    min_area: Annotated[float, "Share of the frame that a random crop takes in training, at least.", AREA] = 0.5
+    optim: OptimConfig = field(default_factory=lambda: replace(RELEASED_OPTIM, base_lr=2e-4))
 
     def __post_init__(self) -> None:
-        TrainingConfig.__post_init__(self)
-        for name, known in (("target", TARGETS), ("loss", LOSSES), ("fit", FITS)):
-            if (value := getattr(self, name)) not in known:
-                raise ConfigError(f"unknown {name} {value!r}; known: {', '.join(known)}")
-        for name, least in (("official_batch", 1), ("repeats", 1), ("jitter_s", 0), ("examples", 0)):
-            if (value := getattr(self, name)) < least:
-                raise ConfigError(f"{name}={value}: must be {least} or more")
+        FrameTaskConfig.__post_init__(self)
         if self.loss == "ce" and self.target == "sounding":
             raise ConfigError("loss=ce is of several classes. Set target=classes, or loss=bce.")
-        if self.data.mode != MODES[0]:
-            raise ConfigError(f"data.mode={self.data.mode}: the decoder is told of the sound; both senses are needed")
-        if self.data.windows > 1 or self.data.frames is not None:
-            raise ConfigError(
-                f"data.windows={self.data.windows}, data.frames={self.data.frames}: every frame has one window, its own"
-            )
 
 
 def ms3() -> SegmentationConfig:
@@ -78,8 +62,7 @@ def avss() -> SegmentationConfig:
 
 def supplement() -> SegmentationConfig:
     """The paper's supplement: Adam at 1e-4, 128 samples a step, 20 epochs, BCE for all."""
-    optim = OptimConfig(optimizer="adam", lr=1e-4, warmup=0.0, drops=(), ramp=0.0, weight_decay=0.0, betas=(0.9, 0.999))
-    return SegmentationConfig(optim=optim, batch_size=128, epochs=20, drop_path=0.0, repeats=1)
+    return SegmentationConfig(optim=SUPPLEMENT_OPTIM, batch_size=128, epochs=20, drop_path=0.0, repeats=1)
 
 
 PRESETS: Mapping[str, Callable[[], SegmentationConfig]] = {

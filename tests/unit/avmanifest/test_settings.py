@@ -1,5 +1,6 @@
 """Settings: what each text becomes, what an impossible one is answered with, and what --explain and TOML say."""
 
+import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,20 +8,36 @@ from typing import Annotated, Any
 
 import pytest
 
-from avdata.prepare.config import Retry
+from avdata.prepare.config import (
+    BreakerConfig,
+    DownloadConfig,
+    HttpOptions,
+    Retry,
+    SampleConfig,
+    Supervision,
+    SynthConfig,
+    YoutubeOptions,
+)
+from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError
 from avmanifest.settings import (
     NOT_A_SETTING,
-    Choices,
+    Bounds,
     Reader,
+    Setting,
+    declared,
     explain,
     flatten,
     override,
     read_toml,
     to_toml,
+    value_of,
     with_values,
 )
+from avmodel.apply.tasks import TASKS as APPLY_TASKS
 from avmodel.configs.run import RunConfig
+from avmodel.evaluate.separation.config import SeparationConfig
+from avmodel.evaluate.tasks import TASKS, task_config
 from avmodel.presets import presets, run_config
 
 RUN = RunConfig(name="any")
@@ -111,7 +128,7 @@ class Outer:
 
     secret: Annotated[object, NOT_A_SETTING] = None
     rate: Annotated[float | None, "Files an hour.", Reader(read=per_minute, form="5/min")] = None
-    kind: Annotated[str, "What it is.", Choices(names=("one", "other"))] = "one"
+    kind: Annotated[str, "What it is.", ("one", "other")] = "one"
     folder: Path | None = None
     names: tuple[str, ...] = ()
     retry: Retry = Retry.NONE
@@ -216,3 +233,45 @@ def test_another_spelling_is_read_and_a_plain_value_too() -> None:
     assert (override(Outer(), ["rate=2/min"]).rate, override(Outer(), ["rate=none"]).rate) == (120.0, None)
     with pytest.raises(ConfigError, match=r"rate='x' is not 5/min or a number or none"):
         override(Outer(), ["rate=x"])
+
+
+RUNS = {type(run.model): run for run in map(run_config, presets())}  # one of each model family
+CONFIGS = [
+    *RUNS.values(),
+    *map(task_config, TASKS),
+    *(task.config() for task in APPLY_TASKS.values()),
+    SampleConfig(),
+    Supervision(),
+    HttpOptions(),
+    YoutubeOptions(),
+    BreakerConfig(),
+    DownloadConfig(),
+    SynthConfig(),
+    RetryPolicy(),
+]
+
+
+def wrong_values(setting: Setting) -> list[str]:
+    """Values outside of the setting's bounds and choices, as --set takes them."""
+    wrong = ["no such choice"] if setting.choices else []
+    if bounds := setting.bounds:
+        wrong += ["nan", "inf", "-inf", str(bounds.least - 1)]
+        wrong += [str(bounds.least)] if bounds.above else []
+        wrong += [str(bounds.most + 1)] if bounds.most != math.inf else []
+    return wrong
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda one: type(getattr(one, "model", one)).__name__)
+def test_a_value_outside_of_its_settings_bounds_or_choices_is_refused_by_name(config: Any) -> None:
+    for setting in declared(type(config), config=config):
+        value = value_of(config, setting.path)
+        length = max(len(value), 1) if isinstance(value, tuple) else 1
+        for wrong in wrong_values(setting):
+            with pytest.raises(ConfigError, match=rf"{setting.path.rpartition('.')[2]}\b.*(: must be|is not|; known:)"):
+                override(config, [f"{setting.path}={','.join([wrong] * length)}"])
+
+
+def test_a_field_declared_again_for_another_default_keeps_description_and_bounds() -> None:
+    settings = {one.path: one for one in declared(SeparationConfig)}
+    assert (settings["epochs"].default, settings["epochs"].bounds) == (300, Bounds(1))
+    assert settings["epochs"].description == "Passes over the training data."

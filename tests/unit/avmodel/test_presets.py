@@ -198,4 +198,4 @@ def test_every_setting_has_a_description(config: object) -> None:
     for one in settings:
         value = value_of(config, one.path)
         values = value if isinstance(value, tuple) else () if value is None else (value,)
-        assert not one.listed or set(values) <= set(one.listed), one.path
+        assert not one.listed or set(map(str, values)) <= set(one.listed), one.path

@@ -189,7 +189,7 @@ def test_a_clip_of_the_gallery_finds_itself(run: Path, gallery: Path) -> None:
         ({}, "gallery is missing"),
         ({"gallery": "EMPTY"}, "avkit evaluate embed .* writes them"),
         ({"gallery": "GALLERY", "query": "smell"}, "has the streams"),
-        ({"gallery": "GALLERY", "target": "image"}, "say of which stream"),
+        ({"gallery": "GALLERY", "target": "image"}, "name the video's stream too"),
         ({"gallery": "GALLERY", "window_s": 30.0}, "the model takes 48 at once"),
     ],
 )

@@ -198,7 +198,7 @@ def test_streams_leave_the_class_token_out_and_need_one_modality_only() -> None:
         ({"mask_ratio": 0.99}, "leaves nothing to see"),
         ({"teacher": "ema", "predict_features": False, "condition": "none"}, "answers for the complete pass"),
         ({"teacher": "ema", "contrast_features": "complete"}, "answers for the complete pass"),
-        ({"teacher_momentum": 1.5}, "not in 0..1"),
+        ({"teacher_momentum": 1.5}, "must be from 0 to 1"),
     ],
 )
 def test_impossible_models(changes: dict, said: str) -> None:

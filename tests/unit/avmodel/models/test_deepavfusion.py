@@ -132,7 +132,7 @@ def test_layer_sets(layers: str | tuple[int, ...], ids: tuple[int, ...]) -> None
         ({"image_mask_ratio": 1.0}, "nothing to see"),
         ({"audio_mask_ratio": 0.0}, "nothing to see or to predict"),
         ({"fusion_attn_ratio": 0.3}, "doesn't split into 12 heads"),
-        ({"fusion_attn_ratio": 0.0}, "doesn't split into 12 heads"),
+        ({"fusion_attn_ratio": 0.0}, "must be above 0"),
         ({"decoder_num_heads": 7}, "multiple of 4 and of decoder_num_heads=7"),
         ({"num_fusion_tokens": 0}, "needs more"),
         ({"num_aggr_audio_tokens": 0}, "needs more"),

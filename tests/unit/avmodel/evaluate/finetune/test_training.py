@@ -207,9 +207,9 @@ def test_a_folder_without_a_classifier_is_none(tiny_run: Path, tmp_path: Path) -
     [
         ({"epochs": 0}, "epochs=0"),
         ({"drop_path": 1.0}, "drop_path=1.0"),
-        ({"missing": ("touch",)}, r"missing=\['touch'\]"),
-        ({"missing": ("audio",), "data": replace(DATA, mode="audio")}, "a sense is missing already"),
-        ({"mixed": True, "data": replace(DATA, mode="image")}, "a sense is missing already"),
+        ({"missing": ("touch",)}, "unknown missing 'touch'; known: audio, image"),
+        ({"missing": ("audio",), "data": replace(DATA, mode="audio")}, "has one modality"),
+        ({"mixed": True, "data": replace(DATA, mode="image")}, "has one modality"),
         ({"average": "ranks"}, "unknown average 'ranks'"),
         ({"averaged_epochs": 0}, "averaged_epochs=0"),
     ],

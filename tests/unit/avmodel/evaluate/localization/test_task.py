@@ -168,8 +168,8 @@ def test_the_loss_counts_only_what_is_known() -> None:
         ({"encoding": "apart"}, "unknown encoding 'apart'; known: together, alone"),
         ({"truth": "hearsay"}, "unknown truth 'hearsay'; known: auto, masks, boxes"),
         ({"temperature": 0.0}, "temperature=0"),
-        ({"data": replace(DATA, windows=3)}, "one annotated frame"),
-        ({"data": replace(DATA, mode="image")}, "both are needed"),
+        ({"data": replace(DATA, windows=3)}, "has one window, its own"),
+        ({"data": replace(DATA, mode="image")}, "needs both modalities"),
     ],
 )
 def test_settings_that_cannot_be(changes: dict, said: str) -> None:

@@ -197,8 +197,8 @@ def test_data_without_what_is_asked_is_refused(tiny_run: Path, splits: Path, qua
         ({"fit": "pad"}, "unknown fit 'pad'; known: crop, squash"),
         ({"loss": "ce"}, "loss=ce is of several classes"),
         ({"official_batch": 0}, "official_batch=0"),
-        ({"data": replace(DATA, frames=5)}, "every frame has one window"),
-        ({"data": replace(DATA, mode="image")}, "both senses are needed"),
+        ({"data": replace(DATA, frames=5)}, "has one window, its own"),
+        ({"data": replace(DATA, mode="image")}, "needs both modalities"),
     ],
 )
 def test_settings_that_cannot_be(changes: dict, said: str) -> None:
