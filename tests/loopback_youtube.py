@@ -21,6 +21,15 @@ REASONS = {
     "members": "Join this channel to get access to members-only content like this video, and other exclusive perks.",
     "premiere": "Premieres in 3 hours",
     "reload": "The page needs to be reloaded.",
+    "gone": "Video unavailable",
+    "content": "Video unavailable. This content isn’t available.",
+    "process": "We’re processing this video. Check back later.",
+    "oldapp": "The following content is not available on this app.. Watch on the latest version of YouTube.",
+}
+# What only yt-dlp's usual clients are answered.
+FIRST_REASONS = {
+    "embedded": "Video unavailable. Playback on other websites has been disabled by the video owner",
+    "softprivate": "Video unavailable. This content isn’t available.",
 }
 # The words of yt-dlp's own YouTube extractor when it finds no runtime.
 NO_RUNTIME = (
@@ -44,6 +53,9 @@ class YoutubeIE(InfoExtractor):
         found = self._match_id(url)
         fault = found.strip("-_").rstrip("x")
         self._download_webpage(f"{self.server}/watch/{'refused429' if fault == 'toomany' else fault}", found)
+        if fault in FIRST_REASONS and not self._configuration_arg("player_client", ie_key="youtube"):
+            self.raise_no_formats(FIRST_REASONS[fault], expected=True)
+        fault = {"embedded": "good", "softprivate": "private"}.get(fault, fault)
         if fault in REASONS:
             self.raise_no_formats(REASONS[fault], expected=True)
         if fault == "geo":
@@ -79,5 +91,5 @@ def open_loopback(server: str, params: dict[str, Any]) -> yt_dlp.YoutubeDL:
 
 def loopback_youtube(server: str, **changes: Any) -> YoutubeOptions:
     """Options with which YouTube is the loopback server, and patience is short."""
-    usual: dict[str, Any] = {"retries": 1, "retry_sleep_s": 0.0, "socket_s": 2.0}
+    usual: dict[str, Any] = {"retries": 1, "retry_sleep_s": 0.0, "socket_s": 2.0, "canary": video_id("canary")}
     return YoutubeOptions(open=partial(open_loopback, server), **usual | changes)

@@ -137,6 +137,11 @@ class YoutubeOptions:
     cookies_from_browser: Annotated[
         str | None, "youtube: the browser whose cookies to take, as firefox or chrome:PROFILE."
     ] = None
+    canary: Annotated[
+        str | None,
+        "youtube: id of a video that exists. If YouTube does not give it either, the source is paused: "
+        "yt-dlp or this machine is at fault then, not the videos. none: no such test.",
+    ] = "jNQXAC9IVRw"
     open: Annotated[Callable[[dict[str, Any]], Any] | None, NOT_A_SETTING] = None  # None: yt-dlp; must be picklable
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ def write_description(config: PrepareConfig, layout: Layout, labels: Sequence[st
         "config": settings_of(config),
         "labels": list(labels),
         "plan_hash": plan_hash,
-        "tools": tool_versions(),
+        "tools": tool_versions(config),
     }
     replace_text(layout.dataset_json, json.dumps(description, indent=1, ensure_ascii=False) + "\n", durable=True)
 
@@ -45,9 +45,10 @@ def settings_of(config: PrepareConfig) -> dict[str, Any]:
     return settings
 
 
-def tool_versions() -> dict[str, str]:
-    """Versions of Python and the packages that influence the bytes of shards."""
-    packages = ("avkit", "av", "numpy", "opencv-python-headless", "pyarrow", "simplejpeg", "soundfile", "soxr")
+def tool_versions(config: PrepareConfig) -> dict[str, str]:
+    """Versions of Python and the packages that influence the bytes of shards, and of yt-dlp if it is used."""
+    packages = ["avkit", "av", "numpy", "opencv-python-headless", "pyarrow", "simplejpeg", "soundfile", "soxr"]
+    packages += ["yt-dlp"] if "youtube" in config.sources else []
     return {"python": platform.python_version()} | {package: version(package) for package in packages}
 
 

@@ -225,7 +225,7 @@ def _resumed_plan(
         raise ManifestError(f"{layout.plan_part(0)}: is not the plan that {layout.dataset_json} describes")
     if plan is not None:
         description.refuse_other_plan(layout, frozen, plan.table)
-    tools = description.tool_versions()
+    tools = description.tool_versions(config)
     if recorded["tools"] != tools:
         difference = description.difference(recorded["tools"], tools)
         listener.note(f"{layout.root} was begun with other versions of packages: {difference}")

@@ -46,6 +46,7 @@ STATUSES: Final[dict[str, Status]] = {
     "blocked_bot": Status(StatusClass.TRANSIENT, "the site took the client for a bot"),
     "blocked_rate": Status(StatusClass.TRANSIENT, "the site limits the number of requests"),
     "blocked_token": Status(StatusClass.TRANSIENT, "the site refused access to the media"),
+    "blocked_soft": Status(StatusClass.TRANSIENT, "the site gave an answer that it also gives to refused clients"),
     "net_timeout": Status(StatusClass.TRANSIENT, "the network took too long"),
     "net_dns": Status(StatusClass.TRANSIENT, "the host name was not found"),
     "net_http": Status(StatusClass.TRANSIENT, "the server answered with an error"),

@@ -5,7 +5,7 @@ from typing import Final
 
 from avdata.prepare.config import BreakerConfig
 
-REFUSALS: Final = frozenset({"blocked_bot", "blocked_rate"})
+REFUSALS: Final = frozenset({"blocked_bot", "blocked_rate", "blocked_soft"})
 """Statuses with which a source refuses this client, whatever the video."""
 
 

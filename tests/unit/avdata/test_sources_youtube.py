@@ -2,7 +2,9 @@
 
 import datetime
 import errno
+import re
 import socket
+from functools import partial
 
 import pytest
 from yt_dlp.utils import DownloadError as YtDlpError
@@ -11,10 +13,11 @@ from yt_dlp.utils import ExtractorError, GeoRestrictedError
 from avdata.prepare.config import YoutubeOptions
 from avdata.prepare.sources.names import ClipRequest
 from avdata.prepare.sources.youtube import YoutubeSource, classify
-from avdata.prepare.sources.youtube.errors import disk_error, message_of
+from avdata.prepare.sources.youtube.errors import disk_error, final_status, message_of, messages
 from avdata.prepare.sources.youtube.fetch import VideoFetcher, padded_sections
 from avdata.prepare.sources.youtube.source import preflight_lines
 from avmanifest.errors import ConfigError, DownloadError
+from avmanifest.schema import STATUSES
 from tests.drawn import draw_media
 
 
@@ -27,7 +30,21 @@ def raised(message, cause=None):
 @pytest.mark.parametrize(
     ("message", "status"),
     [
-        ("Video unavailable", "unavailable_removed"),
+        ("Video unavailable", "blocked_soft"),
+        ("Video unavailable. Playback on other websites has been disabled by the video owner", "blocked_soft"),
+        ("Video unavailable. This content isn’t available.", "blocked_soft"),
+        ("This video is not available", "blocked_soft"),
+        ("Sorry, this content is not available on this device", "blocked_soft"),
+        (
+            "The following content is not available on this app.. Watch on the latest version of YouTube.",
+            "blocked_soft",
+        ),
+        ("We're processing this video. Check back later.", "blocked_soft"),
+        ("This content isn't available, try again later.", "blocked_rate"),
+        (
+            "Video unavailable. This video is no longer available because the account has been terminated",
+            "unavailable_removed",
+        ),
         ("Video unavailable. This video is private", "unavailable_private"),
         (
             "Video unavailable. This video contains content from X, who has blocked it in your country",
@@ -49,6 +66,74 @@ def raised(message, cause=None):
 )
 def test_messages_of_youtube_become_statuses(message, status):
     assert classify(raised(message)) == status
+
+
+def test_every_message_is_a_pattern_of_a_known_status_and_the_second_answer_is_final():
+    assert len(messages()) > 15
+    for message in messages():
+        re.compile(message.text)
+        assert {message.status, message.ends or message.status} <= STATUSES.keys()
+        assert bool(message.ends) == (message.status == "blocked_soft")
+    assert final_status(raised("Video unavailable")) == "unavailable_removed"
+    assert final_status(raised("We're processing this video")) == "blocked_soft"
+    assert final_status(raised("Private video")) == "unavailable_private"
+
+
+class Answers:
+    """yt-dlp whose answers depend on the video and the clients."""
+
+    def __init__(self, answers, asked, params):
+        self.answers, self.asked = answers, asked
+        self.clients = "second" if "extractor_args" in params else "first"
+
+    def extract_info(self, url, download=True):
+        video = url.rpartition("=")[2]
+        self.asked.append((video, self.clients))
+        if (video, self.clients) in self.answers:
+            raise raised(self.answers[video, self.clients])
+        return {"id": video}
+
+    def close(self):
+        pass
+
+
+CANARY = "canary_____"
+GONE = {("gone_______", "first"): "Video unavailable", ("gone_______", "second"): "This video is not available"}
+
+
+def failure(tmp_path, answers, video="gone_______", canary=CANARY):
+    asked = []
+    fetcher = VideoFetcher(YoutubeOptions(open=partial(Answers, answers, asked), canary=canary))
+    folder = tmp_path / "part"
+    folder.mkdir(exist_ok=True)
+    with pytest.raises(DownloadError) as raised_error:
+        fetcher(f"https://www.youtube.com/watch?v={video}", ((0.0, 1.0),), folder)
+    return raised_error.value, asked
+
+
+def test_a_video_is_gone_only_when_two_clients_say_so(tmp_path):
+    error, asked = failure(tmp_path, GONE, canary=None)
+    assert (error.status, asked) == ("unavailable_removed", [("gone_______", "first"), ("gone_______", "second")])
+    assert "Video unavailable; other clients: This video is not available" in error.message
+    private = GONE | {("gone_______", "second"): "Private video"}
+    assert failure(tmp_path, private, canary=None)[0].status == "unavailable_private"
+    refused = GONE | {("gone_______", "second"): "Sign in to confirm you're not a bot"}
+    assert failure(tmp_path, refused, canary=None)[0].status == "blocked_bot"
+    definite = {("gone_______", "first"): "This video has been removed by the uploader"}
+    assert failure(tmp_path, definite)[1] == [("gone_______", "first")]
+
+
+def test_a_canary_that_cannot_be_had_says_that_the_video_may_exist(tmp_path):
+    nothing = GONE | {(CANARY, "first"): "Requested format is not available"}
+    error, asked = failure(tmp_path, nothing)
+    assert (error.status, asked[-1]) == ("blocked_soft", (CANARY, "first"))
+    assert "canary canary_____, a video that exists, cannot be had either: Requested format" in error.message
+    assert not list(tmp_path.glob("canary-*"))
+    assert failure(tmp_path, GONE)[0].status == "unavailable_removed"
+    assert failure(tmp_path, GONE)[1][-1][0] != CANARY, "found a moment ago"
+    next(tmp_path.glob("canary-*")).unlink()
+    broken = {(video, "first"): "No video formats found!" for video in ("gone_______", CANARY)}
+    assert failure(tmp_path, broken)[0].status == "blocked_soft"
 
 
 def test_the_type_of_the_error_decides_where_the_message_does_not():

@@ -6,42 +6,49 @@ text is matched before the types of most exceptions.
 
 import re
 import socket
+import tomllib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Final
 
 from avmanifest.files import DISK_ERRORS
 
 _COLOR: Final = re.compile(r"\x1b\[[0-9;]*m")
+_MESSAGES: Final = Path(__file__).with_name("messages.toml")
 
-# The first match counts: "Video unavailable. This video is private" is private, and a bot check mentions "sign in".
-_STATUS_OF_TEXT: Final[tuple[tuple[str, str], ...]] = (
-    (r"not a bot|captcha|unusual traffic", "blocked_bot"),
-    (r"rate-?limited|too many requests|http error 429|isn't available, try again later", "blocked_rate"),
-    (r"confirm your age|age-restricted|inappropriate for some users", "unavailable_age"),
-    (r"members-only|channel's members|join this channel|premium members|requires payment", "unavailable_members"),
-    (r"private video|video is private", "unavailable_private"),
-    (r"in your country|from your location|geo.?restrict", "unavailable_geo"),
-    (r"live event|live stream|premieres? (in|will)|will begin in|is not currently live", "unavailable_live"),
-    (r"drm.protected", "media_corrupt"),
-    (r"page needs to be reloaded", "blocked_token"),
-    (r"requested format is not available|only images are available|no video formats", "blocked_token"),
-    (
-        r"has been removed|no longer available|terminated|account .{0,40}closed|does not exist|been deleted"
-        r"|violat\w+ youtube|video (is )?(unavailable|not available)",
-        "unavailable_removed",
-    ),
-    (r"fragment \d+ not found", "net_http"),
-    (r"name or service not known|failed to resolve|getaddrinfo|name resolution", "net_dns"),
-    (r"proxy", "net_http"),
-    (r"timed? ?out", "net_timeout"),
-    (r"http error 40[13]", "blocked_token"),
-    (r"sign in|log ?in", "blocked_bot"),
-)
-_PATTERNS: Final = [(re.compile(words), status) for words, status in _STATUS_OF_TEXT]
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An entry of messages.toml, which describes the fields."""
+
+    text: str
+    status: str
+    ends: str = ""  # status when a second client gets a blocked_soft answer too; empty: the same
+    since: str = ""
+    source: str = ""
+
+
+@cache
+def messages() -> tuple[Message, ...]:
+    """The known messages, in the order in which they are tried."""
+    return tuple(Message(**entry) for entry in tomllib.loads(_MESSAGES.read_text())["message"])
 
 
 def classify(error: BaseException) -> str:
     """The status for an error of yt-dlp; net_http for an unknown one."""
+    return verdict(error).status
+
+
+def final_status(error: BaseException) -> str:
+    """The status for an error that two clients of YouTube got."""
+    found = verdict(error)
+    return found.ends or found.status
+
+
+def verdict(error: BaseException) -> Message:
+    """What an error of yt-dlp means: an entry of messages.toml, or one made from the error's type."""
     # Imported here because only the child processes that download need it.
     from yt_dlp.networking.exceptions import HTTPError, ProxyError  # noqa: PLC0415
     from yt_dlp.utils import GeoRestrictedError, UserNotLive  # noqa: PLC0415
@@ -50,26 +57,26 @@ def classify(error: BaseException) -> str:
     for cause in chain:
         match cause:
             case GeoRestrictedError():
-                return "unavailable_geo"
+                return Message("", "unavailable_geo")
             case UserNotLive():
-                return "unavailable_live"
+                return Message("", "unavailable_live")
             case ProxyError():
-                return "net_http"
+                return Message("", "net_http")
             case HTTPError() if cause.status == 429:
-                return "blocked_rate"
+                return Message("", "blocked_rate")
     text = message_of(error).lower().replace("’", "'")
-    for pattern, status in _PATTERNS:
-        if pattern.search(text):
-            return status
+    for message in messages():
+        if re.search(message.text, text):
+            return message
     for cause in chain:
         match cause:
             case HTTPError() if cause.status in (401, 403):
-                return "blocked_token"
+                return Message("", "blocked_token")
             case socket.gaierror():
-                return "net_dns"
+                return Message("", "net_dns")
             case TimeoutError():
-                return "net_timeout"
-    return "net_http"
+                return Message("", "net_timeout")
+    return Message("", "net_http")
 
 
 def disk_error(error: BaseException) -> OSError | None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,16 @@ from avdata.ffmpeg import ffmpeg_binary
 from avdata.prepare.config import BROWSER, YoutubeOptions
 from avdata.prepare.decode import media_extent_s
 from avdata.prepare.sources.remote import FetchedFile, Span
-from avdata.prepare.sources.youtube.errors import classify, disk_error, message_of
+from avdata.prepare.sources.youtube.errors import classify, disk_error, final_status, message_of
 from avmanifest.errors import DownloadError
+from avmanifest.files import replace_text
 
 SHORT_S: Final = 0.25
 """Seconds by which a downloaded section may end early."""
+SECOND_CLIENTS: Final = ("web_safari", "mweb")
+"""Clients of YouTube that yt-dlp does not ask by default."""
+CANARY_S: Final = 600.0
+"""Seconds for which a canary that was found proves that YouTube answers."""
 LENGTH_TOLERANCE_S: Final = 1.0
 """Seconds. YouTube reports durations in whole seconds."""
 
@@ -111,17 +117,38 @@ class VideoFetcher:
     options: YoutubeOptions
 
     def __call__(self, address: str, spans: tuple[Span, ...], folder: Path) -> tuple[FetchedFile, ...]:
-        """Download the video or its sections. Raises DownloadError with yt-dlp's message."""
+        """Download the video or its sections. Raises DownloadError with yt-dlp's message.
+
+        An answer that YouTube also gives to refused clients is asked of other clients. Before an answer counts as one
+        about the video, the canary must have been found within CANARY_S.
+        """
+        try:
+            return self._download(address, spans, folder, ())
+        except DownloadError as error:
+            if error.status == "blocked_soft":
+                try:
+                    return self._download(address, spans, folder, SECOND_CLIENTS)
+                except DownloadError as second:
+                    status = second.status if second.status != "blocked_soft" else _final(second)
+                    failure = DownloadError(status, f"{error.message}; other clients: {second.message}")
+            elif error.status == "blocked_token":
+                failure = error
+            else:
+                raise
+        if (problem := self._canary_problem(folder)) is not None:
+            raise DownloadError(
+                "blocked_soft",
+                f"{failure.message}; the canary {self.options.canary}, a video that exists, cannot be had either: "
+                f"{problem}",
+            ) from failure
+        raise failure
+
+    def _download(
+        self, address: str, spans: tuple[Span, ...], folder: Path, clients: Sequence[str]
+    ) -> tuple[FetchedFile, ...]:
         log, selection = _Log(), _Selection(self.options, spans)
         _set_ffmpeg_path(ffmpeg_binary())
-        open_dl = self.options.open or open_youtube_dl
-        try:
-            with contextlib.closing(open_dl(self._params(folder, log, selection))) as youtube_dl:
-                info = youtube_dl.extract_info(address, download=True) or {}
-        except _expected_errors() as error:
-            if (refusal := disk_error(error)) is not None:
-                raise refusal from error
-            raise DownloadError(classify(error), message_of(error, log.warnings)) from error
+        info = self._ask(address, self._params(folder, log, selection, clients), log, download=True)
         if selection.live:
             raise DownloadError("unavailable_live", f"{address}: live status {info.get('live_status', 'is_live')}")
         if selection.sections == []:
@@ -130,7 +157,34 @@ class VideoFetcher:
             )
         return tuple(_fetched(entry, selection, address) for entry in _downloads(info, address, log))
 
-    def _params(self, folder: Path, log: _Log, selection: _Selection) -> dict[str, Any]:
+    def _ask(self, address: str, params: dict[str, Any], log: _Log, *, download: bool) -> dict[str, Any]:
+        open_dl = self.options.open or open_youtube_dl
+        try:
+            with contextlib.closing(open_dl(params)) as youtube_dl:
+                return youtube_dl.extract_info(address, download=download) or {}
+        except _expected_errors() as error:
+            if (refusal := disk_error(error)) is not None:
+                raise refusal from error
+            raise DownloadError(classify(error), message_of(error, log.warnings)) from error
+
+    def _canary_problem(self, folder: Path) -> str | None:
+        """Why the canary cannot be had; None if it can, or if there is no canary. Asked once in CANARY_S."""
+        if self.options.canary is None:
+            return None
+        seen = folder.parent / f"canary-{self.options.canary}"
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - seen.stat().st_mtime < CANARY_S:
+                return None
+        log = _Log()
+        address = f"https://www.youtube.com/watch?v={self.options.canary}"
+        try:
+            self._ask(address, self._params(folder, log, _Selection(self.options, ()), ()), log, download=False)
+        except DownloadError as error:
+            return error.message
+        replace_text(seen, "")
+        return None
+
+    def _params(self, folder: Path, log: _Log, selection: _Selection, clients: Sequence[str]) -> dict[str, Any]:
         options = self.options
 
         def sleep_s(n: int) -> float:
@@ -163,6 +217,8 @@ class VideoFetcher:
             "color": "never",
             "logger": log,
         }
+        if clients:
+            params["extractor_args"] = {"youtube": {"player_client": list(clients)}}
         if options.proxy is not None:
             params["proxy"] = options.proxy
         if options.cookies is not None:
@@ -173,6 +229,11 @@ class VideoFetcher:
             keyring = match["keyring"] and match["keyring"].upper()
             params["cookiesfrombrowser"] = (match["name"], match["profile"], keyring, match["container"])
         return params
+
+
+def _final(error: DownloadError) -> str:
+    assert error.__cause__ is not None, "it was raised from yt-dlp's error"
+    return final_status(error.__cause__)
 
 
 def _set_ffmpeg_path(path: str) -> None:
