@@ -30,6 +30,7 @@ _MAX_NPY_HEADER_BYTES: Final = 1024
 _NPY_MAGIC: Final = b"\x93NUMPY"
 _NUMBERS: Final = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248])")
 MAX_READ_BYTES: Final = 1 << 20  # of a sample's JSON or label
+_NO_SAMPLE: Final = re.compile(r"__[^/]*__(?:$|/)|(?:.*/)?__MACOSX/")  # metadata in tars of webdataset and of macOS
 _END_OF_ARCHIVE: Final = bytes(2 * BLOCK)
 _MAX_OFFSET: Final = 1 << 62  # of a header; what a damaged one says may be larger than a file can be
 
@@ -147,21 +148,24 @@ def walk_tar(file: ByteFile, *, strict: bool = False) -> Iterator[tuple[int, Mem
 def tar_samples(file: ByteFile, *, read: str = "", adjacent: bool = False, strict: bool = False) -> Iterator[TarSample]:
     """Iterate over the samples of a tar in file order, with the member names in lower case.
 
-    Left out, as in webdataset: links and folders, names without a dot or with nothing before it, and names that begin
-    with `__` or are in such a folder.
+    Left out, as in webdataset: links and folders, names without a dot or with nothing before it, and `__NAME__` as a
+    file or a folder. Keys that begin with `__` are samples: YouTube ids do.
 
     Args:
         file: An uncompressed tar, as for walk_tar.
         read: Name of a member whose content is read on the way.
         adjacent: Raise DamagedTar if the members of a key are not adjacent. Otherwise it comes once for each place.
         strict: As for walk_tar, which also says what else is raised.
+
+    Raises:
+        DamagedTar: A sample has a member twice; or as for walk_tar.
     """
     seen: set[str] = set()
     key, start, members, content = "", 0, list[Member](), None
     for header, found in walk_tar(file, strict=strict):
         folder, base = posixpath.split(found.name)
         stem, _, name = base.partition(".")
-        if not stem or not name or "/__" in f"/{found.name}":
+        if not stem or not name or _NO_SAMPLE.match(found.name):
             continue
         if (sample := posixpath.join(folder, stem)) != key:
             if adjacent and sample in seen:
@@ -170,6 +174,10 @@ def tar_samples(file: ByteFile, *, read: str = "", adjacent: bool = False, stric
                 yield TarSample(key, start, tuple(members), content)
             seen.add(sample)
             key, start, members, content = sample, header, [], None
+        if any(member.name == name.lower() for member in members):
+            raise DamagedTar(
+                header, f"sample {sample!r} has the member {name.lower()!r} twice. Give each sample a key of its own"
+            )
         members.append(Member(name.lower(), found.offset, found.size))
         if members[-1].name == read and found.size <= MAX_READ_BYTES:
             file.seek(found.offset)

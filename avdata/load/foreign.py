@@ -19,6 +19,8 @@ from avmanifest.table import read_table, write_table
 
 SCHEMA: Final = pa.schema([CLIP_SCHEMA.field(name) for name in ("key", "labels", "status", "members", "frame_times_s")])
 
+_INDEX_VERSION: Final = 2  # raised when other samples are found in the same tar
+
 
 def foreign_rows(descriptor: int, url: str, label: str, index_folder: Path) -> pa.Table:
     """Index an open tar. Returns one manifest row per sample, with status `ok` and without flags.
@@ -35,7 +37,7 @@ def foreign_rows(descriptor: int, url: str, label: str, index_folder: Path) -> p
         ShardError: The tar is damaged or truncated. The message has the tar and the byte.
     """
     stat = os.fstat(descriptor)
-    identity = f"{url}\n{stat.st_size}\n{stat.st_mtime_ns}\n{label}"
+    identity = f"{_INDEX_VERSION}\n{url}\n{stat.st_size}\n{stat.st_mtime_ns}\n{label}"
     index = index_folder / f"{sha256_of(identity)[:40]}.index.parquet"
     table = _stored_rows(index)
     if table is None:

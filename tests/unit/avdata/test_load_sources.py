@@ -390,7 +390,8 @@ def test_names_that_are_no_samples_are_passed_over(tmp_path: Path, cache: CacheC
         "__meta__/info.json": b"",
         "._x.jpg": b"",
         "folder/.hidden": b"",
-        "some/folder/__x.jpg": b"",
+        "__x__": b"",
+        "some/__MACOSX/x.jpg": b"",
     }
     path = write_tar(tmp_path / "a.tar", extra | sample)
     with tarfile.open(path, "a") as tar:
@@ -399,6 +400,24 @@ def test_names_that_are_no_samples_are_passed_over(tmp_path: Path, cache: CacheC
             info.type, info.linkname = kind, "/etc/passwd"
             tar.addfile(info)
     assert open_dataset(path, members=MEMBERS, cache=cache).keys.to_pylist() == ["some/folder/x"]
+
+
+def test_keys_that_begin_with_underscores_are_samples(tmp_path: Path, cache: CacheConfig) -> None:
+    keys = ["--0PQM4-hqg", "__56QUhyDQM", "___JKLMNOP__", "folder/__a", "-ABCDEFGHIJ"]
+    members = {name: content for key in keys for name, content in foreign_sample(1, key).items()}
+    dataset = open_dataset(write_tar(tmp_path / "a.tar", members), members=MEMBERS, cache=cache)
+    assert dataset.keys.to_pylist() == keys
+
+
+def test_two_samples_of_one_key_are_refused(tmp_path: Path, cache: CacheConfig) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, content in [*foreign_sample(1, "s0").items(), *foreign_sample(2, "s0").items()]:
+            info = tarfile.TarInfo(name.upper() if "jpg" in name else name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    with pytest.raises(ShardError, match=r"sample 's0' has the member '.*' twice"):
+        open_dataset(path, members=MEMBERS, cache=cache)
 
 
 HOSTILE = [
