@@ -95,7 +95,7 @@ class Supervision:
         4 * 2**30
     )
     recycle_after: Annotated[int, "Clips after which a fresh process takes a process's place.", Bounds(1)] = 2_000
-    attempts: Annotated[int, "Times a clip may lose its process before it counts as the cause.", Bounds(1)] = 2
+    attempts: Annotated[int, "Attempts of a clip whose process dies or exceeds the deadline.", Bounds(1)] = 2
 
     def __post_init__(self) -> None:
         check(self)

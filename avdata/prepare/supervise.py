@@ -3,10 +3,14 @@
 Decoders can hang, crash and use any amount of memory; only a separate process bounds that. Each child runs one task at
 a time and answers over a pipe. The parent kills a child that exceeds its deadline and starts another. No child outlives
 its parent: an idle child exits when its pipe closes, a busy one is killed by the kernel.
+
+The time of a task is counted by the parent in short turns. A turn that took far longer than it should, because the
+machine slept or the job was suspended, counts as a short one: the child did not run either.
 """
 
 import contextlib
 import fcntl
+import math
 import multiprocessing
 import os
 import resource
@@ -30,6 +34,8 @@ R = TypeVar("R")
 
 _UP = "up"  # first message of a child: its imports are done
 _START_S = 300.0  # deadline of that message: imports may come over a slow network
+_TURN_S = 1.0  # longest wait of the parent between two looks at its children
+_SLOW_TURN = 2.0  # a turn counts for at most this many times its length
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """The child was killed because the task exceeded the deadline."""
+    """The child was killed because the task exceeded the deadline, in each of its attempts."""
 
     deadline_s: float
 
@@ -78,14 +84,15 @@ class _Child:
     life: Connection  # nothing is written to it; when it closes, the kernel kills the child
     is_up: bool = False
     answered: int = 0  # tasks
-    started_s: float = 0.0  # monotonic time at which its task started
+    ran_s: float = 0.0  # seconds that its task has run
+    seen_s: float = 0.0  # monotonic time to which they are counted
     work: "_Work[Any] | None" = None
 
 
 @dataclass(slots=True)
 class _Work(Generic[T]):
     task: T
-    lost: int = field(default=0)  # children that died with this task
+    lost: int = field(default=0)  # children that died with this task or were killed at its deadline
 
 
 def supervise(
@@ -180,7 +187,7 @@ def _start(context: Any, call: Callable[[T], R], how: Supervision) -> _Child:
 
 def _assign(child: _Child, work: _Work[Any]) -> None:
     child.work = work
-    child.started_s = time.monotonic()
+    _restart_clock(child)
     # If the child died while idle, _ready finds that it is not alive.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         child.pipe.send(work.task)
@@ -191,21 +198,37 @@ def _ready(busy: Sequence[_Child], deadline_s: float, pause: NotReady | None, wa
 
     Raises EOFError if the other end of `wake` was closed.
     """
-    now = time.monotonic()
-    left = [_due_s(child, deadline_s) - now for child in busy] + ([pause.seconds] if pause else [])
     handles: list[Any] = [handle for child in busy for handle in (child.pipe, child.process.sentinel)]
-    wait(handles + ([wake] if wake else []), max(min(left), 0.0))
-    while wake is not None and wake.poll():
-        wake.recv_bytes()
-    now = time.monotonic()
-    return [
-        child for child in busy if child.pipe.poll() or not child.process.is_alive() or now >= _due_s(child, deadline_s)
-    ]
+    handles += [wake] if wake else []
+    turn_s = min(_TURN_S, deadline_s / (2 * _SLOW_TURN))
+    pause_ends_s = time.monotonic() + (pause.seconds if pause else math.inf)
+    ready: list[_Child] = []
+    woken = False
+    while not (ready or woken or time.monotonic() >= pause_ends_s):
+        left_s = [_limit_s(child, deadline_s) - child.ran_s for child in busy] + [pause_ends_s - time.monotonic()]
+        wait(handles, max(min(*left_s, turn_s) if busy else pause_ends_s - time.monotonic(), 0.0))
+        while wake is not None and wake.poll():
+            wake.recv_bytes()
+            woken = True
+        for child in busy:
+            now_s = time.monotonic()
+            child.ran_s += min(now_s - child.seen_s, _SLOW_TURN * turn_s)
+            child.seen_s = now_s
+        ready = [
+            child
+            for child in busy
+            if child.pipe.poll() or not child.process.is_alive() or child.ran_s >= _limit_s(child, deadline_s)
+        ]
+    return ready
 
 
-def _due_s(child: _Child, deadline_s: float) -> float:
-    """Monotonic time at which the child is killed. The start of the process does not count as task time."""
-    return child.started_s + (deadline_s if child.is_up else max(deadline_s, _START_S))
+def _restart_clock(child: _Child) -> None:
+    child.ran_s, child.seen_s = 0.0, time.monotonic()
+
+
+def _limit_s(child: _Child, deadline_s: float) -> float:
+    """Seconds after which the child is killed. The start of the process does not count as task time."""
+    return deadline_s if child.is_up else max(deadline_s, _START_S)
 
 
 def _came_up(child: _Child) -> bool:
@@ -214,7 +237,7 @@ def _came_up(child: _Child) -> bool:
         return False
     with contextlib.suppress(EOFError, OSError):
         child.is_up = child.pipe.recv() == _UP
-        child.started_s = time.monotonic()
+        _restart_clock(child)
     return child.is_up
 
 
@@ -226,13 +249,13 @@ def _outcome(child: _Child, work: _Work[Any], how: Supervision) -> Outcome[Any] 
             answer: Outcome[Any] = child.pipe.recv()
             child.answered += 1
             return answer
-    if child.process.is_alive() and time.monotonic() >= _due_s(child, how.deadline_s):
+    work.lost += 1
+    if child.process.is_alive() and child.ran_s >= _limit_s(child, how.deadline_s):
         _stop(child)
-        return TimedOut(how.deadline_s)
+        return TimedOut(how.deadline_s) if work.lost >= how.attempts else None
     child.process.join(5.0)
     if child.process.is_alive():  # it closed its end of the pipe, so it cannot answer
         _stop(child)
-    work.lost += 1
     return Crashed(child.process.exitcode, work.lost) if work.lost >= how.attempts else None
 
 

@@ -38,6 +38,13 @@ def act(task: str) -> str:
             child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
             Path(task.split(":", 1)[1]).write_text(str(child.pid))
             time.sleep(600)
+        case "slow":  # runs for as many seconds as the task says
+            time.sleep(float(task.split(":", 1)[1]))
+        case "hang-once":
+            mark = Path(task.split(":", 1)[1])
+            if not mark.exists():
+                mark.touch()
+                time.sleep(600)
         case "once":  # dies on the first attempt only
             mark = Path(task.split(":", 1)[1])
             if not mark.exists():
@@ -115,10 +122,46 @@ def test_tasks_are_taken_only_when_a_child_is_free():
     run.close()
 
 
+def test_a_task_whose_child_hangs_once_is_tried_again(tmp_path):
+    task = f"hang-once:{tmp_path / 'mark'}"
+    assert outcomes([task], deadline_s=2.0)[task] == Returned(f"{task} done")
+
+
+SUSPENDED = """
+import sys
+from tests.faults.test_supervise import act
+from avdata.prepare.config import Supervision
+from avdata.prepare.supervise import supervise
+if __name__ == "__main__":
+    how = Supervision(num_workers=2, deadline_s=6.0, attempts=1)
+    for _, outcome in supervise(act, ["plain:1", "slow:3.0", "slow:3.1", "hang"], how):
+        print(outcome, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_suspended_job_costs_no_task_and_a_hanging_one_still_ends(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(SUSPENDED)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
+    parent = subprocess.Popen([sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, text=True)
+    assert "plain:1 done" in parent.stdout.readline()
+    family = [psutil.Process(parent.pid), *psutil.Process(parent.pid).children(recursive=True)]
+    for process in family:
+        process.suspend()
+    time.sleep(8.0)  # longer than the deadline
+    for process in family:
+        process.resume()
+    said = parent.communicate(timeout=60)[0]
+    assert sorted(said.splitlines()) == [
+        "Returned(value='slow:3.0 done')", "Returned(value='slow:3.1 done')", "TimedOut(deadline_s=6.0)"
+    ]  # fmt: skip
+
+
 def test_grandchildren_die_with_a_child_that_hangs(tmp_path):
     note = tmp_path / "pid"
     task = f"grandchild:{note}"
-    assert outcomes([task], deadline_s=2.0)[task] == TimedOut(2.0)
+    assert outcomes([task], deadline_s=2.0, attempts=1)[task] == TimedOut(2.0)
     assert gone(int(note.read_text()))
 
 
@@ -152,8 +195,8 @@ def test_no_child_outlives_a_killed_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     note = tmp_path / "pid"
-    root = Path(__file__).parents[2]
-    parent = subprocess.Popen([sys.executable, str(script), str(note)], env={**os.environ, "PYTHONPATH": str(root)})
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
+    parent = subprocess.Popen([sys.executable, str(script), str(note)], env=environment)
     while not (note.exists() and note.read_text()):
         assert parent.poll() is None
         time.sleep(0.05)

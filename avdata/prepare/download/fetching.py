@@ -206,6 +206,7 @@ class FetchThread:
             deadline_s=self._config.deadline_s,
             memory_bytes=_ADDRESS_SPACE_BYTES,
             recycle_after=_RECYCLE_AFTER,
+            attempts=1,  # the queue makes further ones, after a pause
         )
         fetching = supervise(fetch, self._fetches(), how, preload=PRELOAD, wake=self._fetch_wake)
         try:
