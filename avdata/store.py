@@ -4,6 +4,7 @@ A request that fails is made again as the store's RetryPolicy says, and then rai
 endpoints are fsspec's own: the environment's variables, its configuration files, or storage options.
 """
 
+import functools
 import itertools
 import shutil
 import time
@@ -17,10 +18,12 @@ from typing import Any, Final, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from avdata.redirects import check_redirect
 from avdata.retrying import RetryPolicy
 from avdata.urls import check_url, protocol
 from avmanifest.errors import AvkitError, ConfigError, ShardError, StorageError
 from avmanifest.files import replace_bytes, replacing, sha256_of_stream
+from avmanifest.secrets import shown_url, without_secrets
 
 T = TypeVar("T")
 
@@ -51,7 +54,7 @@ _WRITERS_ADVICE: Final = "Committed shards are safe; when the store answers agai
 class Store:
     """A folder of files. Names are relative to it, with slashes; the empty name is the folder, or file, itself."""
 
-    root: str  # as given by the user, for messages
+    root: str  # as given by the user, without secrets: for messages
     filesystem: Any = field(repr=False)
     base: str  # the root as a path of the file system
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -257,7 +260,7 @@ def open_store(root: str, storage_options: Mapping[str, Any] | None = None, retr
     """
     check_url(root, allow_pipe=False)
     return Store(
-        root,
+        shown_url(root),
         *_resolved(root, storage_options or {}),
         retry or RetryPolicy(attempts=1),
         ShardError,
@@ -276,7 +279,7 @@ def open_writable(url: str, retry: RetryPolicy | None = None) -> Store:
     base = base.rstrip("/")
     if not base.strip("/"):
         raise ConfigError(f"{url!r}: names no bucket")
-    return Store(url.rstrip("/"), filesystem, base, retry or RetryPolicy())
+    return Store(shown_url(url.rstrip("/")), filesystem, base, retry or RetryPolicy())
 
 
 def _resolved(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
@@ -291,13 +294,24 @@ def _resolved(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
 
 
 def url_options(url: str, storage_options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options for fsspec, with a timeout for HTTP servers that stop sending."""
-    if protocol(url) not in _HTTP or "client_kwargs" in storage_options:
+    """Options for fsspec: a timeout for HTTP servers that stop sending, and a check of their redirects."""
+    if protocol(url) not in _HTTP:
         return dict(storage_options)
     from aiohttp import ClientTimeout  # noqa: PLC0415 - takes long, and only HTTP needs it
 
     timeout = ClientTimeout(total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S)
-    return {**storage_options, "client_kwargs": {"timeout": timeout}}
+    given = {"timeout": timeout, **storage_options.get("client_kwargs", {})}
+    return {**storage_options, "client_kwargs": {"trace_configs": _redirect_checks(), **given}}
+
+
+@functools.cache
+def _redirect_checks() -> list[Any]:
+    """The same object at every call, because fsspec keeps one client for equal options."""
+    from aiohttp import TraceConfig  # noqa: PLC0415
+
+    checks = TraceConfig()
+    checks.on_request_redirect.append(check_redirect)
+    return [checks]
 
 
 def is_final(error: BaseException) -> bool:
@@ -326,7 +340,8 @@ def timed_out(error: BaseException) -> bool:
 def reason(error: BaseException) -> str:
     """The original cause of an error, in one line."""
     root = _chain(error)[-1]
-    return " ".join(f"{type(root).__name__}: {root}".split())[:300]
+    # Before it is cut, as a URL that is cut within its password can no longer be recognized.
+    return " ".join(f"{type(root).__name__}: {without_secrets(str(root))}".split())[:300]
 
 
 def _chain(error: BaseException) -> list[BaseException]:

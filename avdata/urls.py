@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from avmanifest.errors import ConfigError
+from avmanifest.secrets import lacks_secret, shown_url
 
 PIPE: Final = "pipe:"
 REMOTE: Final = ("http", "https", "s3", "s3a", "gs", "gcs", "hf", "abfs", "az", "memory")
@@ -33,27 +34,38 @@ def expand_urls(patterns: str | Path | Sequence[str | Path]) -> list[str]:
             urls.append(pattern)
             continue
         if len(urls) + _num_urls(pattern) > MAX_SHARDS:
-            raise ConfigError(f"{pattern!r} names more than {MAX_SHARDS} shards")
+            raise ConfigError(f"{shown_url(pattern)!r} names more than {MAX_SHARDS} shards")
         urls.extend(_expand(pattern))
     if not urls:
         raise ConfigError("no shard URL given")
     if len(set(urls)) < len(urls):
         twice = next(url for number, url in enumerate(urls) if url in urls[:number])
-        raise ConfigError(f"shard {twice!r} is named twice. To see samples more often, give weights.")
+        raise ConfigError(f"shard {shown_url(twice)!r} is named twice. To see samples more often, give weights.")
     return urls
 
 
 def check_url(url: str, *, allow_pipe: bool) -> None:
-    """Raise ConfigError for a URL with an unknown protocol, a chained URL, or a command unless allow_pipe is set."""
+    """Raise ConfigError for a URL that must not or cannot be read.
+
+    Such are an unknown protocol, a chained URL, a command unless allow_pipe is set, and a URL as avkit shows or stores
+    it: without its password or token.
+    """
+    if lacks_secret(url):
+        raise ConfigError(
+            f"{url!r}: is stored and shown without its password or token, which avkit does not keep. Give the "
+            "whole URL again, on the command line."
+        )
     if url.startswith(PIPE):
         if not allow_pipe:
-            raise ConfigError(f"{url!r} runs a command. If you trust it, allow it with --allow-pipe (allow_pipe=True).")
+            raise ConfigError(
+                f"{shown_url(url)!r} runs a command. If you trust it, allow it with --allow-pipe (allow_pipe=True)."
+            )
         return
     if "::" in url:
-        raise ConfigError(f"{url!r}: chained URLs (::) are not read. Give the shard's own URL.")
+        raise ConfigError(f"{shown_url(url)!r}: chained URLs (::) are not read. Give the shard's own URL.")
     name = protocol(url)
     if name not in ("", *REMOTE):
-        raise ConfigError(f"{url!r}: unknown protocol {name!r}; known: {', '.join(REMOTE)}, and local paths")
+        raise ConfigError(f"{shown_url(url)!r}: unknown protocol {name!r}; known: {', '.join(REMOTE)}, and local paths")
 
 
 def protocol(url: str) -> str:
@@ -83,7 +95,7 @@ def _expand(pattern: str) -> Iterator[str]:
     match = _BRACES.search(pattern)
     if match is None:
         if "{" in pattern or "}" in pattern:
-            raise ConfigError(f"shard pattern {pattern!r} has a brace without its partner")
+            raise ConfigError(f"shard pattern {shown_url(pattern)!r} has a brace without its partner")
         yield pattern
         return
     for choice in _choices(pattern, match[1]):
@@ -94,10 +106,11 @@ def _choices(pattern: str, inside: str) -> Iterator[str]:
     if bounds := _RANGE.fullmatch(inside):
         first, last = int(bounds[1]), int(bounds[2])
         if last < first:
-            raise ConfigError(f"shard pattern {pattern!r}: the range {{{inside}}} counts down")
+            raise ConfigError(f"shard pattern {shown_url(pattern)!r}: the range {{{inside}}} counts down")
         width = len(bounds[1]) if bounds[1].startswith("0") else 0
         yield from (str(number).zfill(width) for number in range(first, last + 1))
     elif "," in inside:
         yield from inside.split(",")
     else:
-        raise ConfigError(f"shard pattern {pattern!r}: {{{inside}}} is neither a range 00..09 nor a list a,b")
+        found = f"{{{inside}}}" if f"{{{inside}}}" in shown_url(pattern) else "a brace"
+        raise ConfigError(f"shard pattern {shown_url(pattern)!r}: {found} is neither a range 00..09 nor a list a,b")

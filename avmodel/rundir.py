@@ -15,6 +15,7 @@ from typing import Any
 
 from avmanifest.errors import ConfigError, StorageError
 from avmanifest.files import is_unfinished, replace_text
+from avmanifest.secrets import shown_url
 from avmanifest.settings import flatten
 from avmodel.metrics import METRICS
 
@@ -72,9 +73,13 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 
 
 def as_json(config: object) -> dict[str, Any]:
-    """All settings by dotted key, as JSON gives them back."""
-    values: dict[str, Any] = json.loads(json.dumps(dict(flatten(config))))
-    return values
+    """All settings by dotted key, as JSON gives them back; URLs without their secrets, which a run does not keep."""
+    values: dict[str, Any] = json.loads(json.dumps(dict(flatten(config)), default=str))
+    return _shown(values)
+
+
+def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: shown_url(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
@@ -88,7 +93,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         raise ConfigError(f"{path}: not JSON ({error}). Give another --out.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a JSON {type(values).__name__}, expected an object. Give another --out.")
-    return values
+    return _shown(values)  # a run of an earlier version may have kept secrets
 
 
 def write_config(folder: Path, values: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from avmanifest.layout import SPLIT_PATTERN
 from avmanifest.recipe import load_recipe, recipe_names
 from avmanifest.records import parse_description
 from avmanifest.schema import CLIP_SCHEMA
+from avmanifest.secrets import shown_url
 
 COLUMNS: Final = (
     "key", "video_id", "source", "start_s", "end_s", "labels", "split", "status", "reason", "shard", "duration_s",
@@ -62,7 +63,7 @@ class SplitRows:
 class AuditDataset:
     """A dataset, or the part of one that was given."""
 
-    root: str
+    root: str  # as given, without secrets
     kind: DatasetKind
     splits: Mapping[str, SplitRows]
     description: Mapping[str, Any] = field(default_factory=dict)  # dataset.json; empty without one
@@ -137,7 +138,7 @@ def _from_manifests(
                 splits[own] = read_split(store, name, own)
         else:
             splits[names[0] if names and kind is DatasetKind.MANIFEST else split] = found
-    return AuditDataset(root=root, kind=kind, splits=splits, description=description, store=store)
+    return AuditDataset(root=shown_url(root), kind=kind, splits=splits, description=description, store=store)
 
 
 def read_split(store: Store, name: str, split: str | None = None) -> SplitRows:
@@ -217,7 +218,7 @@ def _from_tars(root: str, store: Store, names: Sequence[str]) -> AuditDataset:
         tables.setdefault(split, []).append(walked.select(COLUMNS))
     splits = {split: SplitRows(pa.concat_tables(found), sums.get(split, {})) for split, found in tables.items()}
     return AuditDataset(
-        root=root, kind=DatasetKind.SHARDS, splits=splits, store=store, tars=tuple(names), damaged=damaged
+        root=shown_url(root), kind=DatasetKind.SHARDS, splits=splits, store=store, tars=tuple(names), damaged=damaged
     )
 
 

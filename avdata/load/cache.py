@@ -24,6 +24,8 @@ from avdata.store import is_final, open_store, reason, url_options
 from avdata.urls import PIPE, protocol
 from avmanifest.errors import ConfigError, ShardError, StorageError
 from avmanifest.files import OLDER_SUFFIXES, UNFINISHED, cache_folder, sha256_of, sha256_of_stream, unfinished_path
+from avmanifest.secrets import identity as url_identity
+from avmanifest.secrets import shown_url
 
 _LOG: Final = logging.getLogger(__name__)
 _COPY_BYTES: Final = 1 << 20
@@ -76,8 +78,8 @@ class ShardCache:
         self._warned = False
 
     def path(self, url: str, expected: Expected) -> Path:
-        """The file of a shard. Its name is a hash of the URL, the expected size and the expected SHA-256."""
-        identity = f"{url}\n{expected.num_bytes}\n{expected.sha256}"
+        """The file of a shard. Its name is a hash of the URL without secrets, the expected size and SHA-256."""
+        identity = f"{url_identity(url)}\n{expected.num_bytes}\n{expected.sha256}"
         return self.config.root / f"{sha256_of(identity)[:40]}.shard"
 
     def open(self, url: str, expected: Expected) -> int:
@@ -120,7 +122,7 @@ class ShardCache:
             return True
         except OSError as error:
             _LOG.warning("%s: cannot be read (%s); it is fetched again", path, error.strerror)
-        _LOG.warning("%s: its copy in the cache, %s, is damaged; it is fetched again", url, path)
+        _LOG.warning("%s: its copy in the cache, %s, is damaged; it is fetched again", shown_url(url), path)
         path.unlink(missing_ok=True)
         return True
 
@@ -145,7 +147,7 @@ class ShardCache:
             _LOG.warning(
                 "%s: fetched a second time, as it was evicted in between. If this goes on within an epoch, raise "
                 "max_bytes=%s or lower window_samples.",
-                url,
+                shown_url(url),
                 self.config.max_bytes,
             )
         self._fetched.add(path)
@@ -212,7 +214,7 @@ class ShardCache:
         try:
             return source.read(_COPY_BYTES)
         except Exception as error:
-            raise ShardError(f"{url}: broke off ({reason(error)})") from error
+            raise ShardError(f"{shown_url(url)}: broke off ({reason(error)})") from error
 
     def _make_room(self, num_bytes: int, reserve: IO[bytes] | None) -> None:
         """Evict until num_bytes fit within the limit. `reserve` is extended to that size, so that others count it."""
@@ -253,7 +255,7 @@ def _reading(url: str, storage_options: Mapping[str, Any]) -> Iterator[tuple[Byt
         size = filesystem.info(path).get("size")
         file = filesystem.open(path, "rb", cache_type="readahead", block_size=8 * _COPY_BYTES)
     except Exception as error:
-        raise ShardError(f"{url}: cannot be fetched ({reason(error)}). Check the address.") from error
+        raise ShardError(f"{shown_url(url)}: cannot be fetched ({reason(error)}). Check the address.") from error
     with file:
         yield file, size
 
@@ -265,7 +267,9 @@ def _command_output(url: str) -> Iterator[IO[bytes]]:
         command = shlex.split(url.removeprefix(PIPE))
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)  # noqa: S603
     except (OSError, ValueError, IndexError) as error:
-        raise ShardError(f"{url}: cannot be run ({error}). A shell's | and > are not understood here.") from error
+        raise ShardError(
+            f"{shown_url(url)}: cannot be run ({error}). A shell's | and > are not understood here."
+        ) from error
     with process:
         try:
             assert process.stdout is not None
@@ -274,13 +278,16 @@ def _command_output(url: str) -> Iterator[IO[bytes]]:
             process.kill()
             raise
         if status := process.wait():
-            raise ShardError(f"{url}: the command ended with status {status}")
+            raise ShardError(f"{shown_url(url)}: the command ended with status {status}")
 
 
 def _check_fetched(url: str, found: Expected, expected: Expected) -> None:
     if expected.num_bytes is not None and found.num_bytes != expected.num_bytes:
-        raise ShardError(f"{url}: {found.num_bytes} bytes came, expected {expected.num_bytes}. Upload it again.")
+        raise ShardError(
+            f"{shown_url(url)}: {found.num_bytes} bytes came, expected {expected.num_bytes}. Upload it again."
+        )
     if expected.sha256 is not None and found.sha256 != expected.sha256:
         raise ShardError(
-            f"{url}: sha256 {found.sha256} came, its marker says {expected.sha256}. Upload or prepare it again."
+            f"{shown_url(url)}: sha256 {found.sha256} came, its marker says {expected.sha256}. Upload or prepare it "
+            "again."
         )

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from avdata.load.members import MemberMap
 from avmanifest.errors import ConfigError, ManifestError
+from avmanifest.secrets import shown_url
 
 COLUMNS: Final = ["key", "labels", "status", "shard", "members", "frame_times_s", "silent", "still", "short"]
 FLAGS: Final = ("silent", "still", "short")
@@ -27,6 +28,11 @@ class Shard:
     num_bytes: int | None
     sha256: str | None
     prepared: bool  # written by avkit: every read checks the member's name in the tar header
+
+    @property
+    def name(self) -> str:
+        """The URL without its secrets, for messages."""
+        return shown_url(self.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,7 @@ def dataset_from_table(
     frame_names = members.frame_names(names)
     if not frame_names:
         raise ConfigError(
-            f"{shards[0].url}: no member matches image={members.image!r}; the samples have "
+            f"{shards[0].name}: no member matches image={members.image!r}; the samples have "
             f"{', '.join(sorted(names)[:20])}. Name the member with the frame: MemberMap(image=...)."
         )
     order_of = np.full(len(names) + 1, -1, np.int64)
@@ -387,7 +393,7 @@ def _check_ends(shards: Sequence[Shard], shard: Int64[np.ndarray, " m"], end: In
     for number, content in enumerate(shards):
         if content.num_bytes is not None and last[number] > content.num_bytes:
             raise ManifestError(
-                f"{content.url}: by the manifest a member ends at byte {last[number]}, but the tar has "
+                f"{content.name}: by the manifest a member ends at byte {last[number]}, but the tar has "
                 f"{content.num_bytes}. It is another shard's manifest: run the same prepare again."
             )
 
@@ -412,7 +418,7 @@ def _flat_labels(
     classes = sorted(labels) if classes is None else classes
     if unknown := set(labels) - set(classes):
         raise ManifestError(
-            f"{shards[int(shard_of[0])].url} and following: labels {sorted(unknown)[:5]} are not among the dataset's "
+            f"{shards[int(shard_of[0])].name} and following: labels {sorted(unknown)[:5]} are not among the dataset's "
             f"{len(classes)} classes. Run the same prepare again."
         )
     start = _starts(pc.list_value_length(column).to_numpy().astype(np.int64))

@@ -141,7 +141,7 @@ def _decode_row(
             clock.lap("read")
             return content
 
-        where = f"{reader.shards[shard].url}: {key}"
+        where = f"{reader.shards[shard].name}: {key}"
         first, last = int(dataset.frame_start[sample]), int(dataset.frame_start[sample + 1])
         times_s = dataset.frame_time_s[first:last]
         around = first_frame(view, len(times_s), draws) if view.around_frame and len(times_s) else None

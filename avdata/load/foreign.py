@@ -15,6 +15,8 @@ from avmanifest.errors import ManifestError, ShardError
 from avmanifest.files import replacing, sha256_of
 from avmanifest.parsing import metadata_of
 from avmanifest.schema import CLIP_SCHEMA
+from avmanifest.secrets import identity as url_identity
+from avmanifest.secrets import shown_url
 from avmanifest.table import read_table, write_table
 
 SCHEMA: Final = pa.schema([CLIP_SCHEMA.field(name) for name in ("key", "labels", "status", "members", "frame_times_s")])
@@ -37,7 +39,7 @@ def foreign_rows(descriptor: int, url: str, label: str, index_folder: Path) -> p
         ShardError: The tar is damaged or truncated. The message has the tar and the byte.
     """
     stat = os.fstat(descriptor)
-    identity = f"{_INDEX_VERSION}\n{url}\n{stat.st_size}\n{stat.st_mtime_ns}\n{label}"
+    identity = f"{_INDEX_VERSION}\n{url_identity(url)}\n{stat.st_size}\n{stat.st_mtime_ns}\n{label}"
     index = index_folder / f"{sha256_of(identity)[:40]}.index.parquet"
     table = _stored_rows(index)
     if table is None:
@@ -45,7 +47,7 @@ def foreign_rows(descriptor: int, url: str, label: str, index_folder: Path) -> p
             try:
                 table = pa.Table.from_pylist(list(_walk(file, label)), schema=SCHEMA)
             except ShardError as error:
-                raise ShardError(f"{url}: {error}") from error
+                raise ShardError(f"{shown_url(url)}: {error}") from error
         _store_rows(table, index)
     for flag in FLAGS:
         table = table.append_column(flag, pa.nulls(len(table), pa.bool_()))

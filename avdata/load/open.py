@@ -164,7 +164,9 @@ def _open_shards(urls: Sequence[str], members: MemberMap | None, exclude: Sequen
 def _walked(reader: ShardReader, number: int, members: MemberMap, cache: CacheConfig) -> tuple[pa.Table, Shard]:
     shard = reader.shards[number]
     if shard.url.split("?")[0].endswith(_COMPRESSED):
-        raise ConfigError(f"{shard.url}: samples of a compressed archive cannot be addressed. Unpack it to .tar first.")
+        raise ConfigError(
+            f"{shard.name}: samples of a compressed archive cannot be addressed. Unpack it to .tar first."
+        )
     with reader.lease(number) as descriptor:
         table = foreign_rows(descriptor, shard.url, members.label, cache.root)
         return table, Shard(shard.url, reader.num_bytes(descriptor), None, prepared=False)

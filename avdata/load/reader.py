@@ -170,7 +170,7 @@ class ShardReader:
         if shard.num_bytes is not None and size != shard.num_bytes:
             os.close(descriptor)
             raise ShardError(
-                f"{shard.url}: {size} bytes, {'its marker says' if shard.prepared else 'it had'} {shard.num_bytes}. "
+                f"{shard.name}: {size} bytes, {'its marker says' if shard.prepared else 'it had'} {shard.num_bytes}. "
                 "Prepare or fetch it again."
             )
         return descriptor
@@ -199,15 +199,17 @@ class ShardReader:
         try:
             num_read = os.preadv(descriptor, [view], offset - ahead)
         except OSError as error:
-            raise ShardError(f"{shard.url}: {key}.{member} cannot be read ({error.strerror})") from error
+            raise ShardError(f"{shard.name}: {key}.{member} cannot be read ({error.strerror})") from error
         if num_read != size + ahead:
             end = self.num_bytes(descriptor)
-            raise ShardError(f"{shard.url}: truncated at byte {end}, before the end of {key}.{member}. Fetch it again.")
+            raise ShardError(
+                f"{shard.name}: truncated at byte {end}, before the end of {key}.{member}. Fetch it again."
+            )
         if ahead:
             name = bytes(view[:_NAME_BYTES]).rstrip(b"\0")
             if name != f"{key}.{member}".encode():
                 raise ShardError(
-                    f"{shard.url}: {name.decode(errors='replace')!r} found in place of {key}.{member}. The shard is "
+                    f"{shard.name}: {name.decode(errors='replace')!r} found in place of {key}.{member}. The shard is "
                     "damaged or another one: prepare or fetch it again."
                 )
         return view[ahead:]

@@ -11,6 +11,7 @@ from avdata.profiles import PROFILES
 from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError
 from avmanifest.recipe import Recipe, TableOptions
+from avmanifest.secrets import Url
 from avmanifest.settings import NOT_A_SETTING, POSITIVE, SHARE, Bounds, Reader, check
 
 DECODERS: Final = ("pyav", "decord")
@@ -101,11 +102,16 @@ class Supervision:
         check(self)
 
 
+def _as_url(address: Url | str | None) -> Url | None:
+    """The address as a Url, which does not show its password; Python code may give a text."""
+    return Url(address) if isinstance(address, str) else address
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpOptions:
     """Patience with a web server."""
 
-    proxy: Annotated[str | None, "Address of a proxy."] = None
+    proxy: Annotated[Url | None, "Address of a proxy."] = None
     connect_s: Annotated[float, "Seconds to connect.", POSITIVE] = 15.0
     stalled_s: Annotated[float, "Seconds without a byte.", POSITIVE] = 30.0
     slow_window_s: Annotated[
@@ -113,11 +119,15 @@ class HttpOptions:
     ] = 60.0
     slow_bytes_per_s: Annotated[float, "Bytes a second.", Bounds(0)] = 4096.0
     max_redirects: Annotated[int, "Redirects to follow, at most.", Bounds(0)] = 5
+    local_redirects: Annotated[bool, "Follow a redirect from a public host to a loopback or link-local address."] = (
+        False
+    )
     max_resumes: Annotated[int, "Resumes of one file in one attempt; each must have brought bytes.", Bounds(0)] = 20
     max_bytes: Annotated[int, "Bytes of one file, at most.", Bounds(1)] = 16 * 2**30
 
     def __post_init__(self) -> None:
         check(self, "http.")
+        object.__setattr__(self, "proxy", _as_url(self.proxy))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +142,7 @@ class YoutubeOptions:
     retries: Annotated[int, "Retries of yt-dlp for one request; whole attempts come on top.", Bounds(0)] = 5
     retry_sleep_s: Annotated[float, "Seconds before the first retry; doubled for each, up to 30.", Bounds(0)] = 1.0
     socket_s: Annotated[float, "Seconds without a byte.", POSITIVE] = 30.0
-    proxy: Annotated[str | None, "Address of a proxy."] = None
+    proxy: Annotated[Url | None, "Address of a proxy."] = None
     cookies: Annotated[Path | None, "youtube: a cookies.txt in Netscape's format. Read, never written."] = None
     cookies_from_browser: Annotated[
         str | None, "youtube: the browser whose cookies to take, as firefox or chrome:PROFILE."
@@ -146,6 +156,7 @@ class YoutubeOptions:
 
     def __post_init__(self) -> None:
         check(self, "youtube.")
+        object.__setattr__(self, "proxy", _as_url(self.proxy))
         if self.cookies is not None and not self.cookies.is_file():
             raise ConfigError(f"--cookies {self.cookies}: no such file")
         if self.cookies_from_browser is not None and not BROWSER.fullmatch(self.cookies_from_browser):

@@ -11,6 +11,7 @@ from avdata.prepare.sources import RemoteSource, Source, SourceChain, open_sourc
 from avdata.prepare.sources.names import ClipRequest
 from avdata.prepare.sources.remote import RemoteRef
 from avdata.profiles import profile
+from avmanifest.secrets import shown_url
 
 OVERHEAD_BYTES: Final = 6_000
 """Bytes of tar headers, padding and json per sample."""
@@ -115,7 +116,7 @@ def _shares(
         if source := opened.get(spec):
             shares[source.name] = _share(config, source, chain, fetched, suppose)
         else:
-            shares[spec] = None
+            shares[shown_url(spec)] = None
     return shares, chain.missing if len(opened) == len(config.sources) else 0
 
 

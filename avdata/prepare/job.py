@@ -32,6 +32,7 @@ from avdata.prepare.sources.remote import FailedRef
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.layout import Layout
 from avmanifest.schema import PLAN_SCHEMA
+from avmanifest.secrets import shown_url
 from avmanifest.table import read_table
 
 
@@ -276,7 +277,7 @@ def _report(
     exists = {planned.shard: layout.stats(planned.shard).exists() for planned in _shards_of(share, layout)}
     missing = [planned for planned in _shards_of(share, layout) if not planned.part and not exists[planned.shard]]
     return PrepareReport(
-        out=config.out,
+        out=shown_url(config.out) if isinstance(config.out, str) else config.out,
         recipe=config.recipe.name,
         plan_hash=plan_hash,
         requested=sum(statuses.values()),

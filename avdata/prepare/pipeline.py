@@ -27,6 +27,7 @@ from avdata.waveform import encode_flac, rms_dbfs
 from avmanifest.errors import DownloadError, MediaError, StorageError
 from avmanifest.layout import ShardName
 from avmanifest.schema import CLIP_SCHEMA
+from avmanifest.secrets import without_secrets
 
 WINDOW_S: Final = 3.0
 """Seconds of one training example. A shorter clip ends as media_short."""
@@ -226,7 +227,7 @@ def manifest_row(
     planned = {name: row[name] for name in CLIP_SCHEMA.names if name in row} | {"frame_times_s": []}
     end = {
         "status": status,
-        "reason": reason,
+        "reason": without_secrets(reason),
         "source": f"{ref.source}/{ref.name}" if ref else "",
         "members": [{"name": m.name, "offset": m.offset, "size": m.size} for m in members],
     }

@@ -22,6 +22,7 @@ from avmanifest.errors import ConfigError, ShardError
 from avmanifest.files import replace_text
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
+from avmanifest.secrets import without_secrets
 from avmanifest.table import read_batches
 
 PROGRESS_FILE: Final = "progress.json"
@@ -69,7 +70,7 @@ class ProgressWriter:
 
     def note(self, text: str) -> None:
         """Write the state of the sources, one of which may have been paused."""
-        self._listener.note(text)
+        self._listener.note(without_secrets(text))
         self._write()
 
     def _write(self) -> None:

@@ -28,6 +28,7 @@ from typing import Any, Generic, TypeVar
 import psutil
 
 from avdata.prepare.config import Supervision
+from avmanifest.secrets import without_secrets
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -290,7 +291,7 @@ def _serve(pipe: Connection, life: Connection, call: Callable[[T], R], memory_by
         except MemoryError:
             os._exit(signal.SIGKILL)  # the heap may be damaged; the parent counts a dead child
         except BaseException:
-            outcome = Raised(traceback.format_exc())
+            outcome = Raised(without_secrets(traceback.format_exc()))
         try:
             pipe.send(outcome)
         except (BrokenPipeError, ConnectionResetError):

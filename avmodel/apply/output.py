@@ -14,6 +14,7 @@ from soundfile import LibsndfileError
 
 from avmanifest.errors import StorageError
 from avmanifest.files import replacing
+from avmanifest.secrets import shown_content
 
 _NOTE = b"avkit"
 _GROUP_ROWS = 256
@@ -36,7 +37,7 @@ def whole(path: Path) -> Iterator[Path]:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """The content as JSON, whole or not at all."""
     with whole(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        unfinished.write_text(json.dumps(shown_content(content), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 class Rows:

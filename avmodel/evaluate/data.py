@@ -31,6 +31,7 @@ from avmanifest.errors import ConfigError
 from avmanifest.keys import subset_id
 from avmanifest.lists import read_requests
 from avmanifest.recipe import load_recipe, recipe_names
+from avmanifest.secrets import shown_url
 from avmodel.distributed import World
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.loaded import LoadedModel
@@ -92,14 +93,19 @@ def open_split(data: EvalDataConfig, source: Source, split: str, *, labeled: boo
     """
     folder = is_folder(source)
     dataset = open_dataset(source, split if folder else None, exclude=data.exclude, cache=cache_of(data))
-    name = f"{Path(str(source)).name if isinstance(source, str | Path) else 'shards'}/{split}" if folder else "shards"
+    name = (
+        f"{Path(shown_url(str(source))).name if isinstance(source, str | Path) else 'shards'}/{split}"
+        if folder
+        else "shards"
+    )
     notes: tuple[str, ...] = ()
     for root in roots_of(source):
         recipe = (describe_dataset(root, cache_of(data)) or {}).get("recipe", {}).get("name", "")
         name = f"{recipe}/{split}" if recipe else name
         if labeled and recipe in recipe_names() and (known := load_recipe(recipe).labels) != dataset.classes and known:
             said = (
-                f"{root}: its {len(dataset.classes)} classes are not the {len(known)} of recipe {recipe}, in its order"
+                f"{shown_url(root)}: its {len(dataset.classes)} classes are not the {len(known)} of recipe {recipe}, "
+                "in its order"
             )
             if not data.other_labels:
                 raise ConfigError(

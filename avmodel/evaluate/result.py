@@ -11,6 +11,7 @@ from typing import Any
 
 from avmanifest.errors import StorageError
 from avmanifest.files import replace_text
+from avmanifest.secrets import shown_content
 
 RESULTS_FILE = "results.json"
 RESULTS_VERSION = 1
@@ -104,7 +105,7 @@ def write_result(result: Result, folder: Path) -> Path:
     """results.json in the folder, whole or not at all. Raises StorageError if it can't be written."""
     path = folder / RESULTS_FILE
     try:
-        replace_text(path, json.dumps(result.as_dict(), indent=1, ensure_ascii=False) + "\n")
+        replace_text(path, json.dumps(shown_content(result.as_dict()), indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise StorageError(f"{path}: not written ({error.strerror}). Free space, or give another --out.") from error
     return path

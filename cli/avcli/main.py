@@ -24,6 +24,7 @@ from avcli import (
 )
 from avcli.no_pandas import do_without_pandas
 from avcli.options import PanelCommand
+from avcli.stderr import ShownStderr
 from avmanifest.errors import AvkitError, ConfigError, ManifestError, MediaError, ShardError, StorageError
 from avmanifest.extras import naming_extras
 
@@ -105,6 +106,7 @@ class _Stop:
 def run() -> None:
     """The `avkit` command."""
     do_without_pandas()
+    sys.stderr = ShownStderr(sys.stderr)
     _on_signals(_Stop())
     try:
         with naming_extras():

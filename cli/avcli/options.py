@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from avmanifest.errors import ConfigError
+from avmanifest.secrets import shown_content
 from avmanifest.settings import (
     Setting,
     declared,
@@ -172,5 +173,5 @@ def given(**options: Any) -> dict[str, Any]:
 
 
 def print_json(content: Any) -> None:
-    """One JSON object on stdout."""
-    typer.echo(json.dumps(content, indent=1, ensure_ascii=False))
+    """One JSON object on stdout, URLs in it without their secrets."""
+    typer.echo(json.dumps(shown_content(content), indent=1, ensure_ascii=False))

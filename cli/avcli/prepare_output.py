@@ -19,6 +19,7 @@ from avdata.prepare.estimate import Estimate, SourceShare
 from avdata.prepare.progress import Progress
 from avdata.prepare.report import PrepareReport
 from avmanifest.schema import STATUSES
+from avmanifest.secrets import shown_url
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -145,11 +146,11 @@ def print_plan(plan: pa.Table, config: PrepareConfig, expected: Estimate, *, as_
     counts = {entry["values"]: entry["counts"] for entry in plan.column("split").value_counts().to_pylist()}
     content: dict[str, Any] = {
         "recipe": config.recipe.name,
-        "out": str(config.out),
+        "out": shown_url(str(config.out)),
         "clips": len(plan),
         "splits": counts,
         "shards": {split: -(-count // config.shard_size) for split, count in counts.items()},
-        "sources": list(config.sources),
+        "sources": list(map(shown_url, config.sources)),
         "estimate": asdict(expected),
     }
     if as_json:
@@ -168,7 +169,11 @@ def print_plan(plan: pa.Table, config: PrepareConfig, expected: Estimate, *, as_
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"{len(plan):,} clips would go to {config.out}. Nothing was done.", highlight=False, soft_wrap=True)
+    console.print(
+        f"{len(plan):,} clips would go to {shown_url(str(config.out))}. Nothing was done.",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _share_line(name: str, share: SourceShare | None) -> str:

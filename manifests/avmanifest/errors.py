@@ -9,12 +9,17 @@ AvkitError
         DownloadError
         DecodeError
 
-A message says what is wrong, where, with which value, and what to do.
+A message says what is wrong, where, with which value, and what to do. URLs in it are shown without their secrets.
 """
+
+from avmanifest.secrets import without_secrets
 
 
 class AvkitError(Exception):
-    """Base class of all errors of avkit. The message is written for the user of the command line."""
+    """Base class of all errors of avkit. The message is written for the user of the command line, without secrets."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(without_secrets(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigError(AvkitError):
@@ -44,7 +49,7 @@ class MediaError(AvkitError):
     def __init__(self, status: str, message: str) -> None:
         super().__init__(status, message)
         self.status = status
-        self.message = message
+        self.message = without_secrets(message)
 
     def __str__(self) -> str:
         return self.message

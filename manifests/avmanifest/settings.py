@@ -9,7 +9,6 @@ A tuple beside the description lists the choices, `Bounds` the least and greates
 import difflib
 import json
 import math
-import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -21,6 +20,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get
 from avmanifest.errors import ConfigError
 from avmanifest.files import read_text
 from avmanifest.parsing import parse_toml
+from avmanifest.secrets import Url, holds_secret, shown_url
 
 Config = TypeVar("Config")  # a dataclass
 
@@ -30,8 +30,6 @@ NOT_A_SETTING: Final = object()
 """Marks a field that neither a command line nor a file sets: `recipe: Annotated[Recipe, NOT_A_SETTING]`."""
 
 _NOTE_COLUMN: Final = 44  # where --explain puts what a setting is
-# The user:password part of a URL, and of an address without a scheme such as user:password@host:8080.
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/?#\s]*(?=@)|^[^/?#\s:@]+:[^/?#\s]*(?=@[^@/?#\s]+(?::\d+)?/?$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +115,7 @@ class Setting:
                 return _parse_one(text, kind)
             except ValueError:
                 continue
-        raise ConfigError(f"{name or self.path}={without_credentials(text)!r} is not {self.form}")
+        raise ConfigError(f"{name or self.path}={shown(text)!r} is not {self.form}")
 
 
 def declared(config_type: type, prefix: str = "", config: object = None) -> Iterator[Setting]:
@@ -214,7 +212,7 @@ def read_settings(config: object, settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals:
-            raise ConfigError(f"--set {setting!r}: expected key=value, such as optim.lr=3e-4")
+            raise ConfigError(f"--set {shown_url(setting)!r}: expected key=value, such as optim.lr=3e-4")
         path = path.strip()
         if path not in known:
             raise unknown(list(known), path)
@@ -264,7 +262,9 @@ def _of_toml(setting: Setting, value: Any, name: str) -> Any:
                 return _tuple_of([_text(item) for item in value], get_args(kind))
             except ValueError:
                 continue
-    raise ConfigError(f"{name}={value!r} is not {setting.form}")
+    raise ConfigError(
+        f"{name}={[shown(item) if isinstance(item, str) else item for item in value]!r} is not {setting.form}"
+    )
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
@@ -330,7 +330,7 @@ def _present(config: object) -> Iterator[Setting]:
 def explain(config: object) -> str:
     """Every setting as `--set` takes it, with its type, choices, description, and default where it is another.
 
-    User names and passwords in URLs are shown as ***.
+    URLs are shown without their secrets.
     """
     lines = []
     for one in _present(config):
@@ -344,15 +344,15 @@ def explain(config: object) -> str:
 def to_toml(config: object) -> str:
     """The config as a TOML file for `--config`, with what each setting is as a comment.
 
-    Read back, it gives the equal config. A value with a user name or password in a URL is left out, with a comment.
+    Read back, it gives the equal config. A value with a secret in a URL is left out, with a comment.
     """
     tables: dict[str, list[str]] = {"": []}
     for one in _present(config):
         table, _, name = one.path.rpartition(".")
         value = value_of(config, one.path)
         entry = f"{name} = {_toml(value)}"
-        if holds_credentials(value):
-            entry = f"# {name} is left out, because its URL holds a password: set it again."
+        if _holds_secret(value):
+            entry = f"# {name} is left out, because its URL holds a password or a token: set it again."
         tables.setdefault(table, []).append(f"{entry.ljust(_NOTE_COLUMN - 10)}  # {one.note}")
     parts = [(f"[{table}]\n" if table else "") + "\n".join(lines) + "\n" for table, lines in tables.items() if lines]
     return "\n".join(parts)
@@ -369,19 +369,18 @@ def _toml(value: Any) -> str:
     return json.dumps(_text(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def without_credentials(text: str) -> str:
-    """The text with *** in place of the user name and password of each URL: `http://***@proxy:8080`."""
-    return _CREDENTIALS.sub("***", text)
-
-
-def holds_credentials(value: Any) -> bool:
-    """Whether a setting's value, or an item of a tuple, has a URL with a user name or password."""
-    return any(map(holds_credentials, value)) if isinstance(value, tuple) else bool(_CREDENTIALS.search(_text(value)))
+def _holds_secret(value: Any) -> bool:
+    """Whether a setting's value, or an item of a tuple, is a URL with a secret."""
+    return any(map(_holds_secret, value)) if isinstance(value, tuple) else holds_secret(_raw(value))
 
 
 def shown(value: Any) -> str:
-    """A value as `--set` takes it, for people: without user names and passwords."""
-    return ",".join(map(shown, value)) if isinstance(value, tuple) else without_credentials(_text(value))
+    """A value as `--set` takes it, for people and for files of a run: URLs without their secrets."""
+    return ",".join(map(shown, value)) if isinstance(value, tuple) else shown_url(_raw(value))
+
+
+def _raw(value: Any) -> str:
+    return value.secret if isinstance(value, Url) else _text(value)
 
 
 def text_of(value: Any) -> str:
@@ -400,7 +399,7 @@ def parse(text: str, kind: Any, key: str) -> Any:
             return _parse_one(text, option)
         except ValueError:
             continue
-    raise ConfigError(f"{key}={text!r} is not {' or '.join(name_of(option) for option in options_of(kind))}")
+    raise ConfigError(f"{key}={shown_url(text)!r} is not {' or '.join(name_of(option) for option in options_of(kind))}")
 
 
 def options_of(kind: Any) -> list[Any]:

@@ -1,6 +1,6 @@
 """One fetch, which runs in a child process, and its result."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from avdata.prepare.commit import storage_errors
@@ -16,7 +16,7 @@ class FetchTask:
 
     fetch_key: str
     fetcher: Fetcher
-    address: str
+    address: str = field(repr=False)
     spans: tuple[Span, ...]
     folder: Path
 

@@ -257,7 +257,7 @@ class FetchThread:
         return FetchTask(
             fetch_key=pending.ref.fetch_key,
             fetcher=queue.source.fetcher,
-            address=pending.ref.address,
+            address=pending.ref.address.secret,
             spans=pending.spans,
             folder=self._cache.part(pending.ref.fetch_key),
         )

@@ -11,6 +11,7 @@ from avdata.prepare.config import DownloadConfig
 from avdata.prepare.sources import RemoteSource
 from avmanifest.errors import ConfigError
 from avmanifest.files import sha256_of
+from avmanifest.secrets import Url
 
 BURST: Final = 5
 """Requests that may be sent at once after an idle time."""
@@ -77,7 +78,7 @@ def source_rate_limit(source: RemoteSource, config: DownloadConfig) -> RateLimit
     return machine_rate_limit(kind, source.proxy, config.rate_per_hour or source.rate_per_hour, config.pace_dir)
 
 
-def machine_rate_limit(source: str, proxy: str | None, per_hour: float | None, folder: Path | None = None) -> RateLimit:
+def machine_rate_limit(source: str, proxy: Url | None, per_hour: float | None, folder: Path | None = None) -> RateLimit:
     """The limit that all runs of this machine and user share for one source and proxy.
 
     Args:
@@ -95,5 +96,5 @@ def machine_rate_limit(source: str, proxy: str | None, per_hour: float | None, f
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise ConfigError(f"{folder}: belongs to another user; set TMPDIR to a folder of your own")
-    route = sha256_of(proxy or "")[:16]
+    route = sha256_of(str(proxy or ""))[:16]
     return FileRateLimit(folder / f"pace-{source}-{route}", per_hour)

@@ -15,6 +15,7 @@ from avdata.prepare.sources.remote import FailedRef, Fetcher, RemoteRef
 from avdata.prepare.sources.synth.source import SynthRef
 from avdata.prepare.sources.youtube import YoutubeSource
 from avmanifest.errors import ConfigError
+from avmanifest.secrets import Url, shown_url
 
 Ref = MediaRef | SynthRef | RemoteRef | FailedRef
 """The media of a clip: a file on disk, a video to draw, a video to download, or a failure."""
@@ -24,7 +25,7 @@ Ref = MediaRef | SynthRef | RemoteRef | FailedRef
 class Source(Protocol):
     """A place to look up videos."""
 
-    name: str  # as the user wrote it, such as "local:DIR"
+    name: str  # as the user wrote it, such as "local:DIR", without the secrets of a URL
     problems: list[str]  # messages to the user about parts of the source that could not be read
 
     @property
@@ -46,7 +47,7 @@ class RemoteSource(Source, Protocol):
 
     fetcher: Fetcher
     rate_per_hour: float | None  # limit of requested videos per hour unless the user sets one; None: no limit
-    proxy: str | None
+    proxy: Url | None
     probes: bool  # whether the first video is downloaded alone, to test that the source answers
     remedy: str  # what the user can do when the source blocks the client, as a sentence
 
@@ -129,7 +130,10 @@ def reads_archives(spec: str) -> bool:
     scheme, colon, rest = spec.partition(":")
     if colon and scheme == "wds":
         return rest != ""
-    return spec.endswith(ARCHIVE_SUFFIXES) and (not colon or "/" in scheme or rest.startswith("//"))
+    path, _, query = spec.partition("?") if "://" in spec else (spec, "", "")
+    return (
+        path.endswith(ARCHIVE_SUFFIXES) and "{" not in query and (not colon or "/" in scheme or rest.startswith("//"))
+    )
 
 
 def open_source(spec: str, *, cache_dir: Path | None = None, options: RemoteOptions | None = None) -> Source:
@@ -158,6 +162,6 @@ def open_source(spec: str, *, cache_dir: Path | None = None, options: RemoteOpti
         return SCHEMES[scheme](rest, cache_dir, options)
     known = ", ".join([*(f"{name}:" for name in SCHEMES), "youtube"])
     raise ConfigError(
-        f"unknown source {spec!r}; known: {known} or the path of a {', '.join(ARCHIVE_SUFFIXES)}. "
+        f"unknown source {shown_url(spec)!r}; known: {known} or the path of a {', '.join(ARCHIVE_SUFFIXES)}. "
         "A folder is written local:DIR."
     )

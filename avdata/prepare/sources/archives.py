@@ -23,9 +23,11 @@ from avdata.prepare.sources.names import ClipRequest, NameIndex, safe_relative
 from avdata.prepare.sources.sidecar import SIDECAR_BYTES, Sidecars
 from avdata.shards import DamagedTar, tar_headers
 from avdata.store import open_store
+from avdata.urls import check_url
 from avmanifest.clipnames import ClipName, display_name, split_media_suffix
 from avmanifest.errors import ConfigError, ShardError
 from avmanifest.files import cache_folder, replace_text, replacing, sha256_of
+from avmanifest.secrets import shown_url
 
 ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
 REMOTE_SCHEMES: Final = ("http", "https", "s3", "gs", "hf")
@@ -76,7 +78,7 @@ class ArchiveSource:
     """
 
     def __init__(self, patterns: Sequence[str], *, cache_dir: Path | None = None) -> None:
-        self.name = "wds:" + "::".join(patterns)
+        self.name = "wds:" + "::".join(map(_shown, patterns))
         self._archives = find_archives(patterns)
         self._index = NameIndex()
         self._offsets: list[int] = []
@@ -116,7 +118,7 @@ class ArchiveSource:
             gzip_index=self._gzip_indexes[origin],
             is_clip=file.is_clip,
             source=self.name,
-            name=display_name(f"{archive.rpartition('/')[2]}/{member}"),
+            name=display_name(f"{_shown(archive).rpartition('/')[2]}/{member}"),
         )
 
     def _add(self, listing: Listing) -> None:
@@ -129,8 +131,8 @@ class ArchiveSource:
         self._index.refused.update(listing.refused)
         if listing.problem:
             self.problems.append(
-                f"{listing.archive}: damaged: {listing.problem}; the {len(listing.members)} videos before the damage "
-                "are used. Download the archive again for the rest."
+                f"{_shown(listing.archive)}: damaged: {listing.problem}; the {len(listing.members)} videos before the "
+                "damage are used. Download the archive again for the rest."
             )
 
 
@@ -179,6 +181,10 @@ def list_archive(archive: str, cache_dir: Path) -> Listing:
         return _list_gzip(archive, cache_dir)
     except (OSError, ValueError, ShardError, aiohttp.ClientError) as error:
         raise ConfigError(f"{archive}: cannot be listed: {error}. Check the path and its permissions.") from error
+
+
+def _shown(archive: str) -> str:
+    return shown_url(archive) if "://" in archive else archive
 
 
 def _list_gzip(archive: str, cache_dir: Path) -> Listing:
@@ -286,6 +292,7 @@ def _choices(text: str) -> Sequence[str]:
 
 
 def _checked_address(address: str) -> str:
+    check_url(address, allow_pipe=False)
     scheme = address.partition("://")[0]
     if scheme not in REMOTE_SCHEMES:
         raise ConfigError(f"source wds:{address}: unknown scheme {scheme!r}; known: {', '.join(REMOTE_SCHEMES)}.")

@@ -1,5 +1,6 @@
 """Videos on a web server, at addresses that a URL template gives."""
 
+import base64
 import email.utils
 import functools
 import json
@@ -10,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 import urllib3
 from urllib3.exceptions import (
@@ -21,19 +22,22 @@ from urllib3.exceptions import (
     ProtocolError,
     ProxyError,
     ReadTimeoutError,
-    ResponseError,
 )
 
 from avdata.prepare.config import HttpOptions
 from avdata.prepare.sources.names import ClipRequest, safe_relative
 from avdata.prepare.sources.remote import FetchedFile, Fetcher, RemoteRef, Span, fetch_key
+from avdata.redirects import RedirectRefusedError, next_address, same_origin
+from avdata.urls import check_url
 from avmanifest.clipnames import display_name
 from avmanifest.errors import ConfigError, DownloadError
+from avmanifest.secrets import Url, shown_url
 
 BODY: Final = "body"  # the downloaded file, complete or partial
 _STATE: Final = "body.json"  # the version (ETag or Last-Modified) and the size of the file on the server
 _CHUNK_BYTES: Final = 256 * 1024
 _MAX_RETRY_AFTER_S: Final = 3600.0
+_NO_RETRIES: Final = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=False)
 _SPEC: Final = re.compile(r"0?[1-9]?[0-9]?d?")
 _FIELDS: Final = ("id", "path", "start", "end", "start_ms", "end_ms")
 
@@ -62,8 +66,6 @@ class Template:
         host = urlsplit(self._parts[0][0] if self._parts else "")
         if host.scheme not in ("http", "https") or not host.netloc or "/" not in self._parts[0][0][8:]:
             raise self._error("is not an http:// or https:// URL with its fields after the host")
-        if host.username or host.password:
-            raise self._error("contains a password, which would be stored in the manifest")
         if not self.fields & {"id", "path"}:
             raise self._error("has neither {id} nor {path}, so all clips would have the same URL")
 
@@ -117,8 +119,9 @@ class HttpSource:
     remedy = "Lower --rate or --download-workers, or ask the server's owner. Run the same command later to continue."
 
     def __init__(self, template: str, options: HttpOptions) -> None:
+        check_url(template, allow_pipe=False)
         self.template = Template(template)
-        self.name = f"http:{template.partition('?')[0]}"
+        self.name = f"http:{shown_url(template.partition('?')[0])}"
         self.problems: list[str] = []
         self.refused: Counter[str] = Counter()
         self.proxy = options.proxy
@@ -126,14 +129,15 @@ class HttpSource:
 
     def locate(self, request: ClipRequest) -> RemoteRef | None:
         """The URL for a request; None if the request lacks a value that the template needs."""
-        address = self.template.fill(request)
-        if address is None:
+        filled = self.template.fill(request)
+        if filled is None:
             self.refused["the row lacks a field of the template, or its time is not a whole number"] += 1
             return None
-        name = display_name(urlsplit(address).path.rpartition("/")[2])
+        address = Url(filled)
+        name = display_name(urlsplit(str(address)).path.rpartition("/")[2])
         return RemoteRef(
             address=address,
-            fetch_key=fetch_key("http", address),
+            fetch_key=fetch_key("http", address.identity),
             is_clip=self.template.is_clip,
             source=self.name,
             name=name,
@@ -191,7 +195,7 @@ class HttpFetcher:
             except HTTPError as error:
                 raise _download_error(error, address) from error
         else:
-            raise DownloadError("net_http", f"{_without_query(address)}: interrupted {self.options.max_resumes} times")
+            raise DownloadError("net_http", f"{shown_url(address)}: interrupted {self.options.max_resumes} times")
         return (FetchedFile(BODY),)
 
     def _get(self, address: str, part: _PartialFile) -> None:
@@ -199,11 +203,7 @@ class HttpFetcher:
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={part.size}-"}
         if part.size:
             headers["If-Range"] = part.validator
-        timeout = urllib3.Timeout(connect=self.options.connect_s, read=self.options.stalled_s)
-        retries = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=self.options.max_redirects)
-        response = _pool(self.options.proxy).request(
-            "GET", address, headers=headers, timeout=timeout, retries=retries, preload_content=False
-        )
+        response = self._response(address, headers)
         try:
             if response.status == 416 and part.size and part.size == part.total:
                 return
@@ -215,7 +215,36 @@ class HttpFetcher:
         if part.total is not None and part.size != part.total:
             raise ProtocolError(f"received {part.size} of {part.total} bytes")
         if not part.size:
-            raise DownloadError("net_http", f"{_without_query(address)}: the file is empty")
+            raise DownloadError("net_http", f"{shown_url(address)}: the file is empty")
+
+    def _response(self, address: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        """The response to a GET request, after redirects. Only the address's own host gets user name and password."""
+        timeout = urllib3.Timeout(connect=self.options.connect_s, read=self.options.stalled_s)
+        current, user_info = _without_user_info(address)
+        credentials = {} if user_info is None else {"Authorization": basic_authorization(user_info)}
+        for _ in range(self.options.max_redirects + 1):
+            response = _pool(self.options.proxy).request(
+                "GET",
+                current,
+                headers=headers | credentials,
+                timeout=timeout,
+                retries=_NO_RETRIES,
+                preload_content=False,
+            )
+            location = response.get_redirect_location()
+            if not location:
+                return response
+            response.close()
+            try:
+                target = next_address(current, location, allow_local=self.options.local_redirects)
+            except RedirectRefusedError as error:
+                raise DownloadError("net_http", f"{shown_url(address)}: {error}") from error
+            if not same_origin(current, target):
+                credentials = {}
+            current, _ = _without_user_info(target)
+        raise DownloadError(
+            "net_http", f"{shown_url(address)}: too many redirects (more than {self.options.max_redirects})"
+        )
 
     def _check(self, response: urllib3.BaseHTTPResponse, address: str, part: _PartialFile) -> None:
         """Refuse a response that is not media, and truncate the part to where the response continues it."""
@@ -225,20 +254,20 @@ class HttpFetcher:
             raise _refusal(response, address)
         kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if kind.startswith("text/") or kind in ("application/json", "application/xml", "application/xhtml+xml"):
-            raise DownloadError("net_http", f"{_without_query(address)}: the response is {kind}, not a video")
+            raise DownloadError("net_http", f"{shown_url(address)}: the response is {kind}, not a video")
         start, total = 0, None
         if response.status == 206:
             content_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
             if not content_range or int(content_range[1]) > part.size:
                 raise DownloadError(
-                    "net_http", f"{_without_query(address)}: the response has another range than the requested one"
+                    "net_http", f"{shown_url(address)}: the response has another range than the requested one"
                 )
             start, total = int(content_range[1]), None if content_range[2] == "*" else int(content_range[2])
         elif re.fullmatch("[0-9]{1,18}", length := response.headers.get("Content-Length", "")):
             total = int(length)
         if total is not None and total > self.options.max_bytes:
             raise DownloadError(
-                "net_http", f"{_without_query(address)}: {total} bytes exceed the limit of {self.options.max_bytes}"
+                "net_http", f"{shown_url(address)}: {total} bytes exceed the limit of {self.options.max_bytes}"
             )
         validator = response.headers.get("ETag", "")
         if not validator or validator.startswith("W/"):
@@ -258,7 +287,7 @@ class HttpFetcher:
             part.size += len(chunk)
             if part.size > self.options.max_bytes:
                 raise DownloadError(
-                    "net_http", f"{_without_query(address)}: more bytes than the limit of {self.options.max_bytes}"
+                    "net_http", f"{shown_url(address)}: more bytes than the limit of {self.options.max_bytes}"
                 )
             now = time.monotonic()
             if now - window_s >= self.options.slow_window_s:
@@ -266,21 +295,34 @@ class HttpFetcher:
                 if rate < self.options.slow_bytes_per_s:
                     raise DownloadError(
                         "net_timeout",
-                        f"{_without_query(address)}: {rate:.0f} bytes per second is below the limit of "
+                        f"{shown_url(address)}: {rate:.0f} bytes per second is below the limit of "
                         f"{self.options.slow_bytes_per_s}",
                     )
                 window_s, window_bytes = now, part.size
 
 
 @functools.cache
-def _pool(proxy: str | None) -> urllib3.PoolManager:
+def _pool(proxy: Url | None) -> urllib3.PoolManager:
     """The connection pool of this process for a proxy (None: without one)."""
-    return urllib3.ProxyManager(proxy, maxsize=4) if proxy else urllib3.PoolManager(maxsize=4)
+    if proxy is None:
+        return urllib3.PoolManager(maxsize=4)
+    address, user_info = _without_user_info(proxy.secret if "://" in proxy.secret else f"http://{proxy.secret}")
+    headers = {} if user_info is None else {"Proxy-Authorization": basic_authorization(user_info)}
+    return urllib3.ProxyManager(address, maxsize=4, proxy_headers=headers)
 
 
-def _without_query(address: str) -> str:
-    """The address without its query, which may contain a secret; for messages."""
-    return address.partition("?")[0]
+def _without_user_info(address: str) -> tuple[str, str | None]:
+    """A URL without its user name and password, and those as they are written in it; None: it has none."""
+    parts = urlsplit(address)
+    user_info, at, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=host)), user_info if at else None
+
+
+def basic_authorization(user_info: str) -> str:
+    """The header for `user:password`, percent-encoded as in a URL."""
+    user, colon, password = user_info.partition(":")
+    plain = unquote_to_bytes(user) + (colon or ":").encode() + unquote_to_bytes(password)
+    return f"Basic {base64.b64encode(plain).decode()}"
 
 
 _STATUS_OF_CODE: Final = {
@@ -292,7 +334,7 @@ _STATUS_OF_CODE: Final = {
 def _refusal(response: urllib3.BaseHTTPResponse, address: str) -> DownloadError:
     """The error for a response without the file."""
     status = _STATUS_OF_CODE.get(response.status, "net_http")
-    message = f"{_without_query(address)}: HTTP {response.status} {response.reason or ''}".rstrip()
+    message = f"{shown_url(address)}: HTTP {response.status} {response.reason or ''}".rstrip()
     return DownloadError(status, message, retry_after_s=retry_after_s(response.headers.get("Retry-After", "")))
 
 
@@ -311,7 +353,7 @@ def retry_after_s(header: str) -> float:
 def _download_error(error: HTTPError, address: str) -> DownloadError:
     """The DownloadError, with its status, for a network error."""
     cause: BaseException | None = error.reason if isinstance(error, MaxRetryError) else error
-    shown = f"{_without_query(address)}: "
+    shown = f"{shown_url(address)}: "
     match cause:
         case ProxyError():
             return DownloadError("net_http", f"{shown}the proxy does not respond ({cause.original_error})")
@@ -319,7 +361,5 @@ def _download_error(error: HTTPError, address: str) -> DownloadError:
             return DownloadError("net_dns", f"{shown}the host name was not found")
         case ConnectTimeoutError() | ReadTimeoutError():
             return DownloadError("net_timeout", f"{shown}no response in time ({cause})")
-        case ResponseError():
-            return DownloadError("net_http", f"{shown}too many redirects ({cause})")
         case _:
             return DownloadError("net_http", f"{shown}{cause}")

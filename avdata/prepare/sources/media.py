@@ -5,7 +5,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, runtime_checkable
 
@@ -34,13 +34,13 @@ class MediaRef:
     offsets count uncompressed bytes, and `gzip_index` is the path of its seek points.
     """
 
-    path: str  # of the file or the archive; a URL if it contains "://"
+    path: str = field(repr=False)  # of the file or the archive; a URL, with its secrets, if it contains "://"
     offset: int = 0
     size: int | None = None
     gzip_index: str = ""
     is_clip: bool = False  # True: the file begins where the clip begins. False: it is the whole video and must be cut
     starts_at_s: float = 0.0  # of a section of a video: position of the file's time 0 in the whole video
-    source: str  # the source as the user wrote it, such as "local:DIR"
+    source: str  # the source as the user wrote it, such as "local:DIR", without secrets
     name: str  # the file within the source, as printable text
 
     @property

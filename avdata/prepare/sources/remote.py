@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from avdata.prepare.sources.names import ClipRequest
 from avmanifest.schema import StatusClass, status_class
+from avmanifest.secrets import Url
 
 Span = tuple[float, float | None]
 """Start and end in the whole video, in seconds. An end of None is the end of the video."""
@@ -18,10 +19,10 @@ Span = tuple[float, float | None]
 class RemoteRef:
     """The address of a video to download. Small and picklable."""
 
-    address: str  # a URL
+    address: Url
     fetch_key: str  # name of the file in the cache: videos with equal keys are downloaded once
     is_clip: bool  # True: the file begins where the clip begins. False: it is the whole video and must be cut
-    source: str  # the source as the user wrote it
+    source: str  # the source as the user wrote it, without secrets
     name: str  # the file within the source, as printable text
     request: ClipRequest  # to ask the next source if this one does not have the video
 

@@ -17,9 +17,15 @@ from avdata.prepare.download.rate_limit import BURST, FileRateLimit, NoRateLimit
 from avdata.prepare.sources.names import ClipRequest
 from avdata.prepare.sources.remote import FailedRef, FetchedFile, RemoteRef, combine_failures
 from avmanifest.errors import ConfigError
+from avmanifest.secrets import Url
 
 REF = RemoteRef(
-    address="https://host/x", fetch_key="x", is_clip=False, source="s", name="x", request=ClipRequest("x", 30.0, 40.0)
+    address=Url("https://host/x"),
+    fetch_key="x",
+    is_clip=False,
+    source="s",
+    name="x",
+    request=ClipRequest("x", 30.0, 40.0),
 )
 
 

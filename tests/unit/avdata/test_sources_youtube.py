@@ -172,7 +172,7 @@ def test_every_row_with_a_youtube_id_has_an_address():
     source = YoutubeSource(YoutubeOptions())
     found = source.locate(ClipRequest("-__tbvLNH6F", 110.0, 120.0))
     assert found is not None
-    assert (found.address, found.is_clip) == ("https://www.youtube.com/watch?v=-__tbvLNH6F", False)
+    assert (str(found.address), found.is_clip) == ("https://www.youtube.com/watch?v=-__tbvLNH6F", False)
     again = source.locate(ClipRequest("-__tbvLNH6F", 0.0, 10.0))
     assert again is not None
     assert again.fetch_key == found.fetch_key

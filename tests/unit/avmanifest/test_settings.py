@@ -200,7 +200,7 @@ def test_a_password_in_an_address_is_neither_explained_nor_written_to_toml(
     [
         "http://proxy:8080",
         "https://host/a@b",
-        "https://host/?to=a:b@c",
+        "https://host/watch?v=a:b",
         "local:a@b/c",
         "s3://bucket/x",
         "chrome:Profile",

@@ -220,7 +220,7 @@ class VideoFetcher:
         if clients:
             params["extractor_args"] = {"youtube": {"player_client": list(clients)}}
         if options.proxy is not None:
-            params["proxy"] = options.proxy
+            params["proxy"] = options.proxy.secret
         if options.cookies is not None:
             params["cookiefile"] = io.StringIO(options.cookies.read_text())
         if options.cookies_from_browser is not None:

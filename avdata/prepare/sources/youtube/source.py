@@ -9,6 +9,7 @@ from avdata.prepare.config import YoutubeOptions
 from avdata.prepare.sources.names import YOUTUBE_ID, ClipRequest
 from avdata.prepare.sources.remote import Fetcher, RemoteRef, fetch_key
 from avdata.prepare.sources.youtube.fetch import VideoFetcher
+from avmanifest.secrets import Url
 
 OLD_DAYS: Final = 60
 """Age in days from which on yt-dlp counts as old: YouTube changes every few weeks."""
@@ -36,7 +37,7 @@ class YoutubeSource:
             self.refused["the id is not a YouTube id: 11 letters, digits, - and _"] += 1
             return None
         return RemoteRef(
-            address=f"https://www.youtube.com/watch?v={video_id}",
+            address=Url(f"https://www.youtube.com/watch?v={video_id}"),
             fetch_key=fetch_key("youtube", video_id, str(self._max_height)),
             is_clip=False,
             source=self.name,
