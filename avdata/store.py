@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from avdata.redirects import check_redirect
+from avdata.redirects import RedirectRefusedError, check_redirect
 from avdata.retrying import RetryPolicy
 from avdata.urls import check_url, protocol
 from avmanifest.errors import AvkitError, ConfigError, ShardError, StorageError
@@ -329,7 +329,9 @@ def is_final(error: BaseException) -> bool:
 
 def missing(error: BaseException) -> bool:
     """Whether a request failed because there is no such file."""
-    return is_final(error) and any(isinstance(one, FileNotFoundError) for one in _chain(error))
+    chain = _chain(error)
+    refused = any(isinstance(one, RedirectRefusedError) for one in chain)
+    return not refused and is_final(error) and any(isinstance(one, FileNotFoundError) for one in chain)
 
 
 def timed_out(error: BaseException) -> bool:
@@ -355,5 +357,8 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _unless_missing(ask: Callable[[], T]) -> T | None:
     try:
         return ask()
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        # For fsspec, a refused redirect is a missing file, too.
+        if any(isinstance(one, RedirectRefusedError) for one in _chain(error)):
+            raise
         return None
