@@ -5,6 +5,7 @@ OpenCV resizes with its own thread pool. Processes of which many run at once (su
 """
 
 import io
+import struct
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from avmanifest.errors import ShardError
 
+PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 MAX_JPEG_PIXELS = 64_000_000  # refuse larger images, whose headers may be damaged; stored frames have about 100,000
 
 
@@ -47,16 +49,46 @@ def decode_jpeg(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w 3"]:
     return rgb
 
 
+def decode_picture(data: bytes, flags: int, name: str = "image") -> np.ndarray:
+    """Decode a JPEG, PNG or WebP to an array as `cv2.imdecode` does, with its flags and its order of channels.
+
+    Raises ShardError for damaged data, and for more pixels than MAX_JPEG_PIXELS before memory is taken for them.
+    """
+    width, height = _stated_size(data)
+    if width * height > MAX_JPEG_PIXELS:
+        raise ShardError(f"{name}: an image of {width} x {height} pixels; at most {MAX_JPEG_PIXELS} are read")
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error as error:
+        raise ShardError(f"{name}: a damaged image of {len(data)} bytes ({error.err})") from error
+    if pixels is None:
+        raise ShardError(f"{name}: a damaged image of {len(data)} bytes, or none. Fetch or prepare the shard again.")
+    return np.asarray(pixels)
+
+
+def _stated_size(data: bytes) -> tuple[int, int]:
+    """Width and height that the header of a PNG or JPEG states; 0 if it has none. WebP has 16,383 pixels a side."""
+    if data.startswith(PNG_HEAD):
+        width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
+        return width, height
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return 0, 0
+    return width, height
+
+
 def decode_mask(data: bytes, name: str = "mask") -> UInt8[np.ndarray, "h w"]:
     """Decode a PNG mask: gray levels or palette indices; for an RGB or RGBA image, 255 where it is not black.
 
     Raises:
         ShardError: The data is no readable PNG, is too large, or has another pixel format.
     """
+    width, height = _stated_size(data)
+    if width * height > MAX_JPEG_PIXELS:
+        raise ShardError(f"{name}: a mask of {width} x {height} pixels; at most {MAX_JPEG_PIXELS} are read")
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            if picture.width * picture.height > MAX_JPEG_PIXELS:
-                raise ShardError(f"{name}: a mask of {picture.width} x {picture.height} pixels; prepare it smaller")
             pixels = np.asarray(picture)
             mode = picture.mode
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

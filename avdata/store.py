@@ -22,7 +22,7 @@ from avdata.redirects import RedirectRefusedError, check_redirect
 from avdata.retrying import RetryPolicy
 from avdata.urls import check_url, protocol
 from avmanifest.errors import AvkitError, ConfigError, ShardError, StorageError
-from avmanifest.files import replace_bytes, replacing, sha256_of_stream
+from avmanifest.files import NotAFile, replace_bytes, replacing, require_file, sha256_of_stream
 from avmanifest.secrets import shown_url, without_secrets
 
 T = TypeVar("T")
@@ -122,21 +122,23 @@ class Store:
 
     def read(self, name: str) -> bytes | None:
         """Read a whole file; None if there is no such file."""
-        return self._ask("be read", name, lambda: _unless_missing(partial(self.filesystem.cat_file, self.path(name))))
+        ask = self._reading(name, partial(self.filesystem.cat_file, self.path(name)))
+        return self._ask("be read", name, lambda: _unless_missing(ask))
 
     def content(self, name: str) -> bytes:
         """Read a whole file. Raises the store's error if it is missing."""
-        return self._ask("be read", name, lambda: bytes(self.filesystem.cat_file(self.path(name))))
+        ask = self._reading(name, partial(self.filesystem.cat_file, self.path(name)))
+        return self._ask("be read", name, lambda: bytes(ask()))
 
     def read_range(self, name: str, start: int, size: int) -> bytes:
         """Read `size` bytes of a file from offset `start` on; fewer at its end."""
-        ask = partial(self.filesystem.cat_file, self.path(name), start=start, end=start + size)
+        ask = self._reading(name, partial(self.filesystem.cat_file, self.path(name), start=start, end=start + size))
         return self._ask("be read", name, lambda: bytes(ask()))
 
     def open(self, name: str, block_bytes: int = _BLOCK_BYTES) -> Any:
         """Open a file for reading and seeking. A remote one is read `block_bytes` at a time, or more."""
         ask = partial(self.filesystem.open, self.path(name), "rb", block_size=block_bytes)
-        return self._ask("be read", name, ask)
+        return self._ask("be read", name, self._reading(name, ask))
 
     def sha256(self, name: str) -> str | None:
         """Hash of a file: the store's own if it has one (hf), otherwise of its bytes; None if there is no such file."""
@@ -148,7 +150,7 @@ class Store:
             with self.filesystem.open(self.path(name), "rb") as file:
                 return sha256_of_stream(file)[0]
 
-        return self._ask("be read", name, lambda: _unless_missing(ask))
+        return self._ask("be read", name, lambda: _unless_missing(self._reading(name, ask)))
 
     def fetch(self, name: str, path: Path) -> bool:
         """Download a small file to `path`, whole or not at all. False if there is no such file."""
@@ -165,7 +167,7 @@ class Store:
 
     def download(self, name: str, path: Path) -> None:
         """Download a file of any size to `path`."""
-        self._ask("be read", name, lambda: self.filesystem.get_file(self.path(name), str(path)))
+        self._ask("be read", name, self._reading(name, partial(self.filesystem.get_file, self.path(name), str(path))))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file; an older one is replaced."""
@@ -233,6 +235,16 @@ class Store:
         if not self.is_folder(folder):
             return []
         return self._ask("list", folder, lambda: list(self.filesystem.ls(self.path(folder), detail=True)))
+
+    def _reading(self, name: str, ask: Callable[[], T]) -> Callable[[], T]:
+        """The request, which first refuses a local path that is no regular file: a FIFO would be waited on."""
+
+        def checked() -> T:
+            if self.is_local:
+                require_file(self.path(name))
+            return ask()
+
+        return checked
 
     def _ask(self, what: str, name: str, ask: Callable[[], T]) -> T:
         """Make a request with retries. Raises the store's error if it fails."""
@@ -320,7 +332,7 @@ def is_final(error: BaseException) -> bool:
     status = getattr(chain[-1], "status", None)
     if isinstance(status, int):
         return 400 <= status < 500 and status not in _PASSING_STATUS
-    if any(isinstance(one, PermissionError | NotImplementedError) for one in chain):
+    if any(isinstance(one, PermissionError | NotImplementedError | NotAFile) for one in chain):
         return True
     # fsspec turns many HTTP errors into FileNotFoundError; for S3 it does so only if the server said so.
     is_missing = isinstance(chain[-1], FileNotFoundError) or type(chain[-1]).__module__.startswith("botocore")

@@ -12,6 +12,7 @@ from avdata.samples import Samples, pairwise_sum, pieces
 from avmanifest.errors import ShardError
 
 SAMPLE_RATE = 16_000  # Hz
+_PIECE = 1 << 22  # samples that are decoded at a time
 RMS_FLOOR_DBFS = -120.0  # loudness of silence; the noise of 16-bit samples is louder
 
 
@@ -51,7 +52,7 @@ def decode_flac(data: bytes, start: int = 0, stop: int | None = None, name: str 
             if not 0 <= start <= stop <= file.frames:
                 raise ShardError(f"{name}: samples {start} to {stop} asked for; it has {file.frames}")
             file.seek(start)
-            samples: Float32[np.ndarray, " n"] = file.read(stop - start, dtype="float32")
+            samples = _next_samples(file, stop - start)
     except soundfile.LibsndfileError as error:
         raise ShardError(
             f"{name}: a damaged FLAC of {len(data)} bytes ({error}). Fetch or prepare the shard again."
@@ -59,6 +60,17 @@ def decode_flac(data: bytes, start: int = 0, stop: int | None = None, name: str 
     if len(samples) != stop - start:
         raise ShardError(f"{name}: a FLAC cut after {start + len(samples)} samples. Fetch or prepare the shard again.")
     return samples
+
+
+def _next_samples(file: soundfile.SoundFile, count: int) -> Float32[np.ndarray, " n"]:
+    """The next `count` samples, fewer at the end. Memory is taken for what is decoded, not for what a header claims."""
+    pieces = []
+    while count > 0:
+        pieces.append(file.read(min(count, _PIECE), dtype="float32"))
+        if not len(pieces[-1]):
+            break
+        count -= len(pieces[-1])
+    return pieces[0] if len(pieces) == 1 else np.concatenate([np.zeros(0, np.float32), *pieces])
 
 
 def flac_num_samples(data: bytes, name: str = "audio") -> int:

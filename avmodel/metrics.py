@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from avmanifest.errors import ConfigError, StorageError
-from avmanifest.files import replace_text
+from avmanifest.errors import ConfigError, ManifestError, StorageError
+from avmanifest.files import read_text, replace_text
+from avmanifest.parsing import parse_object
 
 METRICS, PROBES, TENSORBOARD = "metrics.jsonl", "probe.jsonl", "tensorboard"
 
@@ -58,12 +59,22 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a file, in order; none if there is no file. A cut last line is left out."""
+    """The whole lines of a file, in order; none if there is no file. A cut last line is left out.
+
+    Raises ManifestError, which names the line, for one that is no JSON object with a step.
+    """
     if not path.exists():
         return
-    for line in path.read_text().splitlines(keepends=True):
+    try:
+        text = read_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read ({error}). Restore the file, or give another --out.") from error
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
         if line.endswith("\n"):
-            yield json.loads(line)
+            fields = parse_object(line, f"{path}: line {number}", finite=False)
+            if type(fields.get("step")) is not int:
+                raise ManifestError(f"{path}: line {number}: no step. Restore the file, or give another --out.")
+            yield fields
 
 
 class MetricLog:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from avmanifest.errors import ConfigError, StorageError
-from avmanifest.files import is_unfinished, replace_text
+from avmanifest.files import is_unfinished, read_file, replace_text
+from avmanifest.parsing import parse_object
 from avmanifest.secrets import shown_url
 from avmanifest.settings import flatten
 from avmodel.metrics import METRICS
@@ -87,12 +88,12 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     path = folder / CONFIG_FILE
     if not path.exists():
         return None
+    advice = "Give another --out."
     try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON ({error}). Give another --out.") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a JSON {type(values).__name__}, expected an object. Give another --out.")
+        content = read_file(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}). {advice}") from error
+    values = parse_object(content, path, ConfigError, advice, finite=False)
     return _shown(values)  # a run of an earlier version may have kept secrets
 
 

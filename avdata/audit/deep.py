@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 from jaxtyping import Float32
 
-from avdata.images import decode_jpeg
+from avdata.images import decode_jpeg, decode_picture
 from avdata.melspec import log_mel
 from avdata.profiles import PROFILES, MelProfile
 from avdata.shards import ByteFile, Member, TarSample, parse_npy
@@ -25,7 +25,7 @@ _HALF_STEP: Final = 0.5 / 32768  # of 16-bit samples: the log-mel was made befor
 _FLOAT16_ERROR: Final = 2.0**-11  # relative rounding error of the stored values
 _ROUNDING: Final = 2e-3  # difference of float32 results between machines
 _CLIPPED: Final = 32766.5 / 32768  # louder samples may have been clipped in FLAC
-_MAX_PNG_BYTES: Final = 1 << 26
+_BLOCK_SAMPLES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,7 @@ class DeepCheck:
                 )
             return None
         if suffix == "png":
-            if cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) is None:
-                raise _BadMember(f"a damaged PNG of {len(content):,} bytes")
+            decode_picture(content, cv2.IMREAD_UNCHANGED, "content")
             return None
         if suffix == "flac" and self.mel:
             return decode_flac(content)
@@ -147,8 +146,9 @@ def _decode_json(content: bytes, key: str | None) -> Any:
 def _decode_sound(content: bytes) -> None:
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
-            if len(file.read(dtype="float32")) != file.frames:
-                raise _BadMember("truncated audio")
+            num_samples = sum(map(len, file.blocks(_BLOCK_SAMPLES, dtype="float32")))
+            if num_samples != file.frames:
+                raise _BadMember(f"truncated audio: {num_samples:,} of {file.frames:,} samples")
     except soundfile.LibsndfileError as error:
         raise _BadMember(f"damaged audio ({error})") from error
 

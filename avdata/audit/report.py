@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +15,7 @@ from avdata.audit.summary import QUANTILES
 from avdata.audit.verify import Verification
 from avdata.boxes import boxes_in
 from avdata.draw.charts import class_chart, histogram, stacked_bar
-from avdata.draw.images import COLORS, color_log_mel, mask_overlay, to_png
+from avdata.draw.images import COLORS, color_log_mel, decode_rgb, mask_overlay, to_png
 from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.draw.page import card, data_uri, escape, key_numbers, page, section, table, write_page
 from avmanifest.errors import AvkitError, ConfigError
@@ -392,11 +391,10 @@ def _facts(sample: StoredSample) -> str:
 
 
 def _frame_data(frame: StoredFrame, annotations: str, place: int, num_frames: int) -> dict[str, Any] | None:
-    picture = cv2.imdecode(np.frombuffer(frame.content, np.uint8), cv2.IMREAD_REDUCED_COLOR_8)
+    picture = decode_rgb(frame.content)
     if picture is None:
         return None
-    full = cv2.imdecode(np.frombuffer(frame.content, np.uint8), cv2.IMREAD_COLOR)
-    height, width = (picture if full is None else full).shape[:2]
+    height, width = picture.shape[:2]
     overlay = None if frame.mask is None else mask_overlay(frame.mask)
     return {
         "image": data_uri(frame.content, _TYPES.get(frame.name.rsplit(".", 1)[-1], "image/jpeg")),

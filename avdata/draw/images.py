@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from avdata.images import decode_picture
+from avmanifest.errors import ShardError
+
 COLORS: Final = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178),
 )  # fmt: skip
@@ -31,8 +34,10 @@ def to_png(picture: UInt8[np.ndarray, "h w c"]) -> bytes:
 
 def decode_rgb(content: bytes) -> UInt8[np.ndarray, "h w 3"] | None:
     """Decode a JPEG, PNG or WebP file to RGB; None if it is not a readable image."""
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    return None if picture is None else np.asarray(picture[..., ::-1], np.uint8)
+    try:
+        return np.asarray(decode_picture(content, cv2.IMREAD_COLOR)[..., ::-1], np.uint8)
+    except ShardError:
+        return None
 
 
 def color_range(log_mel: Float[np.ndarray, "mel t"]) -> tuple[float, float]:
@@ -69,8 +74,9 @@ def mask_overlay(png: bytes) -> UInt8[np.ndarray, "h w 4"] | None:
     Objects are half transparent with an opaque edge. In a gray mask, value k is the k-th object and gets the k-th color
     of COLORS, 0 is background and 255 is the first object. A colored mask keeps its colors; black is background.
     """
-    mask = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
-    if mask is None:
+    try:
+        mask = decode_picture(png, cv2.IMREAD_UNCHANGED)
+    except ShardError:
         return None
     if mask.ndim == 3:
         colors = mask[..., 2::-1]

@@ -20,8 +20,9 @@ from avdata.prepare.commit import read_stats, storage_errors
 from avdata.prepare.config import SampleConfig
 from avdata.profiles import profile
 from avdata.waveform import SAMPLE_RATE
-from avmanifest.files import replace_text, sha256_of_file
+from avmanifest.files import read_file, replace_text, sha256_of_file
 from avmanifest.layout import Layout, ShardName
+from avmanifest.parsing import metadata_of
 from avmanifest.recipe import Recipe
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION, STATUSES
 from avmanifest.table import read_batches
@@ -342,10 +343,7 @@ def _date_published(layout: Layout, recipe: Recipe) -> str:
     """The recipe's date; without one the day of the first catalog, or of SOURCE_DATE_EPOCH (for reproducible bytes)."""
     published = recipe.published
     if not published and layout.croissant.exists():
-        try:
-            published = json.loads(layout.croissant.read_text(encoding="utf-8")).get("datePublished")
-        except (ValueError, AttributeError):
-            published = ""  # a damaged file is written again
+        published = metadata_of(read_file(layout.croissant)).get("datePublished", "")  # a damaged file is written again
     if isinstance(published, str) and published:
         return published
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")

@@ -2,15 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Final
 
 import cv2
-import numpy as np
 
+from avdata.images import PNG_HEAD, decode_picture
 from avdata.prepare.sources.media import MediaRef
-from avmanifest.errors import DecodeError
-
-_PNG: Final = b"\x89PNG\r\n\x1a\n"
+from avmanifest.errors import DecodeError, ShardError
+from avmanifest.files import read_file
+from avmanifest.parsing import metadata_of
 
 
 def listed_masks(ref: MediaRef, annotations: str) -> tuple[dict[str, bytes], str]:
@@ -29,18 +28,24 @@ def listed_masks(ref: MediaRef, annotations: str) -> tuple[dict[str, bytes], str
     Raises:
         DecodeError: A file is not a PNG image (`media_corrupt`).
     """
-    content = json.loads(annotations)
+    content = metadata_of(annotations)
     root = _root(ref)
-    if "masks" not in content or root is None:
+    names, frames = content.get("masks"), content.get("mask_frames")
+    if not isinstance(names, list) or not isinstance(frames, list) or root is None:
         return {}, annotations
     members, missing = {}, []
-    for name, frame in zip(content["masks"], content["mask_frames"], strict=True):
+    for name, frame in zip(names, frames, strict=True):
         path = (root / name).resolve()
         if not path.is_relative_to(root) or not path.is_file():
             missing.append(name)
             continue
-        picture = path.read_bytes()
-        if not picture.startswith(_PNG) or cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_UNCHANGED) is None:
+        picture = read_file(path)
+        try:
+            decode_picture(picture, cv2.IMREAD_UNCHANGED, "it")
+            is_png = picture.startswith(PNG_HEAD)
+        except ShardError:
+            is_png = False
+        if not is_png:
             raise DecodeError("media_corrupt", f"{path}: the clip's mask is no PNG picture. Fetch it again.")
         members[f"mask{frame:02d}.png"] = picture  # unchanged: the palette's indices are the classes
     return members, json.dumps(content | {"masks_missing": missing})

@@ -29,7 +29,7 @@ from avdata.prepare.commit import (
 )
 from avdata.store import Store
 from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
-from avmanifest.files import cache_folder, replace_bytes, sha256_of, sha256_of_file
+from avmanifest.files import cache_folder, read_file, replace_bytes, sha256_of, sha256_of_file
 from avmanifest.layout import Layout, ShardName, is_published, shard_of_marker
 from avmanifest.parsing import parse_object
 from avmanifest.records import PARTS, parse_marker
@@ -95,7 +95,7 @@ class BucketOutput:
 
     def claim(self, path: Path) -> bool:
         """Create the object from the file. If it exists, replace the file by its content and return False."""
-        ours = path.read_bytes()
+        ours = read_file(path)
         held = self.bucket.create(self.layout.name(path), ours)
         if held != ours:
             replace_bytes(path, held)
@@ -235,7 +235,7 @@ class BucketOutput:
         """Mirror dataset.json and plan. A dataset.json without a plan is of a run that was killed while it started."""
         layout = self.layout
         described = self.bucket.read("dataset.json") if layout.name(layout.plan_part(0)) in listed else None
-        if described is None or not layout.dataset_json.exists() or layout.dataset_json.read_bytes() != described:
+        if described is None or not layout.dataset_json.exists() or read_file(layout.dataset_json) != described:
             self._empty_mirror()
         if described is None:
             return
@@ -248,7 +248,7 @@ class BucketOutput:
     def _mirror_shards(self, listed: Mapping[str, int], note: Observer) -> bool:
         """Mirror markers and rows of all shards; whether any of them is new."""
         layout = self.layout
-        held = {shard: layout.stats(shard).read_bytes() for split in layout.splits() for shard in layout.shards(split)}
+        held = {shard: read_file(layout.stats(shard)) for split in layout.splits() for shard in layout.shards(split)}
         shards = [shard for shard in map(shard_of_marker, listed) if shard is not None]
         for gone in held.keys() - set(shards):
             layout.stats(gone).unlink()
@@ -258,12 +258,12 @@ class BucketOutput:
         good = [shard for shard in marked if not self._quarantine_damaged(shard, listed, note)]
         stale = [shard for shard in good if not self._has_rows(shard)]
         self.bucket.fetch_all((layout.name(layout.clips(shard)), layout.clips(shard)) for shard in stale)
-        return {shard: layout.stats(shard).read_bytes() for shard in good} != held
+        return {shard: read_file(layout.stats(shard)) for shard in good} != held
 
     def _quarantine_damaged(self, shard: ShardName, listed: Mapping[str, int], note: Observer) -> bool:
         """Quarantine a shard whose marker is invalid or whose objects differ in size from it; whether it was."""
         try:
-            files = parse_marker(self.layout.stats(shard).read_bytes(), self.bucket.at(self._marker(shard)))["files"]
+            files = parse_marker(read_file(self.layout.stats(shard)), self.bucket.at(self._marker(shard)))["files"]
         except ShardError as error:
             problem = str(error)
         else:
@@ -280,7 +280,7 @@ class BucketOutput:
 
     def _has_rows(self, shard: ShardName) -> bool:
         """Whether the shard's rows in the mirror match the hash in its marker."""
-        stats = parse_marker(self.layout.stats(shard).read_bytes(), self.layout.stats(shard))
+        stats = parse_marker(read_file(self.layout.stats(shard)), self.layout.stats(shard))
         clips = self.layout.clips(shard)
         return clips.exists() and sha256_of_file(clips) == stats["files"]["parquet"]["sha256"]
 

@@ -18,9 +18,10 @@ import pyarrow as pa
 
 from avdata.prepare.commit import is_abandoned, read_stats
 from avdata.prepare.report import PrepareListener
-from avmanifest.errors import ConfigError, ShardError
-from avmanifest.files import replace_text
+from avmanifest.errors import ConfigError, ManifestError, ShardError
+from avmanifest.files import read_file, replace_text
 from avmanifest.layout import Layout, ShardName
+from avmanifest.parsing import parse_object
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
 from avmanifest.secrets import without_secrets
 from avmanifest.table import read_batches
@@ -179,7 +180,7 @@ def _active_runs(layout: Layout) -> list[ActiveRun]:
     """The runs whose workspaces are locked."""
     runs = []
     for path in sorted(layout.temporary.glob(f"*/{PROGRESS_FILE}")):
-        with contextlib.suppress(OSError, ValueError, TypeError):  # the run may end meanwhile
+        with contextlib.suppress(OSError, ManifestError, TypeError):  # the run may end meanwhile
             if not is_abandoned(path.parent / "alive.lock"):
-                runs.append(ActiveRun(**json.loads(path.read_bytes())))
+                runs.append(ActiveRun(**parse_object(read_file(path), path)))
     return runs

@@ -1,5 +1,6 @@
 """Loading of the model to evaluate, with its origin and a check that its fusion was trained."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -63,12 +64,12 @@ def _own(path: Path) -> LoadedModel:
     origin = {
         "path": str(file),
         "sha256": sha256_of_file(file),
-        "step": int(notes.get("step", 0)) or None,
+        "step": int(_number(notes.get("step", "0"), file)) or None,
         "license": notes.get("license"),
         "run": settings.get("name"),
     }
     window = notes.get("window_s", settings.get("data.window_s"))
-    window = None if window in (None, "None") else float(window)
+    window = None if window in (None, "None") else _number(window, file)
     return LoadedModel(
         model=model,
         origin=origin,
@@ -116,6 +117,17 @@ def with_settings(loaded: LoadedModel, **changes: Any) -> LoadedModel:
     return replace(loaded, model=model.to(device))
 
 
+def _number(text: Any, where: Path) -> float:
+    """A number that a checkpoint notes. Raises ConfigError for something else."""
+    try:
+        value = float(text)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: its notes have {repr(text)[:80]} in place of a number. It is damaged.") from error
+    if not math.isfinite(value):
+        raise ConfigError(f"{where}: its notes have {value} in place of a number. It is damaged.")
+    return value
+
+
 AnyModel = TypeVar("AnyModel")
 
 
@@ -139,5 +151,5 @@ def of_notes(model: Family, folder: Path, notes: Mapping[str, str]) -> LoadedMod
         origin={},
         folder=folder,
         profile=notes.get("profile"),
-        window_s=None if window == "None" else float(window),
+        window_s=None if window == "None" else _number(window, folder),
     )

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from avmanifest.errors import ConfigError
+from avmanifest.parsing import parse_object
 from avmodel.checkpoint import (
     MODEL_FILE,
     checkpoint_folder,
@@ -88,7 +89,7 @@ def load_predictor(path: Path | str, device: torch.device | str = "cpu") -> tupl
     if not {"sense", "decoder"} <= notes.keys() or notes["sense"] not in MODALITIES:
         raise ConfigError(f"{file}: a pretrained model without a decoder. avkit evaluate trains one.")
     try:
-        decoder = config_from_values(DecoderConfig, json.loads(notes["decoder"]))
+        decoder = config_from_values(DecoderConfig, parse_object(notes["decoder"], f"{file}: its decoder", ConfigError))
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file}: its decoder's config cannot be used: {error}") from error
     with torch.device("meta"):

@@ -1,6 +1,5 @@
 """Ground truth of a frame: the pixels that sound, from boxes or masks, and their classes."""
 
-import json
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from torch import Tensor
 from avdata.boxes import boxes_in
 from avdata.load import Batch, Dataset, manifest_rows
 from avmanifest.errors import ConfigError, ManifestError, ShardError
+from avmanifest.files import read_file
+from avmanifest.parsing import metadata_of
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import Split, cache_of, chosen, roots_of
 from avmodel.evaluate.localization.scores import SIDE, boxes_map, consensus_map
@@ -86,11 +87,7 @@ def _objects(clip: Clip | None) -> list[tuple[str, bool]] | None:
 
 
 def _json(clip: Clip) -> dict[str, object]:
-    try:
-        content = json.loads(clip.annotations)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
+    return metadata_of(clip.annotations)
 
 
 def masks_of(batch: Batch, tables: UInt8[Tensor, "n 256"]) -> UInt8[Tensor, "b h w"]:
@@ -204,11 +201,11 @@ def flickr_boxes(folder: Path, video_id: str) -> list[list[int]] | None:
     try:
         if path.stat().st_size > _MOST_XML_BYTES:
             raise ValueError(f"more than {_MOST_XML_BYTES} bytes")
-        root = ET.fromstring(path.read_bytes())  # noqa: S314  # expat limits what entities grow to
+        root = ET.fromstring(read_file(path))  # noqa: S314  # expat limits what entities grow to
         # A box is its annotator, then left, top, right, bottom.
         found = [[int(part.text or "") for part in list(box)[1:]] for box in root.iter("bbox")]
         if any(len(box) != 4 for box in found):
             raise ValueError("a box without four numbers")
-    except (ET.ParseError, ValueError) as error:
+    except (ET.ParseError, OSError, ValueError) as error:
         raise ManifestError(f"{path}: no annotation of boxes ({error}). Fetch it again.") from error
     return found

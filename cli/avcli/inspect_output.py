@@ -18,7 +18,7 @@ from avdata.audit.dataset import AuditDataset
 from avdata.audit.sample import StoredSample
 from avdata.audit.summary import QUANTILES
 from avdata.audit.verify import Verification
-from avdata.draw.images import color_log_mel
+from avdata.draw.images import color_log_mel, decode_rgb
 from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.profiles import MelProfile
 from avmanifest.schema import STATUSES
@@ -294,12 +294,12 @@ def print_spectrogram(path: Path, found: Any) -> None:
 
 def _thumbnail(jpeg: bytes, time_s: float | None) -> Group:
     caption = Text("" if time_s is None else f"{time_s:.2f} s", style="dim")
-    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    picture = decode_rgb(jpeg)
     if picture is None:
         return Group(Text("damaged", style="red"), caption)
     lines = max(1, round(_FRAME_WIDTH * picture.shape[0] / picture.shape[1] / 2))
     small = cv2.resize(picture, (_FRAME_WIDTH, 2 * lines), interpolation=cv2.INTER_AREA)
-    return Group(*_half_blocks(np.asarray(small[..., ::-1])), caption)
+    return Group(*_half_blocks(np.asarray(small)), caption)
 
 
 def _half_blocks(rgb: np.ndarray) -> list[Text]:

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol, TextIO
+from typing import Final, Protocol, TextIO
 
 UNFINISHED: Final = ".tmp"
 """Suffix of a file or folder that is still being written."""
@@ -89,9 +89,9 @@ def open_descriptor(path: Path | str) -> int:
     return descriptor
 
 
-def open_file(path: Path | str) -> BinaryIO:
+def open_file(path: Path | str) -> io.BufferedReader:
     """Open a regular file for reading bytes. Raises OSError as `require_file` does."""
-    return os.fdopen(open_descriptor(path), "rb")
+    return io.BufferedReader(io.FileIO(open_descriptor(path)))
 
 
 def open_text(

@@ -20,7 +20,14 @@ MAX_DEPTH: Final = 64
 """Deepest nesting of lists and objects that is read."""
 
 
-def parse_json(content: bytes | str, where: object, error: type[AvkitError] = ManifestError, advice: str = "") -> Any:
+def parse_json(
+    content: bytes | str,
+    where: object,
+    error: type[AvkitError] = ManifestError,
+    advice: str = "",
+    *,
+    finite: bool = True,
+) -> Any:
     """The value of a JSON text.
 
     Args:
@@ -28,12 +35,18 @@ def parse_json(content: bytes | str, where: object, error: type[AvkitError] = Ma
         where: The file, named in the error.
         error: The error to raise.
         advice: End of the error's message: what to do.
+        finite: Refuse numbers that are not finite. Records of training may have them.
 
     Raises:
         AvkitError: Of the type `error`: the text is not JSON, or has what this module refuses.
     """
     try:
-        value = json.loads(content, object_pairs_hook=_object, parse_constant=_not_finite, parse_float=_finite)
+        value = json.loads(
+            content,
+            object_pairs_hook=_object,
+            parse_constant=_not_finite if finite else None,
+            parse_float=_finite if finite else None,
+        )
         _check(value)
     except (ValueError, RecursionError) as problem:
         raise error(f"{where}: not valid JSON: {_reason(problem, content)}{advice and f'. {advice}'}") from problem
@@ -41,10 +54,15 @@ def parse_json(content: bytes | str, where: object, error: type[AvkitError] = Ma
 
 
 def parse_object(
-    content: bytes | str, where: object, error: type[AvkitError] = ManifestError, advice: str = ""
+    content: bytes | str,
+    where: object,
+    error: type[AvkitError] = ManifestError,
+    advice: str = "",
+    *,
+    finite: bool = True,
 ) -> dict[str, Any]:
     """The object of a JSON text. Arguments and errors as for `parse_json`; other values than objects are refused."""
-    value = parse_json(content, where, error, advice)
+    value = parse_json(content, where, error, advice, finite=finite)
     if not isinstance(value, dict):
         raise error(f"{where}: a JSON {type(value).__name__}, expected an object{advice and f'. {advice}'}")
     return value

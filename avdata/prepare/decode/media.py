@@ -32,6 +32,7 @@ from avdata.prepare.decode.tracks import TIME_TOLERANCE_S, MediaSource, SharedDe
 from avdata.prepare.decode.video import FrameReader, Orientation, TimedImage, VideoTrack, orientation_of
 from avdata.samples import PIECE, SampleFile
 from avmanifest.errors import ConfigError, DecodeError
+from avmanifest.files import NotAFile, require_file
 
 # Containers that hold video. Playlists, scripts and image sequences are excluded: they refer to other files and URLs.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,mxf"
@@ -350,8 +351,11 @@ def open_media(
         raise ConfigError(f"unknown decoder {decoder!r}; known: {', '.join(DECODERS)}")
     if decoder == "decord":
         import_decord()
-    if isinstance(source, Path) and not source.exists():
-        raise FileNotFoundError(source)
+    if isinstance(source, Path):
+        try:
+            require_file(source)
+        except NotAFile as error:
+            raise DecodeError("media_corrupt", f"{source}: {error.strerror}") from error
     name = str(source) if isinstance(source, Path) else str(getattr(source, "name", "stream"))
     try:
         container = av.open(

@@ -17,7 +17,8 @@ from avdata.cache import CacheFolder, lock_file
 from avdata.prepare.commit import storage_errors
 from avdata.prepare.sources.media import MediaRef
 from avdata.prepare.sources.remote import FailedRef, FetchedFile, RemoteRef, Span
-from avmanifest.files import flush, replace_text
+from avmanifest.files import flush, open_file, read_file, replace_text
+from avmanifest.parsing import metadata_of
 
 _FIELDS: Final = {"file", "bytes", *(field.name for field in fields(FetchedFile))}
 UNAVAILABLE_S: Final = 7 * 86_400.0
@@ -187,7 +188,7 @@ class MediaCache:
             return True
         self.release(key)
         try:
-            record = (self.folder / f"{key}.json").open("rb")
+            record = open_file(self.folder / f"{key}.json")
         except FileNotFoundError:
             return False
         if lock_file(record.fileno(), touch_after_ns=0):
@@ -216,10 +217,10 @@ def _record_of(name: str) -> str | None:
 def _read(path: Path) -> dict[str, Any] | None:
     """A record; None if it does not exist or is incomplete."""
     try:
-        record = json.loads(path.read_bytes())
+        record = metadata_of(read_file(path))
         whole = {"status", "reason", "files"} <= record.keys() and all(
             entry.keys() >= _FIELDS for entry in record["files"]
         )
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, AttributeError, TypeError):
         return None
-    return dict(record) if whole else None
+    return record if whole else None

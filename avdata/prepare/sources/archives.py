@@ -26,7 +26,8 @@ from avdata.store import open_store
 from avdata.urls import check_url
 from avmanifest.clipnames import ClipName, display_name, split_media_suffix
 from avmanifest.errors import ConfigError, ShardError
-from avmanifest.files import cache_folder, replace_text, replacing, sha256_of
+from avmanifest.files import cache_folder, open_file, read_file, replace_text, replacing, sha256_of
+from avmanifest.parsing import metadata_of
 from avmanifest.secrets import shown_url
 
 ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
@@ -175,8 +176,9 @@ def list_archive(archive: str, cache_dir: Path) -> Listing:
         if "://" in archive:
             with io.BufferedReader(open_store(archive).open("", block_bytes=_REMOTE_BLOCK_BYTES)) as file:
                 return _list_tar(archive, file)
-        with Path(archive).open("rb") as file:
-            if file.peek(2)[:2] != b"\x1f\x8b":
+        with open_file(archive) as file:
+            if file.read(2) != b"\x1f\x8b":
+                file.seek(0)
                 return _list_tar(archive, file)
         return _list_gzip(archive, cache_dir)
     except (OSError, ValueError, ShardError, aiohttp.ClientError) as error:
@@ -264,7 +266,7 @@ def _listing_json(listing: Listing) -> str:
 def _read_listing(path: Path, archive: str) -> Listing | None:
     """A stored listing; None if there is none or it is damaged."""
     try:
-        kept = json.loads(path.read_bytes())
+        kept = metadata_of(read_file(path))
         members = [
             Member(str(name), int(offset), int(size), identity and ClipName(*identity))
             for name, offset, size, identity in kept["members"]

@@ -31,6 +31,8 @@ from avdata.redirects import RedirectRefusedError, next_address, same_origin
 from avdata.urls import check_url
 from avmanifest.clipnames import display_name
 from avmanifest.errors import ConfigError, DownloadError
+from avmanifest.files import read_file
+from avmanifest.parsing import metadata_of
 from avmanifest.secrets import Url, shown_url
 
 BODY: Final = "body"  # the downloaded file, complete or partial
@@ -162,9 +164,9 @@ class _PartialFile:
     def of(cls, folder: Path) -> "_PartialFile":
         """The partial file of an earlier attempt; empty if its version is unknown, because it cannot be continued."""
         try:
-            state = json.loads((folder / _STATE).read_bytes())
-            part = cls(folder, str(state["validator"]), state["total"], (folder / BODY).stat().st_size)
-        except (OSError, ValueError, KeyError, TypeError):
+            state = metadata_of(read_file(folder / _STATE))
+            part = cls(folder, str(state.get("validator", "")), state.get("total"), (folder / BODY).stat().st_size)
+        except OSError:
             return cls(folder)
         return part if part.validator else cls(folder)
 

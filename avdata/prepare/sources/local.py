@@ -13,7 +13,7 @@ from avdata.prepare.sources.remote import FailedRef
 from avdata.prepare.sources.sidecar import SIDECAR_BYTES, Sidecars, owner, owners
 from avmanifest.clipnames import MEDIA_SUFFIXES, ClipName, display_name, printable_name, split_media_suffix
 from avmanifest.errors import ConfigError
-from avmanifest.files import disk_error
+from avmanifest.files import disk_error, read_file
 
 _UNPRINTABLE: Final = "the name contains a control character, a line end or bytes that are not UTF-8; rename the file"
 
@@ -115,7 +115,7 @@ class LocalSource:
         wanted = {stem for video in videos for stem in owners(video)} if documents else set()
         for path in documents:
             if owner(path) in wanted:
-                sidecars.add(path, Path(self._absolute(path)).read_bytes())
+                sidecars.add(path, read_file(self._absolute(path)))
         return sidecars
 
     def _kind(self, entry: os.DirEntry[str]) -> Literal["video", "metadata", "folder", "link", "other"]:

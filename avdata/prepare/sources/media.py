@@ -14,7 +14,7 @@ from indexed_gzip import IndexedGzipFile, ZranError
 
 from avdata.store import missing, open_store, timed_out
 from avmanifest.errors import DecodeError, DownloadError, MediaError, ShardError
-from avmanifest.files import sha256_of_stream
+from avmanifest.files import open_descriptor, open_file, sha256_of_stream
 
 _BUFFER_BYTES: Final = 256 * 1024
 _GZIP_BUFFER_BYTES: Final = 4 * 1024**2  # a read inflates from the last seek point on, so it should be large
@@ -68,7 +68,7 @@ def open_media_file(ref: MediaRef) -> Path | BinaryIO:
             return _fetch(ref, ref.size)
         if ref.compressed:
             return _open_gzip_member(ref, ref.size)
-        archive = io.FileIO(ref.path)
+        archive = io.FileIO(open_descriptor(ref.path))
         try:
             archive_bytes = archive.seek(0, os.SEEK_END)
             if archive_bytes < ref.offset + ref.size:
@@ -82,7 +82,7 @@ def open_media_file(ref: MediaRef) -> Path | BinaryIO:
 def hash_media(ref: MediaRef) -> tuple[str, int]:
     """The SHA-256 of the video in hexadecimal, and its size in bytes. Raises the same errors as open_media_file."""
     opened = open_media_file(ref)
-    with _media_errors(ref), opened.open("rb") if isinstance(opened, Path) else opened as file:
+    with _media_errors(ref), open_file(opened) if isinstance(opened, Path) else opened as file:
         return sha256_of_stream(file)
 
 
@@ -208,7 +208,7 @@ def _seek_points(index: str, start: int, end: int) -> bytes:
     A whole index has 32 KiB of window per point, up to hundreds of MB for a large archive; a clip needs one or two
     points. The first point is kept because it has no window: indexed_gzip never frees the window of the first point.
     """
-    with Path(index).open("rb") as file:
+    with open_file(index) as file:
         magic, flags, compressed, plain, spacing, window, num_points = _GZIP_HEADER.unpack(file.read(_GZIP_HEADER.size))
         if magic != _GZIP_MAGIC:
             raise ValueError(f"{index} is not an index that this version of avkit can read. Delete it.")

@@ -1,11 +1,11 @@
 """Metadata beside a video: a JSON file of the same name that says which clip the video is."""
 
-import json
 import re
 from typing import Any, Final
 
 from avdata.prepare.sources.names import YOUTUBE_ID
 from avmanifest.clipnames import ClipName, split_media_suffix
+from avmanifest.parsing import metadata_of
 
 SIDECAR_BYTES: Final = 1024**2
 """Larger files are not read: they are not the metadata of one clip."""
@@ -61,12 +61,7 @@ def read_sidecar(document: bytes) -> ClipName | None:
     The id is a field such as `youtube_id` or `video_id`, or part of `url`. The span is `start` and `end`, or the only
     entry of `clips`, in seconds or as `HH:MM:SS.mmm`.
     """
-    try:
-        fields = json.loads(document)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(fields, dict):
-        return None
+    fields = metadata_of(document)
     texts = [fields[name] for name in _ID_FIELDS if isinstance(fields.get(name), str)]
     ids = [text for text in texts if YOUTUBE_ID.fullmatch(text)]
     urls = [fields[name] for name in _URL_FIELDS if isinstance(fields.get(name), str)]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from avdata.load import Batch, EvalView, TrainView, each_frame
 from avmanifest.errors import ConfigError
+from avmanifest.parsing import parse_json
 from avmodel.distributed import autocast
 from avmodel.evaluate.data import Split, one_view, train_view
 from avmodel.evaluate.decoder import segmentation_decoder
@@ -69,10 +70,10 @@ def load_segmenter(path: Path | str, device: torch.device | str = "cpu") -> tupl
     predictor, notes = load_predictor(path, device)
     if notes.get("kind") != KIND or notes.get("loss") not in LOSSES:
         raise ConfigError(f"{path}: not a segmenter. avkit evaluate segmentation trains one.")
-    try:
-        classes = tuple(map(str, json.loads(notes.get("classes", ""))))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: its classes cannot be read ({error})") from error
+    names = parse_json(notes.get("classes", ""), f"{path}: its classes", ConfigError)
+    if not isinstance(names, list):
+        raise ConfigError(f"{path}: its classes cannot be read: a JSON {type(names).__name__}, expected a list")
+    classes = tuple(map(str, names))
     if outputs_of(classes) != predictor.config.outputs:
         raise ConfigError(f"{path}: {len(classes)} classes for {predictor.config.outputs} outputs. It is damaged.")
     return Segmenter(predictor=predictor, classes=classes, loss=notes["loss"]), notes

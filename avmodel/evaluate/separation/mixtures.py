@@ -11,9 +11,10 @@ from jaxtyping import Int
 
 from avdata.load import Batch, manifest_rows
 from avmanifest.errors import AvkitError, ConfigError, ManifestError, StorageError
-from avmanifest.files import replace_text
+from avmanifest.files import read_text, replace_text
 from avmanifest.keys import clip_keys
 from avmanifest.lists import read_requests
+from avmanifest.parsing import metadata_of, parse_object
 from avmanifest.recipe import load_recipe
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import Split, cache_of, footage, roots_of
@@ -146,7 +147,7 @@ def read_mixtures(path: Path, data: EvalDataConfig, test: Split, source: Source)
     that isn't such a list.
     """
     try:
-        text = path.read_text()
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"mixtures={path}: cannot be read ({error}). Give a list of mixtures, or {DRAWN}.") from error
     if text.lstrip().startswith("{"):
@@ -169,9 +170,10 @@ def _keys_here(
 
 
 def _own_list(text: str, path: Path) -> list[Mixture]:
+    content = parse_object(text, f"{path}: not a list of mixtures")
     try:
-        found = [Mixture(tuple(row["keys"]), str(row.get("kind", ""))) for row in json.loads(text)["mixtures"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found = [Mixture(tuple(row["keys"]), str(row.get("kind", ""))) for row in content["mixtures"]]
+    except (KeyError, TypeError, AttributeError) as error:
         raise ManifestError(
             f'{path}: not a list of mixtures ({error!r}); expected {{"mixtures": [{{"keys": []}}]}}'
         ) from error
@@ -184,8 +186,11 @@ def mixtures_in(keys: Sequence[str], annotations: Sequence[str | None]) -> list[
     """The mixtures that the clips' annotations tell of, in their list's order."""
     found: dict[int, Mixture] = {}
     for key, text in zip(keys, annotations, strict=True):
-        for row in json.loads(text or "{}").get("mixtures", []):
-            found[row["index"]] = Mixture((key, *row["with"]), row["kind"])
+        try:
+            for row in metadata_of(text).get("mixtures", []):
+                found[int(row["index"])] = Mixture((key, *map(str, row["with"])), str(row["kind"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ManifestError(f"{key}: its annotations have mixtures that cannot be read ({error!r})") from error
     return [found[index] for index in sorted(found)]
 
 

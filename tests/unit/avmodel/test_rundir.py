@@ -81,7 +81,7 @@ def test_how_a_run_is_carried_out_may_change(tmp_path: Path) -> None:
     assert json.loads((tmp_path / CONFIG_FILE).read_text()) == as_json(other)
 
 
-@pytest.mark.parametrize(("text", "said"), [("{", "not JSON"), ("[]", "a JSON list, expected an object")])
+@pytest.mark.parametrize(("text", "said"), [("{", "not valid JSON"), ("[]", "a JSON list, expected an object")])
 def test_a_config_that_cannot_be_read_is_named(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / CONFIG_FILE).write_text(text)
     with pytest.raises(ConfigError, match=said):

@@ -15,7 +15,7 @@ from avdata.prepare.decode import media_extent_s
 from avdata.prepare.sources.remote import FetchedFile, Span
 from avdata.prepare.sources.youtube.errors import classify, disk_error, final_status, message_of
 from avmanifest.errors import DownloadError
-from avmanifest.files import replace_text
+from avmanifest.files import read_text, replace_text
 
 SHORT_S: Final = 0.25
 """Seconds by which a downloaded section may end early."""
@@ -222,7 +222,7 @@ class VideoFetcher:
         if options.proxy is not None:
             params["proxy"] = options.proxy.secret
         if options.cookies is not None:
-            params["cookiefile"] = io.StringIO(options.cookies.read_text())
+            params["cookiefile"] = io.StringIO(read_text(options.cookies))
         if options.cookies_from_browser is not None:
             match = BROWSER.fullmatch(options.cookies_from_browser)
             assert match, "YoutubeOptions checks it"
