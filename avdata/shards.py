@@ -12,16 +12,17 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from avmanifest.clipnames import display_name
-from avmanifest.errors import ShardError
+from avmanifest.errors import DamagedMember, ManifestError, ShardError
 from avmanifest.files import open_file, read_file
 
 BLOCK: Final = 512
@@ -42,13 +43,47 @@ class Member:
     name: str
     offset: int
     size: int
+    xxh3: int | None = field(default=None, compare=False)  # `content_hash` of its content; None: unknown
+
+
+def content_hash(content: bytes | memoryview) -> int:
+    """The hash of a member's content that the manifest holds: XXH3 of 64 bits with seed 0."""
+    return xxhash.xxh3_64_intdigest(content)
+
+
+def member_columns(members: Sequence[Member]) -> dict[str, Any]:
+    """The columns `members` and `member_xxh3` of a manifest row. The hashes are null unless all are known."""
+    hashes = [member.xxh3 for member in members]
+    return {
+        "members": [{"name": member.name, "offset": member.offset, "size": member.size} for member in members],
+        "member_xxh3": None if None in hashes else hashes,
+    }
+
+
+def members_of(row: Mapping[str, Any]) -> list[Member]:
+    """The members of a manifest row, with their hashes if it has them. Raises ManifestError if it has too few."""
+    members, hashes = row["members"], row.get("member_xxh3")
+    if hashes is None:
+        hashes = [None] * len(members)
+    elif len(hashes) != len(members):
+        raise ManifestError(f"{row['key']}: {len(members)} members, but {len(hashes)} hashes in member_xxh3")
+    return [Member(m["name"], m["offset"], m["size"], xxh3) for m, xxh3 in zip(members, hashes, strict=True)]
+
+
+def check_content(content: bytes | memoryview, stored: int, shard: str, key: str, member: str) -> None:
+    """Raise DamagedMember unless the content of a member has the hash that is stored for it."""
+    computed = content_hash(content)
+    if computed != stored:
+        raise DamagedMember(
+            shard, key, member, f"damaged: its {len(content)} bytes have xxh3 {computed:016x}, stored is {stored:016x}"
+        )
 
 
 def pack_sample(key: str, members: Mapping[str, bytes]) -> tuple[bytes, list[Member]]:
     """Encode a sample as tar blocks.
 
     Returns:
-        The blocks, and each member's position in them.
+        The blocks, and each member's position in them and its hash.
     """
     out = io.BytesIO()
     placed = []
@@ -57,7 +92,7 @@ def pack_sample(key: str, members: Mapping[str, bytes]) -> tuple[bytes, list[Mem
         info.size = len(content)
         info.mode = 0o444
         out.write(info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict"))
-        placed.append(Member(name, out.tell(), len(content)))
+        placed.append(Member(name, out.tell(), len(content), content_hash(content)))
         out.write(content)
         out.write(bytes(-len(content) % BLOCK))
     return out.getvalue(), placed

@@ -12,7 +12,7 @@ from avdata.images import encode_jpeg
 from avdata.melspec import log_mel
 from avdata.prepare.commit import Segment, Workspace, commit_shard
 from avdata.profiles import profile
-from avdata.shards import pack_json, pack_npy, pack_sample
+from avdata.shards import member_columns, pack_json, pack_npy, pack_sample
 from avdata.waveform import SAMPLE_RATE, encode_flac
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
@@ -99,8 +99,7 @@ def draw_dataset(
                 content, placed = pack_sample(sample_key(index), members)
                 blocks = workspace.path / f"{index}.blocks"
                 blocks.write_bytes(content)
-                row["members"] = [{"name": m.name, "offset": m.offset, "size": m.size} for m in placed]
-                segments.append(Segment(row | {"frame_times_s": times}, blocks))
+                segments.append(Segment(row | member_columns(placed) | {"frame_times_s": times}, blocks))
             commit_shard(layout, ShardName(split, number), segments, workspace, PLAN_HASH)
             for path in workspace.path.glob("*.blocks"):
                 path.unlink()

@@ -13,7 +13,7 @@ from jaxtyping import Float32
 from avdata.images import decode_jpeg, decode_picture
 from avdata.melspec import log_mel
 from avdata.profiles import PROFILES, MelProfile
-from avdata.shards import ByteFile, Member, TarSample, parse_npy
+from avdata.shards import ByteFile, Member, TarSample, content_hash, members_of, parse_npy
 from avdata.waveform import SAMPLE_RATE, decode_flac
 from avmanifest.errors import AvkitError
 from avmanifest.parsing import parse_json, parse_object
@@ -65,17 +65,27 @@ class DeepCheck:
         """
         for sample in samples:
             decoded: dict[str, Any] = {}
+            row = rows.get(sample.key, {})
+            stored = {member.name: member.xxh3 for member in members_of(row)} if row else {}
+            other: dict[str, int] = {}  # hashes that differ from the stored ones
             for member in sample.members:
                 file.seek(member.offset)
                 content = file.read(member.size)
                 try:
                     if len(content) < member.size:
                         raise _BadMember(f"truncated after {len(content):,} of {member.size:,} bytes")
+                    if stored.get(member.name) not in (None, computed := content_hash(content)):
+                        other[member.name] = computed
                     decoded[member.name] = self._decode(sample.key, member, content)
                 except (_BadMember, AvkitError) as error:
+                    other.pop(member.name, None)
                     on_fault(sample.key, member.offset, f"{member.name}: {error}")
             places = {member.name: member.offset for member in sample.members}
-            for name, problem in self._compare(decoded, rows.get(sample.key, {})):
+            for name, problem in self._compare(decoded, row):
+                other.pop(name, None)
+                on_fault(sample.key, places[name], f"{name}: {problem}")
+            for name, computed in other.items():
+                problem = f"damaged: it has xxh3 {computed:016x}, its row says {stored[name]:016x}"
                 on_fault(sample.key, places[name], f"{name}: {problem}")
 
     def _log_mels(self) -> dict[str, str]:

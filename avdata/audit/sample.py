@@ -12,7 +12,7 @@ from avdata.audit.dataset import AuditDataset, DatasetKind
 from avdata.audit.parquet import read_stored_table
 from avdata.audit.tars import json_of
 from avdata.profiles import PROFILES, MelProfile
-from avdata.shards import Member, parse_npy, tar_samples
+from avdata.shards import Member, check_content, members_of, parse_npy, tar_samples
 from avmanifest.errors import ConfigError, ShardError
 from avmanifest.layout import ShardName
 from avmanifest.parsing import metadata_of
@@ -91,7 +91,7 @@ def read_samples(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> It
         raise ConfigError(f"{dataset.root}: a manifest alone has no samples. Give the dataset's folder.")
     finder = _from_tars if dataset.kind is DatasetKind.SHARDS else _from_dataset
     for split, tar, row, members in finder(dataset, wanted):
-        contents = _contents(dataset, tar, members)
+        contents = _contents(dataset, tar, row["key"], members)
         yield _sample(dataset, split, tar, row, contents)
 
 
@@ -109,8 +109,7 @@ def _from_dataset(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> I
             table = read_stored_table(dataset.store, f"{name}.parquet", CLIP_SCHEMA)
             mine = table.filter(pc.is_in(table.column("key"), value_set=keys))
             for row in mine.filter(pc.equal(mine.column("status"), "ok")).to_pylist():
-                members = [Member(m["name"], m["offset"], m["size"]) for m in row["members"]]
-                yield split, f"{name}.tar", row, members
+                yield split, f"{name}.tar", row, members_of(row)
 
 
 def _from_tars(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> Iterator[_Located]:
@@ -127,8 +126,8 @@ def _from_tars(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> Iter
                     yield splits.pop(sample.key), tar, row | {"key": sample.key}, sample.members
 
 
-def _contents(dataset: AuditDataset, tar: str, members: Sequence[Member]) -> dict[str, bytes]:
-    """Read all members of a sample at once: they are adjacent."""
+def _contents(dataset: AuditDataset, tar: str, key: str, members: Sequence[Member]) -> dict[str, bytes]:
+    """Read all members of a sample at once, as they are adjacent. Raises DamagedMember if a hash differs."""
     start = min(member.offset for member in members)
     stop = max(member.offset + member.size for member in members)
     if stop - start > _MAX_BYTES:
@@ -136,7 +135,11 @@ def _contents(dataset: AuditDataset, tar: str, members: Sequence[Member]) -> dic
             f"{dataset.store.at(tar)}: a sample of {stop - start:,} bytes; at most {_MAX_BYTES:,} are read"
         )
     content = dataset.store.read_range(tar, start, stop - start)
-    return {member.name: content[member.offset - start :][: member.size] for member in members}
+    contents = {member.name: content[member.offset - start :][: member.size] for member in members}
+    for member in members:
+        if member.xxh3 is not None:
+            check_content(contents[member.name], member.xxh3, dataset.store.at(tar), key, member.name)
+    return contents
 
 
 def _sample(

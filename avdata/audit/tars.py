@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from avdata.shards import TarSample
+from avdata.shards import TarSample, member_columns
 from avmanifest.parsing import metadata_of
 
 
@@ -26,8 +26,8 @@ def rows_of(tar_samples: Iterable[TarSample], schema: pa.Schema, **fixed: Any) -
     for sample in tar_samples:
         fields = json_of(sample)
         stored = {name: _fitting(fields.get(name), schema, name) for name in _JSON_COLUMNS} if fields else {}
-        members = [{"name": m.name, "offset": m.offset, "size": m.size} for m in sample.members]
-        row = {**stored, **fixed, "key": sample.key, "status": "ok", "reason": "", "members": members}
+        members = member_columns(sample.members)
+        row = {**stored, **fixed, "key": sample.key, "status": "ok", "reason": "", **members}
         row["labels"] = row.get("labels") or []
         rows.append({name: row.get(name) for name in schema.names})
     return pa.Table.from_pylist(rows, schema=schema)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from avdata.audit.dataset import AuditDataset, DatasetKind
 from avdata.audit.deep import DeepCheck
 from avdata.audit.parquet import read_stored_table
-from avdata.shards import ByteFile, DamagedTar, TarSample, index_bytes, tar_samples
+from avdata.shards import ByteFile, DamagedTar, TarSample, index_bytes, members_of, tar_samples
 from avdata.store import Store
 from avmanifest.errors import AvkitError, ConfigError, ShardError
 from avmanifest.files import sha256_of_stream
@@ -26,7 +26,7 @@ from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
 
 _PARTS: Final = {"tar": ".tar", "idx": ".tar.idx", "parquet": ".parquet"}
 _PLACE: Final = ["key", "position"]
-_MERGED: Final = ["key", "status", "shard", "position", "members"]
+_MERGED: Final = ["key", "status", "shard", "position", "members", "member_xxh3"]
 _COPY_BYTES: Final = 1 << 20
 _MOST_WORKERS: Final = 16
 
@@ -346,12 +346,13 @@ def _check_members(expected: _Expected, checked: _Checked, found: Sequence[TarSa
         if key not in meant:
             checked.fault("the sample has no row", key, sample.header)
             continue
-        places = [(m["name"], m["offset"], m["size"]) for m in meant[key]["members"]]
-        held = [(m.name, m.offset, m.size) for m in sample.members]
+        places, held = members_of(meant[key]), list(sample.members)
         if places != held:
             first = next((h for h, p in zip(held, places, strict=False) if h != p), held[-1])
-            checked.fault(f"{first[0]} differs from its row in offset or size, or the members differ", key, first[1])
-        missing = expected.deep.missing_members([name for name, _, _ in held], len(meant[key]["frame_times_s"]))
+            checked.fault(
+                f"{first.name} differs from its row in offset or size, or the members differ", key, first.offset
+            )
+        missing = expected.deep.missing_members([m.name for m in held], len(meant[key]["frame_times_s"]))
         if missing:
             checked.fault(f"members are missing: {', '.join(missing)}", key, sample.header)
     order = [key for key in meant if key in there]
@@ -362,7 +363,8 @@ def _check_members(expected: _Expected, checked: _Checked, found: Sequence[TarSa
 def _rows_by_key(rows: pa.Table | None) -> dict[str, dict[str, Any]]:
     if rows is None:
         return {}
-    return {row["key"]: row for row in rows.select(["key", "duration_s"]).to_pylist()}
+    columns = ["key", "duration_s", "members", "member_xxh3"]
+    return {row["key"]: row for row in rows.select(columns).to_pylist()}
 
 
 def _check_tar(store: Store, name: str, *, deep: bool) -> _Checked:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
@@ -67,6 +68,7 @@ def bench_loader(bench: LoaderBench) -> dict[str, Any]:
     All contestants yield random 3 s windows of log-mel and random crops of 224 x 224 pixels:
 
     - `avkit`: this loader.
+    - `avkit_unchecked`: this loader without comparing members with their hashes. The ratio to it is the cost of that.
     - `webdataset`: its fastest configuration (one worker process per core, shuffling and batching inside the workers,
       only the needed members) with avkit's decode function.
     - `webdataset_stock`: the same with decode("pil") and torchvision's transforms on one random frame.
@@ -125,8 +127,8 @@ def _contestants(
     images = _some_images(dataset, 512)
 
     @contextlib.contextmanager
-    def avkit() -> Iterator[Iterator[int]]:
-        with contextlib.closing(_endless(_loader(dataset, view, bench))) as batches:
+    def avkit(*, check: bool) -> Iterator[Iterator[int]]:
+        with contextlib.closing(_endless(_loader(dataset, view, bench, check=check))) as batches:
             yield batches
 
     @contextlib.contextmanager
@@ -135,7 +137,8 @@ def _contestants(
             yield batches
 
     return {
-        "avkit": avkit,
+        "avkit": partial(avkit, check=True),
+        "avkit_unchecked": partial(avkit, check=False),
         "webdataset": lambda: _webdataset(urls, own, bench.batch_size, cores),
         "webdataset_stock": lambda: _webdataset(urls, stock, bench.batch_size, cores),
         "decode_resize": decode_resize,
@@ -191,10 +194,9 @@ def _some_images(dataset: Dataset, most: int) -> list[bytes]:
         for number in np.linspace(0, len(dataset.frame_member) - 1, most).astype(int).tolist():
             sample = int(np.searchsorted(dataset.frame_start, number, side="right")) - 1
             shard, key = int(dataset.shard_of[sample]), dataset.keys[sample].as_py()
-            place = int(dataset.frames.offset[number]), int(dataset.frames.size[number])
             with reader.lease(shard) as file:
                 name = dataset.frame_names[dataset.frame_member[number]]
-                images.append(bytes(reader.read_member(file, shard, key, name, *place, scratch)))
+                images.append(bytes(reader.read_member(file, shard, key, name, dataset.frames.at(number), scratch)))
     return images
 
 
@@ -372,8 +374,9 @@ def _first_batches(dataset: Dataset, view: TrainView, bench: LoaderBench) -> dic
     return medians
 
 
-def _loader(dataset: Dataset, view: TrainView, bench: LoaderBench) -> Loader:
-    return Loader(dataset, view, LoaderConfig(batch_size=min(bench.batch_size, len(dataset))))
+def _loader(dataset: Dataset, view: TrainView, bench: LoaderBench, *, check: bool = True) -> Loader:
+    config = LoaderConfig(batch_size=min(bench.batch_size, len(dataset)), check_members=check)
+    return Loader(dataset, view, config)
 
 
 def _endless(loader: Loader) -> Generator[int, None, None]:

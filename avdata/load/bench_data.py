@@ -1,6 +1,7 @@
 """Makes a synthetic dataset for the benchmark of the loader, with samples as large as VGGSound's."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from jaxtyping import UInt8
 from avdata.images import encode_jpeg
 from avdata.melspec import log_mel
 from avdata.profiles import profile
-from avdata.shards import Member, end_of_archive, pack_json, pack_npy, pack_sample
+from avdata.shards import Member, end_of_archive, member_columns, pack_json, pack_npy, pack_sample
 from avdata.waveform import SAMPLE_RATE, encode_flac
 from avmanifest.files import sha256_of
 from avmanifest.layout import Layout, ShardName
@@ -84,7 +85,7 @@ def _write_shard(
             "flac": sound["flac"],
         }
         blocks, placed = pack_sample(key, members)
-        shifted = [Member(member.name, len(content) + member.offset, member.size) for member in placed]
+        shifted = [replace(member, offset=len(content) + member.offset) for member in placed]
         content += blocks
         rows.append(_row(key, shard, place, shifted))
     content += end_of_archive(len(content))
@@ -99,7 +100,7 @@ def _row(key: str, shard: ShardName, place: int, members: list[Member]) -> dict[
     return dict.fromkeys(CLIP_SCHEMA.names) | {
         "key": key, "video_id": key, "source": "drawn", "start_s": 0.0, "labels": ["drawn"], "split": shard.split,
         "shard": shard.number, "position": place, "annotations": "{}", "licence": "", "reason": "", "status": "ok",
-        "members": [{"name": member.name, "offset": member.offset, "size": member.size} for member in members],
+        **member_columns(members),
         "frame_times_s": [(n + 0.5) * SECONDS / NUM_FRAMES for n in range(NUM_FRAMES)],
         "silent": False, "still": False, "short": False,
     }  # fmt: skip

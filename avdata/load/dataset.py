@@ -4,18 +4,20 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64, UInt64
 
 from avdata.load.members import MemberMap
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.secrets import shown_url
 
-COLUMNS: Final = ["key", "labels", "status", "shard", "members", "frame_times_s", "silent", "still", "short"]
+COLUMNS: Final = [
+    "key", "labels", "status", "shard", "members", "member_xxh3", "frame_times_s", "silent", "still", "short",
+]  # fmt: skip
 FLAGS: Final = ("silent", "still", "short")
 _HASHED_AT_ONCE: Final = 65_536
 
@@ -28,6 +30,15 @@ class Shard:
     num_bytes: int | None
     sha256: str | None
     prepared: bool  # written by avkit: every read checks the member's name in the tar header
+    hashed: bool = False  # the manifest has the hash of every member; else each is looked up when it is read
+
+
+class ByteRange(NamedTuple):
+    """Where a member is in its tar, in bytes, and the hash of its content (0 unless `Shard.hashed`)."""
+
+    offset: int
+    size: int
+    xxh3: int
 
     @property
     def name(self) -> str:
@@ -37,14 +48,23 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ByteRanges:
-    """Offset and size in bytes of one member of every sample in its tar; size 0: the sample has no such member."""
+    """The `ByteRange` of one member of every sample, as arrays; size 0: the sample has no such member."""
 
     offset: Int64[np.ndarray, " n"]
     size: Int64[np.ndarray, " n"]
+    xxh3: UInt64[np.ndarray, " n"]
+
+    def at(self, entry: int) -> ByteRange:
+        """The range with this index."""
+        return ByteRange(int(self.offset[entry]), int(self.size[entry]), int(self.xxh3[entry]))
 
     def take(self, entries: Int64[np.ndarray, " k"]) -> "ByteRanges":
         """The ranges with these indices."""
-        return ByteRanges(self.offset[entries], self.size[entries])
+        return ByteRanges(self.offset[entries], self.size[entries], self.xxh3[entries])
+
+    def put(self, entries: np.ndarray, ranges: "ByteRanges") -> None:
+        """Replace the ranges with these indices."""
+        self.offset[entries], self.size[entries], self.xxh3[entries] = ranges.offset, ranges.size, ranges.xxh3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +141,9 @@ def dataset_from_table(
     table = table.append_column("row", pa.array(range(len(table))))
     table = table.sort_by([("shard", "ascending"), ("row", "ascending")])
     shard_of = table.column("shard").to_numpy().astype(np.int64)
-    sample_of, names, codes, offset, size = _flat_members(table)
-    _check_ends(shards, shard_of[sample_of], offset + size)
+    sample_of, names, codes, places = _flat_members(table)
+    _check_ends(shards, shard_of[sample_of], places.offset + places.size)
+    unhashed = set(shard_of[_without_hashes(table)].tolist())
 
     def ranges(alternatives: Sequence[str]) -> ByteRanges:
         """The range of the first of the names that a sample has."""
@@ -130,8 +151,7 @@ def dataset_from_table(
         for name in alternatives:
             if name in names:
                 chosen = (codes == names.index(name)) & (ranges.size[sample_of] == 0)
-                ranges.offset[sample_of[chosen]] = offset[chosen]
-                ranges.size[sample_of[chosen]] = size[chosen]
+                ranges.put(sample_of[chosen], places.take(np.flatnonzero(chosen)))
         return ranges
 
     frame_names = members.frame_names(names)
@@ -152,13 +172,13 @@ def dataset_from_table(
         profile: alternatives for profile, alternatives in members.log_mels().items() if set(alternatives) & set(names)
     }
     return Dataset(
-        shards=tuple(shards),
+        shards=tuple(replace(shard, hashed=number not in unhashed) for number, shard in enumerate(shards)),
         keys=table.column("key").cast(pa.large_string()).combine_chunks(),
         shard_of=shard_of,
         log_mel={profile: ranges(alternatives) for profile, alternatives in mels.items()},
         log_mel_member={profile: next(n for n in alternatives if n in names) for profile, alternatives in mels.items()},
         waveform=ranges(members.waveforms()),
-        frames=ByteRanges(offset[is_frame], size[is_frame]),
+        frames=places.take(is_frame),
         masks=_masks_of(ranges, mask_names, sample_of[is_frame], frame_member),
         mask_names=mask_names,
         frame_start=frame_start,
@@ -181,8 +201,7 @@ def _masks_of(
     masks = _no_ranges(len(sample_of))
     for number, name in enumerate(mask_names):
         rows = frame_member == number
-        by_sample = ranges([name])
-        masks.offset[rows], masks.size[rows] = by_sample.offset[sample_of[rows]], by_sample.size[sample_of[rows]]
+        masks.put(rows, ranges([name]).take(sample_of[rows]))
     return masks
 
 
@@ -353,11 +372,15 @@ def _starts(counts: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n1"]:
 
 
 def _no_ranges(count: int) -> ByteRanges:
-    return ByteRanges(np.zeros(count, np.int64), np.zeros(count, np.int64))
+    return ByteRanges(np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.uint64))
 
 
 def _joined(parts: Sequence[ByteRanges]) -> ByteRanges:
-    return ByteRanges(np.concatenate([part.offset for part in parts]), np.concatenate([part.size for part in parts]))
+    return ByteRanges(
+        np.concatenate([part.offset for part in parts]),
+        np.concatenate([part.size for part in parts]),
+        np.concatenate([part.xxh3 for part in parts]),
+    )
 
 
 def _renamed(names: Sequence[str], among: Sequence[str]) -> Int64[np.ndarray, " k"]:
@@ -367,13 +390,11 @@ def _renamed(names: Sequence[str], among: Sequence[str]) -> Int64[np.ndarray, " 
 
 def _flat_members(
     table: pa.Table,
-) -> tuple[
-    Int64[np.ndarray, " m"], list[str], Int64[np.ndarray, " m"], Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]
-]:
-    """Flatten the column `members`.
+) -> tuple[Int64[np.ndarray, " m"], list[str], Int64[np.ndarray, " m"], ByteRanges]:
+    """Flatten the columns `members` and `member_xxh3`.
 
     Returns:
-        Sample of each member, the distinct names, index of each member's name in them, offset, size.
+        Sample of each member, the distinct names, index of each member's name in them, its range (hash 0: unknown).
     """
     column = table.column("members").combine_chunks()
     flat = column.flatten()
@@ -382,9 +403,29 @@ def _flat_members(
         pc.list_parent_indices(column).to_numpy().astype(np.int64),
         encoded.dictionary.to_pylist(),
         encoded.indices.to_numpy().astype(np.int64),
-        pc.struct_field(flat, "offset").to_numpy(),
-        pc.struct_field(flat, "size").to_numpy(),
+        ByteRanges(
+            pc.struct_field(flat, "offset").to_numpy(), pc.struct_field(flat, "size").to_numpy(), _flat_hashes(table)
+        ),
     )
+
+
+def _flat_hashes(table: pa.Table) -> UInt64[np.ndarray, " m"]:
+    """The hash of each member; 0: the row has none. Raises ManifestError for a row with too few or too many."""
+    column = table.column("member_xxh3").combine_chunks()
+    num_members = pc.list_value_length(table.column("members").combine_chunks()).to_numpy()
+    num_hashes = pc.fill_null(pc.list_value_length(column), -1).to_numpy()
+    flat = column.flatten()
+    if flat.null_count or (wrong := np.flatnonzero((num_hashes >= 0) & (num_hashes != num_members)).tolist()):
+        key = "" if flat.null_count else f"{table.column('key')[wrong[0]].as_py()}: "
+        raise ManifestError(f"{key}member_xxh3 must have one hash for each of `members`. Run the same prepare again.")
+    hashes = np.zeros(num_members.sum(), np.uint64)
+    hashes[np.repeat(num_hashes >= 0, num_members)] = flat.to_numpy()
+    return hashes
+
+
+def _without_hashes(table: pa.Table) -> Bool[np.ndarray, " n"]:
+    """The samples whose row has no hashes of members."""
+    return np.asarray(table.column("member_xxh3").is_null().to_numpy())
 
 
 def _check_ends(shards: Sequence[Shard], shard: Int64[np.ndarray, " m"], end: Int64[np.ndarray, " m"]) -> None:

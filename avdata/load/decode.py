@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float16, Float32, Float64, Int64, UInt8
 
 from avdata.images import decode_jpeg, decode_mask
-from avdata.load.dataset import Dataset
+from avdata.load.dataset import ByteRange, Dataset
 from avdata.load.reader import Scratch, ShardReader
 from avdata.load.views import (
     AllFramesView,
@@ -27,12 +27,13 @@ from avdata.melspec import log_mel
 from avdata.profiles import column_start_s
 from avdata.shards import parse_npy
 from avdata.waveform import decode_flac, flac_num_samples
-from avmanifest.errors import ShardError
+from avmanifest.errors import DamagedMember, ShardError
 
 Stage = Literal["read", "decode", "resize", "sound"]
 STAGES: Final[tuple[Stage, ...]] = ("read", "decode", "resize", "sound")
 
 _AREA_FROM: Final = 1.5  # from this shrink factor on, linear interpolation would skip pixels
+_INFINITE: Final = 0x7C00 << 1  # float16's infinity without its sign bit; NaNs are above
 
 
 @dataclass(slots=True)
@@ -111,8 +112,22 @@ def decode_into(
             buffers.errors[row] = error
     if cut:
         _compute_log_mels(view, buffers, cut)
-        clock.lap("sound")
+    _refuse_not_finite(dataset, reader, view, buffers, rows)
+    clock.lap("sound")
     times.add(clock.seconds)
+
+
+def _refuse_not_finite(dataset: Dataset, reader: ShardReader, view: View, buffers: BatchBuffers, rows: range) -> None:
+    """Leave an error for each row whose log-mel has a value that is not finite."""
+    magnitudes = buffers.log_mel[rows.start : rows.stop].view(np.uint16) << 1  # without the sign bit
+    for place in np.flatnonzero(magnitudes.max(axis=(1, 2, 3)) >= _INFINITE).tolist():
+        row = rows[place]
+        if buffers.errors[row] is None:
+            shard = reader.shards[int(dataset.shard_of[buffers.sample_ids[row]])]
+            member = dataset.log_mel_member.get(view.profile, "flac")
+            count = int(np.sum(~np.isfinite(buffers.log_mel[row])))
+            problem = f"{count} of the window's {buffers.log_mel[row].size} log-mel values are not finite in float16"
+            buffers.errors[row] = DamagedMember(shard.url, buffers.keys[row], member, problem)
 
 
 def _decode_or_refetch(
@@ -136,8 +151,8 @@ def _decode_row(
     to_compute: list[tuple[int, Float32[np.ndarray, " n"]]] = []
     with reader.lease(shard) as descriptor:
 
-        def read(member: str, offset: int, size: int) -> memoryview:
-            content = reader.read_member(descriptor, shard, key, member, offset, size, scratch)
+        def read(member: str, place: ByteRange) -> memoryview:
+            content = reader.read_member(descriptor, shard, key, member, place, scratch)
             clock.lap("read")
             return content
 
@@ -149,12 +164,12 @@ def _decode_row(
         stored = dataset.log_mel.get(view.profile)
         if stored is not None and stored.size[sample]:
             name = dataset.log_mel_member[view.profile]
-            content = read(name, int(stored.offset[sample]), int(stored.size[sample]))
+            content = read(name, stored.at(sample))
             starts = _copy_windows(content, view, buffers, row, draws, f"{where}.{name}", around_s)
             clock.lap("sound")
-            flac = bytes(read("flac", *_waveform_place(dataset, sample, where, view))) if view.waveform else None
+            flac = bytes(read("flac", _waveform_place(dataset, sample, where, view))) if view.waveform else None
         else:
-            flac = bytes(read("flac", *_waveform_place(dataset, sample, where, view)))
+            flac = bytes(read("flac", _waveform_place(dataset, sample, where, view)))
             starts = _starts_in(view, flac_num_samples(flac, f"{where}.flac"), draws, f"{where}.flac", around_s)
         if flac is not None:
             waveforms = _cut_waveforms(view, flac, starts, f"{where}.flac")
@@ -178,7 +193,7 @@ def _decode_row(
                     )
                 continue
             name = dataset.frame_names[dataset.frame_member[number]]
-            content = read(name, int(dataset.frames.offset[number]), int(dataset.frames.size[number]))
+            content = read(name, dataset.frames.at(number))
             rgb = decode_jpeg(bytes(content), f"{where}.{name}")
             clock.lap("decode")
             crop = choose_crop(view, rgb.shape[0], rgb.shape[1], draws)
@@ -189,7 +204,7 @@ def _decode_row(
                 buffers.masked[row, place] = bool(dataset.masks.size[number])
                 if buffers.masked[row, place]:
                     name = dataset.mask_names[dataset.frame_member[number]]
-                    content = read(name, int(dataset.masks.offset[number]), int(dataset.masks.size[number]))
+                    content = read(name, dataset.masks.at(number))
                     mask = decode_mask(bytes(content), f"{where}.{name}")
                     clock.lap("decode")
                     crop_mask_into(mask, crop, (rgb.shape[0], rgb.shape[1]), buffers.masks[row, place])
@@ -266,14 +281,14 @@ def _copy_windows(
     return starts
 
 
-def _waveform_place(dataset: Dataset, sample: int, where: str, view: View) -> tuple[int, int]:
-    size = int(dataset.waveform.size[sample])
-    if not size:
+def _waveform_place(dataset: Dataset, sample: int, where: str, view: View) -> ByteRange:
+    place = dataset.waveform.at(sample)
+    if not place.size:
         raise ShardError(
             f"{where}: neither a {view.profile!r} log-mel nor a FLAC to make it from, or a waveform was asked for. "
             f"Stored profiles: {', '.join(dataset.log_mel) or 'none'}. Prepare with --mel {view.profile}, with audio."
         )
-    return int(dataset.waveform.offset[sample]), size
+    return place
 
 
 def _starts_in(view: View, num_samples: int, draws: Sequence[float], where: str, around_s: float | None) -> list[int]:

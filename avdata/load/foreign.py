@@ -25,7 +25,7 @@ _INDEX_VERSION: Final = 2  # raised when other samples are found in the same tar
 
 
 def foreign_rows(descriptor: int, url: str, label: str, index_folder: Path) -> pa.Table:
-    """Index an open tar. Returns one manifest row per sample, with status `ok` and without flags.
+    """Index an open tar. Returns one manifest row per sample, with status `ok` and without hashes and flags.
 
     The index is stored in index_folder and reused while the size and modification time of the tar stay the same.
 
@@ -49,8 +49,9 @@ def foreign_rows(descriptor: int, url: str, label: str, index_folder: Path) -> p
             except ShardError as error:
                 raise ShardError(f"{shown_url(url)}: {error}") from error
         _store_rows(table, index)
-    for flag in FLAGS:
-        table = table.append_column(flag, pa.nulls(len(table), pa.bool_()))
+    for name in ("member_xxh3", *FLAGS):
+        field = CLIP_SCHEMA.field(name)
+        table = table.append_column(field, pa.nulls(len(table), field.type))
     return table
 
 

@@ -62,6 +62,7 @@ class LoaderConfig:
     chunk_samples: int = 8  # samples per task of a worker
     fetch_ahead_samples: int = 4096  # download a remote shard so many samples before its first one is needed
     skip_bad: bool = False  # leave damaged samples out of their batch and count them, instead of raising ShardError
+    check_members: bool = True  # compare each member that is read with its hash; False shows what that costs
     pin_memory: bool = False  # page-locked memory, for asynchronous copies to a GPU
     cache: CacheConfig = field(default_factory=CacheConfig)
 
@@ -149,7 +150,7 @@ class Loader:
         )
         self._stats = LoaderStats()
         self._times = StageTimes()
-        self._reader = ShardReader(self.dataset.shards, config.cache)
+        self._reader = ShardReader(self.dataset.shards, config.cache, check=config.check_members)
         self._pool = BufferPool(pinned=config.pin_memory)
         self._scratches: SimpleQueue[Scratch] = SimpleQueue()
         self._order: tuple[int, Int64[np.ndarray, " n"]] | None = None

@@ -11,7 +11,9 @@ from typing import Final
 
 from avdata.cache import lock_file, unlock_file
 from avdata.load.cache import CacheConfig, Expected, ShardCache
-from avdata.load.dataset import Shard
+from avdata.load.dataset import ByteRange, Shard
+from avdata.load.hashes import ShardHashes
+from avdata.shards import check_content
 from avdata.urls import local_path
 from avmanifest.errors import ShardError
 from avmanifest.files import open_descriptor
@@ -31,9 +33,12 @@ class _Handle:
 class ShardReader:
     """Reads members by offset: of local shards in place, of remote shards from the cache."""
 
-    def __init__(self, shards: Sequence[Shard], cache: CacheConfig) -> None:
+    def __init__(self, shards: Sequence[Shard], cache: CacheConfig, *, check: bool = True) -> None:
+        """Create a reader. Without `check`, the content of members is not compared with their hashes."""
         self.shards = shards
+        self._check = check
         self._cache = ShardCache(cache)
+        self._hashes = ShardHashes(cache.root)
         self._lock = threading.Lock()
         self._handles: OrderedDict[int, _Handle] = OrderedDict()
         self._opening: dict[int, threading.Lock] = {}
@@ -176,24 +181,24 @@ class ShardReader:
         return descriptor
 
     def read_member(
-        self, descriptor: int, number: int, key: str, member: str, offset: int, size: int, scratch: "Scratch"
+        self, descriptor: int, number: int, key: str, member: str, place: ByteRange, scratch: "Scratch"
     ) -> memoryview:
-        """Read a member. The result is valid until the next read into the same scratch.
+        """Read a member and check its hash. The result is valid until the next read into the same scratch.
 
         Args:
             descriptor: File descriptor of the shard.
             number: Index of the shard.
             key: Key of the sample.
             member: Name of the member.
-            offset: Of the content, in bytes.
-            size: Of the content, in bytes.
+            place: Where its content is, and its hash.
             scratch: Memory of the calling thread.
 
         Raises:
+            DamagedMember: The content does not have the hash that is stored for it.
             ShardError: The shard is truncated or unreadable. In shards that avkit wrote the tar header is checked, too:
                 it must have the name of this member.
         """
-        shard = self.shards[number]
+        shard, (offset, size, stored) = self.shards[number], place
         ahead = HEADER_BYTES if shard.prepared else 0
         view = scratch.room(size + ahead)
         try:
@@ -212,7 +217,12 @@ class ShardReader:
                     f"{shard.name}: {name.decode(errors='replace')!r} found in place of {key}.{member}. The shard is "
                     "damaged or another one: prepare or fetch it again."
                 )
-        return view[ahead:]
+        content = view[ahead:]
+        if self._check:
+            if not shard.hashed:
+                stored = self._hashes.at(number, shard, descriptor, offset)
+            check_content(content, stored, shard.url, key, member)
+        return content
 
 
 def _expected(shard: Shard) -> Expected:

@@ -125,9 +125,9 @@ def pending_rows(plan: pa.Table, stopped: FailedRef | None = None) -> pa.Table:
         "status": pa.repeat(stopped.status if stopped else "unavailable_missing", count),
         "reason": pa.repeat(stopped.reason if stopped else PENDING_REASON, count),
         "source": pa.repeat("", count),
-        "members": pa.array([[]] * count, CLIP_SCHEMA.field("members").type),
-        "frame_times_s": pa.array([[]] * count, CLIP_SCHEMA.field("frame_times_s").type),
     }
+    for name in ("members", "member_xxh3", "frame_times_s"):
+        values[name] = pa.array([[]] * count, CLIP_SCHEMA.field(name).type)
     columns = [values[f.name].cast(f.type) if f.name in values else pa.nulls(count, f.type) for f in CLIP_SCHEMA]
     return pa.Table.from_arrays(columns, schema=CLIP_SCHEMA)
 

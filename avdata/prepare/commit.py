@@ -15,11 +15,11 @@ import shutil
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from avdata.shards import Member, end_of_archive, index_bytes, walk_samples
+from avdata.shards import check_content, end_of_archive, index_bytes, member_columns, members_of, walk_samples
 from avmanifest.errors import ManifestError, ShardError, StorageError
 from avmanifest.files import NotAFile, disk_error, read_file, sha256_of_file
 from avmanifest.layout import Layout, ShardName
@@ -109,7 +109,7 @@ def build_shard(
 
     Raises:
         StorageError: The disk is full or fails.
-        ShardError: The tar reads back differently from what was written.
+        ShardError: A clip's segment or the tar reads back differently from what was written.
     """
     with storage_errors(layout.root):
         tar, index, clips, stats = (workspace.file(shard, path.name) for path in layout.files(shard))
@@ -174,7 +174,12 @@ def _write_tar(
             row = dict(segment.row)
             if segment.blocks is not None:
                 blocks = segment.blocks.read_bytes()
-                row["members"] = [{**m, "offset": m["offset"] + end} for m in row["members"]]
+                members = members_of(row)
+                for member in members:
+                    if member.xxh3 is not None:
+                        content = memoryview(blocks)[member.offset : member.offset + member.size]
+                        check_content(content, member.xxh3, str(segment.blocks), row["key"], member.name)
+                row |= member_columns([replace(member, offset=member.offset + end) for member in members])
                 offsets.append(end)
                 end += len(blocks)
                 sha256.update(blocks)
@@ -218,7 +223,7 @@ def _verify(tar: Path, digest: str, rows: Sequence[Mapping[str, Any]], offsets: 
     if sha256_of_file(tar) != digest:
         raise ShardError(f"{tar}: reads back differently from what was written. Check the disk.")
     expected = [
-        (row["key"], start, [Member(m["name"], m["offset"], m["size"]) for m in row["members"]])
+        (row["key"], start, members_of(row))
         for row, start in zip((row for row in rows if row["status"] == "ok"), offsets, strict=True)
     ]
     if list(walk_samples(tar)) != expected:

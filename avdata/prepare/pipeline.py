@@ -22,7 +22,7 @@ from avdata.prepare.sources.media import MediaRef, hash_media, open_media_file
 from avdata.prepare.sources.remote import FailedRef, RemoteRef
 from avdata.prepare.sources.synth.source import SynthRef, draw_media, synth_truth
 from avdata.profiles import profile
-from avdata.shards import Member, pack_json, pack_npy, pack_sample
+from avdata.shards import Member, member_columns, pack_json, pack_npy, pack_sample
 from avdata.waveform import encode_flac, rms_dbfs
 from avmanifest.errors import DownloadError, MediaError, StorageError
 from avmanifest.layout import ShardName
@@ -229,6 +229,6 @@ def manifest_row(
         "status": status,
         "reason": without_secrets(reason),
         "source": f"{ref.source}/{ref.name}" if ref else "",
-        "members": [{"name": m.name, "offset": m.offset, "size": m.size} for m in members],
+        **member_columns(members),
     }
     return empty | planned | dict(facts) | end

@@ -4,6 +4,7 @@ AvkitError
     ConfigError        an option, a recipe or a preset that cannot be used: exit code 2
     ManifestError      a list, plan or manifest with wrong content
     ShardError         a shard that differs from its marker: exit code 4
+        DamagedMember  one member of one sample is damaged
     StorageError       the output cannot be written now (disk full, read-only): exit code 3
     MediaError         a clip that cannot become a sample; has the clip's status
         DownloadError
@@ -32,6 +33,24 @@ class ManifestError(AvkitError):
 
 class ShardError(AvkitError):
     """A shard that differs from its marker in size or content."""
+
+
+class DamagedMember(ShardError):
+    """One member of a sample is damaged. The other members and samples of its shard may be whole.
+
+    Args:
+        shard: Path or URL of the shard.
+        key: Key of the sample.
+        member: Name of the member, without the key.
+        problem: What is wrong with it, with the values.
+    """
+
+    def __init__(self, shard: str, key: str, member: str, problem: str) -> None:
+        super().__init__(f"{shard}: {key}.{member}: {problem}. Prepare or fetch the shard again.")
+        self.shard = shard
+        self.key = key
+        self.member = member
+        self.problem = problem
 
 
 class StorageError(AvkitError):

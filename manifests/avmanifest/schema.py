@@ -119,6 +119,12 @@ CLIP_SCHEMA: Final = pa.schema(
         _field("shard", pa.int32(), "number of the shard within the split; null: no shard holds the row yet"),
         _field("position", pa.int32(), "place within the shard's plan"),
         _field("members", pa.list_(MEMBER_TYPE), "name after KEY., byte offset in the tar, size; empty if failed"),
+        _field(
+            "member_xxh3",
+            pa.list_(pa.uint64()),
+            "XXH3 (64 bits, seed 0) of the content of each of `members`, in their order; empty if failed",
+            optional=True,
+        ),
         _field("duration_s", pa.float64(), "measured duration of the clip"),
         _field("frame_times_s", pa.list_(pa.float64()), "presentation times of the stored frames, from the start"),
         _field("fps", pa.float64(), "average frame rate of the source"),

@@ -13,13 +13,15 @@ import pytest
 from avdata.audit.dataset import open_audit_dataset
 from avdata.audit.deep import log_mel_problem
 from avdata.audit.repair import repair
+from avdata.audit.sample import read_sample
 from avdata.audit.verify import verify
+from avdata.images import decode_jpeg
 from avdata.melspec import log_mel
 from avdata.prepare.job import prepare
 from avdata.profiles import PROFILES
 from avdata.shards import pack_npy
 from avdata.waveform import decode_flac, encode_flac
-from avmanifest.errors import ConfigError
+from avmanifest.errors import ConfigError, DamagedMember, ShardError
 from avmanifest.files import sha256_of_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA
@@ -220,6 +222,32 @@ def test_only_a_deep_look_finds_the_log_mel_of_another_sound(dataset):
     (fault,) = faults_of(dataset, deep=True)
     assert (fault.shard, fault.key, fault.offset) == (str(SHARD), KEY, member(dataset, "logmel.npy")["offset"])
     assert "differs from the log-mel of its audio" in fault.problem
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    return bytes(damaged)
+
+
+def decodes(content: bytes) -> bool:
+    try:
+        decode_jpeg(content)
+    except ShardError:
+        return False
+    return True
+
+
+def test_a_deep_look_finds_a_flipped_bit_of_a_picture_that_still_decodes(dataset):
+    content = read_member(dataset, "frame00.jpg")
+    pictures = (flipped(content, bit) for bit in range(8 * len(content) // 2, 8 * len(content)))
+    rewrite_member(dataset, "frame00.jpg", next(picture for picture in pictures if decodes(picture)))
+    assert faults_of(dataset) == []
+    (fault,) = faults_of(dataset, deep=True)
+    assert (fault.key, fault.offset) == (KEY, member(dataset, "frame00.jpg")["offset"])
+    assert "frame00.jpg: damaged: it has xxh3" in fault.problem
+    with pytest.raises(DamagedMember, match=rf"00001\.tar: {KEY}\.frame00\.jpg: damaged"):
+        read_sample(open_audit_dataset(str(dataset.root)), KEY)
 
 
 @pytest.mark.parametrize(
