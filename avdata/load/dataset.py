@@ -415,9 +415,9 @@ def _flat_hashes(table: pa.Table) -> UInt64[np.ndarray, " m"]:
     num_members = pc.list_value_length(table.column("members").combine_chunks()).to_numpy()
     num_hashes = pc.fill_null(pc.list_value_length(column), -1).to_numpy()
     flat = column.flatten()
-    if flat.null_count or (wrong := np.flatnonzero((num_hashes >= 0) & (num_hashes != num_members)).tolist()):
-        key = "" if flat.null_count else f"{table.column('key')[wrong[0]].as_py()}: "
-        raise ManifestError(f"{key}member_xxh3 must have one hash for each of `members`. Run the same prepare again.")
+    if wrong := np.flatnonzero((num_hashes >= 0) & (num_hashes != num_members)).tolist():
+        key = table.column("key")[wrong[0]].as_py()
+        raise ManifestError(f"{key}: member_xxh3 must have one hash for each of `members`. Run the same prepare again.")
     hashes = np.zeros(num_members.sum(), np.uint64)
     hashes[np.repeat(num_hashes >= 0, num_members)] = flat.to_numpy()
     return hashes

@@ -1,6 +1,5 @@
 """Indexes tars that other tools wrote, so that the loader reads them like avkit's own."""
 
-import contextlib
 import math
 import os
 from collections.abc import Iterator
@@ -11,13 +10,13 @@ import pyarrow as pa
 
 from avdata.load.dataset import FLAGS
 from avdata.shards import Member, TarSample, tar_samples
-from avmanifest.errors import ManifestError, ShardError
-from avmanifest.files import replacing, sha256_of
+from avmanifest.errors import ShardError
+from avmanifest.files import sha256_of
 from avmanifest.parsing import metadata_of
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.secrets import identity as url_identity
 from avmanifest.secrets import shown_url
-from avmanifest.table import read_table, write_table
+from avmanifest.table import kept_table
 
 SCHEMA: Final = pa.schema([CLIP_SCHEMA.field(name) for name in ("key", "labels", "status", "members", "frame_times_s")])
 
@@ -41,31 +40,19 @@ def foreign_rows(descriptor: int, url: str, label: str, index_folder: Path) -> p
     stat = os.fstat(descriptor)
     identity = f"{_INDEX_VERSION}\n{url_identity(url)}\n{stat.st_size}\n{stat.st_mtime_ns}\n{label}"
     index = index_folder / f"{sha256_of(identity)[:40]}.index.parquet"
-    table = _stored_rows(index)
-    if table is None:
+
+    def walk() -> pa.Table:
         with os.fdopen(os.dup(descriptor), "rb") as file:
             try:
-                table = pa.Table.from_pylist(list(_walk(file, label)), schema=SCHEMA)
+                return pa.Table.from_pylist(list(_walk(file, label)), schema=SCHEMA)
             except ShardError as error:
                 raise ShardError(f"{shown_url(url)}: {error}") from error
-        _store_rows(table, index)
+
+    table = kept_table(index, SCHEMA, walk)
     for name in ("member_xxh3", *FLAGS):
         field = CLIP_SCHEMA.field(name)
         table = table.append_column(field, pa.nulls(len(table), field.type))
     return table
-
-
-def _stored_rows(path: Path) -> pa.Table | None:
-    try:
-        return read_table(path, SCHEMA)
-    except ManifestError:
-        return None
-
-
-def _store_rows(table: pa.Table, path: Path) -> None:
-    """Store the index if the folder can be written. Otherwise the tar is indexed again the next time."""
-    with contextlib.suppress(OSError), replacing(path, shared=True) as unfinished:
-        write_table(table, unfinished)
 
 
 def _walk(file: IO[bytes], label: str) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Hashes of the members of shards whose manifest has none: older datasets, and tars of other tools."""
 
-import contextlib
 import logging
 import os
 import threading
@@ -13,9 +12,9 @@ from jaxtyping import Int64, UInt64
 
 from avdata.load.dataset import Shard
 from avdata.shards import content_hash, walk_tar
-from avmanifest.errors import ManifestError, ShardError
-from avmanifest.files import replacing, sha256_of, sha256_of_stream
-from avmanifest.table import read_table, write_table
+from avmanifest.errors import ShardError
+from avmanifest.files import sha256_of, sha256_of_stream
+from avmanifest.table import kept_table
 
 _LOG: Final = logging.getLogger(__name__)
 _SCHEMA: Final = pa.schema([pa.field("offset", pa.int64()), pa.field("xxh3", pa.uint64())])
@@ -62,14 +61,7 @@ class ShardHashes:
         stat = os.fstat(descriptor)
         identity = f"{shard.url}\n{stat.st_size}\n{stat.st_mtime_ns}\n{shard.sha256}"
         path = self._folder / f"{sha256_of(identity)[:40]}.xxh3.index.parquet"
-        table = None
-        if path.exists():
-            with contextlib.suppress(ManifestError):  # damaged: it is made again
-                table = read_table(path, _SCHEMA)
-        if table is None:
-            table = self._hash(shard, descriptor)
-            with contextlib.suppress(OSError), replacing(path, shared=True) as unfinished:
-                write_table(table, unfinished)
+        table = kept_table(path, _SCHEMA, lambda: self._hash(shard, descriptor))
         return table.column("offset").to_numpy(), table.column("xxh3").to_numpy()
 
     def _hash(self, shard: Shard, descriptor: int) -> pa.Table:

@@ -4,7 +4,7 @@ Every page of a file has a checksum, which is checked when the page is read.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from avmanifest.errors import ManifestError
-from avmanifest.files import require_file
+from avmanifest.files import replacing, require_file
 from avmanifest.schema import is_optional
 
 _Rows = TypeVar("_Rows", pa.Table, pa.RecordBatch)
@@ -67,6 +67,20 @@ def read_table(
     """
     with _open(source, schema, where) as (file, name), _damage(name):
         return _completed(_checked(file.read(_present(file, schema, columns)), name), schema, columns)
+
+
+def kept_table(path: Path, schema: pa.Schema, make: Callable[[], pa.Table]) -> pa.Table:
+    """The table of a file that can be made again, such as an index.
+
+    If the file is missing or damaged, the table is made and stored. If it cannot be stored, it is made again next time.
+    """
+    try:
+        return read_table(path, schema)
+    except ManifestError:
+        table = make()
+    with contextlib.suppress(OSError), replacing(path, shared=True) as unfinished:
+        write_table(table, unfinished)
+    return table
 
 
 def read_batches(
@@ -145,7 +159,7 @@ def _checked(part: _Rows, name: str) -> _Rows:
                 problem = "a null"
             elif pa.types.is_floating(field.type) and not pc.all(pc.is_finite(field), min_count=0).as_py():
                 problem = "a number that is not finite"
-            elif pa.types.is_integer(field.type) and not _are_places(field):
+            elif pa.types.is_signed_integer(field.type) and not _are_places(field):
                 problem = "a number that is negative or too large"
             if problem:
                 raise ManifestError(f"{name}: column {column!r} has {problem}. Run the same prepare again.")
