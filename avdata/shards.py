@@ -24,6 +24,7 @@ import xxhash
 from avmanifest.clipnames import display_name
 from avmanifest.errors import DamagedMember, ManifestError, ShardError
 from avmanifest.files import open_file, read_file
+from avmanifest.secrets import shown_url
 
 BLOCK: Final = 512
 NPY_HEADER_BYTES: Final = 128
@@ -71,11 +72,22 @@ def members_of(row: Mapping[str, Any]) -> list[Member]:
 
 
 def check_content(content: bytes | memoryview, stored: int, shard: str, key: str, member: str) -> None:
-    """Raise DamagedMember unless the content of a member has the hash that is stored for it."""
+    """Raise DamagedMember unless the content of a member has the hash that is stored for it.
+
+    Args:
+        content: The content.
+        stored: Its hash by the manifest.
+        shard: Path or URL of the shard; a message shows it without secrets.
+        key: Key of the sample.
+        member: Name of the member.
+    """
     computed = content_hash(content)
     if computed != stored:
         raise DamagedMember(
-            shard, key, member, f"damaged: its {len(content)} bytes have xxh3 {computed:016x}, stored is {stored:016x}"
+            shown_url(shard),
+            key,
+            member,
+            f"damaged: its {len(content)} bytes have xxh3 {computed:016x}, stored is {stored:016x}",
         )
 
 

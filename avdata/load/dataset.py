@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -32,6 +33,17 @@ class Shard:
     prepared: bool  # written by avkit: every read checks the member's name in the tar header
     hashed: bool = False  # the manifest has the hash of every member; else each is looked up when it is read
 
+    @property
+    def name(self) -> str:
+        """The URL without its secrets, for messages."""
+        return _shown(self.url)
+
+
+@lru_cache(maxsize=65_536)
+def _shown(url: str) -> str:
+    """As `shown_url`, which takes 10 us; the loader asks for each sample."""
+    return shown_url(url)
+
 
 class ByteRange(NamedTuple):
     """Where a member is in its tar, in bytes, and the hash of its content (0 unless `Shard.hashed`)."""
@@ -39,11 +51,6 @@ class ByteRange(NamedTuple):
     offset: int
     size: int
     xxh3: int
-
-    @property
-    def name(self) -> str:
-        """The URL without its secrets, for messages."""
-        return shown_url(self.url)
 
 
 @dataclass(frozen=True, slots=True)

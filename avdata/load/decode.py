@@ -127,7 +127,7 @@ def _refuse_not_finite(dataset: Dataset, reader: ShardReader, view: View, buffer
             member = dataset.log_mel_member.get(view.profile, "flac")
             count = int(np.sum(~np.isfinite(buffers.log_mel[row])))
             problem = f"{count} of the window's {buffers.log_mel[row].size} log-mel values are not finite in float16"
-            buffers.errors[row] = DamagedMember(shard.url, buffers.keys[row], member, problem)
+            buffers.errors[row] = DamagedMember(shard.name, buffers.keys[row], member, problem)
 
 
 def _decode_or_refetch(

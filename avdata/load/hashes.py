@@ -14,6 +14,7 @@ from avdata.load.dataset import Shard
 from avdata.shards import content_hash, walk_tar
 from avmanifest.errors import ShardError
 from avmanifest.files import sha256_of, sha256_of_stream
+from avmanifest.secrets import identity as url_identity
 from avmanifest.table import kept_table
 
 _LOG: Final = logging.getLogger(__name__)
@@ -54,12 +55,12 @@ class ShardHashes:
         offsets, hashes = self._known[number]
         place = int(np.searchsorted(offsets, offset))
         if place == len(offsets) or offsets[place] != offset:
-            raise ShardError(f"{shard.url}: no member begins at byte {offset}. The shard is damaged or another one.")
+            raise ShardError(f"{shard.name}: no member begins at byte {offset}. The shard is damaged or another one.")
         return int(hashes[place])
 
     def _load(self, shard: Shard, descriptor: int) -> _Hashes:
         stat = os.fstat(descriptor)
-        identity = f"{shard.url}\n{stat.st_size}\n{stat.st_mtime_ns}\n{shard.sha256}"
+        identity = f"{url_identity(shard.url)}\n{stat.st_size}\n{stat.st_mtime_ns}\n{shard.sha256}"
         path = self._folder / f"{sha256_of(identity)[:40]}.xxh3.index.parquet"
         table = kept_table(path, _SCHEMA, lambda: self._hash(shard, descriptor))
         return table.column("offset").to_numpy(), table.column("xxh3").to_numpy()
@@ -70,14 +71,14 @@ class ShardHashes:
             _LOG.warning(
                 "%s: its manifest has no hashes of members. Each such shard is read once and hashed when it is first "
                 "used; the hashes are kept in %s",
-                shard.url,
+                shard.name,
                 self._folder,
             )
         with os.fdopen(os.dup(descriptor), "rb") as file:
             file.seek(0)
             if shard.sha256 is not None and (found := sha256_of_stream(file)[0]) != shard.sha256:
                 raise ShardError(
-                    f"{shard.url}: its sha256 is {found}, its marker says {shard.sha256}. The shard is damaged; which "
+                    f"{shard.name}: its sha256 is {found}, its marker says {shard.sha256}. The shard is damaged; which "
                     "sample is not known, as its manifest has no hashes of members. Find out with "
                     "`avkit verify --deep`, and prepare or fetch the shard again."
                 )
@@ -85,5 +86,5 @@ class ShardHashes:
             try:
                 hashes = {m.offset: content_hash(os.pread(descriptor, m.size, m.offset)) for _, m in walk_tar(file)}
             except ShardError as error:
-                raise ShardError(f"{shard.url}: {error}") from error
+                raise ShardError(f"{shard.name}: {error}") from error
         return pa.table([pa.array(hashes.keys(), pa.int64()), pa.array(hashes.values(), pa.uint64())], schema=_SCHEMA)
