@@ -10,7 +10,8 @@ import numpy as np
 
 from avdata.images import encode_jpeg
 from avdata.melspec import log_mel
-from avdata.prepare.commit import Segment, Workspace, commit_shard
+from avdata.prepare.commit import Workspace, commit_shard
+from avdata.prepare.segments import Segment
 from avdata.profiles import profile
 from avdata.shards import member_columns, pack_json, pack_npy, pack_sample
 from avdata.waveform import SAMPLE_RATE, encode_flac

@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from avdata.prepare.segments import Segment, read_segment, record_of, recorded_segments
 from avdata.shards import check_content, end_of_archive, index_bytes, member_columns, members_of, walk_samples
 from avmanifest.errors import ManifestError, ShardError, StorageError
-from avmanifest.files import NotAFile, disk_error, read_file, sha256_of_file
+from avmanifest.files import NotAFile, disk_error, read_file, remove, replace_bytes, sha256_of_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.records import PARTS, parse_marker
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
@@ -31,17 +32,7 @@ Observer = Callable[[str], None]
 """Receives the name of every step. An exception that it raises ends the run."""
 
 _DOWNLOAD: Final = ("unavailable_", "blocked_", "net_")
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """The result of one clip: its manifest row and, if it became a sample, the file with its tar blocks.
-
-    Offsets of the row's members count from the start of that file.
-    """
-
-    row: Mapping[str, Any]
-    blocks: Path | None
+_ALIVE: Final = "alive.lock"
 
 
 @contextlib.contextmanager
@@ -320,7 +311,8 @@ def publishing(layout: Layout) -> Iterator[None]:
 class Workspace:
     """A run's folder for temporary files under `_tmp`. Call `close` at the end.
 
-    A run holds a lock in its workspace while it lives. The next run removes the workspaces of killed runs.
+    A run holds a lock in its workspace while it lives. What a run that was stopped or killed leaves, the next runs take
+    up (`adopt`) or remove (`others`). Its dataset.json says to which dataset the clips in it belong.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -328,20 +320,44 @@ class Workspace:
         self.path = layout.temporary / uuid.uuid4().hex
         with storage_errors(layout.temporary), self.publishing():
             self.path.mkdir()
-            self._alive = (self.path / "alive.lock").open("xb")
+            self._alive = (self.path / _ALIVE).open("xb")
             fcntl.flock(
                 self._alive, fcntl.LOCK_EX
             )  # with the publishing lock held, so that no run removes the folder before
 
     def file(self, shard: ShardName, name: str) -> Path:
         """A new path in the shard's folder of the workspace."""
-        folder = self.path / f"{shard.split}-{shard.number:05d}"
+        folder = _shard_folder(self.path, shard)
         folder.mkdir(exist_ok=True)
-        return folder / f"{uuid.uuid4().hex[:8]}-{name}"
+        return folder / f"{uuid.uuid4().hex}-{name}"
 
     def drop(self, shard: ShardName) -> None:
         """Remove a shard's temporary files."""
-        shutil.rmtree(self.path / f"{shard.split}-{shard.number:05d}", ignore_errors=True)
+        shutil.rmtree(_shard_folder(self.path, shard), ignore_errors=True)
+
+    def adopt(self, shard: ShardName, planned: Sequence[Mapping[str, Any]]) -> dict[str, Segment]:
+        """Move the shard's finished clips from the workspaces of ended runs into this one.
+
+        Args:
+            shard: Name of the shard.
+            planned: Its rows (PLAN_SCHEMA).
+
+        Returns:
+            The clips by key. Damaged ones, and those of another plan or other settings, are left out.
+
+        Raises:
+            StorageError: The disk fails.
+        """
+        description = self.path / self._layout.dataset_json.name
+        with storage_errors(self.path):
+            if not description.exists() and self._layout.dataset_json.exists():
+                replace_bytes(description, self._layout.dataset_json.read_bytes())
+            if any(_shard_folder(folder, shard).exists() for folder in self._folders()):
+                with self.publishing():
+                    self._take_over(shard)
+        rows = {row["key"]: row for row in planned}
+        found = (read_segment(blocks, rows) for blocks, _ in recorded_segments(_shard_folder(self.path, shard)))
+        return {segment.row["key"]: segment for segment in found if segment is not None}
 
     @contextlib.contextmanager
     def publishing(self) -> Iterator[None]:
@@ -349,21 +365,58 @@ class Workspace:
         with publishing(self._layout):
             yield
 
-    def others(self) -> list[Path]:
-        """Remove the workspaces of killed runs; those of other running runs. The caller holds the publishing lock."""
-        running = []
-        for folder in self.path.parent.iterdir():
-            if folder.is_dir() and folder != self.path:
-                if is_abandoned(folder / "alive.lock"):
-                    shutil.rmtree(folder, ignore_errors=True)
-                else:
-                    running.append(folder)
-        return running
+    def others(self, *, keep: bool = True) -> list[Path]:
+        """Tidy the workspaces of ended runs; those of other running runs. The caller holds the publishing lock.
+
+        With `keep`, finished clips of the dataset's uncommitted shards are kept, so that a run can adopt them.
+        """
+        for folder in self._abandoned():
+            if not (keep and self._is_ours(folder) and self._tidied(folder)):
+                shutil.rmtree(folder, ignore_errors=True)
+        return [folder for folder in self._folders() if not is_abandoned(folder / _ALIVE)]
 
     def close(self) -> None:
-        """Remove the workspace and release its lock."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Release the workspace, with the finished clips of shards that are not committed. Remove the rest of it."""
+        with contextlib.suppress(OSError):
+            if not (self._is_ours(self.path) and self._tidied(self.path)):
+                shutil.rmtree(self.path, ignore_errors=True)
         self._alive.close()
+
+    def _take_over(self, shard: ShardName) -> None:
+        for folder in self._abandoned():
+            if self._is_ours(folder):
+                for blocks, record in recorded_segments(_shard_folder(folder, shard)):
+                    target = self.file(shard, "clip")
+                    blocks.replace(target)
+                    record.replace(record_of(target))
+
+    def _folders(self) -> list[Path]:
+        return [folder for folder in self.path.parent.iterdir() if folder.is_dir() and folder != self.path]
+
+    def _abandoned(self) -> list[Path]:
+        return [folder for folder in self._folders() if is_abandoned(folder / _ALIVE)]
+
+    def _is_ours(self, folder: Path) -> bool:
+        """Whether the clips in a workspace have the plan and the settings of the dataset."""
+        description = self._layout.dataset_json
+        ours = folder / description.name
+        return ours.exists() and description.exists() and ours.read_bytes() == description.read_bytes()
+
+    def _tidied(self, folder: Path) -> bool:
+        """Remove all files of a workspace but finished clips of uncommitted shards; whether there are any."""
+        done = {_shard_folder(folder, shard) for split in self._layout.splits() for shard in self._layout.shards(split)}
+        kept = {folder / _ALIVE, folder / self._layout.dataset_json.name}
+        has_clips = False
+        for path in set(folder.iterdir()) - kept:
+            finished = {file for pair in recorded_segments(path) for file in pair} if path not in done else set()
+            has_clips |= bool(finished)
+            for leftover in set(path.iterdir()) - finished if finished else (path,):
+                remove(leftover)
+        return has_clips
+
+
+def _shard_folder(workspace: Path, shard: ShardName) -> Path:
+    return workspace / f"{shard.split}-{shard.number:05d}"
 
 
 def is_abandoned(lock: Path) -> bool:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol, runtime_checkable
 
-from avdata.prepare.commit import Observer, Segment, Workspace, storage_errors
+from avdata.prepare.commit import Observer, Workspace, storage_errors
 from avdata.prepare.config import PrepareConfig, Supervision
 from avdata.prepare.download import PRELOAD, DownloadStage
 from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.output import DatasetOutput
 from avdata.prepare.pipeline import ClipResult, ClipTask, failed_row, run_clip
 from avdata.prepare.report import PrepareListener
+from avdata.prepare.segments import Segment
 from avdata.prepare.sources import Ref
 from avdata.prepare.supervise import Crashed, Outcome, Raised, Returned, TimedOut, supervise
 from avmanifest.layout import ShardName
@@ -74,7 +75,13 @@ class LocalExecutor:
         opened: dict[ShardName, _OpenShard] = {}
         ended: list[Future[ShardResult]] = []
         with ThreadPoolExecutor(1, "commit") as committer:
-            waiting = self._clips(tasks, opened, ended)
+
+            def commit_if_complete(shard: _OpenShard) -> None:
+                if len(shard.ended) == len(shard.task.rows):
+                    del opened[shard.task.shard]
+                    ended.append(committer.submit(self._commit, shard))
+
+            waiting = self._clips(tasks, opened, ended, commit_if_complete)
             clips = supervise(
                 self.clip,
                 self.downloads.follow(waiting) if self.downloads else waiting,
@@ -88,34 +95,47 @@ class LocalExecutor:
                     self._record(shard, task.place, segment)
                     if self.downloads:
                         self.downloads.clip_ended(task, segment.row["status"])
-                    if len(shard.ended) == len(shard.task.rows):
-                        del opened[task.shard]
-                        ended.append(committer.submit(self._commit, shard))
+                    commit_if_complete(shard)
                     yield from self._published(ended, wait=False)
                 yield from self._published(ended, wait=True)
             finally:
                 clips.close()
 
     def _clips(
-        self, tasks: Iterable[ShardTask], opened: dict[ShardName, _OpenShard], ended: list[Future[ShardResult]]
+        self,
+        tasks: Iterable[ShardTask],
+        opened: dict[ShardName, _OpenShard],
+        ended: list[Future[ShardResult]],
+        commit_if_complete: Callable[[_OpenShard], None],
     ) -> Iterator[ClipTask]:
-        """Yield the clips that a source has. The others are recorded as `unavailable_missing`."""
+        """Yield the clips that a source has and no earlier run has finished. The others are recorded.
+
+        Without a source they end as `unavailable_missing`.
+        """
         for task in tasks:
             refs = [self.locate(row) for row in task.rows]
-            if not any(refs):
+            finished = self.workspace.adopt(task.shard, task.rows)
+            if not finished and not any(refs):
                 for _ in refs:
                     self.on_clip("unavailable_missing")
                 ended.append(_resolved(ShardResult(task.shard, None)))
                 continue
+            if finished:
+                self.observe(f"{task.shard}: {len(finished)} clips of an earlier run are used")
             shard = opened[task.shard] = _OpenShard(task)
+            to_do = []
             for place, (row, ref) in enumerate(zip(task.rows, refs, strict=True)):
-                if ref is None:
+                if row["key"] in finished:
+                    self._record(shard, place, finished[row["key"]])
+                elif ref is None:
                     missing = failed_row(row, "unavailable_missing", MISSING_REASON)
                     self._record(shard, place, Segment(missing, None))
-            for place, (row, ref) in enumerate(zip(task.rows, refs, strict=True)):
-                if ref is not None:
-                    blocks = self.workspace.file(task.shard, "clip")
-                    yield ClipTask(shard=task.shard, place=place, row=row, ref=ref, blocks=blocks)
+                else:
+                    to_do.append((place, row, ref))
+            commit_if_complete(shard)
+            for place, row, ref in to_do:
+                blocks = self.workspace.file(task.shard, "clip")
+                yield ClipTask(shard=task.shard, place=place, row=row, ref=ref, blocks=blocks)
 
     def _segment(self, task: ClipTask, outcome: Outcome[ClipResult]) -> Segment:
         match outcome:

@@ -75,7 +75,7 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
     listener = progress = ProgressWriter(listener, workspace.path)
     try:
         with storage_errors(layout.root), workspace.publishing():
-            others = workspace.others()
+            others = workspace.others(keep=not config.overwrite)
             if config.overwrite:
                 _remove_dataset(output, others)
             frozen, plan_hash = _frozen_plan(config, output, plan, listener)
@@ -154,7 +154,7 @@ def _catalog(
     layout = output.layout
     while True:
         with storage_errors(layout.root), workspace.publishing():
-            workspace.others()  # removes the workspaces of killed runs
+            workspace.others()  # tidies the workspaces of ended runs
             merge_manifest(layout, stopped)
             listener.step("manifest merged")
             splits = coverage(layout)

@@ -20,13 +20,13 @@ from typing import Any, Final
 from avdata.prepare.commit import (
     BuiltShard,
     Observer,
-    Segment,
     Workspace,
     build_shard,
     marker_bytes,
     publishing,
     storage_errors,
 )
+from avdata.prepare.segments import Segment
 from avdata.store import Store
 from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
 from avmanifest.files import cache_folder, read_file, replace_bytes, sha256_of, sha256_of_file

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from avdata.prepare.bucket import local_folder, place_of
-from avdata.prepare.commit import Observer, Segment, Workspace, commit_shard, marker_problem, quarantine, read_stats
+from avdata.prepare.commit import Observer, Workspace, commit_shard, marker_problem, quarantine, read_stats
 from avdata.prepare.mirror import BucketOutput
+from avdata.prepare.segments import Segment
 from avdata.retrying import RetryPolicy
 from avdata.store import open_writable
 from avmanifest.errors import ConfigError

@@ -17,6 +17,7 @@ from avdata.prepare.decode import Frames, MediaInfo, Waveform, open_media
 from avdata.prepare.frames import draw_frame_times
 from avdata.prepare.masks import listed_masks
 from avdata.prepare.quality import quality_flags
+from avdata.prepare.segments import record_segment
 from avdata.prepare.sources import Ref
 from avdata.prepare.sources.media import MediaRef, hash_media, open_media_file
 from avdata.prepare.sources.remote import FailedRef, RemoteRef
@@ -80,12 +81,14 @@ def run_clip(config: SampleConfig, task: ClipTask) -> ClipResult:
     except Exception:
         return ClipResult(failed_row(task.row, "internal", traceback.format_exc(), task.ref))
     blocks, members = pack_sample(task.row["key"], sample.members)
+    row = manifest_row(task.row, "ok", "", task.ref, sample.facts, members)
     try:
         with storage_errors(task.blocks):
             task.blocks.write_bytes(blocks)
+            record_segment(row, task.blocks)
     except StorageError as error:
         return ClipResult({}, error)
-    return ClipResult(manifest_row(task.row, "ok", "", task.ref, sample.facts, members))
+    return ClipResult(row)
 
 
 def make_sample(config: SampleConfig, task: ClipTask) -> Sample:

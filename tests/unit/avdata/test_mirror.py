@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from avdata.prepare.commit import Segment, Workspace
+from avdata.prepare.commit import Workspace
 from avdata.prepare.mirror import BucketOutput
+from avdata.prepare.segments import Segment
 from avdata.retrying import RetryPolicy
 from avdata.shards import pack_sample
 from avdata.store import Store

@@ -1,0 +1,69 @@
+"""The result of one clip on disk: its tar blocks and, beside them, a record with its row and their hash.
+
+A run that ends early leaves the records of its finished clips. The next run takes them up instead of decoding the clips
+again. A record whose blocks are missing, cut or changed does not count.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from avmanifest.files import replace_text, sha256_of, sha256_of_file
+from avmanifest.schema import CLIP_SCHEMA
+
+_RECORD: Final = ".json"  # suffix of a record, after the name of the blocks
+_PLANNED: Final = ("key", "video_id", "labels", "split", "shard", "position")  # columns that a row has from the plan
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The result of one clip: its manifest row and, if it became a sample, the file with its tar blocks.
+
+    Offsets of the row's members count from the start of that file.
+    """
+
+    row: Mapping[str, Any]
+    blocks: Path | None
+
+
+def record_segment(row: Mapping[str, Any], blocks: Path) -> None:
+    """Write the record of a finished clip, after its blocks are complete. Raises OSError."""
+    content = json.dumps(dict(row), sort_keys=True)
+    record = {"row": content, "row_sha256": sha256_of(content), "blocks_sha256": sha256_of_file(blocks)}
+    replace_text(record_of(blocks), json.dumps(record))
+
+
+def recorded_segments(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """The blocks and the record of every finished clip in a folder, unchecked."""
+    for record in sorted(folder.glob(f"*{_RECORD}")):
+        blocks = record.with_name(record.name.removesuffix(_RECORD))
+        if blocks.is_file():
+            yield blocks, record
+
+
+def read_segment(blocks: Path, planned: Mapping[str, Mapping[str, Any]]) -> Segment | None:
+    """The finished clip whose blocks these are; None if they or the record are damaged, or it is not planned.
+
+    Args:
+        blocks: The file of the blocks.
+        planned: Rows of PLAN_SCHEMA by key.
+    """
+    try:
+        record = json.loads(record_of(blocks).read_bytes())
+        content = record["row"]
+        if sha256_of(content) != record["row_sha256"] or sha256_of_file(blocks) != record["blocks_sha256"]:
+            return None
+        row = json.loads(content)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    plan = planned.get(row.get("key"))
+    if plan is None or set(row) != set(CLIP_SCHEMA.names) or any(row[name] != plan[name] for name in _PLANNED):
+        return None
+    return Segment(row, blocks)
+
+
+def record_of(blocks: Path) -> Path:
+    """The path of the record beside the blocks of a clip."""
+    return blocks.with_name(blocks.name + _RECORD)
