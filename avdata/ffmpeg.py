@@ -119,4 +119,6 @@ def _start(command: list[str]) -> "subprocess.Popen[bytes]":
     try:
         return subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe)  # noqa: S603
     except OSError as error:
-        raise AvkitError(f"{command[0]}: cannot be started ({error}). Name an ffmpeg in IMAGEIO_FFMPEG_EXE.") from error
+        raise ConfigError(
+            f"{command[0]}: cannot be started ({error}). Name an ffmpeg in IMAGEIO_FFMPEG_EXE."
+        ) from error

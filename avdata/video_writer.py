@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from avdata.ffmpeg import encoder, scratch_folder
-from avmanifest.errors import AvkitError, StorageError
+from avmanifest.errors import ConfigError, StorageError
 
 _EVEN = "trunc(iw/2)*2", "trunc(ih/2)*2"  # 4:2:0 chroma needs even sizes
 _CRF, _AUDIO_BIT_RATE = 18, "128k"
@@ -44,7 +44,7 @@ class VideoWriter:
     def finish(self) -> None:
         """Combine frames and audio into the file at `path`."""
         if not self.num_frames:
-            raise AvkitError(f"{self.path}: no frame was written, so there is no video")
+            raise ConfigError(f"{self.path}: no frame was written, so there is no video")
         has_sound = self._audio.tell() > 0
         self._stack.close()
         joined = self._folder / "joined.mp4"

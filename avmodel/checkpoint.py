@@ -1,20 +1,20 @@
-"""Checkpoints: weights that carry their config, the trainer's state beside them, written so that none ever breaks.
+"""Checkpoints: weights that carry their config, the trainer's state beside them, each with its hash.
 
-    checkpoints/
-      step-00001000/model.safetensors    weights; metadata: format_version, family, config, step, notes
-      step-00001000/trainer.pt           optimizer, random generators, loader: tensors and plain values
-      latest                             the name of the newest folder
+    model.safetensors    weights; metadata: format_version, family, config, step, notes, and the hashes
+    trainer.pt           optimizer, random generators, loader: tensors and plain values
 
-A folder appears by one rename once its bytes are on the disk; `latest` moves to it afterwards.
+The folder of a checkpoint appears by one rename once its bytes are on the disk; `avmodel.checkpoint_folder` says which
+one of a run's is taken. `content_sha256` of the metadata covers names, types, shapes and bytes of all tensors and the
+rest of the metadata, `trainer_sha256` the file trainer.pt. Both are compared at every load. Format 1 has no hashes.
 """
 
+import hashlib
 import json
-import re
-import shutil
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,19 +22,31 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from avmanifest.errors import AvkitError, ConfigError, StorageError
-from avmanifest.files import remove_unfinished, replace_text, replacing
+from avmanifest.errors import CheckpointError, ConfigError, DivergedError, StorageError
+from avmanifest.files import remove_unfinished, replacing, sha256_of_file
+from avmodel.checkpoint_folder import (
+    LATEST_FILE,
+    MODEL_FILE,
+    STEP_NAME,
+    TRAINER_FILE,
+    free_name,
+    newest_whole,
+    point_latest_to,
+    prune,
+)
 from avmodel.configs.model import ModelConfig
 from avmodel.models import FAMILIES, build_model, family_of
 from avmodel.models.family import Family
 
 C = TypeVar("C")
+T = TypeVar("T")
 
-FORMAT_VERSION = "1"
-MODEL_FILE = "model.safetensors"
-TRAINER_FILE = "trainer.pt"
-LATEST_FILE = "latest"
-STEP_NAME = re.compile(r"step-(\d{8,})(?:-(\d+))?")
+FORMAT_VERSION: Final = "2"
+UNHASHED_VERSION: Final = "1"  # of earlier versions of avkit
+CONTENT_SHA256: Final = "content_sha256"
+TRAINER_SHA256: Final = "trainer_sha256"
+_NAMED: Final = 4  # weights that a message names at most
+_LOG: Final = logging.getLogger(__name__)
 
 
 def save_checkpoint(
@@ -45,25 +57,44 @@ def save_checkpoint(
     trainer_state: Mapping[str, Any],
     *,
     keep: int | None = None,
+    keep_every: int | None = None,
     notes: Mapping[str, str] | None = None,
 ) -> Path:
-    """The new checkpoint's folder, to which `folder`/latest now points.
+    """Write a checkpoint, to which `folder`/latest then points. One process writes a folder.
 
-    `model` may be a state dict (a sharded model gathers its own). `trainer_state` holds tensors and plain values
-    in dicts, lists and tuples; `notes` are further metadata of the weights (`save_weights`). Of the older
-    checkpoints the newest are kept, `keep` in all; None keeps every one.
+    Args:
+        folder: The folder of the run's checkpoints.
+        step: Steps that are done.
+        model: The model, or its state dict (a sharded model gathers its own).
+        config: The model's config.
+        trainer_state: Tensors and plain values in dicts, lists and tuples.
+        keep: Newest checkpoints to keep, this one included; None: all.
+        keep_every: The checkpoints of each so many-th step are kept as well; None: no others.
+        notes: Further metadata of the weights (`save_weights`).
 
-    Raises StorageError if it cannot be written; what was there before stays as it was. One process writes a folder.
+    Returns:
+        The new checkpoint's folder.
+
+    Raises:
+        DivergedError: A weight is not finite. Nothing is written.
+        StorageError: It cannot be written. What was there before stays as it was.
     """
     require_plain(trainer_state, "trainer_state")
+    weights = plain_weights(model)
+    if bad := not_finite(weights):
+        raise DivergedError(
+            f"step {step}: {bad}. No checkpoint was written; the earlier ones are good. Begin a new run (another "
+            "--out) with a lower optim.lr or optim.base_lr, or with optim.clip_grad=1."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     target = free_name(folder, step)
     try:
         remove_unfinished(folder)  # left by a process that died while writing
         with replacing(target, durable=True) as unfinished:
             unfinished.mkdir()
-            save_weights(unfinished / MODEL_FILE, model, config, step=step, notes=notes)
             torch.save(dict(trainer_state), unfinished / TRAINER_FILE)
+            hashes = {TRAINER_SHA256: sha256_of_file(unfinished / TRAINER_FILE)}
+            save_weights(unfinished / MODEL_FILE, weights, config, step=step, notes={**(notes or {}), **hashes})
         point_latest_to(target)
     # A full disk is an OSError from Python, a RuntimeError from torch, a SafetensorError from safetensors.
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -72,24 +103,53 @@ def save_checkpoint(
             "or give another folder, then resume."
         ) from error
     if keep is not None:
-        prune(folder, keep)
+        prune(folder, keep, keep_every)
     return target
 
 
 def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[Family, ModelConfig]:
     """The model, in training mode, and the config inside a checkpoint.
 
-    `path`: a folder of checkpoints (its latest is taken), one checkpoint, or a .safetensors file.
-    Raises AvkitError for a file that cannot be read, ConfigError for a model this version cannot build.
+    Args:
+        path: A folder of checkpoints (its newest whole one is taken), one checkpoint, or a .safetensors file.
+        device: Where the weights go.
+
+    Raises:
+        CheckpointError: The file is damaged: its hash, its types or shapes are wrong, or weights are not finite.
+        ConfigError: There is no checkpoint, or one of a model that this version cannot build.
     """
-    path = Path(path)
-    file = path if path.is_file() else checkpoint_folder(path) / MODEL_FILE
+    return of_weights_file(Path(path), lambda file: _load_model(file, device))[1]
+
+
+def _load_model(file: Path, device: torch.device | str) -> tuple[Family, ModelConfig]:
     weights, metadata = read_weights(file, device)
     config = read_config(metadata, file)
     with torch.device("meta"), _NoRandomValues():
         model = build_model(config)
-    fill_weights(model, weights, file)
+    fill_own(model, weights, file)
     return model, config
+
+
+def of_weights_file(path: Path, load: Callable[[Path], T]) -> tuple[Path, T]:
+    """The file of weights that `path` means, and what `load` makes of it.
+
+    Args:
+        path: A .safetensors file, one checkpoint, or a folder of checkpoints: there the newest one is taken for which
+            `load` does not raise CheckpointError.
+        load: Reads one file.
+
+    Raises:
+        ConfigError: There is no checkpoint.
+        CheckpointError: None is whole.
+    """
+    if path.is_file():
+        return path, load(path)
+    if (path / MODEL_FILE).exists() or STEP_NAME.fullmatch(path.name):
+        return path / MODEL_FILE, load(path / MODEL_FILE)
+    found = newest_whole(path, lambda checkpoint: load(checkpoint / MODEL_FILE))
+    if found is None:
+        raise ConfigError(f"{path}: no checkpoint here; expected {MODEL_FILE}, or a folder with {LATEST_FILE!r}")
+    return found[0] / MODEL_FILE, found[1]
 
 
 class _NoRandomValues(TorchFunctionMode):
@@ -109,50 +169,83 @@ class _NoRandomValues(TorchFunctionMode):
 
 
 def read_weights(file: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a .safetensors file. Raises AvkitError for one that cannot be read."""
+    """Tensors and metadata of a .safetensors file, compared with the hash in it.
+
+    Raises:
+        ConfigError: A file outside of a checkpoint's folder cannot be opened or is no .safetensors file.
+        CheckpointError: The file is damaged or missing.
+    """
+    if not STEP_NAME.fullmatch(file.parent.name):
+        _require_safetensors(file)
     try:
-        with safe_open(file, framework="pt", device=str(device)) as opened:
+        with safe_open(file, framework="pt") as opened:
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a dict
-            return weights, opened.metadata() or {}
+            metadata = opened.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise AvkitError(f"{file}: no readable weights ({error}). Take another checkpoint.") from error
+        raise CheckpointError(f"{file}: no readable weights ({error}).") from error
+    _require_content(weights, metadata, file)
+    return {name: tensor.to(device) for name, tensor in weights.items()}, metadata
+
+
+def _require_safetensors(file: Path) -> None:
+    """Raise ConfigError for a file that does not begin as .safetensors does: 8 bytes of length, then JSON."""
+    try:
+        with file.open("rb") as opened:
+            begin = opened.read(9)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}). Give a .safetensors file.") from error
+    if len(begin) < 9 or begin[8:] != b"{":
+        raise ConfigError(f"{file}: not a .safetensors file. Give a run's folder, a checkpoint, or a weights file.")
+
+
+def _require_content(weights: Mapping[str, Tensor], metadata: Mapping[str, str], file: Path) -> None:
+    """Raise CheckpointError if a file of ours differs from its hash; say so if it is older than hashes."""
+    version, expected = metadata.get("format_version"), metadata.get(CONTENT_SHA256)
+    if version == UNHASHED_VERSION and expected is None:
+        _LOG.warning("%s: written by an earlier avkit, without hashes: damage in it cannot be seen.", file)
+    elif (expected is not None or version == FORMAT_VERSION) and expected != content_sha256(weights, metadata):
+        raise CheckpointError(f"{file}: its content differs from the hash written with it: damaged.")
+
+
+def content_sha256(weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """The SHA-256 of metadata (without the hash itself) and of names, types, shapes and bytes of all tensors."""
+    noted = {key: value for key, value in metadata.items() if key != CONTENT_SHA256}
+    digest = hashlib.sha256(json.dumps(noted, sort_keys=True).encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_trainer_state(path: Path | str) -> dict[str, Any]:
-    """What `save_checkpoint` was given as `trainer_state`, on the CPU. `path` as in `load_model`, no single file."""
-    file = checkpoint_folder(Path(path)) / TRAINER_FILE
+    """What `save_checkpoint` was given as `trainer_state`, on the CPU.
+
+    Args:
+        path: One checkpoint, or a folder of checkpoints: there the newest one with a whole trainer's state is taken.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+        ConfigError: There is no checkpoint.
+    """
+    return of_weights_file(Path(path), lambda file: _load_trainer_state(file.parent))[1]
+
+
+def _load_trainer_state(checkpoint: Path) -> dict[str, Any]:
+    file = checkpoint / TRAINER_FILE
     try:
+        with safe_open(checkpoint / MODEL_FILE, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+        if metadata.get("format_version") != UNHASHED_VERSION and metadata.get(TRAINER_SHA256) != sha256_of_file(file):
+            raise CheckpointError(f"{file}: its content differs from the hash in {MODEL_FILE}: damaged.")
         state = torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     # The reader of a damaged file stumbles in whatever way the damage has it: IndexError, AssertionError, struct.error.
     except Exception as error:
-        raise AvkitError(f"{file}: no readable trainer state ({error}). Resume from another checkpoint.") from error
+        raise CheckpointError(f"{file}: no readable trainer state ({error}).") from error
     if not isinstance(state, dict):
-        raise AvkitError(f"{file}: holds a {type(state).__name__}, not a trainer state")
+        raise CheckpointError(f"{file}: holds a {type(state).__name__}, not a trainer state.")
     return state
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that `folder`/latest names, or None before the first one.
-
-    Raises AvkitError for a pointer that names no checkpoint here.
-    """
-    pointer = folder / LATEST_FILE
-    if not pointer.exists():
-        return None
-    name = pointer.read_text().strip()
-    if not STEP_NAME.fullmatch(name) or not (folder / name / MODEL_FILE).exists():
-        raise AvkitError(f"{pointer}: names {name!r}, which is no checkpoint in this folder")
-    return folder / name
-
-
-def checkpoint_folder(path: Path) -> Path:
-    """The single checkpoint that `path` means: itself, or its latest."""
-    if (path / MODEL_FILE).exists():
-        return path
-    latest = latest_checkpoint(path)
-    if latest is None:
-        raise AvkitError(f"{path}: no checkpoint here; expected {MODEL_FILE}, or a folder with {LATEST_FILE!r}")
-    return latest
 
 
 def save_weights(
@@ -169,11 +262,7 @@ def save_weights(
 
     The names that wrappers add (torch.compile, DistributedDataParallel) are taken off.
     """
-    state = model.state_dict() if isinstance(model, nn.Module) else model
-    weights = {
-        name.replace("_orig_mod.", "").removeprefix("module."): tensor.detach().contiguous()
-        for name, tensor in state.items()
-    }
+    weights = plain_weights(model)
     metadata = {
         **(notes or {}),
         "format_version": FORMAT_VERSION,
@@ -181,15 +270,26 @@ def save_weights(
         "config": json.dumps(asdict(config)),
         "step": str(step),
     }
-    save_file(weights, file, metadata=metadata)
+    save_file(weights, file, metadata={**metadata, CONTENT_SHA256: content_sha256(weights, metadata)})
+
+
+def plain_weights(model: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a model or of its state dict, under the names without those of wrappers."""
+    state = model.state_dict() if isinstance(model, nn.Module) else model
+    return {
+        name.replace("_orig_mod.", "").removeprefix("module."): tensor.detach().contiguous()
+        for name, tensor in state.items()
+    }
 
 
 def read_config(metadata: Mapping[str, str], file: Path) -> ModelConfig:
     """The model's config from a file's metadata. Raises ConfigError if this version lacks the family or a setting."""
     if "family" not in metadata or "config" not in metadata:
         raise ConfigError(f"{file}: weights without a config. Released weights come in through avkit convert.")
-    if (version := metadata.get("format_version")) != FORMAT_VERSION:
-        raise ConfigError(f"{file}: checkpoint format {version!r}; this version reads {FORMAT_VERSION!r}")
+    if (version := metadata.get("format_version")) not in (FORMAT_VERSION, UNHASHED_VERSION):
+        raise ConfigError(
+            f"{file}: checkpoint format {version!r}; this version reads {UNHASHED_VERSION!r} and {FORMAT_VERSION!r}"
+        )
     family = metadata["family"]
     if family not in FAMILIES:
         raise ConfigError(f"{file}: unknown family {family!r}; known: {', '.join(sorted(FAMILIES))}")
@@ -209,26 +309,57 @@ def config_from_values(config_type: type[C], values: Mapping[str, Any]) -> C:
     return config_type(**typed)
 
 
-def fill_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
-    """Give `model` these weights; a model on the meta device takes the tensors themselves.
+def fill_own(model: nn.Module, weights: Mapping[str, Tensor], file: Path) -> None:
+    """As `fill_weights`, for a model that was built from the config in the same file.
 
-    Raises ConfigError unless names and shapes are exactly the model's.
+    Raises:
+        CheckpointError: The weights do not fit, or are not finite: the file is damaged.
+    """
+    try:
+        fill_weights(model, weights, file)
+    except ConfigError as error:
+        raise CheckpointError(f"{file}: its weights do not fit its own config: {error}") from error
+
+
+def fill_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) -> None:
+    """Give `model` these weights, in its own types; a model on the meta device takes the tensors themselves.
+
+    Raises:
+        ConfigError: Names and shapes are not exactly the model's, or whole numbers stand where floats belong.
+        CheckpointError: Weights are not finite.
     """
     expected = model.state_dict()
     problems = [f"{name} is missing" for name in expected.keys() - weights.keys()]
     problems += [f"{name} is not of this model" for name in weights.keys() - expected.keys()]
-    problems += [
-        f"{name} is {list(weights[name].shape)}, expected {list(expected[name].shape)}"
-        for name in expected.keys() & weights.keys()
-        if weights[name].shape != expected[name].shape
-    ]
+    for name in expected.keys() & weights.keys():
+        given, wanted = weights[name], expected[name]
+        if given.shape != wanted.shape:
+            problems.append(f"{name} is {list(given.shape)}, expected {list(wanted.shape)}")
+        elif given.is_complex() or given.is_floating_point() != wanted.is_floating_point():
+            problems.append(f"{name} is {given.dtype}, expected {wanted.dtype}")
     if problems:
-        shown = "; ".join(sorted(problems)[:4])
+        shown = "; ".join(sorted(problems)[:_NAMED])
         raise ConfigError(
             f"{source}: {len(problems)} of {len(expected)} weights don't fit: {shown}. Take weights of this model and "
             "size, or set size, patch_size, image_size and audio_size as theirs are."
         )
-    model.load_state_dict(weights, assign=any(tensor.is_meta for tensor in expected.values()))
+    typed = {name: tensor.to(expected[name].dtype) for name, tensor in weights.items()}
+    if bad := not_finite(typed):
+        raise CheckpointError(f"{source}: {bad}. Take another checkpoint.")
+    model.load_state_dict(typed, assign=any(tensor.is_meta for tensor in expected.values()))
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> str:
+    """The weights with values that are infinite or not numbers, in words; empty if there are none."""
+    bad = {name: int((~torch.isfinite(tensor)).sum()) for name, tensor in weights.items() if _has_bad(tensor)}
+    if not bad:
+        return ""
+    shown = ", ".join(f"{name} ({count:,} values)" for name, count in sorted(bad.items())[:_NAMED])
+    return f"{len(bad)} of {len(weights)} weights are not finite: {shown}"
+
+
+def _has_bad(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
 
 
 def require_plain(value: object, where: str) -> None:
@@ -242,31 +373,3 @@ def require_plain(value: object, where: str) -> None:
             require_plain(item, f"{where}[{index}]")
     elif type(value) not in (int, float, bool, str, bytes, type(None)) and not isinstance(value, Tensor):
         raise ConfigError(f"{where} is a {type(value).__name__}; a checkpoint holds tensors and plain values only")
-
-
-def free_name(folder: Path, step: int) -> Path:
-    """Where this step's checkpoint goes: a step saved again gets a new folder, so that the old one stays whole."""
-    target = folder / f"step-{step:08d}"
-    again = 1
-    while target.exists():
-        again += 1
-        target = folder / f"step-{step:08d}-{again}"
-    return target
-
-
-def point_latest_to(target: Path) -> None:
-    """Swap the pointer in one rename."""
-    replace_text(target.parent / LATEST_FILE, target.name + "\n", durable=True)
-
-
-def prune(folder: Path, keep: int) -> None:
-    """Remove all checkpoints but the newest `keep`, never the latest."""
-    latest = latest_checkpoint(folder)
-    found = sorted(
-        (int(match[1]), int(match[2] or 1), path)
-        for path in folder.iterdir()
-        if (match := STEP_NAME.fullmatch(path.name))
-    )
-    for _, _, path in found[: max(len(found) - keep, 0)]:
-        if path != latest:
-            shutil.rmtree(path)

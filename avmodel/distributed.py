@@ -1,7 +1,7 @@
 """The processes of a run: rank, device, and collective operations."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +38,13 @@ class World:
     def any(self, value: bool) -> bool:
         """Whether the value is true on some process."""
         return bool(self.mean(torch.tensor([float(value)], device=self.device)) > 0)
+
+    def of_main(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        """The whole numbers of process 0; every process gives as many."""
+        values = torch.tensor(numbers, dtype=torch.int64, device=self.device)
+        if self.size > 1:
+            dist.broadcast(values, src=0)
+        return tuple(values.tolist())
 
     def gather(self, rows: Shaped[Tensor, "n *d"]) -> Shaped[Tensor, "m *d"]:
         """The rows of all processes, rank by rank; every process gives as many."""

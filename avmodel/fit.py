@@ -1,4 +1,4 @@
-"""The training loop of pretraining and of every task of evaluation: accumulation, clipping, rates, checks, resume.
+"""The training loop of pretraining and of every task of evaluation: accumulation, clipping, rates, checks.
 
 A task contributes its losses, its batches, and what it does with a step's record and after a step. No step waits for
 the device: a step's numbers are read while the next one runs, and before anything is saved.
@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,23 +19,21 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from avdata.load import Batch
-from avmanifest.errors import AvkitError
-from avmodel.checkpoint import load_trainer_state
+from avmanifest.errors import DivergedError
 from avmodel.configs.optim import OptimConfig
 from avmodel.distributed import World
 from avmodel.optim import set_lr
+from avmodel.resuming import Stateful
 
 Terms = tuple[str, ...] | None  # the objective's terms that an optimizer steps on; None: all
 
 
 @runtime_checkable
-class Batches(Protocol):
+class Batches(Stateful, Protocol):
     """One process's batches: what is left of an epoch at each iteration. `avdata.load.Loader` is one."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Batch]: ...
-    def state_dict(self) -> dict[str, int | str]: ...
-    def load_state_dict(self, values: Mapping[str, Any]) -> None: ...
 
 
 class Moment(NamedTuple):
@@ -86,7 +83,7 @@ class Fit:
 def fit(run: Fit, world: World, *, first: int = 0, stop: Callable[[], bool] = lambda: False) -> int:
     """Take the steps from `first` to the end, or until `stop` says so on any process; the number of steps done.
 
-    Raises AvkitError, which names the samples, for a loss or gradients that are not finite.
+    Raises DivergedError, which names the samples, for a loss or gradients that are not finite.
     """
     stream = endless(run.batches)
     behind: Launched | None = None  # on its way on the device while the next step's batch is fetched
@@ -189,7 +186,7 @@ def write(run: Fit, launched: Launched, *, ended_s: float | None = None) -> bool
     """Wait for a step and record it; whether any process wants to stop.
 
     A step ended at `ended_s`, when the next one began; if none has begun, when its values are there.
-    Raises AvkitError if its loss or gradients are not finite, before anything of it could be saved.
+    Raises DivergedError if its loss or gradients are not finite, before anything of it could be saved.
     """
     losses, stop, own, norm = launched.taken.read()
     total = losses.pop("total")
@@ -197,7 +194,7 @@ def write(run: Fit, launched: Launched, *, ended_s: float | None = None) -> bool
     if not (math.isfinite(total) and math.isfinite(norm)):
         keys = [key for batch in launched.batches for key in batch.keys]
         where = "of these samples" if not math.isfinite(own) or math.isfinite(total) else "of another process"
-        raise AvkitError(
+        raise DivergedError(
             f"step {launched.step}: loss {own} {where}, gradient norm {norm}: not finite. Nothing of it was saved; "
             f"the last checkpoint is good. Samples: {', '.join(keys)}. Look at them with avkit inspect; or begin a "
             "new run (another --out) with a lower optim.lr or optim.base_lr, or with optim.clip_grad=1."
@@ -215,27 +212,6 @@ def write(run: Fit, launched: Launched, *, ended_s: float | None = None) -> bool
         }
     )
     return stop
-
-
-def trainer_state(
-    done: int, optimizers: Sequence[torch.optim.Optimizer], batches: Batches, **more: Any
-) -> dict[str, Any]:
-    """What a checkpoint keeps beside the weights, for `restore`; `more` is the task's own."""
-    first, *further = (optimizer.state_dict() for optimizer in optimizers)
-    state = {"step": done, "optimizer": first, "loader": batches.state_dict(), **more}
-    return state | ({"further_optimizers": further} if further else {})
-
-
-def restore(
-    checkpoint: Path, optimizers: Sequence[torch.optim.Optimizer], batches: Batches
-) -> tuple[int, dict[str, Any]]:
-    """Steps that the checkpoint has done, and its state; optimizers and batches are then where they were."""
-    state = load_trainer_state(checkpoint)
-    saved = [state["optimizer"], *state.get("further_optimizers", [])]
-    for optimizer, values in zip(optimizers, saved, strict=True):
-        optimizer.load_state_dict(values)
-    batches.load_state_dict(state["loader"])
-    return int(state["step"]), state
 
 
 def distributed(module: nn.Module, world: World, *, parts: bool = False) -> nn.Module:

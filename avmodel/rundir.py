@@ -18,6 +18,7 @@ from avmanifest.files import is_unfinished, read_file, replace_text
 from avmanifest.parsing import parse_object
 from avmanifest.secrets import shown_url
 from avmanifest.settings import flatten
+from avmodel.checkpoint_folder import checkpoints_in
 from avmodel.metrics import METRICS
 
 CONFIG_FILE = "config.json"
@@ -32,7 +33,9 @@ FREE_SETTINGS = (
     "data.cache_gb",
     "save_every",
     "keep_checkpoints",
+    "keep_every",
     "pictures_every",
+    "probe_every",
     "wandb_project",
 )
 
@@ -52,7 +55,7 @@ def start_run(folder: Path, config: object, *, resume: bool) -> None:
             raise ConfigError(f"{folder}: holds no run to resume. Leave --resume out to begin one here.")
         if folder.exists() and any(not is_unfinished(path.name) for path in folder.iterdir()):
             raise ConfigError(f"{folder}: not empty and not a run. Give another --out.")
-    elif not resume and (folder / METRICS).exists():
+    elif not resume and ((folder / METRICS).exists() or checkpoints_in(folder / CHECKPOINTS)):
         raise ConfigError(f"{folder}: holds a run already. --resume goes on with it; or give another --out.")
     elif resume and (changed := differences(stored, values)):
         raise ConfigError(

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from avdata.load import Batch
 from avdata.load.order import random_bits
 from avdata.profiles import profile
-from avmanifest.errors import AvkitError, ConfigError
+from avmanifest.errors import AvkitError, CheckpointError, ConfigError, StorageError
 from avmodel.augment import augment
-from avmodel.checkpoint import latest_checkpoint, load_model, save_checkpoint
+from avmodel.checkpoint import load_model, save_checkpoint
+from avmodel.checkpoint_folder import LATEST_FILE, checkpoints_in, place_of, point_latest_to
 from avmodel.compiling import compile_blocks
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World, autocast, join_world, require_precision
-from avmodel.fit import Batches, Fit, Moment, Objective, Terms, distributed, fit, is_due, restore, trainer_state
+from avmodel.fit import Batches, Fit, Moment, Objective, Terms, distributed, fit, is_due
 from avmodel.inputs import Source, probe_loader, to_inputs, train_loader
 from avmodel.metrics import METRICS, MetricLog, read_lines
 from avmodel.models import build_model
@@ -33,6 +34,7 @@ from avmodel.models.family import Family, Modality
 from avmodel.optim import make_optimizer
 from avmodel.probe import nearest_neighbor_probe
 from avmodel.reconstructions import save_picture
+from avmodel.resuming import load_together, restore, together, trainer_state
 from avmodel.rng import DROPOUT, augment_draws, draw_masks
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
 from avmodel.weights.starting import start_from_weights
@@ -67,6 +69,7 @@ def pretrain(
     out: Path,
     *,
     resume: bool = False,
+    resume_from: int | None = None,
     listener: Listener | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Report:
@@ -76,7 +79,17 @@ def pretrain(
         micro_batch, _ = config.micro_batch(world.size)
         batches = train_loader(config.data, config.model, source, world, batch_size=micro_batch, seed=config.seed)
         probed = probe_loader(config.data, config.model, source, world, batch_size=micro_batch)
-        return train(config, batches, out, world, probed=probed, resume=resume, listener=listener, stop=stop)
+        return train(
+            config,
+            batches,
+            out,
+            world,
+            probed=probed,
+            resume=resume,
+            resume_from=resume_from,
+            listener=listener,
+            stop=stop,
+        )
 
 
 def train(
@@ -87,23 +100,43 @@ def train(
     *,
     probed: Batches | None = None,
     resume: bool = False,
+    resume_from: int | None = None,
     listener: Listener | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Report:
     """Train to the end of the config, or until `stop` says so; the folder `out` then holds the run.
 
-    Killed at any moment and resumed, a run on one CPU device gives the same curve to the last bit. Raises ConfigError
-    for a config that cannot run here or isn't the resumed run's, AvkitError for a loss that isn't finite.
+    Killed at any moment and resumed, a run on one CPU device gives the same curve to the last bit.
+
+    Args:
+        config: The run.
+        batches: This process's training batches.
+        out: The run's folder.
+        world: The processes of the run.
+        probed: Batches that the probe looks at; None: no probe.
+        resume: Go on from the newest whole checkpoint of the run in `out`.
+        resume_from: Go on from the checkpoint of this step; `resume` is then implied.
+        listener: Receives progress events.
+        stop: Whether to end after the step under way.
+
+    Raises:
+        ConfigError: The config cannot run here or isn't the resumed run's, or there is no checkpoint of that step.
+        CheckpointError: No checkpoint to go on from is whole.
+        DivergedError: A loss, a gradient or a weight is not finite.
+        StorageError: The run's folder cannot be written.
     """
     listener = (listener if world.is_main else None) or Listener()
     _, micro_steps = config.micro_batch(world.size)
     step_epochs = micro_steps / len(batches)
     steps = config.steps or int(config.epochs / step_epochs)
-    checkpoint = start_together(out, config, world, resume=resume)
-    model = load_model(checkpoint, world.device)[0] if checkpoint else initial_model(config, world.device, listener)
+    start_together(out, config, world, resume=resume or resume_from is not None)
+    resumed = go_on(out, config, batches, world, step=resume_from, say=listener.note)
+    model = resumed.model if resumed else initial_model(config, world.device, listener)
     require_batch(model, config, world)
-    objective = pretraining(config, model, world)
-    first = restore(checkpoint, objective.optimizers, batches)[0] if checkpoint else 0
+    objective = pretraining(config, model, world, resumed.optimizers if resumed else None)
+    first = resumed.step if resumed else 0
+    if resume and not resumed:
+        listener.note(f"{out / CHECKPOINTS}: no checkpoint was saved yet; the run begins at step 0")
     listener.started(step=first, steps=steps, epochs=steps * step_epochs)
 
     with log_of(out, first, config, world) as log:
@@ -149,9 +182,14 @@ def train(
     return report(out, done, steps)
 
 
-def pretraining(config: RunConfig, model: Family, world: World) -> Objective:
-    """The model's losses on augmented, masked batches; blocks are compiled if the config asks for it."""
-    optimizers = [make_optimizer(model, config.optim, config.pretrained) for _ in model.step_terms]
+def pretraining(
+    config: RunConfig, model: Family, world: World, optimizers: Sequence[torch.optim.Optimizer] | None = None
+) -> Objective:
+    """The model's losses on augmented, masked batches; blocks are compiled if the config asks for it.
+
+    `optimizers`: those of a resumed run; None: new ones.
+    """
+    optimizers = new_optimizers(config, model) if optimizers is None else optimizers
     if config.compile:
         compile_blocks(model)
 
@@ -176,17 +214,62 @@ def pretraining(config: RunConfig, model: Family, world: World) -> Objective:
     )
 
 
-def start_together(out: Path, config: RunConfig, world: World, *, resume: bool) -> Path | None:
-    """The checkpoint to go on from, the same for all processes; errors as in `start_run`, on every process."""
+def new_optimizers(config: RunConfig, model: Family) -> list[torch.optim.Optimizer]:
+    """One for each group of the model's terms that is stepped on by itself."""
+    return [make_optimizer(model, config.optim, config.pretrained) for _ in model.step_terms]
+
+
+def start_together(out: Path, config: RunConfig, world: World, *, resume: bool) -> None:
+    """Give the folder to the run; errors as in `start_run`, on every process."""
     refusal: AvkitError | None = None
     if world.is_main:
         try:
             start_run(out, config, resume=resume)
         except AvkitError as error:
             refusal = error
-    if world.any(refusal is not None):
-        raise refusal or ConfigError(f"{out}: refused, as process 0 says")
-    return latest_checkpoint(out / CHECKPOINTS)
+    together(world, refusal, out)
+
+
+class Resumed(NamedTuple):
+    """What a run goes on with."""
+
+    step: int  # steps that are done
+    model: Family
+    optimizers: Sequence[torch.optim.Optimizer]
+
+
+def go_on(
+    out: Path, config: RunConfig, batches: Batches, world: World, *, step: int | None, say: Callable[[str], object]
+) -> Resumed | None:
+    """The model and optimizers of the checkpoint to go on from, the same for all processes; None without any.
+
+    `batches` are then where they were, and `latest` names that checkpoint. Raises as `load_together`.
+    """
+    folder = out / CHECKPOINTS
+
+    def load(checkpoint: Path) -> Resumed:
+        model, found = load_model(checkpoint, world.device)
+        if found != config.model:
+            raise CheckpointError(f"{checkpoint}: of another model than this run's: {found}.")
+        optimizers = new_optimizers(config, model)
+        done, _ = restore(checkpoint, optimizers, batches)
+        return Resumed(done, model, optimizers)
+
+    found = load_together(folder, load, world, step=step, say=say)
+    if found is None:
+        return None
+    checkpoint, resumed = found
+    if world.is_main:
+        later = [path.name for path in checkpoints_in(folder) if place_of(path) > place_of(checkpoint)]
+        if later:
+            say(f"going on from {checkpoint.name}; later checkpoints stay where they are: {', '.join(later)}")
+        try:
+            point_latest_to(checkpoint)
+        except OSError as error:
+            raise StorageError(
+                f"{folder / LATEST_FILE}: not written ({error.strerror}). Free space, then resume."
+            ) from error
+    return resumed
 
 
 def initial_model(config: RunConfig, device: torch.device, listener: Listener) -> Family:
@@ -233,7 +316,16 @@ def save(
     if world.is_main:
         state = trainer_state(done, optimizers, batches)
         notes = {"profile": config.data.profile, "window_s": str(config.data.window_s)}
-        save_checkpoint(out / CHECKPOINTS, done, model, config.model, state, keep=config.keep_checkpoints, notes=notes)
+        save_checkpoint(
+            out / CHECKPOINTS,
+            done,
+            model,
+            config.model,
+            state,
+            keep=config.keep_checkpoints,
+            keep_every=config.keep_every,
+            notes=notes,
+        )
 
 
 def draw(out: Path, config: RunConfig, model: Family, batch: Batch, done: int, world: World) -> None:

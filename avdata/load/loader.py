@@ -37,7 +37,7 @@ from avdata.load.order import (
 from avdata.load.reader import Scratch, ShardReader
 from avdata.load.views import View, gain_db
 from avdata.urls import local_path
-from avmanifest.errors import ConfigError, ShardError
+from avmanifest.errors import CheckpointError, ConfigError, ShardError
 from avmanifest.extras import naming_extras
 from avmanifest.files import sha256_of
 
@@ -184,6 +184,7 @@ class Loader:
 
         Raises:
             ConfigError: The state has another seed, or belongs to other data or another order.
+            CheckpointError: It is no state of a loader, or is at a sample that the dataset does not have.
         """
         state = LoaderState.from_dict(values)
         if state.seed != self.config.seed or state.plan_hash != self._state.plan_hash:
@@ -193,7 +194,7 @@ class Loader:
                 "block_samples and window_samples, or start again without the state."
             )
         if state.position > len(self.dataset):
-            raise ConfigError(f"the loader state is at sample {state.position} of {len(self.dataset)}")
+            raise CheckpointError(f"the loader state is at sample {state.position} of {len(self.dataset)}")
         self._state = state
 
     def set_epoch(self, epoch: int) -> None:

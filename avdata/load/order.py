@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt64
 
-from avmanifest.errors import ConfigError
+from avmanifest.errors import CheckpointError, ConfigError
 
 Tail = Literal["drop", "pad"]
 """How to treat the last samples of an epoch, which do not fill a batch on every rank.
@@ -63,12 +63,12 @@ class LoaderState:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "LoaderState":
-        """Restore the state from `as_dict`. Raises ConfigError for anything else."""
+        """Restore the state from `as_dict`. Raises CheckpointError for anything else."""
         types = {"epoch": int, "position": int, "seed": int, "plan_hash": str}
         if values.keys() != types.keys() or any(type(values[name]) is not kind for name, kind in types.items()):
-            raise ConfigError(f"not a loader state: {dict(values)!r}; a state has exactly {', '.join(types)}")
+            raise CheckpointError(f"not a loader state: {dict(values)!r}; a state has exactly {', '.join(types)}")
         if values["epoch"] < 0 or values["position"] < 0:
-            raise ConfigError(f"loader state with epoch={values['epoch']}, position={values['position']}: below 0")
+            raise CheckpointError(f"loader state with epoch={values['epoch']}, position={values['position']}: below 0")
         return cls(**values)
 
     def as_dict(self) -> dict[str, int | str]:

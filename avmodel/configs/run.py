@@ -43,6 +43,11 @@ class RunConfig:
     compile: Annotated[bool, "Compile the model with torch.compile."] = False
     save_every: Annotated[int, "Steps between checkpoints; the last step is always saved.", Bounds(1)] = 1000
     keep_checkpoints: Annotated[int | None, "Newest checkpoints to keep. none: all.", Bounds(1)] = 2
+    keep_every: Annotated[
+        int | None,
+        "Checkpoints of steps that are a multiple of this are kept beside the newest. none: no others.",
+        Bounds(1),
+    ] = None
     pictures_every: Annotated[int | None, "Steps between pictures; also at the end. none: never.", Bounds(1)] = 1000
     probe_every: Annotated[int | None, "Epochs between probes; also at the end. none: never.", Bounds(1)] = 10
     wandb_project: Annotated[str | None, "Project of Weights & Biases to log to. none: not there."] = None

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import torch
 from safetensors import safe_open
 
-from avmanifest.errors import AvkitError, ConfigError
+from avmanifest.errors import ConfigError
 from avmanifest.files import sha256_of_file
-from avmodel.checkpoint import MODEL_FILE, checkpoint_folder, load_model
+from avmodel.checkpoint import load_model, of_weights_file
 from avmodel.evaluate.places import how_to_train, trained_folder
 from avmodel.models import build_model, family_of
 from avmodel.models.family import Family
@@ -55,8 +55,7 @@ def _own(path: Path) -> LoadedModel:
         path = path / CHECKPOINTS
     if not path.exists():
         raise ConfigError(f"{path}: no such checkpoint. Give a run's folder, a checkpoint, or a weights file.")
-    file = path if path.is_file() else checkpoint_folder(path) / MODEL_FILE
-    model, _ = load_model(file)
+    file, (model, _) = of_weights_file(path, load_model)
     run = next((folder for folder in file.parents[:3] if (folder / CHECKPOINTS).is_dir()), None)
     settings = (read_config(run) if run is not None else None) or {}
     with safe_open(file, framework="pt") as opened:
@@ -139,7 +138,7 @@ def load_trained(path: Path, task: str, load: Callable[[Path], AnyModel]) -> tup
     folder = trained_folder(path, task)
     try:
         return folder, load(folder)
-    except AvkitError as error:
+    except ConfigError as error:
         raise ConfigError(f"{error} {how_to_train(path, task)}") from error
 
 

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from avmanifest.errors import ConfigError
 from avmanifest.parsing import parse_object
 from avmodel.checkpoint import (
-    MODEL_FILE,
-    checkpoint_folder,
     config_from_values,
-    fill_weights,
+    fill_own,
+    of_weights_file,
     read_config,
     read_weights,
     save_checkpoint,
@@ -78,12 +77,15 @@ def save_predictor(
 def load_predictor(path: Path | str, device: torch.device | str = "cpu") -> tuple[Predictor, dict[str, str]]:
     """A trained predictor, in evaluation mode, and the notes it was saved with.
 
-    `path`: a seed's folder, a checkpoint, or its .safetensors file. Raises AvkitError for a file that can't be read,
+    `path`: a seed's folder, a checkpoint, or its .safetensors file. Raises CheckpointError for a damaged file,
     ConfigError for one without a decoder.
     """
     path = Path(path)
     folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
-    file = folder if folder.is_file() else checkpoint_folder(folder) / MODEL_FILE
+    return of_weights_file(folder, lambda file: _load_predictor(file, device))[1]
+
+
+def _load_predictor(file: Path, device: torch.device | str) -> tuple[Predictor, dict[str, str]]:
     weights, notes = read_weights(file, device)
     config = read_config(notes, file)
     if not {"sense", "decoder"} <= notes.keys() or notes["sense"] not in MODALITIES:
@@ -94,5 +96,5 @@ def load_predictor(path: Path | str, device: torch.device | str = "cpu") -> tupl
         raise ConfigError(f"{file}: its decoder's config cannot be used: {error}") from error
     with torch.device("meta"):
         predictor = Predictor(build_model(config), notes["sense"], decoder)
-    fill_weights(predictor, weights, file)
+    fill_own(predictor, weights, file)
     return predictor.to(device).eval(), notes

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-from avmanifest.errors import AvkitError
+from avmanifest.errors import ConfigError, DivergedError
 
 
 def single_label_scores(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> dict[str, float]:
@@ -71,7 +71,7 @@ def multi_label_scores(scores: Float[Tensor, "n c"], labels: Bool[Tensor, "n c"]
     """
     found = multi_label_class_scores(scores, labels)
     if bool(found.average_precision.isnan().all()):
-        raise AvkitError("no class has a positive sample: there is no average precision. Evaluate labeled samples.")
+        raise ConfigError("no class has a positive sample: there is no average precision. Evaluate labeled samples.")
     auc = float(found.auc[~found.auc.isnan()].mean()) if not bool(found.auc.isnan().all()) else math.nan
     return {
         "map": float(found.average_precision[~found.average_precision.isnan()].mean()),
@@ -113,9 +113,9 @@ def retrieval_scores(ranks: Ranks, at: tuple[int, ...] = (1, 5, 10)) -> dict[str
 
 
 def require_finite(scores: Float[Tensor, "n m"]) -> None:
-    """Raise AvkitError for a prediction that is infinite or not a number: it has no rank."""
+    """Raise DivergedError for a prediction that is infinite or not a number: it has no rank."""
     bad = int((~torch.isfinite(scores)).any(dim=1).sum())
     if bad:
-        raise AvkitError(
+        raise DivergedError(
             f"{bad} of {len(scores)} predictions are not finite: the model or its head has diverged. Lower the rate."
         )

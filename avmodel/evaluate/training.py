@@ -4,6 +4,7 @@ Each seed is a run with a folder of its own and a checkpoint at the end of each 
 last checkpoint when the same command is given.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -17,18 +18,21 @@ from torch.optim.swa_utils import AveragedModel
 
 from avdata.load import Batch, Loader, LoaderConfig, TrainView
 from avmanifest.errors import ConfigError
-from avmodel.checkpoint import latest_checkpoint
+from avmodel.checkpoint import fill_own
+from avmodel.checkpoint_folder import TRAINER_FILE
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import micro_batches
 from avmodel.distributed import World
 from avmodel.evaluate.config import EvalDataConfig, TrainingConfig
 from avmodel.evaluate.data import Split, cache_of
 from avmodel.evaluate.evaluation import Evaluation
-from avmodel.fit import Fit, Moment, Objective, Terms, distributed, fit, restore, trainer_state
+from avmodel.fit import Fit, Moment, Objective, Terms, distributed, fit
 from avmodel.metrics import METRICS, JsonLines
 from avmodel.optim import make_optimizer, parameter_groups
+from avmodel.resuming import load_together, restore, trainer_state
 from avmodel.rundir import CHECKPOINTS, as_json, differences, read_config, write_config
 
+_LOG = logging.getLogger(__name__)
 DROPOUT = 2  # stream of random numbers
 NOT_TRAINED_WITH = ("seeds", "random_weights", "feature_batch_size")  # settings that no step reads
 
@@ -46,7 +50,7 @@ class Training(Generic[Module]):
     # The loss of a micro-step: gets the module to call, which may be wrapped, the batch and the moment.
     loss: Callable[[nn.Module, Batch, Moment], Float[Tensor, ""]]
     save: Callable[[Module, int, Mapping[str, Any]], None]  # the module after so many steps, and its trainer's state
-    load: Callable[[Module], object]  # give the module the weights that `save` wrote
+    load: Callable[[Module, Path], object]  # give the module the weights of a checkpoint that `save` wrote
     test_only: Sequence[str]  # settings that no step reads
     splits: Mapping[str, Split]  # what a run is begun with; the one named `train` is trained on
     class_balanced: bool = False
@@ -58,7 +62,8 @@ class Training(Generic[Module]):
 def train(config: TrainingConfig, run: Evaluation, training: Training[Module], seed: int, folder: Path) -> Module:
     """The module after all epochs, in evaluation mode; a killed run of this folder goes on where it was.
 
-    Raises ConfigError for a folder that was begun otherwise (`begin`), AvkitError for a loss that isn't finite.
+    Raises ConfigError for a folder that was begun otherwise (`begin`), CheckpointError for one without a whole
+    checkpoint, DivergedError for a loss that isn't finite.
     """
     world, samples = run.world, len(training.splits["train"].dataset)
     batch_size, device_batch, micro_steps = step_sizes(config, samples, world.size)
@@ -71,17 +76,21 @@ def train(config: TrainingConfig, run: Evaluation, training: Training[Module], s
         seed=seed,
         class_balanced=training.class_balanced,
     )
-    checkpoint = begin(config, run, training.splits, seed, folder, free=training.test_only)
+    begin(config, run, training.splits, seed, folder, free=training.test_only)
     torch.manual_seed(seed)
     module = training.build()
     optimizer = training.optimizer(module)
     average = LastEpochs(module, training.averaged_epochs) if training.averaged_epochs > 1 else None
-    first = 0
-    if checkpoint is not None:
-        training.load(module)
-        first, state = restore(checkpoint, [optimizer], loader)
+
+    def go_on(checkpoint: Path) -> int:
+        training.load(module, checkpoint)
+        done, state = restore(checkpoint, [optimizer], loader)
         if average is not None:
-            average.mean.load_state_dict(state["average"])
+            fill_own(average.mean, state.get("average", {}), checkpoint / TRAINER_FILE)
+        return done
+
+    resumed = load_together(folder / CHECKPOINTS, go_on, world, say=_LOG.warning)
+    first = 0 if resumed is None else resumed[1]
     epoch_steps = samples // batch_size
     steps = config.epochs * epoch_steps
 
@@ -198,8 +207,8 @@ def begin(
     folder: Path,
     *,
     free: Sequence[str] = (),
-) -> Path | None:
-    """The checkpoint to go on from. Raises ConfigError for a folder with a run of another config, model or data.
+) -> None:
+    """Give the folder to this run. Raises ConfigError for a folder with a run of another config, model or data.
 
     `splits` and `seed` are part of what it was begun with; settings named in `free` may change.
     """
@@ -219,7 +228,6 @@ def begin(
     if stored is None and run.world.is_main:
         write_config(folder, values)
     run.world.barrier()
-    return latest_checkpoint(folder / CHECKPOINTS)
 
 
 def tuned_optimizer(

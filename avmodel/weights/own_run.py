@@ -35,8 +35,8 @@ def start_from_run(model: Family, modality: Modality, path: Path) -> PublishedWe
         The family of the run and its folder.
 
     Raises:
-        ConfigError: If a family has no separate ViT for this modality, or the sizes differ.
-        AvkitError: If the folder holds no checkpoint.
+        ConfigError: If a family has no separate ViT for this modality, the sizes differ, or there is no checkpoint.
+        CheckpointError: If the checkpoint is damaged.
     """
     checkpoints = path / CHECKPOINTS
     source, config = load_model(checkpoints if checkpoints.is_dir() else path)

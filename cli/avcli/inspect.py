@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from avcli.options import print_json
-from avmanifest.errors import ConfigError
+from avmanifest.errors import ConfigError, ExitCode
 
 EXAMPLES: Final = """\b
 What is inspected:
@@ -94,7 +94,7 @@ def _dataset(
         if html is not None:
             typer.echo(f"\n{html}: open it in a browser", err=True)
     if verification is not None and verification.faults:
-        raise typer.Exit(4)
+        raise typer.Exit(ExitCode.DAMAGED)
 
 
 def _sample(source: str, key: str, png: Path | None, *, as_json: bool) -> None:

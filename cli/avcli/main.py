@@ -25,7 +25,7 @@ from avcli import (
 from avcli.no_pandas import do_without_pandas
 from avcli.options import PanelCommand
 from avcli.stderr import ShownStderr
-from avmanifest.errors import AvkitError, ConfigError, ManifestError, MediaError, ShardError, StorageError
+from avmanifest.errors import AvkitError, ExitCode
 from avmanifest.extras import naming_extras
 
 
@@ -44,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="\b\nExit codes: 0 done, 1 a bug, 2 misused, 3 incomplete but resumable, 4 verification failed.",
+    epilog="\n".join(("\b", "Exit codes:", *(f"  {code.value}  {code.meaning}" for code in ExitCode))),
 )
 
 
@@ -69,14 +69,6 @@ app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("apply", epilog=apply.EXAMPLES)(apply.apply)
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.add_typer(bench.app, name="bench")
-
-EXIT_CODES: Final[dict[type[AvkitError], int]] = {
-    ConfigError: 2,
-    ManifestError: 2,
-    StorageError: 3,
-    MediaError: 3,
-    ShardError: 4,
-}
 
 
 _CLEANUP_S: Final = 30.0
@@ -113,9 +105,9 @@ def run() -> None:
             app()
     except _Stopped:
         _on_signals(signal.SIG_IGN)  # Python itself would die of one that comes while it exits
-        _end("stopped. Run the same command again to go on.", 3)
+        _end("stopped. Run the same command again to go on.", ExitCode.INCOMPLETE)
     except AvkitError as error:
-        _end(str(error), next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1))
+        _end(str(error), error.exit_code)
 
 
 def _on_signals(handler: "_Stop | signal.Handlers") -> None:
@@ -123,7 +115,7 @@ def _on_signals(handler: "_Stop | signal.Handlers") -> None:
         signal.signal(number, handler)
 
 
-def _end(message: str, code: int) -> None:
+def _end(message: str, code: ExitCode) -> None:
     typer.echo(f"avkit: {message}", err=True)
     sys.exit(code)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from avcli.options import CONFIG, EXPLAIN, SET, TOML, configured, explained, require_explain
-from avmanifest.errors import ConfigError
+from avmanifest.errors import ConfigError, ExitCode
 
 EXAMPLES = """\b
 Examples:
@@ -28,6 +28,9 @@ def pretrain(
     config: CONFIG = None,
     settings: SET = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
+    resume_from: Annotated[
+        int | None, typer.Option(metavar="STEP", help="Go on from the checkpoint of this step; later steps are redone.")
+    ] = None,
     allow_pipe: Annotated[bool, typer.Option("--allow-pipe", help="Run the commands of pipe: URLs in --data.")] = False,
     explain: EXPLAIN = False,
     toml: TOML = False,
@@ -49,7 +52,8 @@ def pretrain(
     from avmodel.train import pretrain as train
 
     with TrainingProgress() as progress, asked_to_stop() as stop:
-        report = train(asked, data[0] if len(data) == 1 else data, out, resume=resume, listener=progress, stop=stop)
+        source = data[0] if len(data) == 1 else data
+        report = train(asked, source, out, resume=resume, resume_from=resume_from, listener=progress, stop=stop)
     progress.ended(report)
     if report.step < report.steps:
-        raise typer.Exit(3)
+        raise typer.Exit(ExitCode.INCOMPLETE)

@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from avcli.options import print_json
+from avmanifest.errors import ExitCode
 
 EXAMPLES: Final = """\b
 Examples:
@@ -45,4 +46,4 @@ def verify(
         if repair:
             print_repair(put_away)
     if verification.faults:
-        raise typer.Exit(4)
+        raise typer.Exit(ExitCode.DAMAGED)

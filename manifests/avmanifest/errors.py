@@ -1,11 +1,13 @@
-"""The errors that avkit raises on purpose.
+"""The errors that avkit raises on purpose, and the exit codes of its commands.
 
 AvkitError
-    ConfigError        an option, a recipe or a preset that cannot be used: exit code 2
+    ConfigError        a path, an option, a recipe or a preset that cannot be used
     ManifestError      a list, plan or manifest with wrong content
-    ShardError         a shard that differs from its marker: exit code 4
+    ShardError         a shard that is damaged, or differs from its marker
         DamagedMember  one member of one sample is damaged
-    StorageError       the output cannot be written now (disk full, read-only): exit code 3
+    StorageError       the output cannot be written now (disk full, read-only)
+    CheckpointError    a checkpoint that is damaged
+    DivergedError      a training whose loss is not finite
     MediaError         a clip that cannot become a sample; has the clip's status
         DownloadError
         DecodeError
@@ -13,26 +15,58 @@ AvkitError
 A message says what is wrong, where, with which value, and what to do. URLs in it are shown without their secrets.
 """
 
+from enum import IntEnum
+from typing import ClassVar
+
 from avmanifest.secrets import without_secrets
+
+
+class ExitCode(IntEnum):
+    """How a command ended. Each error class names its own."""
+
+    DONE = 0, "done"
+    BUG = 1, "a bug in avkit: please report it"
+    MISUSED = 2, "misused: a path, an option or a file is not what the command takes"
+    INCOMPLETE = 3, "incomplete: the same command goes on (for pretrain with --resume)"
+    DAMAGED = 4, "damage was found in a dataset"
+    BROKEN_CHECKPOINT = 5, "a checkpoint is damaged"
+    DIVERGED = 6, "a training diverged: its loss is not finite"
+
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> "ExitCode":
+        """A code with its meaning, as --help shows it."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
 
 
 class AvkitError(Exception):
     """Base class of all errors of avkit. The message is written for the user of the command line, without secrets."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.BUG
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(without_secrets(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigError(AvkitError):
-    """An option, a recipe or a preset that cannot be used as it is."""
+    """A path, an option, a recipe or a preset that cannot be used as it is."""
+
+    exit_code = ExitCode.MISUSED
 
 
 class ManifestError(AvkitError):
     """A list, plan or manifest whose content does not follow its format."""
 
+    exit_code = ExitCode.MISUSED
+
 
 class ShardError(AvkitError):
-    """A shard that differs from its marker in size or content."""
+    """A shard that is damaged, or differs from its marker in size or content."""
+
+    exit_code = ExitCode.DAMAGED
 
 
 class DamagedMember(ShardError):
@@ -56,14 +90,30 @@ class DamagedMember(ShardError):
 class StorageError(AvkitError):
     """The output cannot be written. Committed shards are kept, and the same command continues later."""
 
+    exit_code = ExitCode.INCOMPLETE
+
+
+class CheckpointError(AvkitError):
+    """A checkpoint whose files are damaged, are missing, or do not belong together."""
+
+    exit_code = ExitCode.BROKEN_CHECKPOINT
+
+
+class DivergedError(AvkitError):
+    """A training whose loss, gradients or weights are not finite numbers."""
+
+    exit_code = ExitCode.DIVERGED
+
 
 class MediaError(AvkitError):
-    """A clip that cannot become a sample.
+    """A clip that cannot become a sample. Where a command is given one file, the file is not what it takes.
 
     Args:
         status: A name of `avmanifest.schema.STATUSES`.
         message: The reason; stored in the clip's manifest row.
     """
+
+    exit_code = ExitCode.MISUSED
 
     def __init__(self, status: str, message: str) -> None:
         super().__init__(status, message)

@@ -11,7 +11,8 @@ import torch
 
 from avmanifest.errors import AvkitError, StorageError
 from avmanifest.files import is_unfinished, unfinished_path
-from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
+from avmodel.checkpoint import load_model, load_trainer_state, save_checkpoint
+from avmodel.checkpoint_folder import latest_checkpoint
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.models.deepavfusion import DeepAVFusion
 from tests.faults.disks import full_disk

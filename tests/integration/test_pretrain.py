@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from avmodel.checkpoint import latest_checkpoint
+from avmodel.checkpoint_folder import latest_checkpoint
 from avmodel.rundir import CHECKPOINTS, CONFIG_FILE
 from tests.forks import avkit, call, finish, launch
 from tests.runs import assert_same_run, curve

@@ -18,7 +18,7 @@ from avdata.load.order import (
     sample_draws,
     uniform,
 )
-from avmanifest.errors import ConfigError
+from avmanifest.errors import CheckpointError, ConfigError
 
 SHARDS = st.lists(st.integers(1, 30), min_size=1, max_size=12)
 ORDERS = st.builds(OrderConfig, block_samples=st.integers(1, 40), window_samples=st.integers(1, 200))
@@ -199,7 +199,7 @@ def test_the_numbers_are_uniform_and_streams_independent() -> None:
     ],
 )
 def test_what_is_not_a_state_is_refused(values: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="loader state"):
+    with pytest.raises(CheckpointError, match="loader state"):
         LoaderState.from_dict(values)
 
 

@@ -22,7 +22,7 @@ from avdata.load import (
     mix,
     open_dataset,
 )
-from avmanifest.errors import ConfigError
+from avmanifest.errors import CheckpointError, ConfigError
 
 TOTAL = 20
 WORLDS = (1, 2, 3, 8)
@@ -197,7 +197,7 @@ def test_a_state_of_other_data_is_refused(dataset: Dataset, drawn: Path) -> None
     other = open_dataset([drawn / "train/00001.tar", drawn / "train/00000.tar"])
     with pytest.raises(ConfigError, match="the loader state has seed 11, plan"):
         Loader(other, VIEW, CONFIG).load_state_dict(state)
-    with pytest.raises(ConfigError, match="at sample 21 of 20"):
+    with pytest.raises(CheckpointError, match="at sample 21 of 20"):
         Loader(dataset, VIEW, CONFIG).load_state_dict(state | {"position": 21})
 
 

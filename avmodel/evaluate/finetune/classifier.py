@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from avmanifest.errors import ConfigError
-from avmodel.checkpoint import latest_checkpoint, load_model, load_trainer_state, save_checkpoint
+from avmodel.checkpoint import fill_own, load_model, load_trainer_state, of_weights_file, save_checkpoint
+from avmodel.checkpoint_folder import TRAINER_FILE
 from avmodel.evaluate.features import pooled_streams
 from avmodel.evaluate.heads import ALL, Heads
 from avmodel.evaluate.training import freeze_all_but_used
@@ -74,14 +75,20 @@ def save_classifier(
     save_checkpoint(folder / CHECKPOINTS, step, classifier.model, classifier.model.config, state, keep=1, notes=notes)
 
 
-def load_classifier(folder: Path | str, device: torch.device) -> tuple[Classifier, tuple[str, ...]]:
-    """A fine-tuned classifier, in evaluation mode, and the names of its classes; of a seed's folder.
+def load_classifier(path: Path | str, device: torch.device) -> tuple[Classifier, tuple[str, ...]]:
+    """A fine-tuned classifier, in evaluation mode, and the names of its classes.
 
-    Raises ConfigError for a folder without one, AvkitError for files that can't be read.
+    `path`: a seed's folder, or a checkpoint. Raises ConfigError for a folder without one, CheckpointError for damaged
+    files.
     """
-    checkpoint = latest_checkpoint(Path(folder) / CHECKPOINTS)
-    if checkpoint is None:
-        raise ConfigError(f"{folder}: no fine-tuned classifier there. avkit evaluate finetune makes one.")
+    path = Path(path)
+    folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
+    if not folder.is_dir():
+        raise ConfigError(f"{path}: no fine-tuned classifier there. avkit evaluate finetune makes one.")
+    return of_weights_file(folder, lambda file: _load_classifier(file.parent, device))[1]
+
+
+def _load_classifier(checkpoint: Path, device: torch.device) -> tuple[Classifier, tuple[str, ...]]:
     model, _ = load_model(checkpoint, device)
     state = load_trainer_state(checkpoint)
     if not {"heads", "classes", "mode"} <= state.keys():
@@ -89,5 +96,5 @@ def load_classifier(folder: Path | str, device: torch.device) -> tuple[Classifie
     classes = tuple(state["classes"])
     multi_label = bool(state.get("multi_label", False))  # older checkpoints lack it
     classifier = Classifier(model, len(classes), state["mode"], multi_label=multi_label).to(device)
-    classifier.heads.load_state_dict(state["heads"])
+    fill_own(classifier.heads, state["heads"], checkpoint / TRAINER_FILE)
     return classifier.eval(), classes

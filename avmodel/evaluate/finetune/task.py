@@ -18,7 +18,7 @@ from avmodel.evaluate.result import Result, scored
 def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
     """Train on the training split, test on the test split, once a seed.
 
-    Raises as `open_splits`; AvkitError for a loss that isn't finite.
+    Raises as `open_splits`; DivergedError for a loss that isn't finite.
     """
     require_precision(config.precision, run.world.device)
     train, test = open_splits(config.data, run.test, run.train)

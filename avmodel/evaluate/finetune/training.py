@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from avdata.load import Batch, View
-from avmanifest.errors import AvkitError
+from avmanifest.errors import ShardError
 from avmodel.augment import augment, num_augment_draws
 from avmodel.distributed import World, autocast
 from avmodel.evaluate.class_scores import class_scores
@@ -79,7 +79,7 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
         optimizer=lambda classifier: finetune_optimizer(classifier, config),
         loss=loss,
         save=save,
-        load=lambda classifier: classifier.load_state_dict(load_classifier(folder, world.device)[0].state_dict()),
+        load=lambda classifier, path: classifier.load_state_dict(load_classifier(path, world.device)[0].state_dict()),
         test_only=TEST_ONLY,
         splits={"train": train, "test": test},
         class_balanced=config.class_balanced,
@@ -135,7 +135,7 @@ def predict(
     classifier.train(was_training)
     whole = torch.cat(tables)
     if len(whole) < len(test.dataset):
-        raise AvkitError(
+        raise ShardError(
             f"{test.name}: {len(test.dataset) - len(whole)} samples are damaged. Leave them out, or repair."
         )
     return parts_of(whole, widths)

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from avmanifest.errors import ConfigError
-from avmodel.checkpoint import MODEL_FILE, checkpoint_folder, load_model, read_weights, save_checkpoint
+from avmodel.checkpoint import load_model, of_weights_file, read_weights, save_checkpoint
 from avmodel.evaluate.finetune.classifier import blank
 from avmodel.evaluate.localization.config import ENCODINGS
 from avmodel.evaluate.training import freeze_all_but_used
@@ -80,12 +80,15 @@ def save_localizer(
 def load_localizer(path: Path | str, device: torch.device | str = "cpu") -> tuple[Localizer, dict[str, str]]:
     """A trained localizer, in evaluation mode, and the notes it was saved with.
 
-    `path`: a seed's folder, a checkpoint, or its .safetensors file. Raises AvkitError for a file that can't be read,
+    `path`: a seed's folder, a checkpoint, or its .safetensors file. Raises CheckpointError for a damaged file,
     ConfigError for one of another kind.
     """
     path = Path(path)
     folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
-    file = folder if folder.is_file() else checkpoint_folder(folder) / MODEL_FILE
+    return of_weights_file(folder, lambda file: _load_localizer(file, device))[1]
+
+
+def _load_localizer(file: Path, device: torch.device | str) -> tuple[Localizer, dict[str, str]]:
     notes = read_weights(file)[1]
     if notes.get("kind") != KIND:
         raise ConfigError(f"{file}: not a localizer. avkit evaluate localization --preset supervised trains one.")

@@ -50,7 +50,7 @@ TEST_ONLY = ("examples",)
 def localization(config: LocalizationConfig, run: Evaluation) -> Result:
     """cIoU and its AUC by all rules, of the frame nearest the clip's middle, seen whole as the evaluations do.
 
-    Raises ConfigError if no sample has boxes or masks, and as `open_split`; AvkitError for a loss that isn't finite.
+    Raises ConfigError if no sample has boxes or masks, and as `open_split`; DivergedError for a loss that isn't finite.
     """
     require_precision(config.precision, run.world.device)
     data = config.data
@@ -203,7 +203,7 @@ def trained(
         optimizer=lambda localizer: make_optimizer(localizer.model, config.optim),
         loss=loss,
         save=save,
-        load=lambda localizer: localizer.load_state_dict(load_localizer(folder, world.device)[0].state_dict()),
+        load=lambda localizer, path: localizer.load_state_dict(load_localizer(path, world.device)[0].state_dict()),
         test_only=TEST_ONLY,
         splits={"train": train.split, "test": test.split},
     )

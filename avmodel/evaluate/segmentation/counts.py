@@ -11,7 +11,7 @@ from torch import Tensor
 
 from avdata.load import Batch
 from avdata.torch_melspec import log_mel
-from avmanifest.errors import AvkitError
+from avmanifest.errors import ShardError
 from avmodel.distributed import World
 from avmodel.evaluate.data import Split, ordered_loader
 from avmodel.evaluate.evaluation import Evaluation
@@ -101,7 +101,7 @@ def counted(
 ) -> dict[tuple[str, int], Counts]:
     """What the scores of each method need of every test frame, in the dataset's order.
 
-    Raises AvkitError if frames are missing because they are damaged.
+    Raises ShardError if frames are missing because they are damaged.
     """
     world = run.world
     view = tested_view(config, run.loaded)
@@ -122,7 +122,7 @@ def counted(
             run.progress(f"masks of {test.frames.name}", sum(map(len, tables)), len(test.frames.dataset))
     whole = torch.cat(tables)
     if (missing := len(test.frames.dataset) - len(whole)) > 0:
-        raise AvkitError(f"{test.frames.name}: {missing} frames are damaged. Leave their clips out, or repair.")
+        raise ShardError(f"{test.frames.name}: {missing} frames are damaged. Leave their clips out, or repair.")
     parts = parts_of(whole, widths)
     last = next(reversed(truths))
     return {key: Counts(*(unpacked(parts[f"{key}, {how}"], outputs) for how in (OFFICIAL, last))) for key in methods}

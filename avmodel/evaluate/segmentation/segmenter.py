@@ -154,7 +154,7 @@ def trained_segmenter(
         optimizer=lambda predictor: tuned_optimizer(predictor.model, predictor.decoder, config.optim),
         loss=loss,
         save=save,
-        load=lambda predictor: predictor.load_state_dict(load_predictor(folder, world.device)[0].state_dict()),
+        load=lambda predictor, path: predictor.load_state_dict(load_predictor(path, world.device)[0].state_dict()),
         test_only=TEST_ONLY,
         splits={"train": train, "test": test},
     )

@@ -42,7 +42,7 @@ def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:
     """Train a decoder, and the model with it, on the training frames with a mask; test on the test split's.
 
     Raises as `open_splits`; ConfigError for data without masks, ShardError for a mask with another class than the
-    dataset's, AvkitError for a loss that isn't finite.
+    dataset's, DivergedError for a loss that isn't finite.
     """
     require_precision(config.precision, run.world.device)
     classes = config.target == "classes"

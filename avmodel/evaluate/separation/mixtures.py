@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from jaxtyping import Int
 
 from avdata.load import Batch, manifest_rows
-from avmanifest.errors import AvkitError, ConfigError, ManifestError, StorageError
+from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
 from avmanifest.files import read_text, replace_text
 from avmanifest.keys import clip_keys
 from avmanifest.lists import read_requests
@@ -47,11 +47,11 @@ def partners(batch: Batch, sources: int, seed: int) -> Int[np.ndarray, "s b"]:
     """Rows of the batch that are mixed: column k has sample k first, then those that are added to it.
 
     A function of the seed, the epoch and the samples' positions in its order; every sample is a partner as often as it
-    is first. Raises AvkitError for fewer samples than sources, as damaged ones may leave.
+    is first. Raises ShardError for fewer samples than sources, as damaged ones may leave.
     """
     size = len(batch)
     if size < sources:
-        raise AvkitError(
+        raise ShardError(
             f"a batch of {size} samples ({', '.join(batch.keys)}) for mixtures of {sources}. Repair the rest."
         )
     chance = np.random.default_rng([seed, _PARTNERS, batch.epoch, *batch.positions.tolist()])

@@ -122,7 +122,7 @@ def mask_loss(
 ) -> Float[Tensor, ""]:
     """Binary cross-entropy of the masks of a batch, each sample mixed with others of it.
 
-    Raises AvkitError for a batch with fewer samples than a mixture.
+    Raises ShardError for a batch with fewer samples than a mixture.
     """
     rows = torch.from_numpy(partners(batch, config.sources, seed))
     waveform = batch.gained_waveform()
@@ -140,7 +140,7 @@ def mask_loss(
 def trained_separator(config: SeparationConfig, run: Evaluation, train: Split, seed: int, folder: Path) -> Separator:
     """The separator after all epochs, in evaluation mode; see `avmodel.evaluate.training.train`.
 
-    Raises ConfigError for fewer clips than a mixture has, AvkitError for a loss that isn't finite.
+    Raises ConfigError for fewer clips than a mixture has, DivergedError for a loss that isn't finite.
     """
     device = run.world.device
     _, size, _ = step_sizes(config, len(train.dataset), run.world.size)
@@ -166,7 +166,7 @@ def trained_separator(config: SeparationConfig, run: Evaluation, train: Split, s
         ),
         loss=lambda forward, batch, moment: mask_loss(masks, forward, batch, config, moment.seed, device),
         save=lambda separator, done, state: save_separator(folder, separator, done, state),
-        load=lambda separator: separator.predictor.load_state_dict(load_predictor(folder, device)[0].state_dict()),
+        load=lambda separator, path: separator.predictor.load_state_dict(load_predictor(path, device)[0].state_dict()),
         test_only=TEST_ONLY,
         splits={"train": train},
     )
@@ -186,7 +186,7 @@ def save_separator(folder: Path, separator: Separator, step: int, trainer_state:
 def load_separator(path: Path | str, device: torch.device | str = "cpu") -> Separator:
     """A trained separator, in evaluation mode: of a seed's folder, a checkpoint, or its .safetensors file.
 
-    Raises ConfigError for something else, AvkitError for a file that can't be read.
+    Raises ConfigError for something else, CheckpointError for a damaged file.
     """
     predictor, notes = load_predictor(path, device)
     given = notes.get("target", ""), notes.get("profile", ""), notes.get("num_samples", "")

@@ -36,7 +36,7 @@ SEPARATED, RANDOM, MIXTURE = "separated", "random weights", "mixture"
 def separation(config: SeparationConfig, run: Evaluation) -> Result:
     """Train to take each of several mixed sounds out by its picture; test on a fixed list of mixtures, once a seed.
 
-    Raises as `open_splits` and `choose_mixtures`, ConfigError for too few clips, AvkitError for a loss that isn't
+    Raises as `open_splits` and `choose_mixtures`, ConfigError for too few clips, DivergedError for a loss that isn't
     finite.
     """
     require_precision(config.precision, run.world.device)

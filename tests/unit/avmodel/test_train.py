@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from avmanifest.errors import AvkitError, ConfigError
-from avmodel.checkpoint import latest_checkpoint, load_trainer_state
+from avmodel.checkpoint import load_trainer_state
+from avmodel.checkpoint_folder import latest_checkpoint
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World

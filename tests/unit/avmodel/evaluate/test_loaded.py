@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file
 
 from avmanifest.errors import ConfigError
-from avmodel.checkpoint import MODEL_FILE, latest_checkpoint, save_weights
+from avmodel.checkpoint import save_weights
+from avmodel.checkpoint_folder import MODEL_FILE, latest_checkpoint
 from avmodel.evaluate.loaded import load_pretrained, untrained, with_settings
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.rundir import CHECKPOINTS

@@ -1,0 +1,39 @@
+"""The table of exit codes stands in one place; --help and README show it."""
+
+import re
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from avcli.main import app
+from avmanifest import errors
+from avmanifest.errors import AvkitError, ExitCode
+
+README = Path(__file__).parents[3] / "README.md"
+TABLE = {code.value: code.meaning for code in ExitCode}
+
+
+def test_help_shows_the_table() -> None:
+    said = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
+    rows = re.findall(r"^ +(\d)  (.+?) *$", said.partition("Exit codes:")[2], re.MULTILINE)
+    assert {int(code): meaning for code, meaning in rows} == TABLE
+
+
+def test_the_readme_shows_the_table() -> None:
+    section = README.read_text().partition("## Exit codes")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d) \| (.+) \|$", section, re.MULTILINE)
+    assert {int(code): meaning for code, meaning in rows} == TABLE
+
+
+def test_only_the_base_class_stands_for_a_bug() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AvkitError)]
+    assert len(kinds) > 8
+    assert {kind for kind in kinds if kind.exit_code is ExitCode.BUG} == {AvkitError}
+
+
+def test_only_benchmarks_raise_the_base_class() -> None:
+    root = README.parent
+    sources = [p for top in ("avdata", "avmodel", "cli", "manifests") for p in (root / top).rglob("*.py")]
+    assert len(sources) > 200
+    raising = {path.name for path in sources if "raise AvkitError(" in path.read_text()}
+    assert raising == {"bench.py", "bench_sources.py"}  # what they drew themselves did not work: a bug
