@@ -179,7 +179,8 @@ def read_weights(file: Path, device: torch.device | str = "cpu") -> tuple[dict[s
         _require_safetensors(file)
     try:
         with safe_open(file, framework="pt") as opened:
-            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  # not a dict
+            # Copied out of the mapped file: a sum's last bit depends on where in memory its numbers begin.
+            weights = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118  # not a dict
             metadata = opened.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file}: no readable weights ({error}).") from error

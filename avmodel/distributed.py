@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from avmanifest.errors import ConfigError
 from avmodel.configs.run import PRECISIONS
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,14 @@ class World:
         if self.size > 1:
             dist.broadcast(values, src=0)
         return tuple(values.tolist())
+
+    def all_of(self, value: T) -> list[T]:
+        """The values of all processes, rank by rank: plain data, which torch pickles between them."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def gather(self, rows: Shaped[Tensor, "n *d"]) -> Shaped[Tensor, "m *d"]:
         """The rows of all processes, rank by rank; every process gives as many."""

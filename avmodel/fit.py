@@ -22,6 +22,7 @@ from avdata.load import Batch
 from avmanifest.errors import DivergedError
 from avmodel.configs.optim import OptimConfig
 from avmodel.distributed import World
+from avmodel.nonfinite import MOST_NAMED, SkippedSteps, restore_buffers, samples_to_blame
 from avmodel.optim import set_lr
 from avmodel.resuming import Stateful
 
@@ -77,13 +78,17 @@ class Fit:
     record: Callable[[Mapping[str, Any]], None]  # gets each step's numbers, in order, once they are known to be finite
     is_due: Callable[[int], bool]  # whether `after` is to be called after so many steps; true after the last
     after: Callable[[int, Batch, bool], None]  # gets the steps done, a batch of the last, and whether the run stops
+    reload: Callable[[], object]  # gives the module the weights of the last checkpoint, or of the start, back
+    skip: Callable[[Mapping[str, Any]], None]  # gets the numbers and samples of each step that is left out
+    skipped: SkippedSteps
     before_step: Callable[[int], None] = lambda _: None
 
 
 def fit(run: Fit, world: World, *, first: int = 0, stop: Callable[[], bool] = lambda: False) -> int:
     """Take the steps from `first` to the end, or until `stop` says so on any process; the number of steps done.
 
-    Raises DivergedError, which names the samples, for a loss or gradients that are not finite.
+    Raises DivergedError, which names the samples, for a loss or gradients that are not finite; if the run may leave
+    steps out, only once it has left out as many.
     """
     stream = endless(run.batches)
     behind: Launched | None = None  # on its way on the device while the next step's batch is fetched
@@ -97,13 +102,14 @@ def fit(run: Fit, world: World, *, first: int = 0, stop: Callable[[], bool] = la
         for optimizer in run.objective.optimizers:
             lr = set_lr(optimizer, run.optim, peak_lr=peak_lr, done=step / run.steps)
         run.before_step(step)
-        taken = take_step(run.objective, micro, world, step=step, stop=stop())
+        taken = take_step(run.objective, micro, world, step=step, stop=stop(), guarded=run.skipped.most > 0)
         launched = Launched(done, done * run.step_epochs, lr, asked, waited_s, micro, taken)
-        stopping = behind is not None and write(run, behind, ended_s=asked)
+        stopping = behind is not None and write(run, behind, world, ended_s=asked)
         behind = launched
-        if stopping or run.is_due(done):
-            stopping |= write(run, behind)
+        if stopping or run.is_due(done) or not taken.applied:
+            stopping |= write(run, behind, world)
             behind = None
+        if stopping or run.is_due(done):
             run.after(done, micro[0], stopping)
         if stopping:
             break
@@ -114,12 +120,13 @@ class Taken(NamedTuple):
     """What a step came to, still on the device."""
 
     names: tuple[str, ...]  # of the losses: total, then the objective's terms
-    values: Float[Tensor, " v"]  # losses, stop (means over processes); own total, norm of the gradients
+    values: Float[Tensor, " v"]  # losses, stop (means over processes); norm of the gradients
+    applied: bool = True  # False: not finite, and the weights are as before
 
-    def read(self) -> tuple[dict[str, float], bool, float, float]:
-        """Losses, whether any process wants to stop, own total, norm; waits for the device."""
-        *losses, stop, own, norm = self.values.tolist()
-        return dict(zip(self.names, losses, strict=True)), stop > 0, own, norm
+    def read(self) -> tuple[dict[str, float], bool, float]:
+        """Losses, whether any process wants to stop, norm; waits for the device."""
+        *losses, stop, norm = self.values.tolist()
+        return dict(zip(self.names, losses, strict=True)), stop > 0, norm
 
 
 class Launched(NamedTuple):
@@ -135,36 +142,47 @@ class Launched(NamedTuple):
 
 
 def take_step(
-    objective: Objective, micro: Sequence[Batch], world: World, *, step: int = 0, stop: bool = False
+    objective: Objective,
+    micro: Sequence[Batch],
+    world: World,
+    *,
+    step: int = 0,
+    stop: bool = False,
+    guarded: bool = False,
 ) -> Taken:
     """Gradients of all micro-steps, one update; or, one after the other, those of each group of terms.
 
-    Nothing here waits for the device.
+    Nothing here waits for the device, unless `guarded`: then an update that is not finite is left out on all
+    processes, together with those of the terms after it.
     """
     losses: dict[str, Tensor] = {}
     norms = []
+    applied = True
+    buffers = [buffer.clone() for buffer in objective.module.buffers()] if guarded else []
     for terms, optimizer in zip(objective.terms, objective.optimizers, strict=True):
-        found, norm = update(objective, optimizer, micro, world, step, terms)
+        found, norm = gradients(objective, micro, world, step, terms)
         total = found["total"] if not losses else losses["total"] + found["total"]
         losses |= found | {"total": total}
         norms.append(norm)
-    objective.after_step()
+        if guarded and world.any(not bool(torch.isfinite(found["total"]) & torch.isfinite(norm))):
+            applied = False
+            break
+        update(objective, optimizer, norm)
+    if applied:
+        objective.after_step()
+    else:
+        objective.module.zero_grad()
+        restore_buffers(objective.module, buffers)
     norm = norms[0] if len(norms) == 1 else torch.stack(norms).square().sum().sqrt()
     means = torch.stack(list(losses.values()))
-    own = means[:1].clone()
     shared = world.mean(torch.cat([means, means.new_tensor([float(stop)])]))
-    return Taken(tuple(losses), torch.cat([shared, own, norm.reshape(1)]))
+    return Taken(tuple(losses), torch.cat([shared, norm.reshape(1)]), applied)
 
 
-def update(
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    micro: Sequence[Batch],
-    world: World,
-    step: int,
-    terms: Terms,
+def gradients(
+    objective: Objective, micro: Sequence[Batch], world: World, step: int, terms: Terms
 ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, ""]]:
-    """One optimizer's step on these terms, all if None: the losses' means over micro-steps, the gradients' norm."""
+    """Of these terms, all if None: the losses' means over micro-steps, and the gradients' norm."""
     losses: dict[str, Tensor] = {}
     for number, batch in enumerate(micro):
         with no_sync(objective.forward, unless=number == len(micro) - 1):
@@ -173,32 +191,31 @@ def update(
             torch.autograd.backward(found["total"] / len(micro))
         for name, loss in found.items():
             losses[name] = losses.get(name, 0) + loss.detach() / len(micro)
-    parameters = [p for p in objective.module.parameters() if p.grad is not None]
-    norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return losses, get_total_norm([p.grad for p in objective.module.parameters() if p.grad is not None])
+
+
+def update(objective: Objective, optimizer: torch.optim.Optimizer, norm: Float[Tensor, ""]) -> None:
+    """One optimizer's step on the gradients, which have that norm."""
     if objective.clip_grad is not None:
+        parameters = [p for p in objective.module.parameters() if p.grad is not None]
         clip_grads_with_norm_(parameters, objective.clip_grad, norm)
     optimizer.step()
     optimizer.zero_grad()
-    return losses, norm
 
 
-def write(run: Fit, launched: Launched, *, ended_s: float | None = None) -> bool:
+def write(run: Fit, launched: Launched, world: World, *, ended_s: float | None = None) -> bool:
     """Wait for a step and record it; whether any process wants to stop.
 
-    A step ended at `ended_s`, when the next one began; if none has begun, when its values are there.
-    Raises DivergedError if its loss or gradients are not finite, before anything of it could be saved.
+    A step ended at `ended_s`, when the next one began; if none has begun, when its values are there. One whose loss or
+    gradients are not finite is left out as far as the run may: see `leave_out`.
     """
-    losses, stop, own, norm = launched.taken.read()
+    losses, stop, norm = launched.taken.read()
     total = losses.pop("total")
     took_s = max((time.perf_counter() if ended_s is None else ended_s) - launched.began_s, 1e-9)
     if not (math.isfinite(total) and math.isfinite(norm)):
-        keys = [key for batch in launched.batches for key in batch.keys]
-        where = "of these samples" if not math.isfinite(own) or math.isfinite(total) else "of another process"
-        raise DivergedError(
-            f"step {launched.step}: loss {own} {where}, gradient norm {norm}: not finite. Nothing of it was saved; "
-            f"the last checkpoint is good. Samples: {', '.join(keys)}. Look at them with avkit inspect; or begin a "
-            "new run (another --out) with a lower optim.lr or optim.base_lr, or with optim.clip_grad=1."
-        )
+        leave_out(run, launched, world, total, norm)
+        return stop
+    counted = {"skipped_steps": run.skipped.count} if run.skipped.most else {}
     run.record(
         {
             "step": launched.step,
@@ -209,9 +226,51 @@ def write(run: Fit, launched: Launched, *, ended_s: float | None = None) -> bool
             "grad_norm": norm,
             "samples_per_s": round(run.batch_size / took_s, 4),
             "data_wait": round(min(launched.waited_s / took_s, 1.0), 4),
+            **counted,
         }
     )
     return stop
+
+
+def leave_out(run: Fit, launched: Launched, world: World, total: float, norm: float) -> None:
+    """Count and log a step that is not finite. Every process comes here for the same step and does the same.
+
+    Raises:
+        DivergedError: The run may leave out no more steps. The message names the samples.
+    """
+    applied = launched.taken.applied
+    if applied:  # the weights are no numbers any more
+        run.reload()
+    objective, step = run.objective, launched.step - 1
+
+    def losses(batch: Batch, number: int) -> Iterator[Tensor]:
+        for terms in objective.terms:
+            run.before_step(step)
+            with no_sync(objective.forward, unless=False):
+                moment = Moment(objective.seed, step, number, world.rank)
+                yield objective.losses(objective.forward, batch, moment, terms)["total"]
+
+    keys = samples_to_blame(objective.module, losses, launched.batches, world)
+    if not applied and run.skipped.left > 0:
+        run.skipped.count += 1
+        numbers = {"loss": str(total), "grad_norm": str(norm)}  # JSON has no nan
+        run.skip({"step": launched.step, "epoch": round(launched.epoch, 4), **numbers, "samples": keys})
+        return
+    what = f"step {launched.step}: loss {total}, gradient norm {norm}: not finite."
+    kept = "Nothing of it was saved; the last checkpoint is good."
+    if run.skipped.most:
+        kept += f" {run.skipped.count} steps were left out before, optim.max_skipped_steps={run.skipped.most}."
+    if keys:
+        raise DivergedError(
+            f"{what} Samples: {', '.join(keys)}. {kept} Look at them with avkit inspect DATA --key KEY. To leave such "
+            "steps out, resume with --set optim.max_skipped_steps=10."
+        )
+    own = [key for batch in launched.batches for key in batch.keys]
+    more = f" and {len(own) - MOST_NAMED} more" if len(own) > MOST_NAMED else ""
+    raise DivergedError(
+        f"{what} No sample alone is the cause (the step had {', '.join(own[:MOST_NAMED])}{more}). {kept} Begin a new "
+        "run (another --out) with a lower optim.lr or optim.base_lr, or with optim.clip_grad=1."
+    )
 
 
 def distributed(module: nn.Module, world: World, *, parts: bool = False) -> nn.Module:

@@ -14,6 +14,7 @@ from avmanifest.files import read_text, replace_text
 from avmanifest.parsing import parse_object
 
 METRICS, PROBES, TENSORBOARD = "metrics.jsonl", "probe.jsonl", "tensorboard"
+SKIPPED = "skipped.jsonl"  # steps that were left out; there only if there are any
 
 
 class JsonLines:
@@ -45,6 +46,25 @@ class JsonLines:
         # What write() could not write, it has said.
         with suppress(OSError):
             self._file.close()
+
+
+class SkippedLog:
+    """skipped.jsonl, which appears with the first step that is left out."""
+
+    def __init__(self, folder: Path, *, last_step: int) -> None:
+        self._path = folder / SKIPPED
+        self._lines = JsonLines(self._path, last_step=last_step) if self._path.exists() else None
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append a step. Raises StorageError if the disk doesn't take it."""
+        if self._lines is None:
+            self._lines = JsonLines(self._path, last_step=record["step"])
+        self._lines.write(record)
+
+    def close(self) -> None:
+        """End the file."""
+        if self._lines is not None:
+            self._lines.close()
 
 
 @contextmanager
@@ -85,6 +105,7 @@ class MetricLog:
         self._wandb = start_wandb(wandb_project, folder, config) if wandb_project else None
         self._steps = JsonLines(folder / METRICS, last_step=last_step)
         self._probes = JsonLines(folder / PROBES, last_step=last_step)
+        self._skipped = SkippedLog(folder, last_step=last_step)
         # Not at the top: `inspect` reads metrics without torch.
         tensorboard = importlib.import_module("torch.utils.tensorboard")
         self._board = tensorboard.SummaryWriter(str(folder / TENSORBOARD), purge_step=last_step + 1, flush_secs=30)
@@ -97,6 +118,7 @@ class MetricLog:
     ) -> None:
         self._steps.close()
         self._probes.close()
+        self._skipped.close()
         with suppress(OSError):
             self._board.close()
         if self._wandb is not None:
@@ -106,6 +128,10 @@ class MetricLog:
         """Write a training step."""
         self._steps.write(record)
         self._elsewhere(record, "train")
+
+    def skipped(self, record: Mapping[str, Any]) -> None:
+        """Write a step that was left out."""
+        self._skipped.write(record)
 
     def probe(self, record: Mapping[str, Any]) -> None:
         """Write what the probe found."""

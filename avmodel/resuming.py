@@ -11,9 +11,11 @@ from avmanifest.errors import AvkitError, CheckpointError, ConfigError
 from avmodel.checkpoint import load_trainer_state
 from avmodel.checkpoint_folder import newest_whole, place_of
 from avmodel.distributed import World
+from avmodel.nonfinite import SkippedSteps
 
 T = TypeVar("T")
 
+SKIPPED_STEPS = "skipped_steps"  # absent: none, as in states of earlier versions
 STATES = {"step": int, "optimizer": dict, "loader": dict}  # what every trainer state has
 
 
@@ -66,11 +68,12 @@ def together(world: World, failure: AvkitError | None, where: Path) -> None:
 
 
 def trainer_state(
-    done: int, optimizers: Sequence[torch.optim.Optimizer], batches: Stateful, **more: Any
+    done: int, optimizers: Sequence[torch.optim.Optimizer], batches: Stateful, skipped: SkippedSteps, **more: Any
 ) -> dict[str, Any]:
     """What a checkpoint keeps beside the weights, for `restore`; `more` is the task's own."""
     first, *further = (optimizer.state_dict() for optimizer in optimizers)
     state = {"step": done, "optimizer": first, "loader": batches.state_dict(), **more}
+    state |= {SKIPPED_STEPS: skipped.count} if skipped.count else {}
     return state | ({"further_optimizers": further} if further else {})
 
 

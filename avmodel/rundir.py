@@ -3,6 +3,7 @@
 config.json      the resolved config
 metrics.jsonl    one line a step
 probe.jsonl      one line a probe
+skipped.jsonl    one line a step that was left out; there only if there are any
 tensorboard/     the same, for TensorBoard
 checkpoints/     see `avmodel.checkpoint`
 pictures/        reconstructions
@@ -36,6 +37,7 @@ FREE_SETTINGS = (
     "keep_every",
     "pictures_every",
     "probe_every",
+    "optim.max_skipped_steps",
     "wandb_project",
 )
 

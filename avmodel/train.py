@@ -22,7 +22,7 @@ from avdata.profiles import profile
 from avmanifest.errors import AvkitError, CheckpointError, ConfigError, StorageError
 from avmodel.augment import augment
 from avmodel.checkpoint import load_model, save_checkpoint
-from avmodel.checkpoint_folder import LATEST_FILE, checkpoints_in, place_of, point_latest_to
+from avmodel.checkpoint_folder import LATEST_FILE, checkpoints_in, newest_whole, place_of, point_latest_to
 from avmodel.compiling import compile_blocks
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World, autocast, join_world, require_precision
@@ -31,10 +31,11 @@ from avmodel.inputs import Source, probe_loader, to_inputs, train_loader
 from avmodel.metrics import METRICS, MetricLog, read_lines
 from avmodel.models import build_model
 from avmodel.models.family import Family, Modality
+from avmodel.nonfinite import SkippedSteps, skip_note
 from avmodel.optim import make_optimizer
 from avmodel.probe import nearest_neighbor_probe
 from avmodel.reconstructions import save_picture
-from avmodel.resuming import load_together, restore, together, trainer_state
+from avmodel.resuming import SKIPPED_STEPS, load_together, restore, together, trainer_state
 from avmodel.rng import DROPOUT, augment_draws, draw_masks
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
 from avmodel.weights.starting import start_from_weights
@@ -135,6 +136,7 @@ def train(
     require_batch(model, config, world)
     objective = pretraining(config, model, world, resumed.optimizers if resumed else None)
     first = resumed.step if resumed else 0
+    skipped = SkippedSteps(config.optim.max_skipped_steps, resumed.skipped if resumed else 0)
     if resume and not resumed:
         listener.note(f"{out / CHECKPOINTS}: no checkpoint was saved yet; the run begins at step 0")
     listener.started(step=first, steps=steps, epochs=steps * step_epochs)
@@ -145,6 +147,16 @@ def train(
             if log is not None:
                 log.step(values)
             listener.stepped(values)
+
+        def skip(values: Mapping[str, Any]) -> None:
+            if log is not None:
+                log.skipped(values)
+            listener.note(skip_note(values, skipped))
+
+        def reload() -> None:
+            saved = newest_whole(out / CHECKPOINTS, lambda checkpoint: load_model(checkpoint, world.device)[0])
+            good = saved[1] if saved else initial_model(config, world.device, Listener())
+            model.load_state_dict(good.state_dict())
 
         def due(done: int) -> tuple[bool, bool, bool]:
             last = done == steps
@@ -162,7 +174,7 @@ def train(
                 probe(config, model, probed, done, world, log, listener)
             # Last: what a checkpoint's step has to show is there before it.
             if saves or stopping:
-                save(out, config, model, objective.optimizers, batches, done, world, log)
+                save(out, config, model, objective.optimizers, batches, done, world, log, skipped)
 
         run = Fit(
             objective=objective,
@@ -175,6 +187,9 @@ def train(
             record=record,
             is_due=lambda done: any(due(done)),
             after=after,
+            reload=reload,
+            skip=skip,
+            skipped=skipped,
             before_step=lambda step: seed_dropout(config.seed, step, world.rank),
         )
         done = fit(run, world, first=first, stop=stop)
@@ -236,6 +251,7 @@ class Resumed(NamedTuple):
     step: int  # steps that are done
     model: Family
     optimizers: Sequence[torch.optim.Optimizer]
+    skipped: int  # steps that were left out
 
 
 def go_on(
@@ -252,8 +268,8 @@ def go_on(
         if found != config.model:
             raise CheckpointError(f"{checkpoint}: of another model than this run's: {found}.")
         optimizers = new_optimizers(config, model)
-        done, _ = restore(checkpoint, optimizers, batches)
-        return Resumed(done, model, optimizers)
+        done, state = restore(checkpoint, optimizers, batches)
+        return Resumed(done, model, optimizers, state.get(SKIPPED_STEPS, 0))
 
     found = load_together(folder, load, world, step=step, say=say)
     if found is None:
@@ -309,12 +325,13 @@ def save(
     done: int,
     world: World,
     log: MetricLog | None,
+    skipped: SkippedSteps,
 ) -> None:
     """A checkpoint after `done` steps, once its lines of metrics are on the disk."""
     if log is not None:
         log.flush()
     if world.is_main:
-        state = trainer_state(done, optimizers, batches)
+        state = trainer_state(done, optimizers, batches, skipped)
         notes = {"profile": config.data.profile, "window_s": str(config.data.window_s)}
         save_checkpoint(
             out / CHECKPOINTS,

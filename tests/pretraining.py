@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ TOUCHES = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir")
 
 
 def train_drawn(
-    out: Path, run: RunConfig, stop_at: int | None = None, resume: bool = False, spoiled: int | None = None
+    out: Path, run: RunConfig, stop_at: int | None = None, resume: bool = False, spoiled: Collection[int] = ()
 ) -> None:
     """One process of the run; `stop_at` samples of all processes, the one of rank 0 is asked to stop."""
     with join_world("cpu") as world:

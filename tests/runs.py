@@ -1,6 +1,6 @@
 """The smallest runs: a model that trains in milliseconds, and batches that need no files."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,13 @@ class DrawnBatches:
     """Batches for TINY out of generators: a sample is a function of its number, whoever takes it in what batch."""
 
     def __init__(
-        self, batch_size: int = 4, samples: int = 16, *, spoiled: int | None = None, rank: int = 0, world_size: int = 1
+        self,
+        batch_size: int = 4,
+        samples: int = 16,
+        *,
+        spoiled: Collection[int] = (),
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.batch_size, self.samples, self.spoiled = batch_size, samples, spoiled
         self.rank, self.world_size = rank, world_size
@@ -114,11 +120,11 @@ class DrawnBatches:
             yield self.draw(range(first + self.rank, self.done, self.world_size))
 
     def draw(self, numbers: range) -> Batch:
-        """These samples of the run; the spoiled one's sound is not a number."""
+        """These samples of the run; the sound of the spoiled ones is not a number."""
         generators = [torch.Generator().manual_seed(number) for number in numbers]
         log_mel = torch.stack([torch.randn(128, 50, generator=g) for g in generators]).half()
-        if self.spoiled in numbers:
-            log_mel[numbers.index(self.spoiled)] = torch.nan
+        for number in set(self.spoiled) & set(numbers):
+            log_mel[numbers.index(number)] = torch.nan
         size, positions = len(numbers), torch.tensor(numbers) % self.samples
         return Batch(
             images=torch.stack(

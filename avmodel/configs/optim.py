@@ -33,6 +33,12 @@ class OptimConfig:
     clip_grad: Annotated[
         float | None, "Largest norm of all gradients together. none: not clipped, as the released code.", Bounds(0)
     ] = None
+    max_skipped_steps: Annotated[
+        int,
+        "Steps of a run that are left out, at most, because their loss or gradients are not finite: no update, and "
+        "the samples are named. 0: the first one ends the run. Above 0 each step waits for the device.",
+        Bounds(0),
+    ] = 0
 
     def __post_init__(self) -> None:
         check(self, "optim.")

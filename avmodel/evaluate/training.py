@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from avdata.load import Batch, Loader, LoaderConfig, TrainView
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import fill_own
-from avmodel.checkpoint_folder import TRAINER_FILE
+from avmodel.checkpoint_folder import TRAINER_FILE, newest_whole
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import micro_batches
 from avmodel.distributed import World
@@ -27,9 +27,10 @@ from avmodel.evaluate.config import EvalDataConfig, TrainingConfig
 from avmodel.evaluate.data import Split, cache_of
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.fit import Fit, Moment, Objective, Terms, distributed, fit
-from avmodel.metrics import METRICS, JsonLines
+from avmodel.metrics import METRICS, JsonLines, SkippedLog
+from avmodel.nonfinite import SkippedSteps, skip_note
 from avmodel.optim import make_optimizer, parameter_groups
-from avmodel.resuming import load_together, restore, trainer_state
+from avmodel.resuming import SKIPPED_STEPS, load_together, restore, trainer_state
 from avmodel.rundir import CHECKPOINTS, as_json, differences, read_config, write_config
 
 _LOG = logging.getLogger(__name__)
@@ -82,9 +83,12 @@ def train(config: TrainingConfig, run: Evaluation, training: Training[Module], s
     optimizer = training.optimizer(module)
     average = LastEpochs(module, training.averaged_epochs) if training.averaged_epochs > 1 else None
 
+    skipped = SkippedSteps(config.optim.max_skipped_steps)
+
     def go_on(checkpoint: Path) -> int:
         training.load(module, checkpoint)
         done, state = restore(checkpoint, [optimizer], loader)
+        skipped.count = state.get(SKIPPED_STEPS, 0)
         if average is not None:
             fill_own(average.mean, state.get("average", {}), checkpoint / TRAINER_FILE)
         return done
@@ -98,7 +102,10 @@ def train(config: TrainingConfig, run: Evaluation, training: Training[Module], s
         torch.manual_seed(int(moment.chance(DROPOUT).integers(1 << 62)))
         return {"total": training.loss(forward, batch, moment)}
 
-    with closing(JsonLines(folder / METRICS, last_step=first)) if world.is_main else nullcontext() as log:
+    with (
+        closing(JsonLines(folder / METRICS, last_step=first)) if world.is_main else nullcontext() as log,
+        closing(SkippedLog(folder, last_step=first)) if world.is_main else nullcontext() as skips,
+    ):
 
         def record(values: Mapping[str, Any]) -> None:
             if log is not None:
@@ -106,10 +113,20 @@ def train(config: TrainingConfig, run: Evaluation, training: Training[Module], s
             if run.progress is not None and world.is_main:
                 run.progress(f"{training.name}, seed {seed}, loss {values['loss']:.3f}", values["step"], steps)
 
+        def skip(values: Mapping[str, Any]) -> None:
+            if skips is not None:
+                skips.write(values)
+                _LOG.warning("%s: %s", folder, skip_note(values, skipped))
+
+        def reload() -> None:
+            if newest_whole(folder / CHECKPOINTS, lambda checkpoint: training.load(module, checkpoint)) is None:
+                torch.manual_seed(seed)
+                module.load_state_dict(training.build().state_dict())
+
         def epoch_ended(done: int, _batch: Batch, _stopping: bool) -> None:
             if log is not None:
                 log.flush()
-            state = trainer_state(done, [optimizer], loader)
+            state = trainer_state(done, [optimizer], loader, skipped)
             if average is not None:
                 average.epoch_ended(module, left=(steps - done) // epoch_steps)
                 state["average"] = average.mean.state_dict()
@@ -137,6 +154,9 @@ def train(config: TrainingConfig, run: Evaluation, training: Training[Module], s
             record=record,
             is_due=lambda done: done % epoch_steps == 0,
             after=epoch_ended,
+            reload=reload,
+            skip=skip,
+            skipped=skipped,
         )
         fit(fitting, world, first=first)
     return module.eval()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from avmodel.configs.optim import OptimConfig
+from avmodel.metrics import SKIPPED, read_lines
 from tests.forks import call, call_together
 from tests.pretraining import probe_drawn, train_drawn
 from tests.runs import FAMILY_RUNS, assert_same_run, curve, tiny_run
@@ -76,17 +78,31 @@ def test_what_one_process_refuses_ends_both(alone: Path, tmp_path: Path) -> None
     log = tmp_path / "log"
     assert call_together(train_drawn, alone, RUN, log=log) == [1, 1]
     assert "holds a run already" in log.with_suffix(".0").read_text()
-    assert "refused, as process 0 says" in log.with_suffix(".1").read_text()
+    assert "refused by another process, which says why" in log.with_suffix(".1").read_text()
 
 
 @pytest.mark.slow
 def test_a_bad_sample_of_one_process_stops_both(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    assert call_together(train_drawn, tmp_path / "run", RUN, None, False, 9, log=log) == [1, 1]
-    said = [log.with_suffix(f".{rank}").read_text() for rank in range(2)]
-    assert "of another process" in said[0]
-    assert "step 3: loss nan of these samples" in said[1]
-    assert "clip-9, clip-11" in said[1]
+    assert call_together(train_drawn, tmp_path / "run", RUN, None, False, [9], log=log) == [1, 1]
+    for rank in range(2):
+        said = log.with_suffix(f".{rank}").read_text()
+        assert "step 3: loss nan, gradient norm nan: not finite. Samples: clip-9." in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["", "avsiam", "avsiam-alternate", "crossmae"])
+def test_two_processes_leave_out_the_same_steps(tmp_path: Path, name: str) -> None:
+    run = tiny_run(steps=6, optim=OptimConfig(lr=1e-3, warmup=0.1, max_skipped_steps=2), **FAMILY_RUNS.get(name, {}))
+    out, log = tmp_path / "run", tmp_path / "log"
+    codes = call_together(train_drawn, out, run, None, False, [5, 16, 17], log=log)
+    assert codes == [0, 0], log.with_suffix(".0").read_text() + log.with_suffix(".1").read_text()
+    assert [line["step"] for line in curve(out)] == [1, 3, 4, 6]
+    skipped = [(line["step"], line["samples"]) for line in read_lines(out / SKIPPED)]
+    assert skipped == [(2, ["clip-5"]), (5, ["clip-16", "clip-17"])]
+    assert call_together(train_drawn, tmp_path / "two", run, None, False, [5, 16, 17, 21], log=log) == [1, 1]
+    for rank in range(2):
+        assert "step 6: loss nan" in log.with_suffix(f".{rank}").read_text()
 
 
 def test_the_probe_of_two_processes_is_that_of_one(tmp_path: Path) -> None:

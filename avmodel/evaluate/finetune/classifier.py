@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import fill_own, load_model, load_trainer_state, of_weights_file, save_checkpoint
-from avmodel.checkpoint_folder import TRAINER_FILE
+from avmodel.checkpoint_folder import STEP_NAME, TRAINER_FILE
 from avmodel.evaluate.features import pooled_streams
 from avmodel.evaluate.heads import ALL, Heads
 from avmodel.evaluate.training import freeze_all_but_used
@@ -83,7 +83,7 @@ def load_classifier(path: Path | str, device: torch.device) -> tuple[Classifier,
     """
     path = Path(path)
     folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
-    if not folder.is_dir():
+    if not folder.is_dir() or (folder == path and not STEP_NAME.fullmatch(path.name)):
         raise ConfigError(f"{path}: no fine-tuned classifier there. avkit evaluate finetune makes one.")
     return of_weights_file(folder, lambda file: _load_classifier(file.parent, device))[1]
 

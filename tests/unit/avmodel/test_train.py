@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from avmanifest.errors import AvkitError, ConfigError
+from avmanifest.errors import ConfigError, DivergedError
 from avmodel.checkpoint import load_trainer_state
 from avmodel.checkpoint_folder import latest_checkpoint
 from avmodel.configs.optim import OptimConfig
@@ -151,8 +151,8 @@ def test_a_loss_that_is_not_finite_stops_with_the_keys_and_the_last_checkpoint_i
     out = tmp_path / "run"
     run = tiny_run(save_every=2)
     train(run, DrawnBatches(), tmp_path / "straight", HERE)
-    with pytest.raises(AvkitError, match=r"step 4: loss nan of these samples.*not finite.*: clip-12, clip-13,"):
-        train(run, DrawnBatches(spoiled=13), out, HERE)
+    with pytest.raises(DivergedError, match=r"step 4: loss nan, .*not finite\. Samples: clip-13\. Nothing"):
+        train(run, DrawnBatches(spoiled=[13]), out, HERE)
     latest = latest_checkpoint(out / CHECKPOINTS)
     assert latest is not None
     assert latest.name == "step-00000002"
