@@ -147,5 +147,5 @@ def test_a_diverged_training_is_not_blamed_on_a_sample(tmp_path: Path, most: int
 
 
 def test_a_bound_below_0_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"optim\.max_skipped_steps=-1 is not in"):
+    with pytest.raises(ConfigError, match=r"optim\.max_skipped_steps=-1: must be 0 or more"):
         OptimConfig(max_skipped_steps=-1)
