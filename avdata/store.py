@@ -4,8 +4,9 @@ A request that fails is made again as the store's RetryPolicy says, and then rai
 endpoints are fsspec's own: the environment's variables, its configuration files, or storage options.
 """
 
+import contextlib
 import functools
-import itertools
+import io
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +20,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from avdata.redirects import RedirectRefusedError, check_redirect
-from avdata.retrying import RetryPolicy
+from avdata.remote_file import RangeFile, Version, http_range, http_stream, version_of
+from avdata.retrying import RetryPolicy, within
 from avdata.urls import check_url, protocol
 from avmanifest.errors import AvkitError, ConfigError, ShardError, StorageError
 from avmanifest.files import NotAFile, replace_bytes, replacing, require_file, sha256_of_stream
@@ -44,6 +46,7 @@ _CONDITIONAL: Final = ("s3", "s3a", "gs", "gcs", "memory")
 
 _HTTP: Final = ("http", "https")
 _BLOCK_BYTES: Final = 1 << 20
+_STREAM_BLOCK_BYTES: Final = 8 << 20
 _REQUESTS: Final = 16  # at once
 _PASSING_STATUS: Final = (408, 425, 429)  # of HTTP: too early, too slow or too often; 500 and more may pass too
 _SILENCE_S: Final = 60.0  # of an HTTP server, after which it is asked again
@@ -130,27 +133,74 @@ class Store:
         ask = self._reading(name, partial(self.filesystem.cat_file, self.path(name)))
         return self._ask("be read", name, lambda: bytes(ask()))
 
-    def read_range(self, name: str, start: int, size: int) -> bytes:
-        """Read `size` bytes of a file from offset `start` on; fewer at its end."""
-        ask = self._reading(name, partial(self.filesystem.cat_file, self.path(name), start=start, end=start + size))
-        return self._ask("be read", name, lambda: bytes(ask()))
+    def version(self, name: str) -> Version:
+        """What the store says of the file now, asked without content. Raises the store's error if it is missing."""
 
-    def open(self, name: str, block_bytes: int = _BLOCK_BYTES) -> Any:
-        """Open a file for reading and seeking. A remote one is read `block_bytes` at a time, or more."""
-        ask = partial(self.filesystem.open, self.path(name), "rb", block_size=block_bytes)
-        return self._ask("be read", name, self._reading(name, ask))
+        def ask() -> Version:
+            self.filesystem.invalidate_cache(self.path(name))
+            return version_of(self.filesystem.info(self.path(name)))
+
+        return self._ask("be read", name, ask)
+
+    def read_range(self, name: str, start: int, size: int, version: Version | None = None) -> bytes:
+        """Read `size` bytes of a file from offset `start` on; fewer at its end.
+
+        Args:
+            name: The file.
+            start: Offset in bytes.
+            size: In bytes.
+            version: What earlier ranges were read from: another version now is an error.
+        """
+        if not size:
+            return b""
+
+        def ask() -> bytes:
+            found: Version | None
+            if protocol(self.root) in _HTTP:
+                content, found = http_range(self.filesystem, self.path(name), start, size)
+            else:
+                content = bytes(self.filesystem.cat_file(self.path(name), start=start, end=start + size))
+                found = version if version is None or self.is_local else self.version(name)
+            if version is not None and found is not None and version.differs(found):
+                raise self._changed(name, version, found)
+            if version is not None and version.size is not None and len(content) != min(size, version.size - start):
+                raise OSError(f"{len(content)} of {size} bytes came from byte {start} on")
+            return content
+
+        return self._ask("be read", name, self._reading(name, ask), size)
+
+    def open(self, name: str, block_bytes: int = _BLOCK_BYTES) -> io.BufferedIOBase:
+        """Open a file for reading and seeking. A remote one is read `block_bytes` at a time, or more.
+
+        Over HTTP each answer is compared with the version at opening; elsewhere `unchanged` says it afterwards.
+        """
+        if (path := self.local(name)) is not None:
+            return self._ask("be read", name, self._reading(name, lambda: path.open("rb")))
+        version = self.version(name)
+        if version.size is None:
+            return io.BytesIO(self.content(name))
+        compared = version if protocol(self.root) in _HTTP else Version(version.size, "")
+        read = partial(self.read_range, name, version=compared)
+        return io.BufferedReader(RangeFile(read, version.size), block_bytes)
+
+    def unchanged(self, name: str, version: Version) -> None:
+        """Raise the store's error if the file is another version now."""
+        found = self.version(name)
+        if version.differs(found):
+            raise self._changed(name, version, found)
 
     def sha256(self, name: str) -> str | None:
         """Hash of a file: the store's own if it has one (hf), otherwise of its bytes; None if there is no such file."""
 
         def ask() -> str:
-            known = (self.filesystem.info(self.path(name)).get("lfs") or {}).get("sha256")
-            if known:
-                return str(known)
-            with self.filesystem.open(self.path(name), "rb") as file:
+            return str((self.filesystem.info(self.path(name)).get("lfs") or {}).get("sha256") or "")
+
+        def hashed(elapsed_s: float) -> str:
+            with Download(self, name, elapsed_s) as file:
                 return sha256_of_stream(file)[0]
 
-        return self._ask("be read", name, lambda: _unless_missing(self._reading(name, ask)))
+        known = self._ask("be read", name, lambda: _unless_missing(self._reading(name, ask)))
+        return self.retry.run(hashed, is_final) if known == "" else known
 
     def fetch(self, name: str, path: Path) -> bool:
         """Download a small file to `path`, whole or not at all. False if there is no such file."""
@@ -167,11 +217,18 @@ class Store:
 
     def download(self, name: str, path: Path) -> None:
         """Download a file of any size to `path`."""
-        self._ask("be read", name, self._reading(name, partial(self.filesystem.get_file, self.path(name), str(path))))
+
+        def copy(elapsed_s: float) -> None:
+            with Download(self, name, elapsed_s) as source, path.open("wb") as target:
+                while chunk := source.read(_BLOCK_BYTES):
+                    target.write(chunk)
+                source.unchanged()
+
+        self.retry.run(copy, is_final)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file; an older one is replaced."""
-        self._ask("write", name, lambda: self.filesystem.pipe_file(self.path(name), content))
+        self._ask("write", name, lambda: self.filesystem.pipe_file(self.path(name), content), len(content))
 
     def create(self, name: str, content: bytes) -> bytes:
         """Write a small file unless it exists. Returns its content afterwards: ours, or the other writer's.
@@ -208,7 +265,7 @@ class Store:
             if held != size:
                 raise OSError(f"{held} of {size} bytes arrived")
 
-        self._ask("write", name, ask)
+        self._ask("write", name, ask, size)
 
     def copy(self, source: str, target: str) -> bool:
         """Copy a file within the store; False if the source is gone."""
@@ -246,23 +303,107 @@ class Store:
 
         return checked
 
-    def _ask(self, what: str, name: str, ask: Callable[[], T]) -> T:
-        """Make a request with retries. Raises the store's error if it fails."""
-        began_s = time.monotonic()
-        for attempt in itertools.count(1):
-            try:
-                return ask()
-            except AvkitError:
-                raise  # a request within the request was given up
-            except Exception as error:  # each store has errors of its own
-                wait_s = None if is_final(error) else self.retry.next_delay_s(attempt, time.monotonic() - began_s)
-                if wait_s is None:
-                    made = f"; {attempt} attempts" if attempt > 1 else ""
-                    raise self.error(
-                        f"{self.at(name)}: cannot {what} ({reason(error)}{made}). {self.advice}"
-                    ) from error
-            time.sleep(wait_s)
-        raise AssertionError("the loop above ends by itself")
+    def _changed(self, name: str, version: Version, found: Version) -> AvkitError:
+        return self.error(
+            f"{self.at(name)}: was replaced while it was read (it was {version}; now it is {found}). Run the same "
+            "command again."
+        )
+
+    def _ask(self, what: str, name: str, ask: Callable[[], T], num_bytes: int = 0) -> T:
+        """Make a request that moves `num_bytes` bytes, with retries. Raises the store's error if it fails."""
+        made = 0
+
+        def attempt(elapsed_s: float) -> T:
+            nonlocal made
+            made += 1
+            return ask() if self.is_local else within(self.retry.limit_s(elapsed_s, num_bytes), ask)
+
+        try:
+            # An AvkitError is of a request within the request, which was given up.
+            return self.retry.run(attempt, lambda error: isinstance(error, AvkitError) or is_final(error))
+        except AvkitError:
+            raise
+        except Exception as error:  # each store has errors of its own
+            attempts = f"; {made} attempts" if made > 1 else ""
+            raise self.error(f"{self.at(name)}: cannot {what} ({reason(error)}{attempts}). {self.advice}") from error
+
+
+class Download:
+    """A file of a store that is read once, from start to end. A context manager.
+
+    Every read raises the store's error if the file breaks off, or comes slower than the store's RetryPolicy allows.
+
+    Args:
+        store: The store.
+        name: The file.
+        elapsed_s: Seconds that earlier attempts took.
+
+    Attributes:
+        version: The version that is being read. Only `unchanged` says that all of it was this one.
+    """
+
+    def __init__(self, store: Store, name: str, elapsed_s: float = 0.0) -> None:
+        self._store, self._name = store, name
+        self._began_s = time.monotonic() - elapsed_s
+        self._elapsed_s = elapsed_s
+        self._received = 0
+        self.version = self._within("be fetched", self._info)
+        self._file = self._within("be fetched", self._open)
+
+    def __enter__(self) -> "Download":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(Exception):  # a connection that broke cannot be closed properly
+            self._file.close()
+
+    def read(self, size: int, /) -> bytes:
+        """The next `size` bytes; fewer only at the end of the file."""
+        content = self._within("be read to its end", lambda: _read_full(self._file, size))
+        self._received += len(content)
+        return content
+
+    def unchanged(self) -> None:
+        """Raise the store's error if the file was replaced since it was opened, or if not all of it came."""
+        size = self.version.size
+        if size is not None and self._received != size:
+            raise self._store.error(f"{self._store.at(self._name)}: {self._received} bytes came, expected {size}")
+        self._store.unchanged(self._name, self.version)
+
+    def _info(self) -> Version:
+        path = self._store.path(self._name)
+        self._store.filesystem.invalidate_cache(path)
+        return version_of(self._store.filesystem.info(path))
+
+    def _open(self) -> Any:
+        filesystem, path = self._store.filesystem, self._store.path(self._name)
+        if protocol(self._store.root) not in _HTTP:
+            if self._store.is_local:
+                require_file(path)
+            return filesystem.open(path, "rb", cache_type="readahead", block_size=_STREAM_BLOCK_BYTES)
+        file, answered = http_stream(filesystem, path, self.version.size)
+        if answered.tag:  # it may have been replaced since the question
+            self.version = answered
+        return file
+
+    def _within(self, what: str, ask: Callable[[], T]) -> T:
+        """Make a request within what is left of the time for the whole file."""
+        store = self._store
+        limit_s = None if store.is_local else store.retry.limit_s(self._elapsed_s, self._received)
+        if limit_s is not None:
+            limit_s = max(self._elapsed_s + limit_s - (time.monotonic() - self._began_s), 0.0)
+        try:
+            return within(limit_s, ask)
+        except Exception as error:
+            raise store.error(f"{store.at(self._name)}: cannot {what} ({reason(error)}). {store.advice}") from error
+
+
+def _read_full(file: Any, size: int) -> bytes:
+    """Read until `size` bytes or the end of the file have come: one read of a connection returns what is there."""
+    content = file.read(size)
+    while len(content) < size and (more := file.read(size - len(content))):
+        content += more
+    return bytes(content)
 
 
 def open_store(root: str, storage_options: Mapping[str, Any] | None = None, retry: RetryPolicy | None = None) -> Store:

@@ -31,9 +31,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 Source = str | Path | Sequence[str]
 
 
-def cache_config(folder: str | None, most_gb: float | None) -> CacheConfig:
-    """Where remote shards are kept, and how much of them; None: as the loader has it."""
-    given: dict[str, Any] = {}
+def cache_config(folder: str | None, most_gb: float | None, *, offline: bool) -> CacheConfig:
+    """Where remote shards are kept, how much of them, and whether servers are asked; None: as the loader has it."""
+    given: dict[str, Any] = {"offline": offline}
     if folder is not None:
         given["root"] = Path(folder)
     if most_gb is not None:
@@ -56,7 +56,7 @@ def train_loader(
     Raises ConfigError if the data cannot give what the model takes, or has fewer samples than one batch of every
     process; ManifestError or ShardError for a dataset that isn't whole.
     """
-    cache = cache_config(data.cache_dir, data.cache_gb)
+    cache = cache_config(data.cache_dir, data.cache_gb, offline=data.offline)
     dataset = open_dataset(
         source,
         data.split if is_folder(source) else None,
@@ -96,7 +96,7 @@ def probe_loader(
     """
     if data.probe_split is None or not is_folder(source):
         return None
-    cache = cache_config(data.cache_dir, data.cache_gb)
+    cache = cache_config(data.cache_dir, data.cache_gb, offline=data.offline)
     try:
         dataset = open_dataset(source, data.probe_split, cache=cache)
     except ConfigError as error:

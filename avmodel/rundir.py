@@ -32,6 +32,7 @@ FREE_SETTINGS = (
     "data.num_workers",
     "data.cache_dir",
     "data.cache_gb",
+    "data.offline",
     "save_every",
     "keep_checkpoints",
     "keep_every",

@@ -23,6 +23,9 @@ class FileServer(ThreadingHTTPServer):
         self.change: Callable[[str, bytes], bytes] = lambda path, content: content
         self.cut_after: deque[int] = deque()  # break the next answers off after so many bytes
         self.tells_size = True
+        self.headers: Callable[[str], dict[str, str]] = lambda path: {}  # more headers of the next answer
+        self.drip_s = 0.0  # seconds between single bytes of a content; 0: all at once
+        self.closing = threading.Event()
 
     def count(self, name: str) -> int:
         """How often content of that name was asked for; ranges of one file count once if they follow each other."""
@@ -52,6 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             self.send_error(404)
             return
+        headers = server.headers(self.path)
         content = server.change(self.path, path.read_bytes())
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked and server.tells_size:
@@ -64,9 +68,16 @@ class _Handler(BaseHTTPRequestHandler):
         if server.tells_size:
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Accept-Ranges", "bytes")
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         if not body:
             return
+        if server.drip_s:
+            for byte in content:
+                self.wfile.write(bytes([byte]))
+                if server.closing.wait(server.drip_s):
+                    return
         if server.cut_after:
             content = content[: server.cut_after.popleft()]
         self.wfile.write(content)
@@ -84,6 +95,7 @@ def serving(root: Path) -> Iterator[FileServer]:
     try:
         yield server
     finally:
+        server.closing.set()
         server.shutdown()
         server.server_close()
         thread.join()

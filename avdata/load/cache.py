@@ -1,29 +1,39 @@
-"""The cache of remote shards: each is downloaded once and checked. `avdata.cache` bounds the total size."""
+"""The cache of remote shards: each is downloaded once and checked. `avdata.cache` bounds the total size.
+
+A shard with a marker is known by the marker's hash. Of any other shard the cache notes which version of the remote file
+it has: a run asks the server once whether it is still the present one, and from then on it is known by its hash, too.
+"""
 
 import contextlib
 import fcntl
 import hashlib
-import itertools
+import json
 import logging
 import os
 import shlex
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, Protocol, runtime_checkable
 
-import fsspec
-
 from avdata.cache import CacheFolder, lock_file
+from avdata.remote_file import Version
 from avdata.retrying import RetryPolicy
-from avdata.store import is_final, open_store, reason, url_options
+from avdata.store import Download, is_final, open_store
 from avdata.urls import PIPE, protocol
 from avmanifest.errors import ConfigError, ShardError, StorageError
-from avmanifest.files import OLDER_SUFFIXES, UNFINISHED, cache_folder, sha256_of, sha256_of_stream, unfinished_path
+from avmanifest.files import (
+    OLDER_SUFFIXES,
+    UNFINISHED,
+    cache_folder,
+    replace_bytes,
+    sha256_of,
+    sha256_of_stream,
+    unfinished_path,
+)
 from avmanifest.secrets import identity as url_identity
 from avmanifest.secrets import shown_url
 
@@ -40,6 +50,7 @@ class CacheConfig:
     max_bytes: int = 200 * 10**9
     retry: RetryPolicy = field(default_factory=partial(RetryPolicy, attempts=6))  # one attempt if the server says no
     storage_options: Mapping[str, Any] = field(default_factory=dict)  # for fsspec: credentials, endpoints
+    offline: bool = False  # ask no server: use the copies of an earlier run as they are
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1:
@@ -57,10 +68,11 @@ class ByteSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The size in bytes and SHA-256 that a shard must have; None: any."""
+    """The size in bytes and SHA-256 that a shard must have; None: any. `source` says where they are from."""
 
     num_bytes: int | None = None
     sha256: str | None = None
+    source: str = "its marker says"
 
 
 class FetchStopped(Exception):
@@ -74,13 +86,27 @@ class ShardCache:
         self.config = config
         self.stopped = threading.Event()  # set: running downloads raise FetchStopped
         self._shared = CacheFolder(config.root, config.max_bytes, _entry_of)
+        self._identities: dict[str, Expected] = {}  # by URL, of shards without a marker
         self._fetched: set[Path] = set()
-        self._warned = False
+        self._warned: set[str] = set()
 
     def path(self, url: str, expected: Expected) -> Path:
-        """The file of a shard. Its name is a hash of the URL without secrets, the expected size and SHA-256."""
+        """The file of a shard. Its name is a hash of the URL without secrets, the size and the SHA-256."""
+        if expected.sha256 is None:
+            expected = self._identities.get(url, expected)
         identity = f"{url_identity(url)}\n{expected.num_bytes}\n{expected.sha256}"
         return self.config.root / f"{sha256_of(identity)[:40]}.shard"
+
+    def identify(self, url: str) -> Expected:
+        """The size and SHA-256 by which this run knows a shard without a marker.
+
+        At the first call the server is asked whether the cached copy is of the present version; if not, the shard is
+        fetched. Errors as for `open`.
+        """
+        if url not in self._identities:
+            note = None if (note := self._note(url)) is None or not self._is_current(url, note) else note
+            self._identities[url] = self._fetch(url, Expected()) if note is None else note.found
+        return self._identities[url]
 
     def open(self, url: str, expected: Expected) -> int:
         """Open a shard, after downloading it if it is not in the cache.
@@ -92,12 +118,14 @@ class ShardCache:
             ShardError: The download failed, or its size or hash is not as expected.
             StorageError: The cache folder cannot be written, or is full.
         """
+        if expected.sha256 is None:
+            expected = self.identify(url)
         path = self.path(url, expected)
         for _ in range(_OPEN_ATTEMPTS):
             try:
                 descriptor = os.open(path, os.O_RDONLY)
             except (FileNotFoundError, NotADirectoryError):
-                self._fetch(url, expected, path)
+                self._fetch(url, expected)
                 continue
             except OSError as error:
                 raise StorageError(f"{path}: cannot be read ({error.strerror}). Use another cache folder.") from error
@@ -126,46 +154,80 @@ class ShardCache:
         path.unlink(missing_ok=True)
         return True
 
-    def _fetch(self, url: str, expected: Expected, path: Path) -> None:
+    def _fetch(self, url: str, expected: Expected) -> Expected:
+        """Download a shard unless another process has done so. Returns its size and hash."""
+        if self.config.offline:
+            raise ShardError(
+                f"{shown_url(url)}: is not in the cache {self.config.root}, and data.offline=true forbids "
+                "to ask the server. Run once without."
+            )
         self._make_folder()
+        name = self.path(url, expected).stem
         try:
-            claim = self._shared.claim(path.stem, wait=True)
+            claim = self._shared.claim(name, wait=True)
             assert claim is not None, "it was waited for"
             try:
-                if path.exists():
-                    return
-                self._attempt(url, expected, path)
+                if expected.sha256 is not None and self.path(url, expected).exists():
+                    return expected
+                if expected.sha256 is None and (note := self._note(url)) and self._is_current(url, note):
+                    return note.found
+                found = self._attempt(url, expected)
             finally:
-                self._shared.unclaim(path.stem, claim)
+                self._shared.unclaim(name, claim)
         except OSError as error:
             raise StorageError(
-                f"{error.filename or path}: cannot write ({error.strerror}). Make room on the disk, or give the cache "
-                "another folder."
+                f"{error.filename or self.config.root}: cannot write ({error.strerror}). Make room on the disk, or "
+                "give the cache another folder."
             ) from error
-        if path in self._fetched and not self._warned:
-            self._warned = True
-            _LOG.warning(
-                "%s: fetched a second time, as it was evicted in between. If this goes on within an epoch, raise "
-                "max_bytes=%s or lower window_samples.",
-                shown_url(url),
-                self.config.max_bytes,
+        if (path := self.path(url, found)) in self._fetched:
+            self._warn_once(
+                "evicted",
+                f"{shown_url(url)}: fetched a second time, as it was evicted in between. If this goes on within an "
+                f"epoch, raise max_bytes={self.config.max_bytes} or lower window_samples.",
             )
         self._fetched.add(path)
+        return found
 
-    def _attempt(self, url: str, expected: Expected, path: Path) -> None:
+    def _attempt(self, url: str, expected: Expected) -> Expected:
         """Download, with retries until it succeeds or the error is final."""
-        began_s = time.monotonic()
-        for attempt in itertools.count(1):
-            try:
-                self._download(url, expected, path)
-                return
-            except ShardError as error:
-                wait_s = self.config.retry.next_delay_s(attempt, time.monotonic() - began_s)
-                if wait_s is None or is_final(error):
-                    raise
-                _LOG.warning("%s; attempt %d of %d in %g s", error, attempt + 1, self.config.retry.attempts, wait_s)
-                if self.stopped.wait(wait_s):
-                    raise FetchStopped from error
+
+        def wait(wait_s: float, made: int, error: Exception) -> None:
+            _LOG.warning("%s; attempt %d of %d in %g s", error, made + 1, self.config.retry.attempts, wait_s)
+            if self.stopped.wait(wait_s):
+                raise FetchStopped from error
+
+        return self.config.retry.run(
+            partial(self._download, url, expected),
+            lambda error: not isinstance(error, ShardError) or is_final(error),
+            wait,
+        )
+
+    def _is_current(self, url: str, note: "_Note") -> bool:
+        """Whether the cached copy is of the version that the server has now."""
+        if self.config.offline or protocol(url) == "pipe":
+            return True
+        advice = "Check the address. With data.offline=true the copy in the cache is used as it is."
+        store = replace(open_store(url, self.config.storage_options, self.config.retry), advice=advice)
+        now = store.version("")
+        if not now.tag:
+            self._warn_once(
+                protocol(url),
+                f"{shown_url(url)}: the server gives neither an ETag nor a time: its copy in the cache is used "
+                "while the size stays the same. If the shard was replaced, remove the cache.",
+            )
+        return not note.version.differs(now)
+
+    def _note(self, url: str) -> "_Note | None":
+        """What the cache notes of its copy of a shard without a marker."""
+        try:
+            return _Note.parse((self.config.root / f"{_hashed(url)}.json").read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def _warn_once(self, what: str, text: str) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            _LOG.warning("%s", text)
 
     def _make_folder(self) -> None:
         try:
@@ -173,31 +235,52 @@ class ShardCache:
         except OSError as error:
             raise StorageError(f"{self.config.root}: cannot make the cache folder ({error})") from error
 
-    def _download(self, url: str, expected: Expected, path: Path) -> None:
-        """Download once, check size and hash, and give the file its final name."""
-        part = unfinished_path(path, shared=True)
+    def _download(self, url: str, expected: Expected, elapsed_s: float) -> Expected:
+        """Download once, check size and hash, and give the file its final name. Returns its size and hash."""
+        part = unfinished_path(self.path(url, expected), shared=True)
         try:
-            with self._growing(part) as file:
+            with self._growing(part) as file, self._opened(url, elapsed_s) as source:
                 sha256 = hashlib.sha256()
                 written = 0
-                with _reading(url, self.config.storage_options) as (source, stated_size):
-                    size = expected.num_bytes if expected.num_bytes is not None else stated_size
-                    self._make_room(size or 0, file)
-                    while chunk := self._read(source, url):
-                        if size is None:
-                            self._make_room(len(chunk), None)
-                        sha256.update(chunk)
-                        file.write(chunk)
-                        written += len(chunk)
-                        if size is not None and written > size:
-                            break
+                stated = source.version.size if isinstance(source, Download) else None
+                size = expected.num_bytes if expected.num_bytes is not None else stated
+                self._make_room(size or 0, file)
+                while chunk := self._read(source, url):
+                    if size is None:
+                        self._make_room(len(chunk), None)
+                    sha256.update(chunk)
+                    file.write(chunk)
+                    written += len(chunk)
+                    if size is not None and written > size:
+                        break
                 file.truncate(written)
-                _check_fetched(url, Expected(written, sha256.hexdigest()), Expected(size, expected.sha256))
+                found = Expected(written, sha256.hexdigest(), "when this run began it was")
+                _check_fetched(url, found, replace(expected, num_bytes=size))
                 file.flush()
+                if expected.sha256 is None:
+                    version = Version(written, "")
+                    if isinstance(source, Download):
+                        source.unchanged()
+                        version = source.version
+                    note = _Note(version, found)
                 with self._shared.changing():
-                    part.replace(path)
+                    part.replace(self.path(url, found))
+                if expected.sha256 is None:
+                    replace_bytes(self.config.root / f"{_hashed(url)}.json", note.to_json(), shared=True)
+                return found
         finally:
             part.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _opened(self, url: str, elapsed_s: float) -> Iterator[ByteSource]:
+        """Open a shard for reading, or the output of a command."""
+        if protocol(url) == "pipe":
+            with _command_output(url) as output:
+                yield output
+            return
+        store = open_store(url, self.config.storage_options, self.config.retry)
+        with Download(store, "", elapsed_s) as source:
+            yield source
 
     @contextlib.contextmanager
     def _growing(self, part: Path) -> Iterator[IO[bytes]]:
@@ -213,8 +296,8 @@ class ShardCache:
             raise FetchStopped
         try:
             return source.read(_COPY_BYTES)
-        except Exception as error:
-            raise ShardError(f"{shown_url(url)}: broke off ({reason(error)})") from error
+        except OSError as error:  # of a command's output
+            raise ShardError(f"{shown_url(url)}: broke off ({error})") from error
 
     def _make_room(self, num_bytes: int, reserve: IO[bytes] | None) -> None:
         """Evict until num_bytes fit within the limit. `reserve` is extended to that size, so that others count it."""
@@ -234,30 +317,48 @@ class ShardCache:
 
 
 def read_small(url: str, config: CacheConfig) -> bytes | None:
-    """Read a small remote file (a manifest, a marker) without caching; None if it does not exist."""
-    return open_store(url, config.storage_options, config.retry).read("")
+    """Read a small remote file (a manifest, a marker); None if it does not exist.
+
+    A copy is kept in the cache, which is read only if `config.offline` is set.
+    """
+    copy = config.root / f"{_hashed(url)}.small"
+    if config.offline:
+        return copy.read_bytes() if copy.exists() else None
+    content = open_store(url, config.storage_options, config.retry).read("")
+    with contextlib.suppress(OSError):  # a cache that cannot be written is an error when it is needed
+        if content is None:
+            copy.unlink(missing_ok=True)
+        elif not copy.exists() or copy.read_bytes() != content:
+            replace_bytes(copy, content, shared=True)
+    return content
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """Of a shard without a marker: the version of the remote file, and the size and hash of what was downloaded."""
+
+    version: Version
+    found: Expected
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def parse(cls, content: bytes) -> "_Note | None":
+        try:
+            fields = json.loads(content)
+            return cls(Version(**fields["version"]), Expected(**fields["found"]))
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+def _hashed(url: str) -> str:
+    return sha256_of(url_identity(url))[:40]
 
 
 def _entry_of(name: str) -> str | None:
-    """Every shard, every index, and what is left of every download, is an entry of one file."""
-    return name if name.endswith((".shard", ".index.parquet", UNFINISHED, *OLDER_SUFFIXES)) else None
-
-
-@contextlib.contextmanager
-def _reading(url: str, storage_options: Mapping[str, Any]) -> Iterator[tuple[ByteSource, int | None]]:
-    """Open a shard for reading. Yields the stream and its size (None: not stated)."""
-    if protocol(url) == "pipe":
-        with _command_output(url) as output:
-            yield output, None
-        return
-    try:
-        filesystem, path = fsspec.core.url_to_fs(url, **url_options(url, storage_options))
-        size = filesystem.info(path).get("size")
-        file = filesystem.open(path, "rb", cache_type="readahead", block_size=8 * _COPY_BYTES)
-    except Exception as error:
-        raise ShardError(f"{shown_url(url)}: cannot be fetched ({reason(error)}). Check the address.") from error
-    with file:
-        yield file, size
+    """Every shard, every copy of a small file, every index, and what is left of every download, is an entry."""
+    return name if name.endswith((".shard", ".small", ".index.parquet", UNFINISHED, *OLDER_SUFFIXES)) else None
 
 
 @contextlib.contextmanager
@@ -288,6 +389,6 @@ def _check_fetched(url: str, found: Expected, expected: Expected) -> None:
         )
     if expected.sha256 is not None and found.sha256 != expected.sha256:
         raise ShardError(
-            f"{shown_url(url)}: sha256 {found.sha256} came, its marker says {expected.sha256}. Upload or prepare it "
-            "again."
+            f"{shown_url(url)}: sha256 {found.sha256} came, {expected.source} {expected.sha256}. Upload or prepare it "
+            "again, or begin a new run if it was replaced on purpose."
         )

@@ -25,7 +25,7 @@ _HASHED_AT_ONCE: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A tar file. The size and hash are from its marker file; None: it has no marker."""
+    """A tar file. The size and hash are from its marker; without one, those of a remote file's download."""
 
     url: str
     num_bytes: int | None

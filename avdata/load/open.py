@@ -169,7 +169,7 @@ def _walked(reader: ShardReader, number: int, members: MemberMap, cache: CacheCo
         )
     with reader.lease(number) as descriptor:
         table = foreign_rows(descriptor, shard.url, members.label, cache.root)
-        return table, Shard(shard.url, reader.num_bytes(descriptor), None, prepared=False)
+        return table, Shard(shard.url, reader.num_bytes(descriptor), reader.sha256(number), prepared=False)
 
 
 def _description_of(shard_url: str, cache: CacheConfig) -> dict[str, Any] | None:

@@ -72,6 +72,11 @@ class ShardReader:
         """
         return Lease(self, number)
 
+    def sha256(self, number: int) -> str | None:
+        """The hash by which a remote shard without a marker is known in this run; None for a local one."""
+        url = self.shards[number].url
+        return self._cache.identify(url).sha256 if local_path(url) is None else None
+
     def refetched(self, number: int) -> bool:
         """Check the hash of a remote shard's cached copy, once per shard.
 
@@ -226,7 +231,10 @@ class ShardReader:
 
 
 def _expected(shard: Shard) -> Expected:
-    return Expected(shard.num_bytes, shard.sha256) if shard.prepared else Expected()
+    if shard.sha256 is None:
+        return Expected()
+    source = "its marker says" if shard.prepared else "when this run began it was"
+    return Expected(shard.num_bytes, shard.sha256, source)
 
 
 class Lease:

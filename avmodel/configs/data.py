@@ -29,6 +29,7 @@ class DataConfig:
     allow_pipe: Annotated[bool, "Run the commands of pipe: URLs."] = False
     cache_dir: Annotated[str | None, "Folder where remote shards are kept. none: the user's cache folder."] = None
     cache_gb: Annotated[float | None, "GB of remote shards to keep, at most. none: 200.", POSITIVE] = None
+    offline: Annotated[bool, "Ask no server: use the remote shards in the cache as they are."] = False
 
     def __post_init__(self) -> None:
         check(self, "data.")

@@ -66,6 +66,7 @@ class EvalDataConfig:
     num_workers: Annotated[int | None, "Decoding threads of each process. none: one a core.", Bounds(0)] = None
     cache_dir: Annotated[str | None, "Folder where remote shards are kept. none: the user's cache folder."] = None
     cache_gb: Annotated[float | None, "GB of remote shards to keep, at most. none: 200.", POSITIVE] = None
+    offline: Annotated[bool, "Ask no server: use the remote shards in the cache as they are."] = False
 
     def __post_init__(self) -> None:
         check(self, "data.")

@@ -263,4 +263,4 @@ def chosen(split: Split, keys: Sequence[str]) -> Split:
 
 def cache_of(data: EvalDataConfig) -> CacheConfig:
     """Where remote shards are kept."""
-    return cache_config(data.cache_dir, data.cache_gb)
+    return cache_config(data.cache_dir, data.cache_gb, offline=data.offline)

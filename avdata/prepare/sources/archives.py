@@ -15,12 +15,12 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
-import aiohttp
 from indexed_gzip import IndexedGzipFile
 
 from avdata.prepare.sources.media import MediaRef
 from avdata.prepare.sources.names import ClipRequest, NameIndex, safe_relative
 from avdata.prepare.sources.sidecar import SIDECAR_BYTES, Sidecars
+from avdata.remote_file import Version
 from avdata.shards import DamagedTar, tar_headers
 from avdata.store import open_store
 from avdata.urls import check_url
@@ -57,6 +57,7 @@ class Listing:
     archive: str
     gzip_index: str = ""
     problem: str = ""  # description of the damage; empty: none
+    version: Version | None = None  # of an archive at a URL
     members: list[Member] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
 
@@ -85,6 +86,7 @@ class ArchiveSource:
         self._offsets: list[int] = []
         self._sizes: list[int] = []
         self._gzip_indexes: list[str] = []
+        self._versions: list[Version | None] = []
         self.problems: list[str] = []
         cache_dir = cache_dir or cache_folder("archives")
         with ThreadPoolExecutor(_LISTING_THREADS) as pool:
@@ -117,6 +119,7 @@ class ArchiveSource:
             offset=self._offsets[file.row],
             size=self._sizes[file.row],
             gzip_index=self._gzip_indexes[origin],
+            version=self._versions[origin],
             is_clip=file.is_clip,
             source=self.name,
             name=display_name(f"{_shown(archive).rpartition('/')[2]}/{member}"),
@@ -125,6 +128,7 @@ class ArchiveSource:
     def _add(self, listing: Listing) -> None:
         origin = len(self._gzip_indexes)
         self._gzip_indexes.append(listing.gzip_index)
+        self._versions.append(listing.version)
         for member in listing.members:
             self._index.add(member.name, origin=origin, identity=member.identity)
             self._offsets.append(member.offset)
@@ -174,19 +178,27 @@ def list_archive(archive: str, cache_dir: Path) -> Listing:
     """
     try:
         if "://" in archive:
-            with io.BufferedReader(open_store(archive).open("", block_bytes=_REMOTE_BLOCK_BYTES)) as file:
-                return _list_tar(archive, file)
+            return _list_remote(archive)
         with open_file(archive) as file:
             if file.read(2) != b"\x1f\x8b":
                 file.seek(0)
                 return _list_tar(archive, file)
         return _list_gzip(archive, cache_dir)
-    except (OSError, ValueError, ShardError, aiohttp.ClientError) as error:
+    except (OSError, ValueError, ShardError) as error:
         raise ConfigError(f"{archive}: cannot be listed: {error}. Check the path and its permissions.") from error
 
 
 def _shown(archive: str) -> str:
     return shown_url(archive) if "://" in archive else archive
+
+
+def _list_remote(archive: str) -> Listing:
+    store = open_store(archive)
+    version = store.version("")
+    with store.open("", block_bytes=_REMOTE_BLOCK_BYTES) as file:
+        listing = _list_tar(archive, file)
+    store.unchanged("", version)
+    return replace(listing, version=version)
 
 
 def _list_gzip(archive: str, cache_dir: Path) -> Listing:
@@ -271,7 +283,7 @@ def _read_listing(path: Path, archive: str) -> Listing | None:
             Member(str(name), int(offset), int(size), identity and ClipName(*identity))
             for name, offset, size, identity in kept["members"]
         ]
-        return Listing(archive, "", str(kept["problem"]), members, Counter(kept["refused"]))
+        return Listing(archive, problem=str(kept["problem"]), members=members, refused=Counter(kept["refused"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

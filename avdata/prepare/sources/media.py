@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Final, Protocol, runtime_checkable
 import numpy as np
 from indexed_gzip import IndexedGzipFile, ZranError
 
+from avdata.remote_file import Version
 from avdata.store import missing, open_store, timed_out
 from avmanifest.errors import DecodeError, DownloadError, MediaError, ShardError
 from avmanifest.files import open_descriptor, open_file, sha256_of_stream
@@ -38,6 +39,7 @@ class MediaRef:
     offset: int = 0
     size: int | None = None
     gzip_index: str = ""
+    version: Version | None = None  # of an archive at a URL, when it was listed
     is_clip: bool = False  # True: the file begins where the clip begins. False: it is the whole video and must be cut
     starts_at_s: float = 0.0  # of a section of a video: position of the file's time 0 in the whole video
     source: str  # the source as the user wrote it, such as "local:DIR", without secrets
@@ -173,7 +175,7 @@ def _in_memory(data: bytes | bytearray, ref: MediaRef) -> BinaryIO:
 
 def _fetch(ref: MediaRef, size: int) -> BinaryIO:
     """Download the member in one request, because a decoder seeks too often for one request per read."""
-    data = open_store(ref.path).read_range("", ref.offset, size)
+    data = open_store(ref.path).read_range("", ref.offset, size, ref.version)
     if len(data) != size:
         raise DownloadError(
             "net_http",
