@@ -5,6 +5,7 @@ metadata service of a cloud at `http://169.254.169.254/`), nor collect credentia
 """
 
 import ipaddress
+import os
 import re
 import socket
 from collections.abc import MutableMapping
@@ -15,6 +16,10 @@ from urllib.parse import urljoin, urlsplit
 from avmanifest.secrets import shown_url
 
 SETTING: Final = "remote.http.local_redirects"
+"""The setting that allows redirects to this machine, for `--source http:`."""
+
+VARIABLE: Final = "AVKIT_LOCAL_REDIRECTS"
+"""The environment variable that allows them, with the value 1, for every URL that a process reads."""
 
 _CREDENTIALS: Final = re.compile(r"(?i).*(?:auth|cookie|token|secret|password|key).*")
 _PORTS: Final = {"http": 80, "https": 443}
@@ -35,18 +40,19 @@ def next_address(address: str, location: str, *, allow_local: bool = False) -> s
     Raises:
         RedirectRefusedError: It leads to another protocol, or to this machine or its link.
     """
-    target = urljoin(address, location)
     try:
+        target = urljoin(address, location)
         parts, before = urlsplit(target), urlsplit(address)
         host, known = parts.hostname or "", before.hostname or ""
     except ValueError as error:
-        raise RedirectRefusedError(f"redirected to {shown_url(target)}, which is not a URL ({error})") from error
+        raise RedirectRefusedError(f"redirected to {shown_url(location)}, which is not a URL ({error})") from error
     if parts.scheme not in _PORTS or not host:
         raise RedirectRefusedError(f"redirected to {shown_url(target)}, which is not an http or https URL")
+    allow_local = allow_local or os.environ.get(VARIABLE) == "1"
     if not allow_local and is_local(host) and not is_local(known):
         raise RedirectRefusedError(
             f"the public host {known} redirected to {shown_url(target)}, an address of this machine or its link. If "
-            f"that is meant, set {SETTING}=true or name that address"
+            f"that is meant, name that address, set {VARIABLE}=1, or for --source http: set {SETTING}=true"
         )
     return target
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avdata.audit.parquet import read_stored_batches
+from avdata.audit.secrets import shown_rows
 from avdata.audit.tars import rows_of
 from avdata.shards import tar_samples
 from avdata.store import Store, open_store
@@ -142,14 +143,17 @@ def _from_manifests(
 
 
 def read_split(store: Store, name: str, split: str | None = None) -> SplitRows:
-    """Read a manifest's rows, or those of one split, and sum up the members batch by batch."""
+    """Read a manifest's rows, or those of one split, and sum up the members batch by batch.
+
+    Secrets that an earlier version stored in the rows are not shown.
+    """
     sums: dict[str, MemberSums] = {}
     pieces: list[pa.RecordBatch] = []
     for batch in read_stored_batches(store, name, CLIP_SCHEMA, [*COLUMNS, "members"], _BATCH_ROWS):
         mine = batch if split is None else batch.filter(pc.equal(batch.column("split"), split))
         _add(sums, mine.column("members"))
         pieces.append(mine.select(COLUMNS))
-    return SplitRows(pa.Table.from_batches(pieces, SCHEMA), sums)
+    return SplitRows(shown_rows(pa.Table.from_batches(pieces, SCHEMA)), sums)
 
 
 def _add(sums: dict[str, MemberSums], members: pa.ListArray) -> None:

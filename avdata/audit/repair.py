@@ -1,13 +1,33 @@
-"""Moves damaged shards to the quarantine, so that the next `avkit prepare` makes them again."""
+"""Mends a dataset: moves damaged shards to the quarantine for the next `avkit prepare`, and removes stored secrets."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from avdata.audit.dataset import AuditDataset, DatasetKind
+from avdata.audit.secrets import clean
 from avdata.audit.verify import Fault, shards_of
-from avdata.prepare.commit import Workspace, quarantine
+from avdata.prepare.commit import Workspace, publishing, quarantine, storage_errors
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
+
+
+def clean_secrets(dataset: AuditDataset) -> list[str]:
+    """Remove the secrets that `avdata.audit.secrets` can remove.
+
+    Args:
+        dataset: A prepared dataset on a local disk.
+
+    Returns:
+        Names of the files that were rewritten.
+
+    Raises:
+        ConfigError: The dataset is remote, or not a prepared dataset.
+        ManifestError: A file cannot be read.
+        StorageError: A file cannot be written.
+    """
+    layout = _local_layout(dataset)
+    with storage_errors(layout.root), publishing(layout):
+        return clean(layout)
 
 
 def repair(dataset: AuditDataset, faults: Sequence[Fault]) -> list[Path]:
@@ -25,11 +45,7 @@ def repair(dataset: AuditDataset, faults: Sequence[Fault]) -> list[Path]:
     Raises:
         ConfigError: The dataset is remote, or not a prepared dataset.
     """
-    if dataset.kind is not DatasetKind.DATASET or not dataset.store.is_local:
-        raise ConfigError(
-            f"{dataset.root}: --repair is for a prepared dataset on this machine. Copy or fetch it again."
-        )
-    layout = Layout(Path(dataset.store.base))
+    layout = _local_layout(dataset)
     workspace = Workspace(layout)
     try:
         with workspace.publishing():
@@ -37,3 +53,11 @@ def repair(dataset: AuditDataset, faults: Sequence[Fault]) -> list[Path]:
             return [quarantine(layout, shard) for shard in bad]
     finally:
         workspace.close()
+
+
+def _local_layout(dataset: AuditDataset) -> Layout:
+    if dataset.kind is not DatasetKind.DATASET or not dataset.store.is_local:
+        raise ConfigError(
+            f"{dataset.root}: --repair is for a prepared dataset on this machine. Copy or fetch it again."
+        )
+    return Layout(Path(dataset.store.base))

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from avdata.audit.dataset import AuditDataset, DatasetKind
 from avdata.audit.sample import StoredFrame, StoredSample, read_samples
+from avdata.audit.secrets import ADVICE
 from avdata.audit.summary import QUANTILES
 from avdata.audit.verify import Verification
 from avdata.boxes import boxes_in
@@ -168,6 +169,9 @@ def _verification(verification: Verification | None) -> str:
     how = "read and decoded" if verification.deep else "read"
     size = _bytes(verification.num_bytes)
     line = f"{verification.shards:,} shards with {verification.samples:,} samples, {size}, {how}."
+    if verification.secrets:
+        where = ", ".join(verification.secrets)
+        line += f" {sum(verification.secrets.values()):,} entries hold a password or token of a URL: {where}. {ADVICE}"
     if not verification.faults:
         return f'<p>{escape(line)} <b class="ok">Everything is as it was promised.</b></p>'
     rows = [

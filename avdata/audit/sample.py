@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from avdata.audit.dataset import AuditDataset, DatasetKind
 from avdata.audit.parquet import read_stored_table
+from avdata.audit.secrets import shown_rows
 from avdata.audit.tars import json_of
 from avdata.profiles import PROFILES, MelProfile
 from avdata.shards import Member, check_content, members_of, parse_npy, tar_samples
@@ -17,6 +18,7 @@ from avmanifest.errors import ConfigError, ShardError
 from avmanifest.layout import ShardName
 from avmanifest.parsing import metadata_of
 from avmanifest.schema import CLIP_SCHEMA
+from avmanifest.secrets import shown_content
 
 SOUNDS: Final = {"flac": "audio/flac", "wav": "audio/wav", "mp3": "audio/mpeg", "ogg": "audio/ogg", "m4a": "audio/mp4"}
 _PICTURES: Final = ("jpg", "jpeg", "png", "webp")
@@ -106,7 +108,7 @@ def _from_dataset(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> I
         held = rows.filter(pc.is_in(rows.column("key"), value_set=keys))
         for number in sorted(pc.unique(held.column("shard")).drop_null().to_pylist()):
             name = str(ShardName(split, number))
-            table = read_stored_table(dataset.store, f"{name}.parquet", CLIP_SCHEMA)
+            table = shown_rows(read_stored_table(dataset.store, f"{name}.parquet", CLIP_SCHEMA))
             mine = table.filter(pc.is_in(table.column("key"), value_set=keys))
             for row in mine.filter(pc.equal(mine.column("status"), "ok")).to_pylist():
                 yield split, f"{name}.tar", row, members_of(row)
@@ -122,7 +124,7 @@ def _from_tars(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> Iter
         with dataset.store.open(tar) as file:
             for sample in tar_samples(file, read="json"):
                 if sample.key in splits:
-                    row = json_of(sample)
+                    row = shown_content(json_of(sample))
                     yield splits.pop(sample.key), tar, row | {"key": sample.key}, sample.members
 
 

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from avdata.audit.dataset import AuditDataset, DatasetKind
 from avdata.audit.deep import DeepCheck
 from avdata.audit.parquet import read_stored_table
+from avdata.audit.secrets import CLEANABLE, PLANNED, num_secrets
 from avdata.shards import ByteFile, DamagedTar, TarSample, index_bytes, members_of, tar_samples
 from avdata.store import Store
 from avmanifest.errors import AvkitError, ConfigError, ShardError
@@ -23,6 +24,7 @@ from avmanifest.files import sha256_of_stream
 from avmanifest.layout import ShardName
 from avmanifest.records import parse_marker
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
+from avmanifest.secrets import stored_text
 
 _PARTS: Final = {"tar": ".tar", "idx": ".tar.idx", "parquet": ".parquet"}
 _PLACE: Final = ["key", "position"]
@@ -58,6 +60,7 @@ class Verification:
     samples: int = 0
     num_bytes: int = 0
     faults: list[Fault] = field(default_factory=list)
+    secrets: dict[str, int] = field(default_factory=dict)  # rows or samples with a URL's password or token, by file
 
     @property
     def bad_shards(self) -> list[str]:
@@ -69,7 +72,7 @@ class Verification:
         faults = [{"shard": f.shard, "key": f.key, "offset": f.offset, "problem": f.problem} for f in self.faults]
         return {
             "deep": self.deep, "shards": self.shards, "samples": self.samples, "bytes": self.num_bytes,
-            "whole": not faults, "faults": faults,
+            "whole": not faults, "faults": faults, "secrets": dict(self.secrets),
         }  # fmt: skip
 
 
@@ -99,15 +102,28 @@ def verify(
         names, faults = list(dataset.tars), []
         check = partial(_check_tar, dataset.store, deep=deep)
         faults = _keys_in_several(dataset)
-    report = Verification(deep=deep, faults=faults)
+    report = Verification(deep=deep, faults=faults, secrets=_manifest_secrets(dataset))
     with ThreadPoolExecutor(min(_MOST_WORKERS, os.cpu_count() or 1)) as pool:
         for name, checked in zip(names, pool.map(check, names), strict=True):
             report.shards += 1
             report.samples += checked.samples
             report.num_bytes += checked.num_bytes
             report.faults += sorted(checked.faults)
+            report.secrets |= checked.secrets
             on_shard(name)
     return report
+
+
+def _manifest_secrets(dataset: AuditDataset) -> dict[str, int]:
+    """Number of rows with secrets in each manifest."""
+    if dataset.kind is not DatasetKind.DATASET:
+        return {}
+    columns = CLEANABLE | PLANNED
+    found = {}
+    for split in dataset.splits:
+        name = f"manifest/{split}.parquet"
+        found[name] = num_secrets(read_stored_table(dataset.store, name, CLIP_SCHEMA, list(columns)), columns)
+    return {name: count for name, count in found.items() if count}
 
 
 @dataclass(slots=True)
@@ -118,6 +134,7 @@ class _Checked:
     samples: int = 0
     num_bytes: int = 0
     faults: list[Fault] = field(default_factory=list)
+    secrets: dict[str, int] = field(default_factory=dict)  # as in Verification
 
     def fault(self, problem: str, key: str = "", offset: int = -1) -> None:
         self.faults.append(Fault(self.shard, key, offset, problem))
@@ -223,6 +240,8 @@ def _check_parts(expected: _Expected, checked: _Checked, *, deep: bool) -> None:
     rows = None
     if sizes["parquet"] is not None:
         rows = read_stored_table(store, f"{shard}.parquet", CLIP_SCHEMA)
+        if count := num_secrets(rows, CLEANABLE | PLANNED):
+            checked.secrets[f"{shard}.parquet"] = count
         _check_rows(expected, checked, rows, stats)
     if sizes["tar"] is not None:
         checked.num_bytes = sizes["tar"]
@@ -302,8 +321,12 @@ def _check_samples(checked: _Checked, file: ByteFile, rows: pa.Table | None) -> 
     """Walk the tar. What can be read of it; keys out of place and damage are faults."""
     found: list[TarSample] = []
     seen: set[str] = set()
+    num_with_secrets = 0
     try:
-        for sample in tar_samples(file):
+        for sample in tar_samples(file, read="json"):
+            if sample.content and b"://" in sample.content:
+                text = sample.content.decode(errors="replace")
+                num_with_secrets += stored_text(text) != text
             if sample.key in seen:
                 checked.fault("members of this key are not adjacent", sample.key, sample.header)
             seen.add(sample.key)
@@ -311,6 +334,8 @@ def _check_samples(checked: _Checked, file: ByteFile, rows: pa.Table | None) -> 
     except DamagedTar as error:
         checked.fault(error.reason, _key_at(rows, error.offset), error.offset)
     checked.samples = len(found)
+    if num_with_secrets:
+        checked.secrets[f"{checked.shard.removesuffix('.tar')}.tar"] = num_with_secrets
     return found
 
 

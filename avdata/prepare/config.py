@@ -11,7 +11,6 @@ from avdata.profiles import PROFILES
 from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError
 from avmanifest.recipe import Recipe, TableOptions
-from avmanifest.secrets import Url
 from avmanifest.settings import NOT_A_SETTING, POSITIVE, SHARE, Bounds, Reader, check
 
 DECODERS: Final = ("pyav", "decord")
@@ -102,16 +101,11 @@ class Supervision:
         check(self)
 
 
-def _as_url(address: Url | str | None) -> Url | None:
-    """The address as a Url, which does not show its password; Python code may give a text."""
-    return Url(address) if isinstance(address, str) else address
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpOptions:
     """Patience with a web server."""
 
-    proxy: Annotated[Url | None, "Address of a proxy."] = None
+    proxy: Annotated[str | None, "Address of a proxy."] = field(default=None, repr=False)
     connect_s: Annotated[float, "Seconds to connect.", POSITIVE] = 15.0
     stalled_s: Annotated[float, "Seconds without a byte.", POSITIVE] = 30.0
     slow_window_s: Annotated[
@@ -127,7 +121,6 @@ class HttpOptions:
 
     def __post_init__(self) -> None:
         check(self, "http.")
-        object.__setattr__(self, "proxy", _as_url(self.proxy))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +135,7 @@ class YoutubeOptions:
     retries: Annotated[int, "Retries of yt-dlp for one request; whole attempts come on top.", Bounds(0)] = 5
     retry_sleep_s: Annotated[float, "Seconds before the first retry; doubled for each, up to 30.", Bounds(0)] = 1.0
     socket_s: Annotated[float, "Seconds without a byte.", POSITIVE] = 30.0
-    proxy: Annotated[Url | None, "Address of a proxy."] = None
+    proxy: Annotated[str | None, "Address of a proxy."] = field(default=None, repr=False)
     cookies: Annotated[Path | None, "youtube: a cookies.txt in Netscape's format. Read, never written."] = None
     cookies_from_browser: Annotated[
         str | None, "youtube: the browser whose cookies to take, as firefox or chrome:PROFILE."
@@ -156,7 +149,6 @@ class YoutubeOptions:
 
     def __post_init__(self) -> None:
         check(self, "youtube.")
-        object.__setattr__(self, "proxy", _as_url(self.proxy))
         if self.cookies is not None and not self.cookies.is_file():
             raise ConfigError(f"--cookies {self.cookies}: no such file")
         if self.cookies_from_browser is not None and not BROWSER.fullmatch(self.cookies_from_browser):
@@ -291,7 +283,7 @@ class PrepareConfig:
         tuple[str, ...],
         "local:DIR, wds:PATTERN or a tar, tar.gz of videos, http:TEMPLATE with {id} and {start}, or youtube. "
         "Tried in the order given.",
-    ] = ()
+    ] = field(default=(), repr=False)
     remote: RemoteOptions = field(default_factory=RemoteOptions)
     downloads: DownloadConfig = field(default_factory=DownloadConfig)
     splits: Annotated[tuple[str, ...] | None, "Only these splits. none: the recipe's own choice."] = None

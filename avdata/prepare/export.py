@@ -3,7 +3,7 @@
 import itertools
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,12 +11,15 @@ from typing import Any, Final
 
 import yaml
 
+from avdata.audit.parquet import read_stored_table
+from avdata.audit.secrets import ADVICE, CLEANABLE, PLANNED, num_secrets
 from avdata.store import Store
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.files import sha256_of_file
 from avmanifest.layout import Layout, ShardName, is_published, shard_of_marker
 from avmanifest.parsing import parse_object
 from avmanifest.records import PARTS, parse_marker
+from avmanifest.schema import CLIP_SCHEMA
 
 _LAYOUT: Final = Layout(Path())
 _CARD: Final = ("README.md", "croissant.json", ".nv-meta/dataset.yaml", ".nv-meta/split.yaml", ".nv-meta/.info.json")
@@ -82,7 +85,8 @@ def checked(source: Store) -> dict[str, _Shipped]:
     """The files of a complete dataset with their sizes and hashes, in the order in which they are copied.
 
     Raises:
-        ManifestError: A file is missing, or card, Croissant or Energon's files do not agree with the markers.
+        ManifestError: A file is missing, card, Croissant or Energon's files do not agree with the markers, or a row
+            holds a password or token.
         ShardError: A marker is invalid, or a file differs in size from its marker.
     """
     held = source.sizes()
@@ -104,6 +108,7 @@ def checked(source: Store) -> dict[str, _Shipped]:
     own = [name for name in held if is_published(name) and not _SHARD_FILE.fullmatch(name)]
     rest = {name: _shipped(source, name, held) for name in sorted(own, key=lambda name: (name == "dataset.json", name))}
     _check_catalog(source, markers, rest)
+    _refuse_secrets(source, [name for name in [*shards, *rest] if name.endswith(".parquet") and "plan/" not in name])
     return shards | rest
 
 
@@ -140,6 +145,15 @@ def _check_catalog(source: Store, markers: Mapping[ShardName, Mapping[str, Any]]
     with _fields_of(source, ".nv-meta/.info.json"):
         counts = dict(_json(source, ".nv-meta/.info.json")["shard_counts"])
     _same(source, ".nv-meta/.info.json", "shard_counts", counts, {t: stats["successes"] for t, stats in tars.items()})
+
+
+def _refuse_secrets(source: Store, names: Sequence[str]) -> None:
+    """Raise ManifestError if a row of the manifest holds a password or a token: an export may be read by anyone."""
+    columns = CLEANABLE | PLANNED
+    for name in names:
+        count = num_secrets(read_stored_table(source, name, CLIP_SCHEMA, list(columns)), columns)
+        if count:
+            raise ManifestError(f"{source.at(name)}: {count:,} rows hold a password or token of a URL. {ADVICE}")
 
 
 def _same(source: Store, name: str, what: str, listed: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

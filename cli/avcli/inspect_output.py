@@ -16,6 +16,7 @@ from rich.text import Text
 from avcli.tables import plain_table
 from avdata.audit.dataset import AuditDataset
 from avdata.audit.sample import StoredSample
+from avdata.audit.secrets import ADVICE
 from avdata.audit.summary import QUANTILES
 from avdata.audit.verify import Verification
 from avdata.draw.images import color_log_mel, decode_rgb
@@ -232,6 +233,10 @@ def print_verification(verification: Verification) -> None:
     how = "read and decoded" if verification.deep else "read"
     size = f"{verification.num_bytes / 1e6:,.1f} MB"
     console.print(f"{verification.shards:,} shards with {verification.samples:,} samples, {size} {how}")
+    for name, count in verification.secrets.items():
+        console.print(Text(f"{name}: {count:,} entries hold a password or token of a URL", style="yellow"))
+    if verification.secrets:
+        console.print(Text(f"Others must not get the dataset so. {ADVICE}"), soft_wrap=True)
     if not verification.faults:
         console.print(Text("whole: everything is as it was promised", style="green"))
         return
@@ -248,9 +253,11 @@ def print_verification(verification: Verification) -> None:
     )
 
 
-def print_repair(folders: Sequence[Path]) -> None:
-    """What was put away, and what to do next."""
+def print_repair(folders: Sequence[Path], cleaned: Sequence[str]) -> None:
+    """What was cleaned and put away, and what to do next."""
     console = Console(highlight=False)
+    for name in cleaned:
+        console.print(Text(f"secrets removed: {name}"), soft_wrap=True)
     for folder in folders:
         console.print(Text(f"put away: {folder}"), soft_wrap=True)
     if folders:

@@ -98,7 +98,8 @@ class _Stop:
 def run() -> None:
     """The `avkit` command."""
     do_without_pandas()
-    sys.stderr = ShownStderr(sys.stderr)
+    if not isinstance(sys.stderr, ShownStderr):
+        sys.stderr = ShownStderr(sys.stderr)  # for good: Python writes the traceback of a bug after this function
     _on_signals(_Stop())
     try:
         with naming_extras():

@@ -118,22 +118,46 @@ def identity(url: str) -> str:
 
     Only for comparing and hashing: of the parameters that are left, one may be a secret under an unknown name.
     """
-    match = re.match(_SCHEME, url)
+    match = re.match(rf"(?:[a-z]+:)?{_SCHEME}", url)
     if match is None:
         return url
     authority = _AUTHORITY.match(url, match.end())
     assert authority is not None, "it matches the empty text, too"
-    path, question, query = url[authority.end() :].partition("#")[0].partition("?")
-    parameters = query.split("&") if query else []
-    names = [parameter.partition("=")[0] for parameter in parameters]
-    secret = _AZURE_PARAMETERS if "sig" in names else frozenset()
-    kept = [
-        parameter
-        for name, parameter in zip(names, parameters, strict=True)
-        if name not in secret and not _SECRET_PARAMETER.fullmatch(name)
-    ]
-    query = "&".join(kept)
-    return match[0] + authority[0].rpartition("@")[2] + path + (question and query and f"?{query}")
+    rest = url[authority.end() :]
+    names = re.findall(r"[?#;&]([^=?#;&]*)=", rest)
+    azure = _AZURE_PARAMETERS if "sig" in names else frozenset()
+
+    def kept(found: re.Match[str]) -> str:
+        parameters = [
+            parameter
+            for parameter in found[2].split("&")
+            if (name := parameter.partition("=")[0]) not in azure and not _SECRET_PARAMETER.fullmatch(name)
+        ]
+        return found[1] + "&".join(parameters) if parameters else ""
+
+    return match[0] + authority[0].rpartition("@")[2] + re.sub(r"([?#;])([^?#;]*)", kept, rest)
+
+
+def stored_text(text: str) -> str:
+    """A text of a list, as a plan and a manifest store it: each URL in it as `identity` has it.
+
+    Parameters with unknown names stay, so that ids that differ in one stay different.
+    """
+
+    def stored(match: re.Match[str]) -> str:
+        url = match[0].rstrip(_CLOSING)
+        return identity(url) + match[0][len(url) :]
+
+    return _IN_TEXT.sub(stored, text) if "://" in text else text
+
+
+def shown_source(text: str) -> str:
+    """The `source` of a manifest's row, SOURCE/FILE, without secrets. The file's name is kept if it is a plain one."""
+    shown = shown_url(text)
+    name = text.rpartition("/")[2]
+    if shown == text or not re.fullmatch(r"[\w.-]+\.\w{2,4}", name) or shown.endswith(name):
+        return shown
+    return f"{shown}/{name}"
 
 
 def lacks_secret(text: str) -> bool:
@@ -229,7 +253,9 @@ def _shown_list(parameters: str) -> str:
     for parameter in re.split("[&;]", parameters):
         name, equals, value = parameter.partition("=")
         is_plain = bool(equals) and name in PLAIN_PARAMETERS and _PLAIN_VALUE.fullmatch(value) is not None
-        if is_plain or (equals and re.fullmatch(r"\w+", name) and _FIELD.fullmatch(value)):
+        if parameter.startswith(HIDDEN):
+            shown.append(parameter)  # it was shown before, and something was added to it
+        elif is_plain or (equals and re.fullmatch(r"\w+", name) and _FIELD.fullmatch(value)):
             shown.append(parameter)
         elif not shown or shown[-1] != HIDDEN:
             shown.append(HIDDEN)

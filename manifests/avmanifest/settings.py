@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get
 from avmanifest.errors import ConfigError
 from avmanifest.files import read_text
 from avmanifest.parsing import parse_toml
-from avmanifest.secrets import Url, holds_secret, shown_url
+from avmanifest.secrets import holds_secret, shown_url
 
 Config = TypeVar("Config")  # a dataclass
 
@@ -371,16 +371,12 @@ def _toml(value: Any) -> str:
 
 def _holds_secret(value: Any) -> bool:
     """Whether a setting's value, or an item of a tuple, is a URL with a secret."""
-    return any(map(_holds_secret, value)) if isinstance(value, tuple) else holds_secret(_raw(value))
+    return any(map(_holds_secret, value)) if isinstance(value, tuple) else holds_secret(_text(value))
 
 
 def shown(value: Any) -> str:
     """A value as `--set` takes it, for people and for files of a run: URLs without their secrets."""
-    return ",".join(map(shown, value)) if isinstance(value, tuple) else shown_url(_raw(value))
-
-
-def _raw(value: Any) -> str:
-    return value.secret if isinstance(value, Url) else _text(value)
+    return ",".join(map(shown, value)) if isinstance(value, tuple) else shown_url(_text(value))
 
 
 def text_of(value: Any) -> str:

@@ -126,7 +126,7 @@ class HttpSource:
         self.name = f"http:{shown_url(template.partition('?')[0])}"
         self.problems: list[str] = []
         self.refused: Counter[str] = Counter()
-        self.proxy = options.proxy
+        self.proxy = None if options.proxy is None else Url(options.proxy)
         self.fetcher: Fetcher = HttpFetcher(options)
 
     def locate(self, request: ClipRequest) -> RemoteRef | None:
@@ -304,11 +304,11 @@ class HttpFetcher:
 
 
 @functools.cache
-def _pool(proxy: Url | None) -> urllib3.PoolManager:
+def _pool(proxy: str | None) -> urllib3.PoolManager:
     """The connection pool of this process for a proxy (None: without one)."""
     if proxy is None:
         return urllib3.PoolManager(maxsize=4)
-    address, user_info = _without_user_info(proxy.secret if "://" in proxy.secret else f"http://{proxy.secret}")
+    address, user_info = _without_user_info(proxy if "://" in proxy else f"http://{proxy}")
     headers = {} if user_info is None else {"Proxy-Authorization": basic_authorization(user_info)}
     return urllib3.ProxyManager(address, maxsize=4, proxy_headers=headers)
 

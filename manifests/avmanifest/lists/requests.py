@@ -13,6 +13,7 @@ from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.layout import SPLIT_PATTERN
 from avmanifest.recipe import ListSpec, Recipe, canonical_label
 from avmanifest.schema import REQUEST_SCHEMA
+from avmanifest.secrets import stored_text
 
 LATEST_START_S: Final = 1e9
 """Seconds (30 years). A larger start is an error in the list."""
@@ -80,16 +81,16 @@ def request_table(
         frame_times_s = _repeated_list(list_file.recipe.frame_times_s, rows, pa.float64())
     empty = pa.repeat(pa.scalar(""), rows)
     columns = {
-        "video_id": video_id,
+        "video_id": _stored(video_id),
         "start_s": start_s,
         "end_s": end_s,
         "labels": canonical_labels(list_file.recipe, labels, where),
         "split": split,
-        "path": empty if path is None else path,
+        "path": empty if path is None else _stored(path),
         "frame_times_s": frame_times_s,
         "annotations": pa.repeat(pa.scalar("{}"), rows)
         if annotations is None
-        else pa.array([json.dumps(entry, sort_keys=True) for entry in annotations], pa.string()),
+        else _stored(pa.array([json.dumps(entry, sort_keys=True) for entry in annotations], pa.string())),
         "licence": empty,
     }
     table = pa.Table.from_arrays(
@@ -99,6 +100,16 @@ def request_table(
     _check_spans(table, where)
     _check_splits(table, list_file.spec, where)
     return table
+
+
+def _stored(texts: pa.Array) -> pa.Array:
+    """Texts as a plan stores them: URLs without user name, password and signature."""
+    texts = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    with_url = pc.fill_null(pc.match_substring(texts, "://"), False)
+    if not pc.any(with_url, min_count=0).as_py():
+        return texts
+    changed = [stored_text(text) for text in texts.filter(with_url).to_pylist()]
+    return pc.replace_with_mask(texts, with_url, pa.array(changed, texts.type))
 
 
 def list_column(rows: Sequence[Sequence[Any]], dtype: pa.DataType) -> pa.ListArray:

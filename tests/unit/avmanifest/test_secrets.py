@@ -7,7 +7,17 @@ from dataclasses import asdict, dataclass
 import pytest
 
 from avmanifest.errors import AvkitError, ConfigError, DecodeError, DownloadError
-from avmanifest.secrets import Url, holds_secret, identity, lacks_secret, shown_content, shown_url, without_secrets
+from avmanifest.secrets import (
+    Url,
+    holds_secret,
+    identity,
+    lacks_secret,
+    shown_content,
+    shown_source,
+    shown_url,
+    stored_text,
+    without_secrets,
+)
 
 SECRET_URLS = [
     ("http://anna:PW@host/x.tar?sig=TOKEN", "http://***@host/x.tar?…"),
@@ -141,7 +151,7 @@ def test_a_url_opens_with_its_secrets_and_is_shown_without() -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("http://a:PW@h/x.tar?sig=1&file=7", "http://b:PW2@h/x.tar?file=7&sig=2#t"),
+        ("http://a:PW@h/x.tar?sig=1&file=7", "http://b:PW2@h/x.tar?file=7&sig=2"),
         ("https://h/k?X-Amz-Date=1&X-Amz-Signature=2", "https://h/k?X-Amz-Signature=4&X-Amz-Date=3"),
         ("https://h/k?Expires=1&Signature=2&Key-Pair-Id=3", "https://h/k"),
         ("https://h/k?sv=2020&se=2027&sr=b&sp=r&sig=1", "https://h/k?sv=2020&se=2028&sr=b&sp=r&sig=2"),
@@ -165,6 +175,37 @@ def test_a_renewed_token_names_the_same_file(one: str, other: str) -> None:
 )
 def test_two_files_have_two_identities(one: str, other: str) -> None:
     assert identity(one) != identity(other)
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        ("http://a:PW@h/x?sig=TOKEN&clip=2#t=3", "http://h/x?clip=2#t=3"),
+        ("https://h/x;sig=TOKEN/y?feature=share", "https://h/x?feature=share"),
+        ("https://h/x?clip=1&feature=share", "https://h/x?clip=1&feature=share"),
+        ("https://h/x?", "https://h/x?"),
+        ("see (http://a:PW@h/x?token=TOKEN).", "see (http://h/x)."),
+        ('{"a": "http://a:PW@h/x?sig=TOKEN", "b": ["http://h?v=1"]}', '{"a": "http://h/x", "b": ["http://h?v=1"]}'),
+        ("clip_000030", "clip_000030"),
+    ],
+)
+def test_a_text_of_a_list_is_stored_without_known_secrets_and_stays_distinct(text: str, stored: str) -> None:
+    assert stored_text(text) == stored
+    assert stored_text(stored) == stored
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("wds:http://a:PW@h/x.tar?sig=TOKEN/x.tar?sig=TOKEN/abc.mp4", "wds:http://***@h/x.tar?…?…/abc.mp4"),
+        ("wds:http://***@h/x.tar?…/x.tar?…/abc.mp4", "wds:http://***@h/x.tar?…/x.tar?…/abc.mp4"),
+        ("http:https://a:PW@h/d/abc.mp4", "http:https://***@h/d/abc.mp4"),
+        ("local:a?b=c/d@e:f.mp4", "local:a?b=c/d@e:f.mp4"),
+    ],
+)
+def test_a_source_that_was_stored_with_secrets_keeps_its_file(source: str, shown: str) -> None:
+    assert shown_source(source) == shown
+    assert shown_source(shown) == shown
 
 
 def test_content_of_json_is_shown_without_secrets() -> None:

@@ -220,7 +220,7 @@ class VideoFetcher:
         if clients:
             params["extractor_args"] = {"youtube": {"player_client": list(clients)}}
         if options.proxy is not None:
-            params["proxy"] = options.proxy.secret
+            params["proxy"] = options.proxy
         if options.cookies is not None:
             params["cookiefile"] = io.StringIO(read_text(options.cookies))
         if options.cookies_from_browser is not None:

@@ -26,7 +26,7 @@ class YoutubeSource:
     def __init__(self, options: YoutubeOptions) -> None:
         self.problems: list[str] = []
         self.refused: Counter[str] = Counter()
-        self.proxy = options.proxy
+        self.proxy = None if options.proxy is None else Url(options.proxy)
         self.fetcher: Fetcher = VideoFetcher(options)
         self._max_height = options.max_height
 

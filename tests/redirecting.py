@@ -1,0 +1,65 @@
+"""A server on loopback that is also a proxy, so that hosts of any name answer: with a redirect or with content."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+
+class ProxyServer(ThreadingHTTPServer):
+    """Answers each URL of `redirects` with its Location, any other one with `content`. Keeps all requests."""
+
+    daemon_threads = True
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.content = content
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.redirects: dict[str, str] = {}
+        self.requests: list[tuple[str, Mapping[str, str]]] = []  # the URL as it was asked for, and the headers
+
+    def headers_of(self, host: str) -> list[Mapping[str, str]]:
+        """The headers of each request for a host."""
+        return [headers for url, headers in self.requests if urlsplit(url).netloc == host]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ProxyServer
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        url = self.path if "://" in self.path else f"http://{self.headers['Host']}{self.path}"
+        self.server.requests.append((url, {name.lower(): value for name, value in self.headers.items()}))
+        location = self.server.redirects.get(url.partition("?")[0])
+        self.send_response(200 if location is None else 302)
+        content = self.server.content if location is None else b""
+        if location is not None:
+            self.send_header("Location", location)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def redirecting(content: bytes = b"content") -> Iterator[ProxyServer]:
+    """A server, for the length of a with block."""
+    server = ProxyServer(content)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
