@@ -1,12 +1,12 @@
 """A short turn of the fuzzer in every run of the tests; `make fuzz HOURS=1` takes a long one."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.faults.fuzz.known import TARGETS as KNOWN
 from tests.faults.fuzz.runner import Fuzzer
-from tests.faults.fuzz.targets import TARGETS, Target
+from tests.faults.fuzz.targets import TARGETS
 
 SEED = 20_261
 MUTANTS = 12  # of each target
@@ -26,14 +26,10 @@ def test_mutants_are_refused_with_a_typed_error_or_do_no_harm(fuzzer: Fuzzer, ta
         assert not outcome.is_finding, f"{target}, seed {seed}: {outcome.change}: {outcome.kind}\n{outcome.detail}"
 
 
-def _nothing(folder: Path) -> None:
-    (folder / "a.bin").write_bytes(b"abc")
-
-
-def _raises(error: Exception) -> Target:
-    def read(folder: Path) -> object:
-        if (folder / "a.bin").read_bytes() != b"abc":
-            raise error
-        return 1
-
-    return Target(make=_nothing, read=read)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KNOWN)
+def test_the_fuzzer_tells_findings_from_refusals(kind: str) -> None:
+    with Fuzzer("tests.faults.fuzz.known:TARGETS", deadline_s=1.0) as fuzzer:
+        outcome = fuzzer.run(kind, 0)
+    assert outcome.kind == kind, outcome
+    assert outcome.is_finding == (kind not in ("refused", "harmless"))

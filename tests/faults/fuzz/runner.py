@@ -4,6 +4,7 @@ A mutant is named by target and seed, so that a finding can be repeated:
 python -m tests.faults.fuzz --target T --seed N --count 1
 """
 
+import importlib
 import multiprocessing
 import random
 import resource
@@ -22,7 +23,9 @@ from pathlib import Path
 import psutil
 
 from tests.faults.fault import Fault
-from tests.faults.fuzz.targets import TARGETS
+from tests.faults.fuzz.targets import TARGETS, Target
+
+ALL = "tests.faults.fuzz.targets:TARGETS"
 
 DEADLINE_S = 20.0  # of CPU time for one mutant; those here are read in less than one second
 WAIT_S = 300.0  # of wall time, for a reader that waits without using the CPU
@@ -71,9 +74,12 @@ class Tally:
 class Fuzzer:
     """A child process that reads mutants, started again after one that ended it. Use it in a with block."""
 
-    def __init__(self) -> None:
+    def __init__(self, targets: str = ALL, *, deadline_s: float = DEADLINE_S) -> None:
+        """`targets`: module and name of a dict of targets, which the child imports."""
+        self._targets, self._deadline_s = targets, deadline_s
         self._folder = tempfile.TemporaryDirectory(prefix="avkit-fuzz-")
         self._context = multiprocessing.get_context("spawn")
+        self._made: set[str] = set()  # targets whose intact files the child has
         self._child: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
 
@@ -89,6 +95,10 @@ class Fuzzer:
         if self._child is None:
             self._start()
         assert self._pipe is not None and self._child is not None and self._child.pid is not None
+        if target not in self._made:
+            self._pipe.send((target, None))
+            self._pipe.recv()
+            self._made.add(target)
         process = psutil.Process(self._child.pid)
         began_s, used_s = time.monotonic(), _cpu_s(process)
         self._pipe.send((target, seed))
@@ -96,7 +106,7 @@ class Fuzzer:
         while not self._pipe.poll(0.05):
             if not self._child.is_alive():
                 break
-            if _cpu_s(process) - used_s > DEADLINE_S or time.monotonic() - began_s > WAIT_S:
+            if _cpu_s(process) - used_s > self._deadline_s or time.monotonic() - began_s > WAIT_S:
                 problem = f"no answer after {time.monotonic() - began_s:.0f} s"
                 break
         try:
@@ -107,12 +117,14 @@ class Fuzzer:
             problem = f"the process ended with {self._child.exitcode}"
         kind = "hang" if problem.startswith("no answer") else "crash"
         self._stop()
-        return Outcome(target, seed, "", "contained" if TARGETS[target].contained else kind, problem)
+        return Outcome(target, seed, "", "contained" if _targets(self._targets)[target].contained else kind, problem)
 
     def _start(self) -> None:
         self._pipe, theirs = self._context.Pipe()
-        self._child = self._context.Process(target=_serve, args=(theirs, Path(self._folder.name)), daemon=True)
+        given = (self._targets, theirs, Path(self._folder.name))
+        self._child = self._context.Process(target=_serve, args=given, daemon=True)
         self._child.start()
+        self._made.clear()
         theirs.close()
 
     def _stop(self) -> None:
@@ -130,45 +142,51 @@ def _cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _serve(pipe: Connection, folder: Path) -> None:
+def _targets(place: str) -> dict[str, Target]:
+    module, _, name = place.partition(":")
+    found: dict[str, Target] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _serve(place: str, pipe: Connection, folder: Path) -> None:
     """Read mutants until the pipe is closed."""
     import torch
 
     torch.set_num_threads(1)
+    targets = _targets(place)
     intact: dict[str, tuple[Path, str]] = {}
     while True:
         try:
             target, seed = pipe.recv()
         except EOFError:
             return
-        if target not in intact:
-            intact[target] = _make(target, folder)
-        pipe.send(_read_mutant(target, seed, *intact[target], folder / "mutant"))
+        if seed is None:
+            intact[target] = _make(targets[target], folder / f"intact-{len(intact)}")
+            pipe.send(None)
+            continue
+        pipe.send(_read_mutant(f"{target} {seed}", targets[target], *intact[target], folder / "mutant"))
 
 
-def _make(name: str, folder: Path) -> tuple[Path, str]:
-    """The intact files of a target, and what is read of them."""
-    made = folder / f"intact-{list(TARGETS).index(name)}"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
-    TARGETS[name].make(made)
-    copy = folder / "copy"
-    shutil.copytree(made, copy)
-    try:
-        return made, _plain(TARGETS[name].read(copy), copy)
-    finally:
-        shutil.rmtree(copy)
+def _make(target: Target, folder: Path) -> tuple[Path, str]:
+    """The folder with the intact files of a target, and what is read of them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    target.make(folder)
+    copy = folder.with_name("copy")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy)
+    return folder, _plain(target.read(copy), copy)
 
 
 def _plain(value: object, folder: Path) -> str:
     return repr(value).replace(str(folder), "")
 
 
-def _read_mutant(name: str, seed: int, made: Path, expected: str, folder: Path) -> tuple[str, str, str]:
+def _read_mutant(seed: str, target: Target, made: Path, expected: str, folder: Path) -> tuple[str, str, str]:
     """(change, kind, detail) of one mutant."""
     from avmanifest.errors import AvkitError
 
-    target, chance = TARGETS[name], random.Random(f"{name} {seed}")
+    chance = random.Random(seed)
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(made, folder)
     path = chance.choice(sorted(path for path in folder.glob(target.files) if path.is_file()))
@@ -226,6 +244,15 @@ def fuzz(targets: list[str], seed: int, *, count: int | None = None, hours: floa
             for target in targets:
                 yield fuzzer.run(target, number)
             number += 1
+
+
+def mutant_faults(folder: Path) -> Iterator[Fault]:
+    """The rows of the fault table: a short turn over all targets."""
+    del folder
+    tallies = {target: Tally() for target in TARGETS}
+    for outcome in fuzz(list(TARGETS), seed=0, count=10):
+        tallies[outcome.target].add(outcome)
+    yield from (tally.row(target) for target, tally in tallies.items())
 
 
 def main(targets: list[str], seed: int, count: int | None, hours: float) -> int:
