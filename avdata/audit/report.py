@@ -30,7 +30,7 @@ _NAMES: Final = {
     "height": "Height of the source (pixels)",
     "rms_dbfs": "Loudness (dBFS)",
     "audio_video_offset_s": "Audio start minus video start (s)",
-    "num_bad_packets": "Packets refused by the decoder",
+    "num_bad_packets": "Damaged packets",
 }
 _MOST_FAULTS: Final = 500
 _MOST_CLASSES: Final = 12

@@ -4,6 +4,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -13,7 +14,7 @@ from avdata.images import encode_jpeg
 from avdata.melspec import log_mel
 from avdata.prepare.commit import disk_errors, storage_errors
 from avdata.prepare.config import SampleConfig
-from avdata.prepare.decode import Frames, MediaInfo, Waveform, open_media
+from avdata.prepare.decode import Frames, Media, MediaInfo, Waveform, open_media
 from avdata.prepare.frames import draw_frame_times
 from avdata.prepare.masks import listed_masks
 from avdata.prepare.quality import quality_flags
@@ -25,13 +26,19 @@ from avdata.prepare.sources.synth.source import SynthRef, draw_media, synth_trut
 from avdata.profiles import profile
 from avdata.shards import Member, member_columns, pack_json, pack_npy, pack_sample
 from avdata.waveform import encode_flac, rms_dbfs
-from avmanifest.errors import DownloadError, MediaError, StorageError
+from avmanifest.errors import DecodeError, DownloadError, MediaError, StorageError
 from avmanifest.layout import ShardName
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.secrets import without_secrets
 
 WINDOW_S: Final = 3.0
 """Seconds of one training example. A shorter clip ends as media_short."""
+
+MAX_DAMAGED_SHARE: Final = 0.5
+"""If the frames of a larger share of the clip's time are damaged, it ends as media_corrupt."""
+
+MAX_SEARCH_S: Final = 120.0
+"""In longer clips no intact frames are searched for, because that decodes the whole clip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +112,12 @@ def make_sample(config: SampleConfig, task: ClipTask) -> Sample:
         start_s, end_s, asked_s = _span(config, row, ref, media.duration_s)
         start_s, end_s = media.clip_span(start_s, end_s, min(WINDOW_S, config.clip_seconds or WINDOW_S))
         # Images first: for a damaged file without sound, the damage is the more useful reason.
-        frames = media.frames(_frame_times(config, row, start_s, end_s), config.short_side)
+        frames = _frames(config, media, row, start_s, end_s)
         sound = media.waveform(start_s, end_s)
-        info = media.info
+        info, damaged_share = media.info, media.damaged_share(start_s, end_s)
     times_s = [time_s - start_s for time_s in frames.times_s]
     facts = _facts(info, sound, frames, times_s, asked_s, end_s - start_s)
-    facts |= {"source_bytes": num_bytes, "source_sha256": digest}
+    facts |= {"source_bytes": num_bytes, "source_sha256": digest, "damaged_share": damaged_share}
     facts |= {"start_s": _offset_in_video(row, ref) + start_s, "end_s": _offset_in_video(row, ref) + end_s}
 
     if isinstance(ref, SynthRef):
@@ -159,11 +166,32 @@ def _span(config: SampleConfig, row: Mapping[str, Any], ref: Ref, duration_s: fl
     return start_s, start_s + config.clip_seconds, config.clip_seconds
 
 
-def _frame_times(config: SampleConfig, row: Mapping[str, Any], start_s: float, end_s: float) -> list[float]:
-    """Times of the frames to store, in seconds of the media file: from the list, or drawn at random."""
+def _frames(config: SampleConfig, media: Media, row: Mapping[str, Any], start_s: float, end_s: float) -> Frames:
+    """The frames to store, at the times that the list gives, or at random times of the media file.
+
+    Random times at which the frame is damaged are drawn again among the others.
+    """
     if row["frame_times_s"]:
-        return [min(start_s + float(time_s), end_s) for time_s in row["frame_times_s"]]
-    return draw_frame_times(config.seed, row["key"], start_s, end_s, config.num_frames)
+        times_s = [min(start_s + float(time_s), end_s) for time_s in row["frame_times_s"]]
+        return media.frames(times_s, config.short_side)
+    draw = partial(draw_frame_times, config.seed, row["key"], start_s, end_s, config.num_frames)
+    try:
+        frames = media.frames(draw(), config.short_side)
+    except DecodeError:
+        if not media.has_damaged_frames or end_s - start_s > MAX_SEARCH_S:
+            raise
+    else:
+        if not media.has_damaged_frames or end_s - start_s > MAX_SEARCH_S:
+            return frames
+    damaged = media.find_damaged_frames(start_s, end_s)
+    share = sum(span[1] - span[0] for span in damaged) / (end_s - start_s)
+    if share > MAX_DAMAGED_SHARE:
+        raise DecodeError(
+            "media_corrupt",
+            f"{media.name}: the frames of {share:.0%} of the clip are damaged (accepted: {MAX_DAMAGED_SHARE:.0%}). "
+            "Fetch the file again.",
+        )
+    return media.frames(draw(damaged), config.short_side)
 
 
 def _facts(

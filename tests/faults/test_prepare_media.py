@@ -1,8 +1,11 @@
 """Damaged and unsuitable files: each ends as one row with the right status and reason."""
 
+import av
 import numpy as np
 import pytest
 
+from avdata.prepare.config import SampleConfig
+from avdata.prepare.frames import draw_frame_times
 from avdata.prepare.job import prepare
 from avdata.shards import walk_samples
 from avmanifest.layout import Layout, ShardName
@@ -102,3 +105,37 @@ def test_a_clip_past_the_end_of_the_video_ends_as_media_window(bad, tmp_path):
     rows = read_table(tmp_path / "out" / "manifest" / "train.parquet", CLIP_SCHEMA).to_pylist()
     found = {row["start_s"]: row["status"] for row in rows}
     assert found == {0.0: "ok", 3.5: "media_short", 60.0: "media_window"}
+
+
+@pytest.mark.slow
+def test_pictures_that_damage_touches_are_not_drawn_and_the_row_says_how_much_is_damaged(tmp_path):
+    """One damaged group of four: other times are drawn. Three of four: the clip ends as media_corrupt."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    options = {"bf": "2", "preset": "ultrafast", "x264-params": "scenecut=0"}
+    good = draw_media(videos / "good.mp4", num_frames=100, gop=25, sound=sine(4, 44_100), video_options=options)
+    with av.open(str(good)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        keys = [(packet.pos, packet.size) for packet in packets if packet.is_keyframe]
+    assert len(keys) == 4
+    for name, damaged_groups in (("one_of_four", [1]), ("three_of_four", [1, 2, 3])):
+        content = bytearray(good.read_bytes())
+        for position, size in (keys[group] for group in damaged_groups):
+            content[position + 8 : position + size] = np.random.default_rng(0).bytes(size - 8)
+        (videos / f"{name}.mp4").write_bytes(content)
+    out = tmp_path / "out"
+    config = folder_config(videos, out, sample=SampleConfig(num_frames=8, short_side=64), shard_size=8, min_success=0.1)
+    prepare(config)
+    rows = {row["video_id"]: row for row in read_table(out / "manifest" / "train.parquet", CLIP_SCHEMA).to_pylist()}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "good": "ok", "one_of_four": "ok", "three_of_four": "media_corrupt",
+    }  # fmt: skip
+    assert (rows["good"]["damaged_share"], rows["good"]["num_bad_packets"]) == (0.0, 0)
+    assert rows["one_of_four"]["damaged_share"] == pytest.approx(0.25, abs=0.01)
+    assert "75% of the clip are damaged" in rows["three_of_four"]["reason"]
+    assert rows["three_of_four"]["damaged_share"] is None
+    times_s = [round(time_s * 25) for time_s in rows["one_of_four"]["frame_times_s"]]
+    drawn = draw_frame_times(config.sample.seed, rows["one_of_four"]["key"], 0.0, rows["one_of_four"]["duration_s"], 8)
+    assert len(times_s) == 8
+    assert not any(25 <= time_s < 50 for time_s in times_s)
+    assert {int(25 * time_s) for time_s in drawn if not 1.0 <= time_s < 2.0} <= set(times_s)

@@ -51,6 +51,7 @@ REAL = {
     "water_stream.webm": Kind(3.119, (480, 360), 29.97, "vp8", ("vorbis", 44_100, 1)),
 }
 LONG = "long_6min_av1_silent.mp4"
+DAMAGED = "neg_corrupted.mp4"  # from 2.9 s on
 HAS_REAL = VIDEOS.is_dir()
 EXPECTED = {**KINDS, **(REAL if HAS_REAL else {})}
 
@@ -87,7 +88,7 @@ def test_the_info_is_what_a_person_would_say(name: str, kinds: Path) -> None:
     assert min(info.video_start_s, info.audio_start_s) == pytest.approx(0.0, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name != DAMAGED])
 def test_sound_is_read_and_silent_or_still_clips_are_flagged(name: str, kinds: Path) -> None:
     expected = EXPECTED[name]
     end_s = min(expected.duration_s, 10.0)
@@ -135,7 +136,7 @@ def small_gray(images: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [av.VideoFrame.from_ndarray(image, format="rgb24").reformat(64, 36, "gray").to_ndarray() for image in images]
 
 
-@pytest.mark.parametrize("name", [name for name in EXPECTED if name != LONG])
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name not in (LONG, DAMAGED)])
 def test_every_picture_is_the_one_a_full_decode_shows(name: str, kinds: Path) -> None:
     path = place_of(name, kinds)
     reference = FullDecode(path)
@@ -154,6 +155,16 @@ def test_every_picture_is_the_one_a_full_decode_shows(name: str, kinds: Path) ->
         if "rot" not in name:
             for position, picture in zip(positions, small_gray(frames.images), strict=True):
                 assert np.abs(picture.astype(int) - reference.pictures[position]).mean() < 6.0
+
+
+@pytest.mark.skipif(not HAS_REAL, reason="needs the real videos beside the checkout")
+def test_damage_in_a_real_file_is_found() -> None:
+    with open_media(VIDEOS / DAMAGED) as media:
+        assert media.frames([0.1, 2.85]).times_s == pytest.approx([0.1, 2.8])
+        with pytest.raises(DecodeError, match="no intact frame"):
+            media.frames([4.5])
+        assert np.array(media.find_damaged_frames(0.0, 5.0)) == pytest.approx(np.array([(2.9, 5.0)]), abs=0.001)
+        assert media.damaged_share(0.0, 5.0) == pytest.approx(0.42, abs=0.001)
 
 
 @pytest.mark.parametrize("name", ["drawn", *([LONG] if HAS_REAL else [])])

@@ -60,27 +60,37 @@ class AudioTrack(Track[AudioStream]):
             yield run
 
     def frames(self, start_s: float, end_s: float) -> Iterator[tuple[AudioFrame, bool]]:
-        """Decoded frames of the span, each with whether a bad packet came directly before it."""
+        """Intact frames of the span, each with whether damaged ones came directly before it.
+
+        The frame after a bad packet is damaged as well: transform codecs add the second half of the one before to it.
+        """
         from_tick = self.tick_at(start_s - AUDIO_PREROLL_S)
         end_tick = self.tick_at(end_s)
         next_pts = self.stream.start_time or 0
-        follows_damage = False
+        follows_damage = overlaps_damage = False
         for packet in self._packets_from(from_tick):
             if packet.pts is not None and packet.pts > end_tick:
                 break
             if packet.pts is not None and packet.pts + (packet.duration or 0) < from_tick:
                 continue
-            num_bad = self.num_bad
-            for frame in self._decode_with_padding(packet):
+            frames, bad = self._decode_with_padding(packet)
+            if bad:
+                self.count_bad(packet.dts)
+            if (bad or overlaps_damage) and packet.pts is not None:
+                self.damaged_ticks[packet.pts] = packet.duration or 0
+            for frame in frames:
                 if frame.pts is None:
                     frame.pts = next_pts
                 next_pts = frame.pts + round(frame.samples / frame.sample_rate / self.tick_s)
-                yield frame, follows_damage
-                follows_damage = False
-            follows_damage |= self.num_bad > num_bad
+                if not bad and not overlaps_damage:
+                    yield frame, follows_damage
+                    follows_damage = False
+                overlaps_damage = False
+            if bad:
+                follows_damage = overlaps_damage = True
 
-    def _decode_with_padding(self, packet: AnyPacket) -> Iterator[AudioFrame]:
-        """Frames of a packet, including samples that a new decoder would wrongly drop as padding.
+    def _decode_with_padding(self, packet: AnyPacket) -> tuple[list[AudioFrame], bool]:
+        """Frames of a packet and whether it is bad, including samples that a new decoder would wrongly drop as padding.
 
         The encoder's padding, and what an edit list hides before the start, must be dropped from the file's first
         packet, which carries their number of samples. From FFmpeg 9 on, a new decoder drops that many samples from
@@ -94,14 +104,13 @@ class AudioTrack(Track[AudioStream]):
                 self._is_new = False
             else:
                 context.flags2 |= Flags2.skip_manual
-        frames = self.decode(packet)
+        frames, bad = self.decode(packet)
         if frames:
             context.flags2 &= ~Flags2.skip_manual
             self._is_new = False
-        for frame in frames:
-            assert isinstance(frame, AudioFrame)
-            if not packet.is_discard:  # hidden by an edit list
-                yield frame
+        if packet.is_discard:  # hidden by an edit list
+            return [], bad
+        return [frame for frame in frames if isinstance(frame, AudioFrame)], bad
 
     def _packets_from(self, tick: int) -> Iterator[AnyPacket]:
         """Packets from a tick or shortly before it, or from the first packet if the stream starts later."""

@@ -28,8 +28,9 @@ from jaxtyping import Float32, UInt8
 from avdata.prepare.config import DECODERS
 from avdata.prepare.decode.audio import AudioTrack, NativeAudio
 from avdata.prepare.decode.decord import decord_frame_reader, import_decord
-from avdata.prepare.decode.tracks import TIME_TOLERANCE_S, MediaSource, SharedDemuxer
+from avdata.prepare.decode.tracks import TIME_TOLERANCE_S, MediaSource, SharedDemuxer, merged
 from avdata.prepare.decode.video import FrameReader, Orientation, TimedImage, VideoTrack, orientation_of
+from avdata.prepare.frames import Span
 from avdata.samples import PIECE, SampleFile
 from avmanifest.errors import ConfigError, DecodeError
 from avmanifest.files import NotAFile, require_file
@@ -54,7 +55,7 @@ class MediaInfo:
 
     width and height are of the displayed image: after rotation, with square pixels. Starts are on the media's own
     clock, whose 0 is the earliest stream start. audio_video_offset_s is audio start minus video start.
-    num_bad_packets counts, in what has been read so far, the packets that failed and the frames flagged corrupt.
+    num_bad_packets counts, in what has been read so far, the packets that cannot be read or decoded without damage.
     """
 
     duration_s: float
@@ -130,7 +131,7 @@ class Media:
             video_start_s=video.start_s if video else 0.0,
             audio_start_s=audio.start_s if audio else 0.0,
             audio_video_offset_s=audio.start_s - video.start_s if audio and video else 0.0,
-            num_bad_packets=sum(track.num_bad for track in (video, audio) if track),
+            num_bad_packets=sum(len(track.bad_packets) for track in (video, audio) if track),
         )
 
     @property
@@ -177,6 +178,24 @@ class Media:
             images=[by_position[position][0] for position in range(len(order))],
             times_s=[by_position[position][1] for position in range(len(order))],
         )
+
+    @property
+    def has_damaged_frames(self) -> bool:
+        """Whether damage touches frames among those decoded so far."""
+        return self._video is not None and bool(self._video.num_bad)
+
+    def find_damaged_frames(self, start_s: float, end_s: float) -> list[Span]:
+        """Spans inside [start_s, end_s) in which the displayed frame is damaged. Decodes all frames of the span.
+
+        Raises DecodeError media_corrupt if too many packets are bad.
+        """
+        return self._video.find_damage(start_s, end_s) if self._video is not None else []
+
+    def damaged_share(self, start_s: float, end_s: float) -> float:
+        """The share of [start_s, end_s) in which frames or audio are damaged, 0 to 1, as far as they were decoded."""
+        spans = merged(sorted(span for track in (self._video, self._audio) if track for span in track.damaged_spans()))
+        inside_s = sum(max(0.0, min(end_s, span[1]) - max(start_s, span[0])) for span in spans)
+        return inside_s / (end_s - start_s)
 
     def waveform(self, start_s: float, end_s: float, sample_rate: int = 16_000) -> Waveform:
         """Mono audio of [start_s, end_s), in seconds on the media's clock, resampled to `sample_rate` (Hz).
@@ -239,6 +258,8 @@ class Media:
 
     def _refuse_lost_audio(self, audio: AudioTrack, start_s: float, end_s: float, real_s: float) -> None:
         audio.refuse_if_damaged()
+        if audio.num_bad and self._video is not None:
+            self._video.refuse_if_doubtful()
         promised_s = min(end_s, audio.promised_end_s, self.duration_s) - max(start_s, audio.start_s)
         if promised_s <= 0:
             raise DecodeError(

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeAlias, TypeVar
 
@@ -16,6 +16,8 @@ from av.stream import Discard
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from avdata.prepare.decode.damage import AV1_OPTIONS, DECODER_OPTIONS, DecoderMessages, report_damage
+from avdata.prepare.frames import Span
 from avmanifest.errors import DecodeError
 
 MAX_BAD_SHARE = 0.2  # of the packets read; more is media_corrupt
@@ -61,6 +63,8 @@ class Track(Generic[AnyStream]):
         if stream.codec_context is None:
             raise DecodeError("media_corrupt", f"{name}: no decoder for its {stream.type} stream")
         stream.codec_context.thread_count = 1
+        is_av1 = stream.codec_context.name == "libdav1d"
+        stream.codec_context.options = DECODER_OPTIONS | (AV1_OPTIONS if is_av1 else {})
         self.demuxer = demuxer
         self.container = demuxer.container
         self.stream: AnyStream = stream
@@ -70,7 +74,10 @@ class Track(Generic[AnyStream]):
             raise DecodeError("media_corrupt", f"{name}: its {stream.type} stream has no time base")
         self.origin_s = demuxer.origin_s
         self.num_packets = 0
-        self.num_bad = 0
+        self.num_bad = 0  # times that a bad packet was met; a packet that is read again counts again
+        self._has_gap = False  # the container could not read something before the next packet
+        self.bad_packets: set[int | None] = set()  # their decoding times
+        self.damaged_ticks: dict[int, int] = {}  # presentation time: duration, of what damage touches in what was read
 
     @property
     def start_s(self) -> float:
@@ -100,6 +107,7 @@ class Track(Generic[AnyStream]):
         AVI and FLV refuse times before their first packet, and a damaged index refuses some others. Raises DecodeError
         media_corrupt if seeking to the start fails too.
         """
+        self._select()
         # Matroska indexes only the video: a seek in the audio stream would read everything up to the tick.
         has_index = len(self.stream.index_entries) > 0
         for target in (tick, self.stream.start_time or 0):
@@ -114,37 +122,60 @@ class Track(Generic[AnyStream]):
                 return
         raise DecodeError("media_corrupt", f"{self.name}: cannot seek to {self.time_of(tick):.3f} s") from failure
 
-    def packets(self) -> Iterator[AnyPacket]:
-        """Packets of this stream from the current read position on; the last one flushes the decoder."""
+    def _select(self) -> None:
+        """Make the container return packets of this stream only. MPEG-TS cannot seek in a stream that it discards."""
         self.demuxer.position_owner = self
         for other in self.container.streams:
             other.discard = Discard.default if other.index == self.stream.index else Discard.all
+
+    def packets(self) -> Iterator[AnyPacket]:
+        """Packets of this stream from the current read position on; the last one flushes the decoder."""
+        self._select()
         errors_in_a_row = 0
+        packets = self.container.demux(self.stream)
         while errors_in_a_row < MAX_READ_ERRORS:
             try:
-                for packet in self.container.demux(self.stream):
-                    errors_in_a_row = 0
-                    yield packet
+                with DecoderMessages() as messages:
+                    packet = next(packets)
             except av.error.FFmpegError:
                 errors_in_a_row += 1
-                self.num_bad += 1
+                self._has_gap = True
+                packets = self.container.demux(self.stream)
             except IndexError:
                 break  # PyAV raises it at the end of a file in which a stream first appeared after the header
-            else:
+            except StopIteration:
                 return
+            else:
+                errors_in_a_row = 0
+                self._has_gap |= bool(messages) and report_damage(messages, self.container.format.name)
+                yield packet
         yield Packet()
 
-    def decode(self, packet: AnyPacket) -> Sequence[VideoFrame | AudioFrame]:
-        """The frames the decoder returns for a packet; none, and one more in `num_bad`, if it refuses the packet."""
+    def decode(self, packet: AnyPacket) -> tuple[Sequence[VideoFrame | AudioFrame], bool]:
+        """The frames that the decoder returns for a packet, and whether something in them or the packet is damaged."""
         flush = is_flush(packet)
         if packet.size == 0 and not flush:
-            return ()  # the decoder would take an empty packet for the end of the stream
+            return (), False  # the decoder would take an empty packet for the end of the stream
         self.num_packets += not flush
-        try:
-            return self.stream.codec_context.decode(None if flush else packet)
-        except av.error.FFmpegError:
-            self.num_bad += not flush
-            return ()
+        frames: Sequence[VideoFrame | AudioFrame] = ()
+        bad = packet.is_corrupt or self._has_gap
+        self._has_gap = False
+        with DecoderMessages() as messages:
+            try:
+                frames = self.stream.codec_context.decode(None if flush else packet)
+            except av.error.FFmpegError:
+                bad = bad or not flush
+        return frames, bad or any(frame.is_corrupt for frame in frames) or (bool(messages) and report_damage(messages))
+
+    def count_bad(self, dts: int | None) -> None:
+        """Count a packet that cannot be read or decoded, or that is damaged."""
+        self.num_bad += 1
+        self.bad_packets.add(dts)
+
+    def damaged_spans(self) -> list[Span]:
+        """Start and end in seconds of everything that damage touches, in what was read so far."""
+        spans = sorted((self.time_of(tick), self.time_of(tick + ticks)) for tick, ticks in self.damaged_ticks.items())
+        return merged(spans)
 
     def refuse_if_damaged(self) -> None:
         """Raise DecodeError media_corrupt if more than MAX_BAD_SHARE of the packets read so far are bad."""
@@ -152,8 +183,19 @@ class Track(Generic[AnyStream]):
             raise DecodeError(
                 "media_corrupt",
                 f"{self.name}: {self.num_bad} of {self.num_packets} {self.stream.type} packets are bad "
-                f"(at most {MAX_BAD_SHARE:.0%} is accepted). Fetch the file again.",
+                f"(accepted: {MAX_BAD_SHARE:.0%}). Fetch the file again.",
             )
+
+
+def merged(spans: Iterable[Span]) -> list[Span]:
+    """Sorted spans, with overlapping ones made one."""
+    result: list[Span] = []
+    for start_s, end_s in spans:
+        if result and start_s <= result[-1][1]:
+            result[-1] = result[-1][0], max(result[-1][1], end_s)
+        else:
+            result.append((start_s, end_s))
+    return result
 
 
 def is_flush(packet: AnyPacket) -> bool:

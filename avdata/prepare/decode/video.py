@@ -12,7 +12,9 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
-from avdata.prepare.decode.tracks import AnyPacket, SharedDemuxer, Track, is_flush, presentation_tick
+from avdata.prepare.decode.damage import UNCHECKED_CODECS, DamageSpread
+from avdata.prepare.decode.tracks import AnyPacket, SharedDemuxer, Track, is_flush, merged, presentation_tick
+from avdata.prepare.frames import Span
 from avmanifest.errors import DecodeError
 
 MAX_FRAME_AGE_S = 0.5  # if damage leaves only an older frame for a time, the clip is refused as media_corrupt
@@ -57,7 +59,7 @@ class VideoTrack(Track[VideoStream]):
         self._target_tick = 0
         self._last_read_dts: int | None = None
         self._dropped_pts = -math.inf
-        self._damaged_pts: int | None = None
+        self._recent_damage: list[int] = []  # presentation times of damaged frames since decoding began
 
     def frames_at(self, times_s: Sequence[float]) -> Iterator[tuple[VideoFrame, float]]:
         """The displayed frame, and its time in seconds, for each of the sorted times in seconds.
@@ -73,7 +75,19 @@ class VideoTrack(Track[VideoStream]):
             frame = self._frame_at(self.tick_at(time_s))
             assert frame.pts is not None
             yield frame, self.time_of(frame.pts)
+        if self.num_bad:
+            self.refuse_if_doubtful()
         self.refuse_if_damaged()
+
+    def refuse_if_doubtful(self) -> None:
+        """Raise DecodeError media_corrupt if the decoder notices only some damage. Call it once a packet was bad."""
+        codec = self.stream.codec_context.name
+        if codec in UNCHECKED_CODECS:
+            raise DecodeError(
+                "media_corrupt",
+                f"{self.name}: packets are damaged, and a decoder of {codec} does not notice all damage, so other "
+                "frames may be wrong. Fetch the file again.",
+            )
 
     def _frame_at(self, tick: int) -> VideoFrame:
         self._target_tick = tick
@@ -107,10 +121,19 @@ class VideoTrack(Track[VideoStream]):
             self._current, self._following = self._following, None
 
     def _intact_frames(self) -> Iterator[VideoFrame]:
+        for tick, frame in self._judged_frames():
+            if frame is None:
+                self._recent_damage.append(tick)
+            else:
+                yield frame
+
+    def _judged_frames(self) -> Iterator[tuple[int, VideoFrame | None]]:
+        """Presentation times of decoded pictures with their frames. None in place of a picture that damage touches."""
         assert self._packets is not None
         codec = self.stream.codec_context
         first_pts = None
         next_pts = self.stream.start_time or 0
+        spread = DamageSpread()
         for packet in self._packets:
             drop = self.can_drop and packet.pts is not None and packet.pts < self._target_tick - 3 * self._frame_ticks
             codec.skip_frame = "NONREF" if drop else "DEFAULT"
@@ -118,22 +141,62 @@ class VideoTrack(Track[VideoStream]):
                 self._last_read_dts = packet.dts if packet.dts is not None else packet.pts
             if drop and not packet.is_discard:
                 self._dropped_pts = max(self._dropped_pts, packet.pts or 0)
-            if first_pts is None and not self._at_start:
+            if first_pts is None:
                 first_pts = packet.pts
-            num_bad = self.num_bad
-            for frame in self.decode(packet):
+            # Frames displayed before the first key frame may refer to frames that are not decoded or not in the file.
+            leads = packet.pts is not None and first_pts is not None and packet.pts < first_pts
+            frames, bad = self.decode(packet)
+            bad = bad and not leads
+            if bad:
+                self.count_bad(packet.dts)
+            touched = spread.judge(packet, bad)
+            if touched and packet.pts is not None:
+                self.damaged_ticks[packet.pts] = packet.duration or self._frame_ticks
+                yield packet.pts, None
+            for frame in frames:
                 assert isinstance(frame, VideoFrame)
                 if frame.pts is None:
                     frame.pts = next_pts
                 next_pts = frame.pts + self._frame_ticks
-                if frame.is_corrupt:
-                    self.num_bad += 1
-                    self._damaged_pts = frame.pts
-                # After a seek, frames displayed before the key frame may refer to frames that were not decoded.
-                elif first_pts is None or frame.pts >= first_pts:
-                    yield frame
-            if self.num_bad > num_bad and packet.pts is not None:
-                self._damaged_pts = packet.pts
+                if first_pts is not None and frame.pts < first_pts and (frame.is_corrupt or not self._at_start):
+                    continue
+                untimed = packet.pts is None and not is_flush(packet)
+                damaged = frame.is_corrupt or frame.pts in spread.ticks or (untimed and touched)
+                if damaged:
+                    self.damaged_ticks[frame.pts] = frame.duration or self._frame_ticks
+                yield frame.pts, None if damaged else frame
+
+    def find_damage(self, start_s: float, end_s: float) -> list[Span]:
+        """Spans of time, in seconds, in which the displayed picture is damaged. Decodes every picture of the span."""
+        self.refuse_if_doubtful()
+        self.refuse_if_damaged()
+        start, end = self.tick_at(start_s), self.tick_at(end_s)
+        self._reset_decoding()
+        self.can_drop = False
+        self._target_tick = start
+        self._seek_key_frame(start)
+        is_intact = self._judge_until(end)
+        while min(is_intact, default=math.inf) > start and self._seek_earlier_key_frame():
+            is_intact = self._judge_until(end)
+        self._packets = None
+        self._reset_decoding()
+        ticks = sorted(is_intact)
+        begins_s = [start_s, *(max(start_s, self.time_of(tick)) for tick in ticks[1:]), end_s]
+        spans = itertools.pairwise(begins_s)
+        return merged(
+            span for span, tick in zip(spans, ticks, strict=False) if not is_intact[tick] and span[0] < span[1]
+        )
+
+    def _judge_until(self, end: int) -> dict[int, bool]:
+        """Presentation times up to `end`, in ticks, each with whether its picture is intact."""
+        is_intact: dict[int, bool] = {}
+        far = end + round(FAR_S / self.tick_s)
+        for tick, frame in self._judged_frames():
+            if tick > far or (tick > end and frame is not None):
+                break
+            if tick <= end:
+                is_intact[tick] = is_intact.get(tick, True) and frame is not None
+        return is_intact
 
     def _should_seek(self, tick: int) -> bool:
         if self._packets is None:
@@ -195,11 +258,11 @@ class VideoTrack(Track[VideoStream]):
     def _refuse_if_stale(self, frame: VideoFrame, tick: int) -> None:
         pts = presentation_tick(frame)
         displayed_until_s = self.time_of(pts + max(frame.duration or 0, self._frame_ticks))
+        shown_from = pts if pts <= tick else -math.inf  # nothing intact at or before the tick: shown too early
+        is_far = abs(tick - pts) * self.tick_s > MAX_FRAME_AGE_S
+        damaged = is_far and any(shown_from < damaged_tick <= max(tick, pts) for damaged_tick in self._recent_damage)
         if self._reached_end:
-            damaged = min(self.time_of(tick), self.promised_end_s) - displayed_until_s > MAX_FRAME_AGE_S
-        else:
-            late_s = (tick - pts) * self.tick_s
-            damaged = late_s > MAX_FRAME_AGE_S and self._damaged_pts is not None and pts < self._damaged_pts <= tick
+            damaged |= min(self.time_of(tick), self.promised_end_s) - displayed_until_s > MAX_FRAME_AGE_S
         if damaged:
             raise DecodeError(
                 "media_corrupt",

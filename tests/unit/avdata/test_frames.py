@@ -42,3 +42,27 @@ def test_times_are_uniform_within_their_span() -> None:
     assert np.abs(fractions.mean(0) - 0.5).max() < 0.02
     assert np.abs(fractions.var(0) - 1 / 12).max() < 0.005
     assert np.abs(np.corrcoef(fractions.T) - np.eye(4)).max() < 0.06
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    seed=st.integers(0, 2**63),
+    bounds=st.lists(st.integers(0, 100), max_size=8, unique=True),
+    num_frames=st.integers(1, 12),
+)
+def test_no_time_is_in_a_damaged_span_and_the_others_stay(seed: int, bounds: list[int], num_frames: int) -> None:
+    spans = [(start / 10, end / 10) for start, end in zip(sorted(bounds)[::2], sorted(bounds)[1::2], strict=False)]
+    intact = draw_frame_times(seed, "clip", 0.0, 10.0, num_frames)
+    times_s = draw_frame_times(seed, "clip", 0.0, 10.0, num_frames, spans)
+    assert len(times_s) == num_frames and times_s == sorted(times_s)
+    if spans != [(0.0, 10.0)]:
+        assert not any(start_s <= time_s < end_s for time_s in times_s for start_s, end_s in spans)
+        assert all(0.0 <= time_s < 10.0 for time_s in times_s)
+    kept = [time_s for time_s in intact if not any(start_s <= time_s < end_s for start_s, end_s in spans)]
+    assert set(kept) <= set(times_s)
+
+
+def test_a_time_stays_in_its_part_where_something_of_it_is_intact() -> None:
+    times_s = draw_frame_times(0, "clip", 0.0, 10.0, 5, [(0.0, 1.5), (4.2, 6.0)])
+    assert [int(time_s // 2) for time_s in times_s] == [0, 1, 2, 3, 4]
+    assert 1.5 <= times_s[0] < 2.0 and 4.0 <= times_s[2] < 4.2
