@@ -1,0 +1,88 @@
+"""A server on loopback that serves only those who know its password, and its files only to those with a valid token."""
+
+import re
+import threading
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+class GuardedServer(ThreadingHTTPServer):
+    """Serves a folder, with ranges, directly and as its own proxy. `refused` counts requests without the secrets."""
+
+    daemon_threads = True
+
+    def __init__(self, root: Path, user: str, password: str, token: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.root = root
+        self.token = token  # of .mp4 and, with a query, of .tar; may be renewed
+        self.authorization = f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+        self.host = f"127.0.0.1:{self.server_port}"
+        self.url = f"http://{user}:{password}@{self.host}"
+        self.served = 0
+        self.refused = 0
+        self.proxied = 0  # requests to the proxy with the password
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is no matter."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: GuardedServer
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        server, url = self.server, urlsplit(self.path)
+        if url.netloc:
+            server.proxied += self.headers.get("Proxy-Authorization") == server.authorization
+        needs_token = url.path.endswith(".mp4") or (url.path.endswith(".tar") and url.query)
+        if self.headers.get("Authorization") != server.authorization or (
+            needs_token and parse_qs(url.query).get("sig") != [server.token]
+        ):
+            server.refused += 1
+            return self.send_error(403)
+        path = server.root / unquote(url.path).lstrip("/")
+        if not path.is_file():
+            return self.send_error(404)
+        server.served += 1
+        content = path.read_bytes()
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if asked:
+            first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+            content = content[first : last + 1]
+        else:
+            self.send_response(200)
+            self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+        return None
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def guarding(root: Path, user: str, password: str, token: str) -> Iterator[GuardedServer]:
+    """A server of the folder, for the length of a with block."""
+    server = GuardedServer(root, user, password, token)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
