@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 
 NEWEST := .venv-newest
 
-.PHONY: setup demo test test-fast test-newest fault-table check browser format lock clean
+.PHONY: setup demo test test-fast test-newest fault-table fuzz check browser format lock clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,13 @@ test-fast: setup
 # What was wrong, tried, expected and seen; of some groups only: make fault-table GROUPS="sources"
 fault-table: setup
 	$(BIN)/python -m tests.faults.fault_table $(GROUPS)
+
+# Reads mutants of every kind of file from outside; prints findings, then a table. One mutant again:
+# make fuzz ONE="--target 'list: table.csv' --seed 17 --count 1"
+HOURS ?= 0.1
+SEED ?= 0
+fuzz: setup
+	$(BIN)/python -m tests.faults.fuzz $(if $(ONE),$(ONE),--hours $(HOURS) --seed $(SEED))
 
 # The newest versions that pyproject.toml allows, without a lock, in an environment of its own (docs/newest.md).
 test-newest:

@@ -1,5 +1,6 @@
 """A web server on loopback that fails in every way known: the name of a file says how."""
 
+import gzip
 import re
 import threading
 from collections import Counter
@@ -73,6 +74,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         rest = video[first:]
+        if name in ("gzip", "gzipcut", "bomb", "brotli"):
+            rest = gzip.compress(bytes(8_000_000) if name == "bomb" else video)[: -9 if name == "gzipcut" else None]
+            self.send_header("Content-Encoding", "br" if name == "brotli" else "gzip")
         self.send_header("Content-Type", "video/mp4")
         self.send_header("ETag", f'"{version}"')
         self.send_header("Content-Length", str(len(rest) + (1000 if name == "wronglength" else 0)))

@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import yaml
 
 from avdata.prepare.commit import read_stats, storage_errors
 from avdata.prepare.config import SampleConfig
+from avdata.prepare.reading import reading_section
 from avdata.profiles import profile
 from avdata.waveform import SAMPLE_RATE
 from avmanifest.files import read_file, replace_text, sha256_of_file
@@ -245,6 +246,7 @@ def _card(layout: Layout, recipe: Recipe, config: SampleConfig, coverage: Mappin
                 for status, number in counts["statuses"].items()
             ],
         ),
+        *_reading(layout, coverage),
         "## Overlap",
         "Source videos that more than one split holds clips of:",
         _table(("splits", "videos shared"), _overlaps(layout, list(coverage))),
@@ -261,6 +263,15 @@ def _card(layout: Layout, recipe: Recipe, config: SampleConfig, coverage: Mappin
         ),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _reading(layout: Layout, coverage: Mapping[str, Any]) -> Iterator[str]:
+    """How to read the first split that has samples; nothing for a dataset without samples."""
+    filled = [split for split in coverage if coverage[split]["ok"]]
+    if filled:
+        yield "## Reading"
+        tars = [f"{shard}.tar" for shard in layout.shards(filled[0])]
+        yield from reading_section(filled[0], tars, member_names(layout))
 
 
 def _count(number: int | None) -> str:

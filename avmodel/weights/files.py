@@ -3,10 +3,13 @@
 import argparse
 import hashlib
 import pickle
+import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -21,10 +24,30 @@ def md5_of_file(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a torch file's `state_dict`, `model` or top level.
+CONTAINERS: Final = ("state_dict", "model_state_dict", "model")
+"""Keys under which training scripts store weights, one in another too."""
 
-    Raises ConfigError for a missing or broken file, and for one that would have to run code to be read.
+_COMPILED: Final = re.compile(r"(?:(?<=\.)|\A)_orig_mod\.")  # also inside of a name: a part of the model was compiled
+_PREFIXES: Final = re.compile(r"\A(?:(?:module|model)\.)+")
+_SCALAR = np.float64(0).__reduce__()[0]  # numpy's function that makes a scalar from its bytes
+_SAFE_TYPES: Final[list[Any]] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(code)) for code in "?bBhHiIlLqQefd"),
+    (_SCALAR, "numpy.core.multiarray.scalar"),  # as numpy 1 wrote it
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+]
+"""What training scripts store beside the weights: their arguments and best scores. These types hold values, no code."""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or of a torch file, under the names of the bare model.
+
+    Weights may stand at the top of the file or in CONTAINERS. The prefixes of wrappers (`module.` of data parallel
+    training, `_orig_mod.` of torch.compile, `model.` of training frameworks) are removed in any nesting.
+
+    Raises ConfigError for a missing or broken file, for one that would have to run code to be read, and for names that
+    are equal without their prefixes.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
@@ -33,8 +56,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             content: Any = load_file(path)
         else:
             _refuse_bomb(path)
-            # Training scripts store their arguments beside the weights; a Namespace holds values, no code.
-            with torch.serialization.safe_globals([argparse.Namespace]):
+            with torch.serialization.safe_globals(_SAFE_TYPES):
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if not is_torch_file(path):
@@ -49,13 +71,31 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     # The reader of a damaged file stumbles in whatever way the damage has it: IndexError, AssertionError, struct.error.
     except Exception as error:
         raise ConfigError(f"{path}: no readable weights ({error})") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ConfigError(f"{path}: no state dict at its top, nor under 'state_dict' or 'model'")
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+    for _ in CONTAINERS:  # a file may contain itself
+        inner = [content[key] for key in CONTAINERS if _is_table(content.get(key))] if _is_table(content) else []
+        content = inner[0] if inner else content
+    if not _is_table(content) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ConfigError(f"{path}: no state dict at its top, nor under {', '.join(CONTAINERS)}")
+    return _unwrapped(content, path)
+
+
+def _is_table(content: Any) -> bool:
+    return isinstance(content, dict) and len(content) > 0
+
+
+def _unwrapped(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The weights without the prefixes of wrappers."""
+    found: dict[str, Tensor] = {}
+    theirs: dict[str, str] = {}
+    for name, tensor in weights.items():
+        ours = _PREFIXES.sub("", _COMPILED.sub("", str(name)))
+        if ours in found:
+            raise ConfigError(
+                f"{path}: {theirs[ours]!r} and {name!r} are both {ours!r} without the prefixes of wrappers. "
+                "Save the state dict of one model."
+            )
+        found[ours], theirs[ours] = tensor, str(name)
+    return found
 
 
 def _refuse_bomb(path: Path) -> None:

@@ -16,12 +16,13 @@ def numbers_in(names: Mapping[str, Tensor], pattern: str) -> tuple[int, ...]:
 
 
 def grid_of(positions: Tensor) -> tuple[int, int]:
-    """Rows and columns of the grid whose fixed positions these are. Raises ValueError if there is none."""
+    """Rows and columns of the grid whose fixed positions these are, in their precision. ValueError if there is none."""
     _, num_patches, dim = positions.shape
+    tolerance = max(1e-4, torch.finfo(positions.dtype).eps) if positions.is_floating_point() else 1e-4
     for rows in range(1, num_patches + 1):
         if num_patches % rows == 0:
             grid = (rows, num_patches // rows)
-            if torch.allclose(sincos_positions(dim, grid), positions.float(), atol=1e-4):
+            if torch.allclose(sincos_positions(dim, grid), positions.float(), atol=tolerance):
                 return grid
     raise ValueError(f"encoder positions of {num_patches} patches are not the sine-cosine of any grid")
 

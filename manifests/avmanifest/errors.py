@@ -16,9 +16,11 @@ A message says what is wrong, where, with which value, and what to do. URLs in i
 """
 
 from enum import IntEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from avmanifest.secrets import without_secrets
+
+_LONGEST: Final = 2000  # characters of a message; a value of a hostile file may have millions
 
 
 class ExitCode(IntEnum):
@@ -43,12 +45,21 @@ class ExitCode(IntEnum):
 
 
 class AvkitError(Exception):
-    """Base class of all errors of avkit. The message is written for the user of the command line, without secrets."""
+    """Base class of all errors of avkit. The message is written for the user of the command line, without secrets.
+
+    A message that is too long to read keeps its beginning and its end.
+    """
 
     exit_code: ClassVar[ExitCode] = ExitCode.BUG
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(without_secrets(arg) if isinstance(arg, str) else arg for arg in args))
+        super().__init__(*(_shortened(without_secrets(arg)) if isinstance(arg, str) else arg for arg in args))
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST * 3 // 4]} ... ({len(text):,} characters) ... {text[-_LONGEST // 5 :]}"
 
 
 class ConfigError(AvkitError):
@@ -118,7 +129,7 @@ class MediaError(AvkitError):
     def __init__(self, status: str, message: str) -> None:
         super().__init__(status, message)
         self.status = status
-        self.message = without_secrets(message)
+        self.message: str = self.args[1]
 
     def __str__(self) -> str:
         return self.message

@@ -118,6 +118,8 @@ def _open(source: Path | BinaryIO, schema: pa.Schema, where: str) -> Iterator[tu
     with file:
         present = file.schema_arrow
         for field in schema:
+            if present.names.count(field.name) > 1:
+                raise ManifestError(f"{name}: column {field.name!r} is there twice. Run the same prepare again.")
             if field.name not in present.names:
                 if is_optional(field):
                     continue

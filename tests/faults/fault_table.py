@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.faults.fault import Fault
+from tests.faults.fuzz.runner import mutant_faults
 from tests.faults.source_faults import source_faults
 
 # A group's function gets an empty folder.
 GROUPS: dict[str, Callable[[Path], Iterator[Fault]]] = {
     "sources": source_faults,
+    "mutants": mutant_faults,
 }
 
 

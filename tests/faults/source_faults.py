@@ -1,11 +1,13 @@
 """The faults of remote sources, each with its expected and its actual status."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from avdata.prepare.config import HttpOptions, RemoteOptions
 from avdata.prepare.job import prepare
+from avmanifest.secrets import Url
 from tests.faults.fault import Fault
 from tests.faulty import FaultyServer, failing
 from tests.loopback_youtube import loopback_youtube, video_id
@@ -28,6 +30,10 @@ HTTP = {
     "a page instead of a video": ("html", "net_http"),
     "connection cut mid-file": ("cut", "ok"),
     "file changed while it was fetched": ("changed", "ok"),
+    "packed with gzip": ("gzip", "ok"),
+    "packed with gzip, and cut": ("gzipcut", "net_http"),
+    "packed with gzip to far more than it is": ("bomb", "net_http"),
+    "packed with brotli": ("brotli", "net_http"),
     "server without ranges": ("noranges", "ok"),
     "id starting with -": ("-dash", "ok"),
     "id with a path in it": ("../../etc/good", "ok"),
@@ -85,7 +91,7 @@ def http_rows(server: FaultyServer, folder: Path) -> dict[str, dict[str, Any]]:
         folder,
         [name for name, _ in HTTP.values()],
         f"http:{server.url}/{{id}}.mp4",
-        remote=RemoteOptions(http=HASTE),
+        remote=RemoteOptions(http=replace(HASTE, max_bytes=5_000_000)),
         downloads=impatient(folder, attempts=2),
     )
     prepare(config)
@@ -105,7 +111,7 @@ def youtube_rows(server: FaultyServer, folder: Path) -> dict[str, dict[str, Any]
 
 def proxy_rows(server: FaultyServer, folder: Path) -> dict[str, dict[str, Any]]:
     """Both sources with a proxy that does not exist; only the second accepts an id that is not YouTube's."""
-    closed = "http://127.0.0.1:9"  # the discard port: nobody listens
+    closed = Url("http://127.0.0.1:9")  # the discard port: nobody listens
     options = RemoteOptions(http=HttpOptions(proxy=closed), youtube=loopback_youtube(server.url, proxy=closed))
     ids = {"youtube: proxy refused": video_id("proxied"), "http: proxy refused": "proxied.by.http"}
     sources = ("youtube", f"http:{server.url}/{{id}}.mp4")

@@ -1,8 +1,13 @@
 """A prepared dataset in the hands of others: webdataset, Hugging Face datasets and Megatron-Energon read what we do."""
 
+import importlib.util
 import io
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -186,3 +191,33 @@ def test_the_indexes_are_the_ones_that_energon_makes(layout, tmp_path):
     theirs = json.loads((root / ".nv-meta" / ".info.json").read_text())["shard_counts"]
     ours = json.loads((layout.energon / ".info.json").read_text())["shard_counts"]
     assert theirs == {shard: ours[shard] for shard in shards}
+
+
+READERS = {
+    "avkit": "avdata",
+    "webdataset": "webdataset",
+    "Hugging Face datasets": "datasets",
+    "Megatron-Energon": "megatron.energon",
+    "litdata": "litdata",
+    "mosaicml-streaming": "streaming",
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_the_code_on_the_card_reads_the_dataset(reader, layout, tmp_path):
+    package = READERS[reader]
+    if importlib.util.find_spec(package.partition(".")[0]) is None:
+        pytest.skip(f"{package} is not installed: it is not among the packages of the tests")
+    code = re.search(rf"### {reader}\n(?:[^#]*?)```python\n(.*?)\n```", layout.card.read_text(), re.DOTALL)
+    root = shutil.copytree(layout.root, tmp_path / "dataset", ignore=shutil.ignore_patterns("_tmp"))
+    (tmp_path / "code.py").write_text(code[1])
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "hf"),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, tmp_path / "code.py"], cwd=root, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.split()
+    assert {"avkit": "(2,", "litdata": "5", "mosaicml-streaming": "5"}.get(reader, said[0]) in said

@@ -7,7 +7,9 @@ import json
 import re
 import string
 import time
+import zlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -37,6 +39,7 @@ from avmanifest.secrets import Url, shown_url
 
 BODY: Final = "body"  # the downloaded file, complete or partial
 _STATE: Final = "body.json"  # the version (ETag or Last-Modified) and the size of the file on the server
+_UNPACKED: Final = ("gzip", "x-gzip", "deflate")
 _CHUNK_BYTES: Final = 256 * 1024
 _MAX_RETRY_AFTER_S: Final = 3600.0
 _NO_RETRIES: Final = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=False)
@@ -258,6 +261,10 @@ class HttpFetcher:
         if kind.startswith("text/") or kind in ("application/json", "application/xml", "application/xhtml+xml"):
             raise DownloadError("net_http", f"{shown_url(address)}: the response is {kind}, not a video")
         start, total = 0, None
+        if (packing := _packing(response)) and (packing not in _UNPACKED or part.size):
+            raise DownloadError(
+                "net_http", f"{shown_url(address)}: the response is packed ({packing}), not as asked for"
+            )
         if response.status == 206:
             content_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
             if not content_range or int(content_range[1]) > part.size:
@@ -265,7 +272,9 @@ class HttpFetcher:
                     "net_http", f"{shown_url(address)}: the response has another range than the requested one"
                 )
             start, total = int(content_range[1]), None if content_range[2] == "*" else int(content_range[2])
-        elif re.fullmatch("[0-9]{1,18}", length := response.headers.get("Content-Length", "")):
+            if packing:
+                start, total = 0, None  # the server counts packed bytes
+        elif not packing and re.fullmatch("[0-9]{1,18}", length := response.headers.get("Content-Length", "")):
             total = int(length)
         if total is not None and total > self.options.max_bytes:
             raise DownloadError(
@@ -274,6 +283,8 @@ class HttpFetcher:
         validator = response.headers.get("ETag", "")
         if not validator or validator.startswith("W/"):
             validator = response.headers.get("Last-Modified", "")
+        if packing:
+            validator = ""  # it cannot be continued: ranges are of packed bytes
         changed = start > 0 and (validator != part.validator or total != part.total)
         with (part.folder / BODY).open("ab") as body:
             body.truncate(0 if changed else start)
@@ -284,7 +295,7 @@ class HttpFetcher:
 
     def _receive(self, response: urllib3.BaseHTTPResponse, body: BinaryIO, part: _PartialFile, address: str) -> None:
         window_s, window_bytes = time.monotonic(), part.size
-        while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
+        for chunk in _content(response, address):
             body.write(chunk)
             part.size += len(chunk)
             if part.size > self.options.max_bytes:
@@ -301,6 +312,32 @@ class HttpFetcher:
                         f"{self.options.slow_bytes_per_s}",
                     )
                 window_s, window_bytes = now, part.size
+
+
+def _packing(response: urllib3.BaseHTTPResponse) -> str:
+    """The compression of the response, such as gzip; empty: none. It is used by servers that ignore what was asked."""
+    packing = response.headers.get("Content-Encoding", "").strip().lower()
+    return "" if packing == "identity" else packing
+
+
+def _content(response: urllib3.BaseHTTPResponse, address: str) -> Iterator[bytes]:
+    """The bytes of a response in pieces of at most _CHUNK_BYTES, unpacked.
+
+    Raises ProtocolError if a packed response is cut, and DownloadError if it cannot be unpacked.
+    """
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32) if _packing(response) else None  # 32: gzip or zlib
+    while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
+        if unpacker is None:
+            yield chunk
+            continue
+        try:
+            while chunk and not unpacker.eof:
+                yield unpacker.decompress(chunk, _CHUNK_BYTES)  # a bomb comes in small pieces, up to the limit
+                chunk = unpacker.unconsumed_tail
+        except zlib.error as error:
+            raise DownloadError("net_http", f"{shown_url(address)}: cannot be unpacked ({error})") from error
+    if unpacker is not None and not unpacker.eof:
+        raise ProtocolError("the packed response was cut")
 
 
 @functools.cache

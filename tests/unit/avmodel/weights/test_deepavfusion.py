@@ -4,15 +4,17 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from avmanifest.errors import ConfigError
+from avmanifest.errors import AvkitError, ConfigError
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.evaluate.loaded import load_pretrained
 from avmodel.models.deepavfusion import DeepAVFusion
@@ -291,11 +293,68 @@ def test_a_damaged_file_is_named_whatever_the_damage(tmp_path: Path) -> None:
     assert refused > 100
 
 
-def test_safetensors_and_wrapped_names_are_read(tmp_path: Path) -> None:
-    save_file({"module.norm.weight": torch.ones(3)}, tmp_path / "w.safetensors")
-    torch.save({"model": {"module.norm.weight": torch.ones(3)}}, tmp_path / "w.pth")
-    for path in (tmp_path / "w.safetensors", tmp_path / "w.pth"):
-        assert list(read_weights(path)) == ["norm.weight"]
+@pytest.mark.parametrize(
+    "name",
+    [
+        "module.encoder.norm.weight", "_orig_mod.encoder.norm.weight", "model.encoder.norm.weight",
+        "module._orig_mod.encoder.norm.weight", "_orig_mod.module.model.encoder.norm.weight",
+        "model.module.encoder._orig_mod.norm.weight", "module.model._orig_mod.module.encoder.norm.weight",
+    ],
+)  # fmt: skip
+def test_safetensors_and_wrapped_names_are_read(tmp_path: Path, name: str) -> None:
+    save_file({name: torch.ones(3)}, tmp_path / "w.safetensors")
+    torch.save({"model": {name: torch.ones(3)}}, tmp_path / "w.pth")
+    torch.save({"epoch": 3, "model": {"state_dict": {name: torch.ones(3)}}}, tmp_path / "nested.pth")
+    for path in tmp_path.iterdir():
+        assert list(read_weights(path)) == ["encoder.norm.weight"]
+
+
+def test_a_file_that_contains_itself_is_refused(tmp_path: Path) -> None:
+    loop: dict[str, object] = {}
+    loop["model"] = loop
+    torch.save(loop, tmp_path / "loop.pth")
+    with pytest.raises(ConfigError, match="no state dict"):
+        read_weights(tmp_path / "loop.pth")
+
+
+def test_two_weights_of_one_name_are_refused(tmp_path: Path) -> None:
+    torch.save({"norm.bias": torch.ones(3), "module.norm.bias": torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match=r"'norm.bias' and 'module.norm.bias' are both 'norm.bias'"):
+        read_weights(tmp_path / "w.pth")
+
+
+def test_numbers_of_numpy_beside_the_weights_are_read_and_its_objects_are_not(tmp_path: Path) -> None:
+    beside = {"best": np.float64(0.31), "acc": np.float32(2), "epoch": np.int64(7), "done": np.bool_(1)}
+    torch.save({"model": {"w": torch.ones(2)}, **beside}, tmp_path / "w.pth")
+    assert list(read_weights(tmp_path / "w.pth")) == ["w"]
+    with zipfile.ZipFile(tmp_path / "w.pth") as new, zipfile.ZipFile(tmp_path / "old.pth", "w") as old:
+        for entry in new.infolist():
+            old.writestr(entry, new.read(entry).replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert list(read_weights(tmp_path / "old.pth")) == ["w"], "as numpy 1 wrote them"
+    hook = np.array([RunsCode(tmp_path / "trap")], object)
+    torch.save({"model": {"w": torch.ones(2)}, "hook": hook}, tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match="would run code from the file"):
+        read_weights(tmp_path / "w.pth")
+    assert not (tmp_path / "trap").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_give_the_same_model(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = model_of(SMALL)
+    path = tmp_path / "half.pth"
+    torch.save({"state_dict": {f"module.{name}": t.to(dtype) for name, t in released_names(model).items()}}, path)
+    imported, _ = import_deepavfusion(path, accept_unknown=True, **TOLD)
+    assert imported.config == SMALL
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(imported.state_dict()[name], tensor.to(dtype).float())
+
+
+def test_a_weight_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    weights = vit_state(3)
+    weights["blocks.1.attn.proj.bias"][2] = torch.nan
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(AvkitError, match=r"blocks\.1\.attn\.proj\.bias"):
+        start_from_weights(model_of(SMALL), "image", tmp_path / "w.pth")
 
 
 def test_every_published_file_states_license_and_identity() -> None:
