@@ -64,6 +64,15 @@ class World:
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
+    def gather_uneven(self, rows: Shaped[Tensor, "n *d"]) -> Shaped[Tensor, "m *d"]:
+        """The rows of all processes, rank by rank; a process may give fewer than another, or none."""
+        if self.size == 1:
+            return rows
+        counts = self.gather(torch.tensor([len(rows)], device=rows.device)).tolist()
+        filler = rows.new_zeros(max(counts) - len(rows), *rows.shape[1:])
+        parts = self.gather(torch.cat([rows, filler])).chunk(self.size)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
     def barrier(self) -> None:
         """Wait until all processes have reached this call."""
         if self.size > 1:

@@ -120,13 +120,15 @@ class Taken(NamedTuple):
     """What a step came to, still on the device."""
 
     names: tuple[str, ...]  # of the losses: total, then the objective's terms
-    values: Float[Tensor, " v"]  # losses, stop (means over processes); norm of the gradients
+    values: Float[
+        Tensor, " v"
+    ]  # losses, stop (means over processes); damaged samples (their sum); norm of the gradients
     applied: bool = True  # False: not finite, and the weights are as before
 
-    def read(self) -> tuple[dict[str, float], bool, float]:
-        """Losses, whether any process wants to stop, norm; waits for the device."""
-        *losses, stop, norm = self.values.tolist()
-        return dict(zip(self.names, losses, strict=True)), stop > 0, norm
+    def read(self) -> tuple[dict[str, float], bool, int, float]:
+        """Losses, whether any process wants to stop, damaged samples, norm; waits for the device."""
+        *losses, stop, damaged, norm = self.values.tolist()
+        return dict(zip(self.names, losses, strict=True)), stop > 0, round(damaged), norm
 
 
 class Launched(NamedTuple):
@@ -175,7 +177,8 @@ def take_step(
         restore_buffers(objective.module, buffers)
     norm = norms[0] if len(norms) == 1 else torch.stack(norms).square().sum().sqrt()
     means = torch.stack(list(losses.values()))
-    shared = world.mean(torch.cat([means, means.new_tensor([float(stop)])]))
+    damaged = sum(batch.skipped for batch in micro) * world.size
+    shared = world.mean(torch.cat([means, means.new_tensor([float(stop), float(damaged)])]))
     return Taken(tuple(losses), torch.cat([shared, norm.reshape(1)]), applied)
 
 
@@ -209,7 +212,7 @@ def write(run: Fit, launched: Launched, world: World, *, ended_s: float | None =
     A step ended at `ended_s`, when the next one began; if none has begun, when its values are there. One whose loss or
     gradients are not finite is left out as far as the run may: see `leave_out`.
     """
-    losses, stop, norm = launched.taken.read()
+    losses, stop, damaged, norm = launched.taken.read()
     total = losses.pop("total")
     took_s = max((time.perf_counter() if ended_s is None else ended_s) - launched.began_s, 1e-9)
     if not (math.isfinite(total) and math.isfinite(norm)):
@@ -226,6 +229,7 @@ def write(run: Fit, launched: Launched, world: World, *, ended_s: float | None =
             "grad_norm": norm,
             "samples_per_s": round(run.batch_size / took_s, 4),
             "data_wait": round(min(launched.waited_s / took_s, 1.0), 4),
+            **({"skipped_samples": damaged} if damaged else {}),
             **counted,
         }
     )

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -19,8 +21,10 @@ from avdata.load import (
     evaluation_config,
     is_folder,
     open_dataset,
+    select,
 )
 from avmanifest.errors import ConfigError
+from avmanifest.files import read_text
 from avmodel.configs.data import DataConfig
 from avmodel.configs.model import ModelConfig
 from avmodel.distributed import World
@@ -81,10 +85,31 @@ def train_loader(
         class_balanced=data.class_balanced,
         num_workers=data.num_workers,
         skip_bad=data.skip_bad,
+        max_bad_share=data.max_bad_share,
+        exclude_keys=listed_keys(data.exclude_keys),
         pin_memory=world.device.type == "cuda",
         cache=cache,
     )
     return Loader(dataset, view, config, rank=world.rank, world_size=world.size)
+
+
+def listed_keys(entries: Sequence[str]) -> tuple[str, ...]:
+    """The keys of `data.exclude_keys`, each once. An entry is a key, or @FILE with a key a line.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    keys: list[str] = []
+    for entry in entries:
+        if not entry.startswith("@"):
+            keys.append(entry)
+            continue
+        try:
+            lines = read_text(entry[1:]).splitlines()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"data.exclude_keys={entry}: cannot be read as a text of keys ({error})") from error
+        keys += [line.strip() for line in lines if line.strip()]
+    return tuple(dict.fromkeys(keys))
 
 
 def probe_loader(
@@ -103,13 +128,21 @@ def probe_loader(
         if "no split" not in str(error):
             raise
         return None
+    if excluded := listed_keys(data.exclude_keys):
+        dataset = select(dataset, ~pc.is_in(dataset.keys, pa.array(excluded, dataset.keys.type)).to_numpy(False))
     if not dataset.classes or len(dataset) < 2:
         return None
     view = EvalView(
         profile=data.profile, window_s=data.window_s, columns=model.audio_size[1], image_size=image_side(model)
     )
-    config = evaluation_config(LoaderConfig(batch_size=batch_size, num_workers=data.num_workers, cache=cache))
-    return Loader(dataset, view, config, rank=world.rank, world_size=world.size)
+    config = LoaderConfig(
+        batch_size=batch_size,
+        num_workers=data.num_workers,
+        skip_bad=data.skip_bad,
+        max_bad_share=data.max_bad_share,
+        cache=cache,
+    )
+    return Loader(dataset, view, evaluation_config(config), rank=world.rank, world_size=world.size)
 
 
 def to_inputs(batch: Batch, device: torch.device) -> Inputs:

@@ -47,7 +47,8 @@ def pooled_features(
         names = list(tokens)
         pooled = [F.normalize(x.float().mean(dim=1), dim=-1) for x in tokens.values()]
         marks = [batch.labels.to(world.device), batch.valid.to(world.device).unsqueeze(1)]
-        rows.append(world.gather(torch.cat([*pooled, *(mark.float() for mark in marks)], dim=1)).cpu())
+        # Uneven: damaged samples are left out of a batch.
+        rows.append(world.gather_uneven(torch.cat([*pooled, *(mark.float() for mark in marks)], dim=1)).cpu())
     table = torch.cat(rows)
     table = table[table[:, -1] > 0]
     width = model.feature_dim

@@ -27,7 +27,7 @@ def draw_masks(model: Family, seed: int, batch: Batch, world: World | None = Non
     rank, size = (world.rank, world.size) if world else (0, 1)
     own = batch.positions.numpy()
     noise = random_numbers(seed, batch, MASKS, own, model.num_draws)
-    # Which of its samples a rank has follows from its first one; skip_bad, which leaves gaps, is refused.
+    # Which positions a rank has follows from its first one: a replaced sample keeps the position of the damaged one.
     everyone = own if size == 1 else own[0] - rank + np.arange(len(own) * size)
     order = random_numbers(seed, batch, ORDERS, everyone, model.num_orders)
     places = order.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")[rank::size]

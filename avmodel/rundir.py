@@ -29,6 +29,9 @@ PICTURES = "pictures"
 # Settings that say how a run is carried out, not what it computes: a resumed run may have others.
 FREE_SETTINGS = (
     "device",
+    "data.skip_bad",
+    "data.max_bad_share",
+    "data.exclude_keys",
     "data.num_workers",
     "data.cache_dir",
     "data.cache_gb",

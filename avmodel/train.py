@@ -309,11 +309,6 @@ def require_batch(model: Family, config: RunConfig, world: World) -> None:
             f"{together} samples at once over all processes; the model needs {model.least_batch}. Raise batch_size or "
             "device_batch_size."
         )
-    if model.compares_samples and config.data.skip_bad and world.size > 1:
-        raise ConfigError(
-            "data.skip_bad=true with several processes: this model compares samples and needs equally many of every "
-            "process. Leave it off, or train in one process."
-        )
 
 
 def save(

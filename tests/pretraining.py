@@ -15,7 +15,7 @@ from avmodel.distributed import join_world
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.probe import nearest_neighbor_probe
 from avmodel.rundir import CONFIG_FILE
-from avmodel.train import train
+from avmodel.train import pretrain, train
 from tests.runs import TINY, DrawnBatches
 
 TOUCHES = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir")
@@ -33,6 +33,11 @@ def train_drawn(
             return stop_at is not None and world.is_main and batches.done >= stop_at
 
         train(run, batches, out, world, resume=resume, stop=stop)
+
+
+def pretrain_on(data: Path, out: Path, run: RunConfig, resume: bool = False) -> None:
+    """One process of a run on a prepared dataset."""
+    pretrain(run, data, out, resume=resume)
 
 
 def train_until_killed(out: Path, run: RunConfig, moment: int) -> None:

@@ -40,6 +40,7 @@ class ArrayBatch:
     classes: tuple[str, ...]
     epoch: int
     profile: str  # of the log-mel
+    skipped: int = 0  # damaged samples that were replaced in this batch or left out of it
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float16, Float32, Float64, Int64, UInt8
 
 from avdata.images import decode_jpeg, decode_mask
+from avdata.load.damage import BadSample
 from avdata.load.dataset import ByteRange, Dataset
 from avdata.load.reader import Scratch, ShardReader
 from avdata.load.views import (
@@ -50,8 +51,9 @@ class BatchBuffers:
     frames: Int64[np.ndarray, "b v"]  # numbers among the stored frames of the sample
     draws: Float64[np.ndarray, "b d"]  # random numbers in [0, 1) for the view
     sample_ids: Int64[np.ndarray, " b"]
-    keys: Sequence[str]
+    keys: list[str]
     errors: list[ShardError | None]  # why a row could not be filled
+    bad: list[BadSample] = field(default_factory=list)  # all samples that could not be read, replaced or not
 
 
 class StageTimes:

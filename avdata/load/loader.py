@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -22,6 +23,7 @@ from jaxtyping import Bool, Int64
 from avdata.cores import usable_cores
 from avdata.load.batch import ArrayBatch, BufferPool
 from avdata.load.cache import CacheConfig
+from avdata.load.damage import BadSample, DamageCount, excluded_samples
 from avdata.load.dataset import Dataset, balanced
 from avdata.load.decode import BatchBuffers, Stage, StageTimes, decode_into
 from avdata.load.order import (
@@ -32,7 +34,9 @@ from avdata.load.order import (
     check_ranks,
     epoch_order,
     num_batches,
+    replacement_positions,
     sample_draws,
+    without_excluded,
 )
 from avdata.load.reader import Scratch, ShardReader
 from avdata.load.views import View, gain_db
@@ -61,7 +65,9 @@ class LoaderConfig:
     prefetch_batches: int = 4  # batches that are decoded ahead, besides the one in use
     chunk_samples: int = 8  # samples per task of a worker
     fetch_ahead_samples: int = 4096  # download a remote shard so many samples before its first one is needed
-    skip_bad: bool = False  # leave damaged samples out of their batch and count them, instead of raising ShardError
+    skip_bad: bool = False  # go on at a damaged sample, instead of raising: see `Loader`
+    max_bad_share: float = 0.05  # raise when more of this rank's samples of an epoch are damaged; one always may be
+    exclude_keys: tuple[str, ...] = ()  # samples to replace by others as if they were damaged, without counting them
     check_members: bool = True  # compare each member that is read with its hash; False shows what that costs
     pin_memory: bool = False  # page-locked memory, for asynchronous copies to a GPU
     cache: CacheConfig = field(default_factory=CacheConfig)
@@ -72,6 +78,12 @@ class LoaderConfig:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise ConfigError(f"{name}={value}: must be {lowest} or more")
+        if not 0 <= self.max_bad_share <= 1:
+            raise ConfigError(f"max_bad_share={self.max_bad_share}: must be from 0 to 1")
+        if self.exclude_keys and self.tail == "pad":
+            raise ConfigError(
+                'exclude_keys replaces samples, and tail="pad" has each once. Leave them out with select().'
+            )
 
 
 def evaluation_config(config: LoaderConfig | None = None) -> LoaderConfig:
@@ -86,7 +98,7 @@ class LoaderStats:
 
     batches: int = 0
     samples: int = 0
-    skipped: int = 0  # damaged samples that skip_bad left out
+    skipped: int = 0  # damaged samples that skip_bad replaced or left out, each once an epoch
     waited_s: float = 0.0  # time that the consumer waited for batches
     elapsed_s: float = 0.0  # wall time of the iterations, including the use of the batches
     worker_s: dict[Stage, float] = field(default_factory=dict)  # summed over the workers
@@ -113,6 +125,11 @@ class Loader:
 
     Each iteration yields the rest of the current epoch, then moves to the next epoch. All ranks yield the same number
     of batches. Every rank needs the same dataset, view and config.
+
+    With `skip_bad`, a damaged sample is logged and counted. With tail `drop`, for training, another sample takes its
+    place, which `order.replacement_positions` chooses by (seed, epoch, position): batches keep their size on every
+    rank, no rank waits for another, and all other samples stay where they are. With tail `pad`, for evaluation, it is
+    left out of its batch. `skip_bad`, `max_bad_share`, `exclude_keys`, workers and cache may change at a resume.
 
     Example:
         ```python
@@ -154,6 +171,8 @@ class Loader:
         self._pool = BufferPool(pinned=config.pin_memory)
         self._scratches: SimpleQueue[Scratch] = SimpleQueue()
         self._order: tuple[int, Int64[np.ndarray, " n"]] | None = None
+        self._excluded = excluded_samples(self.dataset, config.exclude_keys)
+        self._damage = DamageCount(config.max_bad_share, len(self.dataset) / world_size)
         cv2.setNumThreads(0)
 
     @property
@@ -247,7 +266,10 @@ class Loader:
 
     def _epoch_order(self, epoch: int) -> Int64[np.ndarray, " n"]:
         if self._order is None or self._order[0] != epoch:
-            order = epoch_order(self.dataset.shard_of, self.config.seed, epoch, self.config.order, self.dataset.weights)
+            config = self.config
+            order = epoch_order(self.dataset.shard_of, config.seed, epoch, config.order, self.dataset.weights)
+            if self._excluded is not None:
+                order = without_excluded(order, self._excluded, config.seed, epoch, config.order)
             self._order = epoch, order
         return self._order[1]
 
@@ -267,7 +289,8 @@ class Loader:
         """Allocate a batch, draw its random numbers, and submit it to the workers."""
         config, view = self.config, self.view
         positions, valid = batch_positions(first, len(self.dataset), config.batch_size, self.rank, self.world_size)
-        sample_ids = self._epoch_order(epoch)[positions]
+        order = self._epoch_order(epoch)
+        sample_ids = order[positions]
         windows, images, b = view.num_windows or 1, view.num_images or 1, len(positions)
         buffers = BatchBuffers(
             images=self._pool.take((b, images, view.image_size, view.image_size, 3), np.uint8),
@@ -285,47 +308,100 @@ class Loader:
         )
         edges = [*range(0, b, config.chunk_samples), b]
         chunks = [range(low, high) for low, high in pairwise(edges)]
+        work = partial(self._work, epoch, order, positions, buffers)
         if pool is None:
             for chunk in chunks:
-                self._work(buffers, chunk)
+                work(chunk)
             return _Pending(first, positions, valid, buffers, [])
-        return _Pending(first, positions, valid, buffers, [pool.submit(self._work, buffers, chunk) for chunk in chunks])
+        return _Pending(first, positions, valid, buffers, [pool.submit(work, chunk) for chunk in chunks])
 
-    def _work(self, buffers: BatchBuffers, rows: range) -> None:
+    def _work(
+        self,
+        epoch: int,
+        order: Int64[np.ndarray, " n"],
+        positions: Int64[np.ndarray, " b"],
+        buffers: BatchBuffers,
+        rows: range,
+    ) -> None:
+        """Decode some rows of a batch. With skip_bad, other samples take the places of damaged ones."""
         try:
             scratch = self._scratches.get_nowait()
         except Empty:
             scratch = Scratch()
-        decode_into(self.dataset, self._reader, self.view, buffers, rows, scratch, self._times)
+        decode = partial(
+            decode_into, self.dataset, self._reader, self.view, buffers, scratch=scratch, times=self._times
+        )
+        decode(rows)
+        for row in rows:
+            self._note_bad(buffers, row)
+            if buffers.errors[row] is not None and self.config.skip_bad and self.config.tail == "drop":
+                self._replace(epoch, order, int(positions[row]), buffers, row, decode)
         self._scratches.put(scratch)
+
+    def _replace(
+        self,
+        epoch: int,
+        order: Int64[np.ndarray, " n"],
+        position: int,
+        buffers: BatchBuffers,
+        row: int,
+        decode: Callable[[range], None],
+    ) -> None:
+        """Fill a row with the first sample that may take its place and is whole. Its error stays if there is none."""
+        first, config = buffers.errors[row], self.config
+        tried = {int(buffers.sample_ids[row])}
+        for other in replacement_positions(position, len(order), config.seed, epoch, config.order).tolist():
+            sample = int(order[other])
+            if sample in tried:
+                continue
+            tried.add(sample)
+            buffers.sample_ids[row], buffers.keys[row] = sample, self.dataset.keys[sample].as_py()
+            buffers.errors[row] = None
+            decode(range(row, row + 1))
+            if buffers.errors[row] is None:
+                return
+            self._note_bad(buffers, row)
+        buffers.errors[row] = ShardError(f"{first} None of {len(tried) - 1} other samples could take its place.")
+
+    @staticmethod
+    def _note_bad(buffers: BatchBuffers, row: int) -> None:
+        if (error := buffers.errors[row]) is not None:
+            buffers.bad.append(BadSample(row, int(buffers.sample_ids[row]), buffers.keys[row], error))
 
     def _finish(self, epoch: int, pending: _Pending) -> ArrayBatch:
         """Wait for a batch to be decoded, and move the state behind it."""
         for future in pending.futures:
             future.result()
-        good = self._good_rows(pending)
-        batch = self._batch(epoch, pending, good)
+        skipped = self._count_bad(epoch, pending.buffers) if pending.buffers.bad else 0
+        batch = self._batch(epoch, pending, self._good_rows(pending), skipped)
         step = self.config.batch_size * self.world_size
         self._move(epoch, min(pending.first + step, len(self.dataset)))
         self._stats.batches += 1
         self._stats.samples += len(batch)
-        self._stats.skipped += len(pending.positions) - len(batch)
         return batch
 
+    def _count_bad(self, epoch: int, buffers: BatchBuffers) -> int:
+        """Count the damaged samples of a batch. Raises the first one's error unless skip_bad is set."""
+        bad = sorted(buffers.bad, key=lambda one: one.row)
+        if not self.config.skip_bad:
+            raise bad[0].error
+        rows = zip(buffers.keys, buffers.errors, strict=True)
+        new = self._damage.add(epoch, bad, [key if error is None else None for key, error in rows])
+        self._stats.skipped += new
+        return new
+
     def _good_rows(self, pending: _Pending) -> Int64[np.ndarray, " k"] | None:
-        """Rows without an error; None: all. Raises the first error unless skip_bad is set."""
+        """Rows without an error; None: all. Raises ShardError if a row could not be replaced, or all are damaged."""
         errors = [error for error in pending.buffers.errors if error is not None]
         if not errors:
             return None
-        if not self.config.skip_bad:
+        if self.config.tail == "drop":
             raise errors[0]
-        for error in errors:
-            _LOG.warning("skipped: %s", error)
         if len(errors) == len(pending.positions):
             raise ShardError(f"all {len(errors)} samples of a batch are damaged; the first: {errors[0]}") from errors[0]
         return np.array([row for row, error in enumerate(pending.buffers.errors) if error is None])
 
-    def _batch(self, epoch: int, pending: _Pending, good: Int64[np.ndarray, " k"] | None) -> ArrayBatch:
+    def _batch(self, epoch: int, pending: _Pending, good: Int64[np.ndarray, " k"] | None, skipped: int) -> ArrayBatch:
         buffers, view = pending.buffers, self.view
 
         def kept(array: np.ndarray, *, axis: int | None = 1) -> np.ndarray:
@@ -353,6 +429,7 @@ class Loader:
             classes=self.dataset.classes,
             epoch=epoch,
             profile=view.profile,
+            skipped=skipped,
         )
 
     @contextlib.contextmanager

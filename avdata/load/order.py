@@ -26,6 +26,9 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _WINDOW_BITS = 24
 
+REPLACEMENTS = 16
+"""Samples that are tried in place of a damaged one."""
+
 
 class Stream(IntEnum):
     """Independent streams of random numbers."""
@@ -34,6 +37,7 @@ class Stream(IntEnum):
     SHUFFLE = 1
     SELECT = 2
     OFFSET = 3
+    REPLACE = 4
     DRAWS = 16
 
 
@@ -153,6 +157,55 @@ def sample_counts(weights: Float64[np.ndarray, " n"], seed: int, epoch: int) -> 
     counts = np.empty(total, np.int64)
     counts[order] = np.diff(np.minimum(np.floor(edges + offset), total).astype(np.int64), prepend=0)
     return counts
+
+
+def replacement_positions(
+    position: int, total: int, seed: int, epoch: int, config: OrderConfig
+) -> Int64[np.ndarray, " k"]:
+    """Positions of the epoch whose samples may take the place of the one at `position`, in the order they are tried.
+
+    A function of (seed, epoch, position): it does not depend on the rank, the batch or on what else was damaged. The
+    positions are random ones of the window in which `position` is, so their shards are being read anyway.
+
+    Args:
+        position: The position whose sample is damaged or excluded.
+        total: Samples of the epoch, over all ranks.
+        seed: Seed of the run.
+        epoch: Number of the epoch, from 0.
+        config: Size of the windows.
+    """
+    length = min(config.window_samples, total)
+    first = min(position // config.window_samples * config.window_samples, total - length)
+    bits = random_bits(seed, epoch, Stream.REPLACE, position * REPLACEMENTS + np.arange(REPLACEMENTS))
+    return first + (bits % np.uint64(length)).astype(np.int64)
+
+
+def without_excluded(
+    order: Int64[np.ndarray, " n"], excluded: Bool[np.ndarray, " n"], seed: int, epoch: int, config: OrderConfig
+) -> Int64[np.ndarray, " n"]:
+    """The order with other samples in the places of excluded ones; the places of all other samples stay the same.
+
+    Args:
+        order: The sample at each position of the epoch.
+        excluded: Whether each sample is excluded.
+        seed: Seed of the run.
+        epoch: Number of the epoch, from 0.
+        config: Size of the windows.
+
+    Raises:
+        ConfigError: No sample was found for a place, as nearly all are excluded.
+    """
+    kept = order.copy()
+    for position in np.flatnonzero(excluded[order]).tolist():
+        tried = order[replacement_positions(position, len(order), seed, epoch, config)]
+        allowed = tried[~excluded[tried]]
+        if not len(allowed):
+            raise ConfigError(
+                f"{int(excluded.sum())} of {len(excluded)} samples are excluded: too many to fill their places with "
+                "others. Exclude fewer keys, or begin a new run on a dataset without them."
+            )
+        kept[position] = allowed[0]
+    return kept
 
 
 def num_batches(remaining: int, batch_size: int, world_size: int, tail: Tail) -> int:

@@ -24,7 +24,16 @@ class DataConfig:
     max_gain_db: Annotated[float, "dB by which loudness varies, at most, either way; 0: not at all.", Bounds(0)] = 6.0
     exclude: Annotated[tuple[str, ...], "Leave out samples with these flags: silent, still, short."] = ()
     class_balanced: Annotated[bool, "Draw samples so that every class is seen equally often."] = False
-    skip_bad: Annotated[bool, "Leave damaged samples out and count them, instead of stopping."] = False
+    skip_bad: Annotated[
+        bool, "Go on at a damaged sample: log it, count it, train on another in its place. May change at --resume."
+    ] = False
+    max_bad_share: Annotated[
+        float, "With skip_bad: stop when more of an epoch's samples are damaged. May change at --resume.", SHARE
+    ] = 0.05
+    exclude_keys: Annotated[
+        tuple[str, ...],
+        "Train on others in the place of these samples: keys, or @FILE with a key a line. May change at --resume.",
+    ] = ()
     num_workers: Annotated[int | None, "Decoding threads of each process. none: one a core.", Bounds(0)] = None
     allow_pipe: Annotated[bool, "Run the commands of pipe: URLs."] = False
     cache_dir: Annotated[str | None, "Folder where remote shards are kept. none: the user's cache folder."] = None

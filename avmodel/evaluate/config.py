@@ -6,7 +6,7 @@ from typing import Annotated
 
 from avdata.profiles import PROFILES
 from avmanifest.errors import ConfigError
-from avmanifest.settings import POSITIVE, Bounds, check
+from avmanifest.settings import POSITIVE, SHARE, Bounds, check
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import PRECISIONS
 
@@ -62,7 +62,10 @@ class EvalDataConfig:
         str | None,
         "RECIPE=LIST whose labels the test clips get, such as vggsounder=vggsounder.csv. none: the dataset's.",
     ] = None
-    skip_bad: Annotated[bool, "Leave damaged samples out and count them, instead of stopping."] = False
+    skip_bad: Annotated[
+        bool, "Go on at a damaged sample: log and count it. A test leaves it out; training takes another in its place."
+    ] = False
+    max_bad_share: Annotated[float, "With skip_bad: stop when more of a split's samples are damaged.", SHARE] = 0.05
     num_workers: Annotated[int | None, "Decoding threads of each process. none: one a core.", Bounds(0)] = None
     cache_dir: Annotated[str | None, "Folder where remote shards are kept. none: the user's cache folder."] = None
     cache_gb: Annotated[float | None, "GB of remote shards to keep, at most. none: 200.", POSITIVE] = None

@@ -249,6 +249,7 @@ def ordered_loader(
         tail="pad",
         num_workers=data.num_workers,
         skip_bad=data.skip_bad,
+        max_bad_share=data.max_bad_share,
         pin_memory=world.device.type == "cuda",
         cache=cache_of(data),
     )

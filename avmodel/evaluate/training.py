@@ -213,6 +213,7 @@ def shuffled_loader(
         class_balanced=class_balanced,
         num_workers=data.num_workers,
         skip_bad=data.skip_bad,
+        max_bad_share=data.max_bad_share,
         pin_memory=world.device.type == "cuda",
         cache=cache_of(data),
     )

@@ -66,7 +66,7 @@ def test_bad_samples_are_skipped_counted_and_logged_and_never_replaced(
 ) -> None:
     for sample in (0, 9, 10, 19):
         damage_image(root, sample)
-    loader = Loader(open_dataset(root), VIEW, replace(CONFIG, skip_bad=True))
+    loader = Loader(open_dataset(root), VIEW, replace(CONFIG, skip_bad=True, max_bad_share=0.2))
     with caplog.at_level(logging.WARNING):
         batches = list(loader)
     assert [len(batch) for batch in batches] == [3, 4, 2, 4, 3]
@@ -84,7 +84,7 @@ def test_bad_samples_are_skipped_counted_and_logged_and_never_replaced(
 def test_a_batch_without_a_good_sample_stops_even_then(root: Path) -> None:
     for sample in range(4, 8):
         damage_image(root, sample)
-    loader = Loader(open_dataset(root), VIEW, replace(CONFIG, skip_bad=True))
+    loader = Loader(open_dataset(root), VIEW, replace(CONFIG, skip_bad=True, max_bad_share=0.2))
     with pytest.raises(ShardError, match=r"all 4 samples of a batch are damaged; the first: .*clip-00004"):
         list(loader)
 
@@ -93,7 +93,11 @@ def test_a_batch_without_a_good_sample_stops_even_then(root: Path) -> None:
 def test_a_shard_that_goes_bad_mid_epoch_is_named_or_skipped(root: Path, how: str) -> None:
     dataset = open_dataset(root)
     loaders = [
-        Loader(dataset, VIEW, replace(CONFIG, skip_bad=skip, batch_size=10, prefetch_batches=1, num_workers=0))
+        Loader(
+            dataset,
+            VIEW,
+            replace(CONFIG, skip_bad=skip, max_bad_share=0.3, batch_size=10, prefetch_batches=1, num_workers=0),
+        )
         for skip in (False, True)
     ]
     epochs = [iter(loader) for loader in loaders]

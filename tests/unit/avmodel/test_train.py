@@ -22,7 +22,7 @@ from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.optim import schedule
 from avmodel.rng import draw_masks
 from avmodel.rundir import CHECKPOINTS, CONFIG_FILE, PICTURES
-from avmodel.train import Listener, initial_model, require_batch, train
+from avmodel.train import Listener, initial_model, train
 from tests.runs import FAMILY_RUNS, TIMES, TINY, TINY_AVSIAM, DrawnBatches, assert_same_run, curve, tiny_run, weights
 
 HERE = World(0, 1, torch.device("cpu"))
@@ -259,9 +259,6 @@ def test_batches_that_an_objective_cannot_do_with_are_refused(tmp_path: Path) ->
     run = tiny_run(model=TINY_AVSIAM, batch_size=2, device_batch_size=2)
     with pytest.raises(ConfigError, match="2 samples at once over all processes; the model needs 3"):
         train(run, DrawnBatches(2), tmp_path / "small", HERE)
-    run = tiny_run(model=TINY_AVSIAM, data=replace(tiny_run().data, skip_bad=True))
-    with pytest.raises(ConfigError, match=r"data\.skip_bad=true with several processes"):
-        require_batch(AVSiam(TINY_AVSIAM), run, World(0, 2, HERE.device))
 
 
 def test_a_model_without_patches_to_predict_is_not_drawn(tmp_path: Path) -> None:
