@@ -76,7 +76,10 @@ def test_a_setting_that_this_version_does_not_know_is_a_difference(tmp_path: Pat
 
 def test_how_a_run_is_carried_out_may_change(tmp_path: Path) -> None:
     start_run(tmp_path, RUN, resume=False)
-    other = replace(RUN, save_every=7, device="cuda", data=replace(RUN.data, num_workers=3, cache_dir="elsewhere"))
+    data = replace(
+        RUN.data, num_workers=3, cache_dir="elsewhere", skip_bad=True, max_bad_share=0.5, exclude_keys=("a",)
+    )
+    other = replace(RUN, save_every=7, device="cuda", data=data)
     start_run(tmp_path, other, resume=True)
     assert json.loads((tmp_path / CONFIG_FILE).read_text()) == as_json(other)
 
