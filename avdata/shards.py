@@ -11,7 +11,7 @@ import math
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +34,10 @@ _NUMBERS: Final = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248])")
 MAX_READ_BYTES: Final = 1 << 20  # of a sample's JSON or label
 _NO_SAMPLE: Final = re.compile(r"__[^/]*__(?:$|/)|(?:.*/)?__MACOSX/")  # metadata in tars of webdataset and of macOS
 _END_OF_ARCHIVE: Final = bytes(2 * BLOCK)
+_COPY_BYTES: Final = 1 << 20  # read and written at a time
+
+ByteFile = Any
+"""A file that reads, seeks and tells. fsspec opens such files, and not all of them are a typing.IO."""
 _MAX_OFFSET: Final = 1 << 62  # of a header; what a damaged one says may be larger than a file can be
 
 
@@ -81,13 +85,27 @@ def check_content(content: bytes | memoryview, stored: int, shard: str, key: str
         key: Key of the sample.
         member: Name of the member.
     """
-    computed = content_hash(content)
+    _refuse_other_hash(content_hash(content), stored, len(content), shard, key, member)
+
+
+def check_member(file: ByteFile, member: Member, shard: str, key: str) -> None:
+    """As `check_content`, for a member of any size in an open file; nothing is checked if its hash is not known."""
+    if member.xxh3 is not None:
+        digest, left = xxhash.xxh3_64(), member.size
+        file.seek(member.offset)
+        while left and (chunk := file.read(min(left, _COPY_BYTES))):
+            digest.update(chunk)
+            left -= len(chunk)
+        _refuse_other_hash(digest.intdigest(), member.xxh3, member.size - left, shard, key, member.name)
+
+
+def _refuse_other_hash(computed: int, stored: int, num_bytes: int, shard: str, key: str, member: str) -> None:
     if computed != stored:
         raise DamagedMember(
             shown_url(shard),
             key,
             member,
-            f"damaged: its {len(content)} bytes have xxh3 {computed:016x}, stored is {stored:016x}",
+            f"damaged: its {num_bytes} bytes have xxh3 {computed:016x}, stored is {stored:016x}",
         )
 
 
@@ -98,26 +116,45 @@ def pack_sample(key: str, members: Mapping[str, bytes]) -> tuple[bytes, list[Mem
         The blocks, and each member's position in them and its hash.
     """
     out = io.BytesIO()
-    placed = []
-    for name, content in members.items():
-        info = tarfile.TarInfo(f"{key}.{name}")
-        info.size = len(content)
-        info.mode = 0o444
-        out.write(info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict"))
-        placed.append(Member(name, out.tell(), len(content), content_hash(content)))
-        out.write(content)
-        out.write(bytes(-len(content) % BLOCK))
+    placed = write_sample(out, key, members)
     return out.getvalue(), placed
+
+
+def write_sample(out: ByteFile, key: str, members: Mapping[str, bytes | ByteFile]) -> list[Member]:
+    """Write a sample as tar blocks to an open file that is empty.
+
+    Args:
+        out: The file.
+        key: Key of the sample.
+        members: Their contents by name: bytes, or an open file, from its start to its end. Memory does not grow with
+            the size of a file.
+
+    Returns:
+        Each member's position in `out` and its hash.
+    """
+    placed = []
+    offset = 0
+    for name, content in members.items():
+        file = io.BytesIO(content) if isinstance(content, bytes) else content
+        info = tarfile.TarInfo(f"{key}.{name}")
+        file.seek(0, io.SEEK_END)
+        info.size = file.tell()
+        info.mode = 0o444
+        offset += out.write(info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict"))
+        file.seek(0)
+        digest = xxhash.xxh3_64()
+        while chunk := file.read(_COPY_BYTES):
+            digest.update(chunk)
+            out.write(chunk)
+        placed.append(Member(name, offset, info.size, digest.intdigest()))
+        offset += info.size + out.write(bytes(-info.size % BLOCK))
+    return placed
 
 
 def end_of_archive(num_bytes: int) -> bytes:
     """The zero blocks that close an archive of `num_bytes`: two, and padding to a full tar record."""
     padding = -(num_bytes + len(_END_OF_ARCHIVE)) % tarfile.RECORDSIZE
     return _END_OF_ARCHIVE + bytes(padding)
-
-
-ByteFile = Any
-"""A file that reads, seeks and tells. fsspec opens such files, and not all of them are a typing.IO."""
 
 
 class DamagedTar(ShardError):
@@ -267,13 +304,34 @@ def read_index(path: Path) -> npt.NDArray[np.uint64]:
 
 def pack_npy(array: npt.NDArray[Any]) -> bytes:
     """Encode an array as .npy 1.0 in C order. The header always has 128 bytes."""
-    header = repr(
-        {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
-    ).encode("ascii")
+    return _npy_start(array.dtype, array.shape) + np.ascontiguousarray(array).tobytes()
+
+
+def write_npy_columns(
+    file: ByteFile, columns: Iterable[npt.NDArray[Any]], num_rows: int, num_columns: int, dtype: npt.DTypeLike
+) -> None:
+    """Write the bytes of `pack_npy` for a 2-D array that comes in pieces of columns to an open file that is empty."""
+    kind = np.dtype(dtype)
+    file.write(_npy_start(kind, (num_rows, num_columns)))
+    done = 0
+    for piece in columns:
+        rows = np.ascontiguousarray(piece.astype(kind))
+        if rows.shape[1] == num_columns:
+            file.write(rows.tobytes())
+        else:
+            for number, row in enumerate(rows):
+                file.seek(NPY_HEADER_BYTES + (number * num_columns + done) * kind.itemsize)
+                file.write(row.tobytes())
+        done += rows.shape[1]
+
+
+def _npy_start(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    header = repr({"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}).encode(
+        "ascii"
+    )
     room = NPY_HEADER_BYTES - 10
     assert len(header) < room, header
-    prefix = b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little")
-    return prefix + header.ljust(room - 1) + b"\n" + np.ascontiguousarray(array).tobytes()
+    return b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little") + header.ljust(room - 1) + b"\n"
 
 
 def parse_npy(content: bytes | memoryview, where: str) -> npt.NDArray[Any]:

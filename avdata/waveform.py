@@ -24,10 +24,35 @@ def encode_flac(waveform: Float32[np.ndarray, " n"]) -> bytes:
 
 
 def write_flac(file: Any, samples: Samples) -> None:
-    """Encode samples of any length as `encode_flac` does and write them to an open binary file that is empty."""
-    with soundfile.SoundFile(file, "w", SAMPLE_RATE, 1, format="FLAC", subtype="PCM_16") as flac:
-        for piece in pieces(samples):
-            flac.write(np.clip(np.rint(piece * 32768.0), -32768, 32767).astype(np.int16))
+    """Encode samples of any length as `encode_flac` does and write them to an open binary file that is empty.
+
+    Raises OSError if the file cannot be written.
+    """
+    target = _Target(file)
+    try:
+        with soundfile.SoundFile(target, "w", SAMPLE_RATE, 1, format="FLAC", subtype="PCM_16") as flac:
+            for piece in pieces(samples):
+                flac.write(np.clip(np.rint(piece * 32768.0), -32768, 32767).astype(np.int16))
+    finally:
+        if target.error is not None:
+            raise target.error
+
+
+class _Target:
+    """A file for libsndfile, which hides errors: the first one is kept in `error`."""
+
+    def __init__(self, file: Any) -> None:
+        self.error: OSError | None = None
+        self._file = file
+        self.seek, self.tell, self.read = file.seek, file.tell, file.read
+
+    def write(self, content: Any) -> int:
+        """Write and return the number of bytes; 0 after an error."""
+        try:
+            return int(self._file.write(content))
+        except OSError as error:
+            self.error = self.error or error
+            return 0
 
 
 def decode_flac(data: bytes, start: int = 0, stop: int | None = None, name: str = "audio") -> Float32[np.ndarray, " n"]:

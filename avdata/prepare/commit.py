@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from avdata.prepare.segments import Segment, read_segment, record_of, recorded_segments
-from avdata.shards import check_content, end_of_archive, index_bytes, member_columns, members_of, walk_samples
+from avdata.shards import check_member, end_of_archive, index_bytes, member_columns, members_of, walk_samples
 from avmanifest.errors import ManifestError, ShardError, StorageError
 from avmanifest.files import NotAFile, disk_error, read_file, remove, replace_bytes, sha256_of_file
 from avmanifest.layout import Layout, ShardName
@@ -33,6 +33,7 @@ Observer = Callable[[str], None]
 
 _DOWNLOAD: Final = ("unavailable_", "blocked_", "net_")
 _ALIVE: Final = "alive.lock"
+_COPY_BYTES: Final = 1 << 20  # read and written at a time
 
 
 @contextlib.contextmanager
@@ -164,17 +165,17 @@ def _write_tar(
         for segment in segments:
             row = dict(segment.row)
             if segment.blocks is not None:
-                blocks = segment.blocks.read_bytes()
                 members = members_of(row)
-                for member in members:
-                    if member.xxh3 is not None:
-                        content = memoryview(blocks)[member.offset : member.offset + member.size]
-                        check_content(content, member.xxh3, str(segment.blocks), row["key"], member.name)
                 row |= member_columns([replace(member, offset=member.offset + end) for member in members])
                 offsets.append(end)
-                end += len(blocks)
-                sha256.update(blocks)
-                tar.write(blocks)
+                with segment.blocks.open("rb") as blocks:
+                    for member in members:
+                        check_member(blocks, member, str(segment.blocks), row["key"])
+                    blocks.seek(0)
+                    while chunk := blocks.read(_COPY_BYTES):
+                        end += len(chunk)
+                        sha256.update(chunk)
+                        tar.write(chunk)
             rows.append(row)
         closing = end_of_archive(end)
         sha256.update(closing)

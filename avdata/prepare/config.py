@@ -90,7 +90,9 @@ class Supervision:
     """How decoding processes are watched."""
 
     num_workers: Annotated[int, "Decoding processes.", Bounds(1)] = 1
-    deadline_s: Annotated[float, "Seconds a clip may take, from when a running process gets it.", POSITIVE] = 60.0
+    deadline_s: Annotated[
+        float, "Seconds that a clip of up to 10 minutes may take; a longer one may take proportionally more.", POSITIVE
+    ] = 60.0
     memory_bytes: Annotated[int, "Bytes of address space a process may add to what it starts with.", Bounds(1)] = (
         4 * 2**30
     )

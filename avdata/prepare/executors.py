@@ -147,7 +147,8 @@ class LocalExecutor:
             case Raised(message):
                 status, reason = "internal", message
             case TimedOut(deadline_s):
-                status, reason = "decode_timeout", f"killed after {deadline_s:g} s. Try --deadline {2 * deadline_s:g}"
+                longer_s = 2 * self.supervision.deadline_s
+                status, reason = "decode_timeout", f"killed after {deadline_s:g} s. Try --deadline {longer_s:g}"
             case Crashed(exit_code, attempts):
                 status, reason = "decode_crash", f"the decoding process died {attempts} times (exit code {exit_code})"
         return Segment(failed_row(task.row, status, reason, task.ref), None)

@@ -1,8 +1,8 @@
 """The steps that turn one clip's media into a sample. Every clip ends as one row of the manifest."""
 
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,10 +11,10 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from avdata.images import encode_jpeg
-from avdata.melspec import log_mel
+from avdata.melspec import log_mel_pieces
 from avdata.prepare.commit import disk_errors, storage_errors
 from avdata.prepare.config import SampleConfig
-from avdata.prepare.decode import Frames, Media, MediaInfo, Waveform, open_media
+from avdata.prepare.decode import Frames, Media, MediaInfo, open_media
 from avdata.prepare.frames import draw_frame_times
 from avdata.prepare.masks import listed_masks
 from avdata.prepare.quality import quality_flags
@@ -23,9 +23,11 @@ from avdata.prepare.sources import Ref
 from avdata.prepare.sources.media import MediaRef, hash_media, open_media_file
 from avdata.prepare.sources.remote import FailedRef, RemoteRef
 from avdata.prepare.sources.synth.source import SynthRef, draw_media, synth_truth
-from avdata.profiles import profile
-from avdata.shards import Member, member_columns, pack_json, pack_npy, pack_sample
-from avdata.waveform import encode_flac, rms_dbfs
+from avdata.prepare.supervise import extend_deadline
+from avdata.profiles import num_frames, profile
+from avdata.samples import Samples, scratch_file
+from avdata.shards import ByteFile, Member, member_columns, pack_json, write_npy_columns, write_sample
+from avdata.waveform import rms_dbfs, write_flac
 from avmanifest.errors import DecodeError, DownloadError, MediaError, StorageError
 from avmanifest.layout import ShardName
 from avmanifest.schema import CLIP_SCHEMA
@@ -39,6 +41,12 @@ MAX_DAMAGED_SHARE: Final = 0.5
 
 MAX_SEARCH_S: Final = 120.0
 """In longer clips no intact frames are searched for, because that decodes the whole clip."""
+
+MAX_CLIP_S: Final = 21_600.0
+"""Seconds of a sample, at most: 6 hours. A longer clip ends as media_long."""
+
+DEADLINE_SPAN_S: Final = 600.0
+"""Seconds of a clip that must be decoded within the deadline. A longer clip gets proportionally more time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +75,7 @@ class ClipResult:
 class Sample:
     """A sample's members by name, and the measured columns of CLIP_SCHEMA."""
 
-    members: dict[str, bytes]
+    members: dict[str, bytes | ByteFile]  # long ones are temporary files
     facts: dict[str, Any]
 
 
@@ -77,8 +85,13 @@ def run_clip(config: SampleConfig, task: ClipTask) -> ClipResult:
     An error of a disk is never the clip's: it is returned as `storage_error`.
     """
     try:
-        with disk_errors(task.blocks):
-            sample = make_sample(config, task)
+        with disk_errors(task.blocks), ExitStack() as scratch:
+            sample = make_sample(config, task, scratch)
+            with storage_errors(task.blocks):
+                with task.blocks.open("wb") as blocks:
+                    members = write_sample(blocks, task.row["key"], sample.members)
+                row = manifest_row(task.row, "ok", "", task.ref, sample.facts, members)
+                record_segment(row, task.blocks)
     except MediaError as error:
         return ClipResult(failed_row(task.row, error.status, error.message, task.ref))
     except StorageError as error:
@@ -87,19 +100,18 @@ def run_clip(config: SampleConfig, task: ClipTask) -> ClipResult:
         raise
     except Exception:
         return ClipResult(failed_row(task.row, "internal", traceback.format_exc(), task.ref))
-    blocks, members = pack_sample(task.row["key"], sample.members)
-    row = manifest_row(task.row, "ok", "", task.ref, sample.facts, members)
-    try:
-        with storage_errors(task.blocks):
-            task.blocks.write_bytes(blocks)
-            record_segment(row, task.blocks)
-    except StorageError as error:
-        return ClipResult({}, error)
     return ClipResult(row)
 
 
-def make_sample(config: SampleConfig, task: ClipTask) -> Sample:
+def make_sample(config: SampleConfig, task: ClipTask, scratch: ExitStack) -> Sample:
     """Decode the clip, select frames, compute log-mel spectrograms and encode all members.
+
+    Memory does not grow with the length of the clip: what is long lies in temporary files beside `task.blocks`.
+
+    Args:
+        config: What a sample holds.
+        task: The clip.
+        scratch: Keeps the temporary files open; the members are read before it is closed.
 
     Raises:
         MediaError: The clip cannot become a sample; `status` and `message` say why.
@@ -111,12 +123,15 @@ def make_sample(config: SampleConfig, task: ClipTask) -> Sample:
     with _media_file(ref, task.blocks) as (file, digest, num_bytes), open_media(file, config.decoder) as media:
         start_s, end_s, asked_s = _span(config, row, ref, media.duration_s)
         start_s, end_s = media.clip_span(start_s, end_s, min(WINDOW_S, config.clip_seconds or WINDOW_S))
+        _refuse_long(end_s - start_s, media.name)
+        extend_deadline(max(1.0, (end_s - start_s) / DEADLINE_SPAN_S))
         # Images first: for a damaged file without sound, the damage is the more useful reason.
         frames = _frames(config, media, row, start_s, end_s)
-        sound = media.waveform(start_s, end_s)
+        folder = task.blocks.parent
+        sound, sound_s = scratch.enter_context(media.waveform_file(start_s, end_s, folder=folder))
         info, damaged_share = media.info, media.damaged_share(start_s, end_s)
     times_s = [time_s - start_s for time_s in frames.times_s]
-    facts = _facts(info, sound, frames, times_s, asked_s, end_s - start_s)
+    facts = _facts(info, sound, sound_s, frames, times_s, asked_s, end_s - start_s)
     facts |= {"source_bytes": num_bytes, "source_sha256": digest, "damaged_share": damaged_share}
     facts |= {"start_s": _offset_in_video(row, ref) + start_s, "end_s": _offset_in_video(row, ref) + end_s}
 
@@ -125,7 +140,17 @@ def make_sample(config: SampleConfig, task: ClipTask) -> Sample:
         truth, facts["annotations"] = synth_truth(ref, start_s, end_s, frames.times_s, height, width)
     else:
         truth, facts["annotations"] = listed_masks(ref, row["annotations"])
-    return Sample(members=_members(config, row, sound, frames, facts) | truth, facts=facts)
+    members = _members(config, row, sound, frames, facts, lambda: scratch.enter_context(scratch_file(folder)))
+    return Sample(members=members | truth, facts=facts)
+
+
+def _refuse_long(seconds: float, name: str) -> None:
+    if seconds > MAX_CLIP_S:
+        raise DecodeError(
+            "media_long",
+            f"{name}: a clip of {seconds:,.0f} s; a sample holds at most {MAX_CLIP_S:,.0f} s. Keep a part of each "
+            "video with --clip-seconds, or list several clips of it.",
+        )
 
 
 @contextmanager
@@ -195,9 +220,15 @@ def _frames(config: SampleConfig, media: Media, row: Mapping[str, Any], start_s:
 
 
 def _facts(
-    info: MediaInfo, sound: Waveform, frames: Frames, times_s: list[float], asked_s: float, real_s: float
+    info: MediaInfo,
+    sound: Samples,
+    sound_s: float,
+    frames: Frames,
+    times_s: list[float],
+    asked_s: float,
+    real_s: float,
 ) -> dict[str, Any]:
-    flags = quality_flags(sound.samples, frames.images, asked_s, min(real_s, sound.real_s))
+    flags = quality_flags(sound, frames.images, asked_s, min(real_s, sound_s))
     return {
         "duration_s": real_s,
         "frame_times_s": times_s,
@@ -210,7 +241,7 @@ def _facts(
         "audio_channels": info.audio_channels,
         "audio_video_offset_s": info.audio_video_offset_s,
         "num_bad_packets": info.num_bad_packets,
-        "rms_dbfs": rms_dbfs(sound.samples),
+        "rms_dbfs": rms_dbfs(sound),
         "silent": flags.silent,
         "still": flags.still,
         "short": flags.short,
@@ -224,19 +255,27 @@ _IN_JSON: Final = (
 
 
 def _members(
-    config: SampleConfig, row: Mapping[str, Any], sound: Waveform, frames: Frames, facts: Mapping[str, Any]
-) -> dict[str, bytes]:
-    """The members that every sample has, in the order in which they are stored."""
+    config: SampleConfig,
+    row: Mapping[str, Any],
+    sound: Samples,
+    frames: Frames,
+    facts: Mapping[str, Any],
+    new_file: Callable[[], ByteFile],
+) -> dict[str, bytes | ByteFile]:
+    """The members that every sample has, in the order in which they are stored. `new_file` opens a temporary file."""
     fields = {name: facts[name] for name in _IN_JSON}
     fields |= {"key": row["key"], "video_id": row["video_id"], "split": row["split"], "labels": list(row["labels"])}
-    members = {"json": pack_json(fields)}
+    members: dict[str, bytes | ByteFile] = {"json": pack_json(fields)}
     for place, name in enumerate(config.mel):
         member = f"logmel-{name}.npy" if place else "logmel.npy"
-        members[member] = pack_npy(log_mel(sound.samples, profile(name)).astype(np.float16))
+        members[member], mel = new_file(), profile(name)
+        columns = log_mel_pieces(sound, mel)
+        write_npy_columns(members[member], columns, mel.n_mels, num_frames(len(sound), mel), np.float16)
     for number, image in enumerate(frames.images):
         members[f"frame{number:02d}.jpg"] = encode_jpeg(image, config.jpeg_quality)
     if config.keep_audio:
-        members["flac"] = encode_flac(sound.samples)
+        members["flac"] = new_file()
+        write_flac(members["flac"], sound)
     return members
 
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 
+from avdata.samples import Samples
 from avdata.waveform import rms_dbfs
 
 SILENT_DBFS = -70.0  # recordings of quiet rooms reach -67; muted tracks, with dither, are below -85
@@ -23,7 +24,7 @@ class QualityFlags:
 
 
 def quality_flags(
-    waveform: Float32[np.ndarray, " n"],
+    waveform: Samples,
     images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
     asked_s: float,
     real_s: float,

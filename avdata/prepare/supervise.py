@@ -20,6 +20,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -78,12 +79,30 @@ class NotReady:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Longer:
+    """Message of a child: its task needs `factor` times the deadline."""
+
+    factor: float
+
+
+_PIPE: ContextVar[Connection | None] = ContextVar("pipe of this child", default=None)
+
+
+def extend_deadline(factor: float) -> None:
+    """Give the task that calls this, in its child process, `factor` times the deadline. Elsewhere nothing happens."""
+    if (pipe := _PIPE.get()) is not None:
+        pipe.send(_Longer(factor))
+
+
 @dataclass(slots=True)
 class _Child:
     process: BaseProcess
     pipe: Connection
     life: Connection  # nothing is written to it; when it closes, the kernel kills the child
     is_up: bool = False
+    factor: float = 1.0  # of the deadline, for its task
+    answer: "Outcome[Any] | None" = None
     answered: int = 0  # tasks
     ran_s: float = 0.0  # seconds that its task has run
     seen_s: float = 0.0  # monotonic time to which they are counted
@@ -159,7 +178,7 @@ def supervise(
             except EOFError:
                 return
             for child in ready:
-                if _came_up(child):
+                if _continues(child):
                     continue
                 work = child.work
                 assert work is not None
@@ -188,6 +207,7 @@ def _start(context: Any, call: Callable[[T], R], how: Supervision) -> _Child:
 
 def _assign(child: _Child, work: _Work[Any]) -> None:
     child.work = work
+    child.factor = 1.0
     _restart_clock(child)
     # If the child died while idle, _ready finds that it is not alive.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -229,31 +249,38 @@ def _restart_clock(child: _Child) -> None:
 
 def _limit_s(child: _Child, deadline_s: float) -> float:
     """Seconds after which the child is killed. The start of the process does not count as task time."""
-    return deadline_s if child.is_up else max(deadline_s, _START_S)
+    return deadline_s * child.factor if child.is_up else max(deadline_s, _START_S)
 
 
-def _came_up(child: _Child) -> bool:
-    """Whether the child has just sent its first message; its task's time starts then."""
-    if child.is_up or not child.pipe.poll():
-        return False
-    with contextlib.suppress(EOFError, OSError):
-        child.is_up = child.pipe.recv() == _UP
-        _restart_clock(child)
-    return child.is_up
+def _continues(child: _Child) -> bool:
+    """Read a message of the child; whether it was one that does not end its task.
+
+    The time of a task starts when the child has started.
+    """
+    with contextlib.suppress(EOFError, OSError):  # OSError: the child died while it sent its answer
+        message = child.pipe.recv() if child.pipe.poll() else None
+        if message == _UP:
+            child.is_up = True
+            _restart_clock(child)
+            return True
+        if isinstance(message, _Longer):
+            child.factor = message.factor
+            return True
+        child.answer = message
+    return False
 
 
 def _outcome(child: _Child, work: _Work[Any], how: Supervision) -> Outcome[Any] | None:
     """The outcome of the child's task; None if it is tried again."""
     child.work = None
-    with contextlib.suppress(EOFError, OSError):  # OSError: the child died while it sent its answer
-        if child.pipe.poll():
-            answer: Outcome[Any] = child.pipe.recv()
-            child.answered += 1
-            return answer
+    if child.answer is not None:
+        answer, child.answer = child.answer, None
+        child.answered += 1
+        return answer
     work.lost += 1
     if child.process.is_alive() and child.ran_s >= _limit_s(child, how.deadline_s):
         _stop(child)
-        return TimedOut(how.deadline_s) if work.lost >= how.attempts else None
+        return TimedOut(_limit_s(child, how.deadline_s)) if work.lost >= how.attempts else None
     child.process.join(5.0)
     if child.process.is_alive():  # it closed its end of the pipe, so it cannot answer
         _stop(child)
@@ -275,6 +302,7 @@ def _stop(child: _Child) -> None:
 def _serve(pipe: Connection, life: Connection, call: Callable[[T], R], memory_bytes: int) -> None:
     """The main loop of a child: run tasks until the pipe closes."""
     os.setsid()
+    _PIPE.set(pipe)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     _die_with_parent(life)
     _limit_memory(memory_bytes)

@@ -54,6 +54,7 @@ STATUSES: Final[dict[str, Status]] = {
     "media_no_audio": Status(StatusClass.PERMANENT, "the file has no audio stream"),
     "media_no_video": Status(StatusClass.PERMANENT, "the file has no video stream"),
     "media_short": Status(StatusClass.PERMANENT, "the video is shorter than a clip may be"),
+    "media_long": Status(StatusClass.PERMANENT, "the clip is longer than a sample may be"),
     "media_window": Status(StatusClass.PERMANENT, "the clip begins after the end of the video"),
     "decode_timeout": Status(StatusClass.TRANSIENT, "decoding passed its deadline and was killed"),
     "decode_crash": Status(StatusClass.TRANSIENT, "the decoding process died or ran out of memory, twice"),

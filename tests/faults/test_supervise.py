@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from avdata.prepare.config import Supervision
-from avdata.prepare.supervise import Crashed, NotReady, Raised, Returned, TimedOut, supervise
+from avdata.prepare.supervise import Crashed, NotReady, Raised, Returned, TimedOut, extend_deadline, supervise
 
 
 def act(task: str) -> str:
@@ -40,6 +40,12 @@ def act(task: str) -> str:
             time.sleep(600)
         case "slow":  # runs for as many seconds as the task says
             time.sleep(float(task.split(":", 1)[1]))
+        case "longer":
+            extend_deadline(20.0)
+            time.sleep(1.5)
+        case "longer-hang":
+            extend_deadline(2.0)
+            time.sleep(600)
         case "hang-once":
             mark = Path(task.split(":", 1)[1])
             if not mark.exists():
@@ -88,7 +94,7 @@ def test_a_task_whose_child_died_once_is_tried_again(tmp_path):
 
 @pytest.mark.parametrize("bad", ["hang", "spin"])
 def test_a_hanging_child_is_killed_at_its_deadline(bad):
-    found = outcomes([bad, "a", "b"], deadline_s=1.0)
+    found = outcomes([bad, "a", "b"], deadline_s=1.0, attempts=1)
     assert found == {bad: TimedOut(1.0), "a": Returned("a done"), "b": Returned("b done")}
 
 
@@ -125,6 +131,11 @@ def test_tasks_are_taken_only_when_a_child_is_free():
 def test_a_task_whose_child_hangs_once_is_tried_again(tmp_path):
     task = f"hang-once:{tmp_path / 'mark'}"
     assert outcomes([task], deadline_s=2.0)[task] == Returned(f"{task} done")
+
+
+def test_a_task_may_extend_its_deadline():
+    found = outcomes(["longer", "slow:3", "longer-hang"], deadline_s=1.0, attempts=1)
+    assert found == {"longer": Returned("longer done"), "slow:3": TimedOut(1.0), "longer-hang": TimedOut(2.0)}
 
 
 SUSPENDED = """

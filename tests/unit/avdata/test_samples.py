@@ -1,5 +1,6 @@
 """Sound in a temporary file gives the bytes that the same sound in memory gives."""
 
+import errno
 import io
 
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from avdata.melspec import log_mel, log_mel_pieces
 from avdata.profiles import PROFILES, profile
 from avdata.samples import IN_MEMORY_BYTES, SampleFile, pairwise_sum, pieces
+from avdata.shards import check_member, pack_npy, pack_sample, write_npy_columns, write_sample
 from avdata.waveform import encode_flac, rms_dbfs, write_flac
+from avmanifest.errors import DamagedMember
 
 
 def noise(length: int) -> np.ndarray:
@@ -55,3 +58,37 @@ def test_flac_and_loudness_in_pieces_are_those_of_the_whole(tmp_path):
         assert flac.getvalue() == encode_flac(samples)
         assert rms_dbfs(file) == rms_dbfs(samples)
     assert list(tmp_path.iterdir()) == [], "the file has no name and is gone when it is closed"
+
+
+@pytest.mark.parametrize("widths", [[7], [3, 4], [1] * 7])
+def test_an_array_in_pieces_of_columns_is_stored_as_the_whole(widths):
+    array = np.arange(35, dtype=np.float32).reshape(5, 7)
+    parts = np.split(array, np.cumsum(widths)[:-1], axis=1)
+    with io.BytesIO() as file:
+        write_npy_columns(file, parts, 5, 7, np.float16)
+        assert file.getvalue() == pack_npy(array.astype(np.float16))
+
+
+def test_members_in_files_are_packed_as_those_in_memory():
+    members = {"json": b"{}", "a.bin": bytes(range(256)) * 9_000, "b.bin": b""}
+    with io.BytesIO() as out:
+        placed = write_sample(out, "k", {name: io.BytesIO(content) for name, content in members.items()})
+        assert (out.getvalue(), placed) == pack_sample("k", members)
+        damaged = io.BytesIO(out.getvalue().replace(b"{}", b"{]"))
+    check_member(out_of("k", members), placed[1], "shard", "k")
+    with pytest.raises(DamagedMember):
+        check_member(damaged, placed[0], "shard", "k")
+
+
+def out_of(key: str, members: dict[str, bytes]) -> io.BytesIO:
+    return io.BytesIO(pack_sample(key, members)[0])
+
+
+class FullDisk(io.BytesIO):
+    def write(self, content) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+
+def test_a_flac_on_a_full_disk_raises_the_disks_error():
+    with pytest.raises(OSError, match="full"):
+        write_flac(FullDisk(), noise(100_000))
