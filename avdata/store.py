@@ -227,8 +227,14 @@ class Store:
         self.retry.run(copy, is_final)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a small file; an older one is replaced."""
-        self._ask("write", name, lambda: self.filesystem.pipe_file(self.path(name), content), len(content))
+        """Write a small file; an older one is replaced. What was written is read back and compared."""
+
+        def ask() -> None:
+            self.filesystem.pipe_file(self.path(name), content)
+            if (held := self.filesystem.cat_file(self.path(name))) != content:
+                raise OSError(f"{len(content)} bytes were written, and {len(held)} others read back")
+
+        self._ask("write", name, ask, len(content))
 
     def create(self, name: str, content: bytes) -> bytes:
         """Write a small file unless it exists. Returns its content afterwards: ours, or the other writer's.
@@ -238,15 +244,20 @@ class Store:
         """
 
         def ask() -> bytes:
+            refused: Exception | None = None
             try:
                 self.filesystem.pipe_file(self.path(name), content, mode="create")
-            except Exception:
-                # It exists, or the answer to a write that went through was lost.
-                held = self.read(name)
-                if held is None:
-                    raise
-                return held
-            return content if self.is_conditional else (self.read(name) or content)
+            except Exception as error:
+                refused = error  # it exists, or the answer to a write that went through was lost
+            held = self.read(name)
+            if held is None:
+                raise refused or OSError("nothing is there after the write")
+            if held != content and content.startswith(held):
+                self.filesystem.rm_file(self.path(name))
+                raise OSError(f"{len(held)} of {len(content)} bytes arrived")
+            if held != content and refused is None and self.is_conditional:
+                raise OSError("another content was read back than was written")
+            return held
 
         return self._ask("write", name, ask)
 
@@ -260,10 +271,7 @@ class Store:
                     shutil.copyfile(path, unfinished)
             else:
                 self.filesystem.put_file(str(path), self.path(name))
-            self.filesystem.invalidate_cache()
-            held = self.filesystem.info(self.path(name))["size"]
-            if held != size:
-                raise OSError(f"{held} of {size} bytes arrived")
+            self._check_arrived(name, size)
 
         self._ask("write", name, ask, size)
 
@@ -271,7 +279,9 @@ class Store:
         """Copy a file within the store; False if the source is gone."""
 
         def ask() -> bool:
+            size = self.filesystem.info(self.path(source))["size"]
             self.filesystem.cp_file(self.path(source), self.path(target))
+            self._check_arrived(target, size)
             return True
 
         return self._ask("write", target, lambda: _unless_missing(ask)) is not None
@@ -287,6 +297,12 @@ class Store:
                     return
 
             self._ask("remove", name, ask)
+
+    def _check_arrived(self, name: str, size: int) -> None:
+        self.filesystem.invalidate_cache()
+        info = _unless_missing(partial(self.filesystem.info, self.path(name)))
+        if (held := 0 if info is None else info["size"]) != size:
+            raise OSError(f"{held} of {size} bytes arrived")
 
     def _entries(self, folder: str) -> list[dict[str, Any]]:
         if not self.is_folder(folder):

@@ -35,7 +35,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 Source = str | Path | Sequence[str]
 
 
-def cache_config(folder: str | None, most_gb: float | None, *, offline: bool) -> CacheConfig:
+def cache_config(folder: str | None, most_gb: float | None, *, offline: bool = False) -> CacheConfig:
     """Where remote shards are kept, how much of them, and whether servers are asked; None: as the loader has it."""
     given: dict[str, Any] = {"offline": offline}
     if folder is not None:
