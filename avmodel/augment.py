@@ -20,16 +20,16 @@ BITS = 53
 
 
 def num_augment_draws(config: AugmentConfig) -> int:
-    """Numbers in [0, 1) that a sample takes: roll, size and key of the noise, widths and starts of two stripes."""
+    """Random numbers in [0, 1) for each sample: roll, size and key of the noise, widths and starts of two stripes."""
     return 7 if config != AugmentConfig() else 0
 
 
 def augment(
     log_mel: Float[Tensor, "b 1 mel t"], config: AugmentConfig, draws: Float[Tensor, "b n"]
 ) -> Float[Tensor, "b 1 mel t"]:
-    """The log-mels varied as the config says, by the `num_augment_draws` numbers of each sample.
+    """Augment log-mels by the `num_augment_draws` random numbers of each sample.
 
-    The order is SpecAug, noise, roll, as released: the stripe of time may come to lie around the end.
+    The order is SpecAug, noise, roll, as released, so that the time stripe may wrap around the end.
     """
     if not num_augment_draws(config):
         return log_mel
@@ -46,7 +46,7 @@ def augment(
 
 
 def roll_columns(log_mel: Float[Tensor, "b 1 mel t"], shifts: Int64[Tensor, " b"]) -> Float[Tensor, "b 1 mel t"]:
-    """Each spectrogram moved `shifts` columns later; what leaves at one end comes in at the other."""
+    """Each spectrogram rolled by `shifts` columns to later times, around the end."""
     columns = log_mel.shape[-1]
     source = (torch.arange(columns, device=log_mel.device) - shifts.to(log_mel.device).unsqueeze(1)) % columns
     return log_mel.gather(3, source[:, None, None, :].expand_as(log_mel))
@@ -60,7 +60,7 @@ def mask_stripe(
     start: Float[Tensor, " b"],
     value: float,
 ) -> Float[Tensor, "b 1 mel t"]:
-    """One stripe across `axis`, 0 to `most` wide and where it fits, filled with `value`; by numbers in [0, 1)."""
+    """Fill one stripe across `axis` with `value`, 0 to `most` wide, by random numbers in [0, 1)."""
     if not most:
         return log_mel
     size = log_mel.shape[axis]
@@ -74,7 +74,7 @@ def mask_stripe(
 def uniform_noise(keys: Int64[Tensor, " b"], count: int) -> Float[Tensor, "b n"]:
     """`count` numbers in [0, 1) for each key, float64; the same on every device.
 
-    SplitMix64, as `avdata.load.order.random_bits`: integers wrap, and the sign is a bit like any other.
+    SplitMix64, as `avdata.load.order.random_bits`, in signed integers that wrap around.
     """
     bits = keys.unsqueeze(1) + torch.arange(1, count + 1, device=keys.device) * GOLDEN
     for shift, factor in zip((30, 27), MIX, strict=True):
@@ -83,7 +83,7 @@ def uniform_noise(keys: Int64[Tensor, " b"], count: int) -> Float[Tensor, "b n"]
 
 
 def _shifted(bits: Int64[Tensor, "b n"], by: int) -> Int64[Tensor, "b n"]:
-    """Shifted right with zeros coming in."""
+    """Logical right shift."""
     return (bits >> by) & ((1 << (64 - by)) - 1)
 
 
@@ -104,7 +104,7 @@ def mix(
 ) -> Mixed:
     """Mixup of both modalities: `share` of each sample, the rest of its `partner` in the batch; 1 changes nothing.
 
-    One share rules sound, picture and label: AVSiam's release draws the picture's on its own. Waveforms are centered
+    Sound, image and label have the same share; AVSiam's release draws the image's separately. Waveforms are centered
     before and after, as released; shares come from `mix_shares`.
     """
     sound = waveform - waveform.mean(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""How fast a pretraining step is, and how much of the device's matrix rate it uses: fusions or families in one run."""
+"""Speed of a pretraining step and its share of the device's matrix rate, for fusions or families in one run."""
 
 import ctypes
 import gc
@@ -40,7 +40,7 @@ SEED = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepBench:
-    """What to measure. What is None is chosen for the device: a small model on a CPU, the paper's on a GPU."""
+    """Settings of the benchmark. None: chosen for the device, a small model on a CPU, the paper's on a GPU."""
 
     device: str = "auto"
     size: str | None = None  # None: tiny, or base on CUDA
@@ -48,9 +48,9 @@ class StepBench:
     precision: str | None = None  # None: float32, or bfloat16 on CUDA
     compile: bool | None = None  # None: on CUDA only
     rows: tuple[str, ...] = tuple(ROWS)
-    encode: bool = False  # in place of a training step: encode whole inputs, without gradients, as the paper's table 6
+    encode: bool = False  # encode whole inputs without gradients, as in the paper's table 6, in place of training steps
     families: tuple[str, ...] = ()  # rows of family_rows in place of fusions; all: every one
-    rounds: int | None = None  # in which the rows take turns; None: 3, or 5 on CUDA
+    rounds: int | None = None  # each measures every row once; None: 3, or 5 on CUDA
     steps: int | None = None  # of a row in a round; None: 1, or 10 on CUDA
     model: DeepAVFusionConfig | None = None  # in place of size: the rows change its fusion
 
@@ -63,10 +63,10 @@ class StepBench:
         if unknown := [name for name in self.families if name not in (*(known := family_rows()), "all")]:
             raise ConfigError(f"unknown family {unknown[0]!r}; known: all, {', '.join(known)}")
         if self.families and self.model is not None:
-            raise ConfigError("model is for fusions: families are of a size")
+            raise ConfigError("model belongs to fusions: give families a size instead")
 
     def models(self, size: str) -> dict[str, ModelConfig]:
-        """What is compared, by row. Raises ConfigError for an unknown size."""
+        """The compared models, by row. Raises ConfigError for an unknown size."""
         try:
             if self.families:
                 known = family_rows()
@@ -79,7 +79,7 @@ class StepBench:
 
 
 def family_rows() -> dict[str, tuple[Callable[..., ModelConfig], Mapping[str, Any]]]:
-    """The rows of families by name: of each family its default model, then its config's `bench_rows`."""
+    """The rows of all families, by name: the default model of each, then its config's `bench_rows`."""
     rows: dict[str, tuple[Callable[..., ModelConfig], Mapping[str, Any]]] = {}
     for name, family in FAMILIES.items():
         config = family.config_type
@@ -87,8 +87,8 @@ def family_rows() -> dict[str, tuple[Callable[..., ModelConfig], Mapping[str, An
     return rows
 
 
-class Contestant:
-    """A model in training on one drawn batch."""
+class TrainingSteps:
+    """A model that trains on one random batch."""
 
     def __init__(self, run: RunConfig, batch: Batch, world: World) -> None:
         torch.manual_seed(SEED)
@@ -97,14 +97,14 @@ class Contestant:
         self.objective = pretraining(run, self.model, world)
 
     def steps(self, count: int) -> None:
-        """Take steps as `avmodel.train` does, and wait for the last."""
+        """Take training steps as `avmodel.train` does, and wait for the last."""
         for _ in range(count):
             taken = take_step(self.objective, [self.batch], self.world)
         taken.read()
 
 
-class Encoding:
-    """A model that encodes one drawn batch, nothing hidden, without gradients."""
+class EncodingSteps:
+    """A model that encodes one random batch, unmasked and without gradients."""
 
     def __init__(self, run: RunConfig, batch: Batch, world: World) -> None:
         torch.manual_seed(SEED)
@@ -115,7 +115,7 @@ class Encoding:
 
     @torch.no_grad()
     def steps(self, count: int) -> None:
-        """Encode the batch so often, and wait for the last."""
+        """Encode the batch `count` times, and wait for the last."""
         for _ in range(count):
             with autocast(self.run.precision, self.world.device):
                 self.model.streams(*to_inputs(self.batch, self.world.device))
@@ -125,14 +125,13 @@ class Encoding:
 def bench_step(bench: StepBench) -> Iterator[dict[str, Any]]:
     """A row for each batch size and fusion or family: samples per second, peak memory, share of the matrix rate.
 
-    A step is all that training does but loading: input arithmetic, masks, forward, backward, AdamW. Contestants take
-    turns in every round, and so does a plain matrix product of the same precision, whose rate is the ceiling; each
-    figure is the median of the rounds. `gflop_per_sample` is what torch's counter finds in one sample's forward and
-    backward: matrix products, convolutions and attention, a multiply-add as two; the optimizer is not in it.
-    `flops_share` is that times samples per second, over the ceiling. `peak_memory_mb` is what a step takes at most,
-    weights, gradients and optimizer (`state_memory_mb`) included: allocations on CUDA; on a CPU resident pages beyond
-    those that were there before the model. What does not fit into memory has no figures. With `encode` a step is the
-    encoding of whole inputs, and so are its operations and memory.
+    A step is all of training but loading: normalization, masks, forward, backward, AdamW. Every round measures each row
+    and a matrix product of the same precision; each figure is the median over the rounds. `gflop_per_sample` is torch's
+    count of one sample's forward and backward: matrix products, convolutions and attention, a multiply-add as two
+    operations, without the optimizer. `flops_share` is gflop_per_sample times samples per second, over the rate of the
+    matrix product. `peak_memory_mb` is the most memory of a step, with weights, gradients and optimizer
+    (`state_memory_mb`): allocations on CUDA; on a CPU resident pages beyond those before the model was built. A row
+    that does not fit into memory has no figures. With `encode` a step encodes whole inputs.
     """
     world = World(0, 1, choose_device(bench.device))
     cuda = world.device.type == "cuda"
@@ -153,45 +152,45 @@ def bench_step(bench: StepBench) -> Iterator[dict[str, Any]]:
             for name, model in models.items()
         }
         steps, rounds = bench.steps or (10 if cuda else 1), bench.rounds or (5 if cuda else 3)
-        taking_part = Encoding if bench.encode else Contestant
-        yield from measured(runs, world, rounds, steps, "family" if bench.families else "fusion", taking_part)
+        steps_type = EncodingSteps if bench.encode else TrainingSteps
+        yield from measure_rows(runs, world, rounds, steps, "family" if bench.families else "fusion", steps_type)
 
 
-def measured(
+def measure_rows(
     runs: Mapping[str, RunConfig],
     world: World,
     rounds: int,
     steps: int,
     kind: str,
-    taking_part: type[Contestant] | type[Encoding],
+    steps_type: type[TrainingSteps] | type[EncodingSteps],
 ) -> Iterator[dict[str, Any]]:
-    """The rows of one batch size; `kind` is what their names are of."""
+    """The rows of one batch size. `kind`: fusion or family, the column of their names."""
     batch_size = next(iter(runs.values())).batch_size
     pinned = world.device.type == "cuda"
     batches = {name: draw_batch(run.model, batch_size, pinned=pinned) for name, run in runs.items()}
-    memory = {name: peak_memory_mb(run, batches[name], world, taking_part) for name, run in runs.items()}
-    contestants: dict[str, Contestant | Encoding] = {}
+    memory = {name: peak_memory_mb(run, batches[name], world, steps_type) for name, run in runs.items()}
+    candidates: dict[str, TrainingSteps | EncodingSteps] = {}
     for name, run in runs.items():
         if memory[name] is not None:
-            # All of them are there at once, as they take turns.
+            # All are in memory at once, because every round measures each.
             with suppress(torch.OutOfMemoryError):
-                contestant = taking_part(run, batches[name], world)
-                contestant.steps(2 if run.compile else 1)
-                contestants[name] = contestant
+                candidate = steps_type(run, batches[name], world)
+                candidate.steps(2 if run.compile else 1)
+                candidates[name] = candidate
     precision = next(iter(runs.values())).precision
     ceilings = []
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
     matmul_flops(world.device, precision)
     for _ in range(rounds):
         ceilings.append(matmul_flops(world.device, precision))
-        for name, contestant in contestants.items():
+        for name, candidate in candidates.items():
             began = time.perf_counter()
-            contestant.steps(steps)
+            candidate.steps(steps)
             seconds[name].append((time.perf_counter() - began) / steps)
     ceiling = median(ceilings)
     rates = {name: batch_size / median(times) for name, times in seconds.items()}
     for name, run in runs.items():
-        flop = count_flop(run.model, encode=taking_part is Encoding)
+        flop = count_flop(run.model, encode=steps_type is EncodingSteps)
         rate, peak = rates.get(name), memory[name]
         ratios = {
             f"{what}_of_{base.rpartition('-')[2]}": values[name] / values[base]  # type: ignore[operator]
@@ -224,7 +223,7 @@ def measured(
 
 
 def draw_batch(model: ModelConfig, batch_size: int, *, pinned: bool = False) -> Batch:
-    """Noise in the shape and types that a loader gives."""
+    """A random batch of the shapes and types of the loader's."""
     generator = torch.Generator().manual_seed(SEED)
     images = torch.randint(0, 256, (batch_size, *model.image_size, 3), generator=generator, dtype=torch.uint8)
     log_mel = torch.randn((batch_size, *model.audio_size), generator=generator).half()
@@ -248,16 +247,16 @@ def draw_batch(model: ModelConfig, batch_size: int, *, pinned: bool = False) -> 
 
 
 def on_meta(config: ModelConfig) -> Family:
-    """The model without memory."""
+    """The model on the meta device, without memory."""
     with torch.device("meta"):
         return build_model(config)
 
 
 @lru_cache
 def count_flop(config: ModelConfig, *, encode: bool = False) -> int:
-    """Floating-point operations of a sample's forward and backward, as torch counts them: a mean over a least batch.
+    """Floating-point operations of a sample's forward and backward, by torch's count: a mean over the smallest batch.
 
-    `encode`: of its encoding, nothing hidden.
+    `encode`: of its encoding, unmasked.
     """
     model = on_meta(config)
     size = model.least_batch
@@ -274,12 +273,12 @@ def count_flop(config: ModelConfig, *, encode: bool = False) -> int:
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """Numbers that are trained."""
+    """Number of trained parameters."""
     return sum(p.numel() for p in on_meta(config).parameters() if p.requires_grad)
 
 
 def state_memory_mb(config: ModelConfig) -> float:
-    """Weights, their gradients and AdamW's two moments, all float32."""
+    """Memory of weights, gradients and AdamW's two moments, all float32, in 10^6 bytes."""
     kept: int = sum(tensor.numel() for tensor in on_meta(config).state_dict().values())
     return 4 * (3 * count_parameters(config) + kept) / 1e6
 
@@ -299,26 +298,26 @@ def matmul_flops(device: torch.device, precision: str) -> float:
 
 
 def peak_memory_mb(
-    run: RunConfig, batch: Batch, world: World, taking_part: type[Contestant] | type[Encoding] = Contestant
+    run: RunConfig, batch: Batch, world: World, steps_type: type[TrainingSteps] | type[EncodingSteps] = TrainingSteps
 ) -> float | None:
-    """Most that one step takes with its model, in 10^6 bytes; None if there is not so much."""
+    """Peak memory of one step with its model, in 10^6 bytes; None if it does not fit."""
     gc.collect()
     cuda = world.device.type == "cuda"
     if not cuda:
         trim_heap()
     before = torch.cuda.memory_allocated(world.device) if cuda else resident_bytes("VmRSS")
     try:
-        contestant = taking_part(replace(run, compile=run.compile and cuda), batch, world)
-        contestant.steps(1)
+        candidate = steps_type(replace(run, compile=run.compile and cuda), batch, world)
+        candidate.steps(1)
         if cuda:
             torch.cuda.reset_peak_memory_stats(world.device)
         else:
-            Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
-        contestant.steps(1)
+            Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
+        candidate.steps(1)
     except torch.OutOfMemoryError:
         return None
     finally:
-        contestant = None  # type: ignore[assignment]  # its memory is the next one's
+        candidate = None  # type: ignore[assignment]  # free its memory
         gc.collect()
         if cuda:
             torch.cuda.empty_cache()
@@ -327,18 +326,18 @@ def peak_memory_mb(
 
 
 def resident_bytes(name: Literal["VmRSS", "VmHWM"]) -> int:
-    """Pages of this process in memory, now or at most."""
+    """Resident memory of this process in bytes, now (VmRSS) or at most (VmHWM)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
 def trim_heap() -> None:
-    """Give the system back what was freed, where the C library can."""
+    """Return freed memory to the system, where the C library can."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

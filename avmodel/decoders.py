@@ -1,4 +1,4 @@
-"""Decoders: patches of two modalities from one sequence, of one modality under a condition, features from queries."""
+"""Decoders: of two modalities from one sequence, of one modality with a condition, and of features from queries."""
 
 import torch
 from jaxtyping import Float, Int
@@ -12,16 +12,16 @@ from avmodel.positions import sincos_positions
 def with_hidden(
     visible: Float[Tensor, "b k d"], mask_token: Float[Tensor, "1 1 d"], ids_restore: Int[Tensor, "b n"]
 ) -> Float[Tensor, "b n d"]:
-    """The grid in order: its visible tokens where they were, the mask token elsewhere."""
+    """All tokens in grid order: visible tokens at their places, the mask token elsewhere."""
     hidden = mask_token.expand(len(visible), ids_restore.shape[1] - visible.shape[1], -1)
     return restore_order(torch.cat([visible, hidden], dim=1), ids_restore)
 
 
 class JointDecoder(nn.Module):
-    """Patches of audio and image from one sequence of both, audio first.
+    """Decodes patches of audio and image from one sequence of both, audio first.
 
-    "learned" positions, mask token and the two modality vectors start at zero (AVSiam). "fixed" positions are
-    sine-cosine, and the rest starts normal (CAV-MAE).
+    With "learned" positions these, the mask token and the two modality vectors start at zero (AVSiam). With "fixed"
+    positions these are sine-cosine, and the rest is drawn from a normal distribution (CAV-MAE).
     """
 
     audio_positions: Tensor
@@ -79,10 +79,10 @@ class JointDecoder(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """Patches of one modality from its visible tokens, and from tokens of the other one if it is conditioned.
+    """Decodes patches of one modality from its visible tokens and, with a condition, tokens of the other modality.
 
-    The condition comes in by cross-attention: once at the input, over the visible tokens or over all, or before every
-    block over all. Without: MAE's decoder, its class token left out.
+    The condition enters by cross-attention: once at the input, from the visible tokens or from all, or before every
+    block from all. Without a condition it is MAE's decoder without class token.
     """
 
     positions: Tensor
@@ -122,7 +122,7 @@ class PixelDecoder(nn.Module):
         context: Float[Tensor, "b m d"] | None = None,
         context_positions: Float[Tensor, "b m w"] | None = None,
     ) -> Float[Tensor, "b n patch"]:
-        """`context_positions`, of the decoder's width, say where the context's tokens are."""
+        """Decode. `context_positions` are the positions of the context's tokens, of the decoder's width."""
         x = self.embed(visible)
         if context is not None and self.context_embed is not None:
             context = self.context_embed(context)
@@ -139,16 +139,16 @@ class PixelDecoder(nn.Module):
         return patches
 
     def cross(self, layer: int, x: Float[Tensor, "b n w"], context: Float[Tensor, "b m w"]) -> Float[Tensor, "b n w"]:
-        """Tokens after attention to the context, added and normalized."""
+        """Tokens plus their attention to the context, normalized."""
         out: Tensor = self.cross_norms[layer](x + self.crosses[layer](x, context))
         return out
 
 
 class EmbeddingDecoder(nn.Module):
-    """Features at some places of one modality from the visible tokens of the other: queries in, features out.
+    """Decodes features of one modality from queries and the visible tokens of the other modality.
 
-    "learnable" queries are a table, one for each place, and are the places themselves; "empty" ones are zero but
-    for fixed sine-cosine positions; "attentive" ones come as an argument.
+    "learnable" queries are a table with one query for each place; "empty" queries are fixed sine-cosine positions;
+    "attentive" queries are an argument.
     """
 
     queries: Tensor

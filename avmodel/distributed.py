@@ -57,7 +57,7 @@ class World:
         return values
 
     def gather(self, rows: Shaped[Tensor, "n *d"]) -> Shaped[Tensor, "m *d"]:
-        """The rows of all processes, rank by rank; every process gives as many."""
+        """The rows of all processes, rank by rank. Every process must pass equally many."""
         if self.size == 1:
             return rows
         parts = [torch.empty_like(rows) for _ in range(self.size)]
@@ -116,7 +116,7 @@ def all_gather_with_grad(rows: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
 def join_world(device: str = "auto") -> Iterator[World]:
     """The world that torchrun has set up, else a world of one. NCCL on CUDA devices, gloo on CPUs.
 
-    `device`: auto (CUDA if there is one), cpu, cuda, cuda:1. Raises ConfigError for a device that isn't here.
+    `device`: auto (CUDA if there is one), cpu, cuda, cuda:1. Raises ConfigError for a missing device.
     """
     size, rank, local = (
         int(os.environ.get(name, default))
@@ -136,7 +136,7 @@ def join_world(device: str = "auto") -> Iterator[World]:
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device that a name means for this process. Raises ConfigError for one that isn't here."""
+    """The device of that name for this process. Raises ConfigError for a missing one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":

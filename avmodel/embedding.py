@@ -1,4 +1,4 @@
-"""How inputs become tokens beside the ViT's own way: trained positions, kernels for spectrograms, sizes that fit."""
+"""Embedding of inputs as tokens: learned positions, patch kernels of spectrograms, and checks of input sizes."""
 
 import torch
 from jaxtyping import Float
@@ -9,9 +9,9 @@ from avmodel.layers import PatchEmbed
 
 
 class LearnedEmbedding(nn.Module):
-    """Patch embedding and a trained table of positions of one modality.
+    """Patch embedding and learned positions of one modality.
 
-    `doubled` adds the tokens to themselves once more before the first block, as AVSiam's released models do.
+    `doubled` adds the tokens to themselves before the first block, as AVSiam's released models do.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class LearnedEmbedding(nn.Module):
 def kernel_from_rgb(
     kernel: Float[Tensor, "d 3 p p"] | Float[Tensor, "d 1 p p"], reduce: str
 ) -> Float[Tensor, "d 1 p p"]:
-    """A spectrogram's patch kernel from an image's: the colors' mean (AVSiam) or sum (CAV-MAE)."""
+    """A one-channel patch kernel from that of an image: the mean (AVSiam) or sum (CAV-MAE) of the colors."""
     if reduce not in KERNEL_REDUCTIONS:
         raise ValueError(f"unknown kernel reduction {reduce!r}; known: {', '.join(KERNEL_REDUCTIONS)}")
     return kernel.mean(dim=1, keepdim=True) if reduce == "mean" else kernel.sum(dim=1, keepdim=True)
@@ -41,7 +41,7 @@ def kernel_from_rgb(
 def fit_columns(
     log_mel: Float[Tensor, "b 1 mel t"], size: tuple[int, int], patch_size: int
 ) -> Float[Tensor, "b 1 mel s"]:
-    """The columns a model of that size takes: the first 192 of 196. Raises ValueError if no crop fits."""
+    """The first columns, as many as the model takes (192 of 196). Raises ValueError for another size."""
     mel, steps = size
     if log_mel.shape[2] != mel or not steps <= log_mel.shape[3] < steps + patch_size:
         raise ValueError(
@@ -52,7 +52,7 @@ def fit_columns(
 
 
 def fit_image(image: Float[Tensor, "b 3 h w"], size: tuple[int, int]) -> Float[Tensor, "b 3 h w"]:
-    """The image. Raises ValueError if it is of another size."""
+    """The image unchanged. Raises ValueError for another size."""
     if image.shape[2:] != size:
         raise ValueError(f"image of {tuple(image.shape[2:])}: this model takes {size}")
     return image

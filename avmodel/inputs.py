@@ -1,4 +1,4 @@
-"""A dataset to what a model takes: which samples, which view of them, and the arithmetic left for the device."""
+"""From a dataset to a model's inputs: samples, views, and normalization on the device."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +46,7 @@ def cache_config(folder: str | None, most_gb: float | None, *, offline: bool = F
 
 
 class Inputs(NamedTuple):
-    """What a model takes."""
+    """The inputs of a model."""
 
     image: Float[Tensor, "b 3 h w"]
     log_mel: Float[Tensor, "b 1 mel t"]
@@ -55,10 +55,10 @@ class Inputs(NamedTuple):
 def train_loader(
     data: DataConfig, model: ModelConfig, source: Source, world: World, *, batch_size: int, seed: int
 ) -> Loader:
-    """One process's training batches of `batch_size`, without end of epochs known to them.
+    """One process's training batches of `batch_size`; batches may span two epochs.
 
-    Raises ConfigError if the data cannot give what the model takes, or has fewer samples than one batch of every
-    process; ManifestError or ShardError for a dataset that isn't whole.
+    Raises ConfigError if the data doesn't fit the model, or has fewer samples than one batch of every process;
+    ManifestError or ShardError for an incomplete dataset.
     """
     cache = cache_config(data.cache_dir, data.cache_gb, offline=data.offline)
     dataset = open_dataset(
@@ -115,9 +115,9 @@ def listed_keys(entries: Sequence[str]) -> tuple[str, ...]:
 def probe_loader(
     data: DataConfig, model: ModelConfig, source: Source, world: World, *, batch_size: int
 ) -> Loader | None:
-    """One process's share of the split that the probe looks at, each sample once; None if there is no such split.
+    """One process's share of the probe's split, each sample once; None if there is no such split.
 
-    Only a prepared dataset's folder has splits. Raises as `train_loader`.
+    Only the folder of a prepared dataset has splits. Raises as `train_loader`.
     """
     if data.probe_split is None or not is_folder(source):
         return None
@@ -152,19 +152,19 @@ def to_inputs(batch: Batch, device: torch.device) -> Inputs:
 
 
 def normalize_images(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """0 to 255 to zero mean and unit deviation over ImageNet, float32."""
+    """Images of 0 to 255, normalized to zero mean and unit deviation over ImageNet, as float32."""
     mean, std = image_statistics(images.device)
     return images.float().sub_(255 * mean).div_(255 * std)
 
 
 def image_statistics(device: torch.device) -> tuple[Float[Tensor, "1 3 1 1"], Float[Tensor, "1 3 1 1"]]:
-    """ImageNet's mean and deviation of each channel, for values from 0 to 1."""
+    """ImageNet's mean and deviation of each channel, of values from 0 to 1."""
     mean, std = (torch.tensor(values, device=device).reshape(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return mean, std
 
 
 def image_side(model: ModelConfig) -> int:
-    """Pixels of a side of the model's images. Raises ConfigError for images that aren't square."""
+    """Side of the model's images in pixels. Raises ConfigError if they aren't square."""
     height, width = model.image_size
     if height != width:
         raise ConfigError(f"model.image_size={model.image_size}: the loader crops squares. Set two equal numbers.")
@@ -175,12 +175,13 @@ def require_mel(n_mels: int, model: ModelConfig) -> None:
     """Raise ConfigError unless the spectrograms have the model's number of bins."""
     if n_mels != model.audio_size[0]:
         raise ConfigError(
-            f"model.audio_size={model.audio_size}: the spectrograms have {n_mels} mel bins. Set {n_mels} first."
+            f"model.audio_size={model.audio_size}: the spectrograms have {n_mels} mel bins. Set its first number to "
+            f"{n_mels}."
         )
 
 
 def require_samples(dataset: Dataset, least: int, source: Source) -> None:
-    """Raise ConfigError for a dataset of fewer samples than that."""
+    """Raise ConfigError for a dataset of fewer than `least` samples."""
     if len(dataset) < least:
         raise ConfigError(
             f"{source}: {len(dataset)} samples, fewer than one batch of {least} over all processes. Prepare more, or "

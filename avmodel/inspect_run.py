@@ -1,4 +1,4 @@
-"""A training run read back from its folder: curves, probe, pictures; as plain data or as a page. No torch."""
+"""A training run read from its folder: curves, probe and pictures, as plain data or as a page. Imports no torch."""
 
 import math
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from avmanifest.errors import ConfigError, ManifestError
 from avmodel.metrics import METRICS, PROBES, read_lines
 from avmodel.rundir import CHECKPOINTS, PICTURES, read_config
 
-MOST_POINTS: Final = 1000  # of a curve that is drawn: means of equal spans
-MOST_PICTURES: Final = 6  # of a page: the first, the last, and those evenly between
+MOST_POINTS: Final = 1000  # points of a drawn curve, each a mean of equally many
+MOST_PICTURES: Final = 6  # pictures on a page: the first, the last, and evenly spaced ones
 _FALLING: Final = ("loss", "data_wait")
 _NO_CURVES: Final = ("step", "epoch")
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A number over the run's steps."""
+    """A logged value over the run's steps."""
 
     name: str
     steps: tuple[float, ...]
@@ -28,13 +28,13 @@ class Curve:
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether its best value is the smallest."""
+        """Whether the smallest value is the best."""
         return any(word in self.name for word in _FALLING)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a run has written down so far."""
+    """The logged state of a run."""
 
     folder: Path
     config: dict[str, Any]
@@ -55,17 +55,17 @@ class Run:
 
     @property
     def summary(self) -> str:
-        """Model and progress in a line."""
+        """Name, progress and number of checkpoints, in one line."""
         steps = self.config.get("steps")
         of = f" of {steps:,}" if isinstance(steps, int) else ""
         return f"{self.config.get('name', 'run')}, step {self.last_step:,}{of}, {len(self.checkpoints)} checkpoints"
 
 
 def read_run(folder: Path) -> Run:
-    """The run in a folder. Raises ConfigError for a folder without one, ManifestError for lines that are none."""
+    """Read the run in a folder. Raises ConfigError for a folder without a run, ManifestError for damaged metrics."""
     config = read_config(folder)
     if config is None:
-        raise ConfigError(f"{folder}: no config.json in it, so not a run. Give the --out of an `avkit pretrain`.")
+        raise ConfigError(f"{folder}: no config.json, so it is not a run. Give the folder of an avkit pretrain run.")
     pictures = sorted((folder / PICTURES).glob("*.png"), key=lambda path: (len(path.name), path.name))
     checkpoints = folder / CHECKPOINTS
     found = (
@@ -84,7 +84,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _curves(path: Path) -> tuple[Curve, ...]:
-    """Every number of a file of JSON lines, over its steps."""
+    """A curve of each numeric field in a file of JSON lines."""
     points: dict[str, list[tuple[float, float]]] = {}
     try:
         for line in read_lines(path):
@@ -92,7 +92,7 @@ def _curves(path: Path) -> tuple[Curve, ...]:
                 if name not in _NO_CURVES and isinstance(value, int | float) and not isinstance(value, bool):
                     points.setdefault(name, []).append((float(line["step"]), float(value)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ManifestError(f"{path}: not lines of metrics ({type(error).__name__}: {error})") from error
+        raise ManifestError(f"{path}: not a file of metrics ({type(error).__name__}: {error})") from error
     return tuple(
         Curve(name, tuple(step for step, _ in found), tuple(value for _, value in found))
         for name, found in points.items()
@@ -100,7 +100,7 @@ def _curves(path: Path) -> tuple[Curve, ...]:
 
 
 def thinned(one: Curve, most: int = MOST_POINTS) -> Curve:
-    """The curve with at most so many points: means over equal numbers of steps."""
+    """The curve with at most `most` points, each a mean over equally many."""
     size = -(-len(one.steps) // most)
     if size <= 1:
         return one
@@ -113,7 +113,7 @@ def thinned(one: Curve, most: int = MOST_POINTS) -> Curve:
 
 
 def run_json(run: Run) -> dict[str, Any]:
-    """The run as plain data: of each curve the first, the best and the last value."""
+    """The run as plain data, with the first, best and last value of each curve."""
     return {
         "folder": str(run.folder),
         "name": run.name,

@@ -1,4 +1,4 @@
-"""What a run writes down: metrics.jsonl, a line a step, exact over resumes; TensorBoard; Weights & Biases on demand."""
+"""The metrics of a run: metrics.jsonl with one line a step, TensorBoard and, on request, Weights & Biases."""
 
 import importlib
 import json
@@ -20,8 +20,8 @@ SKIPPED = "skipped.jsonl"  # steps that were left out; there only if there are a
 class JsonLines:
     """A file of one JSON object a line, each with a `step`.
 
-    Opening it drops what was written after `last_step` and half a line at its end, so that a run resumed from that
-    step leaves every step once.
+    Opening it removes lines after `last_step` and an incomplete last line, so that after a resume from that step every
+    step is in the file once.
     """
 
     def __init__(self, path: Path, *, last_step: int) -> None:
@@ -32,18 +32,18 @@ class JsonLines:
         self._path = path
 
     def write(self, values: Mapping[str, Any]) -> None:
-        """Append one object; it outlives this process at once. Raises StorageError if the disk doesn't take it."""
+        """Append one object and pass it to the system. Raises StorageError if it can't be written."""
         with disk_errors(self._path):
             self._file.write(json.dumps(dict(values)) + "\n")
 
     def flush(self) -> None:
-        """Wait until all lines are on the disk. Raises StorageError if they cannot be."""
+        """Wait until all lines are on the disk. Raises StorageError if they can't be written."""
         with disk_errors(self._path):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """End the file."""
-        # What write() could not write, it has said.
+        """Close the file."""
+        # write() has reported what it could not write.
         with suppress(OSError):
             self._file.close()
 
@@ -69,7 +69,7 @@ class SkippedLog:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """StorageError, which names the file, in place of OSError."""
+    """Raise StorageError, with the file's name, in place of OSError."""
     try:
         yield
     except OSError as error:
@@ -79,9 +79,9 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a file, in order; none if there is no file. A cut last line is left out.
+    """The objects of a file, in order; none if there is no file. An incomplete last line is left out.
 
-    Raises ManifestError, which names the line, for one that is no JSON object with a step.
+    Raises ManifestError, with the line, for a line that is not a JSON object with a step.
     """
     if not path.exists():
         return
@@ -98,7 +98,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class MetricLog:
-    """The records of a run, in all the places where people look for them."""
+    """Writes the records of a run to all its logs."""
 
     def __init__(self, folder: Path, *, last_step: int, wandb_project: str | None, config: Mapping[str, Any]) -> None:
         self._folder = folder
@@ -106,7 +106,7 @@ class MetricLog:
         self._steps = JsonLines(folder / METRICS, last_step=last_step)
         self._probes = JsonLines(folder / PROBES, last_step=last_step)
         self._skipped = SkippedLog(folder, last_step=last_step)
-        # Not at the top: `inspect` reads metrics without torch.
+        # Imported here, because `inspect` reads metrics without torch.
         tensorboard = importlib.import_module("torch.utils.tensorboard")
         self._board = tensorboard.SummaryWriter(str(folder / TENSORBOARD), purge_step=last_step + 1, flush_secs=30)
 
@@ -134,12 +134,12 @@ class MetricLog:
         self._skipped.write(record)
 
     def probe(self, record: Mapping[str, Any]) -> None:
-        """Write what the probe found."""
+        """Write the scores of the probe."""
         self._probes.write(record)
         self._elsewhere(record, "probe")
 
     def flush(self) -> None:
-        """Wait until the lines are on the disk: before a checkpoint that counts on them."""
+        """Wait until the lines are on the disk. Called before a checkpoint is saved."""
         self._steps.flush()
         self._probes.flush()
 
@@ -158,8 +158,8 @@ def start_wandb(project: str, folder: Path, config: Mapping[str, Any]) -> Any:
         wandb = importlib.import_module("wandb")
     except ImportError as error:
         raise ConfigError(
-            f"wandb_project={project!r}: the package wandb is not installed. `pip install wandb`, or leave it out: "
-            "metrics.jsonl and TensorBoard have the same numbers."
+            f"wandb_project={project!r}: the package wandb is not installed. Run pip install wandb, or leave "
+            "wandb_project out: metrics.jsonl and TensorBoard have the same numbers."
         ) from error
     return wandb.init(
         project=project, name=folder.name, id=folder.name, resume="allow", dir=str(folder), config=dict(config)

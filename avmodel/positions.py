@@ -1,4 +1,4 @@
-"""Where a patch is: fixed sine-cosine positions, and learned tables that begin as another grid's."""
+"""Positions of patches: fixed sine-cosine ones, and learned tables resized from another grid."""
 
 import torch
 import torch.nn.functional as F
@@ -34,11 +34,11 @@ def sincos_positions(
 def resize_positions(
     table: Float[Tensor, "1 n d"], grid: tuple[int, int], new_grid: tuple[int, int], how: str
 ) -> Float[Tensor, "1 m d"]:
-    """A learned table of `grid` as a start for `new_grid`, both row by row.
+    """Resize a learned table of `grid` to `new_grid`, both row by row.
 
-    copy: as it is, for the same grid. linear1d: interpolated along the flattened table, as AVSiam's paper starts its
-    8 x 64 spectrogram from a 14 x 14 image, without regard to rows; nearest1d: likewise, each the nearest, which is
-    what its released code does. bicubic2d: each channel as a picture.
+    `how`: copy, unchanged, for the same grid. linear1d, interpolated along the flattened table without regard to rows,
+    as AVSiam's paper does from a 14 x 14 image to an 8 x 64 spectrogram. nearest1d, the nearest entry of the flattened
+    table, as AVSiam's released code does. bicubic2d, each channel as an image.
 
     Raises ValueError for a table of another grid, an unknown `how`, or a copy to another grid.
     """

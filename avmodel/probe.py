@@ -1,4 +1,4 @@
-"""How well features tell classes apart while a model trains: the nearest neighbor's label, nothing to fit."""
+"""Nearest-neighbor probe: how well the features separate classes during training, without fitting anything."""
 
 from collections.abc import Iterable
 
@@ -22,7 +22,7 @@ def nearest_neighbor_probe(
     """Percent of samples whose nearest other sample shares a class, by each stream's features and by all together.
 
     Nothing is masked; features are means over tokens, compared by cosine; "all" adds the cosines. Samples
-    without a class are not asked about. Every process gives its batches and gets the numbers of all.
+    without a class are left out. Every process passes its own batches, and all get the scores of all samples.
 
     Source: the released code's probe and the paper's figure 3.
     """
@@ -38,7 +38,7 @@ def nearest_neighbor_probe(
 def pooled_features(
     model: Family, batches: Iterable[Batch], world: World, *, precision: str
 ) -> tuple[dict[str, Float[Tensor, "n d"]], Bool[Tensor, "n c"]]:
-    """Unit vectors of every stream's features of all processes' samples, and their classes; on the CPU."""
+    """Features of every stream as unit vectors, and the classes, of all processes' samples; on the CPU."""
     rows: list[Tensor] = []
     names: list[str] = []
     for batch in batches:

@@ -1,4 +1,4 @@
-"""Reconstructions to look at: what went in, what was left visible, what the model made of it."""
+"""Pictures of reconstructions: the input, its visible patches and the model's prediction."""
 
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,11 @@ def save_picture(
     keys: tuple[str, ...],
     profile: MelProfile,
 ) -> None:
-    """Draw the first samples of a batch into a PNG: a row each; input, visible patches and reconstruction of both.
+    """Draw the first samples of a batch into a PNG, a row each: input, visible patches and reconstruction.
 
-    Where targets are normalized, predicted patches have the true mean and deviation. The model is left in the mode it
-    was in. A model that predicts no patches is not drawn. Without a path all is computed and nothing written. Raises
-    StorageError if the file can't be written.
+    Where targets are normalized, predicted patches get the true mean and deviation. The model keeps its mode (training
+    or evaluation). For a model that predicts no patches nothing is drawn. Without a path everything is computed and
+    nothing is written. Raises StorageError if the file can't be written.
     """
     was_training = model.training
     model.eval()
@@ -60,7 +60,7 @@ def save_picture(
 
 
 def visible(x: Float[Tensor, "b c h w"], mask: Float[Tensor, "b n"], patch_size: int) -> Float[Tensor, "b c h w"]:
-    """1 in the patches that stay, 0 where `mask` is 1."""
+    """1 in visible patches, 0 in those where `mask` is 1."""
     patches = torch.ones_like(patchify(x, patch_size))
     grid = (x.shape[2] // patch_size, x.shape[3] // patch_size)
     return unpatchify(patches * (1 - mask.unsqueeze(-1)), patch_size, grid)

@@ -1,6 +1,6 @@
-"""Random numbers of a batch: a function of the seed, the epoch and the position of each sample in its epoch.
+"""Random numbers of a batch, computed from the seed, the epoch and the position of each sample in its epoch.
 
-No generator state is kept, so a resumed run is equal to the bit, and two processes draw the numbers that one would.
+There is no generator state: a resumed run gets the same bits, and so do several processes as one.
 """
 
 from typing import Any
@@ -19,11 +19,11 @@ from avmodel.models.family import Draws, Family
 
 # Streams of random_bits beside those of the loader.
 MASKS, DROPOUT, ORDERS, AUGMENT = range(1 << 20, (1 << 20) + 4)
-NOISE_BITS = np.uint64(11)  # shifted out: what is left is exact in float64
+NOISE_BITS = np.uint64(11)  # shifted out; the remaining bits are exact in float64
 
 
 def draw_masks(model: Family, seed: int, batch: Batch, world: World | None = None) -> Any:
-    """What the model hides of a batch: a function of the seed, the epoch and each sample's place in its order."""
+    """The masks of a batch, from the seed, the epoch and each sample's position in the epoch."""
     rank, size = (world.rank, world.size) if world else (0, 1)
     own = batch.positions.numpy()
     noise = random_numbers(seed, batch, MASKS, own, model.num_draws)
@@ -35,7 +35,7 @@ def draw_masks(model: Family, seed: int, batch: Batch, world: World | None = Non
 
 
 def augment_draws(config: AugmentConfig, seed: int, batch: Batch) -> Float[Tensor, "b n"]:
-    """The numbers in [0, 1) that the augmentation of a batch takes; none if there is none."""
+    """The numbers in [0, 1) for the augmentation of a batch; b x 0 without augmentation."""
     count = num_augment_draws(config)
     bits = random_numbers(seed, batch, AUGMENT, batch.positions.numpy(), count)
     return torch.from_numpy(bits.astype(np.float64) * 2.0**-53)

@@ -31,7 +31,7 @@ MODALITIES = ("audio", "image")
 
 
 class Predictor(nn.Module):
-    """Logits for each cell of the log-mel (modality audio) or of the image, from both inputs."""
+    """Logits of each cell of the log-mel (modality audio) or of the image, from both inputs."""
 
     def __init__(self, model: Family, modality: str, config: DecoderConfig) -> None:
         super().__init__()
@@ -53,14 +53,14 @@ class Predictor(nn.Module):
         return logits
 
     def freeze_unused(self) -> None:
-        """Take the parts out of training that no logit depends on, such as the decoders of a masked autoencoder."""
+        """Freeze the parameters that no logit depends on, such as the decoders of a masked autoencoder."""
         freeze_all_but_used(self, lambda: self(*blank(self.model)))
 
 
 def save_predictor(
     folder: Path, predictor: Predictor, step: int, trainer_state: Mapping[str, Any], notes: Mapping[str, str]
 ) -> None:
-    """A checkpoint in the folder of a seed that `load_predictor` reads: weights, config and notes in one file."""
+    """Save a checkpoint that `load_predictor` reads in a seed's folder: weights, config and notes in one file."""
     described = {"sense": predictor.modality, "decoder": json.dumps(asdict(predictor.config))}
     state = {"step": step, **trainer_state}
     save_checkpoint(
@@ -75,7 +75,7 @@ def save_predictor(
 
 
 def load_predictor(path: Path | str, device: torch.device | str = "cpu") -> tuple[Predictor, dict[str, str]]:
-    """A trained predictor, in evaluation mode, and the notes it was saved with.
+    """Load a trained predictor, in evaluation mode, and its notes.
 
     `path`: a seed's folder, a checkpoint, or its .safetensors file. Raises CheckpointError for a damaged file,
     ConfigError for one without a decoder.

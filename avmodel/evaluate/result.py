@@ -1,4 +1,4 @@
-"""Results of a task: scores, baselines, and what they were measured on and with; written to results.json."""
+"""The result of a task, results.json: scores, baselines, data, settings and seeds."""
 
 import json
 import math
@@ -28,10 +28,10 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What one task found. Rows are what is compared: the heads, streams or directions, and the baselines."""
+    """The result of a task. Its rows are the heads, streams or directions that are compared, and the baselines."""
 
     task: str
-    headline: tuple[str, str]  # row and metric that a paper quotes
+    headline: tuple[str, str]  # row and metric that `line` quotes
     unit: str  # of the headline: %, or none
     scores: Mapping[str, Mapping[str, Score]]  # row -> metric
     baselines: Mapping[str, Mapping[str, Score]]  # name of a row -> metric
@@ -42,10 +42,10 @@ class Result:
     settings: Mapping[str, Any]
     seeds: tuple[int, ...] = (0,)
     notes: tuple[str, ...] = ()  # leaks, other labels, skipped classes
-    extra: Mapping[str, Any] = field(default_factory=dict)  # what a task adds: ranks, curves, confusions
+    extra: Mapping[str, Any] = field(default_factory=dict)  # of the task: ranks, curves, confusions
 
     def line(self) -> str:
-        """One line for a paper: the number, its spread, and what it is of."""
+        """One line for a paper: the score, its spread, the task, data and checkpoint."""
         row, metric = self.headline
         score = self.scores[row][metric]
         spread = f" ± {score.spread:.1f}" if len(score.values) > 1 else ""
@@ -60,7 +60,7 @@ class Result:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as plain data; numbers that are not finite are null."""
+        """The result as plain data; NaN and infinity are None."""
         rows = {
             kind: {row: {name: plain_score(score) for name, score in metrics.items()} for row, metrics in table.items()}
             for kind, table in (("scores", self.scores), ("baselines", self.baselines))
@@ -85,13 +85,13 @@ class Result:
 
 
 def plain_score(score: Score) -> dict[str, Any]:
-    """The score as JSON can hold it."""
+    """The score as plain data; NaN and infinity are None."""
     mean, spread, *values = (v if math.isfinite(v) else None for v in (score.mean, score.spread, *score.values))
     return {"mean": mean, "spread": spread, "values": values}
 
 
 def scored(runs: list[Mapping[str, float]]) -> dict[str, Score]:
-    """Scores of runs with different seeds, by metric."""
+    """Scores by metric, from those of each seed."""
     found = {}
     for name in runs[0]:
         values = tuple(float(run[name]) for run in runs)
@@ -102,7 +102,7 @@ def scored(runs: list[Mapping[str, float]]) -> dict[str, Score]:
 
 
 def write_result(result: Result, folder: Path) -> Path:
-    """results.json in the folder, whole or not at all. Raises StorageError if it can't be written."""
+    """Write results.json, whole or not at all. Raises StorageError if it can't be written."""
     path = folder / RESULTS_FILE
     try:
         replace_text(path, json.dumps(shown_content(result.as_dict()), indent=1, ensure_ascii=False) + "\n")

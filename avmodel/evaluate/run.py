@@ -24,11 +24,24 @@ def evaluate(
     accept_unknown: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Result, Path]:
-    """Evaluate a checkpoint on a dataset, alone or under torchrun; the result, and its folder.
+    """Evaluate a checkpoint on a dataset, in one process or under torchrun.
 
-    `test` is a prepared dataset's folder, or shards; so is `train`, whose default is the training split of the same
-    folder. `out` defaults to evaluations/TASK in the folder of the run. Raises ConfigError for what can't be evaluated
-    (see `load_pretrained`, `open_splits`), and the errors of the task.
+    Args:
+        task: A name of TASKS.
+        config: The task's settings, such as `task_config(task)`.
+        checkpoint: A run's folder, or a checkpoint.
+        test: Folder of a prepared dataset, or shards.
+        train: As `test`. None: the training split of the same folder.
+        out: Folder of the result. None: evaluations/TASK in the folder of the run.
+        accept_unknown: Accept weights that the checkpoint doesn't have.
+        progress: Called with what is done, how much of it, and out of how much.
+
+    Returns:
+        The result and its folder.
+
+    Raises:
+        ConfigError: The checkpoint or data can't be evaluated: see `load_pretrained` and `open_splits`.
+        AvkitError: As the task raises.
     """
     with join_world(config.device) as world:
         require_precision(config.precision, world.device)

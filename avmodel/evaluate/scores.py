@@ -1,6 +1,6 @@
-"""The metrics, each defined once: what counts as right, what is left out, and how ties are broken.
+"""The metrics: what counts as correct, what is left out, and how ties are broken.
 
-All scores are in percent but d-prime and ranks. Predictions that aren't finite are refused, never ranked.
+All scores but d-prime and ranks are in percent. Predictions that aren't finite are refused.
 """
 
 import math
@@ -17,7 +17,7 @@ from avmanifest.errors import ConfigError, DivergedError
 def single_label_scores(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> dict[str, float]:
     """`accuracy` over samples and `class_accuracy`, the mean over the classes that have samples.
 
-    The prediction is the largest logit; where several are, the first.
+    The prediction is the largest logit; of equal ones, the first.
     """
     require_finite(logits)
     right = logits.argmax(dim=1) == labels
@@ -29,7 +29,7 @@ def single_label_scores(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"])
 
 
 def class_accuracy(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> Float[Tensor, " c"]:
-    """Percent of each class's samples that are put into it; NaN for a class without samples."""
+    """Percent of each class's samples that are predicted correctly; NaN for a class without samples."""
     classes = logits.shape[1]
     right = (logits.argmax(dim=1) == labels).double()
     total = torch.bincount(labels, minlength=classes).double()
@@ -43,7 +43,7 @@ def confusion_matrix(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) ->
 
 
 class ClassScores(NamedTuple):
-    """Of each class; NaN where it is skipped."""
+    """Scores of each class, in percent; NaN for a skipped class."""
 
     average_precision: Float[Tensor, " c"]
     auc: Float[Tensor, " c"]
@@ -52,8 +52,8 @@ class ClassScores(NamedTuple):
 def multi_label_class_scores(scores: Float[Tensor, "n c"], labels: Bool[Tensor, "n c"]) -> ClassScores:
     """Average precision and area under the ROC curve of each class, in percent.
 
-    Average precision is the step-wise sum of precision times gained recall, not interpolated. A class without
-    positives has neither, a class without negatives no area: NaN.
+    Average precision is the step-wise sum of precision times gained recall, not interpolated. Without
+    positives both are NaN, without negatives the area is.
     """
     require_finite(scores)
     precisions, areas = [], []
@@ -71,7 +71,9 @@ def multi_label_scores(scores: Float[Tensor, "n c"], labels: Bool[Tensor, "n c"]
     """
     found = multi_label_class_scores(scores, labels)
     if bool(found.average_precision.isnan().all()):
-        raise ConfigError("no class has a positive sample: there is no average precision. Evaluate labeled samples.")
+        raise ConfigError(
+            "no class has a positive sample, so average precision is undefined. Evaluate labeled samples."
+        )
     auc = float(found.auc[~found.auc.isnan()].mean()) if not bool(found.auc.isnan().all()) else math.nan
     return {
         "map": float(found.average_precision[~found.average_precision.isnan()].mean()),
@@ -82,7 +84,7 @@ def multi_label_scores(scores: Float[Tensor, "n c"], labels: Bool[Tensor, "n c"]
 
 
 def hit_scores(scores: Float[Tensor, "n c"], labels: Bool[Tensor, "n c"]) -> dict[str, float]:
-    """`hit`: percent of samples whose best class is one of their classes; samples without a class are not asked."""
+    """`hit`: percent of samples whose best class is one of their classes; samples without a class are left out."""
     require_finite(scores)
     asked = labels.any(dim=1)
     hit = labels.gather(1, scores.argmax(dim=1, keepdim=True))[:, 0]
@@ -90,9 +92,9 @@ def hit_scores(scores: Float[Tensor, "n c"], labels: Bool[Tensor, "n c"]) -> dic
 
 
 class Ranks(NamedTuple):
-    """Of each query's own partner among all candidates."""
+    """Rank of each query's partner among all candidates."""
 
-    pessimistic: Int[Tensor, " n"]  # from 1; candidates that tie with the partner stand before it
+    pessimistic: Int[Tensor, " n"]  # from 1; candidates that tie with the partner rank before it
     tied: int  # queries whose partner ties with another candidate
 
 
@@ -106,7 +108,7 @@ def partner_ranks(similarity: Float[Tensor, "n n"]) -> Ranks:
 
 
 def retrieval_scores(ranks: Ranks, at: tuple[int, ...] = (1, 5, 10)) -> dict[str, float]:
-    """`r@k`: percent of queries whose partner is among the first k; `median_rank`; `tied`: queries a tie affects."""
+    """`r@k`: percent of queries whose partner is among the first k; `median_rank`; `tied`: queries with a tie."""
     found = ranks.pessimistic
     scores = {f"r@{k}": 100 * float((found <= k).double().mean()) for k in at}
     return scores | {"median_rank": float(found.double().quantile(0.5)), "tied": ranks.tied}
@@ -117,5 +119,6 @@ def require_finite(scores: Float[Tensor, "n m"]) -> None:
     bad = int((~torch.isfinite(scores)).any(dim=1).sum())
     if bad:
         raise DivergedError(
-            f"{bad} of {len(scores)} predictions are not finite: the model or its head has diverged. Lower the rate."
+            f"{bad} of {len(scores)} predictions are not finite: the model or its head has diverged. Lower the "
+            "learning rate."
         )

@@ -1,10 +1,10 @@
-"""Features on disk: Parquet parts that grow whole, so that an extraction is taken up where it was.
+"""Features on disk: Parquet parts, each written whole, so that an extraction can resume.
 
     part-00000.parquet      key, labels, and one fixed-size list of float32 for each stream
     part-00001.parquet      ...
 
-Each part's metadata has, under `avkit`, what the features are of, and from and to which position of the dataset's order
-it goes.
+The metadata of a part has, under `avkit`, a description of the features, and the first and last position of the part
+in the dataset's order.
 """
 
 import json
@@ -28,10 +28,10 @@ _ADVICE = "Delete it: it is made again."
 
 
 class FeatureStore:
-    """A folder of parts that all have one description."""
+    """A folder of parts with one description."""
 
     def __init__(self, folder: Path, description: Mapping[str, Any]) -> None:
-        """Raises ConfigError for a folder with features of something else, ManifestError for a part that is none."""
+        """Raises ConfigError for a folder with other features, ManifestError for a file that is not a part."""
         self.folder = folder
         self.description = json.loads(json.dumps(description))
         self.position = 0
@@ -40,11 +40,9 @@ class FeatureStore:
             note = read_note(path)
             of, ours = note["of"], self.description
             if changed := [name for name in {**of, **ours} if of.get(name) != ours.get(name)]:
-                raise ConfigError(
-                    f"{path}: features of something else ({', '.join(changed)} differ). Give another --out."
-                )
+                raise ConfigError(f"{path}: has other features ({', '.join(changed)} differ). Give another --out.")
             if note["from"] != self.position:
-                break  # what follows a part that was deleted is made again with it
+                break  # the parts after a deleted one are made again
             self.parts.append(path)
             self.position = note["position"]
 
@@ -58,7 +56,7 @@ class FeatureStore:
         values: Mapping[str, Float[Tensor, "n d"]],
         position: int,
     ) -> None:
-        """Write a part that ends at that position of the order. Raises StorageError if the disk doesn't take it."""
+        """Write a part that ends at a position of the order. Raises StorageError if it can't be written."""
         columns: dict[str, pa.Array] = {
             "key": pa.array(keys, pa.string()),
             "labels": pa.array(labels, pa.list_(pa.string())),
@@ -74,14 +72,15 @@ class FeatureStore:
                 pq.write_table(table, unfinished, compression="zstd")
         except OSError as error:
             raise StorageError(
-                f"{path}: not written ({error.strerror or error}). Free space; the rest is kept."
+                f"{path}: not written ({error.strerror or error}). Free space and give the same command again; the "
+                "other parts are kept."
             ) from error
         self.parts.append(path)
         self.position = position
 
 
 def read_note(path: Path) -> dict[str, Any]:
-    """What a part is of and where it ends. Raises ManifestError for a file that is no part."""
+    """A part's description and positions. Raises ManifestError for a file that is not a part."""
     try:
         require_file(path)
         text = (pq.read_schema(path).metadata or {}).get(_NOTE, b"")
@@ -94,7 +93,7 @@ def read_note(path: Path) -> dict[str, Any]:
 
 
 def read_parts(parts: list[Path]) -> tuple[list[str], dict[str, Float[Tensor, "n _"]]]:
-    """Keys, and the vectors of each stream, of all parts in their order."""
+    """The keys of all parts, in order, and the vectors of each stream."""
     tables = [_read_part(path) for path in parts]
     if other := [path for path, table in zip(parts, tables, strict=True) if table.schema != tables[0].schema]:
         raise ManifestError(f"{other[0]}: has other columns than the first part. {_ADVICE}")

@@ -1,4 +1,4 @@
-"""The tasks by name, with their presets. No torch is imported before a task runs."""
+"""The tasks by name, with their presets. Torch is not imported before a task runs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What `avkit evaluate NAME` does."""
+    """A task of `avkit evaluate`."""
 
     function: str  # (config, Evaluation) -> Result, as "module:name"; imported when it runs
     presets: Mapping[str, Callable[[], EvalConfig]]  # the first is the default
@@ -53,22 +53,22 @@ TASKS: dict[str, Task] = {
     "retrieval": Task(
         function="avmodel.evaluate.retrieval.task:retrieval",
         presets=RETRIEVAL,
-        summary="R@1, 5, 10 and median rank of each clip's partner, from sound to picture and from picture to sound.",
+        summary="Rank each clip's partner of the other modality: R@1, 5, 10 and median rank, in both directions.",
     ),
     "localization": Task(
         function="avmodel.evaluate.localization.task:localization",
         presets=LOCALIZATION,
-        summary="cIoU and its AUC, by three rules, of the frame nearest to each clip's middle.",
+        summary="Find the sound source in the frame nearest to each clip's middle: cIoU and its AUC, by three rules.",
     ),
     "segmentation": Task(
         function="avmodel.evaluate.segmentation.task:segmentation",
         presets=SEGMENTATION,
-        summary="Train a decoder, and the model with it, on the training frames with a mask; test on the test split's.",
+        summary="Train the model with a decoder on the training frames with a mask, test on the test frames.",
     ),
     "separation": Task(
         function="avmodel.evaluate.separation.task:separation",
         presets=SEPARATION,
-        summary="Train to take each of several mixed sounds out by its picture; test on a fixed list of mixtures.",
+        summary="Train to separate each of several mixed sounds by its image, test on a fixed list of mixtures.",
     ),
     "embed": Task(
         function="avmodel.evaluate.embed.task:embed",
@@ -79,7 +79,7 @@ TASKS: dict[str, Task] = {
 
 
 def task_config(task: str, preset: str | None = None) -> EvalConfig:
-    """The config of a task's preset, the first if none is named. Raises ConfigError, with the known, for another."""
+    """The config of a task's preset; None: of its first. Raises ConfigError for an unknown task or preset."""
     if task not in TASKS:
         raise ConfigError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
     presets = TASKS[task].presets

@@ -1,7 +1,7 @@
-"""A pretrained model trained with a head, whatever the task: the task gives module, loss and file.
+"""Training of a pretrained model with a head. A task gives the module, the loss and the file format.
 
-Each seed is a run with a folder of its own and a checkpoint at the end of each epoch. A killed run goes on from its
-last checkpoint when the same command is given.
+Each seed is a run with its own folder and a checkpoint at the end of each epoch. The same command resumes a killed
+run from its last checkpoint.
 """
 
 import logging
@@ -34,8 +34,8 @@ from avmodel.resuming import SKIPPED_STEPS, load_together, restore, trainer_stat
 from avmodel.rundir import CHECKPOINTS, as_json, differences, read_config, write_config
 
 _LOG = logging.getLogger(__name__)
-DROPOUT = 2  # stream of random numbers
-NOT_TRAINED_WITH = ("seeds", "random_weights", "feature_batch_size")  # settings that no step reads
+DROPOUT = 2  # number of its random stream
+NOT_TRAINED_WITH = ("seeds", "random_weights", "feature_batch_size")  # settings that training does not read
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -44,24 +44,24 @@ Module = TypeVar("Module", bound=nn.Module)
 class Training(Generic[Module]):
     """What a task contributes to the training of one seed."""
 
-    name: str  # as progress says it
+    name: str  # shown in progress
     view: TrainView
     build: Callable[[], Module]  # the module at its start, on the device; called after torch is seeded
     optimizer: Callable[[Module], torch.optim.Optimizer]
-    # The loss of a micro-step: gets the module to call, which may be wrapped, the batch and the moment.
+    # Loss of a micro-step, from the module to call (maybe wrapped), the batch and the moment.
     loss: Callable[[nn.Module, Batch, Moment], Float[Tensor, ""]]
-    save: Callable[[Module, int, Mapping[str, Any]], None]  # the module after so many steps, and its trainer's state
+    save: Callable[[Module, int, Mapping[str, Any]], None]  # module, number of steps, trainer state
     load: Callable[[Module, Path], object]  # give the module the weights of a checkpoint that `save` wrote
-    test_only: Sequence[str]  # settings that no step reads
-    splits: Mapping[str, Split]  # what a run is begun with; the one named `train` is trained on
+    test_only: Sequence[str]  # settings that training does not read
+    splits: Mapping[str, Split]  # compared when a run resumes; `train` is trained on
     class_balanced: bool = False
-    averaged_epochs: int = 1  # the last ones, whose weights are averaged at the end
+    averaged_epochs: int = 1  # number of last epochs whose weights are averaged
     parts: bool = False  # a step may use only some of the parameters
-    after_epoch: Callable[[Module, int, int], None] | None = None  # gets the epochs and the steps done
+    after_epoch: Callable[[Module, int, int], None] | None = None  # gets the module, epochs and steps done
 
 
 def train(config: TrainingConfig, run: Evaluation, training: Training[Module], seed: int, folder: Path) -> Module:
-    """The module after all epochs, in evaluation mode; a killed run of this folder goes on where it was.
+    """Train for all epochs and return the module, in evaluation mode; a killed run of this folder is resumed.
 
     Raises ConfigError for a folder that was begun otherwise (`begin`), CheckpointError for one without a whole
     checkpoint, DivergedError for a loss that isn't finite.
@@ -169,14 +169,14 @@ def step_sizes(config: TrainingConfig, samples: int, world_size: int) -> tuple[i
 
 
 class LastEpochs:
-    """The mean of a module's weights at the ends of its last epochs, each counted alike."""
+    """The unweighted mean of a module's weights at the ends of its last epochs."""
 
     def __init__(self, module: nn.Module, epochs: int) -> None:
         self.epochs = epochs
         self.mean = AveragedModel(module, use_buffers=True)
 
     def epoch_ended(self, module: nn.Module, *, left: int) -> None:
-        """Count the weights in if they are of the last epochs; with none left, the module gets the mean."""
+        """Add the weights if this is one of the last epochs; after the last one, load the mean into the module."""
         if left < self.epochs:
             self.mean.update_parameters(module)
         if left == 0:
@@ -184,7 +184,7 @@ class LastEpochs:
 
 
 def whole_batch(config: TrainingConfig, samples: int, world_size: int) -> int:
-    """Samples of a step: as configured, or of a smaller dataset as many as equal micro-steps can take.
+    """Samples of a step: as configured, or for a smaller dataset as many as equal micro-steps can hold.
 
     Raises ConfigError for fewer samples than processes.
     """
@@ -192,7 +192,7 @@ def whole_batch(config: TrainingConfig, samples: int, world_size: int) -> int:
         return config.batch_size
     share = samples // world_size
     if not share:
-        raise ConfigError(f"{samples} training samples among {world_size} processes. Start fewer.")
+        raise ConfigError(f"{samples} training samples for {world_size} processes. Start fewer processes.")
     return share // min(config.device_batch_size, share) * min(config.device_batch_size, share) * world_size
 
 
@@ -231,7 +231,7 @@ def begin(
 ) -> None:
     """Give the folder to this run. Raises ConfigError for a folder with a run of another config, model or data.
 
-    `splits` and `seed` are part of what it was begun with; settings named in `free` may change.
+    `splits` and `seed` are compared too; settings named in `free` may change.
     """
     values = as_json(config) | {
         "run.checkpoint": run.loaded.origin["sha256"],
@@ -243,7 +243,7 @@ def begin(
     stored = read_config(folder)
     if stored is not None and (changed := differences(stored, values)):
         raise ConfigError(
-            f"{folder}: was begun otherwise: {'; '.join(changed)}. Give another --out, or the settings it had."
+            f"{folder}: holds a run with other settings: {'; '.join(changed)}. Give another --out, or those settings."
         )
     run.world.barrier()
     if stored is None and run.world.is_main:
@@ -254,7 +254,7 @@ def begin(
 def tuned_optimizer(
     model: nn.Module, head: nn.Module, config: OptimConfig, *, head_scale: float = 1.0
 ) -> torch.optim.Optimizer:
-    """The optimizer, whose rates fall from the head down, layer by layer of the model; the head's is scaled."""
+    """The optimizer, with rates that decay layer by layer from the head down; the head's rate is scaled."""
     optimizer = make_optimizer(model, config)
     for group in parameter_groups(head, replace(config, layer_decay=1.0)):
         optimizer.add_param_group({**group, "lr": 0.0, "lr_scale": head_scale})
@@ -262,7 +262,7 @@ def tuned_optimizer(
 
 
 def freeze_all_but_used(module: nn.Module, compute: Callable[[], Float[Tensor, "*shape"]]) -> None:
-    """Take the parameters out of training on which nothing depends that `compute` makes with the module."""
+    """Freeze the parameters on which the output of `compute` does not depend."""
     module.eval()  # stochastic depth must not hide a block
     torch.autograd.backward(compute().sum())
     module.train()

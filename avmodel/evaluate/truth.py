@@ -20,15 +20,15 @@ from avmodel.evaluate.data import Split, cache_of, chosen, roots_of
 from avmodel.evaluate.localization.scores import SIDE, boxes_map, consensus_map
 from avmodel.inputs import Source
 
-UNKNOWN = 255  # a mask's value that is no class of the dataset
+UNKNOWN = 255  # for a mask value that is no class of the dataset
 _MOST_XML_BYTES = 1 << 20
 
 
 class Clip(NamedTuple):
-    """A sample's manifest fields that ground truth is read from."""
+    """The manifest fields of a sample that give its ground truth."""
 
     video_id: str
-    annotations: str  # JSON, as the recipe's list or the drawn dataset has it
+    annotations: str  # JSON of the recipe's list, or of a synthetic clip
 
 
 def clips_of(data: EvalDataConfig, split: Split, source: Source) -> dict[str, Clip]:
@@ -38,24 +38,27 @@ def clips_of(data: EvalDataConfig, split: Split, source: Source) -> dict[str, Cl
     tables = [manifest_rows(root, name, columns, cache_of(data)) for root in roots_of(source)]
     rows = [row for table in tables if table is not None for row in table.to_pylist()]
     if not rows:
-        raise ConfigError(
-            f"{split.name}: there is no manifest with ground truth of its frames. Give a prepared folder."
-        )
+        raise ConfigError(f"{split.name}: no manifest, so no ground truth. Give the folder of a prepared dataset.")
     return {row["key"]: Clip(row["video_id"] or "", row["annotations"] or "{}") for row in rows}
 
 
 def mask_tables(
     dataset: Dataset, clips: Mapping[str, Clip], *, classes: bool, only_labeled: bool = False
 ) -> UInt8[Tensor, "n 256"]:
-    """What each value of each sample's masks means: 0 nothing, else 1; or, with `classes`, 1 + the dataset's class.
+    """The meaning of each mask value of each sample: 0 background, 1 foreground; with `classes`, 1 + the class index.
 
-    In drawn datasets a value is an object, which counts if it sounds. Elsewhere it is a class, or, of binary masks,
-    anything but 0; UNKNOWN is a class that the dataset doesn't have. `only_labeled`: classes that the clip isn't
-    labeled with are background, as in DeepAVFusion's released code.
+    In synthetic datasets a mask value is an object, which is foreground if it sounds. In others it is a class or, in
+    binary masks, any value but 0. UNKNOWN stands for a class that the dataset doesn't have.
+
+    Args:
+        dataset: The samples.
+        clips: Their manifest fields, by key.
+        classes: Whether to tell classes apart.
+        only_labeled: Make classes that the clip isn't labeled with background, as DeepAVFusion's released code does.
     """
     count = len(dataset.classes)
     if count >= UNKNOWN:
-        raise ConfigError(f"{count} classes: masks of 8 bits have room for {UNKNOWN - 1}")
+        raise ConfigError(f"{count} classes: 8-bit masks hold at most {UNKNOWN - 1}")
     row_of = {name: number for number, name in enumerate(dataset.classes)}
     values = torch.arange(256)
     plain = torch.where(values <= count, values, UNKNOWN) if classes else (values > 0).long()
@@ -77,7 +80,7 @@ def mask_tables(
 
 
 def _objects(clip: Clip | None) -> list[tuple[str, bool]] | None:
-    """Label and whether it sounds, of the objects of a drawn clip; None for others."""
+    """Label of each object of a synthetic clip, and whether it sounds; None for other clips."""
     content = {} if clip is None else _json(clip)
     objects = content.get("objects")
     if not isinstance(objects, list):
@@ -91,7 +94,7 @@ def _json(clip: Clip) -> dict[str, object]:
 
 
 def masks_of(batch: Batch, tables: UInt8[Tensor, "n 256"]) -> UInt8[Tensor, "b h w"]:
-    """What the masks of a batch mean. Raises ShardError, naming a sample, for a value that is no class."""
+    """The masks of a batch, translated by `tables`. Raises ShardError, with the key, for a value that is no class."""
     assert batch.masks is not None
     device = batch.masks.device
     rows = tables[batch.sample_ids.cpu()].to(device)
@@ -100,8 +103,8 @@ def masks_of(batch: Batch, tables: UInt8[Tensor, "n 256"]) -> UInt8[Tensor, "b h
         wrong = int((found == UNKNOWN).flatten(1).any(dim=1).long().argmax())
         value = int(batch.masks[wrong][found[wrong] == UNKNOWN][0])
         raise ShardError(
-            f"{batch.keys[wrong]}: its mask has the value {value}, and the dataset {len(batch.classes)} classes. Take "
-            "masks of classes, or binary ones as such (target=sounding)."
+            f"{batch.keys[wrong]}: mask value {value}, but the dataset has {len(batch.classes)} classes. For binary "
+            "masks set target=sounding."
         )
     return found
 
@@ -111,18 +114,18 @@ class Sounding(NamedTuple):
 
     split: Split  # of the samples with ground truth
     clips: Mapping[str, Clip]
-    tables: UInt8[Tensor, "n 256"] | None  # of masks; None: of boxes
+    tables: UInt8[Tensor, "n 256"] | None  # of mask values; None: ground truth is boxes
     consensus: Mapping[str, Sequence[Sequence[int]]] | None  # boxes of several annotators, by key
     notes: tuple[str, ...]
 
     def only(self, keys: Sequence[str]) -> "Sounding":
-        """Of the samples with these keys."""
+        """The ground truth of the samples with these keys."""
         split, wanted = chosen(self.split, keys), set(keys)
         kept = [row for row, key in enumerate(self.split.dataset.keys.to_pylist()) if key in wanted]
         return self._replace(split=split, tables=None if self.tables is None else self.tables[kept])
 
     def maps(self, batch: Batch) -> tuple[Float[Tensor, "b side side"], Bool[Tensor, " b"]]:
-        """How much each pixel counts, of SIDE x SIDE over the whole frame; and which samples have ground truth."""
+        """The weight of each pixel of the whole frame, in SIDE x SIDE, and which samples have ground truth."""
         if self.tables is not None:
             assert batch.masked is not None
             found = masks_of(batch, self.tables).float()
@@ -140,7 +143,7 @@ class Sounding(NamedTuple):
             count = int(starts[row + 1] - starts[row])
             boxes = [box for box in boxes_in(clip.annotations, frame, count) if box.sounding]
             maps.append(boxes_map([(box.x0, box.y0, box.x1, box.y1) for box in boxes]))
-            # Of a list's boxes none may be left, which then is a miss; a drawn frame may have nothing that sounds.
+            # Without any box of a list a sample is a miss; a synthetic frame may have nothing that sounds.
             known.append(bool(boxes) or ("boxes" in _json(clip) and frame == 0))
         return torch.stack(maps), torch.tensor(known)
 
@@ -167,8 +170,9 @@ def sounding_in(data: EvalDataConfig, split: Split, source: Source, *, truth: st
         known = [key for key in keys if {"boxes", "objects"} & _json(clips[key]).keys()]
     if not known:
         raise ConfigError(
-            f"{split.name}: of none of its {len(keys)} samples is known what sounds ({truth}). Prepare from a recipe "
-            "with boxes or masks, such as vgg-ss or synth; of flickr-soundnet give boxes=FOLDER, its Annotations."
+            f"{split.name}: none of its {len(keys)} samples has ground truth ({truth}). Prepare from a recipe with "
+            "boxes "
+            "or masks, such as vgg-ss or synth; for flickr-soundnet set boxes to its folder Annotations."
         )
     kept = chosen(split, known) if len(known) < len(keys) else split
     left_out = len(keys) - len(known)
@@ -177,7 +181,7 @@ def sounding_in(data: EvalDataConfig, split: Split, source: Source, *, truth: st
         clips=clips,
         tables=mask_tables(kept.dataset, clips, classes=False) if by_masks else None,
         consensus=consensus,
-        notes=(f"{left_out} samples without truth were left out",) if left_out else (),
+        notes=(f"{left_out} samples without ground truth were left out",) if left_out else (),
     )
 
 
@@ -191,11 +195,11 @@ def _samples_with_masks(dataset: Dataset) -> Bool[Tensor, " n"]:
 def flickr_boxes(folder: Path, video_id: str) -> list[list[int]] | None:
     """The boxes of Flickr-SoundNet's annotation ID.xml, in pixels of 256 x 256; None without such a file.
 
-    Raises ManifestError for a file that is no annotation, or an id that is no name of a file.
+    Raises ManifestError for a file that is not an annotation, or an id that is not a file name.
     """
     path = folder / f"{video_id}.xml"
     if Path(video_id).name != video_id:
-        raise ManifestError(f"{video_id!r} is no name of an annotation in {folder}")
+        raise ManifestError(f"{video_id!r} is not the name of an annotation in {folder}")
     if not path.is_file():
         return None
     try:
@@ -207,5 +211,5 @@ def flickr_boxes(folder: Path, video_id: str) -> list[list[int]] | None:
         if any(len(box) != 4 for box in found):
             raise ValueError("a box without four numbers")
     except (ET.ParseError, OSError, ValueError) as error:
-        raise ManifestError(f"{path}: no annotation of boxes ({error}). Fetch it again.") from error
+        raise ManifestError(f"{path}: not an annotation of boxes ({error}). Fetch it again.") from error
     return found

@@ -1,4 +1,4 @@
-"""How fusion tokens gather two modalities: densely over all pairs, factorized, or as a bottleneck.
+"""Fusion of two modalities by fusion tokens: dense over all pairs, factorized, or as a bottleneck.
 
 Source: DeepAVFusion (CVPR 2024), section 3, with its released code.
 """
@@ -35,11 +35,11 @@ def attend_to_pairs(
     dropout: float,
     impl: str,
 ) -> Float[Tensor, "b n dv"]:
-    """Attention of q over every (image, audio) pair of tokens, each pair seen as its concatenation.
+    """Attention of q over every (image, audio) pair of tokens, where a pair is the concatenation of its tokens.
 
-    "separable" never forms the pairs. Keys and values are sums of an image and an audio term; so are the
-    logits, and their softmax over pairs is the product of one softmax over image and one over audio tokens.
-    Summed against the values, each factor meets only its own term: two plain attentions, added.
+    "pairs" computes all pairs. "separable" doesn't form them: keys, values and logits are sums of an image and an audio
+    term, so the softmax over pairs is the product of a softmax over image tokens and one over audio tokens, and the
+    result is the sum of two plain attentions.
     """
     if impl == "pairs":
         images = repeat(image, "b i d -> b (i a) d", a=audio.shape[1])
@@ -50,7 +50,7 @@ def attend_to_pairs(
     image_key, audio_key = key.weight.chunk(2, dim=1)
     image_value, audio_value = value.weight.chunk(2, dim=1)
     over = partial(attend, q, num_heads=num_heads, scale=scale)
-    # Each bias must enter once; the weights of a softmax sum to one, so either side will do.
+    # Each bias must be added once. The weights of a softmax sum to 1, so either side will do.
     return over(F.linear(image, image_key, key.bias), F.linear(image, image_value, value.bias)) + over(
         F.linear(audio, audio_key), F.linear(audio, audio_value)
     )
@@ -59,7 +59,7 @@ def attend_to_pairs(
 class FactorizedFusion(nn.Module):
     """Aggregation tokens summarize their modality; fusion tokens attend to all pairs of summaries.
 
-    Logits keep the scale of the full head width, however narrow queries and keys are; as released.
+    Logits are scaled by the full head width, although queries and keys are narrower, as released.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class FactorizedFusion(nn.Module):
 class DenseFusion(nn.Module):
     """All fusion tokens attend to all pairs of image and audio tokens; values are as narrow as keys.
 
-    Logits keep the scale of the full head width, as in `FactorizedFusion`.
+    Logits are scaled by the full head width, as in `FactorizedFusion`.
     """
 
     def __init__(self, dim: int, num_heads: int, *, attn_ratio: float, attn_drop: float, impl: str) -> None:
@@ -145,7 +145,7 @@ class DenseFusion(nn.Module):
 class TokenFusion(CrossAttention):
     """Bottleneck fusion: all fusion tokens attend to the image and audio tokens as one set.
 
-    Unlike the two others, the released one scales its logits by the narrowed head width.
+    Unlike in the two others, logits are scaled by the narrower head width, as released.
     """
 
     def forward(  # type: ignore[override]
@@ -164,7 +164,7 @@ def make_fusion(
     attn_drop: float,
     impl: str,
 ) -> FactorizedFusion | DenseFusion | TokenFusion:
-    """The fusion called `name`; only "factorized" tells the three kinds of tokens apart."""
+    """The fusion called `name`. Only "factorized" distinguishes the three kinds of tokens."""
     match name:
         case "factorized":
             return FactorizedFusion(
@@ -180,8 +180,8 @@ def make_fusion(
 class FusionBlock(nn.Module):
     """Attention and MLP on the fusion tokens.
 
-    The residual stream is the normalized one, as released: with all its linear layers at zero the block
-    returns norm_fusion(fusion), not fusion.
+    The residual is added to the normalized tokens, as released: with all its linear layers at zero the block returns
+    norm_fusion(fusion), not fusion.
     """
 
     def __init__(self, attn: nn.Module, dim: int, *, mlp_ratio: float, drop_path: float) -> None:

@@ -1,4 +1,4 @@
-"""The named runs: one function each, whose docstring has the command, the hours and the source of the numbers."""
+"""The named runs: a function each, whose docstring has the command, the hours and the source of the numbers."""
 
 import inspect
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from avmodel.models import FAMILIES, part
 
 
 def presets() -> dict[str, Callable[[], RunConfig]]:
-    """The runs of all families by name; of a family without named runs, one of its defaults under its own name."""
+    """The runs of all families, by name. A family without named runs has one with its defaults, under its own name."""
     found: dict[str, Callable[[], RunConfig]] = {}
     for name, family in FAMILIES.items():
         found |= {name: partial(defaults, name)} if family.presets is None else part(family.presets)
@@ -23,7 +23,7 @@ def defaults(family: str) -> RunConfig:
 
 
 def run_config(name: str) -> RunConfig:
-    """The run of that name. Raises ConfigError, which lists the known, for another."""
+    """The run of that name. Raises ConfigError for an unknown name."""
     known = presets()
     if name not in known:
         raise ConfigError(f"unknown run {name!r}; known: {', '.join(sorted(known))}")
@@ -31,6 +31,6 @@ def run_config(name: str) -> RunConfig:
 
 
 def describe(name: str) -> str:
-    """What the run's docstring says."""
+    """The docstring of the run."""
     function = presets()[name]
     return inspect.getdoc(function.func if isinstance(function, partial) else function) or ""

@@ -27,7 +27,7 @@ ADAM = OptimConfig(
 
 
 def avsiam(size: str) -> RunConfig:
-    """AVSiam base, large, huge: one ViT for both senses, ratios of 0 to 50 % in five steps, both losses.
+    """AVSiam base, large, huge: one ViT for both modalities, ratios of 0 to 50 % in five steps, both losses.
 
     avkit pretrain avsiam-b --data data/audioset --out runs/avsiam-b
 
@@ -66,7 +66,7 @@ def avsiam_nce() -> RunConfig:
 
 
 def avsiam_nomask() -> RunConfig:
-    """AVSiam-Base with the contrastive loss alone and nothing hidden.
+    """AVSiam-Base with the contrastive loss alone and no masking.
 
     avkit pretrain avsiam-nomask --data data/audioset --out runs/avsiam-nomask
 
@@ -77,7 +77,7 @@ def avsiam_nomask() -> RunConfig:
 
 
 def avsiam_fixed(audio: int, image: int) -> RunConfig:
-    """AVSiam-Base with the contrastive loss alone and one ratio for each sense: 25, 50 or 75 % of audio, then of image.
+    """AVSiam-Base with the contrastive loss alone and one mask ratio for each modality: 25, 50 or 75 %.
 
     avkit pretrain avsiam-fixed-25-75 --data data/audioset --out runs/fixed-25-75
 
@@ -88,7 +88,7 @@ def avsiam_fixed(audio: int, image: int) -> RunConfig:
 
 
 def avsep_l() -> RunConfig:
-    """AVSep-Large: AVSiam-Large with a backbone for each sense.
+    """AVSep-Large: AVSiam-Large with a backbone for each modality.
 
     avkit pretrain avsep-l --data data/audioset --out runs/avsep-l
 
@@ -100,12 +100,12 @@ def avsep_l() -> RunConfig:
 
 
 def avsiam_ast() -> RunConfig:
-    """AVSiam-Base that starts from AST, a spectrogram's ViT, where the others start from an image's.
+    """AVSiam-Base that starts from AST, a ViT for spectrograms; the other runs start from one for images.
 
     avkit pretrain avsiam-ast --data data/audioset --out runs/avsiam-ast
 
     About 10 hours for 1.7M clips. Paper (table 6, AudioSet-20K mAP of audio, image, both): 37.5 / 9.6 / 38.1 against
-    36.5 / 23.7 / 41.6. Numbers: as avsiam-b; how an image's kernel starts from a spectrogram's is chosen here.
+    36.5 / 23.7 / 41.6. Numbers: as avsiam-b; how the image kernel starts from the spectrogram's is chosen here.
     """
     return replace(avsiam("b"), name="avsiam-ast", image_weights=None, audio_weights=AST)
 
@@ -126,8 +126,8 @@ def avsiam_released() -> RunConfig:
     avkit pretrain avsiam-released --data data/audioset --out runs/avsiam-released
 
     About 14 hours for 1.7M clips. Ratios of 0 to 80 %, whole lines of the spectrogram first; reconstruction has a
-    backbone of its own for sound, no stop of gradients, eight decoder blocks; embeddings doubled; an optimizer for
-    each loss. Numbers: the released scripts (rate 2e-4, 25 epochs); no score is known of it apart.
+    backbone of its own for audio, no stop-gradient, eight decoder blocks; embeddings doubled; one optimizer
+    for each loss. Numbers: the released scripts (rate 2e-4, 25 epochs); no separate score of it is published.
     """
     model = AVSiamConfig(
         mask_ratios=(0.0, 0.2, 0.4, 0.6, 0.8),

@@ -12,12 +12,12 @@ IMAGE_WEIGHTS = "weights/mae_pretrain_vit_base_full.pth"
 
 
 def cavmae() -> RunConfig:
-    """CAV-MAE, the largest of its three scales: a tower for each sense, one joint block, 75 % hidden.
+    """CAV-MAE, the largest of its three sizes: a tower for each modality, one joint block, 75 % masked.
 
     avkit pretrain cavmae --data data/audioset --out runs/cavmae
 
     About 7 hours for 1.8M clips (116 GMAC a sample), one for VGGSound. Paper: 42.0 / 65.5 (AudioSet-20K mAP, VGGSound
-    accuracy); pretrained on VGGSound alone 64.8, as its published log has it, which ends at losses of 2.21 (audio),
+    accuracy); pretrained on VGGSound alone 64.8, by its published log, which ends at losses of 2.21 (audio),
     1.33 (image).
 
     Numbers: the paper and the released scripts (256 samples a step, rate 2e-4, 25 epochs, halved from epoch 10 every

@@ -3,7 +3,7 @@
 Hours are estimates for one H200 at half of its measured bfloat16 matrix rate and 1.8M clips, from the multiply-adds
 of a step; `avkit bench step --family` measures them. Scores are the paper's on VGGSound (accuracy), VGG-SS (cIoU /
 AUC) and its retrieval gallery (R@1, audio to image / image to audio). It prints no optimizer, rate, temperature or
-decoder depth: those numbers are chosen here, as MAE has them.
+decoder depth: those numbers are chosen here, as in MAE.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ QUERIES = ("attentive", "empty")
 
 
 def crossmae() -> RunConfig:
-    """CrossMAE: both reconstructions across the senses, and contrast.
+    """CrossMAE: both reconstructions across the modalities, and contrast.
 
     avkit pretrain crossmae --data data/audioset --out runs/crossmae
 
@@ -57,7 +57,7 @@ def crossmae() -> RunConfig:
 
 
 def variant(name: str) -> RunConfig:
-    """One of the paper's variants: contrast alone, each sense's own MAE, both, or contrast with one of the crossings.
+    """One of the paper's variants: contrast, an MAE of each modality, both, or contrast with one cross-modal loss.
 
     avkit pretrain cl-cross-emb --data data/audioset --out runs/cl-cross-emb
 
@@ -69,7 +69,7 @@ def variant(name: str) -> RunConfig:
 
 
 def conditioned(condition: str) -> RunConfig:
-    """CrossMAE whose pixel decoders are told zeros, or random visible tokens, in place of the attentive ones.
+    """CrossMAE whose pixel decoders get zeros or random visible tokens in place of the attentive ones.
 
     avkit pretrain crossmae-condition-zero --data data/audioset --out runs/condition-zero
 
@@ -80,13 +80,13 @@ def conditioned(condition: str) -> RunConfig:
 
 
 def queried(queries: str) -> RunConfig:
-    """CrossMAE whose features are asked for by attentive tokens, or by empty ones with fixed positions.
+    """CrossMAE with attentive tokens, or empty ones with fixed positions, as queries of the feature decoders.
 
     avkit pretrain crossmae-queries-empty --data data/audioset --out runs/queries-empty
 
     About 19 hours. Paper (table 7; R@1, VGG-SS): attentive 15.8 / 15.4, 37.80 / 25.83, empty 17.6 / 17.2, 38.20 /
-    26.60, learnable 22.8 / 21.3, 39.80 / 27.13; without features it is cl-cross-cdt. Numbers: as crossmae. Which
-    tokens ask, the paper doesn't say: here those of the restored sense, and the loss is over them alone.
+    26.60, learnable 22.8 / 21.3, 39.80 / 27.13; without features it is cl-cross-cdt. Numbers: as crossmae. The
+    paper doesn't say which tokens are queries: here those of the restored modality; the loss is over them alone.
     """
     return with_model(f"crossmae-queries-{queries}", queries=queries)
 
@@ -117,7 +117,7 @@ def crossmae_literal() -> RunConfig:
 
     avkit pretrain crossmae-literal --data data/audioset --out runs/crossmae-literal
 
-    About 19 hours. Numbers: as crossmae; the paper's text means the hidden patches, and its scores are one set.
+    About 19 hours. Numbers: as crossmae; the paper's text means the hidden patches, and it prints one set of scores.
     """
     return with_model("crossmae-literal", loss_on="visible")
 

@@ -3,7 +3,7 @@
 Hours are estimates for one H200 at half of its measured bfloat16 matrix rate (790 TFLOP/s), from the floating-point
 operations of a step; `avkit bench step` measures them. Scores are the paper's: linear probe accuracy on VGGSound,
 separation SDR on VGGSound-Music, AVSBench semantic mIoU. An independent fine-tuning of the released weights reached
-53.0 % where the paper has 58.2 %, so hold the paper's numbers loosely.
+53.0 % where the paper has 58.2 %, so the paper's numbers may not be reproducible.
 """
 
 from collections.abc import Callable
@@ -118,13 +118,13 @@ def aggregation_tokens(count: int) -> RunConfig:
 
 
 def demo() -> RunConfig:
-    """A small model on drawn clips, on a laptop: see the losses fall, then look at runs/demo/pictures.
+    """A small model on synthetic clips, for a laptop. Pictures of reconstructions are in runs/demo/pictures.
 
     avkit prepare synth --num-clips 240 --out data/synth
     avkit pretrain demo --data data/synth
 
-    Two to three minutes on two cores. Both losses begin above 1, which is what predicting each patch's mean would
-    give, and end well below. Numbers: chosen here, for that.
+    Two to three minutes on two cores. Both losses begin above 1, the loss of predicting each patch's mean, and
+    end well below. Numbers: chosen here.
     """
     return RunConfig(
         name="demo",

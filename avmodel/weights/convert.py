@@ -1,4 +1,4 @@
-"""A published checkpoint as a file of ours, which says its family, its spectrograms and its license."""
+"""Conversion of a published checkpoint to a .safetensors file with its family, spectrograms and license."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,12 +22,12 @@ def convert(
     accept_unknown: bool = False,
     settings: Sequence[str] = (),
 ) -> PublishedWeights:
-    """Write a published checkpoint of that family as a .safetensors file; what it was.
+    """Write a published checkpoint of a family as a .safetensors file, and return which file it is.
 
-    `settings` are `key=value` of config fields that shapes don't tell. `accept_unknown` takes a file that is not one of
-    those known byte for byte; of AVSiam and CAV-MAE none is known so. Raises as the family's importer; ConfigError for
-    an unknown family or setting and for an `out` that is there already or has another suffix, StorageError if it can't
-    be written.
+    `settings` are `key=value` for config fields that the shapes of weights don't determine. `accept_unknown` accepts a
+    file whose hash is not that of a published one; no hashes of AVSiam and CAV-MAE are known. Raises as the family's
+    importer; ConfigError for an unknown family or setting and for an `out` that exists or has another suffix,
+    StorageError if it can't be written.
     """
     importer = importer_of(family)
     if out.suffix != ".safetensors" or out.exists():
@@ -50,7 +50,7 @@ def convert(
 
 
 def importer_of(family: str) -> Importer:
-    """How that family's published checkpoints are read. Raises ConfigError for a family that has none."""
+    """The importer of a family's published checkpoints. Raises ConfigError for a family without any."""
     known = [name for name, entry in FAMILIES.items() if entry.importer is not None]
     if family not in known:
         raise ConfigError(f"unknown --family {family!r}; known: {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""Released DeepAVFusion checkpoints as models of ours."""
+"""Import of released DeepAVFusion checkpoints."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +19,7 @@ from avmodel.weights.names import substituted
 from avmodel.weights.published import Importer, PublishedWeights, identify
 from avmodel.weights.shapes import grid_of, numbers_in
 
-# Any part of a released name -> ours, row after row.
+# Part of a released name -> part of our name; applied row by row.
 RELEASED_NAMES = (
     (r"^(image|audio)_decoder_(?=\w)", r"\1_decoder."),
     (r"\bpos_embed$", "positions"),
@@ -28,18 +28,25 @@ RELEASED_NAMES = (
     (r"\battn\.attn_a\b", "attn.aggregate_audio"),
 )
 NORMS = ((r"\bnorm1_img\.", "norm_image."), (r"\bnorm1_aud\.", "norm_audio."))
-SWAPPED_NORMS = ((r"\bnorm1_aud\.", "norm_image."), (r"\bnorm1_img\.", "norm_audio."))  # so the released token fusion
+SWAPPED_NORMS = (
+    (r"\bnorm1_aud\.", "norm_image."),
+    (r"\bnorm1_img\.", "norm_audio."),
+)  # as in the released token fusion
 
 
 def import_deepavfusion(
     path: Path, *, accept_unknown: bool = False, **settings: Any
 ) -> tuple[DeepAVFusion, PublishedWeights]:
-    """The model in a released DeepAVFusion checkpoint, and what the file is.
+    """Import a released DeepAVFusion checkpoint.
 
-    Size and sha256 must be those of a released file, unless `accept_unknown`. The config is read off the tensors;
-    `settings` are config fields that shapes don't tell (see `config_from_released`).
+    Size and sha256 must be those of a released file, unless `accept_unknown`. The config is derived from the tensors;
+    `settings` are config fields that shapes don't determine (see `config_from_released`).
 
-    Raises ConfigError for a file that is neither released nor accepted, or whose weights are not such a model's.
+    Returns:
+        The model, and the published file that it is.
+
+    Raises:
+        ConfigError: The file is neither released nor accepted, or has other weights.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
@@ -47,8 +54,8 @@ def import_deepavfusion(
     if not published.name.startswith("deepavfusion") and not accept_unknown:
         raise ConfigError(
             f"{path}: {path.stat().st_size} bytes, sha256 {sha256_of_file(path)}: not a released DeepAVFusion "
-            "checkpoint, or a damaged one (a Git LFS pointer is some 130 bytes). If you know where it comes from, "
-            "accept it explicitly: accept_unknown."
+            "checkpoint, or a damaged one (a Git LFS pointer is some 130 bytes). If you know its origin, give "
+            "--accept-unknown (accept_unknown=True)."
         )
     return model_from_released(read_weights(path), path, **settings), published
 
@@ -59,7 +66,7 @@ def model_from_released(released: Mapping[str, Tensor], source: Path, **settings
     norms = SWAPPED_NORMS if config.fusion == "token" else NORMS
     weights = substituted(released, (*RELEASED_NAMES, *norms))
     if config.fusion == "dense":
-        # The released dense fusion sees a pair as [audio, image].
+        # In the released dense fusion a pair is [audio, image].
         for layer in fusion_layer_ids(config.fusion_layers, config.vit.depth):
             name = f"encoder.fusion_blocks.{layer}.attn.kv.weight"
             if name in weights:
@@ -73,9 +80,9 @@ def model_from_released(released: Mapping[str, Tensor], source: Path, **settings
 def config_from_released(released: Mapping[str, Tensor], source: Path, **settings: Any) -> DeepAVFusionConfig:
     """The config of a released state dict: sizes, fusion layers and ratios from shapes, grids from positions.
 
-    Shapes don't tell the heads (as many as the named size of that width and depth has, else one per 64 channels;
-    16 in the decoders), the mask ratios, or which fusion tokens aggregate (16, 8 and 8 of 32 are known); `settings`
-    override any field. Raises ConfigError if a tensor that tells is missing, or if no model has this config.
+    Shapes don't determine the number of heads (taken: that of the named size of this width and depth, else one per 64
+    channels; 16 in the decoders), the mask ratios, or the kinds of fusion tokens (taken: 16, 8 and 8 of 32). `settings`
+    override any field. Raises ConfigError if a tensor is missing, or if no model has this config.
     """
     try:
         return replace(DeepAVFusionConfig(), **{**released_fields(released), **settings})
@@ -86,7 +93,7 @@ def config_from_released(released: Mapping[str, Tensor], source: Path, **setting
 
 
 def released_fields(released: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Config fields that a released state dict shows. Raises KeyError for a tensor that isn't there."""
+    """Config fields from the shapes of a released state dict. Raises KeyError for a missing tensor."""
     kernel = released["encoder.image.patch_embed.proj.weight"]
     dim, patch_size = kernel.shape[0], kernel.shape[-1]
     depth = len(numbers_in(released, r"encoder\.image\.blocks\.(\d+)\."))

@@ -19,7 +19,7 @@ from avmanifest.files import open_file
 
 
 def md5_of_file(path: Path) -> str:
-    """The MD5 of a file: for some released weights no other hash is published."""
+    """The MD5 of a file: the only published hash of some released weights."""
     with open_file(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
@@ -68,7 +68,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
     except ConfigError:
         raise
-    # The reader of a damaged file stumbles in whatever way the damage has it: IndexError, AssertionError, struct.error.
+    # A damaged file can raise any error in the reader: IndexError, AssertionError, struct.error.
     except Exception as error:
         raise ConfigError(f"{path}: no readable weights ({error})") from error
     for _ in CONTAINERS:  # a file may contain itself
@@ -110,6 +110,6 @@ def _refuse_bomb(path: Path) -> None:
 
 
 def is_torch_file(path: Path) -> bool:
-    """Whether the file begins like a zip archive or like a pickle, as torch has written them."""
+    """Whether the file begins like a zip archive or a pickle, the formats of torch."""
     with open_file(path) as file:
         return file.read(2).startswith((b"PK", b"\x80"))

@@ -6,12 +6,12 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-# Rows of a pattern and the name, or names, that a weight gets whose whole name fits it.
+# Rows of a pattern, which must match a whole name, and the new name or names of that weight.
 Rules: TypeAlias = tuple[tuple[str, str | tuple[str, ...]], ...]
 
 
 def renamed(weights: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """The weights under the names that the first fitting row gives; those that no row fits are left out."""
+    """The weights, renamed by the first row that matches; weights without a matching row are left out."""
     found: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         for pattern, ours in rules:
@@ -22,7 +22,7 @@ def renamed(weights: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
 
 
 def substituted(weights: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
-    """The weights with every row applied in turn to any part of their names; none is left out."""
+    """The weights, with every row applied in turn to any part of their names."""
     found = {}
     for name, tensor in weights.items():
         ours = name

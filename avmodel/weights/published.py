@@ -1,4 +1,4 @@
-"""Published files of weights: where they are, their licenses, how a file is recognized as one of them."""
+"""Published files of weights: addresses, licenses, and recognition by hash."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from avmodel.weights.files import md5_of_file
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedWeights:
-    """One published file: what is known of its bytes, and the license of what is inside."""
+    """One published file: its size and hash, and the license of its weights."""
 
     name: str
     source: str
@@ -56,11 +56,11 @@ PUBLISHED = (
         sha256="109dbf04dbf86786a71ea0e2f8ac4762c9e19366887ea50d6260db8b96f5cd14",
     ),
 )
-UNKNOWN_LICENSE = "unknown: ask whoever made the file"
+UNKNOWN_LICENSE = "unknown: ask the author of the file"
 
 
 def identify(path: Path, published: Sequence[PublishedWeights] = PUBLISHED) -> PublishedWeights:
-    """The published file that this is, byte for byte; else one called "unknown", of unknown license."""
+    """The published file with the same bytes; else one named "unknown", of unknown license."""
     size = path.stat().st_size
     candidates = [known for known in published if known.size_bytes in (None, size)]
     by_sha256 = [known for known in candidates if known.sha256]
@@ -77,9 +77,9 @@ def identify(path: Path, published: Sequence[PublishedWeights] = PUBLISHED) -> P
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importer:
-    """How a family's published checkpoints are read, and what they were trained on."""
+    """The importer of a family's published checkpoints, and the data that they were trained on."""
 
-    read: Callable[..., tuple[Any, PublishedWeights]]  # (path, **settings): the model, and what the file is
-    profile: str  # of the spectrograms
+    read: Callable[..., tuple[Any, PublishedWeights]]  # (path, **settings) -> model and published file
+    profile: str  # name of the spectrograms' profile
     window_s: float | None  # None: the whole clip
-    known: bool = False  # the published files are known by size and sha256, and others need accept_unknown
+    known: bool = False  # whether size and sha256 of the published files are known; others then need accept_unknown

@@ -1,4 +1,4 @@
-"""Sizes of a model, read off the names and shapes of its state dict."""
+"""Sizes of a model, from the names and shapes of its state dict."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from avmodel.positions import sincos_positions
 
 
 def numbers_in(names: Mapping[str, Tensor], pattern: str) -> tuple[int, ...]:
-    """The different numbers that `pattern` finds at the start of names, ascending."""
+    """The distinct numbers that `pattern` matches at the start of names, ascending."""
     return tuple(sorted({int(match[1]) for name in names if (match := re.match(pattern, name))}))
 
 
@@ -28,15 +28,15 @@ def grid_of(positions: Tensor) -> tuple[int, int]:
 
 
 def square(num_patches: int, patch_size: int) -> tuple[int, int]:
-    """Pixels of the square image of that many patches. Raises ValueError if there is none."""
+    """Height and width in pixels of a square image of that many patches. Raises ValueError if there is none."""
     side = isqrt(num_patches)
     if side * side != num_patches:
-        raise ValueError(f"{num_patches} image positions are no square")
+        raise ValueError(f"{num_patches} image positions are not a square")
     return side * patch_size, side * patch_size
 
 
 def eight_rows(num_patches: int, patch_size: int) -> tuple[int, int]:
-    """Mel bins and steps of the spectrogram of that many patches, eight of them high. ValueError if there is none."""
+    """Mel bins and steps of a spectrogram of that many patches in eight rows. Raises ValueError if there is none."""
     if num_patches % 8:
         raise ValueError(f"{num_patches} audio positions are not eight rows")
     return 8 * patch_size, num_patches // 8 * patch_size

@@ -1,4 +1,4 @@
-"""`avkit apply`: any video through a trained model."""
+"""`avkit apply`: apply a trained model to a video."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +7,12 @@ import typer
 
 EXAMPLES = """\b
 Tasks, what each takes for CHECKPOINT, and what it writes:
-  embed     a run              embeddings.parquet: a vector a window and stream
-  classify  a finetuned run    labels.csv: the likeliest of each window; labels.json: of the whole video
-  retrieve  a run              neighbors.csv: the nearest clips of a --gallery
-  localize  a run              overlay.mp4: where the sound comes from; maps.parquet
-  segment   a segmenter        overlay.mp4: what makes the sound; masks/: a PNG a frame
-  separate  a separator        separated.wav, rest.wav: the sound of what the picture, or a --region, shows
+  embed     a run              embeddings.parquet: a vector for each window and stream
+  classify  a finetuned run    labels.csv: the most likely of each window; labels.json: of the video
+  retrieve  a run              neighbors.csv: the nearest clips of --gallery
+  localize  a run              overlay.mp4: map of the sound source; maps.parquet
+  segment   a segmenter        overlay.mp4: mask of the sound source; masks/: a PNG for each frame
+  separate  a separator        separated.wav, rest.wav: the sound of the picture, or of a --region
 
 \b
 Examples:
@@ -33,24 +33,24 @@ def apply(
     video: Annotated[Path, typer.Argument(help="Any video file, of any length.")],
     task: Annotated[str, typer.Option(help="embed, classify, retrieve, localize, segment or separate.")],
     out: Annotated[Path, typer.Option(help="Folder of the results.")],
-    window: Annotated[float | None, typer.Option(help="Seconds heard at once; as in training if not given.")] = None,
+    window: Annotated[float | None, typer.Option(help="Seconds of a window; as in training if not given.")] = None,
     hop: Annotated[float | None, typer.Option(help="Seconds from one window's start to the next one's.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second, for the model and in overlay.mp4.")] = None,
     short_side: Annotated[int | None, typer.Option(help="Pixels of the frames' short side.")] = None,
-    top: Annotated[int | None, typer.Option(help="classify, retrieve: so many labels or clips of each window.")] = None,
-    gallery: Annotated[Path | None, typer.Option(help="retrieve: what avkit evaluate embed wrote.")] = None,
-    query: Annotated[str | None, typer.Option(help="retrieve: the window's stream, such as audio.")] = None,
-    target: Annotated[str | None, typer.Option(help="retrieve: the clips' stream, such as image.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="localize: senses encoded together, or alone.")] = None,
+    top: Annotated[int | None, typer.Option(help="classify, retrieve: labels or clips of each window.")] = None,
+    gallery: Annotated[Path | None, typer.Option(help="retrieve: folder that avkit evaluate embed wrote.")] = None,
+    query: Annotated[str | None, typer.Option(help="retrieve: token stream of the window, such as audio.")] = None,
+    target: Annotated[str | None, typer.Option(help="retrieve: token stream of the clips, such as image.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="localize: modalities encoded together, or alone.")] = None,
     region: Annotated[
         list[str] | None,
         typer.Option(metavar="X0,Y0,X1,Y1", help="separate: part of the picture, from 0 to 1. Repeatable."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="What was written, as JSON.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
 ) -> None:
-    """Vectors, labels, neighbors, maps or separated sound of a video."""
+    """Apply a trained model to a video: embeddings, labels, neighbors, maps, masks or separated sound."""
     from avcli.options import given, print_json
     from avmodel.apply import apply as run
     from avmodel.apply import load, parse_region, require_possible, task_config

@@ -1,4 +1,4 @@
-"""`avkit bench`: what the budgets say, measured on this machine."""
+"""`avkit bench`: speed and memory of avkit on this machine."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -37,12 +37,12 @@ def bench() -> None:
 
 @app.command("prepare")
 def bench_prepare(
-    videos: Annotated[Path | None, typer.Argument(help="A folder of videos; drawn ones if not given.")] = None,
+    videos: Annotated[Path | None, typer.Argument(help="A folder of videos; synthetic ones if not given.")] = None,
     clips: Annotated[int | None, typer.Option(help="Videos to measure speed on.")] = None,
     memory_clips: Annotated[list[int] | None, typer.Option(help="Numbers of clips to measure memory at.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Clips a second and core, beside bare decoding of the same packets and ffmpeg; memory by number of clips."""
+    """Clips per second and core, compared with decoding alone and with ffmpeg; memory by number of clips."""
     from avdata.prepare.bench import PrepareBench, bench_prepare
 
     options = given(videos=videos, num_clips=clips, memory_clips=tuple(memory_clips) if memory_clips else None)
@@ -56,12 +56,12 @@ def bench_prepare(
 
 @app.command("sources")
 def bench_sources(
-    clips: Annotated[int | None, typer.Option(help="Drawn clips to prepare.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Length of each.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="In which the sources take turns.")] = None,
+    clips: Annotated[int | None, typer.Option(help="Synthetic clips to prepare.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Seconds of a clip.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds; each measures every source.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Clips a second of prepare from a web server on loopback, beside the same clips in a folder."""
+    """Clips per second of prepare from a web server on loopback, and from a folder of the same clips."""
     from avdata.prepare.bench_sources import SourcesBench
     from avdata.prepare.bench_sources import bench_sources as measure
 
@@ -75,14 +75,14 @@ def bench_sources(
 
 @app.command("loader")
 def bench_loader(
-    dataset: Annotated[Path | None, typer.Argument(help="A prepared dataset; a drawn one if not given.")] = None,
-    split: Annotated[str | None, typer.Option(help="Its split.")] = None,
-    samples: Annotated[int | None, typer.Option(help="That each contestant hands out in a round.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="In which the contestants take turns.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Of every contestant.")] = None,
+    dataset: Annotated[Path | None, typer.Argument(help="A prepared dataset; a synthetic one if not given.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples that each loader reads in a round.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds; each measures every loader.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples of a batch.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Samples a second on all cores, beside webdataset and bare JPEG decoding; where the time goes; memory."""
+    """Samples per second on all cores, compared with webdataset and JPEG decoding alone; time by stage; memory."""
     from avdata.load.bench import LoaderBench, bench_loader
 
     options = given(dataset=dataset, split=split, samples=samples, rounds=rounds, batch_size=batch_size)
@@ -114,11 +114,11 @@ def bench_step_command(
     encode: Annotated[
         bool, typer.Option("--encode", help="Encode whole inputs without gradients in place of training steps.")
     ] = False,
-    rounds: Annotated[int | None, typer.Option(help="In which the fusions take turns.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Of each fusion in a round.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds; each measures every row.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of each row in a round.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
 ) -> None:
-    """Pretraining steps of all fusions or families side by side: samples a second, memory, share of the matrix rate."""
+    """Pretraining steps of all fusions or families: samples per second, memory, share of the matrix rate."""
     import json
 
     from avmodel.bench import StepBench, bench_step
@@ -141,7 +141,7 @@ def bench_step_command(
 
 
 def step_table(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Lines for people."""
+    """The rows as lines of a table."""
     for number, row in enumerate(rows):
         kind, columns, width = ("family", FAMILY_COLUMNS, 17) if "family" in row else ("fusion", STEP_COLUMNS, 12)
         if number == 0:

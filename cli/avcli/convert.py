@@ -1,4 +1,4 @@
-"""`avkit convert`: released weights under our names."""
+"""`avkit convert`: convert a published checkpoint."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,16 +17,20 @@ def convert(
     file: Annotated[Path, typer.Argument(help="A published checkpoint (.pth).")],
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     family: Annotated[
-        str | None, typer.Option(help="Whose it is: deepavfusion if not given, avsiam or cavmae.")
+        str | None, typer.Option(help="Its family: deepavfusion (if not given), avsiam or cavmae.")
     ] = None,
     accept_unknown: Annotated[
-        bool, typer.Option("--accept-unknown", help="Though its size and sha256 are not a released file's.")
+        bool,
+        typer.Option("--accept-unknown", help="Accept a file whose size and sha256 are not those of a released one."),
     ] = False,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="What shapes don't tell. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A config field that the weights' shapes don't determine. Repeatable."
+        ),
     ] = None,
 ) -> None:
-    """A published checkpoint as one of ours; no code of the file is run."""
+    """Convert a published checkpoint to .safetensors. No code from the file is run."""
     from avcli.options import given
     from avmodel.weights.convert import convert as run
 

@@ -16,7 +16,7 @@ Examples:
 def diff(
     one: Annotated[str, typer.Argument(help="A dataset or its manifest; local or remote.", metavar="A")],
     other: Annotated[str, typer.Argument(help="The other one.", metavar="B")],
-    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Compare two datasets: samples, splits, labels and how they were made."""
     from avdata.audit.dataset import open_audit_dataset

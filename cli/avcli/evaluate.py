@@ -1,4 +1,4 @@
-"""`avkit evaluate`: checkpoint to the paper's numbers."""
+"""`avkit evaluate`: evaluate a checkpoint on a task."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +24,7 @@ Examples:
   avkit evaluate embed runs/first --data data/vggsound --out features/vggsound
   torchrun --nproc-per-node 8 -m avcli.main evaluate finetune runs/first --data data/vggsound
 
-Killed, the same command goes on: features and epochs that are done are not done again.
+After an interruption the same command continues: finished features and epochs are kept.
 """
 
 
@@ -37,15 +37,15 @@ def evaluate(
         Path, typer.Argument(help="A run's folder, a checkpoint, or a released DeepAVFusion .pth file.")
     ],
     data: Annotated[
-        list[str] | None, typer.Option(help="What to test on: a prepared dataset's folder, or shards. Repeatable.")
+        list[str] | None, typer.Option(help="Test data: folder of a prepared dataset, or shards. Repeatable.")
     ] = None,
     train: Annotated[
-        list[str] | None, typer.Option(help="What heads are trained on, if not the train split of --data. Repeatable.")
+        list[str] | None, typer.Option(help="Training data; if not given, the train split of --data. Repeatable.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; evaluations/TASK of the run if not given.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="A named recipe of the task; --explain has them.")] = None,
+    preset: Annotated[str | None, typer.Option(help="A named preset of the task; --explain lists them.")] = None,
     config: CONFIG = None,
     settings: SET = None,
     accept_unknown: Annotated[
@@ -55,7 +55,7 @@ def evaluate(
     toml: TOML = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
 ) -> None:
-    """A pretrained model's scores, beside trivial baselines."""
+    """Score a pretrained model on a task, with trivial baselines."""
     from avmodel.evaluate.tasks import TASKS, task_config
 
     require_explain(explain=explain, toml=toml)

@@ -1,4 +1,4 @@
-"""What `avkit evaluate` says while it works and when it is done."""
+"""Output of `avkit evaluate`: progress and results."""
 
 import math
 import time
@@ -18,7 +18,7 @@ WHOLE = ("tied", "skipped_classes", "samples", "dimensions")
 
 
 class EvaluationProgress:
-    """Bars on a terminal, plain lines every ten seconds elsewhere; on stderr."""
+    """Shows progress on stderr: bars on a terminal, elsewhere a line every ten seconds."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
@@ -38,7 +38,7 @@ class EvaluationProgress:
             self._bars.stop()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` of something."""
+        """Show that `done` of `total` of `what` are done."""
         if self.console.is_terminal:
             if self._task is None or what.partition(",")[0] != self._what.partition(",")[0]:
                 if self._task is not None:
@@ -52,7 +52,7 @@ class EvaluationProgress:
 
 
 def print_result(result: Result, folder: Path) -> None:
-    """The scores beside their baselines, then the line for a paper, on stdout."""
+    """Print scores and baselines as a table, then the line for a paper, to stdout."""
     console = Console(soft_wrap=True, highlight=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
@@ -81,7 +81,7 @@ def print_result(result: Result, folder: Path) -> None:
 
 
 def cell(name: str, score: Score | None) -> str:
-    """A score as a table shows it."""
+    """The text of a score in the table."""
     if score is None or not math.isfinite(score.mean):
         return "-"
     if name in WHOLE:

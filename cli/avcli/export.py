@@ -1,4 +1,4 @@
-"""`avkit export`: a prepared dataset to a folder, a bucket or the Hugging Face hub."""
+"""`avkit export`: copy a prepared dataset to a folder, a bucket or the Hugging Face hub."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ Examples:
   avkit export data/vggsound --to /mnt/shared/vggsound
   avkit export s3://bucket/vggsound --to data/vggsound
 
-Stopped, the same command goes on: what is there and the same is not copied again.
+After an interruption the same command continues: files that are already equal are not copied again.
 """
 
 
@@ -21,7 +21,7 @@ def export(
     to: Annotated[str, typer.Option(help="hf:USER/NAME, a folder, or a URL.")],
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
 ) -> None:
-    """Check a prepared dataset and copy it to where others read it."""
+    """Check a prepared dataset and copy it to a folder, a bucket or the Hugging Face hub."""
     from rich.console import Console
     from rich.text import Text
 

@@ -31,31 +31,31 @@ PNG_REMEDY: Final = "Give --png another path."
 
 def inspect(
     source: Annotated[str, typer.Argument(metavar="DATASET | RUN", help="See below.")],
-    as_json: Annotated[bool, typer.Option("--json", help="The same as JSON.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Read every byte, too, as avkit verify does.")] = False,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="One page for a browser.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Also read every byte, as avkit verify does.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser.")] = None,
     key: Annotated[str | None, typer.Option("--key", metavar="KEY", help="Show this sample.")] = None,
-    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw into a picture.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Write a picture.")] = None,
     lists: Annotated[
         list[str] | None,
         typer.Option("--lists", help="Folder of official lists, or RECIPE=FILE: test sets to find in the dataset."),
     ] = None,
     samples: Annotated[int | None, typer.Option("--samples", help="With --html: samples to show.")] = None,
 ) -> None:
-    """What a dataset or a training run holds."""
+    """Show the contents of a dataset, a sample or a training run."""
     if _is_run(Path(source)):
         given = {"--verify": verify, "--key": key, "--lists": lists, "--samples": samples}
         if strange := [name for name, value in given.items() if value not in (None, False, [])]:
-            raise ConfigError(f"{strange[0]} is not for inspecting a run, which takes {', '.join(_RUN_OPTIONS)}")
+            raise ConfigError(f"{strange[0]} does not apply to a training run, which takes {', '.join(_RUN_OPTIONS)}")
         _run(Path(source), html, png, as_json=as_json)
     elif key is not None:
         if verify or html:
             raise ConfigError("--key shows one sample: leave --verify and --html out")
         _sample(source, key, png, as_json=as_json)
     elif png is not None:
-        raise ConfigError("--png draws one sample: name it with --key KEY. --html FILE makes a page of the dataset.")
+        raise ConfigError("--png draws one sample: give --key KEY. For a page of the dataset give --html FILE.")
     elif samples is not None and html is None:
-        raise ConfigError("--samples is how many samples the page of --html shows: give both")
+        raise ConfigError("--samples is the number of samples on the page of --html: give both")
     else:
         _dataset(source, lists or [], html, samples, as_json=as_json, verify=verify)
 

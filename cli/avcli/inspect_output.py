@@ -1,4 +1,4 @@
-"""What `avkit inspect` shows on a terminal."""
+"""Terminal output of `avkit inspect`, `verify`, `diff` and `spectrogram`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ _QUANTILE_NAMES: Final = {0.0: "min", 0.5: "median", 1.0: "max"}
 
 
 def print_summary(found: Mapping[str, Any]) -> None:
-    """Counts, coverage, what was measured, what stands twice, and where the bytes are."""
+    """Print counts, coverage, measurements, duplicates and sizes."""
     console = Console(highlight=False)
     _title(console, found)
     console.print(_splits(found))
@@ -146,12 +146,12 @@ def _classes(counts: Mapping[str, Mapping[str, int]]) -> Table:
 def _noticed(found: Mapping[str, Any]) -> Table:
     duplicates, leaks = found["duplicates"], found["leaks"]
     table = plain_table(("", "<"), ("groups", ">"), ("clips", ">"), ("such as", "<"))
-    for name, meaning in (("silent", "nothing to hear"), ("still", "nothing moves"), ("short", "less than asked for")):
+    for name, meaning in (("silent", "no sound"), ("still", "no motion"), ("short", "shorter than requested")):
         entry = found["flagged"][name]
         shown = ", ".join(f"{clip['split']}/{clip['key']}" for clip in entry["examples"][:2])
         table.add_row(f"{name}: {meaning}", "", _count(entry["clips"], "yellow"), Text(shown))
     for name, entry in (
-        ("keys that stand twice", duplicates["keys"]),
+        ("duplicate keys", duplicates["keys"]),
         ("samples of the same source bytes", duplicates["contents"]),
         ("keys in several splits", leaks["keys"]),
         ("videos in several splits", leaks["videos"]),
@@ -228,7 +228,7 @@ def verifying(dataset: AuditDataset) -> Iterator[Callable[[str], None]]:
 
 
 def print_verification(verification: Verification) -> None:
-    """What was read, and each fault with shard, key and offset."""
+    """Print what was read, and each fault with shard, key and offset."""
     console = Console(highlight=False)
     how = "read and decoded" if verification.deep else "read"
     size = f"{verification.num_bytes / 1e6:,.1f} MB"
@@ -238,7 +238,7 @@ def print_verification(verification: Verification) -> None:
     if verification.secrets:
         console.print(Text(f"Others must not get the dataset so. {ADVICE}"), soft_wrap=True)
     if not verification.faults:
-        console.print(Text("whole: everything is as it was promised", style="green"))
+        console.print(Text("whole: no damage found", style="green"))
         return
     table = plain_table(("shard", "<"), ("key", "<"), ("offset", ">"), ("problem", "<"))
     for fault in verification.faults[:_MOST_FAULTS]:
@@ -259,13 +259,13 @@ def print_repair(folders: Sequence[Path], cleaned: Sequence[str]) -> None:
     for name in cleaned:
         console.print(Text(f"secrets removed: {name}"), soft_wrap=True)
     for folder in folders:
-        console.print(Text(f"put away: {folder}"), soft_wrap=True)
+        console.print(Text(f"moved to {folder}"), soft_wrap=True)
     if folders:
-        console.print("Run the same `avkit prepare` again: it makes these shards anew.")
+        console.print("Run the same `avkit prepare` again: it makes these shards again.")
 
 
 def print_sample(sample: StoredSample) -> None:
-    """Facts, frames and log-mel of a sample, drawn with half blocks."""
+    """Print the metadata of a sample, and its frames and log-mel drawn with half blocks."""
     console = Console(highlight=False)
     console.print(Text.assemble((sample.key, "bold"), f"  {sample.split}  {', '.join(sample.labels)}"), soft_wrap=True)
     facts = sample.facts
@@ -287,7 +287,7 @@ def print_sample(sample: StoredSample) -> None:
 
 
 def print_spectrogram(path: Path, found: Any) -> None:
-    """A file's log-mel, drawn with half blocks."""
+    """Print a file's log-mel, drawn with half blocks."""
     console = Console(highlight=False)
     shape = " x ".join(map(str, found.log_mel.shape))
     console.print(
@@ -321,7 +321,7 @@ def _half_blocks(rgb: np.ndarray) -> list[Text]:
 
 
 def _mel_picture(log_mel: np.ndarray, profile: MelProfile | None, console: Console) -> Group:
-    """A log-mel with hertz at its side and seconds below; gray letters where there are no colors."""
+    """A log-mel with frequencies in Hz and times in s; letters of gray where there are no colors."""
     bands, columns = log_mel.shape
     width = max(10, min(columns, _MEL_WIDTH, console.width - 8))
     small = cv2.resize(np.ascontiguousarray(log_mel, np.float32), (width, 2 * _MEL_LINES), interpolation=cv2.INTER_AREA)
@@ -355,7 +355,7 @@ def _time_line(columns: int, width: int, profile: MelProfile | None) -> str:
 
 
 def print_diff(found: Mapping[str, Any]) -> None:
-    """What two datasets share, and where they differ."""
+    """Print what two datasets share, and where they differ."""
     console = Console(highlight=False)
     table = plain_table(("", "<"), ("requested", ">"), ("samples", ">"), ("subset id", "<"), ("", "<"))
     for name in ("a", "b"):

@@ -1,4 +1,4 @@
-"""The app: one command a file; an AvkitError is one line on stderr and an exit code."""
+"""The app. Each command is a file; an AvkitError becomes one line on stderr and an exit code."""
 
 import signal
 import sys
@@ -75,7 +75,7 @@ _CLEANUP_S: Final = 30.0
 
 
 class _Stopped(BaseException):
-    """The user or the scheduler asked us to stop."""
+    """A signal asked the command to stop."""
 
 
 class _Stop:
@@ -105,8 +105,8 @@ def run() -> None:
         with naming_extras():
             app()
     except _Stopped:
-        _on_signals(signal.SIG_IGN)  # Python itself would die of one that comes while it exits
-        _end("stopped. Run the same command again to go on.", ExitCode.INCOMPLETE)
+        _on_signals(signal.SIG_IGN)  # a signal while Python exits would kill it
+        _end("stopped. Run the same command again to continue.", ExitCode.INCOMPLETE)
     except AvkitError as error:
         _end(str(error), error.exit_code)
 

@@ -1,4 +1,4 @@
-"""pyarrow imports pandas, where it is installed, for its first table: a second that no command has a use for."""
+"""Keeps pyarrow from importing pandas, which would take a second and which no command needs."""
 
 import importlib.abc
 import sys
@@ -17,7 +17,7 @@ class _RefusingLoader(importlib.abc.Loader):
 class _Refusal(importlib.abc.MetaPathFinder):
     """Finds pandas with a loader that fails.
 
-    Looking for it must not fail: torch's compiler asks `importlib.util.find_spec("pandas")`, which imports nothing.
+    Finding it must not fail: torch's compiler calls `importlib.util.find_spec("pandas")`, which imports nothing.
     """
 
     def find_spec(
@@ -27,5 +27,5 @@ class _Refusal(importlib.abc.MetaPathFinder):
 
 
 def do_without_pandas() -> None:
-    """From now on `import pandas` fails in this process, unless it is imported already."""
+    """Make `import pandas` fail in this process, unless it is imported already."""
     sys.meta_path.insert(0, _Refusal())

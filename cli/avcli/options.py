@@ -1,4 +1,4 @@
-"""Options of commands, made from the dataclasses whose fields they set; output for machines."""
+"""Options of commands, made from the fields of dataclasses; JSON output."""
 
 import inspect
 import json
@@ -37,19 +37,19 @@ TOML = Annotated[bool, typer.Option("--toml", help="With --explain: as a TOML fi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flat:
-    """A setting with an option of its own: which field, under which name. All else comes from the field."""
+    """A command-line option of its own for a setting. What is not given here comes from the field."""
 
     path: str  # sample.num_frames
     name: str  # --frames
-    panel: str  # under which heading of the help
+    panel: str  # heading in the help
     also: tuple[str, ...] = ()  # settings that get the same value
-    flag: str | None = None  # what the option without a value stands for: "true" or "false"
+    flag: str | None = None  # value of the option, which then takes none: "true" or "false"
     help: str | None = None  # in place of the field's description
     default: str | None = None  # shown in place of the field's default
 
     @property
     def parameter(self) -> str:
-        """The name that its value has in Python."""
+        """The name of its parameter in Python."""
         return self.path.replace(".", "__")
 
 
@@ -69,9 +69,9 @@ class PanelCommand(TyperCommand):
 
 
 def flat_options(config_type: type, options: Sequence[Flat]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one option for each of these settings, with help, default and choices of the dataclass.
+    """Decorate a command with an option for each of these settings, with help, default and choices of the dataclass.
 
-    The command takes what was given as `given`: the values by setting path.
+    The command gets the values of the given options as `given`, by setting path.
     """
     known = {one.path: one for one in declared(config_type)}
 
@@ -149,29 +149,29 @@ def configured(
     given: Mapping[str, Any] | None = None,
     settings: Sequence[str] | None = None,
 ) -> Any:
-    """The config with the settings of a file, then of options, then of --set: the later one counts."""
+    """The config with the settings of a file, then of options, then of --set; later ones override earlier ones."""
     values = {} if file is None else read_toml(config, file)
     return with_values(config, {**values, **(given or {}), **read_settings(config, settings or [])})
 
 
 def explained(config: Any, *, toml: bool, before: str = "", after: str = "") -> str:
-    """What --explain prints: a text, the settings, a text; with `toml` the settings alone, as a file."""
+    """The output of --explain: the settings between two texts; with `toml` only the settings, as a TOML file."""
     if toml:
         return to_toml(config).rstrip()
     return "\n\n".join(part for part in (before, explain(config), after) if part)
 
 
 def require_explain(*, explain: bool, toml: bool) -> None:
-    """Refuse --toml alone."""
+    """Raise ConfigError for --toml without --explain."""
     if toml and not explain:
-        raise ConfigError("--toml is how --explain writes: give both")
+        raise ConfigError("--toml is a format of --explain: give both")
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """The options the user gave: a default is written where the value is used, not here."""
+    """The options that the user gave. Defaults are in the dataclasses."""
     return {name: value for name, value in options.items() if value is not None and value != []}
 
 
 def print_json(content: Any) -> None:
-    """One JSON object on stdout, URLs in it without their secrets."""
+    """Print an object as JSON to stdout, without the secrets in its URLs."""
     typer.echo(json.dumps(shown_content(content), indent=1, ensure_ascii=False))

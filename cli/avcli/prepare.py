@@ -1,4 +1,4 @@
-"""`avkit prepare`: videos to verified shards."""
+"""`avkit prepare`: make verified shards from videos."""
 
 import os
 from dataclasses import replace
@@ -23,7 +23,7 @@ Examples:
   avkit prepare vggsound --source 'http:https://mirror/{id}_{start:06d}.mp4' --out data/vggsound
   avkit prepare synth --num-clips 512 --out data/synth
 
-Stopped or killed, the same command goes on where it was.
+After an interruption the same command continues.
 """
 
 
@@ -78,7 +78,7 @@ _PANELS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         for name in ("num_clips", "num_classes", "max_objects", "max_silent", "seconds", "width", "height")
     ),
 }  # fmt: skip
-"""The settings that have an option of their own. The others are reached by --set and --config."""
+"""The settings with an option of their own. The others are set by --set and --config."""
 
 _NOTES: Final[dict[str, dict[str, Any]]] = {
     "sample.keep_audio": {"flag": "false", "help": "Leave the FLAC out."},
@@ -89,7 +89,7 @@ _NOTES: Final[dict[str, dict[str, Any]]] = {
     "share.index": {"default": "as the SLURM array says"},
     "share.count": {"default": "as the SLURM array says"},
 }
-"""Where an option is more than its setting."""
+"""Options that differ from their setting."""
 
 OPTIONS: Final = [
     Flat(path=path, name=name, panel=panel, **_NOTES.get(path, {}))
@@ -109,12 +109,12 @@ def prepare(
     ] = None,
     config: CONFIG = None,
     settings: SET = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
     explain: EXPLAIN = False,
     toml: TOML = False,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
 ) -> None:
-    """Videos to verified shards and a manifest."""
+    """Make verified shards and a manifest from videos."""
     require_explain(explain=explain, toml=toml)
     asked = _asked(recipe, out or ("OUT" if explain else None), config, given, settings or [])
     if explain:
@@ -142,7 +142,7 @@ def prepare(
 def _asked(
     recipe: str, out: str | None, file: Path | None, given: dict[str, Any], settings: list[str]
 ) -> PrepareConfig:
-    """The run that file, options and --set ask for; of two values of one setting the later counts."""
+    """The config from file, options and --set; later ones override earlier ones."""
     from avdata.cores import usable_cores
 
     loaded = load_recipe(recipe)
@@ -163,7 +163,7 @@ def _asked(
 
 
 def _refuse_others(recipe: str, values: dict[str, Any]) -> None:
-    """Refuse settings that belong to another recipe."""
+    """Raise ConfigError for settings of another recipe."""
     names = {option.path: option.name for option in OPTIONS}
     for owner in ("synth", "table"):
         strange = [names.get(path, path) for path in values if path.startswith(f"{owner}.")]

@@ -1,4 +1,4 @@
-"""What `avkit prepare` says while it works and when it is done. Talk goes to stderr, data to stdout."""
+"""Output of `avkit prepare` and `status`: progress on stderr, results on stdout."""
 
 import time
 from collections import Counter
@@ -25,7 +25,7 @@ PLAIN_INTERVAL_S = 10.0
 
 
 class PrepareProgress:
-    """A listener of a prepare run: a live display on a terminal, plain lines elsewhere."""
+    """Shows the progress of a prepare run: a live display on a terminal, lines elsewhere."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
@@ -53,7 +53,7 @@ class PrepareProgress:
         self._live.stop()
 
     def planned(self, plan: pa.Table, num_to_do: int) -> None:
-        """Say how much there is and how much of it is left."""
+        """Show the number of clips, and how many are left."""
         self.num_to_do = num_to_do
         self.started_s = self.told_s = time.monotonic()
         self._bar.update(self._task, total=num_to_do)
@@ -72,10 +72,10 @@ class PrepareProgress:
             self.console.print(self._line(now), highlight=False)
 
     def step(self, name: str) -> None:
-        """Steps are too many to be told."""
+        """Steps are not shown."""
 
     def note(self, text: str) -> None:
-        """Say it above the display."""
+        """Show a line above the display."""
         self.console.print(Text(text), highlight=False, soft_wrap=True)
 
     def _view(self) -> Group:
@@ -94,7 +94,7 @@ class PrepareProgress:
 
 
 def print_report(report: PrepareReport, console: Console | None = None) -> None:
-    """The end of a run: clips by split and status, and what to do next."""
+    """Print the result of a run: clips by split and status, and what to do next."""
     console = console or Console()
     table = Table(title=str(report.out), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("split", "requested", "samples", "coverage"):
@@ -113,7 +113,7 @@ def print_report(report: PrepareReport, console: Console | None = None) -> None:
 
 
 def print_progress(progress: Progress, console: Console | None = None) -> None:
-    """How far a dataset is, and who works on it."""
+    """Print the progress of a dataset, and the runs that work on it."""
     console = console or Console()
     done = sum(progress.committed.values())
 
@@ -138,11 +138,11 @@ def print_progress(progress: Progress, console: Console | None = None) -> None:
                 state += f"; paused for {source['paused_s']:,.0f} s: {source['refusal']}"
             say(f"  {name}: {state}")
     if not progress.runs:
-        say("no run works on it" + ("" if done >= progress.requested else "; the same prepare command goes on"))
+        say("no run works on it" + ("" if done >= progress.requested else "; the same prepare command continues"))
 
 
 def print_plan(plan: pa.Table, config: PrepareConfig, expected: Estimate, *, as_json: bool) -> None:
-    """What a run would do, and take."""
+    """Print the plan of a run, and its estimated size and time."""
     counts = {entry["values"]: entry["counts"] for entry in plan.column("split").value_counts().to_pylist()}
     content: dict[str, Any] = {
         "recipe": config.recipe.name,
@@ -178,7 +178,7 @@ def print_plan(plan: pa.Table, config: PrepareConfig, expected: Estimate, *, as_
 
 def _share_line(name: str, share: SourceShare | None) -> str:
     if share is None:
-        return f"{name}: looked into by the run itself"
+        return f"{name}: looked into during the run"
     if not share.videos:
         return f"{name}: {share.clips:,} clips"
     gigabytes = f"about {share.bytes / 1e9:,.1f} GB"

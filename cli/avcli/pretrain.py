@@ -1,4 +1,4 @@
-"""`avkit pretrain`: shards to checkpoint."""
+"""`avkit pretrain`: pretrain a model on shards."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ Examples:
 
 
 def pretrain(
-    run: Annotated[str, typer.Argument(help="demo, deepavfusion, deepavfusion-audioset, ...; --explain has them all.")],
+    run: Annotated[str, typer.Argument(help="demo, deepavfusion, deepavfusion-audioset, ...; --explain lists all.")],
     data: Annotated[
         list[str] | None,
         typer.Option(help="A prepared dataset's folder, or shard URLs with brace patterns. Repeatable."),
@@ -35,7 +35,7 @@ def pretrain(
     explain: EXPLAIN = False,
     toml: TOML = False,
 ) -> None:
-    """Shards to a pretrained model."""
+    """Pretrain a model on shards."""
     from avmodel.presets import describe, presets, run_config
 
     require_explain(explain=explain, toml=toml)

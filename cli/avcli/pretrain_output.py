@@ -1,4 +1,4 @@
-"""What `avkit pretrain` says while it works and when it is done, on stderr; and how it is told to stop."""
+"""Output of `avkit pretrain` on stderr, and its handling of stop signals."""
 
 import signal
 import time
@@ -20,7 +20,7 @@ RECENT_STEPS = 50  # over which speeds are averaged
 
 
 class TrainingProgress(Listener):
-    """A live display on a terminal, plain lines elsewhere."""
+    """Shows the progress of training: a live display on a terminal, lines elsewhere."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
@@ -45,7 +45,7 @@ class TrainingProgress(Listener):
         self._live.stop()
 
     def started(self, *, step: int, steps: int, epochs: float) -> None:
-        """Say how long the run is and where it stands."""
+        """Show the length of the run, and the steps done."""
         self._first, self._steps = step, steps
         self._began_s = time.monotonic()
         self._bar.update(self._task, total=steps, completed=step)
@@ -55,7 +55,7 @@ class TrainingProgress(Listener):
             self._live.start()
 
     def stepped(self, record: Mapping[str, Any]) -> None:
-        """Show the newest step; elsewhere than on a terminal, one every ten seconds."""
+        """Show the newest step; without a terminal, one every ten seconds."""
         self._bar.update(self._task, completed=record["step"])
         self._recent.append((1 / record["samples_per_s"], record["data_wait"]))
         took = sum(time for time, _ in self._recent)
@@ -74,11 +74,11 @@ class TrainingProgress(Listener):
             self.note(f"step {record['step']:,}/{self._steps:,}  {line}  {left_s:,.0f} s left")
 
     def note(self, text: str) -> None:
-        """Say it above the display."""
+        """Show a line above the display."""
         self.console.print(Text(text), highlight=False, soft_wrap=True)
 
     def ended(self, report: Report) -> None:
-        """Where the run is, and how far its loss fell; said by the process that told of the run's steps."""
+        """Show the folder of the run, and its first and last loss. Only the process that showed steps does."""
         if not self._steps:
             return
         if report.step < report.steps:
@@ -88,7 +88,7 @@ class TrainingProgress(Listener):
 
 @contextmanager
 def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM came: the step under way is finished and saved. A second one stops at once."""
+    """Yield a function that tells whether SIGINT or SIGTERM came; a second signal stops at once."""
     asked = False
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

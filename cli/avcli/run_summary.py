@@ -1,4 +1,4 @@
-"""What `avkit inspect RUN` shows on a terminal."""
+"""Terminal output of `avkit inspect RUN`."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ _SPARKLINE_MARKS = "▁▂▃▄▅▆▇█"
 
 
 def print_run(run: Run) -> None:
-    """Curves and probe of a training run: the first, the best and the last value."""
+    """Print the curves and probe of a training run: the first, best and last values."""
     console = Console(highlight=False)
     console.print(Text.assemble((run.name, "bold"), f"  {run.summary}"), soft_wrap=True)
     table = plain_table(("", "<"), ("", "<"), ("first", ">"), ("best", ">"), ("last", ">"))
@@ -33,7 +33,7 @@ def print_run(run: Run) -> None:
 
 
 def _sparkline(values: Sequence[float], width: int = 40) -> str:
-    """A curve in one line of text: means of equal spans."""
+    """A curve in one line of text, of means over equally many values."""
     spans = min(width, len(values))
     size, longer = divmod(len(values), spans)
     edges = [place * size + min(place, longer) for place in range(spans + 1)]

@@ -21,10 +21,10 @@ def spectrogram(
     mel: Annotated[
         str | None, typer.Option("--mel", metavar=f"[{'|'.join(PROFILES)}]", help="The log-mel profile.")
     ] = None,
-    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw it into a picture.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Write a picture.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Its shape and level as JSON.")] = False,
 ) -> None:
-    """The log-mel of a video or audio file."""
+    """Show the log-mel of a video or audio file."""
     from avdata.prepare.spectrogram import file_spectrogram
 
     found = file_spectrogram(path, **given(mel=mel))

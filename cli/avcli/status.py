@@ -1,4 +1,4 @@
-"""`avkit status`: how far a run is, wherever it runs."""
+"""`avkit status`: the progress of a prepare run, on any machine."""
 
 import time
 from pathlib import Path
@@ -18,11 +18,11 @@ Examples:
 
 def status(
     out: Annotated[Path, typer.Argument(help="Folder of the dataset.")],
-    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until no run is left.")] = False,
-    interval: Annotated[float, typer.Option(help="With --watch: seconds between two looks.")] = 2.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until no run is left.")] = False,
+    interval: Annotated[float, typer.Option(help="With --watch: seconds between updates.")] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """How far a dataset is: clips by status, shards, and the runs that work on it."""
+    """Show the progress of a dataset: clips by status, shards, and the runs that work on it."""
     from avcli.prepare_output import print_progress
     from avdata.prepare.progress import read_progress
     from avmanifest.layout import Layout

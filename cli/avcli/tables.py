@@ -4,7 +4,7 @@ from rich.table import Table
 
 
 def plain_table(*columns: tuple[str, str]) -> Table:
-    """A table without lines; columns are (heading, "<" left or ">" right)."""
+    """A table without lines. Each column is its heading and its alignment: "<" left, ">" right."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     for name, side in columns:
         table.add_column(name, justify="right" if side == ">" else "left", no_wrap=side == ">")

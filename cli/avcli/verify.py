@@ -1,4 +1,4 @@
-"""`avkit verify`: whether a dataset is whole, and what to do where it is not."""
+"""`avkit verify`: check a dataset for damage."""
 
 from typing import Annotated, Final
 
@@ -22,7 +22,7 @@ def verify(
     dataset: Annotated[
         str, typer.Argument(help="A prepared dataset, or tars with brace patterns; local or remote.", metavar="DATASET")
     ],
-    deep: Annotated[bool, typer.Option("--deep", help="Decode every member, too.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also decode every member.")] = False,
     repair: Annotated[
         bool,
         typer.Option(
@@ -31,7 +31,7 @@ def verify(
             "URLs from the manifest.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Read every byte of a dataset and compare it with the manifest."""
     from avcli.inspect_output import print_repair, print_verification, verifying

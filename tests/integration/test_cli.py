@@ -165,7 +165,7 @@ def test_asked_to_stop_it_stops_clean_and_goes_on_later(number, tmp_path):
         time.sleep(0.01)
     said = run.communicate(timeout=30)[1]
     assert run.returncode == 3
-    assert "stopped. Run the same command again to go on." in said
+    assert "stopped. Run the same command again to continue." in said
     assert "Traceback" not in said
     _, alive = psutil.wait_procs(family, timeout=5)
     assert alive == []

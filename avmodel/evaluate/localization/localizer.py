@@ -1,4 +1,4 @@
-"""Where in a picture the sound comes from: the cosine of the mean audio token with each image patch."""
+"""Localization of the sound source in an image: the cosine of the mean audio token with each image patch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,10 +25,9 @@ KIND = "localizer"
 class Localizer(nn.Module):
     """Cosines of the mean audio token with the image tokens, in the space of the streams.
 
-    That is the space which the contrastive losses of AVSiam, CAV-MAE and CrossMAE compare: none has a projection after
-    it, and they contrast means of these tokens (a CrossMAE of pool=cls contrasts its class tokens instead). `together`
-    shows an early-fusion model both modalities at once, as it was trained; `alone` each without the other. The three
-    encode each modality alone in any case.
+    The contrastive losses of AVSiam, CAV-MAE and CrossMAE compare means of these tokens, without a further projection
+    (CrossMAE with pool=cls compares class tokens instead). `together`: an early-fusion model gets both modalities at
+    once, as in training; `alone`: each without the other. The three models encode each modality alone in either case.
     """
 
     def __init__(self, model: Family, encoding: str) -> None:
@@ -38,7 +37,7 @@ class Localizer(nn.Module):
         self.model, self.encoding = model, encoding
 
     def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"]) -> Float[Tensor, "b r c"]:
-        """From -1 to 1, a value a patch."""
+        """A value from -1 to 1 for each patch."""
         if self.encoding == "together":
             streams = self.model.streams(image, log_mel)
             seen, heard = streams["image"], streams["audio"]
@@ -49,14 +48,14 @@ class Localizer(nn.Module):
         return rearrange(cosines, "b (r c) -> b r c", r=self.model.image_grid[0])
 
     def freeze_unused(self) -> None:
-        """Take the parts out of training that no map depends on, such as the decoders of a masked autoencoder."""
+        """Freeze the parameters that no map depends on, such as the decoders of a masked autoencoder."""
         freeze_all_but_used(self, lambda: self(*blank(self.model)))
 
 
 def localize(
     localizer: Localizer, images: UInt8[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a mel t"]
 ) -> Float[Tensor, "b h w"]:
-    """Maps as large as the images, from -1 to 1, of images as the loader hands them out and log-mels as stored."""
+    """Maps of the images' size, from -1 to 1, for images as the loader returns them and log-mels as stored."""
     with torch.inference_mode():
         maps = localizer(normalize_images(images), log_mel.float().unsqueeze(1))
         return F.interpolate(maps.unsqueeze(1), images.shape[-2:], mode="bilinear", align_corners=False).squeeze(1)
@@ -65,7 +64,7 @@ def localize(
 def save_localizer(
     folder: Path, localizer: Localizer, step: int, trainer_state: Mapping[str, Any], notes: Mapping[str, str]
 ) -> None:
-    """A checkpoint in the folder of a seed that `load_localizer` reads: weights, config and notes in one file."""
+    """Save a checkpoint that `load_localizer` reads in a seed's folder: weights, config and notes in one file."""
     save_checkpoint(
         folder / CHECKPOINTS,
         step,
@@ -78,7 +77,7 @@ def save_localizer(
 
 
 def load_localizer(path: Path | str, device: torch.device | str = "cpu") -> tuple[Localizer, dict[str, str]]:
-    """A trained localizer, in evaluation mode, and the notes it was saved with.
+    """Load a trained localizer, in evaluation mode, and its notes.
 
     `path`: a seed's folder, a checkpoint, or its .safetensors file. Raises CheckpointError for a damaged file,
     ConfigError for one of another kind.

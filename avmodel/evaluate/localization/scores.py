@@ -1,6 +1,6 @@
-"""How well a map of scores points at what sounds: cIoU and its AUC, under all rules that go by that name.
+"""Scores of localization maps: cIoU and its AUC, by each of the rules with that name.
 
-The images are squares of SIDE pixels: boxes are cut to whole pixels of it, maps are enlarged to it.
+Images are squares of SIDE pixels: boxes are truncated to whole pixels, maps are enlarged to it.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 SIDE = 224  # pixels
-CONSENSUS = 2  # annotators whose boxes make a pixel count in full
-ANNOTATED_SIDE = 256  # pixels of the images whose boxes Flickr-SoundNet's annotators drew
-SUCCESS = 0.5  # a sample's cIoU from which it counts as found
+CONSENSUS = 2  # annotators whose boxes give a pixel the weight 1
+ANNOTATED_SIDE = 256  # pixels of the images on which Flickr-SoundNet's boxes were drawn
+SUCCESS = 0.5  # least cIoU of a successful sample
 SUCCESSES = tuple(0.05 * step for step in range(21))
 RULES = ("median", "fixed", "adaptive")
 
@@ -22,7 +22,7 @@ Box = Sequence[float | int]  # left, top, right, bottom
 
 
 def boxes_map(boxes: Sequence[Box]) -> Float[Tensor, "h w"]:
-    """1 inside any of the boxes, whose edges are parts of the image's sides; what reaches out of it is cut.
+    """1 inside any of the boxes. Edges are shares of the image's sides; boxes are clipped to the image.
 
     Source: VGG-SS (arXiv:2104.02691), its released evaluation.
     """
@@ -30,8 +30,7 @@ def boxes_map(boxes: Sequence[Box]) -> Float[Tensor, "h w"]:
 
 
 def consensus_map(boxes: Sequence[Box]) -> Float[Tensor, "h w"]:
-    """Boxes of several annotators, whose edges are pixels of ANNOTATED_SIDE: 1 where CONSENSUS of them agree, 1/2
-    where one stands alone.
+    """1 where the boxes of CONSENSUS annotators overlap, 1/2 inside a single box. Edges are pixels of ANNOTATED_SIDE.
 
     Source: Senocak et al. (arXiv:1803.03849), as evaluated since.
     """
@@ -39,7 +38,7 @@ def consensus_map(boxes: Sequence[Box]) -> Float[Tensor, "h w"]:
 
 
 def _covered(boxes: Sequence[Box]) -> Float[Tensor, "h w"]:
-    """How many boxes cover each pixel; their edges, in pixels, are truncated."""
+    """Number of boxes that cover each pixel; edges are truncated to whole pixels."""
     found = torch.zeros(SIDE, SIDE)
     for box in boxes:
         left, top, right, bottom = (max(int(edge), 0) for edge in box)
@@ -53,17 +52,20 @@ def enlarged(scores: Float[Tensor, "b h w"]) -> Float[Tensor, "b side side"]:
 
 
 def unit_range(scores: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
-    """Each map from 0 at its least to 1 at its most; 0 everywhere if it is flat."""
+    """Each map scaled to 0..1; 0 everywhere if it is flat."""
     low, high = scores.amin(dim=(1, 2), keepdim=True), scores.amax(dim=(1, 2), keepdim=True)
     return (scores - low) / torch.where(high > low, high - low, 1)
 
 
 def pointed_at(scores: Float[Tensor, "b h w"], truth: Float[Tensor, "b h w"], rule: str) -> Bool[Tensor, "b h w"]:
-    """The pixels that a map of any range says sound; of a flat map none.
+    """The pixels that a map of any range selects; a flat map selects none.
 
-    `median`: above the median, the upper of the middle two, as the evaluations released since VGG-SS do, whatever the
-    range. `fixed`: above 0.5 of the map's range, the definition of Senocak et al. `adaptive`: the highest pixels, as
-    many as have truth, as later evaluations do for sources of unlike sizes; it is told how large the source is.
+    Args:
+        scores: The maps.
+        truth: Ground truth; read by the rule adaptive only.
+        rule: `median`: above the median (the upper of the middle two), as the evaluations released since VGG-SS.
+            `fixed`: above 0.5 of the map's range, the definition of Senocak et al. `adaptive`: the highest pixels, as
+            many as the ground truth has, as later evaluations do. The map then need not find the source's size.
     """
     if rule == "fixed":
         return unit_range(scores) > 0.5
@@ -78,7 +80,7 @@ def pointed_at(scores: Float[Tensor, "b h w"], truth: Float[Tensor, "b h w"], ru
 
 
 def sample_ciou(found: Bool[Tensor, "b h w"], truth: Float[Tensor, "b h w"]) -> Float[Tensor, " b"]:
-    """Of each image: the truth that was found, by all of the truth and what was found without any. 0 without truth."""
+    """cIoU of each image: selected truth / (all truth + selected pixels without truth); 0 without truth."""
     pixels, pointed = truth.flatten(1), found.flatten(1)
     hit: Tensor = torch.linalg.vecdot(pixels, pointed.to(pixels))
     whole = pixels.sum(dim=1) + (pointed & (pixels == 0)).sum(dim=1)
@@ -100,8 +102,10 @@ def rule_scores(found: Float[Tensor, "b h w"], truth: Float[Tensor, "b side side
 
 
 def best_ciou(truth: Float[Tensor, "b h w"]) -> dict[str, Float[Tensor, " b"]]:
-    """The most that a map without equal values can have: by the median rule it points at half of the pixels, at best at
-    those with the most truth. One that is flat over more than half points at fewer, and can have more.
+    """The highest cIoU, by rule, of a map without equal values.
+
+    By the median rule such a map selects half of the pixels, at best those with the most truth. A map that is flat over
+    more than half of its pixels selects fewer, and can score higher.
     """
     pixels = truth.flatten(1)
     ordered = np.partition(pixels.cpu().numpy(), pixels.shape[1] // 2, axis=1)
@@ -112,6 +116,6 @@ def best_ciou(truth: Float[Tensor, "b h w"]) -> dict[str, Float[Tensor, " b"]]:
 
 
 def center_prior(side: int = SIDE) -> Float[Tensor, "side side"]:
-    """Higher the nearer to the middle of the image."""
+    """A map that rises towards the middle of the image."""
     away = torch.arange(side) - (side - 1) / 2
     return -(away[:, None].square() + away[None, :].square()).sqrt()

@@ -1,4 +1,4 @@
-"""Localization: which part of a frame makes the sound, by the cosine of the sound with each patch."""
+"""Localization: the part of a frame that makes the sound, by the cosine of the audio with each patch."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -41,14 +41,14 @@ from avmodel.fit import Moment
 from avmodel.inputs import to_inputs
 from avmodel.optim import make_optimizer
 
-RANDOM_MAPS = 4  # stream of random numbers
+RANDOM_MAPS = 4  # number of its random stream
 RANDOM_GRID = 14
 ROWS = {rule: f"{rule} rule" for rule in RULES}
 TEST_ONLY = ("examples",)
 
 
 def localization(config: LocalizationConfig, run: Evaluation) -> Result:
-    """cIoU and its AUC by all rules, of the frame nearest the clip's middle, seen whole as the evaluations do.
+    """cIoU and its AUC by all rules, of the whole frame nearest to each clip's middle.
 
     Raises ConfigError if no sample has boxes or masks, and as `open_split`; DivergedError for a loss that isn't finite.
     """
@@ -72,7 +72,7 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
     others = [measured(config, run, one, test, baselines=False) for one in localizers[1:]]
     counted = found["known"][:, 0] > 0
     if not counted.any():
-        raise ConfigError(f"{test.split.name}: in none of the frames looked at anything sounds. Set truth=boxes?")
+        raise ConfigError(f"{test.split.name}: no tested frame has anything that sounds. Set truth=boxes?")
     runs = [_scores(values, counted) for values in (found, *others)]
     trivial = {name: ciou_scores(found[name][counted, 0]) for name in found if name not in ("known", "index", *RULES)}
     baselines = {name: scored([values]) for name, values in trivial.items()}
@@ -89,7 +89,7 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
         unit="%",
         scores={row: scored([one[row] for one in runs]) for row in runs[0]},
         baselines=baselines,
-        mode="supervised transfer" if train is not None else f"zero-shot, senses {config.encoding}",
+        mode="supervised transfer" if train is not None else f"zero-shot, modalities {config.encoding}",
         view=describe_view(frame_view(config, run, test)) | {"fit": "squash"},
         data={"test": used.described() | {"of": len(split.dataset)}}
         | ({} if train is None else {"train": train.split.described()}),
@@ -112,7 +112,7 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
 
 
 def _training_truth(config: LocalizationConfig, run: Evaluation, test: Split) -> tuple[Sounding, tuple[str, ...]]:
-    """What is known of the training split, and what the result must say of leaks."""
+    """The ground truth of the training split, and the notes on leaks for the result."""
     source = run.test if run.train is None else run.train
     split = open_split(config.data, source, config.data.train_split, labeled=False)
     split, notes = without_leaks(config.data, split, test, source, run.test)
@@ -120,19 +120,19 @@ def _training_truth(config: LocalizationConfig, run: Evaluation, test: Split) ->
 
 
 def _scores(values: Mapping[str, Float[Tensor, "n 1"]], counted: Bool[Tensor, " n"]) -> dict[str, dict[str, float]]:
-    """By rule, over the samples that count."""
+    """Scores by rule, over the counted samples."""
     return {row: ciou_scores(values[rule][counted, 0]) for rule, row in ROWS.items()}
 
 
 def frame_view(config: LocalizationConfig, run: Evaluation, truth: Sounding) -> EvalView:
-    """The whole frame, whatever its proportions, as the evaluations of localization resize it."""
+    """The view of the whole frame, squashed to a square as the evaluations of localization do."""
     return replace(one_view(config.data, run.loaded), fit="squash", masks=truth.tables is not None)
 
 
 def measured(
     config: LocalizationConfig, run: Evaluation, localizer: Localizer, test: Sounding, *, baselines: bool
 ) -> dict[str, Float[Tensor, "n 1"]]:
-    """Each sample's cIoU, by rule, and of what knows nothing; whether anything is known of it; and its row."""
+    """Each sample's cIoU by rule, those of trivial baselines, whether it has ground truth, and its row."""
     world = run.world
     view = frame_view(config, run, test)
     loader = ordered_loader(config.data, test.split, view, world, batch_size=config.feature_batch_size, seed=0)
@@ -177,7 +177,7 @@ def trained(
     view = replace(
         train_view(config.data, run.loaded, max_gain_db=config.max_gain_db),
         fit="squash",
-        flip_probability=0.0,  # boxes are of the frame as it is
+        flip_probability=0.0,  # boxes are not flipped
         masks=train.tables is not None,
     )
 
@@ -213,7 +213,7 @@ def trained(
 def pixel_loss(
     logits: Float[Tensor, "b r c"], truth: Float[Tensor, "b h w"], known: Float[Tensor, " b"]
 ) -> Float[Tensor, ""]:
-    """Binary cross-entropy of every pixel, averaged over the samples of which something is known; 0 without any."""
+    """Binary cross-entropy of every pixel, averaged over the samples with ground truth; 0 if there is none."""
     each = F.binary_cross_entropy_with_logits(enlarged(logits), truth, reduction="none").mean(dim=(1, 2))
     return (each * known).sum() / known.sum().clamp(min=1)
 
@@ -264,6 +264,6 @@ def examples_of(
 
 
 def example_batches(data: EvalDataConfig, split: Split, view: EvalView, device: torch.device) -> Loader:
-    """One process's batches of a few samples, with their sound if every one has it."""
+    """One process's batches of a few samples, with their sound if all have it."""
     sound = bool((split.dataset.waveform.size > 0).all())
     return ordered_loader(data, split, replace(view, waveform=sound), World(0, 1, device), batch_size=8, seed=0)

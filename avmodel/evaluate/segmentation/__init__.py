@@ -1,1 +1,1 @@
-"""Segmentation: which pixels sound."""
+"""Segmentation: the pixels of what makes the sound."""

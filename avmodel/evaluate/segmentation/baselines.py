@@ -8,22 +8,22 @@ from avmodel.evaluate.data import ordered_loader
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.localization.scores import center_prior, unit_range
 from avmodel.evaluate.segmentation.config import SegmentationConfig
-from avmodel.evaluate.segmentation.counts import Masked, Method
+from avmodel.evaluate.segmentation.counts import MaskedFrames, Method
 from avmodel.evaluate.segmentation.scores import BACKGROUND
-from avmodel.evaluate.segmentation.segmenter import frames_of, outputs_of, tested_view
+from avmodel.evaluate.segmentation.segmenter import frames_of, outputs_of, test_view
 from avmodel.evaluate.truth import masks_of
 
 
 def constant(probabilities: Float[Tensor, "c h w"]) -> Method:
-    """The same for every frame."""
+    """A method that gives the same probabilities for every frame."""
     return lambda batch: probabilities.to(batch.images.device).expand(len(batch), -1, -1, -1)
 
 
-def mean_mask(config: SegmentationConfig, run: Evaluation, train: Masked) -> Float[Tensor, "c h w"]:
-    """How often each pixel of the training frames sounds, or has each class."""
+def mean_mask(config: SegmentationConfig, run: Evaluation, train: MaskedFrames) -> Float[Tensor, "c h w"]:
+    """Share of the training frames in which each pixel is foreground, or has each class."""
     world = run.world
     frames, tables = frames_of(train.clips), train.labeled[: len(train.labeled) // config.repeats]
-    view = tested_view(config, run.loaded)
+    view = test_view(config, run.loaded)
     outputs = outputs_of(frames.dataset.classes if config.target == "classes" else ())
     total = torch.zeros(outputs, view.image_size, view.image_size, dtype=torch.float64)
     count = 0
@@ -36,10 +36,10 @@ def mean_mask(config: SegmentationConfig, run: Evaluation, train: Masked) -> Flo
     return (summed[:-1] / summed[-1].clamp(min=1e-9)).reshape(total.shape).float()
 
 
-def known_masks(mean: Float[Tensor, "c h w"]) -> dict[str, Float[Tensor, "c h w"]]:
-    """Trivial baseline masks, from how often each pixel has each class in training.
+def baseline_masks(mean: Float[Tensor, "c h w"]) -> dict[str, Float[Tensor, "c h w"]]:
+    """Trivial baseline masks, by name, from the mean mask of the training frames.
 
-    Of several classes the foreground is the one that training has most of.
+    With several classes, the foreground is the most frequent class of the training frames.
     """
     prior = unit_range(center_prior(mean.shape[1]).unsqueeze(0))
     if len(mean) == 1:

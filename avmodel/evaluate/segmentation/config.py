@@ -20,23 +20,25 @@ class SegmentationConfig(FrameTaskConfig):
 
     target: Annotated[
         str,
-        "What is segmented: one mask of all that sounds, or one of each class and of the background.",
+        "Masks to predict: one of everything that sounds, or one of each class and of the background.",
         TARGETS,
     ] = "sounding"
     loss: Annotated[
         str,
-        "Loss of a pixel: bce of each class apart; ce of one class a pixel, as released for AVSS.",
+        "Loss of a pixel; bce: each class by itself; ce: one class a pixel, as released for AVSS.",
         LOSSES,
     ] = "bce"
     only_labeled: Annotated[
-        bool, "Count classes that a clip isn't labeled with as background: in training, for `released` scores."
+        bool, "Count classes that a clip isn't labeled with as background, in training and for `released` scores."
     ] = False
     fit: Annotated[
         str,
         "How test frames become square: squashed, as AVSBench's evaluation, or cropped to the middle.",
         tuple(FITS),
     ] = "squash"
-    official_batch: Annotated[int, "Clips of a batch of the official F, which depends on their number.", Bounds(1)] = 1
+    official_batch: Annotated[
+        int, "Clips in a batch of the official F score, which depends on this number.", Bounds(1)
+    ] = 1
     repeats: Annotated[int, "Times that each frame is drawn in an epoch.", Bounds(1)] = 10
     jitter_s: Annotated[float, "Seconds between the middle of a training window and its frame, at most.", Bounds(0)] = (
         0.99
@@ -47,7 +49,7 @@ class SegmentationConfig(FrameTaskConfig):
     def __post_init__(self) -> None:
         FrameTaskConfig.__post_init__(self)
         if self.loss == "ce" and self.target == "sounding":
-            raise ConfigError("loss=ce is of several classes. Set target=classes, or loss=bce.")
+            raise ConfigError("loss=ce needs several classes. Set target=classes, or loss=bce.")
 
 
 def ms3() -> SegmentationConfig:

@@ -1,4 +1,4 @@
-"""What segmentation's scores need of every test frame, counted method by method, by one process or by many."""
+"""The per-frame counts from which segmentation is scored, for each method, by one process or several."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,22 +28,22 @@ from avmodel.evaluate.segmentation.scores import (
     released_binary,
     released_classes,
 )
-from avmodel.evaluate.segmentation.segmenter import frames_of, tested_view
+from avmodel.evaluate.segmentation.segmenter import frames_of, test_view
 from avmodel.evaluate.truth import clips_of, mask_tables, masks_of
 from avmodel.inputs import IMAGENET_MEAN, Source
 
 OFFICIAL, RELEASED = "official", "released"
 Frames = BinaryFrames | ClassFrames
-Method = Callable[[Batch], Float[Tensor, "b c h w"]]  # probabilities, of a batch on the device
+Method = Callable[[Batch], Float[Tensor, "b c h w"]]  # probabilities, for a batch on the device
 
 
-class Masked(NamedTuple):
-    """A split's frames with masks, and what their masks mean."""
+class MaskedFrames(NamedTuple):
+    """The frames with masks of a split, and the class of each mask value."""
 
     clips: Split
     frames: Split
     tables: UInt8[Tensor, "n 256"]  # of the frames
-    labeled: UInt8[Tensor, "n 256"]  # the same, or, with config.only_labeled, what the clips are labeled with alone
+    labeled: UInt8[Tensor, "n 256"]  # the same; with config.only_labeled, only the clips' labeled classes
 
     def described(self) -> dict[str, Any]:
         """The description of the split that results.json keeps."""
@@ -51,8 +51,8 @@ class Masked(NamedTuple):
         return self.clips.described() | {"samples": len(set(own)), "frames": len(own), "of": len(self.clips.dataset)}
 
 
-def masked(config: SegmentationConfig, clips: Split, source: Source, *, repeats: int = 1) -> Masked:
-    """The frames of a split that have a mask."""
+def masked_frames(config: SegmentationConfig, clips: Split, source: Source, *, repeats: int = 1) -> MaskedFrames:
+    """The frames of a split that have a mask, each `repeats` times."""
     frames = frames_of(clips, repeats=repeats)
     told = clips_of(config.data, clips, source)
     row_of = {key: row for row, key in enumerate(clips.dataset.keys.to_pylist())}
@@ -60,31 +60,33 @@ def masked(config: SegmentationConfig, clips: Split, source: Source, *, repeats:
     classes = config.target == "classes"
     tables = mask_tables(clips.dataset, told, classes=classes)[rows]
     if not config.only_labeled:
-        return Masked(clips, frames, tables, tables)
-    return Masked(clips, frames, tables, mask_tables(clips.dataset, told, classes=classes, only_labeled=True)[rows])
+        return MaskedFrames(clips, frames, tables, tables)
+    return MaskedFrames(
+        clips, frames, tables, mask_tables(clips.dataset, told, classes=classes, only_labeled=True)[rows]
+    )
 
 
 class Counts(NamedTuple):
-    """What the scores of a method need of every test frame, by each evaluation's truth."""
+    """A method's counts of every test frame, by the ground truth of each evaluation."""
 
     official: Frames
     released: Frames
 
 
 def frames_scores(probabilities: Float[Tensor, "b c h w"], truth: UInt8[Tensor, "b h w"]) -> Frames:
-    """Count each frame."""
+    """The counts of each frame."""
     if probabilities.shape[1] == 1:
         return binary_frames(probabilities[:, 0], truth > 0)
     return class_frames(probabilities.argmax(dim=1).to(torch.uint8), truth, probabilities.shape[1])
 
 
 def packed(frames: Frames) -> Float[Tensor, "b w"]:
-    """The counts side by side."""
+    """The counts as columns of one table."""
     return torch.cat([x.double().reshape(len(x), -1) for x in frames], dim=1)
 
 
 def unpacked(table: Float[Tensor, "b w"], outputs: int) -> Frames:
-    """The counts that `packed` has put side by side."""
+    """The counts from a table that `packed` made."""
     if outputs == 1:
         empty, foreground, background, no_background, curve, best = torch.split(
             table, [1, 1, 1, 1, OFFICIAL_LEVELS, 1], dim=1
@@ -96,15 +98,19 @@ def unpacked(table: Float[Tensor, "b w"], outputs: int) -> Frames:
     return ClassFrames(iou, f, present > 0, empty[:, 0] > 0)
 
 
-def counted(
-    config: SegmentationConfig, run: Evaluation, test: Masked, methods: Mapping[tuple[str, int], Method], outputs: int
+def count_methods(
+    config: SegmentationConfig,
+    run: Evaluation,
+    test: MaskedFrames,
+    methods: Mapping[tuple[str, int], Method],
+    outputs: int,
 ) -> dict[tuple[str, int], Counts]:
-    """What the scores of each method need of every test frame, in the dataset's order.
+    """Each method's counts of every test frame, in the dataset's order.
 
     Raises ShardError if frames are missing because they are damaged.
     """
     world = run.world
-    view = tested_view(config, run.loaded)
+    view = test_view(config, run.loaded)
     loader = ordered_loader(config.data, test.frames, view, world, batch_size=config.feature_batch_size, seed=0)
     truths = {OFFICIAL: test.tables} | ({} if test.labeled is test.tables else {RELEASED: test.labeled})
 
@@ -122,21 +128,23 @@ def counted(
             run.progress(f"masks of {test.frames.name}", sum(map(len, tables)), len(test.frames.dataset))
     whole = torch.cat(tables)
     if (missing := len(test.frames.dataset) - len(whole)) > 0:
-        raise ShardError(f"{test.frames.name}: {missing} frames are damaged. Leave their clips out, or repair.")
+        raise ShardError(
+            f"{test.frames.name}: {missing} frames are damaged. Exclude their clips, or repair the shards."
+        )
     parts = parts_of(whole, widths)
     last = next(reversed(truths))
     return {key: Counts(*(unpacked(parts[f"{key}, {how}"], outputs) for how in (OFFICIAL, last))) for key in methods}
 
 
 class Padding:
-    """The frames with which AVSBench fills shorter clips up: of ImageNet's mean color, silent, without a class."""
+    """The frames with which AVSBench pads shorter clips: of ImageNet's mean color, silent, without a class."""
 
     def __init__(
-        self, config: SegmentationConfig, run: Evaluation, test: Masked, methods: Mapping[tuple[str, int], Method]
+        self, config: SegmentationConfig, run: Evaluation, test: MaskedFrames, methods: Mapping[tuple[str, int], Method]
     ) -> None:
         counts = frames_by_clip(test)
         self.count = len(counts) * max(counts) - sum(counts)
-        view = tested_view(config, run.loaded)
+        view = test_view(config, run.loaded)
         side, columns = view.image_size, view.num_columns
         color = torch.tensor([round(255 * x) for x in IMAGENET_MEAN], dtype=torch.uint8)
         silence = log_mel(torch.zeros(view.window_samples), view.mel)[:, :columns]
@@ -149,7 +157,7 @@ class Padding:
         self.methods = methods
 
     def of(self, method: tuple[str, int]) -> tuple[ClassFrames, int]:
-        """What a method makes of such a frame, and how many there are."""
+        """A method's counts of such a frame, and the number of such frames."""
         probabilities = self.methods[method](self.batch)
         truth = torch.zeros(1, *probabilities.shape[2:], dtype=torch.uint8, device=probabilities.device)
         found = frames_scores(probabilities, truth)
@@ -157,15 +165,15 @@ class Padding:
         return ClassFrames(*(x.cpu() for x in found)), self.count
 
 
-def frames_by_clip(test: Masked) -> list[int]:
-    """How many frames each clip has, in the dataset's order."""
+def frames_by_clip(test: MaskedFrames) -> list[int]:
+    """Number of frames of each clip, in the dataset's order."""
     return [len(list(frames)) for _, frames in groupby(test.frames.dataset.keys.to_pylist())]
 
 
 def scores_of(
-    config: SegmentationConfig, test: Masked, counts: Counts, padding: tuple[ClassFrames, int] | None
+    config: SegmentationConfig, test: MaskedFrames, counts: Counts, padding: tuple[ClassFrames, int] | None
 ) -> dict[str, dict[str, float]]:
-    """Both evaluations' scores."""
+    """The scores by evaluation: official and released."""
     official, released = counts
     if isinstance(official, ClassFrames) and isinstance(released, ClassFrames):
         filler, count = padding if padding is not None else (None, 0)
@@ -178,7 +186,7 @@ def scores_of(
 
 
 def frame_score(frames: Frames) -> Float[Tensor, " n"]:
-    """What a frame is ranked by: the IoU of its foreground, or of its classes; nothing where there is no truth."""
+    """IoU of each frame's foreground or classes, by which examples are ranked; NaN without ground truth."""
     if isinstance(frames, BinaryFrames):
         return torch.where(frames.empty, torch.nan, frames.foreground)
     kept = frames.present[:, 1:]

@@ -1,6 +1,6 @@
 """Scores of masks, as AVSBench's evaluation counts them (`official`) and as DeepAVFusion's does (`released`).
 
-Both average over frames, not over pixels of all frames. Percent throughout; F weighs precision by beta^2 = 0.3.
+Both average over frames, not over the pixels of all frames. All scores are in percent. F has beta^2 = 0.3.
 
 Sources: AVSBench (arXiv:2207.05042, arXiv:2301.13190) and DeepAVFusion (arXiv:2312.01017), with their released code.
 """
@@ -19,18 +19,18 @@ BACKGROUND = 0
 
 
 class BinaryFrames(NamedTuple):
-    """What the scores of binary masks need of each frame."""
+    """Counts of binary masks, for each frame."""
 
     empty: Bool[Tensor, " n"]  # the truth has no foreground
     foreground: Float[Tensor, " n"]  # IoU, at probability 0.5
-    background: Float[Tensor, " n"]  # likewise, of the pixels outside
+    background: Float[Tensor, " n"]  # IoU of the pixels outside, at probability 0.5
     no_background: Bool[Tensor, " n"]  # neither the truth nor the prediction has any
     curve: Float[Tensor, "n level"]  # F by threshold, of OFFICIAL_LEVELS
     best_f: Float[Tensor, " n"]  # the highest F of RELEASED_LEVELS thresholds
 
 
 class ClassFrames(NamedTuple):
-    """What the scores of class masks need of each frame."""
+    """Counts of class masks, for each frame."""
 
     iou: Float[Tensor, "n c"]
     f: Float[Tensor, "n c"]
@@ -39,7 +39,7 @@ class ClassFrames(NamedTuple):
 
 
 def binary_frames(probabilities: Float[Tensor, "n h w"], truth: Bool[Tensor, "n h w"]) -> BinaryFrames:
-    """Count each frame. A pixel is foreground above 0.5."""
+    """The counts of each frame. A pixel is foreground above 0.5."""
     predicted, true = (probabilities > 0.5).flatten(1), truth.flatten(1)
     official, released = (
         f_curve(probabilities, truth, torch.linspace(0, 1, levels, device=truth.device))
@@ -56,20 +56,20 @@ def binary_frames(probabilities: Float[Tensor, "n h w"], truth: Bool[Tensor, "n 
 
 
 def _iou(predicted: Bool[Tensor, "n p"], true: Bool[Tensor, "n p"]) -> Float[Tensor, " n"]:
-    """0 where there is nothing to unite."""
+    """Intersection over union; 0 where the union is empty."""
     return (predicted & true).sum(dim=1).double() / (predicted | true).sum(dim=1).clamp(min=1)
 
 
 def f_curve(
     probabilities: Float[Tensor, "n h w"], truth: Bool[Tensor, "n h w"], thresholds: Float[Tensor, " level"]
 ) -> Float[Tensor, "n level"]:
-    """F of each frame where the foreground begins at each of the ascending thresholds; 0 where nothing is hit."""
+    """F of each frame at each of the ascending thresholds; 0 without a true positive."""
     count, levels = len(probabilities), len(thresholds)
     reached = torch.searchsorted(thresholds, probabilities.flatten(1).contiguous(), right=True)
     bins = reached + (levels + 1) * torch.arange(count, device=reached.device)[:, None]
 
     def at_least(chosen: Int64[Tensor, " k"]) -> Float[Tensor, "n level"]:
-        """How many pixels reach each threshold."""
+        """Number of pixels at or above each threshold."""
         by_level = torch.bincount(chosen, minlength=count * (levels + 1)).reshape(count, -1).double()
         return by_level.flip(1).cumsum(dim=1).flip(1)[:, 1:]
 
@@ -80,15 +80,19 @@ def f_curve(
 def f_measure(
     hit: Float[Tensor, "*n"], predicted: Float[Tensor, "*n"], true: Float[Tensor, "*m"]
 ) -> Float[Tensor, "*n"]:
-    """(1 + b) P R / (b P + R) of numbers of pixels, which is (1 + b) hit / (b true + predicted); 0 without any."""
+    """F = (1 + b) P R / (b P + R) for b = beta^2: (1 + b) hit / (b true + predicted), of pixels; 0 for 0 / 0."""
     return (1 + BETA2) * hit / (BETA2 * true + predicted).clamp(min=1e-12)
 
 
 def official_binary(frames: BinaryFrames, batches: Sequence[int]) -> dict[str, float]:
-    """`miou`, of the foreground; and `f`, which depends on the batches: `batches` has the frames of each.
+    """`miou` of the foreground, and `f`.
 
-    A frame whose truth is empty counts with the IoU of its background, and not at all in F. F is the highest point of a
-    batch's mean curve. Both are means of the batches', however large each is.
+    A frame with empty ground truth counts with the IoU of its background, and is left out of F. F is the highest point
+    of a batch's mean curve. Both are means over batches, which all have the same weight.
+
+    Args:
+        frames: Counts of all frames.
+        batches: Number of frames in each batch, in order.
     """
     iou = torch.where(frames.empty, frames.background, frames.foreground)
     ious, fs = [], []
@@ -102,7 +106,7 @@ def official_binary(frames: BinaryFrames, batches: Sequence[int]) -> dict[str, f
 def released_binary(frames: BinaryFrames) -> dict[str, float]:
     """`miou` of foreground and background, `miou_noBg` of the foreground alone, and `f`, the best of each frame.
 
-    Frames whose truth is empty are left out; without any other all is 0.
+    Frames with empty ground truth are left out; all scores are 0 if none is left.
     """
     kept = ~frames.empty
     if not kept.any():
@@ -118,7 +122,7 @@ def released_binary(frames: BinaryFrames) -> dict[str, float]:
 
 
 def class_frames(predicted: UInt8[Tensor, "n h w"], truth: UInt8[Tensor, "n h w"], classes: int) -> ClassFrames:
-    """Count each frame's classes, from 0, the background, on."""
+    """The counts of each frame's classes; 0 is the background."""
     count = len(truth)
     base = classes * torch.arange(count, device=truth.device)[:, None]
 
@@ -142,7 +146,7 @@ def class_frames(predicted: UInt8[Tensor, "n h w"], truth: UInt8[Tensor, "n h w"
 def official_classes(frames: ClassFrames, padding: ClassFrames | None = None, padded: int = 0) -> dict[str, float]:
     """`miou` and `f`, background included, over all frames, and over `padded` ones like the one of `padding`.
 
-    AVSBench fills clips of 5 frames up to 10 with black ones, whose truth is background, and counts those too. See
+    AVSBench pads clips of 5 frames to 10 with black frames, whose ground truth is background, and counts them too. See
     `class_means`.
     """
     if padding is None or not padded:
@@ -152,14 +156,15 @@ def official_classes(frames: ClassFrames, padding: ClassFrames | None = None, pa
 
 
 def released_classes(frames: ClassFrames) -> dict[str, float]:
-    """As `class_means`, of the frames whose truth isn't empty."""
+    """As `class_means`, over the frames whose ground truth isn't empty."""
     return class_means(ClassFrames(*(x[~frames.empty] for x in frames)))
 
 
 def class_means(frames: ClassFrames) -> dict[str, float]:
-    """A class's mean is over the frames in which truth or prediction has it, the score's over the classes that any has.
+    """`miou`, `f`, and both without the background (`_noBg`): means over classes of means over frames.
 
-    `miou`, `f`, and both without the background (`_noBg`); 0 without any class.
+    A class's mean is over the frames in whose ground truth or prediction it is. Classes that are in none are left out;
+    0 if none is left.
     """
     iou, f, seen = class_averages(frames)
     found = {}
@@ -171,6 +176,6 @@ def class_means(frames: ClassFrames) -> dict[str, float]:
 
 
 def class_averages(frames: ClassFrames) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"], Int64[Tensor, " c"]]:
-    """IoU and F of each class over the frames that have it, and how many those are."""
+    """Mean IoU and F of each class over the frames that have it, and the number of these frames."""
     seen = frames.present.sum(dim=0)
     return frames.iou.sum(dim=0) / seen.clamp(min=1), frames.f.sum(dim=0) / seen.clamp(min=1), seen

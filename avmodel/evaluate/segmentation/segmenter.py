@@ -1,4 +1,4 @@
-"""A pretrained model with a decoder that finds the pixels that sound, and what they are; its training."""
+"""A pretrained model with a decoder that predicts the pixels that sound, or their classes; its training."""
 
 import json
 from collections.abc import Mapping
@@ -33,29 +33,36 @@ TEST_ONLY = ("examples", "official_batch", "fit")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segmenter:
-    """A trained predictor, and what its outputs are."""
+    """A trained predictor and the classes of its outputs."""
 
     predictor: Predictor
-    classes: tuple[str, ...]  # after the background; none: the one output is what sounds
+    classes: tuple[str, ...]  # after the background; empty: one output, the foreground
     loss: str
 
     @property
     def num_outputs(self) -> int:
-        """1, or the classes and the background."""
+        """1, or the number of classes and 1 for the background."""
         return outputs_of(self.classes)
 
 
 def outputs_of(classes: tuple[str, ...]) -> int:
-    """Logits of a pixel: the classes and the background; without classes one."""
+    """Logits of a pixel: one for each class and one for the background; one without classes."""
     return 1 + len(classes)
 
 
 def segment(
     segmenter: Segmenter, images: UInt8[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a mel t"]
 ) -> Float[Tensor, "b c h w"]:
-    """Probabilities of every pixel, of images as the loader hands them out and log-mels as stored.
+    """Segment images.
 
-    c is 1, that it sounds; or the background and the classes, which sum to 1 if they were trained by `ce`.
+    Args:
+        segmenter: As `load_segmenter` returns it.
+        images: As the loader returns them.
+        log_mel: As stored, one for each image or one for all.
+
+    Returns:
+        Probabilities of every pixel: that it sounds (c = 1), or of the background and each class, which sum to 1 if
+        they were trained with `ce`.
     """
     with torch.inference_mode():
         logits: Tensor = segmenter.predictor(normalize_images(images), log_mel.float().unsqueeze(1)).float()
@@ -63,7 +70,7 @@ def segment(
 
 
 def load_segmenter(path: Path | str, device: torch.device | str = "cpu") -> tuple[Segmenter, dict[str, str]]:
-    """A trained segmenter, in evaluation mode, and the notes it was saved with; of a seed's folder or a checkpoint.
+    """Load a trained segmenter, in evaluation mode, and its notes, from a seed's folder or a checkpoint.
 
     Raises as `load_predictor`, and ConfigError for a predictor of another kind.
     """
@@ -75,31 +82,31 @@ def load_segmenter(path: Path | str, device: torch.device | str = "cpu") -> tupl
         raise ConfigError(f"{path}: its classes cannot be read: a JSON {type(names).__name__}, expected a list")
     classes = tuple(map(str, names))
     if outputs_of(classes) != predictor.config.outputs:
-        raise ConfigError(f"{path}: {len(classes)} classes for {predictor.config.outputs} outputs. It is damaged.")
+        raise ConfigError(f"{path}: {len(classes)} classes for {predictor.config.outputs} outputs: the file is damaged")
     return Segmenter(predictor=predictor, classes=classes, loss=notes["loss"]), notes
 
 
 def frames_of(split: Split, *, repeats: int = 1) -> Split:
-    """The frames with a mask as samples of their own. Raises ConfigError, naming the split, if there is none."""
+    """A split whose samples are the frames with a mask, each `repeats` times. Raises ConfigError if there is none."""
     try:
         return split._replace(dataset=each_frame(split.dataset, masked=True, repeats=repeats))
     except ConfigError as error:
         raise ConfigError(f"{split.name}: {error}") from error
 
 
-def trained_view(config: SegmentationConfig, loaded: LoadedModel) -> TrainView:
-    """A frame in training: a random crop of frame and mask, the window about its time, the gain."""
+def training_view(config: SegmentationConfig, loaded: LoadedModel) -> TrainView:
+    """The view of a training frame: a random crop of frame and mask, a window around its time, a random gain."""
     view = train_view(config.data, loaded, max_gain_db=config.max_gain_db, min_area=config.min_area)
     return replace(view, masks=True, around_frame=True, jitter_s=config.jitter_s)
 
 
-def tested_view(config: SegmentationConfig, loaded: LoadedModel) -> EvalView:
-    """A frame in the test: the window around its time."""
+def test_view(config: SegmentationConfig, loaded: LoadedModel) -> EvalView:
+    """The view of a test frame: the window around its time."""
     return replace(one_view(config.data, loaded), masks=True, around_frame=True, fit=config.fit)
 
 
 def mask_loss(logits: Float[Tensor, "b c h w"], truth: UInt8[Tensor, "b h w"], loss: str) -> Float[Tensor, ""]:
-    """The mean over pixels: `ce`, or `bce` over classes apart, the background among them if there are several."""
+    """Mean over pixels of `ce`, or of `bce` of each class; with several classes the background is one of them."""
     if loss == "ce":
         return F.cross_entropy(logits, truth.long())
     if logits.shape[1] == 1:
@@ -119,11 +126,11 @@ def trained_segmenter(
 ) -> Segmenter:
     """The segmenter after all epochs, in evaluation mode; see `avmodel.evaluate.training.train`.
 
-    `train`: frames, with `tables` of what their masks mean.
+    `train`: the frames; `tables`: the class of each mask value.
     """
     world = run.world
     classes = train.dataset.classes if config.target == "classes" else ()
-    view = trained_view(config, run.loaded)
+    view = training_view(config, run.loaded)
 
     def build() -> Predictor:
         model = with_settings(run.loaded, drop_path=config.drop_path).model

@@ -1,4 +1,4 @@
-"""Segmentation: the pixels that sound, or a class for each, in every frame with a mask; AVSBench's task."""
+"""Segmentation, AVSBench's task: the pixels that sound, or the class of each, in every frame with a mask."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,21 +18,21 @@ from avmodel.evaluate.data import open_splits, ordered_loader
 from avmodel.evaluate.evaluation import Evaluation, describe_view, settings_of
 from avmodel.evaluate.loaded import untrained
 from avmodel.evaluate.result import Result, Score, scored
-from avmodel.evaluate.segmentation.baselines import constant, known_masks, mean_mask
+from avmodel.evaluate.segmentation.baselines import baseline_masks, constant, mean_mask
 from avmodel.evaluate.segmentation.config import SegmentationConfig
 from avmodel.evaluate.segmentation.counts import (
     OFFICIAL,
     Frames,
-    Masked,
+    MaskedFrames,
     Method,
     Padding,
-    counted,
+    count_methods,
     frame_score,
-    masked,
+    masked_frames,
     scores_of,
 )
 from avmodel.evaluate.segmentation.scores import BinaryFrames, class_averages
-from avmodel.evaluate.segmentation.segmenter import Segmenter, segment, tested_view, trained_segmenter
+from avmodel.evaluate.segmentation.segmenter import Segmenter, segment, test_view, trained_segmenter
 from avmodel.evaluate.truth import masks_of
 
 SEGMENTED, RANDOM = "segmented", "random weights"
@@ -41,14 +41,14 @@ SEGMENTED, RANDOM = "segmented", "random weights"
 def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:
     """Train a decoder, and the model with it, on the training frames with a mask; test on the test split's.
 
-    Raises as `open_splits`; ConfigError for data without masks, ShardError for a mask with another class than the
-    dataset's, DivergedError for a loss that isn't finite.
+    Raises as `open_splits`; ConfigError for data without masks, ShardError for a mask with a class that the dataset
+    doesn't have, DivergedError for a loss that isn't finite.
     """
     require_precision(config.precision, run.world.device)
     classes = config.target == "classes"
     train_clips, test_clips = open_splits(config.data, run.test, run.train, labeled=classes)
-    train = masked(config, train_clips, run.test if run.train is None else run.train, repeats=config.repeats)
-    test = masked(config, test_clips, run.test)
+    train = masked_frames(config, train_clips, run.test if run.train is None else run.train, repeats=config.repeats)
+    test = masked_frames(config, test_clips, run.test)
 
     def segmenter_of(one: Evaluation, seed: int, folder: str) -> Segmenter:
         return trained_segmenter(config, one, train.frames, test.frames, train.labeled, seed, one.out / folder)
@@ -59,13 +59,13 @@ def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:
         for seed in (config.seeds if config.random_weights else ())
     ]
     methods: dict[tuple[str, int], Method] = {
-        (name, place): answer_of(config, run.world, one)
+        (name, place): method_of(config, run.world, one)
         for name, found in ((SEGMENTED, segmenters), (RANDOM, drawn))
         for place, one in enumerate(found)
     }
     mean = mean_mask(config, run, train)
-    methods |= {(name, 0): constant(x) for name, x in known_masks(mean).items()}
-    found = counted(config, run, test, methods, len(mean))
+    methods |= {(name, 0): constant(x) for name, x in baseline_masks(mean).items()}
+    found = count_methods(config, run, test, methods, len(mean))
     padding = Padding(config, run, test, methods) if classes else None
     table: dict[str, dict[str, Score]] = {}
     for name in dict.fromkeys(name for name, _ in methods):
@@ -83,7 +83,7 @@ def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:
         scores={row: x for row, x in table.items() if row.startswith(SEGMENTED)},
         baselines={row: x for row, x in table.items() if not row.startswith(SEGMENTED)},
         mode=f"finetuned, {config.target}",
-        view=describe_view(tested_view(config, run.loaded)) | {"fit": config.fit, "around_frame": True},
+        view=describe_view(test_view(config, run.loaded)) | {"fit": config.fit, "around_frame": True},
         data={"train": train.described(), "test": test.described()},
         checkpoint=run.loaded.origin,
         settings=settings_of(config),
@@ -102,8 +102,8 @@ def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:
     return result
 
 
-def answer_of(config: SegmentationConfig, world: World, segmenter: Segmenter) -> Method:
-    """A trained segmenter's probabilities."""
+def method_of(config: SegmentationConfig, world: World, segmenter: Segmenter) -> Method:
+    """The method that a trained segmenter is."""
 
     def answer(batch: Batch) -> Float[Tensor, "b c h w"]:
         with autocast(config.precision, world.device):
@@ -112,8 +112,8 @@ def answer_of(config: SegmentationConfig, world: World, segmenter: Segmenter) ->
     return answer
 
 
-def class_rows(frames: Frames, test: Masked) -> dict[str, Any]:
-    """`per_class`: the frames that truth or prediction have of each class, and its mean IoU over them."""
+def class_rows(frames: Frames, test: MaskedFrames) -> dict[str, Any]:
+    """`per_class`: the number of frames whose ground truth or prediction has each class, and the mean IoU over them."""
     if isinstance(frames, BinaryFrames):
         return {}
     iou, _, seen_in = class_averages(frames)
@@ -127,9 +127,9 @@ def class_rows(frames: Frames, test: Masked) -> dict[str, Any]:
 
 
 def examples_of(
-    config: SegmentationConfig, run: Evaluation, segmenter: Segmenter, test: Masked, frames: Frames
+    config: SegmentationConfig, run: Evaluation, segmenter: Segmenter, test: MaskedFrames, frames: Frames
 ) -> list[Example]:
-    """The best and the worst frames: as they are, under the probability, the mask and the true one, and their sound."""
+    """The best and the worst frames: the image, the probability over it, the predicted and the true mask, the sound."""
     score = frame_score(frames)
     keep = np.zeros(len(score), np.bool_)
     keep[best_and_worst(score.tolist(), config.examples)] = True
@@ -138,7 +138,7 @@ def examples_of(
     rows: Int64[Tensor, " k"] = torch.from_numpy(np.flatnonzero(keep))
     chosen = test.frames._replace(dataset=select(test.frames.dataset, keep))
     sound = bool((chosen.dataset.waveform.size > 0).all())
-    view = replace(tested_view(config, run.loaded), waveform=sound)
+    view = replace(test_view(config, run.loaded), waveform=sound)
     device = run.world.device
     found = []
     for batch in ordered_loader(config.data, chosen, view, World(0, 1, device), batch_size=8, seed=0):

@@ -1,1 +1,1 @@
-"""Source separation: each sound by its picture."""
+"""Source separation: the sound of each image, from a mixture."""

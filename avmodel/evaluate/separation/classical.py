@@ -1,7 +1,7 @@
-"""Separation without learning and without seeing: what the papers' tables begin with.
+"""Classical baselines of separation, which use neither training nor images: NMF and robust PCA.
 
-Neither method says which of its parts is which source. Parts are given to the sources in the order that scores best
-(`best_order` of avmodel.evaluate.separation.bss), which is generous to them.
+Neither method assigns its parts to sources. The parts are assigned in the order that scores best (`best_order` of
+avmodel.evaluate.separation.bss), which favors these baselines.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from avmodel.evaluate.separation.spectra import spectra_of, waveform_of
 def nmf_parts(
     mixture: Float[Tensor, " n"], sources: int, profile: MelProfile, *, iterations: int = 200
 ) -> Float[Tensor, "s n"]:
-    """One component a source of a non-negative factorization of the magnitudes (Kullback-Leibler), as ratio masks."""
+    """Parts by the ratio masks of a non-negative factorization (Kullback-Leibler) of the magnitudes."""
     spectra = spectra_of(mixture, profile, 1)
     magnitudes = spectra.abs().numpy().astype(np.float64) + 1e-9
     model = NMF(
@@ -30,7 +30,7 @@ def nmf_parts(
 
 
 def rpca_parts(mixture: Float[Tensor, " n"], profile: MelProfile) -> Float[Tensor, "2 n"]:
-    """What repeats (low rank) and what doesn't (sparse), by a binary mask where the latter is the larger.
+    """The low-rank and the sparse part, by a binary mask of where the sparse part is larger.
 
     Source: "Singing-Voice Separation from Monaural Recordings Using Robust Principal Component Analysis" (ICASSP 2012).
     """
@@ -43,9 +43,9 @@ def rpca_parts(mixture: Float[Tensor, " n"], profile: MelProfile) -> Float[Tenso
 def robust_pca(
     matrix: Float[Tensor, "f t"], *, tolerance: float = 1e-5, most: int = 100
 ) -> tuple[Float[Tensor, "f t"], Float[Tensor, "f t"]]:
-    """The low-rank and the sparse matrix that sum up to this one, by the inexact augmented Lagrangian method.
+    """A low-rank and a sparse matrix whose sum is this one, by the inexact augmented Lagrangian method.
 
-    Sparsity weighs 1 / sqrt(longer side).
+    The weight of sparsity is 1 / sqrt(longer side).
 
     Source: Lin, Chen and Ma (arXiv:1009.5055), algorithm 5.
     """
@@ -69,5 +69,5 @@ def robust_pca(
 
 
 def shrunk(values: Float[Tensor, "f t"], by: Float[Tensor, ""]) -> Float[Tensor, "f t"]:
-    """Values moved towards 0 by as much, and not past it."""
+    """Soft thresholding: values moved towards 0 by at most `by`."""
     return values.sign() * (values.abs() - by).clamp_min(0)

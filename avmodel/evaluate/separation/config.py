@@ -15,7 +15,7 @@ AUTO, DRAWN = "auto", "drawn"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeparationConfig(FrameTaskConfig):
-    """Defaults: the released recipe with the ideal ratio mask, whose ceiling is the highest, as target."""
+    """Defaults: the released recipe, with the ideal ratio mask as target: its oracle has the highest score."""
 
     optim: OptimConfig = field(default_factory=lambda: replace(RELEASED_OPTIM, warmup=40 / 300))
     device_batch_size: int = 16
@@ -45,7 +45,7 @@ def released() -> SeparationConfig:
 
 
 def sound_of_pixels() -> SeparationConfig:
-    """Sound of Pixels' masks; gains of 0.67 to 1.5, evenly in dB, where it has 0.5 to 1.5."""
+    """Sound of Pixels' masks; gains are drawn from 0.67 to 1.5, uniform in dB; the original draws from 0.5 to 1.5."""
     return SeparationConfig(target=SOUND_OF_PIXELS, max_gain_db=3.5)
 
 

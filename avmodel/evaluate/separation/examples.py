@@ -1,4 +1,4 @@
-"""A separated mixture as an example of a page: log-mels, frames and sounds of the mixture and its sources."""
+"""A separated mixture as an example on the page: log-mels, frames and sounds of the mixture and its sources."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ def example_of(
     estimates: Float[Tensor, "s n"],
     sample_rate: int,
 ) -> Example:
-    """One mixture. The sounds are as loud to each other as they were, the loudest of them just not clipped."""
+    """The example of one mixture. All sounds are scaled by one factor, so that the loudest is just not clipped."""
     mixture = references.sum(dim=0)
     loudest = max(float(x.abs().max()) for x in (mixture, references, estimates))
     sounds = {"mixture": mixture}

@@ -1,4 +1,4 @@
-"""Which clips are heard together: in training by the batch, in the test by a list that can be given again."""
+"""Mixtures of clips: of each batch in training, and a list for the test that can be used again."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,35 +24,36 @@ from avmodel.inputs import Source
 MIXTURES_FILE = "mixtures.json"
 _ATTEMPTS: Final = 50
 _SHOWN: Final = 3
-_PARTNERS: Final = 4  # stream of random numbers
-# Lists of others, told apart by their first line: recipe and split that reads them.
+_PARTNERS: Final = 4  # number of its random stream
+# Lists in other formats, recognized by their first line: the recipe and split that read them.
 _PAIRS, _PATHS = ("vggsound-music", "test"), ("music", "mixtures")
 
 
 class Mixture(NamedTuple):
-    """Keys of the clips that are mixed, and what a list calls such a mixture: Easy, Hard, or nothing."""
+    """Keys of the clips that are mixed, and the list's name for such a mixture: Easy, Hard, or empty."""
 
     keys: tuple[str, ...]
     kind: str = ""
 
 
 class MixtureList(NamedTuple):
-    """The mixtures of a test, and what a reader of its result must know of them."""
+    """The mixtures of a test, and a note on them for the result."""
 
     mixtures: list[Mixture]
     note: str
 
 
 def partners(batch: Batch, sources: int, seed: int) -> Int[np.ndarray, "s b"]:
-    """Rows of the batch that are mixed: column k has sample k first, then those that are added to it.
+    """Rows of the batch that are mixed: column k has sample k, then the samples that are added to it.
 
-    A function of the seed, the epoch and the samples' positions in its order; every sample is a partner as often as it
-    is first. Raises ShardError for fewer samples than sources, as damaged ones may leave.
+    Depends only on the seed, the epoch and the samples' positions in its order. Every sample is added equally often.
+    Raises ShardError for fewer samples than sources, which damaged samples may leave.
     """
     size = len(batch)
     if size < sources:
         raise ShardError(
-            f"a batch of {size} samples ({', '.join(batch.keys)}) for mixtures of {sources}. Repair the rest."
+            f"a batch of {size} samples ({', '.join(batch.keys)}) for mixtures of {sources} is too small. Repair the "
+            "damaged samples."
         )
     chance = np.random.default_rng([seed, _PARTNERS, batch.epoch, *batch.positions.tolist()])
     circle = chance.permutation(size)
@@ -63,45 +64,49 @@ def partners(batch: Batch, sources: int, seed: int) -> Int[np.ndarray, "s b"]:
 
 
 def choose_mixtures(
-    wanted: str, data: EvalDataConfig, test: Split, source: Source, *, sources: int, count: int, seed: int
+    mixtures: str, data: EvalDataConfig, test: Split, source: Source, *, sources: int, count: int, seed: int
 ) -> MixtureList:
-    """The test's mixtures: of the list at the path `wanted`, of the dataset's own recipe (auto), else drawn.
+    """The test's mixtures. `mixtures`: a list's path, drawn, or auto: those of the dataset's recipe, else drawn.
 
     Raises ConfigError for a list that doesn't fit, ManifestError for one that can't be read.
     """
-    if wanted == DRAWN:
+    if mixtures == DRAWN:
         return draw_mixtures(test, sources=sources, count=count, seed=seed)
-    if wanted == AUTO:
+    if mixtures == AUTO:
         listed = annotated(data, test, source)
         return (
             fitting(listed, test, "the dataset's own list")
             if listed
             else choose_mixtures(DRAWN, data, test, source, sources=sources, count=count, seed=seed)
         )
-    return fitting(read_mixtures(Path(wanted), data, test, source), test, Path(wanted).name)
+    return fitting(read_mixtures(Path(mixtures), data, test, source), test, Path(mixtures).name)
 
 
 def fitting(listed: Sequence[Mixture], test: Split, name: str) -> MixtureList:
-    """Those of a list whose clips are all here. Raises ConfigError if none is, or they are of unlike numbers."""
+    """The listed mixtures whose clips are all in the split.
+
+    Raises ConfigError if there is none, or if they have different numbers of clips.
+    """
     here = set(test.dataset.keys.to_pylist())
     found = [mixture for mixture in listed if here.issuperset(mixture.keys)]
     missing = sorted({key for mixture in listed for key in mixture.keys} - here)
     if not found:
         raise ConfigError(
-            f"{name}: of its {len(listed)} mixtures none has all its clips in {test.name}; missing: "
+            f"{name}: none of its {len(listed)} mixtures has all its clips in {test.name}; missing: "
             f"{', '.join(missing[:_SHOWN])}, ... Prepare them, or set mixtures={DRAWN}."
         )
     sizes = sorted({len(mixture.keys) for mixture in found})
     if len(sizes) > 1 or sizes[0] < 2 or any(len(set(mixture.keys)) < len(mixture.keys) for mixture in found):
-        raise ConfigError(f"{name}: mixtures of {sizes} clips. Each must be of as many, and of different ones.")
+        raise ConfigError(f"{name}: mixtures of {sizes} clips. All must have the same number of different clips.")
     note = f"mixtures of {name}: {len(found)} of its {len(listed)}"
-    return MixtureList(found, note + (f"; {len(missing)} of their clips are not here" if missing else ""))
+    return MixtureList(found, note + (f"; {len(missing)} of their clips are missing" if missing else ""))
 
 
 def draw_mixtures(test: Split, *, sources: int, count: int, seed: int) -> MixtureList:
-    """Mixtures of clips of different classes, every clip first about as often. A function of the keys and the seed.
+    """Mixtures of clips of different classes, which depend only on the keys and the seed.
 
-    Clips without a class go with any. Raises ConfigError if so many different classes there aren't.
+    Every clip is the first of about as many mixtures. A clip without a class mixes with any other. Raises ConfigError
+    for too few classes.
     """
     dataset = test.dataset
     keys = dataset.keys.to_pylist()
@@ -130,7 +135,7 @@ def draw_mixtures(test: Split, *, sources: int, count: int, seed: int) -> Mixtur
 def _different(
     first: int, classes: Sequence[frozenset[int]], sources: int, chance: np.random.Generator
 ) -> tuple[int, ...] | None:
-    """Rows that begin with `first` and share no class; None if no further row fits those that chance took."""
+    """Random rows that begin with `first` and share no class; None if none fits the rows drawn so far."""
     rows = [first]
     for row in chance.permutation(len(classes)).tolist():
         if len(rows) == sources:
@@ -141,9 +146,9 @@ def _different(
 
 
 def read_mixtures(path: Path, data: EvalDataConfig, test: Split, source: Source) -> list[Mixture]:
-    """The mixtures of a list: one that a result kept, VGGSound-Music's pairs, or audio paths as CCoL gives them.
+    """The mixtures of a list: an earlier result's, VGGSound-Music's pairs, or CCoL's audio paths.
 
-    Clips are found by key, or by video and start. Raises ConfigError for a file that isn't there, ManifestError for one
+    Clips are found by key, or by video and start. Raises ConfigError for a missing file, ManifestError for a file
     that isn't such a list.
     """
     try:
@@ -163,7 +168,7 @@ def read_mixtures(path: Path, data: EvalDataConfig, test: Split, source: Source)
 def _keys_here(
     keys: Sequence[str], listed: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, str]:
-    """The dataset's key of each clip that a list has under one of its own."""
+    """The dataset's key of each clip, by the list's own key."""
     here = {(row["video_id"], row["start_s"]): row["key"] for row in rows if row["video_id"] is not None}
     places = [(row["video_id"], row["start_s"]) for row in listed]
     return {key: here[place] for key, place in zip(keys, places, strict=True) if place in here}
@@ -178,12 +183,12 @@ def _own_list(text: str, path: Path) -> list[Mixture]:
             f'{path}: not a list of mixtures ({error!r}); expected {{"mixtures": [{{"keys": []}}]}}'
         ) from error
     if not all(isinstance(key, str) for mixture in found for key in mixture.keys):
-        raise ManifestError(f"{path}: keys of mixtures must be texts")
+        raise ManifestError(f"{path}: keys of mixtures must be strings")
     return found
 
 
 def mixtures_in(keys: Sequence[str], annotations: Sequence[str | None]) -> list[Mixture]:
-    """The mixtures that the clips' annotations tell of, in their list's order."""
+    """The mixtures named by the clips' annotations, in the order of their list."""
     found: dict[int, Mixture] = {}
     for key, text in zip(keys, annotations, strict=True):
         try:
@@ -195,7 +200,7 @@ def mixtures_in(keys: Sequence[str], annotations: Sequence[str | None]) -> list[
 
 
 def annotated(data: EvalDataConfig, test: Split, source: Source) -> list[Mixture]:
-    """The mixtures that the dataset's manifests tell of, such as those of recipe vggsound-music; none of shards."""
+    """The mixtures named by the dataset's manifests, such as those of recipe vggsound-music; empty for shards."""
     name = test.name.rpartition("/")[2]
     found = []
     for root in roots_of(source):
@@ -207,7 +212,7 @@ def annotated(data: EvalDataConfig, test: Split, source: Source) -> list[Mixture
 
 
 def write_mixtures(mixtures: Sequence[Mixture], folder: Path) -> Path:
-    """The list, as `mixtures=PATH` takes it again. Raises StorageError if it can't be written."""
+    """Write the list, which `mixtures=PATH` reads. Raises StorageError if it can't be written."""
     path = folder / MIXTURES_FILE
     rows = [{"keys": list(mixture.keys), "kind": mixture.kind} for mixture in mixtures]
     try:

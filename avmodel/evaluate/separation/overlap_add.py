@@ -1,4 +1,4 @@
-"""Overlap-add: a long signal from the windows that a model answers, in bounded memory."""
+"""Overlap-add: a long signal from a model's output windows, in bounded memory."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,10 +9,15 @@ from jaxtyping import Float32
 def overlap_add(
     pieces: Iterable[tuple[int, Float32[np.ndarray, "c n"]]], size: int
 ) -> Iterator[Float32[np.ndarray, "c m"]]:
-    """The whole signal, a stretch at a time, of pieces in the order of their first samples.
+    """Yield the whole signal in parts.
 
-    A piece is as strong as it is far from its ends, were it `size` long: where two overlap one fades into the other,
-    and where one is alone it stays as it is. Pieces of one signal give that signal. Memory holds what still overlaps.
+    A piece is weighted by the distance from its ends, as if it were `size` long: overlapping pieces fade into each
+    other, and a piece that overlaps none is unchanged. Pieces of one signal give that signal. Only the part that later
+    pieces overlap is held in memory.
+
+    Args:
+        pieces: First sample and samples of each piece, ordered by first sample.
+        size: Samples of a full piece.
     """
     fade = np.minimum(np.arange(1, size + 1), np.arange(size, 0, -1)).astype(np.float32)
     begin, total, weight = 0, np.zeros((0, 0), np.float32), np.zeros(0, np.float32)

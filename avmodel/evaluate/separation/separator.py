@@ -1,4 +1,4 @@
-"""A model that takes out of a mixture what a picture shows: its training by mixing, its file, its answers."""
+"""A model that separates the sound of an image from a mixture: its training, its file and its use."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,12 +30,12 @@ from avmodel.evaluate.training import Training, step_sizes, tuned_optimizer
 from avmodel.evaluate.training import train as train_module
 from avmodel.inputs import normalize_images, require_mel
 
-# Settings that training doesn't know.
+# Settings that training doesn't read.
 TEST_ONLY = ("mixtures", "num_mixtures", "mixture_seed", "oracles", "nmf", "rpca", "examples", "data.test_labels")
 
 
 class Separator(nn.Module):
-    """A predictor of masks, and what its masks mean for windows of `num_samples` samples at 16 kHz."""
+    """A predictor of masks, and the kind of its masks, for windows of `num_samples` samples at 16 kHz."""
 
     def __init__(self, predictor: Predictor, target: str, profile: MelProfile, num_samples: int) -> None:
         super().__init__()
@@ -45,24 +45,24 @@ class Separator(nn.Module):
     def forward(
         self, images: Float[Tensor, "b s 3 h w"], mixture: Float[Tensor, "b n"]
     ) -> Float[Tensor, "b s rows columns"]:
-        """Logits of the mask of what each image shows."""
+        """Logits of the mask of each image's sound."""
         columns = self.predictor.model.config.audio_size[1]
-        heard = log_mel(mixture, self.profile)[..., :columns].unsqueeze(1)
-        logits: Tensor = self.predictor(rearrange(images, "b s c h w -> (b s) c h w"), heard)
+        log_mels = log_mel(mixture, self.profile)[..., :columns].unsqueeze(1)
+        logits: Tensor = self.predictor(rearrange(images, "b s c h w -> (b s) c h w"), log_mels)
         return rearrange(logits, "(b s) 1 h w -> b s h w", b=len(images))
 
     @torch.no_grad()
-    def answer(
+    def estimate(
         self, images: Float[Tensor, "b s 3 h w"], mixture: Float[Tensor, "b n"], *, precision: str = "float32"
     ) -> Float[Tensor, "b s m"]:
-        """The waveform of what each image shows, at the masks' sample rate. `precision` is the model's alone."""
+        """The sound of each image, at the masks' sample rate. `precision` applies to the model only."""
         with autocast(precision, mixture.device):
             logits = self(images, mixture)
-        return self.masks.heard(logits.float().sigmoid(), mixture)
+        return self.masks.separate(logits.float().sigmoid(), mixture)
 
 
 def masks_of(target: str, profile: MelProfile, columns: int, num_samples: int) -> Masks:
-    """As `make_masks`. Raises ConfigError for a window without so many columns."""
+    """As `make_masks`. Raises ConfigError if a window of `num_samples` doesn't have `columns` columns."""
     found = num_frames(num_samples, profile)
     if found < columns:
         raise ConfigError(f"windows of {num_samples} samples have {found} columns; the model takes {columns}")
@@ -72,32 +72,35 @@ def masks_of(target: str, profile: MelProfile, columns: int, num_samples: int) -
 def separate(
     separator: Separator, image: Float[Tensor, "s 3 h w"], waveform: Float[Tensor, " n"]
 ) -> Float[Tensor, "s m"]:
-    """What each normalized image shows of a 16 kHz waveform of one window or longer.
+    """Separate the sound of each normalized image from a 16 kHz mixture of one window or longer.
 
-    At the sample rate of separator.masks: 16 kHz, but for the target sop. Windows of a longer waveform overlap by half
-    and fade into one another. Raises ConfigError for a shorter one.
+    Windows of a longer mixture overlap by half and fade into each other.
+
+    Returns:
+        A waveform of each image, at the sample rate of separator.masks: 16 kHz, or 11,025 Hz for the target sop.
+
+    Raises:
+        ConfigError: The mixture is shorter than a window.
     """
     size, masks = separator.num_samples, separator.masks
     if len(waveform) < size:
-        raise ConfigError(
-            f"a waveform of {len(waveform)} samples; the separator hears {size}. Fill it up with silence."
-        )
+        raise ConfigError(f"a waveform of {len(waveform)} samples; the separator needs {size}. Pad it with silence.")
     hop = size // 2
     count = -(-(len(waveform) - size) // hop) + 1
     padded = F.pad(waveform, (0, (count - 1) * hop + size - len(waveform)))
-    answers = [separator.answer(image.unsqueeze(0), window.unsqueeze(0))[0] for window in padded.unfold(0, size, hop)]
+    parts = [separator.estimate(image.unsqueeze(0), window.unsqueeze(0))[0] for window in padded.unfold(0, size, hop)]
     if count == 1:
-        return answers[0]
-    width = answers[0].shape[-1]
-    pieces = ((round(place * width / 2), answer.cpu().float().numpy()) for place, answer in enumerate(answers))
-    whole = torch.from_numpy(np.concatenate(list(overlap_add(pieces, width)), axis=1)).to(answers[0])
+        return parts[0]
+    width = parts[0].shape[-1]
+    pieces = ((round(place * width / 2), part.cpu().float().numpy()) for place, part in enumerate(parts))
+    whole = torch.from_numpy(np.concatenate(list(overlap_add(pieces, width)), axis=1)).to(parts[0])
     return whole[:, : len(waveform) * masks.sample_rate // separator.profile.sample_rate]
 
 
 def mixing_view(config: SeparationConfig, run: Evaluation) -> TrainView:
-    """How a clip is seen and heard while it is mixed in training.
+    """The view of a training clip that is mixed.
 
-    Raises ConfigError for spectrograms that aren't those of the checkpoint: all are computed here, none is stored.
+    Raises ConfigError if data.profile isn't the checkpoint's: all spectrograms are computed here, none is read.
     """
     known = run.loaded.profile
     if known is not None and config.data.profile not in (None, known):
@@ -110,7 +113,7 @@ def mixing_view(config: SeparationConfig, run: Evaluation) -> TrainView:
 
 
 def new_separator(config: SeparationConfig, run: Evaluation, view: TrainView, masks: Masks) -> Separator:
-    """The loaded model with a decoder that has random weights."""
+    """The loaded model with a randomly initialized decoder."""
     loaded = with_settings(run.loaded, drop_path=config.drop_path)
     size = None if masks.size == tuple(loaded.model.config.audio_size) else masks.size
     predictor = Predictor(loaded.model, "audio", DecoderConfig(size=size))
@@ -120,7 +123,7 @@ def new_separator(config: SeparationConfig, run: Evaluation, view: TrainView, ma
 def mask_loss(
     masks: Masks, forward: nn.Module, batch: Batch, config: SeparationConfig, seed: int, device: torch.device
 ) -> Float[Tensor, ""]:
-    """Binary cross-entropy of the masks of a batch, each sample mixed with others of it.
+    """Binary cross-entropy of the masks of a batch, each sample of which is mixed with others of the batch.
 
     Raises ShardError for a batch with fewer samples than a mixture.
     """
@@ -174,7 +177,7 @@ def trained_separator(config: SeparationConfig, run: Evaluation, train: Split, s
 
 
 def save_separator(folder: Path, separator: Separator, step: int, trainer_state: Mapping[str, Any]) -> None:
-    """A checkpoint that `load_separator` reads, and from whose state its training goes on."""
+    """Save a checkpoint that `load_separator` reads and from which training resumes."""
     notes = {
         "target": separator.target,
         "profile": separator.profile.name,
@@ -184,12 +187,12 @@ def save_separator(folder: Path, separator: Separator, step: int, trainer_state:
 
 
 def load_separator(path: Path | str, device: torch.device | str = "cpu") -> Separator:
-    """A trained separator, in evaluation mode: of a seed's folder, a checkpoint, or its .safetensors file.
+    """Load a trained separator, in evaluation mode.
 
     Raises ConfigError for something else, CheckpointError for a damaged file.
     """
     predictor, notes = load_predictor(path, device)
     given = notes.get("target", ""), notes.get("profile", ""), notes.get("num_samples", "")
     if predictor.modality != "audio" or given[0] not in TARGETS or given[1] not in PROFILES or not given[2].isdecimal():
-        raise ConfigError(f"{path}: no separator: {given}. avkit evaluate separation trains one.")
+        raise ConfigError(f"{path}: not a separator: {given}. avkit evaluate separation trains one.")
     return Separator(predictor, given[0], PROFILES[given[1]], int(given[2])).to(device).eval()

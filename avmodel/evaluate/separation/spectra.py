@@ -1,4 +1,4 @@
-"""Complex spectra of a waveform that go back to it, column by column those of a log-mel profile."""
+"""Invertible complex spectra of a waveform, with the columns of a log-mel profile."""
 
 import math
 
@@ -11,14 +11,14 @@ from avdata.profiles import MelProfile
 
 
 def leading_frames(profile: MelProfile) -> int:
-    """Frames before the one that is the log-mel's first column: the beginning, too, lies under several windows."""
+    """Frames before the log-mel's first column, so that the first samples also lie under several windows."""
     return math.ceil(profile.n_fft / profile.hop_length)
 
 
 def spectra_of(waveform: Float[Tensor, "*b n"], profile: MelProfile, columns: int) -> Complex[Tensor, "*b f t"]:
-    """Frames from `leading_frames` before the first column to beyond the waveform's end, `columns` of them at least.
+    """Frames from `leading_frames` before the first column to beyond the waveform's end, at least `columns` of them.
 
-    The waveform is continued with silence. Kaldi's windows are here 56 samples later than in its filter bank.
+    The waveform is padded with silence. Kaldi's windows are 56 samples later here than in its filter bank.
     """
     left, hop, size = _left(profile), profile.hop_length, waveform.shape[-1]
     needed = (leading_frames(profile) + columns - 1) * hop + profile.n_fft
@@ -40,7 +40,7 @@ def waveform_of(
     spectra: Complex[Tensor, "*b f t"], profile: MelProfile, num_samples: int
 ) -> Float[Tensor, "*b {num_samples}"]:
     """The waveform whose `spectra_of` are nearest to these."""
-    # Half a window later than istft takes frames to begin: as if they were centered on a signal that began there.
+    # istft expects centered frames: shift by half a window.
     skipped = _left(profile) - profile.n_fft // 2
     flat = spectra.reshape(-1, *spectra.shape[-2:])
     found = torch.istft(

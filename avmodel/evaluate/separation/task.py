@@ -1,4 +1,4 @@
-"""Source separation: sounds of several clips mixed, and each taken out of the mixture by its picture."""
+"""Source separation: the sounds of several clips are mixed, and each is separated by its image."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ SEPARATED, RANDOM, MIXTURE = "separated", "random weights", "mixture"
 
 
 def separation(config: SeparationConfig, run: Evaluation) -> Result:
-    """Train to take each of several mixed sounds out by its picture; test on a fixed list of mixtures, once a seed.
+    """Train to separate each of several mixed sounds by its image; test on a fixed list of mixtures, once a seed.
 
     Raises as `open_splits` and `choose_mixtures`, ConfigError for too few clips, DivergedError for a loss that isn't
     finite.
@@ -53,11 +53,11 @@ def separation(config: SeparationConfig, run: Evaluation) -> Result:
     if run.world.is_main:
         write_mixtures(listed.mixtures, run.out)
     separators = [trained_separator(config, run, train, seed, run.out / f"seed-{seed}") for seed in config.seeds]
-    methods: dict[str, list[Method]] = {SEPARATED: [partial(answers_of, one, config.precision) for one in separators]}
+    methods: dict[str, list[Method]] = {SEPARATED: [partial(estimates_of, one, config.precision) for one in separators]}
     if config.random_weights:
         methods[RANDOM] = [
             partial(
-                answers_of,
+                estimates_of,
                 trained_separator(
                     config, run.of(untrained(run.loaded, seed)), train, seed, run.out / f"random-seed-{seed}"
                 ),
@@ -65,7 +65,7 @@ def separation(config: SeparationConfig, run: Evaluation) -> Result:
             )
             for seed in config.seeds
         ]
-    methods |= known_methods(config, separators[0], len(listed.mixtures[0].keys))
+    methods |= baseline_methods(config, separators[0], len(listed.mixtures[0].keys))
     view = replace(one_view(config.data, run.loaded), waveform=True)
     found = scored_mixtures(config, run, test, view, listed.mixtures, methods)
     result = result_of(config, run, train, test, listed, found, view)
@@ -84,9 +84,11 @@ def result_of(
     found: "MixtureScores",
     view: EvalView,
 ) -> Result:
-    """All that is known of the scores. Raises ConfigError if no mixture has any."""
+    """The result. Raises ConfigError if no mixture has a score."""
     if not found.rows:
-        raise ConfigError(f"{test.name}: of {len(listed.mixtures)} mixtures each has a silent clip. Set data.exclude.")
+        raise ConfigError(
+            f"{test.name}: each of the {len(listed.mixtures)} mixtures has a silent clip. Set data.exclude=silent."
+        )
     kept = [listed.mixtures[row] for row in found.rows]
     sources = len(kept[0].keys)
     used = chosen(test, [key for mixture in kept for key in mixture.keys])
@@ -111,68 +113,68 @@ def result_of(
     )
 
 
-class Heard(NamedTuple):
-    """Mixtures as methods get them."""
+class MixtureBatch(NamedTuple):
+    """Mixtures that a method separates."""
 
     images: Float[Tensor, "m s 3 h w"]  # normalized
     sources: Float[Tensor, "m s n"]
 
 
-class Answers(NamedTuple):
-    """What a method makes of mixtures, and what it should have: estimate k is of source k."""
+class Estimates(NamedTuple):
+    """A method's estimates and the true sources: estimate k is of source k."""
 
     references: Float[Tensor, "m s n"]
     estimates: Float[Tensor, "m s n"]
 
 
-Method = Callable[[Heard], Answers]
+Method = Callable[[MixtureBatch], Estimates]
 
 
-def answers_of(separator: Separator, precision: str, heard: Heard) -> Answers:
-    """A trained separator's."""
+def estimates_of(separator: Separator, precision: str, batch: MixtureBatch) -> Estimates:
+    """The estimates of a trained separator."""
     masks = separator.masks
-    estimates = separator.answer(heard.images, masks.mix(heard.sources), precision=precision)
-    return Answers(masks.references(heard.sources), estimates)
+    estimates = separator.estimate(batch.images, masks.mix(batch.sources), precision=precision)
+    return Estimates(masks.references(batch.sources), estimates)
 
 
-def mixture_itself(heard: Heard) -> Answers:
-    """Nothing is done."""
-    return Answers(heard.sources, heard.sources.sum(dim=1, keepdim=True).expand_as(heard.sources))
+def mixture_itself(batch: MixtureBatch) -> Estimates:
+    """The mixture itself as each estimate: a baseline."""
+    return Estimates(batch.sources, batch.sources.sum(dim=1, keepdim=True).expand_as(batch.sources))
 
 
-def oracle(masks: Masks, heard: Heard) -> Answers:
-    """The true masks, whose score no separator with such masks passes by much."""
-    true, _ = masks.targets(heard.sources)
-    return Answers(masks.references(heard.sources), masks.heard(true, masks.mix(heard.sources)))
+def oracle(masks: Masks, batch: MixtureBatch) -> Estimates:
+    """The estimates of the true masks: about the highest score of a separator with such masks."""
+    true, _ = masks.targets(batch.sources)
+    return Estimates(masks.references(batch.sources), masks.separate(true, masks.mix(batch.sources)))
 
 
 class Classical:
-    """A method that parts mixtures and doesn't say which part is which source."""
+    """A method that splits mixtures without assigning the parts to sources."""
 
     def __init__(self, parts_of: Callable[[Float[Tensor, " n"]], Float[Tensor, "s n"]]) -> None:
         self._parts_of = parts_of
-        self._last: tuple[Heard, list[Float[Tensor, "s n"]]] | None = None
+        self._last: tuple[MixtureBatch, list[Float[Tensor, "s n"]]] | None = None
 
-    def parts(self, heard: Heard) -> list[Float[Tensor, "s n"]]:
-        """Each mixture's, found once for both of the ways to look at them."""
-        if self._last is None or self._last[0] is not heard:
+    def parts(self, batch: MixtureBatch) -> list[Float[Tensor, "s n"]]:
+        """The parts of each mixture, computed once for both orders."""
+        if self._last is None or self._last[0] is not batch:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                self._last = heard, list(pool.map(self._parts_of, heard.sources.cpu().sum(dim=1)))
+                self._last = batch, list(pool.map(self._parts_of, batch.sources.cpu().sum(dim=1)))
         return self._last[1]
 
-    def in_best_order(self, heard: Heard) -> Answers:
-        """Parts in the order that suits the sources best: told by the truth what the picture tells a separator."""
-        sources = heard.sources.cpu()
-        ordered = [best_order(true, found) for true, found in zip(sources, self.parts(heard), strict=True)]
-        return Answers(sources, torch.stack(ordered))
+    def in_best_order(self, batch: MixtureBatch) -> Estimates:
+        """Parts in the order that fits the true sources best."""
+        sources = batch.sources.cpu()
+        ordered = [best_order(true, found) for true, found in zip(sources, self.parts(batch), strict=True)]
+        return Estimates(sources, torch.stack(ordered))
 
-    def as_found(self, heard: Heard) -> Answers:
-        """Parts in the method's own order, which knows nothing of the sources'."""
-        return Answers(heard.sources.cpu(), torch.stack(self.parts(heard)))
+    def as_found(self, batch: MixtureBatch) -> Estimates:
+        """Parts in the method's own order, which doesn't depend on the sources."""
+        return Estimates(batch.sources.cpu(), torch.stack(self.parts(batch)))
 
 
-def known_methods(config: SeparationConfig, separator: Separator, sources: int) -> dict[str, list[Method]]:
-    """The baselines that learn nothing, one of each name."""
+def baseline_methods(config: SeparationConfig, separator: Separator, sources: int) -> dict[str, list[Method]]:
+    """The baselines without training, by name."""
     profile: MelProfile = separator.profile
     columns = separator.predictor.model.config.audio_size[1]
     found: dict[str, list[Method]] = {MIXTURE: [mixture_itself]}
@@ -189,7 +191,7 @@ def known_methods(config: SeparationConfig, separator: Separator, sources: int) 
 
 
 class MixtureScores(NamedTuple):
-    """Scores of the mixtures that have any, means over their sources."""
+    """Scores of the mixtures without a silent source, as means over their sources."""
 
     rows: list[int]  # of the list of mixtures
     values: Mapping[str, Sequence[Float[Tensor, "m 3"]]]  # SDR, SIR, SAR by method, and for each seed of it
@@ -203,7 +205,7 @@ def scored_mixtures(
     mixtures: Sequence[Mixture],
     methods: Mapping[str, Sequence[Method]],
 ) -> MixtureScores:
-    """What the methods score, each process taking its share; mixtures with a silent source are left out."""
+    """The scores of all methods; each process computes its share. Mixtures with a silent source are left out."""
     world = run.world
     own = range(world.rank, len(mixtures), world.size)
     size = max(config.feature_batch_size // len(mixtures[0].keys), 1)
@@ -212,11 +214,11 @@ def scored_mixtures(
     for begin in range(0, len(own), size):
         rows = own[begin : begin + size]
         asked = [mixtures[row] for row in rows]
-        heard = hear(read_clips(config, test, view, asked), asked, world.device)
-        silent = is_silent(heard.sources).any(dim=1)
-        heard = Heard(heard.images[~silent], heard.sources[~silent])
-        if len(heard.sources):
-            values = [all_scores(*method(heard)).mean(dim=2) for method in every]
+        batch = load_mixtures(read_clips(config, test, view, asked), asked, world.device)
+        silent = is_silent(batch.sources).any(dim=1)
+        batch = MixtureBatch(batch.images[~silent], batch.sources[~silent])
+        if len(batch.sources):
+            values = [all_scores(*method(batch)).mean(dim=2) for method in every]
             places = torch.arange(begin, begin + len(rows))[~silent.cpu()]
             table[places, 1:] = torch.cat(values, dim=1)
             table[places, 0] = torch.tensor(list(rows), dtype=torch.float64)[~silent.cpu()]
@@ -234,7 +236,7 @@ Clips = Mapping[str, tuple[UInt8[Tensor, "3 h w"], Float[Tensor, " n"]]]  # fram
 
 
 def read_clips(config: SeparationConfig, test: Split, view: EvalView, mixtures: Sequence[Mixture]) -> Clips:
-    """The clips of some mixtures, which this process reads alone. Raises ShardError for one that can't be read."""
+    """Read the clips of some mixtures in this process. Raises ShardError for a damaged clip."""
     wanted = chosen(test, [key for mixture in mixtures for key in mixture.keys])
     data, alone = replace(config.data, skip_bad=False), World(0, 1, torch.device("cpu"))
     found: dict[str, tuple[Tensor, Tensor]] = {}
@@ -244,19 +246,19 @@ def read_clips(config: SeparationConfig, test: Split, view: EvalView, mixtures: 
     return found
 
 
-def hear(clips: Clips, mixtures: Sequence[Mixture], device: torch.device) -> Heard:
+def load_mixtures(clips: Clips, mixtures: Sequence[Mixture], device: torch.device) -> MixtureBatch:
     """Frames and waveforms of the mixtures' clips, on the device."""
     images = torch.stack([clips[key][0] for mixture in mixtures for key in mixture.keys])
     waveforms = torch.stack([clips[key][1] for mixture in mixtures for key in mixture.keys])
     count = len(mixtures)
-    return Heard(
+    return MixtureBatch(
         rearrange(normalize_images(images.to(device)), "(m s) c h w -> m s c h w", m=count),
         rearrange(waveforms.to(device), "(m s) n -> m s n", m=count),
     )
 
 
 def by_kind(found: MixtureScores, mixtures: Sequence[Mixture], name: str) -> dict[str, dict[str, Score]]:
-    """A method's mean scores over all mixtures and, if the list tells kinds apart, over those of each."""
+    """A method's mean scores over all mixtures and, if the list names kinds, over those of each kind."""
     kinds = [mixture.kind for mixture in mixtures]
     rows = {name: [True] * len(kinds)}
     if len(set(kinds)) > 1:
@@ -269,13 +271,13 @@ def by_kind(found: MixtureScores, mixtures: Sequence[Mixture], name: str) -> dic
 
 
 def mean_scores(values: Float[Tensor, "m 3"], untouched: Float[Tensor, "m 3"]) -> dict[str, float]:
-    """Means over mixtures; `sdr_gain` is over what the mixtures themselves score."""
+    """Means over mixtures; `sdr_gain` is the SDR minus that of the untouched mixture."""
     means = dict(zip(METRICS, values.mean(dim=0).tolist(), strict=True))
     return {**means, "sdr_gain": means["sdr"] - float(untouched[:, 0].mean())}
 
 
 def mixture_rows(found: MixtureScores, mixtures: Sequence[Mixture]) -> list[dict[str, Any]]:
-    """Each mixture with its scores, means over the seeds."""
+    """Each mixture with its scores, as means over the seeds."""
     means = torch.stack(list(found.values[SEPARATED])).mean(dim=0).tolist()
     return [
         {"keys": list(mixture.keys), "kind": mixture.kind, **dict(zip(METRICS, values, strict=True))}
@@ -284,12 +286,15 @@ def mixture_rows(found: MixtureScores, mixtures: Sequence[Mixture]) -> list[dict
 
 
 def notes_on(config: SeparationConfig, skipped: int, sources: int) -> list[str]:
-    """What a reader of the numbers must know."""
+    """Notes on the scores for the result."""
     notes = [f"{skipped} mixtures left out: a source is silent, or filtered from another"] * bool(skipped)
     if config.nmf or (config.rpca and sources == 2):
-        notes.append("parts of NMF and RPCA go to the sources in the order that suits best; order unknown: as found")
+        notes.append(
+            "parts of NMF and RPCA are assigned to the sources in the order that scores best; order unknown: in "
+            "their own order"
+        )
     if config.target == SOUND_OF_PIXELS:
-        notes.append("Sound of Pixels' masks and rate, but this model's window and log-mel")
+        notes.append("Sound of Pixels' masks and sample rate, with this model's window and log-mel")
     return notes
 
 
@@ -301,7 +306,7 @@ def examples_of(
     view: EvalView,
     rows: Sequence[Mapping[str, Any]],
 ) -> list[Example]:
-    """The best and the worst mixtures, to look at and to listen to."""
+    """The best and the worst mixtures, with their images and sounds."""
     ordered = sorted(rows, key=lambda row: -row["sdr"])
     wanted = (
         ordered if len(ordered) <= 2 * config.examples else [*ordered[: config.examples], *ordered[-config.examples :]]
@@ -311,15 +316,15 @@ def examples_of(
     for row in wanted:
         mixture = Mixture(tuple(row["keys"]), row["kind"])
         clips = read_clips(config, test, view, [mixture])
-        answers = answers_of(separator, config.precision, hear(clips, [mixture], run.world.device))
+        estimated = estimates_of(separator, config.precision, load_mixtures(clips, [mixture], run.world.device))
         found.append(
             example_of(
                 keys=mixture.keys,
                 names=[labels.get(key) or key for key in mixture.keys],
                 scores={name: float(row[name]) for name in METRICS},
                 frames=[clips[key][0] for key in mixture.keys],
-                references=answers.references[0].cpu(),
-                estimates=answers.estimates[0].cpu(),
+                references=estimated.references[0].cpu(),
+                estimates=estimated.estimates[0].cpu(),
                 sample_rate=separator.masks.sample_rate,
             )
         )

@@ -149,7 +149,7 @@ def test_training_brings_the_map_to_the_truth_and_is_kept(tiny_run: Path, quarte
     assert (localizer.encoding, notes["profile"], notes["window_s"]) == ("together", "paper", "1.0")
     again = localization(config, run)  # nothing is left to train
     assert again.scores == result.scores
-    with pytest.raises(ConfigError, match="was begun otherwise: temperature"):
+    with pytest.raises(ConfigError, match="holds a run with other settings: temperature"):
         localization(replace(config, temperature=0.5), run)
     with pytest.raises(ConfigError, match="not a localizer"):
         load_localizer(tiny_run)

@@ -11,9 +11,9 @@ from avmanifest.errors import ConfigError, ShardError
 from avmodel.evaluate.data import open_split
 from avmodel.evaluate.decoder import segmentation_decoder
 from avmodel.evaluate.predictor import Predictor, save_predictor
-from avmodel.evaluate.segmentation.baselines import known_masks
+from avmodel.evaluate.segmentation.baselines import baseline_masks
 from avmodel.evaluate.segmentation.config import SegmentationConfig, avss, ms3
-from avmodel.evaluate.segmentation.counts import frames_by_clip, masked, packed, unpacked
+from avmodel.evaluate.segmentation.counts import frames_by_clip, masked_frames, packed, unpacked
 from avmodel.evaluate.segmentation.scores import binary_frames, class_frames
 from avmodel.evaluate.segmentation.segmenter import load_segmenter, mask_loss, segment
 from avmodel.evaluate.segmentation.task import segmentation
@@ -65,7 +65,7 @@ def test_a_decoder_learns_and_is_kept(tiny_run: Path, quarters: Path, tmp_path: 
     assert (probabilities >= 0).all() and (probabilities <= 1).all()
     again = segmentation(config, run)  # nothing is left to train
     assert again.scores == result.scores
-    with pytest.raises(ConfigError, match="was begun otherwise: jitter_s"):
+    with pytest.raises(ConfigError, match="holds a run with other settings: jitter_s"):
         segmentation(replace(config, jitter_s=0.1), run)
     with pytest.raises(ConfigError, match="without a decoder"):
         load_segmenter(tiny_run)
@@ -102,7 +102,7 @@ def test_clips_of_five_and_of_ten_frames_meet_in_a_batch(tiny_run: Path, tmp_pat
     config = replace(CONFIG, target="classes", loss="ce", epochs=1, repeats=1)
     result = segmentation(config, run)
     assert result.data["test"]["frames"] == 20
-    test = masked(config, open_split(DATA, data, "test"), data)
+    test = masked_frames(config, open_split(DATA, data, "test"), data)
     assert frames_by_clip(test) == [5, 5, 10]
     # Two clips are filled up with five frames of background each; the background and two classes are there.
     background = result.baselines["all background, official"]["miou"].mean
@@ -170,7 +170,7 @@ def test_counts_are_packed_without_loss() -> None:
 def test_baselines_of_classes_take_the_most_frequent_one() -> None:
     mean = torch.zeros(4, 8, 8)
     mean[0], mean[2] = 0.7, 0.3
-    found = known_masks(mean)
+    found = baseline_masks(mean)
     assert {name: x.argmax(dim=0).unique().tolist() for name, x in found.items()} == {
         "all background": [0], "all foreground": [2], "center prior": [0, 2], "mean training mask": [0],
     }  # fmt: skip

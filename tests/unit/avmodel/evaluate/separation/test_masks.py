@@ -43,18 +43,18 @@ def test_spectra_go_back_to_the_waveform_and_have_the_columns_of_the_log_mel(pro
 @pytest.mark.parametrize("target", ["irm", "dominant"])
 def test_an_open_mask_returns_the_mixture(target: str, profile: str) -> None:
     kind, pair = masks(target, profile, 48), sources(0, 9)
-    heard = kind.heard(torch.ones(1, 2, *kind.size), kind.mix(pair))
-    torch.testing.assert_close(heard[0], kind.mix(pair).expand(2, -1), atol=1e-5, rtol=1e-5)
+    separated = kind.separate(torch.ones(1, 2, *kind.size), kind.mix(pair))
+    torch.testing.assert_close(separated[0], kind.mix(pair).expand(2, -1), atol=1e-5, rtol=1e-5)
 
 
 def test_a_released_mask_loses_the_edges_and_what_is_late() -> None:
     kind = masks("released", "released", 64)
     noise = torch.randn(1, SIZE, generator=torch.Generator().manual_seed(0))
-    heard = kind.heard(torch.ones(1, 1, *kind.size), noise)[0, 0]
+    separated = kind.separate(torch.ones(1, 1, *kind.size), noise)[0, 0]
     inside = slice(1000, SIZE - 1000)
-    error = (heard - noise[0])[inside].square().mean() / noise[0, inside].square().mean()
+    error = (separated - noise[0])[inside].square().mean() / noise[0, inside].square().mean()
     assert 20 < -10 * error.log10() < 23  # 21.5 dB of white noise
-    assert heard[-100:].abs().max() < 0.5 * noise[0, -100:].abs().max()
+    assert separated[-100:].abs().max() < 0.5 * noise[0, -100:].abs().max()
 
 
 def test_targets_are_what_they_are_called() -> None:
@@ -79,11 +79,11 @@ def test_targets_are_what_they_are_called() -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_true_masks_separate_and_the_picture_says_which_is_which(target: str) -> None:
     kind, pair = masks(target, columns=62), sources(0, 20)
-    heard = kind.heard(kind.targets(pair)[0], kind.mix(pair))
-    found = all_scores(kind.references(pair), heard)[0]
+    separated = kind.separate(kind.targets(pair)[0], kind.mix(pair))
+    found = all_scores(kind.references(pair), separated)[0]
     untouched = all_scores(pair, kind.mix(pair).unsqueeze(1).expand(-1, 2, -1))[0]
     assert float(found[0].min()) > float(untouched[0].max()) + 10
-    exchanged = all_scores(kind.references(pair), heard.flip(1))[0]
+    exchanged = all_scores(kind.references(pair), separated.flip(1))[0]
     assert float(exchanged[0].max()) < 0  # no better order is looked for
 
 

@@ -24,7 +24,7 @@ from avmodel.evaluate.separation.config import SeparationConfig
 from avmodel.evaluate.separation.examples import example_of
 from avmodel.evaluate.separation.mixtures import Mixture, write_mixtures
 from avmodel.evaluate.separation.separator import Separator, load_separator, separate, trained_separator
-from avmodel.evaluate.separation.task import Classical, Heard, separation
+from avmodel.evaluate.separation.task import Classical, separation
 from avmodel.evaluate.tasks import task_config
 from avmodel.metrics import METRICS, read_lines
 from avmodel.models import build_model
@@ -127,7 +127,7 @@ def test_a_result_has_baselines_and_a_page_to_listen_to(tiny_run: Path, sounding
 def test_classical_parts_are_found_once_and_their_best_order_scores_most() -> None:
     generator = torch.Generator().manual_seed(0)
     sources = torch.randn(3, 2, 4_000, generator=generator)
-    heard = Heard(torch.zeros(3, 2, 3, 8, 8), sources)
+    heard = MixtureBatch(torch.zeros(3, 2, 3, 8, 8), sources)
     asked = []
 
     def swapped(mixture: torch.Tensor) -> torch.Tensor:
@@ -141,7 +141,7 @@ def test_classical_parts_are_found_once_and_their_best_order_scores_most() -> No
     assert torch.equal(best.estimates, sources)
     assert torch.equal(found.estimates[0], sources[0])
     assert torch.equal(found.estimates[1:], sources[1:].flip(1))
-    method.as_found(Heard(heard.images, sources + 0))
+    method.as_found(MixtureBatch(heard.images, sources + 0))
     assert len(asked) == 6
 
 
