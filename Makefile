@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
-# The suite's own workers use the cores; threads below them would fight.
+# The suite's own workers use the cores; more threads would slow it down.
 export OMP_NUM_THREADS ?= 1
+# Bytecode is kept below .venv: without it each of the many processes of the tests compiles torch's sources again.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX ?= $(CURDIR)/$(VENV)/pycache
 
 NEWEST := .venv-newest
 

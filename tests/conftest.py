@@ -7,12 +7,18 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from tests.slowness import wrongly_marked
+from tests.slowness import note_own_mark, wrongly_marked
 
 os.environ.setdefault("SOURCE_DATE_EPOCH", "1767225600")  # a dataset prepared before midnight equals one prepared after
 
 settings.register_profile("avkit", deadline=None)  # a busy machine is no failure
 settings.load_profile("avkit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Note which tests have the marker `slow` themselves."""
+    for item in items:
+        note_own_mark(item)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -11,7 +11,22 @@ from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["avcli.pretrain_output", "avcli.pretrain", "avdata.torch_melspec", "matplotlib.figure", "tests.runs"]
+    [
+        "avcli.evaluate_output",
+        "avcli.pretrain",
+        "avcli.pretrain_output",
+        "avdata.torch_melspec",
+        "avmodel.evaluate.finetune.task",
+        "avmodel.evaluate.linear_probe.task",
+        "avmodel.evaluate.run",
+        "avmodel.evaluate.segmentation.task",
+        "avmodel.evaluate.separation.task",
+        "avmodel.train",
+        "matplotlib.figure",
+        "tests.runs",
+        "torch._dynamo",  # which the first optimizer imports: three seconds
+        "torch.utils.tensorboard",
+    ]
 )
 
 

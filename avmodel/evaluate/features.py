@@ -69,10 +69,10 @@ def kept_features(job: Extraction, folder: Path, world: World, progress: Progres
 
 
 def extract(job: Extraction, folder: Path, world: World, progress: Progress | None = None) -> Features:
-    """The features of a split, computed unless the folder has them; what was computed before a kill is not repeated.
+    """The features of a split, computed unless the folder has them. A killed extraction is resumed.
 
-    Every process takes its share of the samples and gets all features. Raises ConfigError for a folder that has
-    features of something else, and as the loader.
+    Every process computes its share of the samples and gets all features. Raises ConfigError for a folder with other
+    features, and as the loader.
     """
     loader = ordered_loader(
         job.data,

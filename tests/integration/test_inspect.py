@@ -204,8 +204,8 @@ def test_two_datasets_are_compared(planted, drawn):
         (("verify", "nowhere"), "no manifest in it, and no shards"),
         (("inspect", "nowhere", "--mel", "paper"), "--mel"),
         (("inspect", "nowhere", "--repair"), "--repair"),
-        (("inspect", "nowhere", "--png", "x.png"), "name it with --key"),
-        (("inspect", "nowhere", "--samples", "3"), "--samples is how many"),
+        (("inspect", "nowhere", "--png", "x.png"), "give --key KEY"),
+        (("inspect", "nowhere", "--samples", "3"), "--samples is the number of samples"),
         (("inspect", "ftp://host/x"), "unknown protocol"),
     ],
 )

@@ -94,7 +94,7 @@ def test_state_is_weights_gradients_and_two_moments() -> None:
             {"families": ("avsima",)},
             "unknown family 'avsima'; known: all, deepavfusion, avsiam, avsep",
         ),
-        ({"families": ("avsiam",), "model": TINY}, "families are of a size"),
+        ({"families": ("avsiam",), "model": TINY}, "give families a size"),
         ({"batches": (0,)}, "batches=0"),
         ({"rounds": 0}, "rounds=0"),
     ],

@@ -23,7 +23,7 @@ def test_every_clip_is_a_row_and_the_map_is_drawn(tiny_run: Path, splits: Path, 
     assert result.scores["fusion"]["dimensions"].mean == 32
     assert (run.out / MAP_FILE).stat().st_size > 10_000
     embed(replace(CONFIG, picture="pca"), run)
-    with pytest.raises(ConfigError, match="features of something else"):
+    with pytest.raises(ConfigError, match="has other features"):
         embed(replace(CONFIG, data=replace(DATA, mode="audio")), run)
 
 

@@ -181,7 +181,7 @@ def test_data_without_what_is_asked_is_refused(tiny_run: Path, splits: Path, qua
     with pytest.raises(ConfigError, match="drawn/train: no frame has a mask"):
         segmentation(CONFIG, evaluation_of(tiny_run, splits, tmp_path))
     shards = sorted(str(path) for path in (quarters / "test").glob("*.tar"))
-    with pytest.raises(ConfigError, match="there is no manifest with ground truth"):
+    with pytest.raises(ConfigError, match="no manifest, so no ground truth"):
         clips_of(DATA, open_split(DATA, shards, "test", labeled=False), shards)
     root = draw_quarters(tmp_path / "set")
     change_manifest(root, "train", annotations=json.dumps({"objects": [{"label": "whale", "sounding": True}] * 3}))
@@ -195,7 +195,7 @@ def test_data_without_what_is_asked_is_refused(tiny_run: Path, splits: Path, qua
         ({"target": "noise"}, "unknown target 'noise'; known: sounding, classes"),
         ({"loss": "dice"}, "unknown loss 'dice'; known: bce, ce"),
         ({"fit": "pad"}, "unknown fit 'pad'; known: crop, squash"),
-        ({"loss": "ce"}, "loss=ce is of several classes"),
+        ({"loss": "ce"}, "loss=ce needs several classes"),
         ({"official_batch": 0}, "official_batch=0"),
         ({"data": replace(DATA, frames=5)}, "has one window, its own"),
         ({"data": replace(DATA, mode="image")}, "needs both modalities"),

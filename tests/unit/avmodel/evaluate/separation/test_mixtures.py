@@ -90,7 +90,7 @@ def test_pairs_are_found_by_video_and_start(own: Path, tmp_path: Path) -> None:
     found = choose(str(path), own)
     keys = [sample_key(TRAIN + row) for row in (0, 1, 4)]
     assert found.mixtures == [Mixture((keys[0], keys[1]), "Easy"), Mixture((keys[2], keys[1]), "Hard")]
-    assert found.note == "mixtures of pairs.csv: 2 of its 3; 1 of their clips are not here"
+    assert found.note == "mixtures of pairs.csv: 2 of its 3; 1 of their clips are missing"
 
 
 def test_a_datasets_own_list_goes_before_drawing(own: Path) -> None:
@@ -105,11 +105,11 @@ def test_a_datasets_own_list_goes_before_drawing(own: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "error", "said"),
     [
-        ('{"mixtures": [{"keys": ["a", "b"]}]}', ConfigError, "of its 1 mixtures none has all its clips"),
-        ('{"mixtures": [{"keys": ["FIRST", "FIRST"]}]}', ConfigError, "of different ones"),
+        ('{"mixtures": [{"keys": ["a", "b"]}]}', ConfigError, "none of its 1 mixtures has all its clips"),
+        ('{"mixtures": [{"keys": ["FIRST", "FIRST"]}]}', ConfigError, "same number of different clips"),
         ('{"mixtures": [{"keys": ["FIRST"]}]}', ConfigError, r"mixtures of \[1\] clips"),
         ('{"mixtures": 3}', ManifestError, "not a list of mixtures"),
-        ('{"mixtures": [{"keys": [3, 4]}]}', ManifestError, "must be texts"),
+        ('{"mixtures": [{"keys": [3, 4]}]}', ManifestError, "must be strings"),
         ("{", ManifestError, "not a list of mixtures"),
         ("source_1,source_2\n", ManifestError, "pairs"),
     ],

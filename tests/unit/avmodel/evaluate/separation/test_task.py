@@ -251,7 +251,7 @@ def test_silent_clips_are_left_out_and_counted(tiny_run: Path, tmp_path: Path) -
     assert 0 < left < 12
     assert any(note.startswith(f"{12 - left} mixtures left out: a source is silent") for note in result.notes)
     silent = draw_splits(tmp_path / "none", sound=lambda sample, s: np.zeros(round(s * 16_000), np.float32), flac=True)
-    with pytest.raises(ConfigError, match="each has a silent clip"):
+    with pytest.raises(ConfigError, match="mixtures has a silent clip"):
         separation(replace(CONFIG, epochs=1), evaluation_of(tiny_run, silent, tmp_path / "none"))
 
 
