@@ -10,12 +10,14 @@ import torch
 
 from avcli.bench import FAMILY_COLUMNS, STEP_COLUMNS, step_table
 from avmanifest.errors import ConfigError
-from avmodel.bench import ROWS, StepBench, bench_step, count_flop, state_memory_mb
+from avmodel.bench import ROWS, StepBench, TrainingSteps, bench_step, count_flop, measure_rows, state_memory_mb
 from avmodel.configs.avsiam import AVSiamConfig
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
+from avmodel.configs.run import RunConfig
+from avmodel.distributed import World
 from avmodel.models.deepavfusion import DeepAVFusion
 from tests.forks import avkit, call
-from tests.runs import TINY
+from tests.runs import TINY, TINY_AVSIAM
 
 
 @pytest.mark.slow
@@ -131,12 +133,16 @@ def test_the_table_has_a_line_a_row_and_says_what_did_not_fit() -> None:
     assert other.count("out of memory") == len(figures)
 
 
-@pytest.mark.slow
 def test_families_are_compared_in_rows_of_their_own() -> None:
-    bench = StepBench(
-        device="cpu", size="32x2x4", families=("avsiam", "avsep", "avsiam-nomask"), batches=(5,), rounds=1
-    )
-    rows = list(bench_step(bench))
+    changes = StepBench(families=("avsiam", "avsep", "avsiam-nomask")).models("32x2x4")
+    small = {
+        name: getattr(TINY_AVSIAM, name) for name in ("image_size", "audio_size", "decoder_depth", "decoder_embed_dim")
+    }
+    runs = {
+        name: RunConfig(name=name, model=replace(model, **small), batch_size=5, device_batch_size=5, device="cpu")
+        for name, model in changes.items()
+    }
+    rows = list(measure_rows(runs, World(0, 1, torch.device("cpu")), 1, 1, "family", TrainingSteps))
     assert [row["family"] for row in rows] == ["avsiam", "avsep", "avsiam-nomask"]
     one, two, unmasked = rows
     assert all(row["samples_per_s"] > 0 and row["peak_memory_mb"] > 0 for row in rows)

@@ -33,6 +33,27 @@ def mean_scores(values: list[Tensor]) -> dict[str, float]:
     return {name: round(score, 2) for name, score in ciou_scores(torch.cat(values)).items()}
 
 
+def test_trivial_maps_score_on_listed_boxes_as_by_definition(tmp_path: Path) -> None:
+    """A made list in VGG-SS's format; edges are multiples of a side's half, so that no pixel is cut."""
+    listed = [
+        {"file": f"{'abc'[place] * 11}_000010", "class": "hail", "bbox": [box]}
+        for place, box in enumerate([[0, 0, 0.5, 1], [0, 0, 0.5, 0.5], [0, 0, 1, 1]])
+    ]
+    (tmp_path / "vggss.json").write_text(json.dumps(listed))
+    table = read_requests(load_recipe("vgg-ss"), tmp_path / "vggss.json", ["test"])
+    boxes = [
+        [(box.x0, box.y0, box.x1, box.y1) for box in boxes_in(text, 0, 1)]
+        for text in table.column("annotations").to_pylist()
+    ]
+    truth = torch.stack([boxes_map(found) for found in boxes])
+    assert truth.mean(dim=(1, 2)).tolist() == [0.5, 0.25, 1.0]
+    whole = sample_ciou(torch.ones_like(truth).bool(), truth)
+    assert whole.tolist() == [0.5, 0.25, 1.0]
+    assert mean_scores([whole])["ciou"] == 66.67
+    best = best_ciou(truth)["median"]
+    assert best.tolist() == pytest.approx([1.0, 0.5, 0.5], abs=0.01)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not VGGSS.exists(), reason="needs VGG-SS's boxes")
 def test_maps_that_know_nothing_score_on_vggss_as_measured_before() -> None:

@@ -55,7 +55,7 @@ def test_a_result_has_all_rules_and_what_knows_nothing(tiny_run: Path, quarters:
     result = localization(config, evaluation_of(tiny_run, quarters, tmp_path))
     assert list(result.scores) == ["median rule", "fixed rule", "adaptive rule"]
     assert result.headline == ("median rule", "ciou")
-    assert result.mode == "zero-shot, senses together"
+    assert result.mode == "zero-shot, modalities together"
     assert set(result.baselines) == {"whole image"} | {
         f"{name}, {rule} rule"
         for name in ("center prior", "random map", "best possible", "random weights")

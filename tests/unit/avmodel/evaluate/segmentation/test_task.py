@@ -185,7 +185,7 @@ def test_data_without_what_is_asked_is_refused(tiny_run: Path, splits: Path, qua
         clips_of(DATA, open_split(DATA, shards, "test", labeled=False), shards)
     root = draw_quarters(tmp_path / "set")
     change_manifest(root, "train", annotations=json.dumps({"objects": [{"label": "whale", "sounding": True}] * 3}))
-    with pytest.raises(ShardError, match=r"clip-0000\d: its mask has the value \d, and the dataset 3 classes"):
+    with pytest.raises(ShardError, match=r"clip-0000\d: mask value \d, but the dataset has 3 classes"):
         segmentation(replace(CONFIG, target="classes"), evaluation_of(tiny_run, root, tmp_path))
 
 

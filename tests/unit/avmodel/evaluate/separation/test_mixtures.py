@@ -125,6 +125,15 @@ def test_lists_that_do_not_fit_are_refused(
         choose(str(tmp_path / "nothing"), splits)
 
 
+def test_mixtures_of_audio_paths_are_found_by_video(own: Path, tmp_path: Path) -> None:
+    change_manifest(own, "test", video_id=lambda row: f"video{row:06d}")
+    path = tmp_path / "ccol_test_sep.csv"
+    path.write_text("/flute/video000000.wav, /cello/video000003.wav\n/cello/video000001.wav, /flute/absent00000.wav\n")
+    found = choose(str(path), own)
+    assert found.mixtures == [Mixture((sample_key(TRAIN), sample_key(TRAIN + 3)), "")]
+    assert found.note == "mixtures of ccol_test_sep.csv: 1 of its 2; 1 of their clips are missing"
+
+
 @pytest.mark.skipif(not LISTS.is_dir(), reason="the published lists are not here")
 @pytest.mark.parametrize(
     ("name", "count", "clips", "kinds"),

@@ -24,7 +24,7 @@ from avmodel.evaluate.separation.config import SeparationConfig
 from avmodel.evaluate.separation.examples import example_of
 from avmodel.evaluate.separation.mixtures import Mixture, write_mixtures
 from avmodel.evaluate.separation.separator import Separator, load_separator, separate, trained_separator
-from avmodel.evaluate.separation.task import Classical, separation
+from avmodel.evaluate.separation.task import Classical, MixtureBatch, separation
 from avmodel.evaluate.tasks import task_config
 from avmodel.metrics import METRICS, read_lines
 from avmodel.models import build_model
@@ -270,7 +270,7 @@ def test_what_is_no_separator_is_refused(tiny_run: Path, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="without a decoder"):
         load_separator(tiny_run)
     save_predictor(tmp_path, Predictor(tiny_model(), "image", segmentation_decoder(1)), 1, {}, {})
-    with pytest.raises(ConfigError, match="no separator"):
+    with pytest.raises(ConfigError, match="not a separator"):
         load_separator(tmp_path)
 
 
