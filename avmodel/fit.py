@@ -250,9 +250,9 @@ def leave_out(run: Fit, launched: Launched, world: World, total: float, norm: fl
     def losses(batch: Batch, number: int) -> Iterator[Tensor]:
         for terms in objective.terms:
             run.before_step(step)
-            with no_sync(objective.forward, unless=False):
-                moment = Moment(objective.seed, step, number, world.rank)
-                yield objective.losses(objective.forward, batch, moment, terms)["total"]
+            moment = Moment(objective.seed, step, number, world.rank)
+            # Not under no_sync: DistributedDataParallel would miss these gradients in the next step.
+            yield objective.losses(objective.forward, batch, moment, terms)["total"]
 
     keys = samples_to_blame(objective.module, losses, launched.batches, world)
     if not applied and run.skipped.left > 0:

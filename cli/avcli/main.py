@@ -27,6 +27,7 @@ from avcli.options import PanelCommand
 from avcli.stderr import ShownStderr
 from avmanifest.errors import AvkitError, ExitCode
 from avmanifest.extras import naming_extras
+from avmanifest.files import DISK_ERRORS, PATH_ERRORS, NotAFile
 
 
 def _show_version(asked: bool) -> None:
@@ -109,6 +110,21 @@ def run() -> None:
         _end("stopped. Run the same command again to continue.", ExitCode.INCOMPLETE)
     except AvkitError as error:
         _end(str(error), error.exit_code)
+    except OSError as error:
+        if (code := code_of(error)) is None:
+            raise
+        _end(
+            f"{error.filename}: {error.strerror}. Give a path that is there, of the right kind, and yours to use.", code
+        )
+
+
+def code_of(error: OSError) -> ExitCode | None:
+    """The exit code for an error of the file system that no command has put into words; None: a bug."""
+    if error.filename is None:
+        return None
+    if isinstance(error, NotAFile) or error.errno in PATH_ERRORS:
+        return ExitCode.MISUSED
+    return ExitCode.INCOMPLETE if error.errno in DISK_ERRORS else None
 
 
 def _on_signals(handler: "_Stop | signal.Handlers") -> None:

@@ -43,6 +43,21 @@ DISK_ERRORS: Final = frozenset(
 )
 """Numbers of OSErrors that are about a disk, a mount or the limit of open files, and not about a file's content."""
 
+PATH_ERRORS: Final = frozenset(
+    (
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ENOTEMPTY,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+    )
+)
+"""Numbers of OSErrors that are about a path: nothing is there, something else is, or it may not be used."""
+
 _OLDER_PREFIX: Final = ".unfinished-"
 _READ_BYTES: Final = 1 << 20
 _KINDS: Final = {
