@@ -77,6 +77,8 @@ class SampleConfig:
     )
     keep_audio: Annotated[bool, "Store the sound as KEY.flac."] = True
     decoder: Annotated[str, "What decodes; decord (an extra) for the pictures only.", DECODERS] = "pyav"
+    deinterlace: Annotated[bool, "Make whole pictures of frames that hold two fields."] = True
+    tone_map: Annotated[bool, "Make SDR pictures of HDR video (PQ, HLG)."] = True
     seed: Annotated[int, "Seed of shuffle, frame times and spans."] = 0
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -15,6 +15,9 @@ from avmanifest.files import NotAFile, read_file, replace_text
 from avmanifest.layout import Layout
 from avmanifest.records import parse_description
 from avmanifest.schema import FORMAT_VERSION
+
+_ADDED: Final = {"deinterlace": True, "tone_map": True}
+"""Settings that datasets of earlier versions do not record. They go on with these values."""
 
 
 def write_description(config: PrepareConfig, layout: Layout, labels: Sequence[str], plan_hash: str) -> None:
@@ -70,9 +73,10 @@ def read_description(layout: Layout) -> dict[str, Any]:
 def refuse_other_settings(layout: Layout, recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Raise ConfigError, with the difference, unless the settings equal the recorded ones."""
     now = json.loads(json.dumps(settings))
-    if recorded["config"] != now:
+    before = _ADDED | recorded["config"]
+    if before != now:
         raise ConfigError(
-            f"{layout.root} was begun with another configuration: {difference(recorded['config'], now)}. "
+            f"{layout.root} was begun with another configuration: {difference(before, now)}. "
             "Give the same options, another --out, or --overwrite."
         )
 

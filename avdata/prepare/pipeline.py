@@ -120,7 +120,10 @@ def make_sample(config: SampleConfig, task: ClipTask, scratch: ExitStack) -> Sam
     if isinstance(ref, FailedRef):
         raise DownloadError(ref.status, ref.reason)
     assert not isinstance(ref, RemoteRef), "remote media are fetched before a clip is decoded"
-    with _media_file(ref, task.blocks) as (file, digest, num_bytes), open_media(file, config.decoder) as media:
+    with (
+        _media_file(ref, task.blocks) as (file, digest, num_bytes),
+        open_media(file, config.decoder, deinterlace=config.deinterlace, tone_map=config.tone_map) as media,
+    ):
         start_s, end_s, asked_s = _span(config, row, ref, media.duration_s)
         start_s, end_s = media.clip_span(start_s, end_s, min(WINDOW_S, config.clip_seconds or WINDOW_S))
         _refuse_long(end_s - start_s, media.name)
@@ -241,6 +244,8 @@ def _facts(
         "audio_channels": info.audio_channels,
         "audio_video_offset_s": info.audio_video_offset_s,
         "num_bad_packets": info.num_bad_packets,
+        "deinterlaced": info.deinterlaced,
+        "tone_mapped": info.tone_mapped,
         "rms_dbfs": rms_dbfs(sound),
         "silent": flags.silent,
         "still": flags.still,

@@ -143,6 +143,18 @@ CLIP_SCHEMA: Final = pa.schema(
             "share of the clip, 0 to 1, in which pictures or sound are damaged; those pictures are not stored",
             optional=True,
         ),
+        _field(
+            "deinterlaced",
+            pa.bool_(),
+            "whether the source's frames hold two fields, of which whole pictures were made",
+            optional=True,
+        ),
+        _field(
+            "tone_mapped",
+            pa.string(),
+            "pq or hlg: the transfer function of the HDR source, whose pictures were made SDR; else empty",
+            optional=True,
+        ),
         _field("rms_dbfs", pa.float64(), "loudness of the clip, dB relative to full scale"),
         _field("silent", pa.bool_(), "flag: nothing to hear"),
         _field("still", pa.bool_(), "flag: nothing moves"),

@@ -5,7 +5,8 @@ audio are both placed by their own timestamps on that clock, never by index. Sta
 a sample stores the frame that a player displays while it plays that audio.
 
 Images are as a player displays them: the display matrix is applied, and pixels are square (the width is multiplied by
-the sample aspect ratio). Colors follow the stream's tags; untagged streams are read as BT.601, as FFmpeg does.
+the sample aspect ratio). Colors follow the stream's tags; untagged streams are read as BT.601, as FFmpeg does. Frames
+that hold two fields are deinterlaced, and HDR (PQ, HLG) is tone-mapped to SDR, unless the caller wants them as stored.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from jaxtyping import Float32, UInt8
 from avdata.prepare.config import DECODERS
 from avdata.prepare.decode.audio import AudioTrack, NativeAudio
 from avdata.prepare.decode.decord import decord_frame_reader, import_decord
+from avdata.prepare.decode.hdr import has_wide_gamut, to_sdr, transfer_of
 from avdata.prepare.decode.tracks import TIME_TOLERANCE_S, MediaSource, SharedDemuxer, merged
 from avdata.prepare.decode.video import FrameReader, Orientation, TimedImage, VideoTrack, orientation_of
 from avdata.prepare.frames import Span
@@ -56,6 +58,7 @@ class MediaInfo:
     width and height are of the displayed image: after rotation, with square pixels. Starts are on the media's own
     clock, whose 0 is the earliest stream start. audio_video_offset_s is audio start minus video start.
     num_bad_packets counts, in what has been read so far, the packets that cannot be read or decoded without damage.
+    deinterlaced and tone_mapped (`pq`, `hlg` or empty) say what was done to the frames that were read.
     """
 
     duration_s: float
@@ -70,6 +73,8 @@ class MediaInfo:
     audio_start_s: float
     audio_video_offset_s: float
     num_bad_packets: int
+    deinterlaced: bool
+    tone_mapped: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +100,15 @@ class Waveform:
 class Media:
     """An open media file. Created by `open_media`; usable only inside its `with` block."""
 
-    def __init__(self, container: InputContainer, name: str, duration_s: float | None = None) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        name: str,
+        duration_s: float | None = None,
+        *,
+        deinterlace: bool = True,
+        tone_map: bool = True,
+    ) -> None:
         self.name = name
         self._container = container
         video = container.streams.best("video")
@@ -107,6 +120,9 @@ class Media:
         self._video = VideoTrack(demuxer, video) if isinstance(video, VideoStream) else None
         self._audio = AudioTrack(demuxer, audio) if isinstance(audio, AudioStream) else None
         self._demuxer = demuxer
+        if self._video is not None:
+            self._video.deinterlace = deinterlace
+        self._tone_map, self._tone_mapped = tone_map, ""
         self._scaler, self._converter = VideoReformatter(), VideoReformatter()
         self._orientation: Orientation | None = None
         self._displayed_size = (0, 0)
@@ -132,6 +148,8 @@ class Media:
             audio_start_s=audio.start_s if audio else 0.0,
             audio_video_offset_s=audio.start_s - video.start_s if audio and video else 0.0,
             num_bad_packets=sum(len(track.bad_packets) for track in (video, audio) if track),
+            deinterlaced=video is not None and video.has_deinterlaced,
+            tone_mapped=self._tone_mapped,
         )
 
     @property
@@ -317,6 +335,12 @@ class Media:
         # Scaling before the conversion takes a third of the time of one combined call; values differ by half a level.
         if (frame.width, frame.height) != (width, height) and frame.format.name in SCALABLE:
             frame = self._scaler.reformat(frame, width, height, interpolation=SCALING, threads=1)
+        transfer = transfer_of(frame) if self._tone_map else ""
+        if transfer:
+            self._tone_mapped = transfer
+            wide_gamut = has_wide_gamut(frame)
+            signal = self._converter.reformat(frame, width, height, format="rgb48le", interpolation=SCALING, threads=1)
+            return to_sdr(signal.to_ndarray(), transfer, wide_gamut=wide_gamut)
         rgb = self._converter.reformat(frame, width, height, format="rgb24", interpolation=SCALING, threads=1)
         return rgb.to_ndarray()
 
@@ -345,6 +369,9 @@ def open_media(
     decoder: str = "pyav",
     more_formats: Sequence[str] = (),
     duration_s: float | None = None,
+    *,
+    deinterlace: bool = True,
+    tone_map: bool = True,
 ) -> Iterator[Media]:
     """Open a media file for the duration of a `with` block.
 
@@ -354,6 +381,8 @@ def open_media(
         more_formats: Container formats to accept beside those in FORMATS, such as `mp3`.
         duration_s: The duration in seconds if it is known from an earlier opening. Without it, a file whose header
             has no duration is read to its end.
+        deinterlace: Whether frames that hold two fields become whole pictures. Not done by decord.
+        tone_map: Whether HDR frames become SDR; see `avdata.prepare.decode.hdr`. Not done by decord.
 
     Yields:
         The open file.
@@ -391,7 +420,7 @@ def open_media(
     except av.error.FFmpegError as error:
         raise DecodeError("media_corrupt", f"{name}: not a media file, or its end with the index is missing") from error
     with container:
-        media = Media(container, name, duration_s)
+        media = Media(container, name, duration_s, deinterlace=deinterlace, tone_map=tone_map)
         if decoder == "decord":
             media.use_decord(source)
         yield media

@@ -13,6 +13,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 from avdata.prepare.decode.damage import UNCHECKED_CODECS, DamageSpread
+from avdata.prepare.decode.interlace import deinterlaced
 from avdata.prepare.decode.tracks import AnyPacket, SharedDemuxer, Track, is_flush, merged, presentation_tick
 from avdata.prepare.frames import Span
 from avmanifest.errors import DecodeError
@@ -49,10 +50,13 @@ class VideoTrack(Track[VideoStream]):
         self._packets: Iterator[AnyPacket] | None = self.packets()
         self._at_start = True
         self._key_frame_dts: int | None = None
+        self.deinterlace = True  # return whole pictures of frames that hold two fields
+        self.has_deinterlaced = False
         self._reset_decoding()
 
     def _reset_decoding(self) -> None:
         self._frames: Iterator[VideoFrame] | None = None
+        self._previous: VideoFrame | None = None  # the frame before `_current`
         self._current: VideoFrame | None = None  # the last frame at or before the target
         self._following: VideoFrame | None = None  # the first frame after the target
         self._reached_end = False
@@ -72,9 +76,10 @@ class VideoTrack(Track[VideoStream]):
             self._packets = None
             self._reset_decoding()
         for time_s in times_s:
-            frame = self._frame_at(self.tick_at(time_s))
-            assert frame.pts is not None
-            yield frame, self.time_of(frame.pts)
+            tick = self.tick_at(time_s)
+            frame = self._frame_at(tick)
+            begins_s = self.time_of(presentation_tick(frame))
+            yield self._deinterlaced(tick) if frame.interlaced_frame and self.deinterlace else frame, begins_s
         if self.num_bad:
             self.refuse_if_doubtful()
         self.refuse_if_damaged()
@@ -118,7 +123,24 @@ class VideoTrack(Track[VideoStream]):
                 return
             if presentation_tick(self._following) > tick:
                 return
-            self._current, self._following = self._following, None
+            self._previous, self._current, self._following = self._current, self._following, None
+
+    def _deinterlaced(self, tick: int) -> VideoFrame:
+        """The displayed frame of a tick, which `_frame_at` found, without the motion between its two fields.
+
+        That takes the frames before and after it, so none may be skipped and decoding may have to begin earlier.
+        """
+        self.has_deinterlaced = True
+        if self.can_drop:
+            self.can_drop = False
+            self._seek_key_frame(tick)
+            self._frame_at(tick)
+        while self._previous is None and self._current is not None and self._seek_earlier_key_frame():
+            self._decode_past(tick)
+        if self._current is None:  # the tick lies before the first frame
+            assert self._following is not None and self._frames is not None, "_frame_at found one"
+            self._current, self._following = self._following, next(self._frames, None)
+        return deinterlaced(self._current, self._previous, self._following)
 
     def _intact_frames(self) -> Iterator[VideoFrame]:
         for tick, frame in self._judged_frames():
