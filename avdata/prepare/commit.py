@@ -63,10 +63,11 @@ def disk_errors(what: object) -> Iterator[None]:
         if (cause := disk_error(error)) is None:
             raise
         reason = errno.errorcode.get(cause.errno or 0, "error")
+        is_full = cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room" if is_full else "repair the disk, or replace the file if only this one cannot be read"
         raise StorageError(
-            f"{cause.filename or what}: the disk cannot be used ({reason}: {cause.strerror}). Committed shards are "
-            "safe; make room or repair the disk, then run the same command again. If a disk fails for one file of a "
-            "source only, replace or remove that file."
+            f"{cause.filename or what}: the disk cannot be used ({reason}: {cause.strerror}). Committed shards and "
+            f"finished clips are safe; {remedy}, then run the same command again."
         ) from error
 
 

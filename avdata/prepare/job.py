@@ -171,7 +171,8 @@ def _catalog(
 def dry_run(config: PrepareConfig) -> pa.Table:
     """The plan (PLAN_SCHEMA) that a run would freeze. Only fetched lists are written. See also `estimate`."""
     config.require_sources()
-    return plan_of(config, open_output(config.out).layout).table
+    with disk_errors(config.out):
+        return plan_of(config, open_output(config.out).layout).table
 
 
 def _remove_dataset(output: DatasetOutput, others: Sequence[Path]) -> None:
