@@ -63,7 +63,7 @@ class Rows:
         table = pa.table({name: _column([row[name] for row in self._waiting]) for name in self._waiting[0]})
         if self._writer is None:
             schema = table.schema.with_metadata(self._note)
-            self._writer = pq.ParquetWriter(self._path, schema, compression="zstd")
+            self._writer = pq.ParquetWriter(self._path, schema, compression="zstd", write_page_checksum=True)
         self._writer.write_table(table.replace_schema_metadata(self._note))
         self._waiting = []
 

@@ -69,7 +69,7 @@ class FeatureStore:
         path = self._path(len(self.parts))
         try:
             with replacing(path, durable=True) as unfinished:
-                pq.write_table(table, unfinished, compression="zstd")
+                pq.write_table(table, unfinished, compression="zstd", write_page_checksum=True)
         except OSError as error:
             raise StorageError(
                 f"{path}: not written ({error.strerror or error}). Free space and give the same command again; the "
@@ -111,7 +111,7 @@ def read_parts(parts: list[Path]) -> tuple[list[str], dict[str, Float[Tensor, "n
 def _read_part(path: Path) -> pa.Table:
     try:
         require_file(path)
-        table = pq.read_table(path).replace_schema_metadata(None)
+        table = pq.read_table(path, page_checksum_verification=True).replace_schema_metadata(None)
         table.validate(full=True)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise ManifestError(f"{path}: not a part of features ({error}). {_ADVICE}") from error

@@ -274,6 +274,22 @@ def test_a_flipped_bit_in_the_cache_is_fetched_again(drawn: Path, cache: CacheCo
     memory.rm("/bits", recursive=True)
 
 
+def test_a_flipped_bit_in_the_cached_tar_of_another_tool_is_fetched_again(drawn: Path, cache: CacheConfig) -> None:
+    memory = fsspec.filesystem("memory")
+    for number in range(4):
+        memory.pipe(f"/foreign/{number:05d}.tar", (drawn / f"train/{number:05d}.tar").read_bytes())
+    dataset = open_dataset("memory://foreign/{00000..00003}.tar", cache=cache)
+    view = EvalView(image_size=16)
+    whole = loaded(dataset, view, cache)
+    assert not any(isinstance(content, ShardError) for content in whole.values())
+    for path in cache.root.glob("*.shard"):
+        times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        flip(path, 8 * (path.read_bytes().index(b".logmel.npy") + 1500))
+        os.utime(path, ns=times)
+    assert loaded(dataset, view, cache) == whole
+    memory.rm("/foreign", recursive=True)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_log_mel_that_is_not_finite_is_damage(root: Path, cache: CacheConfig, value: float) -> None:
     """As a broken front end would store it: its hash is true."""

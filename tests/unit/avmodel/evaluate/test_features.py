@@ -10,6 +10,7 @@ from avmanifest.errors import ConfigError, ManifestError
 from avmodel.evaluate.data import open_split, ordered_loader, scoring_view, train_view
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.features import Features, eval_inputs, extract, label_matrix
+from avmodel.evaluate.store import read_parts
 from tests.evaluating import DATA, TRAIN, evaluation_of, job
 
 
@@ -98,6 +99,25 @@ def test_a_damaged_part_is_named(run: Evaluation) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ManifestError, match=r"part-00000.parquet: not a part of features"):
         extract(job(run), run.out, run.world)
+
+
+def test_every_flipped_bit_of_the_vectors_is_refused(run: Evaluation) -> None:
+    extract(job(run), run.out, run.world)
+    (part,) = run.out.glob("part-*.parquet")
+    content, whole = part.read_bytes(), read_parts([part])
+    refused = 0
+    for bit in range(64, 8 * len(content) - 64, 8 * len(content) // 100):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        part.write_bytes(damaged)
+        try:
+            keys, values = read_parts([part])
+        except ManifestError:
+            refused += 1
+            continue
+        assert keys == whole[0]
+        assert all(torch.equal(values[name], rows) for name, rows in whole[1].items())
+    assert refused > 50
 
 
 def test_a_deleted_part_is_made_again_with_those_after_it(run: Evaluation) -> None:
