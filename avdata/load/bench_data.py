@@ -11,10 +11,11 @@ from jaxtyping import UInt8
 from avdata.images import encode_jpeg
 from avdata.melspec import log_mel
 from avdata.profiles import profile
-from avdata.shards import Member, end_of_archive, member_columns, pack_json, pack_npy, pack_sample
+from avdata.shards import Member, end_of_archive, index_bytes, member_columns, pack_json, pack_npy, pack_sample
 from avdata.waveform import SAMPLE_RATE, encode_flac
-from avmanifest.files import sha256_of
+from avmanifest.files import sha256_of_file
 from avmanifest.layout import Layout, ShardName
+from avmanifest.records import PARTS
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
 from avmanifest.table import table_from_rows, write_table
 
@@ -22,6 +23,7 @@ SECONDS: Final = 10.0
 NUM_FRAMES: Final = 10
 _PICTURES: Final = 40  # distinct images; making one takes as long as decoding fifty
 _SOUNDS: Final = 4
+_PLAN_HASH: Final = "0" * 64
 
 
 def natural_picture(number: int, size: tuple[int, int] = (256, 340)) -> UInt8[np.ndarray, "h w 3"]:
@@ -74,9 +76,9 @@ def _sound(number: int) -> dict[str, bytes]:
 def _write_shard(
     layout: Layout, shard: ShardName, samples: list[tuple[str, dict[str, bytes], dict[str, bytes]]]
 ) -> list[dict[str, Any]]:
-    """Write the tar, manifest and marker of a shard. Returns the rows of the manifest."""
+    """Write the four files of a shard. Returns the rows of the manifest."""
     layout.tar(shard).parent.mkdir(parents=True, exist_ok=True)
-    content, rows = bytearray(), list[dict[str, Any]]()
+    content, rows, offsets = bytearray(), list[dict[str, Any]](), list[int]()
     for place, (key, sound, frames) in enumerate(samples):
         members = {
             "json": pack_json({"key": key}),
@@ -86,13 +88,20 @@ def _write_shard(
         }
         blocks, placed = pack_sample(key, members)
         shifted = [replace(member, offset=len(content) + member.offset) for member in placed]
+        offsets.append(len(content))
         content += blocks
         rows.append(_row(key, shard, place, shifted))
-    content += end_of_archive(len(content))
-    layout.tar(shard).write_bytes(content)
-    write_table(table_from_rows(rows, CLIP_SCHEMA), layout.clips(shard))
-    tar = {"bytes": len(content), "sha256": sha256_of(content)}
-    layout.stats(shard).write_text(json.dumps({"files": {"tar": tar}, "successes": len(rows)}))
+    *parts, marker = layout.files(shard)
+    tar, index, clips = parts
+    tar.write_bytes(content + end_of_archive(len(content)))
+    index.write_bytes(index_bytes(offsets, len(content)))
+    write_table(table_from_rows(rows, CLIP_SCHEMA), clips)
+    files = {
+        name: {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
+        for name, path in zip(PARTS, parts, strict=True)
+    }
+    counts = {"count": len(rows), "successes": len(rows), "status_dict": {"ok": len(rows)}}
+    marker.write_text(json.dumps({"format_version": FORMAT_VERSION, "plan_hash": _PLAN_HASH, "files": files, **counts}))
     return rows
 
 
