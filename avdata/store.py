@@ -25,7 +25,7 @@ from avdata.retrying import RetryPolicy, within
 from avdata.urls import check_url, protocol
 from avmanifest.errors import AvkitError, ConfigError, ShardError, StorageError
 from avmanifest.files import NotAFile, replace_bytes, replacing, require_file, sha256_of_stream
-from avmanifest.secrets import shown_url, without_secrets
+from avmanifest.secrets import excerpt, shown_url
 
 T = TypeVar("T")
 
@@ -511,8 +511,7 @@ def timed_out(error: BaseException) -> bool:
 def reason(error: BaseException) -> str:
     """The original cause of an error, in one line."""
     root = _chain(error)[-1]
-    # Before it is cut, as a URL that is cut within its password can no longer be recognized.
-    return " ".join(f"{type(root).__name__}: {without_secrets(str(root))}".split())[:300]
+    return excerpt(" ".join(f"{type(root).__name__}: {root}".split()), 300)
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -49,7 +49,7 @@ class CacheConfig:
     root: Path = field(default_factory=partial(cache_folder, "shards"))
     max_bytes: int = 200 * 10**9
     retry: RetryPolicy = field(default_factory=partial(RetryPolicy, attempts=6))  # one attempt if the server says no
-    storage_options: Mapping[str, Any] = field(default_factory=dict)  # for fsspec: credentials, endpoints
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # for fsspec: credentials, endpoints
     offline: bool = False  # ask no server: use the copies of an earlier run as they are
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ from avdata.prepare.report import PrepareListener, SilentListener
 from avdata.prepare.sources import RemoteSource
 from avmanifest.errors import AvkitError, ConfigError, StorageError
 from avmanifest.schema import PLAN_SCHEMA
-from avmanifest.secrets import without_secrets
+from avmanifest.secrets import excerpt
 
 NAMESPACE: Final = "avkit"
 _RETRIES: Final = 3  # of a task whose worker or node died
@@ -100,7 +100,7 @@ class RayExecutor:
             except ray.exceptions.RayTaskError:
                 raise  # a bug: AvkitErrors are returned as values
             except ray.exceptions.RayError as error:
-                reason = without_secrets(" ".join(str(error).split()))[:300]
+                reason = excerpt(" ".join(str(error).split()), 300)
                 raise StorageError(
                     f"{task.shard}: its node or worker died {_RETRIES + 1} times ({reason}). Committed shards "
                     "are safe; run the same command again."

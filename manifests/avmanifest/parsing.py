@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from avmanifest.errors import AvkitError, ManifestError
 from avmanifest.files import read_file
+from avmanifest.secrets import excerpt
 
 MAX_DEPTH: Final = 64
 """Deepest nesting of lists and objects that is read."""
@@ -106,7 +107,7 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for name, _ in pairs:
             if name in seen:
-                raise ValueError(f"the key {name[:80]!r} is there twice")
+                raise ValueError(f"the key {excerpt(name, 80)!r} is there twice")
             seen.add(name)
     return fields
 
@@ -166,4 +167,4 @@ def _reason(problem: Exception, content: bytes | str) -> str:
         outside_texts = re.finditer(rf'"(?:\\.|[^"\\])*"|{re.escape(problem.number)}', text)
         place = next((found.start() for found in outside_texts if not found[0].startswith('"')), 0)
         return f"{problem} (line {text.count(chr(10), 0, place) + 1})"
-    return str(problem)[:300]
+    return excerpt(str(problem), 300)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from avmanifest.errors import ManifestError, ShardError
 from avmanifest.parsing import parse_object
 from avmanifest.schema import FORMAT_VERSION
+from avmanifest.secrets import excerpt
 
 PARTS: Final = ("tar", "idx", "parquet")
 """Names of a shard's files in its marker, in the order of Layout.files."""
@@ -37,7 +38,7 @@ def parse_marker(content: bytes, where: object) -> dict[str, Any]:
         ("plan_hash", isinstance(stats.get("plan_hash"), str)),
     ):
         if not is_right:
-            raise ShardError(f"{where}: not a marker: {name} is {repr(stats.get(name))[:200]}. {advice}")
+            raise ShardError(f"{where}: not a marker: {name} is {excerpt(repr(stats.get(name)), 200)}. {advice}")
     return stats
 
 
@@ -58,7 +59,8 @@ def parse_description(content: bytes, where: object) -> dict[str, Any]:
     ):
         if not is_right:
             raise ManifestError(
-                f"{where}: not the description of a dataset: {name} is {repr(value)[:200]}. Restore the original file."
+                f"{where}: not the description of a dataset: {name} is {excerpt(repr(value), 200)}. Restore the "
+                "original file."
             )
     return description
 

@@ -37,11 +37,14 @@ _SECRET_PARAMETER: Final = re.compile(
 _AZURE_PARAMETERS: Final = frozenset(
     ["se", "sp", "sv", "st", "sr", "spr", "sip", "skoid", "sktid", "skt", "ske", "sks", "skv", "ss", "srt", "sdd"]
 )  # with sig
+# A URL within another one, or in JSON with escaped slashes.
+_ENCODED_USER: Final = re.compile(r"(?i)(%3A%2F%2F)(?:(?!%2F|%3F)[^\s'\"/?#&]){0,300}%40")
+_ENCODED_QUERY: Final = re.compile(rf"(?i)(%3A%2F%2F[^\s'\"/?#&]{{0,300}}?%3F)(?!{HIDDEN})[^\s'\"/?#&]+")
 _PIPE: Final = "pipe:"
 _PLAIN_VALUE: Final = re.compile(r"[\w.:-]{0,100}")
 _FIELD: Final = re.compile(r"\{\w+(?::\w*)?\}")  # of a URL template
 # Path("http://host") has one slash.
-_SCHEME: Final = r"(?:[A-Za-z][A-Za-z0-9+.-]{0,30}://|\b(?:https?|ftp|s3a?|gs|gcs|hf|abfs|az):/(?!/))"
+_SCHEME: Final = r"(?:[A-Za-z][A-Za-z0-9+.-]{0,30}:\\?/\\?/|\b(?:https?|ftp|s3a?|gs|gcs|hf|abfs|az):/(?!/))"
 _SEVERAL: Final = re.compile(rf"(?:::|[,|])(?=(?:[a-z]+:)?{_SCHEME})")  # between two URLs
 # A quote ends a URL unless more of it follows.
 _IN_TEXT: Final = re.compile(rf"({_SCHEME})((?:[^\s'\"`\\]|\\(?![n'\"])|['\"`](?=[\w%=&@]))*)")
@@ -172,14 +175,26 @@ def lacks_secret(text: str) -> bool:
 
 def without_secrets(text: str) -> str:
     """A text, such as an error's message or a traceback, with every URL in it as `shown_url` shows it."""
-    if ":" not in text and "=" not in text and "_" not in text and "AKIA" not in text and "ASIA" not in text:
+    if not any(sign in text for sign in (":", "=", "_", "%3", "AKIA", "ASIA")):
         return text
     masked = _IN_TEXT.sub(_shown_match, text)
     masked = _PATH_QUERY.sub(lambda match: match[1] + _shown_parameters(match[2]), masked)
     masked = _BARE_IN_TEXT.sub(MASK, masked)
     masked = _HEADER.sub(rf"\1\2{MASK}", masked)
     masked = _NAMED.sub(rf"\1\2{MASK}", masked)
-    return _TOKEN.sub(MASK, _BEARER.sub(rf"\1 {MASK}", masked))
+    return _without_encoded(_TOKEN.sub(MASK, _BEARER.sub(rf"\1 {MASK}", masked)))
+
+
+def _without_encoded(text: str) -> str:
+    """A text in which percent-encoded URLs have no user name, password and query."""
+    if "%3" not in text:
+        return text
+    return _ENCODED_QUERY.sub(rf"\1{HIDDEN}", _ENCODED_USER.sub(rf"\1{MASK}%40", text))
+
+
+def excerpt(text: str, most: int) -> str:
+    """The first `most` characters of a text without its secrets: cut before, a password could not be recognized."""
+    return without_secrets(text[: 4 * most + 4096])[:most]
 
 
 def shown_content(content: Any) -> Any:
@@ -223,7 +238,17 @@ def _shown_match(match: re.Match[str]) -> str:
 
 
 def _shown_rest(rest: str) -> str:
-    """What follows the scheme."""
+    """What follows the scheme. There may be a URL within the path, as web.archive.org has them."""
+    path = rest[: query.start()] if (query := re.search("[?#]", rest)) else rest
+    shown, place = "", 0
+    for inner in re.finditer(_SCHEME, path):
+        shown += _shown_place(rest[place : inner.start()]) + inner[0]
+        place = inner.end()
+    return shown + _shown_place(rest[place:])
+
+
+def _shown_place(rest: str) -> str:
+    """Host, path and parameters."""
     authority = _AUTHORITY.match(rest)
     assert authority is not None, "it matches the empty text, too"
     host, path = authority[0], rest[authority.end() :]
@@ -237,7 +262,7 @@ def _shown_rest(rest: str) -> str:
         end = _AUTHORITY.match(after)
         assert end is not None, "it matches the empty text, too"
         host, path = f"{MASK}@{end[0]}", after[end.end() :]
-    return host + _shown_parameters(path)
+    return host + _shown_parameters(_without_encoded(path))
 
 
 def _shown_parameters(path: str) -> str:

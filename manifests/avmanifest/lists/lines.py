@@ -39,6 +39,7 @@ from avmanifest.lists.requests import (
     split_labels,
 )
 from avmanifest.recipe import ListSpec
+from avmanifest.secrets import excerpt
 
 _LONGEST_LINE: Final = 1 << 20  # bytes
 _NEVER: Final = "\x01"  # Arrow's reader needs a delimiter; this character occurs in no list
@@ -82,7 +83,7 @@ def read_columns(list_file: ListFile) -> pa.Table:
         row = dialect.row(cells)
         if len(row) != len(spec.columns):
             raise ManifestError(
-                f"{path}: line {line}: {len(row)} values {spec.delimiter.join(row)[:_SHOWN]!r}, expected "
+                f"{path}: line {line}: {len(row)} values {excerpt(spec.delimiter.join(row), _SHOWN)!r}, expected "
                 f"the {len(spec.columns)} of {expected}. Correct the line, or `columns` and `delimiter` of the recipe."
             )
         rows.append(row)
@@ -179,8 +180,8 @@ def read_clip_spans(path: Path) -> pa.Table:
         clip = parse_clip_name(line.partition(",")[0].rstrip())
         if clip is None:
             raise ManifestError(
-                f"{path}: line {numbers[row].as_py()}: {line[:_SHOWN]!r} does not begin with the name of a clip, such "
-                "as YOUTUBE_ID_000030 or YOUTUBE_ID_30000_40000. Correct the line."
+                f"{path}: line {numbers[row].as_py()}: {excerpt(line, _SHOWN)!r} does not begin with the name of a "
+                "clip, such as YOUTUBE_ID_000030 or YOUTUBE_ID_30000_40000. Correct the line."
             )
         clips.append(clip)
     return span_table(clips)
@@ -405,7 +406,7 @@ def _is_number(text: str) -> bool:
 
 
 def _shown(line: str) -> str:
-    return repr(line if len(line) <= _SHOWN else line[:_SHOWN] + "...")
+    return repr(excerpt(line, _SHOWN) + ("..." if len(line) > _SHOWN else ""))
 
 
 def _other_header(line: str, header: str) -> str:

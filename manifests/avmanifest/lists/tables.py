@@ -33,6 +33,7 @@ from avmanifest.lists.requests import (
 )
 from avmanifest.parsing import parse_object
 from avmanifest.recipe import TableOptions
+from avmanifest.secrets import excerpt
 
 _ROLES: Final = {
     "id_column": ("id", "video_id"),
@@ -228,7 +229,8 @@ def _why_not_delimited(path: Path, delimiter: str, width: int, types: Mapping[st
             return f"{path}: line {line}: {len(cells)} values for {width} columns"
         for column in numbers if cells else ():
             if cells[column] and not _is_number(cells[column]):
-                return f"{path}: line {line}: {names[column]} is {cells[column][:80]!r}, must be seconds, such as 12.5"
+                shown = excerpt(cells[column], 80)
+                return f"{path}: line {line}: {names[column]} is {shown!r}, must be seconds, such as 12.5"
     return None
 
 
@@ -298,7 +300,7 @@ def _why_not_json_lines(path: Path, types: Mapping[str, pa.DataType]) -> str | N
             kind, words = expected[dtype]
             value = entry.get(name)
             if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-                return f"{path}: line {number}: {name} is {repr(value)[:80]}, must be {words}"
+                return f"{path}: line {number}: {name} is {excerpt(repr(value), 80)}, must be {words}"
     return None
 
 

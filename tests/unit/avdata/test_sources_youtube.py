@@ -207,6 +207,40 @@ def test_yt_dlp_skips_no_fragment_runs_no_program_and_writes_no_cookies(tmp_path
     assert "title" not in seen["outtmpl"]["default"]
 
 
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        (".youtube.com\tTRUE\t/\tTRUE\t2000000000\tSID\tSECRET", 1),
+        ("#HttpOnly_.youtube.com\tTRUE\t/\tTRUE\t0\tSID\tSECRET", 1),
+        ("youtube.com TRUE / TRUE 2000000000 SID SECRET", 0),
+        ("youtube.com\tTRUE\t/\tTRUE\tnever\tSID\tSECRET", 0),
+        ('[{"name": "SID", "value": "SECRET"}]', 0),
+    ],
+)
+def test_a_cookie_that_yt_dlp_cannot_read_is_named_by_its_line_and_not_printed(line, left, tmp_path, capfd):
+    from yt_dlp.cookies import YoutubeDLCookieJar
+
+    cookies = tmp_path / "cookies.txt"
+    cookies.write_text(f"# Netscape HTTP Cookie File\n\n{line}\n")
+    seen = {}
+
+    class Recorded:
+        def __init__(self, params):
+            seen.update(params)
+            raise OSError("no network")
+
+    options = YoutubeOptions(open=Recorded, cookies=cookies)
+    with pytest.raises(DownloadError, match="no network"):
+        VideoFetcher(options)("https://www.youtube.com/watch?v=abc", ((0.0, 1.0),), tmp_path)
+    jar = YoutubeDLCookieJar(seen["cookiefile"])
+    jar.load()
+    assert len(jar) == left
+    problems = YoutubeSource(options).problems
+    assert len(problems) == 1 - left
+    assert all("(3)" in problem for problem in problems)
+    assert "SECRET" not in str(problems) + "".join(capfd.readouterr())
+
+
 def test_a_section_that_ends_early_is_refused(tmp_path):
     class Cut:
         def __init__(self, params):

@@ -9,6 +9,7 @@ import pytest
 from avmanifest.errors import AvkitError, ConfigError, DecodeError, DownloadError
 from avmanifest.secrets import (
     Url,
+    excerpt,
     holds_secret,
     identity,
     lacks_secret,
@@ -38,6 +39,12 @@ SECRET_URLS = [
     ("https://h/x;jsessionid=TOKEN", "https://h/x;…"),
     ("https://h/x;sig=TOKEN?v=2&sig=TOKEN#TOKEN", "https://h/x;…?v=2&…#…"),
     ("file://anna:PW@h/x", "file://***@h/x"),
+    (
+        "https://anna:PW@web.archive.org/web/http://otto:PW@h/x?TOKEN",
+        "https://***@web.archive.org/web/http://***@h/x?…",
+    ),
+    ("bad://http://anna:PW@h/x", "bad://http://***@h/x"),
+    ("https://h/x?to=http://anna:PW@h2&sig=TOKEN", "https://h/x?…"),
     ("anna:PW@proxy:8080", "***@proxy:8080"),
     ("pipe:curl -H 'Authorization: Bearer TOKEN' https://anna:PW@h/x", "pipe:curl …"),
     ("pipe:A=TOKEN curl", "pipe:…"),
@@ -93,6 +100,9 @@ def test_a_text_shows_its_urls_without_their_secrets(url: str, shown: str, templ
         ("aws_secret_access_key=PW/PW+PW", "aws_secret_access_key=***"),
         ("{'password': 'PW', 'user': 'me'}", "{'password': '***', 'user': 'me'}"),
         ("the proxy anna:PW@10.0.0.1:3128 does not answer", "the proxy ***@10.0.0.1:3128 does not answer"),
+        (r'{"url": "http:\/\/anna:PW@h\/x"}', r'{"url": "http:\/\/***@h\/x"}'),
+        ("https://h/http%3A%2F%2Fanna%3APW%40h%2Fx%3Fsig%3DTOKEN/y", "https://h/http%3A%2F%2F***%40h%2Fx%3F…/y"),
+        ("name http%3A%2F%2FTOKEN%40h%2Fx", "name http%3A%2F%2F***%40h%2Fx"),
         ("token hf_abcdefghijklmnopqrstuvwx is wrong", "token *** is wrong"),
         ("key AKIAABCDEFGHIJKLMNOP is wrong", "key *** is wrong"),
     ],
@@ -206,6 +216,11 @@ def test_a_text_of_a_list_is_stored_without_known_secrets_and_stays_distinct(tex
 def test_a_source_that_was_stored_with_secrets_keeps_its_file(source: str, shown: str) -> None:
     assert shown_source(source) == shown
     assert shown_source(shown) == shown
+
+
+def test_an_excerpt_is_cut_after_its_secrets_are_hidden() -> None:
+    assert excerpt("http://TOKEN@h/x and more", 10) == "http://***"
+    assert excerpt("short", 10) == "short"
 
 
 def test_content_of_json_is_shown_without_secrets() -> None:

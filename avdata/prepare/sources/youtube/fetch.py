@@ -13,6 +13,7 @@ from avdata.ffmpeg import ffmpeg_binary
 from avdata.prepare.config import BROWSER, YoutubeOptions
 from avdata.prepare.decode import media_extent_s
 from avdata.prepare.sources.remote import FetchedFile, Span
+from avdata.prepare.sources.youtube.cookies import readable_cookies
 from avdata.prepare.sources.youtube.errors import classify, disk_error, final_status, message_of
 from avmanifest.errors import DownloadError
 from avmanifest.files import read_text, replace_text
@@ -222,7 +223,7 @@ class VideoFetcher:
         if options.proxy is not None:
             params["proxy"] = options.proxy
         if options.cookies is not None:
-            params["cookiefile"] = io.StringIO(read_text(options.cookies))
+            params["cookiefile"] = io.StringIO(readable_cookies(read_text(options.cookies))[0])
         if options.cookies_from_browser is not None:
             match = BROWSER.fullmatch(options.cookies_from_browser)
             assert match, "YoutubeOptions checks it"

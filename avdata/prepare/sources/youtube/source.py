@@ -8,7 +8,9 @@ from typing import Final
 from avdata.prepare.config import YoutubeOptions
 from avdata.prepare.sources.names import YOUTUBE_ID, ClipRequest
 from avdata.prepare.sources.remote import Fetcher, RemoteRef, fetch_key
+from avdata.prepare.sources.youtube.cookies import cookies_problems
 from avdata.prepare.sources.youtube.fetch import VideoFetcher
+from avmanifest.files import read_text
 from avmanifest.secrets import Url
 
 OLD_DAYS: Final = 60
@@ -24,7 +26,7 @@ class YoutubeSource:
     remedy = "Give --cookies or --cookies-from-browser of a signed-in browser, a lower --rate, or another --proxy."
 
     def __init__(self, options: YoutubeOptions) -> None:
-        self.problems: list[str] = []
+        self.problems = [] if options.cookies is None else cookies_problems(read_text(options.cookies))
         self.refused: Counter[str] = Counter()
         self.proxy = None if options.proxy is None else Url(options.proxy)
         self.fetcher: Fetcher = VideoFetcher(options)
