@@ -8,7 +8,17 @@ from torch import Tensor, nn
 from avmodel.bench import on_meta
 from avmodel.models.family import Draws, Family
 
-__all__ = ["batch", "count", "draws_for", "masks_for", "on_meta"]
+__all__ = ["SIZES", "batch", "count", "draws_for", "masks_for", "on_meta"]
+
+SIZES: dict[str, Any] = {
+    "size": "32x3x4",
+    "image_size": (32, 32),
+    "audio_size": (16, 64),
+    "patch_size": 8,
+    "decoder_embed_dim": 16,
+    "decoder_depth": 1,
+    "decoder_num_heads": 4,
+}
 
 
 def batch(config: Any, size: int = 10) -> tuple[Tensor, Tensor]:

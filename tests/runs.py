@@ -20,51 +20,19 @@ from avmodel.configs.run import RunConfig
 from avmodel.metrics import METRICS, read_lines
 from avmodel.rundir import CHECKPOINTS
 
-TINY = DeepAVFusionConfig(
-    size="32x2x4",
-    image_size=(32, 32),
-    audio_size=(128, 48),
-    num_fusion_tokens=4,
-    num_aggr_image_tokens=2,
-    num_aggr_audio_tokens=2,
-    decoder_embed_dim=16,
-    decoder_depth=1,
-    decoder_num_heads=4,
-    image_mask_ratio=0.5,
-)
-
-
-TINY_AVSIAM = AVSiamConfig(
-    size="32x2x4",
-    image_size=(32, 32),
-    audio_size=(128, 48),
-    mask_ratios=(0.0, 0.25, 0.5),
-    audio_scheme="tf",
-    decoder_embed_dim=16,
-    decoder_depth=1,
-    decoder_num_heads=4,
-    reconstruction_ratio=0.5,
-)
-TINY_CAVMAE = CAVMAEConfig(
-    size="32x2x4",
-    image_size=(32, 32),
-    audio_size=(128, 48),
-    image_mask_ratio=0.5,
-    contrast_weight=1.0,
-    decoder_embed_dim=16,
-    decoder_depth=1,
-    decoder_num_heads=4,
-)
-TINY_CROSSMAE = CrossMAEConfig(
-    size="32x2x4",
-    image_size=(32, 32),
-    audio_size=(128, 48),
-    mask_ratio=0.5,
-    decoder_embed_dim=16,
-    decoder_depth=1,
-    decoder_num_heads=4,
-    feature_decoder_depth=1,
-)
+SIZES: dict[str, Any] = {
+    "size": "32x2x4",
+    "image_size": (32, 32),
+    "audio_size": (128, 48),
+    "decoder_embed_dim": 16,
+    "decoder_depth": 1,
+    "decoder_num_heads": 4,
+}
+FEW_TOKENS: dict[str, Any] = {"num_fusion_tokens": 4, "num_aggr_image_tokens": 2, "num_aggr_audio_tokens": 2}
+TINY = DeepAVFusionConfig(**SIZES, **FEW_TOKENS, image_mask_ratio=0.5)
+TINY_AVSIAM = AVSiamConfig(**SIZES, mask_ratios=(0.0, 0.25, 0.5), audio_scheme="tf", reconstruction_ratio=0.5)
+TINY_CAVMAE = CAVMAEConfig(**SIZES, image_mask_ratio=0.5, contrast_weight=1.0)
+TINY_CROSSMAE = CrossMAEConfig(**SIZES, mask_ratio=0.5, feature_decoder_depth=1)
 # Of each family a run, named by what it is there for.
 FAMILY_RUNS: dict[str, dict[str, Any]] = {
     "avsiam": {"model": TINY_AVSIAM, "augment": AugmentConfig(roll=48, noise=0.5, mask_bins=20)},

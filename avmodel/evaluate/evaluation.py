@@ -1,6 +1,6 @@
 """The inputs of every task: the loaded model, the data, and the folder of its results."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from avmodel.distributed import World
 from avmodel.evaluate.config import EvalConfig, Progress
 from avmodel.evaluate.data import Split
 from avmodel.evaluate.features import Extraction, Features, kept_features
-from avmodel.evaluate.loaded import LoadedModel
+from avmodel.evaluate.loaded import LoadedModel, untrained
+from avmodel.evaluate.result import Result
 from avmodel.inputs import Source
 
 FEATURES = "features"
@@ -32,6 +33,16 @@ class Evaluation:
     def of(self, loaded: LoadedModel) -> "Evaluation":
         """The same evaluation of another model."""
         return replace(self, loaded=loaded)
+
+    def with_random_weights(self, config: EvalConfig) -> Iterator[tuple["Evaluation", int]]:
+        """This evaluation of a randomly initialized model, and its seed, for each seed if config.random_weights."""
+        for seed in config.seeds if config.random_weights else ():
+            yield self.of(untrained(self.loaded, seed)), seed
+
+    def result(self, config: EvalConfig, **fields: Any) -> Result:
+        """The result of a task with these fields of Result. Default: all seeds of the config, in percent."""
+        common = {"checkpoint": self.loaded.origin, "settings": settings_of(config), "seeds": config.seeds, "unit": "%"}
+        return Result(**{**common, **fields})
 
     def features(
         self,

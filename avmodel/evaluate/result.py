@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -99,6 +99,11 @@ def scored(runs: list[Mapping[str, float]]) -> dict[str, Score]:
         variance = sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)
         found[name] = Score(mean=mean, spread=math.sqrt(variance), values=values)
     return found
+
+
+def score_rows(runs: Sequence[Mapping[str, Mapping[str, float]]], prefix: str = "") -> dict[str, dict[str, Score]]:
+    """Scores by row and metric, from the rows of each seed's run; empty without runs. `prefix` is put before rows."""
+    return {prefix + row: scored([run[row] for run in runs]) for row in (runs[0] if runs else ())}
 
 
 def write_result(result: Result, folder: Path) -> Path:

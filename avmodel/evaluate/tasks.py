@@ -34,46 +34,47 @@ class Task:
         return cast("Result", part(self.function)(config, evaluation))
 
 
+def _task(name: str, presets: Mapping[str, Callable[[], EvalConfig]], summary: str) -> Task:
+    """The task whose function `name` is in its own folder."""
+    return Task(function=f"avmodel.evaluate.{name}.task:{name}", presets=presets, summary=summary)
+
+
 TASKS: dict[str, Task] = {
-    "linear-probe": Task(
-        function="avmodel.evaluate.linear_probe.task:linear_probe",
-        presets=LINEAR_PROBE,
-        summary="Train heads on the frozen features of the training split, score them on the test split.",
+    "linear-probe": _task(
+        "linear_probe",
+        LINEAR_PROBE,
+        "Train heads on the frozen features of the training split, score them on the test split.",
     ),
-    "finetune": Task(
-        function="avmodel.evaluate.finetune.task:finetune",
-        presets=FINETUNE,
-        summary="Train model and heads on the training split, test on the test split, once a seed.",
+    "finetune": _task(
+        "finetune", FINETUNE, "Train model and heads on the training split, test on the test split, once a seed."
     ),
-    "knn": Task(
-        function="avmodel.evaluate.knn.task:knn",
-        presets=KNN,
-        summary="Score the classes of each test clip's nearest neighbors, by the features of each stream and of all.",
+    "knn": _task(
+        "knn",
+        KNN,
+        "Score the classes of each test clip's nearest neighbors, by the features of each stream and of all.",
     ),
-    "retrieval": Task(
-        function="avmodel.evaluate.retrieval.task:retrieval",
-        presets=RETRIEVAL,
-        summary="Rank each clip's partner of the other modality: R@1, 5, 10 and median rank, in both directions.",
+    "retrieval": _task(
+        "retrieval",
+        RETRIEVAL,
+        "Rank each clip's partner of the other modality: R@1, 5, 10 and median rank, in both directions.",
     ),
-    "localization": Task(
-        function="avmodel.evaluate.localization.task:localization",
-        presets=LOCALIZATION,
-        summary="Find the sound source in the frame nearest to each clip's middle: cIoU and its AUC, by three rules.",
+    "localization": _task(
+        "localization",
+        LOCALIZATION,
+        "Find the sound source in the frame nearest to each clip's middle: cIoU and its AUC, by three rules.",
     ),
-    "segmentation": Task(
-        function="avmodel.evaluate.segmentation.task:segmentation",
-        presets=SEGMENTATION,
-        summary="Train the model with a decoder on the training frames with a mask, test on the test frames.",
+    "segmentation": _task(
+        "segmentation",
+        SEGMENTATION,
+        "Train the model with a decoder on the training frames with a mask, test on the test frames.",
     ),
-    "separation": Task(
-        function="avmodel.evaluate.separation.task:separation",
-        presets=SEPARATION,
-        summary="Train to separate each of several mixed sounds by its image, test on a fixed list of mixtures.",
+    "separation": _task(
+        "separation",
+        SEPARATION,
+        "Train to separate each of several mixed sounds by its image, test on a fixed list of mixtures.",
     ),
-    "embed": Task(
-        function="avmodel.evaluate.embed.task:embed",
-        presets=EMBED,
-        summary="Write OUT/embeddings/part-*.parquet (key, labels, a vector a stream) and OUT/map.png.",
+    "embed": _task(
+        "embed", EMBED, "Write OUT/embeddings/part-*.parquet (key, labels, a vector a stream) and OUT/map.png."
     ),
 }
 

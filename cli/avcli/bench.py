@@ -47,11 +47,7 @@ def bench_prepare(
 
     options = given(videos=videos, num_clips=clips, memory_clips=tuple(memory_clips) if memory_clips else None)
     found = bench_prepare(PrepareBench(**options))
-    if as_json:
-        print_json(found)
-        return
-    for name, value in found.items():
-        typer.echo(f"{name:40} {value}")
+    _show(found, as_json=as_json)
 
 
 @app.command("sources")
@@ -66,11 +62,7 @@ def bench_sources(
     from avdata.prepare.bench_sources import bench_sources as measure
 
     found = measure(SourcesBench(**given(num_clips=clips, clip_seconds=seconds, rounds=rounds)))
-    if as_json:
-        print_json(found)
-        return
-    for name, value in found.items():
-        typer.echo(f"{name:40} {value}")
+    _show(found, as_json=as_json)
 
 
 @app.command("loader")
@@ -87,6 +79,11 @@ def bench_loader(
 
     options = given(dataset=dataset, split=split, samples=samples, rounds=rounds, batch_size=batch_size)
     found = bench_loader(LoaderBench(**options))
+    _show(found, as_json=as_json)
+
+
+def _show(found: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print figures by name, or as JSON."""
     if as_json:
         print_json(found)
         return

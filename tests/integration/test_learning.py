@@ -1,45 +1,26 @@
 """Pretraining learns: it predicts what it cannot see, and its features tell classes apart that random ones don't."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from avmodel.checkpoint import load_model
-from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.configs.optim import OptimConfig
-from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.rundir import CHECKPOINTS
 from avmodel.train import train
 from tests.learnable import Templates, linear_probe, untrained
-from tests.runs import curve
+from tests.runs import TINY, curve, tiny_run
 
-MODEL = DeepAVFusionConfig(
-    size="64x2x4",
-    image_size=(64, 64),
-    audio_size=(128, 48),
-    num_fusion_tokens=4,
-    num_aggr_image_tokens=2,
-    num_aggr_audio_tokens=2,
-    decoder_embed_dim=64,
-    image_mask_ratio=0.5,
-    audio_mask_ratio=0.5,
-    decoder_depth=1,
-    decoder_num_heads=4,
-)
-RUN = RunConfig(
-    name="learning",
-    model=MODEL,
+RUN = tiny_run(
+    model=replace(TINY, size="64x2x4", image_size=(64, 64), decoder_embed_dim=64, audio_mask_ratio=0.5),
     optim=OptimConfig(lr=3e-3, warmup=0.1, clip_grad=1.0),
     batch_size=32,
     device_batch_size=32,
     steps=600,
-    save_every=1000,
-    pictures_every=None,
-    probe_every=None,
-    device="cpu",
 )
 
 

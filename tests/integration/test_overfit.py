@@ -17,20 +17,13 @@ from avmodel.models.family import Family
 from avmodel.optim import set_lr
 from avmodel.presets import presets, run_config
 from avmodel.train import pretraining
+from tests.families import SIZES
 from tests.learnable import drawn_pairs
 
 HERE = World(0, 1, torch.device("cpu"))
 PAIRS = 64
 STEPS = 100  # most
-TINY: dict[str, Any] = {
-    "size": "32x2x4",
-    "image_size": (24, 24),
-    "audio_size": (16, 32),
-    "patch_size": 8,
-    "decoder_embed_dim": 16,
-    "decoder_depth": 1,
-    "decoder_num_heads": 4,
-}
+TINY = SIZES | {"size": "32x2x4", "image_size": (24, 24), "audio_size": (16, 32)}
 CROSSMAE: dict[str, Any] = {"feature_decoder_depth": 1}
 CAV_MAE: dict[str, Any] = {"contrast_weight": 1.0}  # its 0.01 takes many times the steps
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from avdata.draw.scores import save_map
 from avmodel.evaluate.data import open_split, scoring_view
 from avmodel.evaluate.embed.config import EMBEDDINGS, MAP_FILE, EmbedConfig
-from avmodel.evaluate.evaluation import Evaluation, describe_view, settings_of
+from avmodel.evaluate.evaluation import Evaluation, describe_view
 from avmodel.evaluate.features import Extraction, Features, extract
 from avmodel.evaluate.result import Result, scored
 
@@ -33,7 +33,8 @@ def embed(config: EmbedConfig, run: Evaluation) -> Result:
     if config.picture != "none" and run.world.is_main and len(found) > 2:
         draw_map(config, found, split.dataset.classes, run.out / MAP_FILE)
     widths = {name: {"samples": float(len(found)), "dimensions": float(x.shape[1])} for name, x in found.values.items()}
-    return Result(
+    return run.result(
+        config,
         task="embed",
         headline=(next(iter(widths)), "samples"),
         unit="",
@@ -42,8 +43,6 @@ def embed(config: EmbedConfig, run: Evaluation) -> Result:
         mode=f"frozen, {data.mode}",
         view=describe_view(view),
         data={"test": split.described()},
-        checkpoint=run.loaded.origin,
-        settings=settings_of(config),
         seeds=config.seeds[:1],
         notes=split.notes,
     )

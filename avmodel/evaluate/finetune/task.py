@@ -6,13 +6,12 @@ from torch import Tensor
 from avmodel.distributed import require_precision
 from avmodel.evaluate.class_scores import class_report, trivial_baselines
 from avmodel.evaluate.data import open_splits, scoring_view
-from avmodel.evaluate.evaluation import Evaluation, describe_view, settings_of
+from avmodel.evaluate.evaluation import Evaluation, describe_view
 from avmodel.evaluate.features import label_matrix
 from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.training import predict, scores_of, trained
 from avmodel.evaluate.heads import ALL
-from avmodel.evaluate.loaded import untrained
-from avmodel.evaluate.result import Result, scored
+from avmodel.evaluate.result import Result, score_rows
 
 
 def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
@@ -38,30 +37,19 @@ def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
     logits = [tested(run, seed, f"seed-{seed}") for seed in config.seeds]
     runs = [scores_of(found, labels, asked, multi_label=test.multi_label) for found in logits]
     trivial = trivial_baselines(label_matrix(train.dataset), labels[asked], multi_label=test.multi_label)
-    baselines = {name: scored([found]) for name, found in trivial.items()}
-    if config.random_weights:
-        random_runs = [
-            scores_of(
-                tested(run.of(untrained(run.loaded, seed)), seed, f"random-seed-{seed}"),
-                labels,
-                asked,
-                multi_label=test.multi_label,
-            )
-            for seed in config.seeds
-        ]
-        baselines |= {f"random weights, {row}": scored([found[row] for found in random_runs]) for row in random_runs[0]}
-    return Result(
+    random_runs = [
+        scores_of(tested(one, seed, f"random-seed-{seed}"), labels, asked, multi_label=test.multi_label)
+        for one, seed in run.with_random_weights(config)
+    ]
+    return run.result(
+        config,
         task="fine-tuning",
         headline=(ALL, "map" if test.multi_label else "accuracy"),
-        unit="%",
-        scores={row: scored([found[row] for found in runs]) for row in runs[0]},
-        baselines=baselines,
+        scores=score_rows(runs),
+        baselines=score_rows([trivial]) | score_rows(random_runs, "random weights, "),
         mode="finetuned, mixed modality" if config.mixed else f"finetuned, {config.data.mode}",
         view=describe_view(scoring_view(config.data, run.loaded)),
         data={"train": train.described(), "test": test.described()},
-        checkpoint=run.loaded.origin,
-        settings=settings_of(config),
-        seeds=config.seeds,
         notes=(*train.notes, *test.notes),
         extra=class_report(logits[0][ALL][asked], labels[asked], test.dataset.classes, multi_label=test.multi_label),
     )

@@ -10,12 +10,11 @@ from torch import Tensor
 from avmanifest.errors import ConfigError
 from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
 from avmodel.evaluate.data import open_split, open_splits, scoring_view
-from avmodel.evaluate.evaluation import Evaluation, describe_view, labeled_samples, settings_of
+from avmodel.evaluate.evaluation import Evaluation, describe_view, labeled_samples
 from avmodel.evaluate.features import Features
 from avmodel.evaluate.heads import ALL
 from avmodel.evaluate.knn.config import KnnConfig
-from avmodel.evaluate.loaded import untrained
-from avmodel.evaluate.result import Result, scored
+from avmodel.evaluate.result import Result, score_rows
 
 CHUNK = 1024  # queries compared at a time
 TEMPERATURE = 0.07  # of the weights of several neighbors, as in DINO (arXiv:2104.14294)
@@ -45,25 +44,17 @@ def knn(config: KnnConfig, run: Evaluation) -> Result:
     votes, queries, gallery = neighbors_of(run)
     scores = scores_of(votes)
     headline = "fusion" if "fusion" in scores else ALL
-    baselines = {
-        name: scored([found])
-        for name, found in trivial_baselines(gallery.labels, queries.labels, multi_label=test.multi_label).items()
-    }
-    if config.random_weights:
-        random_runs = [scores_of(neighbors_of(run.of(untrained(run.loaded, seed)))[0]) for seed in config.seeds]
-        baselines |= {f"random weights, {row}": scored([found[row] for found in random_runs]) for row in scores}
-    return Result(
+    trivial = trivial_baselines(gallery.labels, queries.labels, multi_label=test.multi_label)
+    random_runs = [scores_of(neighbors_of(one)[0]) for one, _ in run.with_random_weights(config)]
+    return run.result(
+        config,
         task=f"{config.k} nearest neighbor{'s' * (config.k > 1)}, {config.gallery}",
         headline=(headline, "map" if test.multi_label else "accuracy"),
-        unit="%",
-        scores={row: scored([found]) for row, found in scores.items()},
-        baselines=baselines,
+        scores=score_rows([scores]),
+        baselines=score_rows([trivial]) | score_rows(random_runs, "random weights, "),
         mode=f"frozen, {data.mode}",
         view=describe_view(view),
         data={"gallery": train.described(), "test": test.described()},
-        checkpoint=run.loaded.origin,
-        settings=settings_of(config),
-        seeds=config.seeds,
         notes=test.notes if train is test else (*train.notes, *test.notes),
         extra=class_report(votes[headline], queries.labels, test.dataset.classes, multi_label=test.multi_label),
     )

@@ -11,12 +11,11 @@ from torch import Tensor
 from avmodel.configs.optim import REFERENCE_BATCH
 from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
 from avmodel.evaluate.data import Split, one_view, open_splits, scoring_view, train_view
-from avmodel.evaluate.evaluation import Evaluation, describe_view, labeled_samples, seeded, settings_of
+from avmodel.evaluate.evaluation import Evaluation, describe_view, labeled_samples, seeded
 from avmodel.evaluate.features import Features, label_matrix
 from avmodel.evaluate.heads import ALL, Heads, classification_loss
 from avmodel.evaluate.linear_probe.config import LinearProbeConfig
-from avmodel.evaluate.loaded import untrained
-from avmodel.evaluate.result import Result, scored
+from avmodel.evaluate.result import Result, score_rows
 from avmodel.optim import schedule
 
 LARS_MOMENTUM, LARS_TRUST = 0.9, 1e-3
@@ -42,29 +41,22 @@ def linear_probe(config: LinearProbeConfig, run: Evaluation) -> Result:
     train, test = open_splits(config.data, run.test, run.train)
     probes = [probe(config, run, train, test, seed) for seed in config.seeds]
     runs = [probed.scores(multi_label=test.multi_label) for probed in probes]
-    rows = {row: scored([found[row] for found in runs]) for row in runs[0]}
     seen_as = scoring_view(config.data, run.loaded)
     labels = probes[0].labels
     trivial = trivial_baselines(label_matrix(train.dataset), labels, multi_label=test.multi_label)
-    baselines = {name: scored([found]) for name, found in trivial.items()}
-    if config.random_weights:
-        random_runs = [
-            probe(config, run.of(untrained(run.loaded, seed)), train, test, seed).scores(multi_label=test.multi_label)
-            for seed in config.seeds
-        ]
-        baselines |= {f"random weights, {row}": scored([found[row] for found in random_runs]) for row in random_runs[0]}
-    return Result(
+    random_runs = [
+        probe(config, one, train, test, seed).scores(multi_label=test.multi_label)
+        for one, seed in run.with_random_weights(config)
+    ]
+    return run.result(
+        config,
         task="linear probe",
         headline=(ALL, "map" if test.multi_label else "accuracy"),
-        unit="%",
-        scores=rows,
-        baselines=baselines,
+        scores=score_rows(runs),
+        baselines=score_rows([trivial]) | score_rows(random_runs, "random weights, "),
         mode=f"frozen, {config.data.mode}",
         view=describe_view(seen_as),
         data={"train": train.described(), "test": test.described()},
-        checkpoint=run.loaded.origin,
-        settings=settings_of(config),
-        seeds=config.seeds,
         notes=(*train.notes, *test.notes),
         extra=class_report(probes[0].logits[ALL], labels, test.dataset.classes, multi_label=test.multi_label),
     )

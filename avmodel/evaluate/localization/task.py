@@ -19,9 +19,9 @@ from avmanifest.errors import ConfigError
 from avmodel.distributed import World, autocast, require_precision
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import Split, chosen, one_view, open_split, ordered_loader, train_view, without_leaks
-from avmodel.evaluate.evaluation import Evaluation, describe_view, seeded, settings_of
+from avmodel.evaluate.evaluation import Evaluation, describe_view, seeded
 from avmodel.evaluate.features import gathered, parts_of
-from avmodel.evaluate.loaded import untrained, with_settings
+from avmodel.evaluate.loaded import with_settings
 from avmodel.evaluate.localization.config import LocalizationConfig
 from avmodel.evaluate.localization.localizer import Localizer, load_localizer, localize, save_localizer
 from avmodel.evaluate.localization.scores import (
@@ -33,7 +33,7 @@ from avmodel.evaluate.localization.scores import (
     rule_scores,
     sample_ciou,
 )
-from avmodel.evaluate.result import Result, scored
+from avmodel.evaluate.result import Result, score_rows
 from avmodel.evaluate.training import Training
 from avmodel.evaluate.training import train as train_module
 from avmodel.evaluate.truth import Sounding, sounding_in
@@ -64,9 +64,6 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
             return Localizer(one.loaded.model, config.encoding)
         return trained(config, one, train, test, seed, one.out / folder)
 
-    def random_of(seed: int) -> Localizer:
-        return localizer_of(run.of(untrained(run.loaded, seed)), seed, f"random-seed-{seed}")
-
     localizers = [localizer_of(run, seed, f"seed-{seed}") for seed in seeds]
     found = measured(config, run, localizers[0], test, baselines=True)
     others = [measured(config, run, one, test, baselines=False) for one in localizers[1:]]
@@ -75,26 +72,23 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
         raise ConfigError(f"{test.split.name}: no tested frame has anything that sounds. Set truth=boxes?")
     runs = [_scores(values, counted) for values in (found, *others)]
     trivial = {name: ciou_scores(found[name][counted, 0]) for name in found if name not in ("known", "index", *RULES)}
-    baselines = {name: scored([values]) for name, values in trivial.items()}
-    if config.random_weights:
-        drawn = [measured(config, run, random_of(seed), test, baselines=False) for seed in config.seeds]
-        rows = [_scores(values, counted) for values in drawn]
-        baselines |= {f"random weights, {row}": scored([one[row] for one in rows]) for row in rows[0]}
+    random_runs = [
+        _scores(measured(config, run, localizer_of(one, seed, f"random-seed-{seed}"), test, baselines=False), counted)
+        for one, seed in run.with_random_weights(config)
+    ]
     silent = int((~counted).sum())
     keys: list[str] = test.split.dataset.keys.to_pylist()
     used = chosen(test.split, [keys[int(row)] for row in found["index"][counted, 0]])
-    result = Result(
+    result = run.result(
+        config,
         task="localization",
         headline=(ROWS["median"], "ciou"),
-        unit="%",
-        scores={row: scored([one[row] for one in runs]) for row in runs[0]},
-        baselines=baselines,
+        scores=score_rows(runs),
+        baselines=score_rows([trivial]) | score_rows(random_runs, "random weights, "),
         mode="supervised transfer" if train is not None else f"zero-shot, modalities {config.encoding}",
         view=describe_view(frame_view(config, run, test)) | {"fit": "squash"},
         data={"test": used.described() | {"of": len(split.dataset)}}
         | ({} if train is None else {"train": train.split.described()}),
-        checkpoint=run.loaded.origin,
-        settings=settings_of(config),
         seeds=seeds,
         notes=(
             *test.notes,

@@ -14,9 +14,8 @@ from avmanifest.errors import ConfigError
 from avmanifest.lists import read_clip_names
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import Split, chosen, footage, open_split, open_splits, scoring_view
-from avmodel.evaluate.evaluation import Evaluation, describe_view, seeded, settings_of
-from avmodel.evaluate.loaded import untrained
-from avmodel.evaluate.result import Result, scored
+from avmodel.evaluate.evaluation import Evaluation, describe_view, seeded
+from avmodel.evaluate.result import Result, score_rows
 from avmodel.evaluate.retrieval.config import RetrievalConfig
 from avmodel.evaluate.scores import partner_ranks, retrieval_scores
 from avmodel.optim import schedule
@@ -52,23 +51,17 @@ def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
     found = [ranked(run, seed) for seed in (config.seeds if train is not None else config.seeds[:1])]
     count = len(test.dataset)
     expected = {f"r@{k}": 100 * min(k, count) / count for k in CUTOFFS} | {"median_rank": (count + 1) / 2, "tied": 0.0}
-    baselines = {"chance": scored([expected])}
-    if config.random_weights:
-        random_runs = [ranked(run.of(untrained(run.loaded, seed)), seed) for seed in config.seeds]
-        baselines |= {f"random weights, {row}": scored([one[row] for one in random_runs]) for row in DIRECTIONS}
+    random_runs = [ranked(one, seed) for one, seed in run.with_random_weights(config)]
     notes = (*test.notes, *gallery_note, *(train.notes if train is not None else ()))
-    return Result(
+    return run.result(
+        config,
         task="retrieval" if train is None else "retrieval after linear alignment",
         headline=("audio to image", "r@1"),
-        unit="%",
-        scores={row: scored([one[row] for one in found]) for row in DIRECTIONS},
-        baselines=baselines,
+        scores=score_rows(found),
+        baselines=score_rows([{"chance": expected}]) | score_rows(random_runs, "random weights, "),
         mode="zero-shot" if train is None else "frozen, linear projections learned",
         view=describe_view(scoring_view(data, run.loaded)),
         data={"test": test.described() | {"of": whole}} | ({} if train is None else {"train": train.described()}),
-        checkpoint=run.loaded.origin,
-        settings=settings_of(config),
-        seeds=config.seeds,
         notes=notes,
     )
 

@@ -15,9 +15,8 @@ from avdata.load import Batch, select
 from avdata.waveform import SAMPLE_RATE
 from avmodel.distributed import World, autocast, require_precision
 from avmodel.evaluate.data import open_splits, ordered_loader
-from avmodel.evaluate.evaluation import Evaluation, describe_view, settings_of
-from avmodel.evaluate.loaded import untrained
-from avmodel.evaluate.result import Result, Score, scored
+from avmodel.evaluate.evaluation import Evaluation, describe_view
+from avmodel.evaluate.result import Result, Score, score_rows
 from avmodel.evaluate.segmentation.baselines import baseline_masks, constant, mean_mask
 from avmodel.evaluate.segmentation.config import SegmentationConfig
 from avmodel.evaluate.segmentation.counts import (
@@ -54,10 +53,7 @@ def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:
         return trained_segmenter(config, one, train.frames, test.frames, train.labeled, seed, one.out / folder)
 
     segmenters = [segmenter_of(run, seed, f"seed-{seed}") for seed in config.seeds]
-    drawn = [
-        segmenter_of(run.of(untrained(run.loaded, seed)), seed, f"random-seed-{seed}")
-        for seed in (config.seeds if config.random_weights else ())
-    ]
+    drawn = [segmenter_of(one, seed, f"random-seed-{seed}") for one, seed in run.with_random_weights(config)]
     methods: dict[tuple[str, int], Method] = {
         (name, place): method_of(config, run.world, one)
         for name, found in ((SEGMENTED, segmenters), (RANDOM, drawn))
@@ -74,20 +70,17 @@ def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:
             for own, place in methods
             if own == name
         ]
-        table |= {f"{name}, {row}": scored([one[row] for one in runs]) for row in runs[0]}
+        table |= score_rows(runs, f"{name}, ")
     left_out = len(test_clips.dataset) - test.described()["samples"]
-    result = Result(
+    result = run.result(
+        config,
         task="segmentation",
         headline=(f"{SEGMENTED}, {OFFICIAL}", "miou"),
-        unit="%",
         scores={row: x for row, x in table.items() if row.startswith(SEGMENTED)},
         baselines={row: x for row, x in table.items() if not row.startswith(SEGMENTED)},
         mode=f"finetuned, {config.target}",
         view=describe_view(test_view(config, run.loaded)) | {"fit": config.fit, "around_frame": True},
         data={"train": train.described(), "test": test.described()},
-        checkpoint=run.loaded.origin,
-        settings=settings_of(config),
-        seeds=config.seeds,
         notes=(
             *train_clips.notes,
             *test_clips.notes,

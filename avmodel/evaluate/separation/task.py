@@ -18,8 +18,7 @@ from avdata.profiles import MelProfile
 from avmanifest.errors import ConfigError
 from avmodel.distributed import World, require_precision
 from avmodel.evaluate.data import Split, chosen, one_view, open_splits, ordered_loader
-from avmodel.evaluate.evaluation import Evaluation, describe_view, settings_of
-from avmodel.evaluate.loaded import untrained
+from avmodel.evaluate.evaluation import Evaluation, describe_view
 from avmodel.evaluate.result import Result, Score, scored
 from avmodel.evaluate.separation.bss import METRICS, all_scores, best_order, is_silent
 from avmodel.evaluate.separation.classical import nmf_parts, rpca_parts
@@ -54,17 +53,12 @@ def separation(config: SeparationConfig, run: Evaluation) -> Result:
         write_mixtures(listed.mixtures, run.out)
     separators = [trained_separator(config, run, train, seed, run.out / f"seed-{seed}") for seed in config.seeds]
     methods: dict[str, list[Method]] = {SEPARATED: [partial(estimates_of, one, config.precision) for one in separators]}
-    if config.random_weights:
-        methods[RANDOM] = [
-            partial(
-                estimates_of,
-                trained_separator(
-                    config, run.of(untrained(run.loaded, seed)), train, seed, run.out / f"random-seed-{seed}"
-                ),
-                config.precision,
-            )
-            for seed in config.seeds
-        ]
+    random_separators = [
+        trained_separator(config, one, train, seed, run.out / f"random-seed-{seed}")
+        for one, seed in run.with_random_weights(config)
+    ]
+    if random_separators:
+        methods[RANDOM] = [partial(estimates_of, one, config.precision) for one in random_separators]
     methods |= baseline_methods(config, separators[0], len(listed.mixtures[0].keys))
     view = replace(one_view(config.data, run.loaded), waveform=True)
     found = scored_mixtures(config, run, test, view, listed.mixtures, methods)
@@ -93,7 +87,8 @@ def result_of(
     sources = len(kept[0].keys)
     used = chosen(test, [key for mixture in kept for key in mixture.keys])
     baselines = [by_kind(found, kept, name) for name in found.values if name != SEPARATED]
-    return Result(
+    return run.result(
+        config,
         task="source separation",
         headline=(SEPARATED, "sdr"),
         unit="dB",
@@ -105,9 +100,6 @@ def result_of(
             "train": train.described(),
             "test": {**used.described(), "clips": len(used.dataset), "samples": len(kept)},
         },
-        checkpoint=run.loaded.origin,
-        settings=settings_of(config),
-        seeds=config.seeds,
         notes=(*train.notes, *test.notes, listed.note, *notes_on(config, len(listed.mixtures) - len(kept), sources)),
         extra={"mixtures": mixture_rows(found, kept)},
     )

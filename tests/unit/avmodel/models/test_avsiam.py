@@ -7,17 +7,9 @@ from torch import Tensor
 from avmodel.configs.avsiam import AVSiamConfig
 from avmodel.models.avsiam import AVSiam, AVSiamKeptIds
 from avmodel.models.family import Draws
-from tests.families import batch, count, draws_for, on_meta
+from tests.families import SIZES, batch, count, draws_for, on_meta
 
-SMALL = AVSiamConfig(
-    size="32x3x4",
-    image_size=(32, 32),
-    audio_size=(16, 64),
-    patch_size=8,
-    decoder_embed_dim=16,
-    decoder_depth=1,
-    decoder_num_heads=4,
-)
+SMALL = AVSiamConfig(**SIZES)
 
 
 def small(**changes: object) -> AVSiam:

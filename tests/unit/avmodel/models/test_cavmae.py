@@ -5,17 +5,9 @@ import torch
 
 from avmodel.configs.cavmae import CAVMAEConfig
 from avmodel.models.cavmae import CAVMAE
-from tests.families import batch, count, draws_for, on_meta
+from tests.families import SIZES, batch, count, draws_for, on_meta
 
-SMALL = CAVMAEConfig(
-    size="32x3x4",
-    image_size=(32, 32),
-    audio_size=(16, 64),
-    patch_size=8,
-    decoder_embed_dim=16,
-    decoder_depth=1,
-    decoder_num_heads=4,
-)
+SMALL = CAVMAEConfig(**SIZES)
 
 
 def small(**changes: object) -> CAVMAE:

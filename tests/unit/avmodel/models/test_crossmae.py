@@ -1,5 +1,4 @@
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -8,18 +7,9 @@ from avmodel.configs.crossmae import CrossMAEConfig
 from avmodel.models.crossmae import CrossMAE, Encoded, most_attended
 from avmodel.presets import crossmae as runs
 from avmodel.presets import run_config
-from tests.families import batch, count, draws_for, on_meta
+from tests.families import SIZES, batch, count, draws_for, on_meta
 
-TINY: dict[str, Any] = {
-    "size": "32x2x4",
-    "image_size": (32, 32),
-    "audio_size": (16, 64),
-    "patch_size": 8,
-    "decoder_embed_dim": 16,
-    "decoder_depth": 2,
-    "decoder_num_heads": 4,
-    "feature_decoder_depth": 1,
-}
+TINY = SIZES | {"size": "32x2x4", "decoder_depth": 2, "feature_decoder_depth": 1}
 SMALL = CrossMAEConfig(**TINY)
 
 

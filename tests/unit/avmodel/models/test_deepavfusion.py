@@ -8,18 +8,12 @@ from avmodel.configs.deepavfusion import DeepAVFusionConfig, fusion_layer_ids
 from avmodel.models import FAMILIES
 from avmodel.models.deepavfusion import DeepAVFusion, Encoder
 from tests.families import masks_for
+from tests.runs import TINY
 
-SMALL = DeepAVFusionConfig(
-    size="48x3x4",
-    image_size=(64, 64),
-    audio_size=(32, 48),
-    num_fusion_tokens=4,
-    num_aggr_image_tokens=3,
-    num_aggr_audio_tokens=2,
-    decoder_embed_dim=32,
-    decoder_depth=2,
-    decoder_num_heads=4,
-)
+SMALL = replace(
+    TINY, size="48x3x4", image_size=(64, 64), audio_size=(32, 48), num_aggr_image_tokens=3, decoder_embed_dim=32,
+    decoder_depth=2, image_mask_ratio=0.75,
+)  # fmt: skip
 
 
 def batch(size: int = 2) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,18 +24,12 @@ from avmodel.weights.files import read_weights
 from avmodel.weights.published import PUBLISHED, identify
 from avmodel.weights.starting import start_from_weights
 from tests.families import masks_for
+from tests.runs import TINY
 
-SMALL = DeepAVFusionConfig(
-    size="48x2x4",
-    image_size=(64, 48),
-    audio_size=(32, 48),
-    num_fusion_tokens=4,
-    num_aggr_image_tokens=3,
-    num_aggr_audio_tokens=2,
-    decoder_embed_dim=32,
-    decoder_depth=1,
-    decoder_num_heads=4,
-)
+SMALL = replace(
+    TINY, size="48x2x4", image_size=(64, 48), audio_size=(32, 48), num_aggr_image_tokens=3, decoder_embed_dim=32,
+    image_mask_ratio=0.75,
+)  # fmt: skip
 TOLD = {
     name: getattr(SMALL, name)
     for name in ("size", "num_fusion_tokens", "num_aggr_image_tokens", "num_aggr_audio_tokens", "decoder_num_heads")
