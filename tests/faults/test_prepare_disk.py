@@ -22,6 +22,7 @@ from avmanifest.files import DISK_ERRORS, disk_error
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
 from avmanifest.table import read_table
+from tests.faults.disk_faults import disk_faults
 from tests.faults.disks import no_more_files
 from tests.videos import SMALL, folder_config, tree
 
@@ -231,3 +232,10 @@ def test_an_error_of_the_decoder_or_of_one_file_is_no_error_of_a_disk():
         except av.error.FFmpegError as error:
             raise DecodeError("media_corrupt", "damaged") from error
     assert disk_error(FileNotFoundError(errno.ENOENT, "gone")) is None
+
+
+@pytest.mark.slow
+def test_a_disk_that_fails_in_any_step_loses_nothing(tmp_path):
+    rows = list(disk_faults(tmp_path))
+    assert [row for row in rows if not row.is_good] == []
+    assert len(rows) > 100
