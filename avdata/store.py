@@ -443,11 +443,13 @@ def open_writable(url: str, retry: RetryPolicy | None = None) -> Store:
     Raises ConfigError for a protocol that cannot be written, or whose package is not installed.
     """
     if "::" in url or protocol(url) not in PACKAGES:
-        raise ConfigError(f"{url!r}: cannot be written; known: a folder, {', '.join(f'{p}://' for p in PACKAGES)}")
+        known = ", ".join(f"{name}://" for name in PACKAGES)
+        raise ConfigError(f"{shown_url(url)!r}: cannot be written; known: a folder, {known}")
+    check_url(url, allow_pipe=False)
     filesystem, base = _resolved(url, {"use_listings_cache": False, "skip_instance_cache": True})
     base = base.rstrip("/")
     if not base.strip("/"):
-        raise ConfigError(f"{url!r}: names no bucket")
+        raise ConfigError(f"{shown_url(url)!r}: names no bucket")
     return Store(shown_url(url.rstrip("/")), filesystem, base, retry or RetryPolicy())
 
 
@@ -456,9 +458,9 @@ def _resolved(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
         filesystem, base = fsspec.core.url_to_fs(url, **url_options(url, storage_options))
     except ImportError as error:
         package = PACKAGES.get(protocol(url), "fsspec[http]")
-        raise ConfigError(f"{url}: {error}. Install it: pip install '{package}'") from error
+        raise ConfigError(f"{shown_url(url)}: {error}. Install it: pip install '{package}'") from error
     except Exception as error:
-        raise ConfigError(f"{url}: cannot be opened ({reason(error)}). Check the address.") from error
+        raise ConfigError(f"{shown_url(url)}: cannot be opened ({reason(error)}). Check the address.") from error
     return filesystem, str(base)
 
 

@@ -20,6 +20,7 @@ from avmanifest.files import read_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.records import parse_description, parse_marker
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
+from avmanifest.secrets import shown_url
 from avmanifest.table import read_table
 
 _FETCHES: Final = 16  # small files that are read at the same time
@@ -74,7 +75,7 @@ def open_dataset(
     for url in urls:
         check_url(url, allow_pipe=allow_pipe)
         if is_folder(url):
-            raise ConfigError(f"{url!r} is a folder among shards. Open it by itself, then unite the two.")
+            raise ConfigError(f"{shown_url(url)!r} is a folder among shards. Open it by itself, then unite the two.")
     return _open_shards(urls, members, exclude, cache)
 
 
@@ -208,7 +209,7 @@ def _members_of(description: Mapping[str, Any], where: str) -> MemberMap:
 def _shard(url: str, marker: bytes | None) -> Shard:
     if marker is None:
         return Shard(url, None, None, prepared=False)
-    tar = parse_marker(marker, f"marker of {url}")["files"]["tar"]
+    tar = parse_marker(marker, f"marker of {shown_url(url)}")["files"]["tar"]
     return Shard(url, tar["bytes"], tar["sha256"], prepared=True)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from avdata.prepare.config import HttpOptions, RemoteOptions
 from avdata.prepare.job import prepare
-from avmanifest.secrets import Url
 from tests.faults.fault import Fault
 from tests.faulty import FaultyServer, failing
 from tests.loopback_youtube import loopback_youtube, video_id
@@ -111,7 +110,7 @@ def youtube_rows(server: FaultyServer, folder: Path) -> dict[str, dict[str, Any]
 
 def proxy_rows(server: FaultyServer, folder: Path) -> dict[str, dict[str, Any]]:
     """Both sources with a proxy that does not exist; only the second accepts an id that is not YouTube's."""
-    closed = Url("http://127.0.0.1:9")  # the discard port: nobody listens
+    closed = "http://127.0.0.1:9"  # the discard port: nobody listens
     options = RemoteOptions(http=HttpOptions(proxy=closed), youtube=loopback_youtube(server.url, proxy=closed))
     ids = {"youtube: proxy refused": video_id("proxied"), "http: proxy refused": "proxied.by.http"}
     sources = ("youtube", f"http:{server.url}/{{id}}.mp4")

@@ -185,7 +185,9 @@ def list_archive(archive: str, cache_dir: Path) -> Listing:
                 return _list_tar(archive, file)
         return _list_gzip(archive, cache_dir)
     except (OSError, ValueError, ShardError) as error:
-        raise ConfigError(f"{archive}: cannot be listed: {error}. Check the path and its permissions.") from error
+        raise ConfigError(
+            f"{_shown(archive)}: cannot be listed: {error}. Check the path and its permissions."
+        ) from error
 
 
 def _shown(archive: str) -> str:
@@ -307,12 +309,12 @@ def _choices(text: str) -> Sequence[str]:
 
 def _checked_address(address: str) -> str:
     check_url(address, allow_pipe=False)
-    scheme = address.partition("://")[0]
+    scheme, shown = address.partition("://")[0], shown_url(address)
     if scheme not in REMOTE_SCHEMES:
-        raise ConfigError(f"source wds:{address}: unknown scheme {scheme!r}; known: {', '.join(REMOTE_SCHEMES)}.")
+        raise ConfigError(f"source wds:{shown}: unknown scheme {scheme!r}; known: {', '.join(REMOTE_SCHEMES)}.")
     if not address.partition("?")[0].endswith(".tar"):
         raise ConfigError(
-            f"source wds:{address}: only a plain .tar can be read in place over the network. Download it and give "
-            "its path."
+            f"source wds:{shown}: only a plain .tar can be read in place over the network. Download it and give its "
+            "path."
         )
     return address

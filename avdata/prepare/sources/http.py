@@ -111,8 +111,8 @@ class Template:
     def _error(self, why: str) -> ConfigError:
         fields = ", ".join(f"{{{name}}}" for name in _FIELDS)
         return ConfigError(
-            f"source http:{self.text}: the template {why}. Fields are {fields}, with formats such as {{start:06d}}: "
-            "http:https://host/videos/{id}_{start:06d}.mp4"
+            f"source http:{shown_url(self.text)}: the template {why}. Fields are {fields}, with formats such as "
+            "{start:06d}: http:https://host/videos/{id}_{start:06d}.mp4"
         )
 
 

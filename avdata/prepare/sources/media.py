@@ -16,6 +16,7 @@ from avdata.remote_file import Version
 from avdata.store import missing, open_store, timed_out
 from avmanifest.errors import DecodeError, DownloadError, MediaError, ShardError
 from avmanifest.files import open_descriptor, open_file, sha256_of_stream
+from avmanifest.secrets import shown_url
 
 _BUFFER_BYTES: Final = 256 * 1024
 _GZIP_BUFFER_BYTES: Final = 4 * 1024**2  # a read inflates from the last seek point on, so it should be large
@@ -44,6 +45,11 @@ class MediaRef:
     starts_at_s: float = 0.0  # of a section of a video: position of the file's time 0 in the whole video
     source: str  # the source as the user wrote it, such as "local:DIR", without secrets
     name: str  # the file within the source, as printable text
+
+    @property
+    def place(self) -> str:
+        """The path, or the URL without its secrets: for messages."""
+        return shown_url(self.path) if "://" in self.path else self.path
 
     @property
     def compressed(self) -> bool:
@@ -179,7 +185,7 @@ def _fetch(ref: MediaRef, size: int) -> BinaryIO:
     if len(data) != size:
         raise DownloadError(
             "net_http",
-            f"{ref.path}: requested {size} bytes from {ref.offset}, received {len(data)}. The archive changed, or the "
+            f"{ref.place}: requested {size} bytes from {ref.offset}, received {len(data)}. The archive changed, or the "
             "server does not support range requests. Download the archive and give its path.",
         )
     return _in_memory(data, ref)
@@ -227,7 +233,7 @@ def _seek_points(index: str, start: int, end: int) -> bytes:
 def _changed(ref: MediaRef, why: str) -> DecodeError:
     return DecodeError(
         "media_corrupt",
-        f"{ref.path}: the archive cannot be read at {ref.name} ({why}). "
+        f"{ref.place}: the archive cannot be read at {ref.name} ({why}). "
         "If it changed after it was listed, run the same command again. If it is damaged, download it again.",
     )
 
