@@ -1,4 +1,4 @@
-"""Outputs: what a user's word names, a folder on this machine or one in an object store."""
+"""Outputs by name: a folder on this machine or in an object store."""
 
 import re
 from pathlib import Path
@@ -15,28 +15,28 @@ _CHAINED: Final = re.compile(r"[A-Za-z][A-Za-z0-9+._-]*::")
 
 
 def place_of(word: str | Path) -> str | Path:
-    """The folder or URL that a user's word names: `hf:USER/NAME` is a dataset repository of the hub.
+    """The folder or URL of a name that a user gave: `hf:USER/NAME` is a dataset repository of the hub.
 
-    Raises ConfigError for another word that begins with `hf:`.
+    Raises ConfigError for another name that begins with `hf:`.
     """
     if isinstance(word, Path):
         return word
     if match := _HF_REPO.fullmatch(word):
         return f"hf://datasets/{match[1]}"
     if word.startswith("hf:") and not word.startswith("hf://"):
-        raise ConfigError(f"{word!r}: a repository is written hf:USER/NAME")
+        raise ConfigError(f"{word!r}: write a repository as hf:USER/NAME")
     return word
 
 
 def local_folder(out: str | Path) -> Path | None:
-    """The folder that an output names; None if it is the URL of a folder elsewhere."""
+    """The local folder of an output; None for the URL of a remote one."""
     if isinstance(out, Path):
         return out
     return None if _CHAINED.match(out) else local_path(out)
 
 
 def open_place(place: str | Path) -> Store:
-    """The files of a folder on this machine, or of a URL. Errors as for open_writable."""
+    """The files of a local folder or of a URL. Raises as open_writable."""
     place = place_of(place)
     folder = local_folder(place)
     if folder is None:

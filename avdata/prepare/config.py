@@ -1,4 +1,4 @@
-"""What a run of prepare is asked for. The standard library only: options and help come from here, at once."""
+"""Settings of prepare. Imports only the standard library, so that help and refusals take no time."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -21,17 +21,17 @@ NUM_SYNTH_CLASSES: Final = 24
 BROWSER: Final = re.compile(
     r"(?P<name>[a-z]+)(?:\+(?P<keyring>[a-z0-9]+))?(?::(?!:)(?P<profile>.+?))?(?:::(?P<container>.+))?"
 )
-"""How a browser's cookies are named, as yt-dlp does it."""
+"""The form of --cookies-from-browser, as in yt-dlp."""
 
 _PER_HOUR: Final = {"s": 3600.0, "min": 60.0, "h": 1.0, "d": 1 / 24}
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)/(s|min|h|d)")
 
 
 def parse_rate(text: str) -> float:
-    """Requests an hour of `250/h`, `2/s`, `10/min`, `5000/d`. Raises ConfigError."""
+    """Requests per hour, from `250/h`, `2/s`, `10/min` or `5000/d`. Raises ConfigError for other text."""
     match = _RATE.fullmatch(text.strip())
     if not match or not float(match[1]):
-        raise ConfigError(f"--rate {text!r} is no rate; write 250/h, 10/min or 2/s")
+        raise ConfigError(f"--rate {text!r} is not a rate. Write 250/h, 10/min or 2/s.")
     return float(match[1]) * _PER_HOUR[match[2]]
 
 
@@ -51,11 +51,11 @@ class Retry(StrEnum):
 
 
 class ExecutorKind(StrEnum):
-    """Who does the shard tasks."""
+    """Where the shard tasks run."""
 
     LOCAL = "local"  # this machine
     RAY = "ray"  # a Ray cluster (an extra)
-    ARRAY = "array"  # this machine, a share of the shards: one of many equal commands
+    ARRAY = "array"  # this machine, which makes its share of the shards, as one of many equal commands
 
     @classmethod
     def _missing_(cls, value: object) -> "ExecutorKind | None":
@@ -64,19 +64,21 @@ class ExecutorKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleConfig:
-    """What a sample holds. Stored in dataset.json; a resume with other values is refused."""
+    """Contents of a sample. Stored in dataset.json; a resume with other values is refused."""
 
     clip_seconds: Annotated[
         float | None, "Seconds of the span to keep, drawn by seed and key. none: the whole clip.", Bounds(0.5, 3600)
     ] = None
-    num_frames: Annotated[int, "Frames a clip.", Bounds(1, 100)] = 10
+    num_frames: Annotated[int, "Frames of a clip.", Bounds(1, 100)] = 10
     short_side: Annotated[int, "Pixels of a stored frame's short side.", Bounds(16)] = 256
     jpeg_quality: Annotated[int, "JPEG quality of the frames.", Bounds(1, 100)] = 90
     mel: Annotated[tuple[str, ...], "Log-mel profiles to store; the first as KEY.logmel.npy.", tuple(PROFILES)] = (
         "paper",
     )
     keep_audio: Annotated[bool, "Store the sound as KEY.flac."] = True
-    decoder: Annotated[str, "What decodes; decord (an extra) for the pictures only.", DECODERS] = "pyav"
+    decoder: Annotated[
+        str, "Decoder of the pictures; decord is an extra. Sound is always decoded by pyav.", DECODERS
+    ] = "pyav"
     deinterlace: Annotated[bool, "Make whole pictures of frames that hold two fields."] = True
     tone_map: Annotated[bool, "Make SDR pictures of HDR video (PQ, HLG)."] = True
     seed: Annotated[int, "Seed of shuffle, frame times and spans."] = 0
@@ -89,16 +91,16 @@ class SampleConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supervision:
-    """How decoding processes are watched."""
+    """Limits of the decoding processes."""
 
     num_workers: Annotated[int, "Decoding processes.", Bounds(1)] = 1
     deadline_s: Annotated[
         float, "Seconds that a clip of up to 10 minutes may take; a longer one may take proportionally more.", POSITIVE
     ] = 60.0
-    memory_bytes: Annotated[int, "Bytes of address space a process may add to what it starts with.", Bounds(1)] = (
+    memory_bytes: Annotated[int, "Bytes of address space that a process may add to its initial size.", Bounds(1)] = (
         4 * 2**30
     )
-    recycle_after: Annotated[int, "Clips after which a fresh process takes a process's place.", Bounds(1)] = 2_000
+    recycle_after: Annotated[int, "Clips after which a process is replaced by a new one.", Bounds(1)] = 2_000
     attempts: Annotated[int, "Attempts of a clip whose process dies or exceeds the deadline.", Bounds(1)] = 2
 
     def __post_init__(self) -> None:
@@ -107,20 +109,20 @@ class Supervision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpOptions:
-    """Patience with a web server."""
+    """Requests to web servers."""
 
     proxy: Annotated[str | None, "Address of a proxy."] = field(default=None, repr=False)
     connect_s: Annotated[float, "Seconds to connect.", POSITIVE] = 15.0
-    stalled_s: Annotated[float, "Seconds without a byte.", POSITIVE] = 30.0
+    stalled_s: Annotated[float, "Seconds without any data after which a transfer is stalled.", POSITIVE] = 30.0
     slow_window_s: Annotated[
         float, "Seconds over which a transfer slower than slow_bytes_per_s counts as stalled.", POSITIVE
     ] = 60.0
-    slow_bytes_per_s: Annotated[float, "Bytes a second.", Bounds(0)] = 4096.0
+    slow_bytes_per_s: Annotated[float, "Bytes per second under which a transfer is slow.", Bounds(0)] = 4096.0
     max_redirects: Annotated[int, "Redirects to follow, at most.", Bounds(0)] = 5
     local_redirects: Annotated[bool, "Follow a redirect from a public host to a loopback or link-local address."] = (
         False
     )
-    max_resumes: Annotated[int, "Resumes of one file in one attempt; each must have brought bytes.", Bounds(0)] = 20
+    max_resumes: Annotated[int, "Resumes of one file in one attempt; each must have transferred data.", Bounds(0)] = 20
     max_bytes: Annotated[int, "Bytes of one file, at most.", Bounds(1)] = 16 * 2**30
 
     def __post_init__(self) -> None:
@@ -129,20 +131,20 @@ class HttpOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class YoutubeOptions:
-    """How YouTube is asked."""
+    """Requests to YouTube."""
 
     max_height: Annotated[int, "youtube: pixels of the shorter side, at most.", Bounds(1)] = 360
     sections_over_s: Annotated[
         float, "Seconds; of a longer video only the sections around its clips are fetched.", Bounds(0)
     ] = 1200.0
     padding_s: Annotated[float, "Seconds before and after each clip of a section.", Bounds(0)] = 5.0
-    retries: Annotated[int, "Retries of yt-dlp for one request; whole attempts come on top.", Bounds(0)] = 5
+    retries: Annotated[int, "Retries of yt-dlp for one request, within each attempt.", Bounds(0)] = 5
     retry_sleep_s: Annotated[float, "Seconds before the first retry; doubled for each, up to 30.", Bounds(0)] = 1.0
-    socket_s: Annotated[float, "Seconds without a byte.", POSITIVE] = 30.0
+    socket_s: Annotated[float, "Seconds without any data after which a transfer is stalled.", POSITIVE] = 30.0
     proxy: Annotated[str | None, "Address of a proxy."] = field(default=None, repr=False)
     cookies: Annotated[Path | None, "youtube: a cookies.txt in Netscape's format. Read, never written."] = None
     cookies_from_browser: Annotated[
-        str | None, "youtube: the browser whose cookies to take, as firefox or chrome:PROFILE."
+        str | None, "youtube: browser whose cookies are used, such as firefox or chrome:PROFILE."
     ] = None
     canary: Annotated[
         str | None,
@@ -163,7 +165,7 @@ class YoutubeOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteOptions:
-    """How the sources that fetch are asked."""
+    """Requests of the sources that download."""
 
     http: HttpOptions = field(default_factory=HttpOptions)
     youtube: YoutubeOptions = field(default_factory=YoutubeOptions)
@@ -171,13 +173,13 @@ class RemoteOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerConfig:
-    """When to leave a source alone. Defaults: YouTube lifts a limit within the hour."""
+    """When a source that refuses requests is paused, then stopped. Defaults: YouTube lifts limits within an hour."""
 
-    threshold: Annotated[int, "Refusals in a row, without a video between them.", Bounds(1)] = 5
+    threshold: Annotated[int, "Consecutive refusals after which the source is paused.", Bounds(1)] = 5
     first_pause_s: Annotated[float, "Seconds of the first pause.", Bounds(0)] = 300.0
-    growth: Annotated[float, "Factor from each pause to the one that follows.", Bounds(1)] = 3.0
+    growth: Annotated[float, "Factor from each pause to the next.", Bounds(1)] = 3.0
     max_pauses: Annotated[
-        int, "Pauses in a row, then the source is stopped: 5 min, 15 min, 45 min, 2 h 15 min.", Bounds(0)
+        int, "Consecutive pauses after which the source is stopped: 5 min, 15 min, 45 min, 2 h 15 min.", Bounds(0)
     ] = 4
 
     def __post_init__(self) -> None:
@@ -186,24 +188,24 @@ class BreakerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadConfig:
-    """How media are fetched. Nothing here has a say in what a sample holds."""
+    """Downloads of media. These settings do not change samples."""
 
-    num_workers: Annotated[int, "Files fetched at a time.", Bounds(1)] = 4
-    look_ahead: Annotated[int, "Clips that are being fetched or lie fetched and undecoded.", Bounds(1)] = 64
-    cache_dir: Annotated[Path | None, "Folder where fetched files are kept. none: _media in the output."] = None
-    cache_gb: Annotated[float, "GB of fetched files to keep, at most.", POSITIVE] = 50.0
+    num_workers: Annotated[int, "Files downloaded at a time.", Bounds(1)] = 4
+    look_ahead: Annotated[int, "Clips that are being downloaded or wait to be decoded, at most.", Bounds(1)] = 64
+    cache_dir: Annotated[Path | None, "Folder of downloaded files. none: _media in the output."] = None
+    cache_gb: Annotated[float, "GB of downloaded files to keep, at most.", POSITIVE] = 50.0
     rate_per_hour: Annotated[
         float | None,
-        "Files an hour, at most. none: the source's own.",
+        "Files per hour, at most. none: the source's default.",
         Reader(read=_read_rate, form="a rate such as 250/h, 10/min, 2/s"),
         POSITIVE,
     ] = None
     pace_dir: Annotated[
-        Path | None, "Folder where the machine's runs count their requests together. none: its temporary folder."
+        Path | None, "Folder in which all runs of the machine count their requests. none: the temporary folder."
     ] = None
-    attempts: Annotated[int, "Attempts of one video, when what went wrong may pass.", Bounds(1)] = 3
+    attempts: Annotated[int, "Attempts of one video after errors that may pass.", Bounds(1)] = 3
     backoff_s: Annotated[float, "Seconds before the second attempt; doubled for each further one.", Bounds(0)] = 5.0
-    deadline_s: Annotated[float, "Seconds a file may take to fetch.", POSITIVE] = 900.0
+    deadline_s: Annotated[float, "Seconds that the download of a file may take.", POSITIVE] = 900.0
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
 
     def __post_init__(self) -> None:
@@ -212,20 +214,20 @@ class DownloadConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SynthConfig:
-    """A drawn dataset."""
+    """A synthetic dataset."""
 
     num_clips: Annotated[int, "Clips to draw.", Bounds(1, 10_000_000)] = 512
     num_classes: Annotated[
-        int, "Classes to draw; multiples of four keep the balance of look and sound.", Bounds(8, NUM_SYNTH_CLASSES)
+        int, "Classes to draw; a multiple of four balances looks and sounds.", Bounds(8, NUM_SYNTH_CLASSES)
     ] = 16
-    max_objects: Annotated[int, "Sounding objects a clip, at most.", Bounds(1, 3)] = 3
-    max_silent: Annotated[int, "Silent moving objects a clip, at most; mostly there is one.", Bounds(0, MAX_SILENT)] = 2
+    max_objects: Annotated[int, "Sounding objects in a clip, at most.", Bounds(1, 3)] = 3
+    max_silent: Annotated[int, "Silent moving objects in a clip, at most; mostly one.", Bounds(0, MAX_SILENT)] = 2
     seconds: Annotated[float, "Seconds of a clip.", Bounds(1, 600)] = 4.0
-    fps: Annotated[int, "Frames a second.", Bounds(5, 60)] = 25
+    fps: Annotated[int, "Frames per second.", Bounds(5, 60)] = 25
     width: Annotated[int, "Pixels of a picture's width.", Bounds(64, 1920)] = 320
     height: Annotated[int, "Pixels of a picture's height.", Bounds(64, 1080)] = 240
     sample_rate: Annotated[int, "Hz of the files' sound; all of it lies below 8 kHz.", AAC_RATES] = 44_100
-    seed: Annotated[int, "Seed of what is drawn.", Bounds(0, 2**63 - 1)] = 0
+    seed: Annotated[int, "Seed of the drawing.", Bounds(0, 2**63 - 1)] = 0
 
     def __post_init__(self) -> None:
         check(self, "synth.")
@@ -246,10 +248,10 @@ class SynthConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """Which of the plan's shards a run does: every `count`-th, from the `index`-th on."""
+    """The shards of the plan that a run makes: every `count`-th, from the `index`-th on."""
 
-    index: Annotated[int, "Which task of an array this is, counted from 0."] = 0
-    count: Annotated[int, "How many tasks the array has."] = 1
+    index: Annotated[int, "Number of this task in the array, from 0."] = 0
+    count: Annotated[int, "Number of tasks in the array."] = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
@@ -264,12 +266,10 @@ def slurm_share(environment: Mapping[str, str]) -> Share:
             for name, default in (("ID", ""), ("MIN", "0"), ("COUNT", ""), ("STEP", "1"))
         )
     except ValueError as error:
-        raise ConfigError(
-            "--executor array needs --task-index and --num-tasks; outside of a SLURM array they cannot be found"
-        ) from error
+        raise ConfigError("--executor array needs --task-index and --num-tasks, except in a SLURM array") from error
     if step < 1 or (number - first) % step or not 0 <= (number - first) // step < count:
         raise ConfigError(
-            f"SLURM_ARRAY_TASK_ID={number} is no member of an array of {count} from {first} in steps of {step}. "
+            f"SLURM_ARRAY_TASK_ID={number} is not in an array of {count} from {first} in steps of {step}. "
             "Give --task-index and --num-tasks."
         )
     return Share(index=(number - first) // step, count=count)
@@ -277,7 +277,7 @@ def slurm_share(environment: Mapping[str, str]) -> Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareConfig:
-    """What to prepare, from where, and how."""
+    """All settings of a run of prepare."""
 
     recipe: Annotated[Recipe, NOT_A_SETTING]
     out: Annotated[Path | str, NOT_A_SETTING]  # a folder, or the URL of one: s3://bucket/prefix
@@ -293,16 +293,16 @@ class PrepareConfig:
     splits: Annotated[tuple[str, ...] | None, "Only these splits. none: the recipe's own choice."] = None
     table: TableOptions | None = None
     synth: SynthConfig | None = None
-    shard_size: Annotated[int, "Clips a shard.", Bounds(1)] = 1_000
-    limit: Annotated[int | None, "Only so many clips, drawn over all splits.", Bounds(1)] = None
+    shard_size: Annotated[int, "Clips of a shard.", Bounds(1)] = 1_000
+    limit: Annotated[int | None, "Number of clips to prepare, drawn from all splits. none: all.", Bounds(1)] = None
     supervision: Supervision = field(default_factory=Supervision)
-    patience: RetryPolicy = field(default_factory=RetryPolicy)  # with a bucket
+    patience: RetryPolicy = field(default_factory=RetryPolicy)  # of requests to a bucket
     min_success: Annotated[float, "Share of the requested clips; with fewer samples the exit code is 3.", SHARE] = 0.5
     retry: Annotated[Retry, "Which failed clips to try again."] = Retry.NONE
-    overwrite: Annotated[bool, "Remove what the output holds and start again."] = False
-    executor: Annotated[ExecutorKind, "Who does the work: this machine, a Ray cluster, or an array of equal jobs."] = (
-        ExecutorKind.LOCAL
-    )
+    overwrite: Annotated[bool, "Remove the contents of the output and start again."] = False
+    executor: Annotated[
+        ExecutorKind, "Where the work runs: this machine, a Ray cluster, or an array of equal jobs."
+    ] = ExecutorKind.LOCAL
     share: Share = field(default_factory=Share)  # of executor array
 
     def __post_init__(self) -> None:
@@ -311,13 +311,14 @@ class PrepareConfig:
             raise ConfigError(f"{self.share.count} tasks belong to --executor array, not to {self.executor}")
         if self.executor is ExecutorKind.ARRAY and (self.overwrite or self.retry is not Retry.NONE):
             raise ConfigError(
-                "--overwrite and --retry decide for all tasks, so no single one may. Remove the output first, or run "
+                "--overwrite and --retry concern all tasks, so a single task cannot take them. Remove the output "
+                "first, or run "
                 "--retry without --executor array."
             )
         if self.recipe.name == "synth" and (self.sources or self.list_path):
             raise ConfigError("recipe synth draws its videos: it takes no --source and no --list")
 
     def require_sources(self) -> None:
-        """Raise ConfigError if there is no place to take videos from."""
+        """Raise ConfigError if there is no source of videos."""
         if self.recipe.name != "synth" and not self.sources:
             raise ConfigError(f"recipe {self.recipe.name} needs at least one --source, such as local:DIR")

@@ -1,4 +1,4 @@
-"""Settings: what a frozen dataclass declares once, read from a command line or a TOML file and explained to people.
+"""Settings: fields of frozen dataclasses, read from the command line or a TOML file, and explained by --explain.
 
 A field declares its description beside its type: `warmup: Annotated[float, "share of the run ..."] = 0.2`. From the
 fields come the options of a command, the paths of `--set optim.warmup=0.1`, the text of `--explain` and the entries
@@ -29,15 +29,15 @@ BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0":
 NOT_A_SETTING: Final = object()
 """Marks a field that neither a command line nor a file sets: `recipe: Annotated[Recipe, NOT_A_SETTING]`."""
 
-_NOTE_COLUMN: Final = 44  # where --explain puts what a setting is
+_NOTE_COLUMN: Final = 44  # column of the notes of --explain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """How a setting is written when its type alone does not say: `Annotated[float | None, "...", Reader(...)]`."""
+    """A further text form of a setting beside that of its type: `Annotated[float | None, "...", Reader(...)]`."""
 
     read: Callable[[str], Any]  # raises ValueError or ConfigError for other text
-    form: str  # for people: "a rate such as 250/h"
+    form: str  # shown in help and errors: "a rate such as 250/h"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,12 @@ class Bounds:
     above: bool = False  # whether the value must be above `least`, not only equal to it
 
     def allow(self, value: float) -> bool:
-        """Whether the value lies within."""
+        """Whether the value is within the bounds."""
         return math.isfinite(value) and self.least <= value <= self.most and not (self.above and value == self.least)
 
     @property
     def form(self) -> str:
-        """The bounds, for people."""
+        """The bounds in words, such as `from 0 to 1`."""
         if self.most == math.inf:
             return f"above {self.least:g}" if self.above else f"{self.least} or more"
         return f"above {self.least:g} and at most {self.most}" if self.above else f"from {self.least} to {self.most}"
@@ -81,7 +81,7 @@ class Setting:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values it can have, where they are few; else empty."""
+        """The values that it can have; empty if they are not listed."""
         return self.listed or tuple(name for kind in options_of(self.kind) for name in _choices(kind))
 
     @property
@@ -91,7 +91,7 @@ class Setting:
 
     @property
     def form(self) -> str:
-        """How it is written, for people."""
+        """The form of its values in words, such as `a whole number or none`."""
         if self.listed:
             return ", ".join([*self.listed, *(["none"] if type(None) in options_of(self.kind) else [])])
         forms = [name_of(kind) for kind in options_of(self.kind)]
@@ -104,18 +104,13 @@ class Setting:
         return f"{form}; {self.description}" if self.description else form
 
     def parse(self, text: str, name: str | None = None) -> Any:
-        """The value that the text writes. Raises ConfigError, which names the setting, for text that is none."""
+        """The value of a text. Raises ConfigError, with the setting's path, for other text."""
         if self.reader is not None:
             try:
                 return self.reader.read(text)
             except ValueError:
                 pass  # then as the type says
-        for kind in _reading_order(self.kind):
-            try:
-                return _parse_one(text, kind)
-            except ValueError:
-                continue
-        raise ConfigError(f"{name or self.path}={shown(text)!r} is not {self.form}")
+        return parse(text, self.kind, name or self.path, self.form)
 
 
 def declared(config_type: type, prefix: str = "", config: object = None) -> Iterator[Setting]:
@@ -192,22 +187,22 @@ def _fields(config_type: type) -> tuple[tuple[str, Any, tuple[Any, ...], Any], .
 
 
 def _nested(kind: Any) -> type | None:
-    """The dataclass that a field holds, or may hold."""
-    return next((one for one in options_of(kind) if isinstance(one, type) and is_dataclass(one)), None)
+    """The dataclass in the type of a field; None if there is none."""
+    return next((option for option in options_of(kind) if isinstance(option, type) and is_dataclass(option)), None)
 
 
 def override(config: Config, settings: Sequence[str]) -> Config:
-    """The config with settings such as `optim.lr=3e-4` applied; the last of two for one path counts.
+    """The config with settings such as `optim.lr=3e-4` applied; later ones override earlier ones.
 
-    Nothing is `none`; a tuple is `128,192`. Raises ConfigError for an unknown path, a value of another type, or a
+    None is written `none`, a tuple `128,192`. Raises ConfigError for an unknown path, a value of another type, or a
     value that the config refuses.
     """
     return with_values(config, read_settings(config, settings))
 
 
 def read_settings(config: object, settings: Sequence[str]) -> dict[str, Any]:
-    """The values by path that texts such as `optim.lr=3e-4` write. Raises ConfigError as `override` does."""
-    known = {one.path: one for one in _declared_of(config)}
+    """The values, by path, of texts such as `optim.lr=3e-4`. Raises ConfigError as `override` does."""
+    known = {setting.path: setting for setting in _declared_of(config)}
     values = {}
     for setting in settings:
         path, equals, text = setting.partition("=")
@@ -221,7 +216,7 @@ def read_settings(config: object, settings: Sequence[str]) -> dict[str, Any]:
 
 
 def read_toml(config: object, path: Path) -> dict[str, Any]:
-    """The values by path that a TOML file of settings has, such as `--explain --toml` writes.
+    """The values, by path, of a TOML file of settings, such as `--explain --toml` writes.
 
     Raises ConfigError for a file that can't be read, and as `override` does.
     """
@@ -230,7 +225,7 @@ def read_toml(config: object, path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"--config {path}: not a TOML file of settings ({error})") from error
     content = parse_toml(text, f"--config {path}: not a TOML file of settings", ConfigError)
-    known = {one.path: one for one in _declared_of(config)}
+    known = {setting.path: setting for setting in _declared_of(config)}
     values = {}
     for name, value in _leaves(content, ""):
         if name not in known:
@@ -253,7 +248,7 @@ def _leaves(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _of_toml(setting: Setting, value: Any, name: str) -> Any:
-    """A value of a TOML file as the setting's type. TOML has no nothing: it is written "none"."""
+    """A value of a TOML file as the setting's type. None, which TOML doesn't have, is written "none"."""
     if not isinstance(value, list):
         return setting.parse(_text(value), name)
     for kind in options_of(setting.kind):
@@ -297,12 +292,12 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
 
 def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The value of every setting by its dotted path, in the order of the fields."""
-    for one in declared(type(config), config=config):
-        yield prefix + one.path, value_of(config, one.path)
+    for setting in declared(type(config), config=config):
+        yield prefix + setting.path, value_of(config, setting.path)
 
 
 def value_of(config: object, path: str) -> Any:
-    """The value of the setting of that path; None where the config that has it is None."""
+    """The value of the setting at a path; None if the config that holds it is None."""
     value: Any = config
     for name in path.split("."):
         value = None if value is None else getattr(value, name)
@@ -310,10 +305,10 @@ def value_of(config: object, path: str) -> Any:
 
 
 def unknown(known: Sequence[str], path: str) -> ConfigError:
-    """The error for a path that the config doesn't have: the nearest ones, or all if none is near."""
+    """The error for an unknown path; it names the nearest paths, or all if none is near."""
     near = difflib.get_close_matches(path, known, n=3, cutoff=0.6)
     last = path.rpartition(".")[2]
-    near += [one for one in known if one.rpartition(".")[2] == last and one not in near]
+    near += [other for other in known if other.rpartition(".")[2] == last and other not in near]
     if near:
         return ConfigError(f"unknown setting {path!r}; did you mean {' or '.join(near)}? --explain lists all settings")
     return ConfigError(f"unknown setting {path!r}; known: {', '.join(known)}")
@@ -321,39 +316,39 @@ def unknown(known: Sequence[str], path: str) -> ConfigError:
 
 def _present(config: object) -> Iterator[Setting]:
     """The settings of a config, without those of nested configs that are None."""
-    for one in declared(type(config), config=config):
-        holder = one.path.rpartition(".")[0]
+    for setting in declared(type(config), config=config):
+        holder = setting.path.rpartition(".")[0]
         if not holder or value_of(config, holder) is not None:
-            yield one
+            yield setting
 
 
 def explain(config: object) -> str:
-    """Every setting as `--set` takes it, with its type, choices, description, and default where it is another.
+    """Lines of all settings as `--set` takes them, with type, choices, bounds, description, and default if it differs.
 
     URLs are shown without their secrets.
     """
     lines = []
-    for one in _present(config):
-        value = value_of(config, one.path)
-        other = one.default is not MISSING and one.default != value
-        note = one.note + (f" (default: {shown(one.default)})" if other else "")
-        lines.append(f"  {one.path}={shown(value)}".ljust(_NOTE_COLUMN) + f"  {note}")
+    for setting in _present(config):
+        value = value_of(config, setting.path)
+        other = setting.default is not MISSING and setting.default != value
+        note = setting.note + (f" (default: {shown(setting.default)})" if other else "")
+        lines.append(f"  {setting.path}={shown(value)}".ljust(_NOTE_COLUMN) + f"  {note}")
     return "\n".join(lines)
 
 
 def to_toml(config: object) -> str:
-    """The config as a TOML file for `--config`, with what each setting is as a comment.
+    """The config as a TOML file for `--config`, with a comment on each setting.
 
     Read back, it gives the equal config. A value with a secret in a URL is left out, with a comment.
     """
     tables: dict[str, list[str]] = {"": []}
-    for one in _present(config):
-        table, _, name = one.path.rpartition(".")
-        value = value_of(config, one.path)
+    for setting in _present(config):
+        table, _, name = setting.path.rpartition(".")
+        value = value_of(config, setting.path)
         entry = f"{name} = {_toml(value)}"
         if _holds_secret(value):
             entry = f"# {name} is left out, because its URL holds a password or a token: set it again."
-        tables.setdefault(table, []).append(f"{entry.ljust(_NOTE_COLUMN - 10)}  # {one.note}")
+        tables.setdefault(table, []).append(f"{entry.ljust(_NOTE_COLUMN - 10)}  # {setting.note}")
     parts = [(f"[{table}]\n" if table else "") + "\n".join(lines) + "\n" for table, lines in tables.items() if lines]
     return "\n".join(parts)
 
@@ -365,7 +360,7 @@ def _toml(value: Any) -> str:
         return repr(value)
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    # A JSON string is a TOML string but for one character, and surrogates of what isn't UTF-8.
+    # A JSON string is a TOML string, except for one character and surrogates.
     return json.dumps(_text(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -375,7 +370,7 @@ def _holds_secret(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as `--set` takes it, for people and for files of a run: URLs without their secrets."""
+    """A value as `--set` takes it, with URLs without their secrets: for output and files of a run."""
     return ",".join(map(shown, value)) if isinstance(value, tuple) else shown_url(_text(value))
 
 
@@ -388,24 +383,25 @@ def _text(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def parse(text: str, kind: Any, key: str) -> Any:
-    """The value of that type which the text writes. Raises ConfigError, naming the key, if there is none."""
+def parse(text: str, kind: Any, key: str, form: str = "") -> Any:
+    """The value of a text as a type. Raises ConfigError, with the key and the expected `form`, for other text."""
     for option in _reading_order(kind):
         try:
             return _parse_one(text, option)
         except ValueError:
             continue
-    raise ConfigError(f"{key}={shown_url(text)!r} is not {' or '.join(name_of(option) for option in options_of(kind))}")
+    form = form or " or ".join(map(name_of, options_of(kind)))
+    raise ConfigError(f"{key}={shown_url(text)!r} is not {form}")
 
 
 def options_of(kind: Any) -> list[Any]:
-    """The alternatives of a union, text last: it takes everything."""
+    """The alternatives of a union, with text last, because any value is a text."""
     options = list(get_args(kind)) if get_origin(kind) in (Union, types.UnionType) else [kind]
     return sorted(options, key=lambda option: (option is Path, option is str))
 
 
 def _reading_order(kind: Any) -> list[Any]:
-    """The alternatives in which a text is looked for: nothing first, for `none` could be a word, too."""
+    """The alternatives in the order in which a text is read: None first, because `none` is also a text."""
     return sorted(options_of(kind), key=lambda option: option is not type(None))
 
 
@@ -416,7 +412,7 @@ def _choices(kind: Any) -> tuple[str, ...]:
 
 
 def name_of(kind: Any) -> str:
-    """A type, for people."""
+    """A type in words, such as `a whole number`."""
     if get_origin(kind) is tuple:
         words = str in get_args(kind)
         return "words such as a,b" if words else "numbers such as 8,9,11"

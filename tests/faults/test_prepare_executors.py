@@ -103,7 +103,7 @@ def test_a_job_of_a_slurm_array_finds_its_share(videos, tmp_path):
 
 @pytest.mark.parametrize("changes", [{"overwrite": True}, {"retry": Retry.ALL}])
 def test_a_job_of_an_array_refuses_overwrite_and_retry(changes, videos, tmp_path):
-    with pytest.raises(ConfigError, match="no single one may"):
+    with pytest.raises(ConfigError, match="a single task cannot take them"):
         folder_config(videos, tmp_path, executor=ExecutorKind.ARRAY, **changes)
 
 

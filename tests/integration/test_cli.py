@@ -327,7 +327,7 @@ def test_the_old_word_for_an_array_is_still_read():
 def test_each_option_of_prepare_shows_its_default_and_choices():
     said = " ".join(CliRunner().invoke(app, ["prepare", "--help"]).output.split())
     assert "--retry [none|transient|all] Which failed clips to try again. [default: none]" in said
-    assert "--frames INTEGER Frames a clip. [default: 10]" in said
+    assert "--frames INTEGER Frames of a clip. [default: 10]" in said
     assert "Recipe synth: --num-clips INTEGER Clips to draw. [default: 512]" in said
 
 

@@ -133,6 +133,7 @@ def test_the_table_has_a_line_a_row_and_says_what_did_not_fit() -> None:
     assert other.count("out of memory") == len(figures)
 
 
+@pytest.mark.slow
 def test_families_are_compared_in_rows_of_their_own() -> None:
     changes = StepBench(families=("avsiam", "avsep", "avsiam-nomask")).models("32x2x4")
     small = {
