@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from avdata.load import Batch
 from avdata.load.order import random_bits
 from avdata.profiles import profile
-from avmanifest.errors import AvkitError, CheckpointError, ConfigError, StorageError
+from avmanifest.errors import AvkitError, CheckpointError, ConfigError, ShardError, StorageError
 from avmodel.augment import augment
 from avmodel.checkpoint import load_model, save_checkpoint
 from avmodel.checkpoint_folder import LATEST_FILE, checkpoints_in, newest_whole, place_of, point_latest_to
@@ -192,7 +192,15 @@ def train(
             skipped=skipped,
             before_step=lambda step: seed_dropout(config.seed, step, world.rank),
         )
-        done = fit(run, world, first=first, stop=stop)
+        try:
+            done = fit(run, world, first=first, stop=stop)
+        except ShardError:
+            if not config.data.skip_bad:
+                listener.note(
+                    "To train on without damaged samples, resume with --set data.skip_bad=true, or name them: "
+                    "--set data.exclude_keys=KEY,KEY"
+                )
+            raise
     world.barrier()
     return report(out, done, steps)
 

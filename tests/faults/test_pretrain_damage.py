@@ -11,7 +11,7 @@ from avmanifest.errors import ConfigError, ShardError
 from avmodel.configs.run import RunConfig
 from avmodel.inputs import listed_keys
 from avmodel.rundir import CONFIG_FILE
-from avmodel.train import pretrain
+from avmodel.train import Listener, pretrain
 from tests.forks import call, call_together
 from tests.pretraining import pretrain_on
 from tests.runs import FAMILY_RUNS, curve, tiny_run
@@ -19,6 +19,14 @@ from tests.shards import draw_dataset
 
 BAD = "clip-00006"
 RUN = tiny_run(steps=6, save_every=1)
+
+
+class Heard(Listener):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def with_data(run: RunConfig, **changes: object) -> RunConfig:
@@ -52,8 +60,10 @@ def damage(tar: Path, key: str) -> None:
 def test_a_run_that_a_damaged_sample_ended_goes_on(data: Path, tmp_path: Path, change: dict) -> None:
     """Its steps are those of a run that skipped from the start."""
     out = tmp_path / "run"
+    heard = Heard()
     with pytest.raises(ShardError, match=rf"{BAD}\.frame0\d\.jpg: damaged"):
-        pretrain(RUN, data, out)
+        pretrain(RUN, data, out, listener=heard)
+    assert "resume with --set data.skip_bad=true, or name them" in heard.notes[-1]
     pretrain(with_data(RUN, **change), data, out, resume=True)
     pretrain(with_data(RUN, **change), data, tmp_path / "straight")
     assert [line["step"] for line in curve(out)] == [1, 2, 3, 4, 5, 6]
