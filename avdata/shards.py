@@ -22,8 +22,8 @@ import numpy.typing as npt
 import xxhash
 
 from avmanifest.clipnames import display_name
-from avmanifest.errors import DamagedMember, ManifestError, ShardError
-from avmanifest.files import open_file, read_file
+from avmanifest.errors import ConfigError, DamagedMember, ManifestError, ShardError
+from avmanifest.files import disk_error, open_file, read_file
 from avmanifest.secrets import shown_url
 
 BLOCK: Final = 512
@@ -205,6 +205,39 @@ def tar_headers(file: ByteFile) -> Iterator[tarfile.TarInfo]:
         raise DamagedTar(end, "it ends without an end mark, its closing blocks are missing: it was cut")
     if any(closing):
         raise DamagedTar(end, "neither a header nor closing blocks are here: it is damaged, and cannot be read on")
+
+
+def require_tars(paths: Sequence[Path]) -> None:
+    """Refuse local files that are no shards at all, before any of them is read.
+
+    Raises:
+        ConfigError: A file is missing, is no regular file or may not be read, or none of the files begins as a tar. If
+            some do, the others are damaged shards, which whoever reads them reports.
+    """
+    is_tar = []
+    for path in paths:
+        try:
+            with open_file(path) as file:
+                begin = file.read(BLOCK)
+        except OSError as error:
+            if disk_error(error) is not None:
+                raise
+            raise ConfigError(f"{path}: {error.strerror}. Name shards that are there and that you can read.") from error
+        is_tar.append(_begins_as_tar(begin))
+    if paths and not any(is_tar):
+        raise ConfigError(
+            f"{paths[0]}: not a tar. Name a prepared dataset's folder, or shards: 'train/{{00..09}}.tar'."
+        )
+
+
+def _begins_as_tar(begin: bytes) -> bool:
+    if begin == bytes(BLOCK):  # a tar of nothing
+        return True
+    try:
+        tarfile.TarInfo.frombuf(begin, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def walk_tar(file: ByteFile, *, strict: bool = False) -> Iterator[tuple[int, Member]]:

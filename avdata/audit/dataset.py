@@ -1,9 +1,10 @@
 """Opens what inspect and verify read: a prepared dataset, a manifest without shards, or shards without a manifest."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import numpy as np
@@ -13,9 +14,9 @@ import pyarrow.compute as pc
 from avdata.audit.parquet import read_stored_batches
 from avdata.audit.secrets import shown_rows
 from avdata.audit.tars import rows_of
-from avdata.shards import tar_samples
+from avdata.shards import require_tars, tar_samples
 from avdata.store import Store, open_store
-from avdata.urls import expand_urls
+from avdata.urls import expand_urls, local_path
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.layout import SPLIT_PATTERN
 from avmanifest.recipe import load_recipe, recipe_names
@@ -82,7 +83,8 @@ def open_audit_dataset(source: str, storage_options: Mapping[str, Any] | None = 
         storage_options: Options for fsspec, such as credentials.
 
     Raises:
-        ConfigError: The protocol is not supported, or a named tar does not exist or is compressed.
+        ConfigError: The protocol is not supported, the path is that of another file, or a named tar does not exist,
+            is compressed or is no tar.
         ManifestError: There is neither a manifest nor a shard, or the manifest is damaged.
     """
     if source.endswith((".tar", *_COMPRESSED)):
@@ -91,6 +93,12 @@ def open_audit_dataset(source: str, storage_options: Mapping[str, Any] | None = 
         store = open_store(source, storage_options)
         return _from_manifests(source, DatasetKind.MANIFEST, store, {PurePosixPath(source).stem: ""}, {})
     root = source.rstrip("/") or source
+    path = local_path(root)
+    if path is not None and not _is_readable_folder(path):
+        raise ConfigError(
+            f"{root}: not a folder that you can read. Give the --out of an `avkit prepare`, a manifest's parquet file, "
+            "or tars: 'shards/{00000..00009}.tar'."
+        )
     store = open_store(root, storage_options)
     description = _description(store)
     if manifests := _manifests(store, "manifest/", description):
@@ -104,6 +112,14 @@ def open_audit_dataset(source: str, storage_options: Mapping[str, Any] | None = 
         f"{root}: no manifest in it, and no shards. Give the --out of an `avkit prepare` that ran to its end, a "
         "manifest's parquet file, or tars: 'shards/{00000..00009}.tar'."
     )
+
+
+def _is_readable_folder(path: Path) -> bool:
+    """False for a file, or a folder without rights; a missing path is reported where no manifest is found."""
+    try:
+        return not path.exists() or (path.is_dir() and os.access(path, os.R_OK | os.X_OK))
+    except OSError:  # a folder above may not be read
+        return False
 
 
 def _description(store: Store) -> dict[str, Any]:
@@ -185,6 +201,8 @@ def _open_tars(urls: Sequence[str], source: str, storage_options: Mapping[str, A
         raise ConfigError(
             f"{missing[0]}: no such shard. Name existing shards; {len(missing)} of {len(urls)} do not exist."
         )
+    if store.is_local and not any(store.size(f"{name.removesuffix('.tar')}_stats.json") for name in names):
+        require_tars([Path(store.path(name)) for name in names])
     return _from_tars(source, store, names)
 
 

@@ -1,5 +1,6 @@
 """Finds clips of known test sets in a dataset, so that models are not trained on their test data."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -102,7 +103,7 @@ def _known_lists(lists: Sequence[str]) -> Iterator[tuple[Recipe, ListSpec, Path]
 
 def _files(folder: str) -> list[Path]:
     root = Path(folder)
-    if not root.is_dir():
+    if not root.is_dir() or not os.access(root, os.R_OK | os.X_OK):
         raise ConfigError(f"{folder}: no such folder of lists. Use --lists with a folder, or with RECIPE=FILE.")
     names = {spec.file for name in recipe_names() for spec in load_recipe(name).lists if spec.file}
     paths = []

@@ -14,6 +14,7 @@ from avdata.load.dataset import COLUMNS, Dataset, Shard, dataset_from_table, uni
 from avdata.load.foreign import foreign_rows
 from avdata.load.members import MemberMap
 from avdata.load.reader import ShardReader
+from avdata.shards import require_tars
 from avdata.urls import check_url, expand_urls, local_path, protocol
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.files import read_file
@@ -140,6 +141,8 @@ def _open_shards(urls: Sequence[str], members: MemberMap | None, exclude: Sequen
     stems = [url.removesuffix(".tar") if named else None for url, named in zip(urls, has_stem, strict=True)]
     markers = _read_all([None if stem is None else f"{stem}_stats.json" for stem in stems], cache)
     shards = [_shard(url, marker) for url, marker in zip(urls, markers, strict=True)]
+    paths = [local_path(url) for url, marker in zip(urls, markers, strict=True) if marker is None]
+    require_tars([path for path in paths if path is not None and not path.name.endswith(_COMPRESSED)])
     tables: list[pa.Table] = []
     with ShardReader(shards, cache) as reader:
         for number, (stem, marker) in enumerate(zip(stems, markers, strict=True)):

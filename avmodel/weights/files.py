@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from avmanifest.errors import ConfigError
+from avmanifest.errors import CheckpointError, ConfigError
 from avmanifest.files import open_file
+from avmodel.checkpoint import read_weights as read_checked
 
 
 def md5_of_file(path: Path) -> str:
@@ -46,14 +46,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Weights may stand at the top of the file or in CONTAINERS. The prefixes of wrappers (`module.` of data parallel
     training, `_orig_mod.` of torch.compile, `model.` of training frameworks) are removed in any nesting.
 
-    Raises ConfigError for a missing or broken file, for one that would have to run code to be read, and for names that
-    are equal without their prefixes.
+    Raises ConfigError for a missing file or one without weights, for one that would have to run code to be read, and
+    for names that are equal without their prefixes; CheckpointError for a damaged file of weights.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
     try:
         if path.suffix == ".safetensors":
-            content: Any = load_file(path)
+            content: Any = read_checked(path)[0]
         else:
             _refuse_bomb(path)
             with torch.serialization.safe_globals(_SAFE_TYPES):
@@ -66,11 +66,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "Take a file of tensors only, or re-save its state dict as .safetensors where you trust it. "
             f"({str(error).partition(chr(10))[0]})"
         ) from error
-    except ConfigError:
+    except (ConfigError, CheckpointError):
         raise
     # A damaged file can raise any error in the reader: IndexError, AssertionError, struct.error.
     except Exception as error:
-        raise ConfigError(f"{path}: no readable weights ({error})") from error
+        kind = CheckpointError if is_torch_file(path) else ConfigError
+        raise kind(f"{path}: no readable weights ({error})") from error
     for _ in CONTAINERS:  # a file may contain itself
         inner = [content[key] for key in CONTAINERS if _is_table(content.get(key))] if _is_table(content) else []
         content = inner[0] if inner else content

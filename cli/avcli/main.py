@@ -1,5 +1,6 @@
 """The app. Each command is a file; an AvkitError becomes one line on stderr and an exit code."""
 
+import errno
 import signal
 import sys
 import time
@@ -25,7 +26,7 @@ from avcli import (
 from avcli.no_pandas import do_without_pandas
 from avcli.options import PanelCommand
 from avcli.stderr import ShownStderr
-from avmanifest.errors import AvkitError, ExitCode
+from avmanifest.errors import AvkitError, ExitCode, StorageError
 from avmanifest.extras import naming_extras
 from avmanifest.files import DISK_ERRORS, PATH_ERRORS, NotAFile
 
@@ -108,18 +109,24 @@ def run() -> None:
     except _Stopped:
         _on_signals(signal.SIG_IGN)  # a signal while Python exits would kill it
         _end("stopped. Run the same command again to continue.", ExitCode.INCOMPLETE)
-    except AvkitError as error:
-        _end(str(error), error.exit_code)
-    except OSError as error:
+    except (AvkitError, OSError) as error:
         if (code := code_of(error)) is None:
             raise
-        _end(
-            f"{error.filename}: {error.strerror}. Give a path that is there, of the right kind, and yours to use.", code
+        remedy = (
+            "" if isinstance(error, AvkitError) else ". Give a path that is there, of the right kind, and yours to use."
         )
+        _end(f"{error}{remedy}", code)
 
 
-def code_of(error: OSError) -> ExitCode | None:
-    """The exit code for an error of the file system that no command has put into words; None: a bug."""
+def code_of(error: AvkitError | OSError) -> ExitCode | None:
+    """The exit code for an error, also of the file system where no command has put it into words; None: a bug."""
+    if isinstance(error, AvkitError):
+        cause = error.__cause__
+        if not isinstance(error, StorageError) or not isinstance(cause, OSError):
+            return error.exit_code
+        # If another thing stands at the path, or it may not be used, the same command cannot go on.
+        is_misused = cause.filename is not None and cause.errno in PATH_ERRORS - {errno.ENOENT}
+        return ExitCode.MISUSED if is_misused else error.exit_code
     if error.filename is None:
         return None
     if isinstance(error, NotAFile) or error.errno in PATH_ERRORS:

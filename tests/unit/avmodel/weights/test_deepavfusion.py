@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from avmanifest.errors import AvkitError, ConfigError
+from avmanifest.errors import AvkitError, CheckpointError, ConfigError
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.evaluate.loaded import load_pretrained
 from avmodel.models.deepavfusion import DeepAVFusion
@@ -264,10 +264,10 @@ def test_files_that_hold_no_weights(tmp_path: Path) -> None:
     torch.save({"model": vit_state(3)}, whole)
     cut = tmp_path / "cut.pth"
     cut.write_bytes(whole.read_bytes()[:-2000])
-    with pytest.raises(ConfigError, match="no readable weights"):
+    with pytest.raises(CheckpointError, match="no readable weights"):
         read_weights(cut)
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
-    with pytest.raises(ConfigError, match="no readable weights"):
+    with pytest.raises(CheckpointError, match="no readable weights"):
         read_weights(tmp_path / "cut.safetensors")
 
 
@@ -281,7 +281,7 @@ def test_a_damaged_file_is_named_whatever_the_damage(tmp_path: Path) -> None:
             with warnings.catch_warnings(action="ignore"):
                 try:
                     read_weights(path)
-                except ConfigError as error:
+                except (ConfigError, CheckpointError) as error:
                     assert "damaged.pth" in str(error)
                     refused += 1
     assert refused > 100
@@ -374,6 +374,17 @@ def test_a_converted_file_is_a_checkpoint_that_says_what_it_heard(tmp_path: Path
     assert loaded.origin["license"].startswith("unknown")
     assert all(torch.equal(x, model.state_dict()[name]) for name, x in loaded.model.state_dict().items())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.safetensors", "released.pth"]
+
+
+def test_weights_that_are_not_finite_are_not_converted(tmp_path: Path) -> None:
+    model = model_of(SMALL)
+    with torch.no_grad():
+        model.get_parameter("encoder.fusion_norm.bias")[2] = torch.nan
+    torch.save({"state_dict": released_names(model)}, tmp_path / "released.pth")
+    settings = [f"{name}={value}" for name, value in TOLD.items()]
+    with pytest.raises(CheckpointError, match=r"not finite: encoder\.fusion_norm\.bias \(1 values\)"):
+        convert(tmp_path / "released.pth", tmp_path / "out.safetensors", accept_unknown=True, settings=settings)
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 @pytest.mark.parametrize(
