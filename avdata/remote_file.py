@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fsspec.asyn import sync
 
-_STRONG: Final = ("etag", "generation", "lfs", "blob_id", "content-md5", "digest")
+_STRONG: Final = ("etag", "generation", "blob_id", "content-md5", "digest")
 """What stores call a value that differs whenever the bytes do."""
 
 _WEAK: Final = ("last-modified", "lastmodified", "last_modified", "mtime", "created")
@@ -21,10 +21,12 @@ class Version:
     Attributes:
         size: Bytes of the file; None: not stated.
         tag: The ETag or what takes its place, else the time of the last change; empty if the store gives neither.
+        sha256: Hash of the content, if the store says it (hf does, of large files).
     """
 
     size: int | None
     tag: str
+    sha256: str | None = None
 
     def differs(self, other: "Version") -> bool:
         """Whether the two are certainly of different versions. What one of them lacks is not compared."""
@@ -32,8 +34,8 @@ class Version:
             mine != theirs for mine, theirs in zip(self._parts(), other._parts(), strict=True) if mine and theirs
         )
 
-    def _parts(self) -> tuple[str, str]:
-        return "" if self.size is None else str(self.size), self.tag
+    def _parts(self) -> tuple[str, str, str]:
+        return "" if self.size is None else str(self.size), self.tag, self.sha256 or ""
 
     def __str__(self) -> str:
         return f"{self.size} bytes, {self.tag or 'no ETag, no time'}"
@@ -48,7 +50,8 @@ def version_of(info: Mapping[str, Any]) -> Version:
     strong = [f"{name} {said[name]}" for name in _STRONG if name in said and not str(said[name]).startswith("W/")]
     weak = [f"{name} {said[name]}" for name in ("etag", *_WEAK) if name in said]
     size = said.get("size", info.get("size"))
-    return Version(None if size is None else int(size), strong[0] if strong else ", ".join(weak))
+    sha256 = dict(said.get("lfs") or {}).get("sha256")
+    return Version(None if size is None else int(size), strong[0] if strong else ", ".join(weak), sha256)
 
 
 class RangeFile(io.RawIOBase):

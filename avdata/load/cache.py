@@ -242,8 +242,12 @@ class ShardCache:
             with self._growing(part) as file, self._opened(url, elapsed_s) as source:
                 sha256 = hashlib.sha256()
                 written = 0
-                stated = source.version.size if isinstance(source, Download) else None
-                size = expected.num_bytes if expected.num_bytes is not None else stated
+                version = source.version if isinstance(source, Download) else Version(None, "")
+                size = expected.num_bytes if expected.num_bytes is not None else version.size
+                if expected.sha256 is None and version.sha256 is not None:
+                    meant = Expected(size, version.sha256, "the store says")
+                else:
+                    meant = replace(expected, num_bytes=size)
                 self._make_room(size or 0, file)
                 while chunk := self._read(source, url):
                     if size is None:
@@ -255,18 +259,16 @@ class ShardCache:
                         break
                 file.truncate(written)
                 found = Expected(written, sha256.hexdigest(), "when this run began it was")
-                _check_fetched(url, found, replace(expected, num_bytes=size))
+                _check_fetched(url, found, meant)
                 file.flush()
-                if expected.sha256 is None:
-                    version = Version(written, "")
-                    if isinstance(source, Download):
-                        source.unchanged()
-                        version = source.version
-                    note = _Note(version, found)
+                if expected.sha256 is None and isinstance(source, Download):
+                    source.unchanged()
                 with self._shared.changing():
                     part.replace(self.path(url, found))
                 if expected.sha256 is None:
-                    replace_bytes(self.config.root / f"{_hashed(url)}.json", note.to_json(), shared=True)
+                    replace_bytes(
+                        self.config.root / f"{_hashed(url)}.json", _Note(version, found).to_json(), shared=True
+                    )
                 return found
         finally:
             part.unlink(missing_ok=True)

@@ -53,10 +53,17 @@ class _Choice:
         attempt, marker = fields.get("attempt"), fields.get("marker")
         if not isinstance(attempt, str) or not isinstance(marker, str):
             raise ShardError(f"{where}: not a valid choice of an attempt. Remove it.")
-        return cls(attempt, marker)
+        choice = cls(attempt, marker)
+        if fields.get("sha256", choice.sha256) != choice.sha256:  # earlier versions wrote none
+            raise ShardError(f"{where}: damaged. Run the same command again; if it is still damaged, remove it.")
+        return choice
+
+    @property
+    def sha256(self) -> str:
+        return sha256_of(f"{self.attempt}\n{self.marker}")
 
     def to_bytes(self) -> bytes:
-        return json.dumps({"attempt": self.attempt, "marker": self.marker}).encode()
+        return json.dumps({"attempt": self.attempt, "marker": self.marker, "sha256": self.sha256}).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,21 +269,28 @@ class BucketOutput:
 
     def _quarantine_damaged(self, shard: ShardName, listed: Mapping[str, int], note: Observer) -> bool:
         """Quarantine a shard whose marker is invalid or whose objects differ in size from it; whether it was."""
+        if self._problem(shard, listed) is None:
+            return False
+        # One wrong answer must not move a shard, so all of it is asked for again.
+        self.bucket.fetch(self._marker(shard), self.layout.stats(shard))
+        problem = self._problem(shard, {name: self.bucket.size(name) or 0 for name in self._parts(shard)})
+        if problem is None:
+            return False
+        note(f"{problem}: moved to {self.quarantine(shard)}; it will be prepared again")
+        return True
+
+    def _problem(self, shard: ShardName, sizes: Mapping[str, int]) -> str | None:
+        """Why a shard cannot be used, by its mirrored marker and the sizes of its objects; None: nothing is wrong."""
         try:
             files = parse_marker(read_file(self.layout.stats(shard)), self.bucket.at(self._marker(shard)))["files"]
         except ShardError as error:
-            problem = str(error)
-        else:
-            wrong = [
-                f"{self.bucket.at(name)}: {listed.get(name, 0)} bytes, its marker says {files[part]['bytes']}"
-                for part, name in zip(PARTS, self._parts(shard), strict=True)
-                if listed.get(name) != files[part]["bytes"]
-            ]
-            if not wrong:
-                return False
-            problem = wrong[0]
-        note(f"{problem}: moved to {self.quarantine(shard)}; it will be prepared again")
-        return True
+            return str(error)
+        wrong = [
+            f"{self.bucket.at(name)}: {sizes.get(name, 0)} bytes, its marker says {files[part]['bytes']}"
+            for part, name in zip(PARTS, self._parts(shard), strict=True)
+            if sizes.get(name) != files[part]["bytes"]
+        ]
+        return wrong[0] if wrong else None
 
     def _has_rows(self, shard: ShardName) -> bool:
         """Whether the shard's rows in the mirror match the hash in its marker."""

@@ -10,7 +10,7 @@ from avdata.prepare.config import PrepareConfig, SynthConfig
 from avdata.prepare.plan import Plan, make_plan
 from avdata.prepare.sources.synth import CLASSES
 from avdata.prepare.sources.synth.source import synth_requests
-from avdata.store import open_store
+from avdata.store import Download, open_store
 from avmanifest.errors import ConfigError, DownloadError
 from avmanifest.files import replace_bytes, sha256_of, sha256_of_file
 from avmanifest.keys import clip_keys
@@ -105,8 +105,8 @@ def _download(recipe: Recipe, spec: ListSpec) -> bytes:
     remedy = "Download it yourself and give it with --list."
     where = f"recipe {recipe.name}: {spec.url}"
     try:
-        with open_store(spec.url).open("") as file:
-            content = bytes(file.read(MAX_LIST_BYTES + 1))
+        with Download(open_store(spec.url), "") as file:
+            content = file.read(MAX_LIST_BYTES + 1)
     except Exception as error:
         raise DownloadError("net_http", f"{where}: cannot be fetched ({error}). {remedy}") from error
     if len(content) > MAX_LIST_BYTES:

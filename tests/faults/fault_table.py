@@ -12,11 +12,13 @@ from tests.faults.disk_faults import disk_faults
 from tests.faults.fault import Fault
 from tests.faults.fuzz.runner import mutant_faults
 from tests.faults.source_faults import source_faults
+from tests.faults.store_faults import store_faults
 
 # A group's function gets an empty folder.
 GROUPS: dict[str, Callable[[Path], Iterator[Fault]]] = {
     "disks": disk_faults,
     "sources": source_faults,
+    "store": store_faults,
     "mutants": mutant_faults,
 }
 

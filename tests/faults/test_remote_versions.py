@@ -1,14 +1,16 @@
 """Remote files that are replaced while they are read or later, and servers that send too slowly."""
 
+import hashlib
 import io
 import tarfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from avdata.load import CacheConfig, Dataset, EvalView, Loader, LoaderConfig, evaluation_config, open_dataset
 from avdata.load.members import MemberMap
@@ -224,6 +226,28 @@ def test_a_replaced_shard_in_s3_is_seen(tmp_path: Path, cache: CacheConfig, monk
                 download.unchanged()
 
 
+class Hub(MemoryFileSystem):
+    """Says the hash of each file, as the Hugging Face hub does: that of OLD."""
+
+    cachable = False
+
+    def info(self, path: str, **kwargs: Any) -> dict[str, Any]:
+        return {**super().info(path, **kwargs), "lfs": {"sha256": hashlib.sha256(OLD).hexdigest()}, "blob_id": "b"}
+
+
+def test_a_hash_that_the_store_says_is_compared(tmp_path: Path, cache: CacheConfig) -> None:
+    fsspec.register_implementation("memory", Hub, clobber=True)
+    try:
+        memory = fsspec.filesystem("memory")
+        memory.pipe_file(f"/{tmp_path.name}/a.tar", OLD)
+        assert classes_of(cache, f"memory://{tmp_path.name}") == ("o",)
+        memory.pipe_file(f"/{tmp_path.name}/a.tar", NEW)
+        with pytest.raises(ShardError, match="came, the store says"):
+            classes_of(replace(cache, root=tmp_path / "other"), f"memory://{tmp_path.name}")
+    finally:
+        fsspec.register_implementation("memory", MemoryFileSystem, clobber=True)
+
+
 @pytest.mark.parametrize(
     ("info", "version"),
     [
@@ -231,7 +255,7 @@ def test_a_replaced_shard_in_s3_is_seen(tmp_path: Path, cache: CacheConfig, monk
         ({"size": 3, "ETag": 'W/"a"', "Last-Modified": "now"}, Version(3, 'etag W/"a", last-modified now')),
         ({"size": 3, "generation": "17", "etag": "x", "mtime": 1}, Version(3, "etag x")),
         ({"size": 0, "blob_id": "b1", "lfs": None}, Version(0, "blob_id b1")),
-        ({"size": 3, "blob_id": "b1", "lfs": {"sha256": "f" * 64}}, Version(3, f"lfs {{'sha256': '{'f' * 64}'}}")),
+        ({"size": 3, "blob_id": "b1", "lfs": {"sha256": "f" * 64}}, Version(3, "blob_id b1", "f" * 64)),
         ({"size": None, "name": "x"}, Version(None, "")),
     ],
 )
@@ -244,6 +268,7 @@ def test_only_what_both_say_is_compared() -> None:
     assert not Version(3, "").differs(Version(3, "x"))
     assert Version(0, "").differs(Version(3, ""))
     assert Version(3, "y").differs(Version(3, "x"))
+    assert Version(3, "x", "a").differs(Version(3, "x", "b"))
 
 
 # Archives of videos.
@@ -281,7 +306,6 @@ def test_a_server_that_trickles_is_given_up(
 ) -> None:
     retry = RetryPolicy(attempts=1, **limits)  # type: ignore[arg-type]
     server.drip_s = 0.05
-    began_s = time.monotonic()
     with pytest.raises(ShardError, match=r"a\.tar: cannot be .*no answer in"):
         if what == "shard":
             classes_of(replace(cache, retry=retry), server.url)
@@ -291,7 +315,6 @@ def test_a_server_that_trickles_is_given_up(
             open_store(f"{server.url}/a.tar", retry=retry).read_range("", 0, 1000)
         else:
             open_store(f"{server.url}/a.tar", retry=retry).open("").read(1000)
-    assert time.monotonic() - began_s < 30, "a hang, not a time that is measured"
 
 
 def test_a_slow_server_that_keeps_up_is_waited_for(server: FileServer) -> None:

@@ -36,6 +36,12 @@ def test_a_list_with_the_right_hash_is_fetched_once(server, tmp_path):
     assert server.count("list.csv") == 1
 
 
+def test_a_server_may_know_neither_ranges_nor_sizes(server, tmp_path):
+    server.tells_size = False
+    official = recipe(f"{server.url}/list.csv", hashlib.sha256(LIST).hexdigest())
+    assert (fetch_lists(official, None, tmp_path / "lists") / "list.csv").read_bytes() == LIST
+
+
 def test_a_list_with_another_hash_is_refused_and_not_written(server, tmp_path):
     with pytest.raises(DownloadError, match=r"its sha256 is .*, not 0000.*--list"):
         fetch_lists(recipe(f"{server.url}/list.csv", "0" * 64), None, tmp_path / "lists")
