@@ -11,8 +11,9 @@ import soundfile
 from jaxtyping import Float32
 
 from avdata.images import decode_jpeg, decode_picture
-from avdata.melspec import log_mel
-from avdata.profiles import PROFILES, MelProfile
+from avdata.melspec import log_mel_pieces
+from avdata.profiles import PROFILES, MelProfile, num_frames
+from avdata.samples import PIECE, pieces
 from avdata.shards import ByteFile, Member, TarSample, content_hash, members_of, parse_npy
 from avdata.waveform import SAMPLE_RATE, decode_flac
 from avmanifest.errors import AvkitError
@@ -178,10 +179,33 @@ def log_mel_problem(stored: np.ndarray, sound: Float32[np.ndarray, " n"], profil
     Returns:
         The problem; None if rounding explains the differences.
     """
-    computed = log_mel(sound, profile).astype(np.float64)
-    stored_values = stored.astype(np.float64)
-    if computed.shape != stored_values.shape:
-        return f"{stored_values.shape[1]:,} columns; its audio gives {computed.shape[1]:,}"
+    num_columns = num_frames(len(sound), profile)
+    if stored.shape != (profile.n_mels, num_columns):
+        return f"{stored.shape[1]:,} columns; its audio gives {num_columns:,}"
+    is_clipped = _clipped_columns(sound, profile, num_columns)
+    num_wrong, worst, example = 0, -1.0, ""
+    first = 0
+    for piece in log_mel_pieces(sound, profile):  # in pieces, because of long clips
+        columns = slice(first, first + piece.shape[1])
+        computed, values = piece.astype(np.float64), stored[:, columns].astype(np.float64)
+        wrong = _is_wrong(values, computed, profile) & ~is_clipped[columns]
+        off = np.abs(values - computed) * wrong
+        if wrong.any() and off.max() > worst:
+            band, column = (int(place) for place in np.unravel_index(np.argmax(off), off.shape))
+            worst = float(off.max())
+            example = (
+                f"band {band}, column {first + column}: {values[band, column]:.3f} stored, "
+                f"{computed[band, column]:.3f} computed"
+            )
+        num_wrong += int(wrong.sum())
+        first = columns.stop
+    if not num_wrong:
+        return None
+    return f"differs from the log-mel of its audio in {num_wrong:,} of {stored.size:,} values, most in mel {example}"
+
+
+def _is_wrong(stored: np.ndarray, computed: np.ndarray, profile: MelProfile) -> np.ndarray:
+    """Which values of a stored log-mel the rounding of the audio does not explain; see log_mel_problem."""
     window = np.hanning(profile.win_length)
     room = _HALF_STEP * np.sqrt(profile.n_fft * np.sum(window**2) / 2) * (2 if profile.kaldi else 1)  # 2: pre-emphasis
     log, power = (np.log, np.exp) if profile.kaldi else (np.log10, _power_of_ten)
@@ -189,20 +213,11 @@ def log_mel_problem(stored: np.ndarray, sound: Float32[np.ndarray, " n"], profil
     root = np.sqrt(np.maximum(power(computed) - (0 if profile.kaldi else floor), 0))
     low = _with_floor(np.maximum(root - room, 0) ** 2, floor, kaldi=profile.kaldi)
     high = _with_floor((root + room) ** 2, floor, kaldi=profile.kaldi)
-    slack = _ROUNDING + np.abs(stored_values) * _FLOAT16_ERROR
-    wrong = (stored_values < log(low) - slack) | (stored_values > log(high) + slack)
+    slack = _ROUNDING + np.abs(stored) * _FLOAT16_ERROR
+    wrong = (stored < log(low) - slack) | (stored > log(high) + slack)
     if profile.pad_columns:
-        wrong &= ~((stored_values == 0) & (computed == 0))  # columns of padding
-    wrong &= ~_clipped_columns(sound, profile, stored_values.shape[1])
-    if not wrong.any():
-        return None
-    band, column = (
-        int(place) for place in np.unravel_index(np.argmax(np.abs(stored_values - computed) * wrong), wrong.shape)
-    )
-    return (
-        f"differs from the log-mel of its audio in {int(wrong.sum()):,} of {wrong.size:,} values, most in mel band "
-        f"{band}, column {column}: {stored_values[band, column]:.3f} stored, {computed[band, column]:.3f} computed"
-    )
+        wrong &= ~((stored == 0) & (computed == 0))  # columns of padding
+    return np.asarray(wrong)
 
 
 def _power_of_ten(values: np.ndarray) -> np.ndarray:
@@ -215,11 +230,10 @@ def _with_floor(energy: np.ndarray, floor: float, *, kaldi: bool) -> np.ndarray:
 
 def _clipped_columns(sound: Float32[np.ndarray, " n"], profile: MelProfile, num_columns: int) -> np.ndarray:
     """True for columns whose windows may contain clipped samples."""
-    loud = np.flatnonzero(np.abs(sound) >= _CLIPPED)
     hit = np.zeros(num_columns, bool)
-    if len(loud):
-        reach = profile.n_fft // profile.hop_length + 1
-        last = loud // profile.hop_length
+    reach = profile.n_fft // profile.hop_length + 1
+    for number, piece in enumerate(pieces(sound)):
+        last = (np.flatnonzero(np.abs(piece) >= _CLIPPED) + number * PIECE) // profile.hop_length
         for step in range(-reach, reach + 1):
             hit[np.clip(last + step, 0, num_columns - 1)] = True
     return hit
