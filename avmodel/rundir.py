@@ -112,3 +112,9 @@ def write_config(folder: Path, values: Mapping[str, Any]) -> None:
         replace_text(folder / CONFIG_FILE, json.dumps(dict(values), indent=1) + "\n", durable=True)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written ({error.strerror}). Give another --out.") from error
+
+
+def checkpoints_of(path: Path | str) -> Path:
+    """The folder of checkpoints of a run or a seed; any other path as it is."""
+    folder = Path(path) / CHECKPOINTS
+    return folder if folder.is_dir() else Path(path)

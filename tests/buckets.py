@@ -17,6 +17,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from tests.running import running
+
 BUCKET = "avkit-test"
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -115,16 +117,8 @@ def s3_server() -> Iterator[int]:
 @contextmanager
 def faulty_road(port: int) -> Iterator[FaultyRoad]:
     """A road to the S3 server at the port, for the length of a with block."""
-    road = FaultyRoad(port)
-    thread = threading.Thread(target=road.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(FaultyRoad(port)) as road:
         yield road
-    finally:
-        road.closing.set()
-        road.shutdown()
-        road.server_close()
-        thread.join()
 
 
 class UnreliableMemory(MemoryFileSystem):

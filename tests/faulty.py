@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.running import running
+
 STATUSES = {"gone404": 404, "gone410": 410, "law451": 451, "refused403": 403, "refused429": 429, "broken500": 500}
 
 
@@ -106,13 +108,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def failing(video: bytes) -> Iterator[FaultyServer]:
     """A server of the video, for the length of a with block."""
-    server = FaultyServer(video)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(FaultyServer(video)) as server:
         yield server
-    finally:
-        server.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()

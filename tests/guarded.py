@@ -1,13 +1,14 @@
 """A server on loopback that serves only those who know its password, and its files only to those with a valid token."""
 
 import re
-import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.running import running
 
 
 class GuardedServer(ThreadingHTTPServer):
@@ -77,12 +78,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def guarding(root: Path, user: str, password: str, token: str) -> Iterator[GuardedServer]:
     """A server of the folder, for the length of a with block."""
-    server = GuardedServer(root, user, password, token)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(GuardedServer(root, user, password, token)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

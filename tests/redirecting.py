@@ -1,10 +1,11 @@
 """A server on loopback that is also a proxy, so that hosts of any name answer: with a redirect or with content."""
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+from tests.running import running
 
 
 class ProxyServer(ThreadingHTTPServer):
@@ -54,12 +55,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def redirecting(content: bytes = b"content") -> Iterator[ProxyServer]:
     """A server, for the length of a with block."""
-    server = ProxyServer(content)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(ProxyServer(content)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

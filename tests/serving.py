@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.running import running
+
 
 class FileServer(ThreadingHTTPServer):
     """Serves a folder, with ranges; `url` is its address."""
@@ -89,13 +91,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(root: Path) -> Iterator[FileServer]:
     """A server of the folder, for the length of a with block."""
-    server = FileServer(root)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(FileServer(root)) as server:
         yield server
-    finally:
-        server.closing.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()

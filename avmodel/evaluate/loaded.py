@@ -15,7 +15,7 @@ from avmodel.checkpoint import load_model, of_weights_file
 from avmodel.evaluate.places import how_to_train, trained_folder
 from avmodel.models import build_model, family_of
 from avmodel.models.family import Family
-from avmodel.rundir import CHECKPOINTS, read_config
+from avmodel.rundir import CHECKPOINTS, checkpoints_of, read_config
 from avmodel.weights.deepavfusion import import_deepavfusion
 
 
@@ -51,8 +51,7 @@ def load_pretrained(path: Path | str, device: torch.device, *, accept_unknown: b
 
 
 def _own(path: Path) -> LoadedModel:
-    if path.is_dir() and (path / CHECKPOINTS).is_dir():
-        path = path / CHECKPOINTS
+    path = checkpoints_of(path)
     if not path.exists():
         raise ConfigError(f"{path}: no such checkpoint. Give a run's folder, a checkpoint, or a weights file.")
     file, (model, _) = of_weights_file(path, load_model)

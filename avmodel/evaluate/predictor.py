@@ -25,7 +25,7 @@ from avmodel.evaluate.finetune.classifier import blank
 from avmodel.evaluate.training import freeze_all_but_used
 from avmodel.models import build_model
 from avmodel.models.family import Family
-from avmodel.rundir import CHECKPOINTS
+from avmodel.rundir import CHECKPOINTS, checkpoints_of
 
 MODALITIES = ("audio", "image")
 
@@ -80,9 +80,7 @@ def load_predictor(path: Path | str, device: torch.device | str = "cpu") -> tupl
     `path`: a seed's folder, a checkpoint, or its .safetensors file. Raises CheckpointError for a damaged file,
     ConfigError for one without a decoder.
     """
-    path = Path(path)
-    folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
-    return of_weights_file(folder, lambda file: _load_predictor(file, device))[1]
+    return of_weights_file(checkpoints_of(path), lambda file: _load_predictor(file, device))[1]
 
 
 def _load_predictor(file: Path, device: torch.device | str) -> tuple[Predictor, dict[str, str]]:

@@ -16,7 +16,7 @@ from avmodel.evaluate.heads import ALL, Heads
 from avmodel.evaluate.training import freeze_all_but_used
 from avmodel.inputs import Inputs
 from avmodel.models.family import Family
-from avmodel.rundir import CHECKPOINTS
+from avmodel.rundir import CHECKPOINTS, checkpoints_of
 
 
 class Classifier(nn.Module):
@@ -81,8 +81,7 @@ def load_classifier(path: Path | str, device: torch.device) -> tuple[Classifier,
     `path`: a seed's folder, or a checkpoint. Raises ConfigError for a folder without one, CheckpointError for damaged
     files.
     """
-    path = Path(path)
-    folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
+    path, folder = Path(path), checkpoints_of(path)
     if not folder.is_dir() or (folder == path and not STEP_NAME.fullmatch(path.name)):
         raise ConfigError(f"{path}: no fine-tuned classifier there. avkit evaluate finetune makes one.")
     return of_weights_file(folder, lambda file: _load_classifier(file.parent, device))[1]

@@ -17,7 +17,7 @@ from avmodel.evaluate.localization.config import ENCODINGS
 from avmodel.evaluate.training import freeze_all_but_used
 from avmodel.inputs import normalize_images
 from avmodel.models.family import Family, for_each_image
-from avmodel.rundir import CHECKPOINTS
+from avmodel.rundir import CHECKPOINTS, checkpoints_of
 
 KIND = "localizer"
 
@@ -82,9 +82,7 @@ def load_localizer(path: Path | str, device: torch.device | str = "cpu") -> tupl
     `path`: a seed's folder, a checkpoint, or its .safetensors file. Raises CheckpointError for a damaged file,
     ConfigError for one of another kind.
     """
-    path = Path(path)
-    folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
-    return of_weights_file(folder, lambda file: _load_localizer(file, device))[1]
+    return of_weights_file(checkpoints_of(path), lambda file: _load_localizer(file, device))[1]
 
 
 def _load_localizer(file: Path, device: torch.device | str) -> tuple[Localizer, dict[str, str]]:
