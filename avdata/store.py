@@ -59,7 +59,7 @@ class Store:
 
     root: str  # as given by the user, without secrets: for messages
     filesystem: Any = field(repr=False)
-    base: str  # the root as a path of the file system
+    base: str = field(repr=False)  # the root as a path of the file system, with its secrets
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     error: type[AvkitError] = StorageError  # raised when a request is given up
     advice: str = _WRITERS_ADVICE  # the end of its message

@@ -18,6 +18,37 @@ URL = f"http://anna:{PASSWORD}@127.0.0.1:9/x.tar?sig={TOKEN}"
 OLD_SOURCE = f"wds:{URL}/x.tar?sig={TOKEN}/clip.mp4"
 OLD_REASON = f"Traceback (most recent call last):\n  File 'x.py'\nValueError: {URL}: no answer"
 
+SECRET_URLS = [
+    ("http://anna:PW@host/x.tar?sig=TOKEN", "http://***@host/x.tar?…"),
+    ("wds:http://anna:PW@host/{00..03}.tar?sig=TOKEN", "wds:http://***@host/{00..03}.tar?…"),
+    ("wds:http://a:PW@h/x.tar?sig=TOKEN::https://b:PW@h/y.tar", "wds:http://***@h/x.tar?…::https://***@h/y.tar"),
+    ("http:https://h/{id}_{start:06d}.mp4?id={id}&key=TOKEN", "http:https://h/{id}_{start:06d}.mp4?id={id}&…"),
+    ("https://{anna:PW,otto:PW}@h/x.tar", "https://***@h/x.tar"),
+    ("https://anna:P%40W%2F@h:8080/x", "https://***@h:8080/x"),
+    ("https://anna:P/W?x#y@h:8080/x", "https://***@h:8080/x"),
+    ("https://anna:P W@h/x", "https://***@h/x"),
+    ("https://TOKEN@h/x", "https://***@h/x"),
+    ("https://anna:PW", "https://***"),  # cut off
+    ("https:/anna:PW@h/x", "https:/***@h/x"),  # a Path of a URL
+    ("s3://b/k?X-Amz-Credential=TOKEN&X-Amz-Signature=TOKEN&versionId=3", "s3://b/k?…&versionId=3"),
+    ("https://h/x?TOKEN", "https://h/x?…"),
+    ("https://h/x?v=a/TOKEN", "https://h/x?…"),
+    ("https://h/x#access_token=TOKEN", "https://h/x#…"),
+    ("https://h/x;jsessionid=TOKEN", "https://h/x;…"),
+    ("https://h/x;sig=TOKEN?v=2&sig=TOKEN#TOKEN", "https://h/x;…?v=2&…#…"),
+    ("file://anna:PW@h/x", "file://***@h/x"),
+    (
+        "https://anna:PW@web.archive.org/web/http://otto:PW@h/x?TOKEN",
+        "https://***@web.archive.org/web/http://***@h/x?…",
+    ),
+    ("bad://http://anna:PW@h/x", "bad://http://***@h/x"),
+    ("https://h/x?to=http://anna:PW@h2&sig=TOKEN", "https://h/x?…"),
+    ("anna:PW@proxy:8080", "***@proxy:8080"),
+    ("pipe:curl -H 'Authorization: Bearer TOKEN' https://anna:PW@h/x", "pipe:curl …"),
+    ("pipe:A=TOKEN curl", "pipe:…"),
+]
+"""URLs with the password PW, the token TOKEN or the user anna, and how each is shown."""
+
 
 def plant(layout: Layout, columns: dict[str, str]) -> None:
     """Write the texts into these columns of every second row of every parquet file; markers and Croissant agree."""
