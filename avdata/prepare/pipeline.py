@@ -130,6 +130,7 @@ def make_sample(config: SampleConfig, task: ClipTask, scratch: ExitStack) -> Sam
         extend_deadline(max(1.0, (end_s - start_s) / DEADLINE_SPAN_S))
         # Images first: for a damaged file without sound, the damage is the more useful reason.
         frames = _frames(config, media, row, start_s, end_s)
+        media.refuse_frames_outside(frames.times_s, end_s)
         folder = task.blocks.parent
         sound, sound_s = scratch.enter_context(media.waveform_file(start_s, end_s, folder=folder))
         info, damaged_share = media.info, media.damaged_share(start_s, end_s)
@@ -235,7 +236,7 @@ def _facts(
     return {
         "duration_s": real_s,
         "frame_times_s": times_s,
-        "fps": info.fps,
+        "fps": info.fps or None,  # 0: unknown
         "width": info.width,
         "height": info.height,
         "video_codec": info.video_codec,

@@ -22,6 +22,7 @@ MAX_AUDIO_JUMP_S = 0.1  # a larger jump of the timestamps starts a new run; a sm
 AUDIO_PREROLL_S = 0.3  # decoded before a span and dropped: packets depend on earlier ones (Opus 80 ms, MP3 reservoir)
 AUDIO_CHUNK = 8192  # samples per channel that are converted to mono together
 SAMPLE_RATES = range(4_000, 768_001)  # Hz
+MAX_CHANNELS = 64
 _SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 
 
@@ -41,12 +42,6 @@ class AudioTrack(Track[AudioStream]):
         """
         run: AudioRun | None = None
         for frame, follows_damage in self.frames(start_s, end_s):
-            if frame.sample_rate not in SAMPLE_RATES:
-                raise DecodeError(
-                    "media_corrupt",
-                    f"{self.name}: its audio has {frame.sample_rate} Hz; accepted are {SAMPLE_RATES[0]} to "
-                    f"{SAMPLE_RATES[-1]} Hz.",
-                )
             time_s = self.time_of(presentation_tick(frame))
             if run is not None and (follows_damage or not run.is_continued_by(frame, time_s)):
                 run.end()
@@ -79,6 +74,7 @@ class AudioTrack(Track[AudioStream]):
             if (bad or overlaps_damage) and packet.pts is not None:
                 self.damaged_ticks[packet.pts] = packet.duration or 0
             for frame in frames:
+                self._refuse_nonsense(frame)
                 if frame.pts is None:
                     frame.pts = next_pts
                 next_pts = frame.pts + round(frame.samples / frame.sample_rate / self.tick_s)
@@ -88,6 +84,21 @@ class AudioTrack(Track[AudioStream]):
                 overlaps_damage = False
             if bad:
                 follows_damage = overlaps_damage = True
+
+    def _refuse_nonsense(self, frame: AudioFrame) -> None:
+        """Raise DecodeError media_corrupt for a rate or a number of channels that no recording has."""
+        if frame.sample_rate not in SAMPLE_RATES:
+            raise DecodeError(
+                "media_corrupt",
+                f"{self.name}: its audio has {frame.sample_rate} Hz; accepted are {SAMPLE_RATES[0]} to "
+                f"{SAMPLE_RATES[-1]} Hz. Fetch the file again.",
+            )
+        if frame.layout.nb_channels > MAX_CHANNELS:
+            raise DecodeError(
+                "media_corrupt",
+                f"{self.name}: its audio has {frame.layout.nb_channels} channels; accepted are {MAX_CHANNELS}. Fetch "
+                "the file again.",
+            )
 
     def _decode_with_padding(self, packet: AnyPacket) -> tuple[list[AudioFrame], bool]:
         """Frames of a packet and whether it is bad, including samples that a new decoder would wrongly drop as padding.

@@ -11,7 +11,14 @@ UNCHECKED_CODECS: Final = frozenset({"hevc", "vp8", "vp9", "theora", "mjpeg", "m
 """Codecs whose decoders notice only some damage. One bad packet makes all pictures of such a clip doubtful: of 64
 damaged HEVC, VP8, VP9 and Theora files, 60 had visibly wrong pictures that the decoder passed as intact."""
 
-DECODER_OPTIONS: Final[dict[str, str]] = {"err_detect": "crccheck"}  # checksums inside packets (FLAC, AC-3, ...)
+MAX_PIXELS: Final = 2**26  # of a picture; twice those of an 8K video
+MAX_PACKET_SAMPLES: Final = 2**22  # of a packet of sound and one channel: 87 s at 48 kHz
+
+DECODER_OPTIONS: Final[dict[str, str]] = {
+    "err_detect": "crccheck",  # checksums inside packets (FLAC, AC-3, ...)
+    "max_pixels": str(MAX_PIXELS),  # a decoder takes memory for the size that a file claims
+    "max_samples": str(MAX_PACKET_SAMPLES),
+}
 AV1_OPTIONS: Final[dict[str, str]] = {"strict": "1"}  # dav1d then checks the padding that ends each tile
 
 # Messages of level error about intact files that were cut without encoding: a picture that is to be forgotten was cut.

@@ -9,6 +9,7 @@ the sample aspect ratio). Colors follow the stream's tags; untagged streams are 
 that hold two fields are deinterlaced, and HDR (PQ, HLG) is tone-mapped to SDR, unless the caller wants them as stored.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,11 +28,18 @@ from av.video.stream import VideoStream
 from jaxtyping import Float32, UInt8
 
 from avdata.prepare.config import DECODERS
-from avdata.prepare.decode.audio import AudioTrack, NativeAudio
+from avdata.prepare.decode.audio import MAX_AUDIO_JUMP_S, AudioTrack, NativeAudio
 from avdata.prepare.decode.decord import decord_frame_reader, import_decord
 from avdata.prepare.decode.hdr import has_wide_gamut, to_sdr, transfer_of
 from avdata.prepare.decode.tracks import TIME_TOLERANCE_S, MediaSource, SharedDemuxer, merged
-from avdata.prepare.decode.video import FrameReader, Orientation, TimedImage, VideoTrack, orientation_of
+from avdata.prepare.decode.video import (
+    MAX_FRAME_AGE_S,
+    FrameReader,
+    Orientation,
+    TimedImage,
+    VideoTrack,
+    orientation_of,
+)
 from avdata.prepare.frames import Span
 from avdata.samples import PIECE, SampleFile
 from avmanifest.errors import ConfigError, DecodeError
@@ -41,6 +49,9 @@ from avmanifest.files import NotAFile, require_file
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,mxf"
 MIN_AUDIO_SHARE = 0.9  # of the audio that the container declares inside a span; less is media_corrupt
 RESAMPLE_MARGIN_S = 0.1  # extra audio on both sides of a span while resampling; longer than the filter
+MAX_DURATION_S = 7 * 86_400.0  # longer media are taken for damage
+MAX_START_S = 4e9  # of a file's own times from 0, in either direction; clocks that count from 1970 are below
+MAX_OVERLAP_SHARE = 0.1  # of a span's audio whose timestamps say that it is played twice; more is media_corrupt
 MAX_PIXEL_ASPECT = 4.0  # sample aspect ratios beyond 1:4 and 4:1 are taken for damage and ignored
 MAX_PROPORTION = 16.0  # of an image's sides; more is damage, and the scaled image would be very large
 # A file whose metadata is not UTF-8 must still open. PyAV accepts it from version 19 on.
@@ -128,6 +139,7 @@ class Media:
         self._displayed_size = (0, 0)
         self._read_frames: FrameReader = self._read_with_pyav
         self.duration_s = self._measure_duration() if duration_s is None else duration_s
+        self._refuse_nonsense()
 
     @property
     def info(self) -> MediaInfo:
@@ -197,6 +209,25 @@ class Media:
             times_s=[by_position[position][1] for position in range(len(order))],
         )
 
+    def refuse_frames_outside(self, times_s: Sequence[float], end_s: float) -> None:
+        """Raise DecodeError if a displayed frame begins after the end of a clip, or before the media begin.
+
+        A clip without video until its end is media_window. Frames outside of the media are media_corrupt.
+        """
+        for time_s in times_s:
+            if not -MAX_FRAME_AGE_S <= time_s <= self.duration_s + MAX_FRAME_AGE_S:
+                raise DecodeError(
+                    "media_corrupt",
+                    f"{self.name}: a frame is at {time_s:.3f} s, outside of the media, which end at "
+                    f"{self.duration_s:.3f} s. Fetch the file again.",
+                )
+            if time_s > end_s:
+                raise DecodeError(
+                    "media_window",
+                    f"{self.name}: no frame until {end_s:.3f} s, the end of the clip: the next one is at "
+                    f"{time_s:.3f} s. Check the clip's times in the list.",
+                )
+
     @property
     def has_damaged_frames(self) -> bool:
         """Whether damage touches frames among those decoded so far."""
@@ -241,7 +272,7 @@ class Media:
         audio = self._require_audio(start_s, end_s)
         first, num_samples = round(start_s * sample_rate), round((end_s - start_s) * sample_rate)
         from_s, until_s = start_s - RESAMPLE_MARGIN_S, end_s + RESAMPLE_MARGIN_S
-        real_s, covered_until_s = 0.0, start_s
+        real_s, overlap_s, covered_until_s = 0.0, 0.0, start_s
         native: dict[int, NativeAudio] = {}
         with SampleFile(folder) as samples:
             with SampleFile(folder) as decoded:
@@ -250,8 +281,15 @@ class Media:
                         native[run.rate] = NativeAudio(decoded, run.rate, sample_rate, from_s, until_s)
                     native[run.rate].place(run)
                     real_s += max(0.0, min(end_s, run.end_s) - max(covered_until_s, run.start_s))
+                    overlap_s += max(0.0, min(end_s, run.end_s, covered_until_s) - max(start_s, run.start_s))
                     covered_until_s = max(covered_until_s, min(end_s, run.end_s))
                 self._refuse_lost_audio(audio, start_s, end_s, real_s)
+                if overlap_s > max(MAX_OVERLAP_SHARE * (end_s - start_s), MAX_AUDIO_JUMP_S):
+                    raise DecodeError(
+                        "media_corrupt",
+                        f"{self.name}: the timestamps of {overlap_s:.3f} s of audio between {start_s:.3f} and "
+                        f"{end_s:.3f} s are taken already: its clock starts again, or its sample rate is wrong.",
+                    )
                 streams = [sound.resampled(first, num_samples) for sound in native.values()]
                 while len(samples) < num_samples:
                     sound = np.zeros(min(PIECE, num_samples - len(samples)), np.float32)
@@ -295,7 +333,7 @@ class Media:
 
     def _measure_duration(self) -> float:
         """Seconds from the earliest start to the latest end of a stream. If not in the header, all packets are read."""
-        if self._container.duration is not None:
+        if self._container.duration is not None and self._container.duration > 0:
             return self._container.duration / av.time_base
         end_s = 0.0
         for track in (self._video, self._audio):
@@ -305,6 +343,26 @@ class Media:
                 track.seek(track.stream.start_time or 0)
         self._demuxer.release_position()
         return end_s
+
+    def _refuse_nonsense(self) -> None:
+        """Raise DecodeError media_corrupt for times that cannot be true.
+
+        A length is checked before memory is taken for it. A container may declare a little more than its tracks have.
+        """
+        tracks_end_s = max((track.promised_end_s for track in (self._video, self._audio) if track), default=math.inf)
+        problem = ""
+        if not abs(self.origin_s) <= MAX_START_S:
+            problem = f"its times begin at {self.origin_s:,.0f} s"
+        elif not 0 <= self.duration_s <= MAX_DURATION_S:
+            problem = f"it declares a length of {self.duration_s:,.0f} s; accepted are {MAX_DURATION_S:,.0f}"
+        elif self.duration_s > 2 * tracks_end_s + 10:
+            problem = f"it declares a length of {self.duration_s:,.3f} s, but its tracks end at {tracks_end_s:,.3f} s"
+        elif self._video is not None and 0 < self._video.fps * self.duration_s < 0.5:
+            problem = f"its video has {self._video.fps:.3g} frames a second, none in its {self.duration_s:,.3f} s"
+        elif any(track.stands_still for track in (self._video, self._audio) if track):
+            problem = "all packets in its index are of one time"
+        if problem:
+            raise DecodeError("media_corrupt", f"{self.name}: {problem}. Fetch the file again.")
 
     def _update_display(self, frame: VideoFrame) -> tuple["Orientation", float]:
         """The orientation of a frame and its pixel aspect ratio; both also update the displayed size."""

@@ -93,6 +93,14 @@ class Track(Generic[AnyStream]):
             return self.container.duration / av.time_base
         return math.inf
 
+    @property
+    def stands_still(self) -> bool:
+        """Whether the container's index has several packets, all of one time."""
+        index = self.stream.index_entries
+        if len(index) < 3 or index[0].is_discard:  # hidden by an edit list, as in a copy that was cut without encoding
+            return False
+        return index[0].timestamp == index[len(index) - 1].timestamp
+
     def time_of(self, tick: int) -> float:
         """The time of a tick, in seconds."""
         return tick * self.tick_s - self.origin_s

@@ -19,6 +19,8 @@ from avdata.prepare.frames import Span
 from avmanifest.errors import DecodeError
 
 MAX_FRAME_AGE_S = 0.5  # if damage leaves only an older frame for a time, the clip is refused as media_corrupt
+MAX_FPS = 1000.0  # a higher average rate is media_corrupt
+MAX_LATE_SHARE = 0.5  # of the frames; copies of AVI in MP4 have a third whose times are out of order
 FAR_S = 10.0  # without a full index, seek instead of decoding if the target is further ahead than this
 
 TimedImage = tuple[UInt8[np.ndarray, "_ _ 3"], float]
@@ -40,11 +42,13 @@ class VideoTrack(Track[VideoStream]):
 
     def __init__(self, demuxer: SharedDemuxer, stream: VideoStream) -> None:
         super().__init__(demuxer, stream)
-        rate = stream.average_rate or stream.guessed_rate
-        self.fps = float(rate) if rate else 0.0
+        guess = float(stream.guessed_rate or 0)  # FFmpeg's, which can be the number of ticks in a second
+        self.fps = float(stream.average_rate or 0) or (guess if guess <= MAX_FPS else 0.0)
         self._frame_ticks = max(1, round(1 / (self.fps or 25.0) / self.tick_s))
         # AVI has no presentation timestamps. A decoder that starts in the middle derives wrong ones.
         self._sequential = "avi" in self.container.format.name.split(",")
+        self.num_frames = 0
+        self.num_late = 0  # frames that are not later than the one before
         self.can_drop = stream.codec_context.name in ("h264", "hevc") and not self._sequential
         self._index_is_full = 0 < stream.frames <= len(stream.index_entries)
         self._packets: Iterator[AnyPacket] | None = self.packets()
@@ -72,6 +76,7 @@ class VideoTrack(Track[VideoStream]):
         can be decoded, if damage leaves only a frame that is more than MAX_FRAME_AGE_S too old, or if too many packets
         are bad.
         """
+        self._refuse_nonsense()
         if self.demuxer.position_owner not in (None, self):
             self._packets = None
             self._reset_decoding()
@@ -83,6 +88,17 @@ class VideoTrack(Track[VideoStream]):
         if self.num_bad:
             self.refuse_if_doubtful()
         self.refuse_if_damaged()
+        self._refuse_nonsense()
+
+    def _refuse_nonsense(self) -> None:
+        """Raise DecodeError media_corrupt for a rate that no video has, or for times that do not grow."""
+        problem = ""
+        if not 0 <= self.fps <= MAX_FPS:
+            problem = f"its video has {self.fps:,.0f} frames a second; accepted are {MAX_FPS:,.0f}"
+        elif self.num_late > MAX_LATE_SHARE * self.num_frames:
+            problem = f"{self.num_late} of {self.num_frames} frames are not later than the one before"
+        if problem:
+            raise DecodeError("media_corrupt", f"{self.name}: {problem}. Fetch the file again.")
 
     def refuse_if_doubtful(self) -> None:
         """Raise DecodeError media_corrupt if the decoder notices only some damage. Call it once a packet was bad."""
@@ -155,6 +171,8 @@ class VideoTrack(Track[VideoStream]):
         codec = self.stream.codec_context
         first_pts = None
         next_pts = self.stream.start_time or 0
+        newest_pts = -math.inf
+        is_timed = True  # every packet has a presentation time
         spread = DamageSpread()
         for packet in self._packets:
             drop = self.can_drop and packet.pts is not None and packet.pts < self._target_tick - 3 * self._frame_ticks
@@ -171,6 +189,7 @@ class VideoTrack(Track[VideoStream]):
             bad = bad and not leads
             if bad:
                 self.count_bad(packet.dts)
+            is_timed &= packet.pts is not None or is_flush(packet)
             touched = spread.judge(packet, bad)
             if touched and packet.pts is not None:
                 self.damaged_ticks[packet.pts] = packet.duration or self._frame_ticks
@@ -182,8 +201,10 @@ class VideoTrack(Track[VideoStream]):
                 next_pts = frame.pts + self._frame_ticks
                 if first_pts is not None and frame.pts < first_pts and (frame.is_corrupt or not self._at_start):
                     continue
-                untimed = packet.pts is None and not is_flush(packet)
-                damaged = frame.is_corrupt or frame.pts in spread.ticks or (untimed and touched)
+                self.num_frames += 1
+                self.num_late += is_timed and frame.pts <= newest_pts
+                newest_pts = max(newest_pts, frame.pts)
+                damaged = frame.is_corrupt or frame.pts in spread.ticks or (touched and not is_timed)
                 if damaged:
                     self.damaged_ticks[frame.pts] = frame.duration or self._frame_ticks
                 yield frame.pts, None if damaged else frame
