@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from avmanifest.errors import CheckpointError, ConfigError, DivergedError, StorageError
-from avmanifest.files import remove_unfinished, replacing, sha256_of_file
+from avmanifest.files import open_file, remove_unfinished, replacing, require_file, sha256_of_file
 from avmodel.checkpoint_folder import (
     LATEST_FILE,
     MODEL_FILE,
@@ -178,6 +178,7 @@ def read_weights(file: Path, device: torch.device | str = "cpu") -> tuple[dict[s
     if not STEP_NAME.fullmatch(file.parent.name):
         _require_safetensors(file)
     try:
+        require_file(file)
         with safe_open(file, framework="pt") as opened:
             # Copied out of the mapped file: a sum's last bit depends on where in memory its numbers begin.
             weights = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118  # not a dict
@@ -191,7 +192,7 @@ def read_weights(file: Path, device: torch.device | str = "cpu") -> tuple[dict[s
 def _require_safetensors(file: Path) -> None:
     """Raise ConfigError for a file that does not begin as .safetensors does: 8 bytes of length, then JSON."""
     try:
-        with file.open("rb") as opened:
+        with open_file(file) as opened:
             begin = opened.read(9)
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}). Give a .safetensors file.") from error
@@ -234,6 +235,8 @@ def load_trainer_state(path: Path | str) -> dict[str, Any]:
 def _load_trainer_state(checkpoint: Path) -> dict[str, Any]:
     file = checkpoint / TRAINER_FILE
     try:
+        require_file(checkpoint / MODEL_FILE)
+        require_file(file)
         with safe_open(checkpoint / MODEL_FILE, framework="pt") as opened:
             metadata = opened.metadata() or {}
         if metadata.get("format_version") != UNHASHED_VERSION and metadata.get(TRAINER_SHA256) != sha256_of_file(file):

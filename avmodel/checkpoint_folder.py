@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from avmanifest.errors import CheckpointError, ConfigError
-from avmanifest.files import replace_text
+from avmanifest.files import read_text, replace_text
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
     if not pointer.exists():
         return None
     try:
-        name = pointer.read_text().strip()
+        name = read_text(pointer).strip()
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{pointer}: cannot be read ({error}). Name a checkpoint of the folder instead."

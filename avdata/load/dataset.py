@@ -465,8 +465,9 @@ def _flat_labels(
     labels = encoded.dictionary.to_pylist()
     classes = sorted(labels) if classes is None else classes
     if unknown := set(labels) - set(classes):
+        some = [label[:80] for label in sorted(unknown)[:5]]
         raise ManifestError(
-            f"{shards[int(shard_of[0])].name} and following: labels {sorted(unknown)[:5]} are not among the dataset's "
+            f"{shards[int(shard_of[0])].name} and following: labels {some} are not among the dataset's "
             f"{len(classes)} classes. Run the same prepare again."
         )
     start = _starts(pc.list_value_length(column).to_numpy().astype(np.int64))

@@ -12,6 +12,7 @@ from tests.faults.bit_faults import bit_faults
 from tests.faults.disk_faults import disk_faults
 from tests.faults.fault import Fault
 from tests.faults.fuzz.runner import mutant_faults
+from tests.faults.hostile_files import hostile_faults
 from tests.faults.secret_faults import secret_faults
 from tests.faults.source_faults import source_faults
 from tests.faults.store_faults import store_faults
@@ -23,6 +24,7 @@ GROUPS: dict[str, Callable[[Path], Iterator[Fault]]] = {
     "secrets": secret_faults,
     "sources": source_faults,
     "store": store_faults,
+    "hostile files": hostile_faults,
     "mutants": mutant_faults,
 }
 

@@ -125,7 +125,10 @@ def single_labels(labels: pa.Array) -> pa.ListArray:
 def split_labels(labels: pa.Array, separator: str | None) -> pa.ListArray:
     """Split each cell at the separator into labels without surrounding spaces. None: a cell is one label."""
     filled = pc.utf8_trim_whitespace(pc.coalesce(labels, ""))
-    cells = pc.split_pattern(filled, "\0" if separator is None else separator)
+    if separator is None:
+        cells = pa.ListArray.from_arrays(pa.array(range(len(filled) + 1), pa.int32()), filled)
+    else:
+        cells = pc.split_pattern(filled, separator)
     if not isinstance(cells, pa.ListArray):
         cells = cells.combine_chunks()
     values = pc.utf8_trim_whitespace(cells.flatten())

@@ -205,7 +205,7 @@ def _cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                         raise ManifestError(f"{path}: line {reader.line_num} {problem}. Save the table as UTF-8 text.")
                     yield reader.line_num, cells
             except csv.Error as error:
-                raise ManifestError(f"{path}: line {reader.line_num + 1}: not csv text ({error})") from error
+                raise ManifestError(f"{path}: line {reader.line_num}: not csv text ({error})") from error
     except (OSError, UnicodeError) as error:
         raise ManifestError(f"{path}: the table cannot be read ({error})") from error
 

@@ -294,7 +294,7 @@ def _make_media(name: str) -> Callable[[Path], None]:
 def _read_media(folder: Path) -> object:
     from avdata.prepare.decode import open_media
 
-    path = next(path for path in folder.iterdir() if path.is_file())
+    path = next(folder.glob("*.m*"))
     with open_media(path) as media:
         info = media.info
         start_s, end_s = media.clip_span(0.0, 1.0, 0.1)
