@@ -6,7 +6,7 @@ One entry is one main file, and for media further files beside it. Three locks (
 - Whoever makes an entry holds NAME.lock alone (`claim`) and renames the files to their names at the end.
 - Names and sizes in the folder change only under evict.lock (`changing`), so every process counts the same files.
 
-Entries are removed the least recently used first, and only those that nobody uses. A main file is truncated as well, so
+Of the entries that are not in use, the least recently used is removed first. A main file is truncated as well, so
 that its space is free at once: a process that has it open without a lock learns from `lock_file` that it is gone.
 """
 
@@ -119,7 +119,7 @@ def unlock_file(descriptor: int) -> None:
 
 
 def _remove_unused(main: Path, files: list[Path]) -> bool:
-    """Remove an entry that nobody has locked: the main file first, because it says what the others are."""
+    """Remove an unlocked entry: the main file first, because it describes the others."""
     try:
         with main.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

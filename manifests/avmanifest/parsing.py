@@ -72,7 +72,7 @@ def parse_object(
 def metadata_of(content: bytes | str | None) -> dict[str, Any]:
     """The object of a JSON text that other tools wrote beside their data; empty if it is none.
 
-    NaN and keys that are there twice are allowed, since such files have them in fields that nobody reads here.
+    NaN and duplicate keys are allowed, because such files have them in fields that are not read.
     """
     try:
         value = json.loads(content or "")

@@ -1,6 +1,6 @@
 """Statuses of the manifest for yt-dlp's exceptions and YouTube's messages.
 
-YouTube explains only in a message for people why a video is not available, and yt-dlp passes that message on. So the
+YouTube explains only in a text message why a video is not available, and yt-dlp passes that message on. So the
 text is matched before the types of most exceptions.
 """
 
