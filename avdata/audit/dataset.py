@@ -231,10 +231,12 @@ def _from_tars(root: str, store: Store, names: Sequence[str]) -> AuditDataset:
             tables.setdefault(split, []).append(found.table)
             merge_sums(sums.setdefault(split, {}), found.members)
             continue
+        version = store.version(name)
         with store.open(name) as file:
             walked = rows_of(
                 _until_damage(tar_samples(file, read="json"), name, damaged), _WALKED, split=split, shard=number
             )
+        store.unchanged(name, version)
         for batch in walked.to_batches():
             _add(sums.setdefault(split, {}), batch.column("members"))
         tables.setdefault(split, []).append(walked.select(COLUMNS))

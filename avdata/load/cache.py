@@ -87,6 +87,7 @@ class ShardCache:
         self.stopped = threading.Event()  # set: running downloads raise FetchStopped
         self._shared = CacheFolder(config.root, config.max_bytes, _entry_of)
         self._identities: dict[str, Expected] = {}  # by URL, of shards without a marker
+        self._replaced: dict[str, str | None] = {}  # by URL, the hash of a download during which it was replaced
         self._fetched: set[Path] = set()
         self._warned: set[str] = set()
 
@@ -209,11 +210,11 @@ class ShardCache:
         advice = "Check the address. With data.offline=true the copy in the cache is used as it is."
         store = replace(open_store(url, self.config.storage_options, self.config.retry), advice=advice)
         now = store.version("")
-        if not now.tag:
+        if not (now.tag and note.version.tag):
             self._warn_once(
                 protocol(url),
-                f"{shown_url(url)}: the server gives neither an ETag nor a time: its copy in the cache is used "
-                "while the size stays the same. If the shard was replaced, remove the cache.",
+                f"{shown_url(url)}: the server gives no ETag or time that can be compared: its copy in the cache "
+                "is used while the size stays the same. If the shard was replaced, remove the cache.",
             )
         return not note.version.differs(now)
 
@@ -262,7 +263,7 @@ class ShardCache:
                 _check_fetched(url, found, meant)
                 file.flush()
                 if expected.sha256 is None and isinstance(source, Download):
-                    source.unchanged()
+                    version = self._settled(url, source, found)
                 with self._shared.changing():
                     part.replace(self.path(url, found))
                 if expected.sha256 is None:
@@ -272,6 +273,23 @@ class ShardCache:
                 return found
         finally:
             part.unlink(missing_ok=True)
+
+    def _settled(self, url: str, source: Download, found: Expected) -> Version:
+        """The version that was downloaded. Raises ShardError if the server says that it was replaced meanwhile.
+
+        A server may say so of every answer. If two downloads gave the same bytes, its word is not used.
+        """
+        try:
+            source.unchanged()
+        except ShardError:
+            if self._replaced.get(url) != found.sha256:
+                self._replaced[url] = found.sha256
+                raise
+            self._warn_once(
+                "tags", f"{shown_url(url)}: the server names another version in each answer, of equal bytes"
+            )
+            return Version(found.num_bytes, "")
+        return source.version
 
     @contextlib.contextmanager
     def _opened(self, url: str, elapsed_s: float) -> Iterator[ByteSource]:

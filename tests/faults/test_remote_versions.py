@@ -122,16 +122,37 @@ def test_a_shard_that_is_replaced_within_an_answer_is_read_again(
     server.change = change
     assert classes_of(cache, server.url) == ("n",)
     assert next(cache.root.glob("*.shard")).read_bytes() == NEW
-    server.headers = lambda path: headers(OLD)  # from now on it changes with every answer
-    turn = [False]
 
-    def always(path: str) -> dict[str, str]:
-        turn[0] = not turn[0]
-        return headers(OLD if turn[0] else NEW)
 
-    server.headers = always
+def test_a_shard_that_is_replaced_in_every_answer_is_refused(server: FileServer, cache: CacheConfig) -> None:
+    turn = [0]
+
+    def next_headers(path: str) -> dict[str, str]:
+        turn[0] += 1
+        return {"ETag": f'"{turn[0]}"'}
+
+    server.headers = next_headers
+    server.change = lambda path, _: tar_of(str(turn[0] % 10), 10)
     with pytest.raises(ShardError, match="was replaced while it was read"):
-        classes_of(replace(cache, root=cache.root / "other"), server.url)
+        classes_of(cache, server.url)
+    assert not list(cache.root.glob("*.shard"))
+
+
+def test_a_server_that_names_a_new_version_in_every_answer_of_equal_bytes_is_read(
+    server: FileServer, cache: CacheConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    turn = [0]
+
+    def next_headers(path: str) -> dict[str, str]:
+        turn[0] += 1
+        return {"ETag": f'"{turn[0]}"'}
+
+    server.headers = next_headers
+    assert classes_of(cache, server.url) == ("o",)
+    assert any("another version in each answer" in record.message for record in caplog.records)
+    server.requests.clear()
+    assert classes_of(cache, server.url) == ("o",)
+    assert shard_requests(server) == 0
 
 
 @pytest.mark.parametrize("headers", [etag, weak, modified], ids=["etag", "weak", "time"])
@@ -154,7 +175,7 @@ def test_a_server_without_versions_is_named_once_and_another_size_is_seen(
     publish(server, OLD, lambda content: {})
     assert classes_of(cache, server.url) == ("o",)
     assert classes_of(cache, server.url) == ("o",)
-    assert sum("neither an ETag nor a time" in record.message for record in caplog.records) == 1
+    assert sum("no ETag or time that can be compared" in record.message for record in caplog.records) == 1
     publish(server, tar_of("n", 3001 * 2), lambda content: {})
     assert classes_of(cache, server.url) == ("n",)
 
