@@ -1,6 +1,7 @@
 """Data of an evaluation: splits with the same classes, checks of their labels and of leaks, and views."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -242,11 +243,14 @@ def ordered_loader(
     data: EvalDataConfig, split: Split, view: View, world: World, *, batch_size: int, seed: int
 ) -> Loader:
     """One process's share of a split, in the dataset's order, each sample once; epochs draw other training views."""
-    config = LoaderConfig(
-        batch_size=batch_size,
-        seed=seed,
-        order=OrderConfig(shuffle=False),
-        tail="pad",
+    config = LoaderConfig(batch_size=batch_size, seed=seed, order=OrderConfig(shuffle=False), tail="pad")
+    return make_loader(config, data, split, view, world)
+
+
+def make_loader(config: LoaderConfig, data: EvalDataConfig, split: Split, view: View, world: World) -> Loader:
+    """One process's share of a split, loaded as `config` says, with the workers, cache and checks of `data`."""
+    config = replace(
+        config,
         num_workers=data.num_workers,
         skip_bad=data.skip_bad,
         max_bad_share=data.max_bad_share,

@@ -16,15 +16,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from avdata.load import Batch, Loader, LoaderConfig, TrainView
+from avdata.load import Batch, LoaderConfig, TrainView
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import fill_own
 from avmodel.checkpoint_folder import TRAINER_FILE, newest_whole
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import micro_batches
-from avmodel.distributed import World
-from avmodel.evaluate.config import EvalDataConfig, TrainingConfig
-from avmodel.evaluate.data import Split, cache_of
+from avmodel.evaluate.config import TrainingConfig
+from avmodel.evaluate.data import Split, make_loader
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.fit import Fit, Moment, Objective, Terms, distributed, fit
 from avmodel.metrics import METRICS, JsonLines, SkippedLog
@@ -68,15 +67,8 @@ def train(config: TrainingConfig, run: Evaluation, training: Training[Module], s
     """
     world, samples = run.world, len(training.splits["train"].dataset)
     batch_size, device_batch, micro_steps = step_sizes(config, samples, world.size)
-    loader = shuffled_loader(
-        config.data,
-        training.view,
-        training.splits["train"],
-        world,
-        batch_size=device_batch,
-        seed=seed,
-        class_balanced=training.class_balanced,
-    )
+    shuffled = LoaderConfig(batch_size=device_batch, seed=seed, class_balanced=training.class_balanced)
+    loader = make_loader(shuffled, config.data, training.splits["train"], training.view, world)
     begin(config, run, training.splits, seed, folder, free=training.test_only)
     torch.manual_seed(seed)
     module = training.build()
@@ -194,30 +186,6 @@ def whole_batch(config: TrainingConfig, samples: int, world_size: int) -> int:
     if not share:
         raise ConfigError(f"{samples} training samples for {world_size} processes. Start fewer processes.")
     return share // min(config.device_batch_size, share) * min(config.device_batch_size, share) * world_size
-
-
-def shuffled_loader(
-    data: EvalDataConfig,
-    view: TrainView,
-    train: Split,
-    world: World,
-    *,
-    batch_size: int,
-    seed: int,
-    class_balanced: bool = False,
-) -> Loader:
-    """One process's training batches, of `batch_size`."""
-    loading = LoaderConfig(
-        batch_size=batch_size,
-        seed=seed,
-        class_balanced=class_balanced,
-        num_workers=data.num_workers,
-        skip_bad=data.skip_bad,
-        max_bad_share=data.max_bad_share,
-        pin_memory=world.device.type == "cuda",
-        cache=cache_of(data),
-    )
-    return Loader(train.dataset, view, loading, rank=world.rank, world_size=world.size)
 
 
 def begin(
