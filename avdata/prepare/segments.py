@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from avmanifest.files import replace_text, sha256_of, sha256_of_file
+from avmanifest.files import sha256_of, sha256_of_file
 from avmanifest.schema import CLIP_SCHEMA
 
 _RECORD: Final = ".json"  # suffix of a record, after the name of the blocks
@@ -29,10 +29,13 @@ class Segment:
 
 
 def record_segment(row: Mapping[str, Any], blocks: Path) -> None:
-    """Write the record of a finished clip, after its blocks are complete. Raises OSError."""
+    """Write the record of a finished clip, after its blocks are complete. Raises OSError.
+
+    Its hash tells a record that was cut from a whole one, so it needs no temporary name.
+    """
     content = json.dumps(dict(row), sort_keys=True)
     record = {"row": content, "row_sha256": sha256_of(content), "blocks_sha256": sha256_of_file(blocks)}
-    replace_text(record_of(blocks), json.dumps(record))
+    record_of(blocks).write_text(json.dumps(record))
 
 
 def recorded_segments(folder: Path) -> Iterator[tuple[Path, Path]]:
