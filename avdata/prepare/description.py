@@ -20,6 +20,9 @@ _ADDED: Final = {"deinterlace": True, "tone_map": True}
 """Settings that datasets of earlier versions do not record. They go on with these values."""
 
 
+_ADVICE: Final = "Restore the original file, or --overwrite."
+
+
 def write_description(config: PrepareConfig, layout: Layout, labels: Sequence[str], plan_hash: str) -> None:
     """Write dataset.json. From then on, only runs with the same settings and plan may write to the folder."""
     description = {
@@ -61,10 +64,10 @@ def read_description(layout: Layout) -> dict[str, Any]:
     try:
         content = read_file(path)
     except NotAFile as error:
-        raise ManifestError(f"{path}: {error.strerror}. Restore the original file, or --overwrite.") from error
-    recorded = parse_description(content, path)
+        raise ManifestError(f"{path}: {error.strerror}. {_ADVICE}") from error
+    recorded = parse_description(content, path, _ADVICE)
     if missing := {"format_version", "recipe", "config", "labels", "plan_hash", "tools"} - recorded.keys():
-        raise ManifestError(f"{path}: has no {', '.join(sorted(missing))}. Restore the original file, or --overwrite.")
+        raise ManifestError(f"{path}: has no {', '.join(sorted(missing))}. {_ADVICE}")
     if (version := recorded["format_version"]) != FORMAT_VERSION:
         raise ManifestError(f"{path}: format version {version!r}, this avkit writes {FORMAT_VERSION}. Use --overwrite.")
     return recorded

@@ -42,12 +42,12 @@ def parse_marker(content: bytes, where: object) -> dict[str, Any]:
     return stats
 
 
-def parse_description(content: bytes, where: object) -> dict[str, Any]:
+def parse_description(content: bytes, where: object, advice: str = "Restore the original file.") -> dict[str, Any]:
     """dataset.json from its bytes. The types of its fields are checked, the format version is not.
 
-    Raises ManifestError, which names `where`, for bytes that are no description of a dataset.
+    Raises ManifestError, which names `where` and ends with `advice`, for bytes that are no description of a dataset.
     """
-    description = parse_object(content, where, ManifestError, "Restore the original file.")
+    description = parse_object(content, where, ManifestError, advice)
     config = description.get("config", {})
     for name, value, is_right in (
         ("recipe", description.get("recipe"), isinstance(description.get("recipe", {}), dict)),
@@ -59,8 +59,7 @@ def parse_description(content: bytes, where: object) -> dict[str, Any]:
     ):
         if not is_right:
             raise ManifestError(
-                f"{where}: not the description of a dataset: {name} is {excerpt(repr(value), 200)}. Restore the "
-                "original file."
+                f"{where}: not the description of a dataset: {name} is {excerpt(repr(value), 200)}. {advice}"
             )
     return description
 
