@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.faults.bit_faults import bit_faults
+from tests.faults.checkpoint_faults import checkpoint_faults
 from tests.faults.disk_faults import disk_faults
 from tests.faults.fault import Fault
 from tests.faults.fuzz.runner import mutant_faults
@@ -20,6 +21,7 @@ from tests.faults.store_faults import store_faults
 # A group's function gets an empty folder.
 GROUPS: dict[str, Callable[[Path], Iterator[Fault]]] = {
     "bits": bit_faults,
+    "checkpoints": checkpoint_faults,
     "disks": disk_faults,
     "secrets": secret_faults,
     "sources": source_faults,

@@ -4,35 +4,18 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from avmanifest.errors import CheckpointError, ConfigError, ExitCode
-from avmodel.checkpoint import load_model, load_trainer_state, read_weights, save_checkpoint, save_weights
+from avmodel.checkpoint import load_model
 from avmodel.checkpoint_folder import LATEST_FILE, MODEL_FILE, TRAINER_FILE, checkpoints_in, latest_checkpoint
-from avmodel.distributed import World
 from avmodel.metrics import METRICS
-from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.rundir import CHECKPOINTS
-from avmodel.train import Listener, train
-from tests.runs import TINY, DrawnBatches, assert_same_run, curve, tiny_run
-
-HERE = World(0, 1, torch.device("cpu"))
-RUN = tiny_run(save_every=2, keep_checkpoints=None)  # six steps: checkpoints 2, 4 and 6
-
-
-class Heard(Listener):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.begun_at: int | None = None
-
-    def started(self, *, step: int, steps: int, epochs: float) -> None:
-        self.begun_at = step
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+from avmodel.train import train
+from tests.faults.checkpoint_faults import DAMAGE, HERE, RUN, flip, resumed
+from tests.runs import DrawnBatches, assert_same_run, curve
 
 
 @pytest.fixture(scope="module")
@@ -46,86 +29,6 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def out(straight: Path, tmp_path: Path) -> Path:
     shutil.copytree(straight, tmp_path / "run")
     return tmp_path / "run"
-
-
-def resumed(out: Path, run: Any = RUN, **how: Any) -> Heard:
-    heard = Heard()
-    train(run, DrawnBatches(), out, HERE, listener=heard, **(how or {"resume": True}))
-    return heard
-
-
-def flip(file: Path, place: float = 0.7) -> None:
-    content = bytearray(file.read_bytes())
-    content[int(place * len(content))] ^= 1
-    file.write_bytes(content)
-
-
-def cut(file: Path, length: float) -> None:
-    content = file.read_bytes()
-    file.write_bytes(content[: int(length * len(content))])
-
-
-def saved_again(checkpoint: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> None:
-    """The checkpoint with another content and true hashes: damage from before it was written."""
-    state, weights = load_trainer_state(checkpoint), read_weights(checkpoint / MODEL_FILE)[0]
-    change(state, weights)
-    step = int(checkpoint.name[5:])
-    shutil.rmtree(checkpoint)
-    try:
-        save_checkpoint(checkpoint.parent, step, weights, TINY, state)
-    except Exception:  # weights that are not finite are not saved by us; another program may have
-        checkpoint.mkdir()
-        shutil.copy(checkpoint.parent / "step-00000004" / TRAINER_FILE, checkpoint)
-        save_weights(checkpoint / MODEL_FILE, weights, TINY, step=step)
-
-
-def moments(state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    values: dict[str, torch.Tensor] = next(iter(state["optimizer"]["state"].values()))
-    return values
-
-
-def ints(state: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
-    weights.update({name: tensor.int() for name, tensor in weights.items()})
-
-
-def not_numbers(state: dict[str, Any], weights: dict[str, torch.Tensor]) -> None:
-    weights["encoder.fusion_tokens"] = torch.full_like(weights["encoder.fusion_tokens"], torch.nan)
-
-
-def another_model(checkpoint: Path) -> None:
-    other = replace(TINY, decoder_depth=2)
-    shutil.rmtree(checkpoint)
-    save_checkpoint(checkpoint.parent, 6, DeepAVFusion(other), other, {"step": 6, "optimizer": {}, "loader": {}})
-
-
-DAMAGE: dict[str, Callable[[Path], object]] = {
-    "a flipped bit in the weights": lambda c: flip(c / MODEL_FILE),
-    "a flipped bit in the header": lambda c: flip(c / MODEL_FILE, 0.01),
-    "a flipped bit in the trainer's state": lambda c: flip(c / TRAINER_FILE),
-    "cut weights": lambda c: cut(c / MODEL_FILE, 0.9),
-    "cut trainer's state": lambda c: cut(c / TRAINER_FILE, 0.5),
-    "empty weights": lambda c: cut(c / MODEL_FILE, 0),
-    "empty trainer's state": lambda c: cut(c / TRAINER_FILE, 0),
-    "no trainer's state": lambda c: (c / TRAINER_FILE).unlink(),
-    "another step's trainer's state": lambda c: shutil.copy(c.with_name("step-00000004") / TRAINER_FILE, c),
-    "another step's files": lambda c: shutil.copytree(c.with_name("step-00000004"), c, dirs_exist_ok=True),
-    "a folder in place of weights": lambda c: ((c / MODEL_FILE).unlink(), (c / MODEL_FILE).mkdir()),
-    "text in place of weights": lambda c: (c / MODEL_FILE).write_text("id,label\n"),
-    "whole numbers as weights": lambda c: saved_again(c, ints),
-    "weights that are not finite": lambda c: saved_again(c, not_numbers),
-    "no optimizer": lambda c: saved_again(c, lambda state, _: state.pop("optimizer")),
-    "an optimizer without groups": lambda c: saved_again(c, lambda state, _: state.update(optimizer={})),
-    "moments of another shape": lambda c: saved_again(
-        c, lambda state, _: moments(state).update(exp_avg=torch.zeros(3))
-    ),
-    "moments that are not finite": lambda c: saved_again(
-        c, lambda state, _: moments(state)["exp_avg"].fill_(torch.inf)
-    ),
-    "no position of the loader": lambda c: saved_again(c, lambda state, _: state.pop("loader")),
-    "another form of the loader's position": lambda c: saved_again(c, lambda state, _: state.update(loader={"at": 1})),
-    "a step that is a text": lambda c: saved_again(c, lambda state, _: state.update(step="6")),
-    "another model": another_model,
-}
 
 
 @pytest.mark.parametrize("name", DAMAGE)
