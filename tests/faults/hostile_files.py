@@ -536,7 +536,7 @@ def _int_weights(content: bytes) -> bytes:
 WEIGHTS = {
     "zip bomb: 400 MB in a .pth": Case("read_weights", "ConfigError", _weights("w.pth", _bomb), says="unpack"),
     "safetensors: header of 2**60 bytes": Case(
-        "read_weights", "ConfigError", _weights("w.safetensors", lambda: (2**60).to_bytes(8, "little") + b"{}")
+        "read_weights", "CheckpointError", _weights("w.safetensors", lambda: (2**60).to_bytes(8, "little") + b"{}")
     ),
     "safetensors: int32 weights in a checkpoint": Case(
         "load_model", "CheckpointError",
