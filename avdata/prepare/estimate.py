@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from avdata.prepare.config import PrepareConfig
-from avdata.prepare.sources import RemoteSource, Source, SourceChain, open_source, reads_archives
+from avdata.prepare.sources import RemoteSource, Source, SourceChain, open_sources, reads_archives
 from avdata.prepare.sources.names import ClipRequest
 from avdata.prepare.sources.remote import RemoteRef
 from avdata.profiles import profile
@@ -101,7 +101,8 @@ def _shares(
     """The share of each source, and the number of clips that no source has."""
     if config.recipe.name == "synth":
         return {"synth": SourceShare(clips=len(plan))}, 0
-    opened = {spec: open_source(spec, options=config.remote) for spec in config.sources if not reads_archives(spec)}
+    specs = [spec for spec in config.sources if not reads_archives(spec)]
+    opened = dict(zip(specs, open_sources(specs, options=config.remote), strict=True))
     chain = SourceChain(list(opened.values()))
     fetched: dict[str, dict[str, float]] = {source.name: {} for source in chain.remote}  # bytes by fetch key
     area = (config.remote.youtube.max_height / 360) ** 2

@@ -11,7 +11,7 @@ from avdata.prepare.config import PrepareConfig, Retry
 from avdata.prepare.download import DownloadConfig, DownloadStage, FetchThread, MediaCache, source_rate_limit
 from avdata.prepare.download.rate_limit import RateLimit
 from avdata.prepare.report import PrepareListener
-from avdata.prepare.sources import Ref, RemoteSource, SourceChain, open_source
+from avdata.prepare.sources import Ref, RemoteSource, SourceChain, open_sources
 from avdata.prepare.sources.names import ClipRequest
 from avdata.prepare.sources.remote import FailedRef, Span
 from avdata.prepare.sources.synth import SynthConfig
@@ -34,9 +34,7 @@ class MediaResolver:
 
     def __init__(self, config: PrepareConfig, layout: Layout) -> None:
         self._synth = (config.synth or SynthConfig()) if config.recipe.name == "synth" else None
-        self._chain = SourceChain(
-            [open_source(source, cache_dir=layout.temporary, options=config.remote) for source in config.sources]
-        )
+        self._chain = SourceChain(open_sources(config.sources, cache_dir=layout.temporary, options=config.remote))
         if self._synth is not None or any(source.name == "youtube" for source in self._chain.remote):
             ffmpeg_binary()  # if it is missing, refuse here, once, and not for every clip
         self._config = config

@@ -165,3 +165,18 @@ def open_source(spec: str, *, cache_dir: Path | None = None, options: RemoteOpti
         f"unknown source {shown_url(spec)!r}; known: {known} or the path of a {', '.join(ARCHIVE_SUFFIXES)}. "
         "A folder is written local:DIR."
     )
+
+
+def open_sources(
+    specs: Sequence[str], *, cache_dir: Path | None = None, options: RemoteOptions | None = None
+) -> list[Source]:
+    """Open the sources that the texts name, as `open_source`. Names that differ only in a secret get a number."""
+    opened: dict[str, str] = {}  # text by name
+    sources: list[Source] = []
+    for spec in specs:
+        source = open_source(spec, cache_dir=cache_dir, options=options)
+        if opened.get(source.name, spec) != spec:
+            source.name = f"{source.name} ({len(sources) + 1})"
+        opened[source.name] = spec
+        sources.append(source)
+    return sources

@@ -3,7 +3,7 @@
 import pytest
 
 from avdata.prepare.config import HttpOptions
-from avdata.prepare.sources import open_source, reads_archives
+from avdata.prepare.sources import SourceChain, open_source, open_sources, reads_archives
 from avdata.prepare.sources.http import HttpFetcher, HttpSource, Template, retry_after_s
 from avdata.prepare.sources.names import ClipRequest
 from avmanifest.errors import ConfigError, DownloadError
@@ -67,6 +67,17 @@ def test_with_a_start_the_files_are_clips_and_the_query_is_kept_out_of_the_manif
     assert not found.is_clip
     assert "secret" not in found.name + found.source
     assert HttpSource(HOST + "/{id}_{start}.mp4", HttpOptions()).template.is_clip
+
+
+def test_templates_that_differ_only_in_a_token_are_two_sources_and_a_template_twice_is_refused():
+    low, high = (f"http:{HOST}/{{id}}.mp4?quality={quality}" for quality in ("low", "high"))
+    first, second = open_sources([low, high])
+    assert (first.name, second.name) == (f"http:{HOST}/{{id}}.mp4", f"http:{HOST}/{{id}}.mp4 (2)")
+    assert SourceChain([first, second]).coverage.keys() == {first.name, second.name}
+    found = first.locate(ask()), second.locate(ask())
+    assert len({ref.fetch_key for ref in found if ref is not None}) == 2
+    with pytest.raises(ConfigError, match="given twice"):
+        SourceChain(open_sources([low, low]))
 
 
 @pytest.mark.parametrize("spec", ["http:https://host.org/{id}.mp4", "https://host.org/{id}.mp4"])
