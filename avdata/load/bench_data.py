@@ -58,8 +58,8 @@ def draw_bench_dataset(root: Path, num_samples: int, num_shards: int) -> Path:
             samples.append((f"drawn-{place:06d}", sounds[place % _SOUNDS], frames))
         rows += _write_shard(layout, ShardName("train", number), samples)
     write_table(table_from_rows(rows, CLIP_SCHEMA), layout.manifest("train"))
-    description = {"format_version": FORMAT_VERSION, "config": {"mel": ["paper"]}, "labels": ["drawn"]}
-    layout.dataset_json.write_text(json.dumps(description))
+    description = {"recipe": {"name": "drawn"}, "config": {"mel": ["paper"]}, "labels": ["drawn"]}
+    layout.dataset_json.write_text(json.dumps(description | {"format_version": FORMAT_VERSION}))
     return root
 
 

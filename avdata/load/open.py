@@ -159,7 +159,7 @@ def _open_shards(urls: Sequence[str], members: MemberMap | None, exclude: Sequen
     return dataset_from_table(
         pa.concat_tables([table.select(COLUMNS) for table in tables]),
         shards,
-        members or _members_of(description or {}, urls[0]),
+        members or (MemberMap() if description is None else _members_of(description, urls[0])),
         classes=None if description is None else description.get("labels"),
         exclude=exclude,
     )
@@ -198,12 +198,16 @@ def describe_dataset(root: str, cache: CacheConfig) -> dict[str, Any] | None:
             f"{where}: format version {description.get('format_version')!r}, this avkit reads {FORMAT_VERSION}. "
             "Use the avkit that prepared it, or prepare it again."
         )
+    # A flipped bit in the name of one of these would give the classes another order, or the log-mels another profile.
+    missing = {"recipe", "config", "labels"} - description.keys()
+    if missing or "mel" not in description["config"]:
+        raise ManifestError(f"{where}: has no {min(missing, default='config.mel')}. Restore the original file.")
     return description
 
 
 def _members_of(description: Mapping[str, Any], where: str) -> MemberMap:
     """The members that avkit writes, with the profile of the dataset's first log-mel."""
-    profiles = description.get("config", {}).get("mel", ["paper"])
+    profiles = description["config"]["mel"]
     if not profiles:
         raise ManifestError(f"{where}: by its dataset.json the dataset has no log-mel. Restore the original file.")
     return MemberMap(profile=profiles[0])

@@ -9,10 +9,20 @@ from pathlib import Path
 import fsspec
 import numpy as np
 
-from avdata.load import AllFramesView, CacheConfig, Dataset, Loader, LoaderConfig, View, evaluation_config, open_dataset
+from avdata.load import (
+    AllFramesView,
+    CacheConfig,
+    Dataset,
+    Loader,
+    LoaderConfig,
+    View,
+    evaluation_config,
+    open_dataset,
+    select,
+)
 from avdata.retrying import RetryPolicy
 from avdata.shards import members_of
-from avmanifest.errors import ManifestError, ShardError
+from avmanifest.errors import AvkitError, ManifestError, ShardError
 from avmanifest.layout import Layout
 from avmanifest.schema import CLIP_SCHEMA, is_optional
 from avmanifest.table import read_table, write_table
@@ -95,6 +105,8 @@ def bit_faults(folder: Path) -> Iterator[Fault]:
         memory.rm("/bits", recursive=True)
     yield Fault("flipped bit: shard in the cache", f"loader, {OTHER} times", f"{OTHER} fetched again", _counted(seen))
     yield _of_manifest(Layout(root).manifest("train"))
+    for path in (root / "dataset.json", root / "train/00000_stats.json"):
+        yield _of_json(path, root, cache)
 
 
 def _bits(paths: list[Path], count: int) -> Iterator[tuple[Path, int]]:
@@ -168,6 +180,29 @@ def _of_manifest(path: Path) -> Fault:
         flip(path, bit)
         count += 1
     return Fault("flipped bit: manifest", f"read_table, {count} times", f"{count} harmless or refused", _counted(seen))
+
+
+def _of_json(path: Path, root: Path, cache: CacheConfig) -> Fault:
+    def read() -> tuple[Loaded, tuple[str, ...]]:
+        dataset = open_dataset(root)
+        first = loaded(select(dataset, np.arange(len(dataset)) == 0), ALL, cache)
+        for content in first.values():
+            if isinstance(content, ShardError):
+                raise content
+        return first, dataset.classes
+
+    whole, seen, count = read(), Counter[str](), 0
+    for bit in range(0, path.stat().st_size * 8, 3):
+        flip(path, bit)
+        try:
+            seen["harmless or refused" if read() == whole else "silent"] += 1
+        except AvkitError:
+            seen["harmless or refused"] += 1
+        flip(path, bit)
+        count += 1
+    return Fault(
+        f"flipped bit: {path.name}", f"open_dataset, {count} times", f"{count} harmless or refused", _counted(seen)
+    )
 
 
 def _counted(ends: Counter[str]) -> str:
