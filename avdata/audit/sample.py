@@ -26,8 +26,8 @@ _MAX_BYTES: Final = 1 << 26  # of one sample, which is kept in memory
 _FACTS: Final = (
     "video_id", "source", "start_s", "end_s", "labels", "duration_s", "frame_times_s", "fps", "width", "height",
     "video_codec", "audio_codec", "audio_rate", "audio_channels", "audio_video_offset_s", "num_bad_packets",
-    "damaged_share", "deinterlaced", "tone_mapped", "rms_dbfs", "silent", "still", "short", "source_sha256",
-    "annotations", "licence",
+    "damaged_share", "audio_gap_s", "deinterlaced", "tone_mapped", "rms_dbfs", "silent", "still", "short",
+    "source_sha256", "annotations", "licence",
 )  # fmt: skip
 
 

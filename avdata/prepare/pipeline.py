@@ -245,6 +245,7 @@ def _facts(
         "audio_channels": info.audio_channels,
         "audio_video_offset_s": info.audio_video_offset_s,
         "num_bad_packets": info.num_bad_packets,
+        "audio_gap_s": info.audio_gap_s,
         "deinterlaced": info.deinterlaced,
         "tone_mapped": info.tone_mapped,
         "rms_dbfs": rms_dbfs(sound),

@@ -144,6 +144,12 @@ CLIP_SCHEMA: Final = pa.schema(
             optional=True,
         ),
         _field(
+            "audio_gap_s",
+            pa.float64(),
+            "seconds of the clip for which the source has no audio between audio: silence, not damage",
+            optional=True,
+        ),
+        _field(
             "deinterlaced",
             pa.bool_(),
             "whether the source's frames hold two fields, of which whole pictures were made",

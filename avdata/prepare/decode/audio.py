@@ -23,6 +23,8 @@ AUDIO_PREROLL_S = 0.3  # decoded before a span and dropped: packets depend on ea
 AUDIO_CHUNK = 8192  # samples per channel that are converted to mono together
 SAMPLE_RATES = range(4_000, 768_001)  # Hz
 MAX_CHANNELS = 64
+WRONG_STRIDES = (1.05, 8.0)  # from frame to frame, in durations of a frame, that a wrong sample rate can give
+WRONG_SHARE = 0.8  # of the frames
 _SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 
 
@@ -32,6 +34,8 @@ class AudioTrack(Track[AudioStream]):
     def __init__(self, demuxer: SharedDemuxer, stream: AudioStream) -> None:
         super().__init__(demuxer, stream)
         self._is_new = True  # the decoder has returned no frame yet
+        self.continues = False  # there are packets after the span that was read last
+        self._strides = array("d")  # from the start of each frame to that of the next one, in durations of the frame
 
     def runs(self, start_s: float, end_s: float, native: SampleFile) -> Iterator["AudioRun"]:
         """Runs of gapless audio that together cover the span; the first and last reach beyond it.
@@ -62,9 +66,13 @@ class AudioTrack(Track[AudioStream]):
         from_tick = self.tick_at(start_s - AUDIO_PREROLL_S)
         end_tick = self.tick_at(end_s)
         next_pts = self.stream.start_time or 0
+        self.continues = False
+        self._strides = array("d")
+        newest_pts: int | None = None
         follows_damage = overlaps_damage = False
         for packet in self._packets_from(from_tick):
             if packet.pts is not None and packet.pts > end_tick:
+                self.continues = True
                 break
             if packet.pts is not None and packet.pts + (packet.duration or 0) < from_tick:
                 continue
@@ -77,13 +85,27 @@ class AudioTrack(Track[AudioStream]):
                 self._refuse_nonsense(frame)
                 if frame.pts is None:
                     frame.pts = next_pts
-                next_pts = frame.pts + round(frame.samples / frame.sample_rate / self.tick_s)
+                length = frame.samples / frame.sample_rate / self.tick_s
+                if newest_pts is not None and length > 0:
+                    self._strides.append((frame.pts - newest_pts) / length)
+                newest_pts = frame.pts
+                next_pts = frame.pts + round(length)
                 if not bad and not overlaps_damage:
                     yield frame, follows_damage
                     follows_damage = False
                 overlaps_damage = False
             if bad:
                 follows_damage = overlaps_damage = True
+
+    @property
+    def has_wrong_rate(self) -> bool:
+        """Whether nearly every frame read last begins later than the one before ended, as with a wrong sample rate.
+
+        Real gaps lie between few frames, or, where a codec sends nothing in silence, are many times a frame long.
+        """
+        strides = np.asarray(self._strides)
+        wrong = (strides > WRONG_STRIDES[0]) & (strides < WRONG_STRIDES[1])
+        return len(strides) > 0 and float(wrong.mean()) > WRONG_SHARE
 
     def _refuse_nonsense(self, frame: AudioFrame) -> None:
         """Raise DecodeError media_corrupt for a rate or a number of channels that no recording has."""
@@ -127,6 +149,9 @@ class AudioTrack(Track[AudioStream]):
         """Packets from a tick or shortly before it, or from the first packet if the stream starts later."""
         begins = self.tick_at(self.start_s)
         if self.demuxer.position_owner is None and tick <= begins:
+            return self.packets()
+        if self.demuxer.clock.jumps:
+            self.seek(begins)
             return self.packets()
         for margin_s in (0.0, 2.0, 30.0):
             self.seek(max(tick - round(margin_s / self.tick_s), begins - round(1 / self.tick_s)))

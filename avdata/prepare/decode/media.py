@@ -9,6 +9,7 @@ the sample aspect ratio). Colors follow the stream's tags; untagged streams are 
 that hold two fields are deinterlaced, and HDR (PQ, HLG) is tone-mapped to SDR, unless the caller wants them as stored.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import av.error
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -29,6 +30,7 @@ from jaxtyping import Float32, UInt8
 
 from avdata.prepare.config import DECODERS
 from avdata.prepare.decode.audio import MAX_AUDIO_JUMP_S, AudioTrack, NativeAudio
+from avdata.prepare.decode.clock import SCANNED, UNMEASURED, last_end_s, scan
 from avdata.prepare.decode.decord import decord_frame_reader, import_decord
 from avdata.prepare.decode.hdr import has_wide_gamut, to_sdr, transfer_of
 from avdata.prepare.decode.tracks import TIME_TOLERANCE_S, MediaSource, SharedDemuxer, merged
@@ -47,6 +49,9 @@ from avmanifest.files import NotAFile, require_file
 
 # Containers that hold video. Playlists, scripts and image sequences are excluded: they refer to other files and URLs.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,mxf"
+MAX_OVERSTATED_S = 2.0  # by which a container may declare a longer duration than its packets have; more: it was cut
+DURATION_TOLERANCE_S = 0.1  # a declared duration is believed if the packets end not earlier than this
+TAIL_S = 3.0  # at the end of a file, where the packets are looked at to learn its true end
 MIN_AUDIO_SHARE = 0.9  # of the audio that the container declares inside a span; less is media_corrupt
 RESAMPLE_MARGIN_S = 0.1  # extra audio on both sides of a span while resampling; longer than the filter
 MAX_DURATION_S = 7 * 86_400.0  # longer media are taken for damage
@@ -69,6 +74,7 @@ class MediaInfo:
     width and height are of the displayed image: after rotation, with square pixels. Starts are on the media's own
     clock, whose 0 is the earliest stream start. audio_video_offset_s is audio start minus video start.
     num_bad_packets counts, in what has been read so far, the packets that cannot be read or decoded without damage.
+    audio_gap_s is the duration within the span of `waveform` for which an intact stream has no audio: silence.
     deinterlaced and tone_mapped (`pq`, `hlg` or empty) say what was done to the frames that were read.
     """
 
@@ -84,6 +90,7 @@ class MediaInfo:
     audio_start_s: float
     audio_video_offset_s: float
     num_bad_packets: int
+    audio_gap_s: float
     deinterlaced: bool
     tone_mapped: str
 
@@ -127,14 +134,19 @@ class Media:
             video = None  # cover art
         audio = container.streams.best("audio", related=video)
         self.origin_s = _origin_s(container, [stream for stream in (video, audio) if stream])  # in the file's own times
-        demuxer = SharedDemuxer(container, name, self.origin_s)
+        streams = [stream for stream in (video, audio) if stream]
+        is_scanned = container.format.name in SCANNED
+        demuxer = SharedDemuxer(container, name, self.origin_s, scan(container, streams) if is_scanned else None)
         self._video = VideoTrack(demuxer, video) if isinstance(video, VideoStream) else None
         self._audio = AudioTrack(demuxer, audio) if isinstance(audio, AudioStream) else None
         self._demuxer = demuxer
+        if is_scanned:
+            self._rewind()
         if self._video is not None:
             self._video.deinterlace = deinterlace
         self._tone_map, self._tone_mapped = tone_map, ""
         self._scaler, self._converter = VideoReformatter(), VideoReformatter()
+        self._audio_gap_s = 0.0
         self._orientation: Orientation | None = None
         self._displayed_size = (0, 0)
         self._read_frames: FrameReader = self._read_with_pyav
@@ -160,6 +172,7 @@ class Media:
             audio_start_s=audio.start_s if audio else 0.0,
             audio_video_offset_s=audio.start_s - video.start_s if audio and video else 0.0,
             num_bad_packets=sum(len(track.bad_packets) for track in (video, audio) if track),
+            audio_gap_s=self._audio_gap_s,
             deinterlaced=video is not None and video.has_deinterlaced,
             tone_mapped=self._tone_mapped,
         )
@@ -272,7 +285,8 @@ class Media:
         audio = self._require_audio(start_s, end_s)
         first, num_samples = round(start_s * sample_rate), round((end_s - start_s) * sample_rate)
         from_s, until_s = start_s - RESAMPLE_MARGIN_S, end_s + RESAMPLE_MARGIN_S
-        real_s, overlap_s, covered_until_s = 0.0, 0.0, start_s
+        real_s, gap_s, overlap_s, covered_until_s = 0.0, 0.0, 0.0, start_s
+        gap_from_s = max(start_s, audio.start_s)  # a late start is no gap
         native: dict[int, NativeAudio] = {}
         with SampleFile(folder) as samples:
             with SampleFile(folder) as decoded:
@@ -280,10 +294,16 @@ class Media:
                     if run.rate not in native:
                         native[run.rate] = NativeAudio(decoded, run.rate, sample_rate, from_s, until_s)
                     native[run.rate].place(run)
+                    if run.start_s > gap_from_s + MAX_AUDIO_JUMP_S:
+                        gap_s += max(0.0, min(end_s, run.start_s) - gap_from_s)
+                    gap_from_s = max(gap_from_s, run.end_s)
                     real_s += max(0.0, min(end_s, run.end_s) - max(covered_until_s, run.start_s))
                     overlap_s += max(0.0, min(end_s, run.end_s, covered_until_s) - max(start_s, run.start_s))
                     covered_until_s = max(covered_until_s, min(end_s, run.end_s))
-                self._refuse_lost_audio(audio, start_s, end_s, real_s)
+                if audio.continues and end_s > gap_from_s + MAX_AUDIO_JUMP_S:
+                    gap_s += end_s - gap_from_s
+                self._audio_gap_s = 0.0 if audio.num_bad or audio.has_wrong_rate else gap_s
+                self._refuse_lost_audio(audio, start_s, end_s, real_s + self._audio_gap_s)
                 if overlap_s > max(MAX_OVERLAP_SHARE * (end_s - start_s), MAX_AUDIO_JUMP_S):
                     raise DecodeError(
                         "media_corrupt",
@@ -333,8 +353,9 @@ class Media:
 
     def _measure_duration(self) -> float:
         """Seconds from the earliest start to the latest end of a stream. If not in the header, all packets are read."""
-        if self._container.duration is not None and self._container.duration > 0:
-            return self._container.duration / av.time_base
+        declared_s = (self._container.duration or 0) / av.time_base
+        if declared_s > 0:
+            return self._declared_duration(declared_s)
         end_s = 0.0
         for track in (self._video, self._audio):
             if track is not None:
@@ -343,6 +364,40 @@ class Media:
                 track.seek(track.stream.start_time or 0)
         self._demuxer.release_position()
         return end_s
+
+    def _declared_duration(self, declared_s: float) -> float:
+        """The container's duration, unless its packets end earlier, by MAX_OVERSTATED_S at most, or its clock jumps."""
+        clock = self._demuxer.clock
+        if clock.end_s > -math.inf:
+            end_s = clock.end_s - self.origin_s
+        elif self._container.format.name in UNMEASURED:
+            end_s = self._last_end_s(declared_s)
+        else:
+            return declared_s
+        self._demuxer.is_complete = end_s > declared_s - MAX_OVERSTATED_S
+        is_wrong = clock.jumps or (self._demuxer.is_complete and end_s < declared_s - DURATION_TOLERANCE_S)
+        return end_s if is_wrong else declared_s
+
+    def _last_end_s(self, declared_s: float) -> float:
+        """End of the last packet, in seconds. Of a file that has none where its end should be, all packets are read."""
+        streams = [track.stream for track in (self._video, self._audio) if track]
+        with contextlib.suppress(av.error.FFmpegError, OverflowError):
+            self._container.seek(round(max(0.0, declared_s + self.origin_s - TAIL_S) * av.time_base))
+        for _ in range(2):
+            for stream in self._container.streams:
+                stream.discard = Discard.default
+            end_s = last_end_s(self._container, streams) - self.origin_s
+            self._rewind()
+            if end_s > -math.inf:
+                break
+        return end_s
+
+    def _rewind(self) -> None:
+        """Go back to the first packet."""
+        track = self._video or self._audio
+        if track is not None:
+            track.seek(track.stream.start_time or 0)
+        self._demuxer.release_position()
 
     def _refuse_nonsense(self) -> None:
         """Raise DecodeError media_corrupt for times that cannot be true.

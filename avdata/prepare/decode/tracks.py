@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Generic, TypeAlias, TypeVar
@@ -16,6 +17,7 @@ from av.stream import Discard
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from avdata.prepare.decode.clock import UNMEASURED, Clock
 from avdata.prepare.decode.damage import AV1_OPTIONS, DECODER_OPTIONS, DecoderMessages, report_damage
 from avdata.prepare.frames import Span
 from avmanifest.errors import DecodeError
@@ -40,10 +42,12 @@ class SharedDemuxer:
     The video and the audio track read from one position, so a track must seek after the other one has read.
     """
 
-    def __init__(self, container: InputContainer, name: str, origin_s: float) -> None:
+    def __init__(self, container: InputContainer, name: str, origin_s: float, clock: Clock | None = None) -> None:
         self.container = container
         self.name = name
         self.origin_s = origin_s
+        self.clock = clock or Clock()
+        self.is_complete = False  # the file is known to have packets until its declared end
         self.position_owner: object = None  # None: at the start of the file, nothing has been read
 
     def release_position(self) -> None:
@@ -76,6 +80,10 @@ class Track(Generic[AnyStream]):
         self.num_packets = 0
         self.num_bad = 0  # times that a bad packet was met; a packet that is read again counts again
         self._has_gap = False  # the container could not read something before the next packet
+        self.ended_s: float | None = None  # end of the last packet, in seconds, once the end of the file was reached
+        self._joint_ticks: set[int | None] = set()  # presentation times of the last packets before a joint
+        self._position = 0  # of the newest packet in the file, in bytes
+        self._newest_end = -math.inf  # in ticks, of the packets read so far
         self.bad_packets: set[int | None] = set()  # their decoding times
         self.damaged_ticks: dict[int, int] = {}  # presentation time: duration, of what damage touches in what was read
 
@@ -86,9 +94,19 @@ class Track(Generic[AnyStream]):
 
     @property
     def promised_end_s(self) -> float:
-        """End of the stream according to the container; infinity if the container does not say."""
-        if self.stream.duration is not None:
+        """End of the stream according to the container; infinity if the container does not say.
+
+        The length of a container is that of its longest stream. So in a complete file whose streams have no length of
+        their own, as in WebM, a stream ends where its packets end.
+        """
+        if self.demuxer.clock.jumps:
+            return math.inf if self.ended_s is None else self.ended_s
+        if self.stream.duration is not None and self.container.format.name not in UNMEASURED:
             return self.start_s + self.stream.duration * self.tick_s
+        if (tagged_s := _tagged_end_s(self.stream.metadata.get("DURATION", ""))) is not None:
+            return tagged_s - self.origin_s
+        if self.demuxer.is_complete and self.ended_s is not None:
+            return self.ended_s
         if self.container.duration is not None:
             return self.container.duration / av.time_base
         return math.inf
@@ -116,6 +134,10 @@ class Track(Generic[AnyStream]):
         media_corrupt if seeking to the start fails too.
         """
         self._select()
+        self._position = 0
+        if self.demuxer.clock.jumps:  # times do not say where a packet is
+            self.container.seek(0, unsupported_byte_offset=True)
+            return
         # Matroska indexes only the video: a seek in the audio stream would read everything up to the tick.
         has_index = len(self.stream.index_entries) > 0
         for target in (tick, self.stream.start_time or 0):
@@ -156,8 +178,29 @@ class Track(Generic[AnyStream]):
             else:
                 errors_in_a_row = 0
                 self._has_gap |= bool(messages) and report_damage(messages, self.container.format.name)
+                if is_flush(packet):
+                    self._note_end()
+                else:
+                    self._place(packet)
                 yield packet
+        self._note_end()
         yield Packet()
+
+    def _place(self, packet: AnyPacket) -> None:
+        """Put the packet's times on the joined clock of a file whose clock jumps, and note its end."""
+        if packet.pos is not None and packet.pos >= 0:
+            self._position = packet.pos  # several packets of one PES have only one position
+        shift = round(self.demuxer.clock.shift_s(self._position) / self.tick_s)
+        if shift:
+            packet.pts = None if packet.pts is None else packet.pts + shift
+            packet.dts = None if packet.dts is None else packet.dts + shift
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is not None:
+            self._newest_end = max(self._newest_end, time + (packet.duration or 0))
+
+    def _note_end(self) -> None:
+        if self._newest_end > -math.inf:
+            self.ended_s = self.time_of(int(self._newest_end))
 
     def decode(self, packet: AnyPacket) -> tuple[Sequence[VideoFrame | AudioFrame], bool]:
         """The frames that the decoder returns for a packet, and whether something in them or the packet is damaged."""
@@ -166,14 +209,20 @@ class Track(Generic[AnyStream]):
             return (), False  # the decoder would take an empty packet for the end of the stream
         self.num_packets += not flush
         frames: Sequence[VideoFrame | AudioFrame] = ()
-        bad = packet.is_corrupt or self._has_gap
+        if (self.stream.index, self._position) in self.demuxer.clock.joints and packet.pts is not None:
+            self._joint_ticks.add(packet.pts)
+        bad = (packet.is_corrupt and packet.pts not in self._joint_ticks) or self._has_gap
         self._has_gap = False
         with DecoderMessages() as messages:
             try:
                 frames = self.stream.codec_context.decode(None if flush else packet)
             except av.error.FFmpegError:
                 bad = bad or not flush
-        return frames, bad or any(frame.is_corrupt for frame in frames) or (bool(messages) and report_damage(messages))
+        return frames, bad or any(map(self.is_corrupt, frames)) or (bool(messages) and report_damage(messages))
+
+    def is_corrupt(self, frame: VideoFrame | AudioFrame) -> bool:
+        """Whether the decoder calls the frame corrupt, and not only because it is the last one before a joint."""
+        return frame.is_corrupt and frame.pts not in self._joint_ticks
 
     def count_bad(self, dts: int | None) -> None:
         """Count a packet that cannot be read or decoded, or that is damaged."""
@@ -193,6 +242,12 @@ class Track(Generic[AnyStream]):
                 f"{self.name}: {self.num_bad} of {self.num_packets} {self.stream.type} packets are bad "
                 f"(accepted: {MAX_BAD_SHARE:.0%}). Fetch the file again.",
             )
+
+
+def _tagged_end_s(tag: str) -> float | None:
+    """The end of a stream that Matroska's tag DURATION gives (`00:00:10.008000000`), in seconds; None: no such tag."""
+    match = re.fullmatch(r"(\d{1,3}):(\d{2}):(\d{2}(?:\.\d{1,9})?)", tag)
+    return None if match is None else int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
 
 
 def merged(spans: Iterable[Span]) -> list[Span]:

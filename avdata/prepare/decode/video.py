@@ -1,5 +1,6 @@
 """The video frame that is displayed at a given time, and its orientation."""
 
+import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,8 +46,11 @@ class VideoTrack(Track[VideoStream]):
         guess = float(stream.guessed_rate or 0)  # FFmpeg's, which can be the number of ticks in a second
         self.fps = float(stream.average_rate or 0) or (guess if guess <= MAX_FPS else 0.0)
         self._frame_ticks = max(1, round(1 / (self.fps or 25.0) / self.tick_s))
-        # AVI has no presentation timestamps. A decoder that starts in the middle derives wrong ones.
-        self._sequential = "avi" in self.container.format.name.split(",")
+        # AVI has no presentation timestamps, and MPEG program streams have few. A decoder that starts in the middle
+        # derives wrong ones.
+        formats = self.container.format.name.split(",")
+        self._untimed = "avi" in formats
+        self._sequential = self._untimed or "mpeg" in formats or demuxer.clock.jumps
         self.num_frames = 0
         self.num_late = 0  # frames that are not later than the one before
         self.can_drop = stream.codec_context.name in ("h264", "hevc") and not self._sequential
@@ -172,11 +176,14 @@ class VideoTrack(Track[VideoStream]):
         first_pts = None
         next_pts = self.stream.start_time or 0
         newest_pts = -math.inf
+        waiting: list[int] = []  # decoding times of packets without presentation times: frames get them in order
         is_timed = True  # every packet has a presentation time
         spread = DamageSpread()
         for packet in self._packets:
             drop = self.can_drop and packet.pts is not None and packet.pts < self._target_tick - 3 * self._frame_ticks
             codec.skip_frame = "NONREF" if drop else "DEFAULT"
+            if self._untimed and packet.size and packet.dts is not None:
+                heapq.heappush(waiting, packet.dts)
             if not is_flush(packet):
                 self._last_read_dts = packet.dts if packet.dts is not None else packet.pts
             if drop and not packet.is_discard:
@@ -196,15 +203,17 @@ class VideoTrack(Track[VideoStream]):
                 yield packet.pts, None
             for frame in frames:
                 assert isinstance(frame, VideoFrame)
-                if frame.pts is None:
+                if waiting:
+                    frame.pts = heapq.heappop(waiting)
+                elif frame.pts is None:
                     frame.pts = next_pts
                 next_pts = frame.pts + self._frame_ticks
-                if first_pts is not None and frame.pts < first_pts and (frame.is_corrupt or not self._at_start):
+                if first_pts is not None and frame.pts < first_pts and (self.is_corrupt(frame) or not self._at_start):
                     continue
                 self.num_frames += 1
                 self.num_late += is_timed and frame.pts <= newest_pts
                 newest_pts = max(newest_pts, frame.pts)
-                damaged = frame.is_corrupt or frame.pts in spread.ticks or (touched and not is_timed)
+                damaged = self.is_corrupt(frame) or frame.pts in spread.ticks or (touched and not is_timed)
                 if damaged:
                     self.damaged_ticks[frame.pts] = frame.duration or self._frame_ticks
                 yield frame.pts, None if damaged else frame
