@@ -202,15 +202,16 @@ def scoring_view(data: EvalDataConfig, loaded: LoadedModel) -> EvalView | AllFra
 
     Raises ConfigError for several windows of spectrograms that are of whole clips.
     """
-    seen = _view_settings(data, loaded)
-    if seen["window_s"] is None and data.windows > 1:
+    settings = _view_settings(data, loaded)
+    if settings["window_s"] is None and data.windows > 1:
         raise ConfigError(
-            f"data.windows={data.windows}: {seen['profile']!r} spectrograms are of whole clips. Set data.windows=1, or "
+            f"data.windows={data.windows}: {settings['profile']!r} spectrograms are of whole clips. Set "
+            "data.windows=1, or "
             "data.frames=10 to test with all frames."
         )
     if data.frames is not None:
-        return AllFramesView(**seen, num_frames=data.frames)
-    return EvalView(**seen, windows=data.windows)
+        return AllFramesView(**settings, num_frames=data.frames)
+    return EvalView(**settings, windows=data.windows)
 
 
 def train_view(
@@ -222,9 +223,9 @@ def train_view(
     flip_probability: float = 0.5,
 ) -> TrainView:
     """The view of training clips: a random window, frame, crop, flip and gain (no gain with Kaldi spectrograms)."""
-    seen = _view_settings(data, loaded)
-    gain_db = 0.0 if PROFILES[seen["profile"]].kaldi else max_gain_db
-    return TrainView(**seen, max_gain_db=gain_db, min_area=min_area, flip_probability=flip_probability)
+    settings = _view_settings(data, loaded)
+    gain_db = 0.0 if PROFILES[settings["profile"]].kaldi else max_gain_db
+    return TrainView(**settings, max_gain_db=gain_db, min_area=min_area, flip_probability=flip_probability)
 
 
 def _view_settings(data: EvalDataConfig, loaded: LoadedModel) -> dict[str, Any]:

@@ -103,13 +103,15 @@ class Decoder(nn.Module):
         self.enlarged = nn.Conv2d(channels[-1], channels[-1], 3, padding=1) if finest != size else None
         self.predict = nn.Conv2d(channels[-1], config.outputs, 3, padding=1)
 
-    def forward(self, taps: Sequence[Float[Tensor, "b n d"]], told: Float[Tensor, "b m d"]) -> Float[Tensor, "b c h w"]:
+    def forward(
+        self, taps: Sequence[Float[Tensor, "b n d"]], condition_tokens: Float[Tensor, "b m d"]
+    ) -> Float[Tensor, "b c h w"]:
         """Logits, from tokens tapped from the shallowest to the deepest and the other modality's of the last layer."""
         rows = self.grid[0]
         first, *deeper = (
             rearrange(norm(x), "b (h w) d -> b d h w", h=rows) for norm, x in zip(self.norms, taps, strict=True)
         )
-        vector, *vectors = self.condition(told)
+        vector, *vectors = self.condition(condition_tokens)
         x = self.top(torch.cat([first, tiled(vector, first)], dim=1))
         for up, lateral, join, feature, vector in zip(
             self.ups, self.laterals, self.joins, deeper, vectors, strict=True

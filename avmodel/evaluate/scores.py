@@ -86,9 +86,9 @@ def multi_label_scores(scores: Float[Tensor, "n c"], labels: Bool[Tensor, "n c"]
 def hit_scores(scores: Float[Tensor, "n c"], labels: Bool[Tensor, "n c"]) -> dict[str, float]:
     """`hit`: percent of samples whose best class is one of their classes; samples without a class are left out."""
     require_finite(scores)
-    asked = labels.any(dim=1)
+    has_label = labels.any(dim=1)
     hit = labels.gather(1, scores.argmax(dim=1, keepdim=True))[:, 0]
-    return {"hit": 100 * int((hit & asked).sum()) / max(int(asked.sum()), 1)}
+    return {"hit": 100 * int((hit & has_label).sum()) / max(int(has_label.sum()), 1)}
 
 
 class Ranks(NamedTuple):

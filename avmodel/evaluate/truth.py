@@ -85,8 +85,8 @@ def _objects(clip: Clip | None) -> list[tuple[str, bool]] | None:
     objects = content.get("objects")
     if not isinstance(objects, list):
         return None
-    told = [one if isinstance(one, dict) else {} for one in objects]
-    return [(str(one.get("label", "")), bool(one.get("sounding"))) for one in told]
+    entries = [one if isinstance(one, dict) else {} for one in objects]
+    return [(str(one.get("label", "")), bool(one.get("sounding"))) for one in entries]
 
 
 def _json(clip: Clip) -> dict[str, object]:

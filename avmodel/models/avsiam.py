@@ -171,8 +171,12 @@ class AVSiam(Family):
         resized = partial(resize_positions, positions, grid, how="bicubic2d")
         if self.encoder.audio_blocks is None:
             kernel = vit["patch_embed.proj.weight"].expand(-1, 3, -1, -1) / 3
-            seen = {**vit, "patch_embed.proj.weight": kernel, "positions": resized(new_grid=self.encoder.image.grid)}
-            fill(renamed(seen, (*BACKBONE, *IMAGE_EMBEDDING)))
+            image_vit = {
+                **vit,
+                "patch_embed.proj.weight": kernel,
+                "positions": resized(new_grid=self.encoder.image.grid),
+            }
+            fill(renamed(image_vit, (*BACKBONE, *IMAGE_EMBEDDING)))
             self.start_copies()
         else:
             fill(renamed(vit, AUDIO_BACKBONE))
@@ -223,9 +227,9 @@ class AVSiam(Family):
         """Image and audio tokens after each block of the backbone, each modality alone."""
         encoder = self.encoder
         audio_blocks = encoder.blocks if encoder.audio_blocks is None else encoder.audio_blocks
-        seen = after_each(encoder.blocks, encoder.image(self.image_input(image)))
-        heard = after_each(audio_blocks, encoder.audio(self.audio_input(log_mel)), encoder.bank)
-        return [LayerTokens(*tokens) for tokens in zip(seen, heard, strict=True)]
+        image_tokens = after_each(encoder.blocks, encoder.image(self.image_input(image)))
+        audio_tokens = after_each(audio_blocks, encoder.audio(self.audio_input(log_mel)), encoder.bank)
+        return [LayerTokens(*tokens) for tokens in zip(image_tokens, audio_tokens, strict=True)]
 
     def join(self, audio: Float[Tensor, "b m d"], image: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """Tokens of both modalities after the joint layers, audio first."""
@@ -244,31 +248,31 @@ class AVSiam(Family):
     ) -> Output:
         """The objective's losses under these masks, or only those `terms` of it."""
         config = self.config
-        pictures, mels = self.image_input(image), self.audio_input(log_mel)
+        images, log_mels = self.image_input(image), self.audio_input(log_mel)
         losses: list[Term] = []
         output = Output({})
         if self.compares_samples and (terms is None or "contrast" in terms):
-            heard = pooled_groups(self.encoder.audio(mels), masks.audio_groups, self.encoder.encode_audio)
-            seen = pooled_groups(self.encoder.image(pictures), masks.image_groups, self.encoder.encode_image)
-            contrast = info_nce(heard, seen, temperature=config.temperature, symmetric=config.symmetric)
+            audio_tokens = pooled_groups(self.encoder.audio(log_mels), masks.audio_groups, self.encoder.encode_audio)
+            image_tokens = pooled_groups(self.encoder.image(images), masks.image_groups, self.encoder.encode_image)
+            contrast = info_nce(audio_tokens, image_tokens, temperature=config.temperature, symmetric=config.symmetric)
             losses.append(Term("contrast", config.contrast_weight, contrast))
         if self.reconstructs and (terms is None or "image" in terms):
-            predicted = self.reconstruct(pictures, mels, masks)
+            predicted = self.reconstruct(images, log_mels, masks)
             image_pred, audio_pred, image_mask, audio_mask = predicted
             output, weight = Output({}, *predicted), config.reconstruction_weight
-            losses.append(Term("image", weight, masked_mse(image_pred, self.targets(pictures), image_mask)))
-            losses.append(Term("audio", weight, masked_mse(audio_pred, self.targets(mels), audio_mask)))
+            losses.append(Term("image", weight, masked_mse(image_pred, self.targets(images), image_mask)))
+            losses.append(Term("audio", weight, masked_mse(audio_pred, self.targets(log_mels), audio_mask)))
         return output._replace(losses=weighted(losses))
 
     def reconstruct(
-        self, pictures: Float[Tensor, "b 3 h w"], mels: Float[Tensor, "b 1 mel t"], masks: AVSiamKeptIds
+        self, images: Float[Tensor, "b 3 h w"], log_mels: Float[Tensor, "b 1 mel t"], masks: AVSiamKeptIds
     ) -> tuple[Float[Tensor, "b i image"], Float[Tensor, "b a audio"], Float[Tensor, "b i"], Float[Tensor, "b a"]]:
         """Image and audio patches from the few that the second pass keeps, and what was hidden."""
         assert self.decoder is not None
-        audio_ids, image_ids = (ids.to(mels.device) for ids in (masks.audio_ids, masks.image_ids))
+        audio_ids, image_ids = (ids.to(log_mels.device) for ids in (masks.audio_ids, masks.image_ids))
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.stop_gradient):
-            audio = gather_visible(self.encoder.audio(mels), audio_ids)
-            image = gather_visible(self.encoder.image(pictures), image_ids)
+            audio = gather_visible(self.encoder.audio(log_mels), audio_ids)
+            image = gather_visible(self.encoder.image(images), image_ids)
             if self.reconstruction_blocks is None or self.reconstruction_norm is None:
                 audio = self.encoder.encode_audio(audio)
             else:

@@ -146,22 +146,25 @@ class CAVMAE(Family):
     def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: KeptIds) -> Output:
         """Losses and predictions under these masks."""
         config, encoder = self.config, self.encoder
-        pictures, mels = self.image_input(image), self.audio_input(log_mel)
-        image_masking = masking_from_ids(masks.image_ids.to(mels.device), encoder.image.num_patches)
-        audio_masking = masking_from_ids(masks.audio_ids.to(mels.device), encoder.audio.num_patches)
-        seen = encoder.image(pictures, image_masking.ids_keep)
-        heard = encoder.audio(mels, audio_masking.ids_keep)
+        images, log_mels = self.image_input(image), self.audio_input(log_mel)
+        image_masking = masking_from_ids(masks.image_ids.to(log_mels.device), encoder.image.num_patches)
+        audio_masking = masking_from_ids(masks.audio_ids.to(log_mels.device), encoder.audio.num_patches)
+        image_tokens = encoder.image(images, image_masking.ids_keep)
+        audio_tokens = encoder.audio(log_mels, audio_masking.ids_keep)
         image_pred, audio_pred = self.decoder(
-            encoder.join(heard, seen), audio_masking.ids_restore, image_masking.ids_restore, heard.shape[1]
+            encoder.join(audio_tokens, image_tokens),
+            audio_masking.ids_restore,
+            image_masking.ids_restore,
+            audio_tokens.shape[1],
         )
         terms = [
-            Term("image", 1.0, masked_mse(image_pred, self.targets(pictures), image_masking.mask)),
-            Term("audio", 1.0, masked_mse(audio_pred, self.targets(mels), audio_masking.mask)),
+            Term("image", 1.0, masked_mse(image_pred, self.targets(images), image_masking.mask)),
+            Term("audio", 1.0, masked_mse(audio_pred, self.targets(log_mels), audio_masking.mask)),
         ]
         if self.compares_samples:
             contrast = info_nce(
-                encoder.alone(seen, "image").mean(dim=1),
-                encoder.alone(heard, "audio").mean(dim=1),
+                encoder.alone(image_tokens, "image").mean(dim=1),
+                encoder.alone(audio_tokens, "audio").mean(dim=1),
                 temperature=config.temperature,
                 symmetric=config.symmetric,
                 gather=config.gather,

@@ -142,56 +142,56 @@ class CrossMAE(Family):
         self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]
     ) -> list[LayerTokens]:
         """Image and audio tokens after each block of their towers; audio row by row of time."""
-        seen = self.encoder.image.forward_intermediates(self.image_input(image))
-        heard = self.encoder.audio.forward_intermediates(self.audio_input(log_mel))
-        return [LayerTokens(*tokens) for tokens in zip(seen, heard, strict=True)]
+        image_tokens = self.encoder.image.forward_intermediates(self.image_input(image))
+        audio_tokens = self.encoder.audio.forward_intermediates(self.audio_input(log_mel))
+        return [LayerTokens(*tokens) for tokens in zip(image_tokens, audio_tokens, strict=True)]
 
     def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: KeptIds) -> Output:
         """Losses and predictions under these masks."""
         config, encoder = self.config, self.encoder
-        pictures, mels = self.image_input(image), self.audio_input(log_mel)
-        image_masking = masking_from_ids(masks.image_ids.to(mels.device), encoder.image.num_patches)
-        audio_masking = masking_from_ids(masks.audio_ids.to(mels.device), encoder.audio.num_patches)
-        seen = encoder.image(pictures, image_masking.ids_keep)
-        heard = encoder.audio(mels, audio_masking.ids_keep)
-        whole_seen = whole_heard = None
+        images, log_mels = self.image_input(image), self.audio_input(log_mel)
+        image_masking = masking_from_ids(masks.image_ids.to(log_mels.device), encoder.image.num_patches)
+        audio_masking = masking_from_ids(masks.audio_ids.to(log_mels.device), encoder.audio.num_patches)
+        image_tokens = encoder.image(images, image_masking.ids_keep)
+        audio_tokens = encoder.audio(log_mels, audio_masking.ids_keep)
+        complete_image = complete_audio = None
         if config.needs_complete:
             trained = config.contrast_weight > 0 and config.contrast_features == "complete"
             teacher = encoder if self.teacher is None else self.teacher
             with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-                whole_seen, whole_heard = teacher.image(pictures), teacher.audio(mels)
+                complete_image, complete_audio = teacher.image(images), teacher.audio(log_mels)
 
         terms = []
         if self.compares_samples:
             visible = config.contrast_features == "visible"
             vectors = [
                 pooled(part if visible or whole is None else whole, config.pool)
-                for part, whole in ((heard, whole_heard), (seen, whole_seen))
+                for part, whole in ((audio_tokens, complete_audio), (image_tokens, complete_image))
             ]
             contrast = info_nce(*vectors, temperature=config.temperature, reduction=config.reduction)
             terms.append(Term("contrast", config.contrast_weight, contrast))
         output = Output({})
         if self.image_decoder is not None and self.audio_decoder is not None:
-            told_of_image = self.condition(seen, whole_seen, image_masking)
-            told_of_audio = self.condition(heard, whole_heard, audio_masking)
+            image_condition = self.condition(image_tokens, complete_image, image_masking)
+            audio_condition = self.condition(audio_tokens, complete_audio, audio_masking)
             image_pred = self.image_decoder(
-                seen.tokens, image_masking.ids_restore, *self.located(told_of_audio, self.audio_decoder)
+                image_tokens.tokens, image_masking.ids_restore, *self.located(audio_condition, self.audio_decoder)
             )
             audio_pred = self.audio_decoder(
-                heard.tokens, audio_masking.ids_restore, *self.located(told_of_image, self.image_decoder)
+                audio_tokens.tokens, audio_masking.ids_restore, *self.located(image_condition, self.image_decoder)
             )
             output = Output({}, image_pred, audio_pred, image_masking.mask, audio_masking.mask)
             terms += [
-                Term("image", 1.0, masked_mse(image_pred, self.targets(pictures), image_masking.mask, config.loss_on)),
-                Term("audio", 1.0, masked_mse(audio_pred, self.targets(mels), audio_masking.mask, config.loss_on)),
+                Term("image", 1.0, masked_mse(image_pred, self.targets(images), image_masking.mask, config.loss_on)),
+                Term("audio", 1.0, masked_mse(audio_pred, self.targets(log_mels), audio_masking.mask, config.loss_on)),
             ]
         if self.image_features is not None and self.audio_features is not None:
-            assert whole_seen is not None and whole_heard is not None
+            assert complete_image is not None and complete_audio is not None
             terms += [
                 Term(name, 1.0, self.feature_loss(decoder, context, own, whole, masking))
                 for name, decoder, context, own, whole, masking in (
-                    ("image_features", self.image_features, heard, seen, whole_seen, image_masking),
-                    ("audio_features", self.audio_features, seen, heard, whole_heard, audio_masking),
+                    ("image_features", self.image_features, audio_tokens, image_tokens, complete_image, image_masking),
+                    ("audio_features", self.audio_features, image_tokens, audio_tokens, complete_audio, audio_masking),
                 )
             ]
         return output._replace(losses=weighted(terms))
@@ -230,14 +230,14 @@ class CrossMAE(Family):
         return Attentive(found.tokens, masking.ids_keep.gather(1, found.ids))
 
     def located(
-        self, told: Attentive | None, decoder: PixelDecoder
+        self, attentive: Attentive | None, decoder: PixelDecoder
     ) -> tuple[Float[Tensor, "b k d"] | None, Float[Tensor, "b k w"] | None]:
         """The tokens of a condition and their positions, as their own modality's decoder has them; zeros have none."""
-        if told is None:
+        if attentive is None:
             return None, None
         if self.config.condition == "zero":
-            return told.tokens, None
-        return told.tokens, gather_visible(decoder.positions.expand(len(told.ids), -1, -1), told.ids)
+            return attentive.tokens, None
+        return attentive.tokens, gather_visible(decoder.positions.expand(len(attentive.ids), -1, -1), attentive.ids)
 
     def feature_loss(
         self, decoder: EmbeddingDecoder, context: Encoded, own: Encoded, whole: Encoded, masking: Masking

@@ -22,7 +22,7 @@ def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
     require_precision(config.precision, run.world.device)
     train, test = open_splits(config.data, run.test, run.train)
     labels = label_matrix(test.dataset)
-    asked = labels.any(dim=1)
+    has_label = labels.any(dim=1)
     modes = [None, *config.missing]
 
     def tested(one: Evaluation, seed: int, folder: str) -> dict[str, Float[Tensor, "n c"]]:
@@ -35,10 +35,10 @@ def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
         return found
 
     logits = [tested(run, seed, f"seed-{seed}") for seed in config.seeds]
-    runs = [scores_of(found, labels, asked, multi_label=test.multi_label) for found in logits]
-    trivial = trivial_baselines(label_matrix(train.dataset), labels[asked], multi_label=test.multi_label)
+    runs = [scores_of(found, labels, has_label, multi_label=test.multi_label) for found in logits]
+    trivial = trivial_baselines(label_matrix(train.dataset), labels[has_label], multi_label=test.multi_label)
     random_runs = [
-        scores_of(tested(one, seed, f"random-seed-{seed}"), labels, asked, multi_label=test.multi_label)
+        scores_of(tested(one, seed, f"random-seed-{seed}"), labels, has_label, multi_label=test.multi_label)
         for one, seed in run.with_random_weights(config)
     ]
     return run.result(
@@ -51,5 +51,7 @@ def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
         view=describe_view(scoring_view(config.data, run.loaded)),
         data={"train": train.described(), "test": test.described()},
         notes=(*train.notes, *test.notes),
-        extra=class_report(logits[0][ALL][asked], labels[asked], test.dataset.classes, multi_label=test.multi_label),
+        extra=class_report(
+            logits[0][ALL][has_label], labels[has_label], test.dataset.classes, multi_label=test.multi_label
+        ),
     )

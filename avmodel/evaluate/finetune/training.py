@@ -144,12 +144,12 @@ def predict(
 def scores_of(
     logits: Mapping[str, Float[Tensor, "n c"]],
     labels: Bool[Tensor, "n c"],
-    asked: Bool[Tensor, " n"],
+    has_label: Bool[Tensor, " n"],
     *,
     multi_label: bool,
 ) -> dict[str, dict[str, float]]:
     """Scores of each row over the samples that have a class."""
-    return {row: class_scores(x[asked], labels[asked], multi_label=multi_label) for row, x in logits.items()}
+    return {row: class_scores(x[has_label], labels[has_label], multi_label=multi_label) for row, x in logits.items()}
 
 
 def report(logits: Mapping[str, Float[Tensor, "n c"]], test: Split, done: int, folder: Path, world: World) -> None:

@@ -40,11 +40,14 @@ class Localizer(nn.Module):
         """A value from -1 to 1 for each patch."""
         if self.encoding == "together":
             streams = self.model.streams(image, log_mel)
-            seen, heard = streams["image"], streams["audio"]
+            image_tokens, audio_tokens = streams["image"], streams["audio"]
         else:
-            seen, heard = self.model.streams(image, None)["image"], self.model.streams(None, log_mel)["audio"]
-        sound = for_each_image(heard.float().mean(dim=1), seen)
-        cosines = F.cosine_similarity(seen.float(), sound[:, None], dim=2)
+            image_tokens, audio_tokens = (
+                self.model.streams(image, None)["image"],
+                self.model.streams(None, log_mel)["audio"],
+            )
+        audio = for_each_image(audio_tokens.float().mean(dim=1), image_tokens)
+        cosines = F.cosine_similarity(image_tokens.float(), audio[:, None], dim=2)
         return rearrange(cosines, "b (r c) -> b r c", r=self.model.image_grid[0])
 
     def freeze_unused(self) -> None:

@@ -54,15 +54,15 @@ class MaskedFrames(NamedTuple):
 def masked_frames(config: SegmentationConfig, clips: Split, source: Source, *, repeats: int = 1) -> MaskedFrames:
     """The frames of a split that have a mask, each `repeats` times."""
     frames = frames_of(clips, repeats=repeats)
-    told = clips_of(config.data, clips, source)
+    clip_fields = clips_of(config.data, clips, source)
     row_of = {key: row for row, key in enumerate(clips.dataset.keys.to_pylist())}
     rows = [row_of[key] for key in frames.dataset.keys.to_pylist()]
     classes = config.target == "classes"
-    tables = mask_tables(clips.dataset, told, classes=classes)[rows]
+    tables = mask_tables(clips.dataset, clip_fields, classes=classes)[rows]
     if not config.only_labeled:
         return MaskedFrames(clips, frames, tables, tables)
     return MaskedFrames(
-        clips, frames, tables, mask_tables(clips.dataset, told, classes=classes, only_labeled=True)[rows]
+        clips, frames, tables, mask_tables(clips.dataset, clip_fields, classes=classes, only_labeled=True)[rows]
     )
 
 

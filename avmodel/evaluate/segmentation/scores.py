@@ -166,10 +166,10 @@ def class_means(frames: ClassFrames) -> dict[str, float]:
     A class's mean is over the frames in whose ground truth or prediction it is. Classes that are in none are left out;
     0 if none is left.
     """
-    iou, f, seen = class_averages(frames)
+    iou, f, num_frames = class_averages(frames)
     found = {}
     for suffix, first in (("", 0), ("_noBg", 1)):
-        kept = seen[first:] > 0
+        kept = num_frames[first:] > 0
         for name, values in (("miou", iou[first:]), ("f", f[first:])):
             found[name + suffix] = 100 * float(values[kept].mean()) if kept.any() else 0.0
     return found
@@ -177,5 +177,5 @@ def class_means(frames: ClassFrames) -> dict[str, float]:
 
 def class_averages(frames: ClassFrames) -> tuple[Float[Tensor, " c"], Float[Tensor, " c"], Int64[Tensor, " c"]]:
     """Mean IoU and F of each class over the frames that have it, and the number of these frames."""
-    seen = frames.present.sum(dim=0)
-    return frames.iou.sum(dim=0) / seen.clamp(min=1), frames.f.sum(dim=0) / seen.clamp(min=1), seen
+    num_frames = frames.present.sum(dim=0)
+    return frames.iou.sum(dim=0) / num_frames.clamp(min=1), frames.f.sum(dim=0) / num_frames.clamp(min=1), num_frames
