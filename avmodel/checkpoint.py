@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from avmanifest.errors import CheckpointError, ConfigError, DivergedError, StorageError
 from avmanifest.files import open_file, remove_unfinished, replacing, require_file, sha256_of_file
+from avmanifest.parsing import parse_object
 from avmodel.checkpoint_folder import (
     LATEST_FILE,
     MODEL_FILE,
@@ -298,7 +299,7 @@ def read_config(metadata: Mapping[str, str], file: Path) -> ModelConfig:
     if family not in FAMILIES:
         raise ConfigError(f"{file}: unknown family {family!r}; known: {', '.join(sorted(FAMILIES))}")
     try:
-        values = json.loads(metadata["config"])
+        values = parse_object(metadata["config"], f"{file}: its config cannot be used", ConfigError, finite=False)
         return config_from_values(FAMILIES[family].config_type, values)
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file}: its config cannot be used: {error}") from error

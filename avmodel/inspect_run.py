@@ -9,6 +9,7 @@ from typing import Any, Final
 from avdata.draw.charts import line_chart
 from avdata.draw.page import card, data_uri, escape, key_numbers, page, section, table, write_page
 from avmanifest.errors import ConfigError, ManifestError
+from avmanifest.files import read_file
 from avmodel.metrics import METRICS, PROBES, read_lines
 from avmodel.rundir import CHECKPOINTS, PICTURES, read_config
 
@@ -186,7 +187,7 @@ def _pictures(pictures: Sequence[Path]) -> str:
         + "".join(
             card(
                 path.name,
-                f'<img class="picture" alt="{escape(path.name)}" src="{data_uri(path.read_bytes(), "image/png")}">',
+                f'<img class="picture" alt="{escape(path.name)}" src="{data_uri(read_file(path), "image/png")}">',
                 wide=True,
             )
             for path in shown

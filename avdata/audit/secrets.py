@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from avdata.prepare.commit import marker_bytes, read_stats
 from avmanifest.errors import ManifestError, ShardError
-from avmanifest.files import replace_text, replacing, sha256_of_file
+from avmanifest.files import read_file, replace_text, replacing, sha256_of_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.parsing import parse_object
 from avmanifest.secrets import shown_source, stored_text, without_secrets
@@ -147,7 +147,7 @@ def _update_croissant(layout: Layout) -> bool:
     """Let croissant.json have the hashes of the manifests as they are now; whether it was rewritten."""
     if not layout.croissant.exists():
         return False
-    content = parse_object(layout.croissant.read_bytes(), layout.croissant)
+    content = parse_object(read_file(layout.croissant), layout.croissant)
     manifests = {layout.name(path): path for path in map(layout.manifest, layout.splits()) if path.exists()}
     stale = [
         (entry, sha256)

@@ -29,11 +29,15 @@ from avmanifest.files import (
     OLDER_SUFFIXES,
     UNFINISHED,
     cache_folder,
+    open_descriptor,
+    open_file,
+    read_file,
     replace_bytes,
     sha256_of,
     sha256_of_stream,
     unfinished_path,
 )
+from avmanifest.parsing import metadata_of
 from avmanifest.secrets import identity as url_identity
 from avmanifest.secrets import shown_url
 
@@ -124,7 +128,7 @@ class ShardCache:
         path = self.path(url, expected)
         for _ in range(_OPEN_ATTEMPTS):
             try:
-                descriptor = os.open(path, os.O_RDONLY)
+                descriptor = open_descriptor(path)
             except (FileNotFoundError, NotADirectoryError):
                 self._fetch(url, expected)
                 continue
@@ -144,7 +148,7 @@ class ShardCache:
         """Remove the shard's file if its hash is wrong or it cannot be read. Returns whether the file is gone."""
         path = self.path(url, expected)
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 if expected.sha256 is None or sha256_of_stream(file)[0] == expected.sha256:
                     return False
         except FileNotFoundError:
@@ -221,7 +225,7 @@ class ShardCache:
     def _note(self, url: str) -> "_Note | None":
         """What the cache notes of its copy of a shard without a marker."""
         try:
-            return _Note.parse((self.config.root / f"{_hashed(url)}.json").read_bytes())
+            return _Note.parse(read_file(self.config.root / f"{_hashed(url)}.json"))
         except FileNotFoundError:
             return None
 
@@ -343,12 +347,12 @@ def read_small(url: str, config: CacheConfig) -> bytes | None:
     """
     copy = config.root / f"{_hashed(url)}.small"
     if config.offline:
-        return copy.read_bytes() if copy.exists() else None
+        return read_file(copy) if copy.exists() else None
     content = open_store(url, config.storage_options, config.retry).read("")
     with contextlib.suppress(OSError):  # a cache that cannot be written is an error when it is needed
         if content is None:
             copy.unlink(missing_ok=True)
-        elif not copy.exists() or copy.read_bytes() != content:
+        elif not copy.exists() or read_file(copy) != content:
             replace_bytes(copy, content, shared=True)
     return content
 
@@ -365,10 +369,10 @@ class _Note:
 
     @classmethod
     def parse(cls, content: bytes) -> "_Note | None":
+        fields = metadata_of(content)
         try:
-            fields = json.loads(content)
             return cls(Version(**fields["version"]), Expected(**fields["found"]))
-        except (ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             return None
 
 

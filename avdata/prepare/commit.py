@@ -353,7 +353,7 @@ class Workspace:
         description = self.path / self._layout.dataset_json.name
         with storage_errors(self.path):
             if not description.exists() and self._layout.dataset_json.exists():
-                replace_bytes(description, self._layout.dataset_json.read_bytes())
+                replace_bytes(description, read_file(self._layout.dataset_json))
             if any(_shard_folder(folder, shard).exists() for folder in self._folders()):
                 with self.publishing():
                     self._take_over(shard)
@@ -402,7 +402,7 @@ class Workspace:
         """Whether the clips in a workspace have the plan and the settings of the dataset."""
         description = self._layout.dataset_json
         ours = folder / description.name
-        return ours.exists() and description.exists() and ours.read_bytes() == description.read_bytes()
+        return ours.exists() and description.exists() and read_file(ours) == read_file(description)
 
     def _tidied(self, folder: Path) -> bool:
         """Remove all files of a workspace but finished clips of uncommitted shards; whether there are any."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from avmanifest.files import sha256_of, sha256_of_file
+from avmanifest.files import read_file, sha256_of, sha256_of_file
+from avmanifest.parsing import metadata_of
 from avmanifest.schema import CLIP_SCHEMA
 
 _RECORD: Final = ".json"  # suffix of a record, after the name of the blocks
@@ -54,14 +55,14 @@ def read_segment(blocks: Path, planned: Mapping[str, Mapping[str, Any]]) -> Segm
         planned: Rows of PLAN_SCHEMA by key.
     """
     try:
-        record = json.loads(record_of(blocks).read_bytes())
+        record = metadata_of(read_file(record_of(blocks)))
         content = record["row"]
         if sha256_of(content) != record["row_sha256"] or sha256_of_file(blocks) != record["blocks_sha256"]:
             return None
-        row = json.loads(content)
+        row = metadata_of(content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    plan = planned.get(row.get("key"))
+    plan = planned.get(str(row.get("key")))
     if plan is None or set(row) != set(CLIP_SCHEMA.names) or any(row[name] != plan[name] for name in _PLANNED):
         return None
     return Segment(row, blocks)

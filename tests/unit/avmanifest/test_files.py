@@ -9,12 +9,18 @@ from pathlib import Path
 import pytest
 
 from avmanifest.files import (
+    NotAFile,
     cache_folder,
     is_unfinished,
+    open_file,
+    open_text,
+    read_file,
+    read_text,
     remove_unfinished,
     replace_bytes,
     replace_text,
     replacing,
+    require_file,
     sha256_of,
     sha256_of_file,
     sha256_of_stream,
@@ -113,3 +119,29 @@ def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder("shards") == tmp_path / ".cache" / "avkit" / "shards"
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a FIFO", "a device", "a path with a NUL character"])
+def test_only_regular_files_are_opened_and_none_is_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    match kind:
+        case "a folder":
+            path.mkdir()
+        case "a FIFO":
+            os.mkfifo(path)
+        case "a device":
+            path.symlink_to("/dev/zero")
+        case _:
+            path = tmp_path / "a\0b"
+    for read in (require_file, open_file, open_text, read_file, read_text, sha256_of_file):
+        with pytest.raises(NotAFile, match=kind):
+            read(path)
+
+
+def test_links_to_files_are_opened_and_texts_lose_their_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\xef\xbb\xbfa\r\nb")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert read_file(tmp_path / "link") == b"\xef\xbb\xbfa\r\nb"
+    assert read_text(tmp_path / "link") == "a\r\nb"
+    with pytest.raises(FileNotFoundError):
+        open_file(tmp_path / "none")
