@@ -1,4 +1,4 @@
-"""Processes of their own that need not import anything: forked from a server that has torch and avkit loaded."""
+"""Processes that start without imports: they are forked from a server that has torch and avkit loaded."""
 
 import multiprocessing
 import os
@@ -33,7 +33,7 @@ CONTEXT.set_forkserver_preload(
 def launch(
     function: Callable[..., None], *arguments: Any, log: Path, env: Mapping[str, str] | None = None
 ) -> ForkServerProcess:
-    """A process, started, that calls the function on one thread; what it says goes to `log`."""
+    """Start a process that calls the function on one thread. Its output goes to `log`."""
     process = CONTEXT.Process(target=_child, args=(function, arguments, dict(env or {}), log))
     process.start()
     return process
@@ -49,14 +49,14 @@ def finish(process: ForkServerProcess, timeout_s: float = 300) -> int:
     process.join(timeout_s)
     if process.exitcode is None:
         process.kill()
-        raise AssertionError("a process has no end")
+        raise AssertionError(f"a process did not end in {timeout_s:g} s")
     return process.exitcode
 
 
 def call_together(
     function: Callable[..., None], *arguments: Any, log: Path, size: int = 2, env: Mapping[str, str] | None = None
 ) -> list[int]:
-    """The exit codes of as many processes, each told of the others as torchrun does; logs end in their rank."""
+    """The exit codes of `size` processes with torchrun's environment variables; each log's name ends in its rank."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = str(found.getsockname()[1])
