@@ -138,7 +138,11 @@ class Store:
 
         def ask() -> Version:
             self.filesystem.invalidate_cache(self.path(name))
-            return version_of(self.filesystem.info(self.path(name)))
+            version = version_of(self.filesystem.info(self.path(name)))
+            if not version.tag and version.size and protocol(self.root) in _HTTP:
+                with contextlib.suppress(OSError):  # some servers name the version only beside content
+                    version = http_range(self.filesystem, self.path(name), 0, 1)[1]
+            return version
 
         return self._ask("be read", name, ask)
 

@@ -26,6 +26,7 @@ class FileServer(ThreadingHTTPServer):
         self.cut_after: deque[int] = deque()  # break the next answers off after so many bytes
         self.tells_size = True
         self.headers: Callable[[str], dict[str, str]] = lambda path: {}  # more headers of the next answer
+        self.tells_version_early = True  # False: those headers come with content only
         self.drip_s = 0.0  # seconds between single bytes of a content; 0: all at once
         self.closing = threading.Event()
 
@@ -70,8 +71,9 @@ class _Handler(BaseHTTPRequestHandler):
         if server.tells_size:
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Accept-Ranges", "bytes")
-        for name, value in headers.items():
-            self.send_header(name, value)
+        if body or server.tells_version_early:
+            for name, value in headers.items():
+                self.send_header(name, value)
         self.end_headers()
         if not body:
             return

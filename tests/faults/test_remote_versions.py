@@ -124,6 +124,14 @@ def test_a_shard_that_is_replaced_within_an_answer_is_read_again(
     assert next(cache.root.glob("*.shard")).read_bytes() == NEW
 
 
+def test_a_server_that_names_the_version_beside_content_only(server: FileServer, cache: CacheConfig) -> None:
+    server.tells_version_early = False
+    publish(server, OLD, etag)
+    assert classes_of(cache, server.url) == ("o",)
+    publish(server, NEW, etag)
+    assert classes_of(cache, server.url) == ("n",)
+
+
 def test_a_shard_that_is_replaced_in_every_answer_is_refused(server: FileServer, cache: CacheConfig) -> None:
     turn = [0]
 
