@@ -27,7 +27,7 @@ _CONCEALED: Final = "concealing "  # of level info
 
 
 class DecoderMessages:
-    """A context in which the messages of FFmpeg's libraries are collected, of this thread only.
+    """A context in which the messages of FFmpeg's libraries are collected, of this thread only. It can be used again.
 
     The libraries' log level is a global state of the process: it is raised while any thread is inside, then restored.
     """
@@ -38,8 +38,12 @@ class DecoderMessages:
 
     def __init__(self) -> None:
         self._capture = av.logging.Capture()
+        self._thread = threading.get_ident()
 
     def __enter__(self) -> list[tuple[int, str, str]]:
+        if self._thread != threading.get_ident():
+            DecoderMessages.__init__(self)  # a capture is of the thread that made it
+        self._capture.logs.clear()
         with self._lock:
             if not DecoderMessages._num_inside:
                 DecoderMessages._before = av.logging.get_level(), av.logging.get_skip_repeated()

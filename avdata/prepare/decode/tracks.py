@@ -79,6 +79,7 @@ class Track(Generic[AnyStream]):
         self.origin_s = demuxer.origin_s
         self.num_packets = 0
         self.num_bad = 0  # times that a bad packet was met; a packet that is read again counts again
+        self._messages = DecoderMessages()
         self._has_gap = False  # the container could not read something before the next packet
         self.ended_s: float | None = None  # end of the last packet, in seconds, once the end of the file was reached
         self._joint_ticks: set[int | None] = set()  # presentation times of the last packets before a joint
@@ -163,10 +164,15 @@ class Track(Generic[AnyStream]):
         self._select()
         errors_in_a_row = 0
         packets = self.container.demux(self.stream)
+        has_packet_index = "mp4" in self.container.format.name  # it does not search for packets behind damage
         while errors_in_a_row < MAX_READ_ERRORS:
             try:
-                with DecoderMessages() as messages:
+                if has_packet_index:
                     packet = next(packets)
+                else:
+                    with self._messages as messages:
+                        packet = next(packets)
+                    self._has_gap |= bool(messages) and report_damage(messages, self.container.format.name)
             except av.error.FFmpegError:
                 errors_in_a_row += 1
                 self._has_gap = True
@@ -177,7 +183,6 @@ class Track(Generic[AnyStream]):
                 return
             else:
                 errors_in_a_row = 0
-                self._has_gap |= bool(messages) and report_damage(messages, self.container.format.name)
                 if is_flush(packet):
                     self._note_end()
                 else:
@@ -213,7 +218,7 @@ class Track(Generic[AnyStream]):
             self._joint_ticks.add(packet.pts)
         bad = (packet.is_corrupt and packet.pts not in self._joint_ticks) or self._has_gap
         self._has_gap = False
-        with DecoderMessages() as messages:
+        with self._messages as messages:
             try:
                 frames = self.stream.codec_context.decode(None if flush else packet)
             except av.error.FFmpegError:

@@ -61,6 +61,7 @@ def psnr(image: np.ndarray, other: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(((image.astype(float) - other) ** 2).mean(), 1e-9)))
 
 
+@pytest.mark.slow
 def test_hardly_a_picture_of_files_with_flipped_bits_is_wrong(clip: Path, tmp_path: Path) -> None:
     """Pictures are refused, or equal the intact file's picture of the same time.
 
@@ -167,6 +168,17 @@ def test_one_bad_packet_makes_a_clip_doubtful_whose_decoder_does_not_notice_all_
     path.write_bytes(content)
     with open_media(path) as media, pytest.raises(DecodeError, match="does not notice all damage"):
         media.frames([0.1, 0.3, 1.5])
+
+
+def test_a_packet_that_the_container_cannot_read_is_damage(tmp_path: Path) -> None:
+    """Its decoder would not notice that pictures are missing, and the one before would stand in their place."""
+    path = draw_media(tmp_path / "vp8.webm", num_frames=50, gop=50, video_codec="libvpx")
+    content = bytearray(path.read_bytes())
+    position, _, _, _ = packets_of(path)[30]
+    content[position] = 0xFF  # the number of its track
+    path.write_bytes(content)
+    with open_media(path) as media, pytest.raises(DecodeError, match="does not notice all damage"):
+        media.frames([0.1, 1.4])
 
 
 @pytest.mark.parametrize("codec", ["flac", "ac3"])
