@@ -332,6 +332,11 @@ PARQUET = {
         "open_dataset", "ManifestError",
         _of_target("dataset: loaded", "set/manifest/train.parquet", lambda c: c[:-8] + b"\xff\xff\xff\xfe" + c[-4:]),
     ),
+    "list: a column whose name is not UTF-8": Case(
+        "read_requests",
+        "ManifestError",
+        _of_target("list: table.parquet", "t.parquet", lambda c: c.replace(b"start", b"\xff\xfeart")),
+    ),
     "list: footer of nonsense": Case(
         "read_requests", "ManifestError",
         _of_target("list: table.parquet", "t.parquet", lambda c: c[:-300] + bytes(292) + c[-8:]),

@@ -312,7 +312,7 @@ def _read_parquet(list_file: ListFile) -> tuple[dict[str, pa.Array], Where]:
             chosen = _choose(list_file, file.schema_arrow.names)
             table = file.read(columns=list(dict.fromkeys(chosen.values())))
             table.validate(full=True)  # Arrow reads texts that are not UTF-8 without a word
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, ValueError) as error:  # ValueError: names that are not UTF-8
         raise ManifestError(f"{path}: not a readable parquet file ({error})") from error
     columns = {}
     for role, name in chosen.items():
