@@ -26,7 +26,7 @@ GROUPS: dict[str, Callable[[Path], Iterator[Fault]]] = {
     "secrets": secret_faults,
     "sources": source_faults,
     "store": store_faults,
-    "hostile files": hostile_faults,
+    "hostile": hostile_faults,
     "mutants": mutant_faults,
 }
 
