@@ -14,6 +14,7 @@ from tests.faults.disk_faults import disk_faults
 from tests.faults.fault import Fault
 from tests.faults.fuzz.runner import mutant_faults
 from tests.faults.hostile_files import hostile_faults
+from tests.faults.kinds import kind_rows
 from tests.faults.secret_faults import secret_faults
 from tests.faults.source_faults import source_faults
 from tests.faults.store_faults import store_faults
@@ -28,6 +29,7 @@ GROUPS: dict[str, Callable[[Path], Iterator[Fault]]] = {
     "store": store_faults,
     "hostile": hostile_faults,
     "mutants": mutant_faults,
+    "kinds": kind_rows,
 }
 
 
