@@ -7,7 +7,7 @@ are joined here as FFmpeg's command joins them: each part goes on where the last
 import bisect
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import av.error
@@ -16,8 +16,8 @@ from av.container import InputContainer
 SCANNED: Final = frozenset({"mpegts", "mpeg"})
 """Formats all of whose packets are looked at: their times may jump, and their lengths are guesses of FFmpeg."""
 
-UNMEASURED: Final = frozenset({"matroska,webm", "flv"})
-"""Formats that declare one length, that of the longest stream. FFmpeg hands it to the others."""
+UNMEASURED: Final = frozenset({"matroska,webm", "flv", "asf", "ogg"})
+"""Formats that declare one length, that of the longest stream, or none. FFmpeg hands it to the others."""
 
 JUMP_BACK_S: Final = 0.1  # FFmpeg's own thresholds for such formats
 JUMP_AHEAD_S: Final = 10.0
@@ -28,17 +28,22 @@ class Clock:
     """The parts of a file, and what is added to the times of their packets.
 
     Attributes:
-        end_s: End of the last packet of any stream, in the file's own times; -inf if there is none.
+        ends_s: By stream, the end of its last packet in the file's own times, after the shifts.
         positions: First byte of each part after the first.
         shifts_s: What is added to the times of each of these parts, in seconds.
         joints: Stream and first byte of each stream's last two packets before a part. FFmpeg takes one of them for
             damaged, because the count of TS packets jumps there: the last one, or the one that its parser ends there.
     """
 
-    end_s: float = -math.inf
+    ends_s: dict[int, float] = field(default_factory=dict)
     positions: list[int] = field(default_factory=list)
     shifts_s: list[float] = field(default_factory=list)
     joints: set[tuple[int, int]] = field(default_factory=set)
+
+    @property
+    def end_s(self) -> float:
+        """End of the last packet of any stream; -inf if there is none."""
+        return max(self.ends_s.values(), default=-math.inf)
 
     @property
     def jumps(self) -> bool:
@@ -58,7 +63,7 @@ def scan(container: InputContainer, streams: Sequence[Any]) -> Clock:
     times: dict[int, int] = {}  # by stream, as `steps`: of the last packet, in ticks
     steps: dict[int, int] = {}
     recent: dict[int, tuple[int, int]] = {}  # by stream: the positions of its last two packets
-    end_s, shift_s = -math.inf, 0.0
+    shift_s = 0.0
     clock = Clock()
     for packet in _packets(container, streams):
         tick_s = float(packet.time_base)
@@ -91,8 +96,9 @@ def scan(container: InputContainer, streams: Sequence[Any]) -> Clock:
             if clock.jumps and before < clock.positions[-1]:
                 clock.joints.update([(packet.stream_index, older), (packet.stream_index, before)])
         shown_s = 0.0 if packet.pts is None else (packet.pts - time) * tick_s
-        end_s = max(end_s, begins_s + shown_s + length_s)
-    return replace(clock, end_s=end_s)
+        end_s = begins_s + shown_s + length_s
+        clock.ends_s[packet.stream_index] = max(clock.ends_s.get(packet.stream_index, -math.inf), end_s)
+    return clock
 
 
 def _fits(begins_s: float, expected_s: float | None) -> bool:

@@ -50,7 +50,7 @@ from avmanifest.files import NotAFile, require_file
 # Containers that hold video. Playlists, scripts and image sequences are excluded: they refer to other files and URLs.
 FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,wav,mxf"
 MAX_OVERSTATED_S = 2.0  # by which a container may declare a longer duration than its packets have; more: it was cut
-DURATION_TOLERANCE_S = 0.1  # a declared duration is believed if the packets end not earlier than this
+DURATION_TOLERANCE_S = 0.1  # a declared duration is believed if the packets end within this of it
 TAIL_S = 3.0  # at the end of a file, where the packets are looked at to learn its true end
 MIN_AUDIO_SHARE = 0.9  # of the audio that the container declares inside a span; less is media_corrupt
 RESAMPLE_MARGIN_S = 0.1  # extra audio on both sides of a span while resampling; longer than the filter
@@ -363,10 +363,11 @@ class Media:
                 end_s = max(end_s, track.time_of(max(ends, default=0)))
                 track.seek(track.stream.start_time or 0)
         self._demuxer.release_position()
+        self._demuxer.is_complete = True
         return end_s
 
     def _declared_duration(self, declared_s: float) -> float:
-        """The container's duration, unless its packets end earlier, by MAX_OVERSTATED_S at most, or its clock jumps."""
+        """The container's duration, unless its packets end later, or earlier by MAX_OVERSTATED_S at most."""
         clock = self._demuxer.clock
         if clock.end_s > -math.inf:
             end_s = clock.end_s - self.origin_s
@@ -375,8 +376,8 @@ class Media:
         else:
             return declared_s
         self._demuxer.is_complete = end_s > declared_s - MAX_OVERSTATED_S
-        is_wrong = clock.jumps or (self._demuxer.is_complete and end_s < declared_s - DURATION_TOLERANCE_S)
-        return end_s if is_wrong else declared_s
+        is_wrong = self._demuxer.is_complete and abs(end_s - declared_s) > DURATION_TOLERANCE_S
+        return end_s if clock.jumps or is_wrong else declared_s
 
     def _last_end_s(self, declared_s: float) -> float:
         """End of the last packet, in seconds. Of a file that has none where its end should be, all packets are read."""

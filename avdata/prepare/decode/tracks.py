@@ -100,17 +100,17 @@ class Track(Generic[AnyStream]):
         The length of a container is that of its longest stream. So in a complete file whose streams have no length of
         their own, as in WebM, a stream ends where its packets end.
         """
-        if self.demuxer.clock.jumps:
-            return math.inf if self.ended_s is None else self.ended_s
+        if (scanned_s := self.demuxer.clock.ends_s.get(self.stream.index)) is not None:
+            return scanned_s - self.origin_s
         if self.stream.duration is not None and self.container.format.name not in UNMEASURED:
             return self.start_s + self.stream.duration * self.tick_s
-        if (tagged_s := _tagged_end_s(self.stream.metadata.get("DURATION", ""))) is not None:
+        is_matroska = "matroska" in self.container.format.name  # copies in other formats keep the tag of their source
+        tagged_s = _tagged_end_s(self.stream.metadata.get("DURATION", "")) if is_matroska else None
+        if tagged_s is not None:
             return tagged_s - self.origin_s
         if self.demuxer.is_complete and self.ended_s is not None:
             return self.ended_s
-        if self.container.duration is not None:
-            return self.container.duration / av.time_base
-        return math.inf
+        return self.container.duration / av.time_base if self.container.duration else math.inf
 
     @property
     def stands_still(self) -> bool:
@@ -136,6 +136,7 @@ class Track(Generic[AnyStream]):
         """
         self._select()
         self._position = 0
+        self._has_gap = False
         if self.demuxer.clock.jumps:  # times do not say where a packet is
             self.container.seek(0, unsupported_byte_offset=True)
             return

@@ -33,6 +33,73 @@ def test_a_track_ends_where_its_packets_end(clip: Path, tmp_path: Path, suffix: 
     assert seen(short_audio, [5.5]) == [137]
 
 
+CODECS = {".ogv": ("libtheora", "libvorbis"), ".wmv": ("wmv2", "wmav2"), ".webm": ("libvpx", "libvorbis")}
+
+
+def encoded(source: Path, target: Path) -> Path:
+    """The file with codecs that suit the suffix, or its packets."""
+    video, audio = CODECS.get(target.suffix, ("copy", "copy"))
+    ffmpeg("-i", source, "-c:v", video, "-c:a", audio, "-b:v", "1M", "-g", "25", target)
+    return target
+
+
+@pytest.mark.parametrize("suffix", [".ogv", ".wmv", ".ts"])
+def test_a_track_ends_where_its_packets_end_in_older_formats(clip: Path, tmp_path: Path, suffix: str) -> None:
+    whole = encoded(clip, tmp_path / f"whole{suffix}")
+    cut = ("-t", "3", "-i", whole, "-i", whole, "-c", "copy", "-map")
+    ffmpeg(*cut, "0:v", "-map", "1:a", tmp_path / f"v{suffix}")
+    ffmpeg(*cut, "0:a", "-map", "1:v", tmp_path / f"a{suffix}")
+    with open_media(tmp_path / f"v{suffix}") as media:
+        assert media.duration_s == pytest.approx(6.05, abs=0.09)
+        assert heard(media.waveform(0.0, 5.99).samples)[:5] == [0, 1, 2, 3, 4]
+        assert read_number(media.frames([5.9]).images[0]) in range(73, 78)
+    with open_media(tmp_path / f"a{suffix}") as media:
+        sound = media.waveform(0.0, 5.9)
+        assert heard(sound.samples) == [0, 1, 2, None, None]
+        assert sound.real_s == pytest.approx(3, abs=0.1)
+
+
+@pytest.mark.parametrize("suffix", [".flv", ".mkv", ".webm", ".ts"])
+def test_sound_after_the_last_picture_of_a_recording_without_a_declared_length(
+    clip: Path, tmp_path: Path, suffix: str
+) -> None:
+    whole = encoded(clip, tmp_path / f"whole{suffix}")
+    path = tmp_path / f"live{suffix}"
+    tags = ("-map_metadata", "-1", "-map_metadata:s", "-1")
+    formats = {".flv": "flv", ".mkv": "matroska", ".webm": "webm", ".ts": "mpegts"}
+    with path.open("wb") as file:
+        command = [ffmpeg_binary(), "-v", "error", "-t", "3", "-i", str(whole), "-i", str(whole), "-c", "copy", *tags]
+        command += ["-map", "0:v", "-map", "1:a", "-f", formats[suffix], "-"]  # no seek back: no length is written
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=file)
+    with open_media(path) as media:
+        assert media.duration_s == pytest.approx(6.05, abs=0.09)
+        assert heard(media.waveform(0.0, 6.0).samples) == [0, 1, 2, 3, 4, 5]
+        assert read_number(media.frames([5.9]).images[0]) in range(73, 78)
+
+
+@pytest.mark.parametrize("suffix", [".flv", ".mkv"])
+def test_a_recording_that_was_killed_is_read_to_its_end(clip: Path, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"live{suffix}"
+    with path.open("wb") as file:
+        command = [ffmpeg_binary(), "-v", "error", "-i", str(clip), "-c", "copy", "-flush_packets", "1", "-f"]
+        command += ["flv" if suffix == ".flv" else "matroska", "-"]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=file)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
+    with open_media(path) as media:
+        assert 3 < media.duration_s < 5
+        assert heard(media.waveform(0.0, 3.0).samples) == [0, 1, 2]
+    assert seen(path, [0.02, 1.02, 2.5]) == [0, 25, 62]
+
+
+def test_one_picture_and_a_song_in_ts(clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "still.ts"
+    ffmpeg("-i", clip, "-c", "copy", "-map", "0:v", "-frames:v", "1", tmp_path / "still.mp4")
+    ffmpeg("-i", tmp_path / "still.mp4", "-i", clip, "-map", "0:v", "-map", "1:a", "-c", "copy", path)
+    with open_media(path) as media:
+        assert [read_number(image) for image in media.frames([0.1, 3.0, 5.9]).images] == [0, 0, 0]
+        assert heard(media.waveform(0.0, 6.0).samples) == [0, 1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_picture_stands_until_the_next_one(clip: Path, tmp_path: Path, suffix: str) -> None:
     slides = draw_media(
