@@ -41,6 +41,7 @@ COLUMN_NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 )
 """Usual names of the columns of lists, without spaces, marks and capital letters."""
 
+_NUMBERED: Final = re.compile(r"(?:[VX]|Column|Unnamed: )?(\d{1,3})")
 _WHOLE: Final = re.compile(r"\A(\d{1,9})\.0{1,9}\Z")
 
 
@@ -84,6 +85,20 @@ def is_header(cells: Sequence[str], roles: Sequence[str]) -> bool:
     )
 
 
+def is_numbered(cells: Sequence[str]) -> bool:
+    """Whether a row holds the numbers that R, pandas and spreadsheets write as names: V1, V2 and so on, or 0, 1."""
+    named = [cell.strip() for cell in cells]
+    if named[0] in ("", "Unnamed: 0"):  # above the row numbers
+        del named[0]
+    numbers = [int(match[1]) for name in named if (match := _NUMBERED.fullmatch(name))]
+    return len(numbers) == len(named) > 1 and numbers in (list(range(len(named))), list(range(1, len(named) + 1)))
+
+
+def is_blank(line: str) -> bool:
+    """Whether a line has no values: the empty rows of a spreadsheet are lines of delimiters."""
+    return line.strip("".join(DELIMITERS) + '" \r\n') == ""
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """The form of a delimited list."""
@@ -92,10 +107,12 @@ class Dialect:
     has_header: bool = False
     cells: tuple[int, ...] | None = None  # places of the needed columns, in the order of the roles; None: all
     whole_numbers: bool = False  # `30.0` means `30`
+    empty: tuple[int, ...] = ()  # places of columns that were left out because no row has a value there
 
     def row(self, cells: Sequence[str]) -> list[str]:
-        """The cells of a line in the order of the roles."""
-        chosen = cells if self.cells is None else [cells[place] for place in self.cells if place < len(cells)]
+        """The cells of a line in the order of the roles; all of them if one is not empty where it was to be."""
+        whole = self.cells is None or any(cells[place].strip() for place in self.empty if place < len(cells))
+        chosen = cells if whole else [cells[place] for place in self.cells or () if place < len(cells)]
         stripped = [cell.strip() for cell in chosen]
         return [_WHOLE.sub(r"\1", cell) for cell in stripped] if self.whole_numbers else stripped
 
@@ -159,16 +176,19 @@ def joined(cells: Iterable[str]) -> str:
 
 def _candidates(rows: Sequence[Sequence[str]], roles: Sequence[str], delimiter: str) -> Iterator[Dialect]:
     """Forms to try, the most usual ones first."""
-    header = is_header(rows[0], roles)
+    header = is_header(rows[0], roles) or is_numbered(rows[0])
     body = rows[1:] if header else rows
-    places: list[tuple[int, ...] | None] = [None]
+    width = max(map(len, rows))
+    filled = [place for place in range(width) if any(place < len(row) and row[place].strip() for row in body)]
+    empty = tuple(place for place in range(width) if place not in filled)
+    places: list[tuple[int, ...] | None] = [tuple(filled) if empty else None]
     if header and (named := _named_places(rows[0], roles)) is not None:
-        places = [named]
+        places, empty = [named], ()
     elif all(row and row[0].strip().isdecimal() for row in body):  # the row numbers that R and pandas write
-        places.append(tuple(range(1, max(map(len, rows)))))
+        places.append(tuple(filled[1:]))
     for cells in places:
         for whole_numbers in (False, True):
-            yield Dialect(delimiter, header, cells, whole_numbers)
+            yield Dialect(delimiter, header, cells, whole_numbers, empty)
 
 
 def _named_places(header: Sequence[str], roles: Sequence[str]) -> tuple[int, ...] | None:

@@ -23,7 +23,9 @@ from avmanifest.lists.dialects import (
     Dialect,
     encoding_of,
     find_dialect,
+    is_blank,
     is_header,
+    is_numbered,
     joined,
     split_rows,
     utf8_content,
@@ -42,6 +44,7 @@ from avmanifest.recipe import ListSpec
 from avmanifest.secrets import excerpt
 
 _LONGEST_LINE: Final = 1 << 20  # bytes
+_BLANK: Final = r'\A[,;|"\s]*\z'  # as `is_blank`
 _NEVER: Final = "\x01"  # Arrow's reader needs a delimiter; this character occurs in no list
 _SHOWN: Final = 120  # characters of a wrong line in an error message
 _WITHOUT_SUFFIX: Final = r"\.[A-Za-z0-9]{1,5}\z"
@@ -125,7 +128,7 @@ def _first_lines(path: Path) -> list[str]:
     try:
         with open_text(path, encoding=encoding_of(path), errors="replace") as file:
             while len(lines) < SAMPLED_ROWS and (line := file.readline(_LONGEST_LINE)):
-                lines += [line.rstrip("\r\n")] if line.strip() else []
+                lines += [] if is_blank(line) else [line.rstrip("\r\n")]
     except (OSError, UnicodeError):
         return []
     return lines
@@ -149,7 +152,7 @@ def _has_header(list_file: ListFile, first: Sequence[str], where: str, clips: Se
         ManifestError: The recipe expects another header, or the first row is neither a header nor a clip.
     """
     spec = list_file.spec
-    shown, named = spec.delimiter.join(first), is_header(first, spec.columns)
+    shown, named = spec.delimiter.join(first), is_header(first, spec.columns) or is_numbered(first)
     if spec.header:
         if list(first) == next(csv.reader([spec.header], delimiter=spec.delimiter, skipinitialspace=True)):
             return True
@@ -199,7 +202,7 @@ def span_table(clips: Sequence[ClipName]) -> pa.Table:
 
 
 def read_lines(path: Path) -> tuple[pa.Array, pa.Array]:
-    """The lines of a text file that are not blank, without surrounding spaces, and their numbers from 1.
+    """The lines of a text file that have values, without surrounding spaces, and their numbers from 1.
 
     A byte-order mark, CRLF and a missing last newline are ignored. Raises ManifestError for a file that is missing,
     empty or not UTF-8 text.
@@ -218,7 +221,7 @@ def read_lines(path: Path) -> tuple[pa.Array, pa.Array]:
         raise ManifestError(_why_unreadable(path)) from error
     lines = pc.utf8_trim_whitespace(table.column("line").combine_chunks())
     numbers = pa.array(range(1, len(lines) + 1), pa.int64())
-    filled = pc.not_equal(lines, "")
+    filled = pc.invert(pc.match_substring_regex(lines, _BLANK))
     if not pc.any(filled).as_py():
         raise ManifestError(f"{path}: the list is empty. Get it again from its source.")
     return pc.filter(lines, filled), pc.filter(numbers, filled)
@@ -238,7 +241,7 @@ def csv_cells(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]
                 for cells in reader:
                     if problem := problem_of(cells):
                         raise ManifestError(f"{path}: line {reader.line_num} {problem}. Save the list as UTF-8 text.")
-                    if cells:
+                    if any(cell.strip() for cell in cells):
                         has_rows = True
                         yield reader.line_num, cells
             except csv.Error as error:
@@ -304,7 +307,7 @@ def _line_check(list_file: ListFile) -> Callable[[str], bool]:
 def _dialect_of_pattern(list_file: ListFile, sample: Sequence[str], is_clip: Callable[[str], bool]) -> Dialect | None:
     """The form of the list if most of the first lines do not match the recipe's pattern and another form does."""
     num_usual = sum(map(is_clip, sample))
-    if num_usual >= len(sample) - 1 and (num_usual > 1 or len(sample) < 2):
+    if num_usual >= len(sample) - 1 and (num_usual > 1 or num_usual == len(sample)):
         return None
     roles = list(re.compile(list_file.spec.pattern).groupindex)
     found = find_dialect(sample, roles, lambda cells: is_clip(joined(cells)), list_file.spec.delimiter, num_usual)

@@ -125,6 +125,14 @@ def rewritten(
             "split TEST as test, split Train as train",
         ),
         (rewritten().replace(",train", ", train"), "values separated by commas"),
+        (",0,1,2,3\n" + rewritten(index=True), "the first line as a header, columns 2, 3, 4, 5 of 5"),
+        ("0,1,2,3\n" + rewritten(), "the first line as a header"),
+        ('"V1","V2","V3","V4"\n' + rewritten(quote=True), "the first line as a header"),
+        ('"","V1","V2","V3","V4"\n' + rewritten(quote=True, index=True), "the first line as a header, columns 2,"),
+        ("Column1;Column2;Column3;Column4\n" + rewritten(";"), "semicolons, the first line as a header"),
+        (rewritten().replace("\n", ",,\r\n"), "columns 1, 2, 3, 4 of 6"),
+        (rewritten(";").replace("\n", ";\n"), "semicolons, columns 1, 2, 3, 4 of 5"),
+        (rewritten() + ",,,\n;;\n" + '"","","",""\n', ""),
         (rewritten("\t").encode("utf-16"), "values separated by tabs"),
         (rewritten().encode("utf-16"), ""),
         (rewritten().encode("utf-16-le"), ""),
@@ -145,6 +153,16 @@ def test_the_list_as_other_programs_save_it(tmp_path: Path, content: str | bytes
 def test_a_quoted_list_of_many_rows_with_one_wrong_line_is_refused_with_the_line(tmp_path: Path) -> None:
     content = rewritten(quote=True) * 200 + '"---g-f_I2yQ","1","people marching"\n'
     with pytest.raises(ManifestError, match=r"line 401: '---g-f_I2yQ,1,people marching' is not YOUTUBE_ID,START"):
+        rows_of("vggsound", write(tmp_path / "v.csv", content))
+
+
+def test_a_list_of_one_clip_with_a_row_number(tmp_path: Path) -> None:
+    assert [row["video_id"] for row in rows_of("vggsound", write(tmp_path / "v.csv", f"0,{VGG.splitlines()[0]}\n"))]
+
+
+def test_a_value_in_a_column_that_was_empty_so_far_is_refused_with_its_line(tmp_path: Path) -> None:
+    content = VGG.replace("\n", ",\n") * 150 + VGG.splitlines()[0] + ",remark\n"
+    with pytest.raises(ManifestError, match=r"line 301: '---g-f_I2yQ,1,people marching,test,remark' is not"):
         rows_of("vggsound", write(tmp_path / "v.csv", content))
 
 
