@@ -1,11 +1,13 @@
 """Tracks of different lengths, gaps, clocks that jump, and answers that do not depend on the question."""
 
 import itertools
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from avdata.ffmpeg import ffmpeg_binary
 from avdata.prepare.decode import open_media
 from avmanifest.errors import DecodeError
 from tests.drawn import bursts, draw_media, read_number
