@@ -159,7 +159,7 @@ def test_a_damaged_shard_is_not_made_good_by_cleaning(layout):
     assert verified(layout).bad_shards == [str(shard)]
     code, output = avkit("verify", layout.root, "--repair")
     assert code == 4, output
-    assert "put away" in output
+    assert "moved to" in output
 
 
 def test_what_comes_from_the_list_is_said_and_left(prepared, tmp_path):
