@@ -46,6 +46,12 @@ SECRET_URLS = [
     ("anna:PW@proxy:8080", "***@proxy:8080"),
     ("pipe:curl -H 'Authorization: Bearer TOKEN' https://anna:PW@h/x", "pipe:curl …"),
     ("pipe:A=TOKEN curl", "pipe:…"),
+    ("wds:pipe:curl -u anna:PW https://h/x", "wds:pipe:curl …"),
+    (" PIPE:curl -u anna:PW https://h/x", " PIPE:curl …"),
+    ("http:///anna:PW@h/x?sig=TOKEN", "http:///***@h/x?…"),
+    ("HTTPS:\\\\anna:PW@h/x?sig=TOKEN", "HTTPS:\\\\***@h/x?…"),
+    ("//anna:PW@h/x?sig=TOKEN", "//***@h/x?…"),
+    ("wds://anna:PW@h/x.tar", "wds://***@h/x.tar"),
 ]
 """URLs with the password PW, the token TOKEN or the user anna, and how each is shown."""
 

@@ -40,11 +40,14 @@ _AZURE_PARAMETERS: Final = frozenset(
 # A URL within another one, or in JSON with escaped slashes.
 _ENCODED_USER: Final = re.compile(r"(?i)(%3A%2F%2F)(?:(?!%2F|%3F)[^\s'\"/?#&]){0,300}%40")
 _ENCODED_QUERY: Final = re.compile(rf"(?i)(%3A%2F%2F[^\s'\"/?#&]{{0,300}}?%3F)(?!{HIDDEN})[^\s'\"/?#&]+")
-_PIPE: Final = "pipe:"
+_PIPE: Final = re.compile(r"(?i)\s*(?:wds:\s*)?pipe:")  # also where it was not understood as a command
 _PLAIN_VALUE: Final = re.compile(r"[\w.:-]{0,100}")
 _FIELD: Final = re.compile(r"\{\w+(?::\w*)?\}")  # of a URL template
-# Path("http://host") has one slash.
-_SCHEME: Final = r"(?:[A-Za-z][A-Za-z0-9+.-]{0,30}:\\?/\\?/|\b(?:https?|ftp|s3a?|gs|gcs|hf|abfs|az):/(?!/))"
+# Path("http://host") has one slash. A mistyped address has three, or backslashes; one without a scheme begins with //.
+_SCHEME: Final = (
+    r"(?:(?i:\b(?:https?|ftp|s3a?|gs|gcs|hf|abfs|az)):(?:/(?!/)|[/\\]{2,})|[A-Za-z][A-Za-z0-9+.-]{0,30}:\\?/\\?/"
+    r"|(?<![\w/.@%+*~\\-])//(?=(?:[^\s/@:'\"]+:[^\s/@'\"]*|\*{3})@))"
+)
 _SEVERAL: Final = re.compile(rf"(?:::|[,|])(?=(?:[a-z]+:)?{_SCHEME})")  # between two URLs
 # A quote ends a URL unless more of it follows.
 _IN_TEXT: Final = re.compile(rf"({_SCHEME})((?:[^\s'\"`\\]|\\(?![n'\"])|['\"`](?=[\w%=&@]))*)")
@@ -57,16 +60,21 @@ _BARE: Final = re.compile(r"\A(?!(?:local|wds|file):)[^/?#\s:@]+:[^/?#\s]*(?=@[^
 _BARE_IN_TEXT: Final = re.compile(
     r"(?<![\w/:.@%+*~-])(?!(?:local|wds|mailto|file)\b)[^\s/:@'\"<>(){}\[\],=]{1,200}:[^\s/@'\"<>]{1,200}(?=@[\w.-]+(?::\d|[\s'\"),;]|\Z))"
 )
-_PATH_QUERY: Final = re.compile(r"((?<![\w:/])/[^\s'\"<>?#]{0,300})(\?[^\s'\"<>]*=[^\s'\"<>]*)")  # /x.tar?sig=...
-_HEADER: Final = re.compile(
-    r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-[a-z-]{0,40}(?:token|key|secret))(['\"]?\s*[:=]\s*['\"]?)([^\r\n'\"]+)"
+# /x.tar?sig=...
+_PATH_QUERY: Final = re.compile(r"((?<![\w:/])/[^\s'\"<>?#]{0,300}|\.\w{2,7})(\?[^\s'\"<>]*=[^\s'\"<>]*)")
+_HEADER: Final = re.compile(  # a line of a header, an item of a dict or a tuple; values may hold quoted parts
+    r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-[a-z-]{0,40}(?:token|key|secret))"
+    r"((?:['\"]?\s*[:=]|['\"]\s*,)\s*(?:b(?=['\"]))?['\"]?)((?:=\s*\"[^\"\r\n]*\"|=\s*'[^'\r\n]*'|[^\r\n'\"])+)"
 )
 _NAMED: Final = re.compile(
     r"(?i)(?<![a-z0-9?&;_.-])((?:[a-z0-9]+[_-])*(?:password|passwd|secret|token|api_?key|access_?key(?:_id)?|signature)"
     r"(?:=|['\"]\s*[:=]\s*))(['\"]?)([^\s'\",;&)}\]]+)"
 )
 _BEARER: Final = re.compile(r"\b(Bearer|Basic) ([A-Za-z0-9+/=._~-]{8,})")
-_TOKEN: Final = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|gh[oprsu]_[A-Za-z0-9]{16,}|A[KS]IA[A-Z0-9]{16})\b")
+_TOKEN: Final = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{16,}|gh[oprsu]_[A-Za-z0-9]{16,}|github_pat_\w{20,}|glpat-[\w-]{16,}|A[KS]IA[A-Z0-9]{16}"
+    r"|ya29\.[\w-]{16,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*)"
+)
 
 
 class Url:
@@ -104,8 +112,8 @@ class Url:
 
 def shown_url(text: str) -> str:
     """A URL, a path, a source or a command as it may be shown; see the module. A path stays as it is."""
-    if text.startswith(_PIPE):
-        return _shown_command(text)
+    if command := _PIPE.match(text):
+        return command[0] + _shown_command(text[command.end() :])
     if not re.search(_SCHEME, text):
         return _BARE.sub(MASK, text)
     return "".join(map(_shown_one, _split(text)))
@@ -168,14 +176,14 @@ def lacks_secret(text: str) -> bool:
     return shown_url(text) == text and bool(
         re.search(rf"{_SCHEME}[^/?#]*\*\*\*", text)
         or (re.search(_SCHEME, text) and re.search(rf"[?#;&]{HIDDEN}", text))
-        or (text.startswith(_PIPE) and text.endswith(HIDDEN))
+        or (_PIPE.match(text) and text.endswith(HIDDEN))
         or text.startswith(f"{MASK}@")
     )
 
 
 def without_secrets(text: str) -> str:
     """A text, such as an error's message or a traceback, with every URL in it as `shown_url` shows it."""
-    if not any(sign in text for sign in (":", "=", "_", "%3", "AKIA", "ASIA")):
+    if not any(sign in text for sign in (":", "=", "_", "%3", "AKIA", "ASIA", "//", ",", "glpat-", "ya29.", "eyJ")):
         return text
     masked = _IN_TEXT.sub(_shown_match, text)
     masked = _PATH_QUERY.sub(lambda match: match[1] + _shown_parameters(match[2]), masked)
@@ -212,11 +220,11 @@ def _split(text: str) -> list[str]:
     return [text[start:end] for start, end in itertools.pairwise(cuts)]
 
 
-def _shown_command(text: str) -> str:
-    word, space, _ = text.removeprefix(_PIPE).partition(" ")
+def _shown_command(command: str) -> str:
+    word, space, _ = command.partition(" ")
     if not re.fullmatch(r"[\w./-]+", word):
-        return _PIPE + HIDDEN
-    return f"{_PIPE}{word} {HIDDEN}" if space else _PIPE + word
+        return HIDDEN
+    return f"{word} {HIDDEN}" if space else word
 
 
 def _shown_one(text: str) -> str:

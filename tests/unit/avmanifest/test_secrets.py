@@ -62,12 +62,17 @@ def test_a_text_shows_its_urls_without_their_secrets(url: str, shown: str, templ
     ("text", "shown"),
     [
         ("exceeded with url: /x.tar?sig=TOKEN&v=1 (Caused by", "exceeded with url: /x.tar?…&v=1 (Caused by"),
+        ("no x.tar?sig=TOKEN&v=1 here", "no x.tar?…&v=1 here"),
         ("403, message='Forbidden', url='http://h:1/x?sig=TOKEN'", "403, message='Forbidden', url='http://h:1/x?…'"),
         ("ValueError: 'http://a:PW@h/x'\nhttp://b:PW@h", "ValueError: 'http://***@h/x'\nhttp://***@h"),
         (r"'text\nhttp://a:PW@h/x\nmore'", r"'text\nhttp://***@h/x\nmore'"),
         ("{'Authorization': 'Bearer TOKEN'}", "{'Authorization': '***'}"),
         ("Authorization: Basic VE9LRU4=\nHost: h", "Authorization: ***\nHost: h"),
         ("Set-Cookie: a=TOKEN; b=TOKEN", "Set-Cookie: ***"),
+        ("Cookie: a='TOKEN'; b=TOKEN", "Cookie: ***"),
+        ('Authorization: Digest username="anna", response="TOKEN"', "Authorization: ***"),
+        ("{b'Cookie': b'TOKEN'}", "{b'Cookie': b'***'}"),
+        ("[(b'authorization', b'Basic TOKEN'), (b'a', b'b')]", "[(b'authorization', b'***'), (b'a', b'b')]"),
         ("--header X-Auth-Token: TOKEN", "--header X-Auth-Token: ***"),
         ("aws_secret_access_key=PW/PW+PW", "aws_secret_access_key=***"),
         ("{'password': 'PW', 'user': 'me'}", "{'password': '***', 'user': 'me'}"),
@@ -77,6 +82,10 @@ def test_a_text_shows_its_urls_without_their_secrets(url: str, shown: str, templ
         ("name http%3A%2F%2FTOKEN%40h%2Fx", "name http%3A%2F%2F***%40h%2Fx"),
         ("token hf_abcdefghijklmnopqrstuvwx is wrong", "token *** is wrong"),
         ("key AKIAABCDEFGHIJKLMNOP is wrong", "key *** is wrong"),
+        ("github_pat_11ABCDEFG0abcdefghij_klmnopqrst is wrong", "*** is wrong"),
+        ("glpat-abcdefghijklmnopqrst is wrong", "*** is wrong"),
+        ("ya29.a0AfH6SMBabcdefghijkl is wrong", "*** is wrong"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.TOKEN is wrong", "*** is wrong"),
     ],
 )  # fmt: skip
 def test_a_text_shows_no_headers_and_no_tokens(text: str, shown: str) -> None:
