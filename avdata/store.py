@@ -5,6 +5,7 @@ endpoints are fsspec's own: the environment's variables, its configuration files
 """
 
 import contextlib
+import errno
 import functools
 import io
 import shutil
@@ -495,18 +496,27 @@ def is_final(error: BaseException) -> bool:
     status = getattr(chain[-1], "status", None)
     if isinstance(status, int):
         return 400 <= status < 500 and status not in _PASSING_STATUS
-    if any(isinstance(one, PermissionError | NotImplementedError | NotAFile) for one in chain):
+    if any(isinstance(one, PermissionError | NotImplementedError | NotAFile) or _is_no_place(one) for one in chain):
         return True
     # fsspec turns many HTTP errors into FileNotFoundError; for S3 it does so only if the server said so.
     is_missing = isinstance(chain[-1], FileNotFoundError) or type(chain[-1]).__module__.startswith("botocore")
     return is_missing and any(isinstance(one, FileNotFoundError) for one in chain)
 
 
+def _is_no_place(error: BaseException) -> bool:
+    """Whether there can be no file at a path: it leads through a file, or links lead back to themselves."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+
 def missing(error: BaseException) -> bool:
     """Whether a request failed because there is no such file."""
     chain = _chain(error)
     refused = any(isinstance(one, RedirectRefusedError) for one in chain)
-    return not refused and is_final(error) and any(isinstance(one, FileNotFoundError) for one in chain)
+    return (
+        not refused
+        and is_final(error)
+        and any(isinstance(one, FileNotFoundError) or _is_no_place(one) for one in chain)
+    )
 
 
 def timed_out(error: BaseException) -> bool:
@@ -531,7 +541,9 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _unless_missing(ask: Callable[[], T]) -> T | None:
     try:
         return ask()
-    except FileNotFoundError as error:
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError) and not _is_no_place(error):
+            raise
         # For fsspec, a refused redirect is a missing file, too.
         if any(isinstance(one, RedirectRefusedError) for one in _chain(error)):
             raise

@@ -28,7 +28,6 @@ from avmanifest.secrets import stored_text
 
 _PARTS: Final = {"tar": ".tar", "idx": ".tar.idx", "parquet": ".parquet"}
 _PLACE: Final = ["key", "position"]
-_MERGED: Final = ["key", "status", "shard", "position", "members", "member_xxh3"]
 _COPY_BYTES: Final = 1 << 20
 _MOST_WORKERS: Final = 16
 
@@ -147,14 +146,14 @@ class _Expected:
     store: Store
     plan_hash: str | None
     planned: Mapping[str, pa.Table]  # _PLACE of the planned rows by shard; empty without a plan
-    merged: Mapping[str, pa.Table]  # _MERGED of the manifest's rows by shard
+    merged: Mapping[str, pa.Table]  # the manifest's rows by shard
     deep: DeepCheck
 
     @classmethod
     def of(cls, dataset: AuditDataset) -> "_Expected":
         merged: dict[str, pa.Table] = {}
         for split in dataset.splits:
-            table = read_stored_table(dataset.store, f"manifest/{split}.parquet", CLIP_SCHEMA, _MERGED)
+            table = read_stored_table(dataset.store, f"manifest/{split}.parquet", CLIP_SCHEMA)
             merged |= _by_shard(table, split)
         return cls(
             store=dataset.store,
@@ -311,8 +310,7 @@ def _check_rows(expected: _Expected, checked: _Checked, rows: pa.Table, stats: M
         if statuses.get("ok"):
             checked.fault("the manifest does not have its clips: run the same prepare again")
         return
-    mine = rows.select(_MERGED)
-    kept = mine.filter(pc.is_in(mine.column("key"), value_set=merged.column("key").combine_chunks()))
+    kept = rows.filter(pc.is_in(rows.column("key"), value_set=merged.column("key").combine_chunks()))
     if kept != merged:
         checked.fault("the manifest's rows of its clips differ from its own rows")
 

@@ -1,5 +1,6 @@
 """Outputs by name: a folder on this machine or in an object store."""
 
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -41,4 +42,4 @@ def open_place(place: str | Path) -> Store:
     folder = local_folder(place)
     if folder is None:
         return open_writable(str(place))
-    return Store(str(folder), LocalFileSystem(), str(folder.resolve()))
+    return Store(str(folder), LocalFileSystem(), os.path.realpath(folder))  # Path.resolve() fails at a loop of links

@@ -88,15 +88,21 @@ def bad_paths(folder: Path, kind: str) -> dict[str, Path]:
     file, bare = folder / "file.txt", folder / "folder"
     file.write_text(TEXT)
     bare.mkdir()
-    if kind == "out":  # a folder that is made
-        return {"a file": file, "below a file": file / "out", "locked": bare / "out"}
-    if kind == "new file":
-        return {"a folder": bare, "below a file": file / "new", "locked": folder / "locked" / "new"}
     suffix = kind if kind.startswith(".") else ""
+    loop = folder / f"loop{suffix}"
+    loop.symlink_to(loop)
+    if kind == "out":  # a folder that is made
+        return {"a file": file, "below a file": file / "out", "locked": bare / "out", "loop": loop}
+    if kind == "new file":
+        return {
+            "a folder": bare, "below a file": file / "new", "locked": folder / "locked" / "new",
+            "in a loop": loop / "new",
+        }  # fmt: skip
     found = {name: folder / f"{name}{suffix}" for name in ("missing", "text", "empty", "other", "locked")}
     found["text"].write_text(TEXT)
     found["empty"].write_bytes(b"")
     found["other"].mkdir()
+    found["loop"] = loop
     if suffix:
         found["locked"].write_text(TEXT)
     else:

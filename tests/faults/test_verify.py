@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -202,6 +203,24 @@ def test_the_manifest_is_held_against_the_shards(dataset):
     )
     found = faults_of(dataset)
     assert [(fault.shard, "run the same prepare again" in fault.problem) for fault in found] == [(str(SHARD), True)]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("labels", ["another"]), ("duration_s", 900.0), ("frame_times_s", [5.0, 6.0]), ("fps", 99.0)]
+)
+def test_a_value_that_only_the_manifest_has_is_found(dataset, column, value):
+    table = pq.read_table(dataset.manifest("train"))
+    values = table[column].to_pylist()
+    at = table["key"].to_pylist().index(KEY)
+    values[at] = value
+    column_at = table.column_names.index(column)
+    write_table(
+        table.set_column(column_at, table.schema.field(column_at), pa.array(values, table.schema.field(column).type)),
+        dataset.manifest("train"),
+    )
+    assert [(fault.shard, "differ from its own rows" in fault.problem) for fault in faults_of(dataset)] == [
+        (str(SHARD), True)
+    ]
 
 
 def rewrite_member(layout: Layout, name: str, content: bytes) -> None:
