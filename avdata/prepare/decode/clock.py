@@ -33,12 +33,14 @@ class Clock:
         shifts_s: What is added to the times of each of these parts, in seconds.
         joints: Stream and first byte of each stream's last two packets before a part. FFmpeg takes one of them for
             damaged, because the count of TS packets jumps there: the last one, or the one that its parser ends there.
+        outliers: Stream and first byte of packets whose times are wrong: the packets after them go on from before.
     """
 
     ends_s: dict[int, float] = field(default_factory=dict)
     positions: list[int] = field(default_factory=list)
     shifts_s: list[float] = field(default_factory=list)
     joints: set[tuple[int, int]] = field(default_factory=set)
+    outliers: set[tuple[int, int]] = field(default_factory=set)
 
     @property
     def end_s(self) -> float:
@@ -56,12 +58,25 @@ class Clock:
         return self.shifts_s[part - 1] if part else 0.0
 
 
+@dataclass(slots=True)
+class _Doubt:
+    """A packet, or all packets of one PES, that did not begin where the one before ended."""
+
+    position: int
+    shift_s: float  # of the clock before it
+    before_s: float  # on that clock, the begin of the packet before it
+    begins_s: float
+    expected_s: float  # on that clock, the begin of the packet after it if its times are wrong
+
+
 def scan(container: InputContainer, streams: Sequence[Any]) -> Clock:
     """Look at all packets of some streams, from the current position to the end. The caller seeks afterwards."""
     ends_s: dict[int, float] = {}  # by stream: the end of its last packet of the newest part, on the joined clock
     older_ends_s: dict[int, float] = {}  # of the part before
     times: dict[int, int] = {}  # by stream, as `steps`: of the last packet, in ticks
     steps: dict[int, int] = {}
+    begun_s: dict[int, float] = {}  # by stream: the begin of its last packet, on the joined clock
+    doubts: dict[int, _Doubt] = {}  # by stream
     recent: dict[int, tuple[int, int]] = {}  # by stream: the positions of its last two packets
     shift_s = 0.0
     clock = Clock()
@@ -70,6 +85,7 @@ def scan(container: InputContainer, streams: Sequence[Any]) -> Clock:
         time = packet.dts if packet.dts is not None else packet.pts
         step = packet.duration or time - times.get(packet.stream_index, time)
         times[packet.stream_index] = time
+        usual_step = steps.get(packet.stream_index, 0)
         if 0 < step * tick_s <= JUMP_AHEAD_S / 10:
             steps[packet.stream_index] = step
         length_s = steps.get(packet.stream_index, 0) * tick_s  # without a duration, the time since the last packet
@@ -84,15 +100,36 @@ def scan(container: InputContainer, streams: Sequence[Any]) -> Clock:
             if not _fits(begins_s, older_ends_s.get(packet.stream_index)):
                 clock.positions[-1] = position
         if not clock.jumps or position >= clock.positions[-1]:
+            doubt = doubts.get(packet.stream_index)
+            if doubt is not None and doubt.position != position:
+                del doubts[packet.stream_index]
+                begins_s = time * tick_s + doubt.shift_s
+                is_ordered = doubt.before_s <= doubt.begins_s < begins_s
+                if abs(begins_s - doubt.expected_s) <= JUMP_BACK_S and not is_ordered:
+                    clock.outliers.add((packet.stream_index, doubt.position))
+                    clock.ends_s.clear()
+                    if clock.positions[-1:] == [doubt.position]:
+                        del clock.positions[-1], clock.shifts_s[-1]
+                    shift_s, ends_s = doubt.shift_s, {}
             begins_s = time * tick_s + shift_s
             expected_s = ends_s.get(packet.stream_index)
-            if expected_s is not None and not _fits(begins_s, expected_s):
+            before_s = begun_s.get(packet.stream_index, -math.inf)
+            is_shorter = expected_s is not None and before_s < begins_s < expected_s  # a higher frame rate, no jump
+            if expected_s is not None and not is_shorter and abs(begins_s - expected_s) > JUMP_BACK_S:
+                doubts.setdefault(packet.stream_index, _Doubt(position, shift_s, before_s, begins_s, expected_s))
+                if not packet.duration:
+                    steps[packet.stream_index] = usual_step
+                    length_s = usual_step * tick_s
+            if expected_s is not None and not is_shorter and not _fits(begins_s, expected_s):
                 shift_s += expected_s - begins_s
                 begins_s = expected_s
                 clock.positions.append(position)
                 clock.shifts_s.append(shift_s)
                 ends_s, older_ends_s = {}, ends_s  # the other streams begin a part, too
+            begun_s[packet.stream_index] = begins_s
             ends_s[packet.stream_index] = begins_s + length_s
+            if packet.stream_index in doubts:
+                doubts[packet.stream_index].expected_s += length_s
             if clock.jumps and before < clock.positions[-1]:
                 clock.joints.update([(packet.stream_index, older), (packet.stream_index, before)])
         shown_s = 0.0 if packet.pts is None else (packet.pts - time) * tick_s

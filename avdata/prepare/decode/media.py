@@ -368,16 +368,17 @@ class Media:
 
     def _declared_duration(self, declared_s: float) -> float:
         """The container's duration, unless its packets end later, or earlier by MAX_OVERSTATED_S at most."""
-        clock = self._demuxer.clock
-        if clock.end_s > -math.inf:
-            end_s = clock.end_s - self.origin_s
-        elif self._container.format.name in UNMEASURED:
+        scanned_s = self._demuxer.clock.end_s - self.origin_s
+        if scanned_s > -math.inf:  # what such formats declare is a guess of FFmpeg
+            self._demuxer.is_complete = True
+            return declared_s if abs(scanned_s - declared_s) <= DURATION_TOLERANCE_S else scanned_s
+        if self._container.format.name in UNMEASURED:
             end_s = self._last_end_s(declared_s)
         else:
             return declared_s
         self._demuxer.is_complete = end_s > declared_s - MAX_OVERSTATED_S
         is_wrong = self._demuxer.is_complete and abs(end_s - declared_s) > DURATION_TOLERANCE_S
-        return end_s if clock.jumps or is_wrong else declared_s
+        return end_s if is_wrong else declared_s
 
     def _last_end_s(self, declared_s: float) -> float:
         """End of the last packet, in seconds. Of a file that has none where its end should be, all packets are read."""

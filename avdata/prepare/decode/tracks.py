@@ -196,6 +196,8 @@ class Track(Generic[AnyStream]):
         """Put the packet's times on the joined clock of a file whose clock jumps, and note its end."""
         if packet.pos is not None and packet.pos >= 0:
             self._position = packet.pos  # several packets of one PES have only one position
+        if (self.stream.index, self._position) in self.demuxer.clock.outliers:
+            packet.pts = packet.dts = None  # frames without times follow the one before
         shift = round(self.demuxer.clock.shift_s(self._position) / self.tick_s)
         if shift:
             packet.pts = None if packet.pts is None else packet.pts + shift

@@ -93,6 +93,48 @@ def test_a_recording_that_was_killed_is_read_to_its_end(clip: Path, tmp_path: Pa
     assert seen(path, [0.02, 1.02, 2.5]) == [0, 25, 62]
 
 
+def flip_time(path: Path, *, video: bool, byte: int, bit: int) -> None:
+    """Flip a bit in the times, pts and dts, of the middle packet of a stream of a transport stream."""
+    content = bytearray(path.read_bytes())
+    places = []
+    for packet in range(0, len(content), 188):
+        header = packet + 4 + (1 + content[packet + 4] if content[packet + 3] & 0x20 else 0)
+        stream = 0xE0 if video else 0xC0
+        if content[packet + 1] & 0x40 and content[header : header + 4] == bytes([0, 0, 1, stream]):
+            places.append(header)
+    place = places[len(places) // 2]
+    content[place + 9 + byte] ^= bit
+    if content[place + 7] & 0x40:
+        content[place + 14 + byte] ^= bit
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("video", [True, False], ids=["video", "audio"])
+@pytest.mark.parametrize(("byte", "bit"), [(1, 1), (1, 4), (2, 0x80), (2, 0x10), (3, 0x80)])
+def test_one_packet_with_a_wrong_time_moves_nothing(
+    clip: Path, tmp_path: Path, video: bool, byte: int, bit: int
+) -> None:
+    path = tmp_path / "v.ts"
+    ffmpeg("-i", clip, "-c", "copy", path)
+    flip_time(path, video=video, byte=byte, bit=bit)
+    assert seen(path, [0.02 + 0.2 * number for number in range(28)]) == list(range(0, 140, 5))
+    with open_media(path) as media:
+        assert media.duration_s == pytest.approx(6.03, abs=0.1)
+        assert heard(media.waveform(0.0, 6.0).samples) == [0, 1, 2, 3, 4, 5]
+        assert media.info.audio_gap_s == 0.0
+
+
+def test_a_frame_rate_that_rises_is_no_jump(tmp_path: Path) -> None:
+    ticks = [*range(0, 3000, 500), *range(3000, 6000, 40)]
+    sound = {"sound": bursts(6, 48_000), "sound_rate": 48_000}
+    draw_media(tmp_path / "v.mp4", num_frames=len(ticks), ticks=ticks, **sound)  # type: ignore[arg-type]
+    ffmpeg("-i", tmp_path / "v.mp4", "-c", "copy", tmp_path / "v.ts")
+    assert seen(tmp_path / "v.ts", [0.6, 2.6, 3.01, 4.01, 5.01]) == [1, 5, 6, 31, 56]
+    with open_media(tmp_path / "v.ts") as media:
+        assert media.duration_s == pytest.approx(6.03, abs=0.1)
+        assert heard(media.waveform(0.0, 6.0).samples) == [0, 1, 2, 3, 4, 5]
+
+
 def test_one_picture_and_a_song_in_ts(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "still.ts"
     ffmpeg("-i", clip, "-c", "copy", "-map", "0:v", "-frames:v", "1", tmp_path / "still.mp4")
