@@ -35,6 +35,8 @@ def raised(message, cause=None):
         ("Video unavailable. This content isn’t available.", "blocked_soft"),
         ("This video is not available", "blocked_soft"),
         ("Sorry, this content is not available on this device", "blocked_soft"),
+        ("Video unavailable. The uploader has closed their YouTube account", "unavailable_removed"),
+        ("This request was detected as a bot", "blocked_bot"),
         (
             "The following content is not available on this app.. Watch on the latest version of YouTube.",
             "blocked_soft",
@@ -77,6 +79,18 @@ def test_every_message_is_a_pattern_of_a_known_status_and_the_second_answer_is_f
     assert final_status(raised("Video unavailable")) == "unavailable_removed"
     assert final_status(raised("We're processing this video")) == "blocked_soft"
     assert final_status(raised("Private video")) == "unavailable_private"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "This video is unavailable on this device.",
+        "Video unavailable. This content isn’t available on this app",
+        "Sorry, this content is not available on this device",
+    ],
+)
+def test_what_a_client_may_not_show_is_never_a_removed_video(message):
+    assert (classify(raised(message)), final_status(raised(message))) == ("blocked_soft", "blocked_token")
 
 
 class Answers:
