@@ -459,6 +459,7 @@ def open_writable(url: str, retry: RetryPolicy | None = None) -> Store:
 
 
 def _resolved(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
+    check_url(url, allow_pipe=True)
     try:
         filesystem, base = fsspec.core.url_to_fs(url, **url_options(url, storage_options))
     except ImportError as error:

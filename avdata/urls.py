@@ -63,6 +63,11 @@ def check_url(url: str, *, allow_pipe: bool) -> None:
         return
     if "::" in url:
         raise ConfigError(f"{shown_url(url)!r}: chained URLs (::) are not read. Give the shard's own URL.")
+    if "://" in url and _PROTOCOL.match(url) is None:
+        raise ConfigError(
+            f"{shown_url(url)!r}: neither a path nor a URL. A URL begins with its protocol, such as https://, and a "
+            "command with pipe:"
+        )
     name = protocol(url)
     if name not in ("", *REMOTE):
         raise ConfigError(f"{shown_url(url)!r}: unknown protocol {name!r}; known: {', '.join(REMOTE)}, and local paths")

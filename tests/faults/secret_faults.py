@@ -31,6 +31,7 @@ from tests.videos import draw_folder, folder_config
 LOCAL = ("127.0.0.1", "localhost", "169.254.169.254", "2130706433", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0")
 # The others are paths, which no password belongs into.
 _URLS = [url for url, _ in SECRET_URLS if "://" in url and not url.startswith(("file:", "pipe:"))]
+_COMMANDS = ("wds:pipe:", " PIPE:")  # mistyped: they are no commands, and must not be shown as a path or a protocol
 _SECRETS = ("PW", "TOKEN", "anna")
 
 
@@ -63,7 +64,9 @@ def _openers(folder: Path) -> dict[str, Callable[[str], object]]:
         "run's config.json": lambda url: as_json(override(run, [f"image_weights={url}"])),
         "--explain": lambda url: explain(override(run, [f"image_weights={url}"])),
         "--explain --toml": lambda url: to_toml(override(run, [f"image_weights={url}"])),
-        "traceback of a row": lambda url: failed_row(row, "internal", traceback_of.format(url.replace(" ", ""))),
+        "traceback of a row": lambda url: failed_row(
+            row, "internal", "" if url.startswith(_COMMANDS) else traceback_of.format(url.replace(" ", ""))
+        ),
     }
 
 
