@@ -38,7 +38,7 @@ _TEXTS = (
 
 
 def mutate_bytes(content: bytes, chance: random.Random) -> Mutated:
-    """One to three changes that know nothing of the format."""
+    """One to three changes of bytes, whatever the format."""
     data, said = bytearray(content), []
     for _ in range(chance.choice((1, 1, 2, 3))):
         at = chance.randrange(max(len(data), 1))
