@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+from avdata.dataset import Dataset, balanced, each_frame, mix, relabel, select, unite
 from avdata.load.batch import ArrayBatch
 from avdata.load.cache import CacheConfig
-from avdata.load.dataset import Dataset, balanced, each_frame, mix, relabel, select, unite
 from avdata.load.loader import Loader, LoaderConfig, LoaderStats, evaluation_config
-from avdata.load.members import MemberMap
 from avdata.load.open import describe_dataset, is_folder, manifest_rows, open_dataset
 from avdata.load.order import LoaderState, OrderConfig
 from avdata.load.views import AllFramesView, EvalView, TrainView, View
+from avdata.members import MemberMap
 
 if TYPE_CHECKING:
     from avdata.load.tensors import Batch

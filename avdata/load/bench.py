@@ -23,9 +23,9 @@ import psutil
 import torch
 
 from avdata.cores import usable_cores
+from avdata.dataset import Dataset
 from avdata.images import decode_jpeg
 from avdata.load.bench_data import draw_bench_dataset
-from avdata.load.dataset import Dataset
 from avdata.load.decode import crop_into, read_npy
 from avdata.load.loader import Loader, LoaderConfig
 from avdata.load.open import open_dataset

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool
 
-from avdata.load.dataset import Dataset
+from avdata.dataset import Dataset
 from avmanifest.errors import ShardError
 
 _LOG: Final = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float16, Float32, Float64, Int64, UInt8
 
+from avdata.dataset import ByteRange, Dataset
 from avdata.images import decode_jpeg, decode_mask
 from avdata.load.damage import BadSample
-from avdata.load.dataset import ByteRange, Dataset
 from avdata.load.reader import Scratch, ShardReader
 from avdata.load.views import (
     AllFramesView,

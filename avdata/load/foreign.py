@@ -8,7 +8,7 @@ from typing import IO, Any, Final
 
 import pyarrow as pa
 
-from avdata.load.dataset import FLAGS
+from avdata.dataset import FLAGS
 from avdata.shards import Member, TarSample, tar_samples
 from avmanifest.errors import ShardError
 from avmanifest.files import sha256_of

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64, UInt64
 
-from avdata.load.dataset import Shard
+from avdata.dataset import Shard
 from avdata.shards import content_hash, walk_tar
 from avmanifest.errors import ShardError
 from avmanifest.files import sha256_of, sha256_of_stream

@@ -21,10 +21,10 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from avdata.cores import usable_cores
+from avdata.dataset import Dataset, balanced
 from avdata.load.batch import ArrayBatch, BufferPool
 from avdata.load.cache import CacheConfig
 from avdata.load.damage import BadSample, DamageCount, excluded_samples
-from avdata.load.dataset import Dataset, balanced
 from avdata.load.decode import BatchBuffers, Stage, StageTimes, decode_into
 from avdata.load.order import (
     LoaderState,

@@ -9,11 +9,11 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from avdata.dataset import COLUMNS, Dataset, Shard, dataset_from_table, unite
 from avdata.load.cache import CacheConfig, read_small
-from avdata.load.dataset import COLUMNS, Dataset, Shard, dataset_from_table, unite
 from avdata.load.foreign import foreign_rows
-from avdata.load.members import MemberMap
 from avdata.load.reader import ShardReader
+from avdata.members import MemberMap
 from avdata.shards import require_tars
 from avdata.urls import check_url, expand_urls, local_path, protocol
 from avmanifest.errors import ConfigError, ManifestError, ShardError

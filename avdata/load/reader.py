@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Final
 
 from avdata.cache import lock_file, unlock_file
+from avdata.dataset import ByteRange, Shard
 from avdata.load.cache import CacheConfig, Expected, ShardCache
-from avdata.load.dataset import ByteRange, Shard
 from avdata.load.hashes import ShardHashes
 from avdata.shards import check_content
 from avdata.urls import local_path

@@ -13,8 +13,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from avdata.load import CacheConfig, Dataset, EvalView, Loader, LoaderConfig, evaluation_config, open_dataset
-from avdata.load.members import MemberMap
 from avdata.load.reader import ShardReader
+from avdata.members import MemberMap
 from avdata.prepare.sources import open_source
 from avdata.prepare.sources.media import open_media_file
 from avdata.prepare.sources.names import ClipRequest

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float32, Float64, Int64, UInt64
 
-from avdata.load.members import MemberMap
+from avdata.members import MemberMap
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.secrets import shown_url
 
