@@ -1,6 +1,7 @@
 """From a dataset to a model's inputs: samples, views, and normalization on the device."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,9 +158,16 @@ def normalize_images(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w
     return images.float().sub_(255 * mean).div_(255 * std)
 
 
+@lru_cache
 def image_statistics(device: torch.device) -> tuple[Float[Tensor, "1 3 1 1"], Float[Tensor, "1 3 1 1"]]:
-    """ImageNet's mean and deviation of each channel, of values from 0 to 1."""
-    mean, std = (torch.tensor(values, device=device).reshape(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    """ImageNet's mean and deviation of each channel, of values from 0 to 1.
+
+    Made once for each device: a copy from the host makes a CUDA step wait.
+    """
+    with torch.inference_mode(False):
+        mean, std = (
+            torch.tensor(values, device=device).reshape(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
     return mean, std
 
 

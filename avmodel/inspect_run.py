@@ -15,8 +15,8 @@ from avmodel.rundir import CHECKPOINTS, PICTURES, read_config
 
 MOST_POINTS: Final = 1000  # points of a drawn curve, each a mean of equally many
 MOST_PICTURES: Final = 6  # pictures on a page: the first, the last, and evenly spaced ones
-_FALLING: Final = ("loss", "data_wait")
-_NO_CURVES: Final = ("step", "epoch")
+_FALLING: Final = ("loss", "data_wait", "memory")
+_NO_CURVES: Final = ("step", "epoch", "eta_s")
 
 
 @dataclass(frozen=True, slots=True)

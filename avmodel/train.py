@@ -38,6 +38,7 @@ from avmodel.reconstructions import save_picture
 from avmodel.resuming import SKIPPED_STEPS, load_together, restore, together, trainer_state
 from avmodel.rng import DROPOUT, augment_draws, draw_masks
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
+from avmodel.speed import Speed
 from avmodel.weights.starting import start_from_weights
 
 
@@ -139,11 +140,13 @@ def train(
     skipped = SkippedSteps(config.optim.max_skipped_steps, resumed.skipped if resumed else 0)
     if resume and not resumed:
         listener.note(f"{out / CHECKPOINTS}: no checkpoint was saved yet; the run begins at step 0")
+    speed = Speed(config, world, first=first, steps=steps)
     listener.started(step=first, steps=steps, epochs=steps * step_epochs)
 
     with log_of(out, first, config, world) as log:
 
         def record(values: Mapping[str, Any]) -> None:
+            values = speed.of(values)
             if log is not None:
                 log.step(values)
             listener.stepped(values)

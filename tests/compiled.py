@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from avmodel.bench import draw_batch
+from avmodel.costs import draw_batch
 from avmodel.compiling import compile_blocks
 from avmodel.configs.model import ModelConfig
 from avmodel.inputs import to_inputs

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avmodel.bench import on_meta
+from avmodel.costs import on_meta
 from avmodel.models.family import Draws, Family
 
 __all__ = ["SIZES", "batch", "count", "draws_for", "masks_for", "on_meta"]

@@ -120,7 +120,7 @@ class DrawnBatches:
         self.done = values["done"]
 
 
-TIMES = ("samples_per_s", "data_wait")
+TIMES = ("samples_per_s", "data_wait", "eta_s", "peak_memory_mb", "mfu")
 
 
 def curve(out: Path) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 from typing import Any, Self
 
@@ -13,10 +14,10 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from avmodel.speed import RECENT_STEPS
 from avmodel.train import Listener, Report
 
 PLAIN_INTERVAL_S = 10.0
-RECENT_STEPS = 50  # over which speeds are averaged
 
 
 class TrainingProgress(Listener):
@@ -24,9 +25,9 @@ class TrainingProgress(Listener):
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self._steps = self._first = 0
+        self._steps = 0
         self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT_STEPS)  # seconds a sample, share of waiting
-        self._began_s = self._told_s = 0.0
+        self._told_s = 0.0
         self._bar = Progress(
             TextColumn("[bold]steps"),
             BarColumn(bar_width=None),
@@ -46,8 +47,7 @@ class TrainingProgress(Listener):
 
     def started(self, *, step: int, steps: int, epochs: float) -> None:
         """Show the length of the run, and the steps done."""
-        self._first, self._steps = step, steps
-        self._began_s = time.monotonic()
+        self._steps = steps
         self._bar.update(self._task, total=steps, completed=step)
         self._bar.reset(self._task, total=steps, completed=step)
         self.note(f"{steps:,} steps, {epochs:.1f} epochs" + (f"; {step:,} are done" if step else ""))
@@ -63,15 +63,18 @@ class TrainingProgress(Listener):
         line = (
             f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f} ({terms})  lr {record['lr']:.2e}  "
             f"{len(self._recent) / took:.1f} samples/s  "
-            f"waited for data {sum(time * wait for time, wait in self._recent) / took:.1%}"
+            f"waited for data {sum(time * wait for time, wait in self._recent) / took:.1%}  "
+            f"memory {record['peak_memory_mb'] / 1000:.1f} GB"
         )
+        if "mfu" in record:
+            line += f"  MFU {record['mfu']:.1%}"
         now = time.monotonic()
         if self.console.is_terminal:
             self._live.update(Group(self._bar, Text(line)))
         elif now - self._told_s >= PLAIN_INTERVAL_S or record["step"] == self._steps:
             self._told_s = now
-            left_s = (now - self._began_s) / (record["step"] - self._first) * (self._steps - record["step"])
-            self.note(f"step {record['step']:,}/{self._steps:,}  {line}  {left_s:,.0f} s left")
+            left = timedelta(seconds=round(record["eta_s"]))
+            self.note(f"step {record['step']:,}/{self._steps:,}  {line}  {left} left")
 
     def note(self, text: str) -> None:
         """Show a line above the display."""

@@ -10,10 +10,11 @@ import torch
 
 from avcli.bench import FAMILY_COLUMNS, STEP_COLUMNS, step_table
 from avmanifest.errors import ConfigError
-from avmodel.bench import ROWS, StepBench, TrainingSteps, bench_step, count_flop, measure_rows, state_memory_mb
+from avmodel.bench import ROWS, StepBench, TrainingSteps, bench_step, measure_rows
 from avmodel.configs.avsiam import AVSiamConfig
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.configs.run import RunConfig
+from avmodel.costs import count_flop, state_memory_mb
 from avmodel.distributed import World
 from avmodel.models.deepavfusion import DeepAVFusion
 from tests.forks import avkit, call

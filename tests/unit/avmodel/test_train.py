@@ -65,6 +65,8 @@ def test_a_run_leaves_what_it_says(tmp_path: Path) -> None:
         assert line["loss"] == pytest.approx(line["loss_image"] + line["loss_audio"], rel=1e-6)
         assert line["samples_per_s"] > 0
         assert 0 <= line["data_wait"] <= 1
+        assert line["eta_s"] >= 0
+        assert line["peak_memory_mb"] > 0
         assert line["grad_norm"] > 0
     assert report == (out, 6, 6, lines[0]["loss"], lines[-1]["loss"])
     assert sorted(p.name for p in (out / PICTURES).iterdir()) == ["step-00000004.png", "step-00000006.png"]
@@ -224,7 +226,7 @@ def test_times_are_all_that_two_equal_runs_differ_in(straight: Path, tmp_path: P
     train(tiny_run(), DrawnBatches(), tmp_path / "run", HERE)
     assert_same_run(tmp_path / "run", straight)
     full = next(read_lines(tmp_path / "run" / "metrics.jsonl"))
-    assert set(TIMES) < full.keys()
+    assert set(TIMES) - {"mfu"} < full.keys()  # a short run has no mfu
 
 
 @pytest.mark.parametrize("name", sorted(FAMILY_RUNS))
