@@ -58,7 +58,7 @@ class RayExecutor:
         """Yield each shard when it is published.
 
         Raises:
-            ConfigError: Ray is not installed, or there is no cluster.
+            ConfigError: Ray is not installed, there is no cluster, or none of its nodes has the CPUs of one task.
             StorageError: A node cannot write the output, a task was lost on every attempt, or a node writes to a
                 folder that this machine does not see. Other AvkitErrors of a node are raised as they are.
         """
@@ -72,8 +72,14 @@ class RayExecutor:
         remote = ray.remote(num_cpus=cpus, max_retries=_RETRIES, retry_exceptions=False)(shard_on_node)
         blob = pickle.dumps(self.config)
         try:
-            resources = ray.cluster_resources()
-            self.listener.note(f"ray: {len(ray.nodes())} nodes, {resources.get('CPU', 0):g} CPUs")
+            nodes = _cpus_of_nodes(ray)
+            if max(nodes, default=0) < cpus:
+                raise ConfigError(
+                    f"--workers {cpus} asks for {cpus} CPUs of one node, and no node has them; the {len(nodes)} nodes "
+                    f"have {_counted(nodes)} CPUs. Give --workers {int(max(nodes, default=0)) or 1}, or start "
+                    "the nodes with more (ray start --num-cpus)."
+                )
+            self.listener.note(f"ray: {len(nodes)} nodes, {sum(nodes):g} CPUs")
             for source in self.media.remote:
                 cluster_rate_limit(
                     source, self.config.downloads
@@ -185,6 +191,17 @@ def _join(ray: ModuleType) -> None:
             f"--executor ray needs a cluster, and {where}. Set RAY_ADDRESS, start one with ray start --head, or leave "
             "--executor out to use this machine alone."
         ) from error
+
+
+def _cpus_of_nodes(ray: ModuleType) -> list[float]:
+    """The CPUs of each node of the cluster that is alive, the most first."""
+    return sorted((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]), reverse=True)
+
+
+def _counted(cpus: list[float]) -> str:
+    """CPUs of nodes in words: `8 (3 nodes), 4 (1 node)`."""
+    counts = Counter(cpus)
+    return ", ".join(f"{n:g} ({count} node{'s' * (count > 1)})" for n, count in counts.items()) or "no"
 
 
 def _window(ray: ModuleType, cpus: int) -> int:

@@ -2,8 +2,9 @@
 
     python ray_nodes.py VIDEOS OUT
 
-Prints JSON: the number of nodes, whether one was killed, the statuses that the listener received, the report, how many
-requests the nodes' shared rate limit granted, the result of a run that fetches from a server and its requests.
+Prints JSON: the number of nodes, whether one was killed, the error of a run whose tasks no node can hold, the statuses
+that the listener received, the report, how many requests the nodes' shared rate limit granted, the result of a run that
+fetches from a server and its requests.
 """
 
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 from avdata.prepare.config import ExecutorKind, Supervision
 from avdata.prepare.job import prepare
 from avdata.prepare.ray_cluster import NAMESPACE, ClusterRateLimit, import_ray
+from avmanifest.errors import ConfigError
 from tests.faulty import failing
 from tests.remote import remote_config
 from tests.videos import Notes, folder_config
@@ -69,6 +71,11 @@ def main(videos: Path, out: Path) -> None:
         )
         budget = ClusterRateLimit("test", Counted)
         drawn = ray.get([ray.remote(num_cpus=1)(draw).remote(number) for number in range(2)])
+        try:
+            prepare(folder_config(videos, out, executor=ExecutorKind.RAY, supervision=Supervision(num_workers=2)))
+            too_many = ""
+        except ConfigError as error:
+            too_many = str(error)
         killer = NodeKiller(cluster, victim)
         config = folder_config(videos, out, executor=ExecutorKind.RAY, supervision=Supervision(num_workers=1))
         report = prepare(config, killer)
@@ -86,6 +93,7 @@ def main(videos: Path, out: Path) -> None:
                 {
                     "nodes": num_nodes,
                     "killed": killer.killed,
+                    "too_many": too_many,
                     "granted": sum(wait_s == 0.0 for waits in drawn for wait_s in waits),
                     "refused": budget.take() > 0,
                     "statuses": killer.statuses,

@@ -36,6 +36,8 @@ def test_a_ray_cluster_that_loses_a_node_makes_the_same_bytes_as_one_machine(vid
     assert run.returncode == 0, run.stderr[-3000:]
     seen = json.loads(next(line for line in run.stdout.splitlines() if line.startswith("{")))
     assert (seen["nodes"], seen["killed"]) == (2, True)
+    assert "--workers 2 asks for 2 CPUs of one node" in seen["too_many"], "the cluster has two, on two nodes"
+    assert "the 2 nodes have 1 (2 nodes) CPUs. Give --workers 1," in seen["too_many"]
     assert seen["statuses"] == ["ok"] * 7
     assert sum(seen["sources"].values()) == 7
     assert seen["exit_code"] == 0
