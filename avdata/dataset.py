@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Float32, Float64, Int64, UInt64
+from jaxtyping import Bool, Float32, Float64, Int64, Integer, UInt64
 
 from avdata.members import MemberMap
 from avmanifest.errors import ConfigError, ManifestError
@@ -21,6 +21,8 @@ COLUMNS: Final = [
 ]  # fmt: skip
 FLAGS: Final = ("silent", "still", "short")
 _HASHED_AT_ONCE: Final = 65_536
+_NOTHING: Final = pa.scalar("", pa.large_string())
+_NEW_LINE: Final = pa.scalar("\n", pa.large_string())
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,59 +59,76 @@ class ByteRange(NamedTuple):
 class ByteRanges:
     """The `ByteRange` of one member of every sample, as arrays; size 0: the sample has no such member."""
 
-    offset: Int64[np.ndarray, " n"]
-    size: Int64[np.ndarray, " n"]
+    offset: Integer[np.ndarray, " n"]
+    size: Integer[np.ndarray, " n"]
     xxh3: UInt64[np.ndarray, " n"]
 
     def at(self, entry: int) -> ByteRange:
         """The range with this index."""
         return ByteRange(int(self.offset[entry]), int(self.size[entry]), int(self.xxh3[entry]))
 
-    def take(self, entries: Int64[np.ndarray, " k"]) -> "ByteRanges":
+    def take(self, entries: Integer[np.ndarray, " k"]) -> "ByteRanges":
         """The ranges with these indices."""
-        return ByteRanges(self.offset[entries], self.size[entries], self.xxh3[entries])
+        return ByteRanges(_taken(self.offset, entries), _taken(self.size, entries), _taken(self.xxh3, entries))
 
     def put(self, entries: np.ndarray, ranges: "ByteRanges") -> None:
         """Replace the ranges with these indices."""
         self.offset[entries], self.size[entries], self.xxh3[entries] = ranges.offset, ranges.size, ranges.xxh3
 
 
+class Fingerprint(NamedTuple):
+    """The SHA-256 that `Dataset.fingerprint` would compute for exactly these two arrays and no weights."""
+
+    keys: pa.LargeStringArray
+    shard_of: Integer[np.ndarray, " n"]
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
     """The samples of a dataset, ordered by shard. Row i of every array with n rows is sample i.
+
+    Arrays of an index file (`avdata.index`) are mapped, read-only, and of the smallest integers that hold their values.
 
     The frames of sample i are the entries frame_start[i] to frame_start[i + 1] of the arrays with f rows (frames,
     masks, frame_time_s, frame_member). Its labels are the entries label_start[i] to label_start[i + 1] of label_ids.
     """
 
-    shards: tuple[Shard, ...]
+    shards: Sequence[Shard]
     keys: pa.LargeStringArray
-    shard_of: Int64[np.ndarray, " n"]
+    shard_of: Integer[np.ndarray, " n"]
     log_mel: Mapping[str, ByteRanges]  # by profile
     log_mel_member: Mapping[str, str]  # name of the member, by profile
     waveform: ByteRanges
     frames: ByteRanges  # one entry per frame
     masks: ByteRanges  # one entry per frame; size 0: no mask
     mask_names: tuple[str, ...]  # mask member of each of frame_names
-    frame_start: Int64[np.ndarray, " n1"]
+    frame_start: Integer[np.ndarray, " n1"]
     frame_time_s: Float32[np.ndarray, " f"]  # NaN: unknown
-    frame_member: Int64[np.ndarray, " f"]  # index of the member's name in frame_names
+    frame_member: Integer[np.ndarray, " f"]  # index of the member's name in frame_names
     frame_names: tuple[str, ...]
-    label_ids: Int64[np.ndarray, " l"]  # indices into classes
-    label_start: Int64[np.ndarray, " n1"]
+    label_ids: Integer[np.ndarray, " l"]  # indices into classes
+    label_start: Integer[np.ndarray, " n1"]
     classes: tuple[str, ...]
     weights: Float64[np.ndarray, " n"] | None = None  # relative frequency of each sample; None: each once per epoch
+    known: Fingerprint | None = None  # of the arrays of an index file
 
     def __len__(self) -> int:
         return len(self.shard_of)
 
     def fingerprint(self) -> str:
         """SHA-256 of all that determines the order of an epoch: the keys, their shards and the weights."""
+        if self.weights is None and self.known is not None:
+            keys, shard_of, sha256 = self.known
+            if self.keys is keys and self.shard_of is shard_of:  # not those of a selection
+                return sha256
         digest = hashlib.sha256()
         for first in range(0, len(self), _HASHED_AT_ONCE):
-            keys = self.keys.slice(first, _HASHED_AT_ONCE).to_pylist()
-            digest.update("".join(f"{key}\n" for key in keys).encode())
-        digest.update(np.ascontiguousarray(self.shard_of).tobytes())
+            lines = pc.binary_join_element_wise(self.keys.slice(first, _HASHED_AT_ONCE), _NOTHING, _NEW_LINE)
+            end = int(np.frombuffer(lines.buffers()[1], np.int64)[len(lines)])
+            digest.update(memoryview(lines.buffers()[2])[:end])
+        for first in range(0, len(self), _HASHED_AT_ONCE):
+            digest.update(self.shard_of[first : first + _HASHED_AT_ONCE].astype(np.int64).tobytes())
         if self.weights is not None:
             digest.update(np.ascontiguousarray(self.weights).tobytes())
         return digest.hexdigest()
@@ -145,16 +164,34 @@ def dataset_from_table(
     if not len(table):
         where = shards[0].url if shards else "the dataset"
         raise ConfigError(f"{where}: no sample is left" + (f" without the flags {list(exclude)}" if exclude else ""))
-    table = table.append_column("row", pa.array(range(len(table))))
-    table = table.sort_by([("shard", "ascending"), ("row", "ascending")])
+    table = table.append_column("row", pa.array(np.arange(len(table))))
+    dataset = samples_of(table.sort_by([("shard", "ascending"), ("row", "ascending")]), shards, members, classes)
+    if not dataset.frame_names:
+        first = table.column("members")[0].as_py()
+        raise ConfigError(
+            f"{shards[0].name}: no member matches image={members.image!r}; the samples have "
+            f"{', '.join(sorted(member['name'] for member in first)[:20])}. Name the member with the frame: "
+            "MemberMap(image=...)."
+        )
+    unhashed = set(table.column("shard").filter(table.column("member_xxh3").is_null()).to_pylist())
+    hashed = (replace(shard, hashed=number not in unhashed) for number, shard in enumerate(shards))
+    return replace(dataset, shards=tuple(hashed))
+
+
+def samples_of(
+    table: pa.Table, shards: Sequence[Shard], members: MemberMap, classes: Sequence[str] | None = None
+) -> Dataset:
+    """The samples of manifest rows with status `ok`, ordered by shard. There may be no frame.
+
+    Arguments and errors are those of dataset_from_table.
+    """
     shard_of = table.column("shard").to_numpy().astype(np.int64)
     sample_of, names, codes, places = _flat_members(table)
-    _check_ends(shards, shard_of[sample_of], places.offset + places.size)
-    unhashed = set(shard_of[_without_hashes(table)].tolist())
+    check_ends(shards, shard_of[sample_of], places)
 
     def ranges(alternatives: Sequence[str]) -> ByteRanges:
         """The range of the first of the names that a sample has."""
-        ranges = _no_ranges(len(table))
+        ranges = ByteRanges(*(np.zeros(len(table), kind) for kind in (np.int64, np.int64, np.uint64)))
         for name in alternatives:
             if name in names:
                 chosen = (codes == names.index(name)) & (ranges.size[sample_of] == 0)
@@ -162,13 +199,8 @@ def dataset_from_table(
         return ranges
 
     frame_names = members.frame_names(names)
-    if not frame_names:
-        raise ConfigError(
-            f"{shards[0].name}: no member matches image={members.image!r}; the samples have "
-            f"{', '.join(sorted(names)[:20])}. Name the member with the frame: MemberMap(image=...)."
-        )
     order_of = np.full(len(names) + 1, -1, np.int64)
-    order_of[[names.index(name) for name in frame_names]] = np.arange(len(frame_names))
+    order_of[np.array([names.index(name) for name in frame_names], np.int64)] = np.arange(len(frame_names))
     is_frame = np.flatnonzero(order_of[codes] >= 0)
     is_frame = is_frame[np.lexsort((order_of[codes[is_frame]], sample_of[is_frame]))]
     frame_start = _starts(np.bincount(sample_of[is_frame], minlength=len(table)))
@@ -179,7 +211,7 @@ def dataset_from_table(
         profile: alternatives for profile, alternatives in members.log_mels().items() if set(alternatives) & set(names)
     }
     return Dataset(
-        shards=tuple(replace(shard, hashed=number not in unhashed) for number, shard in enumerate(shards)),
+        shards=shards,
         keys=table.column("key").cast(pa.large_string()).combine_chunks(),
         shard_of=shard_of,
         log_mel={profile: ranges(alternatives) for profile, alternatives in mels.items()},
@@ -205,7 +237,7 @@ def _masks_of(
     frame_member: Int64[np.ndarray, " f"],
 ) -> ByteRanges:
     """The mask of every frame."""
-    masks = _no_ranges(len(sample_of))
+    masks = ByteRanges(*(np.zeros(len(sample_of), kind) for kind in (np.int64, np.int64, np.uint64)))
     for number, name in enumerate(mask_names):
         rows = frame_member == number
         masks.put(rows, ranges([name]).take(sample_of[rows]))
@@ -314,7 +346,7 @@ def relabel(dataset: Dataset, labels: Mapping[str, Sequence[str]]) -> Dataset:
     return replace(kept, label_ids=np.concatenate(new), label_start=_starts(np.array([len(ids) for ids in new])))
 
 
-def _entries(start: Int64[np.ndarray, " n1"], keep: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:
+def _entries(start: Integer[np.ndarray, " n1"], keep: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:
     """Indices of the kept samples' entries in an array where sample i has the entries start[i] to start[i + 1]."""
     return np.flatnonzero(np.repeat(keep, np.diff(start)))
 
@@ -358,7 +390,7 @@ def unite(datasets: Sequence[Dataset]) -> Dataset:
         shards=tuple(shard for part in parts for shard in part.shards),
         keys=pa.concat_arrays([part.keys for part in parts]),
         shard_of=np.concatenate([part.shard_of + base for part, base in zip(parts, shard_base, strict=False)]),
-        log_mel={name: _joined([part.log_mel.get(name, _no_ranges(len(part))) for part in parts]) for name in profiles},
+        log_mel={name: _joined([part.log_mel.get(name, no_ranges(len(part))) for part in parts]) for name in profiles},
         log_mel_member={profile: next(iter(names)) for profile, names in member_names.items()},
         waveform=_joined([part.waveform for part in parts]),
         frames=_joined([part.frames for part in parts]),
@@ -374,15 +406,26 @@ def unite(datasets: Sequence[Dataset]) -> Dataset:
     )
 
 
-def _starts(counts: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n1"]:
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+def _starts(counts: Integer[np.ndarray, " n"]) -> Int64[np.ndarray, " n1"]:
+    starts = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=starts[1:])
+    return starts
 
 
-def _no_ranges(count: int) -> ByteRanges:
-    return ByteRanges(np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.uint64))
+def no_ranges(count: int) -> ByteRanges:
+    """The ranges of a member that no sample has. They take no memory."""
+    return ByteRanges(*(np.broadcast_to(kind(0), count) for kind in (np.int64, np.int64, np.uint64)))
+
+
+def _taken(values: Integer[np.ndarray, " n"], entries: Integer[np.ndarray, " k"]) -> Integer[np.ndarray, " k"]:
+    """values[entries], without memory if all values are one."""
+    one = values.strides == (0,)
+    return np.broadcast_to(values[:1].sum(dtype=values.dtype), len(entries)) if one else np.asarray(values[entries])
 
 
 def _joined(parts: Sequence[ByteRanges]) -> ByteRanges:
+    if all(part.size.strides == (0,) for part in parts):
+        return no_ranges(sum(len(part.size) for part in parts))
     return ByteRanges(
         np.concatenate([part.offset for part in parts]),
         np.concatenate([part.size for part in parts]),
@@ -430,18 +473,17 @@ def _flat_hashes(table: pa.Table) -> UInt64[np.ndarray, " m"]:
     return hashes
 
 
-def _without_hashes(table: pa.Table) -> Bool[np.ndarray, " n"]:
-    """The samples whose row has no hashes of members."""
-    return np.asarray(table.column("member_xxh3").is_null().to_numpy())
-
-
-def _check_ends(shards: Sequence[Shard], shard: Int64[np.ndarray, " m"], end: Int64[np.ndarray, " m"]) -> None:
-    last = np.zeros(len(shards), np.int64)
-    np.maximum.at(last, shard, end)
-    for number, content in enumerate(shards):
-        if content.num_bytes is not None and last[number] > content.num_bytes:
+def check_ends(shards: Sequence[Shard], shard: Integer[np.ndarray, " m"], places: ByteRanges) -> None:
+    """Raise ManifestError for a member that ends behind its tar. `shard` is the index of each member's, ascending."""
+    if not len(shard):
+        return
+    starts = np.flatnonzero(np.concatenate([[True], shard[1:] != shard[:-1]]))
+    ends = np.maximum.reduceat(places.offset.astype(np.int64) + places.size, starts)
+    for number, end in zip(shard[starts].tolist(), ends.tolist(), strict=True):
+        content = shards[number]
+        if content.num_bytes is not None and end > content.num_bytes:
             raise ManifestError(
-                f"{content.name}: by the manifest a member ends at byte {last[number]}, but the tar has "
+                f"{content.name}: by the manifest a member ends at byte {end}, but the tar has "
                 f"{content.num_bytes}. It is another shard's manifest: run the same prepare again."
             )
 

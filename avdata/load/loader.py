@@ -27,12 +27,13 @@ from avdata.load.cache import CacheConfig
 from avdata.load.damage import BadSample, DamageCount, excluded_samples
 from avdata.load.decode import BatchBuffers, Stage, StageTimes, decode_into
 from avdata.load.order import (
+    EpochOrder,
     LoaderState,
+    Order,
     OrderConfig,
     Tail,
     batch_positions,
     check_ranks,
-    epoch_order,
     num_batches,
     replacement_positions,
     sample_draws,
@@ -170,7 +171,7 @@ class Loader:
         self._reader = ShardReader(self.dataset.shards, config.cache, check=config.check_members)
         self._pool = BufferPool(pinned=config.pin_memory)
         self._scratches: SimpleQueue[Scratch] = SimpleQueue()
-        self._order: tuple[int, Int64[np.ndarray, " n"]] | None = None
+        self._order: tuple[int, Order] | None = None
         self._excluded = excluded_samples(self.dataset, config.exclude_keys)
         self._damage = DamageCount(config.max_bad_share, len(self.dataset) / world_size)
         cv2.setNumThreads(0)
@@ -264,12 +265,12 @@ class Loader:
         step = self.config.batch_size * self.world_size
         return deque(self._state.position + step * number for number in range(len(self)))
 
-    def _epoch_order(self, epoch: int) -> Int64[np.ndarray, " n"]:
+    def _epoch_order(self, epoch: int) -> Order:
         if self._order is None or self._order[0] != epoch:
             config = self.config
-            order = epoch_order(self.dataset.shard_of, config.seed, epoch, config.order, self.dataset.weights)
+            order: Order = EpochOrder(self.dataset.shard_of, config.seed, epoch, config.order, self.dataset.weights)
             if self._excluded is not None:
-                order = without_excluded(order, self._excluded, config.seed, epoch, config.order)
+                order = without_excluded(order[:], self._excluded, config.seed, epoch, config.order)
             self._order = epoch, order
         return self._order[1]
 
@@ -318,7 +319,7 @@ class Loader:
     def _work(
         self,
         epoch: int,
-        order: Int64[np.ndarray, " n"],
+        order: Order,
         positions: Int64[np.ndarray, " b"],
         buffers: BatchBuffers,
         rows: range,
@@ -341,7 +342,7 @@ class Loader:
     def _replace(
         self,
         epoch: int,
-        order: Int64[np.ndarray, " n"],
+        order: Order,
         position: int,
         buffers: BatchBuffers,
         row: int,
@@ -350,8 +351,8 @@ class Loader:
         """Fill a row with the first sample that may take its place and is whole. Its error stays if there is none."""
         first, config = buffers.errors[row], self.config
         tried = {int(buffers.sample_ids[row])}
-        for other in replacement_positions(position, len(order), config.seed, epoch, config.order).tolist():
-            sample = int(order[other])
+        others = replacement_positions(position, len(order), config.seed, epoch, config.order)
+        for sample in order[others].tolist():
             if sample in tried:
                 continue
             tried.add(sample)

@@ -4,13 +4,15 @@ All random numbers of the order and the views are hashes of (seed, epoch, stream
 state, so any position of any epoch can be reached directly, with any number of ranks and workers.
 """
 
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any, Literal, get_args
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, UInt64
+from jaxtyping import Bool, Float64, Int64, Integer, UInt64
 
 from avmanifest.errors import CheckpointError, ConfigError
 
@@ -25,6 +27,8 @@ _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _WINDOW_BITS = 24
+_KEPT_WINDOWS = 8  # a batch is in one or two; replacements of damaged samples are in the same
+_COMPARED_AT_ONCE = 1 << 22
 
 REPLACEMENTS = 16
 """Samples that are tried in place of a damaged one."""
@@ -106,41 +110,108 @@ def sample_draws(seed: int, epoch: int, positions: Int64[np.ndarray, " b"], coun
     return uniform(seed, epoch, Stream.DRAWS, index)
 
 
+class EpochOrder:
+    """The sample at each position of an epoch: `order[positions]`, as of an array.
+
+    A block shuffle: the blocks of the dataset are permuted, then samples are permuted within windows of blocks. The
+    order of a window is computed when one of its positions is first asked for. So the order of any number of samples
+    takes the memory of its blocks and of a few windows. Weights take memory for all samples. Safe for threads.
+    """
+
+    def __init__(
+        self,
+        shard_of: Integer[np.ndarray, " n"],
+        seed: int,
+        epoch: int,
+        config: OrderConfig,
+        weights: Float64[np.ndarray, " n"] | None = None,
+    ) -> None:
+        """Create the order.
+
+        Args:
+            shard_of: Shard of each sample, ascending.
+            seed: Seed of the run.
+            epoch: Number of the epoch, from 0.
+            config: Sizes of blocks and windows.
+            weights: Relative frequency of each sample; None: each once. A sample occurs n * weight / sum(weights)
+                times, randomly rounded up or down; its copies are in different blocks.
+        """
+        self._length = len(shard_of)
+        self._seed, self._epoch, self._shuffle = seed, epoch, config.shuffle
+        self._samples: Int64[np.ndarray, " n"] | None = None
+        starts = _block_starts(shard_of, config.block_samples)
+        if weights is not None:
+            counts = sample_counts(weights, seed, epoch)
+            self._samples, groups = _repeated(
+                np.repeat(np.arange(len(starts)), np.diff(starts, append=self._length)), counts
+            )
+            starts = np.flatnonzero(np.diff(groups, prepend=-1))
+        if not config.shuffle:
+            return
+        lengths = np.diff(starts, append=self._length)
+        shuffled = np.argsort(random_bits(seed, epoch, Stream.BLOCKS, np.arange(len(starts))), kind="stable")
+        self._starts, self._lengths = starts[shuffled], lengths[shuffled]
+        self._begins = np.cumsum(self._lengths) - self._lengths  # position of each block's first sample
+        self._first_blocks = np.flatnonzero(np.diff(self._begins // config.window_samples, prepend=-1))
+        self._first_positions = self._begins[self._first_blocks]
+        self._windows: OrderedDict[int, Int64[np.ndarray, " w"]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, positions: Integer[np.ndarray, "*k"] | slice) -> Int64[np.ndarray, "*k"]:
+        if isinstance(positions, slice):
+            positions = np.arange(*positions.indices(self._length))
+        if not self._shuffle:
+            return positions.astype(np.int64) if self._samples is None else self._samples[positions]
+        samples = np.empty(positions.shape, np.int64)
+        windows = np.searchsorted(self._first_positions, positions, side="right") - 1
+        for window in np.unique(windows).tolist():
+            inside = windows == window
+            samples[inside] = self._window(window)[positions[inside] - self._first_positions[window]]
+        return samples
+
+    def _window(self, number: int) -> Int64[np.ndarray, " w"]:
+        """The samples of a window, in their order."""
+        with self._lock:
+            if number in self._windows:
+                self._windows.move_to_end(number)
+                return self._windows[number]
+        first, last = self._first_blocks[number], np.append(self._first_blocks, len(self._starts))[number + 1]
+        lengths, begins = self._lengths[first:last], self._begins[first:last]
+        places = np.arange(begins[0], begins[-1] + lengths[-1])
+        samples = np.repeat(self._starts[first:last] - begins, lengths) + places
+        if self._samples is not None:
+            samples = self._samples[samples]
+        keys = random_bits(self._seed, self._epoch, Stream.SHUFFLE, places) >> np.uint64(_WINDOW_BITS)
+        if len(keys) < 1 << _WINDOW_BITS:  # a plain sort of (key, place) is many times faster than a stable argsort
+            keys = keys << np.uint64(_WINDOW_BITS) | np.arange(len(keys), dtype=np.uint64)
+            keys.sort()
+            ranks = (keys & np.uint64((1 << _WINDOW_BITS) - 1)).astype(np.int64)
+        else:
+            ranks = np.argsort(keys, kind="stable")
+        samples = samples[ranks]
+        with self._lock:
+            self._windows[number] = samples
+            if len(self._windows) > _KEPT_WINDOWS:
+                self._windows.popitem(last=False)
+        return samples
+
+
+Order = EpochOrder | Int64[np.ndarray, " n"]
+"""The sample at each position of an epoch."""
+
+
 def epoch_order(
-    shard_of: Int64[np.ndarray, " n"],
+    shard_of: Integer[np.ndarray, " n"],
     seed: int,
     epoch: int,
     config: OrderConfig,
     weights: Float64[np.ndarray, " n"] | None = None,
 ) -> Int64[np.ndarray, " n"]:
-    """The sample at each position of the epoch.
-
-    A block shuffle: the blocks of the dataset are permuted, then samples are permuted within windows of blocks.
-
-    Args:
-        shard_of: Shard of each sample, ascending.
-        seed: Seed of the run.
-        epoch: Number of the epoch, from 0.
-        config: Sizes of blocks and windows.
-        weights: Relative frequency of each sample; None: each once. A sample occurs n * weight / sum(weights) times,
-            randomly rounded up or down; its copies are in different blocks.
-    """
-    samples = np.arange(len(shard_of), dtype=np.int64)
-    groups = _blocks(shard_of, config.block_samples)
-    if weights is not None:
-        samples, groups = _repeated(groups, sample_counts(weights, seed, epoch))
-    if not config.shuffle:
-        return samples
-    starts = np.flatnonzero(np.diff(groups, prepend=-1))
-    lengths = np.diff(starts, append=len(samples))
-    shuffled = np.argsort(random_bits(seed, epoch, Stream.BLOCKS, np.arange(len(starts))), kind="stable")
-    lengths = lengths[shuffled]
-    begins = np.cumsum(lengths) - lengths
-    places = np.arange(len(samples), dtype=np.int64)
-    order = samples[np.repeat(starts[shuffled] - begins, lengths) + places]
-    window = np.repeat(begins // config.window_samples, lengths).astype(np.uint64)
-    keys = random_bits(seed, epoch, Stream.SHUFFLE, places) >> np.uint64(_WINDOW_BITS)
-    return order[np.argsort(window << np.uint64(64 - _WINDOW_BITS) | keys, kind="stable")]
+    """All of an `EpochOrder`, whose arguments it has."""
+    return EpochOrder(shard_of, seed, epoch, config, weights)[:]
 
 
 def sample_counts(weights: Float64[np.ndarray, " n"], seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
@@ -240,12 +311,17 @@ def _mix_int(value: int) -> int:
     return value ^ (value >> 31)
 
 
-def _blocks(shard_of: Int64[np.ndarray, " n"], block_samples: int) -> Int64[np.ndarray, " n"]:
-    """Block number of each sample, ascending. A block has up to block_samples consecutive samples of one shard."""
-    places = np.arange(len(shard_of), dtype=np.int64)
-    starts = np.flatnonzero(np.diff(shard_of, prepend=-1))
-    within = places - np.repeat(starts, np.diff(starts, append=len(shard_of)))
-    return np.cumsum(within % block_samples == 0) - 1
+def _block_starts(shard_of: Integer[np.ndarray, " n"], block_samples: int) -> Int64[np.ndarray, " b"]:
+    """First sample of each block. A block has up to block_samples consecutive samples of one shard."""
+    runs = [np.zeros(min(len(shard_of), 1), np.int64)]
+    for first in range(0, len(shard_of), _COMPARED_AT_ONCE):
+        piece = shard_of[first : first + _COMPARED_AT_ONCE + 1]
+        runs.append(first + 1 + np.flatnonzero(piece[1:] != piece[:-1]))
+    starts = np.concatenate(runs)
+    counts = -(-np.diff(starts, append=len(shard_of)) // block_samples)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    firsts: Int64[np.ndarray, " b"] = np.repeat(starts, counts) + within * block_samples
+    return firsts
 
 
 def _repeated(

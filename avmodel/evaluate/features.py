@@ -142,7 +142,7 @@ def label_matrix(dataset: Dataset) -> Bool[Tensor, "n c"]:
     """Which sample has which class."""
     matrix = torch.zeros(len(dataset), len(dataset.classes), dtype=torch.bool)
     sample_of = np.repeat(np.arange(len(dataset)), np.diff(dataset.label_start))
-    matrix[torch.from_numpy(sample_of), torch.from_numpy(dataset.label_ids)] = True
+    matrix[torch.from_numpy(sample_of), torch.from_numpy(dataset.label_ids.astype(np.int64))] = True
     return matrix
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
@@ -71,7 +72,7 @@ def mask_tables(
                 if sounding:
                     tables[row, place] = (1 + row_of[label] if label in row_of else UNKNOWN) if classes else 1
         elif only_labeled:
-            own = dataset.label_ids[dataset.label_start[row] : dataset.label_start[row + 1]] + 1
+            own = dataset.label_ids[dataset.label_start[row] : dataset.label_start[row + 1]].astype(np.int64) + 1
             strange = torch.ones(256, dtype=torch.bool)
             strange[own] = False
             strange[count + 1 :] = False  # the one value of a binary mask
@@ -187,7 +188,7 @@ def sounding_in(data: EvalDataConfig, split: Split, source: Source, *, truth: st
 
 def _samples_with_masks(dataset: Dataset) -> Bool[Tensor, " n"]:
     """Which samples have a frame with a mask."""
-    sample_of = torch.repeat_interleave(torch.from_numpy(dataset.frame_start).diff())
+    sample_of = torch.repeat_interleave(torch.from_numpy(np.diff(dataset.frame_start).astype(np.int64)))
     masked = torch.from_numpy(dataset.masks.size > 0)
     return torch.bincount(sample_of[masked], minlength=len(dataset)) > 0
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avdata.load.order import (
+    EpochOrder,
     LoaderState,
     OrderConfig,
     Stream,
@@ -45,6 +46,19 @@ def test_an_epoch_has_each_sample_once(sizes: list[int], seed: int, epoch: int, 
     order = epoch_order(shard_numbers(sizes), seed, epoch, config)
     assert sorted(order.tolist()) == list(range(sum(sizes)))
     assert np.array_equal(order, epoch_order(shard_numbers(sizes), seed, epoch, config))
+
+
+@settings(max_examples=60, deadline=None)
+@given(SHARDS, st.integers(0, 2**62), ORDERS, st.data())
+def test_positions_can_be_asked_for_in_any_order(sizes: list[int], seed: int, config: OrderConfig, data) -> None:
+    shard_of = shard_numbers(sizes)
+    weights = data.draw(st.sampled_from([None, 1.0 + np.arange(len(shard_of))]))
+    whole = epoch_order(shard_of, seed, 3, config, weights)
+    order = EpochOrder(shard_of.astype(np.uint16), seed, 3, config, weights)
+    assert len(order) == len(whole)
+    for _ in range(4):
+        positions = np.array(data.draw(st.lists(st.integers(0, len(whole) - 1), max_size=20)), np.int64)
+        assert np.array_equal(order[positions], whole[positions])
 
 
 @settings(max_examples=60, deadline=None)
