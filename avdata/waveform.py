@@ -2,13 +2,14 @@
 
 import io
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
-from jaxtyping import Float32
+from jaxtyping import Float32, Int16
 
-from avdata.samples import Samples, pairwise_sum, pieces
+from avdata.samples import SampleFile, Samples, pairwise_sum, pieces
 from avmanifest.errors import ShardError
 
 SAMPLE_RATE = 16_000  # Hz
@@ -32,10 +33,29 @@ def write_flac(file: Any, samples: Samples) -> None:
     try:
         with soundfile.SoundFile(target, "w", SAMPLE_RATE, 1, format="FLAC", subtype="PCM_16") as flac:
             for piece in pieces(samples):
-                flac.write(np.clip(np.rint(piece * 32768.0), -32768, 32767).astype(np.int16))
+                flac.write(_to_int16(piece))
     finally:
         if target.error is not None:
             raise target.error
+
+
+class StoredSamples:
+    """Samples as their FLAC holds them: rounded to 16 bits. Reads slices as `Samples` do."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self._samples)
+
+    def __getitem__(self, span: slice, /) -> Float32[np.ndarray, " _"]:
+        """What `decode_flac` gives for this span of the encoded samples."""
+        return _to_int16(self._samples[span]).astype(np.float32) / np.float32(32768)
+
+
+def _to_int16(samples: Float32[np.ndarray, " n"]) -> Int16[np.ndarray, " n"]:
+    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
 
 
 class _Target:
@@ -69,10 +89,7 @@ def decode_flac(data: bytes, start: int = 0, stop: int | None = None, name: str 
     """
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            if (file.samplerate, file.channels) != (SAMPLE_RATE, 1):
-                raise ShardError(
-                    f"{name}: {file.channels} channels at {file.samplerate} Hz; expected mono at {SAMPLE_RATE} Hz"
-                )
+            _require_form(file, name)
             stop = file.frames if stop is None else stop
             if not 0 <= start <= stop <= file.frames:
                 raise ShardError(f"{name}: samples {start} to {stop} asked for; it has {file.frames}")
@@ -85,6 +102,41 @@ def decode_flac(data: bytes, start: int = 0, stop: int | None = None, name: str 
     if len(samples) != stop - start:
         raise ShardError(f"{name}: a FLAC cut after {start + len(samples)} samples. Fetch or prepare the shard again.")
     return samples
+
+
+def stored_samples(file: Any, folder: Path | None, name: str) -> SampleFile:
+    """The samples of a whole FLAC of any length; close them. Memory does not grow with the sound.
+
+    Args:
+        file: The open FLAC; it reads, seeks and tells.
+        folder: Where a long sound is kept, as in SampleFile.
+        name: What the error message calls it.
+
+    Raises:
+        ShardError: The data is damaged, cut, or not 16 kHz mono.
+    """
+    samples = SampleFile(folder)
+    try:
+        with soundfile.SoundFile(file) as flac:
+            _require_form(flac, name)
+            while len(piece := flac.read(_PIECE, dtype="float32")):
+                samples.append(piece)
+            expected = flac.frames
+    except soundfile.LibsndfileError as error:
+        samples.close()
+        raise ShardError(f"{name}: a damaged FLAC ({error}). Fetch or prepare the shard again.") from error
+    except BaseException:
+        samples.close()
+        raise
+    if len(samples) != expected:
+        samples.close()
+        raise ShardError(f"{name}: a FLAC cut after {len(samples)} samples. Fetch or prepare the shard again.")
+    return samples
+
+
+def _require_form(file: soundfile.SoundFile, name: str) -> None:
+    if (file.samplerate, file.channels) != (SAMPLE_RATE, 1):
+        raise ShardError(f"{name}: {file.channels} channels at {file.samplerate} Hz; expected mono at {SAMPLE_RATE} Hz")
 
 
 def _next_samples(file: soundfile.SoundFile, count: int) -> Float32[np.ndarray, " n"]:

@@ -22,7 +22,7 @@ from avmanifest.parsing import parse_json, parse_object
 OnFault = Callable[[str, int, str], None]
 """Called for each fault with the key, the member's offset in the shard, and the problem."""
 
-_HALF_STEP: Final = 0.5 / 32768  # of 16-bit samples: the log-mel was made before the audio was rounded to FLAC
+_HALF_STEP: Final = 0.5 / 32768  # of 16-bit samples: earlier versions made the log-mel before the audio was rounded to FLAC
 _FLOAT16_ERROR: Final = 2.0**-11  # relative rounding error of the stored values
 _ROUNDING: Final = 2e-3  # difference of float32 results between machines
 _CLIPPED: Final = 32766.5 / 32768  # louder samples may have been clipped in FLAC
@@ -167,7 +167,7 @@ def _decode_sound(content: bytes) -> None:
 def log_mel_problem(stored: np.ndarray, sound: Float32[np.ndarray, " n"], profile: MelProfile) -> str | None:
     """Compare a stored log-mel with the log-mel of the stored audio.
 
-    The stored log-mel was computed before the audio was rounded to 16 bits. Let e be the rounding error of a window w.
+    Earlier versions computed the stored log-mel before the audio was rounded to 16 bits. Let e be the rounding error of a window w.
     By Parseval, the energy of e in any mel band is at most n_fft / 2 * sum(w^2) * (half a step)^2. The root of a band's
     power is a norm, so it changes by at most the root of that bound. Columns with full-scale samples are not compared.
 

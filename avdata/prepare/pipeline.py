@@ -24,10 +24,10 @@ from avdata.prepare.sources.media import MediaRef, hash_media, open_media_file
 from avdata.prepare.sources.remote import FailedRef, RemoteRef
 from avdata.prepare.sources.synth.source import SynthRef, draw_media, synth_truth
 from avdata.prepare.supervise import extend_deadline
-from avdata.profiles import num_frames, profile
+from avdata.profiles import MelProfile, num_frames, profile
 from avdata.samples import Samples, scratch_file
 from avdata.shards import ByteFile, Member, member_columns, pack_json, write_npy_columns, write_sample
-from avdata.waveform import rms_dbfs, write_flac
+from avdata.waveform import StoredSamples, rms_dbfs, write_flac
 from avmanifest.errors import DecodeError, DownloadError, MediaError, StorageError
 from avmanifest.layout import ShardName
 from avmanifest.schema import CLIP_SCHEMA
@@ -275,15 +275,19 @@ def _members(
     members: dict[str, bytes | ByteFile] = {"json": pack_json(fields)}
     for place, name in enumerate(config.mel):
         member = f"logmel-{name}.npy" if place else "logmel.npy"
-        members[member], mel = new_file(), profile(name)
-        columns = log_mel_pieces(sound, mel)
-        write_npy_columns(members[member], columns, mel.n_mels, num_frames(len(sound), mel), np.float16)
+        members[member] = new_file()
+        write_log_mel(members[member], StoredSamples(sound), profile(name))
     for number, image in enumerate(frames.images):
         members[f"frame{number:02d}.jpg"] = encode_jpeg(image, config.jpeg_quality)
     if config.keep_audio:
         members["flac"] = new_file()
         write_flac(members["flac"], sound)
     return members
+
+
+def write_log_mel(file: ByteFile, sound: Samples, mel: MelProfile) -> None:
+    """Write the log-mel of the clip's stored sound as .npy to an open file that is empty."""
+    write_npy_columns(file, log_mel_pieces(sound, mel), mel.n_mels, num_frames(len(sound), mel), np.float16)
 
 
 def failed_row(row: Mapping[str, Any], status: str, reason: str, ref: Ref | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from avdata.melspec import log_mel
 from avdata.prepare.decode import open_media
 from avdata.profiles import MelProfile, profile
-from avdata.waveform import rms_dbfs
+from avdata.waveform import StoredSamples, rms_dbfs
 from avmanifest.errors import ConfigError
 
 SOUND_FORMATS = ("flac", "mp3", "aac", "aiff", "caf", "au")
@@ -44,7 +44,7 @@ def file_spectrogram(path: Path, mel: str = "paper") -> FileSpectrogram:
         seconds = min(media.duration_s, MAX_SECONDS)
         sound = media.waveform(0.0, seconds)
     return FileSpectrogram(
-        log_mel=log_mel(sound.samples, front_end),
+        log_mel=log_mel(StoredSamples(sound.samples)[:], front_end),
         profile=front_end,
         seconds=seconds,
         rms_dbfs=rms_dbfs(sound.samples),

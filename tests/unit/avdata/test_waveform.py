@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from avdata.waveform import RMS_FLOOR_DBFS, SAMPLE_RATE, decode_flac, encode_flac, rms_dbfs
+from avdata.waveform import (
+    RMS_FLOOR_DBFS,
+    SAMPLE_RATE,
+    StoredSamples,
+    decode_flac,
+    encode_flac,
+    rms_dbfs,
+    stored_samples,
+)
 from avmanifest.errors import ShardError
 from tests.drawn import sine
 
@@ -19,6 +27,16 @@ def test_flac_keeps_sixteen_bits() -> None:
     assert found.dtype == np.float32
     assert np.abs(found - waveform).max() <= 1 / 32768
     assert np.array_equal(decode_flac(encode_flac(found)), found)
+
+
+@pytest.mark.parametrize("num_samples", [1, 5_000_000])
+def test_stored_samples_are_those_of_the_flac(num_samples: int) -> None:
+    waveform = noise(num_samples) * np.float32(1.01)
+    meant = StoredSamples(waveform)
+    with stored_samples(io.BytesIO(encode_flac(waveform)), None, "clip.flac") as found:
+        assert len(found) == len(meant) == num_samples
+        assert np.array_equal(found[0:num_samples], meant[:])
+        assert np.array_equal(found[1000:1100], meant[1000:1100])
 
 
 def test_equal_samples_give_equal_bytes_that_others_read() -> None:
@@ -45,6 +63,8 @@ def test_a_damaged_flac_names_its_member(damage: str) -> None:
     content = {"empty": b"", "text": b"not a sound" * 100, "cut": data[: len(data) // 2]}[damage]
     with pytest.raises(ShardError, match=r"clip\.flac"):
         decode_flac(content, name="clip.flac")
+    with pytest.raises(ShardError, match=r"clip\.flac"):
+        stored_samples(io.BytesIO(content), None, "clip.flac")
 
 
 def test_another_format_or_range_is_refused() -> None:
