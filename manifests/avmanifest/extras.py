@@ -12,6 +12,7 @@ EXTRA_OF: Final = {
         "train",
     ),
     **dict.fromkeys(("torchvision", "webdataset"), "interop"),
+    **dict.fromkeys(("onnxruntime", "scenedetect", "silero_vad"), "steps"),
 }
 """Import name of a library -> the extra that installs it."""
 
