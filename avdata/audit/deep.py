@@ -22,7 +22,7 @@ from avmanifest.parsing import parse_json, parse_object
 OnFault = Callable[[str, int, str], None]
 """Called for each fault with the key, the member's offset in the shard, and the problem."""
 
-_HALF_STEP: Final = 0.5 / 32768  # of 16-bit samples: earlier versions made the log-mel before the audio was rounded to FLAC
+_HALF_STEP: Final = 0.5 / 32768  # of 16-bit samples: earlier versions computed log-mels before rounding to FLAC
 _FLOAT16_ERROR: Final = 2.0**-11  # relative rounding error of the stored values
 _ROUNDING: Final = 2e-3  # difference of float32 results between machines
 _CLIPPED: Final = 32766.5 / 32768  # louder samples may have been clipped in FLAC
