@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from avmodel.costs import draw_batch
 from avmodel.compiling import compile_blocks
 from avmodel.configs.model import ModelConfig
+from avmodel.costs import draw_batch
 from avmodel.inputs import to_inputs
 from avmodel.models import build_model
 from avmodel.rng import draw_masks

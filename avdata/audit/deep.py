@@ -167,9 +167,10 @@ def _decode_sound(content: bytes) -> None:
 def log_mel_problem(stored: np.ndarray, sound: Float32[np.ndarray, " n"], profile: MelProfile) -> str | None:
     """Compare a stored log-mel with the log-mel of the stored audio.
 
-    Earlier versions computed the stored log-mel before the audio was rounded to 16 bits. Let e be the rounding error of a window w.
-    By Parseval, the energy of e in any mel band is at most n_fft / 2 * sum(w^2) * (half a step)^2. The root of a band's
-    power is a norm, so it changes by at most the root of that bound. Columns with full-scale samples are not compared.
+    Earlier versions computed the stored log-mel before the audio was rounded to 16 bits. Let e be the rounding error
+    of a window w. By Parseval, the energy of e in any mel band is at most n_fft / 2 * sum(w^2) * (half a step)^2. The
+    root of a band's power is a norm, so it changes by at most the root of that bound. Columns with full-scale samples
+    are not compared.
 
     Args:
         stored: The stored log-mel [mel, t].
