@@ -27,7 +27,7 @@ def encode_jpeg(rgb: UInt8[np.ndarray, "h w 3"], quality: int = 90) -> bytes:
     return encoded
 
 
-def decode_jpeg(data: bytes, name: str = "image") -> UInt8[np.ndarray, "h w 3"]:
+def decode_jpeg(data: bytes | memoryview, name: str = "image") -> UInt8[np.ndarray, "h w 3"]:
     """Decode a JPEG to RGB pixels.
 
     Args:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 from avdata.dataset import Dataset, balanced, each_frame, mix, relabel, select, unite
 from avdata.load.batch import ArrayBatch
 from avdata.load.cache import CacheConfig
+from avdata.load.decode import StoredSample
 from avdata.load.loader import Loader, LoaderConfig, LoaderStats, evaluation_config
 from avdata.load.open import describe_dataset, is_folder, manifest_rows, open_dataset
 from avdata.load.order import LoaderState, OrderConfig
-from avdata.load.views import AllFramesView, EvalView, TrainView, View
+from avdata.load.views import AllFramesView, BatchArray, ClipView, EvalView, FunctionView, TrainView, View
 from avdata.members import MemberMap
 
 if TYPE_CHECKING:
@@ -18,15 +19,19 @@ __all__ = [
     "AllFramesView",
     "ArrayBatch",
     "Batch",
+    "BatchArray",
     "CacheConfig",
+    "ClipView",
     "Dataset",
     "EvalView",
+    "FunctionView",
     "Loader",
     "LoaderConfig",
     "LoaderState",
     "LoaderStats",
     "MemberMap",
     "OrderConfig",
+    "StoredSample",
     "TrainView",
     "View",
     "balanced",

@@ -3,7 +3,8 @@
 import threading
 import weakref
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -20,7 +21,8 @@ class ArrayBatch:
     """One rank's batch as numpy arrays. `avdata.load.Batch` has the same fields as torch tensors.
 
     Axes: b samples; u windows and v frames per sample, only in views that have several. Images are 0 to 255 in
-    channels-last memory. The log-mel is as stored, without gain.
+    channels-last memory. The log-mel is as stored, without gain. A view that has no images or no log-mel gives some of
+    0 pixels or 0 columns.
     """
 
     images: UInt8[np.ndarray, "b *v 3 h w"]
@@ -41,6 +43,7 @@ class ArrayBatch:
     epoch: int
     profile: str  # of the log-mel
     skipped: int = 0  # damaged samples that were replaced in this batch or left out of it
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)  # further arrays of the view, by name
 
     def __len__(self) -> int:
         return len(self.keys)

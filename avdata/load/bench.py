@@ -26,11 +26,12 @@ from avdata.cores import usable_cores
 from avdata.dataset import Dataset
 from avdata.images import decode_jpeg
 from avdata.load.bench_data import draw_bench_dataset
-from avdata.load.decode import crop_into, read_npy
+from avdata.load.crops import Crop, crop_into
+from avdata.load.decode import StoredSample, read_npy
 from avdata.load.loader import Loader, LoaderConfig
 from avdata.load.open import open_dataset
-from avdata.load.reader import Scratch, ShardReader
-from avdata.load.views import Crop, TrainView, choose_crop, choose_frames, column_jitter, window_starts
+from avdata.load.reader import ShardReader, ThreadMemory
+from avdata.load.views import TrainView
 from avdata.profiles import column_start_s
 from avdata.urls import local_path
 from avmanifest.errors import ConfigError
@@ -189,14 +190,13 @@ def _times(dataset: Dataset) -> Iterator[np.ndarray]:
 
 def _some_images(dataset: Dataset, most: int) -> list[bytes]:
     """JPEG bytes of up to `most` frames, evenly spaced over the dataset."""
-    images, scratch = [], Scratch()
+    images, memory = [], ThreadMemory()
     with ShardReader(dataset.shards, LoaderConfig().cache) as reader:
         for number in np.linspace(0, len(dataset.frame_member) - 1, most).astype(int).tolist():
             sample = int(np.searchsorted(dataset.frame_start, number, side="right")) - 1
-            shard, key = int(dataset.shard_of[sample]), dataset.keys[sample].as_py()
-            with reader.lease(shard) as file:
-                name = dataset.frame_names[dataset.frame_member[number]]
-                images.append(bytes(reader.read_member(file, shard, key, name, dataset.frames.at(number), scratch)))
+            with reader.leases() as leases:
+                stored = StoredSample(dataset, reader, leases, memory, sample, dataset.keys[sample].as_py())
+                images.append(bytes(stored.jpeg(number - int(dataset.frame_start[sample]))))
     return images
 
 
@@ -204,7 +204,7 @@ def _decode_resize(images: Sequence[bytes], view: TrainView, batch_size: int, co
     """Decode JPEGs and crop them: no order, no reading, no audio, and the same memory for every batch."""
     draws = np.random.default_rng(0).random((len(images), view.num_draws)).tolist()
     sizes = [decode_jpeg(image).shape for image in images]
-    jobs = [(i, choose_crop(view, h, w, d)) for i, (h, w, _), d in zip(images, sizes, draws, strict=True)]
+    jobs = [(i, view.choose_crop(h, w, d)) for i, (h, w, _), d in zip(images, sizes, draws, strict=True)]
     out = np.zeros((len(jobs), view.image_size, view.image_size, 3), np.uint8)
 
     def work(chunk: Sequence[tuple[int, tuple[bytes, Crop]]]) -> int:
@@ -247,14 +247,14 @@ class _OwnDecode:
         """Image and log-mel."""
         view, draws = self.view, np.random.random(self.view.num_draws).tolist()
         mel = read_npy(memoryview(sample[self.mel_name]), sample["__key__"])
-        start = window_starts(view, mel.shape[1] - view.window_columns + 1, draws)[0]
-        first = start + column_jitter(view, draws)
+        start = view.window_starts(mel.shape[1] - view.window_columns + 1, draws)[0]
+        first = start + view.column_jitter(draws)
         times_s = self.times_s[sample["__key__"]]
         names = sorted(name for name in sample if name in self.frame_names)
-        frame = choose_frames(view, [column_start_s(start, view.mel)], times_s, draws)[0]
+        frame = view.choose_frames([column_start_s(start, view.mel)], times_s.tolist(), draws)[0]
         rgb = decode_jpeg(sample[names[frame]])
         out = np.empty((view.image_size, view.image_size, 3), np.uint8)
-        crop_into(rgb, choose_crop(view, rgb.shape[0], rgb.shape[1], draws), out)
+        crop_into(rgb, view.choose_crop(rgb.shape[0], rgb.shape[1], draws), out)
         return out, mel[:, first : first + view.num_columns]
 
     @staticmethod
@@ -338,12 +338,31 @@ def _start_worker(number: int) -> None:
 
 
 def _stage_shares(dataset: Dataset, view: TrainView, bench: LoaderBench) -> dict[str, float]:
-    """Share of the workers' time in each stage."""
-    loader = _loader(dataset, view, bench)
-    for _ in islice(_endless(loader), max(1, bench.samples // loader.config.batch_size)):
-        pass
-    spent = loader.stats.worker_s
-    return {stage: round(seconds / sum(spent.values()), 3) for stage, seconds in spent.items()}
+    """Share of the time of filling a row in each stage, in one thread: reading, decoding, cropping, and the rest."""
+    row = {array.name: np.zeros(array.shape, array.dtype) for array in view.arrays}
+    row["images"] = np.zeros((view.image_size, view.image_size, 3), np.uint8).transpose(2, 0, 1)
+    draws = np.random.default_rng(0).random((bench.samples, view.num_draws)).tolist()
+    spent, whole_s, memory = {"read": 0.0, "decode": 0.0, "crop": 0.0}, 0.0, ThreadMemory()
+    with ShardReader(dataset.shards, LoaderConfig().cache) as reader, reader.leases() as leases:
+        for place, drawn in enumerate(draws):
+            number = place % len(dataset)
+            key = dataset.keys[number].as_py()
+            began = time.perf_counter()
+            view.fill(StoredSample(dataset, reader, leases, memory, number, key), drawn, row)
+            whole_s += time.perf_counter() - began
+            began = time.perf_counter()
+            sample = StoredSample(dataset, reader, leases, memory, number, key)
+            sample.mel_columns(view.profile)
+            jpeg = sample.jpeg(int(row["frames"]))
+            read = time.perf_counter()
+            rgb = decode_jpeg(jpeg)
+            decoded = time.perf_counter()
+            crop_into(rgb, view.choose_crop(rgb.shape[0], rgb.shape[1], drawn), row["images"].transpose(1, 2, 0))
+            cropped = time.perf_counter()
+            for stage, seconds in zip(spent, (read - began, decoded - read, cropped - decoded), strict=True):
+                spent[stage] += seconds
+    shares = {stage: round(seconds / whole_s, 3) for stage, seconds in spent.items()}
+    return shares | {"rest": round(1 - sum(shares.values()), 3)}
 
 
 def _memory_by_epoch(dataset: Dataset, view: TrainView, bench: LoaderBench) -> list[float]:

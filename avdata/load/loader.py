@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import pairwise
 from queue import Empty, SimpleQueue
@@ -25,7 +25,7 @@ from avdata.dataset import Dataset, balanced
 from avdata.load.batch import ArrayBatch, BufferPool
 from avdata.load.cache import CacheConfig
 from avdata.load.damage import BadSample, DamageCount, excluded_samples
-from avdata.load.decode import BatchBuffers, Stage, StageTimes, decode_into
+from avdata.load.fill import Rows, fill_rows
 from avdata.load.order import (
     EpochOrder,
     LoaderState,
@@ -39,8 +39,8 @@ from avdata.load.order import (
     sample_draws,
     without_excluded,
 )
-from avdata.load.reader import Scratch, ShardReader
-from avdata.load.views import View, gain_db
+from avdata.load.reader import ShardReader, ThreadMemory
+from avdata.load.views import BatchArray, View
 from avdata.urls import local_path
 from avmanifest.errors import CheckpointError, ConfigError, ShardError
 from avmanifest.extras import naming_extras
@@ -51,6 +51,10 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger(__name__)
 _FETCHERS: Final = 4  # concurrent downloads
+# Arrays of a view that are fields of a batch, with the number of axes that they have beside those of windows or frames.
+_WINDOWS: Final = {"log_mel": 2, "waveform": 1, "window_start_s": 0}
+_FRAMES: Final = {"images": 3, "masks": 2, "frame_time_s": 0, "masked": 0, "frames": 0}
+_NAMED: Final = (*_WINDOWS, *_FRAMES, "gain_db")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +106,7 @@ class LoaderStats:
     skipped: int = 0  # damaged samples that skip_bad replaced or left out, each once an epoch
     waited_s: float = 0.0  # time that the consumer waited for batches
     elapsed_s: float = 0.0  # wall time of the iterations, including the use of the batches
-    worker_s: dict[Stage, float] = field(default_factory=dict)  # summed over the workers
+    worker_s: float = 0.0  # time that the workers spent on samples, summed over them
 
     @property
     def wait_share(self) -> float:
@@ -117,8 +121,8 @@ class _Pending:
     first: int  # position of its first sample in the epoch, over all ranks
     positions: Int64[np.ndarray, " b"]
     valid: Bool[np.ndarray, " b"]
-    buffers: BatchBuffers
-    futures: list[Future[None]]
+    rows: Rows
+    futures: list[Future[float]]
 
 
 class Loader:
@@ -158,7 +162,8 @@ class Loader:
         """
         config = config or LoaderConfig()
         check_ranks(rank, world_size, config.tail)
-        _check_profile(dataset, view)
+        _check_arrays(view)
+        view.check(dataset)
         if config.pin_memory and not _has_cuda():
             raise ConfigError("pin_memory=True needs a CUDA device, and there is none. Leave it off.")
         self.dataset = balanced(dataset) if config.class_balanced else dataset
@@ -167,10 +172,9 @@ class Loader:
             epoch=0, position=0, seed=config.seed, plan_hash=_plan_hash(self.dataset, config.order)
         )
         self._stats = LoaderStats()
-        self._times = StageTimes()
         self._reader = ShardReader(self.dataset.shards, config.cache, check=config.check_members)
         self._pool = BufferPool(pinned=config.pin_memory)
-        self._scratches: SimpleQueue[Scratch] = SimpleQueue()
+        self._memories: SimpleQueue[ThreadMemory] = SimpleQueue()
         self._order: tuple[int, Order] | None = None
         self._excluded = excluded_samples(self.dataset, config.exclude_keys)
         self._damage = DamageCount(config.max_bad_share, len(self.dataset) / world_size)
@@ -184,7 +188,6 @@ class Loader:
     @property
     def stats(self) -> LoaderStats:
         """Counts and times since the loader was created."""
-        self._stats.worker_s = dict(self._times.seconds)
         return self._stats
 
     def __len__(self) -> int:
@@ -291,17 +294,9 @@ class Loader:
         config, view = self.config, self.view
         positions, valid = batch_positions(first, len(self.dataset), config.batch_size, self.rank, self.world_size)
         order = self._epoch_order(epoch)
-        sample_ids = order[positions]
-        windows, images, b = view.num_windows or 1, view.num_images or 1, len(positions)
-        buffers = BatchBuffers(
-            images=self._pool.take((b, images, view.image_size, view.image_size, 3), np.uint8),
-            log_mel=self._pool.take((b, windows, view.mel.n_mels, view.num_columns), np.float16),
-            waveform=self._pool.take((b, windows, view.window_samples), np.float32) if view.waveform else None,
-            window_start_s=np.zeros((b, windows), np.float32),
-            frame_time_s=np.zeros((b, images), np.float32),
-            masks=self._pool.take((b, images, view.image_size, view.image_size), np.uint8) if view.masks else None,
-            masked=np.zeros((b, images), np.bool_),
-            frames=np.zeros((b, images), np.int64),
+        sample_ids, b = order[positions], len(positions)
+        rows = Rows(
+            arrays={array.name: self._allocated(array, b) for array in view.arrays},
             draws=sample_draws(config.seed, epoch, positions, view.num_draws),
             sample_ids=sample_ids,
             keys=self.dataset.keys.take(sample_ids).to_pylist(),
@@ -309,71 +304,75 @@ class Loader:
         )
         edges = [*range(0, b, config.chunk_samples), b]
         chunks = [range(low, high) for low, high in pairwise(edges)]
-        work = partial(self._work, epoch, order, positions, buffers)
+        work = partial(self._work, epoch, order, positions, rows)
         if pool is None:
-            for chunk in chunks:
-                work(chunk)
-            return _Pending(first, positions, valid, buffers, [])
-        return _Pending(first, positions, valid, buffers, [pool.submit(work, chunk) for chunk in chunks])
+            self._stats.worker_s += sum(map(work, chunks))
+            return _Pending(first, positions, valid, rows, [])
+        return _Pending(first, positions, valid, rows, [pool.submit(work, chunk) for chunk in chunks])
+
+    def _allocated(self, array: BatchArray, num_samples: int) -> np.ndarray:
+        """Memory for an array of a batch."""
+        axes = range(len(array.shape)) if array.memory is None else array.memory
+        memory = self._pool.take((num_samples, *(array.shape[axis] for axis in axes)), array.dtype)
+        return memory.transpose(0, *(1 + place for place in np.argsort(axes)))
 
     def _work(
         self,
         epoch: int,
         order: Order,
         positions: Int64[np.ndarray, " b"],
-        buffers: BatchBuffers,
-        rows: range,
-    ) -> None:
-        """Decode some rows of a batch. With skip_bad, other samples take the places of damaged ones."""
+        rows: Rows,
+        wanted: range,
+    ) -> float:
+        """Fill some rows of a batch. With skip_bad, other samples take the places of damaged ones. Returns seconds."""
         try:
-            scratch = self._scratches.get_nowait()
+            memory = self._memories.get_nowait()
         except Empty:
-            scratch = Scratch()
-        decode = partial(
-            decode_into, self.dataset, self._reader, self.view, buffers, scratch=scratch, times=self._times
-        )
-        decode(rows)
-        for row in rows:
-            self._note_bad(buffers, row)
-            if buffers.errors[row] is not None and self.config.skip_bad and self.config.tail == "drop":
-                self._replace(epoch, order, int(positions[row]), buffers, row, decode)
-        self._scratches.put(scratch)
+            memory = ThreadMemory()
+        fill = partial(fill_rows, self.dataset, self._reader, self.view, rows, memory=memory)
+        took_s = fill(wanted)
+        for row in wanted:
+            if rows.errors[row] is not None:
+                self._note_bad(rows, row)
+                if self.config.skip_bad and self.config.tail == "drop":
+                    self._replace(epoch, order, int(positions[row]), rows, row, fill)
+        self._memories.put(memory)
+        return took_s
 
     def _replace(
         self,
         epoch: int,
         order: Order,
         position: int,
-        buffers: BatchBuffers,
+        rows: Rows,
         row: int,
-        decode: Callable[[range], None],
+        fill: Callable[[range], float],
     ) -> None:
         """Fill a row with the first sample that may take its place and is whole. Its error stays if there is none."""
-        first, config = buffers.errors[row], self.config
-        tried = {int(buffers.sample_ids[row])}
+        first, config = rows.errors[row], self.config
+        tried = {int(rows.sample_ids[row])}
         others = replacement_positions(position, len(order), config.seed, epoch, config.order)
         for sample in order[others].tolist():
             if sample in tried:
                 continue
             tried.add(sample)
-            buffers.sample_ids[row], buffers.keys[row] = sample, self.dataset.keys[sample].as_py()
-            buffers.errors[row] = None
-            decode(range(row, row + 1))
-            if buffers.errors[row] is None:
+            rows.sample_ids[row], rows.keys[row] = sample, self.dataset.keys[sample].as_py()
+            rows.errors[row] = None
+            fill(range(row, row + 1))
+            if rows.errors[row] is None:
                 return
-            self._note_bad(buffers, row)
-        buffers.errors[row] = ShardError(f"{first} None of {len(tried) - 1} other samples could take its place.")
+            self._note_bad(rows, row)
+        rows.errors[row] = ShardError(f"{first} None of {len(tried) - 1} other samples could take its place.")
 
     @staticmethod
-    def _note_bad(buffers: BatchBuffers, row: int) -> None:
-        if (error := buffers.errors[row]) is not None:
-            buffers.bad.append(BadSample(row, int(buffers.sample_ids[row]), buffers.keys[row], error))
+    def _note_bad(rows: Rows, row: int) -> None:
+        if (error := rows.errors[row]) is not None:
+            rows.bad.append(BadSample(row, int(rows.sample_ids[row]), rows.keys[row], error))
 
     def _finish(self, epoch: int, pending: _Pending) -> ArrayBatch:
         """Wait for a batch to be decoded, and move the state behind it."""
-        for future in pending.futures:
-            future.result()
-        skipped = self._count_bad(epoch, pending.buffers) if pending.buffers.bad else 0
+        self._stats.worker_s += sum(future.result() for future in pending.futures)
+        skipped = self._count_bad(epoch, pending.rows) if pending.rows.bad else 0
         batch = self._batch(epoch, pending, self._good_rows(pending), skipped)
         step = self.config.batch_size * self.world_size
         self._move(epoch, min(pending.first + step, len(self.dataset)))
@@ -381,56 +380,48 @@ class Loader:
         self._stats.samples += len(batch)
         return batch
 
-    def _count_bad(self, epoch: int, buffers: BatchBuffers) -> int:
+    def _count_bad(self, epoch: int, rows: Rows) -> int:
         """Count the damaged samples of a batch. Raises the first one's error unless skip_bad is set."""
-        bad = sorted(buffers.bad, key=lambda one: one.row)
+        bad = sorted(rows.bad, key=lambda one: one.row)
         if not self.config.skip_bad:
             raise bad[0].error
-        rows = zip(buffers.keys, buffers.errors, strict=True)
-        new = self._damage.add(epoch, bad, [key if error is None else None for key, error in rows])
+        filled = zip(rows.keys, rows.errors, strict=True)
+        new = self._damage.add(epoch, bad, [key if error is None else None for key, error in filled])
         self._stats.skipped += new
         return new
 
     def _good_rows(self, pending: _Pending) -> Int64[np.ndarray, " k"] | None:
         """Rows without an error; None: all. Raises ShardError if a row could not be replaced, or all are damaged."""
-        errors = [error for error in pending.buffers.errors if error is not None]
+        errors = [error for error in pending.rows.errors if error is not None]
         if not errors:
             return None
         if self.config.tail == "drop":
             raise errors[0]
         if len(errors) == len(pending.positions):
             raise ShardError(f"all {len(errors)} samples of a batch are damaged; the first: {errors[0]}") from errors[0]
-        return np.array([row for row, error in enumerate(pending.buffers.errors) if error is None])
+        return np.array([row for row, error in enumerate(pending.rows.errors) if error is None])
 
     def _batch(self, epoch: int, pending: _Pending, good: Int64[np.ndarray, " k"] | None, skipped: int) -> ArrayBatch:
-        buffers, view = pending.buffers, self.view
+        rows = pending.rows
 
-        def kept(array: np.ndarray, *, axis: int | None = 1) -> np.ndarray:
-            """The good rows, without the second axis if the view has no such axis (None)."""
-            rows = array if good is None else array[good]
-            return rows if axis is not None else rows[:, 0]
+        def kept(array: np.ndarray) -> np.ndarray:
+            """The good rows."""
+            return array if good is None else array[good]
 
-        windows, images = view.num_windows, view.num_images
-        gain = gain_db(view, buffers.draws)
+        arrays = {name: kept(array) for name, array in rows.arrays.items()}
+        named = {name: arrays.pop(name) for name in _NAMED if name in arrays}
         return ArrayBatch(
-            images=np.moveaxis(kept(buffers.images, axis=images), -1, -3),
-            log_mel=kept(buffers.log_mel, axis=windows),
-            waveform=None if buffers.waveform is None else kept(buffers.waveform, axis=windows),
-            labels=kept(_multi_hot(self.dataset, buffers.sample_ids)),
+            **_with_empty(named, len(pending.positions) if good is None else len(good)),
+            labels=kept(_multi_hot(self.dataset, rows.sample_ids)),
             valid=kept(pending.valid),
-            gain_db=None if gain is None else kept(gain),
-            window_start_s=kept(buffers.window_start_s, axis=windows),
-            frame_time_s=kept(buffers.frame_time_s, axis=images),
-            masks=None if buffers.masks is None else kept(buffers.masks, axis=images),
-            masked=None if buffers.masks is None else kept(buffers.masked, axis=images),
-            frames=kept(buffers.frames, axis=images),
             positions=kept(pending.positions),
-            sample_ids=kept(buffers.sample_ids),
-            keys=tuple(buffers.keys) if good is None else tuple(buffers.keys[row] for row in good),
+            sample_ids=kept(rows.sample_ids),
+            keys=tuple(rows.keys) if good is None else tuple(rows.keys[row] for row in good),
             classes=self.dataset.classes,
             epoch=epoch,
-            profile=view.profile,
+            profile=self.view.profile,
             skipped=skipped,
+            arrays=arrays,
         )
 
     @contextlib.contextmanager
@@ -457,8 +448,8 @@ class Loader:
 
     def _fetch(self, shard: int) -> None:
         """Fetch the shard into the cache. Errors are raised when a sample is read."""
-        with contextlib.suppress(ShardError), self._reader.lease(shard):
-            pass
+        with contextlib.suppress(ShardError), self._reader.leases() as leases:
+            leases.descriptor(shard)
 
 
 def _has_cuda() -> bool:
@@ -478,16 +469,35 @@ def _as_tensors() -> Callable[[ArrayBatch], "Batch"] | None:
     return as_tensors
 
 
-def _check_profile(dataset: Dataset, view: View) -> None:
-    """Check that the shards contain the view's log-mel profile or audio to compute it from."""
-    has_waveform = bool(dataset.waveform.size.any())
-    if view.profile not in dataset.log_mel and not has_waveform:
+def _check_arrays(view: View) -> None:
+    """Raise ConfigError for two arrays of one name, or one named as a field of a batch that the loader fills."""
+    names = [array.name for array in view.arrays]
+    taken = {entry.name for entry in fields(ArrayBatch)} - set(_NAMED)
+    if wrong := sorted(name for name in set(names) if name in taken or names.count(name) > 1):
         raise ConfigError(
-            f"the view needs {view.profile!r} spectrograms; the shards have {', '.join(dataset.log_mel) or 'none'}, "
-            f"and no audio to compute them from. Prepare with --mel {view.profile}, or with audio."
+            f"{type(view).__name__}.arrays: {', '.join(map(repr, wrong))} twice, or filled by the loader itself. "
+            "Give the array another name."
         )
-    if view.waveform and not has_waveform:
-        raise ConfigError("the view needs waveforms and the shards have no audio. Prepare without --no-audio.")
+
+
+def _with_empty(named: Mapping[str, np.ndarray], num_samples: int) -> dict[str, Any]:
+    """A view's arrays that are fields of a batch; those that it lacks have no pixels, no columns, and times of NaN."""
+
+    def axes(own_axes: Mapping[str, int]) -> tuple[int, ...]:
+        """The axes of frames or of windows that the view's arrays have. `own_axes`: how many each has beside them."""
+        found = (named[name].shape[1 : named[name].ndim - own] for name, own in own_axes.items() if name in named)
+        return next(found, ())
+
+    u, v = axes(_WINDOWS), axes(_FRAMES)
+    return {
+        "images": np.zeros((num_samples, *v, 3, 0, 0), np.uint8),
+        "log_mel": np.zeros((num_samples, *u, 0, 0), np.float16),
+        "waveform": None,
+        "gain_db": None,
+        "window_start_s": np.full((num_samples, *u), np.nan, np.float32),
+        "frame_time_s": np.full((num_samples, *v), np.nan, np.float32),
+        **named,
+    }
 
 
 def _plan_hash(dataset: Dataset, order: OrderConfig) -> str:

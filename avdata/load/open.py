@@ -171,7 +171,8 @@ def _walked(reader: ShardReader, number: int, members: MemberMap, cache: CacheCo
         raise ConfigError(
             f"{shard.name}: samples of a compressed archive cannot be addressed. Unpack it to .tar first."
         )
-    with reader.lease(number) as descriptor:
+    with reader.leases() as leases:
+        descriptor = leases.descriptor(number)
         table = foreign_rows(descriptor, shard.url, members.label, cache.root)
         return table, Shard(shard.url, reader.num_bytes(descriptor), reader.sha256(number), prepared=False)
 

@@ -63,14 +63,9 @@ class ShardReader:
         finally:
             self._cache.stopped.set()
 
-    def lease(self, number: int) -> "Lease":
-        """Open a shard for the length of a with block, which gets its file descriptor.
-
-        Raises:
-            ShardError: On entering the block: the shard is missing, or its size or hash differs from its marker's. The
-                error is raised again at every later attempt.
-        """
-        return Lease(self, number)
+    def leases(self) -> "Leases":
+        """A with block in which the calling thread opens shards."""
+        return Leases(self)
 
     def sha256(self, number: int) -> str | None:
         """The hash by which a remote shard without a marker is known in this run; None for a local one."""
@@ -97,7 +92,7 @@ class ShardReader:
             return self._checked[number]
 
     def acquire(self, number: int) -> _Handle:
-        """Open a shard until `release`; see `lease`."""
+        """Open a shard until `release`; see `Leases`."""
         if (handle := self._ready(number)) is not None:
             return handle
         with self._lock:
@@ -237,22 +232,49 @@ def _expected(shard: Shard) -> Expected:
     return Expected(shard.num_bytes, shard.sha256, source)
 
 
-class Lease:
-    """The context manager of `ShardReader.lease`. A class, because a generator is slower and every sample needs one."""
+class Leases:
+    """The shards that one thread has open while it fills some rows. Use it as a with block.
 
-    __slots__ = ("_handle", "_number", "_reader")
+    Local shards stay open to the end of the block, of those in the cache only the last one, which can't be evicted.
+    """
 
-    def __init__(self, reader: ShardReader, number: int) -> None:
-        self._reader, self._number = reader, number
+    __slots__ = ("_cached", "_held", "_reader")
 
-    def __enter__(self) -> int:
-        self._handle = self._reader.acquire(self._number)
-        return self._handle.descriptor
+    def __init__(self, reader: ShardReader) -> None:
+        self._reader = reader
+        self._held: dict[int, _Handle] = {}
+        self._cached: int | None = None
+
+    def __enter__(self) -> "Leases":
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._reader.release(self._number, self._handle)
+        for number, handle in self._held.items():
+            self._reader.release(number, handle)
+        self._held.clear()
+
+    def descriptor(self, number: int) -> int:
+        """The file descriptor of a shard.
+
+        Raises:
+            ShardError: The shard is missing, or its size or hash differs from its marker's. Every later attempt raises
+                it again.
+        """
+        if (handle := self._held.get(number)) is None:
+            if self._cached is not None:
+                self.end(self._cached)
+            handle = self._held[number] = self._reader.acquire(number)
+            self._cached = number if handle.cached else None
+        return handle.descriptor
+
+    def end(self, number: int) -> None:
+        """End the use of a shard, if it is open."""
+        if (handle := self._held.pop(number, None)) is not None:
+            self._reader.release(number, handle)
+        if self._cached == number:
+            self._cached = None
 
 
 class Scratch:
@@ -266,3 +288,12 @@ class Scratch:
         if len(self._memory) < num_bytes:
             self._memory = bytearray(num_bytes)
         return memoryview(self._memory)[:num_bytes]
+
+
+class ThreadMemory:
+    """The memory of one thread: of the last log-mel that it read, and of the last other member."""
+
+    __slots__ = ("log_mel", "members")
+
+    def __init__(self) -> None:
+        self.log_mel, self.members = Scratch(), Scratch()

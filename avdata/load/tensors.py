@@ -1,6 +1,7 @@
 """A batch as torch tensors that share the memory of its arrays. This module needs torch; others import it on use."""
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ class Batch:
     """One rank's batch as torch tensors.
 
     Axes: b samples; u windows and v frames per sample, only in views that have several. Images are 0 to 255 in
-    channels-last memory. The log-mel is as stored, without gain.
+    channels-last memory. The log-mel is as stored, without gain. A view that has no images or no log-mel gives some of
+    0 pixels or 0 columns.
     """
 
     images: UInt8[Tensor, "b *v 3 h w"]
@@ -39,6 +41,7 @@ class Batch:
     epoch: int
     profile: str  # of the log-mel
     skipped: int = 0  # damaged samples that were replaced in this batch or left out of it
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)  # further arrays of the view, by name
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -74,13 +77,15 @@ class Batch:
             for name in self.__slots__
             if isinstance(value := getattr(self, name), Tensor)
         }
-        return replace(self, **moved)
+        arrays = {name: value.to(device, non_blocking=non_blocking) for name, value in self.arrays.items()}
+        return replace(self, **moved, arrays=arrays)
 
 
 def as_tensors(arrays: ArrayBatch) -> Batch:
     """Convert a batch of arrays to tensors, without copying."""
     values: dict[str, Any] = {field.name: getattr(arrays, field.name) for field in fields(arrays)}
     values |= {name: torch.from_numpy(value) for name, value in values.items() if isinstance(value, np.ndarray)}
+    values["arrays"] = {name: torch.from_numpy(value) for name, value in arrays.arrays.items()}
     return Batch(**values)
 
 

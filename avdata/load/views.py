@@ -1,25 +1,93 @@
-"""Views: which windows, frames and crops of a sample a model gets. Pure functions of the sample's random numbers."""
+"""Views: what a model gets of a sample. Those of avkit take windows, frames and crops; others are made the same way.
+
+A view declares the arrays of a batch and fills one row of them from a sample. It is a pure function of the sample and
+of its random numbers, so an epoch can be repeated and resumed.
+"""
 
 import math
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Final, NamedTuple
+from functools import cached_property
+from typing import Final
 
 import numpy as np
-from jaxtyping import Float32, Float64
 
-from avdata.profiles import MelProfile, profile, window_columns
-from avmanifest.errors import ConfigError
+from avdata.dataset import Dataset
+from avdata.load.crops import CROP_DRAWS, Crop, center_crop, choice, crop_into, crop_mask_into, random_crop
+from avdata.load.decode import StoredSample
+from avdata.profiles import MelProfile, column_start_s, profile, window_columns
+from avmanifest.errors import ConfigError, ShardError
 
 PATCH_COLUMNS: Final = 16
-_CROP_ATTEMPTS: Final = 10
 FITS: Final = ("crop", "squash")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """Options that all views have. Defaults: windows of 3 s and images of 224 pixels, as in DeepAVFusion."""
+@dataclass(frozen=True, slots=True)
+class BatchArray:
+    """An array of a batch, without its first axis, that of the samples."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: type[np.generic]
+    memory: tuple[int, ...] | None = None  # the axes in the order in which they lie in memory; None: as in shape
+
+
+class View(ABC):
+    """What a model gets of each sample. Derive from it, or use a FunctionView.
+
+    Arrays named as fields of `Batch` (images, log_mel, waveform, ...) become those fields; all others are in
+    `Batch.arrays`.
+
+    Example:
+        ```python
+        class TwoCrops(View):
+            arrays = (BatchArray("crops", (2, 96, 96, 3), np.uint8),)
+            num_draws = 1 + 2 * CROP_DRAWS
+
+            def fill(self, sample, draws, row):
+                rgb = sample.frame(choice(draws[0], len(sample.frame_times_s)))
+                for number in range(2):
+                    part = draws[1 + number * CROP_DRAWS :]
+                    crop = random_crop(*rgb.shape[:2], area=(0.1, 1), ratio=(3 / 4, 4 / 3), draws=part)
+                    crop_into(rgb, crop, row["crops"][number])
+        ```
+    """
+
+    arrays: tuple[BatchArray, ...]  # that `fill` writes a row of
+    profile: str = ""  # of log_mel, if the view has such an array
+    num_draws: int = 0  # random numbers that a sample needs
+
+    @abstractmethod
+    def fill(self, sample: StoredSample, draws: Sequence[float], row: Mapping[str, np.ndarray]) -> None:
+        """Write a row of each array. Threads call it at the same time.
+
+        Args:
+            sample: The sample. Its ShardErrors must pass.
+            draws: num_draws random numbers in [0, 1), a function of (seed, epoch, position).
+            row: By name, the row, of the array's shape. Write all of it: it has the content of an earlier batch.
+        """
+
+    def check(self, dataset: Dataset) -> None:  # noqa: B027 - a view may need nothing
+        """Raise ConfigError if the dataset lacks what the view needs. A loader calls it when it is made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionView(View):
+    """A view by a function `fill(sample, draws, row)`; see `View.fill`."""
+
+    function: Callable[[StoredSample, Sequence[float], Mapping[str, np.ndarray]], None]
+    arrays: tuple[BatchArray, ...]
+    num_draws: int = 0
+
+    def fill(self, sample: StoredSample, draws: Sequence[float], row: Mapping[str, np.ndarray]) -> None:
+        """Call the function."""
+        self.function(sample, draws, row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipView(View):
+    """Options of the views of windows and frames. Defaults: 3 s and 224 pixels, as in DeepAVFusion."""
 
     profile: str = "paper"
     window_s: float | None = 3.0  # None: the whole clip, for profiles with pad_columns
@@ -49,30 +117,25 @@ class View:
         if self.image_size < 1:
             raise ConfigError(f"image_size={self.image_size}: must be 1 or more")
 
-    @property
+    @cached_property
     def mel(self) -> MelProfile:
         """The log-mel profile."""
         return profile(self.profile)
 
-    @property
+    @cached_property
     def window_columns(self) -> int:
         """Columns of a whole window's log-mel."""
-        return _window_columns(self.profile, self.window_s)
+        return self.mel.pad_columns if self.window_s is None else window_columns(0.0, self.window_s, self.mel)[1]
 
-    @property
+    @cached_property
     def num_columns(self) -> int:
         """Columns of the log-mel that the model gets, such as 192 of the 196 of `paper`."""
         return self.columns or max(1, self.window_columns // PATCH_COLUMNS) * PATCH_COLUMNS
 
-    @property
+    @cached_property
     def window_samples(self) -> int:
         """Samples of a window's waveform."""
         return round((self.waveform_s if self.window_s is None else self.window_s) * self.mel.sample_rate)
-
-    @property
-    def num_draws(self) -> int:
-        """Random numbers per sample."""
-        return 0
 
     @property
     def num_windows(self) -> int | None:
@@ -84,12 +147,215 @@ class View:
         """Size of the axis of frames; None: no such axis."""
         return None
 
+    @cached_property
+    def arrays(self) -> tuple[BatchArray, ...]:  # type: ignore[override]
+        """The fields of `Batch` of these names. Images lie in memory as rows of RGB pixels."""
+        u, v = (() if axis is None else (axis,) for axis in (self.num_windows, self.num_images))
+        size, axes = self.image_size, tuple(range(len(v)))
+        last = tuple(len(v) + axis for axis in (1, 2, 0))
+        arrays = [
+            BatchArray("images", (*v, 3, size, size), np.uint8, (*axes, *last)),
+            BatchArray("log_mel", (*u, self.mel.n_mels, self.num_columns), np.float16),
+            BatchArray("window_start_s", u, np.float32),
+            BatchArray("frame_time_s", v, np.float32),
+            BatchArray("frames", v, np.int64),
+        ]
+        if self.waveform:
+            arrays.append(BatchArray("waveform", (*u, self.window_samples), np.float32))
+        if self.masks:
+            arrays += [BatchArray("masks", (*v, size, size), np.uint8), BatchArray("masked", v, np.bool_)]
+        if self.has_gain:
+            arrays.append(BatchArray("gain_db", (), np.float32))
+        return tuple(arrays)
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainView(View):
+    def check(self, dataset: Dataset) -> None:
+        """Check that the shards have the log-mel profile or audio to compute it from."""
+        has_waveform = bool(dataset.waveform.size.any())
+        if self.profile not in dataset.log_mel and not has_waveform:
+            raise ConfigError(
+                f"the view needs {self.profile!r} spectrograms; the shards have "
+                f"{', '.join(dataset.log_mel) or 'none'}, and no audio to compute them from. "
+                f"Prepare with --mel {self.profile}, or with audio."
+            )
+        if self.waveform and not has_waveform:
+            raise ConfigError("the view needs waveforms and the shards have no audio. Prepare without --no-audio.")
+
+    # What a kind of view chooses. As they stand: the middle window, the frame nearest its middle, the center crop.
+
+    @property
+    def has_gain(self) -> bool:
+        """Whether each sample gets a gain."""
+        return False
+
+    def gain_db(self, draws: Sequence[float]) -> float:
+        """The gain of a sample in dB."""
+        raise NotImplementedError
+
+    def window_starts(self, num_starts: int, draws: Sequence[float]) -> list[int]:
+        """First columns of the windows, of num_starts possible ones, counted from 0."""
+        return [(num_starts - 1) // 2]
+
+    def frame_jitter_s(self, draws: Sequence[float]) -> float:
+        """With around_frame: seconds from the frame to the middle of the window."""
+        return 0.0
+
+    def column_jitter(self, draws: Sequence[float]) -> int:
+        """Columns between the start of the window and the first column that the model gets."""
+        return 0
+
+    def first_frame(self, count: int, draws: Sequence[float]) -> int:
+        """With around_frame: the frame, of `count`."""
+        return count // 2
+
+    def choose_frames(self, starts_s: Sequence[float], times_s: Sequence[float], draws: Sequence[float]) -> list[int]:
+        """Numbers of the stored frames to take: for each window the nearest to its middle; if unknown, the middle one.
+
+        Args:
+            starts_s: Starts of the windows, in seconds of the clip.
+            times_s: Times of the stored frames, in seconds of the clip; NaN: unknown.
+            draws: Random numbers of the sample.
+        """
+        return [self._frame_of(start, times_s, draws) for start in starts_s]
+
+    def choose_crop(self, height: int, width: int, draws: Sequence[float]) -> Crop:
+        """The crop of a frame of height x width pixels."""
+        return Crop(0, 0, height, width) if self.fit == "squash" else center_crop(height, width)
+
+    def pick_frame(self, inside: Sequence[int], nearest: int, draws: Sequence[float]) -> int:
+        """The frame of a window, of those inside it and the nearest to its middle."""
+        return nearest
+
+    # Filling a row, in terms of these choices.
+
+    def fill(self, sample: StoredSample, draws: Sequence[float], row: Mapping[str, np.ndarray]) -> None:
+        """Write a row of each of the arrays."""
+        times_s = sample.frame_times_s
+        around = self.first_frame(len(times_s), draws) if self.around_frame and times_s else None
+        starts = self._fill_sound(sample, draws, row, None if around is None else times_s[around])
+        starts_s = [column_start_s(start, self.mel) for start in starts]
+        row["window_start_s"][...] = starts_s if self.num_windows is not None else starts_s[0]
+        if self.has_gain:
+            row["gain_db"][...] = self.gain_db(draws)
+        if not times_s:
+            raise sample.error("", "no frame is stored. Name the members that hold one (MemberMap(image=...)).")
+        try:
+            frames = [around] if around is not None else self.choose_frames(starts_s, times_s, draws)
+        except ShardError as error:
+            raise sample.error("", str(error)) from None
+        self._fill_images(sample, frames, draws, row)
+
+    def _fill_sound(
+        self, sample: StoredSample, draws: Sequence[float], row: Mapping[str, np.ndarray], around_s: float | None
+    ) -> list[int]:
+        """Write the log-mels and waveforms of the windows. Returns the first column of each window."""
+        mels = row["log_mel"] if self.num_windows is not None else row["log_mel"][None]
+        columns, jitter = sample.mel_columns(self.profile), self.column_jitter(draws)
+        if columns is not None:
+            num_starts = columns - self.window_columns + 1
+            if num_starts < 1:
+                raise sample.error(
+                    "",
+                    f"{columns} columns, a window of {self.window_s} s has {self.window_columns}. Leave short clips "
+                    "out (exclude=['short']), or set a shorter window_s.",
+                )
+            starts = self._starts(num_starts, draws, around_s)
+            for start, mel in zip(starts, mels, strict=True):
+                sample.copy_mel(self.profile, start + jitter, mel)
+            if not self.waveform:
+                return starts
+        else:
+            starts = self._starts_of(sample, draws, around_s)
+        waveforms = self._waveforms(sample, starts)
+        if self.waveform:
+            row["waveform"][...] = (
+                [fitted(waveform, self.window_samples) for waveform in waveforms]
+                if self.num_windows is not None
+                else fitted(waveforms[0], self.window_samples)
+            )
+        if columns is None:
+            for waveform, mel in zip(waveforms, mels, strict=True):
+                sample.compute_mel(waveform, self.mel, jitter, mel)
+        return starts
+
+    def _fill_images(
+        self, sample: StoredSample, frames: Sequence[int], draws: Sequence[float], row: Mapping[str, np.ndarray]
+    ) -> None:
+        """Write the crops of these frames, their times, numbers and masks."""
+        times_s, axes = sample.frame_times_s, self.num_images is not None
+        images = row["images"].transpose(0, 2, 3, 1) if axes else row["images"].transpose(1, 2, 0)[None]
+        masks = (row["masks"] if axes else row["masks"][None]) if self.masks else None
+        numbers, masked = np.array(frames), np.zeros(len(frames), np.bool_)
+        for place, frame in enumerate(frames):
+            if place and frame == frames[place - 1] and not draws:
+                images[place] = images[place - 1]
+                if masks is not None:
+                    masks[place], masked[place] = masks[place - 1], masked[place - 1]
+                continue
+            rgb = sample.frame(frame)
+            height, width, _ = rgb.shape
+            crop = self.choose_crop(height, width, draws)
+            crop_into(rgb, crop, images[place])
+            if masks is not None:
+                mask = sample.mask(frame)
+                masked[place] = mask is not None
+                if mask is None:
+                    masks[place] = 0
+                else:
+                    crop_mask_into(mask, crop, (height, width), masks[place])
+        row["frame_time_s"][...] = [times_s[frame] for frame in frames] if axes else times_s[frames[0]]
+        row["frames"][...] = numbers if axes else frames[0]
+        if masks is not None:
+            row["masked"][...] = masked if axes else masked[0]
+
+    def _starts(self, num_starts: int, draws: Sequence[float], around_s: float | None) -> list[int]:
+        """First columns of the windows; around the frame at this time, if one was chosen."""
+        if around_s is None:
+            return self.window_starts(num_starts, draws)
+        if math.isnan(around_s) or self.window_s is None:
+            return [(num_starts - 1) // 2]
+        start_s = around_s + self.frame_jitter_s(draws) - self.window_s / 2
+        return [min(max(round(start_s * self.mel.sample_rate / self.mel.hop_length), 0), num_starts - 1)]
+
+    def _starts_of(self, sample: StoredSample, draws: Sequence[float], around_s: float | None) -> list[int]:
+        """First columns of the windows in the log-mel of the sample's waveform, which isn't stored."""
+        if self.window_s is None:
+            return [0]
+        num_samples = sample.num_samples()
+        num_starts = (num_samples - self.window_samples) // self.mel.hop_length + 1
+        if num_starts < 1:
+            raise sample.error(
+                "flac",
+                f"{num_samples} samples, a window of {self.window_s} s has {self.window_samples}. Leave short clips "
+                "out (exclude=['short']), or set a shorter window_s.",
+            )
+        return self._starts(num_starts, draws, around_s)
+
+    def _waveforms(self, sample: StoredSample, starts: Sequence[int]) -> list[np.ndarray]:
+        """The windows' samples. A window at the end of the clip may begin up to a hop earlier than its columns."""
+        if self.window_s is None:
+            return [sample.waveform()]
+        last = sample.num_samples() - self.window_samples
+        if last < 0:
+            raise sample.error("flac", f"shorter than a window of {self.window_s} s. Leave short clips out.")
+        begins = [min(start * self.mel.hop_length, last) for start in starts]
+        return [sample.waveform(begin, begin + self.window_samples) for begin in begins]
+
+    def _frame_of(self, start_s: float, times_s: Sequence[float], draws: Sequence[float]) -> int:
+        """The frame of the window that begins at start_s."""
+        if self.window_s is None or any(map(math.isnan, times_s)):
+            return self.pick_frame(range(len(times_s)), len(times_s) // 2, draws)
+        end_s, middle_s = start_s + self.window_s, start_s + self.window_s / 2
+        inside = [frame for frame, time in enumerate(times_s) if start_s <= time <= end_s]
+        distances = [abs(time - middle_s) for time in times_s]
+        return self.pick_frame(inside, distances.index(min(distances)), draws)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainView(ClipView):
     """For training: a random window, a random stored frame inside it, a random resized crop and flip, and gain.
 
-    The log-mel begins a random 0 to window_columns - num_columns columns after the window (0 to 4 with `paper`).
+    The log-mel begins a random 0 to window_columns - num_columns columns after the window (0 to 4 with `paper`). If no
+    frame is inside the window, the nearest to its middle is taken; if their times are unknown, any.
     """
 
     min_area: float = 0.5  # of the crop, as a share of the frame
@@ -101,7 +367,7 @@ class TrainView(View):
     max_gain_db: float = 0.0  # gain is uniform in [-max, max]; the released code has 6
 
     def __post_init__(self) -> None:
-        View.__post_init__(self)
+        super().__post_init__()
         if not 0 < self.min_area <= self.max_area <= 1 or not 0 < self.min_ratio <= self.max_ratio:
             raise ConfigError(
                 f"crop of area {self.min_area} to {self.max_area}, ratio {self.min_ratio} to {self.max_ratio}: "
@@ -112,14 +378,53 @@ class TrainView(View):
         if self.max_gain_db and self.mel.kaldi:
             raise ConfigError(f"max_gain_db={self.max_gain_db}: gain is not defined on {self.profile!r} spectrograms")
 
+    # The random numbers of a sample: window, jitter, frame, flip, gain, and those of the crop.
+
     @property
-    def num_draws(self) -> int:
-        """Random numbers per sample: window, jitter, frame, flip, gain, and four for each attempt at a crop."""
-        return 5 + 4 * _CROP_ATTEMPTS
+    def num_draws(self) -> int:  # type: ignore[override]
+        """Random numbers per sample."""
+        return 5 + CROP_DRAWS
+
+    @cached_property
+    def has_gain(self) -> bool:
+        """Whether max_gain_db is above 0."""
+        return bool(self.max_gain_db)
+
+    def gain_db(self, draws: Sequence[float]) -> float:
+        """Uniform in [-max_gain_db, max_gain_db]."""
+        return (draws[4] * 2 - 1) * self.max_gain_db
+
+    def window_starts(self, num_starts: int, draws: Sequence[float]) -> list[int]:
+        """A random one."""
+        return [choice(draws[0], num_starts)]
+
+    def frame_jitter_s(self, draws: Sequence[float]) -> float:
+        """Uniform in [-jitter_s, jitter_s]."""
+        return (2 * draws[0] - 1) * self.jitter_s
+
+    def column_jitter(self, draws: Sequence[float]) -> int:
+        """Random, such that the columns are inside the window."""
+        return choice(draws[1], self.window_columns - self.num_columns + 1)
+
+    def first_frame(self, count: int, draws: Sequence[float]) -> int:
+        """A random one."""
+        return choice(draws[2], count)
+
+    def pick_frame(self, inside: Sequence[int], nearest: int, draws: Sequence[float]) -> int:
+        """A random one of those inside the window; if none is, the nearest."""
+        return inside[choice(draws[2], len(inside))] if inside else nearest
+
+    def choose_crop(self, height: int, width: int, draws: Sequence[float]) -> Crop:
+        """A random crop and flip; with fit "squash", a random flip of the whole frame."""
+        flip = draws[3] < self.flip_probability
+        if self.fit == "squash":
+            return Crop(0, 0, height, width, flip)
+        area, ratio = (self.min_area, self.max_area), (self.min_ratio, self.max_ratio)
+        return random_crop(height, width, area, ratio, draws[5:], flip=flip)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvalView(View):
+@dataclass(frozen=True, kw_only=True)
+class EvalView(ClipView):
     """For evaluation: the center window and the stored frame nearest its middle; or several windows, evenly spaced.
 
     The crop is a center square of 7/8 of the short side, such as 224 of 256 pixels. Nothing is random.
@@ -128,7 +433,7 @@ class EvalView(View):
     windows: int | None = None  # None: the center window, without an axis of windows
 
     def __post_init__(self) -> None:
-        View.__post_init__(self)
+        super().__post_init__()
         if self.windows is not None and self.windows < 1:
             raise ConfigError(f"windows={self.windows}: must be 1 or more")
 
@@ -142,9 +447,16 @@ class EvalView(View):
         """One frame per window."""
         return self.windows
 
+    def window_starts(self, num_starts: int, draws: Sequence[float]) -> list[int]:
+        """The middle one, or several from the first to the last."""
+        if self.windows is None or self.windows == 1:
+            return [(num_starts - 1) // 2]
+        step = (num_starts - 1) / (self.windows - 1)
+        return [round(number * step) for number in range(self.windows)]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AllFramesView(View):
+
+@dataclass(frozen=True, kw_only=True)
+class AllFramesView(ClipView):
     """For evaluation: the center window and all stored frames, center-cropped, in the order of their times."""
 
     num_frames: int = 10  # number of frames of every sample
@@ -154,118 +466,13 @@ class AllFramesView(View):
         """All stored frames."""
         return self.num_frames
 
-
-class Crop(NamedTuple):
-    """A rectangle of an image in pixels, and whether it is flipped left to right."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-    flip: bool
-
-
-def start_around(view: View, time_s: float, num_starts: int, draws: Sequence[float]) -> int:
-    """First column of the window around a frame, in [0, num_starts). If time_s is NaN, the middle one."""
-    if math.isnan(time_s) or view.window_s is None:
-        return (num_starts - 1) // 2
-    jitter_s = (2 * draws[0] - 1) * view.jitter_s if isinstance(view, TrainView) else 0.0
-    start = round((time_s + jitter_s - view.window_s / 2) * view.mel.sample_rate / view.mel.hop_length)
-    return min(max(start, 0), num_starts - 1)
-
-
-def window_starts(view: View, num_starts: int, draws: Sequence[float], around_s: float | None = None) -> list[int]:
-    """First columns of the sample's windows.
-
-    Args:
-        view: The view.
-        num_starts: Number of possible first columns, counted from 0.
-        draws: Random numbers of the sample.
-        around_s: Time of the frame to center the window on; None: the view chooses.
-    """
-    if around_s is not None:
-        return [start_around(view, around_s, num_starts, draws)]
-    if isinstance(view, TrainView):
-        return [_choice(draws[0], num_starts)]
-    if view.num_windows is None or view.num_windows == 1:
-        return [(num_starts - 1) // 2]
-    step = (num_starts - 1) / (view.num_windows - 1)
-    return [round(number * step) for number in range(view.num_windows)]
-
-
-def column_jitter(view: View, draws: Sequence[float]) -> int:
-    """Columns between the start of the window and the first column that the model gets."""
-    return _choice(draws[1], view.window_columns - view.num_columns + 1) if isinstance(view, TrainView) else 0
-
-
-def choose_frames(
-    view: View, starts_s: list[float], times_s: Float32[np.ndarray, " f"], draws: Sequence[float]
-) -> list[int]:
-    """Numbers of the stored frames to take, one per window; AllFramesView takes all.
-
-    TrainView takes a random frame inside the window, or the one nearest to its middle if none is inside. EvalView takes
-    the nearest. If times are unknown, TrainView takes any frame and EvalView the middle one.
-
-    Args:
-        view: The view.
-        starts_s: Starts of the windows, in seconds of the clip.
-        times_s: Times of the stored frames, in seconds of the clip; NaN: unknown.
-        draws: Random numbers of the sample.
-    """
-    if isinstance(view, AllFramesView):
+    def choose_frames(self, starts_s: Sequence[float], times_s: Sequence[float], draws: Sequence[float]) -> list[int]:
+        """All of them. Raises ShardError for another number than num_frames."""
+        if len(times_s) != self.num_frames:
+            raise ShardError(f"{len(times_s)} frames are stored, the view needs num_frames={self.num_frames}")
         return list(range(len(times_s)))
-    times, chosen = times_s.tolist(), []
-    for start in starts_s:
-        if view.window_s is None or any(map(math.isnan, times)):
-            inside, nearest = list(range(len(times))), len(times) // 2
-        else:
-            end, middle = start + view.window_s, start + view.window_s / 2
-            inside = [frame for frame, time in enumerate(times) if start <= time <= end]
-            distances = [abs(time - middle) for time in times]
-            nearest = distances.index(min(distances))
-        random = isinstance(view, TrainView) and inside
-        chosen.append(inside[_choice(draws[2], len(inside))] if random else nearest)
-    return chosen
 
 
-def first_frame(view: View, count: int, draws: Sequence[float]) -> int:
-    """The frame of a view with around_frame: random in training, else the middle one."""
-    return _choice(draws[2], count) if isinstance(view, TrainView) else count // 2
-
-
-def gain_db(view: View, draws: Float64[np.ndarray, "b d"]) -> Float32[np.ndarray, " b"] | None:
-    """Random gains of a batch in dB; None if the view has none."""
-    if not isinstance(view, TrainView) or not view.max_gain_db:
-        return None
-    return ((draws[:, 4] * 2 - 1) * view.max_gain_db).astype(np.float32)
-
-
-def choose_crop(view: View, height: int, width: int, draws: Sequence[float]) -> Crop:
-    """The crop of a frame of height x width pixels. TrainView follows torchvision's RandomResizedCrop."""
-    if view.fit == "squash":
-        return Crop(0, 0, height, width, isinstance(view, TrainView) and draws[3] < view.flip_probability)
-    if not isinstance(view, TrainView):
-        side = max(1, round(min(height, width) * 7 / 8))
-        return Crop((height - side) // 2, (width - side) // 2, side, side, False)
-    flip = bool(draws[3] < view.flip_probability)
-    for first in range(5, 5 + 4 * _CROP_ATTEMPTS, 4):
-        area_draw, ratio_draw, top_draw, left_draw = draws[first : first + 4]
-        area = height * width * (view.min_area + area_draw * (view.max_area - view.min_area))
-        ratio = view.min_ratio * (view.max_ratio / view.min_ratio) ** ratio_draw
-        crop_width, crop_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < crop_width <= width and 0 < crop_height <= height:
-            top, left = _choice(top_draw, height - crop_height + 1), _choice(left_draw, width - crop_width + 1)
-            return Crop(top, left, crop_height, crop_width, flip)
-    crop_width = min(width, max(1, round(height * view.max_ratio)))
-    crop_height = min(height, max(1, round(width / view.min_ratio)))
-    return Crop((height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width, flip)
-
-
-@lru_cache(maxsize=64)
-def _window_columns(profile_name: str, window_s: float | None) -> int:
-    mel = profile(profile_name)
-    return mel.pad_columns if window_s is None else window_columns(0.0, window_s, mel)[1]
-
-
-def _choice(draw: float, count: int) -> int:
-    return min(int(draw * count), count - 1)
+def fitted(waveform: np.ndarray, num_samples: int) -> np.ndarray:
+    """The first num_samples samples, padded with zeros if the waveform is shorter."""
+    return np.pad(waveform[:num_samples], (0, max(0, num_samples - len(waveform))))

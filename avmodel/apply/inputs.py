@@ -10,8 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avdata.load import EvalView
-from avdata.load.decode import crop_into
-from avdata.load.views import Crop, choose_crop
+from avdata.load.crops import Crop, crop_into
 from avdata.melspec import log_mel
 from avdata.profiles import num_frames
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
@@ -43,7 +42,7 @@ class WindowInputs:
         """Each of the window's frames, cut as the view has it, or that part of it made square."""
         assert window.frames is not None
         side = self.view.image_size
-        crop = crop or choose_crop(self.view, window.frames.shape[1], window.frames.shape[2], ())
+        crop = crop or self.view.choose_crop(window.frames.shape[1], window.frames.shape[2], ())
         squares = np.empty((len(window.frames), side, side, 3), np.uint8)
         for frame, square in zip(window.frames, squares, strict=True):
             crop_into(frame, crop, square)

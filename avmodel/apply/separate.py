@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float32
 
-from avdata.load.views import Crop
+from avdata.load.crops import Crop
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
 from avmodel.apply.config import Region, SeparateConfig
 from avmodel.apply.inputs import WindowInputs, require_both, window_inputs

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from avdata.load import View
+from avdata.load import ClipView
 from avmodel.distributed import World
 from avmodel.evaluate.config import EvalConfig, Progress
 from avmodel.evaluate.data import Split
@@ -48,7 +48,7 @@ class Evaluation:
         self,
         config: EvalConfig,
         split: Split,
-        view: View,
+        view: ClipView,
         *,
         mode: str | None = None,
         seed: int = 0,
@@ -76,7 +76,7 @@ def labeled_samples(features: Features) -> Features:
     return Features(keys, {name: x[keep] for name, x in features.values.items()}, features.labels[keep])
 
 
-def describe_view(view: View) -> dict[str, Any]:
+def describe_view(view: ClipView) -> dict[str, Any]:
     """The description of a view that results.json keeps."""
     windows = view.num_windows or 1
     return {

@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from avdata.load import Batch, Dataset, Loader, View
+from avdata.load import Batch, ClipView, Dataset, Loader
 from avmanifest.errors import ConfigError
 from avmanifest.files import sha256_of
 from avmodel.distributed import World, autocast
@@ -41,7 +41,7 @@ class Extraction(NamedTuple):
 
     loaded: LoadedModel
     split: Split
-    view: View
+    view: ClipView
     data: EvalDataConfig
     mode: str
     batch_size: int

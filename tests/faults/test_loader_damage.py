@@ -230,14 +230,13 @@ def test_options_that_cannot_be_are_refused(options: dict, said: str) -> None:
         LoaderConfig(**options)
 
 
-def test_stats_have_the_waiting_time_and_the_time_of_each_stage(root: Path) -> None:
+def test_stats_have_the_waiting_time_and_the_time_of_the_workers(root: Path) -> None:
     dataset: Dataset = open_dataset(root)
     loader = Loader(dataset, EvalView(profile="released", image_size=8), CONFIG)
     assert loader.stats.wait_share == 0
     list(loader)
     stats = loader.stats
     assert (stats.batches, stats.samples) == (5, 20)
-    assert set(stats.worker_s) == {"read", "decode", "resize", "sound"}
-    assert all(seconds > 0 for seconds in stats.worker_s.values())
+    assert stats.worker_s > 0
     assert 0 < stats.waited_s <= stats.elapsed_s
     assert 0 < stats.wait_share <= 1

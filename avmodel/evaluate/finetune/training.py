@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from avdata.load import Batch, View
+from avdata.load import Batch, ClipView
 from avmanifest.errors import ShardError
 from avmodel.augment import augment, num_augment_draws
 from avmodel.distributed import World, autocast
@@ -108,7 +108,7 @@ def predict(
     classifier: Classifier,
     run: Evaluation,
     test: Split,
-    view: View,
+    view: ClipView,
     *,
     mode: str | None = None,
 ) -> dict[str, Float[Tensor, "n c"]]:

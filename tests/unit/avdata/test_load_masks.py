@@ -23,8 +23,7 @@ from avdata.load import (
     open_dataset,
     unite,
 )
-from avdata.load.decode import crop_into, crop_mask_into
-from avdata.load.views import Crop
+from avdata.load.crops import Crop, crop_into, crop_mask_into
 from avdata.profiles import column_start_s, profile
 from avmanifest.errors import ConfigError, ShardError
 from tests.shards import draw_dataset

@@ -19,8 +19,7 @@ from avdata.load import (
     evaluation_config,
     open_dataset,
 )
-from avdata.load.decode import crop_into
-from avdata.load.views import Crop, choose_crop, choose_frames, column_jitter, window_starts
+from avdata.load.crops import Crop, crop_into
 from avdata.melspec import log_mel
 from avdata.profiles import PROFILES, profile
 from avdata.waveform import decode_flac, encode_flac
@@ -121,7 +120,7 @@ def test_gain_is_drawn_in_decibels_and_left_to_the_device(dataset: Dataset) -> N
 def test_crops_have_the_area_the_ratio_and_the_place_they_are_asked_for() -> None:
     view = TrainView()
     draws = np.random.default_rng(0).random((4000, view.num_draws)).tolist()
-    crops = [choose_crop(view, 256, 340, one) for one in draws]
+    crops = [view.choose_crop(256, 340, one) for one in draws]
     areas = np.array([crop.height * crop.width for crop in crops]) / (256 * 340)
     ratios = np.array([crop.width / crop.height for crop in crops])
     assert 0.49 < areas.min() < 0.52
@@ -138,7 +137,7 @@ def test_crops_have_the_area_the_ratio_and_the_place_they_are_asked_for() -> Non
 def test_a_frame_too_long_for_any_ratio_is_cut_in_its_middle() -> None:
     view = TrainView(min_area=1.0)
     for height, width in ((10, 400), (400, 10)):
-        crop = choose_crop(view, height, width, [0.99] * view.num_draws)
+        crop = view.choose_crop(height, width, [0.99] * view.num_draws)
         assert (crop.top, crop.left) == ((height - crop.height) // 2, (width - crop.width) // 2)
         assert crop.width / crop.height == pytest.approx(4 / 3 if width > height else 3 / 4, rel=0.1)
 
@@ -283,18 +282,18 @@ def test_a_clip_shorter_than_the_window_says_so(tmp_path: Path) -> None:
 def test_a_clip_of_exactly_a_window_has_one_start() -> None:
     view = TrainView()
     assert {
-        window_starts(view, 1, draw)[0] for draw in np.random.default_rng(0).random((20, view.num_draws)).tolist()
+        view.window_starts(1, draw)[0] for draw in np.random.default_rng(0).random((20, view.num_draws)).tolist()
     } == {0}
-    assert column_jitter(EvalView(), []) == 0
+    assert EvalView().column_jitter([]) == 0
 
 
 def test_frames_without_times_or_outside_the_window_are_still_chosen() -> None:
-    unknown = np.full(5, np.nan, np.float32)
+    unknown = [np.nan] * 5
     draws = np.random.default_rng(0).random((100, TrainView().num_draws)).tolist()
-    assert {choose_frames(TrainView(), [1.0], unknown, one)[0] for one in draws} == set(range(5))
-    assert choose_frames(EvalView(), [1.0], unknown, []) == [2]
-    outside = np.array([8.0, 9.0], np.float32)
-    assert {choose_frames(TrainView(), [1.0], outside, one)[0] for one in draws} == {0}
+    assert {TrainView().choose_frames([1.0], unknown, one)[0] for one in draws} == set(range(5))
+    assert EvalView().choose_frames([1.0], unknown, []) == [2]
+    outside = [8.0, 9.0]
+    assert {TrainView().choose_frames([1.0], outside, one)[0] for one in draws} == {0}
 
 
 @pytest.mark.parametrize(
