@@ -11,6 +11,7 @@ pictures/        reconstructions
 
 import json
 from collections.abc import Mapping
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from avmanifest.errors import ConfigError, StorageError
 from avmanifest.files import is_unfinished, read_file, replace_text
 from avmanifest.parsing import parse_object
 from avmanifest.secrets import shown_url
-from avmanifest.settings import flatten
+from avmanifest.settings import declared, flatten
 from avmodel.checkpoint_folder import checkpoints_in
 from avmodel.metrics import METRICS
 
@@ -63,7 +64,7 @@ def start_run(folder: Path, config: object, *, resume: bool) -> None:
             raise ConfigError(f"{folder}: not empty and not a run. Give another --out.")
     elif not resume and ((folder / METRICS).exists() or checkpoints_in(folder / CHECKPOINTS)):
         raise ConfigError(f"{folder}: holds a run already. --resume goes on with it; or give another --out.")
-    elif resume and (changed := differences(stored, values)):
+    elif resume and (changed := differences(stored, values, defaults_of(config))):
         raise ConfigError(
             f"{folder}: was begun with another config: {'; '.join(changed)}. Resume with the old settings, or give "
             "another --out."
@@ -71,8 +72,12 @@ def start_run(folder: Path, config: object, *, resume: bool) -> None:
     write_config(folder, values)
 
 
-def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Settings that differ and may not, each as `key: stored -> wanted`."""
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """Settings that differ and may not, each as `key: stored -> wanted`.
+
+    A setting that an earlier version did not have counts as stored with its default.
+    """
+    stored = {key: value for key, value in defaults.items() if key in wanted} | dict(stored)
     keys = [*stored, *(key for key in wanted if key not in stored)]
     absent = "(absent)"
     return [
@@ -80,6 +85,13 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
         for key in keys
         if key not in FREE_SETTINGS and stored.get(key, absent) != wanted.get(key, absent)
     ]
+
+
+def defaults_of(config: object) -> dict[str, Any]:
+    """The defaults of a config's settings by dotted key, as JSON gives them back."""
+    values = {one.path: one.default for one in declared(type(config), config=config) if one.default is not MISSING}
+    found: dict[str, Any] = json.loads(json.dumps(values, default=str))
+    return found
 
 
 def as_json(config: object) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from avmodel.metrics import METRICS, JsonLines, SkippedLog
 from avmodel.nonfinite import SkippedSteps, skip_note
 from avmodel.optim import make_optimizer, parameter_groups
 from avmodel.resuming import SKIPPED_STEPS, load_together, restore, trainer_state
-from avmodel.rundir import CHECKPOINTS, as_json, differences, read_config, write_config
+from avmodel.rundir import CHECKPOINTS, as_json, defaults_of, differences, read_config, write_config
 
 _LOG = logging.getLogger(__name__)
 DROPOUT = 2  # number of its random stream
@@ -209,7 +209,7 @@ def begin(
     for name in (*NOT_TRAINED_WITH, *free):
         values.pop(name, None)
     stored = read_config(folder)
-    if stored is not None and (changed := differences(stored, values)):
+    if stored is not None and (changed := differences(stored, values, defaults_of(config))):
         raise ConfigError(
             f"{folder}: holds a run with other settings: {'; '.join(changed)}. Give another --out, or those settings."
         )

@@ -54,6 +54,18 @@ def test_a_run_killed_before_its_config_was_whole_begins_again(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == [CONFIG_FILE]
 
 
+def test_a_setting_that_the_run_was_begun_without_counts_as_its_default(tmp_path: Path) -> None:
+    start_run(tmp_path, RUN, resume=False)
+    (tmp_path / METRICS).write_text("")
+    stored = as_json(RUN)
+    del stored["optim.clip_grad"], stored["data.max_gain_db"]
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(stored))
+    with pytest.raises(ConfigError, match=r"another config: optim\.clip_grad: None -> 1\.0\. Resume"):
+        start_run(tmp_path, replace(RUN, optim=replace(RUN.optim, clip_grad=1.0)), resume=True)
+    start_run(tmp_path, RUN, resume=True)
+    assert json.loads((tmp_path / CONFIG_FILE).read_text()) == as_json(RUN)
+
+
 def test_another_config_is_refused_with_every_difference(tmp_path: Path) -> None:
     start_run(tmp_path, RUN, resume=False)
     other = replace(RUN, seed=7, model=replace(RUN.model, fusion="token"))
@@ -71,7 +83,7 @@ def test_a_setting_that_this_version_does_not_know_is_a_difference(tmp_path: Pat
     with pytest.raises(ConfigError) as refused:
         start_run(tmp_path, RUN, resume=True)
     assert "momentum: 1 -> (absent)" in str(refused.value)
-    assert "steps: (absent) -> 6" in str(refused.value)
+    assert "steps: None -> 6" in str(refused.value)
 
 
 def test_how_a_run_is_carried_out_may_change(tmp_path: Path) -> None:
