@@ -11,7 +11,7 @@ import math
 import posixpath
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -406,13 +406,18 @@ def _npy_header(head: bytes, begin: int) -> tuple[np.dtype[Any], tuple[int, ...]
     return np.dtype(descr), shape, is_fortran
 
 
-def pack_json(fields: Mapping[str, Any]) -> bytes:
-    """Encode flat JSON with sorted keys.
+def pack_json(fields: Mapping[str, Any], nullable: Collection[str] = ()) -> bytes:
+    """Encode the fields of a sample as JSON with sorted keys.
+
+    Args:
+        fields: Their values.
+        nullable: Fields that may be None: extra columns, whose types the card declares.
 
     Raises:
-        ValueError: A value is None or not finite. Readers infer the schema from any sample, so all fields have values.
+        ValueError: Another value is None, or one is not finite. Readers without a declared schema infer it from any
+            sample, so all fields that every dataset has have values.
     """
     for name, value in fields.items():
-        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        if (value is None and name not in nullable) or (isinstance(value, float) and not math.isfinite(value)):
             raise ValueError(f"sample field {name!r} is {value!r}; the sample's json holds no null and no NaN")
     return json.dumps(fields, sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()

@@ -8,12 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from avdata.prepare import description
 from avdata.prepare.commit import marker_problem, read_stats, storage_errors
 from avdata.prepare.sources.remote import FailedRef
+from avmanifest.columns import extra_columns, with_extra
 from avmanifest.files import remove_unfinished, replacing
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
-from avmanifest.table import open_writer, read_batches, read_table
+from avmanifest.table import completed, open_writer, read_batches, read_table
 
 PENDING_REASON = "no source has any clip of its shard; run again with a source that has"
 
@@ -80,6 +82,7 @@ def merge_manifest(layout: Layout, stopped: FailedRef | None = None) -> None:
         stopped: Status and reason for clips of shards that do not exist, if a source was stopped before them.
     """
     latest = _retried_keys(layout)
+    schema = with_extra(CLIP_SCHEMA, description.extra_columns(layout))
     writers: dict[str, pa.parquet.ParquetWriter] = {}
     with storage_errors(layout.root), contextlib.ExitStack() as manifests:
         for folder in (layout.manifest("train").parent, layout.plan_part(0).parent):
@@ -93,8 +96,8 @@ def merge_manifest(layout: Layout, stopped: FailedRef | None = None) -> None:
             split = planned.shard.split
             if split not in writers:
                 unfinished = manifests.enter_context(replacing(layout.manifest(split), durable=True))
-                writers[split] = manifests.enter_context(contextlib.closing(open_writer(unfinished, CLIP_SCHEMA)))
-            writers[split].write_table(rows.filter(pa.array(keep)))
+                writers[split] = manifests.enter_context(contextlib.closing(open_writer(unfinished, schema)))
+            writers[split].write_table(completed(rows, schema).filter(pa.array(keep)))
 
 
 def _retried_keys(layout: Layout) -> dict[str, int]:
@@ -108,7 +111,7 @@ def _retried_keys(layout: Layout) -> dict[str, int]:
 
 
 def _manifest_rows(layout: Layout, planned: PlannedShard, stopped: FailedRef | None) -> pa.Table | None:
-    """The shard's rows (CLIP_SCHEMA) in plan order; None for a retry's shard that does not exist."""
+    """The shard's rows (CLIP_SCHEMA and extra columns) in plan order; None for a retry's shard that does not exist."""
     if marker_problem(layout, planned.shard) is None:
         return read_table(layout.clips(planned.shard), CLIP_SCHEMA)
     return None if planned.part else pending_rows(planned.rows, stopped)
@@ -128,8 +131,11 @@ def pending_rows(plan: pa.Table, stopped: FailedRef | None = None) -> pa.Table:
     }
     for name in ("members", "member_xxh3", "frame_times_s"):
         values[name] = pa.array([[]] * count, CLIP_SCHEMA.field(name).type)
-    columns = [values[f.name].cast(f.type) if f.name in values else pa.nulls(count, f.type) for f in CLIP_SCHEMA]
-    return pa.Table.from_arrays(columns, schema=CLIP_SCHEMA)
+    own = extra_columns(plan.schema)
+    values |= {column.name: plan.column(column.name) for column in own}
+    schema = with_extra(CLIP_SCHEMA, own)
+    columns = [values[f.name].cast(f.type) if f.name in values else pa.nulls(count, f.type) for f in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def coverage(layout: Layout) -> dict[str, dict[str, Any]]:

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from avdata.prepare.segments import Segment, read_segment, record_of, recorded_segments
 from avdata.shards import check_member, end_of_archive, index_bytes, member_columns, members_of, walk_samples
+from avmanifest.columns import Column, with_extra
 from avmanifest.errors import ManifestError, ShardError, StorageError
 from avmanifest.files import NotAFile, disk_error, read_file, remove, replace_bytes, sha256_of_file
 from avmanifest.layout import Layout, ShardName
@@ -88,6 +89,7 @@ def build_shard(
     plan_hash: str,
     observe: Observer = lambda _: None,
     fsync: Callable[[int], None] = os.fsync,
+    columns: Sequence[Column] = (),
 ) -> BuiltShard:
     """Write and verify one shard in the workspace, without publishing it.
 
@@ -99,6 +101,7 @@ def build_shard(
         plan_hash: Stored in the marker.
         observe: Receives the name of every step.
         fsync: Called with the descriptor of every file and folder written.
+        columns: The dataset's extra columns. A row that has no value of one gets null.
 
     Raises:
         StorageError: The disk is full or fails.
@@ -110,7 +113,8 @@ def build_shard(
         observe(f"{shard}: tar written")
         _write(index, index_bytes(offsets, end), fsync)
         observe(f"{shard}: idx written")
-        write_table(table_from_rows(rows, CLIP_SCHEMA), clips)
+        empty: dict[str, Any] = dict.fromkeys(column.name for column in columns)
+        write_table(table_from_rows([empty | row for row in rows], with_extra(CLIP_SCHEMA, columns)), clips)
         _sync(clips, fsync)
         observe(f"{shard}: parquet written")
         _verify(tar, digest, rows, offsets)
@@ -134,6 +138,7 @@ def commit_shard(
     plan_hash: str,
     observe: Observer = lambda _: None,
     fsync: Callable[[int], None] = os.fsync,
+    columns: Sequence[Column] = (),
 ) -> dict[str, Any]:
     """Write, verify and publish one shard. If another run has published it, theirs is kept.
 
@@ -142,7 +147,7 @@ def commit_shard(
     Returns:
         The marker of the published shard.
     """
-    built = build_shard(layout, shard, segments, workspace, plan_hash, observe, fsync)
+    built = build_shard(layout, shard, segments, workspace, plan_hash, observe, fsync, columns)
     with storage_errors(layout.root), workspace.publishing():
         if marker_problem(layout, shard) is None and read_stats(layout, shard)["plan_hash"] == plan_hash:
             return read_stats(layout, shard)
@@ -337,12 +342,15 @@ class Workspace:
         """Remove a shard's temporary files."""
         shutil.rmtree(_shard_folder(self.path, shard), ignore_errors=True)
 
-    def adopt(self, shard: ShardName, planned: Sequence[Mapping[str, Any]]) -> dict[str, Segment]:
+    def adopt(
+        self, shard: ShardName, planned: Sequence[Mapping[str, Any]], columns: Sequence[Column] = ()
+    ) -> dict[str, Segment]:
         """Move the shard's finished clips from the workspaces of ended runs into this one.
 
         Args:
             shard: Name of the shard.
-            planned: Its rows (PLAN_SCHEMA).
+            planned: Its rows in the plan.
+            columns: The dataset's extra columns.
 
         Returns:
             The clips by key. Damaged ones, and those of another plan or other settings, are left out.
@@ -358,7 +366,8 @@ class Workspace:
                 with self.publishing():
                     self._take_over(shard)
         rows = {row["key"]: row for row in planned}
-        found = (read_segment(blocks, rows) for blocks, _ in recorded_segments(_shard_folder(self.path, shard)))
+        recorded = recorded_segments(_shard_folder(self.path, shard))
+        found = (read_segment(blocks, rows, columns) for blocks, _ in recorded)
         return {segment.row["key"]: segment for segment in found if segment is not None}
 
     @contextlib.contextmanager

@@ -10,10 +10,11 @@ from typing import Any, Final
 import pyarrow as pa
 
 from avdata.prepare.config import PrepareConfig
+from avmanifest.columns import Column
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.files import NotAFile, read_file, replace_text
 from avmanifest.layout import Layout
-from avmanifest.records import parse_description
+from avmanifest.records import columns_of_description, parse_description
 from avmanifest.schema import FORMAT_VERSION
 
 _ADDED: Final = {"deinterlace": True, "tone_map": True}
@@ -23,13 +24,24 @@ _ADDED: Final = {"deinterlace": True, "tone_map": True}
 _ADVICE: Final = "Restore the original file, or --overwrite."
 
 
-def write_description(config: PrepareConfig, layout: Layout, labels: Sequence[str], plan_hash: str) -> None:
-    """Write dataset.json. From then on, only runs with the same settings and plan may write to the folder."""
+def write_description(
+    config: PrepareConfig, layout: Layout, labels: Sequence[str], plan_hash: str, columns: Sequence[Column] = ()
+) -> None:
+    """Write dataset.json. From then on, only runs with the same settings and plan may write to the folder.
+
+    Args:
+        config: What is prepared.
+        layout: Paths of the dataset.
+        labels: The classes in order.
+        plan_hash: Hash of the plan.
+        columns: The extra columns: those of the list, and those of the steps.
+    """
     description = {
         "format_version": FORMAT_VERSION,
         "recipe": {"name": config.recipe.name, "title": config.recipe.title, "licence": config.recipe.licence},
         "config": settings_of(config),
         "labels": list(labels),
+        "columns": [column.as_dict() for column in columns],
         "plan_hash": plan_hash,
         "tools": tool_versions(config),
     }
@@ -56,6 +68,14 @@ def tool_versions(config: PrepareConfig) -> dict[str, str]:
     packages = ["avkit", "av", "numpy", "opencv-python-headless", "pyarrow", "simplejpeg", "soundfile", "soxr"]
     packages += ["yt-dlp"] if "youtube" in config.sources else []
     return {"python": platform.python_version()} | {package: version(package) for package in packages}
+
+
+def extra_columns(layout: Layout) -> tuple[Column, ...]:
+    """The extra columns that dataset.json declares. A dataset of an earlier version, or without one, has none."""
+    if not layout.dataset_json.exists():
+        return ()
+    path = layout.dataset_json
+    return columns_of_description(parse_description(read_file(path), path, _ADVICE), path)
 
 
 def read_description(layout: Layout) -> dict[str, Any]:
@@ -98,6 +118,6 @@ def refuse_other_plan(layout: Layout, frozen: pa.Table, now: pa.Table) -> None:
     few = [f"- {key}" for key in sorted(before - after)[:3]] + [f"+ {key}" for key in sorted(after - before)[:3]]
     raise ConfigError(
         f"{layout.root} was begun with another list: {len(before - after):,} clips are missing and "
-        f"{len(after - before):,} are new ({'; '.join(few) or 'the same clips, with other labels or times'}). "
+        f"{len(after - before):,} are new ({'; '.join(few) or 'the same clips, with other labels, times or columns'}). "
         "Give the same list, another --out, or --overwrite."
     )

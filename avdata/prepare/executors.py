@@ -20,6 +20,7 @@ from avdata.prepare.report import PrepareListener
 from avdata.prepare.segments import Segment
 from avdata.prepare.sources import Ref
 from avdata.prepare.supervise import Crashed, Outcome, Raised, Returned, TimedOut, supervise
+from avmanifest.columns import Column
 from avmanifest.layout import ShardName
 
 MISSING_REASON: Final = "no source has it"
@@ -27,10 +28,11 @@ MISSING_REASON: Final = "no source has it"
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """The rows (PLAN_SCHEMA) of one shard, in plan order."""
+    """The rows of one shard (PLAN_SCHEMA and the list's own columns), in plan order."""
 
     shard: ShardName
     rows: tuple[Mapping[str, Any], ...]
+    columns: tuple[Column, ...] = ()  # the dataset's extra columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class LocalExecutor:
         """
         for task in tasks:
             refs = [self.locate(row) for row in task.rows]
-            finished = self.workspace.adopt(task.shard, task.rows)
+            finished = self.workspace.adopt(task.shard, task.rows, task.columns)
             if not finished and not any(refs):
                 for _ in refs:
                     self.on_clip("unavailable_missing")
@@ -160,7 +162,8 @@ class LocalExecutor:
     def _commit(self, shard: _OpenShard) -> ShardResult:
         name = shard.task.shard
         segments = [shard.ended[place] for place in range(len(shard.ended))]
-        stats = self.output.commit(name, segments, self.workspace, self.plan_hash, self.observe)
+        columns = shard.task.columns
+        stats = self.output.commit(name, segments, self.workspace, self.plan_hash, self.observe, columns)
         self.workspace.drop(name)
         return ShardResult(name, stats)
 

@@ -1,7 +1,7 @@
 """A run of prepare: plan, shard tasks, commits, catalog. Run again, it continues where it stopped."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from avdata.prepare.report import PrepareListener, PrepareReport, SilentListener
 from avdata.prepare.requests import class_order, plan_of
 from avdata.prepare.retry import plan_retry
 from avdata.prepare.sources.remote import FailedRef
+from avmanifest.columns import extra_columns
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.layout import Layout
 from avmanifest.schema import PLAN_SCHEMA
@@ -94,8 +95,9 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
             if media.downloads:
                 progress.sources = media.downloads.snapshot
             executor = _executor(config, output, workspace, media, plan_hash, listener)
+            columns = description.extra_columns(layout)
             tasks = (
-                ShardTask(planned.shard, tuple(planned.rows.to_pylist()))
+                ShardTask(planned.shard, tuple(planned.rows.to_pylist()), columns)
                 for planned in to_do
                 if not output.is_done(planned.shard, plan_hash)
             )
@@ -205,7 +207,8 @@ def _frozen_plan(
         stale.unlink()
     freeze(plan, layout.plan_part(0))
     plan_hash = plan.hash
-    description.write_description(config, layout, class_order(config, plan.table), plan_hash)
+    columns = extra_columns(plan.table.schema)
+    description.write_description(config, layout, class_order(config, plan.table), plan_hash, columns)
     if output.claim(layout.dataset_json):
         output.renew([layout.plan_part(0)])
         return plan.table, plan_hash
@@ -226,12 +229,26 @@ def _resumed_plan(
     if hash_table(frozen) != recorded["plan_hash"]:
         raise ManifestError(f"{layout.plan_part(0)}: is not the plan that {layout.dataset_json} describes")
     if plan is not None:
-        description.refuse_other_plan(layout, frozen, plan.table)
+        description.refuse_other_plan(layout, frozen, _as_begun(plan.table, recorded, frozen, layout, listener))
     tools = description.tool_versions(config)
     if recorded["tools"] != tools:
         difference = description.difference(recorded["tools"], tools)
         listener.note(f"{layout.root} was begun with other versions of packages: {difference}")
     return frozen, recorded["plan_hash"]
+
+
+def _as_begun(
+    plan: pa.Table, recorded: Mapping[str, Any], frozen: pa.Table, layout: Layout, listener: PrepareListener
+) -> pa.Table:
+    """The plan without the list's own columns if the dataset was begun by a version that did not keep them."""
+    own = [column.name for column in extra_columns(plan.schema)]
+    if "columns" in recorded or not own:
+        return plan
+    listener.note(
+        f"{layout.root} was begun by a version of avkit that did not keep columns of lists: {', '.join(own)} are left "
+        "out. To have them, prepare with another --out."
+    )
+    return plan.select(frozen.column_names)
 
 
 def _note_plan(plan: Plan, listener: PrepareListener) -> None:

@@ -28,6 +28,7 @@ from avdata.prepare.commit import (
 )
 from avdata.prepare.segments import Segment
 from avdata.store import Store
+from avmanifest.columns import Column
 from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
 from avmanifest.files import cache_folder, read_file, replace_bytes, sha256_of, sha256_of_file
 from avmanifest.layout import Layout, ShardName, is_published, shard_of_marker
@@ -118,10 +119,16 @@ class BucketOutput:
             self.bucket.put(path, self.layout.name(path))
 
     def commit(
-        self, shard: ShardName, segments: Sequence[Segment], workspace: Workspace, plan_hash: str, observe: Observer
+        self,
+        shard: ShardName,
+        segments: Sequence[Segment],
+        workspace: Workspace,
+        plan_hash: str,
+        observe: Observer,
+        columns: Sequence[Column] = (),
     ) -> dict[str, Any]:
         """Build and verify the shard locally, upload it, choose an attempt. Raises StorageError if the store fails."""
-        built = build_shard(self.layout, shard, segments, workspace, plan_hash, observe)
+        built = build_shard(self.layout, shard, segments, workspace, plan_hash, observe, columns=columns)
         stats = self._committed(shard, plan_hash)
         if stats is None:
             self._agree(built, observe)

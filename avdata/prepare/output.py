@@ -14,6 +14,7 @@ from avdata.prepare.mirror import BucketOutput
 from avdata.prepare.segments import Segment
 from avdata.retrying import RetryPolicy
 from avdata.store import open_writable
+from avmanifest.columns import Column
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout, ShardName
 
@@ -51,7 +52,13 @@ class DatasetOutput(Protocol):
         ...
 
     def commit(
-        self, shard: ShardName, segments: Sequence[Segment], workspace: Workspace, plan_hash: str, observe: Observer
+        self,
+        shard: ShardName,
+        segments: Sequence[Segment],
+        workspace: Workspace,
+        plan_hash: str,
+        observe: Observer,
+        columns: Sequence[Column] = (),
     ) -> dict[str, Any]:
         """Publish a shard unless another run has. Returns the marker of the published shard."""
         ...
@@ -115,10 +122,16 @@ class FolderOutput:
         """Do nothing: the files are in place."""
 
     def commit(
-        self, shard: ShardName, segments: Sequence[Segment], workspace: Workspace, plan_hash: str, observe: Observer
+        self,
+        shard: ShardName,
+        segments: Sequence[Segment],
+        workspace: Workspace,
+        plan_hash: str,
+        observe: Observer,
+        columns: Sequence[Column] = (),
     ) -> dict[str, Any]:
         """See commit_shard."""
-        return commit_shard(self.layout, shard, segments, workspace, plan_hash, observe)
+        return commit_shard(self.layout, shard, segments, workspace, plan_hash, observe, columns=columns)
 
     def is_done(self, shard: ShardName, plan_hash: str) -> bool:
         """Whether the shard exists, agrees with its marker and is of this plan."""

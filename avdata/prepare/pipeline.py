@@ -28,9 +28,10 @@ from avdata.profiles import MelProfile, num_frames, profile
 from avdata.samples import Samples, scratch_file
 from avdata.shards import ByteFile, Member, member_columns, pack_json, write_npy_columns, write_sample
 from avdata.waveform import StoredSamples, rms_dbfs, write_flac
+from avmanifest.columns import CLIP_COLUMNS
 from avmanifest.errors import DecodeError, DownloadError, MediaError, StorageError
 from avmanifest.layout import ShardName
-from avmanifest.schema import CLIP_SCHEMA
+from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
 from avmanifest.secrets import without_secrets
 
 WINDOW_S: Final = 3.0
@@ -255,12 +256,6 @@ def _facts(
     }
 
 
-_IN_JSON: Final = (
-    "duration_s", "start_s", "end_s", "frame_times_s", "fps", "width", "height", "audio_video_offset_s",
-    "rms_dbfs", "silent", "still", "short", "annotations",
-)  # fmt: skip
-
-
 def _members(
     config: SampleConfig,
     row: Mapping[str, Any],
@@ -270,9 +265,10 @@ def _members(
     new_file: Callable[[], ByteFile],
 ) -> dict[str, bytes | ByteFile]:
     """The members that every sample has, in the order in which they are stored. `new_file` opens a temporary file."""
-    fields = {name: facts[name] for name in _IN_JSON}
-    fields |= {"key": row["key"], "video_id": row["video_id"], "split": row["split"], "labels": list(row["labels"])}
-    members: dict[str, bytes | ByteFile] = {"json": pack_json(fields)}
+    own = own_columns(row)
+    known = {**row, **facts}
+    fields = {column.name: known[column.name] for column in CLIP_COLUMNS if column.in_json} | own
+    members: dict[str, bytes | ByteFile] = {"json": pack_json(fields, nullable=own.keys())}
     for place, name in enumerate(config.mel):
         member = f"logmel-{name}.npy" if place else "logmel.npy"
         members[member] = new_file()
@@ -290,6 +286,11 @@ def write_log_mel(file: ByteFile, sound: Samples, mel: MelProfile) -> None:
     write_npy_columns(file, log_mel_pieces(sound, mel), mel.n_mels, num_frames(len(sound), mel), np.float16)
 
 
+def own_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a planned clip's extra columns, which come from the list."""
+    return {name: value for name, value in row.items() if name not in PLAN_SCHEMA.names}
+
+
 def failed_row(row: Mapping[str, Any], status: str, reason: str, ref: Ref | None = None) -> dict[str, Any]:
     """The manifest row of a clip that did not become a sample."""
     return manifest_row(row, status, reason, ref, {}, [])
@@ -303,9 +304,9 @@ def manifest_row(
     facts: Mapping[str, Any],
     members: list[Member],
 ) -> dict[str, Any]:
-    """A row of CLIP_SCHEMA from a planned clip and its result."""
+    """A row of CLIP_SCHEMA, with the list's own columns, from a planned clip and its result."""
     empty: dict[str, Any] = dict.fromkeys(CLIP_SCHEMA.names)
-    planned = {name: row[name] for name in CLIP_SCHEMA.names if name in row} | {"frame_times_s": []}
+    planned = {name: row[name] for name in CLIP_SCHEMA.names if name in row} | {"frame_times_s": []} | own_columns(row)
     end = {
         "status": status,
         "reason": without_secrets(reason),

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from avmanifest.columns import extra_columns, with_extra
 from avmanifest.errors import ManifestError
 from avmanifest.files import replacing
 from avmanifest.schema import KEY_PATTERN, PLAN_SCHEMA
@@ -28,7 +29,7 @@ _HASHED_ROWS: Final = 65_536  # rows that are converted to Python objects at a t
 class Plan:
     """The planned clips, and the duplicates that were left out."""
 
-    table: pa.Table  # PLAN_SCHEMA, ordered by split, shard, position
+    table: pa.Table  # PLAN_SCHEMA and the list's own columns, ordered by split, shard, position
     num_duplicates: int  # rows whose clip an earlier row requested
     cross_split_keys: tuple[str, ...]  # of those, the keys whose first row is in another split
     notes: tuple[str, ...] = ()  # how the lists were read, where that is not as usual
@@ -54,7 +55,7 @@ def make_plan(
     shuffles them.
 
     Args:
-        requests: Columns of REQUEST_SCHEMA.
+        requests: Columns of REQUEST_SCHEMA, and the list's own.
         keys: The key of each row.
         seed: Seed of the shuffle.
         shard_size: Clips per shard.
@@ -81,8 +82,9 @@ def make_plan(
     shard, position = _places(splits, split_of[chosen], shard_size, first_shards or {})
     columns = {name: requests.column(name).take(rows) for name in requests.column_names}
     columns |= {"key": keys.take(rows), "shard": shard, "position": position}
+    schema = with_extra(PLAN_SCHEMA, extra_columns(requests.schema))
     return Plan(
-        table=pa.table([columns[name] for name in PLAN_SCHEMA.names], schema=PLAN_SCHEMA),
+        table=pa.table([columns[name] for name in schema.names], schema=schema),
         num_duplicates=int(repeated.sum()),
         cross_split_keys=tuple(sorted(set(keys.take(pa.array(cross)).to_pylist()))),
     )

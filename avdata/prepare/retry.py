@@ -33,11 +33,13 @@ def plan_retry(config: PrepareConfig, output: DatasetOutput, listener: PrepareLi
         listener.note(f"nothing to retry ({config.retry})")
         return []
     rows: dict[str, dict[str, Any]] = {}
+    schema = PLAN_SCHEMA
     next_shard: Counter[str] = Counter()
     for planned in planned_shards(layout):
         next_shard[planned.shard.split] = max(next_shard[planned.shard.split], planned.shard.number + 1)
+        schema = planned.rows.schema
         rows |= {row["key"]: row for row in planned.rows.to_pylist() if row["key"] in failed}
-    table = pa.Table.from_pylist(list(rows.values()), schema=PLAN_SCHEMA)
+    table = pa.Table.from_pylist(list(rows.values()), schema=schema)
     plan = make_plan(
         table.drop_columns(["key", "shard", "position"]),
         table.column("key"),

@@ -5,11 +5,12 @@ again. A record whose blocks are missing, cut or changed does not count.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from avmanifest.columns import Column
 from avmanifest.files import read_file, sha256_of, sha256_of_file
 from avmanifest.parsing import metadata_of
 from avmanifest.schema import CLIP_SCHEMA
@@ -47,12 +48,15 @@ def recorded_segments(folder: Path) -> Iterator[tuple[Path, Path]]:
             yield blocks, record
 
 
-def read_segment(blocks: Path, planned: Mapping[str, Mapping[str, Any]]) -> Segment | None:
+def read_segment(
+    blocks: Path, planned: Mapping[str, Mapping[str, Any]], columns: Sequence[Column] = ()
+) -> Segment | None:
     """The finished clip whose blocks these are; None if they or the record are damaged, or it is not planned.
 
     Args:
         blocks: The file of the blocks.
-        planned: Rows of PLAN_SCHEMA by key.
+        planned: Rows of the plan by key.
+        columns: The dataset's extra columns.
     """
     try:
         record = metadata_of(read_file(record_of(blocks)))
@@ -63,7 +67,10 @@ def read_segment(blocks: Path, planned: Mapping[str, Mapping[str, Any]]) -> Segm
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     plan = planned.get(str(row.get("key")))
-    if plan is None or set(row) != set(CLIP_SCHEMA.names) or any(row[name] != plan[name] for name in _PLANNED):
+    extra = {column.name for column in columns}
+    if plan is None or set(row) != {*CLIP_SCHEMA.names, *extra}:
+        return None
+    if any(row[name] != plan[name] for name in (*_PLANNED, *(plan.keys() & extra))):
         return None
     return Segment(row, blocks)
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from avmanifest.columns import Column
 from avmanifest.errors import ManifestError, ShardError
 from avmanifest.parsing import parse_object
 from avmanifest.schema import FORMAT_VERSION
@@ -54,6 +55,7 @@ def parse_description(content: bytes, where: object, advice: str = "Restore the 
         ("config", config, isinstance(config, dict)),
         ("config.mel", config, isinstance(config, dict) and _are_names(config.get("mel", ["paper"]))),
         ("labels", description.get("labels"), _are_names(description.get("labels", []))),
+        ("columns", description.get("columns"), isinstance(description.get("columns", []), list)),
         ("plan_hash", description.get("plan_hash"), isinstance(description.get("plan_hash", ""), str)),
         ("tools", description.get("tools"), isinstance(description.get("tools", {}), dict)),
     ):
@@ -62,6 +64,18 @@ def parse_description(content: bytes, where: object, advice: str = "Restore the 
                 f"{where}: not the description of a dataset: {name} is {excerpt(repr(value), 200)}. {advice}"
             )
     return description
+
+
+def columns_of_description(description: Mapping[str, Any], where: object) -> tuple[Column, ...]:
+    """The extra columns that dataset.json declares; none in one of an earlier version.
+
+    Raises ManifestError, which names `where`, for an entry that is no column.
+    """
+    entries = description.get("columns", [])
+    columns = tuple(Column.from_dict(entry, where) for entry in entries)
+    if len({column.name for column in columns}) < len(columns):
+        raise ManifestError(f"{where}: two of its columns have one name. Restore the original file.")
+    return columns
 
 
 def _are_files(files: Any) -> bool:

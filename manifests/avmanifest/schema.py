@@ -7,10 +7,10 @@ from typing import Final
 
 import pyarrow as pa
 
+from avmanifest.columns import CLIP_COLUMNS, Column, schema_of
+
 FORMAT_VERSION: Final = 1
 """Incremented when older versions of avkit could no longer read a dataset. A new optional column does not change it."""
-
-_OPTIONAL: Final = "optional"  # key in the metadata of a field
 
 KEY_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 """Pattern of a key. No dot, because WebDataset groups files by the text before the first dot; no leading underscore,
@@ -67,19 +67,14 @@ def status_class(status: str) -> StatusClass:
     return STATUSES[status].status_class
 
 
-def _field(name: str, dtype: pa.DataType, meaning: str, *, optional: bool = False) -> pa.Field:
-    """A column. `optional` is for columns that were added after the first release: older datasets lack them."""
-    return pa.field(name, dtype, metadata={"meaning": meaning} | ({_OPTIONAL: "true"} if optional else {}))
+def _field(name: str, dtype: pa.DataType, meaning: str) -> pa.Field:
+    return Column(name=name, dtype=dtype, meaning=meaning).field
 
 
 def is_optional(field: pa.Field) -> bool:
     """Whether older datasets lack this column. Readers then fill it with nulls."""
-    return _OPTIONAL.encode() in (field.metadata or {})
+    return Column.of_field(field).optional
 
-
-MEMBER_TYPE: Final = pa.struct(
-    [pa.field("name", pa.string()), pa.field("offset", pa.int64()), pa.field("size", pa.int64())]
-)
 
 REQUEST_SCHEMA: Final = pa.schema(
     [
@@ -106,69 +101,5 @@ PLAN_SCHEMA: Final = pa.schema(
 )
 """The plan: one row per requested clip, with its shard and its position in it."""
 
-CLIP_SCHEMA: Final = pa.schema(
-    [
-        _field("key", pa.string(), "the clip's id in the dataset; the stem of its members"),
-        _field("video_id", pa.string(), "the source video"),
-        _field("source", pa.string(), "the source that had the video, and the file in it; empty if none had"),
-        _field("start_s", pa.float64(), "start of the clip in the source video, seconds"),
-        _field("end_s", pa.float64(), "end of the clip, seconds; null: unknown, the clip failed"),
-        _field("labels", pa.list_(pa.string()), "canonical label names"),
-        _field("split", pa.string(), "train, val, test, or the recipe's own name"),
-        _field("status", pa.string(), "a name of STATUSES"),
-        _field("reason", pa.string(), "the error message of a failed clip, else empty"),
-        _field("shard", pa.int32(), "number of the shard within the split; null: no shard holds the row yet"),
-        _field("position", pa.int32(), "place within the shard's plan"),
-        _field("members", pa.list_(MEMBER_TYPE), "name after KEY., byte offset in the tar, size; empty if failed"),
-        _field(
-            "member_xxh3",
-            pa.list_(pa.uint64()),
-            "XXH3 (64 bits, seed 0) of the content of each of `members`, in their order; empty if failed",
-            optional=True,
-        ),
-        _field("duration_s", pa.float64(), "measured duration of the clip"),
-        _field("frame_times_s", pa.list_(pa.float64()), "presentation times of the stored frames, from the start"),
-        _field("fps", pa.float64(), "average frame rate of the source"),
-        _field("width", pa.int32(), "displayed width of the source, pixels"),
-        _field("height", pa.int32(), "displayed height of the source, pixels"),
-        _field("video_codec", pa.string(), "codec of the source's video"),
-        _field("audio_codec", pa.string(), "codec of the source's audio"),
-        _field("audio_rate", pa.int32(), "sample rate of the source, Hz"),
-        _field("audio_channels", pa.int32(), "channels of the source"),
-        _field("audio_video_offset_s", pa.float64(), "start of the audio minus start of the video; applied"),
-        _field("num_bad_packets", pa.int32(), "damaged packets among those that were decoded"),
-        _field(
-            "damaged_share",
-            pa.float64(),
-            "share of the clip, 0 to 1, in which pictures or sound are damaged; those pictures are not stored",
-            optional=True,
-        ),
-        _field(
-            "audio_gap_s",
-            pa.float64(),
-            "seconds of the clip for which the source has no audio between audio: silence, not damage",
-            optional=True,
-        ),
-        _field(
-            "deinterlaced",
-            pa.bool_(),
-            "whether the source's frames hold two fields, of which whole pictures were made",
-            optional=True,
-        ),
-        _field(
-            "tone_mapped",
-            pa.string(),
-            "pq or hlg: the transfer function of the HDR source, whose pictures were made SDR; else empty",
-            optional=True,
-        ),
-        _field("rms_dbfs", pa.float64(), "loudness of the clip, dB relative to full scale"),
-        _field("silent", pa.bool_(), "flag: nothing to hear"),
-        _field("still", pa.bool_(), "flag: nothing moves"),
-        _field("short", pa.bool_(), "flag: the clip lasts less than was asked for"),
-        _field("source_bytes", pa.int64(), "size of the source file"),
-        _field("source_sha256", pa.string(), "hash of the source file"),
-        _field("annotations", pa.string(), "JSON object, as in the sample"),
-        _field("licence", pa.string(), "licence of the clip where the list gives one"),
-    ]
-)
-"""The manifest: one row per requested clip, including failed clips."""
+CLIP_SCHEMA: Final = schema_of(CLIP_COLUMNS)
+"""The manifest: one row per requested clip, including failed clips. A dataset may have extra columns after these."""

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from avmanifest.columns import CLIP_COLUMNS, extra_columns, with_extra
 from avmanifest.errors import ManifestError
 from avmanifest.files import replacing, require_file
 from avmanifest.schema import is_optional
 
 _Rows = TypeVar("_Rows", pa.Table, pa.RecordBatch)
-_NEVER_NULL: Final = ("key", "split", "status", "members")
+_NEVER_NULL: Final = frozenset(column.name for column in CLIP_COLUMNS if not column.nullable)
 _PLACE: Final = ("name", "offset", "size")  # of a member
 _LARGEST: Final = 2**60  # so that the sum of an offset and a size has 64 bits
 _UNREADABLE: Final = (pa.ArrowException, OSError, ValueError)  # ValueError: names that are not UTF-8
@@ -54,19 +55,30 @@ def read_table(
 ) -> pa.Table:
     """Read a parquet file of this schema.
 
-    Optional columns that an older file lacks are filled with nulls. Columns that are not in the schema are left out.
+    Optional columns that an older file lacks are filled with nulls. Columns that are neither in the schema nor declared
+    as extra columns (`columns.extra_columns`) are left out.
 
     Args:
         source: The file, or its content.
         schema: The columns and types that the file must have.
-        columns: The columns to read. None: all of the schema.
+        columns: The columns to read, extra ones too. None: all of the schema, then the extra columns of the file.
         where: Name of the file in messages. Empty: its path.
 
     Raises:
         ManifestError: The file cannot be read or is damaged, or a column is missing or has another type.
     """
-    with _open(source, schema, where) as (file, name), _damage(name):
-        return _completed(_checked(file.read(_present(file, schema, columns)), name), schema, columns)
+    with _open(source, schema, where) as (file, name, full), _damage(name):
+        fields = _chosen(full, columns, name)
+        return completed(_checked(file.read(_present(file, fields)), name, schema), fields)
+
+
+def read_schema(source: Path | BinaryIO, schema: pa.Schema, *, where: str = "") -> pa.Schema:
+    """The schema of what `read_table` reads from a file: `schema`, and the extra columns that the file declares.
+
+    Raises ManifestError as `read_table` does.
+    """
+    with _open(source, schema, where) as (_, _, full):
+        return full
 
 
 def kept_table(path: Path, schema: pa.Schema, make: Callable[[], pa.Table]) -> pa.Table:
@@ -92,20 +104,24 @@ def read_batches(
     where: str = "",
 ) -> Iterator[pa.RecordBatch]:
     """Read a parquet file in batches of at most `rows` rows, to bound memory. As `read_table` otherwise."""
-    with _open(source, schema, where) as (file, name):
-        batches = file.iter_batches(batch_size=rows, columns=_present(file, schema, columns))
+    with _open(source, schema, where) as (file, name, full):
+        fields = _chosen(full, columns, name)
+        batches = file.iter_batches(batch_size=rows, columns=_present(file, fields))
         while True:
             with _damage(name):
                 batch = next(batches, None)
                 if batch is None:
                     return
-                part = _completed(_checked(batch, name), schema, columns)
+                part = completed(_checked(batch, name, schema), fields)
             yield part
 
 
 @contextlib.contextmanager
-def _open(source: Path | BinaryIO, schema: pa.Schema, where: str) -> Iterator[tuple[pq.ParquetFile, str]]:
-    """Open a parquet file and check its columns and types. Yields the file, and its name for messages."""
+def _open(source: Path | BinaryIO, schema: pa.Schema, where: str) -> Iterator[tuple[pq.ParquetFile, str, pa.Schema]]:
+    """Open a parquet file and check its columns and types.
+
+    Yields the file, its name for messages, and the schema with the file's extra columns.
+    """
     name = where or str(source)
     try:
         if isinstance(source, Path):
@@ -127,7 +143,13 @@ def _open(source: Path | BinaryIO, schema: pa.Schema, where: str) -> Iterator[tu
             found = present.field(field.name).type
             if not found.equals(field.type):
                 raise ManifestError(f"{name}: column {field.name!r} is {found}, must be {field.type}")
-        yield file, name
+        try:
+            extra = extra_columns(pa.schema([field for field in present if field.name not in schema.names]))
+        except ManifestError as error:
+            raise ManifestError(f"{name}: {error}") from error
+        if twice := [column.name for column in extra if present.names.count(column.name) > 1]:
+            raise ManifestError(f"{name}: column {twice[0]!r} is there twice. Run the same prepare again.")
+        yield file, name, with_extra(schema, extra)
 
 
 @contextlib.contextmanager
@@ -139,15 +161,22 @@ def _damage(name: str) -> Iterator[None]:
         raise _unreadable(name, error) from error
 
 
-def _checked(part: _Rows, name: str) -> _Rows:
+def _checked(part: _Rows, name: str, schema: pa.Schema) -> _Rows:
     """The rows, if their values can be used. Raises ManifestError for the first column with one that cannot.
 
     Arrow reads texts that are not UTF-8 and lists that point outside of their values without a word: `validate` finds
-    them. Nulls, numbers that are not finite and negative places would go wrong far from here.
+    them. Nulls, numbers that are not finite and negative places would go wrong far from here. Extra columns may have
+    nulls and negative numbers.
     """
     part.validate(full=True)
     for column in part.schema.names:
         values = part.column(column)
+        if column not in schema.names:
+            if not all(pc.all(pc.is_finite(numbers), min_count=0).as_py() for numbers in _floats(values)):
+                raise ManifestError(
+                    f"{name}: column {column!r} has a number that is not finite. Run the same prepare again."
+                )
+            continue
         if column in _NEVER_NULL and values.null_count:
             raise ManifestError(f"{name}: column {column!r} has {values.null_count} nulls. Run the same prepare again.")
         if pa.types.is_list(values.type):
@@ -168,6 +197,17 @@ def _checked(part: _Rows, name: str) -> _Rows:
     return part
 
 
+def _floats(values: pa.Array | pa.ChunkedArray) -> Iterator[pa.Array | pa.ChunkedArray]:
+    """All numbers with a fraction in a column, also those in its lists and structs."""
+    if pa.types.is_list(values.type):
+        yield from _floats(pc.list_flatten(values))
+    elif pa.types.is_struct(values.type):
+        for place in range(values.type.num_fields):
+            yield from _floats(pc.struct_field(values, [place]))
+    elif pa.types.is_floating(values.type):
+        yield values
+
+
 def _are_places(values: pa.Array | pa.ChunkedArray) -> bool:
     """Whether all numbers are from 0 to _LARGEST."""
     ends = pc.min_max(values)
@@ -178,15 +218,23 @@ def _unreadable(name: str, error: Exception) -> ManifestError:
     return ManifestError(f"{name}: not a readable parquet file ({error}). Run the same prepare again.")
 
 
-def _present(file: pq.ParquetFile, schema: pa.Schema, columns: Sequence[str] | None) -> list[str]:
+def _chosen(full: pa.Schema, columns: Sequence[str] | None, name: str) -> list[pa.Field]:
+    """The fields of these columns. Raises ManifestError for a name that the schema does not have."""
+    if columns is None:
+        return list(full)
+    if unknown := [column for column in columns if column not in full.names]:
+        raise ManifestError(f"{name}: no column {unknown[0]!r}; known: {', '.join(full.names)}")
+    return [full.field(column) for column in columns]
+
+
+def _present(file: pq.ParquetFile, fields: Sequence[pa.Field]) -> list[str]:
     """The columns to read that the file has."""
     there = set(file.schema_arrow.names)
-    return [name for name in (schema.names if columns is None else columns) if name in there]
+    return [field.name for field in fields if field.name in there]
 
 
-def _completed(part: _Rows, schema: pa.Schema, columns: Sequence[str] | None) -> _Rows:
+def completed(part: _Rows, fields: Sequence[pa.Field] | pa.Schema) -> _Rows:
     """The rows with exactly these columns, in this order. Missing ones are null."""
-    fields = list(schema) if columns is None else [schema.field(name) for name in columns]
     arrays = [
         part.column(field.name) if field.name in part.schema.names else pa.nulls(part.num_rows, field.type)
         for field in fields
