@@ -340,28 +340,24 @@ def pack_npy(array: npt.NDArray[Any]) -> bytes:
     return _npy_start(array.dtype, array.shape) + np.ascontiguousarray(array).tobytes()
 
 
+def pack_npy_columns(array: npt.NDArray[Any]) -> bytes:
+    """Encode a 2-D array as .npy 1.0, one column after the other (Fortran order). The header always has 128 bytes."""
+    return _npy_start(array.dtype, array.shape, by_columns=True) + array.tobytes("F")
+
+
 def write_npy_columns(
     file: ByteFile, columns: Iterable[npt.NDArray[Any]], num_rows: int, num_columns: int, dtype: npt.DTypeLike
 ) -> None:
-    """Write the bytes of `pack_npy` for a 2-D array that comes in pieces of columns to an open file that is empty."""
+    """Write the bytes of `pack_npy_columns` for an array that comes in pieces of columns to an open, empty file."""
     kind = np.dtype(dtype)
-    file.write(_npy_start(kind, (num_rows, num_columns)))
-    done = 0
+    file.write(_npy_start(kind, (num_rows, num_columns), by_columns=True))
     for piece in columns:
-        rows = np.ascontiguousarray(piece.astype(kind))
-        if rows.shape[1] == num_columns:
-            file.write(rows.tobytes())
-        else:
-            for number, row in enumerate(rows):
-                file.seek(NPY_HEADER_BYTES + (number * num_columns + done) * kind.itemsize)
-                file.write(row.tobytes())
-        done += rows.shape[1]
+        file.write(piece.astype(kind).tobytes("F"))
 
 
-def _npy_start(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    header = repr({"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}).encode(
-        "ascii"
-    )
+def _npy_start(dtype: np.dtype[Any], shape: tuple[int, ...], *, by_columns: bool = False) -> bytes:
+    descr = np.lib.format.dtype_to_descr(dtype)
+    header = repr({"descr": descr, "fortran_order": by_columns, "shape": shape}).encode("ascii")
     room = NPY_HEADER_BYTES - 10
     assert len(header) < room, header
     return b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little") + header.ljust(room - 1) + b"\n"

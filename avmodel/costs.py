@@ -21,11 +21,11 @@ def draw_batch(model: ModelConfig, batch_size: int, *, pinned: bool = False) -> 
     """A random batch of the shapes and types of the loader's."""
     generator = torch.Generator().manual_seed(SEED)
     images = torch.randint(0, 256, (batch_size, *model.image_size, 3), generator=generator, dtype=torch.uint8)
-    log_mel = torch.randn((batch_size, *model.audio_size), generator=generator).half()
+    columns = torch.randn((batch_size, *model.audio_size), generator=generator).half().mT.contiguous()
     index = torch.arange(batch_size)
     return Batch(
         images=(images.pin_memory() if pinned else images).movedim(-1, 1),
-        log_mel=log_mel.pin_memory() if pinned else log_mel,
+        log_mel=(columns.pin_memory() if pinned else columns).mT,
         waveform=None,
         labels=torch.zeros(batch_size, 0, dtype=torch.bool),
         valid=torch.ones(batch_size, dtype=torch.bool),

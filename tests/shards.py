@@ -13,7 +13,7 @@ from avdata.melspec import log_mel
 from avdata.prepare.commit import Workspace, commit_shard
 from avdata.prepare.segments import Segment
 from avdata.profiles import profile
-from avdata.shards import member_columns, pack_json, pack_npy, pack_sample
+from avdata.shards import member_columns, pack_json, pack_npy_columns, pack_sample
 from avdata.waveform import SAMPLE_RATE, encode_flac
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
@@ -45,6 +45,7 @@ def sample_members(
     picture: Callable[[int, int], np.ndarray] = flat_frame,
     mask: Callable[[int, int], np.ndarray | None] = lambda sample, frame: None,
     sound: Callable[[int, float], np.ndarray] = waveform_of,
+    pack_mel: Callable[[np.ndarray], bytes] = pack_npy_columns,
 ) -> tuple[dict[str, bytes], list[float]]:
     """The sample's members, and the times of its frames: the middles of num_frames equal spans."""
 
@@ -52,7 +53,7 @@ def sample_members(
     members = {"json": pack_json({"key": sample_key(sample)})}
     for place, name in enumerate(mel):
         spectrogram = log_mel(waveform, profile(name)).astype(np.float16)
-        members[f"logmel-{name}.npy" if place else "logmel.npy"] = pack_npy(spectrogram)
+        members[f"logmel-{name}.npy" if place else "logmel.npy"] = pack_mel(spectrogram)
     for frame in range(num_frames):
         members[f"frame{frame:02d}.jpg"] = encode_jpeg(picture(sample, frame))
         if (values := mask(sample, frame)) is not None:

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from avdata.images import encode_jpeg
 from avdata.melspec import log_mel
 from avdata.profiles import profile
-from avdata.shards import Member, end_of_archive, index_bytes, member_columns, pack_json, pack_npy, pack_sample
+from avdata.shards import Member, end_of_archive, index_bytes, member_columns, pack_json, pack_npy_columns, pack_sample
 from avdata.waveform import SAMPLE_RATE, encode_flac
 from avmanifest.files import sha256_of_file
 from avmanifest.layout import Layout, ShardName
@@ -70,7 +70,7 @@ def _sound(number: int) -> dict[str, bytes]:
     tone = 0.2 * np.sin(2 * np.pi * (200 + 150 * number) * times * (1 + times / 10))
     waveform = (tone + generator.normal(0, 0.03, len(times))).astype(np.float32)
     mel = log_mel(waveform, profile("paper")).astype(np.float16)
-    return {"logmel.npy": pack_npy(mel), "flac": encode_flac(waveform)}
+    return {"logmel.npy": pack_npy_columns(mel), "flac": encode_flac(waveform)}
 
 
 def _write_shard(

@@ -19,8 +19,8 @@ from avdata.urls import check_url, expand_urls, local_path, protocol
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.files import read_file
 from avmanifest.layout import Layout, ShardName
-from avmanifest.records import parse_description, parse_marker
-from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
+from avmanifest.records import parse_description, parse_marker, version_problem
+from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.secrets import shown_url
 from avmanifest.table import read_table
 
@@ -194,11 +194,8 @@ def describe_dataset(root: str, cache: CacheConfig) -> dict[str, Any] | None:
     if content is None:
         return None
     description = parse_description(content, where)
-    if description.get("format_version") != FORMAT_VERSION:
-        raise ManifestError(
-            f"{where}: format version {description.get('format_version')!r}, this avkit reads {FORMAT_VERSION}. "
-            "Use the avkit that prepared it, or prepare it again."
-        )
+    if problem := version_problem(description.get("format_version")):
+        raise ManifestError(f"{where}: {problem}")
     # A flipped bit in the name of one of these would give the classes another order, or the log-mels another profile.
     missing = {"recipe", "config", "labels"} - description.keys()
     if missing or "mel" not in description["config"]:

@@ -19,8 +19,8 @@ class Batch:
     """One rank's batch as torch tensors.
 
     Axes: b samples; u windows and v frames per sample, only in views that have several. Images are 0 to 255 in
-    channels-last memory. The log-mel is as stored, without gain. A view that has no images or no log-mel gives some of
-    0 pixels or 0 columns.
+    channels-last memory. The log-mel is as stored, without gain; in memory its columns follow each other. A view that
+    has no images or no log-mel gives some of 0 pixels or 0 columns.
     """
 
     images: UInt8[Tensor, "b *v 3 h w"]

@@ -149,13 +149,13 @@ class ClipView(View):
 
     @cached_property
     def arrays(self) -> tuple[BatchArray, ...]:  # type: ignore[override]
-        """The fields of `Batch` of these names. Images lie in memory as rows of RGB pixels."""
+        """The fields of `Batch` of these names. In memory images are rows of RGB pixels, log-mels columns."""
         u, v = (() if axis is None else (axis,) for axis in (self.num_windows, self.num_images))
-        size, axes = self.image_size, tuple(range(len(v)))
-        last = tuple(len(v) + axis for axis in (1, 2, 0))
+        size = self.image_size
+        pixels, columns = (len(v) + 1, len(v) + 2, len(v)), (len(u) + 1, len(u))
         arrays = [
-            BatchArray("images", (*v, 3, size, size), np.uint8, (*axes, *last)),
-            BatchArray("log_mel", (*u, self.mel.n_mels, self.num_columns), np.float16),
+            BatchArray("images", (*v, 3, size, size), np.uint8, (*range(len(v)), *pixels)),
+            BatchArray("log_mel", (*u, self.mel.n_mels, self.num_columns), np.float16, (*range(len(u)), *columns)),
             BatchArray("window_start_s", u, np.float32),
             BatchArray("frame_time_s", v, np.float32),
             BatchArray("frames", v, np.int64),

@@ -14,7 +14,7 @@ from avmanifest.columns import Column
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.files import NotAFile, read_file, replace_text
 from avmanifest.layout import Layout
-from avmanifest.records import columns_of_description, parse_description
+from avmanifest.records import columns_of_description, parse_description, version_problem
 from avmanifest.schema import FORMAT_VERSION
 
 _ADDED: Final = {"deinterlace": True, "tone_map": True}
@@ -88,8 +88,13 @@ def read_description(layout: Layout) -> dict[str, Any]:
     recorded = parse_description(content, path, _ADVICE)
     if missing := {"format_version", "recipe", "config", "labels", "plan_hash", "tools"} - recorded.keys():
         raise ManifestError(f"{path}: has no {', '.join(sorted(missing))}. {_ADVICE}")
+    if problem := version_problem(recorded["format_version"]):
+        raise ManifestError(f"{path}: {problem}")
     if (version := recorded["format_version"]) != FORMAT_VERSION:
-        raise ManifestError(f"{path}: format version {version!r}, this avkit writes {FORMAT_VERSION}. Use --overwrite.")
+        raise ManifestError(
+            f"{path}: format version {version}, this avkit writes {FORMAT_VERSION}. Convert the dataset first: avkit "
+            f"dataset migrate {layout.root}"
+        )
     return recorded
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from avmanifest.columns import Column
 from avmanifest.errors import ManifestError, ShardError
 from avmanifest.parsing import parse_object
-from avmanifest.schema import FORMAT_VERSION
+from avmanifest.schema import READ_VERSIONS
 from avmanifest.secrets import excerpt
 
 PARTS: Final = ("tar", "idx", "parquet")
@@ -28,9 +28,8 @@ def parse_marker(content: bytes, where: object) -> dict[str, Any]:
     stats = parse_object(content, where, ShardError, advice)
     if "format_version" not in stats:
         raise ShardError(f"{where}: not a marker: it has no format_version. {advice}")
-    version = stats["format_version"]
-    if version != FORMAT_VERSION:
-        raise ShardError(f"{where}: format version {version!r}, this avkit reads {FORMAT_VERSION}. {advice}")
+    if problem := version_problem(stats["format_version"]):
+        raise ShardError(f"{where}: {problem}")
     for name, is_right in (
         ("files", _are_files(stats.get("files"))),
         ("count", _is_count(stats.get("count"))),
@@ -41,6 +40,16 @@ def parse_marker(content: bytes, where: object) -> dict[str, Any]:
         if not is_right:
             raise ShardError(f"{where}: not a marker: {name} is {excerpt(repr(stats.get(name)), 200)}. {advice}")
     return stats
+
+
+def version_problem(version: object) -> str | None:
+    """What is wrong with a format version that is not read, and what to do; None: it is read."""
+    if type(version) is int and version in READ_VERSIONS:
+        return None
+    known = " and ".join(map(str, READ_VERSIONS))
+    is_newer = type(version) is int and version > READ_VERSIONS[-1]
+    advice = "Update avkit." if is_newer else "Restore the original file."
+    return f"format version {version!r}, this avkit reads {known}. {advice}"
 
 
 def parse_description(content: bytes, where: object, advice: str = "Restore the original file.") -> dict[str, Any]:

@@ -9,8 +9,11 @@ import pyarrow as pa
 
 from avmanifest.columns import CLIP_COLUMNS, Column, schema_of
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Incremented when older versions of avkit could no longer read a dataset. A new optional column does not change it."""
+
+READ_VERSIONS: Final = (1, 2)
+"""Versions of datasets that this avkit reads. In version 1 the log-mels are stored by bands, in 2 by columns."""
 
 KEY_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 """Pattern of a key. No dot, because WebDataset groups files by the text before the first dot; no leading underscore,

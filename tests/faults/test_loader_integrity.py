@@ -238,7 +238,7 @@ def test_a_log_mel_that_is_not_finite_is_damage(root: Path, cache: CacheConfig, 
     """As a broken front end would store it: its hash is true."""
     path, offset, size = place_of(root, "clip-00007", "logmel.npy")
     content = bytearray(path.read_bytes())
-    log_mel = np.frombuffer(content, np.float16, (size - 128) // 2, offset + 128).reshape(128, -1)
+    log_mel = np.frombuffer(content, np.float16, (size - 128) // 2, offset + 128).reshape(-1, 128).T
     log_mel[5, log_mel.shape[1] // 2] = value
     path.write_bytes(content)
     column = CLIP_SCHEMA.get_field_index("member_xxh3")

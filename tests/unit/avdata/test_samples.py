@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from avdata.melspec import log_mel, log_mel_pieces
 from avdata.profiles import PROFILES, profile
 from avdata.samples import IN_MEMORY_BYTES, SampleFile, pairwise_sum, pieces
-from avdata.shards import check_member, pack_npy, pack_sample, write_npy_columns, write_sample
+from avdata.shards import check_member, pack_npy_columns, pack_sample, write_npy_columns, write_sample
 from avdata.waveform import encode_flac, rms_dbfs, write_flac
 from avmanifest.errors import DamagedMember
 
@@ -66,7 +66,9 @@ def test_an_array_in_pieces_of_columns_is_stored_as_the_whole(widths):
     parts = np.split(array, np.cumsum(widths)[:-1], axis=1)
     with io.BytesIO() as file:
         write_npy_columns(file, parts, 5, 7, np.float16)
-        assert file.getvalue() == pack_npy(array.astype(np.float16))
+        assert file.getvalue() == pack_npy_columns(array.astype(np.float16))
+        file.seek(0)
+        assert np.array_equal(np.load(file), array.astype(np.float16))
 
 
 def test_members_in_files_are_packed_as_those_in_memory():
