@@ -5,7 +5,7 @@ from itertools import combinations, pairwise
 from typing import Final
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt32, UInt64
+from jaxtyping import Bool, Int32, Int64, UInt32, UInt64
 
 MAX_DISTANCE: Final = 4
 """Bits, of 64, in which the hashes of two frames may differ that show the same."""
@@ -122,7 +122,7 @@ def _clips_with_near_frames(shown: Pictures) -> Int64[np.ndarray, "p 2"]:
     different, starts, counts = np.unique(hashes, return_index=True, return_counts=True)
     counts = np.minimum(counts, _MOST_SHOWING)
 
-    def near() -> Iterator[Int64[np.ndarray, "p 2"]]:
+    def near() -> Iterator[Int32[np.ndarray, "p 2"]]:
         for equal in _pairs_in_runs(hashes, _MOST_SHOWING):
             yield np.stack([clips[places] for places in equal], axis=1)
         for pairs in near_pairs(different, MAX_DISTANCE):
@@ -141,7 +141,7 @@ def _clips_with_equal_items(sounds: Sounds, chosen: Bool[np.ndarray, " n"]) -> I
     clips, items = _rows([sound if use else sound[:0] for sound, use in zip(sounds, chosen, strict=True)], np.uint32)
     clips, items = clips[items != _PLAIN], items[items != _PLAIN]
 
-    def equal() -> Iterator[Int64[np.ndarray, "p 2"]]:
+    def equal() -> Iterator[Int32[np.ndarray, "p 2"]]:
         for number in range(_PASSES):
             (here,) = np.nonzero(items % _PASSES == number)
             order = here[np.argsort(items[here], kind="stable")]
@@ -151,10 +151,10 @@ def _clips_with_equal_items(sounds: Sounds, chosen: Bool[np.ndarray, " n"]) -> I
     return _unique_pairs(equal(), len(sounds))
 
 
-def _rows(parts: Sequence[np.ndarray], dtype: type) -> tuple[Int64[np.ndarray, " r"], np.ndarray]:
+def _rows(parts: Sequence[np.ndarray], dtype: type) -> tuple[Int32[np.ndarray, " r"], np.ndarray]:
     """The different values of each clip, one after the other, and for each of them the number of its clip."""
     values = [np.unique(part) for part in parts]
-    clips = np.repeat(np.arange(len(values)), [len(part) for part in values])
+    clips = np.repeat(np.arange(len(values), dtype=np.int32), [len(part) for part in values])
     return clips, np.concatenate([np.zeros(0, dtype), *values])
 
 
@@ -171,10 +171,10 @@ def _pairs_in_runs(
         yield places, places + apart
 
 
-def _unique_pairs(parts: Iterator[Int64[np.ndarray, "p 2"]], num_clips: int) -> Int64[np.ndarray, "p 2"]:
+def _unique_pairs(parts: Iterator[Int32[np.ndarray, "p 2"]], num_clips: int) -> Int64[np.ndarray, "p 2"]:
     """The pairs of different clips, each once, the smaller number first, ascending."""
     codes = [np.zeros(0, np.int64)]
     for pairs in parts:
         ordered = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
-        codes.append(ordered[:, 0] * num_clips + ordered[:, 1])
+        codes.append(ordered[:, 0].astype(np.int64) * num_clips + ordered[:, 1])
     return np.stack(np.divmod(np.unique(np.concatenate(codes)), max(num_clips, 1)), axis=1)
