@@ -33,6 +33,7 @@ _PRIMITIVES: Final[dict[str, pa.DataType]] = {
     "bool": pa.bool_(),
     "int32": pa.int32(),
     "int64": pa.int64(),
+    "uint32": pa.uint32(),
     "uint64": pa.uint64(),
     "float32": pa.float32(),
     "float64": pa.float64(),
@@ -53,7 +54,7 @@ class Column:
     flag: bool = False  # a bool that marks clips: inspect counts them, `exclude` leaves them out
     in_json: bool = False  # also a field of the sample's json
     title: str = ""  # name for people of a measured number, whose distribution inspect shows; empty: it shows none
-    source: str = ""  # of an extra column: `list`, or `step NAME`; empty: a column of every dataset
+    source: str = ""  # of an extra column: `list`, `step NAME` or `manifest`; empty: a column of every dataset
 
     @property
     def field(self) -> pa.Field:
@@ -293,6 +294,29 @@ CLIP_COLUMNS: Final = (
     Column(name="licence", dtype=pa.string(), meaning="licence of the clip where the list gives one"),
 )
 """The manifest: one row per requested clip, including failed clips."""
+
+
+PICTURE_HASHES: Final = Column(
+    name="picture_hashes",
+    dtype=pa.list_(pa.uint64()),
+    meaning="perceptual hash of each stored frame, in their order; 0: a frame without detail",
+)
+"""What near duplicates are found by, where a step has measured it: see `avdata.prepare.near_duplicates`."""
+
+SOUND_FINGERPRINT: Final = Column(
+    name="sound_fingerprint",
+    dtype=pa.list_(pa.uint32()),
+    meaning="32 bits for every 64 ms of the sound; 0: silence",
+)
+"""The same for sounds."""
+
+NEAR_DUPLICATE_OF: Final = Column(
+    name="near_duplicate_of",
+    dtype=pa.string(),
+    meaning="key of the first clip that shows and sounds nearly the same; null: there is none before this one",
+    source="manifest",
+)
+"""A column of the merged manifest alone: it depends on all clips of the dataset."""
 
 
 def schema_of(columns: Iterable[Column]) -> pa.Schema:

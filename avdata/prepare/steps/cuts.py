@@ -1,20 +1,67 @@
 """Where a video cuts from one shot to another, by the detectors of PySceneDetect."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import UInt8
 
+from avdata.prepare.steps.step import Clip, Need, StepResult, outside
+from avmanifest.columns import Column
 from avmanifest.extras import naming_extras
-
-Detector = Literal["content", "adaptive"]
+from avmanifest.settings import Bounds, check
 
 _ANY_RATE = 25.0  # the detectors count frames; their times are kept here
 
 
-def cut_times(frames: Iterable[tuple[float, UInt8[np.ndarray, "_ _ 3"]]], detector: Detector) -> list[float]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cuts:
+    """Cuts between shots."""
+
+    name: ClassVar[str] = "cuts"
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column(name="num_cuts", dtype=pa.int32(), meaning="cuts between shots", title="Cuts"),
+        Column(
+            name="cut_times_s",
+            dtype=pa.list_(pa.float64()),
+            meaning="times of the first frames of new shots, from the clip's start",
+            unit="s",
+        ),
+        Column(
+            name="longest_shot_s",
+            dtype=pa.float64(),
+            meaning="longest part of the clip without a cut",
+            unit="s",
+            title="Longest shot",
+        ),
+    )
+    members: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[Need, ...]] = ("video",)
+
+    detector: Annotated[str, "Detector of PySceneDetect.", ("adaptive", "content")] = "adaptive"
+    max_cuts: Annotated[int | None, "Drop clips with more cuts.", Bounds(0)] = None
+    min_shot_s: Annotated[float | None, "Drop clips whose longest shot is shorter, seconds.", Bounds(0)] = None
+
+    def __post_init__(self) -> None:
+        check(self, "cuts:")
+
+    def run(self, clip: Clip) -> StepResult:
+        """Find the cuts."""
+        times_s = cut_times(clip.video, self.detector)
+        values = {
+            "num_cuts": len(times_s),
+            "cut_times_s": times_s,
+            "longest_shot_s": longest_shot_s(times_s, clip.duration_s),
+        }
+        limits = {"num_cuts": (None, self.max_cuts), "longest_shot_s": (self.min_shot_s, None)}
+        return StepResult(values=values, dropped=outside(values, **limits))
+
+
+def cut_times(frames: Iterable[tuple[float, UInt8[np.ndarray, "_ _ 3"]]], detector: str) -> list[float]:
     """Times of the first frames of new shots, ascending, in seconds.
 
     Args:

@@ -1,13 +1,16 @@
 """Fingerprints of pictures and sounds: copies differ in few bits. `avdata.prepare.near_duplicates` compares them."""
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import ClassVar, Final
 
 import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, Int, UInt8, UInt32
 
+from avdata.prepare.steps.step import Clip, Need, StepResult
 from avdata.samples import Samples
+from avmanifest.columns import PICTURE_HASHES, SOUND_FINGERPRINT, Column
 
 PLAIN: Final = 0
 """The hash of a picture without detail, and the item of a moment without sound: both are like no other."""
@@ -24,6 +27,36 @@ _BAND_HZ: Final = (200.0, 4000.0)
 _APART: Final = 4  # items between the two spectra whose difference makes an item's bits
 _SILENT_DBFS: Final = -80.0  # a window below has no item
 _BLOCK: Final = 512  # spectra that are computed at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureHash:
+    """Perceptual hashes of the stored frames, by which the manifest's column near_duplicate_of is found."""
+
+    name: ClassVar[str] = "picture_hash"
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[Column, ...]] = (PICTURE_HASHES,)
+    members: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[Need, ...]] = ("frames",)
+
+    def run(self, clip: Clip) -> StepResult:
+        """Compute the hash of each frame."""
+        return StepResult(values={PICTURE_HASHES.name: [picture_hash(image) for image in clip.frames]})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoundFingerprint:
+    """Fingerprint of the sound, by which the manifest's column near_duplicate_of is found."""
+
+    name: ClassVar[str] = "sound_fingerprint"
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[Column, ...]] = (SOUND_FINGERPRINT,)
+    members: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[Need, ...]] = ("waveform",)
+
+    def run(self, clip: Clip) -> StepResult:
+        """Compute the fingerprint."""
+        return StepResult(values={SOUND_FINGERPRINT.name: sound_fingerprint(clip.waveform).tolist()})
 
 
 def picture_hash(image: UInt8[np.ndarray, "_ _ 3"]) -> int:

@@ -4,17 +4,22 @@ The wheel of silero-vad holds the network and its weights. onnxruntime computes 
 import torch, which takes each process a second and a gigabyte of address space.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float32
 
+from avdata.prepare.steps.step import Clip, Need, StepResult, outside
 from avdata.samples import Samples
+from avmanifest.columns import Column
 from avmanifest.errors import ConfigError
 from avmanifest.extras import naming_extras
+from avmanifest.settings import SHARE, check
 
 WINDOW: int = 512
 """Samples of which one probability is computed: 32 ms at 16 kHz."""
@@ -22,6 +27,38 @@ WINDOW: int = 512
 _CONTEXT = 64  # samples before each window that the network sees, too
 _BLOCK = 512  # windows that are computed at a time
 _NETWORK = "silero_vad_16k_sequence.onnx"  # takes all windows of a block; the results are those of one after the other
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speech:
+    """How much of the sound is speech."""
+
+    name: ClassVar[str] = "speech"
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column(
+            name="speech_share",
+            dtype=pa.float64(),
+            meaning="share of the windows of 32 ms whose probability of speech is `threshold` or more, 0 to 1",
+            title="Share of speech",
+        ),
+    )
+    members: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[Need, ...]] = ("waveform",)
+
+    threshold: Annotated[float, "Probability of speech.", SHARE] = 0.5
+    min_share: Annotated[float | None, "Drop clips with less speech.", SHARE] = None
+    max_share: Annotated[float | None, "Drop clips with more speech.", SHARE] = None
+
+    def __post_init__(self) -> None:
+        check(self, "speech:")
+
+    def run(self, clip: Clip) -> StepResult:
+        """Measure the share."""
+        probabilities = speech_probabilities(clip.waveform)
+        share = float((probabilities >= self.threshold).mean()) if len(probabilities) else 0.0
+        values = {"speech_share": share}
+        return StepResult(values=values, dropped=outside(values, speech_share=(self.min_share, self.max_share)))
 
 
 def speech_probabilities(samples: Samples) -> Float32[np.ndarray, " n"]:

@@ -1,13 +1,18 @@
 """How well changes of the picture and onsets of the sound agree in time: a cheap measure of synchrony."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import cv2
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float, UInt8
 
+from avdata.prepare.steps.step import Clip, Need, StepResult, outside
 from avdata.samples import Samples
+from avmanifest.columns import Column
+from avmanifest.settings import Bounds, check
 
 GRID_S: float = 0.02
 """Seconds between two points at which sound and picture are compared."""
@@ -22,6 +27,55 @@ _HOP = 320  # samples at 16 kHz: GRID_S
 _WINDOW = 640  # samples of a spectrum: 40 ms
 _BLOCK = 4096  # spectra that are computed at a time
 _SMOOTH = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # over 5 points: frames come less often than points of the grid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sync:
+    """Agreement in time of motion and onsets."""
+
+    name: ClassVar[str] = "sync"
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column(
+            name="av_sync_score",
+            dtype=pa.float64(),
+            meaning="largest correlation of motion and onsets over all lags, -1 to 1; null: nothing to compare",
+            title="Agreement of motion and onsets",
+        ),
+        Column(
+            name="av_sync_lag_s",
+            dtype=pa.float64(),
+            meaning="lag of that correlation, -0.5 to 0.5; positive: the sound comes later",
+            unit="s",
+            title="Lag of the sound",
+        ),
+    )
+    members: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[Need, ...]] = ("video", "waveform")
+
+    min_score: Annotated[float | None, "Drop clips with a lower score.", Bounds(-1, 1)] = None
+    max_lag_s: Annotated[float | None, "Drop clips with a larger lag in either direction, seconds.", Bounds(0)] = None
+
+    def __post_init__(self) -> None:
+        check(self, "sync:")
+
+    def run(self, clip: Clip) -> StepResult:
+        """Measure score and lag."""
+        times_s: list[float] = []
+        motion = motion_energy(_noting_times(clip.video, times_s))
+        found = agreement(motion, np.asarray(times_s), onset_strength(clip.waveform))
+        values = {"av_sync_score": found.score if found else None, "av_sync_lag_s": found.lag_s if found else None}
+        least_s = None if self.max_lag_s is None else -self.max_lag_s
+        limits = {"av_sync_score": (self.min_score, None), "av_sync_lag_s": (least_s, self.max_lag_s)}
+        return StepResult(values=values, dropped=outside(values, **limits))
+
+
+def _noting_times(
+    video: Iterable[tuple[float, UInt8[np.ndarray, "h w 3"]]], times_s: list[float]
+) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    for time_s, image in video:
+        times_s.append(time_s)
+        yield image
 
 
 @dataclass(frozen=True, slots=True)

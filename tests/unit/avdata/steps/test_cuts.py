@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from avdata.prepare.steps.cuts import Detector, cut_times, longest_shot_s
+from avdata.prepare.steps.cuts import cut_times, longest_shot_s
 
 
 def shots(*lengths: int, fps: float = 25.0, start_s: float = 0.0) -> Iterator[tuple[float, np.ndarray]]:
@@ -19,13 +19,13 @@ def shots(*lengths: int, fps: float = 25.0, start_s: float = 0.0) -> Iterator[tu
 
 
 @pytest.mark.parametrize("detector", ["content", "adaptive"])
-def test_a_cut_at_1_s_is_found_at_1_s(detector: Detector) -> None:
+def test_a_cut_at_1_s_is_found_at_1_s(detector: str) -> None:
     assert cut_times(shots(25, 50), detector) == [1.0]
     assert cut_times(shots(25, 50, 40, start_s=0.02), detector) == pytest.approx([1.02, 3.02])
 
 
 @pytest.mark.parametrize("detector", ["content", "adaptive"])
-def test_a_video_without_a_cut_has_none(detector: Detector) -> None:
+def test_a_video_without_a_cut_has_none(detector: str) -> None:
     assert cut_times(shots(75), detector) == []
     assert cut_times(iter(()), detector) == []
 
