@@ -1,17 +1,26 @@
 """Merge plan and shards into the manifest, and count its clips by split, status and class."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from avdata.prepare import description
 from avdata.prepare.commit import marker_problem, read_stats, storage_errors
+from avdata.prepare.near_duplicates import first_of_groups
 from avdata.prepare.sources.remote import FailedRef
-from avmanifest.columns import extra_columns, with_extra
+from avmanifest.columns import (
+    NEAR_DUPLICATE_OF,
+    PICTURE_HASHES,
+    SOUND_FINGERPRINT,
+    Column,
+    extra_columns,
+    with_extra,
+)
 from avmanifest.files import remove_unfinished, replacing
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
@@ -75,14 +84,16 @@ def merge_manifest(layout: Layout, stopped: FailedRef | None = None) -> None:
     """Write `manifest/SPLIT.parquet` for each split: every requested clip once, with its latest status.
 
     A retried clip has its row from the retry's shard. Clips of a shard that does not exist have no shard and the status
-    `unavailable_missing`.
+    `unavailable_missing`. Where steps have measured fingerprints, the column NEAR_DUPLICATE_OF is added.
 
     Args:
         layout: Paths of the dataset.
         stopped: Status and reason for clips of shards that do not exist, if a source was stopped before them.
     """
     latest = _retried_keys(layout)
-    schema = with_extra(CLIP_SCHEMA, description.extra_columns(layout))
+    extra = description.extra_columns(layout)
+    firsts = _near_duplicates(layout, latest, extra)
+    schema = with_extra(CLIP_SCHEMA, extra if firsts is None else (*extra, NEAR_DUPLICATE_OF))
     writers: dict[str, pa.parquet.ParquetWriter] = {}
     with storage_errors(layout.root), contextlib.ExitStack() as manifests:
         for folder in (layout.manifest("train").parent, layout.plan_part(0).parent):
@@ -92,12 +103,49 @@ def merge_manifest(layout: Layout, stopped: FailedRef | None = None) -> None:
             rows = _manifest_rows(layout, planned, stopped)
             if rows is None:
                 continue
-            keep = [latest.get(key, 0) == planned.part for key in planned.rows.column("key").to_pylist()]
+            keys = planned.rows.column("key").to_pylist()
+            if firsts is not None:
+                found = pa.array([firsts.get(key) for key in keys], NEAR_DUPLICATE_OF.dtype)
+                rows = rows.append_column(NEAR_DUPLICATE_OF.field, found)
+            keep = [latest.get(key, 0) == planned.part for key in keys]
             split = planned.shard.split
             if split not in writers:
                 unfinished = manifests.enter_context(replacing(layout.manifest(split), durable=True))
                 writers[split] = manifests.enter_context(contextlib.closing(open_writer(unfinished, schema)))
             writers[split].write_table(completed(rows, schema).filter(pa.array(keep)))
+
+
+def _near_duplicates(layout: Layout, latest: Mapping[str, int], columns: Sequence[Column]) -> dict[str, str] | None:
+    """Keys of clips with the key of the first of their near duplicates. None if no fingerprints were measured.
+
+    Clips of train come last: so a training on the clips that are first sees none of which another split has a copy.
+    """
+    names = [column.name for column in columns if column.name in (PICTURE_HASHES.name, SOUND_FINGERPRINT.name)]
+    if not names:
+        return None
+    parts = []
+    for planned in planned_shards(layout):
+        if marker_problem(layout, planned.shard) is None:
+            rows = read_table(layout.clips(planned.shard), CLIP_SCHEMA, ["key", "split", "status", *names])
+            is_latest = [latest.get(key, 0) == planned.part for key in rows.column("key").to_pylist()]
+            parts.append(rows.filter(pa.array(is_latest)).filter(pc.equal(pc.field("status"), "ok")))
+    if not parts:
+        return {}
+    rows = pa.concat_tables(parts)
+    is_train = pc.equal(rows.column("split"), "train")
+    rows = pa.concat_tables([rows.filter(pc.invert(is_train)), rows.filter(is_train)])
+    keys = rows.column("key").to_pylist()
+    firsts = first_of_groups(*(_arrays(rows, column) for column in (PICTURE_HASHES, SOUND_FINGERPRINT)))
+    return {keys[clip]: keys[first] for clip, first in enumerate(firsts.tolist()) if first != clip}
+
+
+def _arrays(rows: pa.Table, column: Column) -> list[np.ndarray] | None:
+    """The lists of a column as arrays, empty where there is none. None if there is no such column."""
+    if column.name not in rows.column_names:
+        return None
+    lists = rows.column(column.name).combine_chunks().fill_null([])
+    values, ends = lists.flatten().to_numpy(), np.cumsum(pc.list_value_length(lists).to_numpy())
+    return np.split(values, ends[:-1]) if len(ends) else []
 
 
 def _retried_keys(layout: Layout) -> dict[str, int]:
