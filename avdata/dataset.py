@@ -13,13 +13,11 @@ import pyarrow.compute as pc
 from jaxtyping import Bool, Float32, Float64, Int64, Integer, UInt64
 
 from avdata.members import MemberMap
+from avmanifest.columns import columns_of, flags, named
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.secrets import shown_url
 
-COLUMNS: Final = [
-    "key", "labels", "status", "shard", "members", "member_xxh3", "frame_times_s", "silent", "still", "short",
-]  # fmt: skip
-FLAGS: Final = ("silent", "still", "short")
+_ALWAYS: Final = ("key", "labels", "status", "shard", "members", "member_xxh3", "frame_times_s")
 _HASHED_AT_ONCE: Final = 65_536
 _NOTHING: Final = pa.scalar("", pa.large_string())
 _NEW_LINE: Final = pa.scalar("\n", pa.large_string())
@@ -134,6 +132,11 @@ class Dataset:
         return digest.hexdigest()
 
 
+def read_names(schema: pa.Schema) -> list[str]:
+    """The columns of a manifest that a dataset is built from: those of its samples, and its flags."""
+    return [*_ALWAYS, *named(flags(columns_of(schema)))]
+
+
 def dataset_from_table(
     table: pa.Table,
     shards: Sequence[Shard],
@@ -145,18 +148,19 @@ def dataset_from_table(
     """Build a dataset from manifest rows. Only rows with status `ok` become samples.
 
     Args:
-        table: The columns COLUMNS. `shard` is an index into `shards`.
+        table: The columns of `read_names`. `shard` is an index into `shards`.
         shards: The tars.
         members: Which member is the frame, the log-mel, the waveform.
         classes: Names of the classes in order; None: the labels that occur, sorted.
-        exclude: Flags (of FLAGS) whose samples are left out.
+        exclude: Flags whose samples are left out.
 
     Raises:
         ManifestError: A member is outside its tar, or a label is not among the classes.
         ConfigError: A flag is unknown, no member is a frame, or no sample is left.
     """
-    if unknown := set(exclude) - set(FLAGS):
-        raise ConfigError(f"unknown flags to exclude {sorted(unknown)}; known: {', '.join(FLAGS)}")
+    known = named(flags(columns_of(table.schema)))
+    if unknown := set(exclude) - set(known):
+        raise ConfigError(f"unknown flags to exclude {sorted(unknown)}; known: {', '.join(known)}")
     keep = pc.equal(table.column("status"), "ok")
     for flag in exclude:
         keep = pc.and_(keep, pc.invert(pc.fill_null(table.column(flag), False)))

@@ -15,6 +15,7 @@ from avdata.prepare.segments import Segment
 from avdata.profiles import profile
 from avdata.shards import member_columns, pack_json, pack_npy_columns, pack_sample
 from avdata.waveform import SAMPLE_RATE, encode_flac
+from avmanifest.columns import Column, with_extra
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
 from avmanifest.table import read_table, table_from_rows, write_table
@@ -78,9 +79,13 @@ def draw_dataset(
     labels: Callable[[int], list[str]] = lambda sample: [CLASSES[sample % len(CLASSES)]],
     flags: Callable[[int], dict[str, bool]] = lambda sample: {},
     mel: Sequence[str] = ("paper",),
+    columns: Sequence[Column] = (),
     **sample: Any,
 ) -> Path:
-    """A finished dataset with samples first, first + 1, ...; the `failed` ones are rows without a sample."""
+    """A finished dataset with samples first, first + 1, ...; the `failed` ones are rows without a sample.
+
+    `columns` are extra columns, whose values `flags` gives with those of the flags.
+    """
     layout = Layout(root)
     root.mkdir(parents=True, exist_ok=True)
     workspace = Workspace(layout)
@@ -102,25 +107,26 @@ def draw_dataset(
                 blocks = workspace.path / f"{index}.blocks"
                 blocks.write_bytes(content)
                 segments.append(Segment(row | member_columns(placed) | {"frame_times_s": times}, blocks))
-            commit_shard(layout, ShardName(split, number), segments, workspace, PLAN_HASH)
+            commit_shard(layout, ShardName(split, number), segments, workspace, PLAN_HASH, columns=columns)
             for path in workspace.path.glob("*.blocks"):
                 path.unlink()
     finally:
         workspace.close()
-    merge(layout, split)
+    merge(layout, split, columns)
     description = {
         "format_version": FORMAT_VERSION,
         "recipe": {"name": "drawn"},
         "config": {"mel": list(mel)},
         "labels": list(CLASSES),
+        "columns": [column.as_dict() for column in columns],
         "plan_hash": PLAN_HASH,
     }
     layout.dataset_json.write_text(json.dumps(description))
     return root
 
 
-def merge(layout: Layout, split: str) -> None:
+def merge(layout: Layout, split: str, columns: Sequence[Column] = ()) -> None:
     """Write the split's manifest from its shards."""
     rows = [row for s in layout.shards(split) for row in read_table(layout.clips(s), CLIP_SCHEMA).to_pylist()]
     layout.manifest(split).parent.mkdir(exist_ok=True)
-    write_table(table_from_rows(rows, CLIP_SCHEMA), layout.manifest(split))
+    write_table(table_from_rows(rows, with_extra(CLIP_SCHEMA, columns)), layout.manifest(split))

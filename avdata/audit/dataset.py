@@ -17,6 +17,7 @@ from avdata.audit.tars import rows_of
 from avdata.shards import require_tars, tar_samples
 from avdata.store import Store, open_store
 from avdata.urls import expand_urls, local_path
+from avmanifest.columns import CLIP_COLUMNS, Column, columns_of, flags, joined, measured, named
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.layout import SPLIT_PATTERN
 from avmanifest.recipe import load_recipe, recipe_names
@@ -24,14 +25,9 @@ from avmanifest.records import parse_description
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.secrets import shown_url
 
-COLUMNS: Final = (
-    "key", "video_id", "source", "start_s", "end_s", "labels", "split", "status", "reason", "shard", "duration_s",
-    "fps", "height", "audio_video_offset_s", "num_bad_packets", "rms_dbfs", "silent", "still", "short", "source_sha256",
+_ALWAYS: Final = (
+    "key", "video_id", "source", "start_s", "end_s", "labels", "split", "status", "reason", "shard", "source_sha256",
 )  # fmt: skip
-"""The columns that are kept in memory. `members`, most of a manifest's size, is summed up while it is read."""
-
-SCHEMA: Final = pa.schema([CLIP_SCHEMA.field(name) for name in COLUMNS])
-_WALKED: Final = pa.schema([CLIP_SCHEMA.field(name) for name in (*COLUMNS, "members")])
 _BATCH_ROWS: Final = 65_536
 _USUAL_SPLITS: Final = ("train", "val", "test")
 _COMPRESSED: Final = (".gz", ".tgz", ".zst", ".bz2", ".xz")
@@ -55,10 +51,14 @@ class MemberSums:
 
 @dataclass(frozen=True, slots=True)
 class SplitRows:
-    """The rows (SCHEMA) of a split, and the files and bytes of its members by kind."""
+    """The rows of a split, and the files and bytes of its members by kind.
+
+    The table has the columns of `kept_names`, `columns` all that the manifest has.
+    """
 
     table: pa.Table
     members: Mapping[str, MemberSums]
+    columns: tuple[Column, ...] = CLIP_COLUMNS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +72,21 @@ class AuditDataset:
     store: Store
     tars: tuple[str, ...] = ()  # of DatasetKind.SHARDS: names of the shards in the store
     damaged: Mapping[str, str] = field(default_factory=dict)  # error by tar that could not be read to its end
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of all splits."""
+        return tuple({column.name: column for split in self.splits.values() for column in split.columns}.values())
+
+
+def kept_names(schema: pa.Schema) -> list[str]:
+    """The columns that are kept in memory: what identifies a clip, its flags and what is measured.
+
+    `members`, most of a manifest's size, is summed up while it is read.
+    """
+    columns = columns_of(schema)
+    kept = {*_ALWAYS, *named(flags(columns)), *named(measured(columns))}
+    return [name for name in schema.names if name in kept]
 
 
 def open_audit_dataset(source: str, storage_options: Mapping[str, Any] | None = None) -> AuditDataset:
@@ -165,11 +180,16 @@ def read_split(store: Store, name: str, split: str | None = None) -> SplitRows:
     """
     sums: dict[str, MemberSums] = {}
     pieces: list[pa.RecordBatch] = []
-    for batch in read_stored_batches(store, name, CLIP_SCHEMA, [*COLUMNS, "members"], _BATCH_ROWS):
+    full, batches = read_stored_batches(
+        store, name, CLIP_SCHEMA, lambda found: [*kept_names(found), "members"], _BATCH_ROWS
+    )
+    kept = kept_names(full)
+    for batch in batches:
         mine = batch if split is None else batch.filter(pc.equal(batch.column("split"), split))
         _add(sums, mine.column("members"))
-        pieces.append(mine.select(COLUMNS))
-    return SplitRows(shown_rows(pa.Table.from_batches(pieces, SCHEMA)), sums)
+        pieces.append(mine.select(kept))
+    table = pa.Table.from_batches(pieces, pa.schema([full.field(name) for name in kept]))
+    return SplitRows(shown_rows(table), sums, columns_of(full))
 
 
 def _add(sums: dict[str, MemberSums], members: pa.ListArray) -> None:
@@ -222,6 +242,9 @@ def _from_tars(root: str, store: Store, names: Sequence[str]) -> AuditDataset:
     tables: dict[str, list[pa.Table]] = {}
     sums: dict[str, dict[str, MemberSums]] = {}
     damaged: dict[str, str] = {}
+    columns: dict[str, dict[str, Column]] = {}
+    kept = kept_names(CLIP_SCHEMA)
+    walked_schema = pa.schema([CLIP_SCHEMA.field(name) for name in (*kept, "members")])
     for number, name in enumerate(names):
         stem = name.removesuffix(".tar")
         folder = PurePosixPath(name).parent.name
@@ -229,18 +252,24 @@ def _from_tars(root: str, store: Store, names: Sequence[str]) -> AuditDataset:
         if store.size(f"{stem}_stats.json") is not None and store.size(f"{stem}.parquet") is not None:
             found = read_split(store, f"{stem}.parquet")
             tables.setdefault(split, []).append(found.table)
+            columns.setdefault(split, {}).update({column.name: column for column in found.columns})
             merge_sums(sums.setdefault(split, {}), found.members)
             continue
         version = store.version(name)
         with store.open(name) as file:
             walked = rows_of(
-                _until_damage(tar_samples(file, read="json"), name, damaged), _WALKED, split=split, shard=number
+                _until_damage(tar_samples(file, read="json"), name, damaged), walked_schema, split=split, shard=number
             )
         store.unchanged(name, version)
         for batch in walked.to_batches():
             _add(sums.setdefault(split, {}), batch.column("members"))
-        tables.setdefault(split, []).append(walked.select(COLUMNS))
-    splits = {split: SplitRows(pa.concat_tables(found), sums.get(split, {})) for split, found in tables.items()}
+        tables.setdefault(split, []).append(walked.select(kept))
+    splits = {
+        split: SplitRows(joined(found), sums.get(split, {}), tuple(columns[split].values()))
+        if split in columns
+        else SplitRows(joined(found), sums.get(split, {}))
+        for split, found in tables.items()
+    }
     return AuditDataset(
         root=shown_url(root), kind=DatasetKind.SHARDS, splits=splits, store=store, tars=tuple(names), damaged=damaged
     )

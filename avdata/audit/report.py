@@ -19,20 +19,14 @@ from avdata.draw.charts import class_chart, histogram, stacked_bar
 from avdata.draw.images import COLORS, color_log_mel, decode_rgb, mask_overlay, to_png
 from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.draw.page import card, data_uri, escape, key_numbers, page, section, table, write_page
+from avmanifest.columns import Column, flags, joined, measured
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.schema import STATUSES
+from avmanifest.secrets import excerpt
 
 _TYPES: Final = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
-_UNITS: Final = {"duration_s": "s", "fps": "frames/s", "rms_dbfs": "dBFS", "audio_video_offset_s": "s"}
-_NAMES: Final = {
-    "duration_s": "Duration (s)",
-    "fps": "Frame rate of the source (frames/s)",
-    "height": "Height of the source (pixels)",
-    "rms_dbfs": "Loudness (dBFS)",
-    "audio_video_offset_s": "Audio start minus video start (s)",
-    "num_bad_packets": "Damaged packets",
-}
 _MOST_FAULTS: Final = 500
+_LONGEST_FACT: Final = 200  # characters of a value of an extra column
 _MOST_CLASSES: Final = 12
 _NAMED_CLASSES: Final = 40
 
@@ -78,9 +72,9 @@ def report(
     parts = [
         ("overview", "Overview", _overview(found)),
         ("verification", "Verification", _verification(verification)),
-        ("distributions", "What was measured", _distributions(found)),
+        ("distributions", "What was measured", _distributions(found, dataset.columns)),
         ("classes", "Classes", _classes(found["classes"])),
-        ("noticed", "Flagged and repeated", _noticed(found)),
+        ("noticed", "Flagged and repeated", _noticed(found, dataset.columns)),
         ("overlaps", "Known test sets", _overlaps(found["overlaps"])),
         ("failures", "Failures", _failure_table(found, failed)),
         ("samples", "Samples", _sample_pages(shown)),
@@ -185,17 +179,18 @@ def _verification(verification: Verification | None) -> str:
     )
 
 
-def _distributions(found: Mapping[str, Any]) -> str:
+def _distributions(found: Mapping[str, Any], columns: Sequence[Column]) -> str:
     cards = [
-        card(_NAMES[name], histogram(entry["edges"], entry["counts"], _UNITS[name], _NAMES[name]))
-        for name, entry in found["histograms"].items()
+        card(column.heading, histogram(entry["edges"], entry["counts"], column.unit, column.heading))
+        for column in measured(columns)
+        if (entry := found["histograms"].get(column.name))
     ]
     header = ("", "split", *({0.0: "min", 0.5: "median", 1.0: "max"}.get(share, f"{share:.0%}") for share in QUANTILES))
     rows = []
-    for name, title in _NAMES.items():
-        measured = [(split, content["measured"].get(name)) for split, content in found["splits"].items()]
-        for place, (split, values) in enumerate(entry for entry in measured if entry[1]):
-            rows.append(("" if place else title, split, *(f"{value:,.2f}" for value in values or [])))
+    for column in measured(columns):
+        by_split = [(split, content["measured"].get(column.name)) for split, content in found["splits"].items()]
+        for place, (split, values) in enumerate(entry for entry in by_split if entry[1]):
+            rows.append(("" if place else column.heading, split, *(f"{value:,.2f}" for value in values or [])))
     if not rows:
         return ""
     cards.append(card("Quantiles", table(header, rows, range(2, 7)), wide=True))
@@ -240,7 +235,7 @@ def _class_bars(entries: Sequence[tuple[str, int, int]]) -> Iterator[str]:
         yield f"<div><p>{escape(label)}<span>{samples:,} of {requested:,}</span></p>{bar}</div>"
 
 
-def _noticed(found: Mapping[str, Any]) -> str:
+def _noticed(found: Mapping[str, Any], columns: Sequence[Column]) -> str:
     duplicates, leaks = found["duplicates"], found["leaks"]
     kinds = (
         ("Keys that stand twice", duplicates["keys"]),
@@ -249,15 +244,14 @@ def _noticed(found: Mapping[str, Any]) -> str:
         ("Videos in several splits", leaks["videos"]),
         ("Source bytes in several splits", leaks["contents"]),
     )
-    flags = (("silent", "nothing to hear"), ("still", "nothing moves"), ("short", "less than asked for"))
     rows = [
         (
-            f"{name[0].upper()}{name[1:]}: {meaning}",
+            f"{flag.name[0].upper()}{flag.name[1:]}: {flag.meaning}",
             "",
-            f"{found['flagged'][name]['clips']:,}",
-            "; ".join(f"{clip['split']}/{clip['key']}" for clip in found["flagged"][name]["examples"][:3]),
+            f"{found['flagged'][flag.name]['clips']:,}",
+            "; ".join(f"{clip['split']}/{clip['key']}" for clip in found["flagged"][flag.name]["examples"][:3]),
         )
-        for name, meaning in flags
+        for flag in flags(columns)
     ]
     rows += [
         (
@@ -341,16 +335,12 @@ def _shown(dataset: AuditDataset, count: int) -> Iterator[dict[str, Any]]:
 
 def choose_samples(dataset: AuditDataset, count: int) -> list[tuple[str, str]]:
     """(split, key) of `count` samples, evenly spaced over the dataset. Up to a quarter of them have a flag."""
-    tables = [
-        content.table.select(["key", "split", "status", "silent", "still", "short"])
-        for content in dataset.splits.values()
-    ]
-    table = pa.concat_tables(tables)
+    table = joined(content.table for content in dataset.splits.values())
     table = table.filter(pc.equal(table.column("status"), "ok"))
-    flagged = pc.fill_null(
-        pc.or_kleene(pc.or_kleene(table.column("silent"), table.column("still")), table.column("short")), False
-    )
-    marked = np.flatnonzero(flagged.to_numpy())
+    flagged = np.zeros(len(table), bool)
+    for flag in flags(dataset.columns):
+        flagged |= pc.fill_null(table.column(flag.name), False).to_numpy()
+    marked = np.flatnonzero(flagged)
     chosen = set(_spread(marked, count // 4).tolist())
     rest = np.setdiff1d(np.arange(len(table)), np.fromiter(chosen, np.int64, len(chosen)))
     chosen |= set(_spread(rest, count - len(chosen)).tolist())
@@ -391,6 +381,7 @@ def _facts(sample: StoredSample) -> str:
         words.append(f"{facts['width']} × {facts['height']}")
     if isinstance(facts.get("audio_video_offset_s"), float) and abs(facts["audio_video_offset_s"]) >= 0.0005:
         words.append(f"audio {facts['audio_video_offset_s'] * 1000:+.0f} ms")
+    words += [f"{name} {excerpt(str(value), _LONGEST_FACT)}" for name, value in sample.own_facts.items()]
     return " · ".join([*words, sample.shard])
 
 

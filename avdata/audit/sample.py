@@ -14,6 +14,7 @@ from avdata.audit.secrets import shown_rows
 from avdata.audit.tars import json_of
 from avdata.profiles import PROFILES, MelProfile
 from avdata.shards import Member, check_content, members_of, parse_npy, tar_samples
+from avmanifest.columns import CLIP_COLUMNS, Column, flags, named
 from avmanifest.errors import ConfigError, ShardError
 from avmanifest.layout import ShardName
 from avmanifest.parsing import metadata_of
@@ -23,12 +24,7 @@ from avmanifest.secrets import shown_content
 SOUNDS: Final = {"flac": "audio/flac", "wav": "audio/wav", "mp3": "audio/mpeg", "ogg": "audio/ogg", "m4a": "audio/mp4"}
 _PICTURES: Final = ("jpg", "jpeg", "png", "webp")
 _MAX_BYTES: Final = 1 << 26  # of one sample, which is kept in memory
-_FACTS: Final = (
-    "video_id", "source", "start_s", "end_s", "labels", "duration_s", "frame_times_s", "fps", "width", "height",
-    "video_codec", "audio_codec", "audio_rate", "audio_channels", "audio_video_offset_s", "num_bad_packets",
-    "damaged_share", "audio_gap_s", "deinterlaced", "tone_mapped", "rms_dbfs", "silent", "still", "short",
-    "source_sha256", "annotations", "licence",
-)  # fmt: skip
+_NO_FACTS: Final = frozenset(("key", "split", "status", "reason", "shard", "position", "members", "member_xxh3"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +45,7 @@ class StoredSample:
     split: str
     shard: str
     facts: Mapping[str, Any]
+    columns: tuple[Column, ...] = field(default=CLIP_COLUMNS, repr=False)  # of the dataset
     frames: tuple[StoredFrame, ...] = ()
     log_mel: np.ndarray | None = field(default=None, repr=False)  # [mel, T]
     profile: MelProfile | None = None  # how log_mel was made; None: unknown
@@ -62,8 +59,17 @@ class StoredSample:
 
     @property
     def flags(self) -> list[str]:
-        """The flags that are set: silent, still, short."""
-        return [name for name in ("silent", "still", "short") if self.facts.get(name)]
+        """The flags that are set, such as silent."""
+        return [name for name in named(flags(self.columns)) if self.facts.get(name)]
+
+    @property
+    def own_facts(self) -> dict[str, Any]:
+        """The values of extra columns: of the user's list, and of steps."""
+        return {
+            column.name: self.facts[column.name]
+            for column in self.columns
+            if column.source and column.name in self.facts
+        }
 
 
 def read_sample(dataset: AuditDataset, key: str) -> StoredSample:
@@ -148,7 +154,8 @@ def _contents(dataset: AuditDataset, tar: str, key: str, members: Sequence[Membe
 def _sample(
     dataset: AuditDataset, split: str, tar: str, row: Mapping[str, Any], contents: Mapping[str, bytes]
 ) -> StoredSample:
-    facts = {name: row.get(name) for name in _FACTS if row.get(name) is not None}
+    names = [column.name for column in dataset.columns if column.name not in _NO_FACTS]
+    facts = {name: row[name] for name in names if row.get(name) is not None}
     if not facts.get("labels") and (label := contents.get("cls") or contents.get("txt")):
         facts["labels"] = [label[:200].decode(errors="replace").strip()]
     if not isinstance(facts.get("labels", []), list):
@@ -171,6 +178,7 @@ def _sample(
         split=split,
         shard=tar,
         facts=facts,
+        columns=dataset.columns,
         frames=frames,
         log_mel=log_mel,
         profile=profile,

@@ -9,15 +9,13 @@ import pyarrow.compute as pc
 
 from avdata.audit.dataset import AuditDataset, DatasetKind, MemberSums, SplitRows, merge_sums
 from avdata.audit.overlaps import overlaps
+from avmanifest.columns import flags, joined, measured
 from avmanifest.duplicates import EXAMPLES, repeats
 from avmanifest.keys import subset_id
 from avmanifest.recipe import load_recipe, recipe_names
 
 QUANTILES: Final = (0.0, 0.05, 0.5, 0.95, 1.0)
-MEASURED: Final = ("duration_s", "fps", "height", "rms_dbfs", "audio_video_offset_s", "num_bad_packets")
-FLAGS: Final = ("silent", "still", "short")
 HISTOGRAM_BINS: Final = 48
-_HISTOGRAMS: Final = ("duration_s", "fps", "rms_dbfs", "audio_video_offset_s")
 _OUTLIERS: Final = 0.001  # share of the values at each end that the outermost bins absorb
 
 
@@ -32,7 +30,7 @@ def summarize(dataset: AuditDataset, lists: Sequence[str] = ()) -> dict[str, Any
         lists: Official lists of test sets, as `overlaps` takes them.
     """
     tables = {split: content.table for split, content in dataset.splits.items()}
-    everything = pa.concat_tables(tables.values())
+    everything = joined(tables.values())
     samples = _samples(everything)
     description = dataset.description
     recipe = description.get("recipe", {}).get("name", "")
@@ -58,9 +56,14 @@ def summarize(dataset: AuditDataset, lists: Sequence[str] = ()) -> dict[str, Any
         "hours": _hours(samples),
         "splits": {split: _summarize_split(content, official.get(split)) for split, content in dataset.splits.items()},
         "statuses": _counts(everything.column("status")),
-        "flagged": {flag: _flagged(samples, flag) for flag in FLAGS},
+        "columns": [column.as_dict() for column in dataset.columns],
+        "flagged": {flag.name: _flagged(samples, flag.name) for flag in flags(dataset.columns)},
         "classes": _all_classes(everything, description.get("labels") or (builtin.labels if builtin else ())),
-        "histograms": {name: bins for name in _HISTOGRAMS if (bins := _histogram(samples.column(name)))},
+        "histograms": {
+            column.name: bins
+            for column in measured(dataset.columns)
+            if pa.types.is_floating(column.dtype) and (bins := _histogram(samples.column(column.name)))
+        },
         "member_bytes": _sizes(_joined(content.members for content in dataset.splits.values())),
         **repeats(everything),
         "overlaps": overlaps(tables, [*own_lists, *lists], recipe),
@@ -93,8 +96,12 @@ def _summarize_split(content: SplitRows, official: int | None) -> dict[str, Any]
         "shards": pc.count_distinct(samples.column("shard")).as_py(),
         "statuses": _counts(table.column("status")),
         "hours": _hours(samples),
-        "measured": {name: values for name in MEASURED if (values := _quantiles(samples.column(name)))},
-        "flags": {name: pc.sum(samples.column(name)).as_py() or 0 for name in FLAGS},
+        "measured": {
+            column.name: values
+            for column in measured(content.columns)
+            if (values := _quantiles(samples.column(column.name)))
+        },
+        "flags": {flag.name: pc.sum(samples.column(flag.name)).as_py() or 0 for flag in flags(content.columns)},
         "member_bytes": _sizes(content.members),
         "classes": class_counts(table),
     }

@@ -6,7 +6,10 @@ from typing import Any, Final
 import pyarrow as pa
 
 from avdata.shards import TarSample, member_columns
+from avmanifest.columns import CLIP_COLUMNS
 from avmanifest.parsing import metadata_of
+
+_IN_JSON: Final = [column.name for column in CLIP_COLUMNS if column.in_json]
 
 
 def json_of(sample: TarSample) -> dict[str, Any]:
@@ -25,19 +28,12 @@ def rows_of(tar_samples: Iterable[TarSample], schema: pa.Schema, **fixed: Any) -
     rows = []
     for sample in tar_samples:
         fields = json_of(sample)
-        stored = {name: _fitting(fields.get(name), schema, name) for name in _JSON_COLUMNS} if fields else {}
+        stored = {name: _fitting(fields.get(name), schema, name) for name in _IN_JSON} if fields else {}
         members = member_columns(sample.members)
         row = {**stored, **fixed, "key": sample.key, "status": "ok", "reason": "", **members}
         row["labels"] = row.get("labels") or []
         rows.append({name: row.get(name) for name in schema.names})
     return pa.Table.from_pylist(rows, schema=schema)
-
-
-_JSON_COLUMNS: Final = (
-    "video_id", "start_s", "end_s", "labels", "duration_s", "frame_times_s", "fps", "width", "height", "rms_dbfs",
-    "audio_video_offset_s", "silent", "still", "short", "annotations",
-)  # fmt: skip
-"""Columns that avkit stores in the json of a sample."""
 
 
 def _fitting(value: Any, schema: pa.Schema, name: str) -> Any:

@@ -26,6 +26,7 @@ from avmanifest.layout import ShardName
 from avmanifest.records import parse_marker
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
 from avmanifest.secrets import stored_text
+from avmanifest.table import completed
 
 _PARTS: Final = {"tar": ".tar", "idx": ".tar.idx", "parquet": ".parquet"}
 _PLACE: Final = ["key", "position"]
@@ -312,7 +313,8 @@ def _check_rows(expected: _Expected, checked: _Checked, rows: pa.Table, stats: M
             checked.fault("the manifest does not have its clips: run the same prepare again")
         return
     kept = rows.filter(pc.is_in(rows.column("key"), value_set=merged.column("key").combine_chunks()))
-    if kept != merged.drop_columns([name for name in (NEAR_DUPLICATE_OF.name,) if name in merged.column_names]):
+    merged = merged.drop_columns([name for name in (NEAR_DUPLICATE_OF.name,) if name in merged.column_names])
+    if completed(kept, merged.schema) != merged:
         checked.fault("the manifest's rows of its clips differ from its own rows")
 
 

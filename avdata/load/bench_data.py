@@ -13,6 +13,7 @@ from avdata.melspec import log_mel
 from avdata.profiles import profile
 from avdata.shards import Member, end_of_archive, index_bytes, member_columns, pack_json, pack_npy_columns, pack_sample
 from avdata.waveform import SAMPLE_RATE, encode_flac
+from avmanifest.columns import CLIP_COLUMNS, flags, named
 from avmanifest.files import sha256_of_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.records import PARTS
@@ -111,5 +112,5 @@ def _row(key: str, shard: ShardName, place: int, members: list[Member]) -> dict[
         "shard": shard.number, "position": place, "annotations": "{}", "licence": "", "reason": "", "status": "ok",
         **member_columns(members),
         "frame_times_s": [(n + 0.5) * SECONDS / NUM_FRAMES for n in range(NUM_FRAMES)],
-        "silent": False, "still": False, "short": False,
+        **dict.fromkeys(named(flags(CLIP_COLUMNS)), False),
     }  # fmt: skip

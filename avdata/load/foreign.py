@@ -8,8 +8,8 @@ from typing import IO, Any, Final
 
 import pyarrow as pa
 
-from avdata.dataset import FLAGS
 from avdata.shards import Member, TarSample, tar_samples
+from avmanifest.columns import CLIP_COLUMNS, flags, named
 from avmanifest.errors import ShardError
 from avmanifest.files import sha256_of
 from avmanifest.parsing import metadata_of
@@ -49,7 +49,7 @@ def foreign_rows(descriptor: int, url: str, label: str, index_folder: Path) -> p
                 raise ShardError(f"{shown_url(url)}: {error}") from error
 
     table = kept_table(index, SCHEMA, walk)
-    for name in ("member_xxh3", *FLAGS):
+    for name in ("member_xxh3", *named(flags(CLIP_COLUMNS))):
         field = CLIP_SCHEMA.field(name)
         table = table.append_column(field, pa.nulls(len(table), field.type))
     return table

@@ -9,20 +9,21 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avdata.dataset import COLUMNS, Dataset, Shard, dataset_from_table, unite
+from avdata.dataset import Dataset, Shard, dataset_from_table, read_names, unite
 from avdata.load.cache import CacheConfig, read_small
 from avdata.load.foreign import foreign_rows
 from avdata.load.reader import ShardReader
 from avdata.members import MemberMap
 from avdata.shards import require_tars
 from avdata.urls import check_url, expand_urls, local_path, protocol
+from avmanifest.columns import joined
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.files import read_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.records import parse_description, parse_marker, version_problem
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.secrets import shown_url
-from avmanifest.table import read_table
+from avmanifest.table import read_schema, read_table
 
 _FETCHES: Final = 16  # small files that are read at the same time
 _COMPRESSED: Final = (".gz", ".tgz", ".zst", ".bz2", ".xz")
@@ -45,7 +46,7 @@ def open_dataset(
             manifest beside it is read once to index its members.
         split: Split of a prepared folder; None: `train`. Not for shard URLs.
         members: Which member is the frame, the log-mel, the audio, the label. For tars of other tools.
-        exclude: Leave out samples with these flags: silent, still, short.
+        exclude: Leave out samples with these flags, such as silent, still, short, or a flag of a step.
         cache: Where remote shards are kept; None: the default cache folder.
         allow_pipe: Permit `pipe:COMMAND` URLs. Commands run without a shell.
 
@@ -110,7 +111,7 @@ def _open_folder(root: str, split: str, exclude: Sequence[str], cache: CacheConf
     path = local_path(root)
     if path is not None and split not in (splits := Layout(path).splits()):
         raise ConfigError(f"{root}: no split {split!r}; known: {', '.join(splits)}")
-    table = manifest_rows(root, split, COLUMNS, cache)
+    table = _manifest(f"{root}/manifest/{split}.parquet", cache)
     if table is None:
         raise ConfigError(f"{root}: no split {split!r}, or no manifest of it. Name another, or finish avkit prepare.")
     ok = table.filter(pc.equal(table.column("status"), "ok"))
@@ -153,11 +154,11 @@ def _open_shards(urls: Sequence[str], members: MemberMap | None, exclude: Sequen
                 if rows is None:
                     raise ShardError(f"{stem}.parquet: missing, though the shard's marker is there. Prepare it again.")
                 table = rows
-            kept = table.select([name for name in COLUMNS if name != "shard"])
+            kept = table.select([name for name in table.column_names if name != "shard"])
             tables.append(kept.append_column("shard", pa.repeat(pa.scalar(number, pa.int32()), len(table))))
     description = _description_of(urls[0], cache) if shards[0].prepared else None
     return dataset_from_table(
-        pa.concat_tables([table.select(COLUMNS) for table in tables]),
+        joined(tables),
         shards,
         members or (MemberMap() if description is None else _members_of(description, urls[0])),
         classes=None if description is None else description.get("labels"),
@@ -224,7 +225,7 @@ def manifest_rows(root: str, split: str, columns: Sequence[str], cache: CacheCon
     Args:
         root: Folder or URL of the dataset.
         split: Name of the split.
-        columns: Columns of CLIP_SCHEMA.
+        columns: Columns of CLIP_SCHEMA, or extra ones.
         cache: Credentials and retries for a remote dataset.
 
     Raises:
@@ -233,12 +234,19 @@ def manifest_rows(root: str, split: str, columns: Sequence[str], cache: CacheCon
     return _manifest(f"{root}/manifest/{split}.parquet", cache, columns)
 
 
-def _manifest(where: str, cache: CacheConfig, columns: Sequence[str] = COLUMNS) -> pa.Table | None:
+def _manifest(where: str, cache: CacheConfig, columns: Sequence[str] | None = None) -> pa.Table | None:
+    """The rows of a manifest in these columns; None: those that a dataset is built from."""
     path = local_path(where)
-    if path is not None:
-        return read_table(path, CLIP_SCHEMA, columns) if path.exists() else None
-    content = _read(where, cache)
-    return None if content is None else read_table(io.BytesIO(content), CLIP_SCHEMA, columns, where=where)
+    source: Path | io.BytesIO | None = path
+    if path is None:
+        content = _read(where, cache)
+        source = None if content is None else io.BytesIO(content)
+    elif not path.exists():
+        source = None
+    if source is None:
+        return None
+    names = read_names(read_schema(source, CLIP_SCHEMA, where=where)) if columns is None else columns
+    return read_table(source, CLIP_SCHEMA, names, where=where)
 
 
 def _read(where: str, cache: CacheConfig) -> bytes | None:

@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,36 +18,17 @@ import yaml
 
 from avdata.prepare.commit import read_stats, storage_errors
 from avdata.prepare.config import SampleConfig
+from avdata.prepare.description import extra_columns
 from avdata.prepare.reading import reading_section
 from avdata.profiles import profile
 from avdata.waveform import SAMPLE_RATE
+from avmanifest.columns import CLIP_COLUMNS, Column
 from avmanifest.files import read_file, replace_text, sha256_of_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.parsing import metadata_of
 from avmanifest.recipe import Recipe
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION, STATUSES
 from avmanifest.table import read_batches
-
-JSON_FEATURES: Final[dict[str, Any]] = {
-    "annotations": "string",
-    "audio_video_offset_s": "float64",
-    "duration_s": "float64",
-    "end_s": "float64",
-    "fps": "float64",
-    "frame_times_s": {"list": "float64"},
-    "height": "int64",
-    "key": "string",
-    "labels": {"list": "string"},
-    "rms_dbfs": "float64",
-    "short": "bool",
-    "silent": "bool",
-    "split": "string",
-    "start_s": "float64",
-    "still": "bool",
-    "video_id": "string",
-    "width": "int64",
-}
-"""The fields of the sample's json and their Hugging Face types."""
 
 _ENERGON_CRUDE: Final = {"__module__": "megatron.energon", "__class__": "CrudeWebdataset"}
 _ENERGON_SPLITS: Final[dict[str, list[str]]] = {"train": [], "val": [], "test": []}  # `energon lint` requires all three
@@ -75,15 +56,16 @@ def write_catalog(layout: Layout, recipe: Recipe, config: SampleConfig, coverage
     Raises:
         StorageError: The files cannot be written.
     """
+    columns = (*CLIP_COLUMNS, *extra_columns(layout))
     shards = {split: layout.shards(split) for split in coverage}
     tars = {split: [f"{shard}.tar" for shard in names] for split, names in shards.items()}
     counts = {f"{shard}.tar": read_stats(layout, shard)["successes"] for names in shards.values() for shard in names}
     with storage_errors(layout.root):
         layout.energon.mkdir(exist_ok=True)
-        text = _front_matter(layout, recipe, tars, coverage) + _card(layout, recipe, config, coverage)
+        text = _front_matter(layout, recipe, columns, tars, coverage) + _card(layout, recipe, config, columns, coverage)
         splits = {"exclude": [], "split_parts": _ENERGON_SPLITS | tars}
         replace_text(layout.card, text, durable=True)
-        replace_text(layout.croissant, _json(_croissant(layout, recipe, counts)), durable=True)
+        replace_text(layout.croissant, _json(_croissant(layout, recipe, columns, counts)), durable=True)
         replace_text(layout.energon / "dataset.yaml", _yaml(_energon_dataset(layout)), durable=True)
         replace_text(layout.energon / "crude.yaml", _yaml(_ENERGON_CRUDE), durable=True)
         replace_text(layout.energon / "split.yaml", _yaml(splits), durable=True)
@@ -139,14 +121,31 @@ def member_names(layout: Layout) -> list[str]:
     return sorted(names)
 
 
-def _features(layout: Layout) -> list[dict[str, Any]]:
+def json_features(columns: Iterable[Column]) -> list[dict[str, Any]]:
+    """The fields of the sample's json in the format of Hugging Face datasets, by name."""
+    fields = sorted((column for column in columns if column.in_json), key=lambda column: column.name)
+    return [{"name": column.name, **_feature(column.dtype)} for column in fields]
+
+
+def _feature(dtype: pa.DataType) -> dict[str, Any]:
+    """A type as the features of Hugging Face datasets have it. Numbers of JSON have 64 bits."""
+    if pa.types.is_struct(dtype):
+        return {"struct": [{"name": field.name, **_feature(field.type)} for field in dtype]}
+    if pa.types.is_list(dtype):
+        inner = _feature(dtype.value_type)
+        return {"list": inner.get("dtype") or inner.get("struct") or inner}
+    if pa.types.is_signed_integer(dtype):
+        return {"dtype": "int64"}
+    return {"dtype": "float64" if pa.types.is_floating(dtype) else str(dtype)}
+
+
+def _features(layout: Layout, columns: Sequence[Column]) -> list[dict[str, Any]]:
     """The samples' features in the format of Hugging Face datasets."""
     features: list[dict[str, Any]] = [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
     for name in member_names(layout):
         match name.rsplit(".", 1)[-1]:
             case "json":
-                struct = [{"name": n, **(t if isinstance(t, dict) else {"dtype": t})} for n, t in JSON_FEATURES.items()]
-                features.append({"name": name, "struct": struct})
+                features.append({"name": name, "struct": json_features(columns)})
             case "npy":
                 features.append({"name": name, "list": {"list": "float16"}})
             case "jpg" | "png":
@@ -156,7 +155,13 @@ def _features(layout: Layout) -> list[dict[str, Any]]:
     return features
 
 
-def _front_matter(layout: Layout, recipe: Recipe, tars: Mapping[str, list[str]], coverage: Mapping[str, Any]) -> str:
+def _front_matter(
+    layout: Layout,
+    recipe: Recipe,
+    columns: Sequence[Column],
+    tars: Mapping[str, list[str]],
+    coverage: Mapping[str, Any],
+) -> str:
     """The card's YAML header, which the Hugging Face hub and `datasets` read."""
     filled = [split for split in coverage if coverage[split]["ok"]]
     content = {
@@ -173,7 +178,7 @@ def _front_matter(layout: Layout, recipe: Recipe, tars: Mapping[str, list[str]],
         ],
         "dataset_info": {
             "config_name": "default",
-            "features": _features(layout),
+            "features": _features(layout, columns),
             # `datasets` checks the number of examples only if all three are given.
             "splits": [
                 {"name": split, "num_bytes": _tar_bytes(layout, split), "num_examples": coverage[split]["ok"]}
@@ -214,7 +219,13 @@ def _tar_bytes(layout: Layout, split: str) -> int:
     return sum(int(read_stats(layout, shard)["files"]["tar"]["bytes"]) for shard in layout.shards(split))
 
 
-def _card(layout: Layout, recipe: Recipe, config: SampleConfig, coverage: Mapping[str, Any]) -> str:
+def _card(
+    layout: Layout,
+    recipe: Recipe,
+    config: SampleConfig,
+    columns: Sequence[Column],
+    coverage: Mapping[str, Any],
+) -> str:
     span = "whole clips" if config.clip_seconds is None else f"spans of {config.clip_seconds:g} s"
     profiles = ", ".join(f"`{name}` ({profile(name).n_mels} mel)" for name in config.mel)
     parts = [
@@ -246,6 +257,7 @@ def _card(layout: Layout, recipe: Recipe, config: SampleConfig, coverage: Mappin
                 for status, number in counts["statuses"].items()
             ],
         ),
+        *_own_columns([column for column in columns if column.flag or column.source]),
         *_reading(layout, coverage),
         "## Overlap",
         "Source videos that more than one split holds clips of:",
@@ -263,6 +275,13 @@ def _card(layout: Layout, recipe: Recipe, config: SampleConfig, coverage: Mappin
         ),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _own_columns(columns: Sequence[Column]) -> Iterator[str]:
+    """The flags, and the columns that this dataset has beside those of every dataset."""
+    yield "## Flags and columns of its own"
+    rows = [(f"`{column.name}`", "flag" if column.flag else "", column.source, column.meaning) for column in columns]
+    yield _table(("column", "", "from", "meaning"), rows)
 
 
 def _reading(layout: Layout, coverage: Mapping[str, Any]) -> Iterator[str]:
@@ -300,7 +319,7 @@ def _overlaps(layout: Layout, splits: Sequence[str]) -> list[tuple[str, str]]:
     return [(f"{a} and {b}", _count(len(videos[a] & videos[b]))) for a, b in itertools.combinations(splits, 2)]
 
 
-def _croissant(layout: Layout, recipe: Recipe, counts: Mapping[str, int]) -> dict[str, Any]:
+def _croissant(layout: Layout, recipe: Recipe, columns: Sequence[Column], counts: Mapping[str, int]) -> dict[str, Any]:
     """The dataset in Croissant 1.0: the shards as a file set, the manifest as a record set."""
     shards: list[dict[str, Any]] = [
         {
@@ -341,9 +360,7 @@ def _croissant(layout: Layout, recipe: Recipe, counts: Mapping[str, int]) -> dic
                 "name": f"clips-{split}",
                 "description": f"Every requested clip of {split}, failures included.",
                 "key": {"@id": f"clips-{split}/key"},
-                "field": [
-                    _croissant_field(split, field) for field in CLIP_SCHEMA if str(field.type) in _CROISSANT_TYPES
-                ],
+                "field": [field for column in columns if (field := _croissant_field(split, column))],
             }
             for split in layout.splits()
         ],
@@ -361,22 +378,30 @@ def _date_published(layout: Layout, recipe: Recipe) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(int(epoch) if epoch.isdecimal() else time.time()))
 
 
-def _croissant_field(split: str, field: pa.Field) -> dict[str, Any]:
+def _croissant_field(split: str, column: Column) -> dict[str, Any] | None:
+    """The field of a column; None for a type that Croissant has no name for: lists of lists or of structs."""
+    repeated = pa.types.is_list(column.dtype)
+    dtype = column.dtype.value_type if repeated else column.dtype
+    if str(dtype) not in _CROISSANT_TYPES:
+        return None
     return {
         "@type": "cr:Field",
-        "@id": f"clips-{split}/{field.name}",
-        "name": field.name,
-        "description": field.metadata[b"meaning"].decode(),
-        "dataType": _CROISSANT_TYPES[str(field.type)],
-        "source": {"fileObject": {"@id": f"manifest/{split}.parquet"}, "extract": {"column": field.name}},
+        "@id": f"clips-{split}/{column.name}",
+        "name": column.name,
+        "description": column.meaning,
+        "dataType": _CROISSANT_TYPES[str(dtype)],
+        **({"repeated": True} if repeated else {}),
+        "source": {"fileObject": {"@id": f"manifest/{split}.parquet"}, "extract": {"column": column.name}},
     }
 
 
 _CROISSANT_TYPES: Final = {
     "string": "sc:Text",
     "double": "sc:Float",
+    "float": "sc:Float",
     "int32": "sc:Integer",
     "int64": "sc:Integer",
+    "uint64": "sc:Integer",
     "bool": "sc:Boolean",
 }
 

@@ -22,7 +22,7 @@ class DataConfig:
     min_area: Annotated[float, "Share of the frame that a random crop takes, at least.", Bounds(0, 1, above=True)] = 0.5
     flip_probability: Annotated[float, "Probability of a left-right flip.", SHARE] = 0.5
     max_gain_db: Annotated[float, "dB by which loudness varies, at most, either way; 0: not at all.", Bounds(0)] = 6.0
-    exclude: Annotated[tuple[str, ...], "Leave out samples with these flags: silent, still, short."] = ()
+    exclude: Annotated[tuple[str, ...], "Leave out samples with these flags, such as silent."] = ()
     class_balanced: Annotated[bool, "Draw samples so that every class is seen equally often."] = False
     skip_bad: Annotated[
         bool, "Go on at a damaged sample: log it, count it, train on another in its place. May change at --resume."

@@ -49,7 +49,7 @@ class EvalDataConfig:
         "Stored frames of a test clip, each tested with the same sound, in place of windows. none: windows.",
         Bounds(1),
     ] = None
-    exclude: Annotated[tuple[str, ...], "Leave out samples with these flags: silent, still, short."] = ()
+    exclude: Annotated[tuple[str, ...], "Leave out samples with these flags, such as silent."] = ()
     leaks: Annotated[
         str,
         "What to do with training clips that have footage of test clips; allow is noted in the result.",

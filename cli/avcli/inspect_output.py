@@ -23,8 +23,10 @@ from avdata.draw.images import color_log_mel, decode_rgb
 from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.profiles import MelProfile
 from avmanifest.schema import STATUSES
+from avmanifest.secrets import excerpt
 
 _MOST_FAULTS: Final = 40
+_LONGEST_FACT: Final = 500  # characters of a value of an extra column
 _MEL_LINES: Final = 12
 _MEL_WIDTH: Final = 100
 _FRAME_WIDTH: Final = 24
@@ -38,6 +40,8 @@ def print_summary(found: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     _title(console, found)
     console.print(_splits(found))
+    console.print()
+    console.print(_flags(found))
     if failures := [(name, count) for name, count in found["statuses"].items() if name != "ok"]:
         _heading(console, "failures")
         table = plain_table(("status", "<"), ("clips", ">"), ("meaning", "<"))
@@ -54,6 +58,13 @@ def print_summary(found: Mapping[str, Any]) -> None:
     if found["overlaps"]:
         _heading(console, "overlaps with known test sets")
         console.print(_overlaps(found["overlaps"]))
+    if own := [column for column in found["columns"] if column["source"]]:
+        _heading(console, "columns of its own")
+        table = plain_table(("column", "<"), ("type", "<"), ("from", "<"), ("meaning", "<"))
+        for column in own:
+            dtype = column["type"] if isinstance(column["type"], str) else next(iter(column["type"]))
+            table.add_row(Text(column["name"]), Text(dtype), Text(column["source"]), Text(column["meaning"]))
+        console.print(table)
     _heading(console, "on disk")
     console.print(_disk(found["member_bytes"]))
     for tar, problem in found["damaged"].items():
@@ -89,7 +100,7 @@ def _splits(found: Mapping[str, Any]) -> Table:
     columns = [("split", "<"), ("requested", ">"), ("samples", ">"), ("coverage", ">"), ("hours", ">"), ("shards", ">")]
     if official:
         columns.insert(1, ("official list", ">"))
-    table = plain_table(*columns, ("silent", ">"), ("still", ">"), ("short", ">"))
+    table = plain_table(*columns)
     for split, content in found["splits"].items():
         cells = [
             split,
@@ -101,7 +112,16 @@ def _splits(found: Mapping[str, Any]) -> Table:
         ]
         if official:
             cells.insert(1, f"{content['official']:,}" if content["official"] else "")
-        table.add_row(*cells, *(_count(number, "yellow") for number in content["flags"].values()))
+        table.add_row(*cells)
+    return table
+
+
+def _flags(found: Mapping[str, Any]) -> Table:
+    """Samples of each split that have a flag."""
+    table = plain_table(("flag", "<"), *((split, ">") for split in found["splits"]))
+    for name in found["flagged"]:
+        counts = (content["flags"].get(name, 0) for content in found["splits"].values())
+        table.add_row(Text(name), *(_count(count, "yellow") for count in counts))
     return table
 
 
@@ -146,10 +166,10 @@ def _classes(counts: Mapping[str, Mapping[str, int]]) -> Table:
 def _noticed(found: Mapping[str, Any]) -> Table:
     duplicates, leaks = found["duplicates"], found["leaks"]
     table = plain_table(("", "<"), ("groups", ">"), ("clips", ">"), ("such as", "<"))
-    for name, meaning in (("silent", "no sound"), ("still", "no motion"), ("short", "shorter than requested")):
-        entry = found["flagged"][name]
+    meanings = {column["name"]: column["meaning"] for column in found["columns"]}
+    for name, entry in found["flagged"].items():
         shown = ", ".join(f"{clip['split']}/{clip['key']}" for clip in entry["examples"][:2])
-        table.add_row(f"{name}: {meaning}", "", _count(entry["clips"], "yellow"), Text(shown))
+        table.add_row(Text(f"{name}: {meanings[name]}"), "", _count(entry["clips"], "yellow"), Text(shown))
     for name, entry in (
         ("duplicate keys", duplicates["keys"]),
         ("samples of the same source bytes", duplicates["contents"]),
@@ -274,6 +294,8 @@ def print_sample(sample: StoredSample) -> None:
     for name in ("video_id", "source", "start_s", "duration_s", "fps", "rms_dbfs", "audio_video_offset_s"):
         if (value := facts.get(name)) is not None:
             table.add_row(Text(name, style="dim"), Text(f"{value:.3f}" if isinstance(value, float) else str(value)))
+    for name, value in sample.own_facts.items():
+        table.add_row(Text(name, style="dim"), Text(excerpt(str(value), _LONGEST_FACT)))
     if sample.flags:
         table.add_row(Text("flags", style="dim"), Text(" ".join(sample.flags), style="yellow"))
     console.print(table)

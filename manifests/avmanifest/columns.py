@@ -68,6 +68,11 @@ class Column:
         }
         return pa.field(self.name, self.dtype, metadata={name: text for name, text in said.items() if text})
 
+    @property
+    def heading(self) -> str:
+        """The title with the unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
     @classmethod
     def of_field(cls, field: pa.Field) -> "Column":
         """The column of an Arrow field that `Column.field` made, or that one of another origin was read as."""
@@ -345,6 +350,17 @@ def with_extra(schema: pa.Schema, columns: Iterable[Column]) -> pa.Schema:
     return pa.schema([*schema, *(column.field for column in columns)])
 
 
+def joined(tables: Iterable[pa.Table]) -> pa.Table:
+    """The rows of several manifests. A column that one of them lacks is null in its rows.
+
+    Raises ManifestError if a column has different types in them.
+    """
+    try:
+        return pa.concat_tables(tables, promote_options="default")
+    except pa.ArrowException as error:
+        raise ManifestError(f"a column has different types in the manifests that are read together: {error}") from error
+
+
 def measured(columns: Iterable[Column]) -> tuple[Column, ...]:
     """The columns of numbers whose distribution is shown."""
     return tuple(column for column in columns if column.title and _is_number(column.dtype))
@@ -400,6 +416,11 @@ def _type_from_json(content: Any, levels: int = MOST_LEVELS) -> pa.DataType:
     if "list" in content:
         return pa.list_(_type_from_json(content["list"], levels - 1))
     return pa.struct([(name, _type_from_json(inner, levels - 1)) for name, inner in content["struct"].items()])
+
+
+def named(columns: Iterable[Column]) -> list[str]:
+    """The names of the columns."""
+    return [column.name for column in columns]
 
 
 def _is_number(dtype: pa.DataType) -> bool:

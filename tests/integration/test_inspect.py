@@ -104,7 +104,7 @@ def test_people_read_what_machines_read(planted, found):
     for said in (
         "media_corrupt",
         "the file cannot be decoded",
-        "silent: no sound",
+        "silent: nothing to hear",
         "source bytes in several splits",
     ):
         assert said in answer.stdout
