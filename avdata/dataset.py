@@ -1,8 +1,7 @@
 """The index of a dataset in arrays (shard, offset and size of each member), and functions that select and combine."""
 
 import hashlib
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -74,6 +73,14 @@ class ByteRanges:
         self.offset[entries], self.size[entries], self.xxh3[entries] = ranges.offset, ranges.size, ranges.xxh3
 
 
+class Part(NamedTuple):
+    """Consecutive samples of a mixture, which were a dataset, and how many samples of every epoch are theirs."""
+
+    name: str
+    samples: int
+    drawn: int
+
+
 class Fingerprint(NamedTuple):
     """The SHA-256 that `Dataset.fingerprint` would compute for exactly these two arrays and no weights."""
 
@@ -108,15 +115,32 @@ class Dataset:
     label_ids: Integer[np.ndarray, " l"]  # indices into classes
     label_start: Integer[np.ndarray, " n1"]
     classes: tuple[str, ...]
-    weights: Float64[np.ndarray, " n"] | None = None  # relative frequency of each sample; None: each once per epoch
+    weights: Float64[np.ndarray, " n"] | None = None  # relative frequency of each sample; None: all alike
+    parts: tuple[Part, ...] = ()  # of a mixture (`mix`), in order; weights are relative within each
     known: Fingerprint | None = None  # of the arrays of an index file
 
     def __len__(self) -> int:
         return len(self.shard_of)
 
+    @property
+    def epoch_samples(self) -> int:
+        """Samples of an epoch."""
+        return sum(part.drawn for part in self.parts) if self.parts else len(self)
+
+    def rows_of_parts(self) -> Iterator[tuple[Part, slice]]:
+        """Each part with its rows. A dataset that is no mixture is one part without a name."""
+        first = 0
+        for part in self.parts or (Part("", len(self), len(self)),):
+            yield part, slice(first, first + part.samples)
+            first += part.samples
+
+    def part_of(self, sample_ids: Integer[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
+        """Which of `parts` each of these samples belongs to."""
+        return np.searchsorted(np.cumsum([part.samples for part in self.parts]), sample_ids, side="right")
+
     def fingerprint(self) -> str:
-        """SHA-256 of all that determines the order of an epoch: the keys, their shards and the weights."""
-        if self.weights is None and self.known is not None:
+        """SHA-256 of all that determines the order of an epoch: the keys, their shards, the weights and the parts."""
+        if self.weights is None and not self.parts and self.known is not None:
             keys, shard_of, sha256 = self.known
             if self.keys is keys and self.shard_of is shard_of:  # not those of a selection
                 return sha256
@@ -129,6 +153,8 @@ class Dataset:
             digest.update(self.shard_of[first : first + _HASHED_AT_ONCE].astype(np.int64).tobytes())
         if self.weights is not None:
             digest.update(np.ascontiguousarray(self.weights).tobytes())
+        if self.parts:
+            digest.update(np.array([(part.samples, part.drawn) for part in self.parts], np.int64).tobytes())
         return digest.hexdigest()
 
 
@@ -257,8 +283,9 @@ def each_frame(dataset: Dataset, *, masked: bool, repeats: int = 1) -> Dataset:
         repeats: How often each frame occurs per epoch. Training views draw each occurrence anew.
 
     Raises:
-        ConfigError: No frame has a mask.
+        ConfigError: No frame has a mask, or the dataset is a mixture.
     """
+    require_unmixed(dataset, "the frames")
     frames = np.flatnonzero(dataset.masks.size > 0) if masked else np.arange(len(dataset.frame_time_s))
     if not len(frames):
         raise ConfigError("no frame has a mask. Prepare from a recipe and a source that have masks.")
@@ -287,30 +314,37 @@ def each_frame(dataset: Dataset, *, masked: bool, repeats: int = 1) -> Dataset:
 def balanced(dataset: Dataset) -> Dataset:
     """The dataset with class-balanced weights.
 
-    The weight of a sample is the sum of 1 / (number of samples) over its classes. Samples without a label get the
-    smallest weight.
+    The weight of a class is 1000 / (number of its samples + 0.01), that of a sample the sum over its classes. Samples
+    without a label get the smallest weight.
 
     Raises:
         ConfigError: The dataset has no labels, or already has weights.
 
     Source: CAV-MAE (arXiv:2210.07839), gen_weight_file.py.
     """
-    if dataset.weights is not None:
+    if dataset.weights is not None or dataset.parts:
         raise ConfigError(
-            "class-balanced sampling of a dataset that has weights: balance the parts, then mix them: "
+            "class-balanced sampling of a dataset that has weights or parts: balance the parts, then mix them: "
             "mix([(balanced(a), 0.5), (balanced(b), 0.5)])."
         )
     if not len(dataset.label_ids):
         raise ConfigError("class-balanced sampling needs labels; this dataset has none")
-    rarity = 1.0 / np.maximum(np.bincount(dataset.label_ids, minlength=len(dataset.classes)), 1)
+    rarity = 1000.0 / (np.bincount(dataset.label_ids, minlength=len(dataset.classes)) + 0.01)
     sample_of = np.repeat(np.arange(len(dataset)), np.diff(dataset.label_start))
     weights = np.bincount(sample_of, weights=rarity[dataset.label_ids], minlength=len(dataset))
     weights[weights == 0] = weights[weights > 0].min()
     return replace(dataset, weights=weights)
 
 
+def require_unmixed(dataset: Dataset, what: str) -> None:
+    """Raise ConfigError for a mixture: `what` is to be done with its parts."""
+    if dataset.parts:
+        raise ConfigError(f"{what} of a mixture: do so with each of its datasets, then mix them.")
+
+
 def select(dataset: Dataset, keep: Bool[np.ndarray, " n"]) -> Dataset:
-    """The samples where `keep` is True, in their order. Raises ConfigError if none is left."""
+    """The samples where `keep` is True, in their order. Raises ConfigError if none is left, or for a mixture."""
+    require_unmixed(dataset, "a selection")
     rows = np.flatnonzero(keep)
     if not len(rows):
         raise ConfigError("no sample is left: the selection excludes all of them")
@@ -355,30 +389,10 @@ def _entries(start: Integer[np.ndarray, " n1"], keep: Bool[np.ndarray, " n"]) ->
     return np.flatnonzero(np.repeat(keep, np.diff(start)))
 
 
-def mix(datasets: Sequence[tuple[Dataset, float]]) -> Dataset:
-    """Combine datasets, each with a share of every epoch.
-
-    An epoch has as many samples as all datasets together. A dataset whose share is less than its size is subsampled;
-    one whose share is more is repeated. Classes are merged by name.
-
-    Args:
-        datasets: (dataset, share). Shares are relative to each other.
-
-    Raises:
-        ConfigError: A share is not above 0, or the list is empty.
-    """
-    if not datasets or any(not 0 < share < math.inf for _, share in datasets):
-        raise ConfigError(f"shares {[share for _, share in datasets]}: give at least one dataset, each a share above 0")
-    weights = [
-        share * (weights / weights.sum())
-        for part, share in datasets
-        for weights in [np.ones(len(part)) if part.weights is None else part.weights]
-    ]
-    return replace(unite([dataset for dataset, _ in datasets]), weights=np.concatenate(weights))
-
-
 def unite(datasets: Sequence[Dataset]) -> Dataset:
-    """Concatenate datasets: an epoch has every sample once. Weights are dropped. Classes are merged by name."""
+    """Concatenate datasets: an epoch has every sample once. Weights and parts are dropped. Classes are merged by
+    name.
+    """
     parts = list(datasets)
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
     frame_names = tuple(dict.fromkeys(name for part in parts for name in part.frame_names))

@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from avdata.dataset import Dataset, balanced, each_frame, mix, relabel, select, unite
+from avdata.dataset import Dataset, Part, balanced, each_frame, relabel, select, unite
 from avdata.load.batch import ArrayBatch
 from avdata.load.cache import CacheConfig
 from avdata.load.decode import StoredSample
 from avdata.load.loader import Loader, LoaderConfig, LoaderStats, evaluation_config
+from avdata.load.mixture import Amount, described_parts, is_mixture, mix, open_mixture
 from avdata.load.open import describe_dataset, is_folder, manifest_rows, open_dataset
 from avdata.load.order import LoaderState, OrderConfig
 from avdata.load.views import AllFramesView, BatchArray, ClipView, EvalView, FunctionView, TrainView, View
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllFramesView",
+    "Amount",
     "ArrayBatch",
     "Batch",
     "BatchArray",
@@ -31,17 +33,21 @@ __all__ = [
     "LoaderStats",
     "MemberMap",
     "OrderConfig",
+    "Part",
     "StoredSample",
     "TrainView",
     "View",
     "balanced",
     "describe_dataset",
+    "described_parts",
     "each_frame",
     "evaluation_config",
     "is_folder",
+    "is_mixture",
     "manifest_rows",
     "mix",
     "open_dataset",
+    "open_mixture",
     "relabel",
     "select",
     "unite",

@@ -34,6 +34,7 @@ from avdata.load.order import (
     Tail,
     batch_positions,
     check_ranks,
+    mixed_order,
     num_batches,
     replacement_positions,
     sample_draws,
@@ -177,7 +178,7 @@ class Loader:
         self._memories: SimpleQueue[ThreadMemory] = SimpleQueue()
         self._order: tuple[int, Order] | None = None
         self._excluded = excluded_samples(self.dataset, config.exclude_keys)
-        self._damage = DamageCount(config.max_bad_share, len(self.dataset) / world_size)
+        self._damage = DamageCount(config.max_bad_share, self.dataset.epoch_samples / world_size)
         cv2.setNumThreads(0)
 
     @property
@@ -192,7 +193,7 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches left in this epoch."""
-        left = len(self.dataset) - self._state.position
+        left = self.dataset.epoch_samples - self._state.position
         return num_batches(left, self.config.batch_size, self.world_size, self.config.tail)
 
     def state_dict(self) -> dict[str, int | str]:
@@ -216,8 +217,8 @@ class Loader:
                 f"{self.config.seed}, plan {self._state.plan_hash[:12]}. Resume with the same samples, weights, "
                 "block_samples and window_samples, or start again without the state."
             )
-        if state.position > len(self.dataset):
-            raise CheckpointError(f"the loader state is at sample {state.position} of {len(self.dataset)}")
+        if state.position > (total := self.dataset.epoch_samples):
+            raise CheckpointError(f"the loader state is at sample {state.position} of {total}")
         self._state = state
 
     def set_epoch(self, epoch: int) -> None:
@@ -270,8 +271,12 @@ class Loader:
 
     def _epoch_order(self, epoch: int) -> Order:
         if self._order is None or self._order[0] != epoch:
-            config = self.config
-            order: Order = EpochOrder(self.dataset.shard_of, config.seed, epoch, config.order, self.dataset.weights)
+            config, dataset = self.config, self.dataset
+            order: Order
+            if dataset.parts:
+                order = mixed_order(dataset.shard_of, dataset.parts, config.seed, epoch, config.order, dataset.weights)
+            else:
+                order = EpochOrder(dataset.shard_of, config.seed, epoch, config.order, dataset.weights)
             if self._excluded is not None:
                 order = without_excluded(order[:], self._excluded, config.seed, epoch, config.order)
             self._order = epoch, order
@@ -292,7 +297,8 @@ class Loader:
     def _begin(self, epoch: int, first: int, pool: ThreadPoolExecutor | None) -> _Pending:
         """Allocate a batch, draw its random numbers, and submit it to the workers."""
         config, view = self.config, self.view
-        positions, valid = batch_positions(first, len(self.dataset), config.batch_size, self.rank, self.world_size)
+        total = self.dataset.epoch_samples
+        positions, valid = batch_positions(first, total, config.batch_size, self.rank, self.world_size)
         order = self._epoch_order(epoch)
         sample_ids, b = order[positions], len(positions)
         rows = Rows(
@@ -375,7 +381,7 @@ class Loader:
         skipped = self._count_bad(epoch, pending.rows) if pending.rows.bad else 0
         batch = self._batch(epoch, pending, self._good_rows(pending), skipped)
         step = self.config.batch_size * self.world_size
-        self._move(epoch, min(pending.first + step, len(self.dataset)))
+        self._move(epoch, min(pending.first + step, self.dataset.epoch_samples))
         self._stats.batches += 1
         self._stats.samples += len(batch)
         return batch

@@ -6,7 +6,7 @@ state, so any position of any epoch can be reached directly, with any number of 
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any, Literal, get_args
@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, Integer, UInt64
 
+from avdata.dataset import Part
 from avmanifest.errors import CheckpointError, ConfigError
 
 Tail = Literal["drop", "pad"]
@@ -42,6 +43,8 @@ class Stream(IntEnum):
     SELECT = 2
     OFFSET = 3
     REPLACE = 4
+    PARTS = 5
+    MERGE = 6
     DRAWS = 16
 
 
@@ -125,6 +128,7 @@ class EpochOrder:
         epoch: int,
         config: OrderConfig,
         weights: Float64[np.ndarray, " n"] | None = None,
+        counts: Int64[np.ndarray, " n"] | None = None,
     ) -> None:
         """Create the order.
 
@@ -135,17 +139,20 @@ class EpochOrder:
             config: Sizes of blocks and windows.
             weights: Relative frequency of each sample; None: each once. A sample occurs n * weight / sum(weights)
                 times, randomly rounded up or down; its copies are in different blocks.
+            counts: How often each sample occurs; None: as the weights say.
         """
         self._length = len(shard_of)
         self._seed, self._epoch, self._shuffle = seed, epoch, config.shuffle
         self._samples: Int64[np.ndarray, " n"] | None = None
         starts = _block_starts(shard_of, config.block_samples)
-        if weights is not None:
+        if weights is not None and counts is None:
             counts = sample_counts(weights, seed, epoch)
+        if counts is not None:
             self._samples, groups = _repeated(
                 np.repeat(np.arange(len(starts)), np.diff(starts, append=self._length)), counts
             )
             starts = np.flatnonzero(np.diff(groups, prepend=-1))
+            self._length = len(self._samples)
         if not config.shuffle:
             return
         lengths = np.diff(starts, append=self._length)
@@ -214,18 +221,74 @@ def epoch_order(
     return EpochOrder(shard_of, seed, epoch, config, weights)[:]
 
 
-def sample_counts(weights: Float64[np.ndarray, " n"], seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
-    """How often each sample occurs in the epoch. The sum is exactly n.
+def mixed_order(
+    shard_of: Integer[np.ndarray, " n"],
+    parts: Sequence[Part],
+    seed: int,
+    epoch: int,
+    config: OrderConfig,
+    weights: Float64[np.ndarray, " n"] | None = None,
+) -> Int64[np.ndarray, " m"]:
+    """The sample at each position of an epoch of a mixture.
 
-    Systematic sampling in a random order: each count differs from its expectation by less than one.
+    Every part has an order of its own, shuffled by blocks. They are merged evenly: of any k positions in a row, a part
+    has its share of k, give or take less than two and twice the number of parts. Without shuffle, one part follows the
+    other.
+
+    Args:
+        shard_of: Shard of each sample, ascending within each part.
+        parts: The parts, in the order of their samples.
+        seed: Seed of the run.
+        epoch: Number of the epoch, from 0.
+        config: Sizes of blocks and windows.
+        weights: Relative frequency of each sample within its part; None: all alike.
     """
-    total = len(weights)
+    orders, places = [], []
+    first = 0
+    for number, (_, samples, drawn) in enumerate(parts):
+        own_seed = int(random_bits(seed, number, Stream.PARTS, np.zeros(1, np.int64))[0])
+        own = None if weights is None else weights[first : first + samples]
+        if own is None or bool((own == own[0]).all()):
+            counts = even_counts(samples, drawn, own_seed, epoch)
+        else:
+            counts = sample_counts(own, own_seed, epoch, drawn)
+        order = EpochOrder(shard_of[first : first + samples], own_seed, epoch, config, counts=counts)
+        orders.append(first + order[:])
+        index = np.arange(drawn)
+        places.append((index + uniform(own_seed, epoch, Stream.MERGE, index)) / drawn)
+        first += samples
+    merged = np.concatenate(orders)
+    return merged[np.argsort(np.concatenate(places), kind="stable")] if config.shuffle else merged
+
+
+def even_counts(samples: int, drawn: int, seed: int, epoch: int) -> Int64[np.ndarray, " n"]:
+    """How often each of `samples` samples occurs in an epoch to which they give `drawn`. The sum is exactly `drawn`.
+
+    The seed puts the samples into one random order, and each epoch takes the next `drawn` of it, round and round. So in
+    any e consecutive epochs each sample occurs e * drawn / samples times, rounded up or down.
+    """
+    rounds, rest = divmod(drawn, samples)
+    counts = np.full(samples, rounds, np.int64)
+    if rest:
+        order = np.argsort(random_bits(seed, 0, Stream.SELECT, np.arange(samples)), kind="stable")
+        counts[order[(epoch * drawn % samples + np.arange(rest)) % samples]] += 1
+    return counts
+
+
+def sample_counts(
+    weights: Float64[np.ndarray, " n"], seed: int, epoch: int, total: int | None = None
+) -> Int64[np.ndarray, " n"]:
+    """How often each sample occurs in an epoch of `total` samples; None: of as many as there are. The sum is exact.
+
+    Systematic sampling in a random order: each count is its expectation, rounded up or down.
+    """
+    total = len(weights) if total is None else total
     expected = weights * (total / weights.sum())
-    order = np.argsort(random_bits(seed, epoch, Stream.SELECT, np.arange(total)), kind="stable")
+    order = np.argsort(random_bits(seed, epoch, Stream.SELECT, np.arange(len(weights))), kind="stable")
     edges = np.cumsum(expected[order])
     edges[-1] = total
     offset = uniform(seed, epoch, Stream.OFFSET, np.zeros(1, np.int64))
-    counts = np.empty(total, np.int64)
+    counts = np.empty(len(weights), np.int64)
     counts[order] = np.diff(np.minimum(np.floor(edges + offset), total).astype(np.int64), prepend=0)
     return counts
 

@@ -169,16 +169,21 @@ class ClipView(View):
         return tuple(arrays)
 
     def check(self, dataset: Dataset) -> None:
-        """Check that the shards have the log-mel profile or audio to compute it from."""
-        has_waveform = bool(dataset.waveform.size.any())
-        if self.profile not in dataset.log_mel and not has_waveform:
-            raise ConfigError(
-                f"the view needs {self.profile!r} spectrograms; the shards have "
-                f"{', '.join(dataset.log_mel) or 'none'}, and no audio to compute them from. "
-                f"Prepare with --mel {self.profile}, or with audio."
-            )
-        if self.waveform and not has_waveform:
-            raise ConfigError("the view needs waveforms and the shards have no audio. Prepare without --no-audio.")
+        """Check that the shards, those of every part, have the log-mel profile or audio to compute it from."""
+        for part, rows in dataset.rows_of_parts():
+            where = f"{part.name}: " if part.name else ""
+            has_waveform = bool(dataset.waveform.size[rows].any())
+            stored = [name for name, ranges in dataset.log_mel.items() if ranges.size[rows].any()]
+            if self.profile not in stored and not has_waveform:
+                raise ConfigError(
+                    f"{where}the view needs {self.profile!r} spectrograms; the shards have "
+                    f"{', '.join(stored) or 'none'}, and no audio to compute them from. "
+                    f"Prepare with --mel {self.profile}, or with audio."
+                )
+            if self.waveform and not has_waveform:
+                raise ConfigError(
+                    f"{where}the view needs waveforms and the shards have no audio. Prepare without --no-audio."
+                )
 
     # What a kind of view chooses. As they stand: the middle window, the frame nearest its middle, the center crop.
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avdata.dataset import Part
 from avdata.load.order import (
     EpochOrder,
     LoaderState,
@@ -13,6 +14,8 @@ from avdata.load.order import (
     batch_positions,
     check_ranks,
     epoch_order,
+    even_counts,
+    mixed_order,
     num_batches,
     random_bits,
     sample_counts,
@@ -172,6 +175,56 @@ def test_a_weighted_epoch_is_as_long_and_holds_the_counts(
     assert np.array_equal(np.bincount(order, minlength=len(weights)), sample_counts(weights, seed, 3))
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 100), st.integers(0, 2**62), st.integers(0, 50), st.integers(1, 30))
+def test_over_any_epochs_in_a_row_the_samples_of_a_part_come_equally_often(
+    samples: int, drawn: int, seed: int, first: int, epochs: int
+) -> None:
+    counts = [even_counts(samples, drawn, seed, epoch) for epoch in range(first, first + epochs)]
+    assert all(one.sum() == drawn for one in counts)
+    together = np.sum(counts, axis=0)
+    assert together.min() == epochs * drawn // samples
+    assert together.max() == -(-epochs * drawn // samples)
+
+
+PARTS = st.lists(st.tuples(SHARDS, st.integers(1, 200), st.booleans()), min_size=1, max_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PARTS, st.integers(0, 2**31), st.integers(0, 9), ORDERS, st.booleans())
+def test_a_mixture_has_the_samples_of_each_part_evenly(
+    drawn: list[tuple[list[int], int, bool]], seed: int, epoch: int, config: OrderConfig, weighted: bool
+) -> None:
+    parts = [Part(str(number), sum(sizes), count) for number, (sizes, count, _) in enumerate(drawn)]
+    shard_of = shard_numbers([size for sizes, _, _ in drawn for size in sizes])
+    weights = [np.arange(1.0, 1 + sum(sizes)) if uneven else np.ones(sum(sizes)) for sizes, _, uneven in drawn]
+    order = mixed_order(shard_of, parts, seed, epoch, config, np.concatenate(weights) if weighted else None)
+    assert len(order) == sum(part.drawn for part in parts)
+    again = mixed_order(shard_of, parts, seed, epoch, config, np.concatenate(weights) if weighted else None)
+    assert np.array_equal(order, again)
+    part_of = np.repeat(np.arange(len(parts)), [part.samples for part in parts])
+    counts = np.split(np.bincount(order, minlength=len(shard_of)), np.cumsum([part.samples for part in parts])[:-1])
+    for part, own, weight in zip(parts, counts, weights, strict=True):
+        expected = part.drawn * weight / weight.sum() if weighted else np.full(part.samples, part.drawn / part.samples)
+        assert own.sum() == part.drawn
+        assert (np.abs(own - expected) < 1 + 1e-6).all()
+    for number, part in enumerate(parts):
+        so_far = np.cumsum(part_of[order] == number) - np.arange(1, len(order) + 1) * part.drawn / len(order)
+        assert so_far.max(initial=0) - so_far.min(initial=0) < 2 + 2 * len(parts)
+
+
+def test_without_shuffle_the_parts_of_a_mixture_follow_each_other() -> None:
+    parts = [Part("a", 3, 6), Part("b", 4, 4)]
+    order = mixed_order(shard_numbers([3, 4]), parts, 5, 6, OrderConfig(shuffle=False))
+    assert order.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5, 6]
+
+
+def test_the_order_of_a_mixture_of_earlier_versions() -> None:
+    parts = [Part("a", 5, 4), Part("b", 7, 10)]
+    config = OrderConfig(block_samples=2, window_samples=6)
+    assert mixed_order(shard_numbers([5, 3, 4]), parts, 7, 2, config).tolist() == GOLDEN["mixed"]
+
+
 def test_copies_of_a_sample_lie_in_different_blocks() -> None:
     shard_of, weights = shard_numbers([100] * 4), np.ones(400)
     weights[:4] = 60.0
@@ -238,5 +291,6 @@ def test_ranks_and_tails_that_cannot_be_are_refused() -> None:
 GOLDEN = {
     "order": [10, 11, 6, 9, 8, 5, 3, 2, 7, 1, 0, 4],
     "weighted": [9, 7, 5, 11, 6, 10, 3, 11, 10, 4, 8, 9],
+    "mixed": [6, 10, 0, 3, 11, 5, 9, 7, 1, 8, 11, 2, 5, 7],
     "bits": [7411069501230509898, 265502844850039927],
 }

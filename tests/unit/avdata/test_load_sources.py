@@ -147,15 +147,8 @@ def test_several_datasets_get_their_shares_of_an_epoch(tmp_path: Path) -> None:
                 counts[key] = counts.get(key, 0) + 1
                 assert names == (["rain"] if int(key[-5:]) < 100 else [CLASSES[int(key[-5:]) % 3]])
                 assert abs(color[0] - int(key[-5:]) * 8 % 256) < 4
-    assert sum(counts.values()) == 12 * 20
-    of_few = [counts.get(f"clip-{n:05d}", 0) for n in range(4)]
-    assert of_few == [pytest.approx(30, abs=8)] * 4
-    assert sum(of_few) == pytest.approx(120, abs=10)
-    for shares in ([1.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [1.0, float("inf")]):
-        with pytest.raises(ConfigError, match="each a share above 0"):
-            mix(list(zip([few, many], shares, strict=True)))
-    with pytest.raises(ConfigError, match="at least one dataset"):
-        mix([])
+    assert [counts[f"clip-{n:05d}"] for n in range(4)] == [30] * 4
+    assert [counts[f"clip-{n:05d}"] for n in range(100, 116)] == [pytest.approx(120 / 16, abs=0.5)] * 16
 
 
 def test_united_datasets_give_every_sample_once(tmp_path: Path, drawn: Path, expected: list) -> None:
