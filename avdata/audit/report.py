@@ -21,7 +21,7 @@ from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.draw.page import card, data_uri, escape, key_numbers, page, section, table, write_page
 from avmanifest.columns import Column, flags, joined, measured
 from avmanifest.errors import AvkitError, ConfigError
-from avmanifest.schema import STATUSES
+from avmanifest.schema import status_meaning
 from avmanifest.secrets import excerpt
 
 _TYPES: Final = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
@@ -135,7 +135,7 @@ def _statuses(found: Mapping[str, Any]) -> Iterator[str]:
     for split, content in found["splits"].items():
         counts = {name: content["statuses"][name] for name in names if name in content["statuses"]}
         items = "".join(
-            f'<li title="{escape(STATUSES[name].meaning if name in STATUSES else "")}">'
+            f'<li title="{escape(status_meaning(name))}">'
             f'<i class="{classes[name]}"></i>{escape(name)} <span>{count:,}</span></li>'
             for name, count in counts.items()
         )

@@ -27,7 +27,7 @@ from avmanifest.files import read_file, replace_text, sha256_of_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.parsing import metadata_of
 from avmanifest.recipe import Recipe
-from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION, STATUSES
+from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION, status_meaning
 from avmanifest.table import read_batches
 
 _ENERGON_CRUDE: Final = {"__module__": "megatron.energon", "__class__": "CrudeWebdataset"}
@@ -252,7 +252,7 @@ def _card(
         _table(
             ("split", "status", "clips", "meaning"),
             [
-                (split, f"`{status}`", _count(number), STATUSES[status].meaning)
+                (split, f"`{status}`", _count(number), status_meaning(status))
                 for split, counts in coverage.items()
                 for status, number in counts["statuses"].items()
             ],

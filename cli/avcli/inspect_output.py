@@ -22,7 +22,7 @@ from avdata.audit.verify import Verification
 from avdata.draw.images import color_log_mel, decode_rgb
 from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.profiles import MelProfile
-from avmanifest.schema import STATUSES
+from avmanifest.schema import status_meaning
 from avmanifest.secrets import excerpt
 
 _MOST_FAULTS: Final = 40
@@ -46,7 +46,7 @@ def print_summary(found: Mapping[str, Any]) -> None:
         _heading(console, "failures")
         table = plain_table(("status", "<"), ("clips", ">"), ("meaning", "<"))
         for name, count in failures:
-            table.add_row(Text(name, style="yellow"), f"{count:,}", STATUSES[name].meaning if name in STATUSES else "")
+            table.add_row(Text(name, style="yellow"), f"{count:,}", status_meaning(name))
         console.print(table)
     _heading(console, "measured")
     console.print(_measured(found))

@@ -18,7 +18,7 @@ from avdata.prepare.config import PrepareConfig
 from avdata.prepare.estimate import Estimate, SourceShare
 from avdata.prepare.progress import Progress
 from avdata.prepare.report import PrepareReport
-from avmanifest.schema import STATUSES
+from avmanifest.schema import status_meaning
 from avmanifest.secrets import shown_url
 
 PLAIN_INTERVAL_S = 10.0
@@ -106,7 +106,7 @@ def print_report(report: PrepareReport, console: Console | None = None) -> None:
     failures = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for status, count in report.statuses.items():
         if status != "ok":
-            failures.add_row(Text(status, style="yellow"), f"{count:,}", STATUSES[status].meaning)
+            failures.add_row(Text(status, style="yellow"), f"{count:,}", status_meaning(status))
     if failures.row_count:
         console.print(failures)
     console.print(Text(report.summary), soft_wrap=True)
@@ -125,7 +125,7 @@ def print_progress(progress: Progress, console: Console | None = None) -> None:
         f"{progress.num_committed_shards:,} of {progress.num_shards:,} shards"
     )
     for status, count in progress.committed.items():
-        say(f"  {count:>9,}  {status:<20} {STATUSES[status].meaning}")
+        say(f"  {count:>9,}  {status:<20} {status_meaning(status)}")
     for run in progress.runs:
         ended = sum(run.ended.values())
         left = "" if run.left_s is None else f", {run.left_s / 60:,.0f} min left"

@@ -175,7 +175,7 @@ CLIP_COLUMNS: Final = (
         nullable=False,
         in_json=True,
     ),
-    Column(name="status", dtype=pa.string(), meaning="a name of STATUSES", nullable=False),
+    Column(name="status", dtype=pa.string(), meaning="a name of STATUSES, or filtered_STEP", nullable=False),
     Column(name="reason", dtype=pa.string(), meaning="the error message of a failed clip, else empty"),
     Column(
         name="shard",

@@ -26,6 +26,7 @@ class StatusClass(StrEnum):
     OK = "ok"
     PERMANENT = "permanent"  # a retry would fail in the same way
     TRANSIENT = "transient"  # a retry may succeed: `--retry transient`
+    FILTERED = "filtered"  # a step dropped the clip, as was asked: no failure, and never tried again
     BUG = "bug"  # an error in avkit: exit code 1
 
 
@@ -61,13 +62,36 @@ STATUSES: Final[dict[str, Status]] = {
     "media_window": Status(StatusClass.PERMANENT, "the clip begins after the end of the video"),
     "decode_timeout": Status(StatusClass.TRANSIENT, "decoding passed its deadline and was killed"),
     "decode_crash": Status(StatusClass.TRANSIENT, "the decoding process died or ran out of memory, twice"),
-    "internal": Status(StatusClass.BUG, "an error inside avkit"),
+    "internal": Status(StatusClass.BUG, "an error inside avkit or a step"),
 }
 
 
+_FILTERED: Final = re.compile("filtered_([a-z][a-z0-9_]*)")
+
+
+def filtered_status(step: str) -> str:
+    """The status of a clip that a step dropped."""
+    return f"filtered_{step}"
+
+
+def find_status(name: str) -> Status | None:
+    """The status of this name: one of STATUSES, or `filtered_STEP`. None: there is none."""
+    if match := _FILTERED.fullmatch(name):
+        return Status(StatusClass.FILTERED, f"dropped by the step {match[1]}")
+    return STATUSES.get(name)
+
+
 def status_class(status: str) -> StatusClass:
-    """The class of a status. Raises KeyError for a name that is not in STATUSES."""
-    return STATUSES[status].status_class
+    """The class of a status. Raises KeyError for a name that is none."""
+    if (found := find_status(status)) is None:
+        raise KeyError(status)
+    return found.status_class
+
+
+def status_meaning(status: str) -> str:
+    """What a status says, in words; empty for a name that is none."""
+    found = find_status(status)
+    return found.meaning if found else ""
 
 
 def _field(name: str, dtype: pa.DataType, meaning: str) -> pa.Field:

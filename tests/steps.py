@@ -1,0 +1,134 @@
+"""Steps for tests. Worker processes import them from here."""
+
+import os
+import random
+import sys
+import time
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from avdata.prepare.steps.step import Clip, Need, StepResult
+from avdata.shards import pack_npy
+from avmanifest.columns import Column
+from avmanifest.settings import SHARE, check
+
+
+@dataclass(frozen=True)
+class Light:
+    """Mean brightness of the stored frames and of all frames; drops dark clips."""
+
+    least: Annotated[float, "Share of full brightness below which a clip is dropped.", SHARE] = 0.0
+
+    name: ClassVar[str] = "light"
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column(name="light", dtype=pa.float64(), meaning="brightness, 0 to 1", in_json=True, title="Brightness"),
+        Column(name="is_dim", dtype=pa.bool_(), meaning="the clip is dim", flag=True, in_json=True),
+        Column(name="num_video_frames", dtype=pa.int64(), meaning="frames of the clip"),
+    )
+    members: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[Need, ...]] = ("frames", "video")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def run(self, clip: Clip) -> StepResult:
+        light = float(np.mean([image.mean() for image in clip.frames])) / 255
+        found = {"light": light, "is_dim": light < 0.2, "num_video_frames": sum(1 for _ in clip.video)}
+        dropped = f"brightness {light:.3f} is below {self.least:g}" if light < self.least else ""
+        return StepResult(values=found, dropped=dropped)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """A number and a member by chance, from the clip's own source of chance."""
+
+    name: ClassVar[str] = "chance"
+    version: ClassVar[int] = 3
+    columns: ClassVar[tuple[Column, ...]] = (Column(name="dice", dtype=pa.int64(), meaning="a number from 1 to 6"),)
+    members: ClassVar[tuple[str, ...]] = ("chance.npy",)
+    needs: ClassVar[tuple[Need, ...]] = ("waveform",)
+
+    def run(self, clip: Clip) -> StepResult:
+        peak = np.abs(clip.waveform[:]).max(keepdims=True)
+        numbers = np.concatenate([peak, clip.rng.random(3)]).astype(np.float32)
+        return StepResult(values={"dice": clip.rng.integers(1, 7)}, members={"chance.npy": pack_npy(numbers)})
+
+
+@dataclass(frozen=True)
+class Odd:
+    """Does with every fifth clip, or with all, what no step should."""
+
+    how: str = "raises"
+    every: int = 1
+
+    name: ClassVar[str] = "odd"
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[Column, ...]] = (Column(name="odd", dtype=pa.float64(), meaning="0"),)
+    members: ClassVar[tuple[str, ...]] = ("odd.txt",)
+    needs: ClassVar[tuple[Need, ...]] = ("frames", "waveform", "video")
+
+    def run(self, clip: Clip) -> StepResult:
+        columns: dict[str, Any] = {"odd": 0.0}
+        members: dict[str, Any] = {"odd.txt": b"0"}
+        if int(clip.key[-1], 36) % self.every:
+            return StepResult(values=columns, members=members)
+        match self.how:
+            case "raises":
+                raise RuntimeError("no more")
+            case "hangs":
+                time.sleep(600)
+            case "dies":
+                os._exit(7)
+            case "eats":
+                columns["odd"] = float(np.ones(1 << 36).sum())
+            case "prints":
+                print("a line that is not JSON")
+                os.write(1, b"and another\n")
+            case "forks":
+                if os.fork() == 0:
+                    return StepResult(values=columns, members=members)
+                os.wait()
+            case "exits":
+                sys.exit("enough")
+            case "mutates frames":
+                clip.frames[0][:] = 0
+            case "mutates rows":
+                clip.facts["frame_times_s"].clear()  # type: ignore[attr-defined]
+                clip.row["labels"].append("odd")
+                clip.waveform[:][:] = 0
+            case "undeclared column":
+                columns["even"] = 1.0
+            case "text":
+                columns["odd"] = "high"
+            case "bool":
+                columns["odd"] = True
+            case "nan":
+                columns["odd"] = float("nan")
+            case "no member":
+                members = {}
+            case "undeclared member":
+                members["even.txt"] = b"1"
+            case "member of text":
+                members["odd.txt"] = "0"
+            case "huge member":
+                members["odd.txt"] = bytes((64 << 20) + 1)
+            case "none":
+                return None  # type: ignore[return-value]
+            case "unseeded":
+                random.random()
+        return StepResult(values=columns, members=members)
+
+
+class NoDataclass:
+    """No settings can be read into it."""
+
+    name: ClassVar[str] = "none"
+
+
+@dataclass(frozen=True)
+class Bare:
+    """Has nothing that a step has."""
