@@ -1,6 +1,7 @@
 """From a dataset to a model's inputs: samples, views, and normalization on the device."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +22,11 @@ from avdata.load import (
     TrainView,
     evaluation_config,
     is_folder,
+    is_mixture,
     open_dataset,
+    open_mixture,
     select,
+    source_of,
 )
 from avmanifest.errors import ConfigError
 from avmanifest.files import read_text
@@ -62,13 +66,13 @@ def train_loader(
     ManifestError or ShardError for an incomplete dataset.
     """
     cache = cache_config(data.cache_dir, data.cache_gb, offline=data.offline)
-    dataset = open_dataset(
-        source,
-        data.split if is_folder(source) else None,
-        exclude=data.exclude,
-        cache=cache,
-        allow_pipe=data.allow_pipe,
-    )
+    given: dict[str, Any] = {"exclude": data.exclude, "cache": cache, "allow_pipe": data.allow_pipe}
+    if data.mix or data.epoch_samples is not None:
+        entries = data.mix or entries_of(source)
+        given |= {"epoch_samples": data.epoch_samples, "class_balanced": data.class_balanced}
+        dataset = open_mixture(entries, data.split, **given)
+    else:
+        dataset = open_dataset(source, data.split if is_folder(source) else None, **given)
     view = TrainView(
         profile=data.profile,
         window_s=data.window_s,
@@ -83,7 +87,7 @@ def train_loader(
     config = LoaderConfig(
         batch_size=batch_size,
         seed=seed,
-        class_balanced=data.class_balanced,
+        class_balanced=data.class_balanced and not dataset.parts,
         num_workers=data.num_workers,
         skip_bad=data.skip_bad,
         max_bad_share=data.max_bad_share,
@@ -92,6 +96,30 @@ def train_loader(
         cache=cache,
     )
     return Loader(dataset, view, config, rank=world.rank, world_size=world.size)
+
+
+def with_mix(data: DataConfig, source: Source | None) -> tuple[DataConfig, Source]:
+    """The settings with what `source` says of a mixture (`data/a=0.7`) in `mix`, and the datasets without amounts.
+
+    Raises:
+        ConfigError: No dataset is named, or both by `source` and by `data.mix`.
+    """
+    entries = () if source is None else entries_of(source)
+    if data.mix and entries:
+        raise ConfigError("--data and data.mix both name what to train on. Give one of them.")
+    if is_mixture(entries):
+        data = replace(data, mix=entries)
+    if not (data.mix or entries):
+        raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")
+    if not data.mix:
+        return data, source if source is not None else entries
+    sources = tuple(source_of(entry) for entry in data.mix)
+    return data, sources[0] if len(sources) == 1 else sources
+
+
+def entries_of(source: Source) -> tuple[str, ...]:
+    """The folders and URLs of a source, one by one."""
+    return (str(source),) if isinstance(source, str | Path) else tuple(map(str, source))
 
 
 def listed_keys(entries: Sequence[str]) -> tuple[str, ...]:
@@ -189,9 +217,9 @@ def require_mel(n_mels: int, model: ModelConfig) -> None:
 
 
 def require_samples(dataset: Dataset, least: int, source: Source) -> None:
-    """Raise ConfigError for a dataset of fewer than `least` samples."""
-    if len(dataset) < least:
+    """Raise ConfigError for a dataset with epochs of fewer than `least` samples."""
+    if (count := dataset.epoch_samples) < least:
         raise ConfigError(
-            f"{source}: {len(dataset)} samples, fewer than one batch of {least} over all processes. Prepare more, or "
-            f"set device_batch_size or batch_size to at most {len(dataset)}."
+            f"{source}: {count} samples, fewer than one batch of {least} over all processes. Prepare more, or "
+            f"set device_batch_size or batch_size to at most {count}."
         )

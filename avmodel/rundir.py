@@ -1,6 +1,7 @@
 """runs/NAME on disk: who may write there, with which config, and from where a run goes on.
 
 config.json      the resolved config
+data.json        the datasets it is trained on: name, subset id, samples, samples of an epoch
 metrics.jsonl    one line a step
 probe.jsonl      one line a probe
 skipped.jsonl    one line a step that was left out; there only if there are any
@@ -10,7 +11,7 @@ pictures/        reconstructions
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ from avmodel.checkpoint_folder import checkpoints_in
 from avmodel.metrics import METRICS
 
 CONFIG_FILE = "config.json"
+DATA_FILE = "data.json"
 CHECKPOINTS = "checkpoints"
 PICTURES = "pictures"
 
 # Settings that say how a run is carried out, not what it computes: a resumed run may have others.
 FREE_SETTINGS = (
     "device",
+    "data.mix",  # the loader's state knows the samples and the amounts
     "data.skip_bad",
     "data.max_bad_share",
     "data.exclude_keys",
@@ -47,8 +50,8 @@ FREE_SETTINGS = (
 )
 
 
-def start_run(folder: Path, config: object, *, resume: bool) -> None:
-    """Give the folder to a run of this config, which begins there or goes on.
+def start_run(folder: Path, config: object, parts: Sequence[Mapping[str, Any]] = (), *, resume: bool) -> None:
+    """Give the folder to a run of this config on these parts of data, which begins there or goes on.
 
     A run that came to no step, as its weights were missing, may begin again with another config.
 
@@ -70,6 +73,8 @@ def start_run(folder: Path, config: object, *, resume: bool) -> None:
             "another --out."
         )
     write_config(folder, values)
+    if parts:
+        _write(folder / DATA_FILE, {"parts": [dict(part) for part in parts]})
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
@@ -101,12 +106,29 @@ def as_json(config: object) -> dict[str, Any]:
 
 
 def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: shown_url(value) if isinstance(value, str) else value for name, value in values.items()}
+    return {name: _shown_value(value) for name, value in values.items()}
+
+
+def _shown_value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_shown_value(item) for item in value]
+    return shown_url(value) if isinstance(value, str) else value
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
     """The settings of the run in this folder, by dotted key; None without one."""
-    path = folder / CONFIG_FILE
+    values = _read(folder / CONFIG_FILE)
+    return None if values is None else _shown(values)  # a run of an earlier version may have kept secrets
+
+
+def read_parts(folder: Path) -> list[Any]:
+    """What the run in this folder is trained on, a record for each dataset; none for a run of an earlier version."""
+    values = _read(folder / DATA_FILE) or {}
+    parts = values.get("parts", [])
+    return parts if isinstance(parts, list) else []
+
+
+def _read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     advice = "Give another --out."
@@ -114,14 +136,18 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         content = read_file(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}). {advice}") from error
-    values = parse_object(content, path, ConfigError, advice, finite=False)
-    return _shown(values)  # a run of an earlier version may have kept secrets
+    return parse_object(content, path, ConfigError, advice, finite=False)
 
 
 def write_config(folder: Path, values: Mapping[str, Any]) -> None:
     """Put config.json there, whole or not at all."""
+    _write(folder / CONFIG_FILE, values)
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    folder = path.parent
     try:
-        replace_text(folder / CONFIG_FILE, json.dumps(dict(values), indent=1) + "\n", durable=True)
+        replace_text(path, json.dumps(dict(values), indent=1) + "\n", durable=True)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written ({error.strerror}). Give another --out.") from error
 

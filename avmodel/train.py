@@ -8,6 +8,7 @@ one would.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from avdata.load import Batch
+from avdata.load import Batch, described_parts
 from avdata.load.order import random_bits
 from avdata.profiles import profile
 from avmanifest.errors import AvkitError, CheckpointError, ConfigError, ShardError, StorageError
+from avmanifest.secrets import shown_url
 from avmodel.augment import augment
 from avmodel.checkpoint import load_model, save_checkpoint
 from avmodel.checkpoint_folder import LATEST_FILE, checkpoints_in, newest_whole, place_of, point_latest_to
@@ -27,7 +29,7 @@ from avmodel.compiling import compile_blocks
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World, autocast, join_world, require_precision
 from avmodel.fit import Batches, Fit, Moment, Objective, Terms, distributed, fit, is_due
-from avmodel.inputs import Source, probe_loader, to_inputs, train_loader
+from avmodel.inputs import Source, probe_loader, to_inputs, train_loader, with_mix
 from avmodel.metrics import METRICS, MetricLog, read_lines
 from avmodel.models import build_model
 from avmodel.models.family import Family, Modality
@@ -67,7 +69,7 @@ class Report(NamedTuple):
 
 def pretrain(
     config: RunConfig,
-    source: Source,
+    source: Source | None,
     out: Path,
     *,
     resume: bool = False,
@@ -75,18 +77,25 @@ def pretrain(
     listener: Listener | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Report:
-    """Train on a prepared dataset's folder, or on shard URLs, under torchrun or alone; see `train`."""
+    """Train on a prepared dataset's folder, or on shard URLs, under torchrun or alone; see `train`.
+
+    Datasets with amounts, such as `data/a=0.7`, become the setting `data.mix`, which is used where `source` is None.
+    """
+    data, source = with_mix(config.data, source)
+    config = replace(config, data=data)
     with join_world(config.device) as world:
         require_precision(config.precision, world.device)
         micro_batch, _ = config.micro_batch(world.size)
         batches = train_loader(config.data, config.model, source, world, batch_size=micro_batch, seed=config.seed)
         probed = probe_loader(config.data, config.model, source, world, batch_size=micro_batch)
+        data_name = shown_url(str(source)) if isinstance(source, str | Path) else "united"
         return train(
             config,
             batches,
             out,
             world,
             probed=probed,
+            parts=described_parts(batches.dataset, data_name),
             resume=resume,
             resume_from=resume_from,
             listener=listener,
@@ -101,6 +110,7 @@ def train(
     world: World,
     *,
     probed: Batches | None = None,
+    parts: Sequence[Mapping[str, Any]] = (),
     resume: bool = False,
     resume_from: int | None = None,
     listener: Listener | None = None,
@@ -116,6 +126,7 @@ def train(
         out: The run's folder.
         world: The processes of the run.
         probed: Batches that the probe looks at; None: no probe.
+        parts: What data.json keeps of the data.
         resume: Go on from the newest whole checkpoint of the run in `out`.
         resume_from: Go on from the checkpoint of this step; `resume` is then implied.
         listener: Receives progress events.
@@ -131,7 +142,7 @@ def train(
     _, micro_steps = config.micro_batch(world.size)
     step_epochs = micro_steps / len(batches)
     steps = config.steps or int(config.epochs / step_epochs)
-    start_together(out, config, world, resume=resume or resume_from is not None)
+    start_together(out, config, world, parts, resume=resume or resume_from is not None)
     resumed = go_on(out, config, batches, world, step=resume_from, say=listener.note)
     model = resumed.model if resumed else initial_model(config, world.device, listener)
     require_batch(model, config, world)
@@ -245,12 +256,14 @@ def new_optimizers(config: RunConfig, model: Family) -> list[torch.optim.Optimiz
     return [make_optimizer(model, config.optim, config.pretrained) for _ in model.step_terms]
 
 
-def start_together(out: Path, config: RunConfig, world: World, *, resume: bool) -> None:
+def start_together(
+    out: Path, config: RunConfig, world: World, parts: Sequence[Mapping[str, Any]], *, resume: bool
+) -> None:
     """Give the folder to the run; errors as in `start_run`, on every process."""
     refusal: AvkitError | None = None
     if world.is_main:
         try:
-            start_run(out, config, resume=resume)
+            start_run(out, config, parts, resume=resume)
         except AvkitError as error:
             refusal = error
     together(world, refusal, out)

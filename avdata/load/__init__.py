@@ -7,7 +7,7 @@ from avdata.load.batch import ArrayBatch
 from avdata.load.cache import CacheConfig
 from avdata.load.decode import StoredSample
 from avdata.load.loader import Loader, LoaderConfig, LoaderStats, evaluation_config
-from avdata.load.mixture import Amount, described_parts, is_mixture, mix, open_mixture
+from avdata.load.mixture import Amount, described_parts, is_mixture, mix, open_mixture, source_of
 from avdata.load.open import describe_dataset, is_folder, manifest_rows, open_dataset
 from avdata.load.order import LoaderState, OrderConfig
 from avdata.load.views import AllFramesView, BatchArray, ClipView, EvalView, FunctionView, TrainView, View
@@ -50,6 +50,7 @@ __all__ = [
     "open_mixture",
     "relabel",
     "select",
+    "source_of",
     "unite",
 ]
 

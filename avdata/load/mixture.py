@@ -98,6 +98,11 @@ def is_mixture(entries: Sequence[str]) -> bool:
     return any(read_entry(entry).amount is not None for entry in entries)
 
 
+def source_of(entry: str) -> str:
+    """The folder or URL of an entry, without its amount."""
+    return read_entry(entry).source
+
+
 def open_mixture(
     entries: Sequence[str],
     split: str | None = None,
@@ -127,7 +132,7 @@ def open_mixture(
         raise ConfigError(f"{twice} is named twice. Name it once, with a greater share or with repeats such as =2x.")
     datasets = [open_dataset(entry.source, split if is_folder(entry.source) else None, **options) for entry in read]
     if class_balanced:
-        datasets = [balanced(dataset) for dataset in datasets]
+        datasets = [_balanced(dataset, entry.name) for dataset, entry in zip(datasets, read, strict=True)]
     kinds = {None if entry.amount is None else entry.amount.kind for entry in read}
     lacking = [entry.name for entry in read if entry.amount is None]
     if "share" in kinds and lacking:
@@ -221,6 +226,13 @@ def described_parts(dataset: Dataset, name: str = "") -> list[dict[str, Any]]:
         }
         for part, rows in dataset.rows_of_parts()
     ]
+
+
+def _balanced(dataset: Dataset, name: str) -> Dataset:
+    try:
+        return balanced(dataset)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
 
 
 def _exists(path: Path) -> bool:

@@ -11,6 +11,14 @@ from avmanifest.settings import POSITIVE, SHARE, Bounds, check
 class DataConfig:
     """What is read, and how it is varied. Defaults: the released recipe on the `paper` spectrograms."""
 
+    mix: Annotated[
+        tuple[str, ...],
+        "In place of --data: datasets, each with how much of it is in an epoch: a share (PATH=0.7), repeats (PATH=2x) "
+        "or a number of samples (PATH=5000/epoch). At --resume paths may change, amounts not.",
+    ] = ()
+    epoch_samples: Annotated[
+        int | None, "Samples of an epoch, to which shares refer. none: as many as all data have.", Bounds(1)
+    ] = None
     split: Annotated[str, "Split of a prepared dataset's folder to train on."] = "train"
     probe_split: Annotated[str | None, "Split in which the probe's neighbors are looked for. none: no probe."] = "val"
     profile: Annotated[str, "Profile of the spectrograms.", tuple(PROFILES)] = "paper"
@@ -23,7 +31,9 @@ class DataConfig:
     flip_probability: Annotated[float, "Probability of a left-right flip.", SHARE] = 0.5
     max_gain_db: Annotated[float, "dB by which loudness varies, at most, either way; 0: not at all.", Bounds(0)] = 6.0
     exclude: Annotated[tuple[str, ...], "Leave out samples with these flags, such as silent."] = ()
-    class_balanced: Annotated[bool, "Draw samples so that every class is seen equally often."] = False
+    class_balanced: Annotated[
+        bool, "Draw samples of rare classes more often, with the weights of CAV-MAE; of a mixture, in each dataset."
+    ] = False
     skip_bad: Annotated[
         bool, "Go on at a damaged sample: log it, count it, train on another in its place. May change at --resume."
     ] = False

@@ -15,7 +15,7 @@ from avmodel.checkpoint import load_model, of_weights_file
 from avmodel.evaluate.places import how_to_train, trained_folder
 from avmodel.models import build_model, family_of
 from avmodel.models.family import Family
-from avmodel.rundir import CHECKPOINTS, checkpoints_of, read_config
+from avmodel.rundir import CHECKPOINTS, checkpoints_of, read_config, read_parts
 from avmodel.weights.deepavfusion import import_deepavfusion
 
 
@@ -24,7 +24,7 @@ class LoadedModel:
     """A model under evaluation. `origin` is plain data that a result keeps."""
 
     model: Family
-    origin: Mapping[str, Any]  # path, sha256, family, step, config, license
+    origin: Mapping[str, Any]  # path, sha256, family, step, config, license, and data: the parts trained on
     folder: Path  # of the run, or of the file: results go below it
     profile: str | None = None  # of the spectrograms it was trained on; None: not recorded
     window_s: float | None = None  # seconds of its training windows; None: not recorded
@@ -65,6 +65,7 @@ def _own(path: Path) -> LoadedModel:
         "step": int(_number(notes.get("step", "0"), file)) or None,
         "license": notes.get("license"),
         "run": settings.get("name"),
+        "data": [] if run is None else read_parts(run),
     }
     window = notes.get("window_s", settings.get("data.window_s"))
     window = None if window in (None, "None") else _number(window, file)

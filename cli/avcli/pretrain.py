@@ -6,13 +6,15 @@ from typing import Annotated
 import typer
 
 from avcli.options import CONFIG, EXPLAIN, SET, TOML, configured, explained, require_explain
-from avmanifest.errors import ConfigError, ExitCode
+from avmanifest.errors import ExitCode
 
 EXAMPLES = """\b
 Examples:
   avkit pretrain demo --data data/synth
   avkit pretrain deepavfusion --data data/vggsound --out runs/first
   avkit pretrain deepavfusion --data 'data/vggsound/train/{00000..00183}.tar' --set optim.base_lr=1e-4 --set seed=1
+  avkit pretrain deepavfusion --data data/vggsound=0.7 --data data/audioset=0.3 --out runs/mixed
+  avkit pretrain deepavfusion --data data/vggsound --data data/music=4x --out runs/mixed
   avkit pretrain deepavfusion --data data/vggsound --out runs/first --resume
   torchrun --nproc-per-node 8 -m avcli.main pretrain deepavfusion --data data/vggsound --out runs/first
 """
@@ -22,7 +24,10 @@ def pretrain(
     run: Annotated[str, typer.Argument(help="demo, deepavfusion, deepavfusion-audioset, ...; --explain lists all.")],
     data: Annotated[
         list[str] | None,
-        typer.Option(help="A prepared dataset's folder, or shard URLs with brace patterns. Repeatable."),
+        typer.Option(
+            help="A prepared dataset's folder, or shard URLs with brace patterns. Repeatable, each with how much of it "
+            "is in an epoch: PATH=0.7 (a share), PATH=2x (each sample twice) or PATH=5000/epoch."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/RUN if not given.")] = None,
     config: CONFIG = None,
@@ -45,14 +50,12 @@ def pretrain(
         runs = f"runs: {', '.join(sorted(presets()))}"
         typer.echo(explained(asked, toml=toml, before=describe(run), after=runs))
         return
-    if not data:
-        raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")
     out = out or Path("runs") / run
     from avcli.pretrain_output import TrainingProgress, asked_to_stop
     from avmodel.train import pretrain as train
 
     with TrainingProgress() as progress, asked_to_stop() as stop:
-        source = data[0] if len(data) == 1 else data
+        source = data[0] if data and len(data) == 1 else data
         report = train(asked, source, out, resume=resume, resume_from=resume_from, listener=progress, stop=stop)
     progress.ended(report)
     if report.step < report.steps:

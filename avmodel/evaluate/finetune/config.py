@@ -31,7 +31,7 @@ class FinetuneConfig(TrainingConfig):
     )
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # of log-mels, after mixup
     smoothing: Annotated[float, "Label smoothing; not with several labels a sample.", Bounds(0, 0.99)] = 0.1
-    class_balanced: Annotated[bool, "Draw samples so that every class is seen equally often."] = False
+    class_balanced: Annotated[bool, "Draw samples of rare classes more often, with the weights of CAV-MAE."] = False
     max_gain_db: Annotated[
         float, "dB by which loudness varies in training, at most, either way; 0: not at all.", Bounds(0)
     ] = 6.0
