@@ -2,21 +2,22 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Float32, Float64, Int64, Integer, UInt64
+from jaxtyping import Bool, Float32, Float64, Int64, Integer, UInt32, UInt64
 
 from avdata.members import MemberMap
+from avdata.shards import MEL_BLOCK_BYTES, NPY_HEADER_BYTES, is_log_mel
 from avmanifest.columns import columns_of, flags, named
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.secrets import shown_url
 
-_ALWAYS: Final = ("key", "labels", "status", "shard", "members", "member_xxh3", "frame_times_s")
+_ALWAYS: Final = ("key", "labels", "status", "shard", "members", "member_xxh3", "mel_block_xxh3", "frame_times_s")
 _HASHED_AT_ONCE: Final = 65_536
 _NOTHING: Final = pa.scalar("", pa.large_string())
 _NEW_LINE: Final = pa.scalar("\n", pa.large_string())
@@ -97,6 +98,8 @@ class Dataset:
 
     The frames of sample i are the entries frame_start[i] to frame_start[i + 1] of the arrays with f rows (frames,
     masks, frame_time_s, frame_member). Its labels are the entries label_start[i] to label_start[i + 1] of label_ids.
+    The hashes of the blocks of its log-mel (`avdata.shards.block_hashes`) are the entries of block_xxh3 from
+    mel_blocks[profile][i] on; -1: it has none, and is read and compared as a whole.
     """
 
     shards: Sequence[Shard]
@@ -115,6 +118,8 @@ class Dataset:
     label_ids: Integer[np.ndarray, " l"]  # indices into classes
     label_start: Integer[np.ndarray, " n1"]
     classes: tuple[str, ...]
+    mel_blocks: Mapping[str, Integer[np.ndarray, " n"]] = field(default_factory=dict)  # by profile: see block_xxh3
+    block_xxh3: UInt32[np.ndarray, " h"] = field(default_factory=lambda: np.zeros(0, np.uint32))
     weights: Float64[np.ndarray, " n"] | None = None  # relative frequency of each sample; None: all alike
     parts: tuple[Part, ...] = ()  # of a mixture (`mix`), in order; weights are relative within each
     known: Fingerprint | None = None  # of the arrays of an index file
@@ -218,6 +223,16 @@ def samples_of(
     shard_of = table.column("shard").to_numpy().astype(np.int64)
     sample_of, names, codes, places = _flat_members(table)
     check_ends(shards, shard_of[sample_of], places)
+    block_of, block_xxh3 = _flat_blocks(table, sample_of, names, codes, places)
+
+    def first_blocks(alternatives: Sequence[str]) -> Int64[np.ndarray, " n"]:
+        """The first block of the first of the names that a sample has; -1: it has none."""
+        first, is_found = np.full(len(table), -1, np.int64), np.zeros(len(table), np.bool_)
+        for name in alternatives:
+            if name in names:
+                chosen = (codes == names.index(name)) & ~is_found[sample_of]
+                first[sample_of[chosen]], is_found[sample_of[chosen]] = block_of[chosen], True
+        return first
 
     def ranges(alternatives: Sequence[str]) -> ByteRanges:
         """The range of the first of the names that a sample has."""
@@ -246,6 +261,8 @@ def samples_of(
         shard_of=shard_of,
         log_mel={profile: ranges(alternatives) for profile, alternatives in mels.items()},
         log_mel_member={profile: next(n for n in alternatives if n in names) for profile, alternatives in mels.items()},
+        mel_blocks={profile: first_blocks(alternatives) for profile, alternatives in mels.items()},
+        block_xxh3=block_xxh3,
         waveform=ranges(members.waveforms()),
         frames=places.take(is_frame),
         masks=_masks_of(ranges, mask_names, sample_of[is_frame], frame_member),
@@ -299,6 +316,7 @@ def each_frame(dataset: Dataset, *, masked: bool, repeats: int = 1) -> Dataset:
         keys=dataset.keys.take(pa.array(rows)),
         shard_of=dataset.shard_of[rows],
         log_mel={name: ranges.take(rows) for name, ranges in dataset.log_mel.items()},
+        mel_blocks={name: first[rows] for name, first in dataset.mel_blocks.items()},
         waveform=dataset.waveform.take(rows),
         frames=dataset.frames.take(frames),
         masks=dataset.masks.take(frames),
@@ -355,6 +373,7 @@ def select(dataset: Dataset, keep: Bool[np.ndarray, " n"]) -> Dataset:
         keys=dataset.keys.take(pa.array(rows)),
         shard_of=dataset.shard_of[rows],
         log_mel={name: ranges.take(rows) for name, ranges in dataset.log_mel.items()},
+        mel_blocks={name: first[rows] for name, first in dataset.mel_blocks.items()},
         waveform=dataset.waveform.take(rows),
         frames=dataset.frames.take(frames),
         masks=dataset.masks.take(frames),
@@ -410,6 +429,8 @@ def unite(datasets: Sequence[Dataset]) -> Dataset:
         shard_of=np.concatenate([part.shard_of + base for part, base in zip(parts, shard_base, strict=False)]),
         log_mel={name: _joined([part.log_mel.get(name, no_ranges(len(part))) for part in parts]) for name in profiles},
         log_mel_member={profile: next(iter(names)) for profile, names in member_names.items()},
+        mel_blocks={name: _joined_blocks(parts, name) for name in profiles},
+        block_xxh3=np.concatenate([part.block_xxh3 for part in parts]),
         waveform=_joined([part.waveform for part in parts]),
         frames=_joined([part.frames for part in parts]),
         masks=_joined([part.masks for part in parts]),
@@ -451,6 +472,13 @@ def _joined(parts: Sequence[ByteRanges]) -> ByteRanges:
     )
 
 
+def _joined_blocks(parts: Sequence[Dataset], profile: str) -> Int64[np.ndarray, " n"]:
+    """The first blocks of united datasets, whose hashes follow each other."""
+    base = np.cumsum([0, *(len(part.block_xxh3) for part in parts)])
+    firsts = [part.mel_blocks.get(profile, np.full(len(part), -1)) for part in parts]
+    return np.concatenate([np.where(own < 0, -1, own + at) for own, at in zip(firsts, base, strict=False)])
+
+
 def _renamed(names: Sequence[str], among: Sequence[str]) -> Int64[np.ndarray, " k"]:
     row = {name: number for number, name in enumerate(among)}
     return np.array([row[name] for name in names], np.int64)
@@ -489,6 +517,31 @@ def _flat_hashes(table: pa.Table) -> UInt64[np.ndarray, " m"]:
     hashes = np.zeros(num_members.sum(), np.uint64)
     hashes[np.repeat(num_hashes >= 0, num_members)] = flat.to_numpy()
     return hashes
+
+
+def _flat_blocks(
+    table: pa.Table,
+    sample_of: Int64[np.ndarray, " m"],
+    names: Sequence[str],
+    codes: Int64[np.ndarray, " m"],
+    places: ByteRanges,
+) -> tuple[Int64[np.ndarray, " m"], UInt32[np.ndarray, " h"]]:
+    """For each member its first entry in the flattened column `mel_block_xxh3` (-1: it has none), and that.
+
+    Raises ManifestError for a row with too few or too many.
+    """
+    column = table.column("mel_block_xxh3").combine_chunks()
+    has = column.is_valid().to_numpy(zero_copy_only=False)
+    is_mel = np.array([is_log_mel(name) for name in names] or [False])[codes] & has[sample_of]
+    counts = np.where(is_mel, np.maximum(-(-(places.size - NPY_HEADER_BYTES) // MEL_BLOCK_BYTES), 0), 0)
+    needed = np.bincount(sample_of, counts, minlength=len(table)).astype(np.int64)
+    if wrong := np.flatnonzero(pc.fill_null(pc.list_value_length(column), 0).to_numpy() != needed).tolist():
+        key = table.column("key")[wrong[0]].as_py()
+        raise ManifestError(
+            f"{key}: mel_block_xxh3 must have {needed[wrong[0]]} hashes, one for each block of its log-mels. Run the "
+            "same prepare again."
+        )
+    return np.where(is_mel, np.cumsum(counts) - counts, -1), column.flatten().to_numpy()
 
 
 def check_ends(shards: Sequence[Shard], shard: Integer[np.ndarray, " m"], places: ByteRanges) -> None:

@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from avmanifest.secrets import shown_url
 
 BLOCK: Final = 512
 NPY_HEADER_BYTES: Final = 128
+MEL_BLOCK_BYTES: Final = 16_384  # of a log-mel: 64 columns of 128 bands
 _MAX_NPY_HEADER_BYTES: Final = 1024
 _NPY_MAGIC: Final = b"\x93NUMPY"
 _NUMBERS: Final = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248])")
@@ -49,6 +51,7 @@ class Member:
     offset: int
     size: int
     xxh3: int | None = field(default=None, compare=False)  # `content_hash` of its content; None: unknown
+    blocks: tuple[int, ...] | None = field(default=None, compare=False)  # of a log-mel: see `block_hashes`
 
 
 def content_hash(content: bytes | memoryview) -> int:
@@ -56,12 +59,42 @@ def content_hash(content: bytes | memoryview) -> int:
     return xxhash.xxh3_64_intdigest(content)
 
 
+def block_hashes(content: bytes) -> tuple[int, ...] | None:
+    """The hash of each MEL_BLOCK_BYTES behind the header of a log-mel; None if its windows cannot be read alone."""
+    if not _is_by_columns(content[:NPY_HEADER_BYTES]):
+        return None
+    ends = range(NPY_HEADER_BYTES, len(content), MEL_BLOCK_BYTES)
+    return tuple(block_hash(content[end : end + MEL_BLOCK_BYTES]) for end in ends)
+
+
+def block_hash(block: bytes | memoryview) -> int:
+    """The low 32 bits of a block's XXH3."""
+    return xxhash.xxh3_64_intdigest(block) & 0xFFFFFFFF
+
+
+def is_log_mel(name: str) -> bool:
+    """Whether a member of this name is a log-mel that avkit wrote."""
+    return name.startswith("logmel") and name.endswith(".npy")
+
+
+def num_blocks(size: int) -> int:
+    """Blocks of a log-mel of `size` bytes."""
+    return max(0, -(-(size - NPY_HEADER_BYTES) // MEL_BLOCK_BYTES))
+
+
+def _is_by_columns(header: bytes) -> bool:
+    """Whether a .npy header is that of `pack_npy_columns`, of float16."""
+    return b"'descr': '<f2', 'fortran_order': True" in header and len(header) == NPY_HEADER_BYTES
+
+
 def member_columns(members: Sequence[Member]) -> dict[str, Any]:
-    """The columns `members` and `member_xxh3` of a manifest row. The hashes are null unless all are known."""
+    """The columns of a manifest row that describe its members. The hashes are null unless all are known."""
     hashes = [member.xxh3 for member in members]
+    blocks = [member.blocks for member in members if is_log_mel(member.name)]
     return {
         "members": [{"name": member.name, "offset": member.offset, "size": member.size} for member in members],
         "member_xxh3": None if None in hashes else hashes,
+        "mel_block_xxh3": None if None in blocks else [one for of_mel in blocks if of_mel for one in of_mel],
     }
 
 
@@ -72,7 +105,18 @@ def members_of(row: Mapping[str, Any]) -> list[Member]:
         hashes = [None] * len(members)
     elif len(hashes) != len(members):
         raise ManifestError(f"{row['key']}: {len(members)} members, but {len(hashes)} hashes in member_xxh3")
-    return [Member(m["name"], m["offset"], m["size"], xxh3) for m, xxh3 in zip(members, hashes, strict=True)]
+    blocks = row.get("mel_block_xxh3")
+    left = iter(() if blocks is None else blocks)
+    found = []
+    for entry, xxh3 in zip(members, hashes, strict=True):
+        has_blocks = blocks is not None and is_log_mel(entry["name"])
+        of_mel = tuple(islice(left, num_blocks(entry["size"]))) if has_blocks else None
+        if of_mel is not None and len(of_mel) != num_blocks(entry["size"]):
+            raise ManifestError(f"{row['key']}: too few hashes in mel_block_xxh3 for its log-mels")
+        found.append(Member(entry["name"], entry["offset"], entry["size"], xxh3, of_mel))
+    if next(left, None) is not None:
+        raise ManifestError(f"{row['key']}: more hashes in mel_block_xxh3 than its log-mels have blocks")
+    return found
 
 
 def check_content(content: bytes | memoryview, stored: int, shard: str, key: str, member: str) -> None:
@@ -142,11 +186,17 @@ def write_sample(out: ByteFile, key: str, members: Mapping[str, bytes | ByteFile
         info.mode = 0o444
         offset += out.write(info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict"))
         file.seek(0)
-        digest = xxhash.xxh3_64()
-        while chunk := file.read(_COPY_BYTES):
+        digest, blocks = xxhash.xxh3_64(), list[int]()
+        head = file.read(NPY_HEADER_BYTES) if is_log_mel(name) else b""
+        in_blocks = _is_by_columns(head)
+        digest.update(head)
+        out.write(head)
+        while chunk := file.read(MEL_BLOCK_BYTES if in_blocks else _COPY_BYTES):
             digest.update(chunk)
             out.write(chunk)
-        placed.append(Member(name, offset, info.size, digest.intdigest()))
+            if in_blocks:
+                blocks.append(block_hash(chunk))
+        placed.append(Member(name, offset, info.size, digest.intdigest(), tuple(blocks) if in_blocks else None))
         offset += info.size + out.write(bytes(-info.size % BLOCK))
     return placed
 

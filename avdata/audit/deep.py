@@ -14,7 +14,7 @@ from avdata.images import decode_jpeg, decode_picture
 from avdata.melspec import log_mel_pieces
 from avdata.profiles import PROFILES, MelProfile, num_frames
 from avdata.samples import PIECE, pieces
-from avdata.shards import ByteFile, Member, TarSample, content_hash, members_of, parse_npy
+from avdata.shards import ByteFile, Member, TarSample, block_hashes, content_hash, members_of, parse_npy
 from avdata.waveform import SAMPLE_RATE, decode_flac
 from avmanifest.errors import AvkitError
 from avmanifest.parsing import parse_json, parse_object
@@ -67,7 +67,8 @@ class DeepCheck:
         for sample in samples:
             decoded: dict[str, Any] = {}
             row = rows.get(sample.key, {})
-            stored = {member.name: member.xxh3 for member in members_of(row)} if row else {}
+            meant = {member.name: member for member in members_of(row)} if row else {}
+            stored = {name: member.xxh3 for name, member in meant.items()}
             other: dict[str, int] = {}  # hashes that differ from the stored ones
             for member in sample.members:
                 file.seek(member.offset)
@@ -77,6 +78,11 @@ class DeepCheck:
                         raise _BadMember(f"truncated after {len(content):,} of {member.size:,} bytes")
                     if stored.get(member.name) not in (None, computed := content_hash(content)):
                         other[member.name] = computed
+                    elif (blocks := getattr(meant.get(member.name), "blocks", None)) not in (
+                        None,
+                        block_hashes(content),
+                    ):
+                        raise _BadMember(f"its row has other hashes of its {len(blocks)} blocks (mel_block_xxh3)")
                     decoded[member.name] = self._decode(sample.key, member, content)
                 except (_BadMember, AvkitError) as error:
                     other.pop(member.name, None)

@@ -24,7 +24,9 @@ from avmanifest.secrets import shown_content
 SOUNDS: Final = {"flac": "audio/flac", "wav": "audio/wav", "mp3": "audio/mpeg", "ogg": "audio/ogg", "m4a": "audio/mp4"}
 _PICTURES: Final = ("jpg", "jpeg", "png", "webp")
 _MAX_BYTES: Final = 1 << 26  # of one sample, which is kept in memory
-_NO_FACTS: Final = frozenset(("key", "split", "status", "reason", "shard", "position", "members", "member_xxh3"))
+_NO_FACTS: Final = frozenset(
+    ("key", "split", "status", "reason", "shard", "position", "members", "member_xxh3", "mel_block_xxh3")
+)
 
 
 @dataclass(frozen=True, slots=True)

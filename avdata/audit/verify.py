@@ -389,7 +389,7 @@ def _check_members(expected: _Expected, checked: _Checked, found: Sequence[TarSa
 def _rows_by_key(rows: pa.Table | None) -> dict[str, dict[str, Any]]:
     if rows is None:
         return {}
-    columns = ["key", "duration_s", "members", "member_xxh3"]
+    columns = ["key", "duration_s", "members", "member_xxh3", "mel_block_xxh3"]
     return {row["key"]: row for row in rows.select(columns).to_pylist()}
 
 

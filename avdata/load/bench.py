@@ -352,7 +352,7 @@ def _stage_shares(dataset: Dataset, view: TrainView, bench: LoaderBench) -> dict
             whole_s += time.perf_counter() - began
             began = time.perf_counter()
             sample = StoredSample(dataset, reader, leases, memory, number, key)
-            sample.mel_columns(view.profile)
+            sample.copy_mel(view.profile, 0, row["log_mel"])
             jpeg = sample.jpeg(int(row["frames"]))
             read = time.perf_counter()
             rgb = decode_jpeg(jpeg)

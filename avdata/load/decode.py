@@ -7,13 +7,14 @@ from jaxtyping import Float32, UInt8
 
 from avdata.dataset import ByteRange, Dataset
 from avdata.images import decode_jpeg, decode_mask
-from avdata.load.reader import Leases, Scratch, ShardReader, ThreadMemory
+from avdata.load.reader import BlockRange, Leases, Scratch, ShardReader, ThreadMemory
 from avdata.melspec import log_mel
 from avdata.profiles import MelProfile, profile
-from avdata.shards import parse_npy
+from avdata.shards import MEL_BLOCK_BYTES, NPY_HEADER_BYTES, parse_npy
 from avdata.waveform import decode_flac, flac_num_samples
 from avmanifest.errors import ConfigError, DamagedMember, ShardError
 
+_VALUE_BYTES: Final = 2  # of float16
 _INFINITE: Final = 0x7C00  # float16's infinity as an integer; NaNs are above. With the sign bit: 0xFC00
 
 
@@ -25,8 +26,8 @@ class StoredSample:
     """
 
     __slots__ = (
-        "_dataset", "_first", "_flac", "_leases", "_mel", "_memory", "_reader", "_shard", "frame_times_s", "key",
-        "number",
+        "_dataset", "_first", "_flac", "_leases", "_mel", "_memory", "_reader", "_shard", "_windows",
+        "frame_times_s", "key", "number",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +51,7 @@ class StoredSample:
         self.frame_times_s: list[float] = dataset.frame_time_s[first : dataset.frame_start[number + 1]].tolist()
         self._flac: bytes | None = None
         self._mel: tuple[str, np.ndarray] | None = None
+        self._windows = 0  # that were copied
 
     def frame(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
         """The stored frame with this number, from 0, as RGB."""
@@ -70,8 +72,12 @@ class StoredSample:
 
     def mel_columns(self, profile_name: str) -> int | None:
         """Columns of the clip's stored log-mel of this profile; None: it isn't stored."""
-        mel = self._stored_mel(profile_name)
-        return None if mel is None else mel.shape[1]
+        ranges = self._dataset.log_mel.get(profile_name)
+        if ranges is None or not (size := int(ranges.size[self.number])):
+            return None
+        if self._first_block(profile_name) >= 0:
+            return (size - NPY_HEADER_BYTES) // (_VALUE_BYTES * profile(profile_name).n_mels)
+        return int(self._stored_mel(profile_name).shape[1])
 
     def copy_mel(self, profile_name: str, first: int, out: np.ndarray) -> None:
         """Copy columns of the stored log-mel.
@@ -85,14 +91,20 @@ class StoredSample:
             DamagedMember: A value of them isn't finite.
             ConfigError: The log-mel doesn't have these columns, or isn't stored.
         """
-        mel, end = self._stored_mel(profile_name), first + out.shape[1]
-        if mel is None or not 0 <= first <= end <= mel.shape[1]:
-            has = "it is not stored" if mel is None else f"it has {mel.shape[1]}"
+        columns, end = self.mel_columns(profile_name), first + out.shape[1]
+        if columns is None or not 0 <= first <= end <= columns:
+            has = "it is not stored" if columns is None else f"it has {columns}"
             raise ConfigError(
                 f"{self.where()}: columns {first} to {end} of the {profile_name!r} log-mel: {has}. Ask "
                 "StoredSample.mel_columns first."
             )
-        np.copyto(out, mel[:, first:end], casting="same_kind")
+        # A second window is copied from the whole log-mel.
+        if self._mel is None and self._windows == 0 and self._first_block(profile_name) >= 0:
+            window = self._read_window(profile_name, first, end)
+        else:
+            window = self._stored_mel(profile_name)[:, first:end]
+        self._windows += 1
+        np.copyto(out, window, casting="same_kind")
         self.require_finite(out, self._dataset.log_mel_member[profile_name])
 
     def num_samples(self) -> int:
@@ -119,7 +131,7 @@ class StoredSample:
     def refetched(self) -> bool:
         """Whether the sample is of a cached copy that was damaged. It was removed; the next read fetches the shard."""
         self._leases.end(self._shard)
-        self._flac = self._mel = None
+        self._flac, self._mel, self._windows = None, None, 0
         return self._reader.refetched(self._shard)
 
     def where(self, member: str = "") -> str:
@@ -133,15 +145,37 @@ class StoredSample:
     def _frame_name(self, number: int) -> str:
         return self._dataset.frame_names[int(self._dataset.frame_member[self._first + number])]
 
-    def _stored_mel(self, profile_name: str) -> np.ndarray | None:
-        """The stored log-mel of the whole clip; None: it isn't stored."""
+    def _first_block(self, profile_name: str) -> int:
+        """The first of the block hashes of the log-mel; -1: it has none."""
+        first = self._dataset.mel_blocks.get(profile_name)
+        return -1 if first is None else int(first[self.number])
+
+    def _read_window(self, profile_name: str, first: int, end: int) -> np.ndarray:
+        """Columns first to end of a log-mel whose blocks have hashes, `[n_mels, columns]`. No other blocks are read."""
+        dataset, n_mels = self._dataset, profile(profile_name).n_mels
+        begin, stop = _VALUE_BYTES * n_mels * first, _VALUE_BYTES * n_mels * end
+        low, high = begin // MEL_BLOCK_BYTES, -(-stop // MEL_BLOCK_BYTES)
+        whole = dataset.log_mel[profile_name]
+        skipped, size = low * MEL_BLOCK_BYTES, int(whole.size[self.number]) - NPY_HEADER_BYTES
+        block = self._first_block(profile_name)
+        place = BlockRange(
+            int(whole.offset[self.number]) + NPY_HEADER_BYTES + skipped,
+            min(high * MEL_BLOCK_BYTES, size) - skipped,
+            dataset.block_xxh3[block + low : block + high].tolist(),
+        )
+        shard, member = self._shard, dataset.log_mel_member[profile_name]
+        descriptor = self._leases.descriptor(shard)
+        content = self._reader.read_blocks(descriptor, shard, self.key, member, place, self._memory.log_mel)
+        values = np.frombuffer(content, np.float16, (end - first) * n_mels, begin - skipped)
+        return values.reshape(end - first, n_mels).T
+
+    def _stored_mel(self, profile_name: str) -> np.ndarray:
+        """The stored log-mel of the whole clip."""
         if self._mel is not None and self._mel[0] == profile_name:
             return self._mel[1]
-        ranges = self._dataset.log_mel.get(profile_name)
-        if ranges is None or not ranges.size[self.number]:
-            return None
         name = self._dataset.log_mel_member[profile_name]
-        array = read_npy(self._read(name, ranges.at(self.number), self._memory.log_mel), self.where(name))
+        place = self._dataset.log_mel[profile_name].at(self.number)
+        array = read_npy(self._read(name, place, self._memory.log_mel), self.where(name))
         if array.shape[0] != profile(profile_name).n_mels:
             raise self.error(
                 name, f"shape {array.shape}, expected [{profile(profile_name).n_mels}, T]. Prepare it again."

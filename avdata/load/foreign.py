@@ -49,7 +49,7 @@ def foreign_rows(descriptor: int, url: str, label: str, index_folder: Path) -> p
                 raise ShardError(f"{shown_url(url)}: {error}") from error
 
     table = kept_table(index, SCHEMA, walk)
-    for name in ("member_xxh3", *named(flags(CLIP_COLUMNS))):
+    for name in ("member_xxh3", "mel_block_xxh3", *named(flags(CLIP_COLUMNS))):
         field = CLIP_SCHEMA.field(name)
         table = table.append_column(field, pa.nulls(len(table), field.type))
     return table

@@ -7,20 +7,28 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final
+from typing import Final, NamedTuple
 
 from avdata.cache import lock_file, unlock_file
 from avdata.dataset import ByteRange, Shard
 from avdata.load.cache import CacheConfig, Expected, ShardCache
 from avdata.load.hashes import ShardHashes
-from avdata.shards import check_content
+from avdata.shards import MEL_BLOCK_BYTES, block_hash, check_content
 from avdata.urls import local_path
-from avmanifest.errors import ShardError
+from avmanifest.errors import DamagedMember, ShardError
 from avmanifest.files import open_descriptor
 
 MAX_OPEN: Final = 128  # shards
 HEADER_BYTES: Final = 512
 _NAME_BYTES: Final = 100
+
+
+class BlockRange(NamedTuple):
+    """Adjacent blocks of a log-mel in a shard: first byte, number of bytes, and the hash of each block."""
+
+    offset: int
+    size: int
+    xxh3: list[int]
 
 
 @dataclass(slots=True)
@@ -223,6 +231,31 @@ class ShardReader:
                 stored = self._hashes.at(number, shard, descriptor, offset)
             check_content(content, stored, shard.url, key, member)
         return content
+
+    def read_blocks(
+        self, descriptor: int, number: int, key: str, member: str, place: BlockRange, scratch: "Scratch"
+    ) -> memoryview:
+        """Read adjacent blocks of a log-mel and check the hash of each. Arguments and errors as for `read_member`."""
+        shard, view = self.shards[number], scratch.room(place.size)
+        try:
+            num_read = os.preadv(descriptor, [view], place.offset)
+        except OSError as error:
+            raise ShardError(f"{shard.name}: {key}.{member} cannot be read ({error.strerror})") from error
+        if num_read != place.size:
+            end = self.num_bytes(descriptor)
+            raise ShardError(
+                f"{shard.name}: truncated at byte {end}, before the end of {key}.{member}. Fetch it again."
+            )
+        if self._check:
+            for begin, stored in zip(range(0, place.size, MEL_BLOCK_BYTES), place.xxh3, strict=True):
+                block = view[begin : begin + MEL_BLOCK_BYTES]
+                if (computed := block_hash(block)) != stored:
+                    problem = (
+                        f"damaged: its {len(block)} bytes at byte {place.offset + begin} of the shard have xxh3 "
+                        f"...{computed:08x}, stored is {stored:08x}"
+                    )
+                    raise DamagedMember(shard.name, key, member, problem)
+        return view
 
 
 def _expected(shard: Shard) -> Expected:

@@ -177,7 +177,7 @@ def pending_rows(plan: pa.Table, stopped: FailedRef | None = None) -> pa.Table:
         "reason": pa.repeat(stopped.reason if stopped else PENDING_REASON, count),
         "source": pa.repeat("", count),
     }
-    for name in ("members", "member_xxh3", "frame_times_s"):
+    for name in ("members", "member_xxh3", "mel_block_xxh3", "frame_times_s"):
         values[name] = pa.array([[]] * count, CLIP_SCHEMA.field(name).type)
     own = extra_columns(plan.schema)
     values |= {column.name: plan.column(column.name) for column in own}

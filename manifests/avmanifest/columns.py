@@ -196,6 +196,15 @@ CLIP_COLUMNS: Final = (
         optional=True,
     ),
     Column(
+        name="mel_block_xxh3",
+        dtype=pa.list_(pa.uint32()),
+        meaning=(
+            "low 32 bits of the XXH3 of each 16,384 bytes behind the header of the log-mels among `members`, in their "
+            "order, so that a window can be checked without the rest; null unless all of them are stored by columns"
+        ),
+        optional=True,
+    ),
+    Column(
         name="duration_s",
         dtype=pa.float64(),
         meaning="measured duration of the clip",
