@@ -1,6 +1,7 @@
 """A small folder of drawn videos, a run of prepare over it, and what it left on disk."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,19 @@ def folder_config(videos: Path, out: Path, **changes: Any) -> PrepareConfig:
         "sample": SMALL,
         "shard_size": 2,
         "supervision": Supervision(num_workers=2),
+    }
+    return PrepareConfig(**usual | changes)
+
+
+def synth_config(out: Path, num_clips: int = 7, **changes: Any) -> PrepareConfig:
+    """The run that makes a drawn dataset of two clips a shard."""
+    usual: dict[str, Any] = {
+        "recipe": load_recipe("synth"),
+        "out": out,
+        "synth": replace(DRAWN, num_clips=num_clips),
+        "sample": SMALL,
+        "shard_size": 2,
+        "supervision": Supervision(num_workers=1),
     }
     return PrepareConfig(**usual | changes)
 

@@ -82,22 +82,21 @@ class BuiltShard:
 
 
 def build_shard(
-    layout: Layout,
     shard: ShardName,
-    segments: Sequence[Segment],
-    workspace: "Workspace",
+    segments: Iterable[Segment],
+    files: tuple[Path, Path, Path, Path],
     plan_hash: str,
     observe: Observer = lambda _: None,
     fsync: Callable[[int], None] = os.fsync,
     columns: Sequence[Column] = (),
 ) -> BuiltShard:
-    """Write and verify one shard in the workspace, without publishing it.
+    """Write and verify one shard, without publishing it.
 
     Args:
-        layout: Paths of the dataset.
         shard: Name of the shard.
-        segments: The results of its clips in plan order, failures included.
-        workspace: Where the files are written.
+        segments: The results of its clips in plan order, failures included. Each is read before the next one is asked
+            for.
+        files: Paths of the new tar, idx, parquet and marker, which do not exist yet.
         plan_hash: Stored in the marker.
         observe: Receives the name of every step.
         fsync: Called with the descriptor of every file and folder written.
@@ -107,8 +106,8 @@ def build_shard(
         StorageError: The disk is full or fails.
         ShardError: A clip's segment or the tar reads back differently from what was written.
     """
-    with storage_errors(layout.root):
-        tar, index, clips, stats = (workspace.file(shard, path.name) for path in layout.files(shard))
+    tar, index, clips, stats = files
+    with storage_errors(tar.parent):
         rows, offsets, end, digest = _write_tar(tar, segments, fsync)
         observe(f"{shard}: tar written")
         _write(index, index_bytes(offsets, end), fsync)
@@ -120,14 +119,14 @@ def build_shard(
         _verify(tar, digest, rows, offsets)
         observe(f"{shard}: verified")
         hashes = (digest, sha256_of_file(index), sha256_of_file(clips))
-        files = {
+        parts = {
             name: {"bytes": path.stat().st_size, "sha256": sha256}
             for name, path, sha256 in zip(PARTS, (tar, index, clips), hashes, strict=True)
         }
-        content = _stats((row["status"] for row in rows), files, plan_hash)
+        content = _stats((row["status"] for row in rows), parts, plan_hash)
         _write(stats, marker_bytes(content), fsync)
         observe(f"{shard}: stats written")
-    return BuiltShard(shard, (tar, index, clips, stats), content)
+    return BuiltShard(shard, files, content)
 
 
 def commit_shard(
@@ -142,12 +141,12 @@ def commit_shard(
 ) -> dict[str, Any]:
     """Write, verify and publish one shard. If another run has published it, theirs is kept.
 
-    Arguments and errors are those of build_shard.
+    Its files are written in the workspace; other arguments and errors are those of build_shard.
 
     Returns:
         The marker of the published shard.
     """
-    built = build_shard(layout, shard, segments, workspace, plan_hash, observe, fsync, columns)
+    built = build_shard(shard, segments, workspace.files(shard), plan_hash, observe, fsync, columns)
     with storage_errors(layout.root), workspace.publishing():
         if marker_problem(layout, shard) is None and read_stats(layout, shard)["plan_hash"] == plan_hash:
             return read_stats(layout, shard)
@@ -162,7 +161,7 @@ def commit_shard(
 
 
 def _write_tar(
-    path: Path, segments: Sequence[Segment], fsync: Callable[[int], None]
+    path: Path, segments: Iterable[Segment], fsync: Callable[[int], None]
 ) -> tuple[list[dict[str, Any]], list[int], int, str]:
     """Join the segments. Returns rows with offsets in the tar, sample offsets, end of the samples, sha256."""
     rows, offsets, end = [], [], 0
@@ -174,14 +173,17 @@ def _write_tar(
                 members = members_of(row)
                 row |= member_columns([replace(member, offset=member.offset + end) for member in members])
                 offsets.append(end)
-                with segment.blocks.open("rb") as blocks:
+                with segment.opened() as (blocks, start, size):
                     for member in members:
-                        check_member(blocks, member, str(segment.blocks), row["key"])
-                    blocks.seek(0)
-                    while chunk := blocks.read(_COPY_BYTES):
-                        end += len(chunk)
+                        placed = replace(member, offset=member.offset + start)
+                        check_member(blocks, placed, str(segment.blocks), row["key"])
+                    blocks.seek(start)
+                    left = size
+                    while left and (chunk := blocks.read(min(left, _COPY_BYTES))):
+                        left -= len(chunk)
                         sha256.update(chunk)
                         tar.write(chunk)
+                    end += size - left
             rows.append(row)
         closing = end_of_archive(end)
         sha256.update(closing)
@@ -337,6 +339,12 @@ class Workspace:
         folder = _shard_folder(self.path, shard)
         folder.mkdir(exist_ok=True)
         return folder / f"{uuid.uuid4().hex}-{name}"
+
+    def files(self, shard: ShardName) -> tuple[Path, Path, Path, Path]:
+        """New paths of a shard's tar, idx, parquet and marker."""
+        with storage_errors(self.path):
+            tar, index, clips, stats = (self.file(shard, path.name) for path in self._layout.files(shard))
+        return tar, index, clips, stats
 
     def drop(self, shard: ShardName) -> None:
         """Remove a shard's temporary files."""

@@ -128,7 +128,7 @@ class BucketOutput:
         columns: Sequence[Column] = (),
     ) -> dict[str, Any]:
         """Build and verify the shard locally, upload it, choose an attempt. Raises StorageError if the store fails."""
-        built = build_shard(self.layout, shard, segments, workspace, plan_hash, observe, columns=columns)
+        built = build_shard(shard, segments, workspace.files(shard), plan_hash, observe, columns=columns)
         stats = self._committed(shard, plan_hash)
         if stats is None:
             self._agree(built, observe)

@@ -4,14 +4,17 @@ A run that ends early leaves the records of its finished clips. The next run tak
 again. A record whose blocks are missing, cut or changed does not count.
 """
 
+import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from avdata.shards import ByteFile
 from avmanifest.columns import Column
-from avmanifest.files import read_file, sha256_of, sha256_of_file
+from avmanifest.files import open_file, read_file, sha256_of, sha256_of_file
 from avmanifest.parsing import metadata_of
 from avmanifest.schema import CLIP_SCHEMA
 
@@ -21,13 +24,26 @@ _PLANNED: Final = ("key", "video_id", "labels", "split", "shard", "position")  #
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The result of one clip: its manifest row and, if it became a sample, the file with its tar blocks.
+    """The result of one clip: its manifest row and, if it became a sample, where its tar blocks are.
 
-    Offsets of the row's members count from the start of that file.
+    The blocks are a file, an open file, or a part of one: `size` bytes from `start`. Offsets of the row's members count
+    from there.
     """
 
     row: Mapping[str, Any]
-    blocks: Path | None
+    blocks: Path | ByteFile | None
+    start: int = 0
+    size: int | None = None  # None: to the end
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[tuple[ByteFile, int, int]]:
+        """The file of the blocks, their first byte in it, and their number of bytes. A path is opened and closed."""
+        with contextlib.ExitStack() as closing:
+            file: ByteFile = self.blocks
+            if isinstance(self.blocks, Path):
+                file = closing.enter_context(open_file(self.blocks))
+            file.seek(0, os.SEEK_END)
+            yield file, self.start, file.tell() - self.start if self.size is None else self.size
 
 
 def record_segment(row: Mapping[str, Any], blocks: Path) -> None:

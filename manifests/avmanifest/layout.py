@@ -76,6 +76,16 @@ class Layout:
         return self.root / "_tmp"
 
     @property
+    def operation(self) -> Path:
+        """Folder of the files that an operation on the dataset has made, until they get their places."""
+        return self.root / "_operation"
+
+    @property
+    def swap(self) -> Path:
+        """What an operation exchanges. While this file exists, the dataset is between two states."""
+        return self.operation / "swap.json"
+
+    @property
     def quarantine(self) -> Path:
         """Folder to which damaged shards are moved."""
         return self.root / "_quarantine"

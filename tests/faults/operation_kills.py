@@ -1,0 +1,122 @@
+"""Kill operations on a dataset at random moments. A script, and what tests/faults/test_operation_kills.py calls.
+
+    python -m tests.faults.operation_kills [KILLS] [SEED] [--clips N]
+
+A moment is just before a change of a file. After each kill another command comes, in turn: the same operation; `settle`,
+then the operation; `prepare`, then the operation. The dataset must end as after an operation that was not killed.
+"""
+
+import argparse
+import random
+import shutil
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from avdata.audit.dataset import open_audit_dataset
+from avdata.audit.verify import verify
+from avdata.prepare.config import PrepareConfig
+from avdata.prepare.job import prepare
+from avdata.prepare.operations import AddMel, Operation, Remove, Reshard, run_operation
+from avdata.prepare.operations.run import settle_dataset
+from avmanifest.errors import ConfigError
+from tests.faults.killing import Moments, forked, watch_files
+from tests.videos import synth_config, tree
+
+OPERATIONS: dict[str, Operation] = {
+    "add-mel": AddMel("released"),
+    "remove": Remove(("synth-000001", "synth-000004")),
+    "reshard": Reshard(3),
+}
+
+
+def _resume(out: Path, config: PrepareConfig) -> None:
+    """The prepare that made the dataset. It is refused if the operation has been finished."""
+    here = synth_config(out, num_clips=config.synth.num_clips)
+    try:
+        prepare(here)
+    except ConfigError as error:
+        assert "another configuration" in str(error), error
+
+
+NEXT: tuple[tuple[str, Callable[[Path, PrepareConfig], None]], ...] = (
+    ("the same operation", lambda _out, _config: None),
+    ("settle", lambda out, _config: settle_dataset(out, lambda _: None)),
+    ("prepare", _resume),
+)
+"""Commands that may come after the kill, before the same operation."""
+
+
+def killed_runs(name: str, kills: int, seed: int, folder: Path, num_clips: int = 7) -> Iterator[tuple[str, str, str]]:
+    """Kill an operation at random moments, another one each time.
+
+    Args:
+        name: Of OPERATIONS.
+        kills: Number of kills.
+        seed: Seed of the moments.
+        folder: An empty folder.
+        num_clips: Clips of the dataset, two a shard.
+
+    Yields:
+        The moment of the kill, the command that came next, and what is wrong with the dataset then: empty if it is as it
+        should be.
+    """
+    operation = OPERATIONS[name]
+    config = synth_config(folder / "start", num_clips=num_clips)
+    assert forked(lambda: prepare(config) and None) == 0
+    start = folder / "start"
+    shutil.copytree(start, folder / "calm")
+    counted = folder / "counted.txt"
+    assert forked(lambda: _operate(operation, folder / "calm", 0, counted)) == 0
+    meant, before = tree(folder / "calm"), tree(start)
+    draw = random.Random(f"{seed}/{name}")
+    for number, fatal in enumerate(sorted(draw.sample(range(1, int(counted.read_text()) + 1), kills))):
+        out, diary = folder / str(fatal), folder / f"{fatal}.txt"
+        shutil.copytree(start, out)
+        code = forked(lambda out=out, diary=diary, fatal=fatal: _operate(operation, out, fatal, diary))
+        assert code == -signal.SIGKILL, code
+        after, command = NEXT[number % len(NEXT)]
+        problem = ""
+        if forked(lambda out=out, command=command: command(out, config)) != 0:
+            problem = "the next command failed"
+        elif after != "the same operation" and tree(out) not in (before, meant):
+            problem = "neither finished nor undone"
+        elif forked(lambda out=out: run_operation(out, operation) and None) != 0:
+            problem = "the operation failed"
+        elif tree(out) != meant:
+            problem = f"other files: {sorted(set(tree(out).items()) ^ set(meant.items()))[:3]}"
+        elif faults := verify(open_audit_dataset(str(out))).faults:
+            problem = str(faults[0])
+        yield diary.read_text().replace(str(out), "OUT"), after, problem
+        shutil.rmtree(out)
+
+
+def _operate(operation: Operation, out: Path, fatal: int, diary: Path) -> None:
+    """Run the operation, to be killed at the `fatal`-th moment; 0: count the moments."""
+    moments = Moments(fatal, diary)
+    watch_files(moments, out)
+    run_operation(out, operation)
+    if not fatal:
+        diary.write_text(str(moments.passed))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kills", type=int, nargs="?", default=20)
+    parser.add_argument("seed", type=int, nargs="?", default=0)
+    parser.add_argument("--clips", type=int, default=7)
+    given = parser.parse_args()
+    num_wrong = 0
+    for name in OPERATIONS:
+        with tempfile.TemporaryDirectory() as folder:
+            ends = list(killed_runs(name, given.kills, given.seed, Path(folder), given.clips))
+        wrong = [end for end in ends if end[2]]
+        num_wrong += len(wrong)
+        print(
+            f"{name}: {len(ends)} kills, {len(ends) - len(wrong)} as without a kill; {dict(Counter(e[1] for e in ends))}"
+        )
+        for moment, after, problem in wrong:
+            print(f"  before {moment}, then {after}: {problem}")
+    raise SystemExit(num_wrong > 0)
