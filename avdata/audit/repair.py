@@ -7,6 +7,7 @@ from avdata.audit.dataset import AuditDataset, DatasetKind
 from avdata.audit.secrets import clean
 from avdata.audit.verify import Fault, shards_of
 from avdata.prepare.commit import Workspace, publishing, quarantine, storage_errors
+from avdata.prepare.operations.swap import settle
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
 
@@ -27,6 +28,7 @@ def clean_secrets(dataset: AuditDataset) -> list[str]:
     """
     layout = _local_layout(dataset)
     with storage_errors(layout.root), publishing(layout):
+        settle(layout, lambda _: None)
         return clean(layout)
 
 
@@ -49,6 +51,7 @@ def repair(dataset: AuditDataset, faults: Sequence[Fault]) -> list[Path]:
     workspace = Workspace(layout)
     try:
         with workspace.publishing():
+            settle(layout, lambda _: None)
             bad = [shard for shard in shards_of(faults) if any(path.exists() for path in layout.files(shard))]
             return [quarantine(layout, shard) for shard in bad]
     finally:

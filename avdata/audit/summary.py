@@ -1,6 +1,7 @@
 """Summarizes a dataset: counts, coverage, durations, loudness, flags, duplicates, overlaps, bytes."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -9,9 +10,11 @@ import pyarrow.compute as pc
 
 from avdata.audit.dataset import AuditDataset, DatasetKind, MemberSums, SplitRows, merge_sums
 from avdata.audit.overlaps import overlaps
+from avdata.prepare.operations.pending import pending
 from avmanifest.columns import flags, joined, measured
 from avmanifest.duplicates import EXAMPLES, repeats
 from avmanifest.keys import subset_id
+from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe, recipe_names
 
 QUANTILES: Final = (0.0, 0.05, 0.5, 0.95, 1.0)
@@ -48,6 +51,8 @@ def summarize(dataset: AuditDataset, lists: Sequence[str] = ()) -> dict[str, Any
         },
         "format_version": description.get("format_version"),
         "plan_hash": description.get("plan_hash", ""),
+        "operations": description.get("operations", []),
+        "pending": pending(Layout(Path(dataset.store.base))) if dataset.store.is_local else "",
         "config": description.get("config", {}),
         "tools": description.get("tools", {}),
         "subset_id": subset_id(samples.column("key")),

@@ -109,6 +109,11 @@ def _open_folder(root: str, split: str, exclude: Sequence[str], cache: CacheConf
             f"'{root}/{{00000..00009}}.tar'."
         )
     path = local_path(root)
+    if path is not None and Layout(path).swap.exists():
+        raise ManifestError(
+            f"{root}: an operation is exchanging its files, or was stopped while it did. Wait, or finish it: "
+            f"avkit dataset settle {root}"
+        )
     if path is not None and split not in (splits := Layout(path).splits()):
         raise ConfigError(f"{root}: no split {split!r}; known: {', '.join(splits)}")
     table = _manifest(f"{root}/manifest/{split}.parquet", cache)

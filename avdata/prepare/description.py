@@ -3,23 +3,29 @@
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from typing import Any, Final
 
 import pyarrow as pa
 
-from avdata.prepare.config import PrepareConfig
+from avdata.prepare.config import PrepareConfig, SampleConfig
 from avmanifest.columns import Column
 from avmanifest.errors import ConfigError, ManifestError
-from avmanifest.files import NotAFile, read_file, replace_text
+from avmanifest.files import NotAFile, read_file, replace_bytes
 from avmanifest.layout import Layout
+from avmanifest.recipe import ListSpec, Recipe, load_recipe, recipe_names
 from avmanifest.records import columns_of_description, parse_description, version_problem
 from avmanifest.schema import FORMAT_VERSION
 
 _ADDED: Final = {"deinterlace": True, "tone_map": True}
 """Settings that datasets of earlier versions do not record. They go on with these values."""
 
+
+_OF_RECIPE: Final = (
+    "name", "title", "licence", "homepage", "citation", "published", "task_categories", "note", "counts",
+)  # fmt: skip
+"""What is recorded of a recipe: what the dataset card says."""
 
 _ADVICE: Final = "Restore the original file, or --overwrite."
 
@@ -38,14 +44,47 @@ def write_description(
     """
     description = {
         "format_version": FORMAT_VERSION,
-        "recipe": {"name": config.recipe.name, "title": config.recipe.title, "licence": config.recipe.licence},
+        "recipe": {name: getattr(config.recipe, name) for name in _OF_RECIPE},
         "config": settings_of(config),
         "labels": list(labels),
         "columns": [column.as_dict() for column in columns],
         "plan_hash": plan_hash,
         "tools": tool_versions(config),
     }
-    replace_text(layout.dataset_json, json.dumps(description, indent=1, ensure_ascii=False) + "\n", durable=True)
+    replace_bytes(layout.dataset_json, encoded_description(description), durable=True)
+
+
+def encoded_description(description: Mapping[str, Any]) -> bytes:
+    """dataset.json as it is stored. Equal descriptions give equal bytes."""
+    return (json.dumps(description, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def recipe_of(description: Mapping[str, Any]) -> Recipe:
+    """The recipe with what dataset.json records of it: what the card says. Its lists and labels are left out.
+
+    Earlier versions recorded the name, the title and the licence alone. The rest is then that of avkit's own recipe.
+    """
+    recorded = {name: value for name, value in description["recipe"].items() if name in _OF_RECIPE}
+    known = recorded.get("name") in recipe_names()
+    usual = load_recipe(recorded["name"]) if known else Recipe(name="", title="", homepage="", licence="", key="")
+    counts = recorded.pop("counts", usual.counts)
+    try:
+        recorded["task_categories"] = tuple(recorded.get("task_categories", usual.task_categories))
+        return replace(usual, **recorded, lists=(ListSpec(format="pattern", counts=counts),), labels=())
+    except TypeError as error:
+        raise ManifestError(f"dataset.json: recipe is not as avkit writes it ({error}). {_ADVICE}") from error
+
+
+def sample_of(description: Mapping[str, Any]) -> SampleConfig:
+    """What a sample holds, by dataset.json. Settings that an earlier version did not record have their defaults."""
+    names = {field.name for field in fields(SampleConfig)}
+    recorded = {name: value for name, value in description["config"].items() if name in names}
+    return SampleConfig(**recorded | {"mel": tuple(recorded["mel"])})
+
+
+def removed_keys(description: Mapping[str, Any]) -> frozenset[str]:
+    """Keys of the clips that were removed on request, and are not prepared again."""
+    return frozenset(description.get("removed", ()))
 
 
 def settings_of(config: PrepareConfig) -> dict[str, Any]:

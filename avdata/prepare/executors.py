@@ -12,10 +12,11 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from avdata.prepare.commit import Observer, Workspace, storage_errors
 from avdata.prepare.config import PrepareConfig, Supervision
+from avdata.prepare.description import read_description, removed_keys
 from avdata.prepare.download import PRELOAD, DownloadStage
 from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.output import DatasetOutput
-from avdata.prepare.pipeline import ClipResult, ClipTask, failed_row, run_clip
+from avdata.prepare.pipeline import ClipResult, ClipTask, failed_row, removed_row, run_clip
 from avdata.prepare.report import PrepareListener
 from avdata.prepare.segments import Segment
 from avdata.prepare.sources import Ref
@@ -66,6 +67,7 @@ class LocalExecutor:
     workspace: Workspace
     clip: Callable[[ClipTask], ClipResult]  # run_clip with its configuration; picklable
     locate: Callable[[Mapping[str, Any]], Ref | None]  # finds the media of a plan row; None: no source has them
+    removed: frozenset[str] = frozenset()  # keys of clips that are not made
     downloads: DownloadStage | None = None  # fetches remote media; None: all media are local
     supervision: Supervision
     plan_hash: str
@@ -115,9 +117,10 @@ class LocalExecutor:
         Without a source they end as `unavailable_missing`.
         """
         for task in tasks:
-            refs = [self.locate(row) for row in task.rows]
+            wanted = [row["key"] not in self.removed for row in task.rows]
+            refs = [self.locate(row) if is_wanted else None for row, is_wanted in zip(task.rows, wanted, strict=True)]
             finished = self.workspace.adopt(task.shard, task.rows, task.columns)
-            if not finished and not any(refs):
+            if not finished and not any(refs) and any(wanted):
                 for _ in refs:
                     self.on_clip("unavailable_missing")
                 ended.append(_resolved(ShardResult(task.shard, None)))
@@ -127,7 +130,9 @@ class LocalExecutor:
             shard = opened[task.shard] = _OpenShard(task)
             to_do = []
             for place, (row, ref) in enumerate(zip(task.rows, refs, strict=True)):
-                if row["key"] in finished:
+                if not wanted[place]:
+                    self._record(shard, place, Segment(removed_row(row), None))
+                elif row["key"] in finished:
                     self._record(shard, place, finished[row["key"]])
                 elif ref is None:
                     missing = failed_row(row, "unavailable_missing", MISSING_REASON)
@@ -189,6 +194,7 @@ def local_executor(
         workspace=workspace,
         clip=partial(run_clip, config.sample),
         locate=media.locate,
+        removed=removed_keys(read_description(output.layout)),
         downloads=media.downloads,
         supervision=config.supervision,
         plan_hash=plan_hash,

@@ -15,10 +15,10 @@ from avdata.audit.parquet import read_stored_table
 from avdata.audit.secrets import ADVICE, CLEANABLE, PLANNED, num_secrets
 from avdata.store import Store
 from avmanifest.errors import ConfigError, ManifestError, ShardError
-from avmanifest.files import sha256_of_file
+from avmanifest.files import sha256_of, sha256_of_file
 from avmanifest.layout import Layout, ShardName, is_published, shard_of_marker
 from avmanifest.parsing import parse_object
-from avmanifest.records import PARTS, parse_marker
+from avmanifest.records import PARTS, parse_description, parse_marker
 from avmanifest.schema import CLIP_SCHEMA
 
 _LAYOUT: Final = Layout(Path())
@@ -53,7 +53,8 @@ class _Shipped:
 def export(source: Store, target: Store, observe: Callable[[str], None] = lambda _: None) -> Exported:
     """Copy the dataset's published files. dataset.json is copied last, so a target that has it is complete.
 
-    An interrupted export can be repeated: it copies the files that are missing or differ.
+    An interrupted export can be repeated: it copies the files that are missing or differ. A target that holds the
+    dataset as it was before an operation is brought to the present state: files that it has no more are removed.
 
     Args:
         source: The prepared dataset.
@@ -70,7 +71,10 @@ def export(source: Store, target: Store, observe: Callable[[str], None] = lambda
     held = target.sizes()
     _check_target(source, target, held)
     copied = 0
+    stale = [name for name in held if is_published(name) and name not in shipped]
     for name, file in shipped.items():
+        if name == "dataset.json" and "dataset.json" in held:  # of an older state of the dataset
+            target.remove(sorted(stale, key=lambda name: not name.endswith("_stats.json")))
         if held.get(name) == file.num_bytes and target.sha256(name) == file.sha256:
             observe(f"{name}: unchanged")
             continue
@@ -90,6 +94,8 @@ def checked(source: Store) -> dict[str, _Shipped]:
         ShardError: A marker is invalid, or a file differs in size from its marker.
     """
     held = source.sizes()
+    if _LAYOUT.name(_LAYOUT.swap) in held:
+        raise ManifestError(f"{source.root}: an operation was stopped. Finish it: avkit dataset settle {source.root}")
     for name in ("dataset.json", "plan/part-00000.parquet", *_CARD):
         if name not in held:
             raise ManifestError(f"{source.at(name)}: missing. Finish the dataset first: the same avkit prepare again.")
@@ -214,8 +220,10 @@ def _check_target(source: Store, target: Store, held: Mapping[str, int]) -> None
     """Raise ConfigError if the target is the source, or holds another dataset or other files."""
     if target.local("") is not None and target.local("") == source.local(""):
         raise ConfigError(f"{target.root}: is the dataset itself. Give --to another place.")
-    theirs = target.read("dataset.json") if "dataset.json" in held else None
-    if theirs is not None and theirs != source.read("dataset.json"):
+    theirs, ours = target.read("dataset.json") if "dataset.json" in held else None, _read(source, "dataset.json")
+    operations = parse_description(ours, source.at("dataset.json")).get("operations", [])
+    older = {entry.get("before") for entry in operations}
+    if theirs is not None and theirs != ours and sha256_of(theirs) not in older:
         raise ConfigError(f"{target.root}: holds another dataset. Give --to another place, or remove that one first.")
     if held and not any(is_published(name) for name in held) and target.local("") is not None:
         raise ConfigError(f"{target.root}: holds files that are not a dataset. Give --to a new or an empty folder.")

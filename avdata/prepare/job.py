@@ -21,6 +21,7 @@ from avdata.prepare.commit import Workspace, disk_errors, storage_errors
 from avdata.prepare.config import ExecutorKind, PrepareConfig, Retry, Share
 from avdata.prepare.executors import Executor, ShardTask, local_executor
 from avdata.prepare.media_resolver import MediaResolver
+from avdata.prepare.operations.swap import settle
 from avdata.prepare.output import DatasetOutput, open_output
 from avdata.prepare.plan import Plan, freeze, hash_table
 from avdata.prepare.progress import ProgressWriter
@@ -76,6 +77,7 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
     listener = progress = ProgressWriter(listener, workspace.path)
     try:
         with storage_errors(layout.root), workspace.publishing():
+            settle(layout, listener.note)
             others = workspace.others(keep=not config.overwrite)
             if config.overwrite:
                 _remove_dataset(output, others)

@@ -46,6 +46,9 @@ MAX_SEARCH_S: Final = 120.0
 MAX_CLIP_S: Final = 21_600.0
 """Seconds of a sample, at most: 6 hours. A longer clip ends as media_long."""
 
+REMOVED_REASON: Final = "removed on request with avkit dataset remove"
+"""The reason of a clip that was removed."""
+
 DEADLINE_SPAN_S: Final = 600.0
 """Seconds of a clip that must be decoded within the deadline. A longer clip gets proportionally more time."""
 
@@ -270,7 +273,7 @@ def _members(
     fields = {column.name: known[column.name] for column in CLIP_COLUMNS if column.in_json} | own
     members: dict[str, bytes | ByteFile] = {"json": pack_json(fields, nullable=own.keys())}
     for place, name in enumerate(config.mel):
-        member = f"logmel-{name}.npy" if place else "logmel.npy"
+        member = log_mel_member(name, place)
         members[member] = new_file()
         write_log_mel(members[member], StoredSamples(sound), profile(name))
     for number, image in enumerate(frames.images):
@@ -279,6 +282,11 @@ def _members(
         members["flac"] = new_file()
         write_flac(members["flac"], sound)
     return members
+
+
+def log_mel_member(mel: str, place: int) -> str:
+    """The member of a profile's log-mel. `place` is the profile's among those of the dataset, from 0."""
+    return f"logmel-{mel}.npy" if place else "logmel.npy"
 
 
 def write_log_mel(file: ByteFile, sound: Samples, mel: MelProfile) -> None:
@@ -294,6 +302,11 @@ def own_columns(row: Mapping[str, Any]) -> dict[str, Any]:
 def failed_row(row: Mapping[str, Any], status: str, reason: str, ref: Ref | None = None) -> dict[str, Any]:
     """The manifest row of a clip that did not become a sample."""
     return manifest_row(row, status, reason, ref, {}, [])
+
+
+def removed_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest row of a clip that was removed: what the list says of it, and nothing of its media."""
+    return failed_row(row, "removed", REMOVED_REASON)
 
 
 def manifest_row(

@@ -90,6 +90,21 @@ def make_plan(
     )
 
 
+def renumbered(table: pa.Table, shard_size: int) -> pa.Table:
+    """A plan's rows (PLAN_SCHEMA) in their order, with other numbers of shards and positions.
+
+    Args:
+        table: Rows that are ordered by split, such as those of a Plan.
+        shard_size: Clips per shard.
+    """
+    splits, split_of = _splits(table)
+    shard, position = _places(splits, split_of, shard_size, {})
+    for name, column in (("shard", shard), ("position", position)):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), column)
+    return table
+
+
 def _check_keys(keys: pa.Array) -> None:
     good = pc.match_substring_regex(keys, rf"\A(?:{KEY_PATTERN.pattern})\z").fill_null(False)
     row = pc.index(good, False).as_py()

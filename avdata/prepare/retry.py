@@ -61,8 +61,9 @@ def failed_keys(layout: Layout, retry: Retry) -> set[str]:
 
     Clips of shards that do not exist are not included: a run without a retry prepares them.
     """
-    kinds = {StatusClass.TRANSIENT} if retry is Retry.TRANSIENT else set(StatusClass)
-    statuses = pa.array([s for s in STATUSES if s != "ok" and status_class(s) in kinds], pa.string())
+    never = {StatusClass.OK, StatusClass.FILTERED, StatusClass.REMOVED}
+    kinds = {StatusClass.TRANSIENT} if retry is Retry.TRANSIENT else set(StatusClass) - never
+    statuses = pa.array([status for status in STATUSES if status_class(status) in kinds], pa.string())
     keys: set[str] = set()
     for split in layout.splits():
         for batch in read_batches(layout.manifest(split), CLIP_SCHEMA, ["key", "status", "shard"]):

@@ -26,6 +26,7 @@ from avmanifest.schema import status_meaning
 from avmanifest.secrets import excerpt
 
 _MOST_FAULTS: Final = 40
+_NOT_SETTINGS: Final = ("operation", "plan_hash", "before", "ids_sha256")  # of an entry of the history
 _LONGEST_FACT: Final = 500  # characters of a value of an extra column
 _MEL_LINES: Final = 12
 _MEL_WIDTH: Final = 100
@@ -69,6 +70,8 @@ def print_summary(found: Mapping[str, Any]) -> None:
     console.print(_disk(found["member_bytes"]))
     for tar, problem in found["damaged"].items():
         console.print(Text(f"{tar}: {problem}", style="red"), soft_wrap=True)
+    if found["pending"]:
+        console.print(Text(f"\n{found['pending']}", style="red"), soft_wrap=True)
     if note := found["recipe"].get("note"):
         _heading(console, "to know")
         console.print(Text(" ".join(note.split())))
@@ -229,7 +232,15 @@ def _versions(found: Mapping[str, Any]) -> Text:
         f"{name} {','.join(map(str, value)) if isinstance(value, list) else value}" for name, value in settings.items()
     )
     tools = "  ".join(f"{name} {version}" for name, version in found["tools"].items())
-    return Text(f"format {found['format_version']}  plan {found['plan_hash'][:16]}\n{config}\n{tools}", style="dim")
+    first = f"format {found['format_version']}  plan {found['plan_hash'][:16]}"
+    changed = "  ".join(shown_operation(entry) for entry in found["operations"])
+    return Text("\n".join(line for line in (first, config, tools, changed) if line), style="dim")
+
+
+def shown_operation(entry: Mapping[str, Any]) -> str:
+    """An entry of the dataset's history in a few words."""
+    settings = (f"{name} {value}" for name, value in entry.items() if name not in _NOT_SETTINGS)
+    return " ".join([str(entry.get("operation")), *settings])
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from avcli import (
     apply,
     bench,
     convert,
+    dataset,
     diff,
     evaluate,
     export,
@@ -70,6 +71,7 @@ app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("apply", epilog=apply.EXAMPLES)(apply.apply)
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
+app.add_typer(dataset.app, name="dataset")
 app.add_typer(bench.app, name="bench")
 
 

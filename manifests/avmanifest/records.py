@@ -66,6 +66,8 @@ def parse_description(content: bytes, where: object, advice: str = "Restore the 
         ("labels", description.get("labels"), _are_names(description.get("labels", []))),
         ("columns", description.get("columns"), isinstance(description.get("columns", []), list)),
         ("plan_hash", description.get("plan_hash"), isinstance(description.get("plan_hash", ""), str)),
+        ("removed", description.get("removed"), _are_names(description.get("removed", []))),
+        ("operations", description.get("operations"), _are_objects(description.get("operations", []))),
         ("tools", description.get("tools"), isinstance(description.get("tools", {}), dict)),
     ):
         if not is_right:
@@ -107,3 +109,7 @@ def _are_counts(values: Any) -> bool:
 
 def _are_names(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(v, str) for v in values) and len(set(values)) == len(values)
+
+
+def _are_objects(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, dict) for value in values)

@@ -27,6 +27,7 @@ class StatusClass(StrEnum):
     PERMANENT = "permanent"  # a retry would fail in the same way
     TRANSIENT = "transient"  # a retry may succeed: `--retry transient`
     FILTERED = "filtered"  # a step dropped the clip, as was asked: no failure, and never tried again
+    REMOVED = "removed"  # not wanted: never retried
     BUG = "bug"  # an error in avkit: exit code 1
 
 
@@ -62,6 +63,7 @@ STATUSES: Final[dict[str, Status]] = {
     "media_window": Status(StatusClass.PERMANENT, "the clip begins after the end of the video"),
     "decode_timeout": Status(StatusClass.TRANSIENT, "decoding passed its deadline and was killed"),
     "decode_crash": Status(StatusClass.TRANSIENT, "the decoding process died or ran out of memory, twice"),
+    "removed": Status(StatusClass.REMOVED, "removed from the dataset on request"),
     "internal": Status(StatusClass.BUG, "an error inside avkit or a step"),
 }
 

@@ -140,9 +140,14 @@ def kill_everywhere(moments: str, stride: int, name: str, videos: Path, folder: 
     raise AssertionError("the run does not end")
 
 
-if __name__ == "__main__":
-    import pandas  # noqa: F401 - pyarrow imports it for the first table; here once, not in every run and its children
+def start_fork_server() -> None:
+    """Start what the forked runs share, before the first of them."""
+    import pandas  # noqa: F401 - pyarrow imports it for the first table; here once, not in every run
 
     for _ in supervise(len, [""], Supervision(), preload=["avdata.prepare.job"]):
-        pass  # starts the fork server
+        pass
+
+
+if __name__ == "__main__":
+    start_fork_server()
     print(json.dumps(kill_everywhere(sys.argv[1], int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), Path(sys.argv[5]))))

@@ -2,8 +2,8 @@
 
     python -m tests.faults.operation_kills [KILLS] [SEED] [--clips N]
 
-A moment is just before a change of a file. After each kill another command comes, in turn: the same operation; `settle`,
-then the operation; `prepare`, then the operation. The dataset must end as after an operation that was not killed.
+A moment is just before a change of a file. After each kill another command comes, in turn: the same operation;
+`settle`, then the operation; `prepare`, then the operation. The dataset must end as after one that was not killed.
 """
 
 import argparse
@@ -19,10 +19,12 @@ from avdata.audit.dataset import open_audit_dataset
 from avdata.audit.verify import verify
 from avdata.prepare.config import PrepareConfig
 from avdata.prepare.job import prepare
-from avdata.prepare.operations import AddMel, Operation, Remove, Reshard, run_operation
-from avdata.prepare.operations.run import settle_dataset
+from avdata.prepare.operations.mel import AddMel
+from avdata.prepare.operations.remove import Remove
+from avdata.prepare.operations.reshard import Reshard
+from avdata.prepare.operations.run import Operation, run_operation, settle_dataset
 from avmanifest.errors import ConfigError
-from tests.faults.killing import Moments, forked, watch_files
+from tests.faults.killing import Moments, forked, start_fork_server, watch_files
 from tests.videos import synth_config, tree
 
 OPERATIONS: dict[str, Operation] = {
@@ -60,8 +62,7 @@ def killed_runs(name: str, kills: int, seed: int, folder: Path, num_clips: int =
         num_clips: Clips of the dataset, two a shard.
 
     Yields:
-        The moment of the kill, the command that came next, and what is wrong with the dataset then: empty if it is as it
-        should be.
+        The moment of the kill, the command that came next, and what is wrong with the dataset in the end, if anything.
     """
     operation = OPERATIONS[name]
     config = synth_config(folder / "start", num_clips=num_clips)
@@ -108,15 +109,14 @@ if __name__ == "__main__":
     parser.add_argument("seed", type=int, nargs="?", default=0)
     parser.add_argument("--clips", type=int, default=7)
     given = parser.parse_args()
+    start_fork_server()
     num_wrong = 0
     for name in OPERATIONS:
         with tempfile.TemporaryDirectory() as folder:
             ends = list(killed_runs(name, given.kills, given.seed, Path(folder), given.clips))
         wrong = [end for end in ends if end[2]]
         num_wrong += len(wrong)
-        print(
-            f"{name}: {len(ends)} kills, {len(ends) - len(wrong)} as without a kill; {dict(Counter(e[1] for e in ends))}"
-        )
+        print(f"{name}: {len(ends)} kills, {len(ends) - len(wrong)} as without a kill; {Counter(e[1] for e in ends)}")
         for moment, after, problem in wrong:
             print(f"  before {moment}, then {after}: {problem}")
     raise SystemExit(num_wrong > 0)

@@ -1,0 +1,111 @@
+"""`avkit dataset`: change a prepared dataset in place, without decoding its media again."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from avcli.options import print_json
+
+if TYPE_CHECKING:
+    from avdata.prepare.operations.run import Done, Operation
+
+EXAMPLES: Final = """\b
+Examples:
+  avkit dataset add-mel data/vggsound released
+  avkit dataset remove data/vggsound --list takedown.txt
+  avkit dataset reshard data/vggsound --shard-size 5000
+
+New shards are built beside the old ones and verified, then exchanged. After an interruption the same command goes on;
+any other command that writes to the dataset finishes or undoes it. End training runs that read the dataset first: they
+notice that its shards are others, and stop.
+"""
+
+app = typer.Typer(
+    help="Change a prepared dataset in place, without decoding its media again.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog=EXAMPLES,
+)
+
+DATASET = Annotated[str, typer.Argument(help="Folder of the dataset.", metavar="DATASET")]
+WORKERS = Annotated[
+    int | None, typer.Option(min=1, show_default=False, help="Processes that build shards. [default: one a core]")
+]
+JSON = Annotated[bool, typer.Option("--json", help="The result as JSON.")]
+
+
+@app.command("add-mel")
+def add_mel(
+    dataset: DATASET,
+    profile: Annotated[str, typer.Argument(help="Log-mel profile: paper, released or kaldi.", metavar="PROFILE")],
+    workers: WORKERS = None,
+    as_json: JSON = False,
+) -> None:
+    """Add the log-mel of another profile to every sample, from its FLAC."""
+    from avdata.prepare.operations.mel import AddMel
+
+    _run(dataset, AddMel(profile), workers, as_json=as_json)
+
+
+@app.command()
+def remove(
+    dataset: DATASET,
+    list_path: Annotated[Path, typer.Option("--list", help="Text file of keys or ids of videos, one a line.")],
+    workers: WORKERS = None,
+    as_json: JSON = False,
+) -> None:
+    """Remove clips, as after a takedown: their rows stay with status `removed`, and no content of them is kept.
+
+    Quarantined shards and fetched media are removed, too. A later prepare does not bring the clips back.
+    """
+    from avdata.prepare.operations.remove import Remove, read_ids
+
+    _run(dataset, Remove(read_ids(list_path)), workers, as_json=as_json)
+
+
+@app.command()
+def reshard(
+    dataset: DATASET,
+    shard_size: Annotated[int, typer.Option(min=1, help="Clips of a shard.")],
+    workers: WORKERS = None,
+    as_json: JSON = False,
+) -> None:
+    """Give the clips to shards of another size. Keys, splits and order stay."""
+    from avdata.prepare.operations.reshard import Reshard
+
+    _run(dataset, Reshard(shard_size), workers, as_json=as_json)
+
+
+@app.command()
+def settle(dataset: DATASET) -> None:
+    """Finish an operation that was stopped while it exchanged files, or undo one that was stopped before."""
+    from avdata.prepare.operations.run import settle_dataset
+
+    settle_dataset(dataset, lambda text: typer.echo(text, err=True))
+
+
+def _run(dataset: str, operation: "Operation", workers: int | None, *, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from avdata.cores import usable_cores
+    from avdata.prepare.operations.run import run_operation
+
+    talk = Console(stderr=True)
+
+    def say(text: str) -> None:
+        talk.print(Text(text), highlight=False, soft_wrap=True)
+
+    done = run_operation(dataset, operation, num_workers=workers or usable_cores(), observe=say, note=say)
+    print_json(done.as_dict()) if as_json else _print(done)
+
+
+def _print(done: "Done") -> None:
+    if not done.changed:
+        typer.echo(f"{done.root}: nothing to do")
+        return
+    typer.echo(
+        f"{done.root}: {done.operation}: {done.num_shards:,} shards with {done.num_clips:,} clips built, verified and "
+        f"exchanged; {done.bytes_written:,} bytes written."
+    )
