@@ -230,12 +230,14 @@ def _verify(tar: Path, digest: str, rows: Sequence[Mapping[str, Any]], offsets: 
         raise ShardError(f"{tar}: its samples differ from the shard's rows. Check the disk.")
 
 
-def _stats(statuses: Iterable[str], files: Mapping[str, Mapping[str, Any]], plan_hash: str) -> dict[str, Any]:
+def _stats(
+    statuses: Iterable[str], files: Mapping[str, Mapping[str, Any]], plan_hash: str, version: int = FORMAT_VERSION
+) -> dict[str, Any]:
     """The content of a marker. `count` to `status_dict` are the names that img2dataset's tools read."""
     counts = Counter(statuses)
     not_downloaded = sum(n for status, n in counts.items() if status.startswith(_DOWNLOAD))
     return {
-        "format_version": FORMAT_VERSION,
+        "format_version": version,
         "plan_hash": plan_hash,
         "count": counts.total(),
         "successes": counts["ok"],
@@ -288,7 +290,7 @@ def marker_problem(layout: Layout, shard: ShardName, *, hashes: bool = False) ->
     except ManifestError as error:
         return str(error)
     if hashes:
-        expected = _stats(statuses, stats["files"], stats["plan_hash"])
+        expected = _stats(statuses, stats["files"], stats["plan_hash"], stats["format_version"])
         if read_file(marker) != marker_bytes(expected):
             return f"{marker}: does not agree with the shard's rows"
     return None

@@ -117,8 +117,8 @@ def extra_columns(layout: Layout) -> tuple[Column, ...]:
     return columns_of_description(parse_description(read_file(path), path, _ADVICE), path)
 
 
-def read_description(layout: Layout) -> dict[str, Any]:
-    """Read dataset.json. Raises ManifestError if it is invalid or of another format version."""
+def read_description(layout: Layout, versions: tuple[int, ...] = (FORMAT_VERSION,)) -> dict[str, Any]:
+    """Read dataset.json. Raises ManifestError if it is invalid, or of another format version than these."""
     path = layout.dataset_json
     try:
         content = read_file(path)
@@ -129,7 +129,7 @@ def read_description(layout: Layout) -> dict[str, Any]:
         raise ManifestError(f"{path}: has no {', '.join(sorted(missing))}. {_ADVICE}")
     if problem := version_problem(recorded["format_version"]):
         raise ManifestError(f"{path}: {problem}")
-    if (version := recorded["format_version"]) != FORMAT_VERSION:
+    if (version := recorded["format_version"]) not in versions:
         raise ManifestError(
             f"{path}: format version {version}, this avkit writes {FORMAT_VERSION}. Convert the dataset first: avkit "
             f"dataset migrate {layout.root}"

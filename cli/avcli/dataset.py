@@ -78,6 +78,14 @@ def reshard(
 
 
 @app.command()
+def migrate(dataset: DATASET, workers: WORKERS = None, as_json: JSON = False) -> None:
+    """Convert a dataset that an earlier version of avkit prepared to the present format."""
+    from avdata.prepare.operations.migrate import Migrate
+
+    _run(dataset, Migrate(), workers, as_json=as_json)
+
+
+@app.command()
 def settle(dataset: DATASET) -> None:
     """Finish an operation that was stopped while it exchanged files, or undo one that was stopped before."""
     from avdata.prepare.operations.run import settle_dataset

@@ -1,5 +1,6 @@
 """`avkit dataset`: operations change a dataset as preparing it anew would, and touch no media."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -15,14 +16,18 @@ from avdata.audit.summary import summarize
 from avdata.audit.verify import verify
 from avdata.load import EvalView, Loader, LoaderConfig, evaluation_config, open_dataset
 from avdata.prepare.bucket import open_place
-from avdata.prepare.commit import Workspace
+from avdata.prepare.catalog import merge_manifest
+from avdata.prepare.commit import Workspace, build_shard, marker_bytes, read_stats
 from avdata.prepare.config import Retry
 from avdata.prepare.export import export
 from avdata.prepare.job import prepare
 from avdata.prepare.operations.mel import AddMel
+from avdata.prepare.operations.migrate import Migrate
 from avdata.prepare.operations.remove import Remove
 from avdata.prepare.operations.reshard import Reshard
 from avdata.prepare.operations.run import run_operation, settle_dataset
+from avdata.prepare.segments import Segment
+from avdata.shards import member_columns, pack_npy, pack_sample, parse_npy
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
@@ -233,6 +238,41 @@ def test_what_cannot_be_done_is_refused(out, tmp_path):
         **before,
         **{name: value for name, value in tree(out).items() if name.startswith("_operation/")},
     }
+
+
+def test_a_dataset_of_version_1_becomes_one_of_version_2(start, tmp_path):
+    older = as_version_1(start, tmp_path / "older")
+    with pytest.raises(ManifestError, match="dataset migrate"):
+        run_operation(older, Reshard(3))
+    run_operation(older, Migrate())
+    assert without_history(older) == without_history(start)
+    assert not run_operation(older, Migrate()).changed
+    assert whole(older)
+
+
+def as_version_1(dataset: Path, target: Path) -> Path:
+    """A copy of a dataset as format version 1 stored it: log-mels by bands."""
+    shutil.copytree(dataset, target)
+    layout = Layout(target)
+    for shard in [shard for split in layout.splits() for shard in layout.shards(split)]:
+        table = pq.read_table(layout.clips(shard), partitioning=None)
+        content, segments = layout.tar(shard).read_bytes(), []
+        for row in table.to_pylist():
+            members = {m["name"]: content[m["offset"] : m["offset"] + m["size"]] for m in row["members"]}
+            mels = {name: pack_npy(parse_npy(mel, name)) for name, mel in members.items() if name.startswith("logmel")}
+            members |= mels
+            blocks, placed = pack_sample(row["key"], members)
+            segments.append(Segment(row | member_columns(placed), io.BytesIO(blocks) if members else None))
+        plan_hash = read_stats(layout, shard)["plan_hash"]
+        for path in layout.files(shard):
+            path.unlink()
+        build_shard(shard, segments, layout.files(shard), plan_hash)
+        marker = json.loads(layout.stats(shard).read_text()) | {"format_version": 1}
+        layout.stats(shard).write_bytes(marker_bytes(marker))
+    merge_manifest(layout)
+    description = json.loads(layout.dataset_json.read_text()) | {"format_version": 1}
+    layout.dataset_json.write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n")
+    return target
 
 
 class Stop(Exception):

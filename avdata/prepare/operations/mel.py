@@ -13,6 +13,7 @@ from avdata.profiles import profile
 from avdata.shards import ByteFile
 from avdata.waveform import stored_samples
 from avmanifest.errors import ConfigError
+from avmanifest.schema import FORMAT_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class AddMel:
 
     mel: str
     name = "add-mel"
+    versions = (FORMAT_VERSION,)
 
     def __post_init__(self) -> None:
         profile(self.mel)

@@ -16,7 +16,7 @@ from avdata.prepare.pipeline import removed_row
 from avdata.prepare.segments import Segment
 from avmanifest.errors import ConfigError
 from avmanifest.files import read_text, sha256_of
-from avmanifest.schema import PLAN_SCHEMA
+from avmanifest.schema import FORMAT_VERSION, PLAN_SCHEMA
 from avmanifest.table import read_batches
 
 _FEW: Final = 5
@@ -39,6 +39,7 @@ class Remove:
 
     ids: tuple[str, ...]
     name = "remove"
+    versions = (FORMAT_VERSION,)
 
     def settings(self) -> dict[str, Any]:
         """The number of ids, and their hash: a history that is published does not repeat them."""

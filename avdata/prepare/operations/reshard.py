@@ -10,7 +10,7 @@ from avdata.prepare.operations.run import Changes, NewShard, Prepared
 from avdata.prepare.plan import hash_table, renumbered
 from avmanifest.errors import ConfigError
 from avmanifest.layout import ShardName
-from avmanifest.schema import PLAN_SCHEMA
+from avmanifest.schema import FORMAT_VERSION, PLAN_SCHEMA
 from avmanifest.table import read_table
 
 
@@ -20,6 +20,7 @@ class Reshard:
 
     shard_size: int
     name = "reshard"
+    versions = (FORMAT_VERSION,)
 
     def __post_init__(self) -> None:
         if self.shard_size < 1:

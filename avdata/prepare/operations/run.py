@@ -82,6 +82,11 @@ class Operation(Protocol):
         """Its name on the command line."""
         ...
 
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The format versions of datasets that it can change."""
+        ...
+
     def settings(self) -> dict[str, Any]:
         """What was asked for, as JSON holds it. It stands in the dataset's history."""
         ...
@@ -139,7 +144,7 @@ def run_operation(
         with storage_errors(layout.root), workspace.publishing():
             if layout.swap.exists():
                 settle(layout, note)
-            dataset = _prepared(layout)
+            dataset = _prepared(layout, operation.versions)
             changes = operation.changes(dataset, note)
             before = sha256_of(read_file(layout.dataset_json))
             settings = operation.settings()
@@ -197,8 +202,8 @@ def _layout_of(root: str | Path) -> Layout:
     return Layout(folder)
 
 
-def _prepared(layout: Layout) -> Prepared:
-    description = read_description(layout)
+def _prepared(layout: Layout, versions: tuple[int, ...]) -> Prepared:
+    description = read_description(layout, versions)
     planned = tuple(planned_shards(layout))
     present = tuple(one for one in planned if layout.stats(one.shard).exists())
     return Prepared(layout, description, present, len(planned) - len(present))
