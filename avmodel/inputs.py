@@ -66,7 +66,8 @@ def train_loader(
     ManifestError or ShardError for an incomplete dataset.
     """
     cache = cache_config(data.cache_dir, data.cache_gb, offline=data.offline)
-    given: dict[str, Any] = {"exclude": data.exclude, "cache": cache, "allow_pipe": data.allow_pipe}
+    given: dict[str, Any] = {"exclude": data.exclude, "where": data.where, "cache": cache}
+    given["allow_pipe"] = data.allow_pipe
     if data.mix or data.epoch_samples is not None:
         entries = data.mix or entries_of(source)
         given |= {"epoch_samples": data.epoch_samples, "class_balanced": data.class_balanced}

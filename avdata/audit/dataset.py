@@ -17,6 +17,7 @@ from avdata.audit.tars import rows_of
 from avdata.shards import require_tars, tar_samples
 from avdata.store import Store, open_store
 from avdata.urls import expand_urls, local_path
+from avdata.where import Condition, parse_condition
 from avmanifest.columns import CLIP_COLUMNS, Column, columns_of, flags, joined, measured, named
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.layout import SPLIT_PATTERN
@@ -59,6 +60,7 @@ class SplitRows:
     table: pa.Table
     members: Mapping[str, MemberSums]
     columns: tuple[Column, ...] = CLIP_COLUMNS
+    num_rows: int = 0  # before a condition chose among them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,7 @@ class AuditDataset:
     store: Store
     tars: tuple[str, ...] = ()  # of DatasetKind.SHARDS: names of the shards in the store
     damaged: Mapping[str, str] = field(default_factory=dict)  # error by tar that could not be read to its end
+    where: str | None = None  # the condition that its clips meet
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -89,24 +92,28 @@ def kept_names(schema: pa.Schema) -> list[str]:
     return [name for name in schema.names if name in kept]
 
 
-def open_audit_dataset(source: str, storage_options: Mapping[str, Any] | None = None) -> AuditDataset:
+def open_audit_dataset(
+    source: str, storage_options: Mapping[str, Any] | None = None, *, where: str | None = None
+) -> AuditDataset:
     """Open a dataset, a manifest or tars.
 
     Args:
         source: Path or URL of a prepared folder, of a manifest's parquet file or its folder, of a tar, of a brace
             pattern of tars, or of a folder of tars.
         storage_options: Options for fsspec, such as credentials.
+        where: Keep the clips, failed ones included, for which this SQL expression over the manifest's columns is true.
 
     Raises:
         ConfigError: The protocol is not supported, the path is that of another file, or a named tar does not exist,
-            is compressed or is no tar.
+            is compressed or is no tar; or the condition cannot be used, or no clip meets it.
         ManifestError: There is neither a manifest nor a shard, or the manifest is damaged.
     """
+    condition = None if where is None else parse_condition(where)
     if source.endswith((".tar", *_COMPRESSED)):
-        return _open_tars(expand_urls(source), source, storage_options)
+        return _open_tars(expand_urls(source), source, storage_options, condition)
     if source.endswith(".parquet"):
         store = open_store(source, storage_options)
-        return _from_manifests(source, DatasetKind.MANIFEST, store, {PurePosixPath(source).stem: ""}, {})
+        return _from_manifests(source, DatasetKind.MANIFEST, store, {PurePosixPath(source).stem: ""}, {}, condition)
     root = source.rstrip("/") or source
     path = local_path(root)
     if path is not None and not _is_readable_folder(path):
@@ -117,12 +124,12 @@ def open_audit_dataset(source: str, storage_options: Mapping[str, Any] | None = 
     store = open_store(root, storage_options)
     description = _description(store)
     if manifests := _manifests(store, "manifest/", description):
-        return _from_manifests(root, DatasetKind.DATASET, store, manifests, description)
+        return _from_manifests(root, DatasetKind.DATASET, store, manifests, description, condition)
     if not description and (manifests := _manifests(store, "", {})):
-        return _from_manifests(root, DatasetKind.MANIFEST, store, manifests, {})
+        return _from_manifests(root, DatasetKind.MANIFEST, store, manifests, {}, condition)
     tars = [name for folder in ("", *store.folders()) for name in store.listed(folder) if name.endswith(".tar")]
     if tars and not description:
-        return _from_tars(root, store, tars)
+        return _from_tars(root, store, tars, condition)
     raise ManifestError(
         f"{root}: no manifest in it, and no shards. Give the --out of an `avkit prepare` that ran to its end, a "
         "manifest's parquet file, or tars: 'shards/{00000..00009}.tar'."
@@ -158,38 +165,67 @@ def _manifests(store: Store, folder: str, description: Mapping[str, Any]) -> dic
 
 
 def _from_manifests(
-    root: str, kind: DatasetKind, store: Store, manifests: Mapping[str, str], description: Mapping[str, Any]
+    root: str,
+    kind: DatasetKind,
+    store: Store,
+    manifests: Mapping[str, str],
+    description: Mapping[str, Any],
+    condition: Condition | None,
 ) -> AuditDataset:
     splits: dict[str, SplitRows] = {}
     for split, name in manifests.items():
-        found = read_split(store, name)
+        found = read_split(store, name, condition=condition)
         # A manifest file of several splits: users may have concatenated manifests.
         names = pc.unique(found.table.column("split")).to_pylist()
         if kind is DatasetKind.MANIFEST and len(names) > 1:
             for own in names:
-                splits[own] = read_split(store, name, own)
+                splits[own] = read_split(store, name, own, condition=condition)
         else:
             splits[names[0] if names and kind is DatasetKind.MANIFEST else split] = found
-    return AuditDataset(root=shown_url(root), kind=kind, splits=splits, description=description, store=store)
+    return AuditDataset(
+        root=shown_url(root),
+        kind=kind,
+        splits=_chosen(splits, condition, shown_url(root)),
+        description=description,
+        store=store,
+        where=None if condition is None else condition.text,
+    )
 
 
-def read_split(store: Store, name: str, split: str | None = None) -> SplitRows:
+def _chosen(splits: Mapping[str, SplitRows], condition: Condition | None, root: str) -> Mapping[str, SplitRows]:
+    """The splits that have clips which meet the condition. Raises ConfigError if none has."""
+    if condition is None:
+        return splits
+    if not any(len(content.table) for content in splits.values()):
+        raise condition.chooses_none(sum(content.num_rows for content in splits.values()), root)
+    return {split: content for split, content in splits.items() if len(content.table)}
+
+
+def read_split(store: Store, name: str, split: str | None = None, *, condition: Condition | None = None) -> SplitRows:
     """Read a manifest's rows, or those of one split, and sum up the members batch by batch.
 
-    Secrets that an earlier version stored in the rows are not shown.
+    Secrets that an earlier version stored in the rows are not shown. Raises ConfigError if the condition cannot be
+    used.
     """
     sums: dict[str, MemberSums] = {}
     pieces: list[pa.RecordBatch] = []
-    full, batches = read_stored_batches(
-        store, name, CLIP_SCHEMA, lambda found: [*kept_names(found), "members"], _BATCH_ROWS
-    )
+    num_rows = 0
+
+    def wanted(found: pa.Schema) -> list[str]:
+        used = [] if condition is None else condition.columns(found, store.at(name))
+        return list(dict.fromkeys([*kept_names(found), "members", *used]))
+
+    full, batches = read_stored_batches(store, name, CLIP_SCHEMA, wanted, _BATCH_ROWS)
     kept = kept_names(full)
     for batch in batches:
         mine = batch if split is None else batch.filter(pc.equal(batch.column("split"), split))
+        num_rows += len(mine)
+        if condition is not None:
+            mine = mine.filter(condition.holds(pa.Table.from_batches([mine]), store.at(name)))
         _add(sums, mine.column("members"))
         pieces.append(mine.select(kept))
     table = pa.Table.from_batches(pieces, pa.schema([full.field(name) for name in kept]))
-    return SplitRows(shown_rows(table), sums, columns_of(full))
+    return SplitRows(shown_rows(table), sums, columns_of(full), num_rows)
 
 
 def _add(sums: dict[str, MemberSums], members: pa.ListArray) -> None:
@@ -210,7 +246,9 @@ def member_kind(name: str) -> str:
     return stem.rstrip("0123456789") + dot + suffix if dot else name
 
 
-def _open_tars(urls: Sequence[str], source: str, storage_options: Mapping[str, Any] | None) -> AuditDataset:
+def _open_tars(
+    urls: Sequence[str], source: str, storage_options: Mapping[str, Any] | None, condition: Condition | None
+) -> AuditDataset:
     for url in urls:
         if url.endswith(_COMPRESSED):
             raise ConfigError(f"{url}: a compressed archive is not a shard. Unpack it to .tar first.")
@@ -223,7 +261,7 @@ def _open_tars(urls: Sequence[str], source: str, storage_options: Mapping[str, A
         )
     if store.is_local and not any(store.size(f"{name.removesuffix('.tar')}_stats.json") for name in names):
         require_tars([Path(store.path(name)) for name in names])
-    return _from_tars(source, store, names)
+    return _from_tars(source, store, names, condition)
 
 
 def _shared_folder(urls: Sequence[str]) -> str:
@@ -237,12 +275,13 @@ def _shared_folder(urls: Sequence[str]) -> str:
     return "/".join(parts[0][:shared])
 
 
-def _from_tars(root: str, store: Store, names: Sequence[str]) -> AuditDataset:
+def _from_tars(root: str, store: Store, names: Sequence[str], condition: Condition | None) -> AuditDataset:
     """Open tars. The rows come from avkit's parquet file beside a tar if there is one, else from the tar itself."""
     tables: dict[str, list[pa.Table]] = {}
     sums: dict[str, dict[str, MemberSums]] = {}
     damaged: dict[str, str] = {}
     columns: dict[str, dict[str, Column]] = {}
+    num_rows: dict[str, int] = {}
     kept = kept_names(CLIP_SCHEMA)
     walked_schema = pa.schema([CLIP_SCHEMA.field(name) for name in (*kept, "members")])
     for number, name in enumerate(names):
@@ -250,11 +289,14 @@ def _from_tars(root: str, store: Store, names: Sequence[str]) -> AuditDataset:
         folder = PurePosixPath(name).parent.name
         split = folder if SPLIT_PATTERN.fullmatch(folder) else "shards"
         if store.size(f"{stem}_stats.json") is not None and store.size(f"{stem}.parquet") is not None:
-            found = read_split(store, f"{stem}.parquet")
+            found = read_split(store, f"{stem}.parquet", condition=condition)
             tables.setdefault(split, []).append(found.table)
             columns.setdefault(split, {}).update({column.name: column for column in found.columns})
+            num_rows[split] = num_rows.get(split, 0) + found.num_rows
             merge_sums(sums.setdefault(split, {}), found.members)
             continue
+        if condition is not None:
+            raise condition.has_no_columns(store.at(name))
         version = store.version(name)
         with store.open(name) as file:
             walked = rows_of(
@@ -265,13 +307,19 @@ def _from_tars(root: str, store: Store, names: Sequence[str]) -> AuditDataset:
             _add(sums.setdefault(split, {}), batch.column("members"))
         tables.setdefault(split, []).append(walked.select(kept))
     splits = {
-        split: SplitRows(joined(found), sums.get(split, {}), tuple(columns[split].values()))
+        split: SplitRows(joined(found), sums.get(split, {}), tuple(columns[split].values()), num_rows[split])
         if split in columns
         else SplitRows(joined(found), sums.get(split, {}))
         for split, found in tables.items()
     }
     return AuditDataset(
-        root=shown_url(root), kind=DatasetKind.SHARDS, splits=splits, store=store, tars=tuple(names), damaged=damaged
+        root=shown_url(root),
+        kind=DatasetKind.SHARDS,
+        splits=_chosen(splits, condition, shown_url(root)),
+        store=store,
+        tars=tuple(names),
+        damaged=damaged,
+        where=None if condition is None else condition.text,
     )
 
 

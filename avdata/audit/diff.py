@@ -31,6 +31,7 @@ def diff(first: AuditDataset, second: AuditDataset) -> dict[str, Any]:
     shared = pc.sum(pc.and_(_is_ok(both_a), _is_ok(both_b))).as_py() or 0
     changes = {name: _changes(both_a, both_b, name) for name in ("status", "split", "labels")}
     return {
+        "where": first.where,
         "a": {"root": first.root, "requested": len(a), "samples": _ok(a), "subset_id": ids[0]},
         "b": {"root": second.root, "requested": len(b), "samples": _ok(b), "subset_id": ids[1]},
         "clips": {"both": len(both_a), "only_a": len(only_a), "only_b": len(only_b)},

@@ -96,7 +96,9 @@ def _head(found: Mapping[str, Any]) -> str:
     )
     return (
         f'<h1>{escape(title)}</h1><p class="lead">{escape(found["root"])} · subset id '
-        f"<code>{escape(found['subset_id'])}</code></p>"
+        f"<code>{escape(found['subset_id'])}</code>"
+        + (f" · where <code>{escape(found['where'])}</code>" if found["where"] is not None else "")
+        + "</p>"
     )
 
 

@@ -27,6 +27,7 @@ def summarize(dataset: AuditDataset, lists: Sequence[str] = ()) -> dict[str, Any
 
     Each split has clips by status, quantiles (0, 5, 50, 95, 100 %) of the measured columns, flags, hours, bytes by kind
     of member, and samples and requested clips by class. `subset_id` is equal for datasets with the same samples.
+    `where` is the dataset's condition; all numbers are of the clips that meet it.
 
     Args:
         dataset: The dataset, manifest or shards.
@@ -44,6 +45,7 @@ def summarize(dataset: AuditDataset, lists: Sequence[str] = ()) -> dict[str, Any
     )
     return {
         "root": dataset.root,
+        "where": dataset.where,
         "kind": dataset.kind.value,
         "recipe": {
             **description.get("recipe", {}),

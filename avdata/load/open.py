@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,6 +17,7 @@ from avdata.load.reader import ShardReader
 from avdata.members import MemberMap
 from avdata.shards import require_tars
 from avdata.urls import check_url, expand_urls, local_path, protocol
+from avdata.where import Condition, parse_condition
 from avmanifest.columns import joined
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.files import read_file
@@ -35,6 +37,7 @@ def open_dataset(
     *,
     members: MemberMap | None = None,
     exclude: Sequence[str] = (),
+    where: str | None = None,
     cache: CacheConfig | None = None,
     allow_pipe: bool = False,
 ) -> Dataset:
@@ -47,27 +50,30 @@ def open_dataset(
         split: Split of a prepared folder; None: `train`. Not for shard URLs.
         members: Which member is the frame, the log-mel, the audio, the label. For tars of other tools.
         exclude: Leave out samples with these flags, such as silent, still, short, or a flag of a step.
+        where: Keep the samples for which this SQL expression over the manifest's columns is true (null is false), such
+            as `rms_dbfs > -45 and 'dog barking' in labels`. Needs a manifest.
         cache: Where remote shards are kept; None: the default cache folder.
         allow_pipe: Permit `pipe:COMMAND` URLs. Commands run without a shell.
 
     Raises:
-        ConfigError: The source does not exist, is ambiguous, or has no samples.
+        ConfigError: The source does not exist, is ambiguous, or has no samples; or the condition cannot be used.
         ManifestError: A manifest is damaged or does not match its shards.
         ShardError: A shard is damaged or cannot be read.
 
     Example:
         ```python
-        dataset = open_dataset("data/mine", "val", exclude=["silent"])
+        dataset = open_dataset("data/mine", "val", exclude=["silent"], where="fps >= 24 and not still")
         ```
     """
     cache = cache or CacheConfig()
+    condition = None if where is None else parse_condition(where)
     if is_folder(source):
         roots = [str(root) for root in ([source] if isinstance(source, str | Path) else source)]
         for root in roots:
             check_url(root, allow_pipe=False)
         if len(set(roots)) < len(roots):
             raise ConfigError(f"{source!r} names a folder twice. To repeat samples, use shares: mix(...).")
-        parts = [_open_folder(root.rstrip("/"), split or "train", exclude, cache) for root in roots]
+        parts = [_open_folder(root.rstrip("/"), split or "train", exclude, condition, cache) for root in roots]
         return unite(parts) if len(parts) > 1 else parts[0]
     if split is not None:
         if (missing := _missing_folder(source)) is not None:
@@ -78,7 +84,7 @@ def open_dataset(
         check_url(url, allow_pipe=allow_pipe)
         if is_folder(url):
             raise ConfigError(f"{shown_url(url)!r} is a folder among shards. Open it by itself, then unite the two.")
-    return _open_shards(urls, members, exclude, cache)
+    return _open_shards(urls, members, exclude, condition, cache)
 
 
 def is_folder(source: str | Path | Sequence[str | Path]) -> bool:
@@ -101,7 +107,9 @@ def _missing_folder(source: str | Path | Sequence[str | Path]) -> Path | None:
     return None
 
 
-def _open_folder(root: str, split: str, exclude: Sequence[str], cache: CacheConfig) -> Dataset:
+def _open_folder(
+    root: str, split: str, exclude: Sequence[str], condition: Condition | None, cache: CacheConfig
+) -> Dataset:
     description = describe_dataset(root, cache)
     if description is None:
         raise ConfigError(
@@ -116,12 +124,13 @@ def _open_folder(root: str, split: str, exclude: Sequence[str], cache: CacheConf
         )
     if path is not None and split not in (splits := Layout(path).splits()):
         raise ConfigError(f"{root}: no split {split!r}; known: {', '.join(splits)}")
-    table = _manifest(f"{root}/manifest/{split}.parquet", cache)
+    place = f"{root}/manifest/{split}.parquet"
+    table = _manifest(place, cache, condition=condition)
     if table is None:
         raise ConfigError(f"{root}: no split {split!r}, or no manifest of it. Name another, or finish avkit prepare.")
     ok = table.filter(pc.equal(table.column("status"), "ok"))
     if ok.column("shard").null_count:
-        raise ManifestError(f"{root}/manifest/{split}.parquet: a sample has no shard. Run the same prepare again.")
+        raise ManifestError(f"{place}: a sample has no shard. Run the same prepare again.")
     numbers = sorted(pc.unique(ok.column("shard")).to_pylist())
     names = [f"{root}/{ShardName(split, number)}" for number in numbers]
     markers = _read_all([f"{name}_stats.json" for name in names], cache)
@@ -130,17 +139,25 @@ def _open_folder(root: str, split: str, exclude: Sequence[str], cache: CacheConf
     for number, name, marker in zip(numbers, names, markers, strict=True):
         if marker is None or (stored := parse_marker(marker, f"{name}_stats.json")["successes"]) != listed[number]:
             raise ManifestError(
-                f"{root}/manifest/{split}.parquet: {listed[number]} samples in shard {number:05d}, "
+                f"{place}: {listed[number]} samples in shard {number:05d}, "
                 f"its marker says {None if marker is None else stored}. Run the same prepare again."
             )
-    place = pc.index_in(ok.column("shard"), value_set=pa.array(numbers, pa.int32()))
-    ok = ok.set_column(ok.schema.get_field_index("shard"), "shard", place)
+    if condition is not None:
+        ok = ok.filter(condition.chosen(ok, shown_url(place)))
+    number_of = pc.index_in(ok.column("shard"), value_set=pa.array(numbers, pa.int32()))
+    ok = ok.set_column(ok.schema.get_field_index("shard"), "shard", number_of)
     return dataset_from_table(
         ok, shards, _members_of(description, root), classes=description.get("labels"), exclude=exclude
     )
 
 
-def _open_shards(urls: Sequence[str], members: MemberMap | None, exclude: Sequence[str], cache: CacheConfig) -> Dataset:
+def _open_shards(
+    urls: Sequence[str],
+    members: MemberMap | None,
+    exclude: Sequence[str],
+    condition: Condition | None,
+    cache: CacheConfig,
+) -> Dataset:
     """Open shards by the manifest beside each, or by reading the headers of a tar without one."""
     # The output of a command (pipe:) has no manifest beside it.
     has_stem = [url.endswith(".tar") and protocol(url) != "pipe" for url in urls]
@@ -149,21 +166,29 @@ def _open_shards(urls: Sequence[str], members: MemberMap | None, exclude: Sequen
     shards = [_shard(url, marker) for url, marker in zip(urls, markers, strict=True)]
     paths = [local_path(url) for url, marker in zip(urls, markers, strict=True) if marker is None]
     require_tars([path for path in paths if path is not None and not path.name.endswith(_COMPRESSED)])
+    if condition is not None and (bare := [one.name for one in shards if not one.prepared]):
+        raise condition.has_no_columns(bare[0])
     tables: list[pa.Table] = []
     with ShardReader(shards, cache) as reader:
         for number, (stem, marker) in enumerate(zip(stems, markers, strict=True)):
             if marker is None:
                 table, shards[number] = _walked(reader, number, members or MemberMap(), cache)
+                tables.append(table.append_column("shard", pa.nulls(len(table), pa.int32())))
             else:
-                rows = _manifest(f"{stem}.parquet", cache)
+                rows = _manifest(f"{stem}.parquet", cache, condition=condition)
                 if rows is None:
                     raise ShardError(f"{stem}.parquet: missing, though the shard's marker is there. Prepare it again.")
-                table = rows
-            kept = table.select([name for name in table.column_names if name != "shard"])
-            tables.append(kept.append_column("shard", pa.repeat(pa.scalar(number, pa.int32()), len(table))))
+                tables.append(rows)
+    table = joined(tables)
+    number_of = pa.array(np.repeat(np.arange(len(tables), dtype=np.int32), [len(rows) for rows in tables]))
+    ok = pc.equal(table.column("status"), "ok")
+    table, number_of = table.filter(ok), number_of.filter(ok.combine_chunks())
+    if condition is not None:
+        chosen = condition.chosen(table, shown_url(urls[0]) + (" and following" if len(urls) > 1 else ""))
+        table, number_of = table.filter(chosen), number_of.filter(chosen)
     description = _description_of(urls[0], cache) if shards[0].prepared else None
     return dataset_from_table(
-        joined(tables),
+        table.set_column(table.schema.get_field_index("shard"), "shard", number_of),
         shards,
         members or (MemberMap() if description is None else _members_of(description, urls[0])),
         classes=None if description is None else description.get("labels"),
@@ -239,8 +264,10 @@ def manifest_rows(root: str, split: str, columns: Sequence[str], cache: CacheCon
     return _manifest(f"{root}/manifest/{split}.parquet", cache, columns)
 
 
-def _manifest(where: str, cache: CacheConfig, columns: Sequence[str] | None = None) -> pa.Table | None:
-    """The rows of a manifest in these columns; None: those that a dataset is built from."""
+def _manifest(
+    where: str, cache: CacheConfig, columns: Sequence[str] | None = None, condition: Condition | None = None
+) -> pa.Table | None:
+    """The rows of a manifest in these columns and those of the condition; None: those a dataset is built from."""
     path = local_path(where)
     source: Path | io.BytesIO | None = path
     if path is None:
@@ -250,7 +277,10 @@ def _manifest(where: str, cache: CacheConfig, columns: Sequence[str] | None = No
         source = None
     if source is None:
         return None
-    names = read_names(read_schema(source, CLIP_SCHEMA, where=where)) if columns is None else columns
+    full = read_schema(source, CLIP_SCHEMA, where=where)
+    names = read_names(full) if columns is None else columns
+    if condition is not None:
+        names = list(dict.fromkeys([*names, *condition.columns(full, shown_url(where))]))
     return read_table(source, CLIP_SCHEMA, names, where=where)
 
 

@@ -31,6 +31,10 @@ class DataConfig:
     flip_probability: Annotated[float, "Probability of a left-right flip.", SHARE] = 0.5
     max_gain_db: Annotated[float, "dB by which loudness varies, at most, either way; 0: not at all.", Bounds(0)] = 6.0
     exclude: Annotated[tuple[str, ...], "Leave out samples with these flags, such as silent."] = ()
+    where: Annotated[
+        str | None,
+        "Train on the clips for which this SQL condition on columns of the manifest is true. none: on all.",
+    ] = None
     class_balanced: Annotated[
         bool, "Draw samples of rare classes more often, with the weights of CAV-MAE; of a mixture, in each dataset."
     ] = False

@@ -50,6 +50,11 @@ class EvalDataConfig:
         Bounds(1),
     ] = None
     exclude: Annotated[tuple[str, ...], "Leave out samples with these flags, such as silent."] = ()
+    where: Annotated[
+        str | None,
+        "Use the clips, of training and test, for which this SQL condition on columns of the manifest is true. none: "
+        "all.",
+    ] = None
     leaks: Annotated[
         str,
         "What to do with training clips that have footage of test clips; allow is noted in the result.",

@@ -48,6 +48,7 @@ class Split(NamedTuple):
     dataset: Dataset
     name: str  # such as vggsound/test
     notes: tuple[str, ...] = ()  # caveats that results.json keeps
+    where: str | None = None  # the condition that its samples meet
 
     @property
     def subset_id(self) -> str:
@@ -61,7 +62,8 @@ class Split(NamedTuple):
 
     def described(self) -> dict[str, Any]:
         """The description of the split that results.json keeps."""
-        return {"split": self.name, "subset_id": self.subset_id, "samples": len(self.dataset)}
+        described = {"split": self.name, "subset_id": self.subset_id, "samples": len(self.dataset)}
+        return described if self.where is None else described | {"where": self.where}
 
 
 def open_splits(
@@ -93,7 +95,9 @@ def open_split(data: EvalDataConfig, source: Source, split: str, *, labeled: boo
     Only a prepared dataset's folder has splits; of shards, all are taken.
     """
     folder = is_folder(source)
-    dataset = open_dataset(source, split if folder else None, exclude=data.exclude, cache=cache_of(data))
+    dataset = open_dataset(
+        source, split if folder else None, exclude=data.exclude, where=data.where, cache=cache_of(data)
+    )
     name = (
         f"{Path(shown_url(str(source))).name if isinstance(source, str | Path) else 'shards'}/{split}"
         if folder
@@ -116,7 +120,7 @@ def open_split(data: EvalDataConfig, source: Source, split: str, *, labeled: boo
             notes += (said,)
     if labeled and not len(dataset.label_ids):
         raise ConfigError(f"{name}: no sample has a label. Prepare it from a list with labels.")
-    return Split(dataset, name, notes)
+    return Split(dataset, name, notes, data.where)
 
 
 def roots_of(source: Source) -> list[str]:
@@ -189,7 +193,9 @@ def relabeled(data: EvalDataConfig, split: Split, source: Source) -> Split:
     if not found:
         raise ConfigError(f"{path}: lists no clip of {split.name}. Its labels belong to another dataset.")
     note = f"labels of {name}: {len(found)} of its {len(wanted)} clips are here"
-    return Split(relabel(split.dataset, found), f"{split.name} ({name})", (*split.notes, note))
+    return split._replace(
+        dataset=relabel(split.dataset, found), name=f"{split.name} ({name})", notes=(*split.notes, note)
+    )
 
 
 def one_view(data: EvalDataConfig, loaded: LoadedModel) -> EvalView:

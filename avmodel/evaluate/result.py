@@ -51,12 +51,13 @@ class Result:
         spread = f" ± {score.spread:.1f}" if len(score.values) > 1 else ""
         unit = f" {self.unit}" if self.unit else ""
         test = self.data["test"]
+        where = f" where {test['where']!r}" if test.get("where") else ""
         source = str(self.checkpoint.get("sha256", ""))[:12]
         return (
             f"{self.task}, {self.mode}: {metric} {score.mean:.1f}{spread}{unit} ({row}; "
-            f"{test['split']}, subset {test['subset_id']}, n = {test['samples']:,}; {self.view['windows']} window(s) "
-            f"of {self.view['window']}; {len(self.seeds)} seed(s); checkpoint {source}; avkit {version('avkit')})"
-            + (f" [{'; '.join(self.notes)}]" if self.notes else "")
+            f"{test['split']}, subset {test['subset_id']}{where}, n = {test['samples']:,}; "
+            f"{self.view['windows']} window(s) of {self.view['window']}; {len(self.seeds)} seed(s); "
+            f"checkpoint {source}; avkit {version('avkit')})" + (f" [{'; '.join(self.notes)}]" if self.notes else "")
         )
 
     def as_dict(self) -> dict[str, Any]:

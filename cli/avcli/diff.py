@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from avcli.options import print_json
+from avcli.options import WHERE, print_json
 
 EXAMPLES: Final = """\b
 Examples:
@@ -16,13 +16,14 @@ Examples:
 def diff(
     one: Annotated[str, typer.Argument(help="A dataset or its manifest; local or remote.", metavar="A")],
     other: Annotated[str, typer.Argument(help="The other one.", metavar="B")],
+    where: WHERE = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Compare two datasets: samples, splits, labels and how they were made."""
     from avdata.audit.dataset import open_audit_dataset
     from avdata.audit.diff import diff as compare
 
-    found = compare(open_audit_dataset(one), open_audit_dataset(other))
+    found = compare(open_audit_dataset(one, where=where), open_audit_dataset(other, where=where))
     if as_json:
         print_json(found)
         return

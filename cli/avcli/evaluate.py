@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from avcli.options import CONFIG, EXPLAIN, SET, TOML, configured, explained, print_json, require_explain
+from avcli.options import CONFIG, EXPLAIN, SET, TOML, WHERE, configured, explained, given, print_json, require_explain
 from avmanifest.errors import ConfigError
 
 EXAMPLES = """\b
@@ -45,6 +45,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; evaluations/TASK of the run if not given.")
     ] = None,
+    where: WHERE = None,
     preset: Annotated[str | None, typer.Option(help="A named preset of the task; --explain lists them.")] = None,
     config: CONFIG = None,
     settings: SET = None,
@@ -59,7 +60,7 @@ def evaluate(
     from avmodel.evaluate.tasks import TASKS, task_config
 
     require_explain(explain=explain, toml=toml)
-    asked = configured(task_config(task, preset), file=config, settings=settings)
+    asked = configured(task_config(task, preset), file=config, given=given(**{"data.where": where}), settings=settings)
     if explain:
         presets = f"presets: {', '.join(TASKS[task].presets)}"
         typer.echo(explained(asked, toml=toml, before=TASKS[task].summary, after=presets))

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from avcli.options import print_json
+from avcli.options import WHERE, print_json
 from avmanifest.errors import ConfigError, ExitCode
 
 EXAMPLES: Final = """\b
@@ -17,6 +17,7 @@ What is inspected:
 Examples:
   avkit inspect data/vggsound
   avkit inspect data/vggsound --html report.html --lists lists
+  avkit inspect data/vggsound --where "not still and rms_dbfs > -45 and 'dog barking' in labels"
   avkit inspect data/vggsound --key vgg-0A1b2C3d4E5_000030 --png sample.png
   avkit inspect 's3://bucket/shards/{00000..00009}.tar' --json
   avkit inspect runs/first
@@ -34,6 +35,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Also read every byte, as avkit verify does.")] = False,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser.")] = None,
+    where: WHERE = None,
     key: Annotated[str | None, typer.Option("--key", metavar="KEY", help="Show this sample.")] = None,
     png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Write a picture.")] = None,
     lists: Annotated[
@@ -44,20 +46,22 @@ def inspect(
 ) -> None:
     """Show the contents of a dataset, a sample or a training run."""
     if _is_run(Path(source)):
-        given = {"--verify": verify, "--key": key, "--lists": lists, "--samples": samples}
+        given = {"--verify": verify, "--where": where, "--key": key, "--lists": lists, "--samples": samples}
         if strange := [name for name, value in given.items() if value not in (None, False, [])]:
             raise ConfigError(f"{strange[0]} does not apply to a training run, which takes {', '.join(_RUN_OPTIONS)}")
         _run(Path(source), html, png, as_json=as_json)
     elif key is not None:
-        if verify or html:
-            raise ConfigError("--key shows one sample: leave --verify and --html out")
+        if verify or html or where is not None:
+            raise ConfigError("--key shows one sample: leave --verify, --where and --html out")
         _sample(source, key, png, as_json=as_json)
     elif png is not None:
         raise ConfigError("--png draws one sample: give --key KEY. For a page of the dataset give --html FILE.")
     elif samples is not None and html is None:
         raise ConfigError("--samples is the number of samples on the page of --html: give both")
+    elif verify and where is not None:
+        raise ConfigError("--verify reads every byte of the dataset: leave --where out")
     else:
-        _dataset(source, lists or [], html, samples, as_json=as_json, verify=verify)
+        _dataset(source, where, lists or [], html, samples, as_json=as_json, verify=verify)
 
 
 def _is_run(folder: Path) -> bool:
@@ -65,13 +69,20 @@ def _is_run(folder: Path) -> bool:
 
 
 def _dataset(
-    source: str, lists: list[str], html: Path | None, samples: int | None, *, as_json: bool, verify: bool
+    source: str,
+    where: str | None,
+    lists: list[str],
+    html: Path | None,
+    samples: int | None,
+    *,
+    as_json: bool,
+    verify: bool,
 ) -> None:
     from avcli.inspect_output import print_summary, print_verification, verifying
     from avdata.audit.dataset import open_audit_dataset
     from avdata.audit.summary import summarize
 
-    dataset = open_audit_dataset(source)
+    dataset = open_audit_dataset(source, where=where)
     found: dict[str, Any] = {} if verify and not html else summarize(dataset, lists)
     verification = None
     if verify:

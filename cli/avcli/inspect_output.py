@@ -91,7 +91,13 @@ def _title(console: Console, found: Mapping[str, Any]) -> None:
             (found["subset_id"], "bold"),
         )
     )
+    _where(console, found)
     console.print()
+
+
+def _where(console: Console, found: Mapping[str, Any]) -> None:
+    if found["where"] is not None:
+        console.print(Text(f"where {found['where']}"), soft_wrap=True)
 
 
 def _heading(console: Console, text: str) -> None:
@@ -397,6 +403,7 @@ def print_diff(found: Mapping[str, Any]) -> None:
             name.upper(), f"{side['requested']:,}", f"{side['samples']:,}", side["subset_id"], Text(side["root"])
         )
     console.print(table)
+    _where(console, found)
     if found["same"]:
         console.print(Text("\nthe same samples, splits, labels and config", style="green"))
     _heading(console, "shared")

@@ -29,6 +29,10 @@ SET = Annotated[
 CONFIG = Annotated[
     Path | None, typer.Option("--config", metavar="TOML", help="Settings from a file, as --explain --toml writes it.")
 ]
+WHERE = Annotated[
+    str | None,
+    typer.Option("--where", metavar="SQL", help="Only clips for which this SQL condition on manifest columns is true."),
+]
 EXPLAIN = Annotated[
     bool, typer.Option("--explain", help="Show all settings with type, value and description; do nothing else.")
 ]

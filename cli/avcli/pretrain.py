@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from avcli.options import CONFIG, EXPLAIN, SET, TOML, configured, explained, require_explain
+from avcli.options import CONFIG, EXPLAIN, SET, TOML, WHERE, configured, explained, given, require_explain
 from avmanifest.errors import ExitCode
 
 EXAMPLES = """\b
@@ -30,6 +30,7 @@ def pretrain(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/RUN if not given.")] = None,
+    where: WHERE = None,
     config: CONFIG = None,
     settings: SET = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
@@ -44,7 +45,7 @@ def pretrain(
     from avmodel.presets import describe, presets, run_config
 
     require_explain(explain=explain, toml=toml)
-    flags = {"data.allow_pipe": True} if allow_pipe else {}
+    flags = given(**{"data.where": where, "data.allow_pipe": allow_pipe or None})
     asked = configured(run_config(run), file=config, given=flags, settings=settings)
     if explain:
         runs = f"runs: {', '.join(sorted(presets()))}"

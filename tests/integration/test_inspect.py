@@ -192,9 +192,24 @@ def test_two_datasets_are_compared(planted, drawn):
     assert "the same samples, splits, labels and config" in answer.stdout
 
 
+def test_a_condition_is_shown_with_what_it_chooses(drawn, tmp_path):
+    where = "key < 'clip-00005' and '<b>' not in labels"
+    assert (as_json(drawn, "--where", where)["samples"], as_json(drawn, "--where", where)["where"]) == (5, where)
+    answer = inspect(drawn, "--where", where, "--html", tmp_path / "page.html")
+    assert "5 samples of 5 clips" in answer.stdout
+    assert f"where {where}" in answer.stdout
+    page = (tmp_path / "page.html").read_text()
+    assert "&lt;b&gt;&#x27; not in labels</code>" in page
+    compared = as_json(drawn, drawn / "manifest", "--where", where, command="diff")
+    assert (compared["where"], compared["clips"]["both"], compared["same"]) == (where, 5, True)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("inspect", "nowhere", "--where", "true", "--verify"), "leave --where out"),
+        (("inspect", "nowhere", "--where", "true", "--key", "a"), "leave --verify, --where"),
+        (("inspect", "nowhere", "--where", "a;b"), "where='a;b'"),
         (("inspect", "nowhere"), "no manifest in it, and no shards"),
         (("inspect", "a", "b"), "b"),
         (("diff", "a"), "B"),

@@ -50,6 +50,7 @@ COMMANDS = [
     ("prepare folder --source local:CLIPS --out OUT --dry-run", 0, ()),
     ("inspect DATASET", 0, ()),
     ("inspect DATASET --json", 0, ()),
+    ("inspect DATASET --where true", 0, ()),
     ("export DATASET --to OUT", 0, ()),
     ("status DATASET", 0, ()),
     ("prepare folder --explain", 0, ()),

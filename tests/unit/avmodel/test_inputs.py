@@ -33,6 +33,11 @@ def test_batches_are_what_the_model_takes(data: Path) -> None:
     assert batch.gain_db.abs().max() <= 6
 
 
+def test_a_condition_chooses_the_samples_that_are_trained_on(data: Path) -> None:
+    batches = train_loader(replace(DATA, where="video_id >= 'video2'"), TINY, data, HERE, batch_size=4, seed=0)
+    assert batches.dataset.keys.to_pylist() == [f"clip-0000{number}" for number in (2, 3, 4, 5)]
+
+
 def test_the_probe_sees_each_sample_of_its_split_once(data: Path) -> None:
     probed = probe_loader(DATA, TINY, data, HERE, batch_size=2)
     assert probed is not None
@@ -53,6 +58,7 @@ def test_without_a_split_to_probe_there_is_no_probe(data: Path) -> None:
         ({"split": "trian"}, "no split 'trian'; known: train, val"),
         ({"profile": "released"}, r"needs 'released' spectrograms; the shards have paper, and no audio"),
         ({"exclude": ("loud",)}, "loud"),
+        ({"where": "loud"}, "no column 'loud'"),
     ],
 )
 def test_data_that_is_not_there(data: Path, changes: dict[str, object], said: str) -> None:

@@ -35,6 +35,17 @@ def test_splits_that_fit_are_opened_whole(splits: Path) -> None:
     assert open_splits(DATA, splits, splits)[0].subset_id == train.subset_id
 
 
+def test_a_condition_chooses_among_both_splits_and_the_result_says_so(splits: Path) -> None:
+    where = f"'{CLASSES[0]}' in labels"
+    train, test = open_splits(replace(DATA, where=where), splits, None)
+    assert (len(train.dataset), len(test.dataset)) == (TRAIN // 3, TEST // 3)
+    assert train.dataset.classes == CLASSES
+    assert test.described() == {
+        "split": "drawn/test", "subset_id": test.subset_id, "samples": TEST // 3, "where": where,
+    }  # fmt: skip
+    assert test.subset_id != open_split(DATA, splits, "test").subset_id
+
+
 def test_leaks_are_refused_dropped_or_told(own: Path) -> None:
     leak(own, 3)
     with pytest.raises(ConfigError, match=r"3 of 24 training clips .*clip-00000, clip-00001, clip-00002"):
