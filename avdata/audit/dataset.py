@@ -18,7 +18,7 @@ from avdata.shards import require_tars, tar_samples
 from avdata.store import Store, open_store
 from avdata.urls import expand_urls, local_path
 from avdata.where import Condition, parse_condition
-from avmanifest.columns import CLIP_COLUMNS, Column, columns_of, flags, joined, measured, named
+from avmanifest.columns import CLIP_COLUMNS, NEAR_DUPLICATE_OF, Column, columns_of, flags, joined, measured, named
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.layout import SPLIT_PATTERN
 from avmanifest.recipe import load_recipe, recipe_names
@@ -28,6 +28,7 @@ from avmanifest.secrets import shown_url
 
 _ALWAYS: Final = (
     "key", "video_id", "source", "start_s", "end_s", "labels", "split", "status", "reason", "shard", "source_sha256",
+    NEAR_DUPLICATE_OF.name,
 )  # fmt: skip
 _BATCH_ROWS: Final = 65_536
 _USUAL_SPLITS: Final = ("train", "val", "test")

@@ -245,6 +245,11 @@ def _noticed(found: Mapping[str, Any], columns: Sequence[Column]) -> str:
         ("Keys in several splits", leaks["keys"]),
         ("Videos in several splits", leaks["videos"]),
         ("Source bytes in several splits", leaks["contents"]),
+        *(
+            (name, counts["near"])
+            for name, counts in (("Near duplicates", duplicates), ("Near duplicates in several splits", leaks))
+            if "near" in counts
+        ),
     )
     rows = [
         (

@@ -185,6 +185,11 @@ def _noticed(found: Mapping[str, Any]) -> Table:
         ("keys in several splits", leaks["keys"]),
         ("videos in several splits", leaks["videos"]),
         ("source bytes in several splits", leaks["contents"]),
+        *(
+            (name, counts["near"])
+            for name, counts in (("near duplicates", duplicates), ("near duplicates in several splits", leaks))
+            if "near" in counts
+        ),
     ):
         such = entry["examples"][0]["clips"] if entry["examples"] else []
         shown = ", ".join(f"{clip['split']}/{clip['key']}" for clip in such[:2])

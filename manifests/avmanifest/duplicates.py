@@ -8,6 +8,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from avmanifest.columns import NEAR_DUPLICATE_OF
+
 EXAMPLES: Final = 20
 _COLUMNS: Final = ["key", "split", "video_id", "source"]
 _FOOTAGE: Final = ["key", "video_id", "source_sha256", "start_s", "end_s"]
@@ -20,7 +22,7 @@ def repeats(table: pa.Table) -> dict[str, dict[str, Any]]:
     Duplicates are equal keys (`keys`), and samples made from the same source bytes (`contents`): either the source
     files have different names and an equal SHA-256, or the samples are the same span of one file. Different spans of a
     video are not duplicates. Leaks are keys, videos (`videos`, by id; also counted by pair of splits) and contents that
-    occur in more than one split.
+    occur in more than one split. Where steps have measured fingerprints, both also count near duplicates (`near`).
 
     Returns:
         `duplicates` and `leaks`; for each kind the number of `groups`, the number of `clips` in them, and examples.
@@ -32,14 +34,16 @@ def repeats(table: pa.Table) -> dict[str, dict[str, Any]]:
     if len(pc.unique(clips.column("split"))) > 1:
         videos = clips.filter(pc.not_equal(clips.column("video_id"), ""))  # which leaves nulls out, too
     videos = _repeated(videos, "video_id", among="split")
-    return {
-        "duplicates": {"keys": _counts_and_examples(keys), "contents": _counts_and_examples(contents)},
-        "leaks": {
-            "keys": _counts_and_examples(_repeated(keys, "group", among="split")),
-            "videos": _counts_and_examples(videos) | {"by_splits": _by_splits(videos)},
-            "contents": _counts_and_examples(_repeated(contents, "group", among="split")),
-        },
+    duplicates = {"keys": keys, "contents": contents}
+    if NEAR_DUPLICATE_OF.name in table.column_names:
+        duplicates["near"] = _near(table)
+    leaks = {kind: _repeated(clips, "group", among="split") for kind, clips in duplicates.items()} | {"videos": videos}
+    found = {"duplicates": duplicates, "leaks": leaks}
+    counts = {
+        what: {kind: _counts_and_examples(clips) for kind, clips in kinds.items()} for what, kinds in found.items()
     }
+    counts["leaks"]["videos"]["by_splits"] = _by_splits(videos)
+    return counts
 
 
 def shared_footage(table: pa.Table, other: pa.Table) -> pa.Array:
@@ -102,6 +106,13 @@ def _same_contents(table: pa.Table) -> pa.Table:
     )
     spans = _repeated(one_name.drop_columns("group").append_column("group", span), "group")
     return pa.concat_tables([several_names, spans])
+
+
+def _near(table: pa.Table) -> pa.Table:
+    """Clips of which others are near duplicates, or which are; the group is the key of the first."""
+    of_group = pc.coalesce(table.column(NEAR_DUPLICATE_OF.name), table.column("key"))
+    firsts = pc.unique(table.column(NEAR_DUPLICATE_OF.name).drop_null())
+    return table.select(_COLUMNS).append_column("group", of_group).filter(pc.is_in(of_group, value_set=firsts))
 
 
 def _counts_and_examples(rows: pa.Table) -> dict[str, Any]:

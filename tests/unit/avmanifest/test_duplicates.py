@@ -1,6 +1,6 @@
 import pyarrow as pa
 
-from avmanifest.duplicates import shared_footage
+from avmanifest.duplicates import repeats, shared_footage
 
 
 def rows(*clips: tuple[str, str | None, float, float | None, str | None], status: str = "ok") -> pa.Table:
@@ -41,3 +41,16 @@ def test_equal_keys_share_footage_and_failed_clips_do_not() -> None:
     one, other = rows(("k", None, 0.0, 9.0, None)), rows(("k", None, 0.0, 9.0, None))
     assert shared(one, other) == ["k"]
     assert shared(rows(("k", "v", 0.0, 9.0, None), status="media_corrupt"), rows(("k", "v", 0.0, 9.0, None))) == []
+
+
+def test_near_duplicates_are_counted_where_they_were_looked_for() -> None:
+    clips = rows(*((key, None, 0.0, 9.0, None) for key in "abcdef"))
+    splits = pa.array(["test", "train", "train", "train", "train", "val"])
+    clips = clips.append_column("split", splits).append_column("source", pa.repeat("", 6))
+    assert "near" not in repeats(clips)["duplicates"]
+    firsts = pa.array([None, "a", None, "c", None, None], pa.string())
+    found = repeats(clips.append_column("near_duplicate_of", firsts))
+    near, leaks = found["duplicates"]["near"], found["leaks"]["near"]
+    assert (near["groups"], near["clips"]) == (2, 4)
+    assert [[clip["key"] for clip in group["clips"]] for group in near["examples"]] == [["a", "b"], ["c", "d"]]
+    assert (leaks["groups"], leaks["clips"], leaks["examples"][0]["same"]) == (1, 2, "a")
