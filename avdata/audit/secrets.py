@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from avdata.prepare.commit import marker_bytes, read_stats
+from avmanifest.columns import extra_columns
 from avmanifest.errors import ManifestError, ShardError
 from avmanifest.files import read_file, replace_text, replacing, sha256_of_file
 from avmanifest.layout import Layout, ShardName
@@ -26,6 +27,13 @@ CLEANABLE: Final[dict[str, Callable[[str], str]]] = {"source": shown_source, "re
 
 PLANNED: Final[dict[str, Callable[[str], str]]] = {"video_id": stored_text, "annotations": stored_text}
 """Columns that come from the list."""
+
+
+def checked_columns(schema: pa.Schema) -> dict[str, Callable[[str], str]]:
+    """The columns of a manifest that are searched for secrets: those above, and extra columns of texts."""
+    own = {column.name: stored_text for column in extra_columns(schema) if pa.types.is_string(column.dtype)}
+    return CLEANABLE | PLANNED | own
+
 
 ADVICE: Final = (
     "`avkit verify DATASET --repair` removes them from manifests. In tars, and in the columns video_id and "

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from avdata.audit.dataset import AuditDataset, DatasetKind
 from avdata.audit.deep import DeepCheck
 from avdata.audit.parquet import read_stored_table
-from avdata.audit.secrets import CLEANABLE, PLANNED, num_secrets
+from avdata.audit.secrets import checked_columns, num_secrets
 from avdata.shards import ByteFile, DamagedTar, TarSample, index_bytes, members_of, tar_samples
 from avdata.store import Store
 from avmanifest.columns import NEAR_DUPLICATE_OF
@@ -119,11 +119,11 @@ def _manifest_secrets(dataset: AuditDataset) -> dict[str, int]:
     """Number of rows with secrets in each manifest."""
     if dataset.kind is not DatasetKind.DATASET:
         return {}
-    columns = CLEANABLE | PLANNED
     found = {}
     for split in dataset.splits:
         name = f"manifest/{split}.parquet"
-        found[name] = num_secrets(read_stored_table(dataset.store, name, CLIP_SCHEMA, list(columns)), columns)
+        table = read_stored_table(dataset.store, name, CLIP_SCHEMA)
+        found[name] = num_secrets(table, checked_columns(table.schema))
     return {name: count for name, count in found.items() if count}
 
 
@@ -241,7 +241,7 @@ def _check_parts(expected: _Expected, checked: _Checked, *, deep: bool) -> None:
     rows = None
     if sizes["parquet"] is not None:
         rows = read_stored_table(store, f"{shard}.parquet", CLIP_SCHEMA)
-        if count := num_secrets(rows, CLEANABLE | PLANNED):
+        if count := num_secrets(rows, checked_columns(rows.schema)):
             checked.secrets[f"{shard}.parquet"] = count
         _check_rows(expected, checked, rows, stats)
     if sizes["tar"] is not None:

@@ -7,6 +7,7 @@ import html
 import itertools
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -379,21 +380,43 @@ def _date_published(layout: Layout, recipe: Recipe) -> str:
 
 
 def _croissant_field(split: str, column: Column) -> dict[str, Any] | None:
-    """The field of a column; None for a type that Croissant has no name for: lists of lists or of structs."""
+    """The field of a column; None for a type that Croissant has no words for, such as lists of lists."""
+    name = f"clips-{split}/{column.name}"
+    source = {"fileObject": {"@id": f"manifest/{split}.parquet"}, "extract": {"column": column.name}}
+    about = {"@type": "cr:Field", "@id": name, "name": column.name, "description": column.meaning}
     repeated = pa.types.is_list(column.dtype)
     dtype = column.dtype.value_type if repeated else column.dtype
-    if str(dtype) not in _CROISSANT_TYPES:
-        return None
-    return {
-        "@type": "cr:Field",
-        "@id": f"clips-{split}/{column.name}",
-        "name": column.name,
-        "description": column.meaning,
-        "dataType": _CROISSANT_TYPES[str(dtype)],
-        **({"repeated": True} if repeated else {}),
-        "source": {"fileObject": {"@id": f"manifest/{split}.parquet"}, "extract": {"column": column.name}},
-    }
+    if not pa.types.is_struct(dtype):
+        kind = _croissant_type(column.dtype)
+        return None if kind is None else {**about, **kind, "source": source}
+    if not column.source:
+        return None  # `members`: places in the tars, of no use to a reader of rows
+    fields = [
+        {
+            "@type": "cr:Field",
+            "@id": f"{name}/{field.name}",
+            "name": f"{column.name}/{field.name}",
+            "description": f"{field.name} of {column.name}",
+            **kind,
+            **({"repeated": True} if repeated else {}),
+            "source": {**source, "transform": {"jsonPath": f"$[*].{field.name}" if repeated else f"$.{field.name}"}},
+        }
+        for field in dtype
+        if _PLAIN_NAME.fullmatch(field.name) and (kind := _croissant_type(field.type)) is not None
+    ]
+    return {**about, "subField": fields} if fields else None
 
+
+def _croissant_type(dtype: pa.DataType) -> dict[str, Any] | None:
+    """The type of a field; None for structs and for lists of lists."""
+    if pa.types.is_list(dtype):
+        inner = _CROISSANT_TYPES.get(str(dtype.value_type))
+        return None if inner is None else {"dataType": inner, "repeated": True}
+    kind = _CROISSANT_TYPES.get(str(dtype))
+    return None if kind is None else {"dataType": kind}
+
+
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _CROISSANT_TYPES: Final = {
     "string": "sc:Text",

@@ -21,6 +21,9 @@ from avmanifest.schema import FORMAT_VERSION
 _ADDED: Final = {"deinterlace": True, "tone_map": True}
 """Settings that datasets of earlier versions do not record. They go on with these values."""
 
+_ADDED_TO_TABLE: Final = {"columns": ["*"]}
+"""The same for the settings of a table. Such datasets go on without the columns of their lists."""
+
 
 _OF_RECIPE: Final = (
     "name", "title", "licence", "homepage", "citation", "published", "task_categories", "note", "counts",
@@ -141,6 +144,8 @@ def refuse_other_settings(layout: Layout, recorded: Mapping[str, Any], settings:
     """Raise ConfigError, with the difference, unless the settings equal the recorded ones."""
     now = json.loads(json.dumps(settings))
     before = _ADDED | recorded["config"]
+    if isinstance(before.get("table"), dict):
+        before["table"] = _ADDED_TO_TABLE | before["table"]
     if before != now:
         raise ConfigError(
             f"{layout.root} was begun with another configuration: {difference(before, now)}. "

@@ -12,7 +12,7 @@ from typing import Any, Final
 import yaml
 
 from avdata.audit.parquet import read_stored_table
-from avdata.audit.secrets import ADVICE, CLEANABLE, PLANNED, num_secrets
+from avdata.audit.secrets import ADVICE, checked_columns, num_secrets
 from avdata.store import Store
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.files import sha256_of, sha256_of_file
@@ -155,9 +155,9 @@ def _check_catalog(source: Store, markers: Mapping[ShardName, Mapping[str, Any]]
 
 def _refuse_secrets(source: Store, names: Sequence[str]) -> None:
     """Raise ManifestError if a row of the manifest holds a password or a token: an export may be read by anyone."""
-    columns = CLEANABLE | PLANNED
     for name in names:
-        count = num_secrets(read_stored_table(source, name, CLIP_SCHEMA, list(columns)), columns)
+        table = read_stored_table(source, name, CLIP_SCHEMA)
+        count = num_secrets(table, checked_columns(table.schema))
         if count:
             raise ManifestError(f"{source.at(name)}: {count:,} rows hold a password or token of a URL. {ADVICE}")
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from avcli.tables import plain_table
+from avcli.tables import plain_table, shown_value
 from avdata.audit.dataset import AuditDataset
 from avdata.audit.sample import StoredSample
 from avdata.audit.secrets import ADVICE
@@ -23,7 +23,6 @@ from avdata.draw.images import color_log_mel, decode_rgb
 from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.profiles import MelProfile
 from avmanifest.schema import status_meaning
-from avmanifest.secrets import excerpt
 
 _MOST_FAULTS: Final = 40
 _NOT_SETTINGS: Final = ("operation", "plan_hash", "before", "ids_sha256")  # of an entry of the history
@@ -317,7 +316,7 @@ def print_sample(sample: StoredSample) -> None:
         if (value := facts.get(name)) is not None:
             table.add_row(Text(name, style="dim"), Text(f"{value:.3f}" if isinstance(value, float) else str(value)))
     for name, value in sample.own_facts.items():
-        table.add_row(Text(name, style="dim"), Text(excerpt(str(value), _LONGEST_FACT)))
+        table.add_row(Text(name, style="dim"), Text(shown_value(value, _LONGEST_FACT)))
     if sample.flags:
         table.add_row(Text("flags", style="dim"), Text(" ".join(sample.flags), style="yellow"))
     console.print(table)

@@ -16,6 +16,7 @@ from avmanifest.settings import (
     Setting,
     declared,
     explain,
+    options_of,
     read_settings,
     read_toml,
     text_of,
@@ -142,7 +143,8 @@ def _parsed(option: Flat, setting: Setting, value: Any) -> Any:
     if option.flag is not None:
         return setting.parse(option.flag)
     if setting.is_many:
-        return tuple(value)
+        is_none = value == ["none"] and type(None) in options_of(setting.kind)
+        return None if is_none else tuple(value)
     return setting.parse(value, option.name)
 
 

@@ -71,6 +71,7 @@ _PANELS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         (f"table.{name}", f"--{name.replace('_', '-')}")
         for name in (
             "id_column", "path_column", "start_column", "end_column", "label_column", "split_column", "label_separator",
+            "columns",
         )
     ),
     "Recipe synth": tuple(

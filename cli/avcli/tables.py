@@ -2,6 +2,14 @@
 
 from rich.table import Table
 
+from avmanifest.secrets import excerpt
+
+
+def shown_value(value: object, most: int) -> str:
+    """A value from outside for a terminal: without secrets, cut after `most` characters, control characters escaped."""
+    text = excerpt(value if isinstance(value, str) else repr(value), most)
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
 
 def plain_table(*columns: tuple[str, str]) -> Table:
     """A table without lines. Each column is its heading and its alignment: "<" left, ">" right."""

@@ -88,6 +88,9 @@ class TableOptions:
     label_column: Annotated[str | None, "Column of the label or labels. none: label, if there is one."] = None
     split_column: Annotated[str | None, "Column of the split. none: split, if there is one, else train."] = None
     label_separator: Annotated[str | None, "Text between the labels of one cell. none: one label per cell."] = None
+    columns: Annotated[
+        tuple[str, ...] | None, "Other columns to keep in the dataset, by name. *: all; none: no other column."
+    ] = ("*",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 from avmanifest.errors import ConfigError
 from avmanifest.lists import documents, lines
 from avmanifest.lists.folder import FOLDER_SPLITS, read_folder
+from avmanifest.lists.own_columns import united
 from avmanifest.lists.requests import ListFile
 from avmanifest.recipe import LIST_FORMATS, ListSpec, Recipe, TableOptions, load_recipe
+from avmanifest.schema import REQUEST_SCHEMA
 
 __all__ = [
     "FOLDER_SPLITS",
@@ -54,7 +56,8 @@ def read_requests(
         notes: Receives one line for each thing about a list that is not as in the official one, and how it was read.
 
     Returns:
-        A REQUEST_SCHEMA table with the rows of the lists, in their order. A clip that is listed twice is two rows.
+        A REQUEST_SCHEMA table with the rows of the lists, in their order, and the lists' own columns after those of
+        the schema. A clip that is listed twice is two rows.
 
     Raises:
         ConfigError: A list or a split does not exist.
@@ -72,7 +75,7 @@ def read_requests(
     for spec, path in zip(specs, _paths(recipe, specs, lists), strict=True):
         used = spec if options is None else replace(spec, options=options)
         tables.append(read_list(ListFile(path=path, recipe=recipe, spec=used, notes=notes)))
-    table = pa.concat_tables(tables)
+    table = united(tables, REQUEST_SCHEMA)
     present = pc.unique(table.column("split")).to_pylist()
     if missing := [split for split in selected if split not in present and split not in recipe.splits]:
         raise ConfigError(f"recipe {recipe.name}: the list has no rows of {missing}; it has {sorted(present)}")

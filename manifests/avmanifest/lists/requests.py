@@ -4,11 +4,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from avmanifest.columns import Column
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.layout import SPLIT_PATTERN
 from avmanifest.recipe import ListSpec, Recipe, canonical_label
@@ -54,8 +56,12 @@ def request_table(
     path: pa.Array | None = None,
     frame_times_s: pa.ListArray | None = None,
     annotations: Sequence[Mapping[str, Any]] | None = None,
+    licence: pa.Array | None = None,
+    own: Mapping[Column, pa.Array] = MappingProxyType({}),
 ) -> pa.Table:
     """Build a REQUEST_SCHEMA table: labels become canonical; spans, splits and paths are checked.
+
+    The columns `own` of the list come after those of the schema.
 
     Defaults of missing columns: a start of 0; an end after the recipe's `clip_seconds`; no label; the list's split, or
     train; no path, so that the file is found by name; the recipe's frame times.
@@ -91,7 +97,7 @@ def request_table(
         "annotations": pa.repeat(pa.scalar("{}"), rows)
         if annotations is None
         else _stored(pa.array([json.dumps(entry, sort_keys=True) for entry in annotations], pa.string())),
-        "licence": empty,
+        "licence": empty if licence is None else pc.coalesce(licence, ""),
     }
     table = pa.Table.from_arrays(
         [pc.cast(columns[field.name], field.type) for field in REQUEST_SCHEMA], schema=REQUEST_SCHEMA
@@ -99,6 +105,8 @@ def request_table(
     _check_names(table, where)
     _check_spans(table, where)
     _check_splits(table, list_file.spec, where)
+    for column, values in own.items():
+        table = table.append_column(column.field, values)
     return table
 
 
@@ -165,7 +173,8 @@ def canonical_labels(recipe: Recipe, labels: pa.ListArray, where: Where) -> pa.L
 def merge_rows(table: pa.Table) -> pa.Table:
     """Merge rows with equal id, start, end, split and path, in the order of the first of them.
 
-    Labels are united, and annotations that are lists are concatenated. Other annotations are those of the first row.
+    Labels are united, and annotations that are lists are concatenated. Other annotations, and extra columns, are those
+    of the first row.
     """
     same = ["video_id", "start_s", "end_s", "split", "path"]
     kept = ["labels", "frame_times_s", "annotations", "licence"]
@@ -181,7 +190,8 @@ def merge_rows(table: pa.Table) -> pa.Table:
         annotations = table.column("annotations").to_pylist()
         joined = [_joined([annotations[row] for row in group]) for group in rows.to_pylist()]
         columns["annotations"] = pa.array(joined, pa.string())
-    return pa.Table.from_arrays([columns[name] for name in REQUEST_SCHEMA.names], schema=REQUEST_SCHEMA)
+    columns |= {name: pc.take(table.column(name), firsts) for name in table.column_names[len(REQUEST_SCHEMA) :]}
+    return pa.Table.from_arrays([columns[name] for name in table.column_names], schema=table.schema)
 
 
 def _joined(annotations: Sequence[str]) -> str:

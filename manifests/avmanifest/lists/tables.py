@@ -11,17 +11,20 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
+from avmanifest.columns import MOST_EXTRA
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.files import open_text, require_file
 from avmanifest.lists.dialects import (
     DELIMITERS,
     Dialect,
     encoding_of,
+    fold_name,
     has_name,
     is_header,
     split_rows,
     utf8_content,
 )
+from avmanifest.lists.own_columns import own_columns, typed_texts, typed_values
 from avmanifest.lists.requests import (
     ListFile,
     Where,
@@ -65,11 +68,11 @@ def read_table_list(list_file: ListFile) -> pa.Table:
     path, options = list_file.path, list_file.spec.options
     suffix = path.suffix.lower()
     if suffix in _DELIMITERS:
-        columns, where = _read_delimited(list_file, _DELIMITERS[suffix])
+        columns, unused, where = _read_delimited(list_file, _DELIMITERS[suffix])
     elif suffix in _JSON_LINES:
-        columns, where = _read_json_lines(list_file)
+        columns, unused, where = _read_json_lines(list_file)
     elif suffix == ".parquet":
-        columns, where = _read_parquet(list_file)
+        columns, unused, where = _read_parquet(list_file)
     else:
         raise ConfigError(f"{path}: a table is one of {', '.join(TABLE_SUFFIXES)}, not {suffix!r}")
     files = columns.get("path_column")
@@ -86,8 +89,19 @@ def read_table_list(list_file: ListFile) -> pa.Table:
         labels=_labels(columns.get("label_column"), options),
         split=None if split is None else pc.coalesce(split, "train"),
         path=None if files is None else pc.coalesce(files, ""),
+        licence=_licences(unused),
+        own=own_columns(list_file, unused),
     )
     return merge_rows(table) if list_file.spec.merge else table
+
+
+def _licences(unused: Mapping[str, pa.Array | pa.ChunkedArray]) -> pa.Array | None:
+    """The clips' licences, for the column that every manifest has. The table's column is kept besides."""
+    name = next((name for name in unused if fold_name(name) in ("licence", "license")), None)
+    if name is None or not pa.types.is_string(unused[name].type):
+        return None
+    column = unused[name]
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def _labels(column: pa.Array | None, options: TableOptions) -> pa.ListArray | None:
@@ -127,20 +141,31 @@ def _choose(list_file: ListFile, present: Sequence[str]) -> dict[str, str]:
     return chosen
 
 
-def _read_delimited(list_file: ListFile, usual: str) -> tuple[dict[str, pa.Array], Where]:
+_Read = tuple[dict[str, pa.Array], dict[str, pa.Array | pa.ChunkedArray], Where]
+"""Columns by the option that names them, the unused columns by name, and the place of a row."""
+
+
+def _unused(list_file: ListFile, present: Sequence[str], chosen: Mapping[str, str]) -> list[str]:
+    """The columns to keep besides those that have a use."""
+    used = set(chosen.values())
+    return [name for name in present if name and name not in used] if list_file.spec.options.columns else []
+
+
+def _read_delimited(list_file: ListFile, usual: str) -> _Read:
     path = list_file.path
     raw, delimiter = _header(list_file, usual)
     header = [name.strip() for name in raw]
     chosen = _choose(list_file, header)
     types = {name: pa.float64() if option in _NUMBERS else pa.string() for option, name in chosen.items()}
+    unused = _unused(list_file, header, chosen)
     try:
         table = pa.csv.read_csv(
             utf8_content(path),
             read_options=pa.csv.ReadOptions(column_names=_distinct(header), skip_rows_after_names=1),
             parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pa.csv.ConvertOptions(
-                column_types=dict.fromkeys(types, pa.string()),
-                include_columns=list(types),
+                column_types=dict.fromkeys(types, pa.string()) | dict.fromkeys(unused, pa.binary()),
+                include_columns=[*types, *unused],
                 null_values=[""],
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=True,
@@ -155,7 +180,17 @@ def _read_delimited(list_file: ListFile, usual: str) -> tuple[dict[str, pa.Array
     def where(row: int) -> str:
         return f"{path}: line {_line_of_row(path, delimiter, row)}"
 
-    return {option: columns[name] for option, name in chosen.items()}, where
+    others = {name: _texts(table.column(name).combine_chunks()) for name in unused}
+    return {option: columns[name] for option, name in chosen.items()}, others, where
+
+
+def _texts(cells: pa.Array) -> pa.Array:
+    """Cells as texts, numbers or truths; bytes, if they are not UTF-8."""
+    try:
+        texts = cells.cast(pa.string())
+    except pa.ArrowException:
+        return cells
+    return typed_texts(_filled(pc.utf8_trim_whitespace(texts)))
 
 
 def _filled(column: pa.Array) -> pa.Array:
@@ -242,7 +277,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _read_json_lines(list_file: ListFile) -> tuple[dict[str, pa.Array], Where]:
+def _read_json_lines(list_file: ListFile) -> _Read:
     path = list_file.path
     first = _json_line(path)
     chosen = _choose(list_file, list(first))
@@ -265,7 +300,26 @@ def _read_json_lines(list_file: ListFile) -> tuple[dict[str, pa.Array], Where]:
         why = _why_not_json_lines(path, types)
         raise ManifestError(why or f"{path}: not a list of JSON objects, one per line ({error})") from error
     columns = {role: table.column(name).combine_chunks() for role, name in chosen.items()}
-    return columns, lambda row: f"{path}: line {_json_line_of_row(path, row)}"
+    others = _json_values(list_file, set(chosen.values())) if list_file.spec.options.columns else {}
+    return columns, others, lambda row: f"{path}: line {_json_line_of_row(path, row)}"
+
+
+def _json_values(list_file: ListFile, used: set[str]) -> dict[str, pa.Array | pa.ChunkedArray]:
+    """The unused values of all lines, by name. Arrow's own reader takes texts such as 2020-01-01 for times."""
+    path = list_file.path
+    columns: dict[str, list[Any]] = {}
+    count = 0
+    for number, line in _filled_lines(path):
+        for name, value in parse_object(line, f"{path}: line {number}").items():
+            if name in used:
+                continue
+            if name not in columns and len(columns) > 2 * MOST_EXTRA:
+                continue  # own_columns says that there are too many
+            values = columns.setdefault(name, [])
+            values += [None] * (count - len(values))
+            values.append(value)
+        count += 1
+    return {name: typed_values(values + [None] * (count - len(values))) for name, values in columns.items()}
 
 
 def _json_line(path: Path) -> dict[str, Any]:
@@ -304,13 +358,14 @@ def _why_not_json_lines(path: Path, types: Mapping[str, pa.DataType]) -> str | N
     return None
 
 
-def _read_parquet(list_file: ListFile) -> tuple[dict[str, pa.Array], Where]:
+def _read_parquet(list_file: ListFile) -> _Read:
     path = list_file.path
     try:
         require_file(path)
         with pa.parquet.ParquetFile(path) as file:
             chosen = _choose(list_file, file.schema_arrow.names)
-            table = file.read(columns=list(dict.fromkeys(chosen.values())))
+            unused = _unused(list_file, file.schema_arrow.names, chosen)
+            table = file.read(columns=list(dict.fromkeys([*chosen.values(), *unused])))
             table.validate(full=True)  # Arrow reads texts that are not UTF-8 without a word
     except (OSError, pa.ArrowException, ValueError) as error:  # ValueError: names that are not UTF-8
         raise ManifestError(f"{path}: not a readable parquet file ({error})") from error
@@ -328,4 +383,4 @@ def _read_parquet(list_file: ListFile) -> tuple[dict[str, pa.Array], Where]:
             columns[role] = pc.cast(column, dtype).combine_chunks()
         except pa.ArrowException as error:
             raise ManifestError(f"{path}: column {name!r} is {kind}, must be {dtype} ({error})") from error
-    return columns, lambda row: f"{path}: row {row}"
+    return columns, {name: table.column(name) for name in unused}, lambda row: f"{path}: row {row}"

@@ -700,7 +700,7 @@ SEMICOLON = TableOptions(label_separator=";")
 
 
 def table_rows(path: Path, options: TableOptions | None = None, *splits: str) -> list[dict[str, Any]]:
-    table = read_requests(load_recipe("table"), path, splits or None, options)
+    table = read_requests(load_recipe("table"), path, splits or None, options).select(REQUEST_SCHEMA.names)
     assert table.schema.equals(REQUEST_SCHEMA)
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows
