@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int64
 
 from avdata.dataset import Dataset
 from avdata.load.damage import BadSample
-from avdata.load.decode import StoredSample
+from avdata.load.decode import StoredSample, all_finite
 from avdata.load.reader import ShardReader, ThreadMemory
 from avdata.load.views import View
 from avmanifest.errors import ShardError
@@ -54,6 +54,15 @@ def fill_rows(
                 _fill_or_refetch(view, sample, drawn, out)
             except ShardError as error:
                 rows.errors[row] = error
+        log_mels = rows.arrays.get("log_mel")
+        if log_mels is not None and not all_finite(log_mels[part]):
+            for row, number in zip(wanted, numbers, strict=True):
+                if rows.errors[row] is None:
+                    sample = StoredSample(dataset, reader, leases, memory, number, rows.keys[row])
+                    try:
+                        sample.require_finite(log_mels[row], view.profile)
+                    except ShardError as error:
+                        rows.errors[row] = error
     return time.perf_counter() - began
 
 

@@ -265,7 +265,7 @@ class ClipView(View):
                 )
             starts = self._starts(num_starts, draws, around_s)
             for start, mel in zip(starts, mels, strict=True):
-                sample.copy_mel(self.profile, start + jitter, mel)
+                sample.copy_mel(self.profile, start + jitter, mel, check=False)
             if not self.waveform:
                 return starts
         else:
