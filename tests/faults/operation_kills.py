@@ -20,27 +20,30 @@ from avdata.audit.verify import verify
 from avdata.prepare.config import PrepareConfig
 from avdata.prepare.job import prepare
 from avdata.prepare.operations.mel import AddMel
+from avdata.prepare.operations.migrate import Migrate
 from avdata.prepare.operations.remove import Remove
 from avdata.prepare.operations.reshard import Reshard
 from avdata.prepare.operations.run import Operation, run_operation, settle_dataset
-from avmanifest.errors import ConfigError
+from avmanifest.errors import ConfigError, ManifestError
 from tests.faults.killing import Moments, forked, start_fork_server, watch_files
+from tests.older import as_version_1
 from tests.videos import synth_config, tree
 
 OPERATIONS: dict[str, Operation] = {
     "add-mel": AddMel("released"),
+    "migrate": Migrate(),
     "remove": Remove(("synth-000001", "synth-000004")),
     "reshard": Reshard(3),
 }
 
 
 def _resume(out: Path, config: PrepareConfig) -> None:
-    """The prepare that made the dataset. It is refused if the operation has been finished."""
+    """The prepare that made the dataset. It is refused once the operation is finished, and for an older version."""
     here = synth_config(out, num_clips=config.synth.num_clips)
     try:
         prepare(here)
-    except ConfigError as error:
-        assert "another configuration" in str(error), error
+    except (ConfigError, ManifestError) as error:
+        assert "another configuration" in str(error) or "dataset migrate" in str(error), error
 
 
 NEXT: tuple[tuple[str, Callable[[Path, PrepareConfig], None]], ...] = (
@@ -68,6 +71,8 @@ def killed_runs(name: str, kills: int, seed: int, folder: Path, num_clips: int =
     config = synth_config(folder / "start", num_clips=num_clips)
     assert forked(lambda: prepare(config) and None) == 0
     start = folder / "start"
+    if name == "migrate":
+        start = as_version_1(start, folder / "older")
     shutil.copytree(start, folder / "calm")
     counted = folder / "counted.txt"
     assert forked(lambda: _operate(operation, folder / "calm", 0, counted)) == 0

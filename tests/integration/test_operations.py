@@ -1,6 +1,5 @@
 """`avkit dataset`: operations change a dataset as preparing it anew would, and touch no media."""
 
-import io
 import json
 import shutil
 from dataclasses import replace
@@ -16,8 +15,7 @@ from avdata.audit.summary import summarize
 from avdata.audit.verify import verify
 from avdata.load import EvalView, Loader, LoaderConfig, evaluation_config, open_dataset
 from avdata.prepare.bucket import open_place
-from avdata.prepare.catalog import merge_manifest
-from avdata.prepare.commit import Workspace, build_shard, marker_bytes, read_stats
+from avdata.prepare.commit import Workspace
 from avdata.prepare.config import Retry
 from avdata.prepare.export import export
 from avdata.prepare.job import prepare
@@ -26,11 +24,10 @@ from avdata.prepare.operations.migrate import Migrate
 from avdata.prepare.operations.remove import Remove
 from avdata.prepare.operations.reshard import Reshard
 from avdata.prepare.operations.run import run_operation, settle_dataset
-from avdata.prepare.segments import Segment
-from avdata.shards import member_columns, pack_npy, pack_sample, parse_npy
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
+from tests.older import as_version_1
 from tests.videos import SMALL, Notes, folder_config, synth_config, tree
 
 TWICE = {"mel": ("paper", "released")}
@@ -250,31 +247,6 @@ def test_a_dataset_of_version_1_becomes_one_of_version_2(start, tmp_path):
     assert whole(older)
 
 
-def as_version_1(dataset: Path, target: Path) -> Path:
-    """A copy of a dataset as format version 1 stored it: log-mels by bands."""
-    shutil.copytree(dataset, target)
-    layout = Layout(target)
-    for shard in [shard for split in layout.splits() for shard in layout.shards(split)]:
-        table = pq.read_table(layout.clips(shard), partitioning=None)
-        content, segments = layout.tar(shard).read_bytes(), []
-        for row in table.to_pylist():
-            members = {m["name"]: content[m["offset"] : m["offset"] + m["size"]] for m in row["members"]}
-            mels = {name: pack_npy(parse_npy(mel, name)) for name, mel in members.items() if name.startswith("logmel")}
-            members |= mels
-            blocks, placed = pack_sample(row["key"], members)
-            segments.append(Segment(row | member_columns(placed), io.BytesIO(blocks) if members else None))
-        plan_hash = read_stats(layout, shard)["plan_hash"]
-        for path in layout.files(shard):
-            path.unlink()
-        build_shard(shard, segments, layout.files(shard), plan_hash)
-        marker = json.loads(layout.stats(shard).read_text()) | {"format_version": 1}
-        layout.stats(shard).write_bytes(marker_bytes(marker))
-    merge_manifest(layout)
-    description = json.loads(layout.dataset_json.read_text()) | {"format_version": 1}
-    layout.dataset_json.write_text(json.dumps(description, indent=1, ensure_ascii=False) + "\n")
-    return target
-
-
 class Stop(Exception):
     """What ends an operation in these tests."""
 
@@ -309,6 +281,17 @@ def test_what_was_stopped_is_said_then_undone_or_finished(out, start):
     assert summarize(open_audit_dataset(str(out)))["pending"] == ""
     assert whole(out)
     assert not run_operation(out, AddMel("released")).changed
+
+
+@pytest.mark.parametrize("moved", [("tar",), ("json",), ("json", "idx")])
+def test_files_that_have_their_places_already_stay_there(moved, out):
+    stopped(out, AddMel("released"), "all files made")
+    layout = Layout(out)
+    for path in [path for path in layout.operation.rglob("*/00000*") if path.suffix[1:] in moved]:
+        path.replace(out / path.relative_to(layout.operation))
+    settle_dataset(out, lambda _: None)
+    assert whole(out)
+    assert not layout.operation.exists()
 
 
 def test_an_operation_that_was_stopped_goes_on_with_the_shards_that_it_has(out):

@@ -155,10 +155,11 @@ def finish(layout: Layout, observe: Observer = lambda _: None) -> None:
 
 
 def _exchange(sources: tuple[Path, ...], targets: tuple[Path, ...]) -> None:
-    """Give a shard's new files their places: the old marker goes first, the new one comes last."""
-    if not sources[-1].exists():
-        return
-    if sources[0].exists():
+    """Give a shard's new files their places: the old marker goes first, the new one comes last.
+
+    A disk that lost power may know of the last renaming and not of the first.
+    """
+    if sources[-1].exists():
         targets[-1].unlink(missing_ok=True)
     for source, target in zip(sources, targets, strict=True):
         if source.exists():
