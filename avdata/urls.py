@@ -13,6 +13,12 @@ PIPE: Final = "pipe:"
 REMOTE: Final = ("http", "https", "s3", "s3a", "gs", "gcs", "hf", "abfs", "az", "memory")
 """Protocols that fsspec may read. Others are refused: some of fsspec's protocols run commands or chain files."""
 
+COMPRESSIONS: Final = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".tzst": "zstd"}
+"""Suffixes of compressed tars that are unpacked into the cache, and how they are compressed."""
+
+TAR_SUFFIXES: Final = (".tar", *COMPRESSIONS, ".bz2", ".xz")
+"""Suffixes of files that are taken for tars; the last two are refused."""
+
 MAX_SHARDS: Final = 1_000_000
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _RANGE: Final = re.compile(r"(\d+)\.\.(\d+)")
@@ -88,6 +94,32 @@ def local_path(url: str) -> Path | None:
         return None
     match = _PROTOCOL.match(url)
     return Path(url[match.end() :] if match else url)
+
+
+def is_tar(url: str) -> bool:
+    """Whether a path or URL has the name of a tar, compressed or not."""
+    return protocol(url) != "pipe" and url.partition("?")[0].endswith(TAR_SUFFIXES)
+
+
+def compression(url: str) -> str | None:
+    """How a shard is compressed, by its name: gzip or zstd; None for a plain tar and for the output of a command.
+
+    Raises ConfigError for a compression that is not read.
+    """
+    if not is_tar(url):
+        return None
+    suffix = "." + url.partition("?")[0].rpartition(".")[2]
+    if suffix != ".tar" and suffix not in COMPRESSIONS:
+        raise ConfigError(
+            f"{shown_url(url)}: tars compressed with {', '.join(COMPRESSIONS)} are read, not {suffix}. Unpack it to "
+            ".tar first."
+        )
+    return COMPRESSIONS.get(suffix)
+
+
+def is_cached(url: str) -> bool:
+    """Whether the loader reads a copy of the shard in its cache: of remote and of compressed shards."""
+    return local_path(url) is None or compression(url) is not None
 
 
 def _num_urls(pattern: str) -> int:

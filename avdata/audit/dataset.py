@@ -16,7 +16,7 @@ from avdata.audit.secrets import shown_rows
 from avdata.audit.tars import rows_of
 from avdata.shards import require_tars, tar_samples
 from avdata.store import Store, open_store
-from avdata.urls import expand_urls, local_path
+from avdata.urls import compression, expand_urls, is_tar, local_path
 from avdata.where import Condition, parse_condition
 from avmanifest.columns import CLIP_COLUMNS, NEAR_DUPLICATE_OF, Column, columns_of, flags, joined, measured, named
 from avmanifest.errors import ConfigError, ManifestError, ShardError
@@ -32,7 +32,6 @@ _ALWAYS: Final = (
 )  # fmt: skip
 _BATCH_ROWS: Final = 65_536
 _USUAL_SPLITS: Final = ("train", "val", "test")
-_COMPRESSED: Final = (".gz", ".tgz", ".zst", ".bz2", ".xz")
 
 
 class DatasetKind(StrEnum):
@@ -110,7 +109,7 @@ def open_audit_dataset(
         ManifestError: There is neither a manifest nor a shard, or the manifest is damaged.
     """
     condition = None if where is None else parse_condition(where)
-    if source.endswith((".tar", *_COMPRESSED)):
+    if is_tar(source):
         return _open_tars(expand_urls(source), source, storage_options, condition)
     if source.endswith(".parquet"):
         store = open_store(source, storage_options)
@@ -251,8 +250,10 @@ def _open_tars(
     urls: Sequence[str], source: str, storage_options: Mapping[str, Any] | None, condition: Condition | None
 ) -> AuditDataset:
     for url in urls:
-        if url.endswith(_COMPRESSED):
-            raise ConfigError(f"{url}: a compressed archive is not a shard. Unpack it to .tar first.")
+        if compression(url) is not None:
+            raise ConfigError(
+                f"{shown_url(url)}: a compressed tar can be trained on, not inspected. Unpack it to .tar first."
+            )
     shared = _shared_folder(urls)
     store = open_store(shared or ("/" if urls[0].startswith("/") else "."), storage_options)
     names = [url[len(shared) :].lstrip("/") for url in urls]

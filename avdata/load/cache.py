@@ -1,4 +1,6 @@
-"""The cache of remote shards: each is downloaded once and checked. `avdata.cache` bounds the total size.
+"""The cache of remote and of compressed shards: each is fetched once, unpacked and checked.
+
+`avdata.cache` bounds the total size.
 
 A shard with a marker is known by the marker's hash. Of any other shard the cache notes which version of the remote file
 it has: a run asks the server once whether it is still the present one, and from then on it is known by its hash, too.
@@ -20,10 +22,11 @@ from pathlib import Path
 from typing import IO, Any, Final, Protocol, runtime_checkable
 
 from avdata.cache import CacheFolder, lock_file
+from avdata.load.unpacking import Unpacked
 from avdata.remote_file import Version
 from avdata.retrying import RetryPolicy
 from avdata.store import Download, is_final, open_store
-from avdata.urls import PIPE, protocol
+from avdata.urls import PIPE, compression, local_path, protocol
 from avmanifest.errors import ConfigError, ShardError, StorageError
 from avmanifest.files import (
     OLDER_SUFFIXES,
@@ -99,7 +102,7 @@ class ShardCache:
         """The file of a shard. Its name is a hash of the URL without secrets, the size and the SHA-256."""
         if expected.sha256 is None:
             expected = self._identities.get(url, expected)
-        identity = f"{url_identity(url)}\n{expected.num_bytes}\n{expected.sha256}"
+        identity = f"{_identity(url)}\n{expected.num_bytes}\n{expected.sha256}"
         return self.config.root / f"{sha256_of(identity)[:40]}.shard"
 
     def identify(self, url: str) -> Expected:
@@ -161,7 +164,7 @@ class ShardCache:
 
     def _fetch(self, url: str, expected: Expected) -> Expected:
         """Download a shard unless another process has done so. Returns its size and hash."""
-        if self.config.offline:
+        if self.config.offline and local_path(url) is None:
             raise ShardError(
                 f"{shown_url(url)}: is not in the cache {self.config.root}, and data.offline=true forbids "
                 "to ask the server. Run once without."
@@ -203,13 +206,13 @@ class ShardCache:
 
         return self.config.retry.run(
             partial(self._download, url, expected),
-            lambda error: not isinstance(error, ShardError) or is_final(error),
+            lambda error: not isinstance(error, ShardError) or is_final(error) or local_path(url) is not None,
             wait,
         )
 
     def _is_current(self, url: str, note: "_Note") -> bool:
         """Whether the cached copy is of the version that the server has now."""
-        if self.config.offline or protocol(url) == "pipe":
+        if protocol(url) == "pipe" or (self.config.offline and local_path(url) is None):
             return True
         advice = "Check the address. With data.offline=true the copy in the cache is used as it is."
         store = replace(open_store(url, self.config.storage_options, self.config.retry), advice=advice)
@@ -241,20 +244,26 @@ class ShardCache:
             raise StorageError(f"{self.config.root}: cannot make the cache folder ({error})") from error
 
     def _download(self, url: str, expected: Expected, elapsed_s: float) -> Expected:
-        """Download once, check size and hash, and give the file its final name. Returns its size and hash."""
+        """Download and unpack once, check size and hash, and give the file its final name.
+
+        Returns:
+            Size and hash of the tar.
+        """
+        kind = compression(url)
         part = unfinished_path(self.path(url, expected), shared=True)
         try:
             with self._growing(part) as file, self._opened(url, elapsed_s) as source:
                 sha256 = hashlib.sha256()
                 written = 0
                 version = source.version if isinstance(source, Download) else Version(None, "")
-                size = expected.num_bytes if expected.num_bytes is not None else version.size
-                if expected.sha256 is None and version.sha256 is not None:
+                content = source if kind is None else Unpacked(source, kind, shown_url(url))
+                size = expected.num_bytes if expected.num_bytes is not None or kind is not None else version.size
+                if expected.sha256 is None and version.sha256 is not None and kind is None:
                     meant = Expected(size, version.sha256, "the store says")
                 else:
                     meant = replace(expected, num_bytes=size)
                 self._make_room(size or 0, file)
-                while chunk := self._read(source, url):
+                while chunk := self._read(content, url):
                     if size is None:
                         self._make_room(len(chunk), None)
                     sha256.update(chunk)
@@ -265,6 +274,9 @@ class ShardCache:
                 file.truncate(written)
                 found = Expected(written, sha256.hexdigest(), "when this run began it was")
                 _check_fetched(url, found, meant)
+                if isinstance(content, Unpacked):
+                    packed = Expected(content.packed_bytes, content.packed_sha256)
+                    _check_fetched(url, packed, Expected(version.size, version.sha256, "the store says"))
                 file.flush()
                 if expected.sha256 is None and isinstance(source, Download):
                     version = self._settled(url, source, found)
@@ -376,8 +388,13 @@ class _Note:
             return None
 
 
+def _identity(url: str) -> str:
+    path = local_path(url)
+    return url_identity(url) if path is None else str(path.absolute())
+
+
 def _hashed(url: str) -> str:
-    return sha256_of(url_identity(url))[:40]
+    return sha256_of(_identity(url))[:40]
 
 
 def _entry_of(name: str) -> str | None:

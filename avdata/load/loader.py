@@ -42,7 +42,7 @@ from avdata.load.order import (
 )
 from avdata.load.reader import ShardReader, ThreadMemory
 from avdata.load.views import BatchArray, View
-from avdata.urls import local_path
+from avdata.urls import is_cached
 from avmanifest.errors import CheckpointError, ConfigError, ShardError
 from avmanifest.extras import naming_extras
 from avmanifest.files import sha256_of
@@ -433,7 +433,7 @@ class Loader:
     @contextlib.contextmanager
     def _fetchers(self) -> Iterator[Callable[[int], None]]:
         """A function that downloads in threads the remote shards of fetch_ahead_samples samples from a position on."""
-        remote = np.array([local_path(shard.url) is None for shard in self.dataset.shards])
+        remote = np.array([is_cached(shard.url) for shard in self.dataset.shards])
         if not remote.any() or not self.config.fetch_ahead_samples:
             yield lambda _: None
             return

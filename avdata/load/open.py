@@ -16,7 +16,7 @@ from avdata.load.foreign import foreign_rows
 from avdata.load.reader import ShardReader
 from avdata.members import MemberMap
 from avdata.shards import require_tars
-from avdata.urls import check_url, expand_urls, local_path, protocol
+from avdata.urls import check_url, compression, expand_urls, is_tar, local_path, protocol
 from avdata.where import Condition, parse_condition
 from avmanifest.columns import joined
 from avmanifest.errors import ConfigError, ManifestError, ShardError
@@ -28,7 +28,6 @@ from avmanifest.secrets import shown_url
 from avmanifest.table import read_schema, read_table
 
 _FETCHES: Final = 16  # small files that are read at the same time
-_COMPRESSED: Final = (".gz", ".tgz", ".zst", ".bz2", ".xz")
 
 
 def open_dataset(
@@ -47,6 +46,7 @@ def open_dataset(
         source: The folder of a prepared dataset, several folders, or URLs of shards. URLs may have brace patterns
             (`train/{00000..00183}.tar`) and may be local paths, http, https, s3, gs, hf or abfs. A tar without avkit's
             manifest beside it is read once to index its members.
+            A .tar.gz, .tgz, .tar.zst or .tzst is unpacked into the cache.
         split: Split of a prepared folder; None: `train`. Not for shard URLs.
         members: Which member is the frame, the log-mel, the audio, the label. For tars of other tools.
         exclude: Leave out samples with these flags, such as silent, still, short, or a flag of a step.
@@ -94,15 +94,14 @@ def is_folder(source: str | Path | Sequence[str | Path]) -> bool:
     path = local_path(str(source))
     if path is not None:
         return path.is_dir()
-    name = str(source).split("?", maxsplit=1)[0]
-    return protocol(name) != "pipe" and not name.endswith((".tar", *_COMPRESSED))
+    return protocol(str(source)) != "pipe" and not is_tar(str(source))
 
 
 def _missing_folder(source: str | Path | Sequence[str | Path]) -> Path | None:
     """The first local path of the source that does not exist and whose name is not that of a tar."""
     for entry in [source] if isinstance(source, str | Path) else source:
         path = local_path(str(entry))
-        if path is not None and not path.exists() and not path.name.endswith((".tar", *_COMPRESSED)):
+        if path is not None and not path.exists() and not is_tar(path.name):
             return path
     return None
 
@@ -165,7 +164,7 @@ def _open_shards(
     markers = _read_all([None if stem is None else f"{stem}_stats.json" for stem in stems], cache)
     shards = [_shard(url, marker) for url, marker in zip(urls, markers, strict=True)]
     paths = [local_path(url) for url, marker in zip(urls, markers, strict=True) if marker is None]
-    require_tars([path for path in paths if path is not None and not path.name.endswith(_COMPRESSED)])
+    require_tars([path for path in paths if path is not None and compression(path.name) is None])
     if condition is not None and (bare := [one.name for one in shards if not one.prepared]):
         raise condition.has_no_columns(bare[0])
     tables: list[pa.Table] = []
@@ -198,10 +197,6 @@ def _open_shards(
 
 def _walked(reader: ShardReader, number: int, members: MemberMap, cache: CacheConfig) -> tuple[pa.Table, Shard]:
     shard = reader.shards[number]
-    if shard.url.split("?")[0].endswith(_COMPRESSED):
-        raise ConfigError(
-            f"{shard.name}: samples of a compressed archive cannot be addressed. Unpack it to .tar first."
-        )
     with reader.leases() as leases:
         descriptor = leases.descriptor(number)
         table = foreign_rows(descriptor, shard.url, members.label, cache.root)

@@ -14,7 +14,7 @@ from avdata.dataset import ByteRange, Shard
 from avdata.load.cache import CacheConfig, Expected, ShardCache
 from avdata.load.hashes import ShardHashes
 from avdata.shards import MEL_BLOCK_BYTES, block_hash, check_content
-from avdata.urls import local_path
+from avdata.urls import is_cached, local_path
 from avmanifest.errors import DamagedMember, ShardError
 from avmanifest.files import open_descriptor
 
@@ -39,7 +39,7 @@ class _Handle:
 
 
 class ShardReader:
-    """Reads members by offset: of local shards in place, of remote shards from the cache."""
+    """Reads members by offset: of local shards in place, of remote and compressed ones from the cache."""
 
     def __init__(self, shards: Sequence[Shard], cache: CacheConfig, *, check: bool = True) -> None:
         """Create a reader. Without `check`, the content of members is not compared with their hashes."""
@@ -76,9 +76,9 @@ class ShardReader:
         return Leases(self)
 
     def sha256(self, number: int) -> str | None:
-        """The hash by which a remote shard without a marker is known in this run; None for a local one."""
+        """The hash by which a cached shard without a marker is known in this run; None for one read in place."""
         url = self.shards[number].url
-        return self._cache.identify(url).sha256 if local_path(url) is None else None
+        return self._cache.identify(url).sha256 if is_cached(url) else None
 
     def refetched(self, number: int) -> bool:
         """Check the hash of a remote shard's cached copy, once per shard.
@@ -87,7 +87,7 @@ class ShardReader:
             Whether the copy was damaged. It is then removed, and fetched again at the next lease.
         """
         shard = self.shards[number]
-        if shard.sha256 is None or local_path(shard.url) is not None:
+        if shard.sha256 is None or not is_cached(shard.url):
             return False
         with self._checking:
             if number not in self._checked:
@@ -127,7 +127,7 @@ class ShardReader:
             with self._lock:
                 self._bad[number] = str(error)
             raise
-        handle = _Handle(descriptor, cached=local_path(self.shards[number].url) is None, users=1)
+        handle = _Handle(descriptor, cached=is_cached(self.shards[number].url), users=1)
         with self._lock:
             self._handles[number] = handle
         return handle
@@ -171,7 +171,7 @@ class ShardReader:
         return os.fstat(descriptor).st_size
 
     def _open(self, shard: Shard) -> int:
-        path = local_path(shard.url)
+        path = None if is_cached(shard.url) else local_path(shard.url)
         if path is None:
             descriptor = self._cache.open(shard.url, _expected(shard))
         else:
