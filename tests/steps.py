@@ -1,7 +1,6 @@
 """Steps for tests. Worker processes import them from here."""
 
 import os
-import random
 import sys
 import time
 from dataclasses import dataclass
@@ -60,10 +59,9 @@ class Chance:
 
 @dataclass(frozen=True)
 class Odd:
-    """Does with every fifth clip, or with all, what no step should."""
+    """Does with each clip what no step should: the first of `how` with the clip of number 0, and so on."""
 
-    how: str = "raises"
-    every: int = 1
+    how: tuple[str, ...] = ("nothing",)
 
     name: ClassVar[str] = "odd"
     version: ClassVar[int] = 1
@@ -72,11 +70,9 @@ class Odd:
     needs: ClassVar[tuple[Need, ...]] = ("frames", "waveform", "video")
 
     def run(self, clip: Clip) -> StepResult:
-        columns: dict[str, Any] = {"odd": 0.0}
+        values: dict[str, Any] = {"odd": 0.0}
         members: dict[str, Any] = {"odd.txt": b"0"}
-        if int(clip.key[-1], 36) % self.every:
-            return StepResult(values=columns, members=members)
-        match self.how:
+        match self.how[int(clip.key[-6:]) % len(self.how)]:
             case "raises":
                 raise RuntimeError("no more")
             case "hangs":
@@ -84,30 +80,30 @@ class Odd:
             case "dies":
                 os._exit(7)
             case "eats":
-                columns["odd"] = float(np.ones(1 << 36).sum())
+                values["odd"] = float(np.ones(1 << 36).sum())
             case "prints":
-                print("a line that is not JSON")
+                print("a line that is not JSON", flush=True)
                 os.write(1, b"and another\n")
             case "forks":
                 if os.fork() == 0:
-                    return StepResult(values=columns, members=members)
+                    return StepResult(values=values, members=members)
                 os.wait()
             case "exits":
                 sys.exit("enough")
-            case "mutates frames":
+            case "writes frames":
                 clip.frames[0][:] = 0
-            case "mutates rows":
-                clip.facts["frame_times_s"].clear()  # type: ignore[attr-defined]
+            case "writes rows":
+                clip.facts["frame_times_s"].clear()
                 clip.row["labels"].append("odd")
-                clip.waveform[:][:] = 0
+                clip.waveform[0:100][:] = 0
             case "undeclared column":
-                columns["even"] = 1.0
+                values["even"] = 1.0
             case "text":
-                columns["odd"] = "high"
+                values["odd"] = "high"
             case "bool":
-                columns["odd"] = True
+                values["odd"] = True
             case "nan":
-                columns["odd"] = float("nan")
+                values["odd"] = float("nan")
             case "no member":
                 members = {}
             case "undeclared member":
@@ -118,9 +114,7 @@ class Odd:
                 members["odd.txt"] = bytes((64 << 20) + 1)
             case "none":
                 return None  # type: ignore[return-value]
-            case "unseeded":
-                random.random()
-        return StepResult(values=columns, members=members)
+        return StepResult(values=values, members=members)
 
 
 class NoDataclass:

@@ -56,6 +56,7 @@ def summarize(dataset: AuditDataset, lists: Sequence[str] = ()) -> dict[str, Any
         "operations": description.get("operations", []),
         "pending": pending(Layout(Path(dataset.store.base))) if dataset.store.is_local else "",
         "config": description.get("config", {}),
+        "steps": description.get("config", {}).get("steps", []),
         "tools": description.get("tools", {}),
         "subset_id": subset_id(samples.column("key")),
         "requested": len(everything),

@@ -20,10 +20,12 @@ import yaml
 from avdata.prepare.commit import read_stats, storage_errors
 from avdata.prepare.config import SampleConfig
 from avdata.prepare.description import extra_columns
-from avdata.prepare.reading import reading_section
+from avdata.prepare.reading import is_frame, reading_section
 from avdata.profiles import profile
+from avdata.shards import parse_npy
 from avdata.waveform import SAMPLE_RATE
 from avmanifest.columns import CLIP_COLUMNS, Column
+from avmanifest.errors import ShardError
 from avmanifest.files import read_file, replace_text, sha256_of_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.parsing import metadata_of
@@ -93,7 +95,7 @@ def _energon_dataset(layout: Layout) -> dict[str, Any]:
 
     Energon's sample types have no audio. crude.yaml therefore offers all members for a user's own cooker.
     """
-    frame = next((name for name in member_names(layout) if name.endswith(".jpg")), None)
+    frame = next((name for name in member_names(layout) if is_frame(name)), None)
     if frame is None:
         kind, fields = "TextSample", {"text": "json[key]"}
     elif _is_labeled(layout):
@@ -141,19 +143,62 @@ def _feature(dtype: pa.DataType) -> dict[str, Any]:
 
 
 def _features(layout: Layout, columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """The samples' features in the format of Hugging Face datasets."""
+    """The samples' features in the format of Hugging Face datasets.
+
+    Empty, so that they are inferred from the first samples, if a step writes a member whose type is not known.
+    """
     features: list[dict[str, Any]] = [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
     for name in member_names(layout):
         match name.rsplit(".", 1)[-1]:
             case "json":
                 features.append({"name": name, "struct": json_features(columns)})
             case "npy":
-                features.append({"name": name, "list": {"list": "float16"}})
+                if (feature := _array_feature(layout, name)) is None:
+                    return []
+                features.append({"name": name, **feature})
+            case "txt":
+                features.append({"name": name, "dtype": "string"})
+            case "bin":
+                features.append({"name": name, "dtype": "binary"})
             case "jpg" | "png":
                 features.append({"name": name, "dtype": "image"})
             case "flac":
                 features.append({"name": name, "dtype": {"audio": {"sampling_rate": SAMPLE_RATE}}})
+            case _:
+                return []
     return features
+
+
+def _array_feature(layout: Layout, name: str) -> dict[str, Any] | None:
+    """The feature of an array: of a log-mel, or of what a step writes, as the first sample has it. None: unknown."""
+    if name.startswith("logmel"):
+        return {"list": {"list": "float16"}}
+    if (content := _first_member(layout, name)) is None:
+        return None
+    try:
+        array = parse_npy(content, name)
+    except ShardError:
+        return None
+    feature: Any = array.dtype.name
+    for _ in range(array.ndim):
+        feature = {"list": feature}
+    return feature if array.ndim else {"dtype": feature}
+
+
+def _first_member(layout: Layout, name: str) -> bytes | None:
+    """The content of a member of the first sample that has it; None if no shard with one is on this machine."""
+    for split in layout.splits():
+        for batch in read_batches(layout.manifest(split), CLIP_SCHEMA, ["shard", "members"]):
+            for row in batch.to_pylist():
+                member = next((member for member in row["members"] if member["name"] == name), None)
+                if member is not None:
+                    tar = layout.tar(ShardName(split, row["shard"]))
+                    if not tar.exists():
+                        return None
+                    with tar.open("rb") as file:
+                        file.seek(member["offset"])
+                        return file.read(member["size"])
+    return None
 
 
 def _front_matter(
@@ -179,7 +224,7 @@ def _front_matter(
         ],
         "dataset_info": {
             "config_name": "default",
-            "features": _features(layout, columns),
+            **({"features": features} if (features := _features(layout, columns)) else {}),
             # `datasets` checks the number of examples only if all three are given.
             "splits": [
                 {"name": split, "num_bytes": _tar_bytes(layout, split), "num_examples": coverage[split]["ok"]}

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+from avdata.prepare.steps import SHIPPED
 from avdata.profiles import PROFILES
 from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError
@@ -33,6 +34,11 @@ def parse_rate(text: str) -> float:
     if not match or not float(match[1]):
         raise ConfigError(f"--rate {text!r} is not a rate. Write 250/h, 10/min or 2/s.")
     return float(match[1]) * _PER_HOUR[match[2]]
+
+
+def split_steps(text: str) -> tuple[str, ...]:
+    """The steps of one text, such as `black:max_share=0.5,max_level=20,cuts`: a comma before `name=` is a setting's."""
+    return tuple(filter(None, re.split(r"\s*,(?!\s*\w+\s*=)\s*", text.strip())))
 
 
 def _read_rate(text: str) -> float:
@@ -293,6 +299,12 @@ class PrepareConfig:
     splits: Annotated[tuple[str, ...] | None, "Only these splits. none: the recipe's own choice."] = None
     table: TableOptions | None = None
     synth: SynthConfig | None = None
+    steps: Annotated[
+        tuple[Any, ...],
+        f"Steps that add columns or members, or drop clips: {', '.join(SHIPPED)}, or package.module:Class of your own, "
+        "with settings such as black:max_share=0.5. They run in the order given.",
+        Reader(read=split_steps, form="steps such as black:max_share=0.5,cuts"),
+    ] = ()  # texts, or objects with the protocol of avdata.prepare.steps.step.Step
     shard_size: Annotated[int, "Clips of a shard.", Bounds(1)] = 1_000
     limit: Annotated[int | None, "Number of clips to prepare, drawn from all splits. none: all.", Bounds(1)] = None
     supervision: Supervision = field(default_factory=Supervision)

@@ -10,6 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from avdata.prepare.config import PrepareConfig, SampleConfig
+from avdata.prepare.steps.registry import load_steps, step_record
 from avmanifest.columns import Column
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.files import NotAFile, read_file, replace_bytes
@@ -18,7 +19,7 @@ from avmanifest.recipe import ListSpec, Recipe, load_recipe, recipe_names
 from avmanifest.records import columns_of_description, parse_description, version_problem
 from avmanifest.schema import FORMAT_VERSION
 
-_ADDED: Final = {"deinterlace": True, "tone_map": True}
+_ADDED: Final = {"deinterlace": True, "tone_map": True, "steps": []}
 """Settings that datasets of earlier versions do not record. They go on with these values."""
 
 _ADDED_TO_TABLE: Final = {"columns": ["*"]}
@@ -97,6 +98,7 @@ def settings_of(config: PrepareConfig) -> dict[str, Any]:
         "mel": list(config.sample.mel),
         "recipe": config.recipe.name,
         "splits": None if config.splits is None else sorted(config.splits),
+        "steps": [step_record(step) for step in load_steps(config.steps)],
         "shard_size": config.shard_size,
         "limit": config.limit,
         "table": None if config.table is None else asdict(config.table),

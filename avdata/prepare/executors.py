@@ -17,9 +17,10 @@ from avdata.prepare.download import PRELOAD, DownloadStage
 from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.output import DatasetOutput
 from avdata.prepare.pipeline import ClipResult, ClipTask, failed_row, removed_row, run_clip
-from avdata.prepare.report import PrepareListener
+from avdata.prepare.report import PrepareListener, StepCosts
 from avdata.prepare.segments import Segment
 from avdata.prepare.sources import Ref
+from avdata.prepare.steps.registry import load_steps
 from avdata.prepare.supervise import Crashed, Outcome, Raised, Returned, TimedOut, supervise
 from avmanifest.columns import Column
 from avmanifest.layout import ShardName
@@ -72,6 +73,7 @@ class LocalExecutor:
     supervision: Supervision
     plan_hash: str
     on_clip: Callable[[str], None] = lambda _: None  # receives every clip's status
+    on_steps: Callable[[Mapping[str, float]], None] = lambda _: None  # receives a clip's processor seconds by step
     observe: Observer = lambda _: None  # receives every step of a commit
 
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[ShardResult]:
@@ -150,14 +152,18 @@ class LocalExecutor:
                 with storage_errors(task.blocks):
                     if end.storage_error is not None:
                         raise end.storage_error
+                self.on_steps(end.seconds)
                 return Segment(end.row, task.blocks if end.row["status"] == "ok" else None)
             case Raised(message):
                 status, reason = "internal", message
-            case TimedOut(deadline_s):
+            case TimedOut(deadline_s, stage):
                 longer_s = 2 * self.supervision.deadline_s
-                status, reason = "decode_timeout", f"killed after {deadline_s:g} s. Try --deadline {longer_s:g}"
-            case Crashed(exit_code, attempts):
-                status, reason = "decode_crash", f"the decoding process died {attempts} times (exit code {exit_code})"
+                where = f" in {stage}" if stage else ""
+                status, reason = "decode_timeout", f"killed after {deadline_s:g} s{where}. Try --deadline {longer_s:g}"
+            case Crashed(exit_code, attempts, stage):
+                where = f" in {stage}" if stage else ""
+                reason = f"the decoding process died{where} {attempts} times (exit code {exit_code})"
+                status = "decode_crash"
         return Segment(failed_row(task.row, status, reason, task.ref), None)
 
     def _record(self, shard: _OpenShard, place: int, segment: Segment) -> None:
@@ -187,18 +193,20 @@ def local_executor(
     media: MediaResolver,
     plan_hash: str,
     listener: PrepareListener,
+    costs: StepCosts,
 ) -> LocalExecutor:
-    """The executor for this machine, which the nodes of a Ray cluster use, too."""
+    """The executor for this machine, which the nodes of a Ray cluster use, too. `costs` receives those of the steps."""
     return LocalExecutor(
         output=output,
         workspace=workspace,
-        clip=partial(run_clip, config.sample),
+        clip=partial(run_clip, config.sample, steps=load_steps(config.steps)),
         locate=media.locate,
         removed=removed_keys(read_description(output.layout)),
         downloads=media.downloads,
         supervision=config.supervision,
         plan_hash=plan_hash,
         on_clip=listener.clip_ended,
+        on_steps=costs.add,
         observe=listener.step,
     )
 

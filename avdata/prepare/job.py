@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +27,37 @@ from avdata.prepare.output import DatasetOutput, open_output
 from avdata.prepare.plan import Plan, freeze, hash_table
 from avdata.prepare.progress import ProgressWriter
 from avdata.prepare.ray_cluster import RayExecutor
-from avdata.prepare.report import PrepareListener, PrepareReport, SilentListener
+from avdata.prepare.report import PrepareListener, PrepareReport, SilentListener, StepCosts
 from avdata.prepare.requests import class_order, plan_of
 from avdata.prepare.retry import plan_retry
 from avdata.prepare.sources.remote import FailedRef
+from avdata.prepare.steps.registry import load_steps, refuse_clashes, step_columns
+from avdata.prepare.steps.run import ALL_FRAMES
+from avdata.prepare.steps.step import Step
 from avmanifest.columns import extra_columns
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.layout import Layout
-from avmanifest.schema import PLAN_SCHEMA
+from avmanifest.schema import PLAN_SCHEMA, filtered_status
 from avmanifest.secrets import shown_url
 from avmanifest.table import read_table
 
 
-def prepare(config: PrepareConfig, listener: PrepareListener | None = None) -> PrepareReport:
+def prepare(
+    config: PrepareConfig, listener: PrepareListener | None = None, steps: Sequence[Step | str] = ()
+) -> PrepareReport:
     """Prepare a dataset, or continue an earlier run. Every requested clip ends as one row of the manifest.
 
     Args:
         config: What to prepare, from which sources, where to write it, and with how many processes.
         listener: Receives progress events and messages; None: they are dropped.
+        steps: What to do with each clip besides, after `config.steps`: objects, or texts such as `black:max_share=0.5`.
 
     Returns:
         Counts by status, split and source, and the exit code of the command line.
 
     Raises:
-        ConfigError: The output holds a dataset with another plan or configuration; the message has the difference.
+        ConfigError: The output holds a dataset with another plan or configuration; the message has the difference. Or
+            a step is none, or one that a dataset may not have.
         ManifestError: A list or a manifest cannot be read.
         StorageError: The output cannot be written.
 
@@ -60,6 +68,7 @@ def prepare(config: PrepareConfig, listener: PrepareListener | None = None) -> P
             print(report.summary)
     """
     config.require_sources()
+    config = replace(config, steps=load_steps((*config.steps, *steps)))
     listener = listener or SilentListener()
     output = open_output(config.out, config.patience)
     with output.naming(), disk_errors(config.out):
@@ -73,6 +82,9 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
     # Errors in a source or a list are raised before anything is written.
     media = MediaResolver(config, layout) if config.overwrite or not layout.dataset_json.exists() else None
     plan = plan_of(config, layout) if config.overwrite or _needs_plan(config, layout) else None
+    if plan is not None:
+        refuse_clashes(config.steps, plan.table.column_names)
+    costs = StepCosts()
     workspace = Workspace(layout)
     listener = progress = ProgressWriter(listener, workspace.path)
     try:
@@ -96,7 +108,7 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
                 listener.note(problem)
             if media.downloads:
                 progress.sources = media.downloads.snapshot
-            executor = _executor(config, output, workspace, media, plan_hash, listener)
+            executor = _executor(config, output, workspace, media, plan_hash, listener, costs)
             columns = description.extra_columns(layout)
             tasks = (
                 ShardTask(planned.shard, tuple(planned.rows.to_pylist()), columns)
@@ -115,7 +127,7 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
         if media:
             media.close()
         workspace.close()
-    return _report(config, layout, share, plan_hash, splits, media.coverage if media else {})
+    return _report(config, layout, share, plan_hash, splits, media.coverage if media else {}, costs)
 
 
 def _executor(
@@ -125,10 +137,11 @@ def _executor(
     media: MediaResolver,
     plan_hash: str,
     listener: PrepareListener,
+    costs: StepCosts,
 ) -> Executor:
     if config.executor is not ExecutorKind.RAY:
-        return local_executor(config, output, workspace, media, plan_hash, listener)
-    return RayExecutor(config=config, output=output, plan_hash=plan_hash, listener=listener, media=media)
+        return local_executor(config, output, workspace, media, plan_hash, listener, costs)
+    return RayExecutor(config=config, output=output, plan_hash=plan_hash, listener=listener, media=media, costs=costs)
 
 
 def _shards_of(share: Share, layout: Layout) -> Iterator[PlannedShard]:
@@ -173,10 +186,16 @@ def _catalog(
 
 
 def dry_run(config: PrepareConfig) -> pa.Table:
-    """The plan (PLAN_SCHEMA) that a run would freeze. Only fetched lists are written. See also `estimate`."""
+    """The plan (PLAN_SCHEMA) that a run would freeze. Only fetched lists are written. See also `estimate`.
+
+    Raises the errors that `prepare` raises before it writes.
+    """
     config.require_sources()
+    steps = load_steps(config.steps)
     with disk_errors(config.out):
-        return plan_of(config, open_output(config.out).layout).table
+        plan = plan_of(config, open_output(config.out).layout).table
+    refuse_clashes(steps, plan.column_names)
+    return plan
 
 
 def _remove_dataset(output: DatasetOutput, others: Sequence[Path]) -> None:
@@ -209,7 +228,7 @@ def _frozen_plan(
         stale.unlink()
     freeze(plan, layout.plan_part(0))
     plan_hash = plan.hash
-    columns = extra_columns(plan.table.schema)
+    columns = (*extra_columns(plan.table.schema), *step_columns(config.steps))
     description.write_description(config, layout, class_order(config, plan.table), plan_hash, columns)
     if output.claim(layout.dataset_json):
         output.renew([layout.plan_part(0)])
@@ -292,6 +311,7 @@ def _report(
     plan_hash: str,
     splits: dict[str, Any],
     sources: dict[str, int],
+    costs: StepCosts,
 ) -> PrepareReport:
     statuses = sum((Counter(split["statuses"]) for split in splits.values()), Counter[str]())
     exists = {planned.shard: layout.stats(planned.shard).exists() for planned in _shards_of(share, layout)}
@@ -308,4 +328,18 @@ def _report(
         pending=sum(len(planned.rows) for planned in missing),
         num_shards=sum(exists.values()),
         min_success=config.min_success,
+        steps=_steps(config, statuses, costs),
     )
+
+
+def _steps(config: PrepareConfig, statuses: Mapping[str, int], costs: StepCosts) -> dict[str, dict[str, Any]]:
+    """Clips and processor seconds of this run, and clips of the dataset that were dropped, by step."""
+    names = [*([ALL_FRAMES] if costs.clips[ALL_FRAMES] else []), *(step.name for step in config.steps)]
+    return {
+        name: {
+            "clips": costs.clips[name],
+            "seconds": round(costs.seconds[name], 3),
+            "dropped": statuses.get(filtered_status(name), 0),
+        }
+        for name in names
+    }

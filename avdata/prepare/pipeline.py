@@ -1,9 +1,10 @@
 """The steps that turn one clip's media into a sample. Every clip ends as one row of the manifest."""
 
+import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -15,6 +16,7 @@ from avdata.melspec import log_mel_pieces
 from avdata.prepare.commit import disk_errors, storage_errors
 from avdata.prepare.config import SampleConfig
 from avdata.prepare.decode import Frames, Media, MediaInfo, open_media
+from avdata.prepare.decode.small_video import SmallVideo
 from avdata.prepare.frames import draw_frame_times
 from avdata.prepare.masks import listed_masks
 from avdata.prepare.quality import quality_flags
@@ -23,7 +25,9 @@ from avdata.prepare.sources import Ref
 from avdata.prepare.sources.media import MediaRef, hash_media, open_media_file
 from avdata.prepare.sources.remote import FailedRef, RemoteRef
 from avdata.prepare.sources.synth.source import SynthRef, draw_media, synth_truth
-from avdata.prepare.supervise import extend_deadline
+from avdata.prepare.steps.run import ALL_FRAMES, ClipMedia, StepError, needs_video, run_steps
+from avdata.prepare.steps.step import Step
+from avdata.prepare.supervise import extend_deadline, report_stage
 from avdata.profiles import MelProfile, num_frames, profile
 from avdata.samples import Samples, scratch_file
 from avdata.shards import ByteFile, Member, member_columns, pack_json, write_npy_columns, write_sample
@@ -73,42 +77,56 @@ class ClipResult:
 
     row: dict[str, Any]
     storage_error: StorageError | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)  # of the processor, for each step that ran
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A sample's members by name, and the measured columns of CLIP_SCHEMA."""
+    """A sample's members by name, and its measured columns: those of CLIP_SCHEMA and those of the steps.
+
+    A clip that a step dropped has columns and no members.
+    """
 
     members: dict[str, bytes | ByteFile]  # long ones are temporary files
     facts: dict[str, Any]
+    status: str = "ok"  # or filtered_STEP
+    reason: str = ""
 
 
-def run_clip(config: SampleConfig, task: ClipTask) -> ClipResult:
+def run_clip(config: SampleConfig, task: ClipTask, steps: Sequence[Step] = ()) -> ClipResult:
     """Make the clip's sample and write its tar blocks. This is the only place where an error becomes a manifest row.
 
     An error of a disk is never the clip's: it is returned as `storage_error`.
     """
+    seconds: dict[str, float] = {}
     try:
         with disk_errors(task.blocks), ExitStack() as scratch:
-            sample = make_sample(config, task, scratch)
+            sample = make_sample(config, task, scratch, steps, seconds)
+            if sample.status != "ok":
+                dropped = manifest_row(task.row, sample.status, sample.reason, task.ref, sample.facts, [])
+                return ClipResult(dropped, seconds=seconds)
             with storage_errors(task.blocks):
                 with task.blocks.open("wb") as blocks:
                     members = write_sample(blocks, task.row["key"], sample.members)
                 row = manifest_row(task.row, "ok", "", task.ref, sample.facts, members)
                 record_segment(row, task.blocks)
     except MediaError as error:
-        return ClipResult(failed_row(task.row, error.status, error.message, task.ref))
+        return ClipResult(failed_row(task.row, error.status, error.message, task.ref), seconds=seconds)
     except StorageError as error:
         return ClipResult({}, error)
     except MemoryError:
         raise
+    except StepError as error:
+        return ClipResult(failed_row(task.row, "internal", str(error), task.ref), seconds=seconds)
     except Exception:
-        return ClipResult(failed_row(task.row, "internal", traceback.format_exc(), task.ref))
-    return ClipResult(row)
+        return ClipResult(failed_row(task.row, "internal", traceback.format_exc(), task.ref), seconds=seconds)
+    return ClipResult(row, seconds=seconds)
 
 
-def make_sample(config: SampleConfig, task: ClipTask, scratch: ExitStack) -> Sample:
-    """Decode the clip, select frames, compute log-mel spectrograms and encode all members.
+def make_sample(
+    config: SampleConfig, task: ClipTask, scratch: ExitStack, steps: Sequence[Step], seconds: dict[str, float]
+) -> Sample:
+    """Decode the clip, select frames, run the steps, compute log-mel spectrograms and encode all members.
 
     Memory does not grow with the length of the clip: what is long lies in temporary files beside `task.blocks`.
 
@@ -116,9 +134,12 @@ def make_sample(config: SampleConfig, task: ClipTask, scratch: ExitStack) -> Sam
         config: What a sample holds.
         task: The clip.
         scratch: Keeps the temporary files open; the members are read before it is closed.
+        steps: The dataset's steps.
+        seconds: Receives the processor time of each step, and that of ALL_FRAMES for the steps that need the video.
 
     Raises:
         MediaError: The clip cannot become a sample; `status` and `message` say why.
+        StepError: A step failed.
     """
     row, ref = task.row, task.ref
     if isinstance(ref, FailedRef):
@@ -138,18 +159,43 @@ def make_sample(config: SampleConfig, task: ClipTask, scratch: ExitStack) -> Sam
         folder = task.blocks.parent
         sound, sound_s = scratch.enter_context(media.waveform_file(start_s, end_s, folder=folder))
         info, damaged_share = media.info, media.damaged_share(start_s, end_s)
+        video = _all_frames(media, start_s, end_s, folder, seconds) if needs_video(steps) else None
     times_s = [time_s - start_s for time_s in frames.times_s]
     facts = _facts(info, sound, sound_s, frames, times_s, asked_s, end_s - start_s)
     facts |= {"source_bytes": num_bytes, "source_sha256": digest, "damaged_share": damaged_share}
     facts |= {"start_s": _offset_in_video(row, ref) + start_s, "end_s": _offset_in_video(row, ref) + end_s}
+
+    jpegs = [encode_jpeg(image, config.jpeg_quality) for image in frames.images]
+    with video or nullcontext():
+        clip = ClipMedia(jpegs, times_s, StoredSamples(sound), video)
+        found = run_steps(steps, row, facts, clip, config.seed, begins=_step_begins, seconds=seconds)
+    if steps:
+        report_stage("")
+    facts |= found.values
+    if found.status != "ok":
+        return Sample(members={}, facts=facts, status=found.status, reason=found.reason)
 
     if isinstance(ref, SynthRef):
         height, width = frames.images[0].shape[:2]
         truth, facts["annotations"] = synth_truth(ref, start_s, end_s, frames.times_s, height, width)
     else:
         truth, facts["annotations"] = listed_masks(ref, row["annotations"])
-    members = _members(config, row, sound, frames, facts, lambda: scratch.enter_context(scratch_file(folder)))
-    return Sample(members=members | truth, facts=facts)
+    in_json = [column.name for step in steps for column in step.columns if column.in_json]
+    own = own_columns(row) | {name: facts[name] for name in in_json}
+    members = _members(config, {**row, **facts}, own, sound, jpegs, lambda: scratch.enter_context(scratch_file(folder)))
+    return Sample(members=members | truth | found.members, facts=facts)
+
+
+def _step_begins(name: str) -> None:
+    report_stage(f"step {name}")
+
+
+def _all_frames(media: Media, start_s: float, end_s: float, folder: Path, seconds: dict[str, float]) -> SmallVideo:
+    report_stage(ALL_FRAMES)
+    begun_s = time.process_time()
+    video = SmallVideo(media, start_s, end_s, folder)
+    seconds[ALL_FRAMES] = time.process_time() - begun_s
+    return video
 
 
 def _refuse_long(seconds: float, name: str) -> None:
@@ -261,23 +307,30 @@ def _facts(
 
 def _members(
     config: SampleConfig,
-    row: Mapping[str, Any],
+    known: Mapping[str, Any],
+    own: Mapping[str, Any],
     sound: Samples,
-    frames: Frames,
-    facts: Mapping[str, Any],
+    jpegs: Sequence[bytes],
     new_file: Callable[[], ByteFile],
 ) -> dict[str, bytes | ByteFile]:
-    """The members that every sample has, in the order in which they are stored. `new_file` opens a temporary file."""
-    own = own_columns(row)
-    known = {**row, **facts}
-    fields = {column.name: known[column.name] for column in CLIP_COLUMNS if column.in_json} | own
+    """The members that every sample has, in the order in which they are stored.
+
+    Args:
+        config: What a sample holds.
+        known: The columns of every dataset.
+        own: The extra columns that the sample's json has.
+        sound: The clip's sound.
+        jpegs: The frames.
+        new_file: Opens a temporary file.
+    """
+    fields = {column.name: known[column.name] for column in CLIP_COLUMNS if column.in_json} | dict(own)
     members: dict[str, bytes | ByteFile] = {"json": pack_json(fields, nullable=own.keys())}
     for place, name in enumerate(config.mel):
         member = log_mel_member(name, place)
         members[member] = new_file()
         write_log_mel(members[member], StoredSamples(sound), profile(name))
-    for number, image in enumerate(frames.images):
-        members[f"frame{number:02d}.jpg"] = encode_jpeg(image, config.jpeg_quality)
+    for number, jpeg in enumerate(jpegs):
+        members[f"frame{number:02d}.jpg"] = jpeg
     if config.keep_audio:
         members["flac"] = new_file()
         write_flac(members["flac"], sound)

@@ -7,6 +7,7 @@ sources and the output under the same names: a shared file system, or a bucket.
 import functools
 import os
 import pickle
+import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from avdata.prepare.download.rate_limit import NoRateLimit, RateLimit
 from avdata.prepare.executors import ShardResult, ShardTask, local_executor
 from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.output import DatasetOutput, open_output
-from avdata.prepare.report import PrepareListener, SilentListener
+from avdata.prepare.report import PrepareListener, SilentListener, StepCosts
 from avdata.prepare.sources import RemoteSource
 from avmanifest.errors import AvkitError, ConfigError, StorageError
 from avmanifest.schema import PLAN_SCHEMA
@@ -41,6 +42,7 @@ class _NodeResult:
     stats: dict[str, Any] | None = None
     statuses: tuple[str, ...] = ()
     sources: Counter[str] = field(default_factory=Counter)
+    costs: StepCosts = field(default_factory=StepCosts)
     error: AvkitError | None = None
 
 
@@ -53,6 +55,7 @@ class RayExecutor:
     plan_hash: str
     listener: PrepareListener
     media: MediaResolver  # the driver's: counts the clips of each source, lists the remote sources
+    costs: StepCosts  # receives those of the nodes
 
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[ShardResult]:
         """Yield each shard when it is published.
@@ -116,6 +119,7 @@ class RayExecutor:
             for status in result.statuses:
                 self.listener.clip_ended(status)
             self.media.count(result.sources)
+            self.costs.add_all(result.costs)
             if result.stats is not None and not self.output.is_done(task.shard, self.plan_hash):
                 raise StorageError(
                     f"{self.config.out}: a node published {task.shard}, but this machine does not see it. Give --out a "
@@ -126,9 +130,10 @@ class RayExecutor:
 
 def shard_on_node(blob: bytes, plan_hash: str, task: ShardTask) -> _NodeResult:
     """Run one shard task on this node. `blob` is the pickled PrepareConfig, sent by the driver."""
-    config = pickle.loads(blob)  # noqa: S301 - our own driver's
     statuses: list[str] = []
+    costs = StepCosts()
     try:
+        config = _config(blob)
         output, media = _opened(blob)
         before = Counter(media.coverage)
         with output.naming(), storage_errors(output.layout.root):
@@ -137,7 +142,7 @@ def shard_on_node(blob: bytes, plan_hash: str, task: ShardTask) -> _NodeResult:
                 listener = _Statuses(statuses)
                 rows = pa.Table.from_pylist([dict(row) for row in task.rows], PLAN_SCHEMA)
                 media.begin_downloads([rows], listener, cluster_rate_limit)
-                executor = local_executor(config, output, workspace, media, plan_hash, listener)
+                executor = local_executor(config, output, workspace, media, plan_hash, listener, costs)
                 (result,) = executor.run([task])
             finally:
                 media.close()
@@ -145,13 +150,26 @@ def shard_on_node(blob: bytes, plan_hash: str, task: ShardTask) -> _NodeResult:
     except AvkitError as error:
         return _NodeResult(error=error)
     stats = None if result.stats is None else dict(result.stats)
-    return _NodeResult(stats=stats, statuses=tuple(statuses), sources=Counter(media.coverage) - before)
+    sources = Counter(media.coverage) - before
+    return _NodeResult(stats=stats, statuses=tuple(statuses), sources=sources, costs=costs)
+
+
+def _config(blob: bytes) -> PrepareConfig:
+    """The driver's config. Raises ConfigError if this node cannot import the module of a step."""
+    try:
+        config: PrepareConfig = pickle.loads(blob)  # noqa: S301 - our own driver's
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"{platform.node()}: a node of the cluster cannot import the module of a step ({error}). Install it on "
+            "every node, or put it in a folder of each node's PYTHONPATH."
+        ) from error
+    return config
 
 
 @functools.lru_cache(maxsize=1)
 def _opened(blob: bytes) -> tuple[DatasetOutput, MediaResolver]:
     """Output and sources of a run, opened once per worker process."""
-    config: PrepareConfig = pickle.loads(blob)  # noqa: S301 - our own driver's
+    config = _config(blob)
     output = open_output(config.out, config.patience)
     return output, MediaResolver(config, output.layout)
 

@@ -82,6 +82,11 @@ with streaming.MDSWriter(out="../mds", columns=dict.fromkeys(["key", *members], 
 print(len(streaming.StreamingDataset(local="../mds", batch_size=1)))"""
 
 
+def is_frame(member: str) -> bool:
+    """Whether a member is a stored frame."""
+    return member.startswith("frame") and member.endswith(".jpg")
+
+
 def reading_section(split: str, tars: Sequence[str], members: Sequence[str]) -> Iterator[str]:
     """The paragraphs of the card that show how to read a split.
 
@@ -90,7 +95,7 @@ def reading_section(split: str, tars: Sequence[str], members: Sequence[str]) -> 
         tars: Its shards, relative to the folder.
         members: The names of the members that samples have.
     """
-    frame = next((name for name in members if name.endswith(".jpg")), None)
+    frame = next((name for name in members if is_frame(name)), None)
     values = {
         "split": split,
         "tars": repr(list(tars[:1])),

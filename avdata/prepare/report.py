@@ -1,6 +1,8 @@
 """The progress events of a run of prepare, and the report at its end."""
 
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -38,6 +40,24 @@ class SilentListener:
     def note(self, text: str) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class StepCosts:
+    """What the steps of a run cost: clips and processor seconds, by name in the order of the steps."""
+
+    clips: Counter[str] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add the seconds of one clip."""
+        self.clips.update(seconds.keys())
+        self.seconds.update(seconds)
+
+    def add_all(self, other: "StepCosts") -> None:
+        """Add the costs of another run of the same steps."""
+        self.clips.update(other.clips)
+        self.seconds.update(other.seconds)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareReport:
     """The result of a run."""
@@ -53,13 +73,23 @@ class PrepareReport:
     pending: int  # clips of shards for which no source had any clip
     num_shards: int
     min_success: float
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)  # of this run: clips, seconds, dropped, by step
+
+    @property
+    def filtered(self) -> int:
+        """Clips that a step dropped."""
+        return sum(n for status, n in self.statuses.items() if status_class(status) is StatusClass.FILTERED)
 
     @property
     def exit_code(self) -> int:
-        """0 done, 1 a bug in avkit, 3 incomplete: give more sources or try again."""
+        """0 done, 1 a bug in avkit or a step, 3 incomplete: give more sources or try again.
+
+        Clips that a step dropped are no failures: the least share of samples is one of the other clips.
+        """
         if any(status_class(status) is StatusClass.BUG for status in self.statuses):
             return 1
-        return 3 if self.pending or self.ok < self.min_success * self.requested else 0
+        wanted = self.requested - self.filtered
+        return 3 if self.pending or self.ok < self.min_success * wanted else 0
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON-compatible data."""
@@ -69,8 +99,11 @@ class PrepareReport:
     def summary(self) -> str:
         """What the dataset holds and, if it is incomplete, what to do next."""
         counts = f"{self.ok:,} of {self.requested:,} clips are samples in {self.num_shards:,} shards of {self.out}."
+        if self.filtered:
+            counts += f" Steps dropped {self.filtered:,}."
         if self.exit_code == 1:
-            return f"{counts} Some ended in an error inside avkit: their rows have status internal and the traceback."
+            where = "avkit or a step" if self.steps else "avkit"
+            return f"{counts} Some ended in an error inside {where}: their rows have status internal and the traceback."
         if self.requested and not self.ok and self.pending == self.requested:
             names = ", ".join(self.sources) or "no source"
             return (

@@ -56,17 +56,25 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class TimedOut:
-    """The child was killed because the task exceeded the deadline, in each of its attempts."""
+    """The child was killed because the task exceeded the deadline, in each of its attempts.
+
+    `stage` is what it had said last with `report_stage`.
+    """
 
     deadline_s: float
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Crashed:
-    """The child died in each of `attempts` attempts. `exit_code` is the last one's; negative: the signal."""
+    """The child died in each of `attempts` attempts. `exit_code` is the last one's; negative: the signal.
+
+    `stage` is what it had said last with `report_stage`.
+    """
 
     exit_code: int | None
     attempts: int
+    stage: str = ""
 
 
 Outcome = Returned[R] | Raised | TimedOut | Crashed
@@ -86,6 +94,13 @@ class _Longer:
     factor: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """Message of a child: what its task does now."""
+
+    name: str
+
+
 _PIPE: ContextVar[Connection | None] = ContextVar("pipe of this child", default=None)
 
 
@@ -95,6 +110,12 @@ def extend_deadline(factor: float) -> None:
         pipe.send(_Longer(factor))
 
 
+def report_stage(name: str) -> None:
+    """Say what the task that calls this, in its child process, does now: see TimedOut and Crashed."""
+    if (pipe := _PIPE.get()) is not None:
+        pipe.send(_Stage(name))
+
+
 @dataclass(slots=True)
 class _Child:
     process: BaseProcess
@@ -102,6 +123,7 @@ class _Child:
     life: Connection  # nothing is written to it; when it closes, the kernel kills the child
     is_up: bool = False
     factor: float = 1.0  # of the deadline, for its task
+    stage: str = ""  # of its task
     answer: "Outcome[Any] | None" = None
     answered: int = 0  # tasks
     ran_s: float = 0.0  # seconds that its task has run
@@ -207,7 +229,7 @@ def _start(context: Any, call: Callable[[T], R], how: Supervision) -> _Child:
 
 def _assign(child: _Child, work: _Work[Any]) -> None:
     child.work = work
-    child.factor = 1.0
+    child.factor, child.stage = 1.0, ""
     _restart_clock(child)
     # If the child died while idle, _ready finds that it is not alive.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -266,6 +288,9 @@ def _continues(child: _Child) -> bool:
         if isinstance(message, _Longer):
             child.factor = message.factor
             return True
+        if isinstance(message, _Stage):
+            child.stage = message.name
+            return True
         child.answer = message
     return False
 
@@ -280,11 +305,11 @@ def _outcome(child: _Child, work: _Work[Any], how: Supervision) -> Outcome[Any] 
     work.lost += 1
     if child.process.is_alive() and child.ran_s >= _limit_s(child, how.deadline_s):
         _stop(child)
-        return TimedOut(_limit_s(child, how.deadline_s)) if work.lost >= how.attempts else None
+        return TimedOut(_limit_s(child, how.deadline_s), child.stage) if work.lost >= how.attempts else None
     child.process.join(5.0)
     if child.process.is_alive():  # it closed its end of the pipe, so it cannot answer
         _stop(child)
-    return Crashed(child.process.exitcode, work.lost) if work.lost >= how.attempts else None
+    return Crashed(child.process.exitcode, work.lost, child.stage) if work.lost >= how.attempts else None
 
 
 def _stop(child: _Child) -> None:
@@ -303,6 +328,7 @@ def _serve(pipe: Connection, life: Connection, call: Callable[[T], R], memory_by
     """The main loop of a child: run tasks until the pipe closes."""
     os.setsid()
     _PIPE.set(pipe)
+    os.dup2(2, 1)  # standard output is the parent's results; what a decoder or a step prints is not one of them
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     _die_with_parent(life)
     _limit_memory(memory_bytes)

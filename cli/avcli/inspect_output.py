@@ -22,6 +22,7 @@ from avdata.audit.verify import Verification
 from avdata.draw.images import color_log_mel, decode_rgb
 from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.profiles import MelProfile
+from avmanifest.records import shown_step
 from avmanifest.schema import status_meaning
 
 _MOST_FAULTS: Final = 40
@@ -236,7 +237,9 @@ def _disk(member_bytes: Mapping[str, Mapping[str, int]]) -> Table:
 
 def _versions(found: Mapping[str, Any]) -> Text:
     settings = {
-        name: value for name, value in found["config"].items() if value is not None and not isinstance(value, dict)
+        name: value
+        for name, value in found["config"].items()
+        if value is not None and name != "steps" and not isinstance(value, dict)
     }
     config = "  ".join(
         f"{name} {','.join(map(str, value)) if isinstance(value, list) else value}" for name, value in settings.items()
@@ -244,7 +247,8 @@ def _versions(found: Mapping[str, Any]) -> Text:
     tools = "  ".join(f"{name} {version}" for name, version in found["tools"].items())
     first = f"format {found['format_version']}  plan {found['plan_hash'][:16]}"
     changed = "  ".join(shown_operation(entry) for entry in found["operations"])
-    return Text("\n".join(line for line in (first, config, tools, changed) if line), style="dim")
+    steps = [f"step {shown_step(step)}" for step in found["steps"]]
+    return Text("\n".join(line for line in (first, config, *steps, tools, changed) if line), style="dim")
 
 
 def shown_operation(entry: Mapping[str, Any]) -> str:

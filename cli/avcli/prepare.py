@@ -21,6 +21,7 @@ Examples:
   avkit prepare table --list clips.csv --label-column class --source local:videos --out data/mine
   avkit prepare vggsound --source local:videos --source youtube --cookies-from-browser firefox --out data/vggsound
   avkit prepare vggsound --source 'http:https://mirror/{id}_{start:06d}.mp4' --out data/vggsound
+  avkit prepare folder --source local:my_videos --step cuts --step black:max_share=0.5 --out data/mine
   avkit prepare synth --num-clips 512 --out data/synth
 
 After an interruption the same command continues.
@@ -42,6 +43,7 @@ _PANELS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("sample.keep_audio", "--no-audio"),
         ("sample.decoder", "--decoder"),
         ("sample.seed", "--seed"),
+        ("steps", "--step"),
     ),
     "How the work is done": (
         ("shard_size", "--shard-size"),

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -14,10 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from avcli.options import print_json
+from avcli.tables import plain_table
 from avdata.prepare.config import PrepareConfig
 from avdata.prepare.estimate import Estimate, SourceShare
 from avdata.prepare.progress import Progress
 from avdata.prepare.report import PrepareReport
+from avdata.prepare.steps.registry import load_steps, step_record
+from avmanifest.records import shown_step
 from avmanifest.schema import status_meaning
 from avmanifest.secrets import shown_url
 
@@ -109,7 +113,18 @@ def print_report(report: PrepareReport, console: Console | None = None) -> None:
             failures.add_row(Text(status, style="yellow"), f"{count:,}", status_meaning(status))
     if failures.row_count:
         console.print(failures)
+    if report.steps:
+        console.print(_steps(report.steps))
     console.print(Text(report.summary), soft_wrap=True)
+
+
+def _steps(steps: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What each step cost in this run, and how many clips of the dataset it dropped."""
+    table = plain_table(("step", "<"), ("clips", ">"), ("CPU s", ">"), ("CPU ms a clip", ">"), ("dropped", ">"))
+    for name, step in steps.items():
+        each = f"{1000 * step['seconds'] / step['clips']:,.1f}" if step["clips"] else ""
+        table.add_row(name, f"{step['clips']:,}", f"{step['seconds']:,.1f}", each, f"{step['dropped']:,}")
+    return table
 
 
 def print_progress(progress: Progress, console: Console | None = None) -> None:
@@ -143,6 +158,7 @@ def print_progress(progress: Progress, console: Console | None = None) -> None:
 
 def print_plan(plan: pa.Table, config: PrepareConfig, expected: Estimate, *, as_json: bool) -> None:
     """Print the plan of a run, and its estimated size and time."""
+    steps = load_steps(config.steps)
     counts = {entry["values"]: entry["counts"] for entry in plan.column("split").value_counts().to_pylist()}
     content: dict[str, Any] = {
         "recipe": config.recipe.name,
@@ -151,6 +167,7 @@ def print_plan(plan: pa.Table, config: PrepareConfig, expected: Estimate, *, as_
         "splits": counts,
         "shards": {split: -(-count // config.shard_size) for split, count in counts.items()},
         "sources": list(map(shown_url, config.sources)),
+        "steps": [step_record(step) for step in steps],
         "estimate": asdict(expected),
     }
     if as_json:
@@ -161,6 +178,8 @@ def print_plan(plan: pa.Table, config: PrepareConfig, expected: Estimate, *, as_
         console.print(f"{split}: {count:,} clips in {content['shards'][split]:,} shards", highlight=False)
     for name, share in expected.sources.items():
         console.print(Text(_share_line(name, share)), highlight=False, soft_wrap=True)
+    for step in steps:
+        console.print(Text(f"step {shown_step(step_record(step))}"), highlight=False, soft_wrap=True)
     if expected.missing:
         console.print(f"no source has {expected.missing:,} clips", highlight=False)
     console.print(

@@ -12,6 +12,7 @@ from avmanifest.errors import ManifestError, ShardError
 from avmanifest.parsing import parse_object
 from avmanifest.schema import READ_VERSIONS
 from avmanifest.secrets import excerpt
+from avmanifest.settings import shown
 
 PARTS: Final = ("tar", "idx", "parquet")
 """Names of a shard's files in its marker, in the order of Layout.files."""
@@ -62,6 +63,7 @@ def parse_description(content: bytes, where: object, advice: str = "Restore the 
     for name, value, is_right in (
         ("recipe", description.get("recipe"), isinstance(description.get("recipe", {}), dict)),
         ("config", config, isinstance(config, dict)),
+        ("config.steps", config, isinstance(config, dict) and _are_steps(config.get("steps", []))),
         ("config.mel", config, isinstance(config, dict) and _are_names(config.get("mel", ["paper"]))),
         ("labels", description.get("labels"), _are_names(description.get("labels", []))),
         ("columns", description.get("columns"), isinstance(description.get("columns", []), list)),
@@ -87,6 +89,27 @@ def columns_of_description(description: Mapping[str, Any], where: object) -> tup
     if len({column.name for column in columns}) < len(columns):
         raise ManifestError(f"{where}: two of its columns have one name. Restore the original file.")
     return columns
+
+
+def shown_step(record: Mapping[str, Any]) -> str:
+    """A step of dataset.json in words: `black, version 1 (max_share=0.5)`."""
+    settings = ", ".join(f"{name}={shown(_as_setting(value))}" for name, value in record["settings"].items())
+    return f"{record['name']}, version {record['version']}" + (f" ({settings})" if settings else "")
+
+
+def _as_setting(value: Any) -> Any:
+    """A value of JSON as a setting holds it."""
+    return tuple(map(_as_setting, value)) if isinstance(value, list) else value
+
+
+def _are_steps(values: Any) -> bool:
+    return isinstance(values, list) and all(
+        isinstance(step, Mapping)
+        and isinstance(step.get("name"), str)
+        and type(step.get("version")) is int
+        and isinstance(step.get("settings"), Mapping)
+        for step in values
+    )
 
 
 def _are_files(files: Any) -> bool:

@@ -414,7 +414,7 @@ def _choices(kind: Any) -> tuple[str, ...]:
 def name_of(kind: Any) -> str:
     """A type in words, such as `a whole number`."""
     if get_origin(kind) is tuple:
-        words = str in get_args(kind)
+        words = str in get_args(kind) or Any in get_args(kind)
         return "words such as a,b" if words else "numbers such as 8,9,11"
     if choices := _choices(kind):
         return ", ".join(choices)
@@ -438,7 +438,7 @@ def _parse_one(text: str, kind: Any) -> Any:
     if get_origin(kind) is tuple:
         parts = [part.strip() for part in text.strip("()[] ").split(",") if part.strip()]
         return _tuple_of(parts, get_args(kind))
-    return kind(text)
+    return text if kind is Any else kind(text)
 
 
 def _tuple_of(parts: Sequence[str], kinds: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import av
 import av.error
+import cv2
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
@@ -221,6 +222,29 @@ class Media:
             images=[by_position[position][0] for position in range(len(order))],
             times_s=[by_position[position][1] for position in range(len(order))],
         )
+
+    def small_frames(self, start_s: float, end_s: float, short_side: int) -> Iterator[TimedImage]:
+        """Every intact frame displayed in [start_s, end_s), in the order of display; all images have one size.
+
+        Each is decoded, by PyAV with any decoder. None is deinterlaced.
+
+        Args:
+            start_s: Start in seconds on the media's clock.
+            end_s: End in seconds.
+            short_side: Length of the images' short side, in pixels.
+
+        Yields:
+            RGB image, and its presentation time in seconds. The first one may begin before the start.
+        """
+        if self._video is None:
+            raise DecodeError("media_no_video", f"{self.name}: no video stream")
+        first: tuple[int, ...] = ()
+        for frame, time_s in self._video.all_frames(start_s, end_s):
+            image = self._image(frame, short_side)
+            first = first or image.shape
+            if image.shape != first:  # the size or the rotation changes within the stream
+                image = np.asarray(cv2.resize(image, (first[1], first[0]), interpolation=cv2.INTER_AREA), np.uint8)
+            yield image, time_s
 
     def refuse_frames_outside(self, times_s: Sequence[float], end_s: float) -> None:
         """Raise DecodeError if a displayed frame begins after the end of a clip, or before the media begin.
@@ -436,15 +460,19 @@ class Media:
     def _read_with_pyav(self, times_s: list[float], short_side: int | None) -> Iterator["TimedImage"]:
         assert self._video is not None
         for frame, time_s in self._video.frames_at(times_s):
-            orientation, aspect = self._update_display(frame)
-            width, height = frame.width * aspect, float(frame.height)
-            if max(width, height) > MAX_PROPORTION * min(width, height):
-                raise DecodeError(
-                    "media_corrupt", f"{self.name}: a frame of {width:.0f} x {height:.0f} pixels. Fetch the file again."
-                )
-            scale = 1.0 if short_side is None else short_side / min(width, height)
-            size = max(1, round(width * scale)), max(1, round(height * scale))
-            yield orientation.apply(self._to_rgb(frame, *size)), time_s
+            yield self._image(frame, short_side), time_s
+
+    def _image(self, frame: VideoFrame, short_side: int | None) -> UInt8[np.ndarray, "_ _ 3"]:
+        """The frame as it is displayed."""
+        orientation, aspect = self._update_display(frame)
+        width, height = frame.width * aspect, float(frame.height)
+        if max(width, height) > MAX_PROPORTION * min(width, height):
+            raise DecodeError(
+                "media_corrupt", f"{self.name}: a frame of {width:.0f} x {height:.0f} pixels. Fetch the file again."
+            )
+        scale = 1.0 if short_side is None else short_side / min(width, height)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        return orientation.apply(self._to_rgb(frame, *size))
 
     def _to_rgb(self, frame: VideoFrame, width: int, height: int) -> UInt8[np.ndarray, "_ _ 3"]:
         # Scaling before the conversion takes a third of the time of one combined call; values differ by half a level.

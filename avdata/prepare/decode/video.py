@@ -94,6 +94,37 @@ class VideoTrack(Track[VideoStream]):
         self.refuse_if_damaged()
         self._refuse_nonsense()
 
+    def all_frames(self, start_s: float, end_s: float) -> Iterator[tuple[VideoFrame, float]]:
+        """Every intact frame that is displayed in [start_s, end_s), with its time in seconds, in ascending order.
+
+        Decodes all of them. Frames are not deinterlaced, and damage is not refused.
+        """
+        start, end = self.tick_at(start_s), self.tick_at(end_s)
+        self._reset_decoding()
+        self.can_drop = False
+        self._target_tick = start
+        self._seek_key_frame(start)
+        while True:
+            frames = self._intact_frames()
+            displayed, following = None, None
+            for frame in frames:
+                if presentation_tick(frame) > start:
+                    following = frame
+                    break
+                displayed = frame
+            if displayed is not None or not self._seek_earlier_key_frame():
+                break
+        newest = -math.inf
+        for frame in itertools.chain(filter(None, (displayed, following)), frames):
+            tick = presentation_tick(frame)
+            if tick >= end:
+                break
+            if tick > newest:
+                newest = tick
+                yield frame, self.time_of(tick)
+        self._packets = None
+        self._reset_decoding()
+
     def _refuse_nonsense(self) -> None:
         """Raise DecodeError media_corrupt for a rate that no video has, or for times that do not grow."""
         problem = ""

@@ -6,7 +6,7 @@ import json
 import pickle
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -15,7 +15,7 @@ from avdata.prepare.steps import SHIPPED
 from avmanifest.columns import Column, check_extra
 from avmanifest.errors import ConfigError
 from avmanifest.secrets import excerpt
-from avmanifest.settings import declared, read_settings, text_of
+from avmanifest.settings import declared, read_settings
 
 if TYPE_CHECKING:  # its modules take time to import, which help and refusals do not need
     from avdata.prepare.steps.step import Step
@@ -24,7 +24,7 @@ _NAME: Final = re.compile("[a-z][a-z0-9_]{0,39}")
 _CLASS: Final = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)(?::(?P<settings>.*))?")
 _MEMBER: Final = re.compile(r"[a-z0-9][a-z0-9_-]*(?:\.[a-z0-9]+)?")
 _MEMBER_CHARACTERS: Final = 19  # a tar's names have 100 bytes, and a key takes up to 81 of them
-_OWN_MEMBERS: Final = re.compile(r"(?:json|flac|logmel.*|frame.*|mask.*)")  # avkit's
+_OWN_MEMBERS: Final = re.compile(r"(?:json|flac|logmel.*|frame.*|mask.*|stem.*)")  # avkit's
 _FORM: Final = "NAME[:setting=value,...] or package.module:Class[:setting=value,...]"
 
 
@@ -51,6 +51,17 @@ def load_steps(given: Sequence["str | Step"]) -> tuple["Step", ...]:
     return steps
 
 
+def refuse_clashes(steps: Sequence["Step"], names: Collection[str]) -> None:
+    """Raise ConfigError if a step adds a column of the name of one of the list's."""
+    for step in steps:
+        for column in step.columns:
+            if column.name in names:
+                raise ConfigError(
+                    f"step {step.name} adds the column {column.name}, which the list has, too. Leave it out of the "
+                    "list, or rename one of them."
+                )
+
+
 def step_columns(steps: Sequence["Step"]) -> tuple[Column, ...]:
     """The extra columns of a dataset with these steps."""
     return tuple(
@@ -64,12 +75,6 @@ def step_record(step: "Step") -> dict[str, Any]:
     """Name, version and settings of a step, as dataset.json records them and a resume compares them."""
     settings: dict[str, Any] = json.loads(json.dumps(asdict(step)))  # type: ignore[call-overload]  # a dataclass
     return {"name": step.name, "version": step.version, "settings": settings}
-
-
-def shown_step(step: "Step") -> str:
-    """A step in words: `black, version 1 (max_share=0.5)`."""
-    settings = ", ".join(f"{name}={text_of(value)}" for name, value in step_record(step)["settings"].items())
-    return f"{step.name}, version {step.version}" + (f" ({settings})" if settings else "")
 
 
 def _load(text: str) -> "Step":
@@ -164,7 +169,7 @@ def _check(step: Any) -> None:
             raise ConfigError(
                 f"{where}: the member {excerpt(name, 80)!r}: a name is lower case letters, digits, - and _, with at "
                 f"most one suffix such as .npy and at most {_MEMBER_CHARACTERS} characters, and does not begin as "
-                "avkit's own do: json, flac, logmel, frame, mask"
+                "avkit's own do: json, flac, logmel, frame, mask, stem"
             )
     _check_needs(step, where)
     _check_sendable(step, where)

@@ -22,6 +22,9 @@ from avmanifest.errors import ConfigError
 from avmanifest.schema import filtered_status
 from avmanifest.secrets import excerpt
 
+ALL_FRAMES: Final = "all frames"
+"""What decoding the whole video for the steps is called where their times are listed."""
+
 MAX_MEMBER_BYTES: Final = 64 << 20
 """Bytes of a member that a step adds, at most."""
 
@@ -100,10 +103,15 @@ class _NotThere(Sequence[Any]):
 class StepsResult:
     """What the steps found in a clip. If one dropped it, those after it did not run."""
 
-    columns: dict[str, Any]  # of all steps that ran; a column that a step left out is None
+    values: dict[str, Any]  # by column, of all steps that ran; one that a step left out is None
     members: dict[str, bytes]  # in the order of the steps
     status: str = "ok"  # or filtered_NAME
     reason: str = ""
+
+
+def needs_video(steps: Sequence[Step]) -> bool:
+    """Whether one of the steps looks at every frame of the clip."""
+    return any("video" in step.needs for step in steps)
 
 
 def run_steps(
@@ -132,19 +140,19 @@ def run_steps(
             another type or that is not finite, or a member that is too large.
         MemoryError: A step needs more memory than the process may have.
     """
-    columns: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     members: dict[str, bytes] = {}
     for step in steps:
         begins(step.name)
         begun_s = time.process_time()
-        result = _run(step, media.clip(step, row, {**facts, **columns}, seed))
+        result = _run(step, media.clip(step, row, {**facts, **values}, seed))
         if seconds is not None:
             seconds[step.name] = time.process_time() - begun_s
-        columns |= _checked_columns(step, result.values)
+        values |= _checked_columns(step, result.values)
         if result.dropped:
-            return StepsResult(columns=columns, members={}, status=filtered_status(step.name), reason=result.dropped)
+            return StepsResult(values=values, members={}, status=filtered_status(step.name), reason=result.dropped)
         members |= _checked_members(step, result.members)
-    return StepsResult(columns=columns, members=members)
+    return StepsResult(values=values, members=members)
 
 
 def _run(step: Step, clip: Clip) -> StepResult:

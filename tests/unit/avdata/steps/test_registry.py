@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pytest
 
-from avdata.prepare.steps.registry import load_steps, shown_step, step_columns, step_record
+from avdata.prepare.steps.registry import load_steps, refuse_clashes, step_columns, step_record
 from avdata.prepare.steps.step import Clip, Step, StepResult
 from avmanifest.columns import Column
 from avmanifest.errors import ConfigError
+from avmanifest.records import shown_step
 from tests.steps import Chance, Light, NoDataclass
 
 
@@ -41,7 +42,7 @@ def test_a_step_is_named_by_its_module_and_class() -> None:
     assert step == Light(least=0.25)
     assert isinstance(step, Step)
     assert step_record(step) == {"name": "light", "version": 1, "settings": {"least": 0.25}}
-    assert shown_step(step) == "light, version 1 (least=0.25)"
+    assert shown_step(step_record(step)) == "light, version 1 (least=0.25)"
 
 
 def test_columns_say_which_step_they_come_from() -> None:
@@ -122,6 +123,12 @@ def test_two_steps_share_no_name_column_or_member() -> None:
     ):
         with pytest.raises(ConfigError, match=f"both have {what}"):
             load_steps([first, second])
+
+
+def test_a_column_of_the_list_is_not_replaced() -> None:
+    refuse_clashes([Light()], ["key", "caption"])
+    with pytest.raises(ConfigError, match="step light adds the column light, which the list has, too"):
+        refuse_clashes([Light()], ["key", "light"])
 
 
 def test_a_step_that_does_not_pickle_is_refused() -> None:

@@ -13,7 +13,7 @@ from avdata.waveform import StoredSamples
 from avmanifest.schema import StatusClass, find_status, status_class, status_meaning
 from tests.steps import Chance, Light, Odd
 
-ROW = {"key": "k-1", "labels": ["a"], "split": "train"}
+ROW = {"key": "k-000001", "labels": ["a"], "split": "train"}
 FACTS = {"duration_s": 1.0, "frame_times_s": [0.5]}
 
 
@@ -26,13 +26,13 @@ def ran(*steps: Step, level: int = 128, seconds: dict[str, float] | None = None)
 
 def test_columns_and_members_come_in_the_order_of_the_steps() -> None:
     seconds: dict[str, float] = {}
-    found = ran(Odd(every=2), Light(), Chance(), seconds=seconds)
+    found = ran(Odd(), Light(), Chance(), seconds=seconds)
     assert found.status == "ok"
     assert list(found.members) == ["odd.txt", "chance.npy"]
-    assert list(found.columns) == ["odd", "light", "is_dim", "num_video_frames", "dice"]
-    assert found.columns["light"] == pytest.approx(128 / 255)
-    assert found.columns["is_dim"] is False
-    assert type(found.columns["dice"]) is int
+    assert list(found.values) == ["odd", "light", "is_dim", "num_video_frames", "dice"]
+    assert found.values["light"] == pytest.approx(128 / 255)
+    assert found.values["is_dim"] is False
+    assert type(found.values["dice"]) is int
     assert list(seconds) == ["odd", "light", "chance"]
 
 
@@ -43,9 +43,9 @@ def test_chance_depends_on_key_seed_and_step_alone() -> None:
 
 def test_a_dropped_clip_keeps_its_columns_and_later_steps_do_not_run() -> None:
     seconds: dict[str, float] = {}
-    found = ran(Light(least=0.9), Odd("raises"), seconds=seconds)
+    found = ran(Light(least=0.9), Odd(("raises",)), seconds=seconds)
     assert (found.status, found.reason) == ("filtered_light", "brightness 0.502 is below 0.9")
-    assert found.columns["num_video_frames"] == 2
+    assert found.values["num_video_frames"] == 2
     assert (found.members, list(seconds)) == ({}, ["light"])
 
 
@@ -60,7 +60,7 @@ def test_a_filtered_status_is_known() -> None:
     ("how", "says"),
     [
         ("raises", "RuntimeError: no more"),
-        ("mutates frames", "read-only"),
+        ("writes frames", "read-only"),
         ("undeclared column", "returned the column even, which it does not declare; declared: odd"),
         ("text", "the column odd is 'high', not a finite double or None"),
         ("bool", "the column odd is True, not a finite double or None"),
@@ -74,13 +74,13 @@ def test_a_filtered_status_is_known() -> None:
 )
 def test_what_a_step_may_not_do_names_the_step(how: str, says: str) -> None:
     with pytest.raises(StepError) as caught:
-        ran(Odd(how))
+        ran(Odd((how,)))
     assert str(caught.value).startswith("step odd")
     assert says in str(caught.value)
 
 
 def test_a_step_cannot_change_what_others_see() -> None:
-    assert ran(Odd("mutates rows"), Chance()).members["chance.npy"] == ran(Chance()).members["chance.npy"]
+    assert ran(Odd(("writes rows",)), Chance()).members["chance.npy"] == ran(Chance()).members["chance.npy"]
     assert (ROW["labels"], FACTS["frame_times_s"]) == (["a"], [0.5])
 
 
