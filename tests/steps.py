@@ -126,3 +126,37 @@ class NoDataclass:
 @dataclass(frozen=True)
 class Bare:
     """Has nothing that a step has."""
+
+
+@dataclass(frozen=True)
+class Picky:
+    """Measures the peak of the sound, and drops the clips with odd numbers. Needs members alone."""
+
+    name: ClassVar[str] = "picky"
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column(name="peak", dtype=pa.float64(), meaning="peak of the sound, 0 to 1", in_json=True),
+        Column(name="rare", dtype=pa.string(), meaning="a text that few clips have", in_json=True),
+    )
+    members: ClassVar[tuple[str, ...]] = ("peak.txt",)
+    needs: ClassVar[tuple[Need, ...]] = ("waveform", "frames")
+
+    def run(self, clip: Clip) -> StepResult:
+        number, peak = int(clip.key[-1]), float(np.abs(clip.waveform[:]).max())
+        values = {"peak": peak, "rare": clip.facts["video_codec"] if number == 4 else None}
+        member = f"{clip.row['video_id']} {clip.frames[0].mean()} {sorted(clip.facts)} {sorted(clip.row)}".encode()
+        return StepResult(values=values, members={"peak.txt": member}, dropped="odd" if number % 2 else "")
+
+
+@dataclass(frozen=True)
+class Fails:
+    """Raises an exception at every clip."""
+
+    name: ClassVar[str] = "fails"
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[Column, ...]] = ()
+    members: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[Need, ...]] = ("frames",)
+
+    def run(self, clip: Clip) -> StepResult:
+        raise RuntimeError("no more")

@@ -80,7 +80,7 @@ def shard_problem(layout: Layout, planned: PlannedShard, plan_hash: str) -> str 
 _PLACE = ["key", "split", "shard", "position"]
 
 
-def merge_manifest(layout: Layout, stopped: FailedRef | None = None, columns: Sequence[Column] | None = None) -> None:
+def merge_manifest(layout: Layout, stopped: FailedRef | None = None) -> None:
     """Write `manifest/SPLIT.parquet` for each split: every requested clip once, with its latest status.
 
     A retried clip has its row from the retry's shard. Clips of a shard that does not exist have no shard and the status
@@ -89,10 +89,9 @@ def merge_manifest(layout: Layout, stopped: FailedRef | None = None, columns: Se
     Args:
         layout: Paths of the dataset.
         stopped: Status and reason for clips of shards that do not exist, if a source was stopped before them.
-        columns: The extra columns. None: those that dataset.json declares.
     """
     latest = _retried_keys(layout)
-    extra = description.extra_columns(layout) if columns is None else tuple(columns)
+    extra = description.extra_columns(layout)
     firsts = _near_duplicates(layout, latest, extra)
     schema = with_extra(CLIP_SCHEMA, extra if firsts is None else (*extra, NEAR_DUPLICATE_OF))
     writers: dict[str, pa.parquet.ParquetWriter] = {}

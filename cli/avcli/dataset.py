@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 EXAMPLES: Final = """\b
 Examples:
   avkit dataset add-mel data/vggsound released
+  avkit dataset add-step data/vggsound levels:max_silence_share=0.9
   avkit dataset remove data/vggsound --list takedown.txt
   avkit dataset reshard data/vggsound --shard-size 5000
 
@@ -46,6 +47,24 @@ def add_mel(
     from avdata.prepare.operations.mel import AddMel
 
     _run(dataset, AddMel(profile), workers, as_json=as_json)
+
+
+@app.command("add-step")
+def add_step(
+    dataset: DATASET,
+    step: Annotated[
+        str,
+        typer.Argument(help="As for prepare --step: NAME[:setting=value,...] or package.module:Class.", metavar="STEP"),
+    ],
+    workers: WORKERS = None,
+    as_json: JSON = False,
+) -> None:
+    """Run a step on every sample, from its frames and its FLAC: it adds columns or members, or drops the clip."""
+    from avdata.prepare.operations.add_step import AddStep
+    from avdata.prepare.steps.registry import load_steps
+
+    (loaded,) = load_steps((step,))
+    _run(dataset, AddStep(loaded), workers, as_json=as_json)
 
 
 @app.command()

@@ -19,11 +19,13 @@ from avdata.prepare.commit import Workspace
 from avdata.prepare.config import Retry
 from avdata.prepare.export import export
 from avdata.prepare.job import prepare
+from avdata.prepare.operations.add_step import AddStep
 from avdata.prepare.operations.mel import AddMel
 from avdata.prepare.operations.migrate import Migrate
 from avdata.prepare.operations.remove import Remove
 from avdata.prepare.operations.reshard import Reshard
 from avdata.prepare.operations.run import run_operation, settle_dataset
+from avdata.prepare.steps.registry import load_steps
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
@@ -85,6 +87,34 @@ def test_a_second_profile_may_follow_and_the_history_names_both(out):
     assert [entry["operation"] for entry in history] == ["add-mel", "reshard"]
     assert history[:1] == before["operations"]
     assert whole(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["picture_hash", "tests.steps:Chance", "tests.steps:Picky"])
+def test_adding_a_step_equals_preparing_with_it(step, out, tmp_path):
+    prepare(synth_config(tmp_path / "anew", steps=("black", step)))
+    prepare(synth_config(tmp_path / "black", steps=("black",)))
+    (loaded,) = load_steps((step,))
+    run_operation(tmp_path / "black", AddStep(loaded))
+    assert without_history(tmp_path / "black") == without_history(tmp_path / "anew")
+    assert whole(tmp_path / "black")
+    assert not run_operation(tmp_path / "black", AddStep(loaded)).changed
+
+
+def test_a_step_that_cannot_be_added_is_refused_and_changes_nothing(out):
+    before = tree(out)
+    for step, reason in [
+        ("cuts", "every frame of the video"),
+        ("tests.steps:Light", "every frame of the video"),
+        ("tests.steps:Fails", "no more(.|\n)*The dataset was not changed"),
+    ]:
+        with pytest.raises(ConfigError, match=reason):
+            run_operation(out, AddStep(load_steps((step,))[0]))
+    settle_dataset(out, lambda _: None)
+    assert tree(out) == before
+    run_operation(out, AddStep(load_steps(("levels",))[0]))
+    with pytest.raises(ConfigError, match="of another version or with other settings"):
+        run_operation(out, AddStep(load_steps(("levels:clip_level=0.5",))[0]))
 
 
 @pytest.mark.parametrize("size", [3, 100])

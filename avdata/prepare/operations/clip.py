@@ -18,14 +18,24 @@ class StoredClip:
 
     Args:
         row: Its manifest row.
+        planned: Its row of the plan, if the operation asks for it (NewShard.planned).
         tar: The open tar of its shard.
         name: Name of the tar for messages.
         folder: Where long members are kept while they are used.
         scratch: Closes the files of `member` and `new_file`.
     """
 
-    def __init__(self, row: Mapping[str, Any], tar: ByteFile, name: str, folder: Path, scratch: ExitStack) -> None:
+    def __init__(
+        self,
+        row: Mapping[str, Any],
+        planned: Mapping[str, Any],
+        tar: ByteFile,
+        name: str,
+        folder: Path,
+        scratch: ExitStack,
+    ) -> None:
         self.row = row
+        self.planned = planned
         self.members = members_of(row)
         self._tar = tar
         self._name = name

@@ -1,6 +1,5 @@
 """Remove clips that may no longer be kept. Their rows stay, with what the list says and nothing of the media."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -62,26 +61,27 @@ class Remove:
             note(f"{root}: all of these clips have been removed before")
             return None
         holding = [
-            planned.shard
+            NewShard(planned.shard, planned=planned.rows)
             for planned in dataset.shards
             if pc.any(pc.is_in(planned.rows.column("key"), value_set=pa.array(list(found), pa.string()))).as_py()
         ]
         return Changes(
             description={**description, "removed": sorted(before.union(found))},
-            shards=tuple(map(NewShard, holding)),
-            edit=_Without(found),
+            shards=tuple(holding),
+            edit=_Without(frozenset(found)),
             forget=True,
         )
 
-    def _planned(self, dataset: Prepared) -> tuple[dict[str, dict[str, Any]], set[str]]:
-        """The planned rows of the clips by key, those of missing shards included, and the ids that were found."""
-        asked = pa.array(self.ids, pa.string())
-        found: dict[str, dict[str, Any]] = {}
+    def _planned(self, dataset: Prepared) -> tuple[set[str], set[str]]:
+        """The keys of the clips, those of missing shards included, and their keys and ids."""
+        asked, names = pa.array(self.ids, pa.string()), ("key", "video_id")
+        found: set[str] = set()
+        known: set[str] = set()
         for part in dataset.layout.plan_parts():
-            for batch in read_batches(part, PLAN_SCHEMA):
-                mine = pc.or_(*(pc.is_in(batch.column(name), value_set=asked) for name in ("key", "video_id")))
-                found |= {row["key"]: row for row in batch.filter(mine).to_pylist()}
-        known = {str(row[name]) for row in found.values() for name in ("key", "video_id")}
+            for batch in read_batches(part, PLAN_SCHEMA, names):
+                mine = batch.filter(pc.or_(*(pc.is_in(batch.column(name), value_set=asked) for name in names)))
+                found.update(mine.column("key").to_pylist())
+                known.update(*(mine.column(name).to_pylist() for name in names))
         return found, known
 
 
@@ -89,11 +89,7 @@ class Remove:
 class _Without:
     """Leaves the content of these clips out."""
 
-    planned: Mapping[str, Mapping[str, Any]]  # rows of PLAN_SCHEMA by key
+    keys: frozenset[str]
 
     def __call__(self, clip: StoredClip) -> Segment:
-        planned = self.planned.get(clip.row["key"])
-        if planned is None:
-            return clip.kept()
-        place = {name: clip.row[name] for name in ("shard", "position")}
-        return Segment(removed_row({**planned, **place}), None)
+        return Segment(removed_row(clip.planned), None) if clip.row["key"] in self.keys else clip.kept()

@@ -55,10 +55,15 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class NewShard:
-    """A shard to build. `clips` are shards and numbers of rows in them; None: all of the present shard of this name."""
+    """A shard to build.
+
+    `clips` are shards and numbers of rows in them; None: all of the present shard of this name. `planned` are the rows
+    of the plan for these clips, in their order, for edits that need them.
+    """
 
     shard: ShardName
     clips: tuple[tuple[ShardName, int], ...] | None = None
+    planned: pa.Table | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,8 +290,9 @@ class _Job:
             for position, (source, number) in enumerate(places):
                 (row,) = tables[source].slice(number, 1).to_pylist()
                 row |= {"shard": shard.number, "position": position}
+                planned = {} if self.new.planned is None else self.new.planned.slice(position, 1).to_pylist()[0]
                 with ExitStack() as scratch:
-                    yield self.edit(StoredClip(row, tars[source], str(layout.tar(source)), folder, scratch))
+                    yield self.edit(StoredClip(row, planned, tars[source], str(layout.tar(source)), folder, scratch))
 
 
 @contextmanager

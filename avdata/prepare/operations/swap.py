@@ -22,7 +22,6 @@ from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.files import flush, read_file, remove, replace_bytes
 from avmanifest.layout import Layout, ShardName, shard_of_marker
 from avmanifest.parsing import parse_object
-from avmanifest.records import columns_of_description
 
 _ADVICE: Final = "Restore the dataset from a copy, or prepare it with --overwrite."
 
@@ -122,7 +121,7 @@ def _encoded(request: Mapping[str, Any]) -> bytes:
 
 
 def finish(layout: Layout, observe: Observer = lambda _: None) -> None:
-    """Exchange the files that `swap.json` names, write manifest and catalog, and dataset.json last.
+    """Exchange the files that `swap.json` names, and write manifest and catalog.
 
     The caller holds the publishing lock. Every step may have been done by a run that was killed.
 
@@ -146,10 +145,10 @@ def finish(layout: Layout, observe: Observer = lambda _: None) -> None:
     if swap.forget:
         remove(layout.quarantine)
         remove(layout.media)
-    merge_manifest(layout, columns=columns_of_description(description, new.dataset_json))
+    replace_bytes(layout.dataset_json, read_file(new.dataset_json), durable=True)
+    merge_manifest(layout)
     write_catalog(layout, recipe_of(description), sample_of(description), coverage(layout))
     observe("catalog written")
-    replace_bytes(layout.dataset_json, read_file(new.dataset_json), durable=True)
     layout.swap.unlink()
     remove(layout.operation)
 
