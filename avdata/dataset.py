@@ -151,9 +151,7 @@ class Dataset:
                 return sha256
         digest = hashlib.sha256()
         for first in range(0, len(self), _HASHED_AT_ONCE):
-            lines = pc.binary_join_element_wise(self.keys.slice(first, _HASHED_AT_ONCE), _NOTHING, _NEW_LINE)
-            end = int(np.frombuffer(lines.buffers()[1], np.int64)[len(lines)])
-            digest.update(memoryview(lines.buffers()[2])[:end])
+            digest.update(key_lines(self.keys.slice(first, _HASHED_AT_ONCE)))
         for first in range(0, len(self), _HASHED_AT_ONCE):
             digest.update(self.shard_of[first : first + _HASHED_AT_ONCE].astype(np.int64).tobytes())
         if self.weights is not None:
@@ -166,6 +164,13 @@ class Dataset:
 def read_names(schema: pa.Schema) -> list[str]:
     """The columns of a manifest that a dataset is built from: those of its samples, and its flags."""
     return [*_ALWAYS, *named(flags(columns_of(schema)))]
+
+
+def key_lines(keys: pa.LargeStringArray) -> memoryview:
+    """The bytes of the keys, with a line feed behind each."""
+    lines = pc.binary_join_element_wise(keys, _NOTHING, _NEW_LINE)
+    end = int(np.frombuffer(lines.buffers()[1], np.int64)[len(lines)]) if len(lines) else 0
+    return memoryview(lines.buffers()[2] or b"")[:end]
 
 
 def dataset_from_table(
@@ -309,8 +314,7 @@ def each_frame(dataset: Dataset, *, masked: bool, repeats: int = 1) -> Dataset:
     frames = np.tile(frames, repeats)
     rows = np.repeat(np.arange(len(dataset)), np.diff(dataset.frame_start))[frames]
     counts = np.diff(dataset.label_start)[rows]
-    labels = np.concatenate([np.arange(dataset.label_start[row], dataset.label_start[row + 1]) for row in rows])
-
+    labels = _entries(dataset.label_start, rows)
     return replace(
         dataset,
         keys=dataset.keys.take(pa.array(rows)),
@@ -366,8 +370,12 @@ def select(dataset: Dataset, keep: Bool[np.ndarray, " n"]) -> Dataset:
     rows = np.flatnonzero(keep)
     if not len(rows):
         raise ConfigError("no sample is left: the selection excludes all of them")
-    frames, labels = _entries(dataset.frame_start, keep), _entries(dataset.label_start, keep)
+    return take(dataset, rows)
 
+
+def take(dataset: Dataset, rows: Integer[np.ndarray, " k"]) -> Dataset:
+    """The samples with these numbers, in this order."""
+    frames, labels = _entries(dataset.frame_start, rows), _entries(dataset.label_start, rows)
     return replace(
         dataset,
         keys=dataset.keys.take(pa.array(rows)),
@@ -403,9 +411,12 @@ def relabel(dataset: Dataset, labels: Mapping[str, Sequence[str]]) -> Dataset:
     return replace(kept, label_ids=np.concatenate(new), label_start=_starts(np.array([len(ids) for ids in new])))
 
 
-def _entries(start: Integer[np.ndarray, " n1"], keep: Bool[np.ndarray, " n"]) -> Int64[np.ndarray, " k"]:
-    """Indices of the kept samples' entries in an array where sample i has the entries start[i] to start[i + 1]."""
-    return np.flatnonzero(np.repeat(keep, np.diff(start)))
+def _entries(start: Integer[np.ndarray, " n1"], rows: Integer[np.ndarray, " k"]) -> Int64[np.ndarray, " e"]:
+    """Indices of these samples' entries in an array where sample i has the entries start[i] to start[i + 1]."""
+    firsts = start[rows].astype(np.int64)
+    counts = start[rows + 1].astype(np.int64) - firsts
+    ends = np.cumsum(counts)
+    return np.repeat(firsts - ends + counts, counts) + np.arange(ends[-1] if len(ends) else 0)
 
 
 def unite(datasets: Sequence[Dataset]) -> Dataset:
@@ -544,13 +555,19 @@ def _flat_blocks(
     return np.where(is_mel, np.cumsum(counts) - counts, -1), column.flatten().to_numpy()
 
 
+def last_bytes(
+    shard: Integer[np.ndarray, " m"], places: ByteRanges
+) -> tuple[Integer[np.ndarray, " r"], Int64[np.ndarray, " r"]]:
+    """The shard of each run of members of one shard, and the largest end of a member in it."""
+    if not len(shard):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    starts = np.flatnonzero(np.concatenate([[True], shard[1:] != shard[:-1]]))
+    return shard[starts], np.maximum.reduceat(places.offset.astype(np.int64) + places.size, starts)
+
+
 def check_ends(shards: Sequence[Shard], shard: Integer[np.ndarray, " m"], places: ByteRanges) -> None:
     """Raise ManifestError for a member that ends behind its tar. `shard` is the index of each member's, ascending."""
-    if not len(shard):
-        return
-    starts = np.flatnonzero(np.concatenate([[True], shard[1:] != shard[:-1]]))
-    ends = np.maximum.reduceat(places.offset.astype(np.int64) + places.size, starts)
-    for number, end in zip(shard[starts].tolist(), ends.tolist(), strict=True):
+    for number, end in zip(*(each.tolist() for each in last_bytes(shard, places)), strict=True):
         content = shards[number]
         if content.num_bytes is not None and end > content.num_bytes:
             raise ManifestError(

@@ -2,11 +2,12 @@
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from avdata.profiles import PROFILES, profile
-from avmanifest.errors import ConfigError
+from avmanifest.errors import ConfigError, ManifestError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,17 @@ class MemberMap:
     def waveforms(self) -> tuple[str, ...]:
         """Possible member names of the waveform."""
         return tuple(self.waveform.split(";"))
+
+
+def written_members(description: Mapping[str, Any], where: str) -> MemberMap:
+    """The members that avkit writes, with the profile of the dataset's first log-mel.
+
+    Raises ManifestError, which names `where`, if its dataset.json says that it has none.
+    """
+    profiles = description["config"]["mel"]
+    if not profiles:
+        raise ManifestError(f"{where}: by its dataset.json the dataset has no log-mel. Restore the original file.")
+    return MemberMap(profile=profiles[0])
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

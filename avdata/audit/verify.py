@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from avdata.audit.dataset import AuditDataset, DatasetKind
 from avdata.audit.deep import DeepCheck
+from avdata.audit.indexes import index_faults
 from avdata.audit.parquet import read_stored_table
 from avdata.audit.secrets import checked_columns, num_secrets
 from avdata.shards import ByteFile, DamagedTar, TarSample, index_bytes, members_of, tar_samples
@@ -83,7 +84,7 @@ def verify(
     """Read every byte of every shard and check it.
 
     The shards of a prepared dataset are compared with their markers, indexes and rows, with the plan and with the
-    manifest. Other tars are checked for a valid structure.
+    manifest; the index of each manifest with that and the markers. Other tars are checked for a valid structure.
 
     Args:
         dataset: A prepared dataset or tars.
@@ -98,6 +99,7 @@ def verify(
     check: Callable[[str], _Checked]
     if dataset.kind is DatasetKind.DATASET:
         names, faults = _dataset_shards(dataset)
+        faults += [Fault(name, "", -1, problem) for name, problem in index_faults(dataset)]
         check = partial(_check_prepared, _Expected.of(dataset), deep=deep)
     else:
         names, faults = list(dataset.tars), []

@@ -15,7 +15,8 @@ import os
 import shlex
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,9 +26,9 @@ from avdata.cache import CacheFolder, lock_file
 from avdata.load.unpacking import Unpacked
 from avdata.remote_file import Version
 from avdata.retrying import RetryPolicy
-from avdata.store import Download, is_final, open_store
+from avdata.store import Download, Store, is_final, open_store
 from avdata.urls import PIPE, compression, local_path, protocol
-from avmanifest.errors import ConfigError, ShardError, StorageError
+from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
 from avmanifest.files import (
     OLDER_SUFFIXES,
     UNFINISHED,
@@ -47,6 +48,8 @@ from avmanifest.secrets import shown_url
 _LOG: Final = logging.getLogger(__name__)
 _COPY_BYTES: Final = 1 << 20
 _OPEN_ATTEMPTS: Final = 5
+_ENTRIES: Final = (".shard", ".small", ".index.parquet", ".avidx")
+_FETCHES: Final = 16  # small files that are read at the same time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -352,21 +355,65 @@ class ShardCache:
                 reserve.truncate(num_bytes)
 
 
-def read_small(url: str, config: CacheConfig) -> bytes | None:
+def read_small(
+    url: str, config: CacheConfig, part: str = "", ask: Callable[[Store], bytes | None] = lambda store: store.read("")
+) -> bytes | None:
     """Read a small remote file (a manifest, a marker); None if it does not exist.
 
     A copy is kept in the cache, which is read only if `config.offline` is set.
+
+    Args:
+        url: The file.
+        config: The cache, credentials and retries.
+        part: Name of what `ask` returns, if that is not the whole file.
+        ask: Reads it from the store of the file.
     """
-    copy = config.root / f"{_hashed(url)}.small"
+    copy = config.root / f"{_hashed(url)}{part and f'.{part}'}.small"
     if config.offline:
         return read_file(copy) if copy.exists() else None
-    content = open_store(url, config.storage_options, config.retry).read("")
+    content = ask(open_store(url, config.storage_options, config.retry))
     with contextlib.suppress(OSError):  # a cache that cannot be written is an error when it is needed
         if content is None:
             copy.unlink(missing_ok=True)
         elif not copy.exists() or read_file(copy) != content:
             replace_bytes(copy, content, shared=True)
     return content
+
+
+def read_content(where: str, config: CacheConfig) -> bytes | None:
+    """Read a small file here or in a store; None if it does not exist. Raises ManifestError if it cannot be read."""
+    path = local_path(where)
+    if path is None:
+        return read_small(where, config)
+    try:
+        return read_file(path) if path.exists() else None
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read ({error.strerror}). Restore the original file.") from error
+
+
+def read_contents(wheres: Iterable[str | None], config: CacheConfig) -> list[bytes | None]:
+    """Read small files, several at the same time."""
+    with ThreadPoolExecutor(_FETCHES) as pool:
+        return list(pool.map(lambda where: None if where is None else read_content(where, config), wheres))
+
+
+@contextlib.contextmanager
+def claimed(name: str, config: CacheConfig) -> Iterator[None]:
+    """Within the block, the sole right to make an entry of the cache. Without a folder to write to, no right at all."""
+    folder = CacheFolder(config.root, config.max_bytes, _entry_of)
+    try:
+        config.root.mkdir(parents=True, exist_ok=True)
+        claim = folder.claim(name, wait=True)
+        assert claim is not None, "it was waited for"
+    except OSError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        folder.unclaim(name, claim)
+        with contextlib.suppress(OSError), folder.changing():
+            folder.make_room()
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,7 +446,9 @@ def _hashed(url: str) -> str:
 
 def _entry_of(name: str) -> str | None:
     """Every shard, every copy of a small file, every index, and what is left of every download, is an entry."""
-    return name if name.endswith((".shard", ".small", ".index.parquet", UNFINISHED, *OLDER_SUFFIXES)) else None
+    return (
+        name if name.endswith((".shard", ".small", ".index.parquet", ".avidx", UNFINISHED, *OLDER_SUFFIXES)) else None
+    )
 
 
 @contextlib.contextmanager

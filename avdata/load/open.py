@@ -1,33 +1,31 @@
 """Opens prepared folders and shard URLs as a Dataset."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Bool
 
-from avdata.dataset import Dataset, Shard, dataset_from_table, read_names, unite
-from avdata.load.cache import CacheConfig, read_small
+from avdata.dataset import Dataset, Shard, dataset_from_table, read_names, select, unite
+from avdata.load.cache import CacheConfig, read_content, read_contents
 from avdata.load.foreign import foreign_rows
+from avdata.load.indexes import find_index
 from avdata.load.reader import ShardReader
-from avdata.members import MemberMap
+from avdata.members import MemberMap, written_members
 from avdata.shards import require_tars
 from avdata.urls import check_url, compression, expand_urls, is_tar, local_path, protocol
 from avdata.where import Condition, parse_condition
 from avmanifest.columns import joined
 from avmanifest.errors import ConfigError, ManifestError, ShardError
-from avmanifest.files import read_file
-from avmanifest.layout import Layout, ShardName
+from avmanifest.layout import Layout
 from avmanifest.records import parse_description, parse_marker, version_problem
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.secrets import shown_url
 from avmanifest.table import read_schema, read_table
-
-_FETCHES: Final = 16  # small files that are read at the same time
 
 
 def open_dataset(
@@ -123,31 +121,34 @@ def _open_folder(
         )
     if path is not None and split not in (splits := Layout(path).splits()):
         raise ConfigError(f"{root}: no split {split!r}; known: {', '.join(splits)}")
-    place = f"{root}/manifest/{split}.parquet"
-    table = _manifest(place, cache, condition=condition)
-    if table is None:
+    members = written_members(description, root)
+    index = find_index(root, split, description["labels"], members, cache)
+    if index is None:
         raise ConfigError(f"{root}: no split {split!r}, or no manifest of it. Name another, or finish avkit prepare.")
-    ok = table.filter(pc.equal(table.column("status"), "ok"))
-    if ok.column("shard").null_count:
-        raise ManifestError(f"{place}: a sample has no shard. Run the same prepare again.")
-    numbers = sorted(pc.unique(ok.column("shard")).to_pylist())
-    names = [f"{root}/{ShardName(split, number)}" for number in numbers]
-    markers = _read_all([f"{name}_stats.json" for name in names], cache)
-    shards = [_shard(f"{name}.tar", marker) for name, marker in zip(names, markers, strict=True)]
-    listed = dict(zip(*(ok.column("shard").value_counts().field(n).to_pylist() for n in range(2)), strict=True))
-    for number, name, marker in zip(numbers, names, markers, strict=True):
-        if marker is None or (stored := parse_marker(marker, f"{name}_stats.json")["successes"]) != listed[number]:
-            raise ManifestError(
-                f"{place}: {listed[number]} samples in shard {number:05d}, "
-                f"its marker says {None if marker is None else stored}. Run the same prepare again."
-            )
+    if unknown := set(exclude) - set(index.flags):
+        raise ConfigError(f"unknown flags to exclude {sorted(unknown)}; known: {', '.join(index.flags)}")
+    dataset = index.dataset(root)
+    if not dataset.frame_names:
+        raise ConfigError(f"{root}: no sample has a member {members.image!r}. Prepare with frames.")
+    if not exclude and condition is None:
+        return dataset
+    keep = np.ones(len(dataset), np.bool_)
     if condition is not None:
-        ok = ok.filter(condition.chosen(ok, shown_url(place)))
-    number_of = pc.index_in(ok.column("shard"), value_set=pa.array(numbers, pa.int32()))
-    ok = ok.set_column(ok.schema.get_field_index("shard"), "shard", number_of)
-    return dataset_from_table(
-        ok, shards, _members_of(description, root), classes=description.get("labels"), exclude=exclude
-    )
+        keep &= _chosen(f"{root}/manifest/{split}.parquet", condition, len(dataset), cache)
+    keep &= ~index.flagged(exclude)
+    if not keep.any():
+        raise ConfigError(f"{root}/{split}: no sample is left without the flags {list(exclude)}")
+    return select(dataset, keep)
+
+
+def _chosen(place: str, condition: Condition, count: int, cache: CacheConfig) -> Bool[np.ndarray, " n"]:
+    """For which of a manifest's `count` samples, ordered by shard, a condition is true."""
+    table = _manifest(place, cache, ["status", "shard"], condition)
+    samples = None if table is None else table.filter(pc.equal(table.column("status"), "ok"))
+    if samples is None or len(samples) != count:
+        raise ManifestError(f"{place}: was changed while it was read. Run the same command again.")
+    chosen = condition.chosen(samples, shown_url(place)).to_numpy(zero_copy_only=False)
+    return np.asarray(chosen[np.argsort(samples.column("shard").to_numpy(), kind="stable")])
 
 
 def _open_shards(
@@ -161,7 +162,7 @@ def _open_shards(
     # The output of a command (pipe:) has no manifest beside it.
     has_stem = [url.endswith(".tar") and protocol(url) != "pipe" for url in urls]
     stems = [url.removesuffix(".tar") if named else None for url, named in zip(urls, has_stem, strict=True)]
-    markers = _read_all([None if stem is None else f"{stem}_stats.json" for stem in stems], cache)
+    markers = read_contents([None if stem is None else f"{stem}_stats.json" for stem in stems], cache)
     shards = [_shard(url, marker) for url, marker in zip(urls, markers, strict=True)]
     paths = [local_path(url) for url, marker in zip(urls, markers, strict=True) if marker is None]
     require_tars([path for path in paths if path is not None and compression(path.name) is None])
@@ -189,7 +190,7 @@ def _open_shards(
     return dataset_from_table(
         table.set_column(table.schema.get_field_index("shard"), "shard", number_of),
         shards,
-        members or (MemberMap() if description is None else _members_of(description, urls[0])),
+        members or (MemberMap() if description is None else written_members(description, urls[0])),
         classes=None if description is None else description.get("labels"),
         exclude=exclude,
     )
@@ -216,7 +217,7 @@ def describe_dataset(root: str, cache: CacheConfig) -> dict[str, Any] | None:
         ManifestError: It is damaged, or this version of avkit does not read its format.
     """
     where = f"{root}/dataset.json"
-    content = _read(where, cache)
+    content = read_content(where, cache)
     if content is None:
         return None
     description = parse_description(content, where)
@@ -227,14 +228,6 @@ def describe_dataset(root: str, cache: CacheConfig) -> dict[str, Any] | None:
     if missing or "mel" not in description["config"]:
         raise ManifestError(f"{where}: has no {min(missing, default='config.mel')}. Restore the original file.")
     return description
-
-
-def _members_of(description: Mapping[str, Any], where: str) -> MemberMap:
-    """The members that avkit writes, with the profile of the dataset's first log-mel."""
-    profiles = description["config"]["mel"]
-    if not profiles:
-        raise ManifestError(f"{where}: by its dataset.json the dataset has no log-mel. Restore the original file.")
-    return MemberMap(profile=profiles[0])
 
 
 def _shard(url: str, marker: bytes | None) -> Shard:
@@ -266,7 +259,7 @@ def _manifest(
     path = local_path(where)
     source: Path | io.BytesIO | None = path
     if path is None:
-        content = _read(where, cache)
+        content = read_content(where, cache)
         source = None if content is None else io.BytesIO(content)
     elif not path.exists():
         source = None
@@ -277,18 +270,3 @@ def _manifest(
     if condition is not None:
         names = list(dict.fromkeys([*names, *condition.columns(full, shown_url(where))]))
     return read_table(source, CLIP_SCHEMA, names, where=where)
-
-
-def _read(where: str, cache: CacheConfig) -> bytes | None:
-    path = local_path(where)
-    if path is None:
-        return read_small(where, cache)
-    try:
-        return read_file(path) if path.exists() else None
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read ({error.strerror}). Restore the original file.") from error
-
-
-def _read_all(wheres: Iterable[str | None], cache: CacheConfig) -> list[bytes | None]:
-    with ThreadPoolExecutor(_FETCHES) as pool:
-        return list(pool.map(lambda where: None if where is None else _read(where, cache), wheres))

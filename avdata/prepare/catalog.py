@@ -1,14 +1,18 @@
 """Merge plan and shards into the manifest, and count its clips by split, status and class."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from avdata.index import CONTENT_KEY, IndexOf, build_index, local_origin
+from avdata.members import written_members
 from avdata.prepare import description
 from avdata.prepare.commit import marker_problem, read_stats, storage_errors
 from avdata.prepare.near_duplicates import first_of_groups
@@ -21,11 +25,13 @@ from avmanifest.columns import (
     extra_columns,
     with_extra,
 )
-from avmanifest.files import remove_unfinished, replacing
+from avmanifest.errors import ConfigError
+from avmanifest.files import read_file, remove_unfinished, replacing
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
 from avmanifest.table import completed, open_writer, read_batches, read_table
 
+_GROUP_ROWS: Final = 65_536  # of the manifest
 PENDING_REASON = "no source has any clip of its shard; run again with a source that has"
 
 
@@ -94,25 +100,59 @@ def merge_manifest(layout: Layout, stopped: FailedRef | None = None) -> None:
     extra = description.extra_columns(layout)
     firsts = _near_duplicates(layout, latest, extra)
     schema = with_extra(CLIP_SCHEMA, extra if firsts is None else (*extra, NEAR_DUPLICATE_OF))
-    writers: dict[str, pa.parquet.ParquetWriter] = {}
+    writers: dict[str, _ManifestWriter] = {}
     with storage_errors(layout.root), contextlib.ExitStack() as manifests:
         for folder in (layout.manifest("train").parent, layout.plan_part(0).parent):
             folder.mkdir(parents=True, exist_ok=True)
             remove_unfinished(folder, own=True)
         for planned in planned_shards(layout):
-            rows = _manifest_rows(layout, planned, stopped)
-            if rows is None:
+            found = _manifest_rows(layout, planned, stopped)
+            if found is None:
                 continue
-            keys = planned.rows.column("key").to_pylist()
+            rows, made_from = found
+            keys = planned.rows.column("key").to_pylist() if firsts or latest else []
             if firsts is not None:
-                found = pa.array([firsts.get(key) for key in keys], NEAR_DUPLICATE_OF.dtype)
-                rows = rows.append_column(NEAR_DUPLICATE_OF.field, found)
-            keep = [latest.get(key, 0) == planned.part for key in keys]
+                copies = [firsts.get(key) for key in keys] if firsts else [None] * len(rows)
+                rows = rows.append_column(NEAR_DUPLICATE_OF.field, pa.array(copies, NEAR_DUPLICATE_OF.dtype))
+                made_from += f" {[(place, first) for place, first in enumerate(copies) if first]}"
+            rows = completed(rows, schema)
+            if latest:
+                keep = [latest.get(key, 0) == planned.part for key in keys]
+                rows, made_from = rows.filter(pa.array(keep)), f"{made_from} {''.join('01'[kept] for kept in keep)}"
             split = planned.shard.split
             if split not in writers:
                 unfinished = manifests.enter_context(replacing(layout.manifest(split), durable=True))
-                writers[split] = manifests.enter_context(contextlib.closing(open_writer(unfinished, schema)))
-            writers[split].write_table(completed(rows, schema).filter(pa.array(keep)))
+                writers[split] = manifests.enter_context(_ManifestWriter(unfinished, schema))
+            writers[split].write(rows, f"{planned.shard} {made_from}\n")
+
+
+class _ManifestWriter:
+    """Writes the rows of many shards in row groups of at least _GROUP_ROWS, with the hash that CONTENT_KEY names."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._writer = open_writer(path, schema)
+        self._rows: list[pa.Table] = []
+        self._content = hashlib.sha256(str(schema).encode())
+
+    def __enter__(self) -> "_ManifestWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write()
+        self._writer.add_key_value_metadata({CONTENT_KEY: self._content.hexdigest()})
+        self._writer.close()
+
+    def write(self, rows: pa.Table, made_from: str) -> None:
+        """Append rows. Equal rows must have the same `made_from`, others another."""
+        self._content.update(made_from.encode())
+        self._rows.append(rows)
+        if sum(map(len, self._rows)) >= _GROUP_ROWS:
+            self._write()
+
+    def _write(self) -> None:
+        if self._rows:
+            self._writer.write_table(pa.concat_tables(self._rows))
+        self._rows = []
 
 
 def _near_duplicates(layout: Layout, latest: Mapping[str, int], columns: Sequence[Column]) -> dict[str, str] | None:
@@ -158,11 +198,16 @@ def _retried_keys(layout: Layout) -> dict[str, int]:
     }
 
 
-def _manifest_rows(layout: Layout, planned: PlannedShard, stopped: FailedRef | None) -> pa.Table | None:
-    """The shard's rows (CLIP_SCHEMA and extra columns) in plan order; None for a retry's shard that does not exist."""
+def _manifest_rows(layout: Layout, planned: PlannedShard, stopped: FailedRef | None) -> tuple[pa.Table, str] | None:
+    """The shard's rows (CLIP_SCHEMA and extra columns) in plan order, and what they are made from.
+
+    None for a retry's shard that does not exist.
+    """
     if marker_problem(layout, planned.shard) is None:
-        return read_table(layout.clips(planned.shard), CLIP_SCHEMA)
-    return None if planned.part else pending_rows(planned.rows, stopped)
+        made_from = read_stats(layout, planned.shard)["files"]["parquet"]["sha256"]
+        return read_table(layout.clips(planned.shard), CLIP_SCHEMA), made_from
+    pending = f"{stopped.status} {stopped.reason}" if stopped else "unavailable_missing"
+    return None if planned.part else (pending_rows(planned.rows, stopped), pending)
 
 
 def pending_rows(plan: pa.Table, stopped: FailedRef | None = None) -> pa.Table:
@@ -184,6 +229,42 @@ def pending_rows(plan: pa.Table, stopped: FailedRef | None = None) -> pa.Table:
     schema = with_extra(CLIP_SCHEMA, own)
     columns = [values[f.name].cast(f.type) if f.name in values else pa.nulls(count, f.type) for f in schema]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def write_index(layout: Layout, split: str, described: Mapping[str, Any]) -> bool:
+    """Write the index of a split's manifest, which loaders map. Without a sample there is none, and False is returned.
+
+    Args:
+        layout: Paths of the dataset.
+        split: Name of the split.
+        described: Its dataset.json.
+
+    Raises:
+        ManifestError: The manifest does not agree with the shards' markers.
+        ShardError: A marker is damaged.
+        StorageError: The disk is full or fails.
+    """
+    path = layout.sample_index(split)
+    index_of = IndexOf(
+        root=str(layout.root),
+        split=split,
+        origin=local_origin(layout.manifest(split)),
+        classes=described["labels"],
+        members=written_members(described, str(layout.dataset_json)),
+    )
+
+    def markers(shards: Sequence[ShardName]) -> list[bytes | None]:
+        paths = map(layout.stats, shards)
+        return [read_file(path) if path.exists() else None for path in paths]
+
+    with storage_errors(path):
+        try:
+            with replacing(path) as unfinished, unfinished.open("xb") as file:
+                build_index(index_of, layout.manifest(split), markers, file, path.parent)
+        except ConfigError:  # no sample
+            path.unlink(missing_ok=True)
+            return False
+    return True
 
 
 def coverage(layout: Layout) -> dict[str, dict[str, Any]]:

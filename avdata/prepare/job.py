@@ -17,6 +17,7 @@ from avdata.prepare.catalog import (
     planned_shards,
     shard_problem,
     shards_coverage,
+    write_index,
 )
 from avdata.prepare.commit import Workspace, disk_errors, storage_errors
 from avdata.prepare.config import ExecutorKind, PrepareConfig, Retry, Share
@@ -176,7 +177,9 @@ def _catalog(
             listener.step("manifest merged")
             splits = coverage(layout)
             write_catalog(layout, config.recipe, config.sample, splits)
-            output.renew([*(layout.manifest(split) for split in splits), *catalog_files(layout)])
+            described = description.read_description(layout)
+            indexes = [layout.sample_index(split) for split in splits if write_index(layout, split, described)]
+            output.renew([*(layout.manifest(split) for split in splits), *indexes, *catalog_files(layout)])
             listener.step("catalog written")
         if not output.refresh(listener.note):
             break
@@ -224,7 +227,8 @@ def _frozen_plan(
             "Restore the file, or prepare with --overwrite."
         )
     _note_plan(plan, listener)
-    for stale in (*layout.plan_part(0).parent.glob("part-*"), *layout.manifest("train").parent.glob("*.parquet")):
+    manifests = layout.manifest("train").parent
+    for stale in (*layout.plan_part(0).parent.glob("part-*"), *manifests.glob("*.parquet"), *manifests.glob("*.avidx")):
         stale.unlink()
     freeze(plan, layout.plan_part(0))
     plan_hash = plan.hash

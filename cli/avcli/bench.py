@@ -82,6 +82,19 @@ def bench_loader(
     _show(found, as_json=as_json)
 
 
+@app.command("open")
+def bench_open_command(
+    samples: Annotated[int | None, typer.Option(help="Samples of the drawn dataset.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of a sample.")] = None,
+    index_only: Annotated[bool, typer.Option("--index-only", help="Draw the index alone, for 100,000,000.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Seconds and memory of opening a dataset: by its manifest and markers, and by its index."""
+    from avdata.load.bench_open import OpenBench, bench_open
+
+    _show(bench_open(OpenBench(**given(samples=samples, frames=frames), manifest=not index_only)), as_json=as_json)
+
+
 def _show(found: Mapping[str, Any], *, as_json: bool) -> None:
     """Print figures by name, or as JSON."""
     if as_json:

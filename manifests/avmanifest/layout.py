@@ -13,7 +13,7 @@ _SHARD: Final = re.compile(r"(\d{5,})_stats\.json")
 _PUBLISHED: Final = re.compile(
     r"dataset\.json|README\.md|croissant\.json|plan/part-\d{5}\.parquet"
     rf"|(?:{SPLIT_PATTERN.pattern})/\d{{5,}}(?:\.tar|\.tar\.idx|\.parquet|_stats\.json)"
-    rf"|manifest/(?:{SPLIT_PATTERN.pattern})\.parquet|\.nv-meta/(?:dataset\.yaml|crude\.yaml|split\.yaml|\.info\.json)"
+    rf"|manifest/(?:{SPLIT_PATTERN.pattern})\.(?:parquet|avidx)|\.nv-meta/(?:dataset\.yaml|crude\.yaml|split\.yaml|\.info\.json)"
 )
 
 
@@ -134,6 +134,10 @@ class Layout:
     def manifest(self, split: str) -> Path:
         """The merged manifest of a split."""
         return self.root / "manifest" / f"{split}.parquet"
+
+    def sample_index(self, split: str) -> Path:
+        """The places of all samples of a split, made from its manifest and markers."""
+        return self.root / "manifest" / f"{split}.avidx"
 
     def splits(self) -> list[str]:
         """Splits with a merged manifest or with shards: train, val, test, then others by name."""

@@ -21,6 +21,7 @@ from avdata.load import (
     evaluation_config,
     mix,
     open_dataset,
+    select,
 )
 from avmanifest.errors import CheckpointError, ConfigError
 
@@ -103,7 +104,7 @@ def test_more_ranks_than_samples_still_agree_on_the_number_of_batches(dataset: D
 def small(drawn: Path) -> tuple[Dataset, list[tuple[int, str, bytes]]]:
     """Eleven samples, and their epoch by position."""
     dataset = open_dataset([drawn / "train/00003.tar", drawn / "train/00001.tar", drawn / "train/00002.tar"])
-    dataset = replace(dataset, keys=dataset.keys[:11], shard_of=dataset.shard_of[:11])
+    dataset = select(dataset, np.arange(len(dataset)) < 11)
     return dataset, sorted(epoch_of(Loader(dataset, VIEW, replace(CONFIG, batch_size=1))))
 
 

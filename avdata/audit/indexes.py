@@ -1,0 +1,74 @@
+"""Compares the index of each split with the manifest and the markers that it should be made from."""
+
+import contextlib
+import io
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Final
+
+from avdata.audit.dataset import AuditDataset
+from avdata.index import Index, IndexOf, StaleIndex, build_index, origin_of
+from avdata.members import written_members
+from avdata.store import Store
+from avmanifest.errors import AvkitError
+from avmanifest.layout import ShardName
+
+_COPY_BYTES: Final = 1 << 20
+
+
+def index_faults(dataset: AuditDataset) -> list[tuple[str, str]]:
+    """What is wrong with the indexes of a prepared dataset, by file. An index may be missing.
+
+    An index can be whole by its hashes and still not say what the manifest says, so it is made anew and compared.
+    """
+    found = []
+    for split in dataset.splits:
+        name = f"manifest/{split}.avidx"
+        if dataset.store.size(name) is not None and (problem := _problem(dataset, split, name)):
+            found.append((name, f"{problem}. Remove it, or run the same prepare again"))
+    return found
+
+
+def _problem(dataset: AuditDataset, split: str, name: str) -> str:
+    store = dataset.store
+    manifest = store.content(f"manifest/{split}.parquet")
+    with tempfile.TemporaryFile() as stored, tempfile.TemporaryFile() as made:
+        with contextlib.closing(store.open(name)) as file:
+            shutil.copyfileobj(file, stored, _COPY_BYTES)
+        stored.flush()
+        try:
+            held = Index(stored.fileno(), store.at(name))
+            changed = str(held.header["origin"].get("changed", ""))  # a time or a version, which may have been copied
+            index_of = IndexOf(
+                root=store.root,
+                split=split,
+                origin=origin_of(lambda start, size: manifest[start : start + size], len(manifest), changed),
+                classes=dataset.description["labels"],
+                members=written_members(dataset.description, store.at("dataset.json")),
+            )
+            held.require(index_of)
+            build_index(
+                index_of, io.BytesIO(manifest), lambda names: _markers(store, names), made, Path(tempfile.gettempdir())
+            )
+        except StaleIndex as error:
+            return f"it is of another manifest ({error})"
+        except (AvkitError, KeyError, TypeError, AttributeError) as error:
+            return str(error)
+        return "" if _are_equal(stored, made) else "it does not have the places that the manifest and the markers give"
+
+
+def _markers(store: Store, names: Sequence[ShardName]) -> list[bytes | None]:
+    return [store.read(f"{name}_stats.json") for name in names]
+
+
+def _are_equal(first: IO[bytes], second: IO[bytes]) -> bool:
+    first.seek(0)
+    second.seek(0)
+    while True:
+        content = first.read(_COPY_BYTES)
+        if content != second.read(_COPY_BYTES):
+            return False
+        if not content:
+            return True
