@@ -2,10 +2,12 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +16,7 @@ import pyarrow.compute as pc
 from avdata.index import CONTENT_KEY, IndexOf, build_index, local_origin
 from avdata.members import written_members
 from avdata.prepare import description
-from avdata.prepare.commit import marker_problem, read_stats, storage_errors
+from avdata.prepare.commit import changed_since_commit, committed, marker_problem, read_stats, storage_errors
 from avdata.prepare.near_duplicates import first_of_groups
 from avdata.prepare.sources.remote import FailedRef
 from avmanifest.columns import (
@@ -25,12 +27,16 @@ from avmanifest.columns import (
     extra_columns,
     with_extra,
 )
-from avmanifest.errors import ConfigError
+from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.files import read_file, remove_unfinished, replacing
 from avmanifest.layout import Layout, ShardName
+from avmanifest.records import PARTS
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
 from avmanifest.table import completed, open_writer, read_batches, read_table
 
+_Result = TypeVar("_Result")
+
+_AT_ONCE: Final = 8  # shards that are read or checked
 _GROUP_ROWS: Final = 65_536  # of the manifest
 PENDING_REASON = "no source has any clip of its shard; run again with a source that has"
 
@@ -62,24 +68,41 @@ def planned_shards(layout: Layout) -> Iterator[PlannedShard]:
 
 def _runs(batch: pa.RecordBatch) -> Iterator[tuple[ShardName, pa.RecordBatch]]:
     """Split a batch into runs of rows of the same shard."""
-    places = list(zip(batch.column("split").to_pylist(), batch.column("shard").to_pylist(), strict=True))
-    start = 0
-    for row in range(1, len(places) + 1):
-        if row == len(places) or places[row] != places[start]:
-            yield ShardName(*places[start]), batch.slice(start, row - start)
-            start = row
+    encoded = batch.column("split").dictionary_encode()
+    splits, shards = encoded.indices.to_numpy(), batch.column("shard").to_numpy()
+    changes = np.flatnonzero((splits[1:] != splits[:-1]) | (shards[1:] != shards[:-1])) + 1
+    for start, end in pairwise([0, *changes.tolist(), len(batch)]):
+        if start < end:
+            name = ShardName(encoded.dictionary[splits[start]].as_py(), int(shards[start]))
+            yield name, batch.slice(start, end - start)
 
 
-def shard_problem(layout: Layout, planned: PlannedShard, plan_hash: str) -> str | None:
-    """Why the shard has to be prepared; None if its files match their marker's hashes and its clips are the plan's."""
-    problem = marker_problem(layout, planned.shard, hashes=True)
-    if problem is not None:
-        return problem
-    if read_stats(layout, planned.shard)["plan_hash"] != plan_hash:
-        return f"{layout.stats(planned.shard)}: prepared for another plan"
-    clips = read_table(layout.clips(planned.shard), CLIP_SCHEMA, _PLACE)
-    if clips != planned.rows.select(_PLACE):
-        return f"{layout.clips(planned.shard)}: its clips are not those that the plan assigns to {planned.shard}"
+def each_shard(
+    shards: Iterable[PlannedShard], work: Callable[[PlannedShard], _Result]
+) -> Iterator[tuple[PlannedShard, _Result]]:
+    """Every shard with the result of some work on it, in their order. Several are worked on at the same time."""
+    waiting = iter(shards)
+    with ThreadPoolExecutor(_AT_ONCE, "shards") as pool:
+        while group := list(islice(waiting, 16 * _AT_ONCE)):
+            yield from zip(group, pool.map(work, group), strict=True)
+
+
+def shard_problem(layout: Layout, planned: PlannedShard, plan_hash: str, *, hashes: bool) -> str | None:
+    """Why the shard has to be prepared; None if its files agree with its marker and its clips are the plan's.
+
+    Of the tar only the size is compared, unless a file was changed after the marker: what changed bytes of it and kept
+    size and time, such as a failing disk, is seen with `hashes` alone.
+    """
+    shard = planned.shard
+    try:
+        parts = PARTS if hashes or changed_since_commit(layout, shard) else ("idx", "parquet")
+        stats, rows = committed(layout, shard, ["status", *_PLACE], hashes=parts)
+    except (ShardError, ManifestError) as error:
+        return str(error)
+    if stats["plan_hash"] != plan_hash:
+        return f"{layout.stats(shard)}: prepared for another plan"
+    if rows.select(_PLACE) != planned.rows.select(_PLACE):
+        return f"{layout.clips(shard)}: its clips are not those that the plan assigns to {shard}"
     return None
 
 
@@ -105,8 +128,7 @@ def merge_manifest(layout: Layout, stopped: FailedRef | None = None) -> None:
         for folder in (layout.manifest("train").parent, layout.plan_part(0).parent):
             folder.mkdir(parents=True, exist_ok=True)
             remove_unfinished(folder, own=True)
-        for planned in planned_shards(layout):
-            found = _manifest_rows(layout, planned, stopped)
+        for planned, found in each_shard(planned_shards(layout), lambda one: _manifest_rows(layout, one, stopped)):
             if found is None:
                 continue
             rows, made_from = found
@@ -132,6 +154,7 @@ class _ManifestWriter:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._writer = open_writer(path, schema)
         self._rows: list[pa.Table] = []
+        self._num_rows = 0
         self._content = hashlib.sha256(str(schema).encode())
 
     def __enter__(self) -> "_ManifestWriter":
@@ -146,13 +169,14 @@ class _ManifestWriter:
         """Append rows. Equal rows must have the same `made_from`, others another."""
         self._content.update(made_from.encode())
         self._rows.append(rows)
-        if sum(map(len, self._rows)) >= _GROUP_ROWS:
+        self._num_rows += len(rows)
+        if self._num_rows >= _GROUP_ROWS:
             self._write()
 
     def _write(self) -> None:
         if self._rows:
             self._writer.write_table(pa.concat_tables(self._rows))
-        self._rows = []
+        self._rows, self._num_rows = [], 0
 
 
 def _near_duplicates(layout: Layout, latest: Mapping[str, int], columns: Sequence[Column]) -> dict[str, str] | None:
@@ -203,11 +227,12 @@ def _manifest_rows(layout: Layout, planned: PlannedShard, stopped: FailedRef | N
 
     None for a retry's shard that does not exist.
     """
-    if marker_problem(layout, planned.shard) is None:
-        made_from = read_stats(layout, planned.shard)["files"]["parquet"]["sha256"]
-        return read_table(layout.clips(planned.shard), CLIP_SCHEMA), made_from
-    pending = f"{stopped.status} {stopped.reason}" if stopped else "unavailable_missing"
-    return None if planned.part else (pending_rows(planned.rows, stopped), pending)
+    try:
+        stats, rows = committed(layout, planned.shard, None)
+    except (ShardError, ManifestError):
+        pending = f"{stopped.status} {stopped.reason}" if stopped else "unavailable_missing"
+        return None if planned.part else (pending_rows(planned.rows, stopped), pending)
+    return rows, stats["files"]["parquet"]["sha256"]
 
 
 def pending_rows(plan: pa.Table, stopped: FailedRef | None = None) -> pa.Table:

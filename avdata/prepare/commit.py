@@ -14,10 +14,12 @@ import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+
+import pyarrow as pa
 
 from avdata.prepare.segments import Segment, read_segment, record_of, recorded_segments
 from avdata.shards import check_member, end_of_archive, index_bytes, member_columns, members_of, walk_samples
@@ -263,37 +265,62 @@ def read_stats(layout: Layout, shard: ShardName) -> dict[str, Any]:
     return parse_marker(content, path)
 
 
-def marker_problem(layout: Layout, shard: ShardName, *, hashes: bool = False) -> str | None:
-    """What is wrong with a shard, or None.
+def committed(
+    layout: Layout, shard: ShardName, columns: Sequence[str] | None, *, hashes: Collection[str] = ()
+) -> tuple[dict[str, Any], pa.Table]:
+    """A shard's marker and its rows, if its files have the sizes that the marker says. A mirror has no tar and no idx.
 
-    `hashes` compares the sha256 of every local file, else only sizes are compared. A mirror has no tar and no idx.
+    Args:
+        layout: Paths of the dataset.
+        shard: Name of the shard.
+        columns: The columns to read; None: all.
+        hashes: Of these PARTS the sha256 is compared, too. With any, `columns` must have the status, and the counts of
+            the marker are compared with it.
+
+    Raises:
+        ShardError: The shard does not exist, or what is wrong with it.
+        ManifestError: Its rows are damaged.
     """
     *parts, marker = layout.files(shard)
     if not marker.exists():
-        return f"{marker}: no marker"
-    try:
-        stats = read_stats(layout, shard)
-    except ShardError as error:
-        return str(error)
+        raise ShardError(f"{marker}: no marker")
+    stats = read_stats(layout, shard)
     for name, path in zip(PARTS, parts, strict=True):
         if layout.is_mirror and name != "parquet":
             continue
         if not path.exists():
-            return f"{path}: missing"
+            raise ShardError(f"{path}: missing")
         size = path.stat().st_size
         if size != stats["files"][name]["bytes"]:
-            return f"{path}: {size} bytes, its marker says {stats['files'][name]['bytes']}"
-        if hashes and sha256_of_file(path) != stats["files"][name]["sha256"]:
-            return f"{path}: its sha256 differs from its marker's"
-    try:
-        statuses = read_table(layout.clips(shard), CLIP_SCHEMA, columns=["status"]).column("status").to_pylist()
-    except ManifestError as error:
-        return str(error)
+            raise ShardError(f"{path}: {size} bytes, its marker says {stats['files'][name]['bytes']}")
+        if name in hashes and sha256_of_file(path) != stats["files"][name]["sha256"]:
+            raise ShardError(f"{path}: its sha256 differs from its marker's")
+    rows = read_table(layout.clips(shard), CLIP_SCHEMA, columns)
     if hashes:
+        statuses = rows.column("status").to_pylist()
         expected = _stats(statuses, stats["files"], stats["plan_hash"], stats["format_version"])
         if read_file(marker) != marker_bytes(expected):
-            return f"{marker}: does not agree with the shard's rows"
+            raise ShardError(f"{marker}: does not agree with the shard's rows")
+    return stats, rows
+
+
+def marker_problem(layout: Layout, shard: ShardName, *, hashes: bool = False) -> str | None:
+    """What is wrong with a shard, or None. `hashes`: compare the sha256 of every local file, too."""
+    try:
+        committed(layout, shard, ["status"], hashes=PARTS if hashes else ())
+    except (ShardError, ManifestError) as error:
+        return str(error)
     return None
+
+
+def changed_since_commit(layout: Layout, shard: ShardName) -> bool:
+    """Whether a file of a shard that has a marker was changed after it: by its time, the marker is the last of them."""
+    *parts, marker = layout.files(shard)
+    try:
+        at_ns = marker.stat().st_mtime_ns
+        return any(path.stat().st_mtime_ns > at_ns for path in parts if path.exists())
+    except FileNotFoundError:
+        return False
 
 
 def quarantine(layout: Layout, shard: ShardName) -> Path:

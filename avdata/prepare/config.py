@@ -312,6 +312,7 @@ class PrepareConfig:
     min_success: Annotated[float, "Share of the requested clips; with fewer samples the exit code is 3.", SHARE] = 0.5
     retry: Annotated[Retry, "Which failed clips to try again."] = Retry.NONE
     overwrite: Annotated[bool, "Remove the contents of the output and start again."] = False
+    verify: Annotated[bool, "Hash the tars of finished shards again, not only changed ones."] = False
     executor: Annotated[
         ExecutorKind, "Where the work runs: this machine, a Ray cluster, or an array of equal jobs."
     ] = ExecutorKind.LOCAL

@@ -1,8 +1,9 @@
 """A run of prepare: plan, shard tasks, commits, catalog. Run again, it continues where it stopped."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from avdata.prepare.card import catalog_files, write_catalog
 from avdata.prepare.catalog import (
     PlannedShard,
     coverage,
+    each_shard,
     merge_manifest,
     planned_shards,
     shard_problem,
@@ -95,11 +97,12 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
             if config.overwrite:
                 _remove_dataset(output, others)
             frozen, plan_hash = _frozen_plan(config, output, plan, listener)
-        to_do = list(_shards_to_do(output, workspace, _shards_of(config.share, layout), plan_hash, listener))
+        check = partial(shard_problem, layout, plan_hash=plan_hash, hashes=config.verify)
+        to_do = list(_shards_to_do(output, workspace, _shards_of(config.share, layout), check, listener))
         if config.retry is not Retry.NONE:
             with workspace.publishing():
                 added = plan_retry(config, output, listener)
-            to_do += _shards_to_do(output, workspace, added, plan_hash, listener)
+            to_do += _shards_to_do(output, workspace, added, check, listener)
         listener.planned(frozen, sum(len(planned.rows) for planned in to_do))
         if to_do:
             media = media or MediaResolver(config, layout)
@@ -290,16 +293,16 @@ def _shards_to_do(
     output: DatasetOutput,
     workspace: Workspace,
     shards: Iterable[PlannedShard],
-    plan_hash: str,
+    check: Callable[[PlannedShard], str | None],
     listener: PrepareListener,
 ) -> Iterator[PlannedShard]:
-    """The shards that have to be prepared. Files of damaged shards are moved to the quarantine folder."""
+    """The shards that have to be prepared, by `check`. Files of damaged shards are moved to the quarantine folder."""
     layout = output.layout
-    for planned in shards:
-        if shard_problem(layout, planned, plan_hash) is None:
+    for planned, found in each_shard(shards, check):
+        if found is None:
             continue
         with workspace.publishing():
-            problem = shard_problem(layout, planned, plan_hash)  # another run may have committed it meanwhile
+            problem = check(planned)  # another run may have committed it meanwhile
             if problem is None:
                 continue
             if any(path.exists() for path in layout.files(planned.shard)):
@@ -318,8 +321,12 @@ def _report(
     costs: StepCosts,
 ) -> PrepareReport:
     statuses = sum((Counter(split["statuses"]) for split in splits.values()), Counter[str]())
-    exists = {planned.shard: layout.stats(planned.shard).exists() for planned in _shards_of(share, layout)}
-    missing = [planned for planned in _shards_of(share, layout) if not planned.part and not exists[planned.shard]]
+    num_shards = pending = 0
+    for planned in _shards_of(share, layout):
+        if layout.stats(planned.shard).exists():
+            num_shards += 1
+        elif not planned.part:
+            pending += len(planned.rows)
     return PrepareReport(
         out=shown_url(config.out) if isinstance(config.out, str) else config.out,
         recipe=config.recipe.name,
@@ -329,8 +336,8 @@ def _report(
         statuses=dict(statuses.most_common()),
         splits=splits,
         sources=sources,
-        pending=sum(len(planned.rows) for planned in missing),
-        num_shards=sum(exists.values()),
+        pending=pending,
+        num_shards=num_shards,
         min_success=config.min_success,
         steps=_steps(config, statuses, costs),
     )

@@ -52,6 +52,7 @@ _PANELS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("min_success", "--min-success"),
         ("retry", "--retry"),
         ("overwrite", "--overwrite"),
+        ("verify", "--verify"),
     ),
     "On a cluster": (
         ("executor", "--executor"),
@@ -86,6 +87,7 @@ _PANELS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 _NOTES: Final[dict[str, dict[str, Any]]] = {
     "sample.keep_audio": {"flag": "false", "help": "Leave the FLAC out."},
     "overwrite": {"flag": "true"},
+    "verify": {"flag": "true"},
     "sample.seed": {"also": ("synth.seed",)},
     "remote.http.proxy": {"also": ("remote.youtube.proxy",)},
     "supervision.num_workers": {"default": "one a core; ray: one a task"},

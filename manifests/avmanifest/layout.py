@@ -1,5 +1,7 @@
 """The paths of all files of a prepared dataset. Other modules take paths from here."""
 
+import contextlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,13 @@ def shard_of_marker(name: str) -> "ShardName | None":
     split, _, file = name.rpartition("/")
     match = _SHARD.fullmatch(file)
     return ShardName(split, int(match[1])) if match and SPLIT_PATTERN.fullmatch(split) else None
+
+
+def _has_marker(folder: Path) -> bool:
+    """Whether a folder has the marker of a shard. It is not read further than to the first."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return any(entry.name.endswith("_stats.json") for entry in entries)
+    return False
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -142,7 +151,7 @@ class Layout:
     def splits(self) -> list[str]:
         """Splits with a merged manifest or with shards: train, val, test, then others by name."""
         manifests = {path.stem for path in (self.root / "manifest").glob("*.parquet")}
-        folders = {path.parent.name for path in self.root.glob("*/*_stats.json")}
+        folders = {path.name for path in self.root.glob("*/") if path.name not in manifests and _has_marker(path)}
         names = [name for name in manifests | folders if SPLIT_PATTERN.fullmatch(name)]
         return sorted(names, key=lambda name: (_FIRST.get(name, len(_FIRST)), name))
 

@@ -20,6 +20,7 @@ from avmanifest.schema import is_optional
 _Rows = TypeVar("_Rows", pa.Table, pa.RecordBatch)
 _NEVER_NULL: Final = frozenset(column.name for column in CLIP_COLUMNS if not column.nullable)
 _PLACE: Final = ("name", "offset", "size")  # of a member
+_MANY_ROWS: Final = 10_000
 _LARGEST: Final = 2**60  # so that the sum of an offset and a size has 64 bits
 _UNREADABLE: Final = (pa.ArrowException, OSError, ValueError)  # ValueError: names that are not UTF-8
 
@@ -69,7 +70,9 @@ def read_table(
     """
     with _open(source, schema, where) as (file, name, full), _damage(name):
         fields = _chosen(full, columns, name)
-        return completed(_checked(file.read(_present(file, fields)), name, schema), fields)
+        threads = file.metadata.num_rows > _MANY_ROWS  # dividing less among threads takes longer than reading it
+        rows = file.read(_present(file, fields), use_threads=threads)
+        return completed(_checked(rows, name, schema), fields)
 
 
 def read_schema(source: Path | BinaryIO, schema: pa.Schema, *, where: str = "") -> pa.Schema:

@@ -1,5 +1,6 @@
 """A shard that was damaged after its commit: the next run quarantines it and prepares it again, with equal bytes."""
 
+import os
 import shutil
 
 import pytest
@@ -58,6 +59,20 @@ def test_a_damaged_shard_is_quarantined_and_prepared_again(part, damage, videos,
         file.name for file in layout.files(SHARD) if file != path or damage is not remove
     }
     assert any(str(kept) in note and f"/{SHARD.number:05d}" in note for note in notes.notes)
+
+
+def test_a_tar_that_kept_size_and_time_is_looked_into_when_asked(videos, prepared, tmp_path):
+    out = shutil.copytree(prepared.out, tmp_path / "out")
+    layout = Layout(out)
+    path = layout.tar(SHARD)
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    flip_bit(path)
+    os.utime(path, ns=times)
+    damaged = path.read_bytes()
+    assert prepare(folder_config(videos, out)).exit_code == 0
+    assert path.read_bytes() == damaged, "the sizes and times are right"
+    assert prepare(folder_config(videos, out, verify=True)).exit_code == 0
+    assert tree(out) == tree(prepared.out)
 
 
 def test_a_damaged_plan_is_refused_and_no_file_is_removed(videos, prepared, tmp_path):

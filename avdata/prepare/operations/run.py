@@ -247,7 +247,7 @@ def _sources(new: NewShard) -> set[ShardName]:
 
 def _refuse_damaged(layout: Layout, plan_hash: str, planned: PlannedShard) -> int:
     """Bytes of a shard's tar. Raises ShardError if it is damaged or not the plan's."""
-    if (problem := shard_problem(layout, planned, plan_hash)) is not None:
+    if (problem := shard_problem(layout, planned, plan_hash, hashes=True)) is not None:
         raise ShardError(f"{problem}. Mend the dataset first: avkit verify --repair, then the same avkit prepare.")
     return int(read_stats(layout, planned.shard)["files"]["tar"]["bytes"])
 

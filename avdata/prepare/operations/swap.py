@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from avdata.prepare.card import write_catalog
-from avdata.prepare.catalog import coverage, merge_manifest
+from avdata.prepare.catalog import coverage, merge_manifest, write_index
 from avdata.prepare.commit import Observer
 from avdata.prepare.description import read_description, recipe_of, sample_of
 from avdata.prepare.operations.pending import alive_lock, is_running, request_file, stopped_operation
@@ -147,7 +147,10 @@ def finish(layout: Layout, observe: Observer = lambda _: None) -> None:
         remove(layout.media)
     replace_bytes(layout.dataset_json, read_file(new.dataset_json), durable=True)
     merge_manifest(layout)
-    write_catalog(layout, recipe_of(description), sample_of(description), coverage(layout))
+    splits = coverage(layout)
+    write_catalog(layout, recipe_of(description), sample_of(description), splits)
+    for split in splits:
+        write_index(layout, split, description)
     observe("catalog written")
     layout.swap.unlink()
     remove(layout.operation)
