@@ -309,7 +309,9 @@ class PrepareConfig:
     limit: Annotated[int | None, "Number of clips to prepare, drawn from all splits. none: all.", Bounds(1)] = None
     supervision: Supervision = field(default_factory=Supervision)
     patience: RetryPolicy = field(default_factory=RetryPolicy)  # of requests to a bucket
-    min_success: Annotated[float, "Share of the requested clips; with fewer samples the exit code is 3.", SHARE] = 0.5
+    min_success: Annotated[
+        float, "Share of the requested clips that no step dropped; with fewer samples the exit code is 3.", SHARE
+    ] = 0.5
     retry: Annotated[Retry, "Which failed clips to try again."] = Retry.NONE
     overwrite: Annotated[bool, "Remove the contents of the output and start again."] = False
     verify: Annotated[bool, "Hash the tars of finished shards again, not only changed ones."] = False

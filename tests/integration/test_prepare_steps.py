@@ -84,6 +84,22 @@ def test_bytes_do_not_depend_on_the_number_of_processes(with_steps: Path, tmp_pa
     assert shard_files(tmp_path / "one") == shard_files(with_steps)
 
 
+class StopsAfter(SilentListener):
+    """Ends the run when a clip has ended."""
+
+    def clip_ended(self, status: str) -> None:
+        raise InterruptedError
+
+
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(with_steps: Path, tmp_path: Path) -> None:
+    config = config_of(tmp_path, num_workers=1)
+    with pytest.raises(InterruptedError):
+        prepare(config, StopsAfter(), [Chance(), Light()])
+    report = made(tmp_path, Chance(), Light())
+    assert report.steps["light"]["clips"] == 2  # the first one is taken up as it was
+    assert shard_files(tmp_path) == shard_files(with_steps)
+
+
 def test_what_avkit_measures_and_stores_is_the_same_without_steps(with_steps: Path, tmp_path: Path) -> None:
     made(tmp_path / "out")
     own = {"members", "member_xxh3", "dice", "light", "is_dim", "num_video_frames"}
