@@ -17,7 +17,7 @@ from avmanifest.errors import ConfigError
 from avmodel.compiling import compile_blocks
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.configs.model import ModelConfig
-from avmodel.configs.run import RunConfig
+from avmodel.configs.run import COMPILE, RESIDUAL, RunConfig
 from avmodel.costs import (
     SEED,
     count_flop,
@@ -28,10 +28,11 @@ from avmodel.costs import (
     state_memory_mb,
     synchronize,
 )
-from avmodel.distributed import World, autocast, choose_device, require_precision
+from avmodel.distributed import World, choose_device
 from avmodel.fit import take_step
 from avmodel.inputs import to_inputs
 from avmodel.models import FAMILIES, build_model
+from avmodel.precision import autocast, require_precision
 from avmodel.train import pretraining
 
 ROWS: Mapping[str, Mapping[str, Any]] = {
@@ -51,7 +52,7 @@ class StepBench:
     size: str | None = None  # None: tiny, or base on CUDA
     batches: tuple[int, ...] | None = None  # None: 2 (families: 8), or 64, 128 and 256 on CUDA
     precision: str | None = None  # None: float32, or bfloat16 on CUDA
-    compile: bool | None = None  # None: on CUDA only
+    compile: str | None = None  # none, blocks or whole; None: blocks on CUDA, else none
     rows: tuple[str, ...] = tuple(ROWS)
     encode: bool = False  # encode whole inputs without gradients, as in the paper's table 6, in place of training steps
     families: tuple[str, ...] = ()  # rows of family_rows in place of fusions; all: every one
@@ -67,6 +68,10 @@ class StepBench:
             raise ConfigError(f"unknown fusion {unknown[0]!r}; known: {', '.join(ROWS)}")
         if unknown := [name for name in self.families if name not in (*(known := family_rows()), "all")]:
             raise ConfigError(f"unknown family {unknown[0]!r}; known: all, {', '.join(known)}")
+        if self.encode and (self.precision == RESIDUAL or self.compile == "whole"):
+            raise ConfigError(f"encode: of training steps only are precision={RESIDUAL} and compile=whole")
+        if self.compile is not None and self.compile not in COMPILE:
+            raise ConfigError(f"unknown compile {self.compile!r}; known: {', '.join(COMPILE)}")
         if self.families and self.model is not None:
             raise ConfigError("model belongs to fusions: give families a size instead")
 
@@ -101,11 +106,11 @@ class TrainingSteps:
         self.model = build_model(run.model).to(world.device)
         self.objective = pretraining(run, self.model, world)
 
-    def steps(self, count: int) -> None:
-        """Take training steps as `avmodel.train` does, and wait for the last."""
+    def steps(self, count: int) -> float:
+        """Take training steps as `avmodel.train` does, and wait for the last. Its loss."""
         for _ in range(count):
             taken = take_step(self.objective, [self.batch], self.world)
-        taken.read()
+        return taken.read()[0]["total"]
 
 
 class EncodingSteps:
@@ -115,7 +120,7 @@ class EncodingSteps:
         torch.manual_seed(SEED)
         self.run, self.batch, self.world = run, batch, world
         self.model = build_model(run.model).to(world.device).eval()
-        if run.compile:
+        if run.compile != "none":
             compile_blocks(self.model)
 
     @torch.no_grad()
@@ -142,7 +147,7 @@ def bench_step(bench: StepBench) -> Iterator[dict[str, Any]]:
     cuda = world.device.type == "cuda"
     precision = bench.precision or ("bfloat16" if cuda else "float32")
     require_precision(precision, world.device)
-    compiled = cuda if bench.compile is None else bench.compile
+    compiled = ("blocks" if cuda else "none") if bench.compile is None else bench.compile
     models = bench.models(bench.size or ("base" if cuda else "tiny"))
     for batch_size in bench.batches or ((64, 128, 256) if cuda else (8 if bench.families else 2,)):
         runs = {
@@ -180,7 +185,7 @@ def measure_rows(
             # All are in memory at once, because every round measures each.
             with suppress(torch.OutOfMemoryError):
                 candidate = steps_type(run, batches[name], world)
-                candidate.steps(2 if run.compile else 1)
+                candidate.steps(1 if run.compile == "none" else 2)
                 candidates[name] = candidate
     precision = next(iter(runs.values())).precision
     ceilings = []
@@ -237,7 +242,7 @@ def peak_memory_mb(
         trim_heap()
     before = torch.cuda.memory_allocated(world.device) if cuda else resident_bytes("VmRSS")
     try:
-        candidate = steps_type(replace(run, compile=run.compile and cuda), batch, world)
+        candidate = steps_type(replace(run, compile=run.compile if cuda else "none"), batch, world)
         candidate.steps(1)
         if cuda:
             torch.cuda.reset_peak_memory_stats(world.device)

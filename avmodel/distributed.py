@@ -12,7 +12,6 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-from avmodel.configs.run import PRECISIONS
 
 T = TypeVar("T")
 
@@ -151,19 +150,3 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         raise ConfigError(f"device={name!r}: {found} CUDA devices here. Start fewer processes, or set device=cpu.")
     return device
-
-
-def require_precision(precision: str, device: torch.device) -> None:
-    """Raise ConfigError if the device cannot compute in that precision."""
-    if precision not in PRECISIONS:
-        raise ConfigError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    if precision == "bfloat16" and (device.type != "cuda" or not torch.cuda.is_bf16_supported(False)):
-        raise ConfigError(
-            f"precision=bfloat16 on {device}: it needs a CUDA device of compute capability 8.0 (A100) or later. "
-            "Set precision=float32."
-        )
-
-
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The context in which a model computes in that precision; its weights stay float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

@@ -66,7 +66,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n d"]:
-        tokens: Tensor = rearrange(self.proj(x), "b d h w -> b (h w) d")
+        tokens: Tensor = rearrange(self.proj(x.to(self.proj.weight.dtype)), "b d h w -> b (h w) d")
         return tokens
 
 

@@ -8,9 +8,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from avdata.load import Batch
-from avmodel.distributed import World, autocast
+from avmodel.distributed import World
 from avmodel.inputs import to_inputs
 from avmodel.models.family import Family
+from avmodel.precision import autocast
 
 CHUNK = 1024  # queries compared at a time
 

@@ -118,6 +118,8 @@ def _shown_value(value: Any) -> Any:
 def read_config(folder: Path) -> dict[str, Any] | None:
     """The settings of the run in this folder, by dotted key; None without one."""
     values = _read(folder / CONFIG_FILE)
+    if values is not None and isinstance(values.get("compile"), bool):  # as earlier versions wrote it
+        values["compile"] = "blocks" if values["compile"] else "none"
     return None if values is None else _shown(values)  # a run of an earlier version may have kept secrets
 
 

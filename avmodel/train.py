@@ -25,9 +25,9 @@ from avmanifest.secrets import shown_url
 from avmodel.augment import augment
 from avmodel.checkpoint import load_model, save_checkpoint
 from avmodel.checkpoint_folder import LATEST_FILE, checkpoints_in, newest_whole, place_of, point_latest_to
-from avmodel.compiling import compile_blocks
+from avmodel.compiling import prepare_forward
 from avmodel.configs.run import RunConfig
-from avmodel.distributed import World, autocast, join_world, require_precision
+from avmodel.distributed import World, join_world
 from avmodel.fit import Batches, Fit, Moment, Objective, Terms, distributed, fit, is_due
 from avmodel.inputs import Source, probe_loader, to_inputs, train_loader, with_mix
 from avmodel.metrics import METRICS, MetricLog, read_lines
@@ -35,6 +35,7 @@ from avmodel.models import build_model
 from avmodel.models.family import Family, Modality
 from avmodel.nonfinite import SkippedSteps, skip_note
 from avmodel.optim import make_optimizer
+from avmodel.precision import call_in, require_precision
 from avmodel.probe import nearest_neighbor_probe
 from avmodel.reconstructions import save_picture
 from avmodel.resuming import SKIPPED_STEPS, load_together, restore, together, trainer_state
@@ -222,21 +223,23 @@ def train(
 def pretraining(
     config: RunConfig, model: Family, world: World, optimizers: Sequence[torch.optim.Optimizer] | None = None
 ) -> Objective:
-    """The model's losses on augmented, masked batches; blocks are compiled if the config asks for it.
+    """The model's losses on augmented, masked batches, compiled and recomputed as the config asks.
 
     `optimizers`: those of a resumed run; None: new ones.
     """
     optimizers = new_optimizers(config, model) if optimizers is None else optimizers
-    if config.compile:
-        compile_blocks(model)
+    prepare_forward(model, config, world.device)
 
     def losses(forward: nn.Module, batch: Batch, _: Moment, terms: Terms) -> Mapping[str, Float[Tensor, ""]]:
         image, log_mel = to_inputs(batch, world.device)
         log_mel = augment(log_mel, config.augment, augment_draws(config.augment, config.seed, batch))
         masks = draw_masks(model, config.seed, batch, world)
         only = {} if terms is None else {"terms": terms}
-        with autocast(config.precision, world.device):
-            found: Mapping[str, Tensor] = forward(image, log_mel, masks, **only).losses
+        if config.compile == "whole":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # the last outputs were read
+        found: Mapping[str, Tensor] = call_in(
+            config.precision, forward, world.device, image, log_mel, masks, **only
+        ).losses
         return found
 
     return Objective(

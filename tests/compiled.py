@@ -1,5 +1,6 @@
-"""`python -m tests.compiled`: models before and after `compile_blocks`; a process of its own, as torch cannot trace the
-shape checks of the tests. Prints a line of JSON a model.
+"""`python -m tests.compiled`: models before and after they are compiled, block by block and as a whole.
+
+A process of its own, as torch cannot trace the shape checks of the tests. Prints a line of JSON a model and way.
 """
 
 import json
@@ -8,17 +9,20 @@ from dataclasses import replace
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from avmodel.compiling import compile_blocks
+from avmodel.compiling import compile_blocks, compile_whole
 from avmodel.configs.model import ModelConfig
+from avmodel.configs.run import RESIDUAL
 from avmodel.costs import draw_batch
 from avmodel.inputs import to_inputs
 from avmodel.models import build_model
+from avmodel.precision import call_in
 from avmodel.rng import draw_masks
-from tests.runs import TINY, TINY_AVSIAM
+from tests.runs import TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE
 
 
-def compare(config: ModelConfig) -> dict[str, float]:
+def compare(config: ModelConfig, way: str, precision: str = "float32") -> dict[str, float | str]:
     """Blocks, graphs compiled for a first and for a second step, and how far gradients are from those without."""
+    torch._dynamo.reset()
     torch.manual_seed(0)
     model = build_model(config)
     batch = draw_batch(config, 6)
@@ -26,19 +30,22 @@ def compare(config: ModelConfig) -> dict[str, float]:
 
     def gradients() -> torch.Tensor:
         model.zero_grad()
-        model(*inputs, masks).losses["total"].backward()
+        call_in(precision, model, torch.device("cpu"), *inputs, masks).losses["total"].backward()
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     expected = gradients()
     graphs = CompileCounterWithBackend("aot_eager")
-    compile_blocks(model, backend=graphs)
+    (compile_blocks if way == "blocks" else compile_whole)(model, backend=graphs)
     found, first = gradients(), graphs.frame_count
     gradients()
     blocks = sum("blocks" in name and name.rpartition(".")[2].isdigit() for name, _ in model.named_modules())
     far = float((found - expected).norm() / expected.norm())
-    return {"blocks": blocks, "graphs": first, "further": graphs.frame_count - first, "far": far}
+    return {"way": way, "blocks": blocks, "graphs": first, "further": graphs.frame_count - first, "far": far}
 
 
 if __name__ == "__main__":
     for tried in (replace(TINY, size="32x4x4", decoder_depth=3), TINY_AVSIAM):
-        print(json.dumps(compare(tried)))
+        print(json.dumps(compare(tried, "blocks")), flush=True)
+    for tried in (TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE):
+        print(json.dumps(compare(tried, "whole")), flush=True)
+    print(json.dumps(compare(TINY, "whole", RESIDUAL)), flush=True)

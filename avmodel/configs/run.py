@@ -12,6 +12,9 @@ from avmodel.configs.model import ModelConfig
 from avmodel.configs.optim import OptimConfig
 
 PRECISIONS = ("float32", "bfloat16")
+RESIDUAL = "bfloat16-residual"
+TRAINING_PRECISIONS = (*PRECISIONS, RESIDUAL)
+COMPILE = ("none", "blocks", "whole")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +41,17 @@ class RunConfig:
     seed: Annotated[int, "Seed of weights, order and augmentation.", Bounds(0)] = 0
     device: Annotated[str, "auto, cpu, cuda or cuda:1."] = "auto"
     precision: Annotated[
-        str, "Precision of the forward pass; bfloat16: autocast, and weights stay float32.", PRECISIONS
+        str,
+        "Precision of the forward pass; weights stay float32. bfloat16: autocast. bfloat16-residual: tokens are "
+        "bfloat16 between the blocks, too, and each weight is cast once a step.",
+        TRAINING_PRECISIONS,
     ] = "float32"
-    compile: Annotated[bool, "Compile the model with torch.compile."] = False
+    compile: Annotated[
+        str, "torch.compile: of each block, or of the whole model, on CUDA with CUDA graphs.", COMPILE
+    ] = "none"
+    checkpoint_activations: Annotated[
+        bool, "Keep only the inputs of blocks for the backward pass and compute the rest again: less memory, slower."
+    ] = False
     save_every: Annotated[int, "Steps between checkpoints; the last step is always saved.", Bounds(1)] = 1000
     keep_checkpoints: Annotated[int | None, "Newest checkpoints to keep. none: all.", Bounds(1)] = 2
     keep_every: Annotated[
@@ -54,6 +65,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.checkpoint_activations and self.precision == RESIDUAL and self.compile != "none":
+            raise ConfigError(
+                f"checkpoint_activations with precision={RESIDUAL} and compile={self.compile}: only two of them go "
+                "together. Set compile=none, or precision=bfloat16."
+            )
 
     @property
     def pretrained(self) -> list[str]:

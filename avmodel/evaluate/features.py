@@ -16,13 +16,14 @@ from torch import Tensor
 from avdata.load import Batch, ClipView, Dataset, Loader
 from avmanifest.errors import ConfigError
 from avmanifest.files import sha256_of
-from avmodel.distributed import World, autocast
+from avmodel.distributed import World
 from avmodel.evaluate.config import EvalDataConfig, Progress
 from avmodel.evaluate.data import Split, ordered_loader
 from avmodel.evaluate.loaded import LoadedModel
 from avmodel.evaluate.store import FeatureStore, read_parts
 from avmodel.inputs import Inputs, normalize_images
 from avmodel.models.family import Family
+from avmodel.precision import autocast
 
 
 class Features(NamedTuple):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from avdata.draw.scores import save_pictures
-from avmodel.distributed import join_world, require_precision
+from avmodel.distributed import join_world
 from avmodel.evaluate.config import EvalConfig, Progress
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.loaded import load_pretrained
@@ -11,6 +11,7 @@ from avmodel.evaluate.places import EVALUATIONS
 from avmodel.evaluate.result import Result, write_result
 from avmodel.evaluate.tasks import TASKS
 from avmodel.inputs import Source
+from avmodel.precision import require_precision
 
 
 def evaluate(

@@ -262,7 +262,7 @@ class AVSiam(Family):
             output, weight = Output({}, *predicted), config.reconstruction_weight
             losses.append(Term("image", weight, masked_mse(image_pred, self.targets(images), image_mask)))
             losses.append(Term("audio", weight, masked_mse(audio_pred, self.targets(log_mels), audio_mask)))
-        return output._replace(losses=weighted(losses))
+        return Output(weighted(losses), *output[1:])
 
     def reconstruct(
         self, images: Float[Tensor, "b 3 h w"], log_mels: Float[Tensor, "b 1 mel t"], masks: AVSiamKeptIds

@@ -194,7 +194,7 @@ class CrossMAE(Family):
                     ("audio_features", self.audio_features, image_tokens, audio_tokens, complete_audio, audio_masking),
                 )
             ]
-        return output._replace(losses=weighted(terms))
+        return Output(weighted(terms), *output[1:])
 
     def before_training(self) -> None:
         """Copy the towers into the teacher, if there is one."""

@@ -36,7 +36,7 @@ def cavmae() -> RunConfig:
         image_weights=IMAGE_WEIGHTS,
         audio_weights=IMAGE_WEIGHTS,
         precision="bfloat16",
-        compile=True,
+        compile="blocks",
     )
 
 

@@ -52,7 +52,7 @@ def crossmae() -> RunConfig:
         image_weights=IMAGE_WEIGHTS.format("base"),
         audio_weights=AUDIO_WEIGHTS,
         precision="bfloat16",
-        compile=True,
+        compile="blocks",
     )
 
 

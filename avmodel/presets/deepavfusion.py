@@ -37,7 +37,7 @@ def deepavfusion() -> RunConfig:
         image_weights=IMAGE_WEIGHTS,
         audio_weights=AUDIO_WEIGHTS,
         precision="bfloat16",
-        compile=True,
+        compile="blocks",
     )
 
 

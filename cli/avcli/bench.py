@@ -119,8 +119,11 @@ def bench_step_command(
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
-    compile_model: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or bfloat16-residual.")] = None,
+    compile_model: Annotated[
+        str | None,
+        typer.Option("--compile", help="torch.compile: none, blocks or whole.", show_default="blocks on CUDA"),
+    ] = None,
     encode: Annotated[
         bool, typer.Option("--encode", help="Encode whole inputs without gradients in place of training steps.")
     ] = False,
@@ -155,8 +158,9 @@ def step_table(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for number, row in enumerate(rows):
         kind, columns, width = ("family", FAMILY_COLUMNS, 17) if "family" in row else ("fusion", STEP_COLUMNS, 12)
         if number == 0:
+            compiled = "" if row["compile"] == "none" else f", compiled: {row['compile']}"
             yield (
-                f"{row['size']}, {row['precision']}{', compiled' if row['compile'] else ''} on {row['device']}, "
+                f"{row['size']}, {row['precision']}{compiled} on {row['device']}, "
                 f"{row['threads']} threads; matrix products: {row['matmul_tflops']:.3f} TFLOP/s"
             )
             yield f"{kind:{width}}{'batch':>6}" + "".join(f"{name:>18}" for name in columns)

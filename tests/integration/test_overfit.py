@@ -35,7 +35,7 @@ def tiny(name: str, steps: int, lr: float = 1e-2) -> RunConfig:
     model = replace(run.model, **changes)
     return replace(
         run, model=model, optim=optim, batch_size=PAIRS, device_batch_size=PAIRS, steps=steps, precision="float32",
-        compile=False, device="cpu",
+        compile="none", device="cpu",
     )  # fmt: skip
 
 

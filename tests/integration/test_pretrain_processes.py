@@ -5,12 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from avmodel.configs.optim import OptimConfig
+from avmodel.configs.run import RESIDUAL
 from avmodel.metrics import SKIPPED, read_lines
 from tests.forks import call, call_together
 from tests.pretraining import probe_drawn, train_drawn
-from tests.runs import FAMILY_RUNS, assert_same_run, curve, tiny_run
+from tests.runs import FAMILY_RUNS, assert_same_run, curve, tiny_run, weights
 
 RUN = tiny_run(steps=10)
 NUMBERS = ("loss", "loss_image", "loss_audio", "grad_norm", "lr", "epoch")
@@ -125,3 +127,15 @@ def test_two_processes_compare_as_many_samples_as_one(tmp_path: Path, name: str)
     assert one[0].keys() == two[0].keys()
     for key in one[0]:
         assert [line[key] for line in two] == pytest.approx([line[key] for line in one], rel=2e-4), key
+
+
+@pytest.mark.slow
+def test_bfloat16_between_blocks_and_recomputed_activations_in_two_processes(tmp_path: Path) -> None:
+    run = replace(RUN, precision=RESIDUAL, checkpoint_activations=True)
+    assert call(train_drawn, tmp_path / "one", run, log=tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    codes = call_together(train_drawn, tmp_path / "two", run, log=tmp_path / "log")
+    assert codes == [0, 0], (tmp_path / "log.0").read_text() + (tmp_path / "log.1").read_text()
+    found, wanted = curve(tmp_path / "two"), curve(tmp_path / "one")
+    for name in ("loss", "grad_norm"):
+        assert [line[name] for line in found] == pytest.approx([line[name] for line in wanted], rel=0.02)
+    assert {tensor.dtype for tensor in weights(tmp_path / "two").values()} == {torch.float32}

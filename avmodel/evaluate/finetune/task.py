@@ -3,7 +3,6 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from avmodel.distributed import require_precision
 from avmodel.evaluate.class_scores import class_report, trivial_baselines
 from avmodel.evaluate.data import open_splits, scoring_view
 from avmodel.evaluate.evaluation import Evaluation, describe_view
@@ -12,6 +11,7 @@ from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.training import predict, scores_of, trained
 from avmodel.evaluate.heads import ALL
 from avmodel.evaluate.result import Result, score_rows
+from avmodel.precision import require_precision
 
 
 def finetune(config: FinetuneConfig, run: Evaluation) -> Result:

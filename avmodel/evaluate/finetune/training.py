@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from avdata.load import Batch, ClipView
 from avmanifest.errors import ShardError
 from avmodel.augment import augment, num_augment_draws
-from avmodel.distributed import World, autocast
+from avmodel.distributed import World
 from avmodel.evaluate.class_scores import class_scores
 from avmodel.evaluate.data import Split, one_view, ordered_loader, train_view
 from avmodel.evaluate.evaluation import Evaluation
@@ -27,6 +27,7 @@ from avmodel.evaluate.training import Training, tuned_optimizer
 from avmodel.evaluate.training import train as train_module
 from avmodel.fit import Moment
 from avmodel.metrics import JsonLines
+from avmodel.precision import autocast
 
 MIXUP, MIXED, AUGMENT = 1, 3, 5  # ids of random number sequences
 # Settings that training doesn't know.

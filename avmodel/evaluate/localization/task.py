@@ -16,7 +16,7 @@ from avdata.draw.images import draw_heat_map, draw_mask, to_png
 from avdata.load import Batch, EvalView, Loader
 from avdata.waveform import SAMPLE_RATE
 from avmanifest.errors import ConfigError
-from avmodel.distributed import World, autocast, require_precision
+from avmodel.distributed import World
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import Split, chosen, one_view, open_split, ordered_loader, train_view, without_leaks
 from avmodel.evaluate.evaluation import Evaluation, describe_view, seeded
@@ -40,6 +40,7 @@ from avmodel.evaluate.truth import Sounding, sounding_in
 from avmodel.fit import Moment
 from avmodel.inputs import to_inputs
 from avmodel.optim import make_optimizer
+from avmodel.precision import autocast, require_precision
 
 RANDOM_MAPS = 4  # number of its random stream
 RANDOM_GRID = 14

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from avdata.load import Batch, EvalView, TrainView, each_frame
 from avmanifest.errors import ConfigError
 from avmanifest.parsing import parse_json
-from avmodel.distributed import autocast
 from avmodel.evaluate.data import Split, one_view, train_view
 from avmodel.evaluate.decoder import segmentation_decoder
 from avmodel.evaluate.evaluation import Evaluation
@@ -26,6 +25,7 @@ from avmodel.evaluate.training import train as train_module
 from avmodel.evaluate.truth import masks_of
 from avmodel.fit import Moment
 from avmodel.inputs import normalize_images, to_inputs
+from avmodel.precision import autocast
 
 KIND = "segmenter"
 TEST_ONLY = ("examples", "official_batch", "fit")

@@ -13,7 +13,7 @@ from avdata.draw.examples import EXAMPLES_FILE, Example, best_and_worst, write_e
 from avdata.draw.images import draw_heat_map, draw_mask, to_png
 from avdata.load import Batch, select
 from avdata.waveform import SAMPLE_RATE
-from avmodel.distributed import World, autocast, require_precision
+from avmodel.distributed import World
 from avmodel.evaluate.data import open_splits, ordered_loader
 from avmodel.evaluate.evaluation import Evaluation, describe_view
 from avmodel.evaluate.result import Result, Score, score_rows
@@ -33,6 +33,7 @@ from avmodel.evaluate.segmentation.counts import (
 from avmodel.evaluate.segmentation.scores import BinaryFrames, class_averages
 from avmodel.evaluate.segmentation.segmenter import Segmenter, segment, test_view, trained_segmenter
 from avmodel.evaluate.truth import masks_of
+from avmodel.precision import autocast, require_precision
 
 SEGMENTED, RANDOM = "segmented", "random weights"
 

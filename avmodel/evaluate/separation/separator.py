@@ -16,7 +16,6 @@ from avdata.load import Batch, TrainView
 from avdata.profiles import PROFILES, MelProfile, num_frames
 from avdata.torch_melspec import log_mel
 from avmanifest.errors import ConfigError
-from avmodel.distributed import autocast
 from avmodel.evaluate.data import Split, train_view
 from avmodel.evaluate.decoder import DecoderConfig
 from avmodel.evaluate.evaluation import Evaluation
@@ -29,6 +28,7 @@ from avmodel.evaluate.separation.overlap_add import overlap_add
 from avmodel.evaluate.training import Training, step_sizes, tuned_optimizer
 from avmodel.evaluate.training import train as train_module
 from avmodel.inputs import normalize_images, require_mel
+from avmodel.precision import autocast
 
 # Settings that training doesn't read.
 TEST_ONLY = ("mixtures", "num_mixtures", "mixture_seed", "oracles", "nmf", "rpca", "examples", "data.test_labels")

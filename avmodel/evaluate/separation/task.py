@@ -16,7 +16,7 @@ from avdata.draw.examples import Example, write_examples
 from avdata.load import EvalView
 from avdata.profiles import MelProfile
 from avmanifest.errors import ConfigError
-from avmodel.distributed import World, require_precision
+from avmodel.distributed import World
 from avmodel.evaluate.data import Split, chosen, one_view, open_splits, ordered_loader
 from avmodel.evaluate.evaluation import Evaluation, describe_view
 from avmodel.evaluate.result import Result, Score, scored
@@ -28,6 +28,7 @@ from avmodel.evaluate.separation.masks import Masks
 from avmodel.evaluate.separation.mixtures import Mixture, MixtureList, choose_mixtures, write_mixtures
 from avmodel.evaluate.separation.separator import Separator, masks_of, trained_separator
 from avmodel.inputs import normalize_images
+from avmodel.precision import require_precision
 
 SEPARATED, RANDOM, MIXTURE = "separated", "random weights", "mixture"
 

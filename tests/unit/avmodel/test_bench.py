@@ -32,7 +32,7 @@ def test_every_fusion_has_a_row_for_every_batch_size() -> None:
         flop = count_flop(replace(TINY, **ROWS[row["fusion"]]))
         assert row["gflop_per_sample"] == flop / 1e9
         assert row["flops_share"] == pytest.approx(row["samples_per_s"] * flop / (row["matmul_tflops"] * 1e12))
-        assert (row["device"], row["precision"], row["compile"]) == ("cpu", "float32", False)
+        assert (row["device"], row["precision"], row["compile"]) == ("cpu", "float32", "none")
     none = next(row for row in rows if row["fusion"] == "none")
     assert (none["speed_of_none"], none["memory_of_none"]) == (1, 1)
 
@@ -125,10 +125,17 @@ def test_the_command_prints_an_object_a_row(tmp_path: Path) -> None:
 
 def test_the_table_has_a_line_a_row_and_says_what_did_not_fit() -> None:
     figures = dict.fromkeys(STEP_COLUMNS, 0.5)
-    row = {"fusion": "token", "batch": 64, "size": "base", "precision": "bfloat16", "compile": True, "device": "H200"}
+    row = {
+        "fusion": "token",
+        "batch": 64,
+        "size": "base",
+        "precision": "bfloat16",
+        "compile": "blocks",
+        "device": "H200",
+    }
     row |= {"threads": 2, "matmul_tflops": 790.0}
     head, names, fitting, other = step_table([row | figures, row | dict.fromkeys(figures)])
-    assert head == "base, bfloat16, compiled on H200, 2 threads; matrix products: 790.000 TFLOP/s"
+    assert head == "base, bfloat16, compiled: blocks on H200, 2 threads; matrix products: 790.000 TFLOP/s"
     assert names.split() == ["fusion", "batch", *STEP_COLUMNS]
     assert fitting.split() == ["token", "64", *["0.500"] * len(figures)]
     assert other.count("out of memory") == len(figures)
@@ -173,6 +180,6 @@ def test_masking_saves_the_operations_that_the_papers_count() -> None:
 def test_on_a_gpu_memory_and_rates_are_the_gpus() -> None:
     if not torch.cuda.is_available() and os.environ.get("AVKIT_REQUIRE_GPU") != "1":
         pytest.skip("no CUDA device")
-    rows = list(bench_step(StepBench(device="cuda", model=TINY, batches=(8,), rounds=1, steps=1, compile=False)))
+    rows = list(bench_step(StepBench(device="cuda", model=TINY, batches=(8,), rounds=1, steps=1, compile="none")))
     assert all(row["precision"] == "bfloat16" and row["device"] == torch.cuda.get_device_name() for row in rows)
     assert all(row["peak_memory_mb"] > row["state_memory_mb"] for row in rows)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from avmanifest.errors import ConfigError
-from avmodel.distributed import World, autocast, choose_device, join_world, require_precision
+from avmodel.distributed import World, choose_device, join_world
+from avmodel.precision import autocast, require_precision
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 
