@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Final, NamedTuple
+from operator import index
+from typing import Any, Final, NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -82,6 +83,17 @@ class Part(NamedTuple):
     drawn: int
 
 
+@runtime_checkable
+class Access(Protocol):
+    """How the samples of an opened dataset are read: `avdata.load.sample.SampleAccess`."""
+
+    def sample(self, dataset: "Dataset", number: int) -> Any:
+        """The sample with this number."""
+
+    def loader(self, dataset: "Dataset", view: Any, *, train: bool, rank: int, world_size: int, **options: Any) -> Any:
+        """A loader of the dataset."""
+
+
 class Fingerprint(NamedTuple):
     """The SHA-256 that `Dataset.fingerprint` would compute for exactly these two arrays and no weights."""
 
@@ -90,7 +102,7 @@ class Fingerprint(NamedTuple):
     sha256: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Dataset:
     """The samples of a dataset, ordered by shard. Row i of every array with n rows is sample i.
 
@@ -123,9 +135,62 @@ class Dataset:
     weights: Float64[np.ndarray, " n"] | None = None  # relative frequency of each sample; None: all alike
     parts: tuple[Part, ...] = ()  # of a mixture (`mix`), in order; weights are relative within each
     known: Fingerprint | None = None  # of the arrays of an index file
+    access: Access | None = None  # reads samples; None: the dataset was not opened, and only its arrays are there
 
     def __len__(self) -> int:
         return len(self.shard_of)
+
+    def __repr__(self) -> str:
+        said = [f"{len(self):,} samples", f"{len(self.shards):,} shards", f"{len(self.classes):,} classes"]
+        said.append(f"log-mels: {', '.join(self.log_mel) or 'none'}")
+        if self.parts:
+            drawn = ", ".join(f"{part.drawn:,} of {part.name}" for part in self.parts)
+            said.append(f"an epoch: {drawn}")
+        return f"Dataset({'; '.join(said)})"
+
+    def __getitem__(self, number: SupportsIndex) -> Any:
+        """The sample with this number, read and decoded: an `avdata.load.Sample`. Negative numbers count from the end.
+
+        Raises:
+            IndexError: There are fewer samples.
+            ConfigError: The dataset was not opened with `open_dataset`.
+            ShardError: A member is damaged, or the shard is missing.
+        """
+        place, count = index(number), len(self)
+        if not -count <= place < count:
+            raise IndexError(f"sample {place} of {count}")
+        return self._opened.sample(self, place % count)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The samples one by one, in the order of the shards. A loader reads them in batches, and many times faster."""
+        return map(self.__getitem__, range(len(self)))
+
+    def loader(
+        self, view: Any = None, *, train: bool = True, rank: int = 0, world_size: int = 1, **options: Any
+    ) -> Any:
+        """A loader of the dataset: an `avdata.load.Loader`.
+
+        Args:
+            view: What to take of each sample; None: `TrainView()`, 3 s and a frame.
+            train: Shuffle, and drop the last samples that fill no batch. Else the dataset's own order, every sample
+                once.
+            rank: Number of this process.
+            world_size: Number of processes.
+            options: Settings of `LoaderConfig`, such as batch_size.
+
+        Example:
+            ```python
+            for batch in open_dataset("data/mine").loader(batch_size=64):
+                ...
+            ```
+        """
+        return self._opened.loader(self, view, train=train, rank=rank, world_size=world_size, **options)
+
+    @property
+    def _opened(self) -> Access:
+        if self.access is None:
+            raise ConfigError("this dataset has no access to its shards. Open it with open_dataset().")
+        return self.access
 
     @property
     def epoch_samples(self) -> int:
@@ -453,6 +518,7 @@ def unite(datasets: Sequence[Dataset]) -> Dataset:
         label_ids=np.concatenate([_renamed(part.classes, classes)[part.label_ids] for part in parts]),
         label_start=_starts(np.concatenate([np.diff(part.label_start) for part in parts])),
         classes=classes,
+        access=parts[0].access,
     )
 
 

@@ -10,6 +10,7 @@ from avdata.load.loader import Loader, LoaderConfig, LoaderStats, evaluation_con
 from avdata.load.mixture import Amount, described_parts, is_mixture, mix, open_mixture, source_of
 from avdata.load.open import describe_dataset, is_folder, manifest_rows, open_dataset
 from avdata.load.order import LoaderState, OrderConfig
+from avdata.load.sample import Sample
 from avdata.load.views import AllFramesView, BatchArray, ClipView, EvalView, FunctionView, TrainView, View
 from avdata.members import MemberMap
 
@@ -34,6 +35,7 @@ __all__ = [
     "MemberMap",
     "OrderConfig",
     "Part",
+    "Sample",
     "StoredSample",
     "TrainView",
     "View",

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from avdata.load.cache import CacheConfig, read_content, read_contents
 from avdata.load.foreign import foreign_rows
 from avdata.load.indexes import find_index
 from avdata.load.reader import ShardReader
+from avdata.load.sample import SampleAccess
 from avdata.members import MemberMap, written_members
 from avdata.shards import require_tars
 from avdata.urls import check_url, compression, expand_urls, is_tar, local_path, protocol
@@ -61,6 +63,7 @@ def open_dataset(
     Example:
         ```python
         dataset = open_dataset("data/mine", "val", exclude=["silent"], where="fps >= 24 and not still")
+        print(dataset[0].labels, dataset[0].row["video_id"])
         ```
     """
     cache = cache or CacheConfig()
@@ -72,7 +75,7 @@ def open_dataset(
         if len(set(roots)) < len(roots):
             raise ConfigError(f"{source!r} names a folder twice. To repeat samples, use shares: mix(...).")
         parts = [_open_folder(root.rstrip("/"), split or "train", exclude, condition, cache) for root in roots]
-        return unite(parts) if len(parts) > 1 else parts[0]
+        return replace(unite(parts) if len(parts) > 1 else parts[0], access=SampleAccess(cache))
     if split is not None:
         if (missing := _missing_folder(source)) is not None:
             raise ConfigError(f"{missing}: no such folder. Prepare the dataset first, or name one that is there.")
@@ -82,7 +85,7 @@ def open_dataset(
         check_url(url, allow_pipe=allow_pipe)
         if is_folder(url):
             raise ConfigError(f"{shown_url(url)!r} is a folder among shards. Open it by itself, then unite the two.")
-    return _open_shards(urls, members, exclude, condition, cache)
+    return replace(_open_shards(urls, members, exclude, condition, cache), access=SampleAccess(cache))
 
 
 def is_folder(source: str | Path | Sequence[str | Path]) -> bool:
