@@ -6,7 +6,7 @@ from avdata.dataset import Dataset, Part, balanced, each_frame, relabel, select,
 from avdata.load.batch import ArrayBatch
 from avdata.load.cache import CacheConfig
 from avdata.load.decode import StoredSample
-from avdata.load.loader import Loader, LoaderConfig, LoaderStats, evaluation_config
+from avdata.load.loader import DataLoaderLike, Loader, LoaderConfig, LoaderStats, evaluation_config
 from avdata.load.mixture import Amount, described_parts, is_mixture, mix, open_mixture, source_of
 from avdata.load.open import describe_dataset, is_folder, manifest_rows, open_dataset
 from avdata.load.order import LoaderState, OrderConfig
@@ -25,6 +25,7 @@ __all__ = [
     "BatchArray",
     "CacheConfig",
     "ClipView",
+    "DataLoaderLike",
     "Dataset",
     "EvalView",
     "FunctionView",

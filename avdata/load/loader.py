@@ -259,6 +259,10 @@ class Loader:
                 yield batch
         self._move(epoch + 1, 0)
 
+    def as_dataloader(self, collate: "Callable[[Batch], Any] | None" = None) -> "DataLoaderLike":
+        """This loader for a framework's trainer: Lightning, accelerate, Hugging Face. See `DataLoaderLike`."""
+        return DataLoaderLike(self, collate)
+
     def _move(self, epoch: int, position: int) -> None:
         self._state = LoaderState(
             epoch=epoch, position=position, seed=self._state.seed, plan_hash=self._state.plan_hash
@@ -456,6 +460,39 @@ class Loader:
         """Fetch the shard into the cache. Errors are raised when a sample is read."""
         with contextlib.suppress(ShardError), self._reader.leases() as leases:
             leases.descriptor(shard)
+
+
+class DataLoaderLike:
+    """A loader with the manners of torch's DataLoader, for a framework's trainer.
+
+    Its length is that of a whole epoch, wherever it is, and each iteration yields a batch: the rest of the epoch, or
+    the next epoch if nothing is left. It has torchdata's protocol of state: `state_dict` between two batches, and after
+    `load_state_dict` the next iteration yields the batch that would have come next. Its state is the loader's.
+    """
+
+    def __init__(self, loader: Loader, collate: "Callable[[Batch], Any] | None" = None) -> None:
+        """Wrap a loader. `collate` makes of a batch what the model takes, such as a dict; None: the batch as it is."""
+        self.loader, self._collate = loader, collate
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        config, total = self.loader.config, self.loader.dataset.epoch_samples
+        return num_batches(total, config.batch_size, self.loader.world_size, config.tail)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the rest of the epoch, or the next epoch."""
+        if not len(self.loader):
+            self.loader.set_epoch(self.loader.state.epoch + 1)
+        collate = self._collate
+        return iter(self.loader) if collate is None else map(collate, self.loader)
+
+    def state_dict(self) -> dict[str, int | str]:
+        """As `Loader.state_dict`."""
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As `Loader.load_state_dict`."""
+        self.loader.load_state_dict(state_dict)
 
 
 def _has_cuda() -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from avcli.options import CONFIG, EXPLAIN, SET, TOML, WHERE, configured, explained, given, require_explain
-from avmanifest.errors import ExitCode
+from avmanifest.errors import ConfigError, ExitCode
 
 EXAMPLES = """\b
 Examples:
@@ -51,6 +51,8 @@ def pretrain(
         runs = f"runs: {', '.join(sorted(presets()))}"
         typer.echo(explained(asked, toml=toml, before=describe(run), after=runs))
         return
+    if not data and not asked.data.mix:
+        raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")
     out = out or Path("runs") / run
     from avcli.pretrain_output import TrainingProgress, asked_to_stop
     from avmodel.train import pretrain as train
