@@ -96,7 +96,6 @@ def test_a_dataset_that_was_not_opened_has_no_samples() -> None:
         bare_dataset([["x"]])[0]
 
 
-@pytest.mark.slow  # threads and torch begin
 def test_a_loader_is_made_in_one_call(dataset: Dataset) -> None:
     loader = dataset.loader(TrainView(image_size=8), batch_size=5, seed=3, num_workers=0)
     assert isinstance(loader, Loader)
