@@ -19,14 +19,17 @@ from avdata.audit.dataset import open_audit_dataset
 from avdata.audit.verify import verify
 from avdata.prepare.config import Supervision
 from avdata.prepare.job import prepare
+from avdata.prepare.operations.add_step import AddStep
 from avdata.prepare.operations.mel import AddMel
 from avdata.prepare.operations.remove import Remove
 from avdata.prepare.operations.reshard import Reshard
 from avdata.prepare.operations.run import Operation, run_operation
+from avdata.prepare.steps.registry import load_steps
 from tests.videos import SMALL, synth_config, tree
 
 CASES: dict[str, tuple[Operation, dict[str, Any]]] = {
     "add-mel released": (AddMel("released"), {"sample": replace(SMALL, mel=("paper", "released"))}),
+    "add-step levels": (AddStep(*load_steps(("levels",))), {"steps": ("levels",)}),
     "reshard 100": (Reshard(100), {"shard_size": 100}),
     "remove 5 clips": (Remove(tuple(f"{number:06d}" for number in range(5))), {}),
 }

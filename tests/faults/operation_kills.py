@@ -19,11 +19,13 @@ from avdata.audit.dataset import open_audit_dataset
 from avdata.audit.verify import verify
 from avdata.prepare.config import PrepareConfig
 from avdata.prepare.job import prepare
+from avdata.prepare.operations.add_step import AddStep
 from avdata.prepare.operations.mel import AddMel
 from avdata.prepare.operations.migrate import Migrate
 from avdata.prepare.operations.remove import Remove
 from avdata.prepare.operations.reshard import Reshard
 from avdata.prepare.operations.run import Operation, run_operation, settle_dataset
+from avdata.prepare.steps.registry import load_steps
 from avmanifest.errors import ConfigError, ManifestError
 from tests.faults.killing import Moments, forked, start_fork_server, watch_files
 from tests.older import as_version_1
@@ -31,6 +33,7 @@ from tests.videos import synth_config, tree
 
 OPERATIONS: dict[str, Operation] = {
     "add-mel": AddMel("released"),
+    "add-step": AddStep(*load_steps(("levels",))),
     "migrate": Migrate(),
     "remove": Remove(("synth-000001", "synth-000004")),
     "reshard": Reshard(3),
