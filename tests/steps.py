@@ -160,3 +160,13 @@ class Fails:
 
     def run(self, clip: Clip) -> StepResult:
         raise RuntimeError("no more")
+
+
+@dataclass(frozen=True)
+class Dies(Fails):
+    """Ends its process."""
+
+    name: ClassVar[str] = "dies"
+
+    def run(self, clip: Clip) -> StepResult:
+        os._exit(7)

@@ -26,7 +26,7 @@ from avdata.prepare.operations.remove import Remove
 from avdata.prepare.operations.reshard import Reshard
 from avdata.prepare.operations.run import run_operation, settle_dataset
 from avdata.prepare.steps.registry import load_steps
-from avmanifest.errors import ConfigError, ManifestError, ShardError
+from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
 from tests.older import as_version_1
@@ -275,6 +275,15 @@ def test_a_dataset_of_version_1_becomes_one_of_version_2(start, tmp_path):
     assert without_history(older) == without_history(start)
     assert not run_operation(older, Migrate()).changed
     assert whole(older)
+
+
+def test_a_worker_that_dies_or_finds_damage_ends_the_operation(out):
+    with pytest.raises(StorageError, match="a worker process died at clip synth-"):
+        run_operation(out, AddStep(load_steps(("tests.steps:Dies",))[0]), num_workers=2)
+    with pytest.raises(ConfigError, match=r"no more[\s\S]*The dataset was not changed"):
+        run_operation(out, AddStep(load_steps(("tests.steps:Fails",))[0]), num_workers=2)
+    settle_dataset(out, lambda _: None)
+    assert whole(out)
 
 
 class Stop(Exception):

@@ -1,10 +1,8 @@
 """Carry out an operation on a dataset: check its shards, build the new ones aside, exchange the files."""
 
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,12 +21,14 @@ from avdata.prepare.commit import (
     read_stats,
     storage_errors,
 )
+from avdata.prepare.config import Supervision
 from avdata.prepare.description import encoded_description, read_description
 from avdata.prepare.operations.clip import StoredClip
 from avdata.prepare.operations.swap import Swap, claimed, finish, is_resumed, settle, staged
 from avdata.prepare.segments import Segment
+from avdata.prepare.supervise import Crashed, Raised, Returned, TimedOut, report_stage, supervise
 from avmanifest.columns import Column
-from avmanifest.errors import ConfigError, ShardError, StorageError
+from avmanifest.errors import AvkitError, ConfigError, ShardError, StorageError
 from avmanifest.files import flush, open_file, read_file, remove, replace_bytes, sha256_of
 from avmanifest.layout import Layout, ShardName
 from avmanifest.records import columns_of_description
@@ -226,9 +226,8 @@ def _build(dataset: Prepared, changes: Changes, words: str, num_workers: int, ob
     columns = columns_of_description(changes.description, layout.dataset_json)
     jobs = [_Job(layout.root, shard, changes.edit, plan_hash, columns) for shard in changes.shards]
     waiting = [job for job in jobs if not job.is_built()]
-    with _pool(num_workers) as pool:
-        for job, _ in zip(waiting, _results(pool, _Job.build, waiting), strict=True):
-            observe(f"{job.new.shard}: built")
+    for shard in _build_all(waiting, num_workers):
+        observe(f"{shard}: built")
     stats = [read_stats(new, job.new.shard) for job in jobs]
     return Done(
         operation=words,
@@ -279,6 +278,16 @@ class _Job:
                 remove(path)
             build_shard(self.new.shard, self._segments(), files, self.plan_hash, columns=self.columns)
 
+    def built_or_error(self) -> AvkitError | None:
+        """Build the shard, in a worker process. An error is returned, in a form that can be sent."""
+        try:
+            self.build()
+        except ShardError as error:
+            return ShardError(str(error))
+        except AvkitError as error:
+            return error
+        return None
+
     def _segments(self) -> Iterator[Segment]:
         """The clips of the new shard in order. What a clip holds open is closed when the next one is asked for."""
         layout, shard = Layout(self.root), self.new.shard
@@ -291,46 +300,37 @@ class _Job:
                 (row,) = tables[source].slice(number, 1).to_pylist()
                 row |= {"shard": shard.number, "position": position}
                 planned = {} if self.new.planned is None else self.new.planned.slice(position, 1).to_pylist()[0]
+                report_stage(f"clip {row['key']}")
                 with ExitStack() as scratch:
                     yield self.edit(StoredClip(row, planned, tars[source], str(layout.tar(source)), folder, scratch))
 
 
-@contextmanager
-def _pool(num_workers: int) -> Iterator[Executor | None]:
-    """Worker processes; None: the work is done in this process."""
+def _build_all(jobs: Sequence[_Job], num_workers: int) -> Iterator[ShardName]:
+    """Build the shards, with several workers in child processes. Yields each one that is done."""
     if num_workers == 1:
-        yield None
+        for job in jobs:
+            job.build()
+            yield job.new.shard
         return
-    with ProcessPoolExecutor(num_workers, multiprocessing.get_context("forkserver")) as pool:
-        try:
-            yield pool
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    how = Supervision(num_workers=num_workers, deadline_s=_DEADLINE_S, attempts=1)
+    with closing(supervise(_Job.built_or_error, jobs, how, ["avdata.prepare.operations.run"])) as ended:
+        for job, outcome in ended:
+            match outcome:
+                case Returned(None):
+                    yield job.new.shard
+                case Returned(error):
+                    assert error is not None
+                    raise error
+                case Raised(message):
+                    raise RuntimeError(message)
+                case TimedOut(_, stage) | Crashed(_, _, stage):
+                    raise StorageError(
+                        f"{job.new.shard}: a worker process died at {stage}: memory is short, or a step ended it. "
+                        "Run the same command again, with fewer --workers: it goes on."
+                    )
 
 
-_AHEAD: Final = 1_000  # jobs that are handed to the workers before their results are awaited
-
-
-def _results(pool: Executor | None, work: Callable[[Any], None], jobs: Sequence[Any]) -> Iterator[None]:
-    """Do every job. Results come in order. Raises StorageError if a worker process dies."""
-    if pool is None:
-        yield from map(work, jobs)
-        return
-    try:
-        left: Iterable[Any] = iter(jobs)
-        futures: list[Future[None]] = []
-        for job in left:
-            futures.append(pool.submit(work, job))
-            if len(futures) >= _AHEAD:
-                yield futures.pop(0).result()
-        for future in futures:
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise StorageError(
-            "a worker process was killed, which happens when memory is short. Run the same command again with fewer "
-            "--workers: it goes on."
-        ) from error
+_DEADLINE_S: Final = 7 * 86_400.0  # for a shard: whole members are copied, and the user can stop the command
 
 
 def _stage_rest(layout: Layout, changes: Changes, described: bytes) -> None:
