@@ -4,7 +4,7 @@
 
 Prints JSON: the number of nodes, whether one was killed, the error of a run whose tasks no node can hold, the statuses
 that the listener received, the report, how many requests the nodes' shared rate limit granted, the result of a run that
-fetches from a server and its requests.
+fetches from a server and has a step, its requests, and the clips that the step saw.
 """
 
 import json
@@ -85,6 +85,7 @@ def main(videos: Path, out: Path) -> None:
                 ["v0", "v1", ("v0", 0.1, 3.1)],
                 f"http:{server.url}/{{id}}.mp4",
                 executor=ExecutorKind.RAY,
+                steps=("tests.steps:Chance",),
             )
             fetched = prepare(fetching)
             asked = dict(server.asked)
@@ -99,7 +100,7 @@ def main(videos: Path, out: Path) -> None:
                     "statuses": killer.statuses,
                     "sources": report.sources,
                     "exit_code": report.exit_code,
-                    "fetched": [fetched.ok, fetched.exit_code, asked],
+                    "fetched": [fetched.ok, fetched.exit_code, asked, fetched.steps["chance"]["clips"]],
                 }
             )
         )

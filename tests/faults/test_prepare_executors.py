@@ -42,7 +42,7 @@ def test_a_ray_cluster_that_loses_a_node_makes_the_same_bytes_as_one_machine(vid
     assert sum(seen["sources"].values()) == 7
     assert seen["exit_code"] == 0
     assert (seen["granted"], seen["refused"]) == (5, True), "eight requests of two nodes, from one budget of five"
-    assert seen["fetched"] == [3, 0, {"v0": 1, "v1": 1}]
+    assert seen["fetched"] == [3, 0, {"v0": 1, "v1": 1}, 3]
     assert tree(tmp_path / "out") == tree(prepared.out)
 
 
