@@ -1,25 +1,30 @@
-"""Compares two datasets: keys, statuses, splits, labels and config."""
+"""Compares two datasets: keys, statuses, splits, labels, flags, columns and config."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from avdata.audit.dataset import AuditDataset
+from avmanifest.columns import flags, joined, named
 from avmanifest.keys import subset_id
 
 EXAMPLES: Final = 10
+_SAME: Final = ("status", "split", "labels")  # must be equal in datasets that are the same
 
 
 def diff(first: AuditDataset, second: AuditDataset) -> dict[str, Any]:
     """Compare two datasets, A (first) and B (second). Clips are matched by key.
 
     Returns:
-        Plain data: counts of clips and samples in both and in only one; for clips in both, the changes of status, split
-        and labels; differing settings; and `same`, whether samples, splits, labels and config are equal.
+        Plain data: counts of clips and samples in both and in only one; for clips in both, the changes of status,
+        split, labels and flags; columns of only one; differing settings; and `same`, whether samples, splits, labels
+        and config are equal.
     """
-    a, b = (_clips(dataset) for dataset in (first, second))
+    columns_a, columns_b = first.columns, second.columns
+    shared_flags = [name for name in named(flags(columns_a)) if name in named(flags(columns_b))]
+    a, b = (_clips(dataset, shared_flags) for dataset in (first, second))
     keys_a, keys_b = a.column("key"), b.column("key")
     both_a = a.filter(pc.is_in(keys_a, value_set=keys_b.combine_chunks()))
     places = pc.index_in(both_a.column("key"), value_set=keys_b.combine_chunks())
@@ -29,7 +34,7 @@ def diff(first: AuditDataset, second: AuditDataset) -> dict[str, Any]:
     config = _config(first.description, second.description)
     ids = [subset_id(table.filter(_is_ok(table)).column("key")) for table in (a, b)]
     shared = pc.sum(pc.and_(_is_ok(both_a), _is_ok(both_b))).as_py() or 0
-    changes = {name: _changes(both_a, both_b, name) for name in ("status", "split", "labels")}
+    changes = {name: _changes(both_a, both_b, name) for name in (*_SAME, *shared_flags)}
     return {
         "where": first.where,
         "a": {"root": first.root, "requested": len(a), "samples": _ok(a), "subset_id": ids[0]},
@@ -39,17 +44,27 @@ def diff(first: AuditDataset, second: AuditDataset) -> dict[str, Any]:
         "only_a": only_a.column("key").slice(0, EXAMPLES).to_pylist(),
         "only_b": only_b.column("key").slice(0, EXAMPLES).to_pylist(),
         "changed": changes,
+        "columns": {
+            "only_a": [name for name in named(columns_a) if name not in named(columns_b)],
+            "only_b": [name for name in named(columns_b) if name not in named(columns_a)],
+        },
         "config": config,
-        "same": ids[0] == ids[1] and not config and not any(change["clips"] for change in changes.values()),
+        "same": ids[0] == ids[1] and not config and not any(changes[name]["clips"] for name in _SAME),
     }
 
 
-def _clips(dataset: AuditDataset) -> pa.Table:
-    """key, status, split and labels (joined to one text) of every clip. Of a repeated key, the first row is used."""
-    tables = [content.table.select(["key", "status", "split", "labels"]) for content in dataset.splits.values()]
-    table = pa.concat_tables(tables).combine_chunks()
+def _clips(dataset: AuditDataset, flag_names: Sequence[str]) -> pa.Table:
+    """key, status, split, labels (joined to one text) and flags (as texts) of every clip.
+
+    Of a repeated key, the first row is used.
+    """
+    names = ["key", *_SAME, *flag_names]
+    tables = (content.table for content in dataset.splits.values())
+    table = joined(rows.select([name for name in names if name in rows.column_names]) for rows in tables)
+    table = table.combine_chunks()
     labels = pc.binary_join(pc.fill_null(table.column("labels").combine_chunks(), []), " | ")
-    table = table.set_column(3, "labels", labels)
+    texts = {name: pc.fill_null(table.column(name).cast(pa.string()), "unknown") for name in flag_names}
+    table = pa.table({**{name: table.column(name) for name in ("key", "status", "split")}, "labels": labels, **texts})
     if pc.count_distinct(table.column("key")).as_py() < len(table):
         first = table.append_column("row", pa.array(range(len(table)))).group_by("key").aggregate([("row", "min")])
         table = table.take(first.column("row_min"))

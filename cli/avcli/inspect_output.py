@@ -435,6 +435,10 @@ def print_diff(found: Mapping[str, Any]) -> None:
         for kind in change["kinds"][:8]:
             table.add_row(Text(kind["a"]), Text(kind["b"]), f"{kind['clips']:,}", Text(kind["such_as"]))
         console.print(table)
+    for side, names in (("A", found["columns"]["only_a"]), ("B", found["columns"]["only_b"])):
+        if names:
+            _heading(console, f"columns of {side} alone")
+            console.print(Text(", ".join(names)))
     if found["config"]:
         _heading(console, "config")
         table = plain_table(("setting", "<"), ("A", "<"), ("B", "<"))

@@ -344,14 +344,19 @@ def columns_of(schema: pa.Schema) -> tuple[Column, ...]:
 
 
 def extra_columns(schema: pa.Schema) -> tuple[Column, ...]:
-    """The extra columns of a schema: the user's and those of steps. Raises ManifestError for one that may not be."""
-    found = [column for column in columns_of(schema) if column.source]
-    for column in found:
-        try:
-            check_extra(column)
-        except ValueError as error:
-            raise ManifestError(f"column {excerpt(column.name, 80)!r}: {error}. Restore the original file.") from error
-    return tuple(found)
+    """The extra columns of a schema: the user's and those of steps.
+
+    One that this version could not have written, such as one of a newer type, is left out like every unknown column.
+    """
+    return tuple(column for column in columns_of(schema) if column.source and _is_extra(column))
+
+
+def _is_extra(column: Column) -> bool:
+    try:
+        check_extra(column)
+    except ValueError:
+        return False
+    return True
 
 
 def with_extra(schema: pa.Schema, columns: Iterable[Column]) -> pa.Schema:

@@ -146,10 +146,7 @@ def _open(source: Path | BinaryIO, schema: pa.Schema, where: str) -> Iterator[tu
             found = present.field(field.name).type
             if not found.equals(field.type):
                 raise ManifestError(f"{name}: column {field.name!r} is {found}, must be {field.type}")
-        try:
-            extra = extra_columns(pa.schema([field for field in present if field.name not in schema.names]))
-        except ManifestError as error:
-            raise ManifestError(f"{name}: {error}") from error
+        extra = extra_columns(pa.schema([field for field in present if field.name not in schema.names]))
         if twice := [column.name for column in extra if present.names.count(column.name) > 1]:
             raise ManifestError(f"{name}: column {twice[0]!r} is there twice. Run the same prepare again.")
         yield file, name, with_extra(schema, extra)

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from avcli.inspect_output import print_summary
+from avcli.inspect_output import print_diff, print_summary
 from avdata.audit.dataset import open_audit_dataset
+from avdata.audit.diff import diff
 from avdata.audit.report import ReportConfig, choose_samples, report
 from avdata.audit.sample import read_sample, sample_json
 from avdata.audit.summary import summarize
@@ -95,6 +96,21 @@ def test_card_and_croissant_declare_both(root: Path) -> None:
     features = json_features((*CLIP_COLUMNS, FLAG, SCORE))
     assert {"name": "black", "dtype": "bool"} in features
     assert {"name": "score", "dtype": "float64"} in features
+
+
+def test_diff_names_the_columns_and_counts_the_flags_that_differ(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = draw_dataset(
+        tmp_path / "out", num_samples=7, shard_size=4, failed=[2], flags=lambda sample: {"still": sample == 1}
+    )
+    found = diff(open_audit_dataset(str(root)), open_audit_dataset(str(other)))
+    assert found["columns"] == {"only_a": ["black", "score"], "only_b": []}
+    assert found["changed"]["still"]["clips"] == 2
+    assert "black" not in found["changed"]
+    assert found["same"]
+    print_diff(found)
+    assert "columns of A alone\nblack, score" in capsys.readouterr().out
 
 
 def test_a_dataset_with_columns_of_its_own_is_whole(root: Path) -> None:
