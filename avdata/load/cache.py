@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import IO, Any, Final, Protocol, runtime_checkable
 
 from avdata.cache import CacheFolder, lock_file
-from avdata.load.unpacking import Unpacked
 from avdata.remote_file import Version
 from avdata.retrying import RetryPolicy
 from avdata.store import Download, Store, is_final, open_store
+from avdata.unpacking import Unpacked
 from avdata.urls import PIPE, compression, local_path, protocol
 from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
 from avmanifest.files import (

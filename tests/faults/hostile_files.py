@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
+import zstandard
 
 from avmanifest.errors import AvkitError
 from tests.faults.fault import Fault
@@ -366,6 +367,39 @@ def _archive(
     return run
 
 
+def _packed(name: str, content: Callable[[], bytes]) -> Callable[[Path], object]:
+    def run(folder: Path) -> object:
+        from avdata.prepare.sources.archives import list_archive
+
+        (folder / name).write_bytes(content())
+        found = list_archive(str(folder / name), folder / "cache")
+        refused = sum(found.refused.values())
+        kept = sum(path.stat().st_size for path in (folder / "cache").rglob("*") if path.is_file())
+        assert kept < 10**6, "a copy was left"
+        if found.members:
+            return f"{len(found.members)} listed"
+        return "the damage is told" if found.problem else f"{refused} refused"
+
+    return run
+
+
+def _zip(content: bytes, name: str = "v.mp4", *, size: int | None = None, flags: int = 0) -> bytes:
+    """A zip with one video. `size` and `flags` are what its directory says of it, in place of the truth."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    packed = bytearray(out.getvalue())
+    place = packed.rindex(b"PK\x01\x02")
+    packed[place + 8] |= flags
+    if size is not None:
+        packed[place + 24 : place + 28] = size.to_bytes(4, "little")
+    return bytes(packed)
+
+
+def _zstd(content: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(content)
+
+
 def _size_of_third(field: bytes) -> Callable[[bytes], bytes]:
     """The archive with another size in the header of its third video; four members come before it."""
 
@@ -416,6 +450,18 @@ ARCHIVES = {
     "tar: pax record longer than its header": _pax(b"99999 a=b\n"),
     "tar: pax record of length 0": _pax(b"0 a=b\n"),
     "tar: sparse map of nonsense": _pax(b"25 GNU.sparse.map=a,b,c\n\n" + b"22 GNU.sparse.size=-1\n"),
+    "zip: 100 MB of zeros": Case("list_archive", "1 refused", _packed("a.zip", lambda: _zip(bytes(100_000_000)))),
+    "zip: a size of 4 GB": Case("list_archive", "1 refused", _packed("a.zip", lambda: _zip(b"v", size=2**32 - 2))),
+    "zip: encrypted": Case("list_archive", "1 refused", _packed("a.zip", lambda: _zip(b"v", flags=1))),
+    "zip: a name with ../": Case("list_archive", "1 refused", _packed("a.zip", lambda: _zip(b"v", "../v.mp4"))),
+    "zip: cut": Case("list_archive", "the damage is told", _packed("a.zip", lambda: _zip(b"v")[:-30])),
+    "tar.zst: 100 MB of zeros": Case(
+        "list_archive", "the damage is told", _packed("a.tar.zst", lambda: _zstd(bytes(100_000_000)))
+    ),
+    "tar.zst: a window of 2 GB": Case(
+        "list_archive", "the damage is told", _packed("a.tar.zst", lambda: b"\x28\xb5\x2f\xfd\x00\xa8" + bytes(64))
+    ),
+    "tar.zst: cut": Case("list_archive", "the damage is told", _packed("a.tar.zst", lambda: _zstd(b"v" * 999)[:-9])),
 }  # fmt: skip
 
 

@@ -126,7 +126,7 @@ SCHEMES: Final[dict[str, Callable[[str, Path | None, RemoteOptions], Source]]] =
 
 
 def reads_archives(spec: str) -> bool:
-    """Whether a source's text names archives: `wds:PATTERN`, or the path or URL of a .tar, .tar.gz or .tgz."""
+    """Whether a source's text names archives: `wds:PATTERN`, or the path or URL of an archive."""
     scheme, colon, rest = spec.partition(":")
     if colon and scheme == "wds":
         return rest != ""
@@ -142,9 +142,9 @@ def open_source(spec: str, *, cache_dir: Path | None = None, options: RemoteOpti
     A folder or an archive is listed completely now. No request is sent to a remote source.
 
     Args:
-        spec: `local:DIR`; `wds:PATTERN` (several patterns joined by `::`) or the path of a .tar, .tar.gz or .tgz;
+        spec: `local:DIR`; `wds:PATTERN` (several patterns joined by `::`) or the path of an archive (ARCHIVE_SUFFIXES);
             `http:TEMPLATE` or the template alone; or `youtube`.
-        cache_dir: Folder for the listings and seek points of tar.gz files. None: the user's cache folder.
+        cache_dir: Folder for what is kept of archives: see `ArchiveSource`. None: the user's cache folder.
         options: Settings of the sources that download. None: the defaults.
 
     Raises:

@@ -1,11 +1,15 @@
-"""Videos in tar and tar.gz archives, read in place without unpacking."""
+"""Videos in archives: tar, tar.gz and zip, read in place without unpacking, and tar.zst, of which a copy is made."""
 
 import gzip
 import io
 import json
 import os
 import re
+import stat
+import struct
 import tarfile
+import weakref
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,16 +17,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from indexed_gzip import IndexedGzipFile
 
-from avdata.prepare.sources.media import MediaRef
+from avdata.prepare.sources.media import Deflated, MediaRef
 from avdata.prepare.sources.names import ClipRequest, NameIndex, safe_relative
 from avdata.prepare.sources.sidecar import SIDECAR_BYTES, Sidecars
+from avdata.prepare.sources.unpacked import unpacked_copy
 from avdata.remote_file import Version
 from avdata.shards import DamagedTar, tar_headers
 from avdata.store import open_store
+from avdata.unpacking import is_swollen
 from avdata.urls import check_url
 from avmanifest.clipnames import ClipName, display_name, split_media_suffix
 from avmanifest.errors import ConfigError, ShardError
@@ -30,13 +36,16 @@ from avmanifest.files import cache_folder, open_file, read_file, replace_text, r
 from avmanifest.parsing import metadata_of
 from avmanifest.secrets import shown_url
 
-ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz")
+ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".zip")
 REMOTE_SCHEMES: Final = ("http", "https", "s3", "gs", "hf")
 
+_UNIX: Final = 3  # the system of a zip's member whose attributes have the mode of a file
 _LISTING_VERSION: Final = 3  # raised when the stored listing changes
 _LISTING_THREADS: Final = 8  # the seek points of a 20 GB archive take 160 MB of memory while they are made
 _SPACING_BYTES: Final = 4 * 1024**2  # between seek points: each takes 32 KiB of index; a read inflates 2 MiB on average
 _PADDING_BYTES: Final = 1024**2  # tar pads to 10 KiB; other block sizes pad to more
+_LOCAL_HEADER: Final = struct.Struct("<4s22xHH")  # of a zip's member: magic, lengths of the name and of what follows it
+_DAMAGED_ZIP: Final = (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error, struct.error, OverflowError)
 _REMOTE_BLOCK_BYTES: Final = 64 * 1024
 
 
@@ -45,9 +54,10 @@ class Member:
     """A video in an archive."""
 
     name: str
-    offset: int  # of its first byte in the tar (in the uncompressed tar for a tar.gz)
+    offset: int  # of its first byte in the archive (in the uncompressed tar for a tar.gz)
     size: int
     identity: ClipName | None = None  # from the metadata file of the same name
+    deflated: Deflated | None = None  # in a zip that compresses it
 
 
 @dataclass(slots=True)
@@ -56,6 +66,8 @@ class Listing:
 
     archive: str
     gzip_index: str = ""
+    copy: str = ""  # path of the unpacked tar.zst
+    descriptor: int | None = None  # while it is open, no process removes the copy
     problem: str = ""  # description of the damage; empty: none
     version: Version | None = None  # of an archive at a URL
     members: list[Member] = field(default_factory=list)
@@ -66,14 +78,16 @@ class ArchiveSource:
     """The videos in a set of archives, found by name, by path inside an archive, or by WebDataset metadata.
 
     Each archive is read through once. For a tar.gz that pass also creates seek points, 32 KiB for each 4 MiB of
-    content. They are stored in `cache_dir` together with the listing.
+    content. They are stored in `cache_dir` together with the listing. A tar.zst has no seek points: `cache_dir` keeps a
+    plain copy, which no process removes while the source exists. Of a zip only the directory is read.
 
     A damaged archive contributes the videos before the damage, and a message in `problems`. `refused` counts refused
     members and requests by reason.
 
     Args:
-        patterns: Paths, globs, brace patterns (`{00..19}`) or URLs of tar files; paths of tar.gz files.
-        cache_dir: Folder for listings and seek points. None: `avkit/archives` in the user's cache folder.
+        patterns: Paths, globs, brace patterns (`{00..19}`) or URLs of tar files; paths of tar.gz, tar.zst and zip
+            files.
+        cache_dir: Folder for listings, seek points and copies. None: `avkit/archives` in the user's cache folder.
 
     Raises:
         ConfigError: A pattern matches no file, an archive cannot be opened, or there is no video at all.
@@ -85,7 +99,9 @@ class ArchiveSource:
         self._index = NameIndex()
         self._offsets: list[int] = []
         self._sizes: list[int] = []
+        self._deflated: list[Deflated | None] = []
         self._gzip_indexes: list[str] = []
+        self._copies: list[str] = []
         self._versions: list[Version | None] = []
         self.problems: list[str] = []
         cache_dir = cache_dir or cache_folder("archives")
@@ -115,10 +131,11 @@ class ArchiveSource:
         archive = self._archives[origin]
         member = self._index.path(file.row)
         return MediaRef(
-            path=archive,
+            path=self._copies[origin] or archive,
             offset=self._offsets[file.row],
             size=self._sizes[file.row],
             gzip_index=self._gzip_indexes[origin],
+            deflated=self._deflated[file.row],
             version=self._versions[origin],
             is_clip=file.is_clip,
             source=self.name,
@@ -128,11 +145,15 @@ class ArchiveSource:
     def _add(self, listing: Listing) -> None:
         origin = len(self._gzip_indexes)
         self._gzip_indexes.append(listing.gzip_index)
+        self._copies.append(listing.copy)
+        if listing.descriptor is not None:
+            weakref.finalize(self, os.close, listing.descriptor)
         self._versions.append(listing.version)
         for member in listing.members:
             self._index.add(member.name, origin=origin, identity=member.identity)
             self._offsets.append(member.offset)
             self._sizes.append(member.size)
+            self._deflated.append(member.deflated)
         self._index.refused.update(listing.refused)
         if listing.problem:
             self.problems.append(
@@ -180,8 +201,13 @@ def list_archive(archive: str, cache_dir: Path) -> Listing:
         if "://" in archive:
             return _list_remote(archive)
         with open_file(archive) as file:
-            if file.read(2) != b"\x1f\x8b":
-                file.seek(0)
+            begin = file.read(2)
+            file.seek(0)
+            if archive.endswith(".zip"):
+                return _list_zip(archive, file)
+            if archive.endswith((".tar.zst", ".tzst")):
+                return _list_zstd(archive, cache_dir)
+            if begin != b"\x1f\x8b":
                 return _list_tar(archive, file)
         return _list_gzip(archive, cache_dir)
     except (OSError, ValueError, ShardError) as error:
@@ -231,6 +257,62 @@ def _list_gzip(archive: str, cache_dir: Path) -> Listing:
     return listing
 
 
+def _list_zstd(archive: str, cache_dir: Path) -> Listing:
+    try:
+        path, descriptor = unpacked_copy(archive, cache_dir / "unpacked")
+    except ShardError as error:
+        return Listing(archive, problem=str(error))
+    try:
+        with open_file(path) as file:
+            return replace(_list_tar(archive, file), copy=str(path), descriptor=descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _list_zip(archive: str, file: BinaryIO) -> Listing:
+    """Read the directory of a zip, and the header of each video in it."""
+    listing = Listing(archive)
+    sidecars = Sidecars()
+    try:
+        with zipfile.ZipFile(file) as opened:
+            for info in opened.infolist():
+                _add_zip_member(info, opened, file, listing, sidecars)
+    except _DAMAGED_ZIP as error:
+        listing.problem = str(error) or type(error).__name__
+    return _identified(listing, sidecars)
+
+
+def _add_zip_member(
+    info: zipfile.ZipInfo, opened: zipfile.ZipFile, file: BinaryIO, listing: Listing, sidecars: Sidecars
+) -> None:
+    """As `_add_member`."""
+    mode = info.external_attr >> 16
+    is_regular = info.create_system != _UNIX or not stat.S_IFMT(mode) or stat.S_ISREG(mode)
+    if (name := _wanted(info.filename, listing, is_regular=is_regular)) is None:
+        return
+    if info.flag_bits & 1:
+        listing.refused["the member is encrypted"] += 1
+    elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        listing.refused["the member is compressed in another way than by deflate"] += 1
+    elif is_swollen(info.file_size, info.compress_size):
+        listing.refused["the member is far larger than what the archive has of it"] += 1
+    elif name.endswith(".json"):
+        if info.file_size <= SIDECAR_BYTES:
+            sidecars.add(name, opened.read(info))
+    else:
+        file.seek(info.header_offset)
+        magic, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        offset = info.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
+        is_stored = info.compress_type == zipfile.ZIP_STORED
+        is_whole = magic == b"PK\x03\x04" and offset + info.compress_size <= opened.start_dir
+        if not is_whole or (is_stored and info.compress_size != info.file_size):
+            listing.refused["the member's header is damaged"] += 1
+            return
+        deflated = None if is_stored else Deflated(info.compress_size, info.CRC)
+        listing.members.append(Member(name, offset, info.file_size, deflated=deflated))
+
+
 def _list_tar(archive: str, file: io.BufferedIOBase) -> Listing:
     """Read a tar once. At damage, keep the videos before it and describe it in `problem`."""
     listing = Listing(archive)
@@ -243,7 +325,11 @@ def _list_tar(archive: str, file: io.BufferedIOBase) -> Listing:
             listing.problem = f"{rest} bytes follow the end mark: zeros of a broken copy, or a second archive"
     except (DamagedTar, EOFError, zlib.error, gzip.BadGzipFile) as error:
         listing.problem = str(error)
-    # A member that is stored again replaces the earlier one, as when the archive is unpacked.
+    return _identified(listing, sidecars)
+
+
+def _identified(listing: Listing, sidecars: Sidecars) -> Listing:
+    """The listing with the names that metadata give. A member that is stored again replaces the earlier one."""
     last = {member.name: member for member in listing.members}
     listing.members = [replace(member, identity=sidecars.get(member.name)) for member in last.values()]
     return listing
@@ -251,16 +337,10 @@ def _list_tar(archive: str, file: io.BufferedIOBase) -> Listing:
 
 def _add_member(member: tarfile.TarInfo, file: io.BufferedIOBase, listing: Listing, sidecars: Sidecars) -> None:
     """Add the member to the listing if it is a video; add it to `sidecars` if it is metadata."""
-    name = safe_relative(member.name)
-    base, suffix = split_media_suffix(member.name)
-    is_metadata = member.name.endswith(".json")
-    if (not suffix and not is_metadata) or base.rpartition("/")[2].startswith("."):
-        return
+    name = _wanted(member.name, listing, is_regular=member.isreg() and not member.issparse())
     if name is None:
-        listing.refused["the member's name is an absolute path or contains '..' or a NUL"] += 1
-    elif not member.isreg() or member.issparse():
-        listing.refused["the member is a link, a device or a sparse file"] += 1
-    elif is_metadata:
+        return
+    if name.endswith(".json"):
         if member.size <= SIDECAR_BYTES:
             file.seek(member.offset_data)
             sidecars.add(name, file.read(member.size))
@@ -270,6 +350,20 @@ def _add_member(member: tarfile.TarInfo, file: io.BufferedIOBase, listing: Listi
             if not file.read(1):
                 raise DamagedTar(member.offset, f"it ends inside {name!r}")
         listing.members.append(Member(name, member.offset_data, member.size))
+
+
+def _wanted(name: str, listing: Listing, *, is_regular: bool) -> str | None:
+    """The name of a member that is a video or metadata; None for others, and for those that are refused."""
+    base, suffix = split_media_suffix(name)
+    if (not suffix and not name.endswith(".json")) or base.rpartition("/")[2].startswith("."):
+        return None
+    safe = safe_relative(name)
+    if safe is None:
+        listing.refused["the member's name is an absolute path or contains '..' or a NUL"] += 1
+    elif not is_regular:
+        listing.refused["the member is a link, a device or a sparse file"] += 1
+        return None
+    return safe
 
 
 def _listing_json(listing: Listing) -> str:

@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,18 +30,28 @@ _GZIP_HEADER: Final = struct.Struct("<6sBQQIII")  # magic, flags, compressed, un
 _GZIP_POINT: Final = np.dtype([("compressed", "<u8"), ("plain", "<u8"), ("bits", "u1"), ("window", "u1")])
 
 
+@dataclass(frozen=True, slots=True)
+class Deflated:
+    """How a zip has a member that it compresses."""
+
+    num_bytes: int  # compressed
+    crc32: int  # of the content
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaRef:
     """The location of one video. Small and picklable.
 
     For a file of its own, `size` is None. In an archive, the video is the `size` bytes from `offset` on. In a tar.gz,
-    offsets count uncompressed bytes, and `gzip_index` is the path of its seek points.
+    offsets count uncompressed bytes, and `gzip_index` is the path of its seek points. In a zip that compresses the
+    video, `deflated` says how, and `size` is that of the content.
     """
 
     path: str = field(repr=False)  # of the file or the archive; a URL, with its secrets, if it contains "://"
     offset: int = 0
     size: int | None = None
     gzip_index: str = ""
+    deflated: Deflated | None = None
     version: Version | None = None  # of an archive at a URL, when it was listed
     is_clip: bool = False  # True: the file begins where the clip begins. False: it is the whole video and must be cut
     starts_at_s: float = 0.0  # of a section of a video: position of the file's time 0 in the whole video
@@ -79,8 +91,10 @@ def open_media_file(ref: MediaRef) -> Path | BinaryIO:
         archive = io.FileIO(open_descriptor(ref.path))
         try:
             archive_bytes = archive.seek(0, os.SEEK_END)
-            if archive_bytes < ref.offset + ref.size:
+            if archive_bytes < ref.offset + (ref.size if ref.deflated is None else ref.deflated.num_bytes):
                 raise _changed(ref, f"it has only {archive_bytes} bytes")
+            if ref.deflated is not None:
+                return _inflated(archive, ref, ref.deflated, ref.size)
             return io.BufferedReader(FileRange(archive, ref.offset, ref.size, name=ref.name), _BUFFER_BYTES)
         except BaseException:
             archive.close()
@@ -210,6 +224,37 @@ def _open_gzip_member(ref: MediaRef, size: int) -> BinaryIO:
     return _in_memory(data, ref)
 
 
+def _inflated(archive: io.FileIO, ref: MediaRef, deflated: Deflated, size: int) -> BinaryIO:
+    """The content of a deflated member: in memory, or if it is large in a file that has no name. Closes the archive.
+
+    Raises DecodeError (`media_corrupt`) if it is damaged, or has not the size that the archive says.
+    """
+    out: Any = io.BytesIO() if size <= _IN_MEMORY_BYTES else tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+    try:
+        with archive:
+            archive.seek(ref.offset)
+            inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+            left, crc32, num_bytes = deflated.num_bytes, 0, 0
+            packed = b""
+            while not inflate.eof and num_bytes <= size:
+                if not packed:
+                    packed = archive.read(min(left, _CHUNK_BYTES))
+                    left -= len(packed)
+                content = inflate.decompress(packed, _CHUNK_BYTES)
+                if not content and not packed:
+                    break
+                packed = inflate.unconsumed_tail
+                crc32 = zlib.crc32(content, crc32)
+                num_bytes += len(content)
+                out.write(content)
+        if not inflate.eof or num_bytes != size or crc32 != deflated.crc32:
+            raise _changed(ref, "its content has not the size and checksum that the archive says")
+        return io.BufferedReader(FileRange(out, 0, size, name=ref.name), _BUFFER_BYTES)
+    except BaseException:
+        out.close()
+        raise
+
+
 def _seek_points(index: str, start: int, end: int) -> bytes:
     """The part of an index with the seek points that are needed to read [start, end).
 
@@ -249,7 +294,7 @@ def _media_errors(ref: MediaRef) -> Iterator[None]:
         if missing(error):
             raise MediaError("unavailable_missing", str(error)) from error
         raise DownloadError("net_timeout" if timed_out(error) else "net_http", str(error)) from error
-    except (EOFError, ZranError, ValueError, struct.error) as error:
+    except (EOFError, ZranError, ValueError, struct.error, zlib.error) as error:
         raise _changed(ref, str(error)) from error
     except OSError as error:
         raise DecodeError("media_corrupt", f"{ref.path}: {ref.name} cannot be read: {error}") from error

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -258,14 +259,17 @@ def _read_archive(folder: Path) -> object:
     from avdata.prepare.sources.media import MediaRef, hash_media
     from avmanifest.errors import MediaError
 
-    path = next(folder.glob("a.tar*"))
+    path = next(path for path in folder.iterdir() if path.name.startswith("a."))
     source = ArchiveSource([str(path)], cache_dir=folder / "cache")
     listing = list_archive(str(path), folder / "cache")
+    if listing.descriptor is not None:
+        os.close(listing.descriptor)
     found: list[object] = [listing.problem, dict(source.refused)]
     for member in listing.members:
         ref = MediaRef(
-            path=str(path), offset=member.offset, size=member.size, gzip_index=listing.gzip_index, source="", name="m"
-        )
+            path=listing.copy or str(path), offset=member.offset, size=member.size, gzip_index=listing.gzip_index,
+            deflated=member.deflated, source="", name="m",
+        )  # fmt: skip
         try:
             found.append([member.name, member.identity, hash_media(ref)])
         except MediaError as error:
@@ -278,6 +282,28 @@ def _make_gzip(folder: Path) -> None:
 
     _make_archive(folder)
     (folder / "a.tar.gz").write_bytes(gzip.compress((folder / "a.tar").read_bytes(), mtime=0))
+    (folder / "a.tar").unlink()
+
+
+def _make_zstd(folder: Path) -> None:
+    import zstandard
+
+    _make_archive(folder)
+    packed = zstandard.ZstdCompressor(write_checksum=True).compress((folder / "a.tar").read_bytes())
+    (folder / "a.tar.zst").write_bytes(packed)
+    (folder / "a.tar").unlink()
+
+
+def _make_zip(folder: Path) -> None:
+    import tarfile
+    import zipfile
+
+    _make_archive(folder)
+    with tarfile.open(folder / "a.tar") as tar, zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        for info in tar:
+            file = tar.extractfile(info)
+            assert file is not None
+            packed.writestr(zipfile.ZipInfo(info.name), file.read(), zipfile.ZIP_DEFLATED)
     (folder / "a.tar").unlink()
 
 
@@ -416,6 +442,8 @@ TARGETS: dict[str, Target] = {
     "tar of others: members inspected": Target(make=_make_foreign, read=_inspect_foreign, mutate=_mutate_member),
     "archive.tar": Target(make=_make_archive, read=_read_archive),
     "archive.tar.gz": Target(make=_make_gzip, read=_read_archive),
+    "archive.tar.zst": Target(make=_make_zstd, read=_read_archive),
+    "archive.zip": Target(make=_make_zip, read=_read_archive),
     "media: mp4": Target(make=_make_media("late_sound.mp4"), read=_read_media, contained=True),
     "media: fragmented mp4": Target(make=_make_media("fragmented.mp4"), read=_read_media, contained=True),
     "media: mov": Target(make=_make_media("pcm_50fps.mov"), read=_read_media, contained=True),

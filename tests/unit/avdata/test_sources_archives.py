@@ -393,12 +393,12 @@ def test_patterns_name_archives(tmp_path):
         ("*.tgz", "no file"),
         ("{0..1}.tar", "no file"),
         ("{2..1}.tar", "runs backward"),
-        ("b.zip", "Unpack it"),
+        ("b.rar", "Unpack it"),
     ],
 )
 def test_patterns_without_a_file_are_config_errors(tmp_path, pattern, message):
     write_tar(tmp_path / "0.tar", videos(1))
-    (tmp_path / "b.zip").write_bytes(b"PK")
+    (tmp_path / "b.rar").write_bytes(b"Rar!")
     with pytest.raises(ConfigError, match=message):
         ArchiveSource([f"{tmp_path}/{pattern}"])
 

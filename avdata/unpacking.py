@@ -1,4 +1,4 @@
-"""Unpacks a compressed shard while it is read: gzip and zstd, of any number of parts."""
+"""Unpacks a compressed archive while it is read: gzip and zstd, of any number of parts."""
 
 import hashlib
 from typing import Any, Final
@@ -9,6 +9,11 @@ from avmanifest.errors import ShardError
 
 _MOST_TIMES: Final = 200  # of the compressed size: media hardly shrink, text shrinks tenfold
 _ALWAYS_BYTES: Final = 64 * 1024**2  # of a small file, which may be empty space
+
+
+def is_swollen(num_bytes: int, packed_bytes: int) -> bool:
+    """Whether no media can be this large from so few compressed bytes."""
+    return num_bytes > _ALWAYS_BYTES + _MOST_TIMES * packed_bytes
 
 
 class Unpacked:
@@ -39,7 +44,7 @@ class Unpacked:
                 f"{self._where}: damaged {self._kind} after byte {self._source.num_bytes} ({error}). Fetch it again."
             ) from error
         self._num_bytes += len(content)
-        if self._num_bytes > _ALWAYS_BYTES + _MOST_TIMES * self._source.num_bytes:
+        if is_swollen(self._num_bytes, self._source.num_bytes):
             raise ShardError(
                 f"{self._where}: {self._source.num_bytes} bytes unpack to more than {_MOST_TIMES} times as many, which "
                 "no samples do. It is damaged or made to fill the disk."
