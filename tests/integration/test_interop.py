@@ -16,7 +16,7 @@ import soundfile
 from click.testing import CliRunner
 
 from avmanifest.layout import Layout
-from avmanifest.schema import CLIP_SCHEMA
+from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
 from avmanifest.table import read_table
 
 pytestmark = [
@@ -162,7 +162,7 @@ def test_croissant_is_valid_and_gives_the_manifests_rows(layout, caplog, monkeyp
     dataset = mlcroissant.Dataset(jsonld="croissant.json")
     assert dataset.metadata.ctx.issues.report() == ""
     assert not [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
-    assert str(dataset.metadata.version) == "1.0.0"
+    assert str(dataset.metadata.version) == f"{FORMAT_VERSION}.0.0"
     keys = [record["clips-train/key"].decode() for record in dataset.records("clips-train")]
     assert keys == read_table(layout.manifest("train"), CLIP_SCHEMA).column("key").to_pylist()
 

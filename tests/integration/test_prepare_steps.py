@@ -108,6 +108,16 @@ def test_what_avkit_measures_and_stores_is_the_same_without_steps(with_steps: Pa
         assert bare["member_xxh3"][1:] == row["member_xxh3"][1:-1]  # the json has columns of the steps
 
 
+def test_a_dataset_that_was_begun_before_there_were_steps_goes_on_without(tmp_path: Path) -> None:
+    made(tmp_path, num_clips=1)
+    description = json.loads((tmp_path / "dataset.json").read_text())
+    del description["config"]["steps"]
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    assert made(tmp_path, num_clips=1).exit_code == 0
+    with pytest.raises(ConfigError, match=r"another configuration: steps \[\] ->"):
+        made(tmp_path, Light(), num_clips=1)
+
+
 def test_a_dataset_goes_on_with_the_same_steps_only(with_steps: Path) -> None:
     before = shard_files(with_steps)
     assert made(with_steps, Chance(), Light()).exit_code == 0
