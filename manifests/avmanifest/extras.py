@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Final
 
 from avmanifest.errors import ConfigError
@@ -29,3 +30,11 @@ def naming_extras() -> Iterator[None]:
         raise ConfigError(
             f"this needs {library}, which is not installed. Install it with pip install 'avkit[{EXTRA_OF[library]}]'."
         ) from error
+
+
+def require_extras(*libraries: str) -> None:
+    """Raise ConfigError, as `naming_extras` does, if a library is not installed. None is imported."""
+    with naming_extras():
+        for library in libraries:
+            if find_spec(library) is None:
+                raise ModuleNotFoundError(f"No module named {library!r}", name=library)

@@ -53,6 +53,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     return Base(tmp_path_factory.mktemp("base"))
 
 
+@pytest.mark.parametrize(("step", "library"), [("cuts", "scenedetect"), ("speech", "onnxruntime")])
+def test_a_step_says_which_extra_it_needs(base: Base, tmp_path: Path, step: str, library: str) -> None:
+    result = base.avkit("prepare", "synth", "--num-clips", 2, "--out", tmp_path / "out", "--step", step)
+    assert result.returncode == 2
+    assert f"needs {library}, which is not installed" in result.stderr
+    assert "avkit[steps]" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture(scope="module")
 def dataset(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three clips, prepared without torch, in both kinds of log-mel."""

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from avdata.prepare.steps.step import Clip, Need, StepResult, outside
 from avmanifest.columns import Column
-from avmanifest.extras import naming_extras
+from avmanifest.extras import require_extras
 from avmanifest.settings import Bounds, check
 
 _ANY_RATE = 25.0  # the detectors count frames; their times are kept here
@@ -48,6 +48,7 @@ class Cuts:
 
     def __post_init__(self) -> None:
         check(self, "cuts:")
+        require_extras("scenedetect")
 
     def run(self, clip: Clip) -> StepResult:
         """Find the cuts."""
@@ -70,12 +71,9 @@ def cut_times(frames: Iterable[tuple[float, UInt8[np.ndarray, "_ _ 3"]]], detect
         detector: `content`: the mean difference of hue, saturation and brightness to the frame before is 27 (of 255)
             or more. `adaptive`: it is 15 or more, and 3 times that of the 2 frames before and the 2 after. So a fast
             motion is no cut, but neither is a cut in the first or last 2 frames.
-
-    Raises:
-        ConfigError: PySceneDetect is not installed.
     """
-    with naming_extras():
-        from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode  # noqa: PLC0415 - an extra
+    from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode  # noqa: PLC0415 - an extra
+
     found: Any = (ContentDetector if detector == "content" else AdaptiveDetector)(min_scene_len=0)
     times_s: list[float] = []
     cuts: list[int] = []

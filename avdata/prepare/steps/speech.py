@@ -18,7 +18,7 @@ from avdata.prepare.steps.step import Clip, Need, StepResult, outside
 from avdata.samples import Samples
 from avmanifest.columns import Column
 from avmanifest.errors import ConfigError
-from avmanifest.extras import naming_extras
+from avmanifest.extras import require_extras
 from avmanifest.settings import SHARE, check
 
 WINDOW: int = 512
@@ -52,6 +52,7 @@ class Speech:
 
     def __post_init__(self) -> None:
         check(self, "speech:")
+        _network_path()
 
     def run(self, clip: Clip) -> StepResult:
         """Measure the share."""
@@ -66,9 +67,6 @@ def speech_probabilities(samples: Samples) -> Float32[np.ndarray, " n"]:
 
     Args:
         samples: From -1 to 1, 16 kHz.
-
-    Raises:
-        ConfigError: silero-vad or onnxruntime is not installed.
     """
     session = _session()
     hidden = cell = np.zeros((1, 1, 128), np.float32)
@@ -84,18 +82,22 @@ def speech_probabilities(samples: Samples) -> Float32[np.ndarray, " n"]:
     return np.concatenate(found)
 
 
-@lru_cache(maxsize=1)
-def _session() -> Any:
-    """The network, on one thread."""
-    with naming_extras():
-        import onnxruntime  # noqa: PLC0415 - an extra
-
-        spec = find_spec("silero_vad")  # finds the folder; the package itself would import torch
-        if spec is None or spec.origin is None:
-            raise ModuleNotFoundError("no silero_vad", name="silero_vad")
+def _network_path() -> Path:
+    """The file of the network. Raises ConfigError if a library is missing or too old; none is imported."""
+    require_extras("onnxruntime", "silero_vad")
+    spec = find_spec("silero_vad")
+    assert spec is not None and spec.origin is not None, "it was found above"
     path = Path(spec.origin).parent / "data" / _NETWORK
     if not path.is_file():
         raise ConfigError(f"{path}: not there. The step speech needs silero-vad 6.2.3 or newer; update it.")
+    return path
+
+
+@lru_cache(maxsize=1)
+def _session() -> Any:
+    """The network, on one thread."""
+    import onnxruntime  # noqa: PLC0415 - an extra
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(_network_path()), options, providers=["CPUExecutionProvider"])
