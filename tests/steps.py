@@ -112,6 +112,8 @@ class Odd:
                 members["odd.txt"] = "0"
             case "huge member":
                 members["odd.txt"] = bytes((64 << 20) + 1)
+            case "list":
+                return StepResult(values=[0.0], members=members)  # type: ignore[arg-type]
             case "none":
                 return None  # type: ignore[return-value]
         return StepResult(values=values, members=members)

@@ -182,6 +182,7 @@ BAD: dict[str, tuple[str, Sequence[str]]] = {
     "forks": ("ok", [""]),
     "writes frames": ("internal", ["step odd", "read-only"]),
     "member of text": ("internal", ["step odd: the member odd.txt is str; a member is bytes"]),
+    "list": ("internal", ["step odd: values is [0.0], not a dictionary by name"]),
     "hangs": ("decode_timeout", ["killed after 6 s in step odd. Try --deadline 12"]),
 }
 """What a step does with a clip: the clip's status, and what its reason says."""

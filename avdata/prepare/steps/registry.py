@@ -83,6 +83,7 @@ def _load(text: str) -> "Step":
         module, _, class_name = SHIPPED[name].partition(":")
     elif match := _CLASS.fullmatch(text):
         module, class_name, settings = match["module"], match["name"], match["settings"] or ""
+        _add_current_folder()
     else:
         known = ", ".join(SHIPPED)
         raise ConfigError(f"unknown step {excerpt(text, 100)!r}; known: {known}. Write {_FORM}.")
@@ -93,23 +94,23 @@ def _load(text: str) -> "Step":
         raise ConfigError(f"--step {excerpt(text, 200)}: {error}") from error
 
 
-def _class_of(module: str, name: str) -> Any:
-    """The class of a module, from Python's path or the current folder.
-
-    The folder goes to the end of the path, where it stays, because worker processes look for the class there.
-    """
+def _add_current_folder() -> None:
+    """Let modules of the current folder be found, here and in worker processes, after all others."""
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
+
+
+def _class_of(module: str, name: str) -> Any:
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
             raise ConfigError(
-                f"step {module}:{name}: no module {error.name} on Python's path or in {here}. Go to its folder, or add "
-                "the folder to PYTHONPATH."
+                f"step {module}:{name}: no module {error.name} on Python's path or in {Path.cwd()}. Go to its folder, "
+                "or add the folder to PYTHONPATH."
             ) from error
         raise ConfigError(f"step {module}:{name}: its module needs {error.name}, which is not installed") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"step {module}:{name}: its module cannot be imported ({type(error).__name__}: {error})"
         ) from error

@@ -145,9 +145,11 @@ def run_steps(
     for step in steps:
         begins(step.name)
         begun_s = time.process_time()
-        result = _run(step, media.clip(step, row, {**facts, **values}, seed))
-        if seconds is not None:
-            seconds[step.name] = time.process_time() - begun_s
+        try:
+            result = _run(step, media.clip(step, row, {**facts, **values}, seed))
+        finally:
+            if seconds is not None:
+                seconds[step.name] = time.process_time() - begun_s
         values |= _checked_columns(step, result.values)
         if result.dropped:
             return StepsResult(values=values, members={}, status=filtered_status(step.name), reason=result.dropped)
@@ -168,6 +170,9 @@ def _run(step: Step, clip: Clip) -> StepResult:
             os._exit(1)  # the step forked, and this is the copy: it must not go on with the clip, too
     if not isinstance(result, StepResult):
         raise StepError(f"step {step.name} returned {excerpt(repr(result), 100)}, not a StepResult")
+    for name, found in (("values", result.values), ("members", result.members)):
+        if not isinstance(found, Mapping):
+            raise StepError(f"step {step.name}: {name} is {excerpt(repr(found), 100)}, not a dictionary by name")
     if not isinstance(result.dropped, str):
         raise StepError(
             f"step {step.name}: dropped is {excerpt(repr(result.dropped), 100)}, not a text with the reason"

@@ -43,6 +43,10 @@ def test_chance_depends_on_key_seed_and_step_alone() -> None:
 
 def test_a_dropped_clip_keeps_its_columns_and_later_steps_do_not_run() -> None:
     seconds: dict[str, float] = {}
+    with pytest.raises(StepError):
+        ran(Odd(("raises",)), seconds=seconds)
+    assert list(seconds) == ["odd"], "what failed took time, too"
+    seconds.clear()
     found = ran(Light(least=0.9), Odd(("raises",)), seconds=seconds)
     assert (found.status, found.reason) == ("filtered_light", "brightness 0.502 is below 0.9")
     assert found.values["num_video_frames"] == 2
