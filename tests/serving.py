@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +21,7 @@ class FileServer(ThreadingHTTPServer):
         self.root = root
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.requests: list[str] = []  # paths whose content was asked for
+        self.sent_bytes: Counter[str] = Counter()  # content sent of each path
         self.statuses: deque[int] = deque()  # answers to the next requests, before anything is served
         self.change: Callable[[str, bytes], bytes] = lambda path, content: content
         self.cut_after: deque[int] = deque()  # break the next answers off after so many bytes
@@ -84,6 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
                     return
         if server.cut_after:
             content = content[: server.cut_after.popleft()]
+        server.sent_bytes[self.path] += len(content)
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:

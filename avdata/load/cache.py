@@ -61,6 +61,7 @@ class CacheConfig:
     retry: RetryPolicy = field(default_factory=partial(RetryPolicy, attempts=6))  # one attempt if the server says no
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # for fsspec: credentials, endpoints
     offline: bool = False  # ask no server: use the copies of an earlier run as they are
+    ranges_from_bytes: int = 64 << 20  # of a shard: what the first batches need of it is read before all of it
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1:
@@ -164,6 +165,10 @@ class ShardCache:
         _LOG.warning("%s: its copy in the cache, %s, is damaged; it is fetched again", shown_url(url), path)
         path.unlink(missing_ok=True)
         return True
+
+    def has(self, url: str, expected: Expected) -> bool:
+        """Whether the shard is in the cache."""
+        return self.path(url, expected).exists()
 
     def _fetch(self, url: str, expected: Expected) -> Expected:
         """Download a shard unless another process has done so. Returns its size and hash."""

@@ -296,6 +296,7 @@ class Loader:
         finally:
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
+            self._reader.close_partial()
             self._reader.close_idle()
 
     def _begin(self, epoch: int, first: int, pool: ThreadPoolExecutor | None) -> _Pending:
@@ -436,19 +437,33 @@ class Loader:
 
     @contextlib.contextmanager
     def _fetchers(self) -> Iterator[Callable[[int], None]]:
-        """A function that downloads in threads the remote shards of fetch_ahead_samples samples from a position on."""
+        """A function that downloads in threads the remote shards of fetch_ahead_samples samples from a position on.
+
+        Of large shards what the first batches need is read by ranges, and nothing is downloaded before the first batch
+        is there: it would share the line with them.
+        """
         remote = np.array([is_cached(shard.url) for shard in self.dataset.shards])
         if not remote.any() or not self.config.fetch_ahead_samples:
             yield lambda _: None
             return
         requested: set[int] = set()
+        waiting: list[int] = []
+        batches_before, has_ranges = self._stats.batches, False
 
         def fetch(first: int) -> None:
+            nonlocal has_ranges
             ahead = self._epoch_order(self._state.epoch)[first : first + self.config.fetch_ahead_samples]
-            for shard in dict.fromkeys(self.dataset.shard_of[ahead].tolist()):
-                if remote[shard] and shard not in requested:
-                    requested.add(shard)
-                    pool.submit(self._fetch, shard)
+            shards = dict.fromkeys(self.dataset.shard_of[ahead].tolist())
+            new = [shard for shard in shards if remote[shard] and shard not in requested]
+            if not requested:
+                has_ranges = self._reader.allow_ranges(new)
+            requested.update(new)
+            waiting.extend(new)
+            if has_ranges and self._stats.batches == batches_before:
+                return
+            for shard in waiting:
+                pool.submit(self._fetch, shard)
+            waiting.clear()
 
         pool = ThreadPoolExecutor(_FETCHERS, "avkit-fetch")
         try:
@@ -458,8 +473,8 @@ class Loader:
 
     def _fetch(self, shard: int) -> None:
         """Fetch the shard into the cache. Errors are raised when a sample is read."""
-        with contextlib.suppress(ShardError), self._reader.leases() as leases:
-            leases.descriptor(shard)
+        with contextlib.suppress(ShardError):
+            self._reader.fetch(shard)
 
 
 class DataLoaderLike:

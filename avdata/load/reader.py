@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, NamedTuple
@@ -13,6 +13,7 @@ from avdata.cache import lock_file, unlock_file
 from avdata.dataset import ByteRange, Shard
 from avdata.load.cache import CacheConfig, Expected, ShardCache
 from avdata.load.hashes import ShardHashes
+from avdata.load.partial import PartialShard
 from avdata.shards import MEL_BLOCK_BYTES, block_hash, check_content
 from avdata.urls import is_cached, local_path
 from avmanifest.errors import DamagedMember, ShardError
@@ -21,6 +22,7 @@ from avmanifest.files import open_descriptor
 MAX_OPEN: Final = 128  # shards
 HEADER_BYTES: Final = 512
 _NAME_BYTES: Final = 100
+_KEPT: Final = 1 << 30  # users of a handle that no release closes
 
 
 class BlockRange(NamedTuple):
@@ -53,6 +55,9 @@ class ShardReader:
         self._bad: dict[int, str] = {}
         self._checking = threading.Lock()
         self._checked: dict[int, bool] = {}
+        self._config = cache
+        self._parts: dict[int, PartialShard] = {}  # shards of which ranges are read while they are not in the cache
+        self._ranged: set[int] = set()
 
     def __enter__(self) -> "ShardReader":
         return self
@@ -70,6 +75,27 @@ class ShardReader:
             yield
         finally:
             self._cache.stopped.set()
+
+    def allow_ranges(self, numbers: Iterable[int]) -> bool:
+        """Read what is asked for of these shards by ranges, until all of a shard is in the cache.
+
+        Only members with hashes of their own are read so, and only of large remote shards. Returns whether there are
+        such shards.
+        """
+        if self._check and not self._config.offline:
+            self._ranged |= {number for number in numbers if self._may_be_ranged(self.shards[number])}
+        return bool(self._ranged)
+
+    def _may_be_ranged(self, shard: Shard) -> bool:
+        if not shard.hashed or shard.sha256 is None or local_path(shard.url) is not None:
+            return False
+        return (shard.num_bytes or 0) >= self._config.ranges_from_bytes and not self._cache.has(
+            shard.url, _expected(shard)
+        )
+
+    def fetch(self, number: int) -> None:
+        """Put all of a shard into the cache. Raises ShardError as `acquire` does."""
+        self.release(number, self.acquire(number, whole=True))
 
     def leases(self) -> "Leases":
         """A with block in which the calling thread opens shards."""
@@ -89,6 +115,9 @@ class ShardReader:
         shard = self.shards[number]
         if shard.sha256 is None or not is_cached(shard.url):
             return False
+        if number in self._ranged:
+            self._ranged.discard(number)
+            return True
         with self._checking:
             if number not in self._checked:
                 self._checked[number] = self._cache.remove_damaged(shard.url, _expected(shard))
@@ -99,8 +128,10 @@ class ShardReader:
                             os.close(handle.descriptor)
             return self._checked[number]
 
-    def acquire(self, number: int) -> _Handle:
-        """Open a shard until `release`; see `Leases`."""
+    def acquire(self, number: int, *, whole: bool = False) -> _Handle:
+        """Open a shard until `release`; see `Leases`. With `whole`, all of it is in the cache then."""
+        if not whole and number in self._ranged and (partial := self._partial(number)) is not None:
+            return partial
         if (handle := self._ready(number)) is not None:
             return handle
         with self._lock:
@@ -111,6 +142,27 @@ class ShardReader:
         if len(self._handles) > MAX_OPEN:
             self.close_idle(keep=MAX_OPEN // 2)
         return handle
+
+    def _partial(self, number: int) -> _Handle | None:
+        """The handle of a shard that is read by ranges; None if all of it is in the cache by now."""
+        shard = self.shards[number]
+        if self._cache.has(shard.url, _expected(shard)):
+            self._ranged.discard(number)
+            return None
+        with self._lock:
+            if number not in self._parts:
+                try:
+                    self._parts[number] = PartialShard(shard.url, shard.num_bytes or 0, self._config)
+                except OSError:  # the cache cannot be written: the download says so
+                    self._ranged.discard(number)
+                    return None
+            return _Handle(self._parts[number].descriptor, cached=False, users=_KEPT)
+
+    def _require(self, descriptor: int, number: int, begin: int, size: int) -> None:
+        """Fetch a range of a shard that is read by ranges."""
+        part = self._parts.get(number)
+        if part is not None and part.descriptor == descriptor:
+            part.fetch(begin, size)
 
     def _ready(self, number: int) -> _Handle | None:
         """The handle of a shard that is already open, else None. Raises ShardError if it failed before."""
@@ -166,6 +218,13 @@ class ShardReader:
                     os.close(handle.descriptor)
                     del self._handles[number]
 
+    def close_partial(self) -> None:
+        """Give up what was read by ranges. No shard may be in use."""
+        self._ranged.clear()
+        for part in self._parts.values():
+            part.close()
+        self._parts.clear()
+
     def num_bytes(self, descriptor: int) -> int:
         """Size of an open shard in bytes."""
         return os.fstat(descriptor).st_size
@@ -209,6 +268,8 @@ class ShardReader:
         shard, (offset, size, stored) = self.shards[number], place
         ahead = HEADER_BYTES if shard.prepared else 0
         view = scratch.room(size + ahead)
+        if self._parts:
+            self._require(descriptor, number, offset - ahead, size + ahead)
         try:
             num_read = os.preadv(descriptor, [view], offset - ahead)
         except OSError as error:
@@ -237,6 +298,8 @@ class ShardReader:
     ) -> memoryview:
         """Read adjacent blocks of a log-mel and check the hash of each. Arguments and errors as for `read_member`."""
         shard, view = self.shards[number], scratch.room(place.size)
+        if self._parts:
+            self._require(descriptor, number, place.offset, place.size)
         try:
             num_read = os.preadv(descriptor, [view], place.offset)
         except OSError as error:
