@@ -274,7 +274,7 @@ def _rows_of(samples: Dataset, frames: int) -> pa.Table:
         "frame_times_s": pa.ListArray.from_arrays(
             pa.array(np.arange(count + 1) * frames, pa.int32()), pa.array(samples.frame_time_s.astype(np.float64))
         ),
-        **{name: pa.repeat(pa.scalar(value=False), count) for name in ("silent", "still", "short")},
+        **{name: pa.repeat(pa.scalar(value=False), count) for name in named(flags(CLIP_COLUMNS))},
     }
     arrays = [columns[f.name].cast(f.type) if f.name in columns else pa.nulls(count, f.type) for f in CLIP_SCHEMA]
     return pa.Table.from_arrays(arrays, schema=CLIP_SCHEMA)
