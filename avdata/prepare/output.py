@@ -12,6 +12,7 @@ from avdata.prepare.bucket import local_folder, place_of
 from avdata.prepare.commit import Observer, Workspace, commit_shard, marker_problem, quarantine, read_stats
 from avdata.prepare.mirror import BucketOutput
 from avdata.prepare.segments import Segment
+from avdata.prepare.sources.unpacked import remove_copies
 from avdata.retrying import RetryPolicy
 from avdata.store import open_writable
 from avmanifest.columns import Column
@@ -156,7 +157,8 @@ class FolderOutput:
                 shutil.rmtree(folder)
 
     def clear(self) -> None:
-        """Do nothing: each run removes its own workspace."""
+        """Remove plain copies of archives. Each run removes its own workspace."""
+        remove_copies(self.layout.temporary)
 
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:

@@ -259,7 +259,7 @@ def _list_gzip(archive: str, cache_dir: Path) -> Listing:
 
 def _list_zstd(archive: str, cache_dir: Path) -> Listing:
     try:
-        path, descriptor = unpacked_copy(archive, cache_dir / "unpacked")
+        path, descriptor = unpacked_copy(archive, cache_dir)
     except ShardError as error:
         return Listing(archive, problem=str(error))
     try:

@@ -13,7 +13,7 @@ from avmanifest.errors import ConfigError, StorageError
 from avmanifest.files import UNFINISHED, open_descriptor, open_file, sha256_of, unfinished_path
 
 MOST_BYTES: Final = 200 * 10**9  # of all copies; those that no run uses are removed, the oldest first
-_SUFFIX: Final = ".tar"
+_SUFFIX: Final = ".unpacked.tar"
 _ATTEMPTS: Final = 5
 _COPY_BYTES: Final = 1024**2
 
@@ -23,7 +23,7 @@ def unpacked_copy(archive: str, folder: Path, most_bytes: int = MOST_BYTES) -> t
 
     Args:
         archive: Path of the archive.
-        folder: Where copies are kept.
+        folder: Where copies are kept, among other files.
         most_bytes: Size of all copies.
 
     Returns:
@@ -36,7 +36,7 @@ def unpacked_copy(archive: str, folder: Path, most_bytes: int = MOST_BYTES) -> t
     status = Path(archive).stat()
     identity = f"{os.path.realpath(archive)} {status.st_size} {status.st_mtime_ns}"
     path = folder / f"{sha256_of(os.fsencode(identity))[:32]}{_SUFFIX}"
-    copies = CacheFolder(folder, most_bytes, lambda name: name if name.endswith((_SUFFIX, UNFINISHED)) else None)
+    copies = CacheFolder(folder, most_bytes, _entry_of)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for _ in range(_ATTEMPTS):
@@ -56,6 +56,17 @@ def unpacked_copy(archive: str, folder: Path, most_bytes: int = MOST_BYTES) -> t
             f"{error.filename or folder}: {archive} cannot be unpacked there ({error.strerror}). Make room on the disk."
         ) from error
     raise StorageError(f"{path}: removed as fast as it is made. Other runs need the folder; run them one by one.")
+
+
+def remove_copies(folder: Path) -> None:
+    """Remove all copies in a folder, when no run needs them any more."""
+    for path in folder.glob(f"*{_SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+def _entry_of(name: str) -> str | None:
+    """The folder may have files of others."""
+    return name if _SUFFIX in name and name.endswith((_SUFFIX, UNFINISHED)) else None
 
 
 def _unpack(archive: str, path: Path, copies: CacheFolder) -> None:

@@ -4,6 +4,8 @@ import io
 import os
 import stat
 import struct
+import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -226,7 +228,7 @@ def test_a_member_that_is_longer_than_it_says_is_not_inflated_further(tmp_path: 
 
 def test_a_copy_is_made_once_and_again_when_the_archive_changes(tmp_path: Path) -> None:
     archive = zst_of(tmp_path / "a.tar.zst", VIDEOS)
-    folder = tmp_path / "cache" / "unpacked"
+    folder = tmp_path / "cache"
     first = ArchiveSource([str(archive)], cache_dir=tmp_path / "cache")
     (copy,) = folder.glob("*.tar")
     assert copy.read_bytes() == tar_of(VIDEOS)
@@ -277,3 +279,23 @@ def test_a_damaged_tar_zst_is_told_and_leaves_no_copy(
     good = zst_of(tmp_path / "b.tar.zst", VIDEOS)
     source = ArchiveSource([str(archive), str(good)], cache_dir=tmp_path / "cache")
     assert (len(source), len(source.problems)) == (len(VIDEOS), 1)
+
+
+@pytest.mark.slow
+def test_packed_videos_give_the_same_shards(videos: Path, tmp_path: Path) -> None:
+    names = {path.name: path.read_bytes() for path in sorted(videos.rglob("*.mp4"))[:2]}
+    zip_of(tmp_path / "v.zip", names)
+    zst_of(tmp_path / "v.tar.zst", names)
+    clips = tmp_path / "clips.csv"
+    clips.write_text("video_id,label\n" + "".join(f"{name.removesuffix('.mp4')},rain\n" for name in names))
+    shards = []
+    for number, source in enumerate((f"local:{videos}", f"{tmp_path}/v.zip", f"{tmp_path}/v.tar.zst")):
+        out = tmp_path / str(number)
+        words = ["--list", clips, "--label-column", "label", "--source", source, "--out", out, "--workers", "1"]
+        done = subprocess.run(
+            [sys.executable, "-m", "avcli.main", "prepare", "table", *words], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        shards.append((out / "train" / "00000.tar").read_bytes())
+        assert not list((out / "_tmp").glob("*.unpacked.tar"))
+    assert shards[0] == shards[1] == shards[2]
