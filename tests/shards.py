@@ -47,6 +47,7 @@ def sample_members(
     mask: Callable[[int, int], np.ndarray | None] = lambda sample, frame: None,
     sound: Callable[[int, float], np.ndarray] = waveform_of,
     pack_mel: Callable[[np.ndarray], bytes] = pack_npy_columns,
+    encode: Callable[[np.ndarray], bytes] = encode_jpeg,
 ) -> tuple[dict[str, bytes], list[float]]:
     """The sample's members, and the times of its frames: the middles of num_frames equal spans."""
 
@@ -56,7 +57,7 @@ def sample_members(
         spectrogram = log_mel(waveform, profile(name)).astype(np.float16)
         members[f"logmel-{name}.npy" if place else "logmel.npy"] = pack_mel(spectrogram)
     for frame in range(num_frames):
-        members[f"frame{frame:02d}.jpg"] = encode_jpeg(picture(sample, frame))
+        members[f"frame{frame:02d}.jpg"] = encode(picture(sample, frame))
         if (values := mask(sample, frame)) is not None:
             members[f"mask{frame:02d}.png"] = cv2.imencode(".png", values)[1].tobytes()
     if flac:

@@ -29,6 +29,7 @@ from avdata.load.bench_data import draw_bench_dataset
 from avdata.load.crops import Crop, crop_into
 from avdata.load.decode import StoredSample, read_npy
 from avdata.load.loader import Loader, LoaderConfig
+from avdata.load.native import native_library
 from avdata.load.open import open_dataset
 from avdata.load.reader import ShardReader, ThreadMemory
 from avdata.load.views import TrainView
@@ -69,6 +70,7 @@ def bench_loader(bench: LoaderBench) -> dict[str, Any]:
     All contestants yield random 3 s windows of log-mel and random crops of 224 x 224 pixels:
 
     - `avkit`: this loader.
+    - `avkit_python`: this loader without its compiled code. Left out if that is not built (docs/decisions/native.md).
     - `avkit_unchecked`: this loader without comparing members with their hashes. The ratio to it is the cost of that.
     - `webdataset`: its fastest configuration (one worker process per core, shuffling and batching inside the workers,
       only the needed members) with avkit's decode function.
@@ -128,8 +130,8 @@ def _contestants(
     images = _some_images(dataset, 512)
 
     @contextlib.contextmanager
-    def avkit(*, check: bool) -> Iterator[Iterator[int]]:
-        with contextlib.closing(_endless(_loader(dataset, view, bench, check=check))) as batches:
+    def avkit(*, check: bool = True, native: bool = True) -> Iterator[Iterator[int]]:
+        with contextlib.closing(_endless(_loader(dataset, view, bench, check=check, native=native))) as batches:
             yield batches
 
     @contextlib.contextmanager
@@ -138,7 +140,8 @@ def _contestants(
             yield batches
 
     return {
-        "avkit": partial(avkit, check=True),
+        "avkit": avkit,
+        **({} if native_library() is None else {"avkit_python": partial(avkit, native=False)}),
         "avkit_unchecked": partial(avkit, check=False),
         "webdataset": lambda: _webdataset(urls, own, bench.batch_size, cores),
         "webdataset_stock": lambda: _webdataset(urls, stock, bench.batch_size, cores),
@@ -393,8 +396,10 @@ def _first_batches(dataset: Dataset, view: TrainView, bench: LoaderBench) -> dic
     return medians
 
 
-def _loader(dataset: Dataset, view: TrainView, bench: LoaderBench, *, check: bool = True) -> Loader:
-    config = LoaderConfig(batch_size=min(bench.batch_size, len(dataset)), check_members=check)
+def _loader(
+    dataset: Dataset, view: TrainView, bench: LoaderBench, *, check: bool = True, native: bool = True
+) -> Loader:
+    config = LoaderConfig(batch_size=min(bench.batch_size, len(dataset)), check_members=check, native=native)
     return Loader(dataset, view, config)
 
 

@@ -72,10 +72,15 @@ def crop_into(rgb: UInt8[np.ndarray, "h w 3"], crop: Crop, out: UInt8[np.ndarray
     top, left, height, width, flip = crop
     size = out.shape[0]
     cut = rgb[top : top + height, left : left + width]
-    shrinks = min(height, width) > _AREA_FROM * size
-    cv2.resize(cut, (size, size), dst=out, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    interpolation = cv2.INTER_AREA if shrinks_a_lot(crop, size) else cv2.INTER_LINEAR
+    cv2.resize(cut, (size, size), dst=out, interpolation=interpolation)
     if flip:
         cv2.flip(out, 1, dst=out)
+
+
+def shrinks_a_lot(crop: Crop, size: int) -> bool:
+    """Whether a crop is so much larger than size x size pixels that its areas are averaged."""
+    return min(crop.height, crop.width) > _AREA_FROM * size
 
 
 def crop_mask_into(

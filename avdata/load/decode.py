@@ -1,5 +1,6 @@
 """One sample while a view reads it: its members, read, checked and decoded when they are asked for."""
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -7,6 +8,8 @@ from jaxtyping import Float32, UInt8
 
 from avdata.dataset import ByteRange, Dataset
 from avdata.images import decode_jpeg, decode_mask
+from avdata.load.crops import Crop, crop_into
+from avdata.load.native import jpeg_size
 from avdata.load.reader import BlockRange, Leases, Scratch, ShardReader, ThreadMemory
 from avdata.melspec import log_mel
 from avdata.profiles import MelProfile, profile
@@ -26,7 +29,7 @@ class StoredSample:
     """
 
     __slots__ = (
-        "_dataset", "_first", "_flac", "_leases", "_mel", "_memory", "_reader", "_shard", "_windows",
+        "_dataset", "_first", "_flac", "_leases", "_mel", "_memory", "_reader", "_shard", "_windows", "careful",
         "frame_times_s", "key", "number",
     )  # fmt: skip
 
@@ -52,10 +55,41 @@ class StoredSample:
         self._flac: bytes | None = None
         self._mel: tuple[str, np.ndarray] | None = None
         self._windows = 0  # that were copied
+        self.careful = False  # True: without compiled code
 
     def frame(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
         """The stored frame with this number, from 0, as RGB."""
         return decode_jpeg(self.jpeg(number), self.where(self._frame_name(number)))
+
+    def crop_frame(
+        self,
+        number: int,
+        choose: Callable[[int, int], Crop],
+        out: UInt8[np.ndarray, "s s 3"],
+        *,
+        later: bool = False,
+    ) -> tuple[int, int, Crop]:
+        """Crop a frame and resize the crop into `out`.
+
+        Args:
+            number: Number of the frame, from 0.
+            choose: Chooses the crop, by height and width of the frame in pixels.
+            out: Receives the pixels.
+            later: Let them come as late as the end of `fill_rows`, with those of other rows: faster where compiled code
+                makes them, whose pixels differ by up to 1 level. `fill` must not read them.
+
+        Returns:
+            Height and width of the frame, and the crop.
+        """
+        queue = self._memory.crops if later and not self.careful else None
+        if queue is not None and (size := jpeg_size(jpeg := self.jpeg(number))) is not None:
+            crop = choose(*size)
+            if queue.add(jpeg, crop, out):
+                return *size, crop
+        rgb = self.frame(number)
+        crop = choose(rgb.shape[0], rgb.shape[1])
+        crop_into(rgb, crop, out)
+        return rgb.shape[0], rgb.shape[1], crop
 
     def jpeg(self, number: int) -> memoryview:
         """The JPEG of a frame. It is valid until the next member is read."""

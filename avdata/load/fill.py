@@ -46,14 +46,27 @@ def fill_rows(
     began = time.perf_counter()
     part = slice(wanted.start, wanted.stop)
     arrays, numbers, draws = list(rows.arrays.items()), rows.sample_ids[part].tolist(), rows.draws[part].tolist()
+    queue, waiting = memory.crops, list[tuple[int, int, list[float]]]()  # row, number, draws of each crop in the queue
     with reader.leases() as leases:
-        for row, number, drawn in zip(wanted, numbers, draws, strict=True):
+
+        def fill(row: int, number: int, drawn: list[float], *, careful: bool = False) -> None:
             sample = StoredSample(dataset, reader, leases, memory, number, rows.keys[row])
-            out = {name: array[row, ...] for name, array in arrays}
+            sample.careful = careful
             try:
-                _fill_or_refetch(view, sample, drawn, out)
+                _fill_or_refetch(view, sample, drawn, {name: array[row, ...] for name, array in arrays})
             except ShardError as error:
                 rows.errors[row] = error
+                if queue is not None:
+                    queue.drop(len(waiting))
+
+        for row, number, drawn in zip(wanted, numbers, draws, strict=True):
+            fill(row, number, drawn)
+            if queue is not None:
+                waiting += [(row, number, drawn)] * (len(queue) - len(waiting))
+        if queue is not None and waiting:
+            for again, made in zip(waiting, queue.run(), strict=True):
+                if not made:
+                    fill(*again, careful=True)
         log_mels = rows.arrays.get("log_mel")
         if log_mels is not None and not all_finite(log_mels[part]):
             for row, number in zip(wanted, numbers, strict=True):

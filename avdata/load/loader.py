@@ -26,6 +26,7 @@ from avdata.load.batch import ArrayBatch, BufferPool
 from avdata.load.cache import CacheConfig
 from avdata.load.damage import BadSample, DamageCount, excluded_samples
 from avdata.load.fill import Rows, fill_rows
+from avdata.load.native import CropQueue, native_library
 from avdata.load.order import (
     EpochOrder,
     LoaderState,
@@ -75,6 +76,7 @@ class LoaderConfig:
     max_bad_share: float = 0.05  # raise when more of this rank's samples of an epoch are damaged; one always may be
     exclude_keys: tuple[str, ...] = ()  # samples to replace by others as if they were damaged, without counting them
     check_members: bool = True  # compare each member that is read with its hash; False shows what that costs
+    native: bool = True  # crop with compiled code if it is built: see docs/decisions/native.md
     pin_memory: bool = False  # page-locked memory, for asynchronous copies to a GPU
     cache: CacheConfig = field(default_factory=CacheConfig)
 
@@ -339,7 +341,8 @@ class Loader:
         try:
             memory = self._memories.get_nowait()
         except Empty:
-            memory = ThreadMemory()
+            library = native_library() if self.config.native else None
+            memory = ThreadMemory(None if library is None else CropQueue(library))
         fill = partial(fill_rows, self.dataset, self._reader, self.view, rows, memory=memory)
         took_s = fill(wanted)
         for row in wanted:

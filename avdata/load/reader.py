@@ -13,6 +13,7 @@ from avdata.cache import lock_file, unlock_file
 from avdata.dataset import ByteRange, Shard
 from avdata.load.cache import CacheConfig, Expected, ShardCache
 from avdata.load.hashes import ShardHashes
+from avdata.load.native import CropQueue
 from avdata.load.partial import PartialShard
 from avdata.shards import MEL_BLOCK_BYTES, block_hash, check_content
 from avdata.urls import is_cached, local_path
@@ -387,9 +388,10 @@ class Scratch:
 
 
 class ThreadMemory:
-    """The memory of one thread: of the last log-mel that it read, and of the last other member."""
+    """The memory of one thread: of the last log-mel that it read, of the last other member, and of crops to be made."""
 
-    __slots__ = ("log_mel", "members")
+    __slots__ = ("crops", "log_mel", "members")
 
-    def __init__(self) -> None:
-        self.log_mel, self.members = Scratch(), Scratch()
+    def __init__(self, crops: CropQueue | None = None) -> None:
+        """`crops` None: Python makes them."""
+        self.log_mel, self.members, self.crops = Scratch(), Scratch(), crops

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from avdata.dataset import Dataset
-from avdata.load.crops import CROP_DRAWS, Crop, center_crop, choice, crop_into, crop_mask_into, random_crop
+from avdata.load.crops import CROP_DRAWS, Crop, center_crop, choice, crop_mask_into, random_crop
 from avdata.load.decode import StoredSample
 from avdata.profiles import MelProfile, column_start_s, profile, window_columns
 from avmanifest.errors import ConfigError, ShardError
@@ -289,6 +289,10 @@ class ClipView(View):
         times_s, axes = sample.frame_times_s, self.num_images is not None
         images = row["images"].transpose(0, 2, 3, 1) if axes else row["images"].transpose(1, 2, 0)[None]
         masks = (row["masks"] if axes else row["masks"][None]) if self.masks else None
+
+        def choose(height: int, width: int) -> Crop:
+            return self.choose_crop(height, width, draws)
+
         numbers, masked = np.array(frames), np.zeros(len(frames), np.bool_)
         for place, frame in enumerate(frames):
             if place and frame == frames[place - 1] and not draws:
@@ -296,10 +300,7 @@ class ClipView(View):
                 if masks is not None:
                     masks[place], masked[place] = masks[place - 1], masked[place - 1]
                 continue
-            rgb = sample.frame(frame)
-            height, width, _ = rgb.shape
-            crop = self.choose_crop(height, width, draws)
-            crop_into(rgb, crop, images[place])
+            height, width, crop = sample.crop_frame(frame, choose, images[place], later=bool(draws))
             if masks is not None:
                 mask = sample.mask(frame)
                 masked[place] = mask is not None
