@@ -13,7 +13,7 @@ from avcli.main import app
 from avdata.audit.dataset import open_audit_dataset
 from avdata.audit.summary import summarize
 from avdata.audit.verify import verify
-from avdata.load import EvalView, Loader, LoaderConfig, evaluation_config, open_dataset
+from avdata.load import CacheConfig, EvalView, Loader, LoaderConfig, evaluation_config, open_dataset
 from avdata.prepare.bucket import open_place
 from avdata.prepare.commit import Workspace
 from avdata.prepare.config import Retry
@@ -30,6 +30,7 @@ from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageErr
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
 from tests.older import as_version_1
+from tests.serving import serving
 from tests.videos import SMALL, Notes, folder_config, synth_config, tree
 
 TWICE = {"mel": ("paper", "released")}
@@ -239,6 +240,22 @@ def test_a_reader_of_the_older_state_stops(out):
     assert len(open_dataset(out, "train").keys) == len(dataset.keys) - 1
 
 
+def test_a_remote_reader_with_a_cache_reads_the_new_state(out, tmp_path):
+    cache = CacheConfig(root=tmp_path / "cache")
+    view, config = EvalView(image_size=8, window_s=1.0), LoaderConfig(batch_size=2, num_workers=0, cache=cache)
+
+    def read(url: str) -> list[str]:
+        batches = Loader(open_dataset(url, "train", cache=cache), view, evaluation_config(config)).arrays()
+        return [key for batch in batches for key, valid in zip(batch.keys, batch.valid, strict=True) if valid]
+
+    with serving(out) as server:
+        keys = read(server.url)
+        run_operation(out, Remove((keys[0],)))
+        assert read(server.url) == keys[1:]
+        run_operation(out, Reshard(3))
+        assert read(server.url) == keys[1:]
+
+
 def test_what_cannot_be_done_is_refused(out, tmp_path):
     with pytest.raises(ConfigError, match="object store"):
         run_operation("s3://bucket/set", Reshard(3))
@@ -353,7 +370,9 @@ def test_the_commands(out, tmp_path):
     assert "nothing to do" in avkit("add-mel", str(out), "released").stdout
     takedown = tmp_path / "ids.txt"
     takedown.write_text("synth-000002\n\n000003\n")
-    assert "exchanged" in avkit("remove", str(out), "--list", str(takedown), "--workers", "1").stdout
+    said = avkit("remove", str(out), "--list", str(takedown), "--workers", "1").stdout
+    assert "remove 2: " in said
+    assert "exchanged" in said
     assert avkit("reshard", str(out), "--shard-size", "4", "--workers", "1").exit_code == 0
     assert avkit("settle", str(out)).exit_code == 0
     inspected = CliRunner().invoke(app, ["inspect", str(out)])

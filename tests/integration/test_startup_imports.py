@@ -57,6 +57,8 @@ COMMANDS = [
     ("prepare folder --out OUT", 2, ()),
     ("prepare synth --out OUT --frames ten", 2, ()),
     ("diff --help", 0, ()),
+    ("dataset --help", 0, ()),
+    ("dataset add-mel NOWHERE released", 2, ()),
     ("pretrain deepavfusion --explain", 0, ()),
     ("pretrain crossmae --explain --set model.teacher=ema", 0, ()),
     ("pretrain deepavfusion --set model.fusion=sparse", 2, ()),

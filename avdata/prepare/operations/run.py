@@ -153,7 +153,8 @@ def run_operation(
             changes = operation.changes(dataset, note)
             before = sha256_of(read_file(layout.dataset_json))
             settings = operation.settings()
-            words = " ".join([operation.name, *(str(value) for value in settings.values())])
+            shown = [str(value) for name, value in settings.items() if not name.endswith("sha256")]
+            words = " ".join([operation.name, *shown])
             request = {"operation": words, "before": before, "settings": settings}
             if changes is None or not is_resumed(layout, request):
                 settle(layout, note)
