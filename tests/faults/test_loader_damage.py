@@ -170,9 +170,10 @@ def test_epochs_leave_no_buffers_threads_or_files_behind(root: Path, monkeypatch
         pool = loader._pool
         made.append(sorted((size, id(memory)) for size, free in pool._free.items() for memory in free))
     assert made[-1]
-    assert all(len(one) <= 3 * (3 + 2) for one in made)
-    assert len({identity for one in made for _, identity in one}) <= 3 * (3 + 2)
-    assert loader._scratches.qsize() <= 2
+    most = len(view.arrays) * (3 + 2)
+    assert all(len(one) <= most for one in made)
+    assert len({identity for one in made for _, identity in one}) <= most
+    assert loader._memories.qsize() <= 2
     assert own_threads() == []
     assert open_files(root) == []
 
