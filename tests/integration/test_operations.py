@@ -158,6 +158,8 @@ def test_removed_clips_leave_nothing_of_their_media(out):
     shutil.copy(tar, aside)
     Layout(out).media.mkdir()
     (Layout(out).media / "video.mp4").write_bytes(content)
+    for copy in ("0123.unpacked.tar", ".0123.unpacked.tar.4567.tmp"):
+        (Layout(out).temporary / copy).write_bytes(content)
     notes: list[str] = []
     done = run_operation(out, Remove(("synth-000001", "000004", "unknown")), note=notes.append)
     assert done.changed

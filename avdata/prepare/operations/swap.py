@@ -18,8 +18,9 @@ from avdata.prepare.catalog import coverage, merge_manifest, write_index
 from avdata.prepare.commit import Observer
 from avdata.prepare.description import read_description, recipe_of, sample_of
 from avdata.prepare.operations.pending import alive_lock, is_running, request_file, stopped_operation
+from avdata.prepare.sources.unpacked import remove_copies
 from avmanifest.errors import ConfigError, ManifestError
-from avmanifest.files import flush, read_file, remove, replace_bytes
+from avmanifest.files import flush, read_file, remove, remove_unfinished, replace_bytes
 from avmanifest.layout import Layout, ShardName, shard_of_marker
 from avmanifest.parsing import parse_object
 
@@ -34,7 +35,7 @@ class Swap:
     shards: tuple[ShardName, ...]  # new, or in place of the shards of these names
     gone: tuple[ShardName, ...] = ()  # shards that the dataset has no more
     num_parts: int | None = None  # of the new plan; None: the plan stays
-    forget: bool = False  # also remove quarantined shards and fetched media
+    forget: bool = False  # also remove quarantined shards, fetched media and copies of archives
 
     def to_bytes(self) -> bytes:
         """As `swap.json` holds it."""
@@ -145,6 +146,8 @@ def finish(layout: Layout, observe: Observer = lambda _: None) -> None:
     if swap.forget:
         remove(layout.quarantine)
         remove(layout.media)
+        remove_copies(layout.temporary)
+        remove_unfinished(layout.temporary)
     replace_bytes(layout.dataset_json, read_file(new.dataset_json), durable=True)
     merge_manifest(layout)
     splits = coverage(layout)
