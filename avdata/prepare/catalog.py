@@ -18,6 +18,7 @@ from avdata.members import written_members
 from avdata.prepare import description
 from avdata.prepare.commit import changed_since_commit, committed, marker_problem, read_stats, storage_errors
 from avdata.prepare.near_duplicates import first_of_groups
+from avdata.prepare.plan import is_appended
 from avdata.prepare.sources.remote import FailedRef
 from avmanifest.columns import (
     NEAR_DUPLICATE_OF,
@@ -43,11 +44,12 @@ PENDING_REASON = "no source has any clip of its shard; run again with a source t
 
 @dataclass(frozen=True, slots=True)
 class PlannedShard:
-    """A shard of the plan. `rows` has PLAN_SCHEMA. Part 0 is the first run; each later part is a retry."""
+    """A shard of the plan. `rows` has PLAN_SCHEMA. Part 0 is the first run; a later part retries or appends clips."""
 
     part: int
     shard: ShardName
     rows: pa.Table
+    is_retry: bool = False
 
 
 def planned_shards(layout: Layout) -> Iterator[PlannedShard]:
@@ -55,15 +57,16 @@ def planned_shards(layout: Layout) -> Iterator[PlannedShard]:
     for part, path in enumerate(layout.plan_parts()):
         pieces: list[pa.RecordBatch] = []
         current: ShardName | None = None
+        is_retry = part > 0 and not is_appended(path)
         for batch in read_batches(path, PLAN_SCHEMA):
             for name, piece in _runs(batch):
                 if name != current and current is not None:
-                    yield PlannedShard(part, current, pa.Table.from_batches(pieces))
+                    yield PlannedShard(part, current, pa.Table.from_batches(pieces), is_retry)
                     pieces = []
                 current = name
                 pieces.append(piece)
         if current is not None:
-            yield PlannedShard(part, current, pa.Table.from_batches(pieces))
+            yield PlannedShard(part, current, pa.Table.from_batches(pieces), is_retry)
 
 
 def _runs(batch: pa.RecordBatch) -> Iterator[tuple[ShardName, pa.RecordBatch]]:
@@ -213,11 +216,11 @@ def _arrays(rows: pa.Table, column: Column) -> list[np.ndarray] | None:
 
 
 def _retried_keys(layout: Layout) -> dict[str, int]:
-    """The part of the last retry of each key that is in an existing shard of a retry."""
+    """The last part of each key that was appended, or is in an existing shard of a retry."""
     return {
         key: planned.part
         for planned in planned_shards(layout)
-        if planned.part > 0 and marker_problem(layout, planned.shard) is None
+        if planned.part > 0 and (not planned.is_retry or marker_problem(layout, planned.shard) is None)
         for key in planned.rows.column("key").to_pylist()
     }
 
@@ -231,7 +234,7 @@ def _manifest_rows(layout: Layout, planned: PlannedShard, stopped: FailedRef | N
         stats, rows = committed(layout, planned.shard, None)
     except (ShardError, ManifestError):
         pending = f"{stopped.status} {stopped.reason}" if stopped else "unavailable_missing"
-        return None if planned.part else (pending_rows(planned.rows, stopped), pending)
+        return None if planned.is_retry else (pending_rows(planned.rows, stopped), pending)
     return rows, stats["files"]["parquet"]["sha256"]
 
 

@@ -313,6 +313,9 @@ class PrepareConfig:
         float, "Share of the requested clips that no step dropped; with fewer samples the exit code is 3.", SHARE
     ] = 0.5
     retry: Annotated[Retry, "Which failed clips to try again."] = Retry.NONE
+    append: Annotated[
+        bool, "Add the clips of the list that the dataset lacks, in new shards. What is there stays as it is."
+    ] = False
     overwrite: Annotated[bool, "Remove the contents of the output and start again."] = False
     verify: Annotated[bool, "Hash the tars of finished shards again, not only changed ones."] = False
     executor: Annotated[
@@ -324,12 +327,14 @@ class PrepareConfig:
         check(self)
         if self.share.count > 1 and self.executor is not ExecutorKind.ARRAY:
             raise ConfigError(f"{self.share.count} tasks belong to --executor array, not to {self.executor}")
-        if self.executor is ExecutorKind.ARRAY and (self.overwrite or self.retry is not Retry.NONE):
+        if self.executor is ExecutorKind.ARRAY and (self.overwrite or self.append or self.retry is not Retry.NONE):
             raise ConfigError(
-                "--overwrite and --retry concern all tasks, so a single task cannot take them. Remove the output "
-                "first, or run "
-                "--retry without --executor array."
+                "--overwrite, --append and --retry concern all tasks, so a single task cannot take them. Remove the "
+                "output first, or run --append and --retry without --executor array."
             )
+        if self.append and (self.overwrite or self.limit is not None or self.recipe.name == "synth"):
+            other = "--overwrite" if self.overwrite else "--limit" if self.limit is not None else "recipe synth"
+            raise ConfigError(f"--append adds what the list has more, so it does not go with {other}")
         if self.recipe.name == "synth" and (self.sources or self.list_path):
             raise ConfigError("recipe synth draws its videos: it takes no --source and no --list")
 

@@ -170,5 +170,5 @@ def refuse_other_plan(layout: Layout, frozen: pa.Table, now: pa.Table) -> None:
     raise ConfigError(
         f"{layout.root} was begun with another list: {len(before - after):,} clips are missing and "
         f"{len(after - before):,} are new ({'; '.join(few) or 'the same clips, with other labels, times or columns'}). "
-        "Give the same list, another --out, or --overwrite."
+        "Give the same list, another --out, or --overwrite. With --append, new clips are added to those that are there."
     )

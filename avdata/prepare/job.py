@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from avdata.prepare import description
+from avdata.prepare.append import new_labels, plan_append, requested_rows
 from avdata.prepare.card import catalog_files, write_catalog
 from avdata.prepare.catalog import (
     PlannedShard,
@@ -27,7 +28,7 @@ from avdata.prepare.executors import Executor, ShardTask, local_executor
 from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.operations.swap import settle
 from avdata.prepare.output import DatasetOutput, open_output
-from avdata.prepare.plan import Plan, freeze, hash_table
+from avdata.prepare.plan import Plan, freeze, hash_table, is_appended
 from avdata.prepare.progress import ProgressWriter
 from avdata.prepare.ray_cluster import RayExecutor
 from avdata.prepare.report import PrepareListener, PrepareReport, SilentListener, StepCosts
@@ -39,6 +40,7 @@ from avdata.prepare.steps.run import ALL_FRAMES
 from avdata.prepare.steps.step import Step
 from avmanifest.columns import extra_columns
 from avmanifest.errors import ConfigError, ManifestError
+from avmanifest.files import replace_bytes
 from avmanifest.layout import Layout
 from avmanifest.schema import PLAN_SCHEMA, filtered_status
 from avmanifest.secrets import shown_url
@@ -97,8 +99,16 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
             if config.overwrite:
                 _remove_dataset(output, others)
             frozen, plan_hash = _frozen_plan(config, output, plan, listener)
+            if any(map(is_appended, layout.plan_parts()[1:])):
+                _add_labels(output)  # a run that appended clips may have been killed before
         check = partial(shard_problem, layout, plan_hash=plan_hash, hashes=config.verify)
         to_do = list(_shards_to_do(output, workspace, _shards_of(config.share, layout), check, listener))
+        if config.append:
+            assert plan is not None, "the list is read for --append"
+            with workspace.publishing():
+                added = plan_append(config, output, plan.table, listener)
+                _add_labels(output)
+            to_do += _shards_to_do(output, workspace, added, check, listener)
         if config.retry is not Retry.NONE:
             with workspace.publishing():
                 added = plan_retry(config, output, listener)
@@ -213,7 +223,12 @@ def _remove_dataset(output: DatasetOutput, others: Sequence[Path]) -> None:
 
 def _needs_plan(config: PrepareConfig, layout: Layout) -> bool:
     """Whether the list has to be read: to freeze the plan, or to compare it with the frozen plan."""
-    return not layout.dataset_json.exists() or config.list_path is not None or config.recipe.name == "folder"
+    return (
+        not layout.dataset_json.exists()
+        or config.append
+        or config.list_path is not None
+        or config.recipe.name == "folder"
+    )
 
 
 def _frozen_plan(
@@ -256,13 +271,33 @@ def _resumed_plan(
     frozen = read_table(layout.plan_part(0), PLAN_SCHEMA)
     if hash_table(frozen) != recorded["plan_hash"]:
         raise ManifestError(f"{layout.plan_part(0)}: is not the plan that {layout.dataset_json} describes")
-    if plan is not None:
-        description.refuse_other_plan(layout, frozen, _as_begun(plan.table, recorded, frozen, layout, listener))
+    if plan is not None and not config.append:
+        begun = _as_begun(plan.table, recorded, frozen, layout, listener)
+        description.refuse_other_plan(layout, *_comparable(layout, frozen, begun))
     tools = description.tool_versions(config)
     if recorded["tools"] != tools:
         difference = description.difference(recorded["tools"], tools)
         listener.note(f"{layout.root} was begun with other versions of packages: {difference}")
     return frozen, recorded["plan_hash"]
+
+
+def _comparable(layout: Layout, frozen: pa.Table, now: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Both plans; if clips were appended, all of them, in the order of their keys and without their places."""
+    requested = requested_rows(layout)
+    if len(requested) == len(frozen):
+        return frozen, now
+    own, theirs = (table.drop_columns(["shard", "position"]).sort_by("key") for table in (requested, now))
+    return own.combine_chunks(), theirs.combine_chunks()
+
+
+def _add_labels(output: DatasetOutput) -> None:
+    """Write the labels of appended clips into dataset.json, after those that are there."""
+    layout = output.layout
+    recorded = description.read_description(layout)
+    if labels := new_labels(recorded["labels"], requested_rows(layout)):
+        changed = {**recorded, "labels": [*recorded["labels"], *labels]}
+        replace_bytes(layout.dataset_json, description.encoded_description(changed), durable=True)
+        output.renew([layout.dataset_json])
 
 
 def _as_begun(
@@ -325,7 +360,7 @@ def _report(
     for planned in _shards_of(share, layout):
         if layout.stats(planned.shard).exists():
             num_shards += 1
-        elif not planned.part:
+        elif not planned.is_retry:
             pending += len(planned.rows)
     return PrepareReport(
         out=shown_url(config.out) if isinstance(config.out, str) else config.out,

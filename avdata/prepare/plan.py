@@ -20,8 +20,9 @@ from avmanifest.columns import extra_columns, with_extra
 from avmanifest.errors import ManifestError
 from avmanifest.files import replacing
 from avmanifest.schema import KEY_PATTERN, PLAN_SCHEMA
-from avmanifest.table import write_table
+from avmanifest.table import read_metadata, write_table
 
+_APPENDED: Final = b"avkit.appended"  # in the metadata of a part's schema
 _HASHED_ROWS: Final = 65_536  # rows that are converted to Python objects at a time
 
 
@@ -90,21 +91,6 @@ def make_plan(
     )
 
 
-def renumbered(table: pa.Table, shard_size: int) -> pa.Table:
-    """A plan's rows (PLAN_SCHEMA) in their order, with other numbers of shards and positions.
-
-    Args:
-        table: Rows that are ordered by split, such as those of a Plan.
-        shard_size: Clips per shard.
-    """
-    splits, split_of = _splits(table)
-    shard, position = _places(splits, split_of, shard_size, {})
-    for name, column in (("shard", shard), ("position", position)):
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(place), column)
-    return table
-
-
 def _check_keys(keys: pa.Array) -> None:
     good = pc.match_substring_regex(keys, rf"\A(?:{KEY_PATTERN.pattern})\z").fill_null(False)
     row = pc.index(good, False).as_py()
@@ -160,7 +146,13 @@ def hash_table(table: pa.Table) -> str:
     return sha256.hexdigest()
 
 
-def freeze(plan: Plan, path: Path) -> None:
-    """Write the plan to a file, atomically."""
+def freeze(plan: Plan, path: Path, *, appended: bool = False) -> None:
+    """Write the plan to a file, atomically. `appended`: its clips are new, where a later part usually retries clips."""
+    table = plan.table.replace_schema_metadata({_APPENDED: b"true"}) if appended else plan.table
     with replacing(path, durable=True) as unfinished:
-        write_table(plan.table, unfinished)
+        write_table(table, unfinished)
+
+
+def is_appended(path: Path) -> bool:
+    """Whether the clips of a part of the plan are in no earlier part. Raises ManifestError if it cannot be read."""
+    return _APPENDED in read_metadata(path)

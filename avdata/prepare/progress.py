@@ -17,6 +17,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from avdata.prepare.commit import is_abandoned, read_stats
+from avdata.prepare.plan import is_appended
 from avdata.prepare.report import PrepareListener
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.files import read_file, replace_text
@@ -144,10 +145,11 @@ def read_progress(layout: Layout) -> Progress:
     shards: list[ShardName] = []
     requested = 0
     for part, path in enumerate(parts):
+        is_retry = part > 0 and not is_appended(path)
         for batch in read_batches(path, PLAN_SCHEMA, ["split", "shard"]):
             pairs = zip(batch.column("split").to_pylist(), batch.column("shard").to_pylist(), strict=True)
             shards += dict.fromkeys(ShardName(*pair) for pair in pairs)
-            requested += 0 if part else len(batch)
+            requested += 0 if is_retry else len(batch)
     shards = list(dict.fromkeys(shards))
     committed = [shard for shard in shards if layout.stats(shard).exists()]
     return Progress(

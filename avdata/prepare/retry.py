@@ -1,11 +1,11 @@
 """Retry failed clips: they become a new part of the plan, with new shards after the existing ones."""
 
-from collections import Counter
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from avdata.prepare.append import next_shards
 from avdata.prepare.catalog import PlannedShard, merge_manifest, planned_shards
 from avdata.prepare.commit import storage_errors
 from avdata.prepare.config import PrepareConfig, Retry
@@ -25,7 +25,7 @@ def plan_retry(config: PrepareConfig, output: DatasetOutput, listener: PrepareLi
     """
     layout = output.layout
     merge_manifest(layout)
-    if any(not layout.stats(planned.shard).exists() for planned in planned_shards(layout) if planned.part):
+    if any(not layout.stats(planned.shard).exists() for planned in planned_shards(layout) if planned.is_retry):
         listener.note("the last retry is not finished; continuing it")
         return []
     failed = failed_keys(layout, config.retry)
@@ -34,9 +34,7 @@ def plan_retry(config: PrepareConfig, output: DatasetOutput, listener: PrepareLi
         return []
     rows: dict[str, dict[str, Any]] = {}
     schema = PLAN_SCHEMA
-    next_shard: Counter[str] = Counter()
     for planned in planned_shards(layout):
-        next_shard[planned.shard.split] = max(next_shard[planned.shard.split], planned.shard.number + 1)
         schema = planned.rows.schema
         rows |= {row["key"]: row for row in planned.rows.to_pylist() if row["key"] in failed}
     table = pa.Table.from_pylist(list(rows.values()), schema=schema)
@@ -45,7 +43,7 @@ def plan_retry(config: PrepareConfig, output: DatasetOutput, listener: PrepareLi
         table.column("key"),
         seed=config.sample.seed,
         shard_size=config.shard_size,
-        first_shards=dict(next_shard),
+        first_shards=next_shards(layout),
     )
     part = len(layout.plan_parts())
     with storage_errors(layout.root):

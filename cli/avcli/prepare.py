@@ -51,6 +51,7 @@ _PANELS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("supervision.deadline_s", "--deadline"),
         ("min_success", "--min-success"),
         ("retry", "--retry"),
+        ("append", "--append"),
         ("overwrite", "--overwrite"),
         ("verify", "--verify"),
     ),

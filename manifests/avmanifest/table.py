@@ -84,6 +84,12 @@ def read_schema(source: Path | BinaryIO, schema: pa.Schema, *, where: str = "") 
         return full
 
 
+def read_metadata(source: Path | BinaryIO, *, where: str = "") -> Mapping[bytes, bytes]:
+    """The metadata of a parquet file's schema. Raises ManifestError if the file cannot be read."""
+    with _open(source, pa.schema([]), where) as (file, _, _):
+        return dict(file.schema_arrow.metadata or {})
+
+
 def kept_table(path: Path, schema: pa.Schema, make: Callable[[], pa.Table]) -> pa.Table:
     """The table of a file that can be made again, such as an index.
 

@@ -1,17 +1,17 @@
-"""Give the clips of a dataset to shards of another size. Keys, splits and the order of the clips stay."""
+"""Give the clips of a dataset to shards of another size, in the order of one plan of all clips. Keys, splits stay."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from avdata.prepare.append import requested_rows
 from avdata.prepare.commit import Observer
 from avdata.prepare.operations.run import Changes, NewShard, Prepared
-from avdata.prepare.plan import hash_table, renumbered
+from avdata.prepare.plan import hash_table, make_plan
 from avmanifest.errors import ConfigError
 from avmanifest.layout import ShardName
-from avmanifest.schema import FORMAT_VERSION, PLAN_SCHEMA
-from avmanifest.table import read_table
+from avmanifest.schema import FORMAT_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Reshard:
                 f"{layout.root}: {dataset.num_missing:,} shards are not prepared yet. Finish them with the same avkit "
                 "prepare first."
             )
-        plan = renumbered(read_table(layout.plan_part(0), PLAN_SCHEMA), self.shard_size)
+        plan = _plan_anew(requested_rows(layout), config["seed"], self.shard_size)
         shards = _new_shards(plan, _latest(dataset))
         names = {new.shard for new in shards}
         return Changes(
@@ -55,6 +55,12 @@ class Reshard:
             gone=tuple(planned.shard for planned in dataset.shards if planned.shard not in names),
             plan=(plan,),
         )
+
+
+def _plan_anew(requested: pa.Table, seed: int, shard_size: int) -> pa.Table:
+    """The plan that a run which prepares all these clips anew would make."""
+    clips = requested.drop_columns(["key", "shard", "position"])
+    return make_plan(clips, requested.column("key"), seed=seed, shard_size=shard_size).table
 
 
 def _latest(dataset: Prepared) -> dict[str, tuple[ShardName, int]]:

@@ -1,0 +1,113 @@
+"""Append clips to a dataset: those of a grown list become a new part of the plan, with shards after the existing ones.
+
+What is there stays: shards, rows, keys and splits.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from avdata.prepare.catalog import PlannedShard, planned_shards
+from avdata.prepare.commit import storage_errors
+from avdata.prepare.config import PrepareConfig
+from avdata.prepare.output import DatasetOutput
+from avdata.prepare.plan import freeze, is_appended, make_plan
+from avdata.prepare.report import PrepareListener
+from avmanifest.errors import ConfigError
+from avmanifest.layout import Layout
+from avmanifest.schema import PLAN_SCHEMA
+from avmanifest.table import completed, read_table
+
+_PLACE = ("shard", "position")
+
+
+def requested_rows(layout: Layout) -> pa.Table:
+    """The rows (PLAN_SCHEMA) of all requested clips, each once: the plan's first part, then what was appended."""
+    parts = layout.plan_parts()
+    return pa.concat_tables(read_table(path, PLAN_SCHEMA) for path in parts if path == parts[0] or is_appended(path))
+
+
+def next_shards(layout: Layout) -> dict[str, int]:
+    """The first shard number of each split that no part of the plan has."""
+    numbers: Counter[str] = Counter()
+    for planned in planned_shards(layout):
+        numbers[planned.shard.split] = max(numbers[planned.shard.split], planned.shard.number + 1)
+    return dict(numbers)
+
+
+def plan_append(
+    config: PrepareConfig, output: DatasetOutput, listed: pa.Table, listener: PrepareListener
+) -> list[PlannedShard]:
+    """Freeze a new part of the plan with the clips of the list that the dataset lacks.
+
+    The caller holds the publishing lock. Clips that the list has no more stay, and so do labels, times and columns of
+    clips that the list now gives otherwise; a message says how many.
+
+    Args:
+        config: The run.
+        output: The dataset.
+        listed: The plan that the list alone would make (PLAN_SCHEMA).
+        listener: Receives the messages.
+
+    Returns:
+        The new part's shards; empty if the dataset has all clips of the list.
+
+    Raises:
+        ConfigError: A column of the list has another type than in the dataset.
+    """
+    layout = output.layout
+    present = requested_rows(layout)
+    listed = _conforming(listed, present.schema, listener)
+    is_new = pc.invert(pc.is_in(listed.column("key"), present.column("key").combine_chunks()))
+    _note_differences(present, listed.filter(pc.invert(is_new)), listener)
+    new = listed.filter(is_new)
+    if not len(new):
+        listener.note("nothing to append: the dataset has all clips of the list")
+        return []
+    plan = make_plan(
+        new.drop_columns(["key", *_PLACE]),
+        new.column("key"),
+        seed=config.sample.seed,
+        shard_size=config.shard_size,
+        first_shards=next_shards(layout),
+    )
+    part = len(layout.plan_parts())
+    with storage_errors(layout.root):
+        freeze(plan, layout.plan_part(part), appended=True)
+    if not output.claim(layout.plan_part(part)):
+        listener.note("another run has appended clips; continuing with its clips")
+    else:
+        listener.note(f"{len(new):,} clips of the list are new and are appended; {len(present):,} are there")
+    return [planned for planned in planned_shards(layout) if planned.part == part]
+
+
+def new_labels(labels: Sequence[str], requested: pa.Table) -> list[str]:
+    """The labels of the requested clips that are not among these, sorted: they become the last classes."""
+    found = requested.column("labels").combine_chunks().flatten().unique().to_pylist()
+    return sorted(set(found) - set(labels))
+
+
+def _conforming(listed: pa.Table, schema: pa.Schema, listener: PrepareListener) -> pa.Table:
+    """The rows in the columns of the dataset's plan. Raises ConfigError for a column of another type."""
+    for field in schema:
+        if field.name in listed.column_names and listed.schema.field(field.name).type != field.type:
+            raise ConfigError(
+                f"column {field.name!r} is {listed.schema.field(field.name).type} in the list and {field.type} in the "
+                "dataset. Make the list's values of that type, or prepare another dataset."
+            )
+    if further := [name for name in listed.column_names if name not in schema.names]:
+        listener.note(f"the dataset has no columns {', '.join(further)}: those of the list are left out")
+    return completed(listed, schema)
+
+
+def _note_differences(present: pa.Table, listed: pa.Table, listener: PrepareListener) -> None:
+    """Say how many of the present clips the list lacks, or gives otherwise."""
+    if missing := len(present) - len(listed):
+        listener.note(f"{missing:,} clips of the dataset are not in the list; they stay (see avkit dataset remove)")
+    own, theirs = (table.drop_columns(_PLACE).sort_by("key") for table in (present, listed))
+    own = own.filter(pc.is_in(own.column("key"), theirs.column("key").combine_chunks()))
+    names = [name for name in own.column_names if not own.column(name).equals(theirs.column(name))]
+    if names:
+        listener.note(f"the list gives {', '.join(names)} of present clips otherwise; the dataset keeps what it has")

@@ -1,0 +1,158 @@
+"""`prepare --append`: a grown list adds shards and changes none."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from avdata.audit.dataset import open_audit_dataset
+from avdata.audit.verify import verify
+from avdata.load import open_dataset
+from avdata.prepare.config import Retry, Supervision
+from avdata.prepare.job import prepare
+from avdata.prepare.operations.remove import Remove
+from avdata.prepare.operations.reshard import Reshard
+from avdata.prepare.operations.run import run_operation
+from avdata.shards import Member, members_of
+from avmanifest.errors import ConfigError
+from tests.videos import Notes, draw_folder, folder_config, synth_config, tree
+
+FIRST = ["bell/a.mp4", "bell/b.mp4", "rain/c.mp4"]
+LATER = ["bell/d.mp4", "apple/e.mp4", "apple/f.mp4"]
+
+
+@pytest.fixture(scope="module")
+def drawn_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_folder(tmp_path_factory.mktemp("videos"), [*FIRST, *LATER])
+
+
+@pytest.fixture
+def videos(drawn_clips: Path, tmp_path: Path) -> Path:
+    """A folder with the first clips."""
+    folder = tmp_path / "videos"
+    add(folder, drawn_clips, FIRST)
+    return folder
+
+
+def add(folder: Path, drawn_clips: Path, names: list[str]) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(drawn_clips / name, folder / name)
+
+
+def rows(out: Path) -> dict[str, dict[str, Any]]:
+    found = [row for path in sorted((out / "manifest").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    assert len({row["key"] for row in found}) == len(found)  # each clip once
+    return {row["key"]: row for row in found}
+
+
+def samples(out: Path) -> dict[str, dict[str, bytes]]:
+    """The members of every sample, by key."""
+
+    def content(row: dict[str, Any], member: Member) -> bytes:
+        tar = (out / row["split"] / f"{row['shard']:05d}.tar").read_bytes()
+        return tar[member.offset : member.offset + member.size]
+
+    return {key: {one.name: content(row, one) for one in members_of(row)} for key, row in rows(out).items()}
+
+
+def assert_whole(out: Path) -> None:
+    assert not verify(open_audit_dataset(str(out)), deep=True).faults
+
+
+@pytest.mark.slow
+def test_new_clips_get_new_shards_and_old_ones_stay(videos: Path, drawn_clips: Path, tmp_path: Path) -> None:
+    out, notes = tmp_path / "out", Notes()
+    prepare(folder_config(videos, out))
+    before = {name: digest for name, digest in tree(out).items() if name.startswith("train/")}
+    add(videos, drawn_clips, LATER)
+    with pytest.raises(ConfigError, match=r"begun with another list: 0 clips are missing and 3 are new.*--append"):
+        prepare(folder_config(videos, out))
+    report = prepare(folder_config(videos, out, append=True), notes)
+    assert (report.requested, report.ok, report.pending) == (6, 6, 0)
+    assert "3 clips of the list are new and are appended; 3 are there" in notes.notes
+    after = tree(out)
+    assert {name: after[name] for name in before} == before
+    assert json.loads((out / "dataset.json").read_text())["labels"] == ["bell", "rain", "apple"]
+    assert open_dataset(str(out), "train").classes == ("bell", "rain", "apple")
+    assert_whole(out)
+    anew = tmp_path / "anew"
+    prepare(folder_config(videos, anew))
+    assert samples(out) == samples(anew)
+    # Run again, in either way, there is nothing to do.
+    for config in (folder_config(videos, out), folder_config(videos, out, append=True)):
+        again = Notes()
+        prepare(config, again)
+        assert again.statuses == []
+        assert tree(out) == after
+    assert "nothing to append: the dataset has all clips of the list" in again.notes
+
+
+@pytest.mark.slow
+def test_the_bytes_depend_neither_on_workers_nor_on_a_stop(videos: Path, drawn_clips: Path, tmp_path: Path) -> None:
+    class Stopped(Notes):
+        def planned(self, plan: Any, num_to_do: int) -> None:
+            raise KeyboardInterrupt
+
+    one, two = tmp_path / "one", tmp_path / "two"
+    prepare(folder_config(videos, one))
+    shutil.copytree(one, two)
+    add(videos, drawn_clips, LATER)
+    prepare(folder_config(videos, one, append=True))
+    with pytest.raises(KeyboardInterrupt):
+        prepare(folder_config(videos, two, append=True), Stopped())
+    assert not open_audit_dataset(str(two)).damaged
+    prepare(folder_config(videos, two, supervision=Supervision(num_workers=1)))  # without --append: it is planned
+    assert tree(two) == tree(one)
+
+
+@pytest.mark.slow
+def test_clips_that_the_list_lost_stay_and_removed_ones_do_not_come_back(
+    videos: Path, drawn_clips: Path, tmp_path: Path
+) -> None:
+    out, notes = tmp_path / "out", Notes()
+    prepare(folder_config(videos, out))
+    gone = next(key for key, row in rows(out).items() if row["video_id"] == "bell/a")
+    run_operation(out, Remove((gone,)))
+    (videos / "rain" / "c.mp4").unlink()
+    add(videos, drawn_clips, LATER[:1])
+    report = prepare(folder_config(videos, out, append=True), notes)
+    assert report.requested == 4
+    assert any(note.startswith("1 clips of the dataset are not in the list; they stay") for note in notes.notes)
+    statuses = {row["video_id"]: row["status"] for row in rows(out).values()}
+    assert statuses == {"bell/a": "removed", "bell/b": "ok", "rain/c": "ok", "bell/d": "ok"}
+    assert_whole(out)
+
+
+@pytest.mark.slow
+def test_appended_clips_that_failed_are_retried_and_resharded(videos: Path, drawn_clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare(folder_config(videos, out))
+    (videos / "bell" / "d.mp4").write_bytes(b"no video")
+    add(videos, drawn_clips, LATER[1:])
+    assert prepare(folder_config(videos, out, append=True)).statuses == {"ok": 5, "media_corrupt": 1}
+    add(videos, drawn_clips, LATER[:1])
+    report = prepare(folder_config(videos, out, retry=Retry.ALL))
+    assert report.statuses == {"ok": 6}
+    assert_whole(out)
+    content = samples(out)
+    run_operation(out, Reshard(4))
+    assert samples(out) == content
+    assert_whole(out)
+    assert len(list((out / "train").glob("*.tar"))) == 2
+    config = replace(folder_config(videos, out), shard_size=4)
+    notes = Notes()
+    prepare(config, notes)
+    assert notes.statuses == []
+
+
+def test_what_cannot_be_appended_to_is_refused(videos: Path, tmp_path: Path) -> None:
+    for changes, other in (({"limit": 5}, "--limit"), ({"overwrite": True}, "--overwrite")):
+        with pytest.raises(ConfigError, match=rf"--append adds what the list has more, so it does not go with {other}"):
+            folder_config(videos, tmp_path / "out", append=True, **changes)
+    with pytest.raises(ConfigError, match="does not go with recipe synth"):
+        synth_config(tmp_path / "out", append=True)
