@@ -340,3 +340,13 @@ def test_bash_completes_commands_and_options():
     code = "import sys; sys.argv[0] = 'avkit'; from avcli.main import run; run()"
     answer = subprocess.run([sys.executable, "-c", code], env=words, capture_output=True, text=True)
     assert answer.stdout.split() == ["--clip-seconds"], answer.stderr
+
+
+@pytest.mark.parametrize("command", [("pretrain", "demo"), ("evaluate", "knn", "runs/x")])
+def test_where_is_a_setting(command):
+    where = "fps > 24 and 'rain' in labels"
+    answer = CliRunner().invoke(app, [*command, "--where", where, "--explain", "--toml"])
+    assert answer.exit_code == 0, answer.output
+    assert f'\nwhere = "{where}"' in answer.stdout
+    plain = CliRunner().invoke(app, [*command, "--explain", "--toml"])
+    assert '\nwhere = "none"' in plain.stdout
