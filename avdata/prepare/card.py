@@ -26,7 +26,7 @@ from avdata.shards import parse_npy
 from avdata.waveform import SAMPLE_RATE
 from avmanifest.columns import CLIP_COLUMNS, Column
 from avmanifest.errors import ShardError
-from avmanifest.files import read_file, replace_text, sha256_of_file
+from avmanifest.files import open_file, read_file, replace_text, sha256_of_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.parsing import metadata_of
 from avmanifest.recipe import Recipe
@@ -195,7 +195,7 @@ def _first_member(layout: Layout, name: str) -> bytes | None:
                     tar = layout.tar(ShardName(split, row["shard"]))
                     if not tar.exists():
                         return None
-                    with tar.open("rb") as file:
+                    with open_file(tar) as file:
                         file.seek(member["offset"])
                         return file.read(member["size"])
     return None
