@@ -176,6 +176,37 @@ def _resume(folder: Path) -> object:
     return [marker_problem(layout, shard, hashes=True) for split in layout.splits() for shard in layout.shards(split)]
 
 
+def _make_index(folder: Path) -> None:
+    import shutil
+
+    from avdata.prepare.catalog import write_index
+    from avmanifest.layout import Layout
+    from avmanifest.records import parse_description
+
+    _make_dataset(folder)
+    layout = Layout(folder / "set")
+    write_index(layout, "train", parse_description(layout.dataset_json.read_bytes(), "drawn"))
+    layout.sample_index("train").rename(folder / "i.avidx")
+    shutil.rmtree(layout.root)
+
+
+def _read_index(folder: Path) -> object:
+    from avdata.index import Index, StaleIndex
+    from avmanifest.errors import ManifestError
+
+    with (folder / "i.avidx").open("rb") as file:
+        try:
+            index = Index(file.fileno(), "i.avidx")
+        except StaleIndex as error:
+            raise ManifestError(str(error)) from error
+    found = index.dataset("")
+    ranges = [found.frames, found.masks, found.waveform, *found.log_mel.values()]
+    arrays = [found.shard_of, found.frame_start, found.frame_time_s, found.frame_member, found.label_ids]
+    places = [part for each in ranges for part in (each.offset, each.size, each.xxh3)]
+    names = [found.keys.to_pylist(), found.classes, found.frame_names, list(found.shards), found.fingerprint()]
+    return digest(*arrays, *places, names)
+
+
 # Shards of other tools.
 
 
@@ -427,6 +458,7 @@ TARGETS: dict[str, Target] = {
     "list: music.json": _list(
         "music", "MUSIC_solo_videos.json", json.dumps({"videos": {"flute": ["---g-f_I2yQ"]}}), "solo",
     ),
+    "index of a dataset": Target(make=_make_index, read=_read_index, notices=True),
     "list: clip names": Target(make=_make_clip_names, read=_read_clip_names),
     "recipe.toml": Target(make=_make_recipe, read=_read_recipe),
     "settings.toml": Target(make=_make_settings, read=_read_settings),
