@@ -72,7 +72,7 @@ def bench_open(bench: OpenBench) -> dict[str, Any]:
         return found | _measured("index", partial(_open_index, bench, root, index_of))
 
 
-def _mb(num_bytes: float) -> float:
+def _mb(num_bytes: int) -> float:
     return round(num_bytes / 1e6, 1)
 
 
