@@ -87,6 +87,7 @@ _PANELS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 
 _NOTES: Final[dict[str, dict[str, Any]]] = {
     "sample.keep_audio": {"flag": "false", "help": "Leave the FLAC out."},
+    "append": {"flag": "true"},
     "overwrite": {"flag": "true"},
     "verify": {"flag": "true"},
     "sample.seed": {"also": ("synth.seed",)},

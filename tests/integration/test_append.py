@@ -8,7 +8,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from avcli.main import app
 from avdata.audit.dataset import open_audit_dataset
 from avdata.audit.verify import verify
 from avdata.load import open_dataset
@@ -156,3 +158,10 @@ def test_what_cannot_be_appended_to_is_refused(videos: Path, tmp_path: Path) -> 
             folder_config(videos, tmp_path / "out", append=True, **changes)
     with pytest.raises(ConfigError, match="does not go with recipe synth"):
         synth_config(tmp_path / "out", append=True)
+
+
+def test_append_is_a_flag_of_the_command(videos: Path, tmp_path: Path) -> None:
+    words = ["prepare", "folder", "--source", f"local:{videos}", "--out", str(tmp_path / "out"), "--explain"]
+    for more, value in (([], "false"), (["--append"], "true")):
+        said = CliRunner().invoke(app, [*words, *more]).output
+        assert f"append={value} " in said
