@@ -22,6 +22,7 @@ Examples:
   avkit prepare vggsound --source local:videos --source youtube --cookies-from-browser firefox --out data/vggsound
   avkit prepare vggsound --source 'http:https://mirror/{id}_{start:06d}.mp4' --out data/vggsound
   avkit prepare folder --source local:my_videos --step cuts --step black:max_share=0.5 --out data/mine
+  avkit prepare vggsound --list grown.csv --source local:videos --out data/vggsound --append
   avkit prepare synth --num-clips 512 --out data/synth
 
 After an interruption the same command continues.
