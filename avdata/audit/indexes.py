@@ -47,9 +47,8 @@ def _problem(dataset: AuditDataset, split: str, name: str) -> str:
         except ManifestError as error:
             return str(error)
         with contextlib.suppress(StaleIndex, AvkitError, KeyError, TypeError):
-            changed = str(
-                dict(held.header.get("origin") or {}).get("changed", "")
-            )  # a time or a version, which may have been copied
+            # A time or a version, which may have been copied.
+            changed = str(dict(held.header.get("origin") or {}).get("changed", ""))
             index_of = IndexOf(
                 root=store.root,
                 split=split,

@@ -334,7 +334,7 @@ class PrepareConfig:
             )
         if self.append and (self.overwrite or self.limit is not None or self.recipe.name == "synth"):
             other = "--overwrite" if self.overwrite else "--limit" if self.limit is not None else "recipe synth"
-            raise ConfigError(f"--append adds what the list has more, so it does not go with {other}")
+            raise ConfigError(f"--append adds the clips of a list that the dataset lacks: leave {other} out")
         if self.recipe.name == "synth" and (self.sources or self.list_path):
             raise ConfigError("recipe synth draws its videos: it takes no --source and no --list")
 

@@ -7,6 +7,9 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt32, UInt64
 
+PLAIN: Final = 0
+"""The hash of a picture without detail, and the item of a moment without sound: both are like no other."""
+
 MAX_DISTANCE: Final = 4
 """Bits, of 64, in which the hashes of two frames may differ that show the same."""
 
@@ -20,7 +23,6 @@ more of them, copies after lossy coding at 24 to 96 kbit/s and a shift of half a
 MIN_ITEMS: Final = 16
 """Items of a sound's fingerprint that are compared at least, about 1 s, and at least half of the shorter one's."""
 
-_PLAIN: Final = 0  # hash of a picture, or item of a sound, that is like no other
 _CLEAN_BLOCKS: Final = 2
 _LONGEST_RUN: Final = 2_000  # hashes with an equal part: each is compared with as many after it
 _MOST_SHOWING: Final = 30  # clips with an equal hash: each is compared with as many after it
@@ -51,7 +53,7 @@ def first_of_groups(pictures: Pictures | None, sounds: Sounds | None) -> Int64[n
     """
     known = [part for part in (pictures, sounds) if part is not None]
     firsts = list(range(len(known[0]) if known else 0))
-    shown = [hashes[hashes != _PLAIN] for hashes in pictures] if pictures is not None else None
+    shown = [hashes[hashes != PLAIN] for hashes in pictures] if pictures is not None else None
     is_plain = np.array([not len(hashes) for hashes in shown] if shown is not None else [True] * len(firsts), bool)
 
     def root(clip: int) -> int:
@@ -102,7 +104,7 @@ def same_sound(one: UInt32[np.ndarray, " n"], other: UInt32[np.ndarray, " m"]) -
         return False
     padded = np.pad(other, len(one) - least)
     windows = np.lib.stride_tricks.sliding_window_view(padded, len(one))
-    counted = (windows != _PLAIN) & (one != _PLAIN)
+    counted = (windows != PLAIN) & (one != PLAIN)
     errors = np.where(counted, np.bitwise_count(windows ^ one), 0).sum(axis=1)
     numbers = counted.sum(axis=1)
     return bool(((numbers >= MIN_ITEMS) & (errors <= MAX_ERRORS * 32 * numbers)).any())
@@ -146,7 +148,7 @@ def _clips_with_equal_items(sounds: Sounds, chosen: Bool[np.ndarray, " n"]) -> I
         if use:
             is_first[start + np.unique(sound, return_index=True)[1]] = True
         start += len(sound)
-    is_first &= around.items != _PLAIN
+    is_first &= around.items != PLAIN
 
     def equal() -> Iterator[Int32[np.ndarray, "p 2"]]:
         for number in range(_PASSES):
@@ -177,7 +179,7 @@ class _Around:
         for apart in (*range(-_AROUND, 0), *range(1, _AROUND + 1)):
             near = np.clip(pairs + apart, 0, len(self.items) - 1)
             one, other = self.items[near].T
-            counted = (self.clips[near] == clips).all(axis=1) & (one != _PLAIN) & (other != _PLAIN)
+            counted = (self.clips[near] == clips).all(axis=1) & (one != PLAIN) & (other != PLAIN)
             errors += np.where(counted, np.bitwise_count(one ^ other), 0)
             numbers += counted
         return np.asarray((clips[:, 0] != clips[:, 1]) & (errors <= _MAX_ERRORS_AROUND * 32 * numbers))

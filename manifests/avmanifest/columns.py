@@ -125,11 +125,8 @@ class Column:
         return column
 
 
-_MARKS: Final = (
-    "optional",
-    "flag",
-    "in_json",
-)  # fields of Column that are bool, and stand in an Arrow field's metadata
+_MARKS: Final = ("optional", "flag", "in_json")
+"""Fields of Column that are bool, and stand in an Arrow field's metadata."""
 
 
 def _text(entry: Mapping[str, Any], name: str) -> str:

@@ -8,12 +8,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, Float64, Int, UInt8, UInt32
 
+from avdata.prepare.near_duplicates import PLAIN
 from avdata.prepare.steps.step import Clip, Need, StepResult
 from avdata.samples import Samples
 from avmanifest.columns import PICTURE_HASHES, SOUND_FINGERPRINT, Column
-
-PLAIN: Final = 0
-"""The hash of a picture without detail, and the item of a moment without sound: both are like no other."""
 
 _SIDE: Final = 32  # pixels of the thumbnail
 _MIN_DEVIATION: Final = 3.0  # levels of 255; below, a thumbnail has no detail but noise

@@ -52,13 +52,13 @@ def load_steps(given: Sequence["str | Step"]) -> tuple["Step", ...]:
 
 
 def refuse_clashes(steps: Sequence["Step"], names: Collection[str]) -> None:
-    """Raise ConfigError if a step adds a column of the name of one of the list's."""
+    """Raise ConfigError if a step adds a column of one of these names, which the list or the dataset has."""
     for step in steps:
         for column in step.columns:
             if column.name in names:
                 raise ConfigError(
-                    f"step {step.name} adds the column {column.name}, which the list has, too. Leave it out of the "
-                    "list, or rename one of them."
+                    f"step {step.name} adds the column {column.name}, which the list or another step has, too. Rename "
+                    "one of them, or leave it out of the list."
                 )
 
 

@@ -127,7 +127,7 @@ def test_two_steps_share_no_name_column_or_member() -> None:
 
 def test_a_column_of_the_list_is_not_replaced() -> None:
     refuse_clashes([Light()], ["key", "caption"])
-    with pytest.raises(ConfigError, match="step light adds the column light, which the list has, too"):
+    with pytest.raises(ConfigError, match="step light adds the column light, which the list or another step has, too"):
         refuse_clashes([Light()], ["key", "light"])
 
 
