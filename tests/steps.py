@@ -58,6 +58,20 @@ class Chance:
 
 
 @dataclass(frozen=True)
+class SameMember:
+    """Writes a member of the name of Chance's."""
+
+    name: ClassVar[str] = "same_member"
+    version: ClassVar[int] = 1
+    columns: ClassVar[tuple[Column, ...]] = ()
+    members: ClassVar[tuple[str, ...]] = ("chance.npy",)
+    needs: ClassVar[tuple[Need, ...]] = ()
+
+    def run(self, clip: Clip) -> StepResult:
+        return StepResult(members={"chance.npy": pack_npy(np.zeros(1, np.float32))})
+
+
+@dataclass(frozen=True)
 class Odd:
     """Does with each clip what no step should: the first of `how` with the clip of number 0, and so on."""
 

@@ -118,6 +118,15 @@ def test_a_step_that_cannot_be_added_is_refused_and_changes_nothing(out):
         run_operation(out, AddStep(load_steps(("levels:clip_level=0.5",))[0]))
 
 
+def test_a_step_replaces_no_member_of_another_one(out):
+    run_operation(out, AddStep(load_steps(("tests.steps:Chance",))[0]))
+    before = without_history(out)
+    with pytest.raises(ConfigError, match=r"chance\.npy: the sample has this member, and step same_member writes one"):
+        run_operation(out, AddStep(load_steps(("tests.steps:SameMember",))[0]))
+    settle_dataset(out, lambda _: None)
+    assert without_history(out) == before
+
+
 @pytest.mark.parametrize("size", [3, 100])
 def test_resharding_equals_preparing_with_that_size(size, out, tmp_path):
     run_operation(out, Reshard(size))

@@ -109,6 +109,11 @@ class _WithStep:
             return Segment({**clip.row, **found.values, **dropped, **member_columns([])}, None)
         in_json = {column.name: found.values[column.name] for column in self.step.columns if column.in_json}
         members: dict[str, bytes | ByteFile] = dict(files)
+        if taken := sorted(files.keys() & found.members.keys()):
+            raise ConfigError(
+                f"{clip.where(taken[0])}: the sample has this member, and step {self.step.name} writes one of the same "
+                "name. Rename the step's. The dataset was not changed."
+            )
         if in_json:
             fields = parse_object(files["json"].read(), clip.where("json"))
             members["json"] = pack_json(fields | in_json, nullable=self.nullable)
