@@ -8,8 +8,9 @@ from typing import Any, Final
 import numpy as np
 
 from avdata.prepare.commit import Observer
+from avdata.prepare.operations.build import NewShard, Prepared
 from avdata.prepare.operations.clip import StoredClip
-from avdata.prepare.operations.run import Changes, NewShard, Prepared
+from avdata.prepare.operations.run import Changes
 from avdata.prepare.segments import Segment
 from avdata.prepare.steps.registry import refuse_clashes, step_columns, step_record
 from avdata.prepare.steps.run import ClipMedia, StepError, StepsResult, needs_video, run_steps

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from avdata.prepare.commit import Observer
+from avdata.prepare.operations.build import NewShard, Prepared
 from avdata.prepare.operations.clip import StoredClip
-from avdata.prepare.operations.run import Changes, NewShard, Prepared
+from avdata.prepare.operations.run import Changes
 from avdata.prepare.pipeline import log_mel_member, write_log_mel
 from avdata.prepare.segments import Segment
 from avdata.profiles import profile

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from avdata.prepare.commit import Observer
+from avdata.prepare.operations.build import NewShard, Prepared
 from avdata.prepare.operations.clip import StoredClip
-from avdata.prepare.operations.run import Changes, NewShard, Prepared
+from avdata.prepare.operations.run import Changes
 from avdata.prepare.segments import Segment
 from avdata.shards import ByteFile, is_log_mel, pack_npy_columns, parse_npy
 from avmanifest.schema import FORMAT_VERSION, READ_VERSIONS

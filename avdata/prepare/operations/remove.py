@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 
 from avdata.prepare.commit import Observer
 from avdata.prepare.description import removed_keys
+from avdata.prepare.operations.build import NewShard, Prepared
 from avdata.prepare.operations.clip import StoredClip
-from avdata.prepare.operations.run import Changes, NewShard, Prepared
+from avdata.prepare.operations.run import Changes
 from avdata.prepare.pipeline import removed_row
 from avdata.prepare.segments import Segment
 from avmanifest.errors import ConfigError

@@ -7,10 +7,10 @@ import pyarrow as pa
 
 from avdata.prepare.append import requested_rows
 from avdata.prepare.commit import Observer
-from avdata.prepare.operations.run import Changes, NewShard, Prepared
+from avdata.prepare.operations.build import Prepared, shards_of_plan
+from avdata.prepare.operations.run import Changes
 from avdata.prepare.plan import hash_table, make_plan
 from avmanifest.errors import ConfigError
-from avmanifest.layout import ShardName
 from avmanifest.schema import FORMAT_VERSION
 
 
@@ -42,8 +42,8 @@ class Reshard:
                 f"{layout.root}: {dataset.num_missing:,} shards are not prepared yet. Finish them with the same avkit "
                 "prepare first."
             )
-        plan = _plan_anew(requested_rows(layout), config["seed"], self.shard_size)
-        shards = _new_shards(plan, _latest(dataset))
+        plan = plan_anew(requested_rows(layout), config["seed"], self.shard_size)
+        shards = shards_of_plan(plan, dataset.places())
         names = {new.shard for new in shards}
         return Changes(
             description={
@@ -57,24 +57,7 @@ class Reshard:
         )
 
 
-def _plan_anew(requested: pa.Table, seed: int, shard_size: int) -> pa.Table:
+def plan_anew(requested: pa.Table, seed: int, shard_size: int) -> pa.Table:
     """The plan that a run which prepares all these clips anew would make."""
     clips = requested.drop_columns(["key", "shard", "position"])
     return make_plan(clips, requested.column("key"), seed=seed, shard_size=shard_size).table
-
-
-def _latest(dataset: Prepared) -> dict[str, tuple[ShardName, int]]:
-    """The shard and the row of every clip, by key: of a clip that was retried, those of its last retry."""
-    return {
-        key: (planned.shard, number)
-        for planned in dataset.shards
-        for number, key in enumerate(planned.rows.column("key").to_pylist())
-    }
-
-
-def _new_shards(plan: pa.Table, latest: dict[str, tuple[ShardName, int]]) -> tuple[NewShard, ...]:
-    clips: dict[ShardName, list[tuple[ShardName, int]]] = {}
-    columns = (plan.column(name).to_pylist() for name in ("key", "split", "shard"))
-    for key, split, number in zip(*columns, strict=True):
-        clips.setdefault(ShardName(split, number), []).append(latest[key])
-    return tuple(NewShard(shard, tuple(places)) for shard, places in clips.items())
