@@ -1,4 +1,4 @@
-"""`avkit dataset`: change a prepared dataset in place, without decoding its media again."""
+"""`avkit dataset`: change a prepared dataset in place, or make another of its clips, without decoding media again."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -8,6 +8,9 @@ import typer
 from avcli.options import print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from avdata.prepare.operations.derive import Derivation
     from avdata.prepare.operations.run import Done, Operation
 
 EXAMPLES: Final = """\b
@@ -16,6 +19,7 @@ Examples:
   avkit dataset add-step data/vggsound levels:max_silence_share=0.9
   avkit dataset remove data/vggsound --list takedown.txt
   avkit dataset reshard data/vggsound --shard-size 5000
+  avkit dataset subset data/vggsound --where "not silent" --to data/loud
 
 New shards are built beside the old ones and verified, then exchanged. After an interruption the same command goes on;
 any other command that writes to the dataset finishes or undoes it. End training runs that read the dataset first: they
@@ -23,7 +27,7 @@ notice that its shards are others, and stop.
 """
 
 app = typer.Typer(
-    help="Change a prepared dataset in place, without decoding its media again.",
+    help="Change a prepared dataset in place, or make another of its clips, without decoding media again.",
     no_args_is_help=True,
     rich_markup_mode=None,
     epilog=EXAMPLES,
@@ -33,6 +37,7 @@ DATASET = Annotated[str, typer.Argument(help="Folder of the dataset.", metavar="
 WORKERS = Annotated[
     int | None, typer.Option(min=1, show_default=False, help="Processes that build shards. [default: one a core]")
 ]
+TO = Annotated[str, typer.Option("--to", help="Folder of the new dataset, which does not exist yet.")]
 JSON = Annotated[bool, typer.Option("--json", help="The result as JSON.")]
 
 
@@ -105,6 +110,30 @@ def migrate(dataset: DATASET, workers: WORKERS = None, as_json: JSON = False) ->
 
 
 @app.command()
+def subset(
+    dataset: DATASET,
+    to: TO,
+    where: Annotated[
+        str | None, typer.Option(help='SQL condition on the manifest\'s columns, such as "not silent".')
+    ] = None,
+    keys: Annotated[Path | None, typer.Option(help="Text file of keys, one a line.")] = None,
+    shard_size: Annotated[int | None, typer.Option(min=1, help="Clips of a shard. [default: as in DATASET]")] = None,
+    workers: WORKERS = None,
+    as_json: JSON = False,
+) -> None:
+    """Make a new dataset of some clips: samples with the same bytes, in shards of their own.
+
+    The condition is about all clips: failed ones that it selects keep their rows. Add `and status = 'ok'` for samples
+    alone. DATASET does not change.
+    """
+    from avdata.prepare.operations.remove import read_ids
+    from avdata.prepare.operations.subset import Subset
+
+    chosen = Subset(where=where, keys=None if keys is None else read_ids(keys), shard_size=shard_size)
+    _derive([dataset], to, chosen, workers, as_json=as_json)
+
+
+@app.command()
 def settle(dataset: DATASET) -> None:
     """Finish an operation that was stopped while it exchanged files, or undo one that was stopped before."""
     from avdata.prepare.operations.run import settle_dataset
@@ -113,26 +142,37 @@ def settle(dataset: DATASET) -> None:
 
 
 def _run(dataset: str, operation: "Operation", workers: int | None, *, as_json: bool) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
     from avdata.cores import usable_cores
     from avdata.prepare.operations.run import run_operation
 
-    talk = Console(stderr=True)
-
-    def say(text: str) -> None:
-        talk.print(Text(text), highlight=False, soft_wrap=True)
-
+    say = _sayer()
     done = run_operation(dataset, operation, num_workers=workers or usable_cores(), observe=say, note=say)
-    print_json(done.as_dict()) if as_json else _print(done)
+    print_json(done.as_dict()) if as_json else _print(done, "exchanged")
 
 
-def _print(done: "Done") -> None:
+def _derive(sources: list[str], to: str, derivation: "Derivation", workers: int | None, *, as_json: bool) -> None:
+    from avdata.cores import usable_cores
+    from avdata.prepare.operations.derive import derive_dataset
+
+    say = _sayer()
+    done = derive_dataset(sources, to, derivation, num_workers=workers or usable_cores(), observe=say, note=say)
+    print_json(done.as_dict()) if as_json else _print(done, "published")
+
+
+def _sayer() -> "Callable[[str], None]":
+    """Prints lines on stderr."""
+    from rich.console import Console
+    from rich.text import Text
+
+    talk = Console(stderr=True)
+    return lambda text: talk.print(Text(text), highlight=False, soft_wrap=True)
+
+
+def _print(done: "Done", end: str) -> None:
     if not done.changed:
         typer.echo(f"{done.root}: nothing to do")
         return
     typer.echo(
         f"{done.root}: {done.operation}: {done.num_shards:,} shards with {done.num_clips:,} clips built, verified and "
-        f"exchanged; {done.bytes_written:,} bytes written."
+        f"{end}; {done.bytes_written:,} bytes written."
     )

@@ -26,7 +26,14 @@ from avmanifest.records import shown_step
 from avmanifest.schema import status_meaning
 
 _MOST_FAULTS: Final = 40
-_NOT_SETTINGS: Final = ("operation", "plan_hash", "before", "ids_sha256")  # of an entry of the history
+_NOT_SETTINGS: Final = (
+    "operation",
+    "plan_hash",
+    "before",
+    "ids_sha256",
+    "keys_sha256",
+    "from",
+)  # of an entry of the history
 _LONGEST_FACT: Final = 500  # characters of a value of an extra column
 _MEL_LINES: Final = 12
 _MEL_WIDTH: Final = 100
@@ -254,7 +261,13 @@ def _versions(found: Mapping[str, Any]) -> Text:
 def shown_operation(entry: Mapping[str, Any]) -> str:
     """An entry of the dataset's history in a few words."""
     settings = (f"{name} {value}" for name, value in entry.items() if name not in _NOT_SETTINGS)
-    return " ".join([str(entry.get("operation")), *settings])
+    sources = entry.get("from")
+    origin = [
+        f"of {source.get('recipe')} (subset {source.get('subset_id')})"
+        for source in (sources if isinstance(sources, list) else ())
+        if isinstance(source, Mapping)
+    ]
+    return " ".join([str(entry.get("operation")), *settings, *origin])
 
 
 @contextmanager

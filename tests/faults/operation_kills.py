@@ -1,6 +1,6 @@
 """Kill operations on a dataset at random moments. A script, and what tests/faults/test_operation_kills.py calls.
 
-    python -m tests.faults.operation_kills [KILLS] [SEED] [--clips N]
+    python -m tests.faults.operation_kills [KILLS] [SEED] [--clips N] [--only NAME]
 
 A moment is just before a change of a file. After each kill another command comes, in turn: the same operation;
 `settle`, then the operation; `prepare`, then the operation. The dataset must end as after one that was not killed.
@@ -20,11 +20,13 @@ from avdata.audit.verify import verify
 from avdata.prepare.config import PrepareConfig
 from avdata.prepare.job import prepare
 from avdata.prepare.operations.add_step import AddStep
+from avdata.prepare.operations.derive import derive_dataset
 from avdata.prepare.operations.mel import AddMel
 from avdata.prepare.operations.migrate import Migrate
 from avdata.prepare.operations.remove import Remove
 from avdata.prepare.operations.reshard import Reshard
 from avdata.prepare.operations.run import Operation, run_operation, settle_dataset
+from avdata.prepare.operations.subset import Subset
 from avdata.prepare.steps.registry import load_steps
 from avmanifest.errors import ConfigError, ManifestError
 from tests.faults.killing import Moments, forked, start_fork_server, watch_files
@@ -102,6 +104,55 @@ def killed_runs(name: str, kills: int, seed: int, folder: Path, num_clips: int =
         shutil.rmtree(out)
 
 
+def killed_derivations(kills: int, seed: int, folder: Path, num_clips: int = 7) -> Iterator[tuple[str, str, str]]:
+    """Kill the making of a subset at random moments. Then the same command comes, or another one before it.
+
+    Args and yields as killed_runs.
+    """
+    start = folder / "start"
+    config = synth_config(start, num_clips=num_clips)
+    assert forked(lambda: prepare(config) and None) == 0
+    counted = folder / "counted.txt"
+    assert forked(lambda: _derive(start, folder / "calm" / "out", 0, counted)) == 0
+    meant = tree(folder / "calm" / "out")
+    draw = random.Random(f"{seed}/subset")
+    for number, fatal in enumerate(sorted(draw.sample(range(1, int(counted.read_text()) + 1), kills))):
+        out, diary = folder / str(fatal) / "out", folder / f"{fatal}.txt"
+        code = forked(lambda out=out, diary=diary, fatal=fatal: _derive(start, out, fatal, diary))
+        assert code == -signal.SIGKILL, code
+        after, problem = "the same command", ""
+        if out.exists():
+            after = "nothing, it was whole"
+        elif number % 2:
+            after = "another condition"
+            other = Subset(where="key = 'synth-000000'")
+            if forked(lambda out=out, other=other: derive_dataset([start], out, other) and None) != 0:
+                problem = "another condition failed"
+            shutil.rmtree(out, ignore_errors=True)
+        if not out.exists() and forked(lambda out=out: derive_dataset([start], out, SUBSET) and None) != 0:
+            problem = "the same command failed"
+        elif tree(out) != meant:
+            problem = f"other files: {sorted(set(tree(out).items()) ^ set(meant.items()))[:3]}"
+        elif left := [path.name for path in out.parent.iterdir() if path != out]:
+            problem = f"left: {left}"
+        elif faults := verify(open_audit_dataset(str(out))).faults:
+            problem = str(faults[0])
+        yield diary.read_text().replace(str(out.parent), "FOLDER"), after, problem
+        shutil.rmtree(out.parent)
+
+
+SUBSET = Subset(where="key != 'synth-000001'", shard_size=3)
+
+
+def _derive(start: Path, out: Path, fatal: int, diary: Path) -> None:
+    """Make a subset, to be killed at the `fatal`-th moment; 0: count the moments."""
+    moments = Moments(fatal, diary)
+    watch_files(moments, out.parent)
+    derive_dataset([start], out, SUBSET)
+    if not fatal:
+        diary.write_text(str(moments.passed))
+
+
 def _operate(operation: Operation, out: Path, fatal: int, diary: Path) -> None:
     """Run the operation, to be killed at the `fatal`-th moment; 0: count the moments."""
     moments = Moments(fatal, diary)
@@ -116,12 +167,14 @@ if __name__ == "__main__":
     parser.add_argument("kills", type=int, nargs="?", default=20)
     parser.add_argument("seed", type=int, nargs="?", default=0)
     parser.add_argument("--clips", type=int, default=7)
+    parser.add_argument("--only", choices=(*OPERATIONS, "subset"))
     given = parser.parse_args()
     start_fork_server()
     num_wrong = 0
-    for name in OPERATIONS:
+    for name in (given.only,) if given.only else (*OPERATIONS, "subset"):
         with tempfile.TemporaryDirectory() as folder:
-            ends = list(killed_runs(name, given.kills, given.seed, Path(folder), given.clips))
+            how = (given.kills, given.seed, Path(folder), given.clips)
+            ends = list(killed_derivations(*how) if name == "subset" else killed_runs(name, *how))
         wrong = [end for end in ends if end[2]]
         num_wrong += len(wrong)
         print(f"{name}: {len(ends)} kills, {len(ends) - len(wrong)} as without a kill; {Counter(e[1] for e in ends)}")

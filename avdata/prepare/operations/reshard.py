@@ -9,7 +9,7 @@ from avdata.prepare.append import requested_rows
 from avdata.prepare.commit import Observer
 from avdata.prepare.operations.build import Prepared, shards_of_plan
 from avdata.prepare.operations.run import Changes
-from avdata.prepare.plan import hash_table, make_plan
+from avdata.prepare.plan import Plan, make_plan
 from avmanifest.errors import ConfigError
 from avmanifest.schema import FORMAT_VERSION
 
@@ -43,21 +43,21 @@ class Reshard:
                 "prepare first."
             )
         plan = plan_anew(requested_rows(layout), config["seed"], self.shard_size)
-        shards = shards_of_plan(plan, dataset.places())
+        shards = shards_of_plan(plan.table, dataset.places())
         names = {new.shard for new in shards}
         return Changes(
             description={
                 **description,
                 "config": {**config, "shard_size": self.shard_size},
-                "plan_hash": hash_table(plan),
+                "plan_hash": plan.hash,
             },
             shards=shards,
             gone=tuple(planned.shard for planned in dataset.shards if planned.shard not in names),
-            plan=(plan,),
+            plan=(plan.table,),
         )
 
 
-def plan_anew(requested: pa.Table, seed: int, shard_size: int) -> pa.Table:
+def plan_anew(requested: pa.Table, seed: int, shard_size: int) -> Plan:
     """The plan that a run which prepares all these clips anew would make."""
     clips = requested.drop_columns(["key", "shard", "position"])
-    return make_plan(clips, requested.column("key"), seed=seed, shard_size=shard_size).table
+    return make_plan(clips, requested.column("key"), seed=seed, shard_size=shard_size)
