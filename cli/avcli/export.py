@@ -1,5 +1,9 @@
 """`avkit export`: copy a prepared dataset to a folder, a bucket or the Hugging Face hub."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +15,7 @@ Examples:
   avkit export data/vggsound --to hf:me/vggsound
   avkit export data/vggsound --to /mnt/shared/vggsound
   avkit export s3://bucket/vggsound --to data/vggsound
+  avkit export data/vggsound --where "not silent" --to hf:me/vggsound-loud
 
 After an interruption the same command continues: files that are already equal are not copied again.
 """
@@ -19,9 +24,16 @@ After an interruption the same command continues: files that are already equal a
 def export(
     dataset: Annotated[str, typer.Argument(help="Folder of the dataset, or its s3://, gs:// or hf:// URL.")],
     to: Annotated[str, typer.Option(help="hf:USER/NAME, a folder, or a URL.")],
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help='Only clips for which this SQL condition on the manifest holds, such as "not silent". They are first '
+            "written to the folder for temporary files (TMPDIR)."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
 ) -> None:
-    """Check a prepared dataset and copy it to a folder, a bucket or the Hugging Face hub."""
+    """Check a prepared dataset and copy it, or some of its clips, to a folder, a bucket or the Hugging Face hub."""
     from rich.console import Console
     from rich.text import Text
 
@@ -29,7 +41,12 @@ def export(
     from avdata.prepare.export import export as run
 
     talk = Console(stderr=True)
-    done = run(open_place(dataset), open_place(to), lambda step: talk.print(Text(step), highlight=False))
+
+    def say(step: str) -> None:
+        talk.print(Text(step), highlight=False)
+
+    with chosen_clips(dataset, where) as source:
+        done = run(open_place(source), open_place(to), say)
     if as_json:
         print_json(done.as_dict())
         return
@@ -37,3 +54,19 @@ def export(
         f"{done.num_files:,} files ({done.num_bytes:,} bytes) of {done.source} are in {done.target}, "
         f"every sha256 compared; {done.num_copied:,} were copied now."
     )
+
+
+@contextmanager
+def chosen_clips(dataset: str, where: str | None) -> Iterator[str]:
+    """The dataset; with a condition, a temporary one of the clips for which it holds."""
+    if where is None:
+        yield dataset
+        return
+    from avdata.cores import usable_cores
+    from avdata.prepare.operations.derive import derive_dataset
+    from avdata.prepare.operations.subset import Subset
+
+    with tempfile.TemporaryDirectory(prefix="avkit-export-") as folder:
+        chosen = Path(folder) / "chosen"
+        derive_dataset([dataset], chosen, Subset(where=where), num_workers=usable_cores())
+        yield str(chosen)

@@ -72,6 +72,20 @@ def manifest(out: Path) -> list[dict[str, Any]]:
     return [row for split in ("train", "test") for row in read_table(layout.manifest(split), CLIP_SCHEMA).to_pylist()]
 
 
+def test_clips_for_which_a_condition_holds_are_exported(out, tmp_path):
+    target = tmp_path / "exported"
+    words = ["export", str(out), "--to", str(target), "--where", "split = 'test'", "--json"]
+    first, again = (CliRunner().invoke(app, words) for _ in range(2))
+    assert (first.exit_code, again.exit_code) == (0, 0), first.output + again.output
+    assert json.loads(again.stdout)["num_copied"] == 0
+    keys = set(read_table(Layout(out).manifest("test"), CLIP_SCHEMA).column("key").to_pylist())
+    assert set(read_table(Layout(target).manifest("test"), CLIP_SCHEMA).column("key").to_pylist()) == keys
+    assert not Layout(target).manifest("train").exists()
+    refused = CliRunner().invoke(app, ["export", str(out), "--to", str(tmp_path / "no"), "--where", "loud"])
+    assert isinstance(refused.exception, ConfigError)
+    assert not (tmp_path / "no").exists()
+
+
 def test_an_export_to_the_hub_continues_where_it_stopped(out, prepared, hub):
     class Stopped(Exception):
         pass
