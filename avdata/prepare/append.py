@@ -66,21 +66,41 @@ def plan_append(
     if not len(new):
         listener.note("nothing to append: the dataset has all clips of the list")
         return []
+    shards, is_ours = freeze_part(config, output, new, appended=True)
+    if is_ours:
+        listener.note(f"{len(new):,} clips of the list are new and are appended; {len(present):,} are there")
+    else:
+        listener.note("another run has appended clips; continuing with its clips")
+    return shards
+
+
+def freeze_part(
+    config: PrepareConfig, output: DatasetOutput, clips: pa.Table, *, appended: bool
+) -> tuple[list[PlannedShard], bool]:
+    """Freeze clips as the next part of the plan, with shards after the existing ones.
+
+    Args:
+        config: The run.
+        output: The dataset.
+        clips: Rows as a plan has them; their places in it are given anew.
+        appended: Whether the clips are in no earlier part; else they are tried again.
+
+    Returns:
+        The part's shards, and whether they are these clips': another run may have frozen this part first.
+    """
+    layout = output.layout
     plan = make_plan(
-        new.drop_columns(["key", *_PLACE]),
-        new.column("key"),
+        clips.drop_columns(["key", *_PLACE]),
+        clips.column("key"),
         seed=config.sample.seed,
         shard_size=config.shard_size,
         first_shards=next_shards(layout),
     )
     part = len(layout.plan_parts())
     with storage_errors(layout.root):
-        freeze(plan, layout.plan_part(part), appended=True)
-    if not output.claim(layout.plan_part(part)):
-        listener.note("another run has appended clips; continuing with its clips")
-    else:
-        listener.note(f"{len(new):,} clips of the list are new and are appended; {len(present):,} are there")
-    return [planned for planned in planned_shards(layout) if planned.part == part]
+        freeze(plan, layout.plan_part(part), appended=appended)
+    is_ours = output.claim(layout.plan_part(part))
+    return [planned for planned in planned_shards(layout) if planned.part == part], is_ours
 
 
 def new_labels(labels: Sequence[str], requested: pa.Table) -> list[str]:

@@ -332,9 +332,11 @@ class PrepareConfig:
                 "--overwrite, --append and --retry concern all tasks, so a single task cannot take them. Remove the "
                 "output first, or run --append and --retry without --executor array."
             )
-        if self.append and (self.overwrite or self.limit is not None or self.recipe.name == "synth"):
-            other = "--overwrite" if self.overwrite else "--limit" if self.limit is not None else "recipe synth"
-            raise ConfigError(f"--append adds the clips of a list that the dataset lacks: leave {other} out")
+        if self.append and self.recipe.name == "synth":
+            raise ConfigError("--append adds the clips of a list that the dataset lacks, and recipe synth has no list")
+        if self.append and (self.overwrite or self.limit is not None):
+            other = "--overwrite" if self.overwrite else "--limit"
+            raise ConfigError(f"--append adds all clips of a list that the dataset lacks: leave {other} out")
         if self.recipe.name == "synth" and (self.sources or self.list_path):
             raise ConfigError("recipe synth draws its videos: it takes no --source and no --list")
 

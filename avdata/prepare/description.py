@@ -16,7 +16,7 @@ from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.files import NotAFile, read_file, replace_bytes
 from avmanifest.layout import Layout
 from avmanifest.recipe import ListSpec, Recipe, load_recipe, recipe_names
-from avmanifest.records import columns_of_description, parse_description, version_problem
+from avmanifest.records import columns_of_description, parse_description, shown_step, version_problem
 from avmanifest.schema import FORMAT_VERSION
 
 _ADDED: Final = {"deinterlace": True, "tone_map": True, "steps": []}
@@ -158,7 +158,15 @@ def refuse_other_settings(layout: Layout, recorded: Mapping[str, Any], settings:
 def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """The changed values, as `name before -> after`."""
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    return ", ".join(f"{name} {before.get(name)!r} -> {after.get(name)!r}" for name in names)
+    return ", ".join(f"{name} {_shown(name, before)} -> {_shown(name, after)}" for name in names)
+
+
+def _shown(name: str, values: Mapping[str, Any]) -> str:
+    """A value for a message."""
+    value = values.get(name)
+    if name == "steps" and value is not None:
+        return "; ".join(map(shown_step, value)) or "none"
+    return repr(value)
 
 
 def refuse_other_plan(layout: Layout, frozen: pa.Table, now: pa.Table) -> None:

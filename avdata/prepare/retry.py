@@ -5,12 +5,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avdata.prepare.append import next_shards
+from avdata.prepare.append import freeze_part
 from avdata.prepare.catalog import PlannedShard, merge_manifest, planned_shards
-from avdata.prepare.commit import storage_errors
 from avdata.prepare.config import PrepareConfig, Retry
 from avdata.prepare.output import DatasetOutput
-from avdata.prepare.plan import freeze, make_plan
 from avdata.prepare.report import PrepareListener
 from avmanifest.layout import Layout
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA, STATUSES, StatusClass, status_class
@@ -38,20 +36,11 @@ def plan_retry(config: PrepareConfig, output: DatasetOutput, listener: PrepareLi
         schema = planned.rows.schema
         rows |= {row["key"]: row for row in planned.rows.to_pylist() if row["key"] in failed}
     table = pa.Table.from_pylist(list(rows.values()), schema=schema)
-    plan = make_plan(
-        table.drop_columns(["key", "shard", "position"]),
-        table.column("key"),
-        seed=config.sample.seed,
-        shard_size=config.shard_size,
-        first_shards=next_shards(layout),
-    )
-    part = len(layout.plan_parts())
-    with storage_errors(layout.root):
-        freeze(plan, layout.plan_part(part))
-    if not output.claim(layout.plan_part(part)):
+    shards, is_ours = freeze_part(config, output, table, appended=False)
+    if not is_ours:
         listener.note("another run has started this retry; continuing with its clips")
     listener.note(f"{len(failed):,} failed clips are tried again")
-    return [planned for planned in planned_shards(layout) if planned.part == part]
+    return shards
 
 
 def failed_keys(layout: Layout, retry: Retry) -> set[str]:

@@ -154,9 +154,9 @@ def test_appended_clips_that_failed_are_retried_and_resharded(videos: Path, draw
 
 def test_what_cannot_be_appended_to_is_refused(videos: Path, tmp_path: Path) -> None:
     for changes, other in (({"limit": 5}, "--limit"), ({"overwrite": True}, "--overwrite")):
-        with pytest.raises(ConfigError, match=rf"--append adds the clips .* the dataset lacks: leave {other} out"):
+        with pytest.raises(ConfigError, match=rf"--append adds all clips .* the dataset lacks: leave {other} out"):
             folder_config(videos, tmp_path / "out", append=True, **changes)
-    with pytest.raises(ConfigError, match="leave recipe synth out"):
+    with pytest.raises(ConfigError, match="recipe synth has no list"):
         synth_config(tmp_path / "out", append=True)
 
 

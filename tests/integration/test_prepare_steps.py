@@ -114,7 +114,7 @@ def test_a_dataset_that_was_begun_before_there_were_steps_goes_on_without(tmp_pa
     del description["config"]["steps"]
     (tmp_path / "dataset.json").write_text(json.dumps(description))
     assert made(tmp_path, num_clips=1).exit_code == 0
-    with pytest.raises(ConfigError, match=r"another configuration: steps \[\] ->"):
+    with pytest.raises(ConfigError, match=r"another configuration: steps none -> light, version 1"):
         made(tmp_path, Light(), num_clips=1)
 
 

@@ -61,7 +61,7 @@ def test_columns_say_which_step_they_come_from() -> None:
         ("nothing", "unknown step 'nothing'; known: "),
         ("no_such_module:Step", "no module no_such_module on Python's path or in "),
         ("tests.no_such:Step", "no module tests.no_such on"),
-        ("tests.steps:Lihgt", "no class Lihgt in tests.steps; known: Light, Chance, Odd, NoDataclass, Bare"),
+        ("tests.steps:Lihgt", "no class Lihgt in tests.steps; known: Light, Chance, SameMember, Odd, "),
         ("tests.steps:Light:least", "'least' is no setting"),
         ("tests.steps:Light:most=1", "unknown setting 'most'; known: least"),
         ("tests.steps:Light:least=high", "least='high' is not a number"),
