@@ -79,6 +79,28 @@ def recipe_of(description: Mapping[str, Any]) -> Recipe:
         raise ManifestError(f"dataset.json: recipe is not as avkit writes it ({error}). {_ADVICE}") from error
 
 
+def joined_recipe(descriptions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What dataset.json records of the recipe of a dataset that was made from several: what differs is joined."""
+    first = descriptions[0]["recipe"]
+    if all(description["recipe"] == first for description in descriptions):
+        return dict(first)
+    recipes = list(map(recipe_of, descriptions))
+    tasks = dict.fromkeys(task for recipe in recipes for task in recipe.task_categories)
+    licences = dict.fromkeys(recipe.licence for recipe in recipes)
+    stated = (f"{recipe.name}: {recipe.licence or 'not stated'}" for recipe in recipes)
+    return {
+        "name": "-and-".join(dict.fromkeys(recipe.name for recipe in recipes)),
+        "title": " + ".join(dict.fromkeys(recipe.title for recipe in recipes)),
+        "licence": recipes[0].licence if len(licences) == 1 else "; ".join(dict.fromkeys(stated)),
+        "homepage": " ".join(dict.fromkeys(recipe.homepage for recipe in recipes if recipe.homepage)),
+        "citation": "\n\n".join(dict.fromkeys(recipe.citation.strip() for recipe in recipes if recipe.citation)),
+        "published": "",
+        "task_categories": list(tasks),
+        "note": "\n".join(dict.fromkeys(recipe.note.strip() for recipe in recipes if recipe.note)),
+        "counts": {},
+    }
+
+
 def sample_of(description: Mapping[str, Any]) -> SampleConfig:
     """What a sample holds, by dataset.json. Settings that an earlier version did not record have their defaults."""
     names = {field.name for field in fields(SampleConfig)}

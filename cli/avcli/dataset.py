@@ -20,6 +20,7 @@ Examples:
   avkit dataset remove data/vggsound --list takedown.txt
   avkit dataset reshard data/vggsound --shard-size 5000
   avkit dataset subset data/vggsound --where "not silent" --to data/loud
+  avkit dataset merge data/vggsound data/audioset --to data/both
 
 New shards are built beside the old ones and verified, then exchanged. After an interruption the same command goes on;
 any other command that writes to the dataset finishes or undoes it. End training runs that read the dataset first: they
@@ -131,6 +132,23 @@ def subset(
 
     chosen = Subset(where=where, keys=None if keys is None else read_ids(keys), shard_size=shard_size)
     _derive([dataset], to, chosen, workers, as_json=as_json)
+
+
+@app.command()
+def merge(
+    datasets: Annotated[list[str], typer.Argument(help="Folders of two or more datasets.", metavar="DATASET...")],
+    to: TO,
+    prefix: Annotated[
+        list[str] | None, typer.Option(help="Put before the keys of a dataset. Once for each dataset, in their order.")
+    ] = None,
+    shard_size: Annotated[int | None, typer.Option(min=1, help="Clips of a shard. [default: as in the first]")] = None,
+    workers: WORKERS = None,
+    as_json: JSON = False,
+) -> None:
+    """Make one new dataset of several whose samples have the same settings. They do not change."""
+    from avdata.prepare.operations.merge import Merge
+
+    _derive(datasets, to, Merge(prefixes=tuple(prefix or ()), shard_size=shard_size), workers, as_json=as_json)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`avkit dataset subset`: a new dataset of clips of a prepared one, without decoding media again."""
+"""`avkit dataset subset` and `merge`: a new dataset of clips of prepared ones, without decoding media again."""
 
 import json
 import shutil
@@ -12,12 +12,17 @@ from avcli.main import app
 from avdata.audit.dataset import open_audit_dataset
 from avdata.audit.summary import summarize
 from avdata.audit.verify import verify
+from avdata.load import open_dataset
+from avdata.prepare.description import joined_recipe, recipe_of
 from avdata.prepare.job import prepare
 from avdata.prepare.operations.derive import derive_dataset
+from avdata.prepare.operations.mel import AddMel
+from avdata.prepare.operations.merge import Merge
 from avdata.prepare.operations.remove import Remove
 from avdata.prepare.operations.run import run_operation
 from avdata.prepare.operations.subset import Subset
-from avmanifest.errors import ConfigError, ShardError
+from avmanifest.errors import ConfigError, ManifestError, ShardError
+from avmanifest.recipe import load_recipe
 from tests.videos import draw_folder, folder_config, synth_config, tree
 
 
@@ -100,6 +105,7 @@ def test_a_later_prepare_goes_on_with_the_clips_of_the_subset(start, tmp_path):
         prepare(synth_config(out, shard_size=3))
 
 
+@pytest.mark.slow
 def test_a_later_prepare_with_a_longer_list_is_refused_or_appends(tmp_path):
     videos, out = draw_folder(tmp_path / "videos", ["a.mp4", "b.mp4", "c.mp4"]), tmp_path / "out"
     prepare(folder_config(videos, tmp_path / "start"))
@@ -154,3 +160,117 @@ def test_the_command(start, tmp_path):
     assert json.loads(run.stdout)["num_clips"] == 2
     shown = CliRunner().invoke(app, ["inspect", str(out)])
     assert "subset keys 2 of synth (subset " in " ".join(shown.output.split())
+
+
+@pytest.fixture(scope="module")
+def halves(start, tmp_path_factory) -> tuple[Path, Path]:
+    """The dataset `start` in two. Not to be changed."""
+    folder = tmp_path_factory.mktemp("halves")
+    derive_dataset([start], folder / "low", Subset(where="key < 'synth-000003'"))
+    derive_dataset([start], folder / "high", Subset(where="key >= 'synth-000003'", shard_size=3))
+    return folder / "low", folder / "high"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_what_was_divided_and_merged_is_the_dataset_with_another_history(num_workers, start, halves, tmp_path):
+    out = tmp_path / "out"
+    assert derive_dataset(halves, out, Merge(), num_workers=num_workers).num_clips == 7
+    files, meant = tree(out), tree(start)
+    assert {name for name in meant if files[name] != meant[name]} == {"dataset.json"}
+    first, merged = (json.loads((root / "dataset.json").read_text()) for root in (start, out))
+    (entry,) = merged.pop("operations")
+    assert [len(source["operations"]) for source in entry["from"]] == [1, 1]
+    first.pop("operations")
+    assert merged == first
+    assert whole(out)
+
+
+def test_prefixes_tell_clips_of_one_key_apart(start, halves, tmp_path):
+    out, sources = tmp_path / "out", [start, halves[1]]
+    with pytest.raises(ConfigError, match=r"both have 4 keys, such as(.|\n)*--prefix"):
+        derive_dataset(sources, out, Merge())
+    derive_dataset(sources, out, Merge(prefixes=("", "b-")))
+    found = rows(out)
+    assert set(found) == {*rows(start), *(f"b-{key}" for key in rows(halves[1]))}
+    assert {row["split"] for key, row in found.items() if key == "b-synth-000003"} == {
+        rows(start)["synth-000003"]["split"]
+    }
+    assert whole(out)
+    assert json.loads((out / "dataset.json").read_text())["removed"] == ["b-synth-000001", "synth-000001"]
+    dataset = open_dataset(str(out), split="train")
+    key = next(str(key) for key in dataset.keys.to_pylist() if str(key).startswith("b-"))
+    assert f'"key":"{key}"'.encode() in samples(out)[key].replace(b" ", b"")
+
+
+@pytest.mark.slow
+def test_classes_and_columns_of_lists_are_united(tmp_path):
+    videos = draw_folder(tmp_path / "videos", ["a.mp4", "b.mp4", "c.mp4", "d.mp4"])
+    lists = {
+        "one": "id,class,level,colour\na,dog,1,red\nb,cat,2,blue\n",
+        "two": "id,class,level,place\nc,owl,0.5,here\nd,dog,2.5,there\n",
+        "text": "id,class,level\nc,owl,high\n",
+    }
+    for name, content in lists.items():
+        (tmp_path / f"{name}.csv").write_text(content)
+        usual = {"recipe": load_recipe("table"), "list_path": tmp_path / f"{name}.csv"}
+        prepare(folder_config(videos, tmp_path / name, **usual))
+    one, two, text = (tmp_path / name for name in lists)
+    out = tmp_path / "out"
+    derive_dataset([one, two], out, Merge())
+    found = {row["video_id"]: row for row in rows(out).values()}
+    assert [found[name]["level"] for name in "abcd"] == [1.0, 2.0, 0.5, 2.5]
+    assert [found[name]["colour"] for name in "abcd"] == ["red", "blue", None, None]
+    assert [found[name]["place"] for name in "abcd"] == [None, None, "here", "there"]
+    description = json.loads((out / "dataset.json").read_text())
+    assert description["labels"] == ["cat", "dog", "owl"]
+    assert {column["name"] for column in description["columns"]} == {"level", "colour", "place"}
+    assert whole(out)
+    with pytest.raises(ConfigError, match="its column 'level' is string of list, in the datasets before int64"):
+        derive_dataset([one, text], tmp_path / "no", Merge())
+
+
+def test_what_cannot_be_merged_is_refused_and_leaves_nothing(start, halves, tmp_path):
+    other, out = Path(shutil.copytree(halves[1], tmp_path / "other")), tmp_path / "out"
+    run_operation(other, AddMel("released"))
+    gone = tmp_path / "gone"
+    derive_dataset([start], gone, Subset(where="key = 'synth-000000'"))
+    for sources, derivation, reason in [
+        ([start, start], Merge(), "two or more datasets, each once"),
+        ([start], Merge(), "two or more datasets"),
+        ([halves[0], other], Merge(), r"mel \('paper',\) -> \('paper', 'released'\)(.|\n)*add-mel"),
+        (halves, Merge(prefixes=("a-",)), "1 for 2 datasets"),
+    ]:
+        with pytest.raises(ConfigError, match=reason):
+            derive_dataset(sources, out, derivation)
+    with pytest.raises(ManifestError, match="must match"):
+        derive_dataset(halves, out, Merge(prefixes=("a/", "b")))
+    assert {path.name for path in tmp_path.iterdir()} == {"other", "gone"}
+
+
+def test_a_clip_that_was_removed_from_one_dataset_does_not_come_back_with_another(start, tmp_path):
+    whole_one, out = tmp_path / "whole", tmp_path / "out"
+    prepare(synth_config(tmp_path / "anew", num_clips=2))
+    derive_dataset([tmp_path / "anew"], whole_one, Subset(where="key = 'synth-000001'"))
+    derive_dataset([start], tmp_path / "rest", Subset(where="status = 'ok'"))
+    with pytest.raises(ConfigError, match=r"1 clips that were removed on request from(.|\n)*synth-000001"):
+        derive_dataset([tmp_path / "rest", whole_one], out, Merge())
+    assert not out.exists()
+
+
+def test_recipes_that_differ_are_joined():
+    recipes = [{"name": "vggsound", "licence": "A"}, {"name": "synth", "licence": "B", "title": "Drawn"}]
+    joined = joined_recipe([{"recipe": recipe} for recipe in recipes])
+    assert joined["name"] == "vggsound-and-synth"
+    assert joined["licence"] == "vggsound: A; synth: B"
+    assert joined["title"].endswith(" + Drawn")
+    assert recipe_of({"recipe": joined}).licence == joined["licence"]
+    assert joined_recipe([{"recipe": recipes[0]}] * 2) == recipes[0]
+
+
+def test_the_merge_command(halves, tmp_path):
+    words = ["dataset", "merge", *map(str, halves), "--to", str(tmp_path / "out"), "--workers", "1"]
+    run = CliRunner().invoke(app, [*words, "--prefix", "a-", "--prefix", "b-"])
+    assert run.exit_code == 0, run.output
+    assert "7 clips built, verified and published" in run.stdout
+    assert all(key[:2] in ("a-", "b-") for key in rows(tmp_path / "out"))

@@ -89,7 +89,7 @@ class StoredClip:
         return Segment(row, self._tar, start, end - start)
 
     def with_members(self, members: Mapping[str, bytes | ByteFile], **changes: Any) -> Segment:
-        """The clip with exactly these members, in their order, and these columns changed."""
-        blocks = self.new_file()
-        placed: list[Member] = write_sample(blocks, self.row["key"], members)
-        return Segment({**self.row, **changes, **member_columns(placed)}, blocks)
+        """The clip with exactly these members, in their order, and these columns changed, which may be the key."""
+        blocks, row = self.new_file(), {**self.row, **changes}
+        placed: list[Member] = write_sample(blocks, row["key"], members)
+        return Segment(row | member_columns(placed), blocks)
