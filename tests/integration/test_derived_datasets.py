@@ -15,6 +15,7 @@ from avdata.audit.verify import verify
 from avdata.load import open_dataset
 from avdata.prepare.description import joined_recipe, recipe_of
 from avdata.prepare.job import prepare
+from avdata.prepare.operations.build import OpenShards
 from avdata.prepare.operations.derive import derive_dataset
 from avdata.prepare.operations.mel import AddMel
 from avdata.prepare.operations.merge import Merge
@@ -22,6 +23,7 @@ from avdata.prepare.operations.remove import Remove
 from avdata.prepare.operations.run import run_operation
 from avdata.prepare.operations.subset import Subset
 from avmanifest.errors import ConfigError, ManifestError, ShardError
+from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
 from tests.videos import draw_folder, folder_config, synth_config, tree
 
@@ -149,6 +151,46 @@ def test_damage_of_a_source_is_named_and_another_command_starts_anew(start, tmp_
     assert len(rows(out)) == 3
     assert whole(out)
     assert not (tmp_path / ".out.unfinished").exists()
+
+
+def test_the_folder_aside_is_of_one_run_and_never_the_users(start, tmp_path):
+    out, aside = tmp_path / "out", tmp_path / ".out.unfinished"
+    refusals: list[str] = []
+
+    def second(step: str) -> None:
+        if "built" not in step:
+            return
+        with pytest.raises(ConfigError, match="another run is making it") as refused:
+            derive_dataset([start], out, Subset(where="true"))
+        refusals.append(str(refused.value))
+
+    derive_dataset(
+        [start], out, Subset(where="key = 'synth-000002'"), observe=lambda step: "built" in step and second(step)
+    )
+    assert len(refusals) == 1  # after the only shard
+    assert len(rows(out)) == 1
+    shutil.rmtree(out)
+    aside.mkdir()
+    (aside / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds other files"):
+        derive_dataset([start], out, Subset(where="true"))
+    assert [path.name for path in aside.iterdir()] == ["mine.txt"]
+    shutil.rmtree(aside)
+    aside.symlink_to(start)
+    with pytest.raises(ConfigError, match="holds other files"):
+        derive_dataset([start], out, Subset(where="true"))
+
+
+def test_few_shards_are_open_at_a_time(start):
+    layout = Layout(start)
+    names = [name for split in layout.splits() for name in layout.shards(split)]
+    with OpenShards(2) as shards:
+        tars = [shards.get(start, name)[1] for name in names]
+        assert [tar.closed for tar in tars] == [True] * (len(names) - 2) + [False] * 2
+        found, again = shards.get(start, names[0])
+        assert found.column("position").to_pylist() == list(range(len(found)))
+        assert again.read() == layout.tar(names[0]).read_bytes()
+    assert again.closed
 
 
 def test_the_command(start, tmp_path):

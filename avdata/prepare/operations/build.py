@@ -1,5 +1,6 @@
 """Build new shards from the clips of prepared datasets, in a folder aside."""
 
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -205,22 +206,53 @@ class _Job:
 
     def _segments(self, folder: Path) -> Iterator[Segment]:
         """The clips of the new shard in order. What a clip holds open is closed when the next one is asked for."""
-        shard, sources = self.new.shard, sorted(self.new.sources(self.root))
-        tables = {(root, name): read_table(Layout(root).clips(name), CLIP_SCHEMA) for root, name in sources}
-        places = self.new.clips
-        if places is None:
-            places = tuple(Place(self.root, shard, number) for number in range(len(tables[self.root, shard])))
-        with ExitStack() as closing:
-            tars = {(root, name): Layout(root).tar(name) for root, name in sources}
-            opened = {source: closing.enter_context(open_file(tar)) for source, tar in tars.items()}
+        shard, places = self.new.shard, self.new.clips
+        with OpenShards(_MOST_OPEN) as shards:
+            if places is None:
+                rows, _ = shards.get(self.root, shard)
+                places = tuple(Place(self.root, shard, number) for number in range(len(rows)))
             for position, (root, source, number) in enumerate(places):
-                (row,) = tables[root, source].slice(number, 1).to_pylist()
+                rows, tar = shards.get(root, source)
+                (row,) = rows.slice(number, 1).to_pylist()
                 row |= {"shard": shard.number, "position": position}
                 planned = {} if self.new.planned is None else self.new.planned.slice(position, 1).to_pylist()[0]
                 report_stage(f"clip {row['key']}")
-                tar = (opened[root, source], str(tars[root, source]))
+                name = str(Layout(root).tar(source))
                 with ExitStack() as scratch:
-                    yield self.edit(StoredClip(row, planned, *tar, folder, scratch))
+                    yield self.edit(StoredClip(row, planned, tar, name, folder, scratch))
+
+
+class OpenShards:
+    """The rows and the open tars of shards, of the `limit` that were used last. It is closed by its context.
+
+    Clips come nearly in the order in which they are stored, so few shards are in use at a time.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._open: dict[tuple[Path, ShardName], tuple[pa.Table, io.BufferedReader]] = {}
+
+    def __enter__(self) -> "OpenShards":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _rows, tar in self._open.values():
+            tar.close()
+
+    def get(self, root: Path, shard: ShardName) -> tuple[pa.Table, io.BufferedReader]:
+        """Rows (CLIP_SCHEMA and extra columns) and tar of a shard. Both are valid until another shard is asked for."""
+        found = self._open.pop((root, shard), None)
+        if found is None:
+            if len(self._open) >= self._limit:
+                _rows, tar = self._open.pop(next(iter(self._open)))
+                tar.close()
+            layout = Layout(root)
+            found = (read_table(layout.clips(shard), CLIP_SCHEMA), open_file(layout.tar(shard)))
+        self._open[root, shard] = found
+        return found
+
+
+_MOST_OPEN: Final = 32
 
 
 def _build_all(jobs: Sequence[_Job], num_workers: int) -> Iterator[ShardName]:

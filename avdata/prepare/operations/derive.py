@@ -121,10 +121,10 @@ def derive_dataset(
             write_catalog(layout, recipe_of(derived.description), sample_of(derived.description), splits)
             for split in splits:
                 write_index(layout, split, derived.description)
-            remove(layout.temporary / _REQUEST)
             flush(layout.root)
             layout.root.rename(target)
             flush(target.parent, recursive=False)
+            remove(Layout(target).temporary / _REQUEST)
     observe("dataset written")
     return Done(operation=derivation.name, root=str(target), changed=True, **asdict(built))
 
@@ -201,6 +201,10 @@ def _request(datasets: Sequence[Prepared], described: bytes) -> bytes:
 def _aside(target: Path, request: bytes) -> Iterator[Layout]:
     """The folder in which the dataset is made. A lock in it is held, which is part of the dataset's folder later."""
     layout = Layout(target.with_name(f".{target.name}.unfinished"))
+    kept = layout.temporary / _REQUEST
+    is_ours = not layout.root.exists() or kept.is_file() or {path.name for path in layout.root.iterdir()} <= {"_tmp"}
+    if layout.root.is_symlink() or not is_ours:
+        raise ConfigError(f"{layout.root}: is needed for the unfinished dataset, and holds other files. Move it.")
     with storage_errors(target.parent):
         layout.temporary.mkdir(parents=True, exist_ok=True)
         lock = (layout.temporary / _LOCK).open("ab")
@@ -211,11 +215,10 @@ def _aside(target: Path, request: bytes) -> Iterator[Layout]:
             raise ConfigError(f"{target}: another run is making it. Wait until it has ended.") from error
         if os.path.lexists(target):
             raise ConfigError(f"{target}: exists already. Give --to a new folder.")
-        kept = layout.temporary / _REQUEST
         with storage_errors(layout.root):
             if not (kept.is_file() and read_file(kept) == request):
                 for path in [*layout.root.iterdir(), *layout.temporary.iterdir()]:
-                    if path != layout.temporary and path.name != _LOCK:
+                    if path not in (layout.temporary, layout.temporary / _LOCK, kept):
                         remove(path)
                 replace_bytes(kept, request, durable=True)
         yield layout
