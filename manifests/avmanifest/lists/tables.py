@@ -279,7 +279,7 @@ def _is_number(text: str) -> bool:
 
 def _read_json_lines(list_file: ListFile) -> _Read:
     path = list_file.path
-    first = _json_line(path)
+    first = _first_values(path)
     chosen = _choose(list_file, list(first))
     lists = isinstance(first.get(chosen.get("label_column", "")), list)
     types = {
@@ -322,11 +322,16 @@ def _json_values(list_file: ListFile, used: set[str]) -> dict[str, pa.Array | pa
     return {name: typed_values(values + [None] * (count - len(values))) for name, values in columns.items()}
 
 
-def _json_line(path: Path) -> dict[str, Any]:
-    """The object of the first line that is not blank."""
+def _first_values(path: Path) -> dict[str, Any]:
+    """The names of all lines, each with its first value that is not null. A line may lack any of them."""
+    first: dict[str, Any] = {}
     for number, line in _filled_lines(path):
-        return parse_object(line, f"{path}: line {number}")
-    raise ManifestError(f"{path}: expected a JSON object on every line")
+        for name, value in parse_object(line, f"{path}: line {number}").items():
+            if first.get(name) is None:
+                first[name] = value
+    if not first:
+        raise ManifestError(f"{path}: expected a JSON object on every line")
+    return first
 
 
 def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -346,7 +351,7 @@ def _why_not_json_lines(path: Path, types: Mapping[str, pa.DataType]) -> str | N
     expected: dict[pa.DataType, tuple[Any, str]] = {
         pa.float64(): ((int, float), "a number of seconds"),
         pa.string(): (str, "text"),
-        pa.list_(pa.string()): (list, "a list of texts, as on the first line"),
+        pa.list_(pa.string()): (list, "a list of texts, as on earlier lines"),
     }
     for number, line in _filled_lines(path):
         entry = parse_object(line, f"{path}: line {number}")

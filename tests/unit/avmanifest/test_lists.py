@@ -753,6 +753,15 @@ def test_a_jsonl_table(tmp_path: Path) -> None:
     assert table_rows(write(tmp_path / "t.jsonl", content)) == expected_rows()
 
 
+def test_a_line_of_a_jsonl_table_may_lack_what_later_ones_have(tmp_path: Path) -> None:
+    late = {"id": "b", "start": 2, "end": 3, "label": ["dog"], "split": "test"}
+    table = table_rows(write(tmp_path / "t.jsonl", f'{{"id": "a", "label": null}}\n{json.dumps(late)}\n'))
+    assert [(row["start_s"], row["labels"], row["split"]) for row in table] == [
+        (0.0, [], "train"),
+        (2.0, ["dog"], "test"),
+    ]
+
+
 def test_a_parquet_table(tmp_path: Path) -> None:
     table = pa.table(
         {
