@@ -386,8 +386,8 @@ def check_extra(column: Column) -> None:
     """Raise ValueError, with the reason, if a dataset may not have this extra column."""
     if not NAME_PATTERN.fullmatch(column.name):
         raise ValueError(f"its name must match {NAME_PATTERN.pattern}")
-    if column.name in _CONTRACT:
-        raise ValueError("every dataset has a column of this name")
+    if is_taken(column.name) and (column.name, column.source) != (NEAR_DUPLICATE_OF.name, NEAR_DUPLICATE_OF.source):
+        raise ValueError("avkit has a column of this name")
     if column.flag and column.dtype != pa.bool_():
         raise ValueError(f"a flag is of type bool, not {column.dtype}")
     type_as_json(column.dtype)
@@ -398,8 +398,8 @@ _CONTRACT: Final = frozenset(column.name for column in CLIP_COLUMNS) | {"path", 
 
 
 def is_taken(name: str) -> bool:
-    """Whether a column of every dataset has this name, so that no extra column may have it."""
-    return name in _CONTRACT
+    """Whether a column of avkit has this name, so that no column of a list or a step may have it."""
+    return name in _CONTRACT or name == NEAR_DUPLICATE_OF.name
 
 
 def type_as_json(dtype: pa.DataType, levels: int = MOST_LEVELS) -> Any:

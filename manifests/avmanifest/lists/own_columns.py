@@ -34,7 +34,7 @@ _NOT_A_NUMBER: Final = ("nan", "NaN", "NAN")
 def own_columns(list_file: ListFile, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> dict[Column, pa.Array]:
     """The extra columns from the unused columns of a table, by their names in it.
 
-    Names become lower-case letters, digits and _; one that every dataset has gets `list_` before it. Texts are stored
+    Names become lower-case letters, digits and _; one that avkit uses gets `list_` before it. Texts are stored
     without the passwords of URLs. Notes of the list say what was renamed, changed and left out.
 
     Raises ConfigError for a column to keep that is not among them.

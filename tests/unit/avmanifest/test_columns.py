@@ -10,6 +10,7 @@ import pytest
 from avmanifest.columns import (
     CLIP_COLUMNS,
     NAME_PATTERN,
+    NEAR_DUPLICATE_OF,
     Column,
     check_extra,
     columns_of,
@@ -65,9 +66,13 @@ def test_extra_columns_are_read_with_the_rows_and_may_be_asked_for(tmp_path: Pat
 def test_names_of_the_contract_match_the_pattern_and_no_extra_column_has_one() -> None:
     assert all(NAME_PATTERN.fullmatch(column.name) for column in CLIP_COLUMNS)
     taken = Column(name="status", dtype=pa.string(), meaning="", source="list")
-    with pytest.raises(ValueError, match="every dataset has a column of this name"):
+    with pytest.raises(ValueError, match="avkit has a column of this name"):
         check_extra(taken)
     assert extra_columns(pa.schema([taken.field])) == ()
+    of_manifest = replace(taken, name=NEAR_DUPLICATE_OF.name)
+    with pytest.raises(ValueError, match="avkit has a column of this name"):
+        check_extra(of_manifest)
+    assert extra_columns(pa.schema([of_manifest.field, NEAR_DUPLICATE_OF.field])) == (NEAR_DUPLICATE_OF,)
 
 
 def test_an_extra_column_of_a_newer_type_is_left_out(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_wrong_text_is_refused_with_what_is_known(text: str, says: str) -> Non
         ({"columns": ("x",)}, "not a tuple of avmanifest.columns.Column"),
         (
             {"columns": (Column(name="silent", dtype=pa.bool_(), meaning=""),)},
-            "every dataset has a column of this name",
+            "avkit has a column of this name",
         ),
         ({"columns": (Column(name="x", dtype=pa.binary(), meaning=""),)}, "its type is binary"),
         ({"columns": (Column(name="x", dtype=pa.int64(), meaning="", flag=True),)}, "a flag is of type bool"),
