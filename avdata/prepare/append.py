@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from avdata.prepare.catalog import PlannedShard, planned_shards
 from avdata.prepare.commit import storage_errors
 from avdata.prepare.config import PrepareConfig
+from avdata.prepare.description import read_description, removed_keys
 from avdata.prepare.output import DatasetOutput
-from avdata.prepare.plan import freeze, is_appended, make_plan
+from avdata.prepare.plan import freeze, is_appended, make_plan, without_own_columns
 from avdata.prepare.report import PrepareListener
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
@@ -59,7 +60,7 @@ def plan_append(
     """
     layout = output.layout
     present = requested_rows(layout)
-    listed = _conforming(listed, present.schema, listener)
+    listed = without_own_columns(_conforming(listed, present.schema, listener), removed_keys(read_description(layout)))
     is_new = pc.invert(pc.is_in(listed.column("key"), present.column("key").combine_chunks()))
     _note_differences(present, listed.filter(pc.invert(is_new)), listener)
     new = listed.filter(is_new)

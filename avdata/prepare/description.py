@@ -113,6 +113,14 @@ def removed_keys(description: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(description.get("removed", ()))
 
 
+def frozen_hash(description: Mapping[str, Any]) -> str:
+    """Hash of the plan's first part as it is stored.
+
+    It is that of `plan_hash` until `avkit dataset remove` takes the list's own columns of clips out of the plan.
+    """
+    return str(description.get("frozen_plan_hash", description["plan_hash"]))
+
+
 def settings_of(config: PrepareConfig) -> dict[str, Any]:
     """The settings that determine the dataset's content. They are recorded and must be equal on every resume."""
     settings: dict[str, Any] = asdict(config.sample)

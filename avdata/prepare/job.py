@@ -28,7 +28,7 @@ from avdata.prepare.executors import Executor, ShardTask, local_executor
 from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.operations.swap import settle
 from avdata.prepare.output import DatasetOutput, open_output
-from avdata.prepare.plan import Plan, freeze, hash_table, is_appended
+from avdata.prepare.plan import Plan, freeze, hash_table, is_appended, without_own_columns
 from avdata.prepare.progress import ProgressWriter
 from avdata.prepare.ray_cluster import RayExecutor
 from avdata.prepare.report import PrepareListener, PrepareReport, SilentListener, StepCosts
@@ -269,10 +269,11 @@ def _resumed_plan(
     recorded = description.read_description(layout)
     description.refuse_other_settings(layout, recorded, description.settings_of(config))
     frozen = read_table(layout.plan_part(0), PLAN_SCHEMA)
-    if hash_table(frozen) != recorded["plan_hash"]:
+    if hash_table(frozen) != description.frozen_hash(recorded):
         raise ManifestError(f"{layout.plan_part(0)}: is not the plan that {layout.dataset_json} describes")
     if plan is not None and not config.append:
         begun = _as_begun(plan.table, recorded, frozen, layout, listener)
+        begun = without_own_columns(begun, description.removed_keys(recorded))
         description.refuse_other_plan(layout, *_comparable(layout, frozen, begun))
     tools = description.tool_versions(config)
     if recorded["tools"] != tools:

@@ -358,8 +358,11 @@ def failed_row(row: Mapping[str, Any], status: str, reason: str, ref: Ref | None
 
 
 def removed_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest row of a clip that was removed: what the list says of it, and nothing of its media."""
-    return failed_row(row, "removed", REMOVED_REASON)
+    """The manifest row of a clip that was removed: its key, id, times and labels, and nothing of its media.
+
+    The list's own columns, such as captions, are null.
+    """
+    return failed_row({**row, **dict.fromkeys(own_columns(row))}, "removed", REMOVED_REASON)
 
 
 def manifest_row(

@@ -6,7 +6,7 @@ their order, or interruptions.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -146,11 +146,26 @@ def hash_table(table: pa.Table) -> str:
     return sha256.hexdigest()
 
 
+def without_own_columns(table: pa.Table, keys: Collection[str]) -> pa.Table:
+    """The rows of a plan, with null in the list's own columns of the clips with these keys."""
+    is_kept = pc.invert(pc.is_in(table.column("key"), pa.array(sorted(keys), pa.string())))
+    rows = pc.if_else(is_kept, pa.chunked_array([pa.array(range(len(table)), pa.int64())]), None)
+    for column in extra_columns(table.schema):
+        place = table.schema.get_field_index(column.name)
+        table = table.set_column(place, table.schema.field(place), table.column(place).take(rows))
+    return table.combine_chunks()
+
+
 def freeze(plan: Plan, path: Path, *, appended: bool = False) -> None:
     """Write the plan to a file, atomically. `appended`: its clips are new, where a later part usually retries clips."""
-    table = plan.table.replace_schema_metadata({_APPENDED: b"true"}) if appended else plan.table
+    table = marked_appended(plan.table) if appended else plan.table
     with replacing(path, durable=True) as unfinished:
         write_table(table, unfinished)
+
+
+def marked_appended(table: pa.Table) -> pa.Table:
+    """The rows as those of a part of the plan whose clips are in no earlier part."""
+    return table.replace_schema_metadata({_APPENDED: b"true"})
 
 
 def is_appended(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,17 @@ from avdata.load import open_dataset
 from avdata.prepare.config import PrepareConfig, SampleConfig, Supervision
 from avdata.prepare.export import checked
 from avdata.prepare.job import prepare
+from avdata.prepare.operations.remove import Remove
+from avdata.prepare.operations.reshard import Reshard
+from avdata.prepare.operations.run import run_operation
+from avdata.prepare.plan import is_appended
 from avdata.store import open_store
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
 from avmanifest.table import read_table
+from tests.videos import Notes
 
 VIDEOS = Path("tests/formats/videos")
 ROWS: list[dict[str, Any]] = [
@@ -120,6 +126,37 @@ def test_the_same_list_goes_on_and_another_column_is_refused(config: PrepareConf
     other = [{**row, "caption": "other"} for row in ROWS]
     with pytest.raises(ConfigError, match="the same clips, with other labels, times or columns"):
         prepare(config_of(tmp_path, other))
+
+
+def test_a_takedown_takes_them_out_of_plan_and_manifest(config: PrepareConfig, tmp_path: Path) -> None:
+    shutil.copytree(root_of(config).parent, tmp_path, dirs_exist_ok=True)
+    layout, same = Layout(tmp_path / "out"), config_of(tmp_path)
+    nothing = dict.fromkeys(OWN["gone"])
+    key_of = {row["video_id"]: row["key"] for row in read_table(layout.plan_part(0), PLAN_SCHEMA).to_pylist()}
+    left = {key: nothing if name == "bell/tone" else OWN[name] for name, key in key_of.items()}
+
+    def stored() -> list[dict[str, dict[str, Any]]]:
+        tables = [read_table(path, PLAN_SCHEMA) for path in layout.plan_parts()]
+        tables.append(read_table(layout.manifest("train"), CLIP_SCHEMA))
+        return [{row["key"]: own(row) for row in table.to_pylist()} for table in tables]
+
+    run_operation(layout.root, Remove(("bell/tone",)))
+    assert stored() == [left, left]
+    notes = Notes()
+    grown = [*ROWS, {"path": "rain/silence.mp4", "label": "rain", "start": 0.5}]
+    assert prepare(same).statuses == {"ok": 1, "removed": 1, "unavailable_missing": 1}
+    prepare(replace(config_of(tmp_path, grown), append=True), notes)
+    assert not any("otherwise" in note for note in notes.notes)
+    assert is_appended(layout.plan_part(1))
+    run_operation(layout.root, Remove(("gone",)))
+    assert is_appended(layout.plan_part(1))
+    run_operation(layout.root, Reshard(1))
+    (later,) = set(read_table(layout.plan_part(0), PLAN_SCHEMA).column("key").to_pylist()) - set(key_of.values())
+    removed = left | {key_of["gone"]: nothing, later: nothing}
+    assert stored() == [removed, removed]
+    prepare(replace(config_of(tmp_path, grown), shard_size=1))
+    assert stored() == [removed, removed]
+    assert not verify(open_audit_dataset(str(layout.root)), deep=True).faults
 
 
 @pytest.mark.slow

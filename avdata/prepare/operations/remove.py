@@ -1,4 +1,4 @@
-"""Remove clips that may no longer be kept. Their rows stay, with what the list says and nothing of the media."""
+"""Remove clips that may no longer be kept. Their rows stay, without what the media and the list's own columns say."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +8,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avdata.prepare.commit import Observer
-from avdata.prepare.description import removed_keys
+from avdata.prepare.description import frozen_hash, removed_keys
 from avdata.prepare.operations.build import NewShard, Prepared
 from avdata.prepare.operations.clip import StoredClip
 from avdata.prepare.operations.run import Changes
 from avdata.prepare.pipeline import removed_row
+from avdata.prepare.plan import hash_table, is_appended, marked_appended, without_own_columns
 from avdata.prepare.segments import Segment
 from avmanifest.errors import ConfigError
 from avmanifest.files import read_text, sha256_of
 from avmanifest.schema import FORMAT_VERSION, PLAN_SCHEMA
-from avmanifest.table import read_batches
+from avmanifest.table import read_batches, read_table
 
 _FEW: Final = 5
 
@@ -66,9 +67,15 @@ class Remove:
             for planned in dataset.shards
             if pc.any(pc.is_in(planned.rows.column("key"), value_set=pa.array(list(found), pa.string()))).as_py()
         ]
+        removed = before.union(found)
+        plan = tuple(_cleared(part, removed) for part in dataset.layout.plan_parts())
+        changed = {**description, "removed": sorted(removed)}
+        if (frozen := hash_table(plan[0])) != frozen_hash(description):
+            changed["frozen_plan_hash"] = frozen
         return Changes(
-            description={**description, "removed": sorted(before.union(found))},
+            description=changed,
             shards=tuple(holding),
+            plan=plan,
             edit=_Without(frozenset(found)),
             forget=True,
         )
@@ -84,6 +91,12 @@ class Remove:
                 found.update(mine.column("key").to_pylist())
                 known.update(*(mine.column(name).to_pylist() for name in names))
         return found, known
+
+
+def _cleared(part: Path, removed: frozenset[str]) -> pa.Table:
+    """The rows of a part of the plan, without the list's own columns of the removed clips."""
+    table = without_own_columns(read_table(part, PLAN_SCHEMA), removed)
+    return marked_appended(table) if is_appended(part) else table
 
 
 @dataclass(frozen=True, slots=True)

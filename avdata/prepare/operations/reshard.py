@@ -45,9 +45,10 @@ class Reshard:
         plan = plan_anew(requested_rows(layout), config["seed"], self.shard_size)
         shards = shards_of_plan(plan.table, dataset.places())
         names = {new.shard for new in shards}
+        others = {name: value for name, value in description.items() if name != "frozen_plan_hash"}
         return Changes(
             description={
-                **description,
+                **others,
                 "config": {**config, "shard_size": self.shard_size},
                 "plan_hash": plan.hash,
             },
