@@ -121,6 +121,11 @@ def frozen_hash(description: Mapping[str, Any]) -> str:
     return str(description.get("frozen_plan_hash", description["plan_hash"]))
 
 
+def with_plan(description: Mapping[str, Any], plan_hash: str) -> dict[str, Any]:
+    """The description with another plan, which is stored as it was made."""
+    return {name: value for name, value in description.items() if name != "frozen_plan_hash"} | {"plan_hash": plan_hash}
+
+
 def settings_of(config: PrepareConfig) -> dict[str, Any]:
     """The settings that determine the dataset's content. They are recorded and must be equal on every resume."""
     settings: dict[str, Any] = asdict(config.sample)

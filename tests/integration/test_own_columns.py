@@ -15,9 +15,11 @@ from avdata.load import open_dataset
 from avdata.prepare.config import PrepareConfig, SampleConfig, Supervision
 from avdata.prepare.export import checked
 from avdata.prepare.job import prepare
+from avdata.prepare.operations.derive import derive_dataset
 from avdata.prepare.operations.remove import Remove
 from avdata.prepare.operations.reshard import Reshard
 from avdata.prepare.operations.run import run_operation
+from avdata.prepare.operations.subset import Subset
 from avdata.prepare.plan import is_appended
 from avdata.store import open_store
 from avmanifest.errors import ConfigError
@@ -157,6 +159,12 @@ def test_a_takedown_takes_them_out_of_plan_and_manifest(config: PrepareConfig, t
     prepare(replace(config_of(tmp_path, grown), shard_size=1))
     assert stored() == [removed, removed]
     assert not verify(open_audit_dataset(str(layout.root)), deep=True).faults
+    run_operation(layout.root, Remove((later,)))
+    derive_dataset([layout.root], tmp_path / "subset", Subset(where="true"))
+    assert prepare(replace(config_of(tmp_path, grown), shard_size=1, out=tmp_path / "subset")).statuses == {
+        "removed": 3,
+        "ok": 1,
+    }
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from avdata.prepare.append import requested_rows
 from avdata.prepare.commit import Observer
-from avdata.prepare.description import difference, joined_recipe, removed_keys, sample_of
+from avdata.prepare.description import difference, joined_recipe, removed_keys, sample_of, with_plan
 from avdata.prepare.operations.build import Prepared, shards_of_plan
 from avdata.prepare.operations.clip import StoredClip
 from avdata.prepare.operations.derive import Derived
@@ -77,12 +77,11 @@ class Merge:
         }
         stays = not any(prefixes) and all(_in_json(dataset) == _names_in_json(columns) for dataset in datasets)
         description = {
-            **first.description,
+            **with_plan(first.description, plan.hash),
             "recipe": recipe,
             "config": {**config, "recipe": recipe["name"], "shard_size": size},
             "labels": list(dict.fromkeys(chain(*(dataset.description["labels"] for dataset in datasets)))),
             "columns": [column.as_dict() for column in columns],
-            "plan_hash": plan.hash,
         }
         if any(removed):
             description["removed"] = sorted(set().union(*removed))

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from avdata.prepare.append import requested_rows
 from avdata.prepare.commit import Observer
+from avdata.prepare.description import with_plan
 from avdata.prepare.operations.build import Prepared, shards_of_plan
 from avdata.prepare.operations.run import Changes
 from avdata.prepare.plan import Plan, make_plan
@@ -45,13 +46,8 @@ class Reshard:
         plan = plan_anew(requested_rows(layout), config["seed"], self.shard_size)
         shards = shards_of_plan(plan.table, dataset.places())
         names = {new.shard for new in shards}
-        others = {name: value for name, value in description.items() if name != "frozen_plan_hash"}
         return Changes(
-            description={
-                **others,
-                "config": {**config, "shard_size": self.shard_size},
-                "plan_hash": plan.hash,
-            },
+            description=with_plan(description, plan.hash) | {"config": {**config, "shard_size": self.shard_size}},
             shards=shards,
             gone=tuple(planned.shard for planned in dataset.shards if planned.shard not in names),
             plan=(plan.table,),

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from avdata.prepare.append import requested_rows
 from avdata.prepare.commit import Observer
+from avdata.prepare.description import with_plan
 from avdata.prepare.operations.build import Prepared, shards_of_plan
 from avdata.prepare.operations.derive import Derived
 from avdata.prepare.operations.reshard import plan_anew
@@ -58,11 +59,7 @@ class Subset:
         size = config["shard_size"] if self.shard_size is None else self.shard_size
         rows = requested.filter(pc.is_in(requested.column("key"), value_set=chosen))
         plan = plan_anew(rows, config["seed"], size)
-        description = {
-            **source.description,
-            "config": {**config, "shard_size": size},
-            "plan_hash": plan.hash,
-        }
+        description = with_plan(source.description, plan.hash) | {"config": {**config, "shard_size": size}}
         return Derived(description=description, plan=plan, shards=shards_of_plan(plan.table, source.places()))
 
     def _chosen(self, source: Prepared, requested: pa.ChunkedArray, note: Observer) -> pa.Array:
