@@ -12,6 +12,7 @@ from avdata.load import Batch
 from avmodel.configs.model import ModelConfig
 from avmodel.models import build_model
 from avmodel.models.family import Family
+from avmodel.precision import matmul_dtype
 from avmodel.rng import draw_masks
 
 SEED = 0
@@ -79,9 +80,9 @@ def state_memory_mb(config: ModelConfig) -> float:
 
 
 def matmul_flops(device: torch.device, precision: str) -> float:
-    """Operations per second of a large square matrix product."""
+    """Operations per second of a large square matrix product, in the type of a model's products in that precision."""
     side, repeats = (8192, 20) if device.type == "cuda" else (1024, 4)
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    dtype = matmul_dtype(precision)
     generator = torch.Generator(device).manual_seed(SEED)
     a, b = (torch.randn(side, side, device=device, dtype=dtype, generator=generator) for _ in range(2))
     synchronize(device)

@@ -21,6 +21,11 @@ def require_precision(precision: str, device: torch.device) -> None:
         )
 
 
+def matmul_dtype(precision: str) -> torch.dtype:
+    """The type in which a model's matrix products are computed in that precision."""
+    return torch.float32 if precision == "float32" else torch.bfloat16
+
+
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The context in which a model computes in that precision; its weights stay float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

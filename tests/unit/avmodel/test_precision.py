@@ -8,13 +8,13 @@ import torch
 from avmanifest.errors import ConfigError
 from avmodel.bench import StepBench
 from avmodel.configs.model import ModelConfig
-from avmodel.configs.run import RESIDUAL
+from avmodel.configs.run import RESIDUAL, TRAINING_PRECISIONS
 from avmodel.costs import draw_batch
 from avmodel.inputs import to_inputs
 from avmodel.layers import Block
 from avmodel.models import build_model
 from avmodel.models.family import Family
-from avmodel.precision import call_in
+from avmodel.precision import call_in, matmul_dtype
 from avmodel.rng import draw_masks
 from tests.runs import TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE
 
@@ -63,6 +63,18 @@ def test_tokens_are_bfloat16_between_blocks_and_losses_float32() -> None:
     seen.clear()
     step("bfloat16")
     assert seen == {torch.float32}  # autocast
+
+
+@pytest.mark.parametrize("precision", TRAINING_PRECISIONS)
+def test_the_type_of_matrix_products_is_the_one_that_a_rate_is_measured_in(precision: str) -> None:
+    """By which the share of the device's matrix rate is computed."""
+
+    model, step = step_of(TINY)
+    seen: set[torch.dtype] = set()
+    for linear in (module for module in model.modules() if isinstance(module, torch.nn.Linear)):
+        linear.register_forward_hook(lambda _, __, out: seen.add(out.dtype))
+    step(precision)
+    assert seen == {matmul_dtype(precision)}
 
 
 @pytest.mark.slow
