@@ -55,7 +55,9 @@ class CropQueue:
     def add(self, jpeg: memoryview, crop: Crop, out: UInt8[np.ndarray, "s s 3"]) -> bool:
         """Note a crop to be made into `out`. False: it is none that the compiled code makes."""
         size = out.shape[0]
-        if shrinks_a_lot(crop, size) or not out.flags.c_contiguous:
+        if out.shape != (size, size, 3) or out.dtype != np.uint8 or not out.flags.carray:
+            return False  # the compiled code would write behind its end, or into what may not be written
+        if shrinks_a_lot(crop, size):
             return False
         self._jobs.append(_Job(bytes(jpeg), len(jpeg), out.ctypes.data, *crop, size, 0, 0))
         return True

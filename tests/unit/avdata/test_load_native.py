@@ -1,5 +1,6 @@
 """The compiled crops: they are those of Python to 1 level, and what is unusual or damaged is left to Python."""
 
+import inspect
 import io
 import logging
 import random
@@ -58,6 +59,11 @@ def made(queue: CropQueue, jpeg: bytes, crop: Crop, size: int) -> np.ndarray | N
     return out if queue.add(memoryview(jpeg), crop, out) and queue.run() == [True] else None
 
 
+def unchecked_add(queue: CropQueue, jpeg: bytes, crop: Crop, out: np.ndarray) -> bool:
+    """Without the tests' checks of shapes and types."""
+    return inspect.unwrap(CropQueue.add)(queue, memoryview(jpeg), crop, out)
+
+
 def meant(jpeg: bytes, crop: Crop, size: int) -> np.ndarray:
     out = np.zeros((size, size, 3), np.uint8)
     crop_into(decode_jpeg(jpeg), crop, out)
@@ -110,6 +116,11 @@ def test_what_is_not_compiled_is_left_to_python(queue: CropQueue) -> None:
     out = np.zeros((64, 64, 3), np.uint8)
     assert not queue.add(memoryview(picture(0)), Crop(0, 0, 256, 256), out)  # areas are averaged
     assert not queue.add(memoryview(picture(0)), Crop(0, 0, 64, 64), out.transpose(1, 0, 2))
+    others = [((64, 48, 3), np.uint8), ((64, 64, 1), np.uint8), ((64, 64), np.uint8), ((64, 64, 3), np.int8)]
+    for shape, dtype in others:
+        assert not unchecked_add(queue, picture(0), Crop(0, 0, 64, 64), np.zeros(shape, dtype))
+    out.flags.writeable = False
+    assert not queue.add(memoryview(picture(0)), Crop(0, 0, 64, 64), out)
     for crop in (
         Crop(200, 0, 57, 57),
         Crop(0, 284, 57, 57),
