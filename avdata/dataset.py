@@ -382,11 +382,7 @@ def each_frame(dataset: Dataset, *, masked: bool, repeats: int = 1) -> Dataset:
     labels = _entries(dataset.label_start, rows)
     return replace(
         dataset,
-        keys=dataset.keys.take(pa.array(rows)),
-        shard_of=dataset.shard_of[rows],
-        log_mel={name: ranges.take(rows) for name, ranges in dataset.log_mel.items()},
-        mel_blocks={name: first[rows] for name, first in dataset.mel_blocks.items()},
-        waveform=dataset.waveform.take(rows),
+        **_of_samples(dataset, rows),
         frames=dataset.frames.take(frames),
         masks=dataset.masks.take(frames),
         frame_start=np.arange(len(frames) + 1),
@@ -443,11 +439,7 @@ def take(dataset: Dataset, rows: Integer[np.ndarray, " k"]) -> Dataset:
     frames, labels = _entries(dataset.frame_start, rows), _entries(dataset.label_start, rows)
     return replace(
         dataset,
-        keys=dataset.keys.take(pa.array(rows)),
-        shard_of=dataset.shard_of[rows],
-        log_mel={name: ranges.take(rows) for name, ranges in dataset.log_mel.items()},
-        mel_blocks={name: first[rows] for name, first in dataset.mel_blocks.items()},
-        waveform=dataset.waveform.take(rows),
+        **_of_samples(dataset, rows),
         frames=dataset.frames.take(frames),
         masks=dataset.masks.take(frames),
         frame_start=_starts(np.diff(dataset.frame_start)[rows]),
@@ -520,6 +512,17 @@ def unite(datasets: Sequence[Dataset]) -> Dataset:
         classes=classes,
         access=parts[0].access,
     )
+
+
+def _of_samples(dataset: Dataset, rows: Integer[np.ndarray, " k"]) -> dict[str, Any]:
+    """What these samples have once each."""
+    return {
+        "keys": dataset.keys.take(pa.array(rows)),
+        "shard_of": dataset.shard_of[rows],
+        "log_mel": {name: ranges.take(rows) for name, ranges in dataset.log_mel.items()},
+        "mel_blocks": {name: first[rows] for name, first in dataset.mel_blocks.items()},
+        "waveform": dataset.waveform.take(rows),
+    }
 
 
 def _starts(counts: Integer[np.ndarray, " n"]) -> Int64[np.ndarray, " n1"]:
@@ -610,7 +613,7 @@ def _flat_blocks(
     column = table.column("mel_block_xxh3").combine_chunks()
     has = column.is_valid().to_numpy(zero_copy_only=False)
     is_mel = np.array([is_log_mel(name) for name in names] or [False])[codes] & has[sample_of]
-    counts = np.where(is_mel, np.maximum(-(-(places.size - NPY_HEADER_BYTES) // MEL_BLOCK_BYTES), 0), 0)
+    counts = np.where(is_mel, count_blocks(places.size), 0)
     needed = np.bincount(sample_of, counts, minlength=len(table)).astype(np.int64)
     if wrong := np.flatnonzero(pc.fill_null(pc.list_value_length(column), 0).to_numpy() != needed).tolist():
         key = table.column("key")[wrong[0]].as_py()
@@ -619,6 +622,11 @@ def _flat_blocks(
             "same prepare again."
         )
     return np.where(is_mel, np.cumsum(counts) - counts, -1), column.flatten().to_numpy()
+
+
+def count_blocks(sizes: Integer[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """Blocks of log-mels of these sizes in bytes: `avdata.shards.num_blocks` of each."""
+    return np.maximum(-(-(sizes.astype(np.int64) - NPY_HEADER_BYTES) // MEL_BLOCK_BYTES), 0)
 
 
 def last_bytes(

@@ -22,13 +22,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
-from jaxtyping import Bool, Int64, Integer
+from jaxtyping import Bool, Integer
 
 from avdata.dataset import (
     ByteRanges,
     Dataset,
     Fingerprint,
     Shard,
+    count_blocks,
     key_lines,
     last_bytes,
     no_ranges,
@@ -37,7 +38,6 @@ from avdata.dataset import (
     take,
 )
 from avdata.members import MemberMap
-from avdata.shards import MEL_BLOCK_BYTES, NPY_HEADER_BYTES
 from avmanifest.columns import columns_of, named
 from avmanifest.columns import flags as flag_columns
 from avmanifest.errors import ConfigError, ManifestError
@@ -113,8 +113,13 @@ class IndexOf:
 
     @property
     def manifest(self) -> str:
-        """The manifest, for messages."""
+        """Path or URL of the manifest."""
         return f"{self.root}/manifest/{self.split}.parquet"
+
+    @property
+    def shown(self) -> str:
+        """The manifest, for messages."""
+        return shown_url(self.manifest)
 
 
 class StaleIndex(Exception):
@@ -136,11 +141,11 @@ def build_index(index_of: IndexOf, manifest: Path | io.BytesIO, markers: Markers
         ShardError: A marker is damaged.
         ConfigError: There is no sample.
     """
-    schema = read_schema(manifest, CLIP_SCHEMA, where=index_of.manifest)
+    schema = read_schema(manifest, CLIP_SCHEMA, where=index_of.shown)
     marks = named(flag_columns(columns_of(schema)))
     numbers, counts, is_sorted = _numbers_of(index_of, manifest)
     if not len(numbers):
-        raise ConfigError(f"{index_of.root}/{index_of.split}: no sample is left")
+        raise ConfigError(f"{index_of.shown}: no clip became a sample. avkit inspect shows why.")
     shards = _shards_of(index_of, numbers, counts, markers)
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(IndexWriter(folder, marks))
@@ -160,10 +165,10 @@ def _numbers_of(
     """Numbers of the shards, samples of each by the manifest, and whether the rows are ordered by shard."""
     found: dict[int, int] = {}
     is_sorted, last = True, -1
-    for batch in read_batches(manifest, CLIP_SCHEMA, ["status", "shard"], _ROWS, where=index_of.manifest):
+    for batch in read_batches(manifest, CLIP_SCHEMA, ["status", "shard"], _ROWS, where=index_of.shown):
         shards = batch.column("shard").filter(pc.equal(batch.column("status"), "ok"))
         if shards.null_count:
-            raise ManifestError(f"{index_of.manifest}: a sample has no shard. Run the same prepare again.")
+            raise ManifestError(f"{index_of.shown}: a sample has no shard. Run the same prepare again.")
         values = np.concatenate([[last], shards.to_numpy()])
         is_sorted &= bool((values[1:] >= values[:-1]).all())
         last = int(values[-1])
@@ -182,7 +187,7 @@ def _shards_of(
         marker = None if content is None else parse_marker(content, f"marker of {shown_url(index_of.root)}/{name}.tar")
         if marker is None or marker["successes"] != listed:
             raise ManifestError(
-                f"{index_of.manifest}: {listed} samples in shard {name.number:05d}, "
+                f"{index_of.shown}: {listed} samples in shard {name.number:05d}, "
                 f"its marker says {None if marker is None else marker['successes']}. Run the same prepare again."
             )
         tar = marker["files"]["tar"]
@@ -194,7 +199,7 @@ def _rows_of(
     index_of: IndexOf, manifest: Path | io.BytesIO, numbers: Integer[np.ndarray, " s"], columns: Sequence[str]
 ) -> Iterator[pa.Table]:
     """The rows of samples, some at a time. `shard` is an index into `numbers`."""
-    for batch in read_batches(manifest, CLIP_SCHEMA, columns, _ROWS, where=index_of.manifest):
+    for batch in read_batches(manifest, CLIP_SCHEMA, columns, _ROWS, where=index_of.shown):
         rows = pa.Table.from_batches([batch]).filter(pc.equal(batch.column("status"), "ok"))
         if len(rows):
             place = np.searchsorted(numbers, rows.column("shard").to_numpy())
@@ -385,7 +390,7 @@ def _sorted_by_shard(
     """The same samples in the order of their shards, and within a shard in their old order: after retries."""
     with tempfile.TemporaryFile(dir=folder) as file, IndexWriter(folder, marks) as other:
         writer.finish(file, index_of, shards, numbers, hashed)
-        index = Index(file.fileno(), index_of.manifest, check=False)
+        index = Index(file.fileno(), index_of.shown, check=False)
         samples, flags = index.dataset(index_of.root), index.array("flags")
         order = np.argsort(samples.shard_of, kind="stable")
         for first in range(0, len(order), _ROWS):
@@ -562,7 +567,7 @@ class Index:
             for profile in self.header["log_mels"]:
                 blocks = self.array(f"mel_blocks.{profile}")[first:last].astype(np.int64)
                 sizes = self._ranges(f"log_mel.{profile}", len(shard_of)).size[first:last]
-                if (blocks + _num_blocks(sizes) > num_hashes)[blocks >= 0].any():
+                if (blocks + count_blocks(sizes) > num_hashes)[blocks >= 0].any():
                     raise self._damaged(f"blocks of {profile} end behind their hashes")
             of_frames = np.repeat(shard_of[first:last], np.diff(frame_start[first : last + 1]))
             for owner in self._owners():
@@ -610,11 +615,6 @@ class Index:
 
     def _damaged(self, problem: str) -> ManifestError:
         return ManifestError(f"{self._where}: the index is damaged ({problem[:300]})")
-
-
-def _num_blocks(sizes: Integer[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """As `avdata.shards.num_blocks`, of many log-mels."""
-    return np.maximum(-(-(sizes.astype(np.int64) - NPY_HEADER_BYTES) // MEL_BLOCK_BYTES), 0)
 
 
 class IndexedShards(Sequence[Shard]):

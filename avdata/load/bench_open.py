@@ -6,7 +6,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ _CHUNK: Final = 100_000  # samples that are drawn at a time
 _MEMBER_BYTES: Final = 20_000
 _CLASSES: Final = tuple(f"class {number:03d}" for number in range(309))  # as many as VGGSound's
 _MEMBERS: Final = MemberMap()
+_PARTS: Final = ("offset", "size", "xxh3")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ def bench_open(bench: OpenBench) -> dict[str, Any]:
         found: dict[str, Any] = {"samples": bench.samples, "frames": bench.frames}
         if bench.manifest:
             found["manifest_file_mb"] = _mb(Layout(root).manifest("train").stat().st_size)
-            found |= _measured("manifest", partial(_read_manifest, root))
+            found |= _measured("manifest", partial(_read_manifest, bench, root))
             found |= _measured("build", partial(_build, root, index_of))
         found["index_file_mb"] = _mb(Layout(root).sample_index("train").stat().st_size)
         return found | _measured("index", partial(_open_index, bench, root, index_of))
@@ -108,28 +109,29 @@ def _own_bytes() -> int:
     return int(match[1]) * 1024
 
 
-def _read_manifest(root: Path) -> dict[str, float]:
+def _read_manifest(bench: OpenBench, root: Path) -> dict[str, float]:
     table = read_table(Layout(root).manifest("train"), CLIP_SCHEMA, read_names(CLIP_SCHEMA))
     names = [ShardName("train", number) for number in range(max(table.column("shard").to_pylist()) + 1)]
-    contents = read_contents([f"{root}/{name}_stats.json" for name in names], CacheConfig(root=root / "cache"))
     shards = []
-    for name, content in zip(names, contents, strict=True):
+    for name, content in zip(names, _markers(root, names), strict=True):
         assert content is not None, "it was drawn"
         tar = parse_marker(content, name)["files"]["tar"]
         shards.append(Shard(f"{root}/{name}.tar", tar["bytes"], tar["sha256"], prepared=True))
     dataset = dataset_from_table(table, shards, _MEMBERS, classes=_CLASSES)
     del table
-    return _looked_up(dataset, 100, {})
+    return _looked_up(dataset, bench.batches, {})
 
 
 def _build(root: Path, index_of: IndexOf) -> dict[str, float]:
-    def markers(names: Any) -> list[bytes | None]:
-        return read_contents([f"{root}/{name}_stats.json" for name in names], CacheConfig(root=root / "cache"))
-
     path = Layout(root).sample_index("train")
     with path.open("wb") as file:
-        build_index(index_of, Layout(root).manifest("train"), markers, file, root)
+        build_index(index_of, Layout(root).manifest("train"), partial(_markers, root), file, root)
     return {}
+
+
+def _markers(root: Path, names: Sequence[ShardName]) -> list[bytes | None]:
+    """The contents of the markers of shards."""
+    return read_contents([f"{root}/{name}_stats.json" for name in names], CacheConfig(root=root / "cache"))
 
 
 def _open_index(bench: OpenBench, root: Path, index_of: IndexOf) -> dict[str, float]:
@@ -232,9 +234,6 @@ def _samples(bench: OpenBench) -> Iterator[Dataset]:
             label_start=np.arange(count + 1),
             classes=_CLASSES,
         )
-
-
-_PARTS: Final = ("offset", "size", "xxh3")
 
 
 def _keys(numbers: np.ndarray) -> pa.LargeStringArray:

@@ -451,9 +451,7 @@ def _hashed(url: str) -> str:
 
 def _entry_of(name: str) -> str | None:
     """Every shard, every copy of a small file, every index, and what is left of every download, is an entry."""
-    return (
-        name if name.endswith((".shard", ".small", ".index.parquet", ".avidx", UNFINISHED, *OLDER_SUFFIXES)) else None
-    )
+    return name if name.endswith((*_ENTRIES, UNFINISHED, *OLDER_SUFFIXES)) else None
 
 
 @contextlib.contextmanager

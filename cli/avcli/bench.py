@@ -86,7 +86,9 @@ def bench_loader(
 def bench_open_command(
     samples: Annotated[int | None, typer.Option(help="Samples of the drawn dataset.")] = None,
     frames: Annotated[int | None, typer.Option(help="Frames of a sample.")] = None,
-    index_only: Annotated[bool, typer.Option("--index-only", help="Draw the index alone, for 100,000,000.")] = False,
+    index_only: Annotated[
+        bool, typer.Option("--index-only", help="Draw and open the index alone: quicker, with many samples.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Seconds and memory of opening a dataset: by its manifest and markers, and by its index."""
