@@ -107,7 +107,7 @@ def _fetched_or_made(kept: Path, index_of: IndexOf, cache: CacheConfig) -> Index
                     return index
         content = read_small(index_of.manifest, cache)
         if content is None:
-            raise ManifestError(f"{index_of.manifest}: was removed while it was read. Run the same command again.")
+            raise ManifestError(f"{index_of.shown}: was removed while it was read. Run the same command again.")
         return _made(index_of, io.BytesIO(content), [kept], cache)
 
 

@@ -481,7 +481,7 @@ class Loader:
 
 
 class DataLoaderLike:
-    """A loader with the manners of torch's DataLoader, for a framework's trainer.
+    """A loader that behaves like torch's DataLoader, for a framework's trainer.
 
     Its length is that of a whole epoch, wherever it is, and each iteration yields a batch: the rest of the epoch, or
     the next epoch if nothing is left. It has torchdata's protocol of state: `state_dict` between two batches, and after

@@ -140,7 +140,8 @@ def _open_folder(
         keep &= _chosen(f"{root}/manifest/{split}.parquet", condition, len(dataset), cache)
     keep &= ~index.flagged(exclude)
     if not keep.any():
-        raise ConfigError(f"{root}/{split}: no sample is left without the flags {list(exclude)}")
+        chosen = "" if condition is None else f", of those where {condition.text}"
+        raise ConfigError(f"{shown_url(root)}/{split}: no sample is left without the flags {list(exclude)}{chosen}")
     return select(dataset, keep)
 
 
@@ -180,7 +181,8 @@ def _open_shards(
             else:
                 rows = _manifest(f"{stem}.parquet", cache, condition=condition)
                 if rows is None:
-                    raise ShardError(f"{stem}.parquet: missing, though the shard's marker is there. Prepare it again.")
+                    where = shown_url(f"{stem}.parquet")
+                    raise ShardError(f"{where}: missing, though the shard's marker is there. Prepare it again.")
                 tables.append(rows)
     table = joined(tables)
     number_of = pa.array(np.repeat(np.arange(len(tables), dtype=np.int32), [len(rows) for rows in tables]))

@@ -130,6 +130,8 @@ def test_nothing_left_is_refused(tmp_path: Path) -> None:
     root = draw_dataset(tmp_path / "set", 2, flags=lambda n: {"silent": True}, num_frames=1, flac=False)
     with pytest.raises(ConfigError, match=r"no sample is left without the flags \['silent'\]"):
         open_dataset(root, exclude=["silent"])
+    with pytest.raises(ConfigError, match=r"without the flags \['silent'\], of those where not still"):
+        open_dataset(root, exclude=["silent"], where="not still")
 
 
 def test_several_datasets_get_their_shares_of_an_epoch(tmp_path: Path) -> None:
