@@ -21,7 +21,7 @@ from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.draw.page import card, data_uri, escape, key_numbers, page, section, table, write_page
 from avmanifest.columns import Column, flags, joined, measured
 from avmanifest.errors import AvkitError, ConfigError
-from avmanifest.records import shown_step
+from avmanifest.records import shown_operation, shown_step
 from avmanifest.schema import status_meaning
 from avmanifest.secrets import excerpt
 
@@ -458,6 +458,7 @@ def _made(found: Mapping[str, Any]) -> str:
         return ""
     rows = [(name, _plain(value)) for name, value in found["config"].items() if value is not None and name != "steps"]
     rows += [("step", shown_step(step)) for step in found["steps"]]
+    rows += [("operation", shown_operation(entry)) for entry in found["operations"]]
     tools = [(name, version) for name, version in found["tools"].items()]
     licence = [("licence", found["recipe"].get("licence") or "not stated"), ("plan", found["plan_hash"])]
     return (

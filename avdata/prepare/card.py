@@ -325,7 +325,7 @@ def _card(
 
 def _own_columns(columns: Sequence[Column]) -> Iterator[str]:
     """The flags, and the columns that this dataset has beside those of every dataset."""
-    yield "## Flags and columns of its own"
+    yield "## Flags and extra columns"
     rows = [(f"`{column.name}`", "flag" if column.flag else "", column.source, column.meaning) for column in columns]
     yield _table(("column", "", "from", "meaning"), rows)
 

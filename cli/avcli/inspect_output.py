@@ -22,18 +22,10 @@ from avdata.audit.verify import Verification
 from avdata.draw.images import color_log_mel, decode_rgb
 from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.profiles import MelProfile
-from avmanifest.records import shown_step
+from avmanifest.records import shown_operation, shown_step
 from avmanifest.schema import status_meaning
 
 _MOST_FAULTS: Final = 40
-_NOT_SETTINGS: Final = (
-    "operation",
-    "plan_hash",
-    "before",
-    "ids_sha256",
-    "keys_sha256",
-    "from",
-)  # of an entry of the history
 _LONGEST_FACT: Final = 500  # characters of a value of an extra column
 _MEL_LINES: Final = 12
 _MEL_WIDTH: Final = 100
@@ -67,11 +59,11 @@ def print_summary(found: Mapping[str, Any]) -> None:
         _heading(console, "overlaps with known test sets")
         console.print(_overlaps(found["overlaps"]))
     if own := [column for column in found["columns"] if column["source"]]:
-        _heading(console, "columns of its own")
+        _heading(console, "extra columns")
         table = plain_table(("column", "<"), ("type", "<"), ("from", "<"), ("meaning", "<"))
         for column in own:
-            dtype = column["type"] if isinstance(column["type"], str) else next(iter(column["type"]))
-            table.add_row(Text(column["name"]), Text(dtype), Text(column["source"]), Text(column["meaning"]))
+            cells = (column["name"], _type_words(column["type"]), column["source"], column["meaning"])
+            table.add_row(*(Text(shown_value(cell, _LONGEST_FACT)) for cell in cells))
         console.print(table)
     _heading(console, "on disk")
     console.print(_disk(found["member_bytes"]))
@@ -85,6 +77,13 @@ def print_summary(found: Mapping[str, Any]) -> None:
     if found["config"]:
         _heading(console, "made with")
         console.print(_versions(found))
+
+
+def _type_words(dtype: Any) -> str:
+    """A type of dataset.json in words, such as `list of float64`."""
+    if isinstance(dtype, str):
+        return dtype
+    return f"list of {_type_words(dtype['list'])}" if "list" in dtype else f"struct of {', '.join(dtype['struct'])}"
 
 
 def _title(console: Console, found: Mapping[str, Any]) -> None:
@@ -253,21 +252,9 @@ def _versions(found: Mapping[str, Any]) -> Text:
     )
     tools = "  ".join(f"{name} {version}" for name, version in found["tools"].items())
     first = f"format {found['format_version']}  plan {found['plan_hash'][:16]}"
-    changed = "  ".join(shown_operation(entry) for entry in found["operations"])
     steps = [f"step {shown_step(step)}" for step in found["steps"]]
-    return Text("\n".join(line for line in (first, config, *steps, tools, changed) if line), style="dim")
-
-
-def shown_operation(entry: Mapping[str, Any]) -> str:
-    """An entry of the dataset's history in a few words."""
-    settings = (f"{name} {value}" for name, value in entry.items() if name not in _NOT_SETTINGS)
-    sources = entry.get("from")
-    origin = [
-        f"of {source.get('recipe')} (subset {source.get('subset_id')})"
-        for source in (sources if isinstance(sources, list) else ())
-        if isinstance(source, Mapping)
-    ]
-    return " ".join([str(entry.get("operation")), *settings, *origin])
+    operations = [f"operation {shown_operation(entry)}" for entry in found["operations"]]
+    return Text("\n".join(line for line in (first, config, *steps, tools, *operations) if line), style="dim")
 
 
 @contextmanager

@@ -97,6 +97,22 @@ def shown_step(record: Mapping[str, Any]) -> str:
     return f"{record['name']}, version {record['version']}" + (f" ({settings})" if settings else "")
 
 
+_NOT_SETTINGS: Final = frozenset(("operation", "plan_hash", "before", "from", "ids_sha256", "keys_sha256"))
+"""What an entry of the history has besides the settings of the operation."""
+
+
+def shown_operation(entry: Mapping[str, Any]) -> str:
+    """An operation of dataset.json in words: `reshard shard_size=100`, `subset where=not silent of vggsound (ID)`."""
+    settings = (f"{name}={excerpt(str(value), 200)}" for name, value in entry.items() if name not in _NOT_SETTINGS)
+    sources = entry.get("from")
+    origin = [
+        f"of {source.get('recipe')} (subset id {source.get('subset_id')})"
+        for source in (sources if isinstance(sources, list) else ())
+        if isinstance(source, Mapping)
+    ]
+    return " ".join([str(entry.get("operation", "unknown")), *settings, *origin])
+
+
 def _as_setting(value: Any) -> Any:
     """A value of JSON as a setting holds it."""
     return tuple(map(_as_setting, value)) if isinstance(value, list) else value

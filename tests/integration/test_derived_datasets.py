@@ -201,7 +201,7 @@ def test_the_command(start, tmp_path):
     assert run.exit_code == 0, run.output
     assert json.loads(run.stdout)["num_clips"] == 2
     shown = CliRunner().invoke(app, ["inspect", str(out)])
-    assert "subset keys 2 of synth (subset " in " ".join(shown.output.split())
+    assert "subset keys=2 of synth (subset id " in " ".join(shown.output.split())
 
 
 @pytest.fixture(scope="module")

@@ -388,7 +388,8 @@ def test_the_commands(out, tmp_path):
     assert avkit("settle", str(out)).exit_code == 0
     inspected = CliRunner().invoke(app, ["inspect", str(out)])
     assert "removed from the dataset on request" in inspected.stdout
-    assert "add-mel mel released  remove ids 2  reshard shard_size 4" in inspected.stdout
+    for words in ("add-mel mel=released", "remove ids=2", "reshard shard_size=4"):
+        assert f"operation {words}\n" in inspected.stdout
     takedown.write_text("\n")
     refused = avkit("remove", str(out), "--list", str(takedown))
     assert isinstance(refused.exception, ConfigError)

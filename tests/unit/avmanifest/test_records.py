@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from avmanifest.errors import ManifestError
-from avmanifest.records import parse_description, shown_step
+from avmanifest.records import parse_description, shown_operation, shown_step
 
 STEP = {"name": "black", "version": 1, "settings": {"max_share": 0.5, "names": ["a", "b"], "most": None}}
 
@@ -36,3 +36,20 @@ def test_a_url_in_a_setting_is_shown_without_its_password() -> None:
 def test_what_is_no_list_of_steps_is_refused(steps: Any) -> None:
     with pytest.raises(ManifestError, match=r"dataset\.json: not the description of a dataset: config\.steps"):
         described(steps)
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"operation": "reshard", "shard_size": 100, "plan_hash": "ab", "before": "cd"}, "reshard shard_size=100"),
+        ({"operation": "remove", "ids": 2, "ids_sha256": "ab", "before": "cd"}, "remove ids=2"),
+        (
+            {"operation": "subset", "where": "not silent", "from": [{"recipe": "synth", "subset_id": "12", "x": 1}]},
+            "subset where=not silent of synth (subset id 12)",
+        ),
+        ({"operation": "subset", "from": "nowhere"}, "subset"),
+        ({}, "unknown"),
+    ],
+)
+def test_an_operation_in_words(entry, words):
+    assert shown_operation(entry) == words
