@@ -54,6 +54,10 @@ def version_of(info: Mapping[str, Any]) -> Version:
     return Version(None if size is None else int(size), strong[0] if strong else ", ".join(weak), sha256)
 
 
+class NoRanges(OSError):
+    """The server answers a request for a range with something else. It will do so again."""
+
+
 class RangeFile(io.RawIOBase):
     """A read-only file of `size` bytes that is read by ranges: `read_range(start, size)` returns that many bytes."""
 
@@ -102,7 +106,8 @@ def http_range(filesystem: Any, url: str, start: int, size: int) -> tuple[bytes,
 
     Raises:
         FileNotFoundError: There is no such file.
-        OSError: The server does not send ranges, or sends another one than was asked for.
+        NoRanges: The server does not send ranges, or sends another one than was asked for.
+        OSError: Too few bytes came.
     """
 
     async def ask() -> tuple[bytes, Version]:
@@ -116,7 +121,7 @@ def http_range(filesystem: Any, url: str, start: int, size: int) -> tuple[bytes,
             answer.raise_for_status()
             first, _, total = answer.headers.get("Content-Range", "").partition("/")
             if answer.status != 206 or not first.startswith(f"bytes {start}-"):
-                raise OSError("the server does not support range requests. Download the file and give its path")
+                raise NoRanges("the server does not support range requests. Download the file and give its path")
             whole = int(total) if total.isdecimal() else None
             content: bytes = await answer.read()
             if len(content) != (size if whole is None else min(size, max(whole - start, 0))):

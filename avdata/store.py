@@ -21,7 +21,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from avdata.redirects import RedirectRefusedError, check_redirect
-from avdata.remote_file import RangeFile, Version, http_range, http_stream, version_of
+from avdata.remote_file import NoRanges, RangeFile, Version, http_range, http_stream, version_of
 from avdata.retrying import RetryPolicy, within
 from avdata.urls import check_url, protocol
 from avmanifest.errors import AvkitError, ConfigError, ShardError, StorageError
@@ -497,7 +497,10 @@ def is_final(error: BaseException) -> bool:
     status = getattr(chain[-1], "status", None)
     if isinstance(status, int):
         return 400 <= status < 500 and status not in _PASSING_STATUS
-    if any(isinstance(one, PermissionError | NotImplementedError | NotAFile) or _is_no_place(one) for one in chain):
+    if any(
+        isinstance(one, PermissionError | NotImplementedError | NotAFile | NoRanges) or _is_no_place(one)
+        for one in chain
+    ):
         return True
     # fsspec turns many HTTP errors into FileNotFoundError; for S3 it does so only if the server said so.
     is_missing = isinstance(chain[-1], FileNotFoundError) or type(chain[-1]).__module__.startswith("botocore")

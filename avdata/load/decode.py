@@ -167,9 +167,9 @@ class StoredSample:
 
     def refetched(self) -> bool:
         """Whether the sample is of a cached copy that was damaged. It was removed; the next read fetches the shard."""
-        self._leases.end(self._shard)
+        partial = self._leases.end(self._shard)
         self._flac, self._mel, self._windows = None, None, 0
-        return self._reader.refetched(self._shard)
+        return self._reader.refetched(self._shard, partial=partial)
 
     def where(self, member: str = "") -> str:
         """Shard, key and member, for messages."""

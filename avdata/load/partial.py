@@ -2,10 +2,14 @@
 
 import os
 import tempfile
+from dataclasses import replace
+from typing import Final
 
 from avdata.load.cache import CacheConfig
 from avdata.store import open_store
 from avmanifest.errors import ShardError
+
+_ATTEMPTS: Final = 2  # of a request for a range: where it fails, the whole shard is fetched, with all attempts
 
 
 class PartialShard:
@@ -20,18 +24,25 @@ class PartialShard:
         config.root.mkdir(parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=config.root)  # noqa: SIM115 - closed by `close`
         self._file.truncate(num_bytes)
-        self._store = open_store(url, config.storage_options, config.retry)
+        self._store = open_store(
+            url, config.storage_options, replace(config.retry, attempts=min(config.retry.attempts, _ATTEMPTS))
+        )
         self._fetched: set[tuple[int, int]] = set()
         self.descriptor = self._file.fileno()
 
     def fetch(self, begin: int, size: int) -> None:
-        """Fetch a range unless it was fetched before. Raises ShardError if the store does not give it."""
+        """Fetch a range unless it was fetched before. Raises ShardError if it does not come, or the disk is full."""
         if (begin, size) in self._fetched:
             return
         content = self._store.read_range("", begin, size)
         if len(content) != size:
             raise ShardError(f"{self._store.root}: {len(content)} of {size} bytes came from byte {begin} on")
-        os.pwrite(self.descriptor, content, begin)
+        try:
+            written = os.pwrite(self.descriptor, content, begin)
+        except OSError as error:
+            raise ShardError(f"{self._store.root}: a range cannot be kept in the cache ({error.strerror})") from error
+        if written != size:
+            raise ShardError(f"{self._store.root}: {written} of {size} bytes could be kept in the cache")
         self._fetched.add((begin, size))
 
     def close(self) -> None:

@@ -39,6 +39,7 @@ class _Handle:
     descriptor: int
     cached: bool  # a file of the cache: locked while it has users, and may be evicted while it has none
     users: int = 0
+    partial: bool = False  # ranges of the shard are fetched when they are read
 
 
 class ShardReader:
@@ -107,16 +108,21 @@ class ShardReader:
         url = self.shards[number].url
         return self._cache.identify(url).sha256 if is_cached(url) else None
 
-    def refetched(self, number: int) -> bool:
+    def refetched(self, number: int, *, partial: bool) -> bool:
         """Check the hash of a remote shard's cached copy, once per shard.
 
+        Args:
+            number: Index of the shard.
+            partial: Whether what was damaged was read by ranges.
+
         Returns:
-            Whether the copy was damaged. It is then removed, and fetched again at the next lease.
+            Whether the copy was damaged, or ranges were. The copy is then removed, and the whole shard is fetched at
+            the next lease.
         """
         shard = self.shards[number]
         if shard.sha256 is None or not is_cached(shard.url):
             return False
-        if number in self._ranged:
+        if partial:
             self._ranged.discard(number)
             return True
         with self._checking:
@@ -157,7 +163,7 @@ class ShardReader:
                 except OSError:  # the cache cannot be written: the download says so
                     self._ranged.discard(number)
                     return None
-            return _Handle(self._parts[number].descriptor, cached=False, users=_KEPT)
+            return _Handle(self._parts[number].descriptor, cached=False, users=_KEPT, partial=True)
 
     def _require(self, descriptor: int, number: int, begin: int, size: int) -> None:
         """Fetch a range of a shard that is read by ranges."""
@@ -366,12 +372,14 @@ class Leases:
             self._cached = number if handle.cached else None
         return handle.descriptor
 
-    def end(self, number: int) -> None:
-        """End the use of a shard, if it is open."""
-        if (handle := self._held.pop(number, None)) is not None:
-            self._reader.release(number, handle)
+    def end(self, number: int) -> bool:
+        """End the use of a shard, if it is open. Returns whether it was read by ranges."""
         if self._cached == number:
             self._cached = None
+        if (handle := self._held.pop(number, None)) is None:
+            return False
+        self._reader.release(number, handle)
+        return handle.partial
 
 
 class Scratch:

@@ -63,6 +63,17 @@ def test_batches_are_those_of_the_local_dataset(drawn: Path, server: FileServer,
     assert epoch(Loader(open_dataset(server.url, cache=whole), VIEW, replace(CONFIG, cache=whole))) == local
 
 
+def test_a_server_without_ranges_is_asked_once_by_each_thread_and_the_shards_are_fetched_whole(
+    drawn: Path, server: FileServer, cache: CacheConfig
+) -> None:
+    local = epoch(Loader(open_dataset(drawn), VIEW, CONFIG))
+    patient = replace(cache, retry=RetryPolicy(attempts=6, wait_s=100.0))
+    dataset = open_dataset(server.url, cache=patient)
+    server.tells_size = False
+    config = replace(CONFIG, cache=patient, num_workers=4, chunk_samples=1, prefetch_batches=8)
+    assert epoch(Loader(dataset, VIEW, config)) == local
+
+
 @pytest.mark.parametrize("kind", ["damaged", "refused"])
 def test_where_a_range_is_wrong_the_whole_shard_is_fetched_and_checked(
     drawn: Path, server: FileServer, cache: CacheConfig, kind: str
