@@ -63,6 +63,7 @@ _RANGE: Final = {"offset": np.dtype("<i8"), "size": np.dtype("<i8"), "xxh3": np.
 _KINDS: Final = ("|u1", "<u4", "<i4", "<i8", "<u8", "<f4")
 _MOST_FLAGS: Final = 60
 _SMALL: Final = ("flags", "frame_member")  # may have one byte a value
+_MAPPED_FROM: Final = 32 << 20  # bytes: a smaller index is read, as nobody can change that afterwards
 
 Markers = Callable[[Sequence[ShardName]], Sequence[bytes | None]]
 """The content of the markers of shards; None for one that is missing."""
@@ -401,7 +402,9 @@ def _sorted_by_shard(
 
 
 class Index:
-    """An open index. Its arrays stay mapped while any of them is in use.
+    """An open index. A large one stays mapped while any of its arrays is in use, a small one is read into memory.
+
+    A mapped file that is cut in place ends the process by SIGBUS. avkit cuts none: it puts a new file in its place.
 
     Everything in the file is checked when it is opened: hashes, and that every number is within its bounds.
     """
@@ -417,7 +420,9 @@ class Index:
         size = os.fstat(descriptor).st_size
         if size < len(_MAGIC) + _END.size:
             raise self._damaged(f"{size} bytes")
-        self._map = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+        self._map = _content_of(descriptor, size)
+        if len(self._map) != size:
+            raise self._damaged(f"{len(self._map)} of {size} bytes")
         length, digest, magic = _END.unpack(self._map[-_END.size :])
         begin = size - _END.size - length
         if magic != _MAGIC or self._map[: len(_MAGIC)] != _MAGIC or begin < len(_MAGIC):
@@ -615,6 +620,17 @@ class Index:
 
     def _damaged(self, problem: str) -> ManifestError:
         return ManifestError(f"{self._where}: the index is damaged ({problem[:300]})")
+
+
+def _content_of(descriptor: int, size: int) -> bytes | mmap.mmap:
+    """The content of a file of `size` bytes; less if it was cut meanwhile."""
+    if size >= _MAPPED_FROM:
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    pieces, begin = [], 0
+    while piece := os.pread(descriptor, size - begin, begin):
+        pieces.append(piece)
+        begin += len(piece)
+    return b"".join(pieces)
 
 
 class IndexedShards(Sequence[Shard]):

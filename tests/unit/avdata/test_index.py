@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import struct
 from dataclasses import fields, replace
@@ -108,7 +109,7 @@ def test_an_index_has_the_samples_of_the_manifest(root: Path) -> None:
     assert indexed(root)
     dataset = open_dataset(root)
     assert_same(dataset, from_manifest(root))
-    assert not dataset.frames.offset.flags.writeable, "it is mapped"
+    assert not dataset.frames.offset.flags.writeable, "nobody can change it"
     assert dataset.masks.size.strides == (0,), "no mask takes no memory"
     assert open_dataset(root, exclude=["silent"]).keys.to_pylist() == [
         key for key in dataset.keys.to_pylist() if key not in ("clip-00002", "clip-00009")
@@ -197,6 +198,15 @@ def test_numbers_out_of_their_bounds_are_refused(root: Path, name: str, place: i
     with path.open("rb") as file, pytest.raises(ManifestError, match="the index is damaged"):
         Index(file.fileno(), str(path))
     assert_same(open_dataset(root), from_manifest(root))
+
+
+@pytest.mark.parametrize("kept", [0, 100])
+def test_an_index_that_is_cut_while_it_is_open_ends_no_process(root: Path, kept: int) -> None:
+    indexed(root)
+    dataset, meant = open_dataset(root), from_manifest(root)
+    os.truncate(Layout(root).sample_index("train"), kept)
+    assert_same(dataset, meant)
+    assert_same(open_dataset(root), meant)
 
 
 @pytest.mark.parametrize("name", ["shard_of", "frames.size"])
