@@ -9,18 +9,20 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import psutil
+from jaxtyping import UInt8
 
 from avdata.cores import usable_cores
 from avdata.ffmpeg import ffmpeg_binary
 from avdata.prepare.config import SampleConfig, SynthConfig
-from avdata.prepare.decode import decode_same_packets
+from avdata.prepare.decode import decode_same_packets, open_media
 from avdata.prepare.frames import draw_frame_times
 from avdata.prepare.pipeline import ClipTask, run_clip
 from avdata.prepare.sources.local import LocalSource
@@ -29,6 +31,8 @@ from avdata.prepare.sources.synth import synth_clip, write_clip
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.layout import ShardName
 from avmanifest.lists import folder_requests
+
+EQUAL_DB: Final = 99.0  # PSNR of equal images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +55,8 @@ def bench_prepare(bench: PrepareBench) -> dict[str, Any]:
 
     `avkit`: hash, decode, 10 frames, log-mel, JPEG, FLAC, tar blocks on disk. `decode`: PyAV decodes the groups of
     pictures and the audio that this needs. `decode_dropping`: the same without the frames that avkit skips because no
-    other frame refers to them. `ffmpeg_null`: `ffmpeg -threads 1 -f null` on the same files.
+    other frame refers to them. `ffmpeg_null`: `ffmpeg -threads 1 -f null` on the same files. `fast_decode`: what
+    `sample.fast_decode=true` saves and changes, by codec.
 
     Processor time is measured, so other work on the machine has little influence. `peak_rss_mb` is the largest memory
     of all processes together, shared pages counted once, while that many short clips are prepared on all cores.
@@ -80,6 +85,7 @@ def bench_prepare(bench: PrepareBench) -> dict[str, Any]:
         return {
             **{f"{name}_clips_per_s_per_core": round(rate, 3) for name, rate in rates.items()},
             **{f"avkit_over_{name}": round(ratio, 3) for name, ratio in ratios.items()},
+            "fast_decode": _fast_decode(bench, clips),
             "clips": len(clips),
             "peak_rss_mb": {
                 str(count): round(_peak_memory(count, Path(scratch) / f"memory-{count}") / 1e6, 1)
@@ -131,8 +137,7 @@ def _measure(bench: PrepareBench, clips: Sequence[_Clip]) -> dict[str, list[floa
     config = SampleConfig()
 
     def decode_only(clip: _Clip, *, drop: bool) -> None:
-        times_s = draw_frame_times(config.seed, clip.task.row["key"], 0.0, clip.duration_s, config.num_frames)
-        decode_same_packets(clip.path, times_s, 0.0, clip.duration_s, drop=drop)
+        decode_same_packets(clip.path, _frame_times(config, clip), 0.0, clip.duration_s, drop=drop)
 
     methods: dict[str, Callable[[_Clip], object]] = {
         "avkit": lambda clip: run_clip(config, clip.task),
@@ -144,10 +149,63 @@ def _measure(bench: PrepareBench, clips: Sequence[_Clip]) -> dict[str, list[floa
     for number in range(bench.rounds):
         for clip in clips:
             for name, method in methods.items():
-                before = _cpu_s()
-                method(clip)
-                seconds[name][number] += _cpu_s() - before
+                seconds[name][number] += _cpu_s_of(partial(method, clip))
     return seconds
+
+
+def _frame_times(config: SampleConfig, clip: _Clip) -> list[float]:
+    return draw_frame_times(config.seed, clip.task.row["key"], 0.0, clip.duration_s, config.num_frames)
+
+
+def _fast_decode(bench: PrepareBench, clips: Sequence[_Clip]) -> dict[str, dict[str, float]]:
+    """What `fast_decode` saves and changes, by codec.
+
+    `time`: its processor time over that of avkit without it, the median of the rounds. Of the frames at stored size,
+    before JPEG: how many there are, how many differ, and their PSNR in dB: the lowest, the lowest tenth's and the
+    median. Equal frames count as EQUAL_DB.
+    """
+    config = SampleConfig()
+    fast = replace(config, fast_decode=True)
+    ratios: dict[str, list[float]] = {}
+    psnr: dict[str, list[float]] = {}
+    of_codec: dict[str, list[_Clip]] = {}
+    for clip in clips:
+        times_s = _frame_times(config, clip)
+        with open_media(clip.path) as media, open_media(clip.path, fast=True) as other:
+            frames, others = (one.frames(times_s, config.short_side).images for one in (media, other))
+            codec = media.info.video_codec
+        psnr.setdefault(codec, []).extend(map(psnr_db, frames, others))
+        of_codec.setdefault(codec, []).append(clip)
+    for codec, members in of_codec.items():
+        for _ in range(bench.rounds):
+            usual_s = fast_s = 0.0
+            for clip in members:
+                usual_s += _cpu_s_of(partial(run_clip, config, clip.task))
+                fast_s += _cpu_s_of(partial(run_clip, fast, clip.task))
+            ratios.setdefault(codec, []).append(fast_s / usual_s)
+    return {
+        codec: {
+            "time": round(median(ratios[codec]), 3),
+            "frames": len(found),
+            "differing": sum(value < EQUAL_DB for value in found),
+            "lowest_db": round(min(found), 1),
+            "tenth_db": round(float(np.percentile(found, 10)), 1),
+            "median_db": round(median(found), 1),
+        }
+        for codec, found in sorted(psnr.items())
+    }
+
+
+def psnr_db(image: UInt8[np.ndarray, "h w 3"], other: UInt8[np.ndarray, "h w 3"]) -> float:
+    """Peak signal-to-noise ratio of two images in dB, at most EQUAL_DB."""
+    squared = float(((image.astype(np.float32) - other) ** 2).mean())
+    return min(EQUAL_DB, 10 * float(np.log10(255**2 / squared))) if squared else EQUAL_DB
+
+
+def _cpu_s_of(work: Callable[[], object]) -> float:
+    before = _cpu_s()
+    work()
+    return _cpu_s() - before
 
 
 def _cpu_s() -> float:

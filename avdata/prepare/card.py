@@ -279,7 +279,8 @@ def _card(
         f"Prepared by avkit from <{recipe.homepage}>." if recipe.homepage else "Prepared by avkit.",
         f"{span[0].upper()}{span[1:]}; log-mel profiles: {profiles}; {config.num_frames} frames a clip, short side "
         f"{config.short_side}, JPEG quality {config.jpeg_quality}; "
-        + ("16 kHz mono FLAC." if config.keep_audio else "no audio members."),
+        + ("16 kHz mono FLAC." if config.keep_audio else "no audio members.")
+        + (" Pictures were decoded without the loop filter (`fast_decode`)." if config.fast_decode else ""),
         recipe.note,
         "## Coverage",
         _table(

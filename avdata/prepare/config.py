@@ -85,6 +85,9 @@ class SampleConfig:
     decoder: Annotated[
         str, "Decoder of the pictures; decord is an extra. Sound is always decoded by pyav.", DECODERS
     ] = "pyav"
+    fast_decode: Annotated[
+        bool, "Leave out the decoder's loop filter: faster for H.264, HEVC and VP8, pixels differ slightly."
+    ] = False
     deinterlace: Annotated[bool, "Make whole pictures of frames that hold two fields."] = True
     tone_map: Annotated[bool, "Make SDR pictures of HDR video (PQ, HLG)."] = True
     seed: Annotated[int, "Seed of shuffle, frame times and spans."] = 0
@@ -93,6 +96,10 @@ class SampleConfig:
         check(self)
         if not self.mel or len(set(self.mel)) < len(self.mel):
             raise ConfigError(f"mel={list(self.mel)}: give each spectrogram profile once")
+        if self.fast_decode and self.decoder != "pyav":
+            raise ConfigError(
+                f"fast_decode=true works with decoder=pyav, not with decoder={self.decoder}. Leave one of them out."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

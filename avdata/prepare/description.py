@@ -19,7 +19,7 @@ from avmanifest.recipe import ListSpec, Recipe, load_recipe, recipe_names
 from avmanifest.records import columns_of_description, parse_description, shown_step, version_problem
 from avmanifest.schema import FORMAT_VERSION
 
-_ADDED: Final = {"deinterlace": True, "tone_map": True, "steps": []}
+_ADDED: Final = {"deinterlace": True, "tone_map": True, "fast_decode": False, "steps": []}
 """Settings that datasets of earlier versions do not record. They go on with these values."""
 
 _ADDED_TO_TABLE: Final = {"columns": ["*"]}

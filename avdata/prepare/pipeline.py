@@ -147,7 +147,13 @@ def make_sample(
     assert not isinstance(ref, RemoteRef), "remote media are fetched before a clip is decoded"
     with (
         _media_file(ref, task.blocks) as (file, digest, num_bytes),
-        open_media(file, config.decoder, deinterlace=config.deinterlace, tone_map=config.tone_map) as media,
+        open_media(
+            file,
+            config.decoder,
+            deinterlace=config.deinterlace,
+            tone_map=config.tone_map,
+            fast=config.fast_decode,
+        ) as media,
     ):
         start_s, end_s, asked_s = _span(config, row, ref, media.duration_s)
         start_s, end_s = media.clip_span(start_s, end_s, min(WINDOW_S, config.clip_seconds or WINDOW_S))

@@ -43,6 +43,7 @@ _PANELS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("sample.mel", "--mel"),
         ("sample.keep_audio", "--no-audio"),
         ("sample.decoder", "--decoder"),
+        ("sample.fast_decode", "--fast-decode"),
         ("sample.seed", "--seed"),
         ("steps", "--step"),
     ),
@@ -88,6 +89,7 @@ _PANELS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 
 _NOTES: Final[dict[str, dict[str, Any]]] = {
     "sample.keep_audio": {"flag": "false", "help": "Leave the FLAC out."},
+    "sample.fast_decode": {"flag": "true"},
     "append": {"flag": "true"},
     "overwrite": {"flag": "true"},
     "verify": {"flag": "true"},

@@ -19,6 +19,7 @@ DECODER_OPTIONS: Final[dict[str, str]] = {
     "max_pixels": str(MAX_PIXELS),  # a decoder takes memory for the size that a file claims
     "max_samples": str(MAX_PACKET_SAMPLES),
 }
+FAST_OPTIONS: Final[dict[str, str]] = {"skip_loop_filter": "all"}  # in effect for H.264, HEVC and VP8
 AV1_OPTIONS: Final[dict[str, str]] = {"strict": "1"}  # dav1d then checks the padding that ends each tile
 
 # Messages of level error about intact files that were cut without encoding: a picture that is to be forgotten was cut.

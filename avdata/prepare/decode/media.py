@@ -127,6 +127,7 @@ class Media:
         *,
         deinterlace: bool = True,
         tone_map: bool = True,
+        fast: bool = False,
     ) -> None:
         self.name = name
         self._container = container
@@ -138,7 +139,7 @@ class Media:
         streams = [stream for stream in (video, audio) if stream]
         is_scanned = container.format.name in SCANNED
         demuxer = SharedDemuxer(container, name, self.origin_s, scan(container, streams) if is_scanned else None)
-        self._video = VideoTrack(demuxer, video) if isinstance(video, VideoStream) else None
+        self._video = VideoTrack(demuxer, video, fast=fast) if isinstance(video, VideoStream) else None
         self._audio = AudioTrack(demuxer, audio) if isinstance(audio, AudioStream) else None
         self._demuxer = demuxer
         if is_scanned:
@@ -515,6 +516,7 @@ def open_media(
     *,
     deinterlace: bool = True,
     tone_map: bool = True,
+    fast: bool = False,
 ) -> Iterator[Media]:
     """Open a media file for the duration of a `with` block.
 
@@ -526,12 +528,15 @@ def open_media(
             has no duration is read to its end.
         deinterlace: Whether frames that hold two fields become whole pictures. Not done by decord.
         tone_map: Whether HDR frames become SDR; see `avdata.prepare.decode.hdr`. Not done by decord.
+        fast: Whether the decoder leaves out the loop filter: less work for H.264, HEVC and VP8, and slightly other
+            pixels, the more so the farther from the key frame. Decoders of VP9, AV1 and codecs without a loop filter
+            give the same pixels. Refused with decord.
 
     Yields:
         The open file.
 
     Raises:
-        ConfigError: The decoder is unknown or not installed.
+        ConfigError: The decoder is unknown or not installed, or cannot be fast.
         DecodeError: media_corrupt if the source is not a media file.
         FileNotFoundError: The path does not exist.
 
@@ -543,6 +548,8 @@ def open_media(
     if decoder not in DECODERS:
         raise ConfigError(f"unknown decoder {decoder!r}; known: {', '.join(DECODERS)}")
     if decoder == "decord":
+        if fast:
+            raise ConfigError("decoder 'decord' cannot leave out the loop filter. Use decoder pyav, or fast=False.")
         import_decord()
     if isinstance(source, Path):
         try:
@@ -563,7 +570,7 @@ def open_media(
     except av.error.FFmpegError as error:
         raise DecodeError("media_corrupt", f"{name}: not a media file, or its end with the index is missing") from error
     with container:
-        media = Media(container, name, duration_s, deinterlace=deinterlace, tone_map=tone_map)
+        media = Media(container, name, duration_s, deinterlace=deinterlace, tone_map=tone_map, fast=fast)
         if decoder == "decord":
             media.use_decord(source)
         yield media

@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from avdata.prepare.decode.clock import UNMEASURED, Clock
-from avdata.prepare.decode.damage import AV1_OPTIONS, DECODER_OPTIONS, DecoderMessages, report_damage
+from avdata.prepare.decode.damage import AV1_OPTIONS, DECODER_OPTIONS, FAST_OPTIONS, DecoderMessages, report_damage
 from avdata.prepare.frames import Span
 from avmanifest.errors import DecodeError
 
@@ -62,13 +62,15 @@ class Track(Generic[AnyStream]):
     `origin_s` in the file's own times.
     """
 
-    def __init__(self, demuxer: SharedDemuxer, stream: AnyStream) -> None:
+    def __init__(self, demuxer: SharedDemuxer, stream: AnyStream, *, fast: bool = False) -> None:
         name = demuxer.name
         if stream.codec_context is None:
             raise DecodeError("media_corrupt", f"{name}: no decoder for its {stream.type} stream")
         stream.codec_context.thread_count = 1
         is_av1 = stream.codec_context.name == "libdav1d"
-        stream.codec_context.options = DECODER_OPTIONS | (AV1_OPTIONS if is_av1 else {})
+        stream.codec_context.options = (
+            DECODER_OPTIONS | (AV1_OPTIONS if is_av1 else {}) | (FAST_OPTIONS if fast else {})
+        )
         self.demuxer = demuxer
         self.container = demuxer.container
         self.stream: AnyStream = stream

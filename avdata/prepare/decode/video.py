@@ -41,8 +41,8 @@ class VideoTrack(Track[VideoStream]):
     variable frame rate), the group of pictures is decoded again without skipping.
     """
 
-    def __init__(self, demuxer: SharedDemuxer, stream: VideoStream) -> None:
-        super().__init__(demuxer, stream)
+    def __init__(self, demuxer: SharedDemuxer, stream: VideoStream, *, fast: bool = False) -> None:
+        super().__init__(demuxer, stream, fast=fast)
         guess = float(stream.guessed_rate or 0)  # FFmpeg's, which can be the number of ticks in a second
         self.fps = float(stream.average_rate or 0) or (guess if guess <= MAX_FPS else 0.0)
         self._frame_ticks = max(1, round(1 / (self.fps or 25.0) / self.tick_s))

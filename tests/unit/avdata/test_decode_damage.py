@@ -8,6 +8,7 @@ import av.logging
 import numpy as np
 import pytest
 
+from avdata.prepare.bench import psnr_db
 from avdata.prepare.decode import open_media
 from avdata.prepare.decode.damage import DecoderMessages, report_damage
 from avmanifest.errors import DecodeError
@@ -57,10 +58,6 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def psnr(image: np.ndarray, other: np.ndarray) -> float:
-    return float(10 * np.log10(255**2 / max(((image.astype(float) - other) ** 2).mean(), 1e-9)))
-
-
 @pytest.mark.slow
 def test_hardly_a_picture_of_files_with_flipped_bits_is_wrong(clip: Path, tmp_path: Path) -> None:
     """Pictures are refused, or equal the intact file's picture of the same time.
@@ -82,9 +79,38 @@ def test_hardly_a_picture_of_files_with_flipped_bits_is_wrong(clip: Path, tmp_pa
                 num_refused += 1
                 continue
             num_shown += 1
-            num_wrong += psnr(found.images[0], intact[round(found.times_s[0], 2)]) < 30
+            num_wrong += psnr_db(found.images[0], intact[round(found.times_s[0], 2)]) < 30
     assert num_shown > 90 and num_refused > 15
     assert num_wrong <= 2
+
+
+def said_of(path: Path, *, fast: bool) -> list[str]:
+    """What is found of a file's damage: times or refusals of frames, damaged spans, bad packets."""
+    said = []
+    for time_s in (0.02, 0.9, 1.7, 3.3):
+        with open_media(path, fast=fast) as media:
+            try:
+                times_s = media.frames([time_s]).times_s
+                said.append(f"{times_s} {media.find_damaged_frames(0.0, 2.0)} {media.info.num_bad_packets}")
+            except DecodeError as error:
+                said.append(f"{error.status} {error.message}")
+    return said
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libvpx"])
+def test_damage_is_found_as_before_without_the_loop_filter(clip: Path, tmp_path: Path, codec: str) -> None:
+    fast = {"deadline": "realtime", "cpu-used": "8"}
+    whole = (
+        clip if codec == "libx264" else draw_media(tmp_path / "clip.mkv", video_codec=codec, gop=25, video_options=fast)
+    )
+    intact = said_of(whole, fast=True)
+    num_damaged = 0
+    for seed in range(5):
+        damaged = flip_bits(whole, tmp_path / f"damaged{whole.suffix}", seed)
+        said = said_of(damaged, fast=True)
+        assert said == said_of(damaged, fast=False)
+        num_damaged += said != [line.replace(whole.name, damaged.name) for line in intact]
+    assert num_damaged >= 2
 
 
 def test_damage_lasts_from_the_bad_packet_to_the_next_key_frame(clip: Path, tmp_path: Path) -> None:
