@@ -98,7 +98,7 @@ def _fetched_or_made(kept: Path, index_of: IndexOf, cache: CacheConfig) -> Index
                 with replacing(kept, shared=True) as unfinished:
                     store.download("", unfinished)
             except OSError as error:
-                _LOG.warning("%s: cannot be written (%s)", kept, error.strerror)
+                _LOG.warning("%s: cannot be written (%s); the index is made for this run alone", kept, error.strerror)
             except ShardError as error:
                 if not missing(error):
                     raise

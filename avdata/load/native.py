@@ -20,6 +20,7 @@ from avdata.load.crops import Crop, crop_into, shrinks_a_lot
 from avmanifest.files import cache_folder, sha256_of_file
 
 _LOG: Final = logging.getLogger(__name__)
+_ADVICE: Final = "Build it again: python -m avdata.load.build_native"
 SOURCE: Final = Path(__file__).with_name("native.c")
 
 
@@ -92,10 +93,10 @@ def native_library() -> ctypes.CDLL | None:
     try:
         library = open_library(path)
     except (OSError, AttributeError) as error:
-        _LOG.warning("%s: cannot be loaded (%s); the loader works without. Build it again.", path, error)
+        _LOG.warning("%s: cannot be loaded (%s); the loader works without. %s", path, error, _ADVICE)
         return None
     if not works(library):
-        _LOG.warning("%s: makes other pictures than it should; the loader works without. Build it again.", path)
+        _LOG.warning("%s: makes other pictures than it should; the loader works without. %s", path, _ADVICE)
         return None
     return library
 
