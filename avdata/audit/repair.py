@@ -1,6 +1,6 @@
 """Mends a dataset: moves damaged shards to the quarantine for the next `avkit prepare`, and removes stored secrets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from avdata.audit.dataset import AuditDataset, DatasetKind
@@ -10,6 +10,26 @@ from avdata.prepare.commit import Workspace, publishing, quarantine, storage_err
 from avdata.prepare.operations.swap import settle
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
+
+
+def settle_operation(dataset: AuditDataset, note: Callable[[str], None]) -> bool:
+    """Finish or undo an operation that was stopped. Returns whether there was one: the dataset is then opened anew.
+
+    Args:
+        dataset: A prepared dataset on a local disk.
+        note: Receives what was done.
+
+    Raises:
+        ConfigError: The dataset is remote, or not a prepared dataset, or an operation is running on it.
+        ManifestError: A file cannot be read.
+        StorageError: A file cannot be written.
+    """
+    layout = _local_layout(dataset)
+    if not layout.operation.is_dir():
+        return False
+    with storage_errors(layout.root), publishing(layout):
+        settle(layout, note)
+    return True
 
 
 def clean_secrets(dataset: AuditDataset) -> list[str]:

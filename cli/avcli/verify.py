@@ -36,11 +36,13 @@ def verify(
     """Read every byte of a dataset and compare it with the manifest."""
     from avcli.inspect_output import print_repair, print_verification, verifying
     from avdata.audit.dataset import open_audit_dataset
-    from avdata.audit.repair import clean_secrets
+    from avdata.audit.repair import clean_secrets, settle_operation
     from avdata.audit.repair import repair as put_away_bad_shards
     from avdata.audit.verify import verify as run
 
     audited = open_audit_dataset(dataset)
+    if repair and settle_operation(audited, lambda text: typer.echo(text, err=True)):
+        audited = open_audit_dataset(dataset)
     cleaned = clean_secrets(audited) if repair else []
     with verifying(audited) as on_shard:
         verification = run(audited, deep=deep, on_shard=on_shard)

@@ -350,6 +350,16 @@ def test_what_was_stopped_is_said_then_undone_or_finished(out, start):
     assert not run_operation(out, AddMel("released")).changed
 
 
+@pytest.mark.parametrize("step", ["train/00000: built", "train/00000: exchanged"])
+def test_a_repair_looks_at_the_dataset_after_it_was_settled(step, out):
+    stopped(out, AddMel("released"), step)
+    repaired = CliRunner().invoke(app, ["verify", str(out), "--repair"])
+    assert repaired.exit_code == 0, repaired.output
+    assert "add-mel released, which had been stopped" in repaired.output
+    assert not Layout(out).quarantine.exists()
+    assert whole(out)
+
+
 @pytest.mark.parametrize("moved", [("tar",), ("json",), ("json", "idx")])
 def test_files_that_have_their_places_already_stay_there(moved, out):
     stopped(out, AddMel("released"), "all files made")
