@@ -58,7 +58,7 @@ class StoredSample:
         self.careful = False  # True: without compiled code
 
     def frame(self, number: int) -> UInt8[np.ndarray, "h w 3"]:
-        """The stored frame with this number, from 0, as RGB."""
+        """The stored frame with this number, from 0, as RGB. Raises ConfigError if the sample has no such frame."""
         return decode_jpeg(self.jpeg(number), self.where(self._frame_name(number)))
 
     def crop_frame(
@@ -93,11 +93,11 @@ class StoredSample:
 
     def jpeg(self, number: int) -> memoryview:
         """The JPEG of a frame. It is valid until the next member is read."""
-        return self._read(self._frame_name(number), self._dataset.frames.at(self._first + number))
+        return self._read(self._frame_name(number), self._dataset.frames.at(self._entry(number)))
 
     def mask(self, number: int) -> UInt8[np.ndarray, "h w"] | None:
         """The mask of a frame; None: it has none. Its size may differ from the frame's."""
-        entry, dataset = self._first + number, self._dataset
+        entry, dataset = self._entry(number), self._dataset
         place = dataset.masks.at(entry)
         if not place.size:
             return None
@@ -180,7 +180,13 @@ class StoredSample:
         return ShardError(f"{self.where(member)}: {problem}")
 
     def _frame_name(self, number: int) -> str:
-        return self._dataset.frame_names[int(self._dataset.frame_member[self._first + number])]
+        return self._dataset.frame_names[int(self._dataset.frame_member[self._entry(number)])]
+
+    def _entry(self, number: int) -> int:
+        """The place of a frame among those of all samples. Raises ConfigError if the sample has no such frame."""
+        if not 0 <= number < len(self.frame_times_s):
+            raise ConfigError(f"{self.where()}: no frame {number}; it has {len(self.frame_times_s)}, counted from 0")
+        return self._first + number
 
     def _first_block(self, profile_name: str) -> int:
         """The first of the block hashes of the log-mel; -1: it has none."""
@@ -242,7 +248,7 @@ class StoredSample:
 
 def all_finite(values: np.ndarray) -> bool:
     """Whether no value is infinite or not a number. Two passes over float16, without memory for what is between."""
-    if values.dtype != np.float16:
+    if values.dtype != np.float16 or not values.size:
         return bool(np.isfinite(values).all())
     bits = values.view(np.uint16)  # with the sign bit, infinity and what is not a number are the largest integers
     return bool(bits.max() < _INFINITE | 0x8000 and bits.view(np.int16).max() < _INFINITE)

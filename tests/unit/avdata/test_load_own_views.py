@@ -155,3 +155,22 @@ def test_columns_that_are_not_there_are_refused(dataset: Dataset) -> None:
     view = FunctionView(function=beyond, arrays=(BatchArray("x", (128, 8), np.float16),))
     with pytest.raises(ConfigError, match=r"clip-\d+: columns 10000 to 10008 of the 'paper' log-mel"):
         next(iter(Loader(dataset, view, replace(CONFIG, skip_bad=True))))
+
+
+@pytest.mark.parametrize("number", [-1, 5])
+@pytest.mark.parametrize("method", ["frame", "jpeg", "mask"])
+def test_a_frame_that_the_sample_lacks_is_none_of_its_neighbours(dataset: Dataset, method: str, number: int) -> None:
+    def beyond(sample: StoredSample, draws: Sequence[float], row: Mapping[str, np.ndarray]) -> None:
+        getattr(sample, method)(number)
+
+    view = FunctionView(function=beyond, arrays=(BatchArray("x", (1,), np.float32),))
+    with pytest.raises(ConfigError, match=rf"clip-\d+: no frame {number}; it has 5, counted from 0"):
+        next(iter(Loader(dataset, view, replace(CONFIG, skip_bad=True))))
+
+
+def test_no_columns_of_a_log_mel_are_copied_into_none(dataset: Dataset) -> None:
+    def empty(sample: StoredSample, draws: Sequence[float], row: Mapping[str, np.ndarray]) -> None:
+        sample.copy_mel("paper", 3, row["x"])
+
+    view = FunctionView(function=empty, arrays=(BatchArray("x", (128, 0), np.float16),))
+    assert next(Loader(dataset, view, CONFIG).arrays()).arrays["x"].shape == (5, 128, 0)
