@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from avdata.prepare.config import PrepareConfig, SampleConfig, Supervision, SynthConfig
 from avdata.prepare.report import SilentListener
 from avdata.prepare.sources.synth import synth_clip, write_clip
@@ -65,6 +67,10 @@ class Notes(SilentListener):
         self.notes: list[str] = []
         self.statuses: list[str] = []
         self.steps: list[str] = []
+        self.num_planned = 0
+
+    def planned(self, plan: pa.Table, num_to_do: int) -> None:
+        self.num_planned = len(plan)
 
     def clip_ended(self, status: str) -> None:
         self.statuses.append(status)

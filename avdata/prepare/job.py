@@ -113,7 +113,8 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
             with workspace.publishing():
                 added = plan_retry(config, output, listener)
             to_do += _shards_to_do(output, workspace, added, check, listener)
-        listener.planned(frozen, sum(len(planned.rows) for planned in to_do))
+        requested = requested_rows(layout) if len(layout.plan_parts()) > 1 else frozen
+        listener.planned(requested, sum(len(planned.rows) for planned in to_do))
         if to_do:
             media = media or MediaResolver(config, layout)
             if config.executor is not ExecutorKind.RAY:  # with Ray, each node fetches its own media
