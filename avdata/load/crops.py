@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from avmanifest.errors import ConfigError
+
 CROP_ATTEMPTS: Final = 10
 CROP_DRAWS: Final = 4 * CROP_ATTEMPTS  # random numbers of a random crop
 _AREA_FROM: Final = 1.5  # from this shrink factor on, linear interpolation would skip pixels
@@ -68,9 +70,14 @@ def choice(draw: float, count: int) -> int:
 
 
 def crop_into(rgb: UInt8[np.ndarray, "h w 3"], crop: Crop, out: UInt8[np.ndarray, "s s 3"]) -> None:
-    """Crop an image and resize it into `out`: linear interpolation, or area averages where it shrinks a lot."""
+    """Crop an image and resize it into `out`: linear interpolation, or area averages where it shrinks a lot.
+
+    Raises ConfigError for an array of another shape or type, which OpenCV would leave as it is.
+    """
     top, left, height, width, flip = crop
     size = out.shape[0]
+    if out.shape != (size, size, 3) or out.dtype != np.uint8:
+        raise ConfigError(f"a crop into an array {out.shape} of {out.dtype}: give one [size, size, 3] of uint8.")
     cut = rgb[top : top + height, left : left + width]
     interpolation = cv2.INTER_AREA if shrinks_a_lot(crop, size) else cv2.INTER_LINEAR
     cv2.resize(cut, (size, size), dst=out, interpolation=interpolation)

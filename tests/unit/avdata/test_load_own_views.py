@@ -1,5 +1,6 @@
 """Views that users write: their arrays, their draws, and that damage and resuming are treated as in avkit's own."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -21,7 +22,7 @@ from avdata.load import (
     evaluation_config,
     open_dataset,
 )
-from avdata.load.crops import CROP_DRAWS, choice, crop_into, random_crop
+from avdata.load.crops import CROP_DRAWS, Crop, choice, crop_into, random_crop
 from avdata.waveform import decode_flac, encode_flac
 from avmanifest.errors import ConfigError
 from tests.shards import draw_dataset, waveform_of
@@ -139,6 +140,13 @@ def test_an_error_in_a_view_is_raised(dataset: Dataset) -> None:
     view = FunctionView(function=wrong, arrays=(BatchArray("x", (3,), np.float32),))
     with pytest.raises(ValueError, match="could not broadcast"):
         next(iter(Loader(dataset, view, CONFIG)))
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((8, 12, 3), np.uint8), ((8, 8, 3), np.float32), ((8, 8), np.uint8)])
+def test_a_crop_into_an_array_that_it_does_not_fill_is_refused(shape: tuple[int, ...], dtype: type) -> None:
+    unchecked = inspect.unwrap(crop_into)  # without the tests' checks of shapes
+    with pytest.raises(ConfigError, match=r"give one \[size, size, 3\] of uint8"):
+        unchecked(np.zeros((16, 16, 3), np.uint8), Crop(0, 0, 8, 8), np.zeros(shape, dtype))
 
 
 @pytest.mark.parametrize("names", [("a", "a"), ("labels",), ("keys",), ("arrays",)])
