@@ -183,6 +183,9 @@ def _nesting(text: str) -> int:
     return deepest
 
 
+_NOT_A_QUERY: Final = "not implemented"  # what DuckDB says of the tree of a statement that is no SELECT
+
+
 def _parsed(connection: "duckdb.DuckDBPyConnection", text: str, expression: str) -> dict[str, Any]:
     """The query `SELECT expression` as DuckDB's tree."""
     rows = connection.execute("SELECT json_serialize_sql(?)", [f"SELECT {expression}"]).fetchall()

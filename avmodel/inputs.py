@@ -221,6 +221,6 @@ def require_samples(dataset: Dataset, least: int, source: Source) -> None:
     """Raise ConfigError for a dataset with epochs of fewer than `least` samples."""
     if (count := dataset.epoch_samples) < least:
         raise ConfigError(
-            f"{source}: {count} samples, fewer than one batch of {least} over all processes. Prepare more, or "
-            f"set device_batch_size or batch_size to at most {count}."
+            f"{', '.join(entries_of(source))}: {count} samples, fewer than one batch of {least} over all processes. "
+            f"Prepare more, or set device_batch_size or batch_size to at most {count}."
         )

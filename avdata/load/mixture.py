@@ -34,7 +34,7 @@ class Amount:
 
     def __post_init__(self) -> None:
         if not (0 < self.number < math.inf) or (self.kind == "samples" and self.number != int(self.number)):
-            whole = "a whole number above 0" if self.kind == "samples" else "above 0"
+            whole = "a whole number above 0" if self.kind == "samples" else "above 0 and finite"
             raise ConfigError(f"{self.kind} {self.number:g} of a dataset in a mixture: must be {whole}")
 
     @classmethod
