@@ -20,8 +20,9 @@ from avdata.audit.verify import verify
 from avdata.prepare.config import PrepareConfig
 from avdata.prepare.job import prepare
 from avdata.prepare.operations.add_step import AddStep
-from avdata.prepare.operations.derive import derive_dataset
+from avdata.prepare.operations.derive import Derivation, derive_dataset
 from avdata.prepare.operations.mel import AddMel
+from avdata.prepare.operations.merge import Merge
 from avdata.prepare.operations.migrate import Migrate
 from avdata.prepare.operations.remove import Remove
 from avdata.prepare.operations.reshard import Reshard
@@ -104,21 +105,27 @@ def killed_runs(name: str, kills: int, seed: int, folder: Path, num_clips: int =
         shutil.rmtree(out)
 
 
-def killed_derivations(kills: int, seed: int, folder: Path, num_clips: int = 7) -> Iterator[tuple[str, str, str]]:
-    """Kill the making of a subset at random moments. Then the same command comes, or another one before it.
+def killed_derivations(
+    name: str, kills: int, seed: int, folder: Path, num_clips: int = 7
+) -> Iterator[tuple[str, str, str]]:
+    """Kill the making of a new dataset at random moments. Then the same command comes, or another one before it.
 
-    Args and yields as killed_runs.
+    Args and yields as killed_runs; `name` is of DERIVATIONS.
     """
-    start = folder / "start"
+    start, made = folder / "start", DERIVATIONS[name]
     config = synth_config(start, num_clips=num_clips)
     assert forked(lambda: prepare(config) and None) == 0
+    sources = [start]
+    if name == "merge":
+        sources.append(folder / "other")
+        assert forked(lambda: derive_dataset([start], sources[1], DERIVATIONS["subset"]) and None) == 0
     counted = folder / "counted.txt"
-    assert forked(lambda: _derive(start, folder / "calm" / "out", 0, counted)) == 0
+    assert forked(lambda: _derive(made, sources, folder / "calm" / "out", 0, counted)) == 0
     meant = tree(folder / "calm" / "out")
-    draw = random.Random(f"{seed}/subset")
+    draw = random.Random(f"{seed}/{name}")
     for number, fatal in enumerate(sorted(draw.sample(range(1, int(counted.read_text()) + 1), kills))):
         out, diary = folder / str(fatal) / "out", folder / f"{fatal}.txt"
-        code = forked(lambda out=out, diary=diary, fatal=fatal: _derive(start, out, fatal, diary))
+        code = forked(lambda out=out, diary=diary, fatal=fatal: _derive(made, sources, out, fatal, diary))
         assert code == -signal.SIGKILL, code
         after, problem = "the same command", ""
         if out.exists():
@@ -129,7 +136,7 @@ def killed_derivations(kills: int, seed: int, folder: Path, num_clips: int = 7) 
             if forked(lambda out=out, other=other: derive_dataset([start], out, other) and None) != 0:
                 problem = "another condition failed"
             shutil.rmtree(out, ignore_errors=True)
-        if not out.exists() and forked(lambda out=out: derive_dataset([start], out, SUBSET) and None) != 0:
+        if not out.exists() and forked(lambda out=out: derive_dataset(sources, out, made) and None) != 0:
             problem = "the same command failed"
         elif tree(out) != meant:
             problem = f"other files: {sorted(set(tree(out).items()) ^ set(meant.items()))[:3]}"
@@ -141,14 +148,17 @@ def killed_derivations(kills: int, seed: int, folder: Path, num_clips: int = 7) 
         shutil.rmtree(out.parent)
 
 
-SUBSET = Subset(where="key != 'synth-000001'", shard_size=3)
+DERIVATIONS: dict[str, Derivation] = {
+    "subset": Subset(where="key != 'synth-000001'", shard_size=3),
+    "merge": Merge(prefixes=("a-", "b-")),
+}
 
 
-def _derive(start: Path, out: Path, fatal: int, diary: Path) -> None:
-    """Make a subset, to be killed at the `fatal`-th moment; 0: count the moments."""
+def _derive(made: Derivation, sources: list[Path], out: Path, fatal: int, diary: Path) -> None:
+    """Make a dataset, to be killed at the `fatal`-th moment; 0: count the moments."""
     moments = Moments(fatal, diary)
     watch_files(moments, out.parent)
-    derive_dataset([start], out, SUBSET)
+    derive_dataset(sources, out, made)
     if not fatal:
         diary.write_text(str(moments.passed))
 
@@ -167,14 +177,14 @@ if __name__ == "__main__":
     parser.add_argument("kills", type=int, nargs="?", default=20)
     parser.add_argument("seed", type=int, nargs="?", default=0)
     parser.add_argument("--clips", type=int, default=7)
-    parser.add_argument("--only", choices=(*OPERATIONS, "subset"))
+    parser.add_argument("--only", choices=(*OPERATIONS, *DERIVATIONS))
     given = parser.parse_args()
     start_fork_server()
     num_wrong = 0
-    for name in (given.only,) if given.only else (*OPERATIONS, "subset"):
+    for name in (given.only,) if given.only else (*OPERATIONS, *DERIVATIONS):
         with tempfile.TemporaryDirectory() as folder:
             how = (given.kills, given.seed, Path(folder), given.clips)
-            ends = list(killed_derivations(*how) if name == "subset" else killed_runs(name, *how))
+            ends = list((killed_runs if name in OPERATIONS else killed_derivations)(name, *how))
         wrong = [end for end in ends if end[2]]
         num_wrong += len(wrong)
         print(f"{name}: {len(ends)} kills, {len(ends) - len(wrong)} as without a kill; {Counter(e[1] for e in ends)}")

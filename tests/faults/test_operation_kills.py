@@ -22,4 +22,4 @@ def test_a_killed_operation_is_finished_or_undone_by_the_next_command():
         text=True,
     )
     assert run.returncode == 0, run.stdout + run.stderr[-3000:]
-    assert run.stdout.count(f"{kills} kills, {kills} as without a kill") == 6
+    assert run.stdout.count(f"{kills} kills, {kills} as without a kill") == 7
