@@ -111,6 +111,11 @@ def _open_folder(
     root: str, split: str, exclude: Sequence[str], condition: Condition | None, cache: CacheConfig
 ) -> Dataset:
     description = describe_dataset(root, cache)
+    if description is None and cache.offline and local_path(root) is None:
+        raise ConfigError(
+            f"{root}: its dataset.json is not in the cache {cache.root}, and data.offline=true forbids to ask the "
+            "server. Run once without."
+        )
     if description is None:
         raise ConfigError(
             f"{root}: no dataset.json, so not a prepared dataset. Name its shards instead, such as "

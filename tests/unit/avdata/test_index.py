@@ -262,3 +262,5 @@ def test_a_remote_dataset_is_opened_by_one_file_in_place_of_one_a_shard(root: Pa
         other = CacheConfig(root=tmp_path / "other")
         assert open_dataset(server.url, cache=other).fingerprint() == dataset.fingerprint()
     assert open_dataset(server.url, cache=replace(cache, offline=True)).fingerprint() == dataset.fingerprint()
+    with pytest.raises(ConfigError, match=r"its dataset.json is not in the cache .*new, and data.offline=true forbids"):
+        open_dataset(server.url, cache=CacheConfig(root=tmp_path / "new", offline=True))
