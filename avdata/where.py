@@ -190,9 +190,9 @@ def _parsed(connection: "duckdb.DuckDBPyConnection", text: str, expression: str)
     """The query `SELECT expression` as DuckDB's tree."""
     rows = connection.execute("SELECT json_serialize_sql(?)", [f"SELECT {expression}"]).fetchall()
     tree = json.loads(rows[0][0])
-    if tree["error"]:
+    if tree["error"] and tree["error_type"] != _NOT_A_QUERY:
         raise _not_sql(text, tree["error_message"])
-    if len(tree["statements"]) != 1:
+    if tree["error"] or len(tree["statements"]) != 1:
         raise _refused(text, "it must be one expression, without a semicolon")
     node: dict[str, Any] = tree["statements"][0]["node"]
     if "select_list" not in node:
