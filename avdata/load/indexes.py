@@ -108,6 +108,9 @@ def _fetched_or_made(kept: Path, index_of: IndexOf, cache: CacheConfig) -> Index
         content = read_small(index_of.manifest, cache)
         if content is None:
             raise ManifestError(f"{index_of.shown}: was removed while it was read. Run the same command again.")
+        changed = index_of.origin.changed
+        if origin_of(lambda start, size: content[start : start + size], len(content), changed) != index_of.origin:
+            raise ManifestError(f"{index_of.manifest}: was replaced while it was read. Run the same command again.")
         return _made(index_of, io.BytesIO(content), [kept], cache)
 
 

@@ -264,3 +264,17 @@ def test_a_remote_dataset_is_opened_by_one_file_in_place_of_one_a_shard(root: Pa
     assert open_dataset(server.url, cache=replace(cache, offline=True)).fingerprint() == dataset.fingerprint()
     with pytest.raises(ConfigError, match=r"its dataset.json is not in the cache .*new, and data.offline=true forbids"):
         open_dataset(server.url, cache=CacheConfig(root=tmp_path / "new", offline=True))
+
+
+def test_a_remote_manifest_that_is_replaced_between_two_questions_gives_no_index(root: Path, tmp_path: Path) -> None:
+    other = draw_dataset(tmp_path / "other", 20, 6, seconds=0.5, num_frames=3, first=100)
+    before, after = (read_file(Layout(one).manifest("train")) for one in (root, other))
+    cache = CacheConfig(root=tmp_path / "cache")
+    with serving(root) as server:
+        server.change = lambda path, content: (
+            after if path.endswith("train.parquet") and server.requests[-2].endswith("train.avidx") else content
+        )
+        with pytest.raises(ManifestError, match="was replaced while it was read"):
+            open_dataset(server.url, cache=cache)
+        server.change = lambda path, content: before if path.endswith("train.parquet") else content
+        assert open_dataset(server.url, cache=cache).keys == open_dataset(root).keys
