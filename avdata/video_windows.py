@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from avdata.prepare.decode import Media, open_media
+from avdata.waveform import StoredSamples
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
 from avmanifest.errors import ConfigError, DecodeError
 
@@ -111,7 +112,7 @@ def _frames(
 
 
 def _waveform(path: Path, media: Media, start_s: float, end_s: float, window_s: float) -> Float32[np.ndarray, " n"]:
-    """The audio of a span, padded with silence to a whole window; equal to what prepare decodes for the span.
+    """The audio of a span, padded with silence to a whole window; equal to what prepare stores for the span.
 
     The file is opened again for each window. AAC decoders fill bands with noise that depends on what they decoded
     before, and a reader that alternates between video and audio would decode parts of both twice.
@@ -124,5 +125,5 @@ def _waveform(path: Path, media: Media, start_s: float, end_s: float, window_s: 
         if error.status != "media_window":  # the audio track has not begun, or has ended
             raise
         return waveform
-    waveform[: len(samples)] = samples[: len(waveform)]
+    waveform[: len(samples)] = StoredSamples(samples)[: len(waveform)]
     return waveform

@@ -11,7 +11,7 @@ from tests.faults.store_faults import faulty_memory, loader_faults, prepare_faul
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("faults", "runs", "least"), [(prepare_faults, 8, 70), (loader_faults, 13, 130), (trainer_faults, 2, 5)]
+    ("faults", "runs", "least"), [(prepare_faults, 8, 70), (loader_faults, 13, 130), (trainer_faults, 4, 4)]
 )
 def test_requests_that_fail_are_short_slow_or_lie(
     faults: Callable[[Path, range], list[Fault]], runs: int, least: int, tmp_path: Path

@@ -165,7 +165,7 @@ def test_a_suspended_job_costs_no_task_and_a_hanging_one_still_ends(tmp_path):
         process.resume()
     said = parent.communicate(timeout=60)[0]
     assert sorted(said.splitlines()) == [
-        "Returned(value='slow:3.0 done')", "Returned(value='slow:3.1 done')", "TimedOut(deadline_s=6.0)"
+        "Returned(value='slow:3.0 done')", "Returned(value='slow:3.1 done')", "TimedOut(deadline_s=6.0, stage='')"
     ]  # fmt: skip
 
 

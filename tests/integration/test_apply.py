@@ -15,6 +15,7 @@ from avdata.prepare.config import SampleConfig
 from avdata.prepare.decode import open_media
 from avdata.prepare.job import prepare
 from avdata.video_windows import iter_windows
+from avdata.waveform import StoredSamples
 from avdata.windows import Window
 from avmanifest.errors import ConfigError, DecodeError
 from avmanifest.layout import Layout
@@ -120,7 +121,7 @@ def test_a_window_is_what_preparing_its_span_makes_of_it(place: Path, tmp_path: 
             start_s=start_s,
             end_s=end_s,
             duration_s=media.duration_s,
-            waveform=media.waveform(start_s, end_s).samples,
+            waveform=StoredSamples(media.waveform(start_s, end_s).samples)[:],
             frames=decode_jpeg(encode_jpeg(frame, 100))[None],
             times_s=(start_s + time_s,),
         )

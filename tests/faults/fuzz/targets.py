@@ -193,12 +193,18 @@ def _make_index(folder: Path) -> None:
 def _read_index(folder: Path) -> object:
     from avdata.index import Index, StaleIndex
     from avmanifest.errors import ManifestError
+    from avmanifest.files import open_descriptor
 
-    with (folder / "i.avidx").open("rb") as file:
-        try:
-            index = Index(file.fileno(), "i.avidx")
-        except StaleIndex as error:
-            raise ManifestError(str(error)) from error
+    try:
+        descriptor = open_descriptor(folder / "i.avidx")
+    except OSError as error:
+        raise ManifestError(f"i.avidx: {error.strerror}") from error  # readers make another index
+    try:
+        index = Index(descriptor, "i.avidx")
+    except StaleIndex as error:
+        raise ManifestError(str(error)) from error
+    finally:
+        os.close(descriptor)
     found = index.dataset("")
     ranges = [found.frames, found.masks, found.waveform, *found.log_mel.values()]
     arrays = [found.shard_of, found.frame_start, found.frame_time_s, found.frame_member, found.label_ids]

@@ -177,7 +177,7 @@ def test_a_source_given_twice_is_a_config_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spec", ["ftp:there", "local:", "wds:", "", "/some/folder", "a.zip", "ftp:x.tar", "pipe:cat x.tar"]
+    "spec", ["ftp:there", "local:", "wds:", "", "/some/folder", "a.rar", "ftp:x.tar", "pipe:cat x.tar"]
 )
 def test_an_unknown_source_lists_the_known(spec):
     with pytest.raises(ConfigError, match="known: local:, wds:"):
