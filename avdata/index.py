@@ -63,6 +63,7 @@ _RANGE: Final = {"offset": np.dtype("<i8"), "size": np.dtype("<i8"), "xxh3": np.
 _KINDS: Final = ("|u1", "<u4", "<i4", "<i8", "<u8", "<f4")
 _MOST_FLAGS: Final = 60
 _SMALL: Final = ("flags", "frame_member")  # may have one byte a value
+_KEPT_SHARDS: Final = 1024
 _MAPPED_FROM: Final = 32 << 20  # bytes: a smaller index is read, as nobody can change that afterwards
 
 Markers = Callable[[Sequence[ShardName]], Sequence[bytes | None]]
@@ -634,7 +635,7 @@ def _content_of(descriptor: int, size: int) -> bytes | mmap.mmap:
 
 
 class IndexedShards(Sequence[Shard]):
-    """The shards of an index, each made when it is asked for."""
+    """The shards of an index, each made when it is asked for. Some are kept: every sample asks for its shard."""
 
     def __init__(
         self,
@@ -647,6 +648,7 @@ class IndexedShards(Sequence[Shard]):
     ) -> None:
         self._root, self._split = root, split
         self._numbers, self._num_bytes, self._sha256, self._hashed = numbers, num_bytes, sha256, hashed
+        self._kept: dict[int, Shard] = {}
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -657,7 +659,16 @@ class IndexedShards(Sequence[Shard]):
     def __getitem__(self, number: slice) -> tuple[Shard, ...]: ...
     def __getitem__(self, number: int | slice) -> Shard | tuple[Shard, ...]:
         if isinstance(number, slice):
-            return tuple(self[place] for place in range(*number.indices(len(self))))
+            return tuple(self._made(place) for place in range(*number.indices(len(self))))
+        shard = self._kept.get(number)
+        if shard is None:
+            shard = self._made(number)
+            if len(self._kept) >= _KEPT_SHARDS:
+                self._kept.clear()
+            self._kept[number] = shard
+        return shard
+
+    def _made(self, number: int) -> Shard:
         name = ShardName(self._split, int(self._numbers[number]))
         return Shard(
             f"{self._root}/{name}.tar",
