@@ -300,7 +300,8 @@ def read_config(metadata: Mapping[str, str], file: Path) -> ModelConfig:
         raise ConfigError(f"{file}: unknown family {family!r}; known: {', '.join(sorted(FAMILIES))}")
     try:
         values = parse_object(metadata["config"], f"{file}: its config cannot be used", ConfigError, finite=False)
-        return config_from_values(FAMILIES[family].config_type, values)
+        config_type = FAMILIES[family].config_type
+        return config_from_values(config_type, config_type.of_earlier(values))
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file}: its config cannot be used: {error}") from error
 

@@ -15,11 +15,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from avmodel.configs.crossmae import LOSS_SUPPORTS, TARGET_NORMS
+from avmodel.configs.crossmae import DIRECTIONS, LOSS_SUPPORTS, TARGET_NORMS
 from avmodel.distributed import all_gather_with_grad
 
 VARIANCE_EPS = 1e-6
-REDUCTIONS = ("mean", "sum")
 
 
 class Term(NamedTuple):
@@ -103,15 +102,16 @@ def info_nce(
     temperature: float,
     symmetric: bool = True,
     gather: bool = True,
-    reduction: str = "mean",
+    directions: str = "mean",
 ) -> Float[Tensor, ""]:
     """InfoNCE: cross entropy over cosine similarities, row i of `anchors` matching row i of `candidates`; in float32.
 
-    `gather` takes the rows of all processes, which must give equally many, as one batch. Reduction "mean": over the
-    batch, and over both directions if `symmetric`; "sum": their sum, as CrossMAE's equation 1 has it.
+    The mean over the pairs. `gather` takes the rows of all processes, which must give equally many, as one batch.
+    `symmetric`: both modalities are anchors; `directions` says whether the two losses are averaged ("mean") or added
+    ("sum", CrossMAE's equation 1).
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"unknown reduction {reduction!r}; known: {', '.join(REDUCTIONS)}")
+    if directions not in DIRECTIONS:
+        raise ValueError(f"unknown directions {directions!r}; known: {', '.join(DIRECTIONS)}")
     # Tensors without memory, whose operations are only counted, have no autocast to switch off.
     with nullcontext() if anchors.is_meta else torch.autocast(anchors.device.type, enabled=False):
         rows, columns = (F.normalize(x.float(), dim=-1) for x in (anchors, candidates))
@@ -119,9 +119,9 @@ def info_nce(
             rows, columns = all_gather_with_grad(rows), all_gather_with_grad(columns)
         logits = rows @ columns.T / temperature
         own = torch.arange(len(logits), device=logits.device)
-        directions = [logits, logits.T] if symmetric else [logits]
-        losses = torch.stack([F.cross_entropy(direction, own, reduction=reduction) for direction in directions])
-        return losses.mean() if reduction == "mean" else losses.sum()
+        asked = [logits, logits.T] if symmetric else [logits]
+        losses = torch.stack([F.cross_entropy(similarities, own) for similarities in asked])
+        return losses.mean() if directions == "mean" else losses.sum()
 
 
 def reconstruct(

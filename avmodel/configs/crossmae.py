@@ -1,13 +1,16 @@
 """CrossMAE's settings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from avmanifest.settings import POSITIVE, SHARE, Bounds
-from avmodel.configs.model import KERNEL_REDUCTIONS, DecodingModelConfig, require_fields, require_patches
+from avmodel.configs.model import KERNEL_REDUCTIONS, DecodingModelConfig, num_kept, require_fields, require_patches
 
 LOSS_SUPPORTS = ("masked", "visible", "all")
 TARGET_NORMS = ("layernorm", "l2")
+DIRECTIONS = ("sum", "mean")
+ATTENTIVE_SOURCES = ("complete", "visible")
 CROSS_AT = ("input", "every_block")
 CROSS_QUERIES = ("visible", "all")
 
@@ -16,14 +19,24 @@ CROSS_QUERIES = ("visible", "all")
 class CrossMAEConfig(DecodingModelConfig):
     """One model. Defaults: the full method; the paper's six variants switch its three losses.
 
+    The paper's k attentive tokens are a quarter of the patches: 49 of 196 of the image, 128 of 512 of the audio. At a
+    mask ratio of 0.75 a visible pass has no more patches than that, so choosing among them would choose nothing. Here
+    they come from the pass without masks, which carries no gradient, in every row of the paper's tables; figure 3
+    shows them over whole frames, too. `attentive_source=visible` takes a quarter of the visible tokens instead (12
+    and 32), with gradient: runs `crossmae-visible` and `cl-cross-cdt-visible`.
+
     Raises ValueError for a value that no model can be built from.
     """
 
     size: Annotated[str, "Of both towers: tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS."] = "base"
     mask_ratio: Annotated[float, "Share of the patches of both modalities that are hidden, uniformly."] = 0.75
-    contrast_weight: Annotated[float, "Weight of the contrastive loss; 0: none.", Bounds(0)] = 0.1
+    contrast_weight: Annotated[
+        float, "Weight of the contrastive loss, lambda of the paper; 0: none. For any batch size.", Bounds(0)
+    ] = 0.1
     temperature: Annotated[float, "Temperature of the contrastive loss; the paper has none.", POSITIVE] = 0.05
-    reduction: Annotated[str, "Contrastive loss over pairs and directions: sum, as equation 1, or mean."] = "sum"
+    directions: Annotated[
+        str, "How the two directions' contrastive losses, each a mean over pairs, combine; sum: equation 1.", DIRECTIONS
+    ] = "sum"
     pool: Annotated[str, "Vector that is contrasted: the mean of the patches, or the class token.", ("mean", "cls")] = (
         "mean"
     )
@@ -35,16 +48,16 @@ class CrossMAEConfig(DecodingModelConfig):
     reconstruct: Annotated[bool, "Reconstruct the pixels of each modality."] = True
     condition: Annotated[
         str,
-        "Tokens of the other modality that a pixel decoder gets (table 6); none: SelfMAE.",
+        "Tokens of the other modality that a pixel decoder gets (table 6), in equal number; none: SelfMAE.",
         ("none", "zero", "random", "attentive"),
     ] = "attentive"
     attentive_source: Annotated[
         str,
-        "Pass of the attentive tokens; auto: complete if predict_features, else visible.",
-        ("auto", "visible", "complete"),
-    ] = "auto"
+        "Pass whose tokens condition: complete, without masks and gradient; or visible, the masked one, with gradient.",
+        ATTENTIVE_SOURCES,
+    ] = "complete"
     attentive_ratio: Annotated[
-        float, "Share of that pass's tokens that are attentive: those with most attention of the class token.", SHARE
+        float, "Share of that pass's tokens that condition: those with most attention of the class token.", SHARE
     ] = 0.25
     cross_at: Annotated[
         str,
@@ -99,7 +112,7 @@ class CrossMAEConfig(DecodingModelConfig):
         if self.teacher == "ema" and (not self.needs_complete or self.contrast_features == "complete"):
             raise ValueError(
                 "teacher='ema' answers for the complete pass without gradients: it takes predict_features=true or "
-                "attentive tokens of that pass, and contrast_features='visible'"
+                "conditioning tokens of that pass, and contrast_features='visible'"
             )
         if self.cross_at == "every_block" and self.cross_queries == "visible":
             raise ValueError("cross_at='every_block' is over all tokens: set cross_queries='all'")
@@ -109,8 +122,17 @@ class CrossMAEConfig(DecodingModelConfig):
         ):
             if dim % heads or dim % 4:
                 raise ValueError(f"{name} width {dim} must be a multiple of 4 and of its {heads} heads")
-        require_patches(self, "image", self.image_size, {"mask_ratio": self.mask_ratio})
-        require_patches(self, "audio", self.audio_size, {"mask_ratio": self.mask_ratio})
+        for name, size in (("image", self.image_size), ("audio", self.audio_size)):
+            require_patches(self, name, size, {"mask_ratio": self.mask_ratio})
+            patches = size[0] * size[1] // self.patch_size**2
+            asked, visible = num_attentive(patches, self.attentive_ratio), num_kept(patches, self.mask_ratio)
+            placed = self.condition in ("random", "zero") and self.attentive_source == "complete"
+            if placed and asked > visible:
+                raise ValueError(
+                    f"condition={self.condition!r} takes tokens at visible places: attentive_ratio="
+                    f"{self.attentive_ratio} asks for {asked} {name} patches, mask_ratio={self.mask_ratio} leaves "
+                    f"{visible}. Lower one of them."
+                )
 
     @property
     def feature_dim(self) -> int:
@@ -123,13 +145,28 @@ class CrossMAEConfig(DecodingModelConfig):
         return self.feature_decoder_num_heads or self.vit.num_heads
 
     @property
-    def attends_complete(self) -> bool:
-        """Whether attentive tokens are those of the complete pass, without gradient."""
-        return self.attentive_source == "complete" or (self.attentive_source == "auto" and self.predict_features)
-
-    @property
     def needs_complete(self) -> bool:
         """Whether a step needs the pass without masks."""
-        attentive = self.reconstruct and self.condition == "attentive"
         contrast = self.contrast_weight > 0 and self.contrast_features == "complete"
-        return self.predict_features or contrast or (attentive and self.attends_complete)
+        conditioned = self.reconstruct and self.condition in ("random", "attentive")
+        return self.predict_features or contrast or (conditioned and self.attentive_source == "complete")
+
+    @classmethod
+    def of_earlier(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of an earlier version under today's names.
+
+        Its `reduction` summed over pairs as well, or averaged both; attentive tokens were those of the visible pass
+        without the loss of features, random and zero ones always.
+        """
+        now = dict(values)
+        if "reduction" in now:
+            now["directions"] = now.pop("reduction")
+        if now.get("attentive_source") == "auto":
+            complete = now.get("predict_features", True) and now.get("condition", "attentive") == "attentive"
+            now["attentive_source"] = "complete" if complete else "visible"
+        return now
+
+
+def num_attentive(num_tokens: int, ratio: float) -> int:
+    """The share `ratio` of tokens, one at least: 49 of 196 and 128 of 512 at 0.25."""
+    return max(1, int(ratio * num_tokens))

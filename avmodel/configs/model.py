@@ -44,6 +44,11 @@ class ModelConfig:
         """Width, depth and heads."""
         return vit_size(self.size)
 
+    @classmethod
+    def of_earlier(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of a config that an earlier version wrote, under today's names."""
+        return dict(values)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodingModelConfig(ModelConfig):

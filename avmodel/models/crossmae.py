@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from avmodel.configs.crossmae import CrossMAEConfig
+from avmodel.configs.crossmae import CrossMAEConfig, num_attentive
 from avmodel.configs.model import ViTSize
 from avmodel.decoders import EmbeddingDecoder, PixelDecoder
 from avmodel.layers import ViT, after_each, cls_attention, init_linears
@@ -168,7 +168,7 @@ class CrossMAE(Family):
                 pooled(part if visible or whole is None else whole, config.pool)
                 for part, whole in ((audio_tokens, complete_audio), (image_tokens, complete_image))
             ]
-            contrast = info_nce(*vectors, temperature=config.temperature, reduction=config.reduction)
+            contrast = info_nce(*vectors, temperature=config.temperature, directions=config.directions)
             terms.append(Term("contrast", config.contrast_weight, contrast))
         output = Output({})
         if self.image_decoder is not None and self.audio_decoder is not None:
@@ -215,16 +215,19 @@ class CrossMAE(Family):
                 return None
             case "attentive":
                 return self.attentive(part, whole, masking)
-        count = max(1, int(self.config.attentive_ratio * part.tokens.shape[1]))
+        complete = self.config.attentive_source == "complete"
+        patches = masking.mask.shape[1] if complete else part.tokens.shape[1]
         # Kept ids are in random order: the first ones are random ones.
-        tokens = part.tokens[:, :count]
+        ids = masking.ids_keep[:, : num_attentive(patches, self.config.attentive_ratio)]
         if self.config.condition == "zero":
-            tokens = torch.zeros_like(tokens)
-        return Attentive(tokens, masking.ids_keep[:, :count])
+            return Attentive(part.tokens.new_zeros(*ids.shape, part.tokens.shape[2]), ids)
+        if complete and whole is not None:
+            return Attentive(gather_visible(whole.tokens.detach(), ids), ids)
+        return Attentive(part.tokens[:, : ids.shape[1]], ids)
 
     def attentive(self, part: Encoded, whole: Encoded | None, masking: Masking) -> Attentive:
         """The tokens that the class token attends to most: 128 of 512 and 49 of 196, or 32 and 12 of the visible."""
-        if self.config.attends_complete and whole is not None:
+        if self.config.attentive_source == "complete" and whole is not None:
             return most_attended(Encoded(*(x.detach() for x in whole)), self.config.attentive_ratio)
         found = most_attended(part, self.config.attentive_ratio)
         return Attentive(found.tokens, masking.ids_keep.gather(1, found.ids))
@@ -272,6 +275,6 @@ def pooled(encoded: Encoded, pool: str) -> Float[Tensor, "b d"]:
 
 def most_attended(encoded: Encoded, ratio: float) -> Attentive:
     """The share `ratio` of tokens, one at least, with the most attention, the most first."""
-    count = max(1, int(ratio * encoded.tokens.shape[1]))
+    count = num_attentive(encoded.tokens.shape[1], ratio)
     ids = encoded.attention.topk(count, dim=1).indices
     return Attentive(gather_visible(encoded.tokens, ids), ids)

@@ -78,11 +78,20 @@ def test_contrast_by_hand() -> None:
     kind = {"temperature": 0.05}
     torch.testing.assert_close(info_nce(anchors, candidates, **kind), (there.mean() + back.mean()) / 2)
     torch.testing.assert_close(info_nce(anchors, candidates, **kind, symmetric=False), there.mean())
-    torch.testing.assert_close(info_nce(anchors, candidates, **kind, reduction="sum"), there.sum() + back.sum())
+    torch.testing.assert_close(info_nce(anchors, candidates, **kind, directions="sum"), there.mean() + back.mean())
     swapped = info_nce(candidates, anchors, **kind)
     torch.testing.assert_close(swapped, info_nce(anchors, candidates, **kind))
-    with pytest.raises(ValueError, match="unknown reduction 'none'; known: mean, sum"):
-        info_nce(anchors, candidates, **kind, reduction="none")
+    with pytest.raises(ValueError, match="unknown directions 'none'; known: sum, mean"):
+        info_nce(anchors, candidates, **kind, directions="none")
+
+
+def test_contrast_of_many_random_pairs_is_near_the_entropy_of_a_guess() -> None:
+    """It is a mean over pairs: 512 pairs that have nothing in common cost about 2 ln 512 = 12.5 in both directions."""
+    anchors, candidates = torch.randn(2, 512, 768, generator=torch.Generator().manual_seed(3))
+    loss = info_nce(anchors, candidates, temperature=0.05, directions="sum")
+    assert loss.item() == pytest.approx(2 * math.log(512) + 0.5, abs=0.3)
+    few = info_nce(anchors[:64], candidates[:64], temperature=0.05, directions="sum")
+    assert few.item() == pytest.approx(2 * math.log(64) + 0.5, abs=0.4)
 
 
 def test_contrast_is_float32_under_autocast() -> None:

@@ -152,7 +152,7 @@ def test_crossmae_is_the_papers_where_it_says_and_maes_where_it_does_not() -> No
     assert run.optim.peak_lr(512) == pytest.approx(3e-4)
     assert (run.optim.warmup * run.epochs, run.optim.betas, run.optim.weight_decay) == (3, (0.9, 0.95), 0.05)
     model = run.model
-    assert (model.contrast_weight, model.reduction, model.mask_ratio) == (0.1, "sum", 0.75)
+    assert (model.contrast_weight, model.directions, model.mask_ratio) == (0.1, "sum", 0.75)
     assert (model.loss_on, run_config("crossmae-literal").model.loss_on) == ("masked", "visible")
     assert (model.mel_mean, model.mel_std) == (-4.2677393, pytest.approx(2 * 4.5689974, abs=1e-6))
     sizes = {name: run_config(name) for name in ("crossmae-b-256", "crossmae-l-256", "crossmae-l-512")}
@@ -161,6 +161,27 @@ def test_crossmae_is_the_papers_where_it_says_and_maes_where_it_does_not() -> No
         ("large", 256),
         ("large", 512),
     ]
+
+
+def test_crossmaes_rows_differ_in_what_the_papers_tables_say() -> None:
+    """Tables 1 to 3, 6 and 7: losses, condition, queries. Tokens that condition are of one kind in all."""
+    base = run_config("crossmae")
+    rows: dict[str, dict[str, object]] = {
+        "cl-av": {"reconstruct": False, "predict_features": False},
+        "self-mae": {"contrast_weight": 0.0, "condition": "none", "predict_features": False},
+        "cl-self-mae": {"condition": "none", "predict_features": False},
+        "cl-cross-cdt": {"predict_features": False},
+        "cl-cross-emb": {"reconstruct": False},
+        "crossmae-condition-zero": {"condition": "zero"},
+        "crossmae-condition-random": {"condition": "random"},
+        "crossmae-queries-attentive": {"queries": "attentive"},
+        "crossmae-queries-empty": {"queries": "empty"},
+    }
+    for name, changes in rows.items():
+        assert run_config(name) == replace(base, name=name, model=replace(base.model, **changes))
+    for name in ("crossmae", "cl-cross-cdt"):
+        other = replace(run_config(name), name=f"{name}-visible")
+        assert run_config(other.name) == replace(other, model=replace(other.model, attentive_source="visible"))
 
 
 def test_the_settings_of_every_run_are_there_without_torch() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from avmodel.configs.crossmae import CrossMAEConfig
+from avmodel.masking import gather_visible
 from avmodel.models.crossmae import CrossMAE, Encoded, most_attended
 from avmodel.presets import crossmae as runs
 from avmodel.presets import run_config
@@ -57,21 +58,48 @@ def test_every_variant_has_its_losses_and_trains_all_it_has(name: str, terms: st
 
 
 @pytest.mark.parametrize(
-    ("source", "predict", "counts"),
-    [("auto", True, (128, 49)), ("auto", False, (32, 12)), ("complete", False, (128, 49)), ("visible", True, (32, 12))],
+    ("name", "counts", "trained"),
+    [
+        *((name, (128, 49), False) for name in ("crossmae", "cl-cross-cdt")),
+        *((f"crossmae-condition-{condition}", (128, 49), False) for condition in runs.CONDITIONS),
+        *((f"{name}-visible", (32, 12), True) for name in ("crossmae", "cl-cross-cdt")),
+    ],
 )
-def test_attentive_tokens_are_a_quarter_of_their_pass(source: str, predict: bool, counts: tuple[int, int]) -> None:
-    config = CrossMAEConfig(
-        size="32x2x4", decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=4, feature_decoder_depth=1,
-        attentive_source=source, predict_features=predict,
-    )  # fmt: skip
-    model = on_meta(config)
-    told = []
+def test_tokens_that_condition_are_a_quarter_of_their_pass(name: str, counts: tuple[int, int], trained: bool) -> None:
+    """In every row of the paper's tables as many, of one pass, without gradient."""
+    small_decoders = {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 4, "feature_decoder_depth": 1}
+    model = on_meta(replace(run_config(name).model, size="32x2x4", **small_decoders))
+    told, graphs = [], []
     for decoder in (model.image_decoder, model.audio_decoder):
         decoder.register_forward_pre_hook(lambda _, inputs: told.append(inputs[2].shape[1]))
+        decoder.register_forward_pre_hook(lambda _, inputs: graphs.append(inputs[2].requires_grad))
     inputs = torch.zeros(2, 3, 224, 224, device="meta"), torch.zeros(2, 1, 128, 1024, device="meta")
     model(*inputs, model.choose(draws_for(model, 2)))
     assert tuple(told) == counts
+    assert graphs == [trained, trained]
+
+
+def test_random_tokens_are_those_of_the_complete_pass_at_visible_places() -> None:
+    model = small(condition="random", attentive_ratio=0.25, mask_ratio=0.75).eval()
+    image, log_mel = batch(SMALL)
+    masks = model.choose(draws_for(model))
+    told = []
+    model.audio_decoder.register_forward_pre_hook(lambda _, inputs: told.append(inputs[2]))
+    model(image, log_mel, masks)
+    whole = model.streams(image, None)["image"]
+    torch.testing.assert_close(told[0], gather_visible(whole, masks.image_ids[:, : told[0].shape[1]]))
+
+
+def test_models_of_earlier_versions_are_read_under_todays_names() -> None:
+    earlier = {"reduction": "sum", "attentive_source": "auto", "predict_features": False}
+    assert CrossMAEConfig.of_earlier(earlier) == {
+        "directions": "sum", "attentive_source": "visible", "predict_features": False,
+    }  # fmt: skip
+    assert CrossMAEConfig.of_earlier({"attentive_source": "auto"}) == {"attentive_source": "complete"}
+    assert (
+        CrossMAEConfig.of_earlier({"attentive_source": "auto", "condition": "random"})["attentive_source"] == "visible"
+    )
+    assert CrossMAEConfig.of_earlier({"directions": "mean"}) == {"directions": "mean"}
 
 
 def test_attentive_tokens_are_those_with_most_attention() -> None:
@@ -89,7 +117,7 @@ def test_targets_of_features_and_complete_attentive_tokens_carry_no_graph() -> N
     model.image_decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2].requires_grad))
     model(*batch(SMALL), model.choose(draws_for(model)))
     assert seen == [False]
-    visible = small(predict_features=False)
+    visible = small(attentive_source="visible")
     visible.image_decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2].requires_grad))
     visible(*batch(SMALL), visible.choose(draws_for(visible)))
     assert seen == [False, True]
@@ -189,6 +217,12 @@ def test_streams_leave_the_class_token_out_and_need_one_modality_only() -> None:
         ({"teacher": "ema", "predict_features": False, "condition": "none"}, "answers for the complete pass"),
         ({"teacher": "ema", "contrast_features": "complete"}, "answers for the complete pass"),
         ({"teacher_momentum": 1.5}, "must be from 0 to 1"),
+        (
+            {"condition": "random", "attentive_ratio": 0.9, "mask_ratio": 0.5},
+            "asks for 14 image patches, mask_ratio=0.5 leaves 8",
+        ),
+        ({"attentive_source": "auto"}, "unknown attentive_source 'auto'; known: complete, visible"),
+        ({"directions": "both"}, "unknown directions 'both'; known: sum, mean"),
     ],
 )
 def test_impossible_models(changes: dict, said: str) -> None:
