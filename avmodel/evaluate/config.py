@@ -19,7 +19,7 @@ AREA = Bounds(0, 1, above=True)
 RELEASED_OPTIM = OptimConfig(
     base_lr=3e-4, warmup=0.2, ramp=0.0, weight_decay=0.05, betas=(0.9, 0.999), layer_decay=0.75
 )
-SUPPLEMENT_OPTIM = OptimConfig(  # of the paper's supplement: a constant rate
+SUPPLEMENT_OPTIM = OptimConfig(  # of the paper's supplement, which names no schedule: a constant rate, no decay
     optimizer="adam", lr=1e-4, warmup=0.0, drops=(), ramp=0.0, weight_decay=0.0, betas=(0.9, 0.999)
 )
 

@@ -28,6 +28,7 @@ class DecoderConfig:
     outputs: int = 1  # values at each place
     size: tuple[int, int] | None = None  # rows and columns of the map; none: the input's
     condition: str = "mean"  # norm, mean, then a projection for each scale; scales: projection, norm, mean for each
+    narrowing: bool = False  # transposed convolutions divide channels by their factor, whatever the scale's width
 
     def __post_init__(self) -> None:
         if not self.divisors or min(self.divisors) < 1 or self.outputs < 1:
@@ -36,9 +37,12 @@ class DecoderConfig:
             raise ConfigError(f"unknown condition {self.condition!r}; known: {', '.join(CONDITIONS)}")
 
 
-def segmentation_decoder(outputs: int) -> DecoderConfig:
-    """Segmentation's, from 14 x 14 tokens to 112 x 112 and, enlarged, 224 x 224 values."""
-    return DecoderConfig(divisors=(1, 2, 4, 6), outputs=outputs, condition="scales")
+def segmentation_decoder(outputs: int, *, narrowing: bool = False) -> DecoderConfig:
+    """Segmentation's, from 14 x 14 tokens to 112 x 112 and, enlarged, 224 x 224 values.
+
+    As released with `narrowing`: at the finest scale, 128 channels wide, transposed convolutions end in 96.
+    """
+    return DecoderConfig(divisors=(1, 2, 4, 6), outputs=outputs, condition="scales", narrowing=narrowing)
 
 
 def tap_layers(depth: int, count: int) -> tuple[int, ...]:
@@ -80,7 +84,11 @@ class Condition(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A map of `size` from tokens of a `grid`, one tap a scale."""
+    """A map of `size` from tokens of a `grid`, one tap a scale.
+
+    Convolutions start Kaiming-normal by their outputs (fan-out) and projections Xavier-uniform, as released; biases
+    at 0, where the released separation leaves torch's.
+    """
 
     def __init__(self, config: DecoderConfig, dim: int, grid: tuple[int, int], size: tuple[int, int]) -> None:
         super().__init__()
@@ -91,17 +99,24 @@ class Decoder(nn.Module):
         # The coarsest scale joins tokens and condition, each finer one what comes up, its own tokens and condition.
         self.top = DoubleConv(dim + channels[0], channels[0])
         finer = channels[1:]
+        lateral, risen = finer, finer  # channels after the transposed convolutions
+        if config.narrowing:
+            lateral = [max(dim // 2**scale, 1) for scale in range(1, len(channels))]
+            risen = [max(coarse // 2, 1) for coarse in channels[:-1]]
         self.laterals = nn.ModuleList(
-            nn.Sequential(nn.ConvTranspose2d(dim, width, 2**scale, stride=2**scale), DoubleConv(width, width))
-            for scale, width in enumerate(finer, start=1)
+            nn.Sequential(nn.ConvTranspose2d(dim, inner, 2**scale, stride=2**scale), DoubleConv(inner, width))
+            for scale, (inner, width) in enumerate(zip(lateral, finer, strict=True), start=1)
         )
         self.ups = nn.ModuleList(
-            nn.ConvTranspose2d(coarse, width, 2, stride=2) for coarse, width in zip(channels[:-1], finer, strict=True)
+            nn.ConvTranspose2d(coarse, inner, 2, stride=2) for coarse, inner in zip(channels[:-1], risen, strict=True)
         )
-        self.joins = nn.ModuleList(DoubleConv(3 * width, width) for width in finer)
+        self.joins = nn.ModuleList(
+            DoubleConv(inner + 2 * width, width) for inner, width in zip(risen, finer, strict=True)
+        )
         finest = (grid[0] * 2 ** len(finer), grid[1] * 2 ** len(finer))
         self.enlarged = nn.Conv2d(channels[-1], channels[-1], 3, padding=1) if finest != size else None
         self.predict = nn.Conv2d(channels[-1], config.outputs, 3, padding=1)
+        self.apply(initialize)
 
     def forward(
         self, taps: Sequence[Float[Tensor, "b n d"]], condition_tokens: Float[Tensor, "b m d"]
@@ -122,6 +137,18 @@ class Decoder(nn.Module):
             x = F.interpolate(self.enlarged(x), size=self.size, mode="bilinear", align_corners=False)
         logits: Tensor = self.predict(x)
         return logits
+
+
+def initialize(module: nn.Module) -> None:
+    """Give a layer of the decoder its initial weights."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+    elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
 
 
 def tiled(vector: Float[Tensor, "b c"], like: Float[Tensor, "b _ h w"]) -> Float[Tensor, "b c h w"]:

@@ -16,7 +16,11 @@ from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import RunConfig
 from avmodel.presets.data import ROLL_AND_NOISE, WHOLE_CLIP
 
-IN21K = "weights/vit_{}_augreg_in21k.safetensors"
+IN21K = {  # timm's names of the weights begin so
+    "base": "weights/vit_base_augreg_in21k.safetensors",
+    "large": "weights/vit_large_augreg_in21k.safetensors",
+    "huge": "weights/vit_huge_orig_in21k.safetensors",
+}
 AST = "weights/ast_audioset_0.4593.pth"
 RATIOS = (25, 50, 75)  # percent, of table 4's grid
 
@@ -50,7 +54,7 @@ def avsiam(size: str) -> RunConfig:
         batch_size=1536,
         device_batch_size={"b": 96, "l": 48, "h": 24}[size],
         epochs=20,
-        image_weights=IN21K.format(size_name),
+        image_weights=IN21K[size_name],
         precision="bfloat16",
     )
 

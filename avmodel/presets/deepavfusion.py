@@ -30,7 +30,8 @@ def deepavfusion() -> RunConfig:
 
     Numbers: the released README (200 epochs, 40 of warm-up, base rate 1.5e-4, 512 samples a step, attention ratio
     0.25, MLP ratio 1); optimizer and mask ratios from the released code, which trains in float16 where this is
-    bfloat16.
+    bfloat16. Spectrograms are the paper's (a column each 15 ms); `--set data.profile=released` has those of the
+    released code (15.625 ms).
     """
     return RunConfig(
         name="deepavfusion",

@@ -38,6 +38,9 @@ class FinetuneConfig(TrainingConfig):
     min_area: Annotated[float, "Share of the frame that a random crop takes in training, at least.", AREA] = 0.5
     flip_probability: Annotated[float, "Probability of a left-right flip in training.", SHARE] = 0.5
     head_lr: Annotated[float, "Factor of the heads' learning rate over the model's.", Bounds(0)] = 1.0
+    prior_bias: Annotated[
+        bool, "Start the heads' biases at the log-odds of each class's share of the training labels; false: at 0."
+    ] = True
     averaged_epochs: Annotated[
         int, "Last epochs whose final weights are averaged; all, if there are fewer.", Bounds(1)
     ] = 1
@@ -86,6 +89,7 @@ def cav_mae() -> FinetuneConfig:
         max_gain_db=0.0,
         min_area=1.0,
         flip_probability=0.0,
+        prior_bias=False,
         averaged_epochs=8,
         average="probabilities",
     )

@@ -21,7 +21,7 @@ from avmodel.evaluate.features import eval_inputs, gathered, label_matrix, parts
 from avmodel.evaluate.finetune.classifier import Classifier, freeze_unused, load_classifier, save_classifier
 from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.mixup import mixed_batch, paired
-from avmodel.evaluate.heads import ALL, classification_loss
+from avmodel.evaluate.heads import ALL, classification_loss, label_shares
 from avmodel.evaluate.loaded import with_settings
 from avmodel.evaluate.training import Training, tuned_optimizer
 from avmodel.evaluate.training import train as train_module
@@ -50,7 +50,8 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
         model = with_settings(run.loaded, drop_path=config.drop_path).model
         classifier = Classifier(model, len(train.dataset.classes), config.data.mode, multi_label=multi_label)
         classifier = classifier.to(world.device)
-        classifier.heads.start_from_frequencies(label_matrix(train.dataset).float().mean(dim=0).to(world.device))
+        if config.prior_bias:
+            classifier.heads.start_from_shares(label_shares(label_matrix(train.dataset)).to(world.device))
         freeze_unused(classifier)
         return classifier
 

@@ -20,6 +20,11 @@ class LinearProbeConfig(EvalConfig):
     batch_size: Annotated[int, "Samples of a step; at most the training samples.", Bounds(2)] = 1024
     epochs: Annotated[int, "Passes over the features of the training clips.", Bounds(1)] = 60
     warmup: Annotated[float, "Share of the run in which the rate rises from 0; 1/6: 10 of 60 epochs.", SHARE] = 1 / 6
+    drops: Annotated[
+        tuple[float, ...] | None,
+        "Shares of the run at which the rate halves; no share: it is constant. none: it falls as a cosine.",
+        SHARE,
+    ] = None
     weight_decay: Annotated[float, "Weight decay.", Bounds(0)] = 0.0
     train_views: Annotated[
         int, "Random views of each clip that epochs take in turn; 0: the view of the test.", Bounds(0)
@@ -31,9 +36,12 @@ class LinearProbeConfig(EvalConfig):
 
 
 def supplement() -> LinearProbeConfig:
-    """The paper's supplement: Adam at 1e-4, 128 samples a step, 50 epochs; AdamW here, without decay the same."""
+    """The paper's supplement: Adam at 1e-4, 128 samples a step, 50 epochs; AdamW here, without decay the same.
+
+    It names no schedule: the rate is constant, as in the supplement's presets of all tasks.
+    """
     return LinearProbeConfig(
-        optimizer="adamw", base_lr=1e-4 * REFERENCE_BATCH / 128, batch_size=128, epochs=50, warmup=0.0
+        optimizer="adamw", base_lr=1e-4 * REFERENCE_BATCH / 128, batch_size=128, epochs=50, warmup=0.0, drops=()
     )
 
 

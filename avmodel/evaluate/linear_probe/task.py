@@ -96,7 +96,7 @@ def train_heads(
         order = torch.randperm(len(view), generator=seeded(seed, STEPS_ORDER, epoch))
         for rows in torch.split(order[: len(view) // size * size], size):
             for group in optimizer.param_groups:
-                group["lr"] = peak * schedule(done / steps, config.warmup)
+                group["lr"] = peak * schedule(done / steps, config.warmup, config.drops)
             logits = heads({name: x[rows].to(device) for name, x in view.values.items()})[ALL]
             loss = classification_loss(logits, view.labels[rows].to(device).float(), multi_label=multi_label)
             optimizer.zero_grad()

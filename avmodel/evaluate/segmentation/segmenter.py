@@ -134,7 +134,8 @@ def trained_segmenter(
 
     def build() -> Predictor:
         model = with_settings(run.loaded, drop_path=config.drop_path).model
-        predictor = Predictor(model, "image", segmentation_decoder(outputs_of(classes))).to(world.device)
+        decoder = segmentation_decoder(outputs_of(classes), narrowing=config.narrowing)
+        predictor = Predictor(model, "image", decoder).to(world.device)
         predictor.freeze_unused()
         return predictor
 

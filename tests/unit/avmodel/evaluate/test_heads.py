@@ -1,9 +1,12 @@
+import math
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from avmodel.evaluate.heads import ALL, Heads, classification_loss
+from avmodel.evaluate.heads import ALL, Heads, classification_loss, label_shares
 
 WIDTHS = {"image": 6, "audio": 6, "fusion": 6}
 
@@ -45,12 +48,26 @@ def test_batch_norms_have_no_parameters_and_maes_eps() -> None:
     assert not list(norm.parameters())
 
 
-def test_biases_start_at_the_log_odds_of_the_frequencies() -> None:
+def test_weights_start_xavier_uniform_and_biases_at_0() -> None:
+    torch.manual_seed(0)
+    head = Heads({"image": 768}, 309, normalize=False).heads["image"].requires_grad_(False)
+    bound = (6 / (768 + 309)) ** 0.5
+    assert float(head.weight.abs().max()) <= bound
+    assert float(head.weight.std()) == pytest.approx(0.0431, abs=2e-4)  # bound / sqrt(3)
+    assert not head.bias.any()
+
+
+def test_biases_start_at_the_log_odds_of_the_shares_with_a_floor() -> None:
     heads = Heads(WIDTHS, 3, normalize=False)
-    heads.start_from_frequencies(torch.tensor([0.5, 0.25, 0.0]))
+    heads.start_from_shares(torch.tensor([0.5, 0.25, 0.0]))
     zero = {name: torch.zeros(1, width) for name, width in WIDTHS.items()}
-    probability = heads(zero)[ALL].sigmoid()[0]
-    torch.testing.assert_close(probability, torch.tensor([0.5, 0.25, 1e-6]), atol=1e-6, rtol=1e-3)
+    expected = torch.tensor([0.0, math.log(0.251 / 0.751), math.log(0.001 / 1.001)])
+    torch.testing.assert_close(heads(zero)[ALL][0], expected)
+
+
+def test_shares_are_of_all_labels() -> None:
+    labels = torch.tensor([[1, 0, 1], [1, 0, 0], [1, 0, 0]], dtype=torch.bool)
+    torch.testing.assert_close(label_shares(labels), torch.tensor([0.75, 0.0, 0.25]))
 
 
 def test_smoothing_moves_a_share_of_the_target_to_all_classes() -> None:

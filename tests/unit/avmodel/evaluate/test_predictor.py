@@ -66,25 +66,39 @@ def test_layers_are_tapped_from_the_first_to_the_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "grid", "size", "widths"),
+    ("config", "grid", "size", "widths", "parameters"),
     [
-        (DecoderConfig(), (8, 12), (128, 192), [768, 384, 192, 96, 48]),
-        (segmentation_decoder(71), (14, 14), (224, 224), [768, 384, 192, 128]),
+        (DecoderConfig(), (8, 12), (128, 192), [768, 384, 192, 96, 48], 46_926_241),
+        (segmentation_decoder(71, narrowing=True), (14, 14), (224, 224), [768, 384, 192, 128], 37_875_911),
+        (segmentation_decoder(1, narrowing=True), (14, 14), (224, 224), [768, 384, 192, 128], 37_795_201),
     ],
 )
 def test_decoders_of_the_base_model_have_the_released_shapes(
-    config: DecoderConfig, grid: tuple[int, int], size: tuple[int, int], widths: list[int]
+    config: DecoderConfig, grid: tuple[int, int], size: tuple[int, int], widths: list[int], parameters: int
 ) -> None:
     with torch.device("meta"):
         decoder = Decoder(config, 768, grid, size)
+    assert sum(p.numel() for p in decoder.parameters()) == parameters
     taps = [torch.empty(2, grid[0] * grid[1], 768, device="meta") for _ in config.divisors]
     assert decoder(taps, torch.empty(2, 196, 768, device="meta")).shape == (2, config.outputs, *size)
     assert [part[0].out_channels for part in (decoder.top, *decoder.joins)] == widths
 
 
+def test_decoders_start_as_released() -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(segmentation_decoder(3, narrowing=True), 64, (2, 2), (32, 32)).requires_grad_(False)
+    convolution, transposed, projection = decoder.top[0], decoder.laterals[0][0], decoder.condition.projections[0]
+    # Kaiming's fan-out: of a transposed convolution, torch counts its inputs.
+    assert float(convolution.weight.std()) == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02)
+    assert float(transposed.weight.std()) == pytest.approx((2 / (64 * 4)) ** 0.5, rel=0.02)
+    assert float(projection.weight.abs().max()) == pytest.approx((6 / 128) ** 0.5, rel=0.02)
+    assert float(projection.weight.abs().max()) <= (6 / 128) ** 0.5
+    assert not any(p.any() for name, p in decoder.named_parameters() if name.endswith("bias"))
+
+
 @pytest.mark.parametrize("sense", ["audio", "image"])
 def test_every_tap_and_the_other_sense_have_a_say(sense: str) -> None:
-    config = DecoderConfig() if sense == "audio" else segmentation_decoder(2)
+    config = DecoderConfig() if sense == "audio" else segmentation_decoder(2, narrowing=True)
     predictor = Predictor(tiny_model(), sense, config).eval()
     image, log_mel = batch(TINY, 2)
     with torch.no_grad():
