@@ -79,6 +79,7 @@ def train_loader(
         window_s=data.window_s,
         columns=model.audio_size[1],
         image_size=image_side(model),
+        fit=data.fit,
         min_area=data.min_area,
         flip_probability=data.flip_probability,
         max_gain_db=data.max_gain_db,
@@ -163,7 +164,11 @@ def probe_loader(
     if not dataset.classes or len(dataset) < 2:
         return None
     view = EvalView(
-        profile=data.profile, window_s=data.window_s, columns=model.audio_size[1], image_size=image_side(model)
+        profile=data.profile,
+        window_s=data.window_s,
+        columns=model.audio_size[1],
+        image_size=image_side(model),
+        fit=data.fit,
     )
     config = LoaderConfig(
         batch_size=batch_size,

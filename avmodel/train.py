@@ -354,7 +354,7 @@ def save(
         log.flush()
     if world.is_main:
         state = trainer_state(done, optimizers, batches, skipped)
-        notes = {"profile": config.data.profile, "window_s": str(config.data.window_s)}
+        notes = {"profile": config.data.profile, "window_s": str(config.data.window_s), "fit": config.data.fit}
         save_checkpoint(
             out / CHECKPOINTS,
             done,

@@ -31,6 +31,12 @@ def center_crop(height: int, width: int) -> Crop:
     return Crop((height - side) // 2, (width - side) // 2, side, side)
 
 
+def short_side_crop(height: int, width: int) -> Crop:
+    """The center square whose side is the short side."""
+    side = min(height, width)
+    return Crop((height - side) // 2, (width - side) // 2, side, side)
+
+
 def random_crop(
     height: int,
     width: int,

@@ -14,13 +14,13 @@ from typing import Final
 import numpy as np
 
 from avdata.dataset import Dataset
-from avdata.load.crops import CROP_DRAWS, Crop, center_crop, choice, crop_mask_into, random_crop
+from avdata.fits import FITS
+from avdata.load.crops import CROP_DRAWS, Crop, center_crop, choice, crop_mask_into, random_crop, short_side_crop
 from avdata.load.decode import StoredSample
 from avdata.profiles import MelProfile, column_start_s, profile, window_columns
 from avmanifest.errors import ConfigError, ShardError
 
 PATCH_COLUMNS: Final = 16
-FITS: Final = ("crop", "squash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class ClipView(View):
     columns: int | None = None  # columns of the log-mel; None: the largest multiple of 16 in the window
     image_size: int = 224  # pixels, height and width
     waveform: bool = False  # also return the window's 16 kHz waveform
-    fit: str = "crop"  # crop a square, or "squash" the whole frame to a square
+    fit: str = "crop"  # how a frame becomes square: one of FITS
     around_frame: bool = False  # choose the frame first, and center the window on its time as far as the clip allows
     masks: bool = False  # also return the frames' masks, cropped and resized like the frames
     waveform_s: float = 10.0  # cut or pad a whole clip's waveform to this length
@@ -224,7 +224,13 @@ class ClipView(View):
 
     def choose_crop(self, height: int, width: int, draws: Sequence[float]) -> Crop:
         """The crop of a frame of height x width pixels."""
-        return Crop(0, 0, height, width) if self.fit == "squash" else center_crop(height, width)
+        return self.fixed_crop(height, width) or center_crop(height, width)
+
+    def fixed_crop(self, height: int, width: int) -> Crop | None:
+        """The part of a frame that training and tests alike take; None with fit "crop", where each has its own."""
+        if self.fit == "crop":
+            return None
+        return Crop(0, 0, height, width) if self.fit == "squash" else short_side_crop(height, width)
 
     def pick_frame(self, inside: Sequence[int], nearest: int, draws: Sequence[float]) -> int:
         """The frame of a window, of those inside it and the nearest to its middle."""
@@ -421,10 +427,11 @@ class TrainView(ClipView):
         return inside[choice(draws[2], len(inside))] if inside else nearest
 
     def choose_crop(self, height: int, width: int, draws: Sequence[float]) -> Crop:
-        """A random crop and flip; with fit "squash", a random flip of the whole frame."""
+        """A random crop and flip; with another fit than "crop", its part of the frame and a random flip."""
         flip = draws[3] < self.flip_probability
-        if self.fit == "squash":
-            return Crop(0, 0, height, width, flip)
+        fixed = self.fixed_crop(height, width)
+        if fixed is not None:
+            return fixed._replace(flip=flip)
         area, ratio = (self.min_area, self.max_area), (self.min_ratio, self.max_ratio)
         return random_crop(height, width, area, ratio, draws[5:], flip=flip)
 
@@ -433,7 +440,7 @@ class TrainView(ClipView):
 class EvalView(ClipView):
     """For evaluation: the center window and the stored frame nearest its middle; or several windows, evenly spaced.
 
-    The crop is a center square of 7/8 of the short side, such as 224 of 256 pixels. Nothing is random.
+    With fit "crop" the crop is a center square of 7/8 of the short side, such as 224 of 256 pixels. Nothing is random.
     """
 
     windows: int | None = None  # None: the center window, without an axis of windows
@@ -463,7 +470,7 @@ class EvalView(ClipView):
 
 @dataclass(frozen=True, kw_only=True)
 class AllFramesView(ClipView):
-    """For evaluation: the center window and all stored frames, center-cropped, in the order of their times."""
+    """For evaluation: the center window and all stored frames, in the order of their times."""
 
     num_frames: int = 10  # number of frames of every sample
 

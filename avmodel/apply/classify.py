@@ -75,7 +75,7 @@ def load(checkpoint: Path, config: ClassifyConfig) -> VideoClassifier:
     """Raises ConfigError, with the command that makes one, for a checkpoint that is no fine-tuned classifier."""
     device = choose_device(config.device)
     folder, (classifier, classes) = load_trained(checkpoint, "finetune", lambda path: load_classifier(path, device))
-    inputs = window_inputs(load_pretrained(folder, device), config.window_s)
+    inputs = window_inputs(load_pretrained(folder, device), config.window_s, fit=config.fit)
     return VideoClassifier(
         classifier=classifier,
         classes=classes,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from avdata.fits import FITS
 from avmanifest.errors import ConfigError
 from avmanifest.settings import POSITIVE, Bounds, check
 from avmodel.evaluate.localization.config import ENCODINGS
@@ -42,6 +43,11 @@ class SpanConfig(ApplyConfig):
 
     window_s: Annotated[float | None, "Seconds of a window. none: as in training.", POSITIVE] = None
     hop_s: Annotated[float | None, "Seconds from a window's start to the next one's. none: a window.", POSITIVE] = None
+    fit: Annotated[
+        str | None,
+        "How a frame becomes square, as data.fit of an evaluation. none: as the checkpoint was trained.",
+        FITS,
+    ] = None
     fps: Annotated[
         float | None,
         "Frames a second, whose results are averaged. none: one frame, in the middle of the window.",

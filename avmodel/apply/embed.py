@@ -45,5 +45,5 @@ def load(checkpoint: Path, config: SpanConfig) -> VideoEmbedder:
     """Raises as `load_pretrained`."""
     device = choose_device(config.device)
     loaded = load_pretrained(checkpoint, device)
-    inputs = window_inputs(loaded, config.window_s)
+    inputs = window_inputs(loaded, config.window_s, fit=config.fit)
     return VideoEmbedder(loaded=loaded, inputs=inputs, window_config=span_windows(inputs, config))

@@ -60,14 +60,14 @@ class WindowInputs:
         return rearrange(torch.from_numpy(columns).to(self.device).float(), "mel t -> 1 1 mel t")
 
 
-def window_inputs(loaded: LoadedModel, window_s: float | None, *, fit: str = "crop") -> WindowInputs:
-    """The view that the model was trained with; `fit` says which part of a frame is used, as in a View.
+def window_inputs(loaded: LoadedModel, window_s: float | None, *, fit: str | None = None) -> WindowInputs:
+    """The view that the model was trained with; `fit` says how a frame becomes square, one of FITS; None: as trained.
 
     Raises ConfigError for a window of no length, or one longer than the model's audio input.
     """
     if window_s is not None and not 0 < window_s < math.inf:
         raise ConfigError(f"window_s={window_s}: must be above 0")
-    view = replace(one_view(EvalDataConfig(window_s=window_s), loaded), fit=fit)
+    view = one_view(EvalDataConfig(window_s=window_s, fit=fit), loaded)
     patch = loaded.model.config.patch_size
     heard = view.window_columns
     if view.mel.pad_columns:

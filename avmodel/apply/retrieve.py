@@ -96,7 +96,7 @@ def load(checkpoint: Path, config: RetrieveConfig) -> VideoRetriever:
     require_gallery(config)
     assert config.gallery is not None
     loaded = load_pretrained(checkpoint, device)
-    inputs = window_inputs(loaded, config.window_s)
+    inputs = window_inputs(loaded, config.window_s, fit=config.fit)
     gallery = open_gallery(config.gallery, loaded, inputs)
     return VideoRetriever(
         loaded=loaded,
@@ -119,16 +119,21 @@ def open_gallery(folder: Path, loaded: LoadedModel, inputs: WindowInputs) -> Gal
     notes = [read_note(part)["of"] for part in parts]
     mode = str(notes[0].get("mode"))
     for part, of in zip(parts, notes, strict=True):
-        checkpoint, profile = str(of.get("checkpoint")), of.get("view", {}).get("profile")
+        checkpoint, view = str(of.get("checkpoint")), of.get("view", {})
         if checkpoint != loaded.origin["sha256"]:
             raise ConfigError(
                 f"{part}: embeddings by the checkpoint {checkpoint[:12]}, not by {loaded.origin['path']} "
                 f"({loaded.origin['sha256'][:12]}): their vectors can't be compared. Embed the gallery with this one."
             )
-        if (profile, of.get("mode")) != (inputs.view.profile, mode) or mode not in MODES:
+        if (view.get("profile"), of.get("mode")) != (inputs.view.profile, mode) or mode not in MODES:
             raise ConfigError(
-                f"{part}: of {profile!r} spectrograms and mode {of.get('mode')!r}; expected {inputs.view.profile!r} "
-                f"and one mode in all parts, of {', '.join(MODES)}"
+                f"{part}: of {view.get('profile')!r} spectrograms and mode {of.get('mode')!r}; expected "
+                f"{inputs.view.profile!r} and one mode in all parts, of {', '.join(MODES)}"
+            )
+        if view.get("fit", "crop") != inputs.view.fit:
+            raise ConfigError(
+                f"{part}: of frames with fit={view.get('fit')!r}, the video's have {inputs.view.fit!r}. Give "
+                f"--fit {view.get('fit')}, or embed the gallery again."
             )
     keys, values = read_parts(parts)
     device = inputs.device

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
+from avdata.fits import FITS
 from avdata.profiles import PROFILES
 from avmanifest.settings import POSITIVE, SHARE, Bounds, check
 
@@ -27,7 +28,15 @@ class DataConfig:
         "Seconds of a clip that are seen. none: the whole clip, with a profile of fixed length such as kaldi.",
         POSITIVE,
     ] = 3.0
-    min_area: Annotated[float, "Share of the frame that a random crop takes, at least.", Bounds(0, 1, above=True)] = 0.5
+    fit: Annotated[
+        str,
+        "How a frame becomes square. crop: a random crop, and in evaluations a center one; short-side-crop: the center "
+        "square of the short side; squash: the whole frame. Evaluations of the run take the same.",
+        FITS,
+    ] = "crop"
+    min_area: Annotated[
+        float, "With fit=crop: share of the frame that a random crop takes, at least.", Bounds(0, 1, above=True)
+    ] = 0.5
     flip_probability: Annotated[float, "Probability of a left-right flip.", SHARE] = 0.5
     max_gain_db: Annotated[float, "dB by which loudness varies, at most, either way; 0: not at all.", Bounds(0)] = 6.0
     exclude: Annotated[tuple[str, ...], "Leave out samples with these flags, such as silent."] = ()

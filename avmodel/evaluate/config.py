@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from avdata.fits import FITS
 from avdata.profiles import PROFILES
 from avmanifest.errors import ConfigError
 from avmanifest.settings import POSITIVE, SHARE, Bounds, check
@@ -38,6 +39,13 @@ class EvalDataConfig:
     ] = None
     window_s: Annotated[
         float | None, "Seconds of a clip that are read. none: as the checkpoint was trained, else 3.", POSITIVE
+    ] = None
+    fit: Annotated[
+        str | None,
+        "How a frame becomes square, in training and in the test. crop: a random crop in training, the center one of "
+        "7/8 of the short side in the test; short-side-crop: the center square of the short side; squash: the whole "
+        "frame. none: as the checkpoint was trained.",
+        FITS,
     ] = None
     windows: Annotated[
         int,

@@ -243,6 +243,7 @@ def _view_settings(data: EvalDataConfig, loaded: LoadedModel) -> dict[str, Any]:
         "window_s": None if whole else data.window_s or loaded.window_s or 3.0,
         "columns": config.audio_size[1],
         "image_size": image_side(config),
+        "fit": data.fit or loaded.fit or "crop",
     }
 
 

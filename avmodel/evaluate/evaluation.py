@@ -86,6 +86,7 @@ def describe_view(view: ClipView) -> dict[str, Any]:
         "windows": windows,
         "frames": view.num_images or 1,
         "image_size": view.image_size,
+        "fit": view.fit,
     }
 
 

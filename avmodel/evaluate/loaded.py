@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from safetensors import safe_open
 
+from avdata.fits import FITS
 from avmanifest.errors import ConfigError
 from avmanifest.files import sha256_of_file
 from avmodel.checkpoint import load_model, of_weights_file
@@ -28,6 +29,7 @@ class LoadedModel:
     folder: Path  # of the run, or of the file: results go below it
     profile: str | None = None  # of the spectrograms it was trained on; None: not recorded
     window_s: float | None = None  # seconds of its training windows; None: not recorded
+    fit: str | None = None  # how frames became square in its training, one of FITS; None: not recorded
 
 
 def load_pretrained(path: Path | str, device: torch.device, *, accept_unknown: bool = False) -> LoadedModel:
@@ -75,6 +77,7 @@ def _own(path: Path) -> LoadedModel:
         folder=run or file.parent,
         profile=notes.get("profile", settings.get("data.profile")),
         window_s=window,
+        fit=_fit(notes.get("fit", settings.get("data.fit")), file),
     )
 
 
@@ -116,6 +119,16 @@ def with_settings(loaded: LoadedModel, **changes: Any) -> LoadedModel:
     return replace(loaded, model=model.to(device))
 
 
+def _fit(noted: Any, where: Path) -> str | None:
+    """How frames became square, as a checkpoint notes it. Raises ConfigError for something else."""
+    if noted is not None and noted not in FITS:
+        raise ConfigError(
+            f"{where}: its notes have fit={repr(noted)[:80]}; known: {', '.join(FITS)}. It is damaged, or of a later "
+            "version."
+        )
+    return None if noted is None else str(noted)
+
+
 def _number(text: Any, where: Path) -> float:
     """A number that a checkpoint notes. Raises ConfigError for something else."""
     try:
@@ -151,4 +164,5 @@ def of_notes(model: Family, folder: Path, notes: Mapping[str, str]) -> LoadedMod
         folder=folder,
         profile=notes.get("profile"),
         window_s=None if window == "None" else _number(window, folder),
+        fit=_fit(notes.get("fit"), folder),
     )

@@ -41,7 +41,8 @@ def avsiam(size: str) -> RunConfig:
     Contrast is over what all devices take at once, 96 samples each (base): 16 devices are the paper's.
 
     Numbers: the paper's (1536 samples a step, rate 1e-4, 20 epochs); optimizer and drops from the released code,
-    which trains in float16 where this is bfloat16. The paper names no ratios but their range.
+    which trains in float16 where this is bfloat16, and so is that a frame is squashed whole to a square (its data
+    loaders, of training and of tests). The paper names no ratios but their range.
     """
     size_name = {"b": "base", "l": "large", "h": "huge"}[size]
     model = AVSiamConfig(size=size_name, patch_size=14 if size == "h" else 16)
@@ -49,7 +50,7 @@ def avsiam(size: str) -> RunConfig:
         name=f"avsiam-{size}",
         model=model,
         optim=ADAM,
-        data=WHOLE_CLIP,
+        data=replace(WHOLE_CLIP, fit="squash"),
         augment=ROLL_AND_NOISE,
         batch_size=1536,
         device_batch_size={"b": 96, "l": 48, "h": 24}[size],

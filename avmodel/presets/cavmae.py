@@ -21,14 +21,15 @@ def cavmae() -> RunConfig:
     1.33 (image).
 
     Numbers: the paper and the released scripts (256 samples a step, rate 2e-4, 25 epochs, halved from epoch 10 every
-    five), where a rate of 1e-4 goes with 108 samples and 5e-5 with 48. Both towers start from the image MAE with its
+    five), where a rate of 1e-4 goes with 108 samples and 5e-5 with 48. A frame is the center square of its short side
+    (its script that extracts frames). Both towers start from the image MAE with its
     decoder.
     """
     return RunConfig(
         name="cavmae",
         model=CAVMAEConfig(),
         optim=replace(ADAM, lr=2e-4, drops=(0.4, 0.6, 0.8)),
-        data=WHOLE_CLIP,
+        data=replace(WHOLE_CLIP, fit="short-side-crop"),
         augment=ROLL_AND_NOISE,
         batch_size=256,
         device_batch_size=256,

@@ -37,6 +37,13 @@ def apply(
     hop: Annotated[float | None, typer.Option(help="Seconds from one window's start to the next one's.")] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second, for the model and in overlay.mp4.")] = None,
     short_side: Annotated[int | None, typer.Option(help="Pixels of the frames' short side.")] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            help="embed, classify, retrieve: how frames become square (crop, short-side-crop, squash); as in training "
+            "if not given."
+        ),
+    ] = None,
     top: Annotated[int | None, typer.Option(help="classify, retrieve: labels or clips of each window.")] = None,
     gallery: Annotated[Path | None, typer.Option(help="retrieve: folder that avkit evaluate embed wrote.")] = None,
     query: Annotated[str | None, typer.Option(help="retrieve: token stream of the window, such as audio.")] = None,
@@ -56,7 +63,7 @@ def apply(
     from avmodel.apply import load, parse_region, require_possible, task_config
 
     settings = given(
-        window_s=window, hop_s=hop, fps=fps, short_side=short_side, top=top, gallery=gallery, query=query,
+        window_s=window, hop_s=hop, fps=fps, short_side=short_side, fit=fit, top=top, gallery=gallery, query=query,
         target=target, encoding=encoding, regions=tuple(map(parse_region, region or [])) or None, device=device,
     )  # fmt: skip
     config = task_config(task, **settings)

@@ -75,7 +75,7 @@ def cav_mae() -> FinetuneConfig:
         drops=epoch_starts(2, 10),
     )
     return FinetuneConfig(
-        data=EvalDataConfig(frames=10),
+        data=EvalDataConfig(frames=10, fit="short-side-crop"),
         optim=optim,
         head_lr=10.0,
         batch_size=48,
@@ -100,7 +100,14 @@ def avsiam() -> FinetuneConfig:
     recipe = cav_mae()
     optim = replace(recipe.optim, lr=5e-5, drops=epoch_starts(2, 15), drop_factor=0.75)
     return replace(
-        recipe, optim=optim, batch_size=128, epochs=15, averaged_epochs=1, mixed=True, missing=("audio", "image")
+        recipe,
+        data=replace(recipe.data, fit="squash"),
+        optim=optim,
+        batch_size=128,
+        epochs=15,
+        averaged_epochs=1,
+        mixed=True,
+        missing=("audio", "image"),
     )
 
 

@@ -66,7 +66,7 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
         return classification_loss(logits, targets, multi_label=multi_label, smoothing=smoothing)
 
     def save(classifier: Classifier, done: int, state: Mapping[str, Any]) -> None:
-        notes = {"profile": view.profile, "window_s": str(view.window_s)}
+        notes = {"profile": view.profile, "window_s": str(view.window_s), "fit": view.fit}
         save_classifier(folder, classifier, train.dataset.classes, done, state, notes)
 
     def test_now(classifier: Classifier, epoch: int, done: int) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+from avmanifest.errors import ConfigError
 from avmanifest.settings import POSITIVE
 from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.config import SUPPLEMENT_OPTIM, FrameTaskConfig
@@ -29,6 +30,13 @@ class LocalizationConfig(FrameTaskConfig):
     batch_size: int = 128
     epochs: int = 30
     drop_path: float = 0.0
+
+    def __post_init__(self) -> None:
+        FrameTaskConfig.__post_init__(self)
+        if self.data.fit not in (None, "squash"):
+            raise ConfigError(
+                f"data.fit={self.data.fit}: boxes and masks are of whole frames. Set data.fit=squash, or none."
+            )
 
 
 PRESETS: Mapping[str, Callable[[], LocalizationConfig]] = {

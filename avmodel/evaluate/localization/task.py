@@ -87,7 +87,7 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
         scores=score_rows(runs),
         baselines=score_rows([trivial]) | score_rows(random_runs, "random weights, "),
         mode="supervised transfer" if train is not None else f"zero-shot, modalities {config.encoding}",
-        view=describe_view(frame_view(config, run, test)) | {"fit": "squash"},
+        view=describe_view(frame_view(config, run, test)),
         data={"test": used.described() | {"of": len(split.dataset)}}
         | ({} if train is None else {"train": train.split.described()}),
         seeds=seeds,
@@ -188,7 +188,7 @@ def trained(
         return pixel_loss(maps / config.temperature, truth.to(maps), known.to(maps))
 
     def save(localizer: Localizer, done: int, state: Mapping[str, Any]) -> None:
-        notes = {"profile": str(view.profile), "window_s": str(view.window_s)}
+        notes = {"profile": str(view.profile), "window_s": str(view.window_s), "fit": view.fit}
         save_localizer(folder, localizer, done, state, notes)
 
     training = Training(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from avdata.load.views import FITS
+from avdata.fits import FITS
 from avmanifest.errors import ConfigError
 from avmanifest.settings import Bounds
 from avmodel.configs.optim import OptimConfig
@@ -37,8 +37,8 @@ class SegmentationConfig(FrameTaskConfig):
     ] = False
     fit: Annotated[
         str,
-        "How test frames become square: squashed, as AVSBench's evaluation, or cropped to the middle.",
-        tuple(FITS),
+        "How test frames become square: squashed, as in AVSBench's evaluation, or cropped as data.fit says of it.",
+        FITS,
     ] = "squash"
     official_batch: Annotated[
         int, "Clips in a batch of the official F score, which depends on this number.", Bounds(1)

@@ -194,7 +194,7 @@ def test_data_without_what_is_asked_is_refused(tiny_run: Path, splits: Path, qua
     [
         ({"target": "noise"}, "unknown target 'noise'; known: sounding, classes"),
         ({"loss": "dice"}, "unknown loss 'dice'; known: bce, ce"),
-        ({"fit": "pad"}, "unknown fit 'pad'; known: crop, squash"),
+        ({"fit": "pad"}, "unknown fit 'pad'; known: crop, short-side-crop, squash"),
         ({"loss": "ce"}, "loss=ce needs several classes"),
         ({"official_batch": 0}, "official_batch=0"),
         ({"data": replace(DATA, frames=5)}, "has one window, its own"),
