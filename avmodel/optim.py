@@ -65,15 +65,16 @@ def parameter_groups(model: nn.Module, config: OptimConfig, pretrained: Sequence
     ]
 
 
-# What enters a first block: patch embeddings, trained positions, tokens of its own.
-FIRST_PARTS = {"patch_embed", "positions", "modality", "cls_token", "fusion_tokens"}
+# What enters a first block: patch embeddings, trained positions; and tokens of its own, whose names end so.
+FIRST_PARTS = {"patch_embed", "positions", "modality"}
+OWN_TOKENS = ("_token", "_tokens")
 
 
 def layer_id(name: str, last: int) -> int:
     """0 for what enters the first block, i + 1 for block i of any ViT, `last` for all that follows."""
     parts = name.split(".")
     if parts[0] == "encoder":
-        if FIRST_PARTS.intersection(parts):
+        if FIRST_PARTS.intersection(parts) or parts[-1].endswith(OWN_TOKENS):
             return 0
         for kind in ("blocks", "audio_blocks", "fusion_blocks"):
             if kind in parts:

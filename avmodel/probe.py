@@ -22,7 +22,7 @@ def nearest_neighbor_probe(
 ) -> dict[str, float]:
     """Percent of samples whose nearest other sample shares a class, by each stream's features and by all together.
 
-    Nothing is masked; features are means over tokens, compared by cosine; "all" adds the cosines. Samples
+    Nothing is masked; features are the streams' vectors, compared by cosine; "all" adds the cosines. Samples
     without a class are left out. Every process passes its own batches, and all get the scores of all samples.
 
     Source: the released code's probe and the paper's figure 3.
@@ -44,9 +44,9 @@ def pooled_features(
     names: list[str] = []
     for batch in batches:
         with autocast(precision, world.device):
-            tokens = model.streams(*to_inputs(batch, world.device))
-        names = list(tokens)
-        pooled = [F.normalize(x.float().mean(dim=1), dim=-1) for x in tokens.values()]
+            streams = model.encode(*to_inputs(batch, world.device))
+        names = list(streams)
+        pooled = [F.normalize(stream.vector, dim=-1) for stream in streams.values()]
         marks = [batch.labels.to(world.device), batch.valid.to(world.device).unsqueeze(1)]
         # Uneven: damaged samples are left out of a batch.
         rows.append(world.gather_uneven(torch.cat([*pooled, *(mark.float() for mark in marks)], dim=1)).cpu())

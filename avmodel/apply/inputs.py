@@ -106,12 +106,12 @@ def window_mode(window: Window, wanted: str = MODES[0]) -> str:
 def vectors_of(
     loaded: LoadedModel, inputs: WindowInputs, window: Window, mode: str
 ) -> dict[str, Float[np.ndarray, " _"]]:
-    """The mean token of each stream over the window's frames, float32; `mode` may leave one modality out."""
+    """The vector of each stream, the mean over the window's frames, float32; `mode` may leave one modality out."""
     with torch.no_grad():
-        streams = loaded.model.streams(
+        streams = loaded.model.encode(
             None if mode == "audio" else inputs.images(window), None if mode == "image" else inputs.log_mel(window)
         )
-    return {name: x.float().mean(dim=(0, 1)).cpu().numpy() for name, x in streams.items()}
+    return {name: stream.vector.mean(dim=0).cpu().numpy() for name, stream in streams.items()}
 
 
 def require_both(window: Window) -> None:

@@ -1,4 +1,4 @@
-"""Samples to vectors: each stream's tokens averaged, nothing masked, computed once and kept."""
+"""Samples to vectors: one a stream, nothing masked, computed once and kept."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -109,7 +109,7 @@ def extract(job: Extraction, folder: Path, world: World, progress: Progress | No
 
 
 def encode_batch(job: Extraction, batch: Batch, device: torch.device) -> dict[str, Float[Tensor, "b _"]]:
-    """One vector a sample and stream, float32: the mean over tokens, and over windows if there are several."""
+    """One vector a sample and stream, float32; the mean over windows if there are several."""
     inputs = eval_inputs(batch, device)
     with torch.no_grad(), autocast(job.precision, device):
         pooled = pooled_streams(job.loaded.model, inputs, job.mode)
@@ -117,15 +117,15 @@ def encode_batch(job: Extraction, batch: Batch, device: torch.device) -> dict[st
 
 
 def pooled_streams(model: Family, inputs: Inputs, mode: str) -> dict[str, Float[Tensor, "b _"]]:
-    """The mean token of each stream, float32; `mode` leaves one modality out.
+    """The vector of each stream, float32; `mode` leaves one modality out.
 
     With several images for each log-mel, each image has a row; audio-only streams repeat in all rows of a sample.
     """
-    streams = model.streams(
+    streams = model.encode(
         None if mode == "audio" else inputs.image,
         None if mode == "image" else inputs.log_mel,
     )
-    pooled = {name: x.float().mean(dim=1) for name, x in streams.items()}
+    pooled = {name: stream.vector for name, stream in streams.items()}
     rows = max(map(len, pooled.values()))
     return {name: x.repeat_interleave(rows // len(x), dim=0) for name, x in pooled.items()}
 

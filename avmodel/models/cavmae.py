@@ -15,7 +15,18 @@ from avmodel.configs.model import ViTSize
 from avmodel.decoders import JointDecoder
 from avmodel.layers import ViT, after_each, init_linears, modal_blocks
 from avmodel.masking import KeptIds, ids_from_noise, masking_from_ids, structured_noise
-from avmodel.models.family import MAE, Draws, Family, LayerTokens, Modality, Output, for_each_image, own_channels
+from avmodel.models.family import (
+    MAE,
+    Draws,
+    Family,
+    LayerTokens,
+    Modality,
+    Output,
+    Stream,
+    for_each_image,
+    mean_stream,
+    own_channels,
+)
 from avmodel.objectives import Term, info_nce, masked_mse, weighted
 from avmodel.weights.names import Rules, renamed
 
@@ -23,7 +34,11 @@ BANKS = ("image", "audio")
 
 
 class Tower(ViT):
-    """The ViT of one modality, with a learned modality vector; its norm follows the joint blocks."""
+    """The ViT of one modality, with a learned modality vector; its norm follows the joint blocks.
+
+    Its sequence is the patches. A family whose towers add tokens of their own says in `entering`, `leaving`, `patches`
+    and `vector` where they are.
+    """
 
     def __init__(self, size: ViTSize, *, input_size: tuple[int, int], patch_size: int, in_chans: int) -> None:
         super().__init__(size, input_size=input_size, patch_size=patch_size, in_chans=in_chans, eps=1e-5)
@@ -33,28 +48,57 @@ class Tower(ViT):
         self, x: Float[Tensor, "b c h w"], ids_keep: Int[Tensor, "b k"] | None = None
     ) -> Float[Tensor, "b n d"]:
         """Tokens before the joint blocks: of all patches, or those that `ids_keep` lists."""
-        tokens = self.embed(x, ids_keep) + self.modality
+        tokens = self.entering(x, ids_keep)
         for block in self.blocks:
             tokens = block(tokens)
+        return self.leaving(tokens)
+
+    def entering(
+        self, x: Float[Tensor, "b c h w"], ids_keep: Int[Tensor, "b k"] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """The tokens that enter the first block."""
+        return self.embed(x, ids_keep) + self.modality
+
+    def leaving(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b m d"]:
+        """Those of the tower's tokens that go on to the joint blocks."""
         return tokens
+
+    def patches(self, tokens: Float[Tensor, "b m d"]) -> Float[Tensor, "b k d"]:
+        """The patches among the tokens that left the tower."""
+        return tokens
+
+    def vector(self, tokens: Float[Tensor, "b m d"]) -> Float[Tensor, "b d"]:
+        """What stands for the whole input, of the tokens after the joint blocks: what the contrast compares."""
+        return tokens.mean(dim=1)
 
 
 class Encoder(nn.Module):
     """Two towers, and the joint blocks with norms for each modality and for both."""
 
+    image: Tower
+    audio: Tower
+
     def __init__(self, config: CAVMAEConfig) -> None:
         super().__init__()
         dim, depth, heads = config.vit
-        size, p = ViTSize(dim, depth - config.joint_depth, heads), config.patch_size
-        self.image = Tower(size, input_size=config.image_size, patch_size=p, in_chans=3)
-        self.audio = Tower(size, input_size=config.audio_size, patch_size=p, in_chans=1)
+        size = ViTSize(dim, depth - config.joint_depth, heads)
+        self.image = self.make_tower(config, size, input_size=config.image_size, in_chans=3)
+        self.audio = self.make_tower(config, size, input_size=config.audio_size, in_chans=1)
         self.joint_blocks = modal_blocks(ViTSize(dim, config.joint_depth, heads), BANKS, eps=1e-5)
         self.joint_norm = nn.LayerNorm(dim)
         self.apply(init_linears)
 
+    def make_tower(self, config: CAVMAEConfig, size: ViTSize, *, input_size: tuple[int, int], in_chans: int) -> Tower:
+        """One modality's tower."""
+        return Tower(size, input_size=input_size, patch_size=config.patch_size, in_chans=in_chans)
+
+    def tower(self, modality: str) -> Tower:
+        """The tower of `image` or `audio`."""
+        return self.image if modality == "image" else self.audio
+
     def join(self, audio: Float[Tensor, "b m d"], image: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
-        """Both towers' tokens after the joint blocks, audio first."""
-        tokens = torch.cat([audio, image], dim=1)
+        """Both towers' patches after the joint blocks, audio first."""
+        tokens = torch.cat([self.audio.patches(audio), self.image.patches(image)], dim=1)
         for block in self.joint_blocks:
             tokens = block(tokens)
         return self.joint_norm(tokens)  # type: ignore[no-any-return]
@@ -63,14 +107,18 @@ class Encoder(nn.Module):
         """One tower's tokens after the joint blocks with that modality's norms."""
         for block in self.joint_blocks:
             tokens = block(tokens, modality)
-        tower = self.image if modality == "image" else self.audio
-        return tower.norm(tokens)  # type: ignore[no-any-return]
+        return self.tower(modality).norm(tokens)  # type: ignore[no-any-return]
+
+    def compared(self, tokens: Float[Tensor, "b n d"], modality: str) -> Float[Tensor, "b d"]:
+        """What the contrast compares of one tower's tokens."""
+        return self.tower(modality).vector(self.alone(tokens, modality))
 
 
 class CAVMAE(Family):
     """Masked autoencoder over both modalities, with a contrastive loss of small weight."""
 
     published_starts: ClassVar = {"image": MAE, "audio": MAE}
+    encoder_type: ClassVar[type[Encoder]] = Encoder
     config: CAVMAEConfig
 
     def __init__(self, config: CAVMAEConfig) -> None:
@@ -78,7 +126,7 @@ class CAVMAE(Family):
         self.config = config
         self.mel_scale = (config.mel_mean, config.mel_std)
         self.compares_samples = config.contrast_weight > 0
-        self.encoder = Encoder(config)
+        self.encoder = self.encoder_type(config)
         self.decoder = JointDecoder(
             config.vit.embed_dim,
             config.decoder_embed_dim,
@@ -118,29 +166,41 @@ class CAVMAE(Family):
         names = start_names(modality, self.config.vit.depth, self.config.joint_depth)
         fill(renamed(own_channels(vit, modality, self.config.audio_kernel), names))
 
+    def encode(
+        self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
+    ) -> dict[str, Stream]:
+        """Image and audio, each alone through the joint blocks; `joint`, if both are there: both, audio first."""
+        encoder, towers = self.encoder, {}
+        if image is not None:
+            towers["image"] = encoder.image(self.image_input(image))
+        if log_mel is not None:
+            towers["audio"] = encoder.audio(self.audio_input(log_mel))
+        found = {}
+        for modality, tokens in towers.items():
+            alone, tower = encoder.alone(tokens, modality), encoder.tower(modality)
+            found[modality] = Stream(tower.patches(alone), tower.vector(alone.float()))
+        if len(towers) == 2:
+            found["joint"] = mean_stream(
+                encoder.join(for_each_image(towers["audio"], towers["image"]), towers["image"])
+            )
+        return found
+
     def streams(
         self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
     ) -> dict[str, Float[Tensor, "_ _ d"]]:
-        """Image and audio tokens, each alone through the joint block; `joint`, if both are there: both, audio first."""
-        towers = {}
-        if image is not None:
-            towers["image"] = self.encoder.image(self.image_input(image))
-        if log_mel is not None:
-            towers["audio"] = self.encoder.audio(self.audio_input(log_mel))
-        found = {modality: self.encoder.alone(tokens, modality) for modality, tokens in towers.items()}
-        if len(towers) == 2:
-            found["joint"] = self.encoder.join(for_each_image(towers["audio"], towers["image"]), towers["image"])
-        return found
+        """The tokens of `encode`."""
+        return {name: stream.tokens for name, stream in self.encode(image, log_mel).items()}
 
     def forward_intermediates(
         self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]
     ) -> list[LayerTokens]:
-        """Image and audio tokens after each block: of the towers, then of the joint blocks, each modality alone."""
+        """Image and audio patches after each block: of the towers, then of the joint blocks, each modality alone."""
         inputs = {"image": self.image_input(image), "audio": self.audio_input(log_mel)}
         found = []
         for modality, tower in (("image", self.encoder.image), ("audio", self.encoder.audio)):
-            layers = list(after_each(tower.blocks, tower.embed(inputs[modality]) + tower.modality))
-            found.append([*layers, *after_each(self.encoder.joint_blocks, layers[-1], modality)])
+            layers = [tower.leaving(x) for x in after_each(tower.blocks, tower.entering(inputs[modality]))]
+            layers += after_each(self.encoder.joint_blocks, layers[-1], modality)
+            found.append([tower.patches(x) for x in layers])
         return [LayerTokens(*tokens) for tokens in zip(*found, strict=True)]
 
     def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: KeptIds) -> Output:
@@ -155,7 +215,7 @@ class CAVMAE(Family):
             encoder.join(audio_tokens, image_tokens),
             audio_masking.ids_restore,
             image_masking.ids_restore,
-            audio_tokens.shape[1],
+            audio_masking.ids_keep.shape[1],
         )
         terms = [
             Term("image", 1.0, masked_mse(image_pred, self.targets(images), image_masking.mask)),
@@ -163,8 +223,8 @@ class CAVMAE(Family):
         ]
         if self.compares_samples:
             contrast = info_nce(
-                encoder.alone(image_tokens, "image").mean(dim=1),
-                encoder.alone(audio_tokens, "audio").mean(dim=1),
+                encoder.compared(image_tokens, "image"),
+                encoder.compared(audio_tokens, "audio"),
                 temperature=config.temperature,
                 symmetric=config.symmetric,
                 gather=config.gather,

@@ -45,6 +45,18 @@ def for_each_image(audio: Float[Tensor, "a *n"], image: Float[Tensor, "b *m"]) -
     return audio.repeat_interleave(len(image) // len(audio), dim=0)
 
 
+class Stream(NamedTuple):
+    """What a model makes of an input, or of both together."""
+
+    tokens: Float[Tensor, "b n d"]  # after the final norms
+    vector: Float[Tensor, "b d"]  # what stands for all of it, float32: what tasks classify, compare and write
+
+
+def mean_stream(tokens: Float[Tensor, "b n d"]) -> Stream:
+    """The stream whose vector is the mean token."""
+    return Stream(tokens, tokens.float().mean(dim=1))
+
+
 class LayerTokens(NamedTuple):
     """Tokens of both modalities after one block, before the final norm."""
 
@@ -93,6 +105,15 @@ class Family(nn.Module, ABC):
         Returns:
             `image`, `audio`, and `fusion` or `joint` if the family has it. A modality left out has no stream.
         """
+
+    def encode(
+        self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
+    ) -> dict[str, Stream]:
+        """The streams, each with the vector that stands for it: its mean token, if the family has no token for that.
+
+        Arguments and names as of `streams`.
+        """
+        return {name: mean_stream(tokens) for name, tokens in self.streams(image, log_mel).items()}
 
     @abstractmethod
     def forward_intermediates(

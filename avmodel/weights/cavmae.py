@@ -3,7 +3,8 @@
 What the released forward pass never uses is left out: copies, spare norms, heads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,28 +59,39 @@ def model_from_released(released: Mapping[str, Tensor], path: Path, **settings: 
     `settings` are config fields, such as normalize_targets=False for the inpainting model. Raises ConfigError for a
     state dict of another model; a fine-tuned one has no decoder and is refused.
     """
-    try:
-        dim, _, patch, _ = released["patch_embed_v.proj.weight"].shape
-        joint = len(numbers_in(released, r"blocks_u\.(\d+)\."))
-        depth = len(numbers_in(released, r"blocks_v\.(\d+)\.")) + joint
-        config = CAVMAEConfig(
-            size=size_name(ViTSize(dim, depth, max(dim // 64, 1))),
-            joint_depth=joint,
-            image_size=square(released["pos_embed_v"].shape[1], patch),
-            audio_size=eight_rows(released["pos_embed_a"].shape[1], patch),
-            patch_size=patch,
-            decoder_embed_dim=released["decoder_embed.weight"].shape[0],
-            decoder_depth=len(numbers_in(released, r"decoder_blocks\.(\d+)\.")),
-        )
-        config = replace(config, **settings)
-    except KeyError as error:
-        raise ConfigError(f"{path}: not a pretrained CAV-MAE state dict: {error} is missing") from error
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+    with said_of(path, "CAV-MAE"):
+        config = replace(CAVMAEConfig(**sizes_in(released)), **settings)
     with torch.device("meta"):
         model = CAVMAE(config)
     fill_weights(model, renamed(released, (*CAV_MAE_NAMES, *DECODER_NAMES)), path)
     return model
+
+
+def sizes_in(released: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The config fields that a released state dict's shapes tell. KeyError or ValueError for that of another model."""
+    dim, _, patch, _ = released["patch_embed_v.proj.weight"].shape
+    joint = len(numbers_in(released, r"blocks_u\.(\d+)\."))
+    depth = len(numbers_in(released, r"blocks_v\.(\d+)\.")) + joint
+    return {
+        "size": size_name(ViTSize(dim, depth, max(dim // 64, 1))),
+        "joint_depth": joint,
+        "image_size": square(released["pos_embed_v"].shape[1], patch),
+        "audio_size": eight_rows(released["pos_embed_a"].shape[1], patch),
+        "patch_size": patch,
+        "decoder_embed_dim": released["decoder_embed.weight"].shape[0],
+        "decoder_depth": len(numbers_in(released, r"decoder_blocks\.(\d+)\.")),
+    }
+
+
+@contextmanager
+def said_of(path: Path, model: str) -> Iterator[None]:
+    """Errors of a state dict that is not of that model become a ConfigError that names the file."""
+    try:
+        yield
+    except KeyError as error:
+        raise ConfigError(f"{path}: not a pretrained {model} state dict: {error} is missing") from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 IMPORTER = Importer(read=import_cav_mae, profile="kaldi", window_s=None)

@@ -1,4 +1,4 @@
-"""Localization of the sound source in an image: the cosine of the mean audio token with each image patch."""
+"""Localization of the sound source in an image: the cosine of the sound's vector with each image patch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,11 +23,12 @@ KIND = "localizer"
 
 
 class Localizer(nn.Module):
-    """Cosines of the mean audio token with the image tokens, in the space of the streams.
+    """Cosines of the sound's vector with the image tokens, in the space of the streams.
 
     The contrastive losses of AVSiam, CAV-MAE and CrossMAE compare means of these tokens, without a further projection
-    (CrossMAE with pool=cls compares class tokens instead). `together`: an early-fusion model gets both modalities at
-    once, as in training; `alone`: each without the other. The three models encode each modality alone in either case.
+    (CrossMAE with pool=cls compares class tokens instead). A family with a token for the whole sound, such as CAV-MAE
+    Sync, has that as the sound's vector. `together`: an early-fusion model gets both modalities at once, as in
+    training; `alone`: each without the other. The families without fusion encode each alone in either case.
     """
 
     def __init__(self, model: Family, encoding: str) -> None:
@@ -39,14 +40,12 @@ class Localizer(nn.Module):
     def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"]) -> Float[Tensor, "b r c"]:
         """A value from -1 to 1 for each patch."""
         if self.encoding == "together":
-            streams = self.model.streams(image, log_mel)
-            image_tokens, audio_tokens = streams["image"], streams["audio"]
+            streams = self.model.encode(image, log_mel)
+            seen, heard = streams["image"], streams["audio"]
         else:
-            image_tokens, audio_tokens = (
-                self.model.streams(image, None)["image"],
-                self.model.streams(None, log_mel)["audio"],
-            )
-        audio = for_each_image(audio_tokens.float().mean(dim=1), image_tokens)
+            seen, heard = self.model.encode(image, None)["image"], self.model.encode(None, log_mel)["audio"]
+        image_tokens = seen.tokens
+        audio = for_each_image(heard.vector, image_tokens)
         cosines = F.cosine_similarity(image_tokens.float(), audio[:, None], dim=2)
         return rearrange(cosines, "b (r c) -> b r c", r=self.model.image_grid[0])
 
