@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 
 from avdata.load import Batch
 from avmanifest.errors import DivergedError
@@ -25,6 +25,7 @@ from avmodel.distributed import World
 from avmodel.nonfinite import MOST_NAMED, SkippedSteps, restore_buffers, samples_to_blame
 from avmodel.optim import set_lr
 from avmodel.resuming import Stateful
+from avmodel.sharding import gradient_norm, is_sharded
 
 Terms = tuple[str, ...] | None  # the objective's terms that an optimizer steps on; None: all
 
@@ -194,7 +195,7 @@ def gradients(
             torch.autograd.backward(found["total"] / len(micro))
         for name, loss in found.items():
             losses[name] = losses.get(name, 0) + loss.detach() / len(micro)
-    return losses, get_total_norm([p.grad for p in objective.module.parameters() if p.grad is not None])
+    return losses, gradient_norm(objective.module)
 
 
 def update(objective: Objective, optimizer: torch.optim.Optimizer, norm: Float[Tensor, ""]) -> None:
@@ -278,8 +279,11 @@ def leave_out(run: Fit, launched: Launched, world: World, total: float, norm: fl
 
 
 def distributed(module: nn.Module, world: World, *, parts: bool = False) -> nn.Module:
-    """The module to call: its gradients averaged over processes if there are several. `parts`: a step may use some."""
-    if world.size == 1:
+    """The module to call: its gradients averaged over processes if there are several. `parts`: a step may use some.
+
+    A sharded module averages and divides them by itself.
+    """
+    if world.size == 1 or is_sharded(module):
         return module
     on_gpu = world.device.type == "cuda"
     if on_gpu:  # batch norms over all processes, as released; torch has none for CPUs
@@ -288,7 +292,7 @@ def distributed(module: nn.Module, world: World, *, parts: bool = False) -> nn.M
 
 
 def no_sync(forward: nn.Module, *, unless: bool) -> AbstractContextManager[None]:
-    """Gradients stay with their process until the last micro-step."""
+    """Gradients stay with their process until the last micro-step; those of a sharded module take no more memory."""
     return nullcontext() if unless or not isinstance(forward, DistributedDataParallel) else forward.no_sync()
 
 

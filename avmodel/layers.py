@@ -156,6 +156,18 @@ class Block(nn.Module):
         projected: Tensor = attn.proj(out)
         return projected
 
+    def cls_attention(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b m"]:
+        """How much the first token that enters attends to each other one: softmax weights, mean over heads."""
+        attn = self.attn
+        tokens = self.norm1(x)
+        q_weight, k_weight, _ = attn.qkv.weight.chunk(3)
+        q_bias, k_bias, _ = attn.qkv.bias.chunk(3)
+        q = rearrange(F.linear(tokens[:, 0], q_weight, q_bias), "b (h d) -> b h 1 d", h=attn.num_heads)
+        k = rearrange(F.linear(tokens, k_weight, k_bias), "b n (h d) -> b h d n", h=attn.num_heads)
+        weights = (q @ k * attn.scale).float().softmax(dim=-1)
+        received: Tensor = weights.mean(dim=1)[:, 0, 1:]
+        return received
+
 
 def make_blocks(
     dim: int,
@@ -210,19 +222,6 @@ def after_each(
     for block in blocks:
         x = block(x, *given)
         yield x
-
-
-def cls_attention(block: Block, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b m"]:
-    """How much the first token that enters `block` attends to each other one: softmax weights, mean over heads."""
-    attn = block.attn
-    tokens = block.norm1(x)
-    q_weight, k_weight, _ = attn.qkv.weight.chunk(3)
-    q_bias, k_bias, _ = attn.qkv.bias.chunk(3)
-    q = rearrange(F.linear(tokens[:, 0], q_weight, q_bias), "b (h d) -> b h 1 d", h=attn.num_heads)
-    k = rearrange(F.linear(tokens, k_weight, k_bias), "b n (h d) -> b h d n", h=attn.num_heads)
-    weights = (q @ k * attn.scale).float().softmax(dim=-1)
-    received: Tensor = weights.mean(dim=1)[:, 0, 1:]
-    return received
 
 
 class CrossBlock(nn.Module):

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
 
 from avdata.load import Batch
 from avmodel.distributed import World
+from avmodel.sharding import gradient_norm
 
 MOST_NAMED = 8  # samples that are looked for
 
@@ -102,7 +102,7 @@ def _is_finite(module: nn.Module, totals: Iterator[Tensor]) -> bool:
     finite = True
     for total in totals:
         torch.autograd.backward(total)
-        norm = get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+        norm = gradient_norm(module)
         finite &= bool(torch.isfinite(total.detach()) & torch.isfinite(norm))
         module.zero_grad()
     return finite

@@ -13,6 +13,7 @@ from avdata.profiles import MelProfile
 from avmodel.inputs import Inputs, image_statistics
 from avmodel.models.family import Family
 from avmodel.objectives import patchify, unpatchify
+from avmodel.sharding import is_sharded
 
 HIDDEN = 0.35  # gray of removed image patches
 MOST_SAMPLES = 4
@@ -35,8 +36,8 @@ def save_picture(
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        # Not through __call__: a compiled model would be compiled again for this batch.
-        output = model.forward(*inputs, masks)
+        # A call would compile a whole model again for this batch; a sharded one gathers its weights in a call.
+        output = (model if is_sharded(model) else model.forward)(*inputs, masks)
         pictures = model.pictures(*inputs, output)
     model.train(was_training)
     if pictures is None or path is None:

@@ -12,6 +12,7 @@ from avmodel.checkpoint import load_trainer_state
 from avmodel.checkpoint_folder import newest_whole, place_of
 from avmodel.distributed import World
 from avmodel.nonfinite import SkippedSteps
+from avmodel.sharding import is_share, share_of
 
 T = TypeVar("T")
 
@@ -102,7 +103,7 @@ def restore(
     saved = [state["optimizer"], *state.get("further_optimizers", [])]
     try:
         for optimizer, values in zip(optimizers, saved, strict=True):
-            optimizer.load_state_dict(values)
+            optimizer.load_state_dict(shares_of(optimizer, values))
             require_fitting(optimizer)
         batches.load_state_dict(state["loader"])
     except (ConfigError, CheckpointError):
@@ -113,6 +114,19 @@ def restore(
     return int(state["step"]), state
 
 
+def shares_of(optimizer: torch.optim.Optimizer, values: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimizer's saved state with this process's shares of the moments of sharded parameters."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {
+        number: {
+            name: share_of(value, parameters[number]) if isinstance(value, Tensor) else value
+            for name, value in moments.items()
+        }
+        for number, moments in values["state"].items()
+    }
+    return {**values, "state": state}
+
+
 def require_fitting(optimizer: torch.optim.Optimizer) -> None:
     """Raise ValueError for moments that are not finite or not of their parameter's shape: torch does not look."""
     for parameter, values in optimizer.state.items():
@@ -121,5 +135,6 @@ def require_fitting(optimizer: torch.optim.Optimizer) -> None:
                 continue
             if value.numel() > 1 and value.shape != parameter.shape:
                 raise ValueError(f"{name} is {list(value.shape)}, its parameter {list(parameter.shape)}")
-            if not bool(torch.isfinite(value).all()):
+            own = value.to_local() if is_share(value) else value  # type: ignore[attr-defined]  # of a DTensor
+            if not bool(torch.isfinite(own).all()):
                 raise ValueError(f"{name} has values that are not finite")

@@ -32,6 +32,7 @@ PICTURES = "pictures"
 # Settings that say how a run is carried out, not what it computes: a resumed run may have others.
 FREE_SETTINGS = (
     "device",
+    "parallel",
     "data.mix",  # the loader's state knows the samples and the amounts
     "data.skip_bad",
     "data.max_bad_share",

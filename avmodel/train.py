@@ -41,6 +41,7 @@ from avmodel.reconstructions import save_picture
 from avmodel.resuming import SKIPPED_STEPS, load_together, restore, together, trainer_state
 from avmodel.rng import DROPOUT, augment_draws, draw_masks
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
+from avmodel.sharding import Placement, load_whole, placement, whole, whole_weights
 from avmodel.speed import Speed
 from avmodel.weights.starting import start_from_weights
 
@@ -144,8 +145,9 @@ def train(
     step_epochs = micro_steps / len(batches)
     steps = config.steps or int(config.epochs / step_epochs)
     start_together(out, config, world, parts, resume=resume or resume_from is not None)
-    resumed = go_on(out, config, batches, world, step=resume_from, say=listener.note)
-    model = resumed.model if resumed else initial_model(config, world.device, listener)
+    place = placement(config.parallel, world)
+    resumed = go_on(out, config, batches, place, step=resume_from, say=listener.note)
+    model = resumed.model if resumed else place(initial_model(config, place.start, listener))
     require_batch(model, config, world)
     objective = pretraining(config, model, world, resumed.optimizers if resumed else None)
     first = resumed.step if resumed else 0
@@ -169,9 +171,9 @@ def train(
             listener.note(skip_note(values, skipped))
 
         def reload() -> None:
-            saved = newest_whole(out / CHECKPOINTS, lambda checkpoint: load_model(checkpoint, world.device)[0])
-            good = saved[1] if saved else initial_model(config, world.device, Listener())
-            model.load_state_dict(good.state_dict())
+            saved = newest_whole(out / CHECKPOINTS, lambda checkpoint: load_model(checkpoint, place.start)[0])
+            good = saved[1] if saved else initial_model(config, place.start, Listener())
+            load_whole(model, good.state_dict())
 
         def due(done: int) -> tuple[bool, bool, bool]:
             last = done == steps
@@ -282,18 +284,19 @@ class Resumed(NamedTuple):
 
 
 def go_on(
-    out: Path, config: RunConfig, batches: Batches, world: World, *, step: int | None, say: Callable[[str], object]
+    out: Path, config: RunConfig, batches: Batches, place: Placement, *, step: int | None, say: Callable[[str], object]
 ) -> Resumed | None:
     """The model and optimizers of the checkpoint to go on from, the same for all processes; None without any.
 
     `batches` are then where they were, and `latest` names that checkpoint. Raises as `load_together`.
     """
-    folder = out / CHECKPOINTS
+    folder, world = out / CHECKPOINTS, place.world
 
     def load(checkpoint: Path) -> Resumed:
-        model, found = load_model(checkpoint, world.device)
+        model, found = load_model(checkpoint, place.start)
         if found != config.model:
             raise CheckpointError(f"{checkpoint}: of another model than this run's: {found}.")
+        model = place(model)
         optimizers = new_optimizers(config, model)
         done, state = restore(checkpoint, optimizers, batches)
         return Resumed(done, model, optimizers, state.get(SKIPPED_STEPS, 0))
@@ -349,16 +352,17 @@ def save(
     log: MetricLog | None,
     skipped: SkippedSteps,
 ) -> None:
-    """A checkpoint after `done` steps, once its lines of metrics are on the disk."""
+    """A checkpoint after `done` steps, once its lines of metrics are on the disk. Every process calls it."""
     if log is not None:
         log.flush()
+    weights = whole_weights(model, keep=world.is_main)
+    state = whole(trainer_state(done, optimizers, batches, skipped), keep=world.is_main)
     if world.is_main:
-        state = trainer_state(done, optimizers, batches, skipped)
         notes = {"profile": config.data.profile, "window_s": str(config.data.window_s), "fit": config.data.fit}
         save_checkpoint(
             out / CHECKPOINTS,
             done,
-            model,
+            weights,
             config.model,
             state,
             keep=config.keep_checkpoints,

@@ -24,6 +24,8 @@ CONTEXT.set_forkserver_preload(
         "avmodel.train",
         "matplotlib.figure",
         "tests.runs",
+        "torch.distributed.checkpoint.state_dict",
+        "torch.distributed.fsdp",
         "torch._dynamo",  # which the first optimizer imports: three seconds
         "torch.utils.tensorboard",
     ]

@@ -4,18 +4,21 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import join_world
+from avmodel.fit import gradients
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.probe import nearest_neighbor_probe
 from avmodel.rundir import CONFIG_FILE
-from avmodel.train import pretrain, train
+from avmodel.sharding import placement
+from avmodel.train import Listener, initial_model, pretrain, pretraining, train
 from tests.runs import TINY, DrawnBatches
 
 TOUCHES = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir")
@@ -32,7 +35,8 @@ def train_drawn(
         def stop() -> bool:
             return stop_at is not None and world.is_main and batches.done >= stop_at
 
-        train(run, batches, out, world, resume=resume, stop=stop)
+        probed = DrawnBatches(size, 2 * size * world.size, rank=world.rank, world_size=world.size)
+        train(run, batches, out, world, probed=probed, resume=resume, stop=stop)
 
 
 def pretrain_on(data: Path, out: Path, run: RunConfig, resume: bool = False) -> None:
@@ -54,6 +58,28 @@ def train_until_killed(out: Path, run: RunConfig, moment: int) -> None:
 
     sys.addaudithook(hook)
     train_drawn(out, run, resume=resume)
+
+
+def shares_drawn(answer: Path, run: RunConfig) -> None:
+    """Count the numbers of this process after one step of the run, as JSON."""
+    with join_world("cpu") as world:
+        model = placement(run.parallel, world)(initial_model(run, torch.device("cpu"), Listener()))
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        objective = pretraining(run, model, world)
+        batches = DrawnBatches(run.micro_batch(world.size)[0], rank=world.rank, world_size=world.size)
+        found, _ = gradients(objective, [next(iter(batches))], world, 0, None)
+        assert found["total"].isfinite()
+        owned = [parameter.grad for parameter in trained if parameter.grad is not None]
+        counts = {"weights": own_numbers(trained), "gradients": own_numbers(owned)}
+        objective.optimizers[0].step()
+        moments = [value for state in objective.optimizers[0].state.values() for value in state.values() if value.ndim]
+        counts |= {"moments": own_numbers(moments), "whole": sum(parameter.numel() for parameter in trained)}
+        answer.with_suffix(f".{world.rank}").write_text(json.dumps(counts))
+
+
+def own_numbers(tensors: Sequence[torch.Tensor]) -> int:
+    """Numbers of these tensors that lie on this process."""
+    return sum((tensor.to_local() if isinstance(tensor, DTensor) else tensor).numel() for tensor in tensors)
 
 
 def probe_drawn(answer: Path) -> None:

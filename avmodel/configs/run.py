@@ -15,6 +15,7 @@ PRECISIONS = ("float32", "bfloat16")
 RESIDUAL = "bfloat16-residual"
 TRAINING_PRECISIONS = (*PRECISIONS, RESIDUAL)
 COMPILE = ("none", "blocks", "whole")
+PARALLEL = ("ddp", "fsdp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,12 @@ class RunConfig:
     compile: Annotated[
         str, "torch.compile: of each block, or of the whole model, on CUDA with CUDA graphs.", COMPILE
     ] = "none"
+    parallel: Annotated[
+        str,
+        "What several processes have of the model. ddp: each all of it. fsdp: weights, gradients and optimizer states "
+        "are divided among them (FSDP2): less memory, more communication, the same losses.",
+        PARALLEL,
+    ] = "ddp"
     checkpoint_activations: Annotated[
         bool, "Keep only the inputs of blocks for the backward pass and compute the rest again: less memory, slower."
     ] = False
@@ -69,6 +76,16 @@ class RunConfig:
             raise ConfigError(
                 f"checkpoint_activations with precision={RESIDUAL} and compile={self.compile}: only two of them go "
                 "together. Set compile=none, or precision=bfloat16."
+            )
+
+        if self.parallel == "fsdp" and self.precision == RESIDUAL:
+            raise ConfigError(
+                f"parallel=fsdp with precision={RESIDUAL}: it casts whole weights, which no process has. Set "
+                "precision=bfloat16, or parallel=ddp."
+            )
+        if self.parallel == "fsdp" and self.compile == "whole":
+            raise ConfigError(
+                "parallel=fsdp with compile=whole: weights are gathered between the blocks. Set compile=blocks or none."
             )
 
     @property

@@ -293,16 +293,19 @@ def pooled_groups(
     groups: list[Group],
     encode: Callable[[Float[Tensor, "k m d"]], Float[Tensor, "k m d"]],
 ) -> Float[Tensor, "b d"]:
-    """Each sample's mean over the tokens its group keeps, encoded group by group."""
-    filled = [group for group in groups if len(group.rows)]
-    means = torch.cat(
-        [
-            encode(gather_visible(tokens[group.rows.to(tokens.device)], group.ids_keep.to(tokens.device))).mean(dim=1)
-            for group in filled
-        ]
-    )
-    back = torch.cat([group.rows for group in filled]).argsort()
-    return means[back.to(means.device)]
+    """Each sample's mean over the tokens its group keeps, encoded group by group.
+
+    A group of which this process has no sample encodes one that is thrown away: all processes take the same steps, as
+    they must when weights are divided among them.
+    """
+    means = []
+    for group in groups:
+        rows, ids_keep = group.rows.to(tokens.device), group.ids_keep.to(tokens.device)
+        if not len(rows):
+            rows, ids_keep = rows.new_zeros(1), torch.arange(ids_keep.shape[1], device=tokens.device)[None]
+        means.append(encode(gather_visible(tokens[rows], ids_keep)).mean(dim=1)[: len(group.rows)])
+    back = torch.cat([group.rows for group in groups]).argsort()
+    return torch.cat(means)[back.to(tokens.device)]
 
 
 def copy_plain(target: nn.Module, source: nn.Module) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from avmodel.configs.crossmae import CrossMAEConfig, num_attentive
 from avmodel.configs.model import ViTSize
 from avmodel.decoders import EmbeddingDecoder, PixelDecoder
-from avmodel.layers import ViT, after_each, cls_attention, init_linears
+from avmodel.layers import Block, ViT, after_each, init_linears
 from avmodel.masking import KeptIds, Masking, gather_visible, ids_from_noise, masking_from_ids
 from avmodel.models.family import AUDIOMAE, MAE, Draws, Family, LayerTokens, Modality, Output, own_channels, vit_names
 from avmodel.objectives import Term, feature_mse, info_nce, masked_mse, weighted
@@ -50,9 +50,11 @@ class Tower(ViT):
         x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
         for block in self.blocks[:-1]:
             x = block(x)
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
         with torch.no_grad():
-            attention = cls_attention(self.blocks[-1], x)  # type: ignore[arg-type]  # a list of Blocks
-        x = self.norm(self.blocks[-1](x))
+            attention = last.cls_attention(x)
+        x = self.norm(last(x))
         return Encoded(x[:, 0], x[:, 1:], attention)
 
     def forward_intermediates(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b n d"]]:

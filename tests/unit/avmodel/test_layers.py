@@ -14,7 +14,6 @@ from avmodel.layers import (
     CrossBlock,
     ModalBlock,
     PatchEmbed,
-    cls_attention,
     make_blocks,
 )
 from avmodel.positions import sincos_positions
@@ -117,7 +116,7 @@ def test_class_attention_is_the_softmax_that_the_block_applies() -> None:
     qkv = block.attn.qkv(block.norm1(x)).view(3, 6, 3, 4, 8)
     q, k = (qkv[:, :, i].transpose(1, 2) for i in (0, 1))
     expected = (q @ k.transpose(-1, -2) * 8**-0.5).softmax(-1).mean(dim=1)[:, 0, 1:]
-    found = cls_attention(block, x)
+    found = block.cls_attention(x)
     torch.testing.assert_close(found, expected)
     assert (found.sum(dim=1) < 1).all()  # the class token's share of itself is left out
 
