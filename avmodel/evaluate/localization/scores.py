@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from avmodel.evaluate.localization.config import RULES
+
 SIDE = 224  # pixels
 CONSENSUS = 2  # annotators whose boxes give a pixel the weight 1
 ANNOTATED_SIDE = 256  # pixels of the images on which Flickr-SoundNet's boxes were drawn
 SUCCESS = 0.5  # least cIoU of a successful sample
 SUCCESSES = tuple(0.05 * step for step in range(21))
-RULES = ("median", "fixed", "adaptive")
 
 Box = Sequence[float | int]  # left, top, right, bottom
 

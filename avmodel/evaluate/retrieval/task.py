@@ -24,7 +24,7 @@ MODALITIES = ("image", "audio")
 DIRECTIONS = {"audio to image": ("audio", "image"), "image to audio": ("image", "audio")}
 CUTOFFS = (1, 5, 10)
 SHUFFLES = 2  # stream of the alignment's orders
-PER_CLASS = "-per-class"
+CLIPS, PER_CLASS = "-clips", "-per-class"
 NOT_FOUND_SHOWN = 3
 
 
@@ -133,13 +133,16 @@ def in_gallery(config: RetrievalConfig, run: Evaluation, test: Split) -> tuple[S
     """The test split cut down to the gallery, and what the result must say of it."""
     if config.gallery == "all":
         return test, ()
-    if config.gallery.endswith(PER_CLASS) and config.gallery.removesuffix(PER_CLASS).isdecimal():
-        count = int(config.gallery.removesuffix(PER_CLASS))
+    if (count := counted(config.gallery, CLIPS)) is not None:
+        split = chosen(test, sorted(test.dataset.keys.to_pylist())[:count])
+        fewer = f"; there are no {count}" if len(split.dataset) < count else ""
+        return split, (f"gallery: the first {len(split.dataset)} clips by key{fewer}",)
+    if (count := counted(config.gallery, PER_CLASS)) is not None:
         split = chosen(test, first_of_classes(test.dataset, count))
         return split, (f"gallery: the first {count} clips of each class by key, {len(split.dataset)} in all",)
     path = Path(config.gallery)
     if not path.is_file():
-        raise ConfigError(f"gallery={config.gallery!r}: no such list, and not all or N{PER_CLASS}")
+        raise ConfigError(f"gallery={config.gallery!r}: no such list, and not all, N{CLIPS} or N{PER_CLASS}")
     listed = read_clip_names(path)
     rows = footage(config.data, test, run.test)
     places = {(row["video_id"], row["start_s"]): row["key"] for row in rows.to_pylist()}
@@ -159,6 +162,12 @@ def in_gallery(config: RetrievalConfig, run: Evaluation, test: Split) -> tuple[S
         )
     split = chosen(test, keys)
     return split, (f"gallery {path.name}: {len(split.dataset)} of its {len(listed)} clips are here",)
+
+
+def counted(gallery: str, kind: str) -> int | None:
+    """The N of a gallery such as N-clips; None for one of another kind, and for 0."""
+    number = gallery.removesuffix(kind)
+    return int(number) if number != gallery and number.isascii() and number.isdecimal() and int(number) else None
 
 
 def first_of_classes(dataset: Dataset, count: int) -> list[str]:

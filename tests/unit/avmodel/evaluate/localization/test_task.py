@@ -75,6 +75,24 @@ def test_a_result_has_all_rules_and_what_knows_nothing(tiny_run: Path, quarters:
     assert result.line().replace("&", "&amp;") in page
 
 
+@pytest.mark.parametrize(
+    ("rule", "side", "quoted", "noted"),
+    [("median", 0.5, "median", False), ("fixed", 0.5, "fixed", False), ("median", 0.25, "adaptive", True)],
+)
+def test_no_rule_is_quoted_by_which_nothing_could_succeed(
+    tiny_run: Path, tmp_path: Path, rule: str, side: float, quoted: str, noted: bool
+) -> None:
+    """A map that selects half of the pixels cannot agree with a source in a sixteenth of them."""
+    data = draw_quarters(tmp_path / "set", masks=False)
+    change_manifest(data, "test", annotations=json.dumps({"boxes": [[0, 0, side, side]]}))
+    result = localization(replace(CONFIG, rule=rule), evaluation_of(tiny_run, data, tmp_path))
+    assert result.headline == (f"{quoted} rule", "ciou")
+    assert result.baselines[f"best possible, {quoted} rule"]["ciou"].mean == 100
+    assert list(result.scores) == ["median rule", "fixed rule", "adaptive rule"]
+    note = "by the median rule no map could succeed here: the score is by the adaptive rule"
+    assert (note in result.notes) == noted
+
+
 def test_boxes_and_masks_tell_the_same(tiny_run: Path, quarters: Path, tmp_path: Path) -> None:
     boxed = draw_quarters(tmp_path / "boxes alone", train=64, masks=False)
     by_masks = localization(CONFIG, evaluation_of(tiny_run, quarters, tmp_path))

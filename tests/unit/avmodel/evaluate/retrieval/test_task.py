@@ -70,6 +70,20 @@ def test_a_gallery_of_so_many_a_class(tiny_run: Path, splits: Path, tmp_path: Pa
     assert "the first 2 clips of each class by key, 6 in all" in result.notes[0]
 
 
+def test_a_gallery_of_so_many_clips(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    result = retrieval(replace(CONFIG, gallery="5-clips"), run)
+    assert (result.data["test"]["samples"], result.data["test"]["of"]) == (5, TEST)
+    assert result.notes == ("gallery: the first 5 clips by key",)
+    assert result.baselines["chance"]["r@1"].mean == pytest.approx(20.0)
+    small = retrieval(replace(CONFIG, gallery="500-clips"), run)
+    assert small.data["test"]["samples"] == TEST
+    assert small.notes == (f"gallery: the first {TEST} clips by key; there are no 500",)
+    for wrong in ("0-clips", "-3-clips", "many-clips", "²-clips"):
+        with pytest.raises(ConfigError, match="not all, N-clips or N-per-class"):
+            retrieval(replace(CONFIG, gallery=wrong), run)
+
+
 def test_a_published_gallery_is_found_by_video_and_start(tiny_run: Path, own: Path, tmp_path: Path) -> None:
     change_manifest(own, "test", video_id=lambda n: f"_abcdefgh{n:02d}", start_s=30.0, end_s=31.5)
     listed = tmp_path / "gallery.json"
@@ -84,7 +98,7 @@ def test_a_published_gallery_is_found_by_video_and_start(tiny_run: Path, own: Pa
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"), [({"gallery": "few"}, "gallery='few': no such list, and not all or N-per-class")]
+    ("changes", "said"), [({"gallery": "few"}, "gallery='few': no such list, and not all, N-clips or N-per-class")]
 )
 def test_galleries_that_are_none(
     tiny_run: Path, splits: Path, tmp_path: Path, changes: dict[str, object], said: str
