@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from avdata.load import (
     select,
     source_of,
 )
-from avmanifest.errors import ConfigError
+from avmanifest.errors import ConfigError, MissingSplit
 from avmanifest.files import read_text
 from avmodel.configs.data import DataConfig
 from avmodel.configs.model import ModelConfig
@@ -71,9 +71,13 @@ def train_loader(
     if data.mix or data.epoch_samples is not None:
         entries = data.mix or entries_of(source)
         given |= {"epoch_samples": data.epoch_samples, "class_balanced": data.class_balanced}
-        dataset = open_mixture(entries, data.split, **given)
+        opened = partial(open_mixture, entries, data.split, **given)
     else:
-        dataset = open_dataset(source, data.split if is_folder(source) else None, **given)
+        opened = partial(open_dataset, source, data.split if is_folder(source) else None, **given)
+    try:
+        dataset = opened()
+    except MissingSplit as error:
+        raise error.for_setting("data.split") from error
     view = TrainView(
         profile=data.profile,
         window_s=data.window_s,
@@ -155,9 +159,7 @@ def probe_loader(
     cache = cache_config(data.cache_dir, data.cache_gb, offline=data.offline)
     try:
         dataset = open_dataset(source, data.probe_split, cache=cache)
-    except ConfigError as error:
-        if "no split" not in str(error):
-            raise
+    except MissingSplit:
         return None
     if excluded := listed_keys(data.exclude_keys):
         dataset = select(dataset, ~pc.is_in(dataset.keys, pa.array(excluded, dataset.keys.type)).to_numpy(False))

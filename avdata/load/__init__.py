@@ -8,7 +8,7 @@ from avdata.load.cache import CacheConfig
 from avdata.load.decode import StoredSample
 from avdata.load.loader import DataLoaderLike, Loader, LoaderConfig, LoaderStats, evaluation_config
 from avdata.load.mixture import Amount, described_parts, is_mixture, mix, open_mixture, source_of
-from avdata.load.open import describe_dataset, is_folder, manifest_rows, open_dataset
+from avdata.load.open import describe_dataset, is_folder, manifest_rows, open_dataset, splits_of
 from avdata.load.order import LoaderState, OrderConfig
 from avdata.load.sample import Sample
 from avdata.load.views import AllFramesView, BatchArray, ClipView, EvalView, FunctionView, TrainView, View
@@ -54,6 +54,7 @@ __all__ = [
     "relabel",
     "select",
     "source_of",
+    "splits_of",
     "unite",
 ]
 

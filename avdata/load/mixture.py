@@ -105,7 +105,7 @@ def source_of(entry: str) -> str:
 
 def open_mixture(
     entries: Sequence[str],
-    split: str | None = None,
+    split: str | Sequence[str] | None = None,
     *,
     epoch_samples: int | None = None,
     class_balanced: bool = False,
@@ -116,7 +116,8 @@ def open_mixture(
     Args:
         entries: See `read_entry`. Without any amount, all samples of all datasets come once per epoch. Where others
             have repeats or numbers of samples, a dataset without an amount comes once (1x).
-        split: Split of the datasets that are folders.
+        split: Split or splits of the datasets that are folders; see `open_dataset`. Several are one dataset, in which
+            each has the share of its size. Aliases are each dataset's own.
         epoch_samples: See `mix`. Without any amount, each dataset has the share of its size.
         class_balanced: Draw the samples of each dataset by the weights of `balanced`.
         options: Further arguments of `open_dataset`.

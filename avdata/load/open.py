@@ -1,7 +1,7 @@
 """Opens prepared folders and shard URLs as a Dataset."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from jaxtyping import Bool
 
 from avdata.dataset import Dataset, Shard, dataset_from_table, read_names, select, unite
+from avdata.index import Index
 from avdata.load.cache import CacheConfig, read_content, read_contents
 from avdata.load.foreign import foreign_rows
 from avdata.load.indexes import find_index
@@ -22,17 +23,18 @@ from avdata.shards import require_tars
 from avdata.urls import check_url, compression, expand_urls, is_tar, local_path, protocol
 from avdata.where import Condition, parse_condition
 from avmanifest.columns import joined
-from avmanifest.errors import ConfigError, ManifestError, ShardError
-from avmanifest.layout import Layout
+from avmanifest.errors import ConfigError, ManifestError, MissingSplit, ShardError
+from avmanifest.layout import SPLIT_PATTERN, Layout
 from avmanifest.records import parse_description, parse_marker, version_problem
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.secrets import shown_url
+from avmanifest.splits import aliases_of, resolve_splits
 from avmanifest.table import read_schema, read_table
 
 
 def open_dataset(
     source: str | Path | Sequence[str | Path],
-    split: str | None = None,
+    split: str | Sequence[str] | None = None,
     *,
     members: MemberMap | None = None,
     exclude: Sequence[str] = (),
@@ -47,7 +49,9 @@ def open_dataset(
             (`train/{00000..00183}.tar`) and may be local paths, http, https, s3, gs, hf or abfs. A tar without avkit's
             manifest beside it is read once to index its members.
             A .tar.gz, .tgz, .tar.zst or .tzst is unpacked into the cache.
-        split: Split of a prepared folder; None: `train`. Not for shard URLs.
+        split: Split of a prepared folder, or several, as `["train", "val"]` or `train,val`: their samples are one
+            dataset, in the order of the splits. An alias of the dataset's recipe stands for its splits, such as
+            `as_20k` and `train` of AudioSet (`avmanifest.splits`). None: `train`. Not for shard URLs.
         members: Which member is the frame, the log-mel, the audio, the label. For tars of other tools.
         exclude: Leave out samples with these flags, such as silent, still, short, or a flag of a step.
         where: Keep the samples for which this SQL expression over the manifest's columns is true (null is false), such
@@ -57,6 +61,7 @@ def open_dataset(
 
     Raises:
         ConfigError: The source does not exist, is ambiguous, or has no samples; or the condition cannot be used.
+        MissingSplit: There is no such split.
         ManifestError: A manifest is damaged or does not match its shards.
         ShardError: A shard is damaged or cannot be read.
 
@@ -74,7 +79,7 @@ def open_dataset(
             check_url(root, allow_pipe=False)
         if len(set(roots)) < len(roots):
             raise ConfigError(f"{source!r} names a folder twice. To repeat samples, use shares: mix(...).")
-        parts = [_open_folder(root.rstrip("/"), split or "train", exclude, condition, cache) for root in roots]
+        parts = [part for root in roots for part in _open_folder(root.rstrip("/"), split, exclude, condition, cache)]
         return replace(unite(parts) if len(parts) > 1 else parts[0], access=SampleAccess(cache))
     if split is not None:
         if (missing := _missing_folder(source)) is not None:
@@ -107,9 +112,37 @@ def _missing_folder(source: str | Path | Sequence[str | Path]) -> Path | None:
     return None
 
 
-def _open_folder(
-    root: str, split: str, exclude: Sequence[str], condition: Condition | None, cache: CacheConfig
-) -> Dataset:
+def splits_of(root: str, split: str | Sequence[str] | None, cache: CacheConfig) -> tuple[str, ...]:
+    """The splits of a prepared folder that `split` stands for, in their order; see `open_dataset`.
+
+    Raises:
+        ConfigError: The folder is no prepared dataset, or names a split twice.
+        MissingSplit: There is no such split.
+    """
+    return _splits_of(root, split, _described(root, cache), cache)
+
+
+def _splits_of(
+    root: str, split: str | Sequence[str] | None, description: Mapping[str, Any], cache: CacheConfig
+) -> tuple[str, ...]:
+    path = local_path(root)
+    known = [] if path is None else Layout(path).splits()  # a store need not list its files
+
+    def has(name: str) -> bool:
+        return name in known if path is not None else _open_index(root, name, description, cache) is not None
+
+    return resolve_splits(split or "train", has, known=known, aliases=aliases_of(description), where=shown_url(root))
+
+
+def _open_index(root: str, split: str, description: Mapping[str, Any], cache: CacheConfig) -> Index | None:
+    """The index of a split; None: there is no such split, or no manifest of it."""
+    if not SPLIT_PATTERN.fullmatch(split):
+        return None
+    return find_index(root, split, description["labels"], written_members(description, root), cache)
+
+
+def _described(root: str, cache: CacheConfig) -> dict[str, Any]:
+    """dataset.json of a folder that is to be read. Raises ConfigError if there is none, as `describe_dataset`."""
     description = describe_dataset(root, cache)
     if description is None and cache.offline and local_path(root) is None:
         raise ConfigError(
@@ -121,33 +154,66 @@ def _open_folder(
             f"{root}: no dataset.json, so not a prepared dataset. Name its shards instead, such as "
             f"'{root}/{{00000..00009}}.tar'."
         )
+    return description
+
+
+def _open_folder(
+    root: str,
+    split: str | Sequence[str] | None,
+    exclude: Sequence[str],
+    condition: Condition | None,
+    cache: CacheConfig,
+) -> list[Dataset]:
+    """The chosen samples of each split. A split of several of which none is chosen is left out."""
+    description = _described(root, cache)
     path = local_path(root)
     if path is not None and Layout(path).swap.exists():
         raise ManifestError(
             f"{root}: an operation is exchanging its files, or was stopped while it did. Wait, or finish it: "
             f"avkit dataset settle {root}"
         )
-    if path is not None and split not in (splits := Layout(path).splits()):
-        raise ConfigError(f"{root}: no split {split!r}; known: {', '.join(splits)}")
-    members = written_members(description, root)
-    index = find_index(root, split, description["labels"], members, cache)
+    splits = _splits_of(root, split, description, cache)
+    found = [_open_split(root, name, description, exclude, condition, cache) for name in splits]
+    if chosen := [select(dataset, keep) if keep is not None else dataset for dataset, keep in found if _any(keep)]:
+        return chosen
+    if condition is not None and not exclude:
+        manifests = ", ".join(f"{shown_url(root)}/manifest/{name}.parquet" for name in splits)
+        raise condition.chooses_none(sum(len(dataset) for dataset, _ in found), manifests)
+    of_those = "" if condition is None else f", of those where {condition.text}"
+    raise ConfigError(
+        f"{shown_url(root)}/{'+'.join(splits)}: no sample is left without the flags {list(exclude)}{of_those}"
+    )
+
+
+def _open_split(
+    root: str,
+    split: str,
+    description: Mapping[str, Any],
+    exclude: Sequence[str],
+    condition: Condition | None,
+    cache: CacheConfig,
+) -> tuple[Dataset, Bool[np.ndarray, " n"] | None]:
+    """The samples of one split, and which of them are chosen; None: all."""
+    index = _open_index(root, split, description, cache)
     if index is None:
-        raise ConfigError(f"{root}: no split {split!r}, or no manifest of it. Name another, or finish avkit prepare.")
+        raise MissingSplit(f"{shown_url(root)}: split {split!r} has no manifest yet. Finish avkit prepare.", ())
     if unknown := set(exclude) - set(index.flags):
         raise ConfigError(f"unknown flags to exclude {sorted(unknown)}; known: {', '.join(index.flags)}")
     dataset = index.dataset(root)
     if not dataset.frame_names:
-        raise ConfigError(f"{root}: no sample has a member {members.image!r}. Prepare with frames.")
+        image = written_members(description, root).image
+        raise ConfigError(f"{root}: no sample has a member {image!r}. Prepare with frames.")
     if not exclude and condition is None:
-        return dataset
+        return dataset, None
     keep = np.ones(len(dataset), np.bool_)
     if condition is not None:
         keep &= _chosen(f"{root}/manifest/{split}.parquet", condition, len(dataset), cache)
     keep &= ~index.flagged(exclude)
-    if not keep.any():
-        chosen = "" if condition is None else f", of those where {condition.text}"
-        raise ConfigError(f"{shown_url(root)}/{split}: no sample is left without the flags {list(exclude)}{chosen}")
-    return select(dataset, keep)
+    return dataset, keep
+
+
+def _any(keep: Bool[np.ndarray, " n"] | None) -> bool:
+    return keep is None or bool(keep.any())
 
 
 def _chosen(place: str, condition: Condition, count: int, cache: CacheConfig) -> Bool[np.ndarray, " n"]:
@@ -156,7 +222,7 @@ def _chosen(place: str, condition: Condition, count: int, cache: CacheConfig) ->
     samples = None if table is None else table.filter(pc.equal(table.column("status"), "ok"))
     if samples is None or len(samples) != count:
         raise ManifestError(f"{place}: was changed while it was read. Run the same command again.")
-    chosen = condition.chosen(samples, shown_url(place)).to_numpy(zero_copy_only=False)
+    chosen = condition.holds(samples, shown_url(place)).to_numpy(zero_copy_only=False)
     return np.asarray(chosen[np.argsort(samples.column("shard").to_numpy(), kind="stable")])
 
 

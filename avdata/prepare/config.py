@@ -13,6 +13,7 @@ from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError
 from avmanifest.recipe import Recipe, TableOptions
 from avmanifest.settings import NOT_A_SETTING, POSITIVE, SHARE, Bounds, Reader, check
+from avmanifest.splits import recipe_splits
 
 DECODERS: Final = ("pyav", "decord")
 AAC_RATES: Final = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -303,7 +304,10 @@ class PrepareConfig:
     ] = field(default=(), repr=False)
     remote: RemoteOptions = field(default_factory=RemoteOptions)
     downloads: DownloadConfig = field(default_factory=DownloadConfig)
-    splits: Annotated[tuple[str, ...] | None, "Only these splits. none: the recipe's own choice."] = None
+    splits: Annotated[
+        tuple[str, ...] | None,
+        "Only these splits, or aliases of the recipe for some, such as AS-20K. none: the recipe's own choice.",
+    ] = None
     table: TableOptions | None = None
     synth: SynthConfig | None = None
     steps: Annotated[
@@ -346,6 +350,11 @@ class PrepareConfig:
             raise ConfigError(f"--append adds all clips of a list that the dataset lacks: leave {other} out")
         if self.recipe.name == "synth" and (self.sources or self.list_path):
             raise ConfigError("recipe synth draws its videos: it takes no --source and no --list")
+
+    @property
+    def chosen_splits(self) -> tuple[str, ...] | None:
+        """The splits that `splits` stands for; None: the recipe's own choice. Raises ConfigError for an unknown one."""
+        return None if self.splits is None else recipe_splits(self.recipe, self.splits)
 
     def require_sources(self) -> None:
         """Raise ConfigError if there is no source of videos."""

@@ -18,6 +18,7 @@ from avmanifest.layout import Layout
 from avmanifest.recipe import ListSpec, Recipe, load_recipe, recipe_names
 from avmanifest.records import columns_of_description, parse_description, shown_step, version_problem
 from avmanifest.schema import FORMAT_VERSION
+from avmanifest.splits import aliases_of
 
 _ADDED: Final = {"deinterlace": True, "tone_map": True, "fast_decode": False, "steps": []}
 """Settings that datasets of earlier versions do not record. They go on with these values."""
@@ -28,8 +29,9 @@ _ADDED_TO_TABLE: Final = {"columns": ["*"]}
 
 _OF_RECIPE: Final = (
     "name", "title", "licence", "homepage", "citation", "published", "task_categories", "note", "counts",
+    "split_aliases",
 )  # fmt: skip
-"""What is recorded of a recipe: what the dataset card says."""
+"""What is recorded of a recipe: what the dataset card says, and its aliases of splits."""
 
 _ADVICE: Final = "Restore the original file, or --overwrite."
 
@@ -72,6 +74,7 @@ def recipe_of(description: Mapping[str, Any]) -> Recipe:
     known = recorded.get("name") in recipe_names()
     usual = load_recipe(recorded["name"]) if known else Recipe(name="", title="", homepage="", licence="", key="")
     counts = recorded.pop("counts", usual.counts)
+    recorded["split_aliases"] = {alias: tuple(splits) for alias, splits in aliases_of(description).items()}
     try:
         recorded["task_categories"] = tuple(recorded.get("task_categories", usual.task_categories))
         return replace(usual, **recorded, lists=(ListSpec(format="pattern", counts=counts),), labels=())
@@ -98,6 +101,7 @@ def joined_recipe(descriptions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "task_categories": list(tasks),
         "note": "\n".join(dict.fromkeys(recipe.note.strip() for recipe in recipes if recipe.note)),
         "counts": {},
+        "split_aliases": {alias: list(names) for recipe in recipes for alias, names in recipe.split_aliases.items()},
     }
 
 
@@ -129,10 +133,11 @@ def with_plan(description: Mapping[str, Any], plan_hash: str) -> dict[str, Any]:
 def settings_of(config: PrepareConfig) -> dict[str, Any]:
     """The settings that determine the dataset's content. They are recorded and must be equal on every resume."""
     settings: dict[str, Any] = asdict(config.sample)
+    splits = config.chosen_splits
     settings |= {
         "mel": list(config.sample.mel),
         "recipe": config.recipe.name,
-        "splits": None if config.splits is None else sorted(config.splits),
+        "splits": None if splits is None else sorted(splits),
         "steps": [step_record(step) for step in load_steps(config.steps)],
         "shard_size": config.shard_size,
         "limit": config.limit,

@@ -47,8 +47,8 @@ def requested_clips(config: PrepareConfig, layout: Layout, notes: list[str]) -> 
     if recipe.name == "folder":
         table = folder_requests(_folder_root(config))
         return table if config.splits is None else _of_splits(table, config.splits)
-    lists = config.list_path or fetch_lists(recipe, config.splits, layout.lists)
-    return read_requests(recipe, lists, config.splits, config.table, notes)
+    lists = config.list_path or fetch_lists(recipe, config.chosen_splits, layout.lists)
+    return read_requests(recipe, lists, config.chosen_splits, config.table, notes)
 
 
 def class_order(config: PrepareConfig, plan: pa.Table) -> list[str]:

@@ -20,8 +20,14 @@ class DataConfig:
     epoch_samples: Annotated[
         int | None, "Samples of an epoch, to which shares refer. none: as many as all data have.", Bounds(1)
     ] = None
-    split: Annotated[str, "Split of a prepared dataset's folder to train on."] = "train"
-    probe_split: Annotated[str | None, "Split in which the probe's neighbors are looked for. none: no probe."] = "val"
+    split: Annotated[
+        str,
+        "Split of a prepared dataset's folder to train on; or several with commas between them, or an alias of the "
+        "recipe, such as AS-2M.",
+    ] = "train"
+    probe_split: Annotated[
+        str | None, "Split, or splits, in which the probe's neighbors are looked for. none: no probe."
+    ] = "val"
     profile: Annotated[str, "Profile of the spectrograms.", tuple(PROFILES)] = "paper"
     window_s: Annotated[
         float | None,

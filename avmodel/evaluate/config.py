@@ -30,8 +30,12 @@ class EvalDataConfig:
     """Data that a task reads, and how."""
 
     mode: Annotated[str, "Modalities that are read, in training and in the test.", MODES] = "audio-visual"
-    train_split: Annotated[str, "Split that heads or the model are trained on."] = "train"
-    test_split: Annotated[str, "Split that is tested on."] = "test"
+    train_split: Annotated[
+        str,
+        "Split that heads or the model are trained on; or several with commas between them, or an alias of the "
+        "recipe, such as AS-20K.",
+    ] = "train"
+    test_split: Annotated[str, "Split that is tested on, or that is the gallery; several as in train_split."] = "test"
     profile: Annotated[
         str | None,
         "Profile of the spectrograms. none: the one that the checkpoint was trained with.",

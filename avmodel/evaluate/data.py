@@ -25,14 +25,16 @@ from avdata.load import (
     open_dataset,
     relabel,
     select,
+    splits_of,
 )
 from avdata.profiles import PROFILES
 from avmanifest.duplicates import shared_footage
-from avmanifest.errors import ConfigError
+from avmanifest.errors import ConfigError, MissingSplit
 from avmanifest.keys import subset_id
 from avmanifest.lists import read_requests
 from avmanifest.recipe import load_recipe, recipe_names
 from avmanifest.secrets import shown_url
+from avmanifest.splits import split_names
 from avmodel.distributed import World
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.loaded import LoadedModel
@@ -49,6 +51,7 @@ class Split(NamedTuple):
     name: str  # such as vggsound/test
     notes: tuple[str, ...] = ()  # caveats that results.json keeps
     where: str | None = None  # the condition that its samples meet
+    manifests: tuple[tuple[str, str], ...] = ()  # folder and split of each manifest that they are of; none of shards
 
     @property
     def subset_id(self) -> str:
@@ -83,30 +86,30 @@ def open_splits(
             f"{', '.join(map(repr, sorted(ours ^ theirs)[:_SHOWN])) or 'none, but their order differs'}. A head "
             "learned on one says nothing of the other: prepare both with one recipe."
         )
-    trained, leak_note = without_leaks(data, trained, tested, test if train is None else train, test)
+    trained, leak_note = without_leaks(data, trained, tested)
     if data.test_labels is not None:
-        tested = relabeled(data, tested, test)
+        tested = relabeled(data, tested)
     return trained, tested._replace(notes=(*tested.notes, *leak_note))
 
 
 def open_split(data: EvalDataConfig, source: Source, split: str, *, labeled: bool = True) -> Split:
-    """One split, in the dataset's own order. `labeled` asks for labels that are its recipe's.
+    """One split, or several as one, in the dataset's own order. `labeled` asks for labels that are its recipe's.
 
     Only a prepared dataset's folder has splits; of shards, all are taken.
     """
-    folder = is_folder(source)
-    dataset = open_dataset(
-        source, split if folder else None, exclude=data.exclude, where=data.where, cache=cache_of(data)
-    )
-    name = (
-        f"{Path(shown_url(str(source))).name if isinstance(source, str | Path) else 'shards'}/{split}"
-        if folder
-        else "shards"
-    )
+    folder, cache = is_folder(source), cache_of(data)
+    try:
+        dataset = open_dataset(source, split if folder else None, exclude=data.exclude, where=data.where, cache=cache)
+    except MissingSplit as error:
+        naming = [f"data.{name}" for name in ("train_split", "test_split") if getattr(data, name) == split]
+        raise (error.for_setting(naming[0]) if naming else error) from error
+    places = {root: splits_of(root, split, cache) for root in roots_of(source)}
+    of_folder = Path(shown_url(str(source))).name if isinstance(source, str | Path) else "shards"
+    name = f"{of_folder}/{split}" if folder else "shards"
     notes: tuple[str, ...] = ()
-    for root in roots_of(source):
-        recipe = (describe_dataset(root, cache_of(data)) or {}).get("recipe", {}).get("name", "")
-        name = f"{recipe}/{split}" if recipe else name
+    for root, splits in places.items():
+        recipe = (describe_dataset(root, cache) or {}).get("recipe", {}).get("name", "")
+        name = f"{recipe or of_folder}/{'+'.join(splits)}"
         if labeled and recipe in recipe_names() and (known := load_recipe(recipe).labels) != dataset.classes and known:
             said = (
                 f"{shown_url(root)}: its {len(dataset.classes)} classes are not the {len(known)} of recipe {recipe}, "
@@ -120,7 +123,8 @@ def open_split(data: EvalDataConfig, source: Source, split: str, *, labeled: boo
             notes += (said,)
     if labeled and not len(dataset.label_ids):
         raise ConfigError(f"{name}: no sample has a label. Prepare it from a list with labels.")
-    return Split(dataset, name, notes, data.where)
+    manifests = tuple((root, own) for root, splits in places.items() for own in splits)
+    return Split(dataset, name, notes, data.where, manifests)
 
 
 def roots_of(source: Source) -> list[str]:
@@ -130,14 +134,12 @@ def roots_of(source: Source) -> list[str]:
     return [str(root).rstrip("/") for root in ([source] if isinstance(source, str | Path) else source)]
 
 
-def without_leaks(
-    data: EvalDataConfig, trained: Split, tested: Split, train_source: Source, test_source: Source
-) -> tuple[Split, tuple[str, ...]]:
+def without_leaks(data: EvalDataConfig, trained: Split, tested: Split) -> tuple[Split, tuple[str, ...]]:
     """The training split as data.leaks asks for, and the notes for the result.
 
     Raises ConfigError, naming clips, if there are leaks to be refused.
     """
-    train_rows, test_rows = footage(data, trained, train_source), footage(data, tested, test_source)
+    train_rows, test_rows = footage(data, trained), footage(data, tested)
     keys = shared_footage(train_rows, test_rows)
     if not len(keys):
         return trained, ()
@@ -154,11 +156,15 @@ def without_leaks(
     return trained._replace(dataset=select(trained.dataset, ~leaking)), (f"{said}; they were left out of training",)
 
 
-def footage(data: EvalDataConfig, split: Split, source: Source) -> pa.Table:
+def manifests_of(data: EvalDataConfig, split: Split, columns: Sequence[str]) -> list[pa.Table]:
+    """These columns of the split's manifests, failed clips included; none of shards."""
+    tables = (manifest_rows(root, name, columns, cache_of(data)) for root, name in split.manifests)
+    return [table for table in tables if table is not None]
+
+
+def footage(data: EvalDataConfig, split: Split) -> pa.Table:
     """What the samples of a split show: their manifest rows; of shards, only their keys."""
-    name = split.name.rpartition("/")[2]
-    tables = [manifest_rows(root, name, _FOOTAGE, cache_of(data)) for root in roots_of(source)]
-    rows = [table for table in tables if table is not None]
+    rows = manifests_of(data, split, _FOOTAGE)
     if not rows:
         count = len(split.dataset)
         empty = {"video_id": pa.nulls(count, pa.string()), "source_sha256": pa.nulls(count, pa.string())}
@@ -169,20 +175,20 @@ def footage(data: EvalDataConfig, split: Split, source: Source) -> pa.Table:
     return table.filter(pc.is_in(table.column("key"), value_set=split.dataset.keys.cast(pa.string())))
 
 
-def relabeled(data: EvalDataConfig, split: Split, source: Source) -> Split:
+def relabeled(data: EvalDataConfig, split: Split) -> Split:
     """The samples that data.test_labels lists, by video and start, with its labels."""
     assert data.test_labels is not None
     name, equals, path = data.test_labels.partition("=")
     if not equals:
         raise ConfigError(f"data.test_labels={data.test_labels!r}: expected RECIPE=LIST, such as vggsounder=FILE.csv")
-    listed = read_requests(load_recipe(name), Path(path), [data.test_split])
+    listed = read_requests(load_recipe(name), Path(path), split_names(data.test_split))
     wanted = {
         (video, start): labels
         for video, start, labels in zip(
             *(listed.column(column).to_pylist() for column in ("video_id", "start_s", "labels")), strict=True
         )
     }
-    rows = footage(data, split, source)
+    rows = footage(data, split)
     found = {
         key: wanted[video, start]
         for key, video, start in zip(

@@ -12,14 +12,13 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from avdata.boxes import boxes_in
-from avdata.load import Batch, Dataset, manifest_rows
+from avdata.load import Batch, Dataset
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.files import read_file
 from avmanifest.parsing import metadata_of
 from avmodel.evaluate.config import EvalDataConfig
-from avmodel.evaluate.data import Split, cache_of, chosen, roots_of
+from avmodel.evaluate.data import Split, chosen, manifests_of
 from avmodel.evaluate.localization.scores import SIDE, boxes_map, consensus_map
-from avmodel.inputs import Source
 
 UNKNOWN = 255  # for a mask value that is no class of the dataset
 _MOST_XML_BYTES = 1 << 20
@@ -32,12 +31,10 @@ class Clip(NamedTuple):
     annotations: str  # JSON of the recipe's list, or of a synthetic clip
 
 
-def clips_of(data: EvalDataConfig, split: Split, source: Source) -> dict[str, Clip]:
+def clips_of(data: EvalDataConfig, split: Split) -> dict[str, Clip]:
     """The manifest fields of each sample of a split, by key. Raises ConfigError for data without a manifest."""
-    name = split.name.rpartition("/")[2].partition(" ")[0]
-    columns = ("key", "video_id", "annotations")
-    tables = [manifest_rows(root, name, columns, cache_of(data)) for root in roots_of(source)]
-    rows = [row for table in tables if table is not None for row in table.to_pylist()]
+    tables = manifests_of(data, split, ("key", "video_id", "annotations"))
+    rows = [row for table in tables for row in table.to_pylist()]
     if not rows:
         raise ConfigError(f"{split.name}: no manifest, so no ground truth. Give the folder of a prepared dataset.")
     return {row["key"]: Clip(row["video_id"] or "", row["annotations"] or "{}") for row in rows}
@@ -149,13 +146,13 @@ class Sounding(NamedTuple):
         return torch.stack(maps), torch.tensor(known)
 
 
-def sounding_in(data: EvalDataConfig, split: Split, source: Source, *, truth: str, boxes: str | None) -> Sounding:
+def sounding_in(data: EvalDataConfig, split: Split, *, truth: str, boxes: str | None) -> Sounding:
     """The source of a split's sounding pixels; samples without ground truth are left out and counted.
 
     `truth`: masks, boxes, or auto, masks if there are any. `boxes`: Flickr-SoundNet's folder of annotations. Raises
     ConfigError if no sample has ground truth.
     """
-    clips = clips_of(data, split, source)
+    clips = clips_of(data, split)
     has_mask = _samples_with_masks(split.dataset)
     keys: list[str] = split.dataset.keys.to_pylist()
     consensus = None

@@ -47,12 +47,15 @@ def deepavfusion_audioset() -> RunConfig:
 
     avkit pretrain deepavfusion-audioset --data data/audioset --out runs/audioset
 
+    Trained on AS-2M, the lists balanced and unbalanced.
+
     About 34 hours for 2M clips (0.12 TFLOP a sample). Paper: 53.08 / 6.93 / -.
 
     Numbers: the released README (2048 samples a step, attention ratio 1, MLP ratio 4; the rest as VGGSound).
     """
     model = DeepAVFusionConfig(fusion_attn_ratio=1.0, fusion_mlp_ratio=4.0)
-    return replace(deepavfusion(), name="deepavfusion-audioset", model=model, batch_size=2048)
+    data = DataConfig(split="AS-2M")
+    return replace(deepavfusion(), name="deepavfusion-audioset", model=model, data=data, batch_size=2048)
 
 
 def from_scratch() -> RunConfig:

@@ -2,6 +2,7 @@
 
 AvkitError
     ConfigError        a path, an option, a recipe or a preset that cannot be used
+        MissingSplit   a split that a dataset or recipe does not have
     ManifestError      a list, plan or manifest with wrong content
     ShardError         a shard that is damaged, or differs from its marker
         DamagedMember  one member of one sample is damaged
@@ -66,6 +67,23 @@ class ConfigError(AvkitError):
     """A path, an option, a recipe or a preset that cannot be used as it is."""
 
     exit_code = ExitCode.MISUSED
+
+
+class MissingSplit(ConfigError):
+    """A split that a dataset or a recipe does not have.
+
+    Args:
+        message: What is missing, and what there is.
+        instead: Splits to name in its place; empty: none is known.
+    """
+
+    def __init__(self, message: str, instead: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.instead = instead
+
+    def for_setting(self, name: str) -> ConfigError:
+        """The error with the setting that names the split: `data.split`."""
+        return ConfigError(f"{self} Set {name}={','.join(self.instead)}." if self.instead else f"{self} Set {name}.")
 
 
 class ManifestError(AvkitError):

@@ -147,6 +147,7 @@ class Recipe:
     aliases: Mapping[str, str] = field(default_factory=dict)  # other name -> label
     optional_prefixes: tuple[str, ...] = ()  # prefixes that a spelling may omit
     default_splits: tuple[str, ...] = ()  # empty: all
+    split_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # further name -> splits, as in `splits`
     lists: tuple[ListSpec, ...] = ()
     spellings: Mapping[str, str] = field(default_factory=dict, repr=False)  # folded spelling -> label; derived
 
@@ -364,6 +365,17 @@ def _check_recipe(source: _Source, recipe: Recipe) -> None:
         raise ConfigError(
             f"{source.at('default_splits')}: no list has the splits {unknown}; known: {list(recipe.splits)}"
         )
+    for alias, members in recipe.split_aliases.items():
+        _check_split(source, alias)
+        if alias in recipe.splits:
+            raise ConfigError(f"{source.at('split_aliases')}: alias {alias!r} is also a split of a list. Rename it.")
+        if not members or (recipe.splits and set(members) - set(recipe.splits)):
+            raise ConfigError(
+                f"{source.at('split_aliases')}: alias {alias!r} must name one or more of {list(recipe.splits)}, "
+                f"not {list(members)}"
+            )
+        for member in members:
+            _check_split(source, member)
     if not recipe.lists:
         raise ConfigError(f"{source.path}: a recipe needs at least one [[lists]]")
 
@@ -383,6 +395,10 @@ def _checked(
             raise ConfigError(f"{source.path}: a {what} needs the key {entry.name!r}")
     kinds = get_type_hints(kind)
     return {key: _typed(source, key, value, kinds[key]) for key, value in data.items()}
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
 
 
 def _typed(source: _Source, key: str, value: Any, kind: Any) -> Any:
@@ -420,6 +436,10 @@ def _typed(source: _Source, key: str, value: Any, kind: Any) -> Any:
         expected = "a table of texts"
         if isinstance(value, dict) and all(map(is_text, value.values())):
             return dict(value)
+    if kind == Mapping[str, tuple[str, ...]]:
+        expected = "a table of lists of texts, none twice in a list"
+        if isinstance(value, dict) and all(_are_names(names) for names in value.values()):
+            return {name: tuple(names) for name, names in value.items()}
     if kind == Mapping[str, int]:
         expected = "a table of whole numbers"
         if isinstance(value, dict) and all(type(item) is int and item >= 0 for item in value.values()):

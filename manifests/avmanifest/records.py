@@ -62,6 +62,7 @@ def parse_description(content: bytes, where: object, advice: str = "Restore the 
     config = description.get("config", {})
     for name, value, is_right in (
         ("recipe", description.get("recipe"), isinstance(description.get("recipe", {}), dict)),
+        ("recipe.split_aliases", description.get("recipe"), _are_aliases(description.get("recipe", {}))),
         ("config", config, isinstance(config, dict)),
         ("config.steps", config, isinstance(config, dict) and _are_steps(config.get("steps", []))),
         ("config.mel", config, isinstance(config, dict) and _are_names(config.get("mel", ["paper"]))),
@@ -148,6 +149,11 @@ def _are_counts(values: Any) -> bool:
 
 def _are_names(values: Any) -> bool:
     return isinstance(values, list) and all(isinstance(v, str) for v in values) and len(set(values)) == len(values)
+
+
+def _are_aliases(recipe: Any) -> bool:
+    aliases = recipe.get("split_aliases", {}) if isinstance(recipe, dict) else {}
+    return isinstance(aliases, dict) and all(map(_are_names, aliases.values()))
 
 
 def _are_objects(values: Any) -> bool:

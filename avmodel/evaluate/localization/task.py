@@ -55,7 +55,7 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
     require_precision(config.precision, run.world.device)
     data = config.data
     split = open_split(data, run.test, data.test_split, labeled=False)
-    test = sounding_in(data, split, run.test, truth=config.truth, boxes=config.boxes)
+    test = sounding_in(data, split, truth=config.truth, boxes=config.boxes)
     train, leak_notes = _training_truth(config, run, split) if config.supervised else (None, ())
     seeds = config.seeds if train is not None else config.seeds[:1]
 
@@ -125,8 +125,8 @@ def _training_truth(config: LocalizationConfig, run: Evaluation, test: Split) ->
     """The ground truth of the training split, and the notes on leaks for the result."""
     source = run.test if run.train is None else run.train
     split = open_split(config.data, source, config.data.train_split, labeled=False)
-    split, notes = without_leaks(config.data, split, test, source, run.test)
-    return sounding_in(config.data, split, source, truth=config.truth, boxes=config.boxes), notes
+    split, notes = without_leaks(config.data, split, test)
+    return sounding_in(config.data, split, truth=config.truth, boxes=config.boxes), notes
 
 
 def _scores(values: Mapping[str, Float[Tensor, "n 1"]], counted: Bool[Tensor, " n"]) -> dict[str, dict[str, float]]:

@@ -40,7 +40,7 @@ def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
     data = config.data
     train, test = open_splits(data, run.test, run.train) if config.align != "none" else (None, unlabeled(data, run))
     whole = len(test.dataset)
-    test, gallery_note = in_gallery(config, run, test)
+    test, gallery_note = in_gallery(config, test)
 
     def ranked(one: Evaluation, seed: int) -> dict[str, dict[str, float]]:
         pairs = alone(config, one, test)
@@ -129,7 +129,7 @@ def aligned(
         return {modality: projections[modality](pairs[modality].to(device)).cpu() for modality in MODALITIES}
 
 
-def in_gallery(config: RetrievalConfig, run: Evaluation, test: Split) -> tuple[Split, tuple[str, ...]]:
+def in_gallery(config: RetrievalConfig, test: Split) -> tuple[Split, tuple[str, ...]]:
     """The test split cut down to the gallery, and what the result must say of it."""
     if config.gallery == "all":
         return test, ()
@@ -144,7 +144,7 @@ def in_gallery(config: RetrievalConfig, run: Evaluation, test: Split) -> tuple[S
     if not path.is_file():
         raise ConfigError(f"gallery={config.gallery!r}: no such list, and not all, N{CLIPS} or N{PER_CLASS}")
     listed = read_clip_names(path)
-    rows = footage(config.data, test, run.test)
+    rows = footage(config.data, test)
     places = {(row["video_id"], row["start_s"]): row["key"] for row in rows.to_pylist()}
     by_video = {row["video_id"]: row["key"] for row in rows.to_pylist()}
     keys: list[str] = []

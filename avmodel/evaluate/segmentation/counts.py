@@ -30,7 +30,7 @@ from avmodel.evaluate.segmentation.scores import (
 )
 from avmodel.evaluate.segmentation.segmenter import frames_of, test_view
 from avmodel.evaluate.truth import clips_of, mask_tables, masks_of
-from avmodel.inputs import IMAGENET_MEAN, Source
+from avmodel.inputs import IMAGENET_MEAN
 
 OFFICIAL, RELEASED = "official", "released"
 Frames = BinaryFrames | ClassFrames
@@ -51,10 +51,10 @@ class MaskedFrames(NamedTuple):
         return self.clips.described() | {"samples": len(set(own)), "frames": len(own), "of": len(self.clips.dataset)}
 
 
-def masked_frames(config: SegmentationConfig, clips: Split, source: Source, *, repeats: int = 1) -> MaskedFrames:
+def masked_frames(config: SegmentationConfig, clips: Split, *, repeats: int = 1) -> MaskedFrames:
     """The frames of a split that have a mask, each `repeats` times."""
     frames = frames_of(clips, repeats=repeats)
-    clip_fields = clips_of(config.data, clips, source)
+    clip_fields = clips_of(config.data, clips)
     row_of = {key: row for row, key in enumerate(clips.dataset.keys.to_pylist())}
     rows = [row_of[key] for key in frames.dataset.keys.to_pylist()]
     classes = config.target == "classes"

@@ -47,8 +47,8 @@ def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:
     require_precision(config.precision, run.world.device)
     classes = config.target == "classes"
     train_clips, test_clips = open_splits(config.data, run.test, run.train, labeled=classes)
-    train = masked_frames(config, train_clips, run.test if run.train is None else run.train, repeats=config.repeats)
-    test = masked_frames(config, test_clips, run.test)
+    train = masked_frames(config, train_clips, repeats=config.repeats)
+    test = masked_frames(config, test_clips)
 
     def segmenter_of(one: Evaluation, seed: int, folder: str) -> Segmenter:
         return trained_segmenter(config, one, train.frames, test.frames, train.labeled, seed, one.out / folder)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 from jaxtyping import Int
 
-from avdata.load import Batch, manifest_rows
+from avdata.load import Batch
 from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
 from avmanifest.files import read_text, replace_text
 from avmanifest.keys import clip_keys
@@ -17,9 +17,8 @@ from avmanifest.lists import read_requests
 from avmanifest.parsing import metadata_of, parse_object
 from avmanifest.recipe import load_recipe
 from avmodel.evaluate.config import EvalDataConfig
-from avmodel.evaluate.data import Split, cache_of, footage, roots_of
+from avmodel.evaluate.data import Split, footage, manifests_of
 from avmodel.evaluate.separation.config import AUTO, DRAWN
-from avmodel.inputs import Source
 
 MIXTURES_FILE = "mixtures.json"
 _ATTEMPTS: Final = 50
@@ -64,7 +63,7 @@ def partners(batch: Batch, sources: int, seed: int) -> Int[np.ndarray, "s b"]:
 
 
 def choose_mixtures(
-    mixtures: str, data: EvalDataConfig, test: Split, source: Source, *, sources: int, count: int, seed: int
+    mixtures: str, data: EvalDataConfig, test: Split, *, sources: int, count: int, seed: int
 ) -> MixtureList:
     """The test's mixtures. `mixtures`: a list's path, drawn, or auto: those of the dataset's recipe, else drawn.
 
@@ -73,13 +72,13 @@ def choose_mixtures(
     if mixtures == DRAWN:
         return draw_mixtures(test, sources=sources, count=count, seed=seed)
     if mixtures == AUTO:
-        listed = annotated(data, test, source)
+        listed = annotated(data, test)
         return (
             fitting(listed, test, "the dataset's own list")
             if listed
-            else choose_mixtures(DRAWN, data, test, source, sources=sources, count=count, seed=seed)
+            else choose_mixtures(DRAWN, data, test, sources=sources, count=count, seed=seed)
         )
-    return fitting(read_mixtures(Path(mixtures), data, test, source), test, Path(mixtures).name)
+    return fitting(read_mixtures(Path(mixtures), data, test), test, Path(mixtures).name)
 
 
 def fitting(listed: Sequence[Mixture], test: Split, name: str) -> MixtureList:
@@ -145,7 +144,7 @@ def _different(
     return tuple(rows) if len(rows) == sources else None
 
 
-def read_mixtures(path: Path, data: EvalDataConfig, test: Split, source: Source) -> list[Mixture]:
+def read_mixtures(path: Path, data: EvalDataConfig, test: Split) -> list[Mixture]:
     """The mixtures of a list: an earlier result's, VGGSound-Music's pairs, or CCoL's audio paths.
 
     Clips are found by key, or by video and start. Raises ConfigError for a missing file, ManifestError for a file
@@ -161,7 +160,7 @@ def read_mixtures(path: Path, data: EvalDataConfig, test: Split, source: Source)
     rows = read_requests(load_recipe(recipe), path, [split])
     keys = clip_keys(load_recipe(recipe), rows).to_pylist()
     listed = mixtures_in(keys, rows.column("annotations").to_pylist())
-    names = _keys_here(keys, rows.to_pylist(), footage(data, test, source).to_pylist())
+    names = _keys_here(keys, rows.to_pylist(), footage(data, test).to_pylist())
     return [mixture._replace(keys=tuple(names.get(key, key) for key in mixture.keys)) for mixture in listed]
 
 
@@ -199,15 +198,12 @@ def mixtures_in(keys: Sequence[str], annotations: Sequence[str | None]) -> list[
     return [found[index] for index in sorted(found)]
 
 
-def annotated(data: EvalDataConfig, test: Split, source: Source) -> list[Mixture]:
+def annotated(data: EvalDataConfig, test: Split) -> list[Mixture]:
     """The mixtures named by the dataset's manifests, such as those of recipe vggsound-music; empty for shards."""
-    name = test.name.rpartition("/")[2]
     found = []
-    for root in roots_of(source):
-        rows = manifest_rows(root, name, ("key", "annotations"), cache_of(data))
-        if rows is not None:
-            rows = rows.filter(pc.match_substring(rows.column("annotations"), '"mixtures"'))
-            found += mixtures_in(rows.column("key").to_pylist(), rows.column("annotations").to_pylist())
+    for table in manifests_of(data, test, ("key", "annotations")):
+        rows = table.filter(pc.match_substring(table.column("annotations"), '"mixtures"'))
+        found += mixtures_in(rows.column("key").to_pylist(), rows.column("annotations").to_pylist())
     return found
 
 

@@ -45,7 +45,6 @@ def separation(config: SeparationConfig, run: Evaluation) -> Result:
         config.mixtures,
         config.data,
         test,
-        run.test,
         sources=config.sources,
         count=config.num_mixtures,
         seed=config.mixture_seed,

@@ -15,6 +15,7 @@ from avmanifest.lists.own_columns import united
 from avmanifest.lists.requests import ListFile
 from avmanifest.recipe import LIST_FORMATS, ListSpec, Recipe, TableOptions, load_recipe
 from avmanifest.schema import REQUEST_SCHEMA
+from avmanifest.splits import recipe_splits
 
 __all__ = [
     "FOLDER_SPLITS",
@@ -51,7 +52,7 @@ def read_requests(
         recipe: The recipe.
         lists: One file, a folder with the files under their official names, or a mapping from official names to
             files. For the recipe `folder`, the folder of media.
-        splits: The splits to read. None: the recipe's default splits.
+        splits: The splits to read, or the recipe's aliases for some. None: the recipe's default splits.
         options: Column names of tables, in place of the recipe's own.
         notes: Receives one line for each thing about a list that is not as in the official one, and how it was read.
 
@@ -106,9 +107,7 @@ def _selected_splits(recipe: Recipe, splits: Sequence[str] | None) -> list[str]:
         return list(recipe.default_splits)
     if not splits:
         raise ConfigError(f"recipe {recipe.name}: no split is selected; known: {', '.join(recipe.splits)}")
-    if recipe.splits and (unknown := [split for split in splits if split not in recipe.splits]):
-        raise ConfigError(f"recipe {recipe.name}: unknown split {unknown[0]!r}; known: {', '.join(recipe.splits)}")
-    return list(dict.fromkeys(splits))
+    return list(dict.fromkeys(recipe_splits(recipe, splits)))
 
 
 def _paths(recipe: Recipe, specs: Sequence[ListSpec], lists: Mapping[str, Path] | Path | None) -> list[Path]:

@@ -254,7 +254,7 @@ def test_lists_come_from_a_folder_or_by_name(tmp_path: Path) -> None:
 
 
 def test_an_unknown_split_lists_the_known(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown split 'val'; known: balanced, unbalanced, eval"):
+    with pytest.raises(ConfigError, match="no split 'val'; known: balanced, unbalanced, eval"):
         read_requests(load_recipe("audioset"), tmp_path, ["val"])
     with pytest.raises(ConfigError, match="no split is selected"):
         read_requests(load_recipe("audioset"), tmp_path, [])

@@ -166,3 +166,23 @@ def test_names_are_sorted_and_complete() -> None:
     assert {"vggsound", "vggsound-music", "vggsound-instruments", "audioset", "music", "vgg-ss"} <= set(names)
     assert {"flickr-soundnet", "msr-vtt", "vggsounder", "folder", "table", "synth"} <= set(names)
     assert {"avsbench-s4", "avsbench-ms3", "avsbench-avss"} <= set(names)
+
+
+def test_aliases_name_splits_of_the_lists(tmp_path: Path) -> None:
+    def with_aliases(aliases: str) -> str:
+        return GOOD.replace("[aliases]", f"[split_aliases]\n{aliases}\n\n[aliases]")
+
+    recipe = load(tmp_path, with_aliases('all = ["train", "val"]'))
+    assert recipe.split_aliases == {"all": ("train", "val")}
+    assert load(tmp_path, GOOD).split_aliases == {}
+    for aliases, said in (
+        ('all = ["train", "dev"]', r"alias 'all' must name one or more of \['train', 'val'\], not \['train', 'dev'\]"),
+        ("all = []", "alias 'all' must name one or more"),
+        ('val = ["train"]', "alias 'val' is also a split of a list"),
+        ('AS-2M = ["train"]', "split 'AS-2M' must be lower-case letters"),
+        ('all = "train"', "split_aliases must be a table of lists of texts, none twice in a list, not"),
+        ('all = ["train", "train"]', "none twice in a list"),
+        ("all = [1]", "a table of lists of texts"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load(tmp_path, with_aliases(aliases))

@@ -38,6 +38,16 @@ def test_a_condition_chooses_the_samples_that_are_trained_on(data: Path) -> None
     assert batches.dataset.keys.to_pylist() == [f"clip-0000{number}" for number in (2, 3, 4, 5)]
 
 
+def test_several_splits_are_trained_on_and_probed_as_one(data: Path) -> None:
+    both = replace(DATA, split="val,train", probe_split="train,val")
+    batches = train_loader(both, TINY, data, HERE, batch_size=3, seed=0)
+    assert batches.dataset.keys.to_pylist() == [f"clip-0000{number}" for number in (6, 7, 8, 0, 1, 2, 3, 4, 5)]
+    assert len({key for batch in batches for key in batch.keys}) == 9
+    probed = probe_loader(both, TINY, data, HERE, batch_size=3)
+    assert probed is not None
+    assert sorted(key for batch in probed for key in batch.keys) == [f"clip-0000{number}" for number in range(9)]
+
+
 def test_the_probe_sees_each_sample_of_its_split_once(data: Path) -> None:
     probed = probe_loader(DATA, TINY, data, HERE, batch_size=2)
     assert probed is not None
@@ -55,7 +65,7 @@ def test_without_a_split_to_probe_there_is_no_probe(data: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"split": "trian"}, "no split 'trian'; known: train, val"),
+        ({"split": "trian"}, r"no split 'trian'; known: train, val\. .* Set data\.split=train\."),
         ({"profile": "released"}, r"needs 'released' spectrograms; the shards have paper, and no audio"),
         ({"exclude": ("loud",)}, "loud"),
         ({"where": "loud"}, "no column 'loud'"),

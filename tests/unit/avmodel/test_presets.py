@@ -58,6 +58,7 @@ def test_the_audioset_run_is_wider_and_has_four_times_the_batch() -> None:
     assert run.optim.peak_lr(run.batch_size) == pytest.approx(1.2e-3)
     assert run.batch_size == 2048
     assert (run.model.fusion_attn_ratio, run.model.fusion_mlp_ratio) == (1.0, 4.0)
+    assert run.data == DataConfig(split="AS-2M")
 
 
 @pytest.mark.parametrize(

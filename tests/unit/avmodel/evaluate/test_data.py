@@ -8,7 +8,7 @@ from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
 from avmodel.evaluate.config import EvalDataConfig
-from avmodel.evaluate.data import one_view, open_split, open_splits
+from avmodel.evaluate.data import footage, one_view, open_split, open_splits
 from avmodel.evaluate.loaded import LoadedModel
 from tests.evaluating import DATA, TEST, TRAIN, change_manifest, draw_splits, tiny_model
 from tests.shards import CLASSES, sample_key
@@ -56,6 +56,24 @@ def test_leaks_are_refused_dropped_or_told(own: Path) -> None:
     train, test = open_splits(replace(DATA, leaks="allow"), own, None)
     assert len(train.dataset) == TRAIN
     assert test.notes == ("leak: 3 of 24 training clips show what test clips show",)
+
+
+def test_several_splits_are_one_and_leak_as_one(splits: Path) -> None:
+    both = open_split(DATA, splits, "test,train")
+    assert both.name == "drawn/test+train"
+    assert both.manifests == ((str(splits), "test"), (str(splits), "train"))
+    assert both.described()["samples"] == len(footage(DATA, both)) == TEST + TRAIN
+    with pytest.raises(ConfigError, match=rf"drawn/train\+test, drawn/test: 15 of {TRAIN + TEST} training clips"):
+        open_splits(replace(DATA, train_split="train,test"), splits, None)
+    train, _ = open_splits(replace(DATA, train_split="train,test", leaks="drop"), splits, None)
+    assert train.dataset.keys.to_pylist() == [sample_key(number) for number in range(TRAIN)]
+
+
+def test_a_split_that_is_not_there_is_answered_with_the_setting(splits: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no split 'val'; known: train, test\. .* Set data\.test_split=test\."):
+        open_splits(replace(DATA, test_split="val"), splits, None)
+    with pytest.raises(ConfigError, match=r"no split 'trian'; .* Set data\.train_split=train\."):
+        open_splits(replace(DATA, train_split="trian"), splits, None)
 
 
 def test_shards_leak_by_their_keys(splits: Path) -> None:

@@ -102,7 +102,7 @@ def test_clips_of_five_and_of_ten_frames_meet_in_a_batch(tiny_run: Path, tmp_pat
     config = replace(CONFIG, target="classes", loss="ce", epochs=1, repeats=1)
     result = segmentation(config, run)
     assert result.data["test"]["frames"] == 20
-    test = masked_frames(config, open_split(DATA, data, "test"), data)
+    test = masked_frames(config, open_split(DATA, data, "test"))
     assert frames_by_clip(test) == [5, 5, 10]
     # Two clips are filled up with five frames of background each; the background and two classes are there.
     background = result.baselines["all background, official"]["miou"].mean
@@ -182,7 +182,7 @@ def test_data_without_what_is_asked_is_refused(tiny_run: Path, splits: Path, qua
         segmentation(CONFIG, evaluation_of(tiny_run, splits, tmp_path))
     shards = sorted(str(path) for path in (quarters / "test").glob("*.tar"))
     with pytest.raises(ConfigError, match="no manifest, so no ground truth"):
-        clips_of(DATA, open_split(DATA, shards, "test", labeled=False), shards)
+        clips_of(DATA, open_split(DATA, shards, "test", labeled=False))
     root = draw_quarters(tmp_path / "set")
     change_manifest(root, "train", annotations=json.dumps({"objects": [{"label": "whale", "sounding": True}] * 3}))
     with pytest.raises(ShardError, match=r"clip-0000\d: mask value \d, but the dataset has 3 classes"):

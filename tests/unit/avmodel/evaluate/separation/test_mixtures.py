@@ -28,7 +28,7 @@ LISTS = Path(__file__).parents[4].parent / "shared" / "data" / "meta"
 
 def choose(wanted: str, data: Path, **changes: int):
     test = open_split(DATA, data, "test")
-    return choose_mixtures(wanted, DATA, test, data, **{"sources": 2, "count": 6, "seed": 0, **changes})
+    return choose_mixtures(wanted, DATA, test, **{"sources": 2, "count": 6, "seed": 0, **changes})
 
 
 def test_every_sample_is_first_once_and_partner_once() -> None:
@@ -140,7 +140,7 @@ def test_mixtures_of_audio_paths_are_found_by_video(own: Path, tmp_path: Path) -
     [("deepavfusion/vggmusic_eval_ss.csv", 1201, 2, {"Easy", "Hard"}), ("music/ccol_test_sep.csv", 260, 4, {""})],
 )
 def test_published_lists_are_read(splits: Path, name: str, count: int, clips: int, kinds: set[str]) -> None:
-    found = read_mixtures(LISTS / name, DATA, open_split(DATA, splits, "test"), splits)
+    found = read_mixtures(LISTS / name, DATA, open_split(DATA, splits, "test"))
     assert len(found) == count
     assert {len(mixture.keys) for mixture in found} == {clips}
     assert {mixture.kind for mixture in found} == kinds
