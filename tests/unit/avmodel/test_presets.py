@@ -11,6 +11,7 @@ from avdata.prepare.config import PrepareConfig, SynthConfig, TableOptions
 from avmanifest.errors import ConfigError
 from avmanifest.recipe import load_recipe
 from avmanifest.settings import declared, value_of
+from avmodel.configs.data import DataConfig
 from avmodel.configs.deepavfusion import fusion_layer_ids
 from avmodel.evaluate.tasks import TASKS, task_config
 from avmodel.optim import schedule
