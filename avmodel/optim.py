@@ -5,7 +5,7 @@ A schedule is a function of the share of the run that is done, so it does not kn
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,29 +39,38 @@ def ramp_factor(done: float, ramp: float) -> float:
     return 1.0 if done >= ramp else 0.5 - 0.5 * math.cos(math.pi * done / ramp)
 
 
-def parameter_groups(model: nn.Module, config: OptimConfig, pretrained: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """All trainable parameters, grouped by decay, layer and ramp; for torch.optim.
+def parameter_groups(
+    model: nn.Module,
+    config: OptimConfig,
+    pretrained: Sequence[str] = (),
+    *,
+    scaled: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """All trainable parameters, grouped by decay, layer, ramp and factor; for torch.optim.
 
     Parameters of one axis (biases, norms) are not decayed; tokens and trainable positions, having three, are.
-    `pretrained` names the modalities (image, audio) that follow the ramp. Each group has, besides what torch
-    reads: `name`, `lr_scale` (layer decay) and `ramped`.
+    `pretrained` names the modalities (image, audio) that follow the ramp. `scaled` are further factors of the rate, by
+    the beginning of a parameter's name. Each group has, besides what torch reads: `name`, `lr_scale` (layer decay and
+    factor) and `ramped`.
     """
     depth = 1 + max((layer_id(name, -2) for name, _ in model.named_parameters()), default=0)
     ramped = tuple(f"encoder.{modality}." for modality in pretrained)
-    groups: defaultdict[tuple[int, bool, bool], list[nn.Parameter]] = defaultdict(list)
+    groups: defaultdict[tuple[int, bool, bool, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             layer = layer_id(name, depth) if config.layer_decay != 1 else depth
-            groups[layer, name.startswith(ramped), parameter.ndim > 1].append(parameter)
+            factor = next((factor for begin, factor in (scaled or {}).items() if name.startswith(begin)), 1.0)
+            groups[layer, name.startswith(ramped), parameter.ndim > 1, factor].append(parameter)
     return [
         {
             "params": parameters,
-            "name": f"layer {layer}{', ramped' * ramp}{'' if decayed else ', no decay'}",
+            "name": f"layer {layer}{', ramped' * ramp}{'' if decayed else ', no decay'}"
+            + (f", rate x {factor:g}" if factor != 1 else ""),
             "weight_decay": config.weight_decay if decayed else 0.0,
-            "lr_scale": config.layer_decay ** (depth - layer),
+            "lr_scale": config.layer_decay ** (depth - layer) * factor,
             "ramped": ramp,
         }
-        for (layer, ramp, decayed), parameters in sorted(groups.items())
+        for (layer, ramp, decayed, factor), parameters in sorted(groups.items(), key=lambda group: group[0])
     ]
 
 
@@ -82,9 +91,15 @@ def layer_id(name: str, last: int) -> int:
     return last
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig, pretrained: Sequence[str] = ()) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module,
+    config: OptimConfig,
+    pretrained: Sequence[str] = (),
+    *,
+    scaled: Mapping[str, float] | None = None,
+) -> torch.optim.Optimizer:
     """The optimizer over `parameter_groups`; `set_lr` gives it its rates, before each step. Fused on CPU and CUDA."""
-    groups = parameter_groups(model, config, pretrained)
+    groups = parameter_groups(model, config, pretrained, scaled=scaled)
     fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for group in groups for p in group["params"])
     kind: type[torch.optim.Adam] = OPTIMIZERS[config.optimizer]
     return kind(groups, lr=0.0, betas=config.betas, eps=config.eps, fused=fused)

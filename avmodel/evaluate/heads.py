@@ -1,4 +1,4 @@
-"""Linear heads on pooled streams: one a stream, and the mean of their logits."""
+"""Linear heads on feature vectors, such as pooled streams, and the mean of their logits."""
 
 from collections.abc import Mapping
 
@@ -15,18 +15,21 @@ class Heads(nn.Module):
     """Logits of each stream, and their mean under `all`: the released code's three heads.
 
     Weights start Xavier-uniform, biases at 0, as released (models/classifier.py). `normalize` puts a batch norm
-    without parameters (eps 1e-6) before each head, as MAE's linear probe does. Streams that are not given, as their
-    modality is missing, don't count in the mean.
+    without parameters (eps 1e-6) before each head, as MAE's linear probe does; `layer_norm` a layer norm (eps 1e-5), as
+    CAV-MAE and AVSiam do. Streams that are not given, as their modality is missing, don't count in the mean.
     """
 
-    def __init__(self, widths: Mapping[str, int], num_classes: int, *, normalize: bool) -> None:
+    def __init__(
+        self, widths: Mapping[str, int], num_classes: int, *, normalize: bool, layer_norm: bool = False
+    ) -> None:
         super().__init__()
-        self.norms = nn.ModuleDict(
-            {
-                name: nn.BatchNorm1d(width, affine=False, eps=1e-6) if normalize else nn.Identity()
-                for name, width in widths.items()
-            }
-        )
+
+        def norm(width: int) -> nn.Module:
+            if layer_norm:
+                return nn.LayerNorm(width)
+            return nn.BatchNorm1d(width, affine=False, eps=1e-6) if normalize else nn.Identity()
+
+        self.norms = nn.ModuleDict({name: norm(width) for name, width in widths.items()})
         self.heads = nn.ModuleDict({name: nn.Linear(width, num_classes) for name, width in widths.items()})
         for head in self.heads.values():
             assert isinstance(head, nn.Linear)

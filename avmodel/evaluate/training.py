@@ -220,18 +220,30 @@ def begin(
 
 
 def tuned_optimizer(
-    model: nn.Module, head: nn.Module, config: OptimConfig, *, head_scale: float = 1.0
+    model: nn.Module,
+    head: nn.Module,
+    config: OptimConfig,
+    *,
+    head_scale: float = 1.0,
+    scaled: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
-    """The optimizer, with rates that decay layer by layer from the head down; the head's rate is scaled."""
-    optimizer = make_optimizer(model, config)
+    """The optimizer, with rates that decay layer by layer from the head down; the head's rate is scaled.
+
+    `scaled`: further factors of the rates of parameters, by the beginning of their names.
+    """
+    optimizer = make_optimizer(model, config, scaled=scaled)
     for group in parameter_groups(head, replace(config, layer_decay=1.0)):
         optimizer.add_param_group({**group, "lr": 0.0, "lr_scale": head_scale})
     return optimizer
 
 
 def freeze_all_but_used(module: nn.Module, compute: Callable[[], Float[Tensor, "*shape"]]) -> None:
-    """Freeze the parameters on which the output of `compute` does not depend."""
+    """Freeze the parameters on which the output of `compute` does not depend; the others are trained.
+
+    What was not trained before, such as the joint layers of a model that learned from contrast alone, is trained now.
+    """
     module.eval()  # stochastic depth must not hide a block
+    module.requires_grad_(True)
     torch.autograd.backward(compute().sum())
     module.train()
     for parameter in module.parameters():

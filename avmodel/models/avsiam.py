@@ -86,6 +86,7 @@ class AVSiam(Family):
     """The backbone, two joint layers and a decoder, with a contrastive and a reconstruction loss."""
 
     published_starts: ClassVar = {"image": IN21K, "audio": AST}
+    joint_names: ClassVar = ("joint_layers.",)
     config: AVSiamConfig
 
     def __init__(self, config: AVSiamConfig) -> None:

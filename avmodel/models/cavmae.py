@@ -98,7 +98,10 @@ class Encoder(nn.Module):
 
     def join(self, audio: Float[Tensor, "b m d"], image: Float[Tensor, "b n d"]) -> Float[Tensor, "b k d"]:
         """Both towers' patches after the joint blocks, audio first."""
-        tokens = torch.cat([self.audio.patches(audio), self.image.patches(image)], dim=1)
+        return self.together(torch.cat([self.audio.patches(audio), self.image.patches(image)], dim=1))
+
+    def together(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Patches after the joint blocks with the norms that are for both modalities."""
         for block in self.joint_blocks:
             tokens = block(tokens)
         return self.joint_norm(tokens)  # type: ignore[no-any-return]
@@ -119,6 +122,7 @@ class CAVMAE(Family):
 
     published_starts: ClassVar = {"image": MAE, "audio": MAE}
     encoder_type: ClassVar[type[Encoder]] = Encoder
+    joint_names: ClassVar = ("encoder.joint_blocks.", "encoder.joint_norm.")
     config: CAVMAEConfig
 
     def __init__(self, config: CAVMAEConfig) -> None:
@@ -190,6 +194,22 @@ class CAVMAE(Family):
     ) -> dict[str, Float[Tensor, "_ _ d"]]:
         """The tokens of `encode`."""
         return {name: stream.tokens for name, stream in self.encode(image, log_mel).items()}
+
+    def joint_alone(
+        self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
+    ) -> Float[Tensor, "_ _ d"]:
+        """The mean of two passes of the joint blocks: with the norms for both modalities, and with the modality's own.
+
+        Source: the released model, modes missingaudioonly and missingvideoonly.
+        """
+        encoder = self.encoder
+        if image is not None:
+            modality, tokens = "image", encoder.image(self.image_input(image))
+        else:
+            assert log_mel is not None
+            modality, tokens = "audio", encoder.audio(self.audio_input(log_mel))
+        tower = encoder.tower(modality)
+        return (encoder.together(tower.patches(tokens)) + tower.patches(encoder.alone(tokens, modality))) / 2
 
     def forward_intermediates(
         self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]

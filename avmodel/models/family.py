@@ -78,6 +78,8 @@ class Family(nn.Module, ABC):
     least_batch: int = 1  # samples that all processes together must give it at once
     compares_samples: bool = False  # the loss is over pairs of samples: every process must give equally many
     mel_scale: tuple[float, float] | None = None  # mean and divisor that normalize the stored log-mel
+    # Beginnings of the names of the parameters of the layers that both modalities' tokens enter together.
+    joint_names: ClassVar[tuple[str, ...]] = ()
     time_first: bool = False  # patches go along the spectrogram's time row by row, not along its frequency
     # Groups of losses, each stepped by an optimizer of its own after a forward pass of its own; None: all at once.
     step_terms: tuple[tuple[str, ...] | None, ...] = (None,)
@@ -114,6 +116,17 @@ class Family(nn.Module, ABC):
         Arguments and names as of `streams`.
         """
         return {name: mean_stream(tokens) for name, tokens in self.streams(image, log_mel).items()}
+
+    def joint_alone(
+        self,
+        image: Float[Tensor, "b 3 h w"] | None,  # noqa: ARG002  # the families that have joint layers read them
+        log_mel: Float[Tensor, "a 1 mel t"] | None,  # noqa: ARG002
+    ) -> Float[Tensor, "_ _ d"] | None:
+        """Tokens of one modality, the other being None, as a model that was tuned on `joint` tokens reads them.
+
+        None: the family's joint layers never get one modality alone.
+        """
+        return None
 
     @abstractmethod
     def forward_intermediates(

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from functools import partial
+from typing import Annotated, NamedTuple
 
 from avmanifest.errors import ConfigError
 from avmanifest.settings import SHARE, Bounds
@@ -11,7 +12,9 @@ from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.config import AREA, MODES, EvalDataConfig, TrainingConfig
 
 MIXED_SOUNDS = ("log_mel", "waveform")
-AVERAGES = ("logits", "probabilities")
+AVERAGES = ("logits", "probabilities", "sigmoids")
+HEADS = ("per-stream", "joint", "concat")
+HEAD_NORMS = ("none", "layer")
 VARIED = AugmentConfig(roll=1024, noise=0.44849, mask_bins=48, mask_columns=192)  # CAV-MAE's: see avmodel.presets.data
 
 
@@ -37,7 +40,19 @@ class FinetuneConfig(TrainingConfig):
     ] = 6.0
     min_area: Annotated[float, "Share of the frame that a random crop takes in training, at least.", AREA] = 0.5
     flip_probability: Annotated[float, "Probability of a left-right flip in training.", SHARE] = 0.5
+    heads: Annotated[
+        str,
+        "Linear heads. per-stream: one on the mean token of each stream, whose logits are averaged; joint: one on the "
+        "mean of the joint tokens, as CAV-MAE; concat: one on the means of the image's and the sound's joint tokens "
+        "side by side (of their own, in a model without joint layers), and with mixed=true one on each modality's own "
+        "mean, as AVSiam.",
+        HEADS,
+    ] = "per-stream"
+    head_norm: Annotated[str, "Norm before each head.", HEAD_NORMS] = "none"
     head_lr: Annotated[float, "Factor of the heads' learning rate over the model's.", Bounds(0)] = 1.0
+    joint_lr: Annotated[
+        float, "Factor of the learning rate of the layers that both modalities enter together.", Bounds(0)
+    ] = 1.0
     prior_bias: Annotated[
         bool, "Start the heads' biases at the log-odds of each class's share of the training labels; false: at 0."
     ] = True
@@ -49,7 +64,11 @@ class FinetuneConfig(TrainingConfig):
         bool, "AVSiam's training: half of the steps have both modalities, a quarter only audio, a quarter only images."
     ] = False
     missing: Annotated[tuple[str, ...], "Modalities with each of which alone the model is also tested.", MODES[1:]] = ()
-    average: Annotated[str, "What is averaged over windows or frames.", AVERAGES] = "logits"
+    average: Annotated[
+        str,
+        "What is averaged over windows or frames; sigmoids: of each class by itself, with one label a sample, too.",
+        AVERAGES,
+    ] = "logits"
 
     def __post_init__(self) -> None:
         TrainingConfig.__post_init__(self)
@@ -57,6 +76,11 @@ class FinetuneConfig(TrainingConfig):
             raise ConfigError(
                 f"missing={self.missing}, mixed={self.mixed}: data.mode={self.data.mode} has one modality; "
                 "set data.mode=audio-visual"
+            )
+        if self.missing and self.heads == "concat" and not self.mixed:
+            raise ConfigError(
+                f"missing={self.missing} with heads=concat: no head reads one modality alone. Set mixed=true, or "
+                "missing=none."
             )
 
 
@@ -77,6 +101,8 @@ def cav_mae() -> FinetuneConfig:
     return FinetuneConfig(
         data=EvalDataConfig(frames=10, fit="short-side-crop"),
         optim=optim,
+        heads="joint",
+        head_norm="layer",
         head_lr=10.0,
         batch_size=48,
         epochs=10,
@@ -95,19 +121,70 @@ def cav_mae() -> FinetuneConfig:
     )
 
 
-def avsiam() -> FinetuneConfig:
-    """AVSiam-Base's for VGGSound: CAV-MAE's with steps of images, audio or both, and the paper's rates."""
-    recipe = cav_mae()
-    optim = replace(recipe.optim, lr=5e-5, drops=epoch_starts(2, 15), drop_factor=0.75)
+class Recipe(NamedTuple):
+    """What differs between AVSiam's recipes."""
+
+    lr: float
+    head_lr: float  # factor of the heads' rate
+    decay_from: int  # first epoch of a lower rate, counted from 0
+    decay: float  # factor of the rate from there at the beginning of each epoch
+
+
+# By dataset and size, of the paper's tables 9 to 11.
+AVSIAM_RECIPES: Mapping[tuple[str, str], Recipe] = {
+    ("as20k", "b"): Recipe(1e-4, 100.0, 2, 0.75),
+    ("as20k", "l"): Recipe(5e-5, 100.0, 2, 0.75),
+    ("as20k", "h"): Recipe(1e-5, 100.0, 5, 0.5),
+    ("as2m", "b"): Recipe(5e-6, 50.0, 5, 0.75),
+    ("as2m", "l"): Recipe(5e-6, 50.0, 2, 0.5),
+    ("as2m", "h"): Recipe(5e-6, 50.0, 2, 0.5),
+    ("vggsound", "b"): Recipe(5e-5, 10.0, 2, 0.75),
+    ("vggsound", "l"): Recipe(5e-6, 50.0, 2, 0.5),
+    ("vggsound", "h"): Recipe(5e-6, 50.0, 2, 0.5),
+}
+AVSIAM_EPOCHS = 15
+# The paper prints no factor of the joint layers' rate. The released scripts of Base have these; as-2M's is the heads'.
+AVSIAM_JOINT_LR: Mapping[str, float | None] = {"as20k": 100.0, "as2m": None, "vggsound": 1.0}
+# Samples of a step, of Base; the paper prints none for Large and Huge, which take as many here.
+AVSIAM_BATCH: Mapping[str, int] = {"as20k": 32, "as2m": 128, "vggsound": 128}
+AUDIOSET_TRAINING: Mapping[str, str] = {"as20k": "balanced", "as2m": "balanced,unbalanced"}
+
+
+def avsiam(dataset: str, size: str) -> FinetuneConfig:
+    """AVSiam's recipe for AudioSet-20K, AudioSet-2M or VGGSound (tables 9 to 11): base, large, huge.
+
+    avkit evaluate finetune runs/avsiam-b --data data/vggsound --preset avsiam-b-vggsound
+
+    CAV-MAE's recipe with steps of images, audio or both and a head for each, the paper's rates, and whole frames
+    squashed. It is tested with both modalities (tables 1 and 5), and with each alone by its own head (tables 5 to 7).
+    Classes are averaged over ten frames each by itself, with one label a sample, too, as released. The released heads
+    start as torch's linear layers do, these Xavier-uniform.
+    """
+    recipe, plain = AVSIAM_RECIPES[dataset, size], cav_mae()
+    optim = replace(
+        plain.optim,
+        lr=recipe.lr,
+        drops=epoch_starts(recipe.decay_from, AVSIAM_EPOCHS),
+        drop_factor=recipe.decay,
+    )
+    data = replace(plain.data, fit="squash")
+    if dataset in AUDIOSET_TRAINING:
+        data = replace(data, train_split=AUDIOSET_TRAINING[dataset], test_split="eval")
+    joint_lr = AVSIAM_JOINT_LR[dataset]
     return replace(
-        recipe,
-        data=replace(recipe.data, fit="squash"),
+        plain,
+        data=data,
         optim=optim,
-        batch_size=128,
-        epochs=15,
+        heads="concat",
+        head_lr=recipe.head_lr,
+        joint_lr=recipe.head_lr if joint_lr is None else joint_lr,
+        batch_size=AVSIAM_BATCH[dataset],
+        epochs=AVSIAM_EPOCHS,
         averaged_epochs=1,
+        class_balanced=dataset != "as20k",
         mixed=True,
         missing=("audio", "image"),
+        average="sigmoids",
     )
 
 
@@ -116,4 +193,8 @@ def epoch_starts(first: int, epochs: int) -> tuple[float, ...]:
     return tuple(epoch / epochs for epoch in range(first, epochs))
 
 
-PRESETS: Mapping[str, Callable[[], FinetuneConfig]] = {"released": FinetuneConfig, "cav-mae": cav_mae, "avsiam": avsiam}
+PRESETS: Mapping[str, Callable[[], FinetuneConfig]] = {
+    "released": FinetuneConfig,
+    "cav-mae": cav_mae,
+    **{f"avsiam-{size}-{dataset}": partial(avsiam, dataset, size) for dataset, size in AVSIAM_RECIPES},
+}

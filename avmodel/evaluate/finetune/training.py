@@ -18,7 +18,13 @@ from avmodel.evaluate.class_scores import class_scores
 from avmodel.evaluate.data import Split, one_view, ordered_loader, train_view
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.features import eval_inputs, gathered, label_matrix, parts_of
-from avmodel.evaluate.finetune.classifier import Classifier, freeze_unused, load_classifier, save_classifier
+from avmodel.evaluate.finetune.classifier import (
+    Classifier,
+    freeze_unused,
+    load_classifier,
+    require_joint,
+    save_classifier,
+)
 from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.mixup import mixed_batch, paired
 from avmodel.evaluate.heads import ALL, classification_loss, label_shares
@@ -48,8 +54,16 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
 
     def build() -> Classifier:
         model = with_settings(run.loaded, drop_path=config.drop_path).model
-        classifier = Classifier(model, len(train.dataset.classes), config.data.mode, multi_label=multi_label)
-        classifier = classifier.to(world.device)
+        classifier = Classifier(
+            model,
+            len(train.dataset.classes),
+            config.data.mode,
+            multi_label=multi_label,
+            heads=config.heads,
+            head_norm=config.head_norm,
+            mixed=config.mixed,
+        ).to(world.device)
+        require_joint(config, model)
         if config.prior_bias:
             classifier.heads.start_from_shares(label_shares(label_matrix(train.dataset)).to(world.device))
         freeze_unused(classifier)
@@ -93,8 +107,9 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
 
 
 def finetune_optimizer(classifier: Classifier, config: FinetuneConfig) -> torch.optim.Optimizer:
-    """AdamW whose rates fall from the heads down, layer by layer."""
-    return tuned_optimizer(classifier.model, classifier.heads, config.optim, head_scale=config.head_lr)
+    """The optimizer, whose rates fall from the heads down, layer by layer; heads and joint layers have factors."""
+    scaled = {} if config.joint_lr == 1 else dict.fromkeys(classifier.model.joint_names, config.joint_lr)
+    return tuned_optimizer(classifier.model, classifier.heads, config.optim, head_scale=config.head_lr, scaled=scaled)
 
 
 def step_modality(config: FinetuneConfig, seed: int, step: int) -> str | None:
@@ -126,6 +141,8 @@ def predict(
         scores = {row: x.float() for row, x in logits.items()}
         if config.average == "probabilities":
             scores = {row: classifier.probabilities(x) for row, x in scores.items()}
+        elif config.average == "sigmoids":
+            scores = {row: x.sigmoid() for row, x in scores.items()}
         return {row: x.reshape(len(batch), -1, x.shape[1]).mean(dim=1) for row, x in scores.items()}
 
     was_training = classifier.training

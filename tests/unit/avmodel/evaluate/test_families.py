@@ -8,8 +8,11 @@ import torch
 
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import save_checkpoint
+from avmodel.evaluate.data import open_splits, scoring_view
+from avmodel.evaluate.finetune.classifier import load_classifier
 from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.task import finetune
+from avmodel.evaluate.finetune.training import predict
 from avmodel.evaluate.knn.config import KnnConfig
 from avmodel.evaluate.knn.task import knn
 from avmodel.evaluate.retrieval.config import RetrievalConfig
@@ -64,3 +67,29 @@ def test_whole_clips_have_no_windows(family_run: Path, whole_clips: Path, tmp_pa
     run = evaluation_of(family_run, whole_clips, tmp_path)
     with pytest.raises(ConfigError, match=r"data.windows=10: 'kaldi' spectrograms are of whole clips"):
         knn(KnnConfig(data=replace(DATA, windows=10), device="cpu"), run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family_run", "heads", "mixed"), [("avsiam", "concat", True), ("cavmae", "joint", False)], indirect=["family_run"]
+)
+def test_published_heads_are_tuned_and_tested_with_a_modality_missing(
+    family_run: Path, heads: str, mixed: bool, whole_clips: Path, tmp_path: Path
+) -> None:
+    run = evaluation_of(family_run, whole_clips, tmp_path)
+    config = FinetuneConfig(
+        data=replace(DATA, frames=2, fit="squash"), batch_size=12, device_batch_size=12, epochs=1, heads=heads,
+        head_norm="layer", joint_lr=10.0, head_lr=100.0, mixed=mixed, missing=("audio", "image"), average="sigmoids",
+        device="cpu", random_weights=False,
+    )  # fmt: skip
+    tuned = finetune(config, run)
+    first = {"concat": "both", "joint": "joint"}[heads]
+    rows = {first, "all"} | {f"all, {mode} only" for mode in ("audio", "image")}
+    rows |= {f"{mode if heads == 'concat' else 'joint'}, {mode} only" for mode in ("audio", "image")}
+    assert set(tuned.scores) == rows
+    assert tuned.view["fit"] == "squash"
+    _, test = open_splits(config.data, whole_clips, None)
+    classifier, _ = load_classifier(run.out / "seed-0", torch.device("cpu"))
+    found = predict(config, classifier, run, test, scoring_view(config.data, run.loaded))
+    assert 0 < float(found["all"].min()) < float(found["all"].max()) < 1
+    assert not torch.allclose(found["all"].sum(dim=1), torch.ones(len(found["all"])), atol=1e-3)
