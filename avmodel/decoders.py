@@ -177,3 +177,16 @@ class EmbeddingDecoder(nn.Module):
             x = block(x, context)
         features: Tensor = self.out(self.norm(x))
         return features
+
+    def context_attention(self, context: Float[Tensor, "b m d"]) -> Float[Tensor, "b m"] | None:
+        """How much attention the queries pay to each token of the context in the last block.
+
+        None without queries of the decoder's own, or without blocks.
+        """
+        if not hasattr(self, "queries") or len(self.blocks) == 0:
+            return None
+        x, context = self.query_embed(self.queries.expand(len(context), -1, -1)), self.context_embed(context)
+        for block in self.blocks[:-1]:
+            x = block(x, context)
+        found: Tensor = self.blocks[-1].context_attention(x, context)  # type: ignore[operator]  # a CrossBlock
+        return found

@@ -57,6 +57,14 @@ class CrossAttention(nn.Module):
         projected: Tensor = self.proj(out)
         return projected
 
+    def received(self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b m d"]) -> Float[Tensor, "b m"]:
+        """How much attention each token of the context gets: softmax weights, mean over heads and queries."""
+        keys, _ = self.kv(context).chunk(2, dim=-1)
+        q = rearrange(self.q(x), "b n (h d) -> b h n d", h=self.num_heads)
+        k = rearrange(keys, "b m (h d) -> b h d m", h=self.num_heads)
+        weights: Tensor = (q @ k * self.scale).float().softmax(dim=-1).mean(dim=(1, 2))
+        return weights
+
 
 class PatchEmbed(nn.Module):
     """Patches as tokens: a convolution whose stride is its kernel."""
@@ -241,6 +249,11 @@ class CrossBlock(nn.Module):
         x = x + self.cross(self.norm_cross(x), context)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
+
+    def context_attention(self, x: Float[Tensor, "b n d"], context: Float[Tensor, "b m d"]) -> Float[Tensor, "b m"]:
+        """How much attention this block's tokens pay to each token of the context; see `CrossAttention.received`."""
+        x = x + self.attn(self.norm1(x))
+        return self.cross.received(self.norm_cross(x), context)
 
 
 class ViT(nn.Module):

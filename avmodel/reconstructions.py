@@ -1,4 +1,4 @@
-"""Pictures of reconstructions: the input, its visible patches and the model's prediction."""
+"""Pictures of what a model makes of samples: their reconstruction, and what it attends to."""
 
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,52 @@ def save_picture(
         ("reconstruction", to_mel(mels)),
     ]
     save_figure(draw_grid(columns, keys, profile), path, "Free space, then resume.")
+
+
+def save_attention(
+    path: Path | None, model: Family, inputs: Inputs, keys: tuple[str, ...], profile: MelProfile
+) -> None:
+    """Draw the model's attention maps of the first samples of a batch into a PNG, a row each; brighter is more.
+
+    For a model without such maps nothing is drawn. Without a path everything is computed and nothing is written.
+    Raises StorageError if the file can't be written.
+    """
+    was_training = model.training
+    model.eval()
+    image, log_mel = inputs.image[:MOST_SAMPLES], inputs.log_mel[:MOST_SAMPLES]
+    with torch.no_grad():
+        maps = model.attention(image, log_mel)
+    model.train(was_training)
+    if not maps or path is None:
+        return
+    patch = model.config.patch_size
+    seen, heard = model.image_input(image), model.audio_input(log_mel)
+    frames, spectrograms = to_rgb(seen), to_mel(model.audio_output(heard))
+    columns: list[tuple[str, np.ndarray]] = [("frame", frames)]
+    for one in maps:
+        if one.image is not None:
+            share = to_numpy(unit_share(spread_out(one.image, seen, patch)))[:, 0, :, :, None]
+            columns.append((one.title, HIDDEN * frames * (1 - share) + frames * share))
+    columns.append(("log-mel", spectrograms))
+    for one in maps:
+        if one.audio is not None:
+            weights = spread_out(one.audio, heard, patch)
+            share = to_numpy(unit_share(weights.transpose(-1, -2) if model.time_first else weights))[:, 0]
+            low = spectrograms.min(axis=(1, 2), keepdims=True)
+            columns.append((one.title, low + (spectrograms - low) * share))
+    save_figure(draw_grid(columns, keys[:MOST_SAMPLES], profile), path, "Free space, then resume.")
+
+
+def spread_out(values: Float[Tensor, "b n"], x: Float[Tensor, "b c h w"], patch_size: int) -> Float[Tensor, "b 1 h w"]:
+    """The value of each patch of `x` at all of its pixels."""
+    grid = (x.shape[2] // patch_size, x.shape[3] // patch_size)
+    return unpatchify(values.float().unsqueeze(-1).expand(-1, -1, patch_size**2), patch_size, grid)
+
+
+def unit_share(maps: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Each map scaled to 0..1; 0 everywhere if it is flat."""
+    low, high = maps.amin(dim=(1, 2, 3), keepdim=True), maps.amax(dim=(1, 2, 3), keepdim=True)
+    return (maps - low) / torch.where(high > low, high - low, 1)
 
 
 def visible(x: Float[Tensor, "b c h w"], mask: Float[Tensor, "b n"], patch_size: int) -> Float[Tensor, "b c h w"]:

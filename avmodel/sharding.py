@@ -19,13 +19,14 @@ from torch.nn.utils import get_total_norm
 
 from avmodel.compiling import blocks_of
 from avmodel.distributed import World
-from avmodel.layers import Block
 from avmodel.models.family import Family
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-FORWARD_METHODS = ("streams", "forward_intermediates")  # of a family; they compute with its weights, as a call does
+# They compute with the weights of a family, or of a block, as a call does.
+FORWARD_METHODS = ("streams", "forward_intermediates", "attention")
+BLOCK_METHODS = ("cls_attention", "context_attention")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,9 @@ def shard(model: Family, mesh: "DeviceMesh") -> Family:
     fsdp = import_module("torch.distributed.fsdp")
     for block in blocks_of(model):
         fsdp.fully_shard(block, mesh=mesh, reshard_after_forward=True)
-        if isinstance(block, Block):
-            fsdp.register_fsdp_forward_method(block, "cls_attention")
+        for method in BLOCK_METHODS:
+            if hasattr(block, method):
+                fsdp.register_fsdp_forward_method(block, method)
     # After a pass without gradients, too, the model's parameters are the shares that the optimizers know.
     fsdp.fully_shard(model, mesh=mesh, reshard_after_forward=True)
     for method in FORWARD_METHODS:

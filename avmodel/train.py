@@ -37,7 +37,7 @@ from avmodel.nonfinite import SkippedSteps, skip_note
 from avmodel.optim import make_optimizer
 from avmodel.precision import call_in, require_precision
 from avmodel.probe import nearest_neighbor_probe
-from avmodel.reconstructions import save_picture
+from avmodel.reconstructions import save_attention, save_picture
 from avmodel.resuming import SKIPPED_STEPS, load_together, restore, together, trainer_state
 from avmodel.rng import DROPOUT, augment_draws, draw_masks
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
@@ -377,8 +377,10 @@ def draw(out: Path, config: RunConfig, model: Family, batch: Batch, done: int, w
     Every process takes part: a loss over pairs of samples waits for all of them.
     """
     inputs, masks = to_inputs(batch, world.device), draw_masks(model, config.seed, batch, world)
-    path = out / PICTURES / f"step-{done:08d}.png"
-    save_picture(path if world.is_main else None, model, inputs, masks, batch.keys, profile(batch.profile))
+    spectrograms, folder = profile(batch.profile), out / PICTURES
+    path, maps = (folder / f"{name}-{done:08d}.png" if world.is_main else None for name in ("step", "attention"))
+    save_picture(path, model, inputs, masks, batch.keys, spectrograms)
+    save_attention(maps, model, inputs, batch.keys, spectrograms)
 
 
 def probe(

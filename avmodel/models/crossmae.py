@@ -17,7 +17,18 @@ from avmodel.configs.model import ViTSize
 from avmodel.decoders import EmbeddingDecoder, PixelDecoder
 from avmodel.layers import Block, ViT, after_each, init_linears
 from avmodel.masking import KeptIds, Masking, gather_visible, ids_from_noise, masking_from_ids
-from avmodel.models.family import AUDIOMAE, MAE, Draws, Family, LayerTokens, Modality, Output, own_channels, vit_names
+from avmodel.models.family import (
+    AUDIOMAE,
+    MAE,
+    AttentionMaps,
+    Draws,
+    Family,
+    LayerTokens,
+    Modality,
+    Output,
+    own_channels,
+    vit_names,
+)
 from avmodel.objectives import Term, feature_mse, info_nce, masked_mse, weighted
 from avmodel.weights.names import renamed
 
@@ -198,6 +209,23 @@ class CrossMAE(Family):
             ]
         return Output(weighted(terms), *output[1:])
 
+    def attention(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]) -> list[AttentionMaps]:
+        """The attentive tokens, and what the queries that restore the other modality's features attend to (figure 3).
+
+        The rank of each attentive token is 1 for the one with most attention of the class token, falling towards 0;
+        other tokens have 0.
+        """
+        whole_image = self.encoder.image(self.image_input(image))
+        whole_audio = self.encoder.audio(self.audio_input(log_mel))
+        ranks = [attentive_ranks(whole, self.config.attentive_ratio) for whole in (whole_image, whole_audio)]
+        found = [AttentionMaps("attentive", *ranks)]
+        if self.image_features is not None and self.audio_features is not None:
+            on_image = self.audio_features.context_attention(whole_image.tokens)
+            on_audio = self.image_features.context_attention(whole_audio.tokens)
+            if on_image is not None and on_audio is not None:
+                found.append(AttentionMaps("queries", on_image, on_audio))
+        return found
+
     def before_training(self) -> None:
         """Copy the towers into the teacher, if there is one."""
         if self.teacher is not None:
@@ -273,6 +301,13 @@ def pixel_decoder(config: CrossMAEConfig, grid: tuple[int, int], channels: int) 
 def pooled(encoded: Encoded, pool: str) -> Float[Tensor, "b d"]:
     """A vector of a modality: the mean of its patches, or its class token."""
     return encoded.tokens.mean(dim=1) if pool == "mean" else encoded.cls
+
+
+def attentive_ranks(encoded: Encoded, ratio: float) -> Float[Tensor, "b n"]:
+    """1 for the most attended token, falling in equal steps over the attentive ones, 0 for the others."""
+    ids = most_attended(encoded, ratio).ids
+    steps = torch.linspace(1, 0, ids.shape[1] + 1, device=ids.device)[:-1]
+    return torch.zeros_like(encoded.attention).scatter(1, ids, steps.to(encoded.attention).expand(len(ids), -1))
 
 
 def most_attended(encoded: Encoded, ratio: float) -> Attentive:

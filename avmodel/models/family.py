@@ -64,6 +64,14 @@ class LayerTokens(NamedTuple):
     audio: Float[Tensor, "b m d"]
 
 
+class AttentionMaps(NamedTuple):
+    """What a model attends to, patch by patch as it cuts them; None: it has no such map of this modality."""
+
+    title: str
+    image: Float[Tensor, "b n"] | None
+    audio: Float[Tensor, "b m"] | None
+
+
 class Family(nn.Module, ABC):
     """A model that learns from pairs of images and log-mels.
 
@@ -192,6 +200,14 @@ class Family(nn.Module, ABC):
             return 1.0, 0.0
         mean, divisor = self.mel_scale
         return 1 / divisor, -mean / divisor
+
+    def attention(
+        self,
+        image: Float[Tensor, "b 3 h w"],  # noqa: ARG002  # the families that have such maps read both
+        log_mel: Float[Tensor, "b 1 mel t"],  # noqa: ARG002
+    ) -> Sequence[AttentionMaps]:
+        """Maps of what the model attends to in whole inputs, to draw; none by default."""
+        return ()
 
     def before_training(self) -> None:
         """Called by the trainer once, after the initial weights are loaded and before the first step."""

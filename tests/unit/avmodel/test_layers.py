@@ -14,6 +14,7 @@ from avmodel.layers import (
     CrossBlock,
     ModalBlock,
     PatchEmbed,
+    attend,
     make_blocks,
 )
 from avmodel.positions import sincos_positions
@@ -199,3 +200,14 @@ def test_models_need_neither_timm_nor_torchvision() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_received_attention_is_the_mean_of_the_weights_that_mix_the_values() -> None:
+    """With values that name their token, each head's output is its weights."""
+    torch.manual_seed(0)
+    cross = CrossAttention(32, 4)
+    x, context = torch.randn(2, 5, 32), torch.randn(2, 8, 32)
+    k, _ = cross.kv(context).chunk(2, dim=-1)
+    names = torch.eye(8).repeat(1, 4).expand(2, -1, -1)
+    weights = attend(cross.q(x), k, names, num_heads=4, scale=cross.scale).view(2, 5, 4, 8)
+    torch.testing.assert_close(cross.received(x, context), weights.mean(dim=(1, 2)))

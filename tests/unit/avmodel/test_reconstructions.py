@@ -12,10 +12,11 @@ from avdata.profiles import profile
 from avmanifest.errors import StorageError
 from avmodel.inputs import Inputs, normalize_images, to_inputs
 from avmodel.masking import KeptIds
+from avmodel.models.crossmae import CrossMAE
 from avmodel.models.deepavfusion import DeepAVFusion
-from avmodel.reconstructions import HIDDEN, save_picture, to_rgb, visible
+from avmodel.reconstructions import HIDDEN, save_attention, save_picture, spread_out, to_rgb, unit_share, visible
 from tests.families import masks_for
-from tests.runs import TINY, DrawnBatches
+from tests.runs import TINY, TINY_CROSSMAE, DrawnBatches
 
 HOSTILE = ("price $5 and $6", "$\\frac{", "кадр-数据\n2", "k" * 500)
 
@@ -46,6 +47,30 @@ def test_a_silent_spectrogram_can_be_drawn(tmp_path: Path) -> None:
     silent = inputs._replace(log_mel=torch.full_like(inputs.log_mel, -7.0))
     save_picture(tmp_path / "step.png", model, silent, ids, ("a", "b", "c", "d"), profile("paper"))
     assert (tmp_path / "step.png").stat().st_size > 10_000
+
+
+def test_attention_is_drawn_for_models_that_have_maps(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = CrossMAE(TINY_CROSSMAE)
+    inputs = to_inputs(DrawnBatches().draw(range(5)), torch.device("cpu"))
+    path = tmp_path / "attention.png"
+    save_attention(path, model, inputs, (*HOSTILE, "fifth"), profile("paper"))
+    assert model.training
+    pixels = imread(path)
+    assert pixels.shape[0] < 5 * 230  # four samples
+    assert pixels[..., :3].std() > 0.1
+    save_attention(None, model, inputs, HOSTILE, profile("paper"))
+    save_attention(tmp_path / "none.png", drawn()[0], inputs, HOSTILE, profile("paper"))
+    assert [p.name for p in tmp_path.iterdir()] == ["attention.png"]
+
+
+def test_maps_are_spread_over_patches() -> None:
+    spread = spread_out(torch.tensor([[1.0, 2, 3, 4, 5, 6]]), torch.zeros(1, 3, 32, 48), 16)
+    assert spread.shape == (1, 1, 32, 48)
+    assert spread[0, 0, ::16, ::16].tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert spread[0, 0, 15, 15] == 1
+    scaled = unit_share(torch.cat([spread, torch.ones(1, 1, 32, 48)]))
+    assert (scaled[0].min(), scaled[0].max(), scaled[1].max()) == (0, 1, 0)
 
 
 def test_a_place_that_takes_no_file_is_a_storage_error(tmp_path: Path) -> None:

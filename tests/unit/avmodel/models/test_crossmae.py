@@ -181,6 +181,28 @@ def test_the_condition_can_come_in_elsewhere(changes: dict) -> None:
     assert len(model.image_decoder.crosses) == (2 if "cross_at" in changes else 1)
 
 
+def test_attention_maps_are_the_attentive_tokens_and_what_the_queries_attend_to() -> None:
+    model = small().eval()
+    image, log_mel = batch(SMALL)
+    with torch.no_grad():
+        attentive, queries = model.attention(image, log_mel)
+        whole = model.encoder.image(model.image_input(image))
+    assert (attentive.title, queries.title) == ("attentive", "queries")
+    best = most_attended(whole, 0.25).ids
+    assert (attentive.image > 0).sum(dim=1).tolist() == [4] * 10
+    torch.testing.assert_close(attentive.image.gather(1, best), torch.tensor([[1.0, 0.75, 0.5, 0.25]]).expand(10, -1))
+    for found in (queries.image, queries.audio):
+        assert found.shape == (10, 16)
+        torch.testing.assert_close(found.sum(dim=1), torch.ones(10))
+    # Of the image: by the queries that restore the audio's features, so the audio itself has no part in it.
+    with torch.no_grad():
+        again = model.attention(image, log_mel.flip(0))[1]
+    assert torch.equal(again.image, queries.image)
+    assert not torch.allclose(again.audio, queries.audio)
+    assert [one.title for one in small(predict_features=False).attention(image, log_mel)] == ["attentive"]
+    assert [one.title for one in small(queries="attentive").attention(image, log_mel)] == ["attentive"]
+
+
 def test_audio_goes_along_time_first() -> None:
     model = small().eval()
     assert model.encoder.audio.grid == (8, 2)
