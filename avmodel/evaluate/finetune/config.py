@@ -84,41 +84,83 @@ class FinetuneConfig(TrainingConfig):
             )
 
 
-def cav_mae() -> FinetuneConfig:
-    """CAV-MAE's recipe for VGGSound: waveforms mixed, SpecAug, roll and noise; all ten frames tested.
+class CavMaeRecipe(NamedTuple):
+    """What differs between CAV-MAE's recipes."""
 
-    The weights tested are the mean of the last eight epochs'.
+    lr: float
+    head_lr: float  # factor of the heads' rate
+    epochs: int
+    decay_from: int  # first epoch of a lower rate, counted from 0; the rate halves at the beginning of each epoch
+    batch_size: int
+    averaged_epochs: int
+    class_balanced: bool
+
+
+# By dataset, of the released fine-tuning scripts.
+CAV_MAE_RECIPES: Mapping[str, CavMaeRecipe] = {
+    "vggsound": CavMaeRecipe(1e-4, 10.0, 10, 2, 48, 8, class_balanced=True),
+    "as20k": CavMaeRecipe(5e-5, 100.0, 15, 5, 36, 13, class_balanced=False),
+    "as2m": CavMaeRecipe(1e-5, 50.0, 10, 2, 48, 10, class_balanced=True),
+}
+AUDIOSET_TRAINING: Mapping[str, str] = {"as20k": "balanced", "as2m": "balanced,unbalanced"}
+
+
+def cav_mae(dataset: str = "vggsound") -> FinetuneConfig:
+    """CAV-MAE's recipe for VGGSound, AudioSet-20K or AudioSet-2M: waveforms mixed, SpecAug, roll and noise.
+
+    All ten frames are tested. The weights tested are the mean of the last epochs' (the last 8, 13 or 10).
     """
+    recipe = CAV_MAE_RECIPES[dataset]
     optim = OptimConfig(
         optimizer="adam",
-        lr=1e-4,
+        lr=recipe.lr,
         betas=(0.95, 0.999),
         weight_decay=5e-7,
         warmup=0.0,
         ramp=0.0,
-        drops=epoch_starts(2, 10),
+        drops=epoch_starts(recipe.decay_from, recipe.epochs),
     )
     return FinetuneConfig(
-        data=EvalDataConfig(frames=10, fit="short-side-crop"),
+        data=data_of(dataset, EvalDataConfig(frames=10, fit="short-side-crop")),
         optim=optim,
         heads="joint",
         head_norm="layer",
-        head_lr=10.0,
-        batch_size=48,
-        epochs=10,
+        head_lr=recipe.head_lr,
+        batch_size=recipe.batch_size,
+        epochs=recipe.epochs,
         drop_path=0.0,
         mixup=10.0,
         mixup_probability=0.5,
         mixup_of="waveform",
         augment=VARIED,
-        class_balanced=True,
+        class_balanced=recipe.class_balanced,
         max_gain_db=0.0,
         min_area=1.0,
         flip_probability=0.0,
         prior_bias=False,
-        averaged_epochs=8,
+        averaged_epochs=recipe.averaged_epochs,
         average="probabilities",
     )
+
+
+def crossmae(dataset: str, mode: str) -> FinetuneConfig:
+    """CrossMAE's table 1 on one of its datasets, with both modalities or one.
+
+    avkit evaluate finetune runs/crossmae --data data/vggsound --preset crossmae-vggsound-audio
+
+    The paper says that linear heads start at random, and nothing else of fine-tuning: the recipe is CAV-MAE's, with a
+    head on the two means side by side, or on that of the one modality.
+    """
+    plain = cav_mae(dataset)
+    data = replace(plain.data, mode=mode, fit=None)
+    return replace(plain, data=data, heads="concat" if mode == MODES[0] else "per-stream")
+
+
+def data_of(dataset: str, data: EvalDataConfig) -> EvalDataConfig:
+    """The splits of AudioSet that a recipe is for; of other datasets the usual ones."""
+    if dataset not in AUDIOSET_TRAINING:
+        return data
+    return replace(data, train_split=AUDIOSET_TRAINING[dataset], test_split="eval")
 
 
 class Recipe(NamedTuple):
@@ -147,7 +189,6 @@ AVSIAM_EPOCHS = 15
 AVSIAM_JOINT_LR: Mapping[str, float | None] = {"as20k": 100.0, "as2m": None, "vggsound": 1.0}
 # Samples of a step, of Base; the paper prints none for Large and Huge, which take as many here.
 AVSIAM_BATCH: Mapping[str, int] = {"as20k": 32, "as2m": 128, "vggsound": 128}
-AUDIOSET_TRAINING: Mapping[str, str] = {"as20k": "balanced", "as2m": "balanced,unbalanced"}
 
 
 def avsiam(dataset: str, size: str) -> FinetuneConfig:
@@ -167,9 +208,7 @@ def avsiam(dataset: str, size: str) -> FinetuneConfig:
         drops=epoch_starts(recipe.decay_from, AVSIAM_EPOCHS),
         drop_factor=recipe.decay,
     )
-    data = replace(plain.data, fit="squash")
-    if dataset in AUDIOSET_TRAINING:
-        data = replace(data, train_split=AUDIOSET_TRAINING[dataset], test_split="eval")
+    data = data_of(dataset, replace(plain.data, fit="squash"))
     joint_lr = AVSIAM_JOINT_LR[dataset]
     return replace(
         plain,
@@ -196,5 +235,12 @@ def epoch_starts(first: int, epochs: int) -> tuple[float, ...]:
 PRESETS: Mapping[str, Callable[[], FinetuneConfig]] = {
     "released": FinetuneConfig,
     "cav-mae": cav_mae,
+    "cav-mae-as20k": partial(cav_mae, "as20k"),
+    "cav-mae-as2m": partial(cav_mae, "as2m"),
+    **{
+        "-".join(("crossmae", dataset, *short)): partial(crossmae, dataset, mode)
+        for dataset in CAV_MAE_RECIPES
+        for mode, short in ((MODES[0], ()), *((mode, (mode,)) for mode in MODES[1:]))
+    },
     **{f"avsiam-{size}-{dataset}": partial(avsiam, dataset, size) for dataset, size in AVSIAM_RECIPES},
 }
