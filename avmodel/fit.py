@@ -63,6 +63,11 @@ class Objective:
     terms: Sequence[Terms] = (None,)
     after_step: Callable[[], None] = lambda: None
     seed: int = 0
+    # In place of `losses` for all micro-steps of a step, one after the other: losses over samples of several of them.
+    # Without it, or for these terms None, each micro-step's are its own.
+    losses_together: Callable[
+        [nn.Module, Sequence[Batch], Sequence[Moment], Terms], Iterator[Mapping[str, Float[Tensor, ""]]] | None
+    ] = lambda *_: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,10 +193,13 @@ def gradients(
 ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, ""]]:
     """Of these terms, all if None: the losses' means over micro-steps, and the gradients' norm."""
     losses: dict[str, Tensor] = {}
-    for number, batch in enumerate(micro):
+    moments = [Moment(objective.seed, step, number, world.rank) for number in range(len(micro))]
+    each = objective.losses_together(objective.forward, micro, moments, terms) or (
+        objective.losses(objective.forward, batch, moment, terms) for batch, moment in zip(micro, moments, strict=True)
+    )
+    for number in range(len(micro)):
         with no_sync(objective.forward, unless=number == len(micro) - 1):
-            moment = Moment(objective.seed, step, number, world.rank)
-            found = objective.losses(objective.forward, batch, moment, terms)
+            found = next(each)  # computed here, with or without synchronization
             torch.autograd.backward(found["total"] / len(micro))
         for name, loss in found.items():
             losses[name] = losses.get(name, 0) + loss.detach() / len(micro)

@@ -30,7 +30,9 @@ class Term(NamedTuple):
 
 
 def weighted(terms: Sequence[Term]) -> dict[str, Float[Tensor, ""]]:
-    """`total`, the weighted sum, then each term without its weight."""
+    """`total`, the weighted sum, then each term without its weight; nothing of no terms."""
+    if not terms:
+        return {}
     total = reduce(add, (term.value if term.weight == 1 else term.weight * term.value for term in terms))
     return {"total": total, **{term.name: term.value for term in terms}}
 

@@ -3,7 +3,7 @@
 There is no generator state: a resumed run gets the same bits, and so do several processes as one.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,16 +22,34 @@ MASKS, DROPOUT, ORDERS, AUGMENT = range(1 << 20, (1 << 20) + 4)
 NOISE_BITS = np.uint64(11)  # shifted out; the remaining bits are exact in float64
 
 
-def draw_masks(model: Family, seed: int, batch: Batch, world: World | None = None) -> Any:
-    """The masks of a batch, from the seed, the epoch and each sample's position in the epoch."""
+class Part(NamedTuple):
+    """A micro-batch among those whose samples are compared with one another."""
+
+    number: int
+    of: int
+
+
+ALL = Part(0, 1)
+
+
+def draw_masks(model: Family, seed: int, batch: Batch, world: World | None = None, part: Part = ALL) -> Any:
+    """The masks of a batch, from the seed, the epoch and each sample's position in the epoch.
+
+    The parts of all processes have the masks of one batch of all their samples.
+    """
     rank, size = (world.rank, world.size) if world else (0, 1)
     own = batch.positions.numpy()
     noise = random_numbers(seed, batch, MASKS, own, model.num_draws)
-    # Which positions a rank has follows from its first one: a replaced sample keeps the position of the damaged one.
-    everyone = own if size == 1 else own[0] - rank + np.arange(len(own) * size)
+    everyone = own
+    if size * part.of > 1:
+        # Which positions there are follows from the first one: a replaced sample keeps that of the damaged one. Parts
+        # may be of two epochs: then some are before the first position or behind the last, and all the same unlike.
+        first, count = part.number * len(own) * size, part.of * len(own) * size
+        everyone = own[0] - rank - first + np.arange(count)
     order = random_numbers(seed, batch, ORDERS, everyone, model.num_orders)
-    places = order.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")[rank::size]
-    return model.choose(Draws(torch.from_numpy(noise), torch.from_numpy(places), len(everyone)))
+    places = order.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
+    mine = slice(part.number * len(own) * size + rank, (part.number + 1) * len(own) * size, size)
+    return model.choose(Draws(torch.from_numpy(noise), torch.from_numpy(places[mine]), len(everyone)))
 
 
 def augment_draws(config: AugmentConfig, seed: int, batch: Batch) -> Float[Tensor, "b n"]:

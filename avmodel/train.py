@@ -6,7 +6,7 @@ one would.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -29,17 +29,18 @@ from avmodel.compiling import prepare_forward
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World, join_world
 from avmodel.fit import Batches, Fit, Moment, Objective, Terms, distributed, fit, is_due
+from avmodel.gradient_cache import two_passes
 from avmodel.inputs import Source, probe_loader, to_inputs, train_loader, with_mix
 from avmodel.metrics import METRICS, MetricLog, read_lines
 from avmodel.models import build_model
-from avmodel.models.family import Family, Modality
+from avmodel.models.family import Contrast, Family, Modality, Output
 from avmodel.nonfinite import SkippedSteps, skip_note
 from avmodel.optim import make_optimizer
 from avmodel.precision import call_in, require_precision
 from avmodel.probe import nearest_neighbor_probe
 from avmodel.reconstructions import save_attention, save_picture
 from avmodel.resuming import SKIPPED_STEPS, load_together, restore, together, trainer_state
-from avmodel.rng import DROPOUT, augment_draws, draw_masks
+from avmodel.rng import DROPOUT, Part, augment_draws, draw_masks
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
 from avmodel.sharding import Placement, load_whole, placement, whole, whole_weights
 from avmodel.speed import Speed
@@ -156,6 +157,8 @@ def train(
         listener.note(f"{out / CHECKPOINTS}: no checkpoint was saved yet; the run begins at step 0")
     speed = Speed(config, world, first=first, steps=steps)
     listener.started(step=first, steps=steps, epochs=steps * step_epochs)
+    if note := config.contrast_note(world.size):
+        listener.note(note)
 
     with log_of(out, first, config, world) as log:
 
@@ -231,18 +234,33 @@ def pretraining(
     """
     optimizers = new_optimizers(config, model) if optimizers is None else optimizers
     prepare_forward(model, config, world.device)
+    parts = config.contrast_parts(world.size)
 
-    def losses(forward: nn.Module, batch: Batch, _: Moment, terms: Terms) -> Mapping[str, Float[Tensor, ""]]:
+    def call(forward: nn.Module, batch: Batch, moment: Moment, terms: Terms, **options: Contrast) -> Output:
         image, log_mel = to_inputs(batch, world.device)
         log_mel = augment(log_mel, config.augment, augment_draws(config.augment, config.seed, batch))
-        masks = draw_masks(model, config.seed, batch, world)
+        masks = draw_masks(model, config.seed, batch, world, Part(moment.number % parts, parts))
         only = {} if terms is None else {"terms": terms}
         if config.compile == "whole":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # the last outputs were read
-        found: Mapping[str, Tensor] = call_in(
-            config.precision, forward, world.device, image, log_mel, masks, **only
-        ).losses
-        return found
+        output: Output = call_in(config.precision, forward, world.device, image, log_mel, masks, **only, **options)
+        return output
+
+    def losses(forward: nn.Module, batch: Batch, moment: Moment, terms: Terms) -> Mapping[str, Float[Tensor, ""]]:
+        return call(forward, batch, moment, terms).losses
+
+    def losses_together(
+        forward: nn.Module, micro: Sequence[Batch], moments: Sequence[Moment], terms: Terms
+    ) -> Iterator[Mapping[str, Float[Tensor, ""]]] | None:
+        if parts == 1 or (terms is not None and "contrast" not in terms):
+            return None
+
+        def call_part(number: int, contrast: Contrast) -> Output:
+            moment = moments[number]
+            seed_dropout(config.seed, moment.step, moment.rank, moment.number)  # both passes drop the same
+            return call(forward, micro[number], moment, terms, contrast=contrast)
+
+        return two_passes(model, call_part, range(len(micro)))
 
     return Objective(
         module=model,
@@ -253,6 +271,7 @@ def pretraining(
         terms=model.step_terms,
         after_step=model.after_step,
         seed=config.seed,
+        losses_together=losses_together,
     )
 
 
@@ -333,11 +352,11 @@ def initial_model(config: RunConfig, device: torch.device, listener: Listener) -
 
 def require_batch(model: Family, config: RunConfig, world: World) -> None:
     """Raise ConfigError if the model's loss needs larger or equal batches than the config gives."""
-    together = config.micro_batch(world.size)[0] * world.size
+    together = config.micro_batch(world.size)[0] * world.size * config.contrast_parts(world.size)
     if together < model.least_batch:
         raise ConfigError(
             f"{together} samples at once over all processes; the model needs {model.least_batch}. Raise batch_size or "
-            "device_batch_size."
+            "device_batch_size, or set gradient_cache=true."
         )
 
 
@@ -376,7 +395,8 @@ def draw(out: Path, config: RunConfig, model: Family, batch: Batch, done: int, w
 
     Every process takes part: a loss over pairs of samples waits for all of them.
     """
-    inputs, masks = to_inputs(batch, world.device), draw_masks(model, config.seed, batch, world)
+    part = Part(0, config.contrast_parts(world.size))  # the first micro-batch of its step
+    inputs, masks = to_inputs(batch, world.device), draw_masks(model, config.seed, batch, world, part)
     spectrograms, folder = profile(batch.profile), out / PICTURES
     path, maps = (folder / f"{name}-{done:08d}.png" if world.is_main else None for name in ("step", "attention"))
     save_picture(path, model, inputs, masks, batch.keys, spectrograms)
@@ -407,9 +427,9 @@ def log_of(out: Path, first: int, config: RunConfig, world: World) -> AbstractCo
     return MetricLog(out, last_step=first, wandb_project=config.wandb_project, config=as_json(config))
 
 
-def seed_dropout(seed: int, step: int, rank: int) -> None:
-    """Seed what torch draws by itself in a step: a function of the run's seed, the step and the process."""
-    torch.manual_seed(int(random_bits(seed, step, DROPOUT, np.array([rank]))[0]))
+def seed_dropout(seed: int, step: int, rank: int, number: int = 0) -> None:
+    """Seed what torch draws by itself in a step, or in its micro-step of that number, on one process."""
+    torch.manual_seed(int(random_bits(seed, step, DROPOUT, np.array([rank + (number << 32)]))[0]))
 
 
 def report(out: Path, step: int, steps: int) -> Report:

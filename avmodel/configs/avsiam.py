@@ -85,6 +85,8 @@ class AVSiamConfig(DecodingModelConfig):
         **{f"avsiam-fixed-{percent}": {"mask_ratios": (percent / 100,), **CONTRAST_ALONE} for percent in (25, 50, 75)},
     }
 
+    published_contrast: ClassVar[str] = "the paper: 1,536"
+
     def __post_init__(self) -> None:
         require_fields(self)
         require_heads("decoder", self.decoder_embed_dim, self.decoder_num_heads, multiple=1)
@@ -107,6 +109,11 @@ class AVSiamConfig(DecodingModelConfig):
                 raise ValueError(f"{name} mask ratios {ratios} leave nothing to see of {patches} patches")
             again = {"reconstruction_ratio": self.reconstruction_ratio}
             require_patches(self, name, size, again, whole=False)
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether there is a contrastive loss."""
+        return self.contrast_weight > 0
 
     @property
     def ratios(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

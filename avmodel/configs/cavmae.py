@@ -1,7 +1,7 @@
 """CAV-MAE's settings."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from avmanifest.settings import POSITIVE, Bounds
 from avmodel.configs.model import (
@@ -44,6 +44,8 @@ class CAVMAEConfig(DecodingModelConfig):
     ] = -5.081
     mel_std: Annotated[float, "Deviation of log-mels that inputs are normalized with.", POSITIVE] = 4.4849
 
+    published_contrast: ClassVar[str] = "the released code: those of one GPU, 30 of 120 in its log"
+
     def __post_init__(self) -> None:
         if not 0 < self.joint_depth < self.vit.depth:
             raise ValueError(
@@ -53,3 +55,12 @@ class CAVMAEConfig(DecodingModelConfig):
         require_heads("decoder", self.decoder_embed_dim, self.decoder_num_heads)
         require_patches(self, "image", self.image_size, {"image_mask_ratio": self.image_mask_ratio})
         require_patches(self, "audio", self.audio_size, {"audio_mask_ratio": self.audio_mask_ratio})
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether there is a contrastive loss."""
+        return self.contrast_weight > 0
+
+    def num_compared(self, samples: int, world_size: int) -> int:
+        """Samples with which each is compared: all, or those of its own process."""
+        return samples if self.gather else samples // world_size

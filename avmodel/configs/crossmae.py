@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from avmanifest.settings import POSITIVE, SHARE, Bounds
 from avmodel.configs.model import KERNEL_REDUCTIONS, DecodingModelConfig, num_kept, require_fields, require_patches
@@ -105,6 +105,8 @@ class CrossMAEConfig(DecodingModelConfig):
         float, "Deviation of log-mels that inputs are normalized with; default: twice AudioMAE's.", POSITIVE
     ] = 9.1379948
 
+    published_contrast: ClassVar[str] = "the paper: 512; its table 4 has 256, too"
+
     def __post_init__(self) -> None:
         require_fields(self)
         if not (self.contrast_weight > 0 or self.reconstruct or self.predict_features):
@@ -133,6 +135,11 @@ class CrossMAEConfig(DecodingModelConfig):
                     f"{self.attentive_ratio} asks for {asked} {name} patches, mask_ratio={self.mask_ratio} leaves "
                     f"{visible}. Lower one of them."
                 )
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether there is a contrastive loss."""
+        return self.contrast_weight > 0
 
     @property
     def feature_dim(self) -> int:

@@ -39,6 +39,18 @@ class ModelConfig:
     # Further rows of `avkit bench step --family`: their name, and the fields that they change.
     bench_rows: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
+    # Of a family with a contrastive loss: what is published about the number of samples that it compares.
+    published_contrast: ClassVar[str] = ""
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether the loss is over pairs of samples."""
+        return False
+
+    def num_compared(self, samples: int, world_size: int) -> int:  # noqa: ARG002  # of families without a gather
+        """Samples with which each is compared, of so many that all processes give."""
+        return samples
+
     @property
     def vit(self) -> ViTSize:
         """Width, depth and heads."""

@@ -31,6 +31,11 @@ class RunConfig:
     device_batch_size: Annotated[
         int, "Samples that one device takes at once, at most; more become micro-steps.", Bounds(1)
     ] = 64
+    gradient_cache: Annotated[
+        bool,
+        "Contrast all samples of a step with one another, however few the devices take at once: two forward passes, "
+        "with the gradients of one large batch. false: only those that all devices take at once.",
+    ] = False
     epochs: Annotated[int, "Passes over the training data.", Bounds(1)] = 200
     steps: Annotated[int | None, "Optimizer steps. none: as many as epochs says.", Bounds(1)] = None
     image_weights: Annotated[
@@ -97,6 +102,27 @@ class RunConfig:
     def micro_batch(self, world_size: int) -> tuple[int, int]:
         """As `micro_batches`, of this run's batch."""
         return micro_batches(self.batch_size, self.device_batch_size, world_size)
+
+    def contrast_parts(self, world_size: int) -> int:
+        """Micro-steps whose samples the contrastive loss compares with one another; 1 if there is no such loss."""
+        _, micro_steps = self.micro_batch(world_size)
+        return micro_steps if self.gradient_cache and self.model.compares_samples else 1
+
+    def contrast_note(self, world_size: int) -> str | None:
+        """A line on how many samples the contrastive loss compares on so many devices; None without such a loss."""
+        if not self.model.compares_samples:
+            return None
+        size, micro_steps = self.micro_batch(world_size)
+        parts = self.contrast_parts(world_size)
+        devices = f"{world_size} device{'s' if world_size > 1 else ''}"
+        at_once = f"{size} at once on {devices}" if world_size == 1 else f"{size} at once on each of {devices}"
+        compared = self.model.num_compared(size * world_size * parts, world_size)
+        note = f"contrast: each sample is compared with {compared:,} ({at_once}"
+        if parts > 1:
+            note += f", {parts} micro-steps together by gradient_cache"
+        elif micro_steps > 1:
+            note += f"; with gradient_cache=true {self.model.num_compared(self.batch_size, world_size):,}"
+        return f"{note}). Published: {self.model.published_contrast}."
 
 
 def micro_batches(batch_size: int, device_batch_size: int, world_size: int) -> tuple[int, int]:

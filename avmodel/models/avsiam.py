@@ -27,7 +27,18 @@ from avmodel.masking import (
     masking_from_ids,
     structured_noise,
 )
-from avmodel.models.family import AST, IN21K, Draws, Family, LayerTokens, Modality, Output, for_each_image
+from avmodel.models.family import (
+    AST,
+    IN21K,
+    Contrast,
+    Draws,
+    Family,
+    LayerTokens,
+    Modality,
+    Output,
+    Vectors,
+    for_each_image,
+)
 from avmodel.objectives import Term, info_nce, masked_mse, weighted
 from avmodel.positions import resize_positions
 from avmodel.weights.names import Rules, renamed
@@ -93,7 +104,7 @@ class AVSiam(Family):
         super().__init__()
         self.config = config
         self.mel_scale = (config.mel_mean, config.mel_std)
-        self.compares_samples = config.contrast_weight > 0
+        self.compares_samples = config.compares_samples
         self.reconstructs = config.reconstruction_weight > 0
         if config.alternate_steps:
             self.step_terms = (("contrast",), ("image", "audio"))
@@ -246,24 +257,34 @@ class AVSiam(Family):
         masks: AVSiamKeptIds,
         *,
         terms: Collection[str] | None = None,
+        contrast: Contrast = Contrast.COMPARED,
     ) -> Output:
-        """The objective's losses under these masks, or only those `terms` of it."""
+        """The objective's losses under these masks, or only those `terms` of it; see `Contrast`."""
         config = self.config
         images, log_mels = self.image_input(image), self.audio_input(log_mel)
         losses: list[Term] = []
-        output = Output({})
+        output, vectors = Output({}), None
         if self.compares_samples and (terms is None or "contrast" in terms):
             audio_tokens = pooled_groups(self.encoder.audio(log_mels), masks.audio_groups, self.encoder.encode_audio)
             image_tokens = pooled_groups(self.encoder.image(images), masks.image_groups, self.encoder.encode_image)
-            contrast = info_nce(audio_tokens, image_tokens, temperature=config.temperature, symmetric=config.symmetric)
-            losses.append(Term("contrast", config.contrast_weight, contrast))
+            vectors = Vectors(audio_tokens, image_tokens)
+            if contrast is Contrast.COMPARED:
+                losses.append(Term("contrast", config.contrast_weight, self.contrast(vectors)))
+                vectors = None
+        if contrast is Contrast.ALONE:
+            return Output({}, vectors=vectors)
         if self.reconstructs and (terms is None or "image" in terms):
             predicted = self.reconstruct(images, log_mels, masks)
             image_pred, audio_pred, image_mask, audio_mask = predicted
             output, weight = Output({}, *predicted), config.reconstruction_weight
             losses.append(Term("image", weight, masked_mse(image_pred, self.targets(images), image_mask)))
             losses.append(Term("audio", weight, masked_mse(audio_pred, self.targets(log_mels), audio_mask)))
-        return Output(weighted(losses), *output[1:])
+        return output._replace(losses=weighted(losses), vectors=vectors)
+
+    def contrast(self, vectors: Vectors, *, gather: bool = True) -> Float[Tensor, ""]:
+        """The sound of each sample against the images of all, and the images against the sounds if symmetric."""
+        config = self.config
+        return info_nce(*vectors, temperature=config.temperature, symmetric=config.symmetric, gather=gather)
 
     def reconstruct(
         self, images: Float[Tensor, "b 3 h w"], log_mels: Float[Tensor, "b 1 mel t"], masks: AVSiamKeptIds

@@ -17,12 +17,14 @@ from avmodel.layers import ViT, after_each, init_linears, modal_blocks
 from avmodel.masking import KeptIds, ids_from_noise, masking_from_ids, structured_noise
 from avmodel.models.family import (
     MAE,
+    Contrast,
     Draws,
     Family,
     LayerTokens,
     Modality,
     Output,
     Stream,
+    Vectors,
     for_each_image,
     mean_stream,
     own_channels,
@@ -129,7 +131,7 @@ class CAVMAE(Family):
         super().__init__()
         self.config = config
         self.mel_scale = (config.mel_mean, config.mel_std)
-        self.compares_samples = config.contrast_weight > 0
+        self.compares_samples = config.compares_samples
         self.encoder = self.encoder_type(config)
         self.decoder = JointDecoder(
             config.vit.embed_dim,
@@ -223,14 +225,23 @@ class CAVMAE(Family):
             found.append([tower.patches(x) for x in layers])
         return [LayerTokens(*tokens) for tokens in zip(*found, strict=True)]
 
-    def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: KeptIds) -> Output:
-        """Losses and predictions under these masks."""
+    def forward(
+        self,
+        image: Float[Tensor, "b 3 h w"],
+        log_mel: Float[Tensor, "b 1 mel t"],
+        masks: KeptIds,
+        *,
+        contrast: Contrast = Contrast.COMPARED,
+    ) -> Output:
+        """Losses and predictions under these masks; see `Contrast`."""
         config, encoder = self.config, self.encoder
         images, log_mels = self.image_input(image), self.audio_input(log_mel)
         image_masking = masking_from_ids(masks.image_ids.to(log_mels.device), encoder.image.num_patches)
         audio_masking = masking_from_ids(masks.audio_ids.to(log_mels.device), encoder.audio.num_patches)
         image_tokens = encoder.image(images, image_masking.ids_keep)
         audio_tokens = encoder.audio(log_mels, audio_masking.ids_keep)
+        if contrast is Contrast.ALONE:
+            return Output({}, vectors=self.vectors(image_tokens, audio_tokens))
         image_pred, audio_pred = self.decoder(
             encoder.join(audio_tokens, image_tokens),
             audio_masking.ids_restore,
@@ -241,16 +252,22 @@ class CAVMAE(Family):
             Term("image", 1.0, masked_mse(image_pred, self.targets(images), image_masking.mask)),
             Term("audio", 1.0, masked_mse(audio_pred, self.targets(log_mels), audio_masking.mask)),
         ]
-        if self.compares_samples:
-            contrast = info_nce(
-                encoder.compared(image_tokens, "image"),
-                encoder.compared(audio_tokens, "audio"),
-                temperature=config.temperature,
-                symmetric=config.symmetric,
-                gather=config.gather,
-            )
-            terms.append(Term("contrast", config.contrast_weight, contrast))
-        return Output(weighted(terms), image_pred, audio_pred, image_masking.mask, audio_masking.mask)
+        vectors = self.vectors(image_tokens, audio_tokens) if self.compares_samples else None
+        if vectors is not None and contrast is Contrast.COMPARED:
+            terms.append(Term("contrast", config.contrast_weight, self.contrast(vectors)))
+            vectors = None
+        return Output(weighted(terms), image_pred, audio_pred, image_masking.mask, audio_masking.mask, vectors)
+
+    def vectors(self, image_tokens: Float[Tensor, "b i d"], audio_tokens: Float[Tensor, "b a d"]) -> Vectors:
+        """What the contrast compares of both modalities, each through the joint blocks alone."""
+        return Vectors(self.encoder.compared(image_tokens, "image"), self.encoder.compared(audio_tokens, "audio"))
+
+    def contrast(self, vectors: Vectors, *, gather: bool = True) -> Float[Tensor, ""]:
+        """Each image against the sounds of all samples, and the sounds against the images if symmetric."""
+        config = self.config
+        return info_nce(
+            *vectors, temperature=config.temperature, symmetric=config.symmetric, gather=gather and config.gather
+        )
 
 
 def start_names(modality: Modality, depth: int, joint_depth: int) -> Rules:

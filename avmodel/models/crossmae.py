@@ -21,11 +21,13 @@ from avmodel.models.family import (
     AUDIOMAE,
     MAE,
     AttentionMaps,
+    Contrast,
     Draws,
     Family,
     LayerTokens,
     Modality,
     Output,
+    Vectors,
     own_channels,
     vit_names,
 )
@@ -96,7 +98,7 @@ class CrossMAE(Family):
         super().__init__()
         self.config = config
         self.mel_scale = (config.mel_mean, config.mel_std)
-        self.compares_samples = config.contrast_weight > 0
+        self.compares_samples = config.compares_samples
         self.encoder = Encoder(config)
         self.teacher = copy.deepcopy(self.encoder).requires_grad_(False) if config.teacher == "ema" else None
         self.image_decoder, self.audio_decoder = (
@@ -159,8 +161,15 @@ class CrossMAE(Family):
         audio_tokens = self.encoder.audio.forward_intermediates(self.audio_input(log_mel))
         return [LayerTokens(*tokens) for tokens in zip(image_tokens, audio_tokens, strict=True)]
 
-    def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], masks: KeptIds) -> Output:
-        """Losses and predictions under these masks."""
+    def forward(
+        self,
+        image: Float[Tensor, "b 3 h w"],
+        log_mel: Float[Tensor, "b 1 mel t"],
+        masks: KeptIds,
+        *,
+        contrast: Contrast = Contrast.COMPARED,
+    ) -> Output:
+        """Losses and predictions under these masks; see `Contrast`."""
         config, encoder = self.config, self.encoder
         images, log_mels = self.image_input(image), self.audio_input(log_mel)
         image_masking = masking_from_ids(masks.image_ids.to(log_mels.device), encoder.image.num_patches)
@@ -168,21 +177,27 @@ class CrossMAE(Family):
         image_tokens = encoder.image(images, image_masking.ids_keep)
         audio_tokens = encoder.audio(log_mels, audio_masking.ids_keep)
         complete_image = complete_audio = None
-        if config.needs_complete:
-            trained = config.contrast_weight > 0 and config.contrast_features == "complete"
+        complete_contrast = config.contrast_features == "complete"
+        if complete_contrast if contrast is Contrast.ALONE else config.needs_complete:
+            trained = config.contrast_weight > 0 and complete_contrast
             teacher = encoder if self.teacher is None else self.teacher
             with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
                 complete_image, complete_audio = teacher.image(images), teacher.audio(log_mels)
 
         terms = []
+        vectors = None
         if self.compares_samples:
-            visible = config.contrast_features == "visible"
-            vectors = [
-                pooled(part if visible or whole is None else whole, config.pool)
-                for part, whole in ((audio_tokens, complete_audio), (image_tokens, complete_image))
-            ]
-            contrast = info_nce(*vectors, temperature=config.temperature, directions=config.directions)
-            terms.append(Term("contrast", config.contrast_weight, contrast))
+            vectors = Vectors(
+                *(
+                    pooled(whole if complete_contrast and whole is not None else part, config.pool)
+                    for part, whole in ((audio_tokens, complete_audio), (image_tokens, complete_image))
+                )
+            )
+            if contrast is Contrast.COMPARED:
+                terms.append(Term("contrast", config.contrast_weight, self.contrast(vectors)))
+                vectors = None
+        if contrast is Contrast.ALONE:
+            return Output({}, vectors=vectors)
         output = Output({})
         if self.image_decoder is not None and self.audio_decoder is not None:
             image_condition = self.condition(image_tokens, complete_image, image_masking)
@@ -207,7 +222,12 @@ class CrossMAE(Family):
                     ("audio_features", self.audio_features, image_tokens, audio_tokens, complete_audio, audio_masking),
                 )
             ]
-        return Output(weighted(terms), *output[1:])
+        return output._replace(losses=weighted(terms), vectors=vectors)
+
+    def contrast(self, vectors: Vectors, *, gather: bool = True) -> Float[Tensor, ""]:
+        """The sound of each sample against the images of all, and the images against the sounds."""
+        config = self.config
+        return info_nce(*vectors, temperature=config.temperature, directions=config.directions, gather=gather)
 
     def attention(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"]) -> list[AttentionMaps]:
         """The attentive tokens, and what the queries that restore the other modality's features attend to (figure 3).

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from einops import rearrange
@@ -30,14 +31,33 @@ class Draws(NamedTuple):
     total: int  # samples of all processes
 
 
+class Vectors(NamedTuple):
+    """What the contrastive loss compares: row i of `anchors` matches row i of `candidates`."""
+
+    anchors: Float[Tensor, "b d"]
+    candidates: Float[Tensor, "b d"]
+
+
+class Contrast(Enum):
+    """What a call does with the vectors that the contrastive loss compares."""
+
+    COMPARED = "compared"  # the loss has the contrast of the batch's vectors
+    APART = "apart"  # the output has the vectors; the loss has the other terms alone
+    ALONE = "alone"  # the output has the vectors and no losses
+
+
 class Output(NamedTuple):
-    """Losses by name, `total` first, and what was predicted where the objective predicts patches."""
+    """Losses by name, `total` first, and what was predicted where the objective predicts patches.
+
+    No losses if nothing but a contrast that is kept apart is learned.
+    """
 
     losses: dict[str, Float[Tensor, ""]]
     image_pred: Float[Tensor, "b n patch"] | None = None
     audio_pred: Float[Tensor, "b m patch2"] | None = None
     image_mask: Float[Tensor, "b n"] | None = None  # 1 where removed
     audio_mask: Float[Tensor, "b m"] | None = None
+    vectors: Vectors | None = None  # only of a call that does not compare them
 
 
 def for_each_image(audio: Float[Tensor, "a *n"], image: Float[Tensor, "b *m"]) -> Float[Tensor, "b *n"]:
@@ -75,7 +95,9 @@ class AttentionMaps(NamedTuple):
 class Family(nn.Module, ABC):
     """A model that learns from pairs of images and log-mels.
 
-    Call it with normalized images, stored log-mels and the masks from `choose`; it returns an `Output`.
+    Call it with normalized images, stored log-mels and the masks from `choose`; it returns an `Output`. A model that
+    compares samples also takes `contrast=`, one of `Contrast`; what is random in a forward pass is drawn for the
+    vectors first, so that two calls from one random state have the same.
     """
 
     # By modality: where its published weights are, shown when the file is missing. Absent: no import of such weights.
@@ -200,6 +222,13 @@ class Family(nn.Module, ABC):
             return 1.0, 0.0
         mean, divisor = self.mel_scale
         return 1 / divisor, -mean / divisor
+
+    def contrast(self, vectors: Vectors, *, gather: bool = True) -> Float[Tensor, ""]:
+        """The contrastive loss of these rows, not weighted; `gather`: of all processes' as one batch, as in a call.
+
+        Called for models that compare samples only; their config has its weight, `contrast_weight`.
+        """
+        raise NotImplementedError
 
     def attention(
         self,

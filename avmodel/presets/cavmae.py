@@ -22,8 +22,8 @@ def cavmae() -> RunConfig:
 
     Numbers: the paper and the released scripts (256 samples a step, rate 2e-4, 25 epochs, halved from epoch 10 every
     five), where a rate of 1e-4 goes with 108 samples and 5e-5 with 48. A frame is the center square of its short side
-    (its script that extracts frames). Both towers start from the image MAE with its
-    decoder.
+    (its script that extracts frames). Both towers start from the image MAE with its decoder. Contrast is over all 256
+    samples, on any number of devices and with any device_batch_size.
     """
     return RunConfig(
         name="cavmae",
@@ -33,6 +33,7 @@ def cavmae() -> RunConfig:
         augment=ROLL_AND_NOISE,
         batch_size=256,
         device_batch_size=256,
+        gradient_cache=True,
         epochs=25,
         image_weights=IMAGE_WEIGHTS,
         audio_weights=IMAGE_WEIGHTS,

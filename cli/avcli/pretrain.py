@@ -1,5 +1,6 @@
 """`avkit pretrain`: pretrain a model on shards."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,11 @@ Examples:
   avkit pretrain deepavfusion --data data/vggsound --out runs/first --resume
   torchrun --nproc-per-node 8 -m avcli.main pretrain deepavfusion --data data/vggsound --out runs/first
 """
+
+
+def started_processes() -> int:
+    """Processes of this run, as torchrun says it; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def pretrain(
@@ -49,7 +55,8 @@ def pretrain(
     asked = configured(run_config(run), file=config, given=flags, settings=settings)
     if explain:
         runs = f"runs: {', '.join(sorted(presets()))}"
-        typer.echo(explained(asked, toml=toml, before=describe(run), after=runs))
+        notes = [asked.contrast_note(started_processes()), runs]
+        typer.echo(explained(asked, toml=toml, before=describe(run), after="\n\n".join(filter(None, notes))))
         return
     if not data and not asked.data.mix:
         raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")

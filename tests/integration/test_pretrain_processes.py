@@ -130,6 +130,21 @@ def test_two_processes_compare_as_many_samples_as_one(tmp_path: Path, name: str)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["avsiam-alternate", "cavmae"])
+def test_micro_steps_of_two_processes_compare_as_many_samples_as_one(tmp_path: Path, name: str) -> None:
+    """By gradient_cache, each hidden as one process would hide it, whose step has no micro-steps."""
+    run = tiny_run(**FAMILY_RUNS[name], steps=3, gradient_cache=True)
+    assert call(train_drawn, tmp_path / "one", run, log=tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    run = replace(run, device_batch_size=1)
+    codes = call_together(train_drawn, tmp_path / "two", run, log=tmp_path / "both")
+    assert codes == [0, 0], (tmp_path / "both.0").read_text() + (tmp_path / "both.1").read_text()
+    one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
+    assert one[0].keys() == two[0].keys()
+    for key in one[0]:
+        assert [line[key] for line in two] == pytest.approx([line[key] for line in one], rel=1e-5), key
+
+
+@pytest.mark.slow
 def test_bfloat16_between_blocks_and_recomputed_activations_in_two_processes(tmp_path: Path) -> None:
     run = replace(RUN, precision=RESIDUAL, checkpoint_activations=True)
     assert call(train_drawn, tmp_path / "one", run, log=tmp_path / "log") == 0, (tmp_path / "log").read_text()
