@@ -81,6 +81,7 @@ def draw_dataset(
     flags: Callable[[int], dict[str, bool]] = lambda sample: {},
     mel: Sequence[str] = ("paper",),
     columns: Sequence[Column] = (),
+    classes: Sequence[str] = CLASSES,
     **sample: Any,
 ) -> Path:
     """A finished dataset with samples first, first + 1, ...; the `failed` ones are rows without a sample.
@@ -118,7 +119,7 @@ def draw_dataset(
         "format_version": FORMAT_VERSION,
         "recipe": {"name": "drawn"},
         "config": {"mel": list(mel)},
-        "labels": list(CLASSES),
+        "labels": list(classes),
         "columns": [column.as_dict() for column in columns],
         "plan_hash": PLAN_HASH,
     }
