@@ -1,8 +1,8 @@
-"""A small set of real pictures and made sounds: handwritten digits beside spoken ones, of which either names the class.
+"""A small set of real pictures and made sounds: handwritten digits beside spoken ones. Either alone names the class.
 
-The pictures are scikit-learn's 1,797 digits of 8 x 8 pixels (UCI, CC BY 4.0), enlarged and put at a random place of a
-frame. The sounds are made: each digit is a few phonemes of formants and noise, spoken by a voice of random pitch, length
-and vocal tract. A picture is in one split only, and so is a voice.
+The pictures are the 1,797 digits of 8 x 8 pixels that come with scikit-learn (UCI, CC BY 4.0), enlarged and put at a
+random place of a frame. The sounds are made: each digit is a few phonemes of formants and noise, of random pitch,
+length and vocal tract. Each picture and each sound is in one split only.
 """
 
 from functools import cache
@@ -34,7 +34,8 @@ NOISES = {
 }  # fmt: skip
 WORDS = (
     ("z", "ih", "r", "oh"), ("w", "uh", "n"), ("t", "oo"), ("th", "r", "ee"), ("f", "aw", "r"),
-    ("f", "ah", "ee", "v"), ("s", "ih", "k", "s"), ("s", "eh", "v", "eh", "n"), ("eh", "ee", "t"), ("n", "ah", "ee", "n"),
+    ("f", "ah", "ee", "v"), ("s", "ih", "k", "s"), ("s", "eh", "v", "eh", "n"), ("eh", "ee", "t"),
+    ("n", "ah", "ee", "n"),
 )  # fmt: skip
 
 
@@ -72,9 +73,7 @@ def sound(sample: int, seconds: float) -> Float[np.ndarray, " n"]:
     return np.clip(whole, -1, 1).astype(np.float32)
 
 
-def spoken_phoneme(
-    name: str, pitch_hz: float, tract: float, chance: np.random.Generator
-) -> Float[np.ndarray, " n"]:
+def spoken_phoneme(name: str, pitch_hz: float, tract: float, chance: np.random.Generator) -> Float[np.ndarray, " n"]:
     """One phoneme of 60 to 160 ms, with soft ends: harmonics under the formants, or a band of noise."""
     times = np.arange(round(chance.uniform(0.06, 0.16) * SAMPLE_RATE)) / SAMPLE_RATE
     if name in NOISES:
@@ -86,7 +85,10 @@ def spoken_phoneme(
         formants, level = VOWELS[name]
         harmonics = pitch_hz * np.arange(1, int(5000 / pitch_hz))[:, None]
         widths = (90, 130, 180)
-        peaks = [np.exp(-0.5 * ((harmonics - f * tract) / w) ** 2) / (1 + f / 1500) for f, w in zip(formants, widths, strict=True)]
+        peaks = [
+            np.exp(-0.5 * ((harmonics - f * tract) / w) ** 2) / (1 + f / 1500)
+            for f, w in zip(formants, widths, strict=True)
+        ]
         glide = times * (1 + chance.uniform(-0.15, 0.15) * times)
         wave = level * ((0.02 + sum(peaks)) * np.sin(2 * np.pi * harmonics * glide)).sum(axis=0)
     ends = np.minimum(1, np.minimum(times, times[-1] - times) / 0.012)

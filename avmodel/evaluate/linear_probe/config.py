@@ -9,6 +9,7 @@ from avmodel.configs.optim import REFERENCE_BATCH
 from avmodel.evaluate.config import AREA, EvalConfig
 
 OPTIMIZERS = ("lars", "adamw")
+HEAD_LOSSES = ("mean", "each")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,13 @@ class LinearProbeConfig(EvalConfig):
         float, "dB by which the loudness of random views varies, at most, either way.", Bounds(0)
     ] = 6.0
     min_area: Annotated[float, "Share of the frame that a random view takes, at least.", AREA] = 0.5
+    flip_probability: Annotated[float, "Probability of a left-right flip of random views.", SHARE] = 0.5
+    head_loss: Annotated[
+        str,
+        "What is minimized: mean, the loss of the mean of all heads' logits, as released; each, the loss of every "
+        "head, so that a stream's row says what that stream alone has.",
+        HEAD_LOSSES,
+    ] = "mean"
 
 
 def supplement() -> LinearProbeConfig:

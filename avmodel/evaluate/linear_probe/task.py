@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from timm.optim.lars import Lars
 from torch import Tensor
 
+from avdata.load import TrainView
 from avmodel.configs.optim import REFERENCE_BATCH
 from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
 from avmodel.evaluate.data import Split, one_view, open_splits, scoring_view, train_view
@@ -15,6 +16,7 @@ from avmodel.evaluate.evaluation import Evaluation, describe_view, labeled_sampl
 from avmodel.evaluate.features import Features, label_matrix
 from avmodel.evaluate.heads import ALL, Heads, classification_loss
 from avmodel.evaluate.linear_probe.config import LinearProbeConfig
+from avmodel.evaluate.loaded import LoadedModel
 from avmodel.evaluate.result import Result, score_rows
 from avmodel.optim import schedule
 
@@ -66,7 +68,7 @@ def probe(config: LinearProbeConfig, run: Evaluation, train: Split, test: Split,
     """Heads trained from one seed, and their test logits."""
     data, loaded = config.data, run.loaded
     if config.train_views:
-        view = train_view(data, loaded, max_gain_db=config.max_gain_db, min_area=config.min_area)
+        view = random_view(config, loaded)
         views = [labeled_samples(run.features(config, train, view, epoch=epoch)) for epoch in range(config.train_views)]
     else:
         views = [labeled_samples(run.features(config, train, one_view(data, loaded)))]
@@ -75,6 +77,17 @@ def probe(config: LinearProbeConfig, run: Evaluation, train: Split, test: Split,
     with torch.no_grad():
         logits = heads.eval().cpu()(tested.values)
     return Probed(logits, tested.labels)
+
+
+def random_view(config: LinearProbeConfig, loaded: LoadedModel) -> TrainView:
+    """The view of training clips, varied as the config says."""
+    return train_view(
+        config.data,
+        loaded,
+        max_gain_db=config.max_gain_db,
+        min_area=config.min_area,
+        flip_probability=config.flip_probability,
+    )
 
 
 def train_heads(
@@ -97,8 +110,12 @@ def train_heads(
         for rows in torch.split(order[: len(view) // size * size], size):
             for group in optimizer.param_groups:
                 group["lr"] = peak * schedule(done / steps, config.warmup, config.drops)
-            logits = heads({name: x[rows].to(device) for name, x in view.values.items()})[ALL]
-            loss = classification_loss(logits, view.labels[rows].to(device).float(), multi_label=multi_label)
+            logits = heads({name: x[rows].to(device) for name, x in view.values.items()})
+            targets = view.labels[rows].to(device).float()
+            minimized = [ALL] if config.head_loss == "mean" else list(view.values)
+            loss = torch.stack(
+                [classification_loss(logits[name], targets, multi_label=multi_label) for name in minimized]
+            ).sum()
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from avdata.fits import FITS
 from avmanifest.errors import ConfigError
-from avmanifest.settings import Bounds
+from avmanifest.settings import SHARE, Bounds
 from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.config import AREA, RELEASED_OPTIM, SUPPLEMENT_OPTIM, FrameTaskConfig
 
@@ -48,6 +48,7 @@ class SegmentationConfig(FrameTaskConfig):
         0.99
     )
     min_area: Annotated[float, "Share of the frame that a random crop takes in training, at least.", AREA] = 0.5
+    flip_probability: Annotated[float, "Probability of a left-right flip in training.", SHARE] = 0.5
     narrowing: Annotated[
         bool,
         "Transposed convolutions of the decoder divide channels by their factor, as released; false: they end at the "

@@ -96,7 +96,13 @@ def frames_of(split: Split, *, repeats: int = 1) -> Split:
 
 def training_view(config: SegmentationConfig, loaded: LoadedModel) -> TrainView:
     """The view of a training frame: a random crop of frame and mask, a window around its time, a random gain."""
-    view = train_view(config.data, loaded, max_gain_db=config.max_gain_db, min_area=config.min_area)
+    view = train_view(
+        config.data,
+        loaded,
+        max_gain_db=config.max_gain_db,
+        min_area=config.min_area,
+        flip_probability=config.flip_probability,
+    )
     return replace(view, masks=True, around_frame=True, jitter_s=config.jitter_s)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from avmanifest.settings import Bounds
+from avmanifest.settings import SHARE, Bounds
 from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.config import AREA, RELEASED_OPTIM, SUPPLEMENT_OPTIM, FrameTaskConfig
 
@@ -28,6 +28,7 @@ class SeparationConfig(FrameTaskConfig):
     sources: Annotated[int, "Sounds of a mixture, in training and in mixtures drawn for the test.", Bounds(2)] = 2
     max_gain_db: float = 0.0
     min_area: Annotated[float, "Share of the frame that a random crop takes in training, at least.", AREA] = 0.5
+    flip_probability: Annotated[float, "Probability of a left-right flip in training.", SHARE] = 0.5
     mixtures: Annotated[
         str, "Test mixtures: a list's path, drawn, or auto: those of the dataset's recipe, else drawn."
     ] = AUTO

@@ -107,7 +107,13 @@ def mixing_view(config: SeparationConfig, run: Evaluation) -> TrainView:
         raise ConfigError(
             f"data.profile={config.data.profile}: the checkpoint was trained on {known!r} spectrograms. Leave it out."
         )
-    view = train_view(config.data, run.loaded, max_gain_db=config.max_gain_db, min_area=config.min_area)
+    view = train_view(
+        config.data,
+        run.loaded,
+        max_gain_db=config.max_gain_db,
+        min_area=config.min_area,
+        flip_probability=config.flip_probability,
+    )
     require_mel(view.mel.n_mels, run.loaded.model.config)
     return replace(view, waveform=True)
 

@@ -1,17 +1,30 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from avdata.load import TrainView
+from avdata.load.crops import Crop
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import footage, one_view, open_split, open_splits
+from avmodel.evaluate.evaluation import Evaluation
+from avmodel.evaluate.linear_probe.config import LinearProbeConfig
+from avmodel.evaluate.linear_probe.task import random_view
 from avmodel.evaluate.loaded import LoadedModel
-from tests.evaluating import DATA, TEST, TRAIN, change_manifest, draw_splits, tiny_model
+from avmodel.evaluate.segmentation.config import SegmentationConfig
+from avmodel.evaluate.segmentation.segmenter import training_view
+from avmodel.evaluate.separation.config import SeparationConfig
+from avmodel.evaluate.separation.separator import mixing_view
+from tests.evaluating import DATA, TEST, TRAIN, change_manifest, draw_splits, evaluation_of, tiny_model
 from tests.shards import CLASSES, sample_key
+
+OFF: dict[str, Any] = {"data": DATA, "max_gain_db": 0.0, "min_area": 1.0, "flip_probability": 0.0}
 
 
 def change_description(root: Path, **values: object) -> None:
@@ -157,3 +170,21 @@ def test_the_checkpoint_tells_how_it_hears(tmp_path: Path) -> None:
     assert (one_view(DATA, unknown).profile, one_view(DATA, unknown).window_s) == ("paper", 3.0)
     told = replace(DATA, profile="paper", window_s=2.0)
     assert (one_view(told, known).profile, one_view(told, known).window_s) == ("paper", 2.0)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        pytest.param(lambda run: random_view(LinearProbeConfig(**OFF), run.loaded), id="linear-probe"),
+        pytest.param(lambda run: training_view(SegmentationConfig(**OFF), run.loaded), id="segmentation"),
+        pytest.param(lambda run: mixing_view(SeparationConfig(**OFF), run), id="separation"),
+    ],
+)
+def test_what_varies_training_frames_and_loudness_can_be_switched_off(
+    view: Callable[[Evaluation], TrainView], tiny_run: Path, splits: Path, tmp_path: Path
+) -> None:
+    found = view(evaluation_of(tiny_run, splits, tmp_path))
+    assert (found.max_gain_db, found.min_area, found.flip_probability) == (0.0, 1.0, 0.0)
+    assert not found.has_gain
+    low, high = ([draw] * found.num_draws for draw in (0.0, 0.999))
+    assert found.choose_crop(40, 40, low) == found.choose_crop(40, 40, high) == Crop(0, 0, 40, 40)

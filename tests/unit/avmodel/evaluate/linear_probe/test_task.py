@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +77,41 @@ def test_both_recipes_learn_what_is_linear(config: LinearProbeConfig) -> None:
     assert right["audio"].float().mean() < 0.75
 
 
+def confirming(samples: int) -> Features:
+    """Two streams of which each alone tells the class, one much louder than the other."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(samples) % 3
+    values = {
+        name: torch.eye(3)[labels] @ torch.randn(3, 8, generator=generator) * size
+        + torch.randn(samples, 8, generator=generator)
+        for name, size in (("image", 0.5), ("audio", 4.0))
+    }
+    return Features([str(row) for row in range(samples)], values, torch.eye(3, dtype=torch.bool)[labels])
+
+
+def test_each_head_by_itself_is_trained_as_if_it_were_alone() -> None:
+    """By the loss of the mean, a head learns only what the other heads have not explained."""
+    features, device = confirming(192), torch.device("cpu")
+    config = LinearProbeConfig(optimizer="adamw", batch_size=192, base_lr=0.02, epochs=60)
+
+    def logits(config: LinearProbeConfig, streams: Sequence[str]) -> dict[str, torch.Tensor]:
+        given = Features(features.keys, {name: features.values[name] for name in streams}, features.labels)
+        heads = train_heads(config, [given], 0, multi_label=False, device=device).eval()
+        with torch.no_grad():
+            return dict(heads(given.values))
+
+    target = features.labels.float()
+
+    def loss(x: torch.Tensor) -> float:
+        return float(classification_loss(x, target, multi_label=False))
+
+    alone = loss(logits(config, ["image"])["image"])
+    each = logits(replace(config, head_loss="each"), ["image", "audio"])
+    assert loss(each["image"]) == pytest.approx(alone, rel=0.05)
+    torch.testing.assert_close(each[ALL], (each["image"] + each["audio"]) / 2)
+    assert loss(logits(config, ["image", "audio"])["image"]) > 1.08 * alone
+
+
 def test_lars_is_momentum_on_gradients_of_a_length_that_the_weights_set() -> None:
     torch.manual_seed(0)
     heads = Heads({"image": 4}, 3, normalize=False)
@@ -130,6 +166,8 @@ def test_one_sense_has_its_own_head_and_the_fusions(tiny_run: Path, splits: Path
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"head_loss": "sum"}, "unknown head_loss 'sum'; known: mean, each"),
+        ({"flip_probability": 1.5}, "flip_probability=1.5"),
         ({"optimizer": "sgd"}, "unknown optimizer 'sgd'; known: lars, adamw"),
         ({"batch_size": 1}, "batch_size=1: must be 2 or more"),
         ({"warmup": 1.5}, "warmup=1.5"),
