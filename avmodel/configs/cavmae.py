@@ -30,6 +30,9 @@ class CAVMAEConfig(DecodingModelConfig):
     audio_scheme: Annotated[
         str, "How audio patches are hidden; time, frequency and tf are the paper's ablation.", SCHEMES
     ] = "uniform"
+    reconstruction_weight: Annotated[
+        float, "Weight of the reconstruction loss; 0: none, and no decoder.", Bounds(0)
+    ] = 1.0
     contrast_weight: Annotated[float, "Weight of the contrastive loss.", Bounds(0)] = 0.01
     temperature: Annotated[float, "Temperature of the contrastive loss.", POSITIVE] = 0.05
     symmetric: Annotated[
@@ -52,6 +55,8 @@ class CAVMAEConfig(DecodingModelConfig):
                 f"joint_depth={self.joint_depth}: must leave some of {self.vit.depth} blocks to the towers"
             )
         require_fields(self)
+        if self.contrast_weight <= 0 and self.reconstruction_weight <= 0:
+            raise ValueError("contrast_weight and reconstruction_weight are both 0: nothing to learn")
         require_heads("decoder", self.decoder_embed_dim, self.decoder_num_heads)
         require_patches(self, "image", self.image_size, {"image_mask_ratio": self.image_mask_ratio})
         require_patches(self, "audio", self.audio_size, {"audio_mask_ratio": self.audio_mask_ratio})

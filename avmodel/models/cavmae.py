@@ -133,16 +133,23 @@ class CAVMAE(Family):
         self.mel_scale = (config.mel_mean, config.mel_std)
         self.compares_samples = config.compares_samples
         self.encoder = self.encoder_type(config)
-        self.decoder = JointDecoder(
-            config.vit.embed_dim,
-            config.decoder_embed_dim,
-            config.decoder_depth,
-            config.decoder_num_heads,
-            audio_grid=self.encoder.audio.grid,
-            image_grid=self.encoder.image.grid,
-            patch_size=config.patch_size,
-            positions="fixed",
-        )
+        self.decoder = None
+        if config.reconstruction_weight > 0:
+            self.decoder = JointDecoder(
+                config.vit.embed_dim,
+                config.decoder_embed_dim,
+                config.decoder_depth,
+                config.decoder_num_heads,
+                audio_grid=self.encoder.audio.grid,
+                image_grid=self.encoder.image.grid,
+                patch_size=config.patch_size,
+                positions="fixed",
+            )
+        else:  # what both modalities enter together has no loss
+            self.encoder.joint_norm.requires_grad_(False)
+            for block in self.encoder.joint_blocks:
+                block.norm1.requires_grad_(False)
+                block.norm2.requires_grad_(False)
         if not self.compares_samples:
             for part in (self.encoder.image.norm, self.encoder.audio.norm):
                 part.requires_grad_(False)
@@ -170,7 +177,10 @@ class CAVMAE(Family):
     ) -> None:
         """A tower from the first blocks, the joint blocks and all their norms from the last, the decoder from MAE's."""
         names = start_names(modality, self.config.vit.depth, self.config.joint_depth)
-        fill(renamed(own_channels(vit, modality, self.config.audio_kernel), names))
+        found = renamed(own_channels(vit, modality, self.config.audio_kernel), names)
+        if self.decoder is None:
+            found = {name: weight for name, weight in found.items() if not name.startswith("decoder.")}
+        fill(found)
 
     def encode(
         self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
@@ -242,21 +252,25 @@ class CAVMAE(Family):
         audio_tokens = encoder.audio(log_mels, audio_masking.ids_keep)
         if contrast is Contrast.ALONE:
             return Output({}, vectors=self.vectors(image_tokens, audio_tokens))
-        image_pred, audio_pred = self.decoder(
-            encoder.join(audio_tokens, image_tokens),
-            audio_masking.ids_restore,
-            image_masking.ids_restore,
-            audio_masking.ids_keep.shape[1],
-        )
-        terms = [
-            Term("image", 1.0, masked_mse(image_pred, self.targets(images), image_masking.mask)),
-            Term("audio", 1.0, masked_mse(audio_pred, self.targets(log_mels), audio_masking.mask)),
-        ]
+        terms, output = [], Output({})
+        if self.decoder is not None:
+            image_pred, audio_pred = self.decoder(
+                encoder.join(audio_tokens, image_tokens),
+                audio_masking.ids_restore,
+                image_masking.ids_restore,
+                audio_masking.ids_keep.shape[1],
+            )
+            output = Output({}, image_pred, audio_pred, image_masking.mask, audio_masking.mask)
+            weight = config.reconstruction_weight
+            terms += [
+                Term("image", weight, masked_mse(image_pred, self.targets(images), image_masking.mask)),
+                Term("audio", weight, masked_mse(audio_pred, self.targets(log_mels), audio_masking.mask)),
+            ]
         vectors = self.vectors(image_tokens, audio_tokens) if self.compares_samples else None
         if vectors is not None and contrast is Contrast.COMPARED:
             terms.append(Term("contrast", config.contrast_weight, self.contrast(vectors)))
             vectors = None
-        return Output(weighted(terms), image_pred, audio_pred, image_masking.mask, audio_masking.mask, vectors)
+        return output._replace(losses=weighted(terms), vectors=vectors)
 
     def vectors(self, image_tokens: Float[Tensor, "b i d"], audio_tokens: Float[Tensor, "b a d"]) -> Vectors:
         """What the contrast compares of both modalities, each through the joint blocks alone."""

@@ -1,13 +1,15 @@
-"""Published AVSiam-Base checkpoints as models of ours.
+"""Published AVSiam-Base checkpoints, pretrained and fine-tuned, as models of ours.
 
-What the released forward pass never uses is left out: copies, spare norms, heads.
+What the released forward pass never uses is left out: copies, spare norms, the spare head on all joint tokens.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import fill_weights
@@ -16,12 +18,12 @@ from avmodel.configs.model import ViTSize, size_name
 from avmodel.models.avsiam import AVSiam
 from avmodel.weights.files import read_weights
 from avmodel.weights.names import Rules, renamed
-from avmodel.weights.published import Importer, PublishedWeights
+from avmodel.weights.published import Importer, PublishedHeads, PublishedWeights, head_names
 from avmodel.weights.shapes import eight_rows, numbers_in, square
 
 AVSIAM = PublishedWeights(
     name="avsiam_base",
-    source="https://github.com/GenjiB/AVSiam (Base and Base+, pretrained)",
+    source="https://github.com/GenjiB/AVSiam (Base and Base+)",
     license="MIT by its badge, without a license file (AVSiam); started from ImageNet-21k ViT weights (Apache-2.0)",
 )
 
@@ -60,9 +62,10 @@ DECODER_NAMES: Rules = (
 
 
 def import_avsiam(path: Path, **settings: Any) -> tuple[AVSiam, PublishedWeights]:
-    """The model in a pretrained AVSiam-Base file, with the flags of its code, and the file's license.
+    """The model in an AVSiam-Base file, without heads, with the flags of its code, and the file's license.
 
-    `settings` are config fields. Raises ConfigError for a file that holds no such model.
+    `settings` are config fields. A fine-tuned model has no decoder. Raises ConfigError for a file that holds no such
+    model.
     """
     released = read_weights(path)
     try:
@@ -73,14 +76,12 @@ def import_avsiam(path: Path, **settings: Any) -> tuple[AVSiam, PublishedWeights
             image_size=square(released["vit_base.pos_embed"].shape[1] - 1, patch),
             audio_size=eight_rows(released["vit_base.pos_embed_a"].shape[1], patch),
             patch_size=patch,
-            decoder_embed_dim=released["decoder_embed.weight"].shape[0],
-            decoder_depth=len(numbers_in(released, r"decoder_blocks\.(\d+)\.")),
             mask_ratios=(0.0, 0.2, 0.4, 0.6, 0.8),
             audio_scheme="tf",
             stop_gradient=False,
-            separate_reconstruction=True,
             double_embed=True,
             norm_eps=1e-5,
+            **reconstruction_in(released),
         )
         config = replace(config, **settings)
     except KeyError as error:
@@ -96,4 +97,24 @@ def import_avsiam(path: Path, **settings: Any) -> tuple[AVSiam, PublishedWeights
     return model, AVSIAM
 
 
-IMPORTER = Importer(read=import_avsiam, profile="kaldi", window_s=None)
+def reconstruction_in(released: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The config fields of the decoder and of the second pass's backbone, which a fine-tuned model has not.
+
+    KeyError for a state dict of neither.
+    """
+    if "mlp_head_mm.1.weight" in released:
+        return {"reconstruction_weight": 0.0}
+    return {
+        "separate_reconstruction": True,
+        "decoder_embed_dim": released["decoder_embed.weight"].shape[0],
+        "decoder_depth": len(numbers_in(released, r"decoder_blocks\.(\d+)\.")),
+    }
+
+
+HEADS = PublishedHeads(
+    kind="concat",
+    mixed=True,
+    names=head_names({"mlp_head_mm": "both", "mlp_head_a": "audio", "mlp_head": "image"}),
+)
+
+IMPORTER = Importer(read=import_avsiam, profile="kaldi", window_s=None, fit="squash", heads=HEADS)

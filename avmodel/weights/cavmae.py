@@ -1,6 +1,6 @@
-"""Published CAV-MAE checkpoints as models of ours.
+"""Published CAV-MAE checkpoints, pretrained and fine-tuned, as models of ours.
 
-What the released forward pass never uses is left out: copies, spare norms, heads.
+What the released forward pass never uses is left out: copies, spare norms.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,12 +20,12 @@ from avmodel.models.cavmae import CAVMAE
 from avmodel.weights.avsiam import DECODER_NAMES, LINEAR
 from avmodel.weights.files import read_weights
 from avmodel.weights.names import Rules, renamed
-from avmodel.weights.published import Importer, PublishedWeights
+from avmodel.weights.published import Importer, PublishedHeads, PublishedWeights, head_names
 from avmodel.weights.shapes import eight_rows, numbers_in, square
 
 CAV_MAE = PublishedWeights(
     name="cav_mae",
-    source="https://github.com/YuanGongND/cav-mae (pretrained)",
+    source="https://github.com/YuanGongND/cav-mae",
     license="BSD-2-Clause (CAV-MAE), trained from CC-BY-NC-4.0 (MAE) weights",
 )
 
@@ -49,15 +49,15 @@ CAV_MAE_NAMES: Rules = (
 
 
 def import_cav_mae(path: Path, **settings: Any) -> tuple[CAVMAE, PublishedWeights]:
-    """The model in a pretrained CAV-MAE file, and its license; errors and `settings` as in `model_from_released`."""
+    """The model in a CAV-MAE file, without heads, and its license; the rest is as in `model_from_released`."""
     return model_from_released(read_weights(path), path, **settings), CAV_MAE
 
 
 def model_from_released(released: Mapping[str, Tensor], path: Path, **settings: Any) -> CAVMAE:
     """The model that a released state dict describes.
 
-    `settings` are config fields, such as normalize_targets=False for the inpainting model. Raises ConfigError for a
-    state dict of another model; a fine-tuned one has no decoder and is refused.
+    `settings` are config fields, such as normalize_targets=False for the inpainting model. A fine-tuned model has no
+    decoder. Raises ConfigError for a state dict of another model.
     """
     with said_of(path, "CAV-MAE"):
         config = replace(CAVMAEConfig(**sizes_in(released)), **settings)
@@ -71,6 +71,12 @@ def sizes_in(released: Mapping[str, Tensor]) -> dict[str, Any]:
     """The config fields that a released state dict's shapes tell. KeyError or ValueError for that of another model."""
     dim, _, patch, _ = released["patch_embed_v.proj.weight"].shape
     joint = len(numbers_in(released, r"blocks_u\.(\d+)\."))
+    decoder = {"reconstruction_weight": 0.0}
+    if "mlp_head.1.weight" not in released:
+        decoder = {
+            "decoder_embed_dim": released["decoder_embed.weight"].shape[0],
+            "decoder_depth": len(numbers_in(released, r"decoder_blocks\.(\d+)\.")),
+        }
     depth = len(numbers_in(released, r"blocks_v\.(\d+)\.")) + joint
     return {
         "size": size_name(ViTSize(dim, depth, max(dim // 64, 1))),
@@ -78,8 +84,7 @@ def sizes_in(released: Mapping[str, Tensor]) -> dict[str, Any]:
         "image_size": square(released["pos_embed_v"].shape[1], patch),
         "audio_size": eight_rows(released["pos_embed_a"].shape[1], patch),
         "patch_size": patch,
-        "decoder_embed_dim": released["decoder_embed.weight"].shape[0],
-        "decoder_depth": len(numbers_in(released, r"decoder_blocks\.(\d+)\.")),
+        **decoder,
     }
 
 
@@ -94,4 +99,7 @@ def said_of(path: Path, model: str) -> Iterator[None]:
         raise ConfigError(f"{path}: {error}") from error
 
 
-IMPORTER = Importer(read=import_cav_mae, profile="kaldi", window_s=None)
+# One head, on the mean of what was there: joint tokens, or those of the one modality it was tuned with.
+HEADS = PublishedHeads(kind="joint", mixed=False, names=head_names({"mlp_head": "joint"}))
+
+IMPORTER = Importer(read=import_cav_mae, profile="kaldi", window_s=None, fit="short-side-crop", heads=HEADS)

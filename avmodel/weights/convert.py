@@ -11,6 +11,7 @@ from avmanifest.files import replacing
 from avmanifest.settings import parse
 from avmodel.checkpoint import save_weights
 from avmodel.models import FAMILIES, part
+from avmodel.models.family import Family
 from avmodel.weights.published import Importer, PublishedWeights
 
 
@@ -29,9 +30,25 @@ def convert(
     importer; ConfigError for an unknown family or setting and for an `out` that exists or has another suffix,
     StorageError if it can't be written.
     """
-    importer = importer_of(family)
     if out.suffix != ".safetensors" or out.exists():
         raise ConfigError(f"{out}: {'is there already' if out.exists() else 'give a name ending in .safetensors'}")
+    model, published, notes = imported(path, family, accept_unknown=accept_unknown, settings=settings)
+    try:
+        with replacing(out) as unfinished:
+            save_weights(unfinished, model, model.config, notes=notes)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{out}: not written ({error}). Free space, or give another --out.") from error
+    return published
+
+
+def imported(
+    path: Path, family: str, *, accept_unknown: bool, settings: Sequence[str]
+) -> tuple[Family, PublishedWeights, dict[str, str]]:
+    """The model in a published checkpoint, which file it is, and the notes for a checkpoint of ours.
+
+    Arguments and errors as of `convert`.
+    """
+    importer = importer_of(family)
     hints = get_type_hints(FAMILIES[family].config_type)
     given: dict[str, Any] = {}
     for setting in settings:
@@ -40,13 +57,13 @@ def convert(
             raise ConfigError(f"--set {setting!r}: expected key=value with one of {', '.join(sorted(hints))}")
         given[key] = parse(text, hints[key], key)
     model, published = importer.read(path, **given, **({"accept_unknown": accept_unknown} if importer.known else {}))
-    notes = {"profile": importer.profile, "window_s": str(importer.window_s), "license": published.license}
-    try:
-        with replacing(out) as unfinished:
-            save_weights(unfinished, model, model.config, notes=notes)
-    except (OSError, SafetensorError) as error:
-        raise StorageError(f"{out}: not written ({error}). Free space, or give another --out.") from error
-    return published
+    notes = {
+        "profile": importer.profile,
+        "window_s": str(importer.window_s),
+        "fit": importer.fit,
+        "license": published.license,
+    }
+    return model, published, notes
 
 
 def importer_of(family: str) -> Importer:

@@ -1,12 +1,13 @@
 """Published files of weights: addresses, licenses, and recognition by hash."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from avmanifest.files import sha256_of_file
 from avmodel.weights.files import md5_of_file
+from avmodel.weights.names import Rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +77,30 @@ def identify(path: Path, published: Sequence[PublishedWeights] = PUBLISHED) -> P
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedHeads:
+    """The heads in a family's published fine-tuned checkpoints, each a LayerNorm and a Linear."""
+
+    kind: str  # of avmodel.evaluate.finetune.config.HEADS
+    mixed: bool  # whether a model that was tuned with both modalities has heads for each of them, too
+    names: Rules  # from a published name to one of `Heads`: norms.NAME.*, heads.NAME.*
+
+
+def head_names(published: Mapping[str, str]) -> Rules:
+    """Rows for heads that are published as Sequential(LayerNorm, Linear): from their name there to that of `Heads`."""
+    return tuple(
+        (rf"{theirs}\.{place}\.(weight|bias)", rf"{part}.{ours}.\1")
+        for theirs, ours in published.items()
+        for place, part in enumerate(("norms", "heads"))
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Importer:
     """The importer of a family's published checkpoints, and the data that they were trained on."""
 
     read: Callable[..., tuple[Any, PublishedWeights]]  # (path, **settings) -> model and published file
     profile: str  # name of the spectrograms' profile
     window_s: float | None  # None: the whole clip
+    fit: str = "crop"  # how frames become square: one of avdata.fits.FITS
+    heads: PublishedHeads | None = None  # None: no fine-tuned checkpoints are imported
     known: bool = False  # whether size and sha256 of the published files are known; others then need accept_unknown

@@ -5,23 +5,45 @@ from typing import Annotated
 
 import typer
 
+from avmanifest.errors import ConfigError
+
 EXAMPLES = """\b
 Examples:
   avkit convert checkpoint_latest.pth --out weights/deepavfusion_vggsound.safetensors
   avkit convert as_cav_mae_base.pth --family cavmae --out weights/cavmae.safetensors
+  avkit convert vgg_ft.pth --family cavmae --classes vggsound=class_labels_indices_vgg.csv --out weights/cavmae-vgg
+  avkit convert as_ft_audio.pth --family cavmae --classes audioset --several --mode audio --out weights/cavmae-as-audio
   avkit evaluate linear-probe weights/deepavfusion_vggsound.safetensors --data data/vggsound
+  avkit evaluate finetune weights/cavmae-vgg --data data/vggsound --preset cav-mae --set train=false
+  avkit apply weights/cavmae-vgg clip.mp4 --task classify --out out
+
+A fine-tuned checkpoint (--classes) becomes a folder, a pretrained one a file.
 """
 
 
 def convert(
     file: Annotated[Path, typer.Argument(help="A published checkpoint (.pth).")],
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file, or with --classes the folder, to write.")],
     family: Annotated[
         str | None, typer.Option(help="Its family: deepavfusion (if not given), avsiam or cavmae.")
     ] = None,
     accept_unknown: Annotated[
         bool,
         typer.Option("--accept-unknown", help="Accept a file whose size and sha256 are not those of a released one."),
+    ] = False,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a fine-tuned checkpoint: its classes in order, those of a recipe (audioset) or of RECIPE=FILE, a "
+            "CSV with the column display_name or a name a line."
+        ),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="With --classes: what it was fine-tuned with: audio-visual (if not given), audio or image."),
+    ] = None,
+    several: Annotated[
+        bool, typer.Option("--several", help="With --classes: a clip may have several, as in AudioSet.")
     ] = False,
     settings: Annotated[
         list[str] | None,
@@ -32,8 +54,20 @@ def convert(
 ) -> None:
     """Convert a published checkpoint to .safetensors. No code from the file is run."""
     from avcli.options import given
-    from avmodel.weights.convert import convert as run
 
-    published = run(file, out, accept_unknown=accept_unknown, settings=settings or [], **given(family=family))
+    if classes is None:
+        if mode is not None or several:
+            raise ConfigError("--mode and --several are of a fine-tuned checkpoint: give its --classes, too")
+        from avmodel.weights.convert import convert as run
+
+        published = run(file, out, accept_unknown=accept_unknown, settings=settings or [], **given(family=family))
+    else:
+        if family is None or accept_unknown:
+            raise ConfigError("--classes: give the --family of the fine-tuned checkpoint, and no --accept-unknown")
+        from avmodel.evaluate.finetune.imported import convert_classifier
+
+        published = convert_classifier(
+            file, out, family=family, classes=classes, several=several, settings=settings or [], **given(mode=mode)
+        )
     typer.echo(f"{file}: {published.name}, license: {published.license}", err=True)
     typer.echo(out)

@@ -63,6 +63,9 @@ class FinetuneConfig(TrainingConfig):
     mixed: Annotated[
         bool, "AVSiam's training: half of the steps have both modalities, a quarter only audio, a quarter only images."
     ] = False
+    train: Annotated[
+        bool, "Train. false: test the fine-tuned classifier that the checkpoint is, with its own heads, as it is."
+    ] = True
     missing: Annotated[tuple[str, ...], "Modalities with each of which alone the model is also tested.", MODES[1:]] = ()
     average: Annotated[
         str,

@@ -1,12 +1,17 @@
 """Fine-tuning: the encoder and linear heads trained together, tested over several windows, or frames, of each clip."""
 
+from pathlib import Path
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from avmodel.evaluate.class_scores import class_report, trivial_baselines
-from avmodel.evaluate.data import open_splits, scoring_view
+from avmanifest.errors import ConfigError
+from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
+from avmodel.evaluate.data import Split, open_split, open_splits, relabeled, scoring_view
 from avmodel.evaluate.evaluation import Evaluation, describe_view
 from avmodel.evaluate.features import label_matrix
+from avmodel.evaluate.finetune.classifier import Classifier, load_classifier
 from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.training import predict, scores_of, trained
 from avmodel.evaluate.heads import ALL
@@ -15,24 +20,19 @@ from avmodel.precision import require_precision
 
 
 def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
-    """Train on the training split, test on the test split, once a seed.
+    """Train on the training split, test on the test split, once a seed; without config.train, test alone.
 
-    Raises as `open_splits`; DivergedError for a loss that isn't finite.
+    Raises as `open_splits`; DivergedError for a loss that isn't finite; without config.train as `as_it_is`.
     """
     require_precision(config.precision, run.world.device)
+    if not config.train:
+        return as_it_is(config, run)
     train, test = open_splits(config.data, run.test, run.train)
     labels = label_matrix(test.dataset)
     has_label = labels.any(dim=1)
-    modes = [None, *config.missing]
 
     def tested(one: Evaluation, seed: int, folder: str) -> dict[str, Float[Tensor, "n c"]]:
-        classifier = trained(config, one, train, test, seed, one.out / folder)
-        found: dict[str, Tensor] = {}
-        for mode in modes:
-            view = scoring_view(config.data, one.loaded)
-            logits = predict(config, classifier, one, test, view, mode=mode)
-            found |= {row if mode is None else f"{row}, {mode} only": x for row, x in logits.items()}
-        return found
+        return predictions(config, trained(config, one, train, test, seed, one.out / folder), one, test)
 
     logits = [tested(run, seed, f"seed-{seed}") for seed in config.seeds]
     runs = [scores_of(found, labels, has_label, multi_label=test.multi_label) for found in logits]
@@ -54,4 +54,66 @@ def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
         extra=class_report(
             logits[0][ALL][has_label], labels[has_label], test.dataset.classes, multi_label=test.multi_label
         ),
+    )
+
+
+def predictions(
+    config: FinetuneConfig, classifier: Classifier, run: Evaluation, test: Split
+) -> dict[str, Float[Tensor, "n c"]]:
+    """What each head predicts of the test split, with all modalities and with each of config.missing alone."""
+    view = scoring_view(config.data, run.loaded)
+    found: dict[str, Tensor] = {}
+    for mode in (None, *config.missing):
+        logits = predict(config, classifier, run, test, view, mode=mode)
+        found |= {row if mode is None else f"{row}, {mode} only": x for row, x in logits.items()}
+    return found
+
+
+def as_it_is(config: FinetuneConfig, run: Evaluation) -> Result:
+    """Test the fine-tuned classifier that the checkpoint is, on the test split.
+
+    Raises ConfigError for a checkpoint without heads, for a split with other classes or several labels a sample where
+    it was tuned for one, and for another data.mode than it was tuned with.
+    """
+    data, path = config.data, Path(str(run.loaded.origin["path"]))
+    classifier, classes = load_classifier(path.parent, run.world.device)
+    test = open_split(data, run.test, data.test_split)
+    if data.test_labels is not None:
+        test = relabeled(data, test)
+    if set(classes) != set(test.dataset.classes):
+        ours, theirs = set(classes), set(test.dataset.classes)
+        raise ConfigError(
+            f"{path}: classifies {len(ours)} classes, {test.name} has {len(theirs)}; only in one of them: "
+            f"{', '.join(map(repr, sorted(ours ^ theirs)[:3]))}"
+        )
+    if test.multi_label and not classifier.multi_label:
+        raise ConfigError(
+            f"{path}: was tuned for one class a sample, and samples of {test.name} have several. If it was not, "
+            "convert it with --several."
+        )
+    if data.mode != classifier.mode:
+        raise ConfigError(
+            f"data.mode={data.mode}: {path} was tuned with {classifier.mode}. Set data.mode={classifier.mode}; "
+            "missing=audio tests it without images."
+        )
+    order = torch.tensor([classes.index(name) for name in test.dataset.classes])
+    found = {row: x[:, order] for row, x in predictions(config, classifier, run, test).items()}
+    labels = label_matrix(test.dataset)
+    has_label = labels.any(dim=1)
+    labels, scored = labels[has_label], {row: x[has_label] for row, x in found.items()}
+    multi_label = classifier.multi_label
+    runs = [{row: class_scores(x, labels, multi_label=multi_label) for row, x in scored.items()}]
+    chance = trivial_baselines(labels, labels, multi_label=multi_label)["chance"]
+    return run.result(
+        config,
+        task="classification",
+        headline=(ALL, "map" if multi_label else "accuracy"),
+        scores=score_rows(runs),
+        baselines=score_rows([{"chance": chance}]),
+        mode=f"finetuned before, {classifier.mode}",
+        view=describe_view(scoring_view(data, run.loaded)),
+        data={"test": test.described()},
+        seeds=config.seeds[:1],
+        notes=(*test.notes, "tuned before: training clips are not compared with the test's"),
+        extra=class_report(scored[ALL], labels, test.dataset.classes, multi_label=multi_label),
     )

@@ -41,6 +41,28 @@ def test_without_contrast_what_it_alone_trains_is_frozen() -> None:
     assert [name for name, p in model.named_parameters() if (p.grad is None) == p.requires_grad] == []
 
 
+def test_without_reconstruction_there_is_no_decoder_and_what_it_alone_trains_is_frozen() -> None:
+    model = small(reconstruction_weight=0.0)
+    assert not any(name.startswith("decoder") for name in model.state_dict())
+    output = model(*batch(SMALL), model.choose(draws_for(model)))
+    assert list(output.losses) == ["total", "contrast"]
+    assert model.pictures(*batch(SMALL), output) is None
+    output.losses["total"].backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_the_weight_of_reconstruction_scales_both_of_its_losses() -> None:
+    model, other = small(), small(reconstruction_weight=0.5)
+    losses = other(*batch(SMALL), other.choose(draws_for(other))).losses
+    torch.testing.assert_close(losses["image"], model(*batch(SMALL), model.choose(draws_for(model))).losses["image"])
+    torch.testing.assert_close(losses["total"], 0.5 * (losses["image"] + losses["audio"]) + 0.01 * losses["contrast"])
+
+
+def test_nothing_to_learn_is_refused() -> None:
+    with pytest.raises(ValueError, match="contrast_weight and reconstruction_weight are both 0"):
+        replace(SMALL, contrast_weight=0.0, reconstruction_weight=0.0)
+
+
 def test_three_joint_passes_share_their_weights_but_not_their_norms() -> None:
     model = small().eval()
     image, log_mel = batch(SMALL)

@@ -49,7 +49,8 @@ DECODER: dict[str, tuple[int, ...]] = {
 NORMS = pair("norm", DIM) | pair("norm_a", DIM)
 
 
-def avsiam_file(path: Path) -> dict[str, Tensor]:
+def avsiam_shapes() -> dict[str, tuple[int, ...]]:
+    """All but the decoder."""
     tower: dict[str, tuple[int, ...]] = {
         "cls_token": (1, 1, DIM),
         "pos_embed": (1, IMAGE + 1, DIM),
@@ -66,11 +67,16 @@ def avsiam_file(path: Path) -> dict[str, Tensor]:
     for number in (1, 2):
         layer = with_banks(block_shapes("x", 1, DIM))
         shapes |= {name.replace("x.0", f"mm_layer_{number}"): shape for name, shape in layer.items()}
-    return save(path, shapes | DECODER)
+    return shapes
 
 
-def cav_mae_file(path: Path) -> dict[str, Tensor]:
-    shapes: dict[str, tuple[int, ...]] = {
+def avsiam_file(path: Path) -> dict[str, Tensor]:
+    return save(path, avsiam_shapes() | DECODER)
+
+
+def cav_mae_shapes() -> dict[str, tuple[int, ...]]:
+    """All but the decoder."""
+    return {
         **pair("patch_embed_a.proj", DIM, 1, 16, 16),
         **pair("patch_embed_v.proj", DIM, 3, 16, 16),
         "modality_a": (1, 1, DIM),
@@ -83,7 +89,10 @@ def cav_mae_file(path: Path) -> dict[str, Tensor]:
         **NORMS,
         **pair("norm_v", DIM),
     }
-    return save(path, shapes | DECODER)
+
+
+def cav_mae_file(path: Path) -> dict[str, Tensor]:
+    return save(path, cav_mae_shapes() | DECODER)
 
 
 def save(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -190,10 +199,10 @@ def test_files_of_other_models_are_refused(tmp_path: Path) -> None:
         import_avsiam(tmp_path / "cav.pth")
     with pytest.raises(ConfigError, match=r"not a pretrained CAV-MAE state dict"):
         import_cav_mae(tmp_path / "avsiam.pth")
-    tuned = {name: tensor for name, tensor in weights.items() if not name.startswith(("decoder", "mask"))}
-    torch.save(tuned | {"mlp_head.0.weight": torch.zeros(DIM)}, tmp_path / "tuned.pth")
+    headless = {name: tensor for name, tensor in weights.items() if not name.startswith(("decoder", "mask"))}
+    torch.save(headless, tmp_path / "headless.pth")
     with pytest.raises(ConfigError, match=r"'decoder_embed\.weight' is missing"):
-        import_cav_mae(tmp_path / "tuned.pth")
+        import_cav_mae(tmp_path / "headless.pth")
     cut = {name: tensor for name, tensor in weights.items() if name != "blocks_v.1.mlp.fc2.bias"}
     torch.save(cut, tmp_path / "cut.pth")
     with pytest.raises(ConfigError, match=r"encoder\.image\.blocks\.1\.mlp\.fc2\.bias is missing"):
