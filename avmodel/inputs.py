@@ -32,10 +32,13 @@ from avmanifest.errors import ConfigError, MissingSplit
 from avmanifest.files import read_text
 from avmodel.configs.data import DataConfig
 from avmodel.configs.model import ModelConfig
+from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+HELD_OUT_SEED = 0  # of the order and the masks of the held-out loss, whatever the run's seed: runs are comparable
 
 Source = str | Path | Sequence[str]
 
@@ -161,25 +164,73 @@ def probe_loader(
         dataset = open_dataset(source, data.probe_split, cache=cache)
     except MissingSplit:
         return None
-    if excluded := listed_keys(data.exclude_keys):
-        dataset = select(dataset, ~pc.is_in(dataset.keys, pa.array(excluded, dataset.keys.type)).to_numpy(False))
+    dataset = without_keys(dataset, data.exclude_keys)
     if not dataset.classes or len(dataset) < 2:
         return None
-    view = EvalView(
+    config = evaluation_config(held_out_config(data, cache, batch_size))
+    return Loader(dataset, held_out_view(data, model), config, rank=world.rank, world_size=world.size)
+
+
+def validation_loader(config: RunConfig, source: Source, world: World) -> Loader | None:
+    """One process's batches for the held-out loss: whole ones, in an order that never changes; None if it is off.
+
+    A damaged sample is replaced, with `data.skip_bad`, so that every process has equally many.
+
+    Raises:
+        ConfigError: There is no such split, or it doesn't fill a batch; only folders of prepared datasets have any.
+    """
+    validation, data = config.validation, config.data
+    if validation.every is None:
+        return None
+    if not is_folder(source):
+        raise ConfigError(
+            f"validation.every={validation.every}: {', '.join(entries_of(source))} has no splits. Give --data the "
+            "folder of a prepared dataset, or set validation.every=none."
+        )
+    size, _ = config.validation_batch(world.size)
+    cache = cache_config(data.cache_dir, data.cache_gb, offline=data.offline)
+    try:
+        dataset = open_dataset(source, validation.split, cache=cache)
+    except MissingSplit as error:
+        raise error.for_setting("validation.split") from error
+    dataset = without_keys(dataset, data.exclude_keys)
+    if len(dataset) < validation.batch_size:
+        raise ConfigError(
+            f"validation.batch_size={validation.batch_size}: split {validation.split!r} has {len(dataset)} samples. "
+            "Set it to at most as many."
+        )
+    loading = replace(held_out_config(data, cache, size), seed=HELD_OUT_SEED)
+    return Loader(dataset, held_out_view(data, config.model), loading, rank=world.rank, world_size=world.size)
+
+
+def held_out_view(data: DataConfig, model: ModelConfig) -> EvalView:
+    """What is seen of samples that are not trained on."""
+    return EvalView(
         profile=data.profile,
         window_s=data.window_s,
         columns=model.audio_size[1],
         image_size=image_side(model),
         fit=data.fit,
     )
-    config = LoaderConfig(
+
+
+def held_out_config(data: DataConfig, cache: CacheConfig, batch_size: int) -> LoaderConfig:
+    """How samples that are not trained on are loaded."""
+    return LoaderConfig(
         batch_size=batch_size,
         num_workers=data.num_workers,
         skip_bad=data.skip_bad,
         max_bad_share=data.max_bad_share,
         cache=cache,
     )
-    return Loader(dataset, view, evaluation_config(config), rank=world.rank, world_size=world.size)
+
+
+def without_keys(dataset: Dataset, entries: Sequence[str]) -> Dataset:
+    """The dataset without the samples of `data.exclude_keys`."""
+    excluded = listed_keys(entries)
+    if not excluded:
+        return dataset
+    return select(dataset, ~pc.is_in(dataset.keys, pa.array(excluded, dataset.keys.type)).to_numpy(False))
 
 
 def to_inputs(batch: Batch, device: torch.device) -> Inputs:

@@ -1,4 +1,4 @@
-"""The metrics of a run: metrics.jsonl with one line a step, TensorBoard and, on request, Weights & Biases."""
+"""The metrics of a run: metrics.jsonl, a line for each step or held-out loss, TensorBoard and, on request, W&B."""
 
 import importlib
 import json
@@ -128,6 +128,12 @@ class MetricLog:
         """Write a training step."""
         self._steps.write(record)
         self._elsewhere(record, "train")
+
+    def validation(self, step: int, losses: Mapping[str, float]) -> None:
+        """Write the held-out losses after a step, `total` and its terms: as val_loss and val_loss_TERM."""
+        named = {"loss" if name == "total" else f"loss_{name}": value for name, value in losses.items()}
+        self._steps.write({"step": step, **{f"val_{name}": value for name, value in named.items()}})
+        self._elsewhere({"step": step, **named}, "val")
 
     def skipped(self, record: Mapping[str, Any]) -> None:
         """Write a step that was left out."""

@@ -2,7 +2,7 @@
 
 config.json      the resolved config
 data.json        the datasets it is trained on: name, subset id, samples, samples of an epoch
-metrics.jsonl    one line a step
+metrics.jsonl    one line a step, and one with val_loss and its terms for each held-out loss
 probe.jsonl      one line a probe
 skipped.jsonl    one line a step that was left out; there only if there are any
 tensorboard/     the same, for TensorBoard
@@ -46,6 +46,10 @@ FREE_SETTINGS = (
     "keep_every",
     "pictures_every",
     "probe_every",
+    "validation.every",
+    "validation.split",
+    "validation.batch_size",
+    "validation.batches",
     "optim.max_skipped_steps",
     "wandb_project",
 )

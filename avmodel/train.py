@@ -30,7 +30,7 @@ from avmodel.configs.run import RunConfig
 from avmodel.distributed import World, join_world
 from avmodel.fit import Batches, Fit, Moment, Objective, Terms, distributed, fit, is_due
 from avmodel.gradient_cache import two_passes
-from avmodel.inputs import Source, probe_loader, to_inputs, train_loader, with_mix
+from avmodel.inputs import Source, probe_loader, to_inputs, train_loader, validation_loader, with_mix
 from avmodel.metrics import METRICS, MetricLog, read_lines
 from avmodel.models import build_model
 from avmodel.models.family import Contrast, Family, Modality, Output
@@ -44,6 +44,7 @@ from avmodel.rng import DROPOUT, Part, augment_draws, draw_masks
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
 from avmodel.sharding import Placement, load_whole, placement, whole, whole_weights
 from avmodel.speed import Speed
+from avmodel.validation import held_out_loss
 from avmodel.weights.starting import start_from_weights
 
 
@@ -98,6 +99,7 @@ def pretrain(
             out,
             world,
             probed=probed,
+            held_out=validation_loader(config, source, world),
             parts=described_parts(batches.dataset, data_name),
             resume=resume,
             resume_from=resume_from,
@@ -113,6 +115,7 @@ def train(
     world: World,
     *,
     probed: Batches | None = None,
+    held_out: Batches | None = None,
     parts: Sequence[Mapping[str, Any]] = (),
     resume: bool = False,
     resume_from: int | None = None,
@@ -129,6 +132,7 @@ def train(
         out: The run's folder.
         world: The processes of the run.
         probed: Batches that the probe looks at; None: no probe.
+        held_out: Batches of the held-out loss, of `RunConfig.validation_batch`; None: no such loss.
         parts: What data.json keeps of the data.
         resume: Go on from the newest whole checkpoint of the run in `out`.
         resume_from: Go on from the checkpoint of this step; `resume` is then implied.
@@ -178,20 +182,23 @@ def train(
             good = saved[1] if saved else initial_model(config, place.start, Listener())
             load_whole(model, good.state_dict())
 
-        def due(done: int) -> tuple[bool, bool, bool]:
+        def due(done: int) -> tuple[bool, bool, bool, bool]:
             last = done == steps
             return (
                 is_due(done, config.pictures_every, last=last),
                 is_due(done * step_epochs, config.probe_every, step_epochs, last=last),
+                is_due(done * step_epochs, config.validation.every, step_epochs, last=last),
                 is_due(done, config.save_every, last=last),
             )
 
         def after(done: int, batch: Batch, stopping: bool) -> None:
-            draws, probes, saves = due(done)
+            draws, probes, validates, saves = due(done)
             if draws:
                 draw(out, config, model, batch, done, world)
             if probes and probed is not None:
                 probe(config, model, probed, done, world, log, listener)
+            if validates and held_out is not None:
+                validate(config, model, held_out, done, world, log, listener)
             # Last: what a checkpoint's step has to show is there before it.
             if saves or stopping:
                 save(out, config, model, objective.optimizers, batches, done, world, log, skipped)
@@ -420,6 +427,25 @@ def probe(
     listener.note(f"step {done}: nearest neighbor shares a class: {scores}")
 
 
+def validate(
+    config: RunConfig,
+    model: Family,
+    held_out: Batches,
+    done: int,
+    world: World,
+    log: MetricLog | None,
+    listener: Listener,
+) -> None:
+    """Compute the held-out loss after `done` steps and log it."""
+    _, parts = config.validation_batch(world.size)
+    most = config.validation.batches
+    losses = held_out_loss(model, held_out, world, parts=parts, most=most, precision=config.precision)
+    if log is not None and all(map(math.isfinite, losses.values())):  # a curve of numbers
+        log.validation(done, losses)
+    terms = ", ".join(f"{name} {value:.4f}" for name, value in losses.items() if name != "total")
+    listener.note(f"step {done}: held-out loss {losses['total']:.4f} ({terms})")
+
+
 def log_of(out: Path, first: int, config: RunConfig, world: World) -> AbstractContextManager[MetricLog | None]:
     """The run's log on the process that writes."""
     if not world.is_main:
@@ -434,5 +460,5 @@ def seed_dropout(seed: int, step: int, rank: int, number: int = 0) -> None:
 
 def report(out: Path, step: int, steps: int) -> Report:
     """What a run's metrics say of it after `step` steps."""
-    losses = {line["step"]: line["loss"] for line in read_lines(out / METRICS)}
+    losses = {line["step"]: line["loss"] for line in read_lines(out / METRICS) if "loss" in line}
     return Report(out, step, steps, losses.get(1, math.nan), losses.get(step, math.nan))

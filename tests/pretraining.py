@@ -14,12 +14,14 @@ from torch.distributed.tensor import DTensor
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import join_world
 from avmodel.fit import gradients
+from avmodel.models import build_model
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.probe import nearest_neighbor_probe
 from avmodel.rundir import CONFIG_FILE
 from avmodel.sharding import placement
 from avmodel.train import Listener, initial_model, pretrain, pretraining, train
-from tests.runs import TINY, DrawnBatches
+from avmodel.validation import held_out_loss
+from tests.runs import FAMILY_RUNS, TINY, DrawnBatches
 
 TOUCHES = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir")
 
@@ -88,5 +90,19 @@ def probe_drawn(answer: Path) -> None:
         torch.manual_seed(0)
         batches = DrawnBatches(12 // world.size, 12, rank=world.rank, world_size=world.size)
         found = nearest_neighbor_probe(DeepAVFusion(TINY), batches, world, precision="float32")
+        if world.is_main:
+            answer.write_text(json.dumps(found))
+
+
+def held_out_drawn(answer: Path, micro: int) -> None:
+    """The held-out losses of each family at its start, in parts of `micro` samples of batches of twelve, as JSON."""
+    found = {}
+    with join_world("cpu") as world:
+        for name, run in {"deepavfusion": {"model": TINY}, **FAMILY_RUNS}.items():
+            torch.manual_seed(0)
+            model = build_model(run["model"])
+            batches = DrawnBatches(micro, 24, rank=world.rank, world_size=world.size)
+            parts = 12 // (micro * world.size)
+            found[name] = held_out_loss(model, batches, world, parts=parts, precision="float32")
         if world.is_main:
             answer.write_text(json.dumps(found))

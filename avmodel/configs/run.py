@@ -10,6 +10,7 @@ from avmodel.configs.data import DataConfig
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.configs.model import ModelConfig
 from avmodel.configs.optim import OptimConfig
+from avmodel.configs.validation import ValidationConfig
 
 PRECISIONS = ("float32", "bfloat16")
 RESIDUAL = "bfloat16-residual"
@@ -27,6 +28,7 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     batch_size: Annotated[int, "Samples of an optimizer step, over all devices and micro-steps.", Bounds(1)] = 512
     device_batch_size: Annotated[
         int, "Samples that one device takes at once, at most; more become micro-steps.", Bounds(1)
@@ -103,6 +105,11 @@ class RunConfig:
         """As `micro_batches`, of this run's batch."""
         return micro_batches(self.batch_size, self.device_batch_size, world_size)
 
+    def validation_batch(self, world_size: int) -> tuple[int, int]:
+        """As `micro_batches`, of a batch of the held-out loss."""
+        size = self.validation.batch_size
+        return micro_batches(size, self.device_batch_size, world_size, "validation.batch_size")
+
     def contrast_parts(self, world_size: int) -> int:
         """Micro-steps whose samples the contrastive loss compares with one another; 1 if there is no such loss."""
         _, micro_steps = self.micro_batch(world_size)
@@ -125,14 +132,16 @@ class RunConfig:
         return f"{note}). Published: {self.model.published_contrast}."
 
 
-def micro_batches(batch_size: int, device_batch_size: int, world_size: int) -> tuple[int, int]:
+def micro_batches(
+    batch_size: int, device_batch_size: int, world_size: int, name: str = "batch_size"
+) -> tuple[int, int]:
     """Samples that a device takes at once, and how often in a step: as few equal micro-steps as will do.
 
-    Raises ConfigError for a batch that doesn't divide among the processes.
+    Raises ConfigError, with the setting's name, for a batch that doesn't divide among the processes.
     """
     share, rest = divmod(batch_size, world_size)
     if rest:
-        raise ConfigError(f"batch_size={batch_size} doesn't divide among {world_size} processes")
+        raise ConfigError(f"{name}={batch_size} doesn't divide among {world_size} processes")
     micro_steps = -(-share // device_batch_size)
     while share % micro_steps:
         micro_steps += 1

@@ -11,7 +11,7 @@ from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import RESIDUAL
 from avmodel.metrics import SKIPPED, read_lines
 from tests.forks import call, call_together
-from tests.pretraining import probe_drawn, train_drawn
+from tests.pretraining import held_out_drawn, probe_drawn, train_drawn
 from tests.runs import FAMILY_RUNS, assert_same_run, curve, tiny_run, weights
 
 RUN = tiny_run(steps=10)
@@ -116,6 +116,17 @@ def test_the_probe_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_held_out_loss_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
+    assert call(held_out_drawn, tmp_path / "one", 12, log=tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    assert call_together(held_out_drawn, tmp_path / "two", 2, log=tmp_path / "log") == [0, 0]
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name, losses in one.items():
+        assert two[name] == pytest.approx(losses, rel=1e-6), name
+        assert ("contrast" in losses) == (name != "deepavfusion")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["avsiam", "avsiam-alternate", "crossmae"])
 def test_two_processes_compare_as_many_samples_as_one(tmp_path: Path, name: str) -> None:
     """Contrast is over the samples of both, each hidden as one process would hide it."""
@@ -130,12 +141,12 @@ def test_two_processes_compare_as_many_samples_as_one(tmp_path: Path, name: str)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["avsiam-alternate", "cavmae"])
-def test_micro_steps_of_two_processes_compare_as_many_samples_as_one(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "parallel"), [("avsiam-alternate", "ddp"), ("cavmae", "fsdp")])
+def test_micro_steps_of_two_processes_compare_as_many_samples_as_one(tmp_path: Path, name: str, parallel: str) -> None:
     """By gradient_cache, each hidden as one process would hide it, whose step has no micro-steps."""
     run = tiny_run(**FAMILY_RUNS[name], steps=3, gradient_cache=True)
     assert call(train_drawn, tmp_path / "one", run, log=tmp_path / "log") == 0, (tmp_path / "log").read_text()
-    run = replace(run, device_batch_size=1)
+    run = replace(run, device_batch_size=1, parallel=parallel)
     codes = call_together(train_drawn, tmp_path / "two", run, log=tmp_path / "both")
     assert codes == [0, 0], (tmp_path / "both.0").read_text() + (tmp_path / "both.1").read_text()
     one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
