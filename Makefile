@@ -11,7 +11,7 @@ export PYTHONPYCACHEPREFIX ?= $(CURDIR)/$(VENV)/pycache
 
 NEWEST := .venv-newest
 
-.PHONY: setup demo test test-fast test-newest fault-table fuzz check browser format lock clean
+.PHONY: setup demo reproduce-tiny test test-fast test-newest fault-table fuzz check browser format lock clean
 
 setup: $(STAMP)
 
@@ -24,6 +24,11 @@ $(STAMP): requirements.lock pyproject.toml
 
 demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
+
+# All tables of the papers with small models on drawn videos; an interrupted one goes on. Of one paper: PAPERS=crossmae
+PAPERS ?= deepavfusion
+reproduce-tiny: setup
+	set -e; for paper in $(PAPERS); do $(BIN)/avkit reproduce $$paper --scale tiny; done
 
 test: setup
 	$(BIN)/pytest --numprocesses 2 --dist worksteal

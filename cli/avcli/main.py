@@ -20,6 +20,7 @@ from avcli import (
     inspect,
     prepare,
     pretrain,
+    reproduce,
     spectrogram,
     status,
     verify,
@@ -69,6 +70,7 @@ app.command("diff", epilog=diff.EXAMPLES)(diff.diff)
 app.command("spectrogram", epilog=spectrogram.EXAMPLES)(spectrogram.spectrogram)
 app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.command("apply", epilog=apply.EXAMPLES)(apply.apply)
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.add_typer(dataset.app, name="dataset")

@@ -267,6 +267,7 @@ def commands_in(text: str) -> list[str]:
         "cli/avcli/convert.py",
         "cli/avcli/export.py",
         "docs/benchmarks.md",
+        "docs/reproduce/deepavfusion.md",
     ],
 )
 def test_every_command_in_the_pages_is_one_that_exists(page):

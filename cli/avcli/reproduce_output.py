@@ -1,0 +1,51 @@
+"""What `avkit reproduce` prints of its plan."""
+
+from collections.abc import Sequence
+
+import typer
+
+from avmodel.reproduce.paper import Table, printed
+from avmodel.reproduce.plan import Plan
+
+
+def print_tables(tables: Sequence[Table]) -> None:
+    """Each table, its rows with the paper's numbers, and why some cannot be run."""
+    for table in tables:
+        typer.echo(f"table {table.number}: {table.title}")
+        typer.echo(f"  {'; '.join(column.name for column in table.columns)}")
+        for row in table.rows:
+            numbers = "  ".join(map(printed, row.paper))
+            typer.echo(f"  {row.name}:  {numbers}")
+            reasons = {
+                source.cannot: [
+                    column.name
+                    for column, other in zip(table.columns, row.sources, strict=True)
+                    if other.cannot == source.cannot
+                ]
+                for source in row.sources
+                if source.cannot
+            }
+            for reason, columns in reasons.items():
+                where = "" if len(columns) == len(table.columns) else f"{', '.join(columns)}: "
+                typer.echo(f"    not run: {where}{reason}")
+        typer.echo("")
+
+
+def print_costs(plan: Plan) -> None:
+    """The commands in order, what is missing, and the estimate of the published scale."""
+    from avmodel.reproduce.estimate import CARD, SHARE, costs_of
+
+    for step in plan.steps:
+        typer.echo(step.command)
+    for text in plan.missing:
+        typer.echo(f"missing: {text}", err=True)
+    if plan.scale == "tiny":
+        return
+    typer.echo(f"\nEstimated, at {SHARE:.0%} of the matrix rate of an {CARD}; not measured:")
+    typer.echo(f"{'command':50} {'hours on 1':>10} {'on 8':>8} {'GB of state':>12}")
+    total = 0.0
+    for cost in costs_of(plan.paper, plan.steps):
+        total += cost.hours
+        state = f"{cost.state_gb:.1f}" if cost.state_gb else "-"
+        typer.echo(f"{cost.step.name:50} {cost.hours:>10.1f} {cost.hours_on(8):>8.1f} {state:>12}")
+    typer.echo(f"{'all':50} {total:>10.1f} {total / 8:>8.1f}")
