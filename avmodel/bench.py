@@ -27,6 +27,7 @@ from avmodel.costs import (
     resident_bytes,
     state_memory_mb,
     synchronize,
+    weights_memory_mb,
 )
 from avmodel.distributed import World, choose_device
 from avmodel.fit import take_step
@@ -42,6 +43,17 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "token": {"fusion": "token"},
     "none": {"fusion_layers": "none"},
 }
+
+
+# Table 6 of the paper, videos per second and GB; its dense fusion is that over pairs. It says neither what it measures
+# nor the batch: 10 GB are not the inference of this model.
+PAPER_FUSIONS: Mapping[str, tuple[float, float]] = {
+    "none": (14.5, 10.3),
+    "dense-pairs": (4.3, 31.6),
+    "factorized": (12.8, 13.1),
+}
+# GFLOP of the released modules, which also compute the fusion tokens' outputs in the blocks, that nothing reads.
+RELEASED_GFLOP: Mapping[str, float] = {"none": 51.62, "token": 66.54, "dense-pairs": 336.30, "factorized": 75.54}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +107,41 @@ def family_rows() -> dict[str, tuple[Callable[..., ModelConfig], Mapping[str, An
         config = family.config_type
         rows |= {name: (config, {}), **{row: (config, changes) for row, changes in config.bench_rows.items()}}
     return rows
+
+
+def bench_fusion(bench: StepBench) -> Iterator[dict[str, Any]]:
+    """The rows of `bench_step` for encoding whole inputs, beside table 6 of the paper: by default of its ViT-B.
+
+    Further figures: `weights_memory_mb`, that of the model; `extra_memory_mb`, the peak without it;
+    `released_gflop`, what torch counts of the released modules; `paper_videos_per_s`, `paper_memory_gb` and their
+    ratios to the row without fusion. A figure that there is not is None.
+    """
+    none_speed, none_memory = PAPER_FUSIONS["none"]
+    chosen = replace(
+        bench,
+        encode=True,
+        size=bench.size or "base",
+        batches=bench.batches or ((8, 16, 32, 64) if choose_device(bench.device).type == "cuda" else (2,)),
+    )
+    models = chosen.models(chosen.size or "")
+    for row in bench_step(chosen):
+        name, peak = row["fusion"], row["peak_memory_mb"]
+        weights = weights_memory_mb(models[name])
+        speed, memory = PAPER_FUSIONS.get(name, (None, None))
+        yield row | {
+            "weights_memory_mb": weights,
+            "extra_memory_mb": None if peak is None else peak - weights,
+            "released_gflop": RELEASED_GFLOP.get(name) if models[name] == paper_model(name) else None,
+            "paper_videos_per_s": speed,
+            "paper_memory_gb": memory,
+            "paper_speed_of_none": None if speed is None else speed / none_speed,
+            "paper_memory_of_none": None if memory is None else memory / none_memory,
+        }
+
+
+def paper_model(row: str) -> DeepAVFusionConfig:
+    """The model of a row at the paper's size."""
+    return replace(DeepAVFusionConfig(), **ROWS[row])
 
 
 class TrainingSteps:
@@ -218,6 +265,8 @@ def measure_rows(
             "batch": batch_size,
             "parameters_m": count_parameters(run.model) / 1e6,
             "samples_per_s": rate,
+            "ms_per_sample": 1e3 / rate if rate else None,
+            "ms_per_sample_by_round": [1e3 * took / batch_size for took in seconds.get(name, [])],
             "peak_memory_mb": peak,
             "state_memory_mb": state_memory_mb(run.model),
             "flops_share": rate * flop / ceiling if rate else None,

@@ -73,10 +73,15 @@ def count_parameters(config: ModelConfig) -> int:
     return sum(p.numel() for p in on_meta(config).parameters() if p.requires_grad)
 
 
+def weights_memory_mb(config: ModelConfig) -> float:
+    """Memory of the weights, float32, in 10^6 bytes."""
+    kept: int = sum(tensor.numel() for tensor in on_meta(config).state_dict().values())
+    return 4 * kept / 1e6
+
+
 def state_memory_mb(config: ModelConfig) -> float:
     """Memory of weights, gradients and AdamW's two moments, all float32, in 10^6 bytes."""
-    kept: int = sum(tensor.numel() for tensor in on_meta(config).state_dict().values())
-    return 4 * (3 * count_parameters(config) + kept) / 1e6
+    return 12 * count_parameters(config) / 1e6 + weights_memory_mb(config)
 
 
 def matmul_flops(device: torch.device, precision: str) -> float:

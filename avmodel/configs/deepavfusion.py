@@ -18,7 +18,9 @@ class DeepAVFusionConfig(DecodingModelConfig):
     """
 
     audio_size: Annotated[
-        tuple[int, int], "Size of a spectrogram: mel bins, steps; up to patch_size - 1 further steps are cut off."
+        tuple[int, int],
+        "Size of a spectrogram: mel bins, steps. The uppermost bins that fill no patch are cut off, and up to "
+        "patch_size - 1 further steps.",
     ] = (128, 192)
     fusion: Annotated[str, "How fusion tokens gather both modalities.", FUSIONS] = "factorized"
     fusion_impl: Annotated[
@@ -66,7 +68,9 @@ class DeepAVFusionConfig(DecodingModelConfig):
         if min(tokens) < 0 or tokens[0] == 0 or (self.fusion == "factorized" and 0 in tokens):
             raise ValueError(f"{tokens} fusion, image and audio aggregation tokens: {self.fusion} needs more")
         require_patches(self, "image", self.image_size, {"image_mask_ratio": self.image_mask_ratio})
-        require_patches(self, "audio", self.audio_size, {"audio_mask_ratio": self.audio_mask_ratio})
+        bins, steps = self.audio_size
+        whole = (bins - bins % self.patch_size, steps)
+        require_patches(self, "audio", whole, {"audio_mask_ratio": self.audio_mask_ratio})
         if self.attn_drop > 0 and self.fusion_impl == "separable" and self.fusion != "token":
             raise ValueError(
                 "attn_drop > 0 with fusion_impl='separable': equal to the pairs form only without attention "

@@ -18,7 +18,18 @@ from avmodel.decoders import with_hidden
 from avmodel.embedding import fit_columns, fit_image
 from avmodel.layers import ViT, init_linears, make_blocks
 from avmodel.masking import KeptIds, ids_from_noise, masking_from_ids
-from avmodel.models.family import AUDIOMAE, MAE, Draws, Family, LayerTokens, Modality, Output, for_each_image, vit_names
+from avmodel.models.family import (
+    AUDIOMAE,
+    MAE,
+    Draws,
+    Family,
+    LayerTokens,
+    Modality,
+    Output,
+    for_each_image,
+    own_channels,
+    vit_names,
+)
 from avmodel.models.fusion import FusionBlock, make_fusion
 from avmodel.objectives import Term, masked_mse, weighted
 from avmodel.positions import sincos_positions
@@ -88,9 +99,13 @@ class Encoder(nn.Module):
         self.apply(init_linears)
         nn.init.normal_(self.fusion_tokens, std=0.02)
 
-    def crop(self, log_mel: Float[Tensor, "b 1 mel t"]) -> Float[Tensor, "b 1 mel s"]:
-        """The columns the model takes: the first 192 of 196. Raises ValueError if no crop fits."""
-        return fit_columns(log_mel, self.config.audio_size, self.config.patch_size)
+    def crop(self, log_mel: Float[Tensor, "b 1 mel t"]) -> Float[Tensor, "b 1 rows s"]:
+        """Whole patches: the first 192 of 196 columns, the lowest 126 of 128 bins in patches of 14.
+
+        Raises ValueError if no crop fits.
+        """
+        p = self.config.patch_size
+        return fit_columns(log_mel, self.config.audio_size, p)[:, :, : self.audio.grid[0] * p]
 
     def forward(
         self,
@@ -186,13 +201,14 @@ class DeepAVFusion(Family):
     ) -> None:
         """Load MAE (image) or AudioMAE (audio) weights; the model keeps its own positions.
 
+        Of an image ViT for audio, the patch kernel is summed over the colors.
         With audio_init="aligned" AudioMAE's patch kernel is turned from (time, frequency) to (frequency, time);
         "released" keeps it as it is.
         """
-        if modality == "audio" and self.encoder.aligned:
-            kernel = vit["patch_embed.proj.weight"].transpose(-1, -2).contiguous()
-            vit = {**vit, "patch_embed.proj.weight": kernel}
-        fill(renamed(vit, vit_names(f"encoder.{modality}")))
+        kernel = vit["patch_embed.proj.weight"]
+        if modality == "audio" and self.encoder.aligned and kernel.shape[1] == 1:  # not an image's
+            vit = {**vit, "patch_embed.proj.weight": kernel.transpose(-1, -2).contiguous()}
+        fill(renamed(own_channels(vit, modality, "sum"), vit_names(f"encoder.{modality}")))
 
     def modality_vit(self, modality: Modality) -> ViT:
         """Image or audio ViT."""

@@ -1,6 +1,6 @@
 """`avkit bench`: speed and memory of avkit on this machine."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,18 @@ FAMILY_COLUMNS = (
     "gflop_per_sample",
     "speed_of_nomask",
     "memory_of_avsiam",
+)
+FUSION_COLUMNS = (
+    "gflop_per_sample",
+    "released_gflop",
+    "samples_per_s",
+    "ms_per_sample",
+    "peak_memory_mb",
+    "extra_memory_mb",
+    "speed_of_none",
+    "paper_speed_of_none",
+    "memory_of_none",
+    "paper_memory_of_none",
 )
 STEP_COLUMNS = (
     "samples_per_s",
@@ -155,16 +167,74 @@ def bench_step_command(
         typer.echo(line)
 
 
-def step_table(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The rows as lines of a table."""
+@app.command("fusion")
+def bench_fusion_command(
+    size: Annotated[
+        str | None, typer.Option(help="tiny, small, base, large, or WIDTHxDEPTHxHEADS.", show_default="base")
+    ] = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Samples that are encoded at once. Repeat for a sweep.", show_default="2, or 8 to 64 on CUDA"
+        ),
+    ] = None,
+    fusion: Annotated[
+        list[str] | None,
+        typer.Option(help="factorized, dense, dense-pairs, token, none; all if not given. Repeatable."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    compile_model: Annotated[
+        str | None, typer.Option("--compile", help="torch.compile: none or blocks.", show_default="blocks on CUDA")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds; each measures every row.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Encodings of each row in a round.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
+) -> None:
+    """DeepAVFusion's table 6: operations, time and memory of encoding whole inputs, by fusion, beside the paper's."""
+    import json
+
+    from avmodel.bench import StepBench, bench_fusion
+
+    options = given(
+        size=size,
+        batches=tuple(batch) if batch else None,
+        rows=tuple(fusion) if fusion else None,
+        device=device,
+        precision=precision,
+        compile=compile_model,
+        rounds=rounds,
+        steps=steps,
+    )
+    rows = bench_fusion(StepBench(**options))
+    for line in map(json.dumps, rows) if as_json else step_table(rows, FUSION_COLUMNS):
+        typer.echo(line)
+
+
+def step_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> Iterator[str]:
+    """The rows as lines of a table; `columns` None: those of families or of fusions."""
     for number, row in enumerate(rows):
-        kind, columns, width = ("family", FAMILY_COLUMNS, 17) if "family" in row else ("fusion", STEP_COLUMNS, 12)
+        kind, usual, width = ("family", FAMILY_COLUMNS, 17) if "family" in row else ("fusion", STEP_COLUMNS, 12)
+        names = columns or usual
         if number == 0:
             compiled = "" if row["compile"] == "none" else f", compiled: {row['compile']}"
             yield (
                 f"{row['size']}, {row['precision']}{compiled} on {row['device']}, "
-                f"{row['threads']} threads; matrix products: {row['matmul_tflops']:.3f} TFLOP/s"
+                f"{row['threads']} threads; matrix products: {row['matmul_tflops']:.3f} TFLOP/s; "
+                f"medians of {len(row['ms_per_sample_by_round'])} rounds"
             )
-            yield f"{kind:{width}}{'batch':>6}" + "".join(f"{name:>18}" for name in columns)
-        figures = ("out of memory" if row[name] is None else f"{row[name]:.3f}" for name in columns)
-        yield f"{row[kind]:{width}}{row['batch']:>6}" + "".join(f"{figure:>18}" for figure in figures)
+            yield f"{kind:{width}}{'batch':>6}" + "".join(f"{name:>{_width(name)}}" for name in names)
+        yield f"{row[kind]:{width}}{row['batch']:>6}" + "".join(
+            f"{_figure(row, name):>{_width(name)}}" for name in names
+        )
+
+
+def _width(name: str) -> int:
+    return max(18, len(name) + 2)
+
+
+def _figure(row: Mapping[str, Any], name: str) -> str:
+    """A figure of a row. One that the paper or its code doesn't have is a dash."""
+    if row[name] is None:
+        return "-" if name.startswith(("paper_", "released_")) else "out of memory"
+    return f"{row[name]:.3f}"

@@ -8,9 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from avcli.bench import FAMILY_COLUMNS, STEP_COLUMNS, step_table
+from avcli.bench import FAMILY_COLUMNS, FUSION_COLUMNS, STEP_COLUMNS, step_table
 from avmanifest.errors import ConfigError
-from avmodel.bench import ROWS, StepBench, TrainingSteps, bench_step, measure_rows
+from avmodel.bench import (
+    RELEASED_GFLOP,
+    ROWS,
+    StepBench,
+    TrainingSteps,
+    bench_fusion,
+    bench_step,
+    measure_rows,
+    paper_model,
+)
 from avmodel.configs.avsiam import AVSiamConfig
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.configs.run import RunConfig
@@ -70,6 +79,85 @@ def test_encoding_has_rows_too() -> None:
     for row in rows:
         assert row["samples_per_s"] > 0
         assert row["gflop_per_sample"] == count_flop(replace(TINY, **ROWS[row["fusion"]]), encode=True) / 1e9
+
+
+def by_hand(config: DeepAVFusionConfig, row: str) -> int:
+    """Operations of encoding a whole sample, a multiply-add as two: every matrix product written out."""
+    d, depth, _ = config.vit
+    p, (h, w), (bins, steps) = config.patch_size, config.image_size, config.audio_size
+    n, m = (h // p) * (w // p), (bins // p) * (steps // p)
+    tokens, image_summaries, audio_summaries = config.num_tokens
+    every = tokens + image_summaries + audio_summaries
+    k = round(d * config.fusion_attn_ratio)  # width of queries and keys
+
+    def attention(queries: int, keys: int, key_width: int, value_width: int) -> int:
+        return queries * keys * (key_width + value_width)
+
+    def block(x: int, context: int) -> int:
+        return x * d * d * (2 + 8) + (x + context) * d * 2 * d + attention(x, x + context, d, d)
+
+    def summaries(count: int, x: int) -> int:
+        return count * d * d * 2 + x * d * 2 * d + attention(count, x, d, d)
+
+    def pair_halves(count: int) -> int:  # keys and values of one side's summaries, and the attention to them
+        return count * d * (k + d) + attention(tokens, count, k, d)
+
+    mlp = 2 * every * d * round(d * config.fusion_mlp_ratio)
+    fusion = {
+        "none": 0,
+        "factorized": summaries(image_summaries, n) + summaries(audio_summaries, m)
+        + tokens * d * (k + d) + pair_halves(image_summaries) + pair_halves(audio_summaries) + mlp,
+        "dense": every * d * 2 * k + (n + m) * d * 2 * k + attention(every, n + m, k, k) + mlp,
+        "dense-pairs": every * d * 2 * k + n * m * 2 * d * 2 * k + attention(every, n * m, k, k) + mlp,
+        "token": every * d * 2 * k + (n + m) * d * 2 * k + attention(every, n + m, k, k) + mlp,
+    }[row]  # fmt: skip
+    context = 0 if row == "none" else every
+    patches = n * d * 3 * p * p + m * d * p * p
+    return 2 * (patches + depth * (block(n, context) + block(m, context) + fusion))
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_operations_of_encoding_are_those_counted_by_hand(row: str) -> None:
+    wider = {"size": "96x3x4", "fusion_attn_ratio": 0.5, "fusion_mlp_ratio": 2.0}
+    for config in (TINY, replace(TINY, **wider), DeepAVFusionConfig(size="768x2x12")):
+        model = replace(config, **ROWS[row])
+        assert count_flop(model, encode=True) == by_hand(model, row)
+
+
+@pytest.mark.slow
+def test_table_6_has_every_fusion_beside_the_papers_figures() -> None:
+    rows = {row["fusion"]: row for row in bench_fusion(StepBench(device="cpu", model=TINY, rounds=3))}
+    assert list(rows) == list(ROWS)
+    for name, row in rows.items():
+        model = replace(TINY, **ROWS[name])
+        assert row["batch"] == 2
+        assert row["gflop_per_sample"] == by_hand(model, name) / 1e9
+        assert row["ms_per_sample"] == pytest.approx(sorted(row["ms_per_sample_by_round"])[1])
+        assert row["ms_per_sample"] == pytest.approx(1e3 / row["samples_per_s"])
+        assert row["weights_memory_mb"] == pytest.approx(4 * total_weights(DeepAVFusion(model)) / 1e6)
+        assert row["extra_memory_mb"] == pytest.approx(row["peak_memory_mb"] - row["weights_memory_mb"])
+        assert row["released_gflop"] is None  # of another size than the released one
+    ratios = {name: (row["paper_speed_of_none"], row["paper_memory_of_none"]) for name, row in rows.items()}
+    assert ratios["none"] == (1, 1)
+    assert ratios["factorized"] == (pytest.approx(0.883, abs=5e-4), pytest.approx(1.272, abs=5e-4))
+    assert ratios["dense-pairs"] == (pytest.approx(0.297, abs=5e-4), pytest.approx(3.068, abs=5e-4))
+    assert ratios["dense"] == ratios["token"] == (None, None)
+    *_, last = step_table(rows.values(), FUSION_COLUMNS)
+    assert last.split()[0] == "none"
+    token = next(line for line in step_table(rows.values(), FUSION_COLUMNS) if line.startswith("token"))
+    assert token.split().count("-") == 3
+
+
+def total_weights(model: torch.nn.Module) -> int:
+    return sum(tensor.numel() for tensor in model.state_dict().values())
+
+
+def test_the_released_figures_are_of_the_papers_model() -> None:
+    assert paper_model("none") == replace(DeepAVFusionConfig(), fusion_layers="none")
+    for name, released in RELEASED_GFLOP.items():
+        ours = by_hand(paper_model(name), name) / 1e9
+        assert ours <= released * 1.001
+        assert ours > 0.8 * released
 
 
 def test_a_linear_layers_operations_are_counted_as_two_each() -> None:
@@ -133,9 +221,12 @@ def test_the_table_has_a_line_a_row_and_says_what_did_not_fit() -> None:
         "compile": "blocks",
         "device": "H200",
     }
-    row |= {"threads": 2, "matmul_tflops": 790.0}
+    row |= {"threads": 2, "matmul_tflops": 790.0, "ms_per_sample_by_round": [1.0, 2.0, 3.0]}
     head, names, fitting, other = step_table([row | figures, row | dict.fromkeys(figures)])
-    assert head == "base, bfloat16, compiled: blocks on H200, 2 threads; matrix products: 790.000 TFLOP/s"
+    assert (
+        head
+        == "base, bfloat16, compiled: blocks on H200, 2 threads; matrix products: 790.000 TFLOP/s; medians of 3 rounds"
+    )
     assert names.split() == ["fusion", "batch", *STEP_COLUMNS]
     assert fitting.split() == ["token", "64", *["0.500"] * len(figures)]
     assert other.count("out of memory") == len(figures)

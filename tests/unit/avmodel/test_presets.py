@@ -88,12 +88,35 @@ def test_an_ablation_changes_one_thing() -> None:
         "tokens-1": {"num_fusion_tokens": 1},
         "tokens-32": {"num_fusion_tokens": 32},
         "aggregation-4": {"num_aggr_image_tokens": 4, "num_aggr_audio_tokens": 4},
+        "mask-image-50": {"image_mask_ratio": 0.5},
+        "mask-audio-90": {"audio_mask_ratio": 0.9},
+        "attention-64": {"fusion_attn_ratio": 1.0},
     }.items():
         changed = replace(base, name=f"deepavfusion-{name}", model=replace(base.model, **changes))
         assert run_config(f"deepavfusion-{name}") == changed
     scratch = run_config("deepavfusion-scratch")
     assert scratch.pretrained == []
     assert scratch == replace(base, name="deepavfusion-scratch", image_weights=None, audio_weights=None)
+
+
+def test_the_width_of_attention_is_that_of_a_head() -> None:
+    for channels in (8, 32, 64):
+        model = run_config(f"deepavfusion-attention-{channels}").model
+        assert model.vit.embed_dim * model.fusion_attn_ratio / model.vit.num_heads == channels
+
+
+def test_larger_vits_have_patches_that_their_weights_have() -> None:
+    sizes = {name: run_config(f"deepavfusion-{name}") for name in ("l", "h")}
+    assert {name: (run.model.vit, run.model.patch_size) for name, run in sizes.items()} == {
+        "l": ((1024, 24, 16), 16), "h": ((1280, 32, 16), 14),
+    }  # fmt: skip
+    assert [run.image_weights for run in sizes.values()] == [
+        "weights/mae_pretrain_vit_large.pth", "weights/mae_pretrain_vit_huge.pth",
+    ]  # fmt: skip
+    for run in sizes.values():
+        assert run.audio_weights == run.image_weights
+        # What a window of 3 s has by the profile.
+        assert run.model.audio_size[1] <= 196 < run.model.audio_size[1] + run.model.patch_size
 
 
 def test_avsiam_is_the_papers_recipe_on_whole_clips() -> None:
@@ -136,6 +159,7 @@ def test_avsiams_ablations_change_what_their_row_says() -> None:
     large, separate = run_config("avsiam-l"), run_config("avsep-l")
     assert separate == replace(large, name="avsep-l", model=replace(large.model, separate=True))
     assert run_config("avsiam-ast").pretrained == ["audio"]
+    assert run_config("avsiam-b-plus") == replace(base, name="avsiam-b-plus")
 
 
 def test_cav_mae_is_the_released_recipe() -> None:

@@ -138,6 +138,24 @@ def test_configs_that_no_model_can_have(changes: dict[str, object], message: str
         DeepAVFusionConfig(**changes)
 
 
+def test_patches_of_14_leave_out_the_uppermost_bins() -> None:
+    model = small(patch_size=14, image_size=(28, 28), audio_size=(128, 42))
+    assert model.audio_grid == model.encoder.audio.grid == (9, 3)
+    image, log_mel = torch.randn(2, 3, 28, 28), torch.randn(2, 1, 128, 45)
+    masks = masks_for(model, 2)
+    output = model(image, log_mel, masks)
+    assert output.audio_pred is not None
+    assert output.audio_pred.shape == (2, 27, 14 * 14)
+    changed = log_mel.clone()
+    changed[:, :, 126:], changed[..., 42:] = 9, 9
+    assert model(image, changed, masks).losses["total"] == output.losses["total"]
+    changed[:, :, 125] = 9
+    assert model(image, changed, masks).losses["total"] != output.losses["total"]
+    drawn = model.pictures(image, log_mel, output)
+    assert drawn is not None
+    assert drawn[1].shape == (2, 1, 126, 42)
+
+
 def test_one_pool_of_tokens_is_enough_for_dense_and_token_fusion() -> None:
     for fusion in ("dense", "token"):
         DeepAVFusionConfig(fusion=fusion, num_aggr_image_tokens=0, num_aggr_audio_tokens=0)

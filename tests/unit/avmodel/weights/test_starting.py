@@ -11,9 +11,11 @@ from avmanifest.errors import ConfigError
 from avmodel.configs.avsiam import AVSiamConfig
 from avmodel.configs.cavmae import CAVMAEConfig
 from avmodel.configs.crossmae import CrossMAEConfig
+from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.models.avsiam import AVSiam
 from avmodel.models.cavmae import CAVMAE
 from avmodel.models.crossmae import CrossMAE
+from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.positions import resize_positions
 from avmodel.weights.starting import start_from_weights
 
@@ -73,6 +75,20 @@ def block_shapes(where: str, depth: int, dim: int) -> dict[str, tuple[int, ...]]
 def saved(path: Path, weights: dict[str, Tensor]) -> Path:
     torch.save({"model": weights}, path)
     return path
+
+
+@pytest.mark.parametrize("audio_init", ["released", "aligned"])
+def test_an_image_vit_starts_deepavfusions_audio_branch(tmp_path: Path, audio_init: str) -> None:
+    """Where AudioMAE has no ViT of that size. An image's kernel has no time axis to turn."""
+    weights = published(3, 12)
+    model = DeepAVFusion(DeepAVFusionConfig(size="48x3x4", decoder_depth=1, audio_init=audio_init, **SIZES))
+    positions = model.encoder.audio.positions.clone()
+    start_from_weights(model, "audio", saved(tmp_path / "vit.pth", weights))
+    state = model.state_dict()
+    kernel = weights["patch_embed.proj.weight"]
+    assert torch.equal(state["encoder.audio.patch_embed.proj.weight"], kernel.sum(dim=1, keepdim=True))
+    assert torch.equal(state["encoder.audio.blocks.2.mlp.fc1.weight"], weights["blocks.2.mlp.fc1.weight"])
+    assert torch.equal(state["encoder.audio.positions"], positions)
 
 
 def test_an_imagenet_vit_starts_avsiam_and_all_its_copies(tmp_path: Path) -> None:
