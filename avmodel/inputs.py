@@ -15,6 +15,7 @@ from torch import Tensor
 from avdata.load import (
     Batch,
     CacheConfig,
+    ClipView,
     Dataset,
     EvalView,
     Loader,
@@ -87,6 +88,7 @@ def train_loader(
         columns=model.audio_size[1],
         image_size=image_side(model),
         fit=data.fit,
+        around_frame=data.around_frame,
         min_area=data.min_area,
         flip_probability=data.flip_probability,
         max_gain_db=data.max_gain_db,
@@ -105,6 +107,16 @@ def train_loader(
         cache=cache,
     )
     return Loader(dataset, view, config, rank=world.rank, world_size=world.size)
+
+
+def reading_notes(of: DataConfig | ClipView) -> dict[str, str]:
+    """What a checkpoint notes of how its samples were read: evaluations of it, and `apply`, read theirs so."""
+    return {
+        "profile": of.profile,
+        "window_s": str(of.window_s),
+        "fit": of.fit,
+        "around_frame": str(of.around_frame),
+    }
 
 
 def with_mix(data: DataConfig, source: Source | None) -> tuple[DataConfig, Source]:
@@ -211,6 +223,7 @@ def held_out_view(data: DataConfig, model: ModelConfig) -> EvalView:
         columns=model.audio_size[1],
         image_size=image_side(model),
         fit=data.fit,
+        around_frame=data.around_frame,
     )
 
 

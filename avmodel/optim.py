@@ -16,8 +16,10 @@ from avmodel.configs.optim import OptimConfig
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 
-def schedule(done: float, warmup: float, drops: Sequence[float] | None = None, drop_factor: float = 0.5) -> float:
-    """Share of the peak learning rate after the share `done` of the run: a line up, then half a cosine to 0.
+def schedule(
+    done: float, warmup: float, drops: Sequence[float] | None = None, drop_factor: float = 0.5, floor: float = 0.0
+) -> float:
+    """Share of the peak learning rate after the share `done` of the run: a line up, then half a cosine to `floor`.
 
     With `drops` the rate stays after the line, but for a factor at each of them.
     """
@@ -28,7 +30,7 @@ def schedule(done: float, warmup: float, drops: Sequence[float] | None = None, d
         return math.prod((drop_factor for drop in drops if done >= drop - 1e-9), start=1.0)
     if warmup == 1:
         return 1.0
-    return 0.5 + 0.5 * math.cos(math.pi * min((done - warmup) / (1 - warmup), 1.0))
+    return floor + (1 - floor) * (0.5 + 0.5 * math.cos(math.pi * min((done - warmup) / (1 - warmup), 1.0)))
 
 
 def ramp_factor(done: float, ramp: float) -> float:
@@ -107,7 +109,7 @@ def make_optimizer(
 
 def set_lr(optimizer: torch.optim.Optimizer, config: OptimConfig, *, peak_lr: float, done: float) -> float:
     """Give every group its learning rate after the share `done` of the run; the rate without scale and ramp."""
-    lr = peak_lr * schedule(done, config.warmup, config.drops, config.drop_factor)
+    lr = peak_lr * schedule(done, config.warmup, config.drops, config.drop_factor, config.floor)
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"] * (ramp_factor(done, config.ramp) if group["ramped"] else 1.0)
     return lr

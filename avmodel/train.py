@@ -30,7 +30,15 @@ from avmodel.configs.run import RunConfig
 from avmodel.distributed import World, join_world
 from avmodel.fit import Batches, Fit, Moment, Objective, Terms, distributed, fit, is_due
 from avmodel.gradient_cache import two_passes
-from avmodel.inputs import Source, probe_loader, to_inputs, train_loader, validation_loader, with_mix
+from avmodel.inputs import (
+    Source,
+    probe_loader,
+    reading_notes,
+    to_inputs,
+    train_loader,
+    validation_loader,
+    with_mix,
+)
 from avmodel.metrics import METRICS, MetricLog, read_lines
 from avmodel.models import build_model
 from avmodel.models.family import Contrast, Family, Modality, Output
@@ -384,7 +392,6 @@ def save(
     weights = whole_weights(model, keep=world.is_main)
     state = whole(trainer_state(done, optimizers, batches, skipped), keep=world.is_main)
     if world.is_main:
-        notes = {"profile": config.data.profile, "window_s": str(config.data.window_s), "fit": config.data.fit}
         save_checkpoint(
             out / CHECKPOINTS,
             done,
@@ -393,7 +400,7 @@ def save(
             state,
             keep=config.keep_checkpoints,
             keep_every=config.keep_every,
-            notes=notes,
+            notes=reading_notes(config.data),
         )
 
 

@@ -17,7 +17,7 @@ from avmodel.inputs import to_inputs
 from avmodel.models import build_model
 from avmodel.precision import call_in
 from avmodel.rng import draw_masks
-from tests.runs import TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE
+from tests.runs import TINY, TINY_AVSIAM, TINY_MODELS
 
 
 def compare(config: ModelConfig, way: str, precision: str = "float32") -> dict[str, float | str]:
@@ -46,6 +46,6 @@ def compare(config: ModelConfig, way: str, precision: str = "float32") -> dict[s
 if __name__ == "__main__":
     for tried in (replace(TINY, size="32x4x4", decoder_depth=3), TINY_AVSIAM):
         print(json.dumps(compare(tried, "blocks")), flush=True)
-    for tried in (TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE):
+    for tried in TINY_MODELS.values():
         print(json.dumps(compare(tried, "whole")), flush=True)
     print(json.dumps(compare(TINY, "whole", RESIDUAL)), flush=True)

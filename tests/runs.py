@@ -12,9 +12,11 @@ from avmodel.checkpoint import load_model
 from avmodel.configs.augment import AugmentConfig
 from avmodel.configs.avsiam import AVSiamConfig
 from avmodel.configs.cavmae import CAVMAEConfig
+from avmodel.configs.cavmae_sync import CAVMAESyncConfig
 from avmodel.configs.crossmae import CrossMAEConfig
 from avmodel.configs.data import DataConfig
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
+from avmodel.configs.model import ModelConfig
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import RunConfig
 from avmodel.metrics import METRICS, read_lines
@@ -33,11 +35,21 @@ TINY = DeepAVFusionConfig(**SIZES, **FEW_TOKENS, image_mask_ratio=0.5)
 TINY_AVSIAM = AVSiamConfig(**SIZES, mask_ratios=(0.0, 0.25, 0.5), audio_scheme="tf", reconstruction_ratio=0.5)
 TINY_CAVMAE = CAVMAEConfig(**SIZES, image_mask_ratio=0.5, contrast_weight=1.0)
 TINY_CROSSMAE = CrossMAEConfig(**SIZES, mask_ratio=0.5, feature_decoder_depth=1)
+TINY_SYNC = CAVMAESyncConfig(**SIZES, image_mask_ratio=0.5, contrast_weight=1.0, num_registers=2)
+# Of each family a model: what is promised of all families is tested on these.
+TINY_MODELS: dict[str, ModelConfig] = {
+    "deepavfusion": TINY,
+    "avsiam": TINY_AVSIAM,
+    "cavmae": TINY_CAVMAE,
+    "crossmae": TINY_CROSSMAE,
+    "cavmae_sync": TINY_SYNC,
+}
 # Of each family a run, named by what it is there for.
 FAMILY_RUNS: dict[str, dict[str, Any]] = {
     "avsiam": {"model": TINY_AVSIAM, "augment": AugmentConfig(roll=48, noise=0.5, mask_bins=20)},
     "avsiam-alternate": {"model": replace(TINY_AVSIAM, alternate_steps=True)},
     "cavmae": {"model": TINY_CAVMAE},
+    "cavmae-sync": {"model": TINY_SYNC},
     "crossmae": {"model": TINY_CROSSMAE},
     "crossmae-teacher": {"model": replace(TINY_CROSSMAE, teacher="ema", teacher_momentum=0.5)},
 }

@@ -90,26 +90,35 @@ class ClipView(View):
     """Options of the views of windows and frames. Defaults: 3 s and 224 pixels, as in DeepAVFusion."""
 
     profile: str = "paper"
-    window_s: float | None = 3.0  # None: the whole clip, for profiles with pad_columns
+    window_s: float | None = (
+        3.0  # None: the whole clip, for profiles with pad_columns; these have windows around frames
+    )
     columns: int | None = None  # columns of the log-mel; None: the largest multiple of 16 in the window
     image_size: int = 224  # pixels, height and width
     waveform: bool = False  # also return the window's 16 kHz waveform
     fit: str = "crop"  # how a frame becomes square: one of FITS
-    around_frame: bool = False  # choose the frame first, and center the window on its time as far as the clip allows
+    around_frame: bool = False  # choose frames first, and center a window on the time of each as far as the clip allows
     masks: bool = False  # also return the frames' masks, cropped and resized like the frames
     waveform_s: float = 10.0  # cut or pad a whole clip's waveform to this length
 
     def __post_init__(self) -> None:
         mel = profile(self.profile)
-        if (self.window_s is None) != bool(mel.pad_columns):
+        if self.window_s is None and not mel.pad_columns:
+            raise ConfigError(f"window_s=None with profile {self.profile!r}: give a length in seconds.")
+        if self.window_s is not None and mel.pad_columns and not self.around_frame:
             raise ConfigError(
-                f"window_s={self.window_s} with profile {self.profile!r}: "
-                + ("it needs whole clips. Set window_s=None." if mel.pad_columns else "give a length in seconds.")
+                f"window_s={self.window_s} with profile {self.profile!r}: it needs whole clips. Set window_s=None, or "
+                "around_frame=True for windows around frames."
+            )
+        if mel.pad_columns and not 1 <= self.window_columns <= mel.pad_columns:
+            raise ConfigError(
+                f"window_s={self.window_s}: {self.window_columns} columns of {self.profile!r} spectrograms, which have "
+                f"{mel.pad_columns}. Set window_s between {self.hop_s:g} and {mel.pad_columns * self.hop_s:g}."
             )
         if self.fit not in FITS:
             raise ConfigError(f"unknown fit {self.fit!r}; known: {', '.join(FITS)}")
-        if self.around_frame and (self.num_windows is not None or self.num_images is not None):
-            raise ConfigError("around_frame needs a view of one window and one frame; this view has several")
+        if self.around_frame and self.num_windows != self.num_images:
+            raise ConfigError("around_frame needs a view with a window for each frame")
         if self.waveform_s <= 0:
             raise ConfigError(f"waveform_s={self.waveform_s}: must be above 0")
         if self.columns is not None and not 0 < self.columns <= self.window_columns:
@@ -125,7 +134,16 @@ class ClipView(View):
     @cached_property
     def window_columns(self) -> int:
         """Columns of a whole window's log-mel."""
-        return self.mel.pad_columns if self.window_s is None else window_columns(0.0, self.window_s, self.mel)[1]
+        if self.window_s is None:
+            return self.mel.pad_columns
+        if self.mel.pad_columns:  # a part of the clip's columns
+            return round(self.window_s / self.hop_s)
+        return window_columns(0.0, self.window_s, self.mel)[1]
+
+    @property
+    def hop_s(self) -> float:
+        """Seconds from a column of the log-mel to the next."""
+        return self.mel.hop_length / self.mel.sample_rate
 
     @cached_property
     def num_columns(self) -> int:
@@ -134,8 +152,12 @@ class ClipView(View):
 
     @cached_property
     def window_samples(self) -> int:
-        """Samples of a window's waveform."""
-        return round((self.waveform_s if self.window_s is None else self.window_s) * self.mel.sample_rate)
+        """Samples of a window's waveform; of a part of a whole clip's columns, those that all of them are made of."""
+        if self.window_s is None:
+            return round(self.waveform_s * self.mel.sample_rate)
+        if self.mel.pad_columns:
+            return (self.window_columns - 1) * self.mel.hop_length + self.mel.win_length
+        return round(self.window_s * self.mel.sample_rate)
 
     @property
     def num_windows(self) -> int | None:
@@ -208,9 +230,9 @@ class ClipView(View):
         """Columns between the start of the window and the first column that the model gets."""
         return 0
 
-    def first_frame(self, count: int, draws: Sequence[float]) -> int:
-        """With around_frame: the frame, of `count`."""
-        return count // 2
+    def first_frames(self, count: int, draws: Sequence[float]) -> list[int]:
+        """With around_frame: the frames, of `count`, that get a window each."""
+        return [count // 2]
 
     def choose_frames(self, starts_s: Sequence[float], times_s: Sequence[float], draws: Sequence[float]) -> list[int]:
         """Numbers of the stored frames to take: for each window the nearest to its middle; if unknown, the middle one.
@@ -241,22 +263,25 @@ class ClipView(View):
     def fill(self, sample: StoredSample, draws: Sequence[float], row: Mapping[str, np.ndarray]) -> None:
         """Write a row of each of the arrays."""
         times_s = sample.frame_times_s
-        around = self.first_frame(len(times_s), draws) if self.around_frame and times_s else None
-        starts = self._fill_sound(sample, draws, row, None if around is None else times_s[around])
+        if not times_s:
+            raise sample.error("", "no frame is stored. Name the members that hold one (MemberMap(image=...)).")
+        around: list[int] | None = None
+        if self.around_frame:
+            around = named(sample, lambda: self.first_frames(len(times_s), draws))
+        starts = self._fill_sound(sample, draws, row, None if around is None else [times_s[frame] for frame in around])
         starts_s = [column_start_s(start, self.mel) for start in starts]
         row["window_start_s"][...] = starts_s if self.num_windows is not None else starts_s[0]
         if self.has_gain:
             row["gain_db"][...] = self.gain_db(draws)
-        if not times_s:
-            raise sample.error("", "no frame is stored. Name the members that hold one (MemberMap(image=...)).")
-        try:
-            frames = [around] if around is not None else self.choose_frames(starts_s, times_s, draws)
-        except ShardError as error:
-            raise sample.error("", str(error)) from None
+        frames = around or named(sample, lambda: self.choose_frames(starts_s, times_s, draws))
         self._fill_images(sample, frames, draws, row)
 
     def _fill_sound(
-        self, sample: StoredSample, draws: Sequence[float], row: Mapping[str, np.ndarray], around_s: float | None
+        self,
+        sample: StoredSample,
+        draws: Sequence[float],
+        row: Mapping[str, np.ndarray],
+        around_s: Sequence[float] | None,
     ) -> list[int]:
         """Write the log-mels and waveforms of the windows. Returns the first column of each window."""
         mels = row["log_mel"] if self.num_windows is not None else row["log_mel"][None]
@@ -283,7 +308,12 @@ class ClipView(View):
                 if self.num_windows is not None
                 else fitted(waveforms[0], self.window_samples)
             )
-        if columns is None:
+        if columns is None and self.mel.pad_columns and self.window_s is not None:
+            whole = np.empty((self.mel.n_mels, self.mel.pad_columns), np.float32)
+            sample.compute_mel(sample.waveform(), self.mel, 0, whole)
+            for start, mel in zip(starts, mels, strict=True):
+                mel[...] = whole[:, start + jitter : start + jitter + self.num_columns]
+        elif columns is None:
             for waveform, mel in zip(waveforms, mels, strict=True):
                 sample.compute_mel(waveform, self.mel, jitter, mel)
         return starts
@@ -319,19 +349,25 @@ class ClipView(View):
         if masks is not None:
             row["masked"][...] = masked if axes else masked[0]
 
-    def _starts(self, num_starts: int, draws: Sequence[float], around_s: float | None) -> list[int]:
-        """First columns of the windows; around the frame at this time, if one was chosen."""
+    def _starts(self, num_starts: int, draws: Sequence[float], around_s: Sequence[float] | None) -> list[int]:
+        """First columns of the windows; around the frames at these times, if frames were chosen."""
         if around_s is None:
             return self.window_starts(num_starts, draws)
-        if math.isnan(around_s) or self.window_s is None:
-            return [(num_starts - 1) // 2]
-        start_s = around_s + self.frame_jitter_s(draws) - self.window_s / 2
-        return [min(max(round(start_s * self.mel.sample_rate / self.mel.hop_length), 0), num_starts - 1)]
+        return [self._start_around(time_s, num_starts, draws) for time_s in around_s]
 
-    def _starts_of(self, sample: StoredSample, draws: Sequence[float], around_s: float | None) -> list[int]:
+    def _start_around(self, time_s: float, num_starts: int, draws: Sequence[float]) -> int:
+        """First column of the window around a frame at this time; NaN, unknown: of the middle window."""
+        if math.isnan(time_s) or self.window_s is None:
+            return (num_starts - 1) // 2
+        start_s = time_s + self.frame_jitter_s(draws) - self.window_s / 2
+        return min(max(round(start_s * self.mel.sample_rate / self.mel.hop_length), 0), num_starts - 1)
+
+    def _starts_of(self, sample: StoredSample, draws: Sequence[float], around_s: Sequence[float] | None) -> list[int]:
         """First columns of the windows in the log-mel of the sample's waveform, which isn't stored."""
         if self.window_s is None:
             return [0]
+        if self.mel.pad_columns:
+            return self._starts(self.mel.pad_columns - self.window_columns + 1, draws, around_s)
         num_samples = sample.num_samples()
         num_starts = (num_samples - self.window_samples) // self.mel.hop_length + 1
         if num_starts < 1:
@@ -343,9 +379,16 @@ class ClipView(View):
         return self._starts(num_starts, draws, around_s)
 
     def _waveforms(self, sample: StoredSample, starts: Sequence[int]) -> list[np.ndarray]:
-        """The windows' samples. A window at the end of the clip may begin up to a hop earlier than its columns."""
+        """The windows' samples. A window at the end of the clip may begin up to a hop earlier than its columns.
+
+        Of a part of a whole clip's columns, those of the filled-up ones are missing at the end.
+        """
         if self.window_s is None:
             return [sample.waveform()]
+        if self.mel.pad_columns:
+            total, hop = sample.num_samples(), self.mel.hop_length
+            begins = [min(start * hop, total) for start in starts]
+            return [sample.waveform(begin, min(begin + self.window_samples, total)) for begin in begins]
         last = sample.num_samples() - self.window_samples
         if last < 0:
             raise sample.error("flac", f"shorter than a window of {self.window_s} s. Leave short clips out.")
@@ -418,9 +461,9 @@ class TrainView(ClipView):
         """Random, such that the columns are inside the window."""
         return choice(draws[1], self.window_columns - self.num_columns + 1)
 
-    def first_frame(self, count: int, draws: Sequence[float]) -> int:
+    def first_frames(self, count: int, draws: Sequence[float]) -> list[int]:
         """A random one."""
-        return choice(draws[2], count)
+        return [choice(draws[2], count)]
 
     def pick_frame(self, inside: Sequence[int], nearest: int, draws: Sequence[float]) -> int:
         """A random one of those inside the window; if none is, the nearest."""
@@ -449,6 +492,10 @@ class EvalView(ClipView):
         super().__post_init__()
         if self.windows is not None and self.windows < 1:
             raise ConfigError(f"windows={self.windows}: must be 1 or more")
+        if self.around_frame and self.windows is not None:
+            raise ConfigError(
+                f"windows={self.windows} with around_frame: the windows are evenly spaced. Leave one of them out."
+            )
 
     @property
     def num_windows(self) -> int | None:
@@ -470,9 +517,14 @@ class EvalView(ClipView):
 
 @dataclass(frozen=True, kw_only=True)
 class AllFramesView(ClipView):
-    """For evaluation: the center window and all stored frames, in the order of their times."""
+    """For evaluation: all stored frames, in the order of their times, with the center window or one around each."""
 
     num_frames: int = 10  # number of frames of every sample
+
+    @property
+    def num_windows(self) -> int | None:
+        """With around_frame one for each frame."""
+        return self.num_frames if self.around_frame else None
 
     @property
     def num_images(self) -> int | None:
@@ -481,9 +533,21 @@ class AllFramesView(ClipView):
 
     def choose_frames(self, starts_s: Sequence[float], times_s: Sequence[float], draws: Sequence[float]) -> list[int]:
         """All of them. Raises ShardError for another number than num_frames."""
-        if len(times_s) != self.num_frames:
-            raise ShardError(f"{len(times_s)} frames are stored, the view needs num_frames={self.num_frames}")
-        return list(range(len(times_s)))
+        return self.first_frames(len(times_s), draws)
+
+    def first_frames(self, count: int, draws: Sequence[float]) -> list[int]:
+        """All of them. Raises ShardError for another number than num_frames."""
+        if count != self.num_frames:
+            raise ShardError(f"{count} frames are stored, the view needs num_frames={self.num_frames}")
+        return list(range(count))
+
+
+def named(sample: StoredSample, choose: Callable[[], list[int]]) -> list[int]:
+    """The frames that `choose` gives; its ShardError names the sample."""
+    try:
+        return choose()
+    except ShardError as error:
+        raise sample.error("", str(error)) from None
 
 
 def fitted(waveform: np.ndarray, num_samples: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import Tensor
 from avdata.load import EvalView
 from avdata.load.crops import Crop, crop_into
 from avdata.melspec import log_mel
-from avdata.profiles import num_frames
+from avdata.profiles import num_frames, profile
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
 from avmanifest.errors import ConfigError, DecodeError
 from avmodel.apply.config import OverlayConfig, SpanConfig
@@ -67,11 +67,13 @@ def window_inputs(loaded: LoadedModel, window_s: float | None, *, fit: str | Non
     """
     if window_s is not None and not 0 < window_s < math.inf:
         raise ConfigError(f"window_s={window_s}: must be above 0")
-    view = one_view(EvalDataConfig(window_s=window_s, fit=fit), loaded)
+    whole = bool(profile(loaded.profile or "paper").pad_columns)
+    view = one_view(EvalDataConfig(window_s=None if whole else window_s, fit=fit), loaded)
     patch = loaded.model.config.patch_size
     heard = view.window_columns
-    if view.mel.pad_columns:
-        view = replace(view, waveform_s=window_s or view.waveform_s)
+    if whole:  # each window of the video is a clip by itself
+        own_s = view.window_samples / SAMPLE_RATE
+        view = replace(view, window_s=None, around_frame=False, waveform_s=window_s or own_s)
         heard = num_frames(view.window_samples, replace(view.mel, pad_columns=0))
     if heard >= view.num_columns + patch:
         raise ConfigError(

@@ -31,9 +31,15 @@ class DataConfig:
     profile: Annotated[str, "Profile of the spectrograms.", tuple(PROFILES)] = "paper"
     window_s: Annotated[
         float | None,
-        "Seconds of a clip that are seen. none: the whole clip, with a profile of fixed length such as kaldi.",
+        "Seconds of a clip that are heard. none: the whole clip, with a profile of fixed length such as kaldi; such a "
+        "profile has windows with around_frame alone.",
         POSITIVE,
     ] = 3.0
+    around_frame: Annotated[
+        bool,
+        "Choose a random frame of the clip first, and hear the window around its time, as far as the clip allows. "
+        "false: choose the window first, then a frame in it. Evaluations of the run do the same.",
+    ] = False
     fit: Annotated[
         str,
         "How a frame becomes square. crop: a random crop, and in evaluations a center one; short-side-crop: the center "

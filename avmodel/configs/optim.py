@@ -20,6 +20,7 @@ class OptimConfig:
     drops: Annotated[
         tuple[float, ...] | None, "Shares of the run at which the rate drops. none: it falls as a cosine.", SHARE
     ] = None
+    floor: Annotated[float, "Share of the peak rate at which the cosine ends.", SHARE] = 0.0
     drop_factor: Annotated[float, "Factor of the rate at each drop.", SHARE] = 0.5
     ramp: Annotated[float, "Share of the run in which branches with published weights come in; 0: at once.", SHARE] = (
         0.5

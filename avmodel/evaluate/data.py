@@ -210,20 +210,24 @@ def one_view(data: EvalDataConfig, loaded: LoadedModel) -> EvalView:
 
 
 def scoring_view(data: EvalDataConfig, loaded: LoadedModel) -> EvalView | AllFramesView:
-    """The view of test clips: data.windows windows, or all frames.
+    """The view of test clips: data.windows windows, or all frames, each with its own if the model's are around frames.
 
-    Raises ConfigError for several windows of spectrograms that are of whole clips.
+    Raises ConfigError for several windows of spectrograms that are of whole clips, or of windows around frames.
     """
     settings = _view_settings(data, loaded)
-    if settings["window_s"] is None and data.windows > 1:
+    around = settings["around_frame"]
+    if (settings["window_s"] is None or around) and data.windows > 1:
+        why = (
+            "the model hears windows around frames"
+            if around
+            else f"{settings['profile']!r} spectrograms are of whole clips"
+        )
         raise ConfigError(
-            f"data.windows={data.windows}: {settings['profile']!r} spectrograms are of whole clips. Set "
-            "data.windows=1, or "
-            "data.frames=10 to test with all frames."
+            f"data.windows={data.windows}: {why}. Set data.windows=1, or data.frames=10 to test with all frames."
         )
     if data.frames is not None:
         return AllFramesView(**settings, num_frames=data.frames)
-    return EvalView(**settings, windows=data.windows)
+    return EvalView(**settings, windows=None if around else data.windows)
 
 
 def train_view(
@@ -243,12 +247,13 @@ def train_view(
 def _view_settings(data: EvalDataConfig, loaded: LoadedModel) -> dict[str, Any]:
     config = loaded.model.config
     profile = data.profile or loaded.profile or "paper"
-    whole = bool(PROFILES[profile].pad_columns)
+    whole = bool(PROFILES[profile].pad_columns) and not loaded.around_frame
     return {
         "profile": profile,
         "window_s": None if whole else data.window_s or loaded.window_s or 3.0,
         "columns": config.audio_size[1],
         "image_size": image_side(config),
+        "around_frame": loaded.around_frame,
         "fit": data.fit or loaded.fit or "crop",
     }
 

@@ -53,8 +53,9 @@ class Evaluation:
         mode: str | None = None,
         seed: int = 0,
         epoch: int = 0,
+        averaged: bool = True,
     ) -> Features:
-        """Features of a split, kept beside the results of all tasks; `mode` None: the config's."""
+        """Features of a split, kept beside the results of all tasks; `mode` None: the config's; `averaged` as there."""
         job = Extraction(
             loaded=self.loaded,
             split=split,
@@ -65,6 +66,7 @@ class Evaluation:
             precision=config.precision,
             seed=seed,
             epoch=epoch,
+            averaged=averaged,
         )
         return kept_features(job, self.out.parent / FEATURES, self.world, self.progress)
 
@@ -87,6 +89,7 @@ def describe_view(view: ClipView) -> dict[str, Any]:
         "frames": view.num_images or 1,
         "image_size": view.image_size,
         "fit": view.fit,
+        **({"around_frame": True} if view.around_frame else {}),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -49,6 +50,7 @@ class Extraction(NamedTuple):
     precision: str
     seed: int = 0
     epoch: int = 0  # of training views: each draws others
+    averaged: bool = True  # over windows or frames; False: the unit vectors of all of them, one after the other
     part_samples: int = 4096  # samples between writes: at most these are computed again after a kill
 
     def described(self) -> dict[str, Any]:
@@ -60,6 +62,7 @@ class Extraction(NamedTuple):
             "mode": self.mode,
             "precision": self.precision,
             "draws": [self.seed, self.epoch] if self.view.num_draws else [],
+            **({} if self.averaged else {"averaged": False}),
         }
 
 
@@ -109,11 +112,14 @@ def extract(job: Extraction, folder: Path, world: World, progress: Progress | No
 
 
 def encode_batch(job: Extraction, batch: Batch, device: torch.device) -> dict[str, Float[Tensor, "b _"]]:
-    """One vector a sample and stream, float32; the mean over windows if there are several."""
+    """One vector a sample and stream, float32, of all windows or frames if there are several: see `Extraction`."""
     inputs = eval_inputs(batch, device)
     with torch.no_grad(), autocast(job.precision, device):
         pooled = pooled_streams(job.loaded.model, inputs, job.mode)
-    return {name: rearrange(x, "(b u) d -> b u d", b=len(batch)).mean(dim=1) for name, x in pooled.items()}
+    each = {name: rearrange(x, "(b u) d -> b u d", b=len(batch)) for name, x in pooled.items()}
+    if job.averaged:
+        return {name: x.mean(dim=1) for name, x in each.items()}
+    return {name: F.normalize(x, dim=2).flatten(1) for name, x in each.items()}
 
 
 def pooled_streams(model: Family, inputs: Inputs, mode: str) -> dict[str, Float[Tensor, "b _"]]:

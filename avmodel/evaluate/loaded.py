@@ -29,6 +29,7 @@ class LoadedModel:
     folder: Path  # of the run, or of the file: results go below it
     profile: str | None = None  # of the spectrograms it was trained on; None: not recorded
     window_s: float | None = None  # seconds of its training windows; None: not recorded
+    around_frame: bool = False  # whether its windows were around chosen frames
     fit: str | None = None  # how frames became square in its training, one of FITS; None: not recorded
 
 
@@ -78,6 +79,7 @@ def _own(path: Path) -> LoadedModel:
         profile=notes.get("profile", settings.get("data.profile")),
         window_s=window,
         fit=_fit(notes.get("fit", settings.get("data.fit")), file),
+        around_frame=_flag(notes.get("around_frame", settings.get("data.around_frame")), file),
     )
 
 
@@ -129,6 +131,16 @@ def _fit(noted: Any, where: Path) -> str | None:
     return None if noted is None else str(noted)
 
 
+def _flag(noted: Any, where: Path) -> bool:
+    """A yes or no that a checkpoint notes; not noted: no. Raises ConfigError for something else."""
+    if noted is not None and str(noted) not in ("True", "False"):
+        raise ConfigError(
+            f"{where}: its notes have around_frame={repr(noted)[:80]}; known: True, False. It is damaged, or of a "
+            "later version."
+        )
+    return str(noted) == "True"
+
+
 def _number(text: Any, where: Path) -> float:
     """A number that a checkpoint notes. Raises ConfigError for something else."""
     try:
@@ -165,4 +177,5 @@ def of_notes(model: Family, folder: Path, notes: Mapping[str, str]) -> LoadedMod
         profile=notes.get("profile"),
         window_s=None if window == "None" else _number(window, folder),
         fit=_fit(notes.get("fit"), folder),
+        around_frame=_flag(notes.get("around_frame"), folder),
     )

@@ -6,6 +6,7 @@ from typing import Any, get_type_hints
 
 from safetensors import SafetensorError
 
+from avdata.profiles import column_start_s, profile
 from avmanifest.errors import ConfigError, StorageError
 from avmanifest.files import replacing
 from avmanifest.settings import parse
@@ -57,10 +58,14 @@ def imported(
             raise ConfigError(f"--set {setting!r}: expected key=value with one of {', '.join(sorted(hints))}")
         given[key] = parse(text, hints[key], key)
     model, published = importer.read(path, **given, **({"accept_unknown": accept_unknown} if importer.known else {}))
+    window_s = importer.window_s
+    if importer.around_frame:
+        window_s = model.config.audio_size[1] * column_start_s(1, profile(importer.profile))
     notes = {
         "profile": importer.profile,
-        "window_s": str(importer.window_s),
+        "window_s": str(window_s),
         "fit": importer.fit,
+        "around_frame": str(importer.around_frame),
         "license": published.license,
     }
     return model, published, notes

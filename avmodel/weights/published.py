@@ -100,7 +100,8 @@ class Importer:
 
     read: Callable[..., tuple[Any, PublishedWeights]]  # (path, **settings) -> model and published file
     profile: str  # name of the spectrograms' profile
-    window_s: float | None  # None: the whole clip
+    window_s: float | None  # None: the whole clip, or with around_frame what the model's audio input takes
+    around_frame: bool = False  # whether they heard windows around frames, as long as the model's audio input
     fit: str = "crop"  # how frames become square: one of avdata.fits.FITS
     heads: PublishedHeads | None = None  # None: no fine-tuned checkpoints are imported
     known: bool = False  # whether size and sha256 of the published files are known; others then need accept_unknown

@@ -25,7 +25,8 @@ def convert(
     file: Annotated[Path, typer.Argument(help="A published checkpoint (.pth).")],
     out: Annotated[Path, typer.Option(help="The .safetensors file, or with --classes the folder, to write.")],
     family: Annotated[
-        str | None, typer.Option(help="Its family: deepavfusion (if not given), avsiam or cavmae.")
+        str | None,
+        typer.Option(help="Its family, such as cavmae; deepavfusion if not given. A wrong one is answered with all."),
     ] = None,
     accept_unknown: Annotated[
         bool,

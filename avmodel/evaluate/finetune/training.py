@@ -32,6 +32,7 @@ from avmodel.evaluate.loaded import with_settings
 from avmodel.evaluate.training import Training, tuned_optimizer
 from avmodel.evaluate.training import train as train_module
 from avmodel.fit import Moment
+from avmodel.inputs import reading_notes
 from avmodel.metrics import JsonLines
 from avmodel.precision import autocast
 
@@ -80,8 +81,7 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
         return classification_loss(logits, targets, multi_label=multi_label, smoothing=smoothing)
 
     def save(classifier: Classifier, done: int, state: Mapping[str, Any]) -> None:
-        notes = {"profile": view.profile, "window_s": str(view.window_s), "fit": view.fit}
-        save_classifier(folder, classifier, train.dataset.classes, done, state, notes)
+        save_classifier(folder, classifier, train.dataset.classes, done, state, reading_notes(view))
 
     def test_now(classifier: Classifier, epoch: int, done: int) -> None:
         if config.test_every is not None and epoch % config.test_every == 0 and epoch < config.epochs:

@@ -37,7 +37,7 @@ from avmodel.evaluate.training import Training
 from avmodel.evaluate.training import train as train_module
 from avmodel.evaluate.truth import Sounding, sounding_in
 from avmodel.fit import Moment
-from avmodel.inputs import to_inputs
+from avmodel.inputs import reading_notes, to_inputs
 from avmodel.optim import make_optimizer
 from avmodel.precision import autocast, require_precision
 
@@ -203,8 +203,7 @@ def trained(
         return pixel_loss(maps / config.temperature, truth.to(maps), known.to(maps))
 
     def save(localizer: Localizer, done: int, state: Mapping[str, Any]) -> None:
-        notes = {"profile": str(view.profile), "window_s": str(view.window_s), "fit": view.fit}
-        save_localizer(folder, localizer, done, state, notes)
+        save_localizer(folder, localizer, done, state, reading_notes(view))
 
     training = Training(
         name="localization",

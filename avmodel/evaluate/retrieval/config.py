@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+from avmanifest.errors import ConfigError
 from avmanifest.settings import POSITIVE, Bounds
-from avmodel.evaluate.config import EvalConfig
+from avmodel.evaluate.config import EvalConfig, EvalDataConfig
 
 ALIGNMENTS = ("none", "linear")
+COMPARISONS = ("mean", "paired")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +21,12 @@ class RetrievalConfig(EvalConfig):
         "Clips to rank: all, N-clips or N-per-class (the first by key), or a list's path (CAV-MAE's JSON, or a name a "
         "line).",
     ] = "all"
+    compare: Annotated[
+        str,
+        "How clips of several windows or frames are compared. mean: by the cosine of their mean vectors; paired: by "
+        "the mean cosine of those of the same number.",
+        COMPARISONS,
+    ] = "mean"
     align: Annotated[
         str, "Projections learned on the training split, for models without a shared space.", ALIGNMENTS
     ] = "none"
@@ -27,6 +35,14 @@ class RetrievalConfig(EvalConfig):
     align_batch_size: Annotated[int, "Samples of a training step of the projections.", Bounds(1)] = 256
     align_lr: Annotated[float, "Learning rate of the projections.", POSITIVE] = 1e-3
     align_temperature: Annotated[float, "Temperature of the contrastive loss of the projections.", POSITIVE] = 0.07
+
+    def __post_init__(self) -> None:
+        EvalConfig.__post_init__(self)
+        if self.compare == "paired" and self.align != "none":
+            raise ConfigError(
+                f"compare=paired with align={self.align}: projections are learned on mean vectors. Set compare=mean "
+                "or align=none."
+            )
 
 
 def crossmae() -> RetrievalConfig:
@@ -42,4 +58,5 @@ PRESETS: Mapping[str, Callable[[], RetrievalConfig]] = {
     "zero-shot": RetrievalConfig,
     "aligned": lambda: RetrievalConfig(align="linear"),
     "crossmae": crossmae,
+    "cav-mae-sync": lambda: RetrievalConfig(data=EvalDataConfig(frames=16), compare="paired"),
 }

@@ -72,9 +72,17 @@ def unlabeled(data: EvalDataConfig, run: Evaluation) -> Split:
 
 
 def alone(config: RetrievalConfig, run: Evaluation, split: Split) -> Pairs:
-    """Each modality's own stream, encoded without the other."""
+    """Each modality's own stream, encoded without the other.
+
+    With compare=paired a clip's row has the unit vectors of its windows or frames one after the other: the cosine of
+    two rows is the mean cosine of those of the same number.
+    """
     view = scoring_view(config.data, run.loaded)
-    return {modality: run.features(config, split, view, mode=modality).values[modality] for modality in MODALITIES}
+    averaged = config.compare == "mean"
+    return {
+        modality: run.features(config, split, view, mode=modality, averaged=averaged).values[modality]
+        for modality in MODALITIES
+    }
 
 
 def directions(pairs: Mapping[str, Float[Tensor, "n _"]]) -> dict[str, dict[str, float]]:

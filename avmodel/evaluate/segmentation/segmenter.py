@@ -24,7 +24,7 @@ from avmodel.evaluate.training import Training, tuned_optimizer
 from avmodel.evaluate.training import train as train_module
 from avmodel.evaluate.truth import masks_of
 from avmodel.fit import Moment
-from avmodel.inputs import normalize_images, to_inputs
+from avmodel.inputs import normalize_images, reading_notes, to_inputs
 from avmodel.precision import autocast
 
 KIND = "segmenter"
@@ -156,8 +156,7 @@ def trained_segmenter(
             "kind": KIND,
             "loss": config.loss,
             "classes": json.dumps(list(classes)),
-            "profile": view.profile,
-            "window_s": str(view.window_s),
+            **reading_notes(view),
         }
         save_predictor(folder, predictor, done, state, notes)
 

@@ -80,7 +80,7 @@ def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:
         scores={row: x for row, x in table.items() if row.startswith(SEGMENTED)},
         baselines={row: x for row, x in table.items() if not row.startswith(SEGMENTED)},
         mode=f"finetuned, {config.target}",
-        view=describe_view(test_view(config, run.loaded)) | {"around_frame": True},
+        view=describe_view(test_view(config, run.loaded)),
         data={"train": train.described(), "test": test.described()},
         notes=(
             *train_clips.notes,

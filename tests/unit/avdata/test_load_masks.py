@@ -140,7 +140,7 @@ def test_in_training_the_window_strays_from_the_frame(dataset: Dataset) -> None:
     assert max(map(abs, starts)) <= 0.42
     assert max(starts) > 0.2 and min(starts) < -0.2
     with pytest.raises(ConfigError, match="around_frame"):
-        AllFramesView(window_s=1.0, around_frame=True)
+        EvalView(window_s=1.0, around_frame=True, windows=2)
     with pytest.raises(ConfigError, match="unknown fit 'stretch'; known: crop, short-side-crop, squash"):
         EvalView(window_s=1.0, fit="stretch")
 

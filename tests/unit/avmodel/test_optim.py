@@ -150,7 +150,7 @@ def test_adam_adds_its_weight_decay_to_the_gradient() -> None:
         OptimConfig(optimizer="sgd")
 
 
-@pytest.mark.parametrize("name", ["avsiam", "cavmae", "crossmae"])
+@pytest.mark.parametrize("name", ["avsiam", "cavmae", "cavmae-sync", "crossmae"])
 def test_layers_of_every_family_are_numbered_from_their_inputs(name: str) -> None:
     model = build_model(FAMILY_RUNS[name]["model"])
     found = {name: layer_id(name, 9) for name, _ in model.named_parameters()}

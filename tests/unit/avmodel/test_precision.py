@@ -16,10 +16,10 @@ from avmodel.models import build_model
 from avmodel.models.family import Family
 from avmodel.precision import call_in, matmul_dtype
 from avmodel.rng import draw_masks
-from tests.runs import TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE
+from tests.runs import TINY, TINY_MODELS
 
 CPU = torch.device("cpu")
-CONFIGS = [TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE]
+CONFIGS = list(TINY_MODELS.values())
 
 
 def step_of(config: ModelConfig) -> tuple[Family, Callable[[str], torch.Tensor]]:

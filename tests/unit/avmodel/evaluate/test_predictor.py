@@ -13,9 +13,9 @@ from avmodel.evaluate.predictor import Predictor, load_predictor, save_predictor
 from avmodel.models import build_model
 from tests.evaluating import tiny_model
 from tests.families import batch
-from tests.runs import TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE
+from tests.runs import TINY, TINY_MODELS
 
-CONFIGS = [TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE]
+CONFIGS = list(TINY_MODELS.values())
 
 
 def family(config: ModelConfig):

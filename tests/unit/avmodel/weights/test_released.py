@@ -1,4 +1,4 @@
-"""Published AVSiam and CAV-MAE checkpoints, by their key names."""
+"""Published AVSiam, CAV-MAE and CAV-MAE Sync checkpoints, by their key names."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +13,7 @@ from avmanifest.errors import ConfigError
 from avmodel.evaluate.loaded import load_pretrained
 from avmodel.weights.avsiam import import_avsiam
 from avmodel.weights.cavmae import import_cav_mae
+from avmodel.weights.cavmae_sync import import_cav_mae_sync
 from avmodel.weights.convert import convert
 from tests.unit.avmodel.weights.test_starting import block_shapes
 
@@ -93,6 +94,12 @@ def cav_mae_shapes() -> dict[str, tuple[int, ...]]:
 
 def cav_mae_file(path: Path) -> dict[str, Tensor]:
     return save(path, cav_mae_shapes() | DECODER)
+
+
+def cav_mae_sync_file(path: Path, **more: tuple[int, ...]) -> dict[str, Tensor]:
+    """With three registers a modality, those of the audio first."""
+    own = {"cls_token_a": (1, 1, DIM), "cls_token_v": (1, 1, DIM), "register_tokens": (6, DIM)}
+    return save(path, cav_mae_shapes() | DECODER | own | more)
 
 
 def save(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -217,6 +224,38 @@ def test_settings_override_what_the_file_tells(tmp_path: Path) -> None:
     assert model.config == replace(model.config, mask_ratios=(0.5,), temperature=0.1)
     with pytest.raises(ConfigError, match=r"base\.pth: separate_reconstruction"):
         import_avsiam(tmp_path / "base.pth", stop_gradient=True)
+
+
+def test_a_cav_mae_sync_file_gives_each_tower_its_own_tokens(tmp_path: Path) -> None:
+    weights = cav_mae_sync_file(tmp_path / "sync.pth")
+    model, found = import_cav_mae_sync(tmp_path / "sync.pth", contrast_weight=0.01)
+    assert "BSD-2-Clause" in found.license
+    assert (model.config.num_registers, model.config.contrast_weight) == (3, 0.01)
+    for number, (letter, tower) in enumerate((("a", model.encoder.audio), ("v", model.encoder.image))):
+        assert torch.equal(tower.global_token, weights[f"cls_token_{letter}"])
+        assert torch.equal(tower.register_tokens[0], weights["register_tokens"][3 * number : 3 * number + 3])
+    plain = {name: tensor for name, tensor in weights.items() if name != "register_tokens"}
+    torch.save(plain, tmp_path / "plain.pth")
+    assert import_cav_mae_sync(tmp_path / "plain.pth")[0].config.num_registers == 0
+
+
+def test_other_models_are_no_cav_mae_sync(tmp_path: Path) -> None:
+    cav_mae_file(tmp_path / "cav.pth")
+    with pytest.raises(ConfigError, match=r"not a pretrained CAV-MAE Sync state dict: 'cls_token_a' is missing"):
+        import_cav_mae_sync(tmp_path / "cav.pth")
+    cav_mae_sync_file(tmp_path / "heads.pth", **{"constrative_head_audio.0.norm1.weight": (DIM,)})
+    with pytest.raises(ConfigError, match=r"heads\.pth: has contrastive heads"):
+        import_cav_mae_sync(tmp_path / "heads.pth")
+    cav_mae_sync_file(tmp_path / "odd.pth", register_tokens=(5, DIM))
+    with pytest.raises(ConfigError, match=r"odd\.pth: .*5 register tokens are not two equal halves"):
+        import_cav_mae_sync(tmp_path / "odd.pth")
+
+
+def test_a_converted_file_of_parts_of_clips_says_how_long_they_are(tmp_path: Path) -> None:
+    cav_mae_sync_file(tmp_path / "sync.pth")
+    convert(tmp_path / "sync.pth", tmp_path / "ours.safetensors", family="cavmae_sync")
+    loaded = load_pretrained(tmp_path / "ours.safetensors", torch.device("cpu"))
+    assert (loaded.profile, loaded.window_s, loaded.around_frame) == ("kaldi", 0.64, True)  # 64 columns
 
 
 @pytest.mark.parametrize(("family", "make"), [("avsiam", avsiam_file), ("cavmae", cav_mae_file)])

@@ -10,10 +10,12 @@ from torch import Tensor
 from avmanifest.errors import ConfigError
 from avmodel.configs.avsiam import AVSiamConfig
 from avmodel.configs.cavmae import CAVMAEConfig
+from avmodel.configs.cavmae_sync import CAVMAESyncConfig
 from avmodel.configs.crossmae import CrossMAEConfig
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.models.avsiam import AVSiam
 from avmodel.models.cavmae import CAVMAE
+from avmodel.models.cavmae_sync import CAVMAESync
 from avmodel.models.crossmae import CrossMAE
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.positions import resize_positions
@@ -22,6 +24,7 @@ from avmodel.weights.starting import start_from_weights
 SIZES = {"image_size": (64, 48), "audio_size": (128, 64), "decoder_embed_dim": 32, "decoder_num_heads": 4}
 AVSIAM = AVSiamConfig(size="48x3x4", decoder_depth=1, **SIZES)
 CAV_MAE = CAVMAEConfig(size="48x3x4", decoder_depth=2, **SIZES)
+SYNC = CAVMAESyncConfig(size="48x3x4", decoder_depth=2, **SIZES)
 CROSSMAE = CrossMAEConfig(size="48x3x4", decoder_depth=1, feature_decoder_depth=1, **SIZES)
 
 
@@ -135,11 +138,12 @@ def test_ast_starts_the_backbone_or_the_audios_alone(tmp_path: Path, separate: b
         torch.testing.assert_close(state["encoder.image.patch_embed.proj.weight"].sum(dim=1, keepdim=True), kernel)
 
 
-def test_an_image_mae_starts_both_towers_and_the_decoder_of_cav_mae(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [CAVMAE, CAVMAESync])
+def test_an_image_mae_starts_both_towers_and_the_decoder_of_cav_mae(tmp_path: Path, kind: type) -> None:
     weights = published(3, 12, decoder=True)
     path = saved(tmp_path / "mae.pth", weights)
     torch.manual_seed(0)
-    model = CAVMAE(CAV_MAE)
+    model = kind({CAVMAE: CAV_MAE, CAVMAESync: SYNC}[kind])
     for modality in ("image", "audio"):
         start_from_weights(model, modality, path)
     state = model.state_dict()
@@ -183,9 +187,9 @@ def test_weights_that_do_not_fit_are_refused_and_change_nothing(tmp_path: Path) 
         start_from_weights(AVSiam(AVSIAM), "audio", saved(tmp_path / "odd.pth", published(1, 7)))
 
 
-@pytest.mark.parametrize("kind", [AVSiam, CAVMAE, CrossMAE])
+@pytest.mark.parametrize("kind", [AVSiam, CAVMAE, CAVMAESync, CrossMAE])
 def test_a_missing_file_says_where_such_weights_are(tmp_path: Path, kind: type) -> None:
-    model = kind({AVSiam: AVSIAM, CAVMAE: CAV_MAE, CrossMAE: CROSSMAE}[kind])
+    model = kind({AVSiam: AVSIAM, CAVMAE: CAV_MAE, CAVMAESync: SYNC, CrossMAE: CROSSMAE}[kind])
     for modality in ("image", "audio"):
         with pytest.raises(ConfigError, match=rf"{modality}_weights=.*x\.pth: no such file") as refused:
             start_from_weights(model, modality, tmp_path / "x.pth")

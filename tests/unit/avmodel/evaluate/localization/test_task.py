@@ -17,7 +17,7 @@ from avmodel.inputs import normalize_images
 from avmodel.models import build_model
 from tests.dense import draw_quarters, quarter_box
 from tests.evaluating import DATA, change_manifest, evaluation_of
-from tests.runs import TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE
+from tests.runs import TINY, TINY_MODELS
 
 CONFIG = LocalizationConfig(data=DATA, device="cpu", random_weights=False, examples=0)
 
@@ -28,7 +28,7 @@ def quarters(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_quarters(tmp_path_factory.mktemp("quarters") / "set", train=64, flac=True)
 
 
-@pytest.mark.parametrize("config", [TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_CROSSMAE], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("config", TINY_MODELS.values(), ids=lambda one: type(one).__name__)
 @pytest.mark.parametrize("encoding", ["together", "alone"])
 def test_maps_are_cosines_of_the_sound_with_patches_of_any_family(config: ModelConfig, encoding: str) -> None:
     torch.manual_seed(0)

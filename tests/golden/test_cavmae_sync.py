@@ -1,0 +1,85 @@
+"""CAV-MAE Sync against the released implementation's numbers (README.md in this folder)."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from avmodel.masking import KeptIds
+from avmodel.models.cavmae_sync import CAVMAESync
+from avmodel.weights.cavmae_sync import SYNC_NAMES, model_from_released, with_own_registers
+from avmodel.weights.names import renamed
+
+FILE = Path(__file__).with_name("cavmae_sync.safetensors")
+
+
+@pytest.fixture(scope="module")
+def tensors() -> dict[str, Tensor]:
+    return load_file(FILE)
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of that prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def released_model(tensors: dict[str, Tensor], **settings: object) -> CAVMAESync:
+    """The model of the file's state dict; its inputs are normalized already."""
+    state = {name: tensor.clone() for name, tensor in part(tensors, "state.").items()}
+    told = {"size": "32x12x4", "decoder_num_heads": 4, "mel_mean": 0.0, "mel_std": 1.0}
+    return model_from_released(state, FILE, **told, **settings)
+
+
+def inputs(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor, KeptIds]:
+    log_mel = tensors["audio"].transpose(1, 2).unsqueeze(1)
+    return tensors["image"], log_mel, KeptIds(tensors["ids_keep.image"], tensors["ids_keep.audio"])
+
+
+def test_the_sizes_are_read_off_the_tensors(tensors: dict[str, Tensor]) -> None:
+    config = released_model(tensors).config
+    assert (config.joint_depth, config.image_size, config.audio_size, config.patch_size) == (1, (64, 64), (128, 48), 16)
+    assert (config.num_registers, config.decoder_embed_dim, config.decoder_depth) == (3, 32, 2)
+
+
+@pytest.mark.parametrize(("symmetric", "loss"), [(False, "loss.contrast"), (True, "loss.contrast_both")])
+def test_losses_and_predictions(tensors: dict[str, Tensor], symmetric: bool, loss: str) -> None:
+    model = released_model(tensors, symmetric=symmetric)
+    with torch.no_grad():
+        output = model(*inputs(tensors))
+    for name, prediction in (("image", output.image_pred), ("audio", output.audio_pred)):
+        torch.testing.assert_close(prediction, tensors[f"pred.{name}"], atol=1e-5, rtol=0)
+        torch.testing.assert_close(output.losses[name], tensors[f"loss.{name}"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(output.losses["contrast"], tensors[loss], atol=1e-5, rtol=0)
+    if not symmetric:
+        torch.testing.assert_close(output.losses["total"], tensors["loss.total"], atol=1e-5, rtol=0)
+
+
+def test_patches_and_global_tokens_of_whole_inputs(tensors: dict[str, Tensor]) -> None:
+    image, log_mel, _ = inputs(tensors)
+    with torch.no_grad():
+        found = released_model(tensors).eval().encode(image, log_mel)
+    assert found.keys() == {"image", "audio", "joint"}
+    for name in ("image", "audio"):
+        torch.testing.assert_close(found[name].tokens, tensors[f"feat.{name}"], atol=1e-5, rtol=0)
+        torch.testing.assert_close(found[name].vector, tensors[f"global.{name}"], atol=1e-5, rtol=0)
+
+
+def test_gradients(tensors: dict[str, Tensor]) -> None:
+    model = released_model(tensors)
+    model(*inputs(tensors)).losses["total"].backward()
+    expected = renamed(with_own_registers(part(tensors, "grad.")), SYNC_NAMES)
+    assert len(expected) == len(part(tensors, "grad.")) + 1 == 13  # the table of registers is two of ours
+    for name, gradient in expected.items():
+        found = model.get_parameter(name).grad
+        assert found is not None
+        torch.testing.assert_close(found, gradient, atol=1e-5 * float(gradient.abs().max()), rtol=0)
+
+
+def test_a_wrong_setting_is_seen(tensors: dict[str, Tensor]) -> None:
+    model = released_model(tensors)
+    with torch.no_grad():
+        model.encoder.image.register_tokens.mul_(1.1)
+        output = model(*inputs(tensors))
+    assert not torch.allclose(output.losses["contrast"], tensors["loss.contrast"], atol=1e-4)
