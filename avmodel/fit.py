@@ -24,6 +24,7 @@ from avmodel.configs.optim import OptimConfig
 from avmodel.distributed import World
 from avmodel.nonfinite import MOST_NAMED, SkippedSteps, restore_buffers, samples_to_blame
 from avmodel.optim import set_lr
+from avmodel.precision import LEAST_SCALE, LossScale
 from avmodel.resuming import Stateful
 from avmodel.sharding import gradient_norm, is_sharded
 
@@ -63,6 +64,7 @@ class Objective:
     terms: Sequence[Terms] = (None,)
     after_step: Callable[[], None] = lambda: None
     seed: int = 0
+    scale: LossScale | None = None  # of the losses, in float16
     # In place of `losses` for all micro-steps of a step, one after the other: losses over samples of several of them.
     # Without it, or for these terms None, each micro-step's are its own.
     losses_together: Callable[
@@ -85,7 +87,8 @@ class Fit:
     is_due: Callable[[int], bool]  # whether `after` is to be called after so many steps; true after the last
     after: Callable[[int, Batch, bool], None]  # gets the steps done, a batch of the last, and whether the run stops
     reload: Callable[[], object]  # gives the module the weights of the last checkpoint, or of the start, back
-    skip: Callable[[Mapping[str, Any]], None]  # gets the numbers and samples of each step that is left out
+    # Gets the numbers of each step that is left out, and its samples or, in float16, the scale that was too large.
+    skip: Callable[[Mapping[str, Any]], None]
     skipped: SkippedSteps
     before_step: Callable[[int], None] = lambda _: None
 
@@ -130,6 +133,8 @@ class Taken(NamedTuple):
         Tensor, " v"
     ]  # losses, stop (means over processes); damaged samples (their sum); norm of the gradients
     applied: bool = True  # False: not finite, and the weights are as before
+    loss_scale: float | None = None  # in float16: that of this step
+    overflowed: bool = False  # the gradients did, at this scale
 
     def read(self) -> tuple[dict[str, float], bool, int, float]:
         """Losses, whether any process wants to stop, damaged samples, norm; waits for the device."""
@@ -160,20 +165,27 @@ def take_step(
 ) -> Taken:
     """Gradients of all micro-steps, one update; or, one after the other, those of each group of terms.
 
-    Nothing here waits for the device, unless `guarded`: then an update that is not finite is left out on all
-    processes, together with those of the terms after it.
+    Nothing here waits for the device, unless `guarded` or in float16: then an update that is not finite is left out on
+    all processes, together with those of the terms after it.
     """
+    scale = objective.scale
+    guarded |= scale is not None
     losses: dict[str, Tensor] = {}
     norms = []
-    applied = True
+    applied, overflowed = True, False
+    used_scale = None if scale is None else scale.scale
     buffers = [buffer.clone() for buffer in objective.module.buffers()] if guarded else []
     for terms, optimizer in zip(objective.terms, objective.optimizers, strict=True):
-        found, norm = gradients(objective, micro, world, step, terms)
+        found, norm = gradients(objective, micro, world, step, terms, optimizer)
         total = found["total"] if not losses else losses["total"] + found["total"]
         losses |= found | {"total": total}
         norms.append(norm)
         if guarded and world.any(not bool(torch.isfinite(found["total"]) & torch.isfinite(norm))):
             applied = False
+            if scale is not None and used_scale is not None:
+                lost = world.any(not bool(torch.isfinite(found["total"])))
+                overflowed = not lost and used_scale > LEAST_SCALE
+                scale.back_off()
             break
         update(objective, optimizer, norm)
     if applied:
@@ -185,13 +197,19 @@ def take_step(
     means = torch.stack(list(losses.values()))
     damaged = sum(batch.skipped for batch in micro) * world.size
     shared = world.mean(torch.cat([means, means.new_tensor([float(stop), float(damaged)])]))
-    return Taken(tuple(losses), torch.cat([shared, norm.reshape(1)]), applied)
+    return Taken(tuple(losses), torch.cat([shared, norm.reshape(1)]), applied, used_scale, overflowed)
 
 
 def gradients(
-    objective: Objective, micro: Sequence[Batch], world: World, step: int, terms: Terms
+    objective: Objective,
+    micro: Sequence[Batch],
+    world: World,
+    step: int,
+    terms: Terms,
+    optimizer: torch.optim.Optimizer,
 ) -> tuple[dict[str, Float[Tensor, ""]], Float[Tensor, ""]]:
-    """Of these terms, all if None: the losses' means over micro-steps, and the gradients' norm."""
+    """Of these terms, all if None: the losses' means over micro-steps, and the norm of the optimizer's gradients."""
+    scaler = None if objective.scale is None else objective.scale.scaler
     losses: dict[str, Tensor] = {}
     moments = [Moment(objective.seed, step, number, world.rank) for number in range(len(micro))]
     each = objective.losses_together(objective.forward, micro, moments, terms) or (
@@ -200,9 +218,12 @@ def gradients(
     for number in range(len(micro)):
         with no_sync(objective.forward, unless=number == len(micro) - 1):
             found = next(each)  # computed here, with or without synchronization
-            torch.autograd.backward(found["total"] / len(micro))
+            total = found["total"] / len(micro)
+            torch.autograd.backward(total if scaler is None else scaler.scale(total))
         for name, loss in found.items():
             losses[name] = losses.get(name, 0) + loss.detach() / len(micro)
+    if scaler is not None:
+        scaler.unscale_(optimizer)
     return losses, gradient_norm(objective.module)
 
 
@@ -213,6 +234,8 @@ def update(objective: Objective, optimizer: torch.optim.Optimizer, norm: Float[T
         clip_grads_with_norm_(parameters, objective.clip_grad, norm)
     optimizer.step()
     optimizer.zero_grad()
+    if objective.scale is not None:
+        objective.scale.scaler.update()
 
 
 def write(run: Fit, launched: Launched, world: World, *, ended_s: float | None = None) -> bool:
@@ -224,10 +247,18 @@ def write(run: Fit, launched: Launched, world: World, *, ended_s: float | None =
     losses, stop, damaged, norm = launched.taken.read()
     total = losses.pop("total")
     took_s = max((time.perf_counter() if ended_s is None else ended_s) - launched.began_s, 1e-9)
+    scale, used_scale = run.objective.scale, launched.taken.loss_scale
+    if scale is not None and launched.taken.overflowed:
+        scale.overflows += 1
+        numbers = {"loss": total, "grad_norm": str(norm), "loss_scale": used_scale}
+        run.skip({"step": launched.step, "epoch": round(launched.epoch, 4), **numbers})
+        return stop
     if not (math.isfinite(total) and math.isfinite(norm)):
         leave_out(run, launched, world, total, norm)
         return stop
-    counted = {"skipped_steps": run.skipped.count} if run.skipped.most else {}
+    counted: dict[str, Any] = {"skipped_steps": run.skipped.count} if run.skipped.most else {}
+    if scale is not None:
+        counted |= {"loss_scale": used_scale, "overflows": scale.overflows}
     run.record(
         {
             "step": launched.step,

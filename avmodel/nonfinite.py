@@ -35,6 +35,9 @@ class SkippedSteps:
 
 def skip_note(record: Mapping[str, Any], skipped: SkippedSteps) -> str:
     """A line about a step that was left out."""
+    if "loss_scale" in record:
+        scale = record["loss_scale"]
+        return f"step {record['step']}: left out: gradients overflow float16 at loss scale {scale:g}; now {scale / 2:g}"
     samples = ", ".join(record["samples"]) or "no sample alone"
     return (
         f"step {record['step']}: left out, {skipped.count} of at most {skipped.most}: loss {record['loss']}, gradient "

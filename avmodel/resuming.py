@@ -17,12 +17,13 @@ from avmodel.sharding import is_share, share_of
 T = TypeVar("T")
 
 SKIPPED_STEPS = "skipped_steps"  # absent: none, as in states of earlier versions
+LOSS_SCALE = "loss_scale"  # of runs in float16
 STATES = {"step": int, "optimizer": dict, "loader": dict}  # what every trainer state has
 
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Batches that know where they are."""
+    """A part of a training that knows where it is: its batches, for example."""
 
     def state_dict(self) -> dict[str, int | str]: ...
     def load_state_dict(self, values: Mapping[str, Any]) -> None: ...
@@ -112,6 +113,20 @@ def restore(
     except Exception as error:
         raise CheckpointError(f"{checkpoint}: its trainer state does not fit this run ({error!r}).") from error
     return int(state["step"]), state
+
+
+def load_state(part: Stateful, state: Mapping[str, Any], name: str, checkpoint: Path) -> None:
+    """Give a part of the training what the trainer's state has under its name.
+
+    Raises CheckpointError if there is nothing, or nothing that fits.
+    """
+    try:
+        part.load_state_dict(state[name])
+    # As in `restore`: whatever a wrong value leads to.
+    except Exception as error:
+        raise CheckpointError(
+            f"{checkpoint}: its trainer state has no {name} that fits ({error!r}): damaged."
+        ) from error
 
 
 def shares_of(optimizer: torch.optim.Optimizer, values: Mapping[str, Any]) -> dict[str, Any]:

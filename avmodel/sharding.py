@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 # They compute with the weights of a family, or of a block, as a call does.
-FORWARD_METHODS = ("streams", "forward_intermediates", "attention")
+FORWARD_METHODS = ("encode", "streams", "forward_intermediates", "attention")
 BLOCK_METHODS = ("cls_attention", "context_attention")
 
 

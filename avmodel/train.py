@@ -44,10 +44,10 @@ from avmodel.models import build_model
 from avmodel.models.family import Contrast, Family, Modality, Output
 from avmodel.nonfinite import SkippedSteps, skip_note
 from avmodel.optim import make_optimizer
-from avmodel.precision import call_in, require_precision
+from avmodel.precision import LossScale, call_in, loss_scale, require_precision
 from avmodel.probe import nearest_neighbor_probe
 from avmodel.reconstructions import save_attention, save_picture
-from avmodel.resuming import SKIPPED_STEPS, load_together, restore, together, trainer_state
+from avmodel.resuming import LOSS_SCALE, SKIPPED_STEPS, load_state, load_together, restore, together, trainer_state
 from avmodel.rng import DROPOUT, Part, augment_draws, draw_masks
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
 from avmodel.sharding import Placement, load_whole, placement, whole, whole_weights
@@ -162,7 +162,7 @@ def train(
     resumed = go_on(out, config, batches, place, step=resume_from, say=listener.note)
     model = resumed.model if resumed else place(initial_model(config, place.start, listener))
     require_batch(model, config, world)
-    objective = pretraining(config, model, world, resumed.optimizers if resumed else None)
+    objective = pretraining(config, model, world, resumed)
     first = resumed.step if resumed else 0
     skipped = SkippedSteps(config.optim.max_skipped_steps, resumed.skipped if resumed else 0)
     if resume and not resumed:
@@ -209,7 +209,7 @@ def train(
                 validate(config, model, held_out, done, world, log, listener)
             # Last: what a checkpoint's step has to show is there before it.
             if saves or stopping:
-                save(out, config, model, objective.optimizers, batches, done, world, log, skipped)
+                save(out, config, objective, batches, done, world, log, skipped)
 
         run = Fit(
             objective=objective,
@@ -240,14 +240,11 @@ def train(
     return report(out, done, steps)
 
 
-def pretraining(
-    config: RunConfig, model: Family, world: World, optimizers: Sequence[torch.optim.Optimizer] | None = None
-) -> Objective:
+def pretraining(config: RunConfig, model: Family, world: World, resumed: "Resumed | None" = None) -> Objective:
     """The model's losses on augmented, masked batches, compiled and recomputed as the config asks.
 
-    `optimizers`: those of a resumed run; None: new ones.
+    `resumed`: what a resumed run goes on with; None: new optimizers.
     """
-    optimizers = new_optimizers(config, model) if optimizers is None else optimizers
     prepare_forward(model, config, world.device)
     parts = config.contrast_parts(world.size)
 
@@ -280,13 +277,14 @@ def pretraining(
     return Objective(
         module=model,
         forward=distributed(model, world, parts=len(model.step_terms) > 1),
-        optimizers=optimizers,
+        optimizers=resumed.optimizers if resumed else new_optimizers(config, model),
         losses=losses,
         clip_grad=config.optim.clip_grad,
         terms=model.step_terms,
         after_step=model.after_step,
         seed=config.seed,
         losses_together=losses_together,
+        scale=resumed.scale if resumed else loss_scale(config.precision, world.device),
     )
 
 
@@ -315,6 +313,7 @@ class Resumed(NamedTuple):
     model: Family
     optimizers: Sequence[torch.optim.Optimizer]
     skipped: int  # steps that were left out
+    scale: LossScale | None  # of the losses, in float16
 
 
 def go_on(
@@ -333,7 +332,10 @@ def go_on(
         model = place(model)
         optimizers = new_optimizers(config, model)
         done, state = restore(checkpoint, optimizers, batches)
-        return Resumed(done, model, optimizers, state.get(SKIPPED_STEPS, 0))
+        scale = loss_scale(config.precision, world.device)
+        if scale is not None:
+            load_state(scale, state, LOSS_SCALE, checkpoint)
+        return Resumed(done, model, optimizers, state.get(SKIPPED_STEPS, 0), scale)
 
     found = load_together(folder, load, world, step=step, say=say)
     if found is None:
@@ -378,8 +380,7 @@ def require_batch(model: Family, config: RunConfig, world: World) -> None:
 def save(
     out: Path,
     config: RunConfig,
-    model: Family,
-    optimizers: Sequence[torch.optim.Optimizer],
+    objective: Objective,
     batches: Batches,
     done: int,
     world: World,
@@ -389,8 +390,9 @@ def save(
     """A checkpoint after `done` steps, once its lines of metrics are on the disk. Every process calls it."""
     if log is not None:
         log.flush()
-    weights = whole_weights(model, keep=world.is_main)
-    state = whole(trainer_state(done, optimizers, batches, skipped), keep=world.is_main)
+    more = {} if objective.scale is None else {LOSS_SCALE: objective.scale.state_dict()}
+    weights = whole_weights(objective.module, keep=world.is_main)
+    state = whole(trainer_state(done, objective.optimizers, batches, skipped, **more), keep=world.is_main)
     if world.is_main:
         save_checkpoint(
             out / CHECKPOINTS,

@@ -69,7 +69,7 @@ def shares_drawn(answer: Path, run: RunConfig) -> None:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         objective = pretraining(run, model, world)
         batches = DrawnBatches(run.micro_batch(world.size)[0], rank=world.rank, world_size=world.size)
-        found, _ = gradients(objective, [next(iter(batches))], world, 0, None)
+        found, _ = gradients(objective, [next(iter(batches))], world, 0, None, objective.optimizers[0])
         assert found["total"].isfinite()
         owned = [parameter.grad for parameter in trained if parameter.grad is not None]
         counts = {"weights": own_numbers(trained), "gradients": own_numbers(owned)}

@@ -14,7 +14,8 @@ from avmodel.configs.validation import ValidationConfig
 
 PRECISIONS = ("float32", "bfloat16")
 RESIDUAL = "bfloat16-residual"
-TRAINING_PRECISIONS = (*PRECISIONS, RESIDUAL)
+HALF = "float16"
+TRAINING_PRECISIONS = (*PRECISIONS, RESIDUAL, HALF)
 COMPILE = ("none", "blocks", "whole")
 PARALLEL = ("ddp", "fsdp")
 
@@ -51,7 +52,8 @@ class RunConfig:
     precision: Annotated[
         str,
         "Precision of the forward pass; weights stay float32. bfloat16: autocast. bfloat16-residual: tokens are "
-        "bfloat16 between the blocks, too, and each weight is cast once a step.",
+        "bfloat16 between the blocks, too, and each weight is cast once a step. float16: autocast, the loss "
+        "scaled, for cards without bfloat16 (V100, T4); steps whose gradients overflow are left out.",
         TRAINING_PRECISIONS,
     ] = "float32"
     compile: Annotated[

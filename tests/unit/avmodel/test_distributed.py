@@ -27,17 +27,21 @@ def test_without_a_gpu_auto_is_the_cpu_and_cuda_an_error() -> None:
             choose_device(name)
 
 
-def test_bfloat16_needs_a_gpu() -> None:
+def test_halves_need_a_gpu() -> None:
     require_precision("float32", torch.device("cpu"))
     with pytest.raises(ConfigError, match=r"precision=bfloat16 on cpu: .* Set precision=float32"):
         require_precision("bfloat16", torch.device("cpu"))
-    with pytest.raises(ConfigError, match=r"unknown precision 'float16'; known: float32, bfloat16"):
+    with pytest.raises(ConfigError, match=r"precision=float16 on cpu: it needs a CUDA device\. Set precision=float32"):
         require_precision("float16", torch.device("cpu"))
+    with pytest.raises(
+        ConfigError, match=r"unknown precision 'float64'; known: float32, bfloat16, bfloat16-residual, float16"
+    ):
+        require_precision("float64", torch.device("cpu"))
 
 
 def test_autocast_acts_only_where_asked() -> None:
     layer, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
-    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.float16)):
         with autocast(precision, torch.device("cpu")):
             assert layer(x).dtype == dtype
 
