@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avdata.windows import Window, WindowConfig
+from avmanifest.errors import DecodeError
 from avmodel.apply.config import CLASSIFY_FILES, LABELS_FILE, LABELS_TABLE, ClassifyConfig
 from avmodel.apply.inputs import WindowInputs, span_windows, window_inputs, window_mode
 from avmodel.apply.output import whole, write_json
@@ -36,11 +37,19 @@ class VideoClassifier:
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Float[Tensor, " c"]]]:
         """Each window's logits, averaged over its frames, on the CPU.
 
-        Raises DecodeError for a video without the modality that the classifier needs.
+        Raises DecodeError for a video without the modality that the classifier or its heads need.
         """
-        empty = blank(self.classifier.model)
+        empty, lacking = blank(self.classifier.model), dict[str, bool]()
         for window in windows:
             mode = window_mode(window, self.classifier.mode)
+            if mode not in lacking:
+                lacking[mode] = self.classifier.lacks_heads_for(mode)
+            if lacking[mode]:
+                heads = " and ".join(self.classifier.heads.heads)
+                status = "media_no_video" if mode == "audio" else "media_no_audio"
+                raise DecodeError(
+                    status, f"the video has {mode} alone, for which this classifier ({heads}) has no head"
+                )
             images, log_mel = self.inputs.images(window), self.inputs.log_mel(window)
             with torch.no_grad():
                 logits = self.classifier(

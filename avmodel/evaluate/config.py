@@ -130,6 +130,12 @@ class TrainingConfig(EvalConfig):
     ] = 0.2
 
 
+def require_streams_once(names: tuple[str, ...] | None) -> None:
+    """Raise ConfigError for a setting `head_streams` that names no stream, or one twice."""
+    if names is not None and (not names or len(set(names)) < len(names)):
+        raise ConfigError(f"head_streams={','.join(names)}: name one stream or more, each once, or none for all")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameTaskConfig(TrainingConfig):
     """Common to the tasks on one frame and its sound: localization, segmentation and separation."""

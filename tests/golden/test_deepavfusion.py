@@ -1,42 +1,14 @@
 """DeepAVFusion against the released implementation's numbers (README.md in this folder)."""
 
-import ast
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
-from safetensors import safe_open
-from torch import Tensor
 
 from avmodel.masking import KeptIds
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.objectives import patchify
-from avmodel.weights.deepavfusion import model_from_released
-
-FILES = sorted(Path(__file__).parent.glob("deepavfusion_*.safetensors"))
-
-
-class Golden(NamedTuple):
-    model: DeepAVFusion
-    tensors: dict[str, Tensor]
-    metadata: dict[str, str]
-
-
-def load(path: Path, **settings: object) -> Golden:
-    with safe_open(path, framework="pt") as opened:
-        metadata = opened.metadata()
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    state = {name.removeprefix("state."): t for name, t in tensors.items() if name.startswith("state.")}
-    fusion, image, audio = ast.literal_eval(metadata["fusion_tokens"])
-    told = {
-        "size": f"{metadata['embed_dim']}x{metadata['depth']}x{metadata['heads']}",
-        "decoder_num_heads": int(metadata["decoder_heads"]),
-        "num_fusion_tokens": fusion,
-        "num_aggr_image_tokens": image,
-        "num_aggr_audio_tokens": audio,
-    }
-    return Golden(model_from_released(state, path, **told, **settings).eval(), tensors, metadata)
+from tests.golden.deepavfusion import FILES, load
 
 
 def test_all_three_files_are_here() -> None:

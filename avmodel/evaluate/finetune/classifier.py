@@ -32,8 +32,9 @@ class Classifier(nn.Module):
         heads: Which mean tokens have a head: see `FinetuneConfig.heads`.
         head_norm: What normalizes them, one of HEAD_NORMS.
         mixed: Whether steps of training have one modality alone, which `concat` has heads of their own for.
+        head_streams: The only streams that have a head, of the kind `per-stream`; None: all.
 
-    Raises ConfigError for heads on joint tokens of a model that has none.
+    Raises ConfigError for heads on joint tokens of a model that has none, and as `streams_with_heads`.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Classifier(nn.Module):
         heads: str = HEADS[0],
         head_norm: str = HEAD_NORMS[0],
         mixed: bool = False,
+        head_streams: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.mode, self.multi_label = model, mode, multi_label
@@ -53,6 +55,9 @@ class Classifier(nn.Module):
         with torch.no_grad():
             found = [self.features(blank(model), one) for one in self.modes]
         widths = {name: x.shape[1] for features in found for name, x in features.items()}
+        if head_streams is not None:
+            chosen = {name for one in self.modes for name in streams_with_heads(model, one, head_streams)}
+            widths = {name: width for name, width in widths.items() if name in chosen}
         self.heads = Heads(widths, classes, normalize=False, layer_norm=head_norm == "layer")
 
     @property
@@ -73,7 +78,13 @@ class Classifier(nn.Module):
                 f"mode={mode}: this classifier was trained with {self.mode} alone (heads=concat). Train one with "
                 "mixed=true, which has heads for each modality."
             )
-        logits: dict[str, Tensor] = self.heads(self.features(Inputs(image, log_mel), mode))
+        features = self.features(Inputs(image, log_mel), mode)
+        if not set(features) & set(self.heads.heads):
+            raise ConfigError(
+                f"mode={mode}: this classifier has heads on {', '.join(self.heads.heads)} alone. Leave {mode} out of "
+                "missing."
+            )
+        logits: dict[str, Tensor] = self.heads(features)
         return logits
 
     def features(self, inputs: Inputs, mode: str) -> dict[str, Float[Tensor, "k _"]]:
@@ -105,6 +116,39 @@ class Classifier(nn.Module):
     def probabilities(self, logits: Float[Tensor, "b c"]) -> Float[Tensor, "b c"]:
         """Of each class by itself if a sample may have several, else of one among all."""
         return logits.sigmoid() if self.multi_label else logits.softmax(dim=1)
+
+    def lacks_heads_for(self, mode: str) -> bool:
+        """Whether no head has a stream when only the modalities of `mode` are given."""
+        if self.kind != HEADS[0] or mode == self.mode:
+            return False
+        return not set(self.heads.heads) & set(stream_widths(self.model, mode))
+
+
+def streams_with_heads(model: Family, mode: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The streams that get a head: those wanted, or for None all, that the model has in a mode.
+
+    Raises ConfigError for a wanted stream that the model does not have, and if no head is left in that mode.
+    """
+    found = stream_widths(model, mode)
+    if wanted is None:
+        return tuple(found)
+    known, setting = stream_widths(model), f"head_streams={','.join(wanted)}"
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"{setting}: this model has no stream {name!r}; known: {', '.join(known)}")
+    chosen = tuple(name for name in found if name in wanted)
+    if not chosen:
+        raise ConfigError(
+            f"{setting}: no head is left with {mode} alone. Name one of {', '.join(found)} as well, or leave {mode} "
+            "out of data.mode, missing and mixed."
+        )
+    return chosen
+
+
+def stream_widths(model: Family, mode: str = MODES[0]) -> dict[str, int]:
+    """Names and widths of the model's streams in a mode."""
+    with torch.no_grad():
+        return {name: x.shape[1] for name, x in pooled_streams(model, blank(model), mode).items()}
 
 
 def both_means(streams: Mapping[str, Stream]) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
@@ -195,6 +239,7 @@ def _load_classifier(checkpoint: Path, device: torch.device) -> tuple[Classifier
             f"{checkpoint}: heads {kind!r} with norm {norm!r} of mode {state['mode']!r}: not a classifier of this "
             "version of avkit."
         )
+    names = tuple(dict.fromkeys(name.split(".")[1] for name in state["heads"] if name.startswith("heads.")))
     classifier = Classifier(
         model,
         len(classes),
@@ -203,6 +248,7 @@ def _load_classifier(checkpoint: Path, device: torch.device) -> tuple[Classifier
         heads=kind,
         head_norm=norm,
         mixed=bool(state.get("mixed", False)),
+        head_streams=names if kind == HEADS[0] else None,
     ).to(device)
     fill_own(classifier.heads, state["heads"], checkpoint / TRAINER_FILE)
     return classifier.eval(), classes

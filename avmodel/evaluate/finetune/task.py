@@ -8,13 +8,14 @@ from torch import Tensor
 
 from avmanifest.errors import ConfigError
 from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
+from avmodel.evaluate.config import MODES
 from avmodel.evaluate.data import Split, open_split, open_splits, relabeled, scoring_view
 from avmodel.evaluate.evaluation import Evaluation, describe_view
 from avmodel.evaluate.features import label_matrix
-from avmodel.evaluate.finetune.classifier import Classifier, load_classifier
+from avmodel.evaluate.finetune.classifier import Classifier, load_classifier, streams_with_heads
 from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.training import predict, scores_of, trained
-from avmodel.evaluate.heads import ALL
+from avmodel.evaluate.heads import ALL, heads_note
 from avmodel.evaluate.result import Result, score_rows
 from avmodel.precision import require_precision
 
@@ -22,7 +23,8 @@ from avmodel.precision import require_precision
 def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
     """Train on the training split, test on the test split, once a seed; without config.train, test alone.
 
-    Raises as `open_splits`; DivergedError for a loss that isn't finite; without config.train as `as_it_is`.
+    Raises as `open_splits` and `streams_with_heads`; DivergedError for a loss that isn't finite; without config.train
+    as `as_it_is`.
     """
     require_precision(config.precision, run.world.device)
     if not config.train:
@@ -30,6 +32,9 @@ def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
     train, test = open_splits(config.data, run.test, run.train)
     labels = label_matrix(test.dataset)
     has_label = labels.any(dim=1)
+    if config.head_streams is not None:
+        for mode in {config.data.mode, *config.missing, *(MODES[1:] if config.mixed else ())}:
+            streams_with_heads(run.loaded.model, mode, config.head_streams)  # refuses what leaves a mode without heads
 
     def tested(one: Evaluation, seed: int, folder: str) -> dict[str, Float[Tensor, "n c"]]:
         return predictions(config, trained(config, one, train, test, seed, one.out / folder), one, test)
@@ -47,7 +52,8 @@ def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
         headline=(ALL, "map" if test.multi_label else "accuracy"),
         scores=score_rows(runs),
         baselines=score_rows([trivial]) | score_rows(random_runs, "random weights, "),
-        mode="finetuned, mixed modality" if config.mixed else f"finetuned, {config.data.mode}",
+        mode=("finetuned, mixed modality" if config.mixed else f"finetuned, {config.data.mode}")
+        + heads_note(config.head_streams),
         view=describe_view(scoring_view(config.data, run.loaded)),
         data={"train": train.described(), "test": test.described()},
         notes=(*train.notes, *test.notes),

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from avdata.load import Batch, ClipView
-from avmanifest.errors import ShardError
+from avmanifest.errors import ConfigError, ShardError
 from avmodel.augment import augment, num_augment_draws
 from avmodel.distributed import World
 from avmodel.evaluate.class_scores import class_scores
@@ -27,7 +27,7 @@ from avmodel.evaluate.finetune.classifier import (
 )
 from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.mixup import mixed_batch, paired
-from avmodel.evaluate.heads import ALL, classification_loss, label_shares
+from avmodel.evaluate.heads import ALL, class_weights, classification_loss, label_shares
 from avmodel.evaluate.loaded import with_settings
 from avmodel.evaluate.training import Training, tuned_optimizer
 from avmodel.evaluate.training import train as train_module
@@ -52,6 +52,14 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
         flip_probability=config.flip_probability,
     )
     view = replace(view, waveform=config.mixup_of == "waveform")
+    shares = label_shares(label_matrix(train.dataset)).to(world.device)
+    weights = class_weights(shares) if config.class_weights == "inverse-share" else None
+    if weights is not None and not multi_label:
+        raise ConfigError(
+            f"class_weights={config.class_weights}: in {train.name} each sample has one label, whose loss is one "
+            "number over all classes. Set class_weights=none."
+        )
+    smoothing = config.multi_label_smoothing if multi_label else config.smoothing
 
     def build() -> Classifier:
         model = with_settings(run.loaded, drop_path=config.drop_path).model
@@ -63,10 +71,11 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
             heads=config.heads,
             head_norm=config.head_norm,
             mixed=config.mixed,
+            head_streams=config.head_streams,
         ).to(world.device)
         require_joint(config, model)
         if config.prior_bias:
-            classifier.heads.start_from_shares(label_shares(label_matrix(train.dataset)).to(world.device))
+            classifier.heads.start_from_shares(shares)
         freeze_unused(classifier)
         return classifier
 
@@ -77,8 +86,7 @@ def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, 
         log_mel = augment(log_mel, config.augment, torch.from_numpy(draws))
         with autocast(config.precision, world.device):
             logits = forward(image, log_mel, step_modality(config, seed, moment.step))[ALL].float()
-        smoothing = 0.0 if multi_label else config.smoothing
-        return classification_loss(logits, targets, multi_label=multi_label, smoothing=smoothing)
+        return classification_loss(logits, targets, multi_label=multi_label, smoothing=smoothing, weights=weights)
 
     def save(classifier: Classifier, done: int, state: Mapping[str, Any]) -> None:
         save_classifier(folder, classifier, train.dataset.classes, done, state, reading_notes(view))

@@ -14,7 +14,8 @@ from avmodel.evaluate.class_scores import class_report, class_scores, trivial_ba
 from avmodel.evaluate.data import Split, one_view, open_splits, scoring_view, train_view
 from avmodel.evaluate.evaluation import Evaluation, describe_view, labeled_samples, seeded
 from avmodel.evaluate.features import Features, label_matrix
-from avmodel.evaluate.heads import ALL, Heads, classification_loss
+from avmodel.evaluate.finetune.classifier import streams_with_heads
+from avmodel.evaluate.heads import ALL, Heads, classification_loss, heads_note
 from avmodel.evaluate.linear_probe.config import LinearProbeConfig
 from avmodel.evaluate.loaded import LoadedModel
 from avmodel.evaluate.result import Result, score_rows
@@ -38,7 +39,7 @@ def linear_probe(config: LinearProbeConfig, run: Evaluation) -> Result:
     """Train heads on the frozen features of the training split, score them on the test split.
 
     The prediction of several windows is the mean of their logits; the heads being affine, that is the logits of the
-    mean feature. Raises as `open_splits`.
+    mean feature. Raises as `open_splits` and `streams_with_heads`.
     """
     train, test = open_splits(config.data, run.test, run.train)
     probes = [probe(config, run, train, test, seed) for seed in config.seeds]
@@ -56,7 +57,7 @@ def linear_probe(config: LinearProbeConfig, run: Evaluation) -> Result:
         headline=(ALL, "map" if test.multi_label else "accuracy"),
         scores=score_rows(runs),
         baselines=score_rows([trivial]) | score_rows(random_runs, "random weights, "),
-        mode=f"frozen, {config.data.mode}",
+        mode=f"frozen, {config.data.mode}{heads_note(config.head_streams)}",
         view=describe_view(seen_as),
         data={"train": train.described(), "test": test.described()},
         notes=(*train.notes, *test.notes),
@@ -72,6 +73,8 @@ def probe(config: LinearProbeConfig, run: Evaluation, train: Split, test: Split,
         views = [labeled_samples(run.features(config, train, view, epoch=epoch)) for epoch in range(config.train_views)]
     else:
         views = [labeled_samples(run.features(config, train, one_view(data, loaded)))]
+    streams = streams_with_heads(loaded.model, data.mode, config.head_streams)
+    views = [Features(x.keys, {name: x.values[name] for name in streams}, x.labels) for x in views]
     tested = labeled_samples(run.features(config, test, scoring_view(data, loaded)))
     heads = train_heads(config, views, seed, multi_label=train.multi_label, device=run.world.device)
     with torch.no_grad():
@@ -114,7 +117,10 @@ def train_heads(
             targets = view.labels[rows].to(device).float()
             minimized = [ALL] if config.head_loss == "mean" else list(view.values)
             loss = torch.stack(
-                [classification_loss(logits[name], targets, multi_label=multi_label) for name in minimized]
+                [
+                    classification_loss(logits[name], targets, multi_label=multi_label, smoothing=config.smoothing)
+                    for name in minimized
+                ]
             ).sum()
             optimizer.zero_grad()
             torch.autograd.backward(loss)

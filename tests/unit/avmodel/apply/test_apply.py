@@ -53,8 +53,8 @@ def gallery(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found.out
 
 
-def tune(folder: Path, *, mode: str = "audio-visual", multi_label: bool = False) -> Path:
-    classifier = Classifier(tiny_model(), 3, mode, multi_label=multi_label)
+def tune(folder: Path, *, mode: str = "audio-visual", multi_label: bool = False, streams: Any = None) -> Path:
+    classifier = Classifier(tiny_model(), 3, mode, multi_label=multi_label, head_streams=streams)
     save_classifier(folder, classifier, ["a, b", "=c", "d"], 1, {}, {"profile": "paper", "window_s": "1.0"})
     return folder
 
@@ -131,6 +131,22 @@ def test_several_labels_have_probabilities_of_their_own(tmp_path: Path) -> None:
     model = loaded("classify", tune(tmp_path / "seed-0", multi_label=True))
     _, logits = next(model(drawn_windows(model.window_config)))
     assert sorted(p for _, p in model.likeliest(logits)) == pytest.approx(sorted(logits.sigmoid().tolist()))
+
+
+def test_heads_that_were_left_out_have_no_say(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = loaded("classify", tune(tmp_path / "seed-0", streams=("audio",)))
+    assert list(model.classifier.heads.heads) == ["audio"]
+    window = next(drawn_windows(model.window_config))
+    _, logits = next(model([window]))
+    with torch.no_grad():
+        given = model.inputs.images(window), model.inputs.log_mel(window)
+        expected = model.classifier(*given)["audio"].mean(dim=0)
+    torch.testing.assert_close(logits, expected)
+    with pytest.raises(
+        DecodeError, match=r"the video has image alone, for which this classifier \(audio\) has no head"
+    ):
+        next(model(drawn_windows(model.window_config, sound=False)))
 
 
 def test_a_pretrained_model_has_no_labels_and_says_how_to_get_them(run: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from avmodel.evaluate.heads import ALL, Heads, classification_loss, label_shares
+from avmodel.evaluate.heads import ALL, Heads, class_weights, classification_loss, label_shares
 
 WIDTHS = {"image": 6, "audio": 6, "fusion": 6}
 
@@ -68,6 +68,41 @@ def test_biases_start_at_the_log_odds_of_the_shares_with_a_floor() -> None:
 def test_shares_are_of_all_labels() -> None:
     labels = torch.tensor([[1, 0, 1], [1, 0, 0], [1, 0, 0]], dtype=torch.bool)
     torch.testing.assert_close(label_shares(labels), torch.tensor([0.75, 0.0, 0.25]))
+
+
+def test_a_stream_without_a_head_is_not_read() -> None:
+    heads = Heads({name: WIDTHS[name] for name in ("image", "audio")}, 5, normalize=True).eval()
+    values = features(4)
+    logits = heads(values)
+    assert list(logits) == ["image", "audio", ALL]
+    torch.testing.assert_close(heads(values | {"fusion": values["fusion"] + 1})[ALL], logits[ALL])
+
+
+def test_classes_are_weighted_by_the_inverse_of_their_share() -> None:
+    weights = class_weights(torch.tensor([0.5, 0.125, 0.375, 0.0]))
+    torch.testing.assert_close(weights, torch.tensor([2.0, 8.0, 8 / 3, 0.0]))
+
+
+def test_the_weighted_loss_of_several_labels_by_hand() -> None:
+    # sigmoid(log 3) = 3/4, sigmoid(0) = 1/2, sigmoid(-log 3) = 1/4; no sample has the last class.
+    log3 = math.log(3)
+    logits = torch.tensor([[log3, 0.0, 5.0], [-log3, 0.0, -5.0]])
+    targets = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    shares = label_shares(targets.bool())
+    torch.testing.assert_close(shares, torch.tensor([2 / 3, 1 / 3, 0.0]))
+    first = 1.5 * (math.log(4 / 3) + math.log(4)) / 2
+    second = 3 * (math.log(2) + math.log(2)) / 2
+    found = classification_loss(logits, targets, multi_label=True, weights=class_weights(shares))
+    assert float(found) == pytest.approx((first + second) / 2)
+
+
+def test_smoothing_of_several_labels_by_hand() -> None:
+    # 0.3 over three classes: a label becomes 0.8, another class 0.1; sigmoid(log 3) = 3/4.
+    logits = torch.full((1, 3), math.log(3))
+    found = classification_loss(logits, torch.tensor([[1.0, 1.0, 0.0]]), multi_label=True, smoothing=0.3)
+    of_label = 0.8 * math.log(4 / 3) + 0.2 * math.log(4)
+    of_other = 0.1 * math.log(4 / 3) + 0.9 * math.log(4)
+    assert float(found) == pytest.approx((2 * of_label + of_other) / 3)
 
 
 def test_smoothing_moves_a_share_of_the_target_to_all_classes() -> None:

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,17 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from avdata.load import LoaderConfig
 from avmanifest.errors import ConfigError, DivergedError
 from avmodel.configs.optim import OptimConfig
-from avmodel.evaluate.data import open_splits, scoring_view
-from avmodel.evaluate.finetune.classifier import Classifier, freeze_unused, load_classifier
+from avmodel.evaluate.data import make_loader, open_splits, scoring_view, train_view
+from avmodel.evaluate.finetune.classifier import Classifier, blank, freeze_unused, load_classifier
 from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.task import finetune
 from avmodel.evaluate.finetune.training import finetune_optimizer, predict, step_modality, trained
 from avmodel.evaluate.loaded import load_pretrained
 from avmodel.evaluate.training import whole_batch
+from avmodel.inputs import to_inputs
 from avmodel.metrics import METRICS, read_lines
-from tests.evaluating import DATA, TEST, draw_splits, evaluation_of, tiny_model
+from tests.evaluating import DATA, TEST, TRAIN, draw_splits, evaluation_of, tiny_model
+from tests.shards import CLASSES
 
 CONFIG = FinetuneConfig(
     data=replace(DATA, windows=2),
@@ -185,6 +189,80 @@ def test_small_sets_take_whole_micro_steps(samples: int, world_size: int, expect
     assert whole_batch(CONFIG, samples, world_size) == expected
 
 
+def test_several_labels_are_weighted_and_smoothed_as_set(tiny_run: Path, tmp_path: Path) -> None:
+    """The loss of a step without a rate is that of the classifier that comes out, computed by hand."""
+    data = draw_splits(tmp_path / "set", labels=lambda number: list(CLASSES[: number % 3 + 1]))
+    config = replace(
+        CONFIG,
+        data=replace(DATA, mode="audio"),
+        optim=replace(CONFIG.optim, lr=0.0),
+        batch_size=TRAIN,
+        device_batch_size=TRAIN,
+        epochs=1,
+        mixup=0.0,
+        max_gain_db=0.0,
+        drop_path=0.0,
+        multi_label_smoothing=0.3,
+        class_weights="inverse-share",
+    )
+    run = evaluation_of(tiny_run, data, tmp_path)
+    train, test = open_splits(config.data, data, None)
+    classifier = trained(config, run, train, test, 0, tmp_path / "run")
+    assert classifier.multi_label
+    # Of 24 samples all have the first class, 16 the second, 8 the third: shares of 1/2, 1/3 and 1/6 of 48 labels.
+    for name in ("audio", "fusion"):
+        bias = classifier.heads.heads[name].bias.detach()
+        expected = [math.log((share + 1e-3) / (1 - share + 1e-3)) for share in (1 / 2, 1 / 3, 1 / 6)]
+        torch.testing.assert_close(bias, torch.tensor(expected))
+    view = train_view(config.data, run.loaded, max_gain_db=0.0)
+    (batch,) = make_loader(LoaderConfig(batch_size=TRAIN, seed=0), config.data, train, view, run.world)
+    with torch.no_grad():
+        logits = classifier(*to_inputs(batch, torch.device("cpu")))["all"].double().numpy()
+    targets = batch.labels.double().numpy() * 0.7 + 0.1
+    losses_of = targets * np.logaddexp(0, -logits) + (1 - targets) * np.logaddexp(0, logits)
+    expected_loss = (losses_of.mean(axis=0) * [2, 3, 6]).mean()
+    assert losses(tmp_path / "run") == [pytest.approx(expected_loss, rel=1e-5)]
+
+
+def test_a_head_is_left_out_of_training_scores_and_checkpoint(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    config = replace(CONFIG, epochs=1, head_streams=("audio", "image"), missing=("audio",))
+    result = finetune(config, run)
+    assert set(result.scores) == {"image", "audio", "all", "audio, audio only", "all, audio only"}
+    assert result.headline == ("all", "accuracy")
+    assert "finetuned, audio-visual, heads audio + image: accuracy" in result.line()
+    classifier, _ = load_classifier(run.out / "seed-0", torch.device("cpu"))
+    assert set(classifier.heads.heads) == {"image", "audio"}
+    _, test = open_splits(config.data, splits, None)
+    found = predict(config, classifier, run, test, scoring_view(config.data, run.loaded))
+    torch.testing.assert_close(found["all"], (found["image"] + found["audio"]) / 2)
+    hearing = Classifier(tiny_model(), 3, "audio-visual", head_streams=("audio",))
+    with pytest.raises(ConfigError, match="mode=image: this classifier has heads on audio alone"):
+        hearing(*blank(hearing.model), "image")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"head_streams": ("image", "smell")},
+            r"head_streams=image,smell: this model has no stream 'smell'; known: image, audio, fusion",
+        ),
+        (
+            {"head_streams": ("image",), "missing": ("audio",)},
+            "no head is left with audio alone. Name one of audio, fusion",
+        ),
+        ({"head_streams": ("image",), "data": replace(DATA, mode="audio")}, "no head is left with audio alone"),
+        ({"class_weights": "inverse-share"}, "class_weights=inverse-share: in .* each sample has one label"),
+    ],
+)
+def test_what_the_model_or_the_data_has_no_use_for_is_refused(
+    tiny_run: Path, splits: Path, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        finetune(replace(CONFIG, **changes), evaluation_of(tiny_run, splits, tmp_path))  # type: ignore[arg-type]
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_kept(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
     run = evaluation_of(tiny_run, splits, tmp_path)
     train, test = open_splits(CONFIG.data, splits, None)
@@ -212,6 +290,14 @@ def test_a_folder_without_a_classifier_is_none(tiny_run: Path, tmp_path: Path) -
         ({"mixed": True, "data": replace(DATA, mode="image")}, "has one modality"),
         ({"average": "ranks"}, "unknown average 'ranks'"),
         ({"averaged_epochs": 0}, "averaged_epochs=0"),
+        ({"head_streams": ()}, "head_streams=: name one stream or more"),
+        ({"head_streams": ("image", "image")}, "head_streams=image,image: name one stream or more, each once"),
+        (
+            {"head_streams": ("image",), "heads": "concat"},
+            "head_streams=image with heads=concat: such heads read no stream",
+        ),
+        ({"class_weights": "share"}, "unknown class_weights 'share'; known: none, inverse-share"),
+        ({"multi_label_smoothing": 1.0}, "multi_label_smoothing=1.0"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes: dict[str, object], said: str) -> None:

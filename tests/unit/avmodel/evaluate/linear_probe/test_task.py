@@ -154,6 +154,34 @@ def test_a_result_has_heads_baselines_and_seeds(tiny_run: Path, splits: Path, tm
     assert list(without.baselines) == ["chance", "majority"]
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_smoothed_targets_are_what_the_heads_come_to(multi_label: bool) -> None:
+    """Of 0.3 over three classes, the label keeps 0.8 and each other class gets 0.1."""
+    features = separable(48)
+    image = Features(features.keys, {"image": features.values["image"]}, features.labels)
+    config = LinearProbeConfig(optimizer="adamw", base_lr=0.3, batch_size=48, epochs=400, smoothing=0.3)
+    heads = train_heads(config, [image], 0, multi_label=multi_label, device=torch.device("cpu")).eval()
+    logits = heads(image.values)[ALL].detach()
+    found = logits.sigmoid() if multi_label else logits.softmax(dim=1)
+    torch.testing.assert_close(found[image.labels], torch.full((48,), 0.8), atol=0.05, rtol=0)
+    torch.testing.assert_close(found[~image.labels], torch.full((96,), 0.1), atol=0.05, rtol=0)
+
+
+def test_the_supplements_rate_is_constant() -> None:
+    config = supplement()
+    assert {schedule(done, config.warmup, config.drops) for done in (0.0, 0.3, 0.999)} == {1.0}
+
+
+def test_heads_that_are_named_are_the_only_ones(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    config = replace(CONFIG, epochs=1, head_streams=("audio", "image"), random_weights=False)
+    result = linear_probe(config, run)
+    assert list(result.scores) == ["image", "audio", "all"]
+    assert result.mode == "frozen, audio-visual, heads audio + image"
+    with pytest.raises(ConfigError, match="this model has no stream 'joint'; known: image, audio, fusion"):
+        linear_probe(replace(config, head_streams=("joint",)), run)
+
+
 @pytest.mark.parametrize("mode", ["audio", "image"])
 def test_one_sense_has_its_own_head_and_the_fusions(tiny_run: Path, splits: Path, tmp_path: Path, mode: str) -> None:
     run = evaluation_of(tiny_run, splits, tmp_path)
@@ -171,6 +199,9 @@ def test_one_sense_has_its_own_head_and_the_fusions(tiny_run: Path, splits: Path
         ({"optimizer": "sgd"}, "unknown optimizer 'sgd'; known: lars, adamw"),
         ({"batch_size": 1}, "batch_size=1: must be 2 or more"),
         ({"warmup": 1.5}, "warmup=1.5"),
+        ({"smoothing": 1.0}, "smoothing=1.0"),
+        ({"drops": (2.0,)}, "drops=2.0"),
+        ({"head_streams": ()}, "head_streams=: name one stream or more"),
         ({"seeds": ()}, "seeds="),
         ({"seeds": (1, 1)}, "seeds="),
         ({"precision": "float16"}, "unknown precision"),
