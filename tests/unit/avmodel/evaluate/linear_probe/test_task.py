@@ -159,7 +159,7 @@ def test_smoothed_targets_are_what_the_heads_come_to(multi_label: bool) -> None:
     """Of 0.3 over three classes, the label keeps 0.8 and each other class gets 0.1."""
     features = separable(48)
     image = Features(features.keys, {"image": features.values["image"]}, features.labels)
-    config = LinearProbeConfig(optimizer="adamw", base_lr=0.3, batch_size=48, epochs=400, smoothing=0.3)
+    config = LinearProbeConfig(optimizer="adamw", base_lr=0.3, batch_size=48, epochs=150, smoothing=0.3)
     heads = train_heads(config, [image], 0, multi_label=multi_label, device=torch.device("cpu")).eval()
     logits = heads(image.values)[ALL].detach()
     found = logits.sigmoid() if multi_label else logits.softmax(dim=1)
