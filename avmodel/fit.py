@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_
+from torch.profiler import record_function
 
 from avdata.load import Batch
 from avmanifest.errors import DivergedError
@@ -105,7 +106,8 @@ def fit(run: Fit, world: World, *, first: int = 0, stop: Callable[[], bool] = la
     for step in range(first, run.steps):
         done = step + 1
         asked = time.perf_counter()
-        micro = [next(stream) for _ in range(run.micro_steps)]
+        with record_function("data"):
+            micro = [next(stream) for _ in range(run.micro_steps)]
         waited_s = time.perf_counter() - asked
         peak_lr = run.optim.peak_lr(run.batch_size)
         for optimizer in run.objective.optimizers:
@@ -217,7 +219,8 @@ def gradients(
     )
     for number in range(len(micro)):
         with no_sync(objective.forward, unless=number == len(micro) - 1):
-            found = next(each)  # computed here, with or without synchronization
+            with record_function("losses"):
+                found = next(each)  # computed here, with or without synchronization
             total = found["total"] / len(micro)
             torch.autograd.backward(total if scaler is None else scaler.scale(total))
         for name, loss in found.items():

@@ -8,6 +8,7 @@ skipped.jsonl    one line a step that was left out; there only if there are any
 tensorboard/     the same, for TensorBoard
 checkpoints/     see `avmodel.checkpoint`
 pictures/        reconstructions
+profile/         traces of steps, of runs with --profile
 """
 
 import json

@@ -46,6 +46,7 @@ from avmodel.nonfinite import SkippedSteps, skip_note
 from avmodel.optim import make_optimizer
 from avmodel.precision import LossScale, call_in, loss_scale, require_precision
 from avmodel.probe import nearest_neighbor_probe
+from avmodel.profiling import StepTrace
 from avmodel.reconstructions import save_attention, save_picture
 from avmodel.resuming import LOSS_SCALE, SKIPPED_STEPS, load_state, load_together, restore, together, trainer_state
 from avmodel.rng import DROPOUT, Part, augment_draws, draw_masks
@@ -86,6 +87,7 @@ def pretrain(
     *,
     resume: bool = False,
     resume_from: int | None = None,
+    profile_steps: bool = False,
     listener: Listener | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Report:
@@ -111,6 +113,7 @@ def pretrain(
             parts=described_parts(batches.dataset, data_name),
             resume=resume,
             resume_from=resume_from,
+            profile_steps=profile_steps,
             listener=listener,
             stop=stop,
         )
@@ -127,6 +130,7 @@ def train(
     parts: Sequence[Mapping[str, Any]] = (),
     resume: bool = False,
     resume_from: int | None = None,
+    profile_steps: bool = False,
     listener: Listener | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Report:
@@ -144,6 +148,7 @@ def train(
         parts: What data.json keeps of the data.
         resume: Go on from the newest whole checkpoint of the run in `out`.
         resume_from: Go on from the checkpoint of this step; `resume` is then implied.
+        profile_steps: Write a trace of a few steps of the main process: see `StepTrace`.
         listener: Receives progress events.
         stop: Whether to end after the step under way.
 
@@ -172,7 +177,8 @@ def train(
     if note := config.contrast_note(world.size):
         listener.note(note)
 
-    with log_of(out, first, config, world) as log:
+    traced = trace_of(out, first, steps, world, listener.note) if profile_steps else nullcontext()
+    with log_of(out, first, config, world) as log, traced as trace:
 
         def record(values: Mapping[str, Any]) -> None:
             values = speed.of(values)
@@ -211,6 +217,11 @@ def train(
             if saves or stopping:
                 save(out, config, objective, batches, done, world, log, skipped)
 
+        def before_step(step: int) -> None:
+            if trace is not None:
+                trace.before_step(step)
+            seed_dropout(config.seed, step, world.rank)
+
         run = Fit(
             objective=objective,
             optim=config.optim,
@@ -225,7 +236,7 @@ def train(
             reload=reload,
             skip=skip,
             skipped=skipped,
-            before_step=lambda step: seed_dropout(config.seed, step, world.rank),
+            before_step=before_step,
         )
         try:
             done = fit(run, world, first=first, stop=stop)
@@ -460,6 +471,14 @@ def log_of(out: Path, first: int, config: RunConfig, world: World) -> AbstractCo
     if not world.is_main:
         return nullcontext()
     return MetricLog(out, last_step=first, wandb_project=config.wandb_project, config=as_json(config))
+
+
+def trace_of(
+    out: Path, first: int, steps: int, world: World, say: Callable[[str], object]
+) -> AbstractContextManager[StepTrace | None]:
+    """The trace of the process that writes. Raises ConfigError, on every process, for a run that is too short."""
+    trace = StepTrace(out, first=first, steps=steps, device=world.device, say=say)
+    return trace if world.is_main else nullcontext()
 
 
 def seed_dropout(seed: int, step: int, rank: int, number: int = 0) -> None:

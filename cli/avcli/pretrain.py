@@ -17,6 +17,7 @@ Examples:
   avkit pretrain deepavfusion --data data/vggsound=0.7 --data data/audioset=0.3 --out runs/mixed
   avkit pretrain deepavfusion --data data/vggsound --data data/music=4x --out runs/mixed
   avkit pretrain deepavfusion --data data/vggsound --out runs/first --resume
+  avkit pretrain deepavfusion --data data/vggsound --out runs/speed --set steps=7 --profile
   torchrun --nproc-per-node 8 -m avcli.main pretrain deepavfusion --data data/vggsound --out runs/first
 """
 
@@ -44,6 +45,13 @@ def pretrain(
         int | None, typer.Option(metavar="STEP", help="Go on from the checkpoint of this step; later steps are redone.")
     ] = None,
     allow_pipe: Annotated[bool, typer.Option("--allow-pipe", help="Run the commands of pipe: URLs in --data.")] = False,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Record three steps after the first four: a trace in OUT/profile, and a table of operations.",
+        ),
+    ] = False,
     explain: EXPLAIN = False,
     toml: TOML = False,
 ) -> None:
@@ -66,7 +74,16 @@ def pretrain(
 
     with TrainingProgress() as progress, asked_to_stop() as stop:
         source = data[0] if data and len(data) == 1 else data
-        report = train(asked, source, out, resume=resume, resume_from=resume_from, listener=progress, stop=stop)
+        report = train(
+            asked,
+            source,
+            out,
+            resume=resume,
+            resume_from=resume_from,
+            profile_steps=profile,
+            listener=progress,
+            stop=stop,
+        )
     progress.ended(report)
     if report.step < report.steps:
         raise typer.Exit(ExitCode.INCOMPLETE)
