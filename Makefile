@@ -26,7 +26,7 @@ demo: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash demo.sh
 
 # All tables of the papers with small models on drawn videos; an interrupted one goes on. Of one paper: PAPERS=crossmae
-PAPERS ?= deepavfusion
+PAPERS ?= deepavfusion avsiam crossmae cav-mae
 reproduce-tiny: setup
 	set -e; for paper in $(PAPERS); do $(BIN)/avkit reproduce $$paper --scale tiny; done
 

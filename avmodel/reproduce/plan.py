@@ -12,6 +12,7 @@ from avmanifest.layout import Layout
 from avmanifest.settings import override
 from avmodel.configs.run import RunConfig
 from avmodel.evaluate.result import RESULTS_FILE
+from avmodel.evaluate.tasks import task_config
 from avmodel.models import family_of
 from avmodel.presets import run_config
 from avmodel.reproduce.paper import Evaluation, Model, Paper, Source, Table, Tiny, read_tiny
@@ -105,6 +106,8 @@ def make_plan(
     builder = _Builder(paper, scale, out, given)
     for table in tables:
         for row in table.rows:
+            if not table.columns:
+                builder.pretrain(row.model)
             for source in (*row.sources, *(Source(evaluate=name) for name in row.also)):
                 builder.add(row.model, source)
     steps = (*builder.prepared.values(), *builder.steps.values())
@@ -136,11 +139,12 @@ class _Builder:
         if source.bench:
             self._bench(source.bench)
         elif source.measure != "parameters_m":
-            self._pretrain(model)
+            self.pretrain(model)
             if source.evaluate:
                 self._evaluate(model, source.evaluate)
 
-    def _pretrain(self, name: str) -> None:
+    def pretrain(self, name: str) -> None:
+        """The command that trains the model."""
         model = self.paper.models[name]
         config, settings = pretrain_config(name, model, self.tiny)
         datasets = [word for each in model.data for word in ("--data", self._data(each))]
@@ -154,11 +158,18 @@ class _Builder:
     def _evaluate(self, model: str, name: str) -> None:
         evaluation = self.paper.evaluations[name]
         out = self.places.evaluation(model, name)
+        settings = evaluate_settings(evaluation, self.tiny)
+        config = override(task_config(evaluation.task, evaluation.preset or None), settings)
+        boxes = getattr(config, "boxes", None)
+        if boxes is not None and not Path(boxes).is_dir():
+            self.missing.append(
+                f"{boxes}: no such folder of annotations, which {evaluation.data} has beside its videos"
+            )
         words = (
             *("evaluate", evaluation.task, str(self.places.run(model)), "--data", self._data(evaluation.data)),
             *(("--train", self._data(evaluation.train)) if evaluation.train else ()),
             *(("--preset", evaluation.preset) if evaluation.preset else ()),
-            *_set(evaluate_settings(evaluation, self.tiny)),
+            *_set(settings),
             *("--out", str(out)),
         )
         self._step(Step(name=f"evaluate/{model}/{name}", words=words, out=out, model=model, evaluation=name))

@@ -267,6 +267,9 @@ def commands_in(text: str) -> list[str]:
         "cli/avcli/convert.py",
         "cli/avcli/export.py",
         "docs/benchmarks.md",
+        "docs/reproduce/avsiam.md",
+        "docs/reproduce/cav-mae.md",
+        "docs/reproduce/crossmae.md",
         "docs/reproduce/deepavfusion.md",
     ],
 )

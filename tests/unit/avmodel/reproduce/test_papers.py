@@ -20,6 +20,12 @@ ROWS = {
     "deepavfusion": {
         "1": 7, "2": 4, "3": 2, "4": 4, "5": 6, "6": 3, "7a": 6, "7b": 4, "7c": 3, "figure 3": 1,
     },
+    "avsiam": {
+        "1": 14, "2": 3, "3a": 2, "3b": 3, "4": 11, "5": 2, "6": 2, "7": 2, "8": 3, "9": 6, "10": 5, "11": 5,
+        "figure 4": 1,
+    },
+    "crossmae": {"1": 10, "3": 7, "4": 4, "5": 7, "6": 4, "7": 4, "figure 3": 1},
+    "cav-mae": {"classification": 1, "logs": 2, "retrieval": 2, "missing": 1},
 }  # fmt: skip
 
 
@@ -150,7 +156,7 @@ def test_tables_and_rows_are_chosen_by_name() -> None:
         paper.chosen(["8"], [])
     with pytest.raises(ConfigError, match=r"no row 'early' in the chosen tables; known: DeepAVFusion, without"):
         paper.chosen(["5"], ["early"])
-    with pytest.raises(ConfigError, match="unknown paper 'mae'; known: deepavfusion"):
+    with pytest.raises(ConfigError, match="unknown paper 'mae'; known: deepavfusion, avsiam"):
         read_paper("mae")
 
 
