@@ -54,6 +54,7 @@ from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
 from avmodel.sharding import Placement, load_whole, placement, whole, whole_weights
 from avmodel.speed import Speed
 from avmodel.validation import held_out_loss
+from avmodel.weights.own_run import start_from_model
 from avmodel.weights.starting import start_from_weights
 
 
@@ -136,6 +137,8 @@ def train(
 ) -> Report:
     """Train to the end of the config, or until `stop` says so; the folder `out` then holds the run.
 
+    With config.steps=0 its checkpoint is the untrained start.
+
     Killed at any moment and resumed, a run on one CPU device gives the same curve to the last bit.
 
     Args:
@@ -161,7 +164,7 @@ def train(
     listener = (listener if world.is_main else None) or Listener()
     _, micro_steps = config.micro_batch(world.size)
     step_epochs = micro_steps / len(batches)
-    steps = config.steps or int(config.epochs / step_epochs)
+    steps = int(config.epochs / step_epochs) if config.steps is None else config.steps
     start_together(out, config, world, parts, resume=resume or resume_from is not None)
     place = placement(config.parallel, world)
     resumed = go_on(out, config, batches, place, step=resume_from, say=listener.note)
@@ -176,6 +179,12 @@ def train(
     listener.started(step=first, steps=steps, epochs=steps * step_epochs)
     if note := config.contrast_note(world.size):
         listener.note(note)
+
+    if not steps:
+        if resumed is None:
+            save(out, config, model, objective.optimizers, batches, 0, world, None, skipped)
+        world.barrier()
+        return Report(out, 0, 0, math.nan, math.nan)
 
     traced = trace_of(out, first, steps, world, listener.note) if profile_steps else nullcontext()
     with log_of(out, first, config, world) as log, traced as trace:
@@ -366,9 +375,14 @@ def go_on(
 
 
 def initial_model(config: RunConfig, device: torch.device, listener: Listener) -> Family:
-    """The initial model: random weights from the seed, then the image and audio weights that the config names."""
+    """The initial model: random weights from the seed, then those that the config names."""
     torch.manual_seed(config.seed)
     model = build_model(config.model)
+    if config.start is not None:
+        start_from_model(model, Path(config.start))
+        listener.note(f"all weights from {config.start}")
+        model.before_training()
+        return model.to(device)
     weights: dict[Modality, str | None] = {"image": config.image_weights, "audio": config.audio_weights}
     for modality, path in weights.items():
         if path is not None:

@@ -17,12 +17,17 @@ from avmodel.configs.model import (
 )
 
 JOINT_LAYERS = 2
+JOINT_STARTS = ("last-two", "last-twice")
 CONTRAST_ALONE: Mapping[str, Any] = {"reconstruction_weight": 0.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AVSiamConfig(DecodingModelConfig):
     """One model. Defaults: AVSiam-Base as the paper has it; it prints no ratios but their range.
+
+    Chosen here: groups of equal mask ratio are parts of all processes' samples together, in sizes that differ by one at
+    most. The released code cuts each process's batch into five with torch.chunk, which gives fewer groups, without the
+    highest ratios, where a process has few samples (four of 16).
 
     Raises ValueError for a value that no model can be built from.
     """
@@ -47,6 +52,12 @@ class AVSiamConfig(DecodingModelConfig):
     contrast_weight: Annotated[float, "Weight of the contrastive loss; 0: none.", Bounds(0)] = 1.0
     temperature: Annotated[float, "Temperature of the contrastive loss.", POSITIVE] = 0.05
     symmetric: Annotated[bool, "Contrast in both directions; the paper's formula has audio anchors alone."] = True
+    joint_start: Annotated[
+        str,
+        "Blocks of the backbone that the two joint layers start as: its last two, or the last one twice, as in the "
+        "released Base.",
+        JOINT_STARTS,
+    ] = "last-two"
     reconstruction_weight: Annotated[
         float, "Weight of the reconstruction loss; 0: none, and the joint layers are not trained.", Bounds(0)
     ] = 1.0
@@ -108,7 +119,7 @@ class AVSiamConfig(DecodingModelConfig):
             if not ratios or any(not 0 <= ratio < 1 or num_kept(patches, ratio) < 1 for ratio in ratios):
                 raise ValueError(f"{name} mask ratios {ratios} leave nothing to see of {patches} patches")
             again = {"reconstruction_ratio": self.reconstruction_ratio}
-            require_patches(self, name, size, again, whole=False)
+            require_patches(self, name, size, again, whole=name == "image")
 
     @property
     def compares_samples(self) -> bool:

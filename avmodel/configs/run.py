@@ -40,7 +40,14 @@ class RunConfig:
         "with the gradients of one large batch. false: only those that all devices take at once.",
     ] = False
     epochs: Annotated[int, "Passes over the training data.", Bounds(1)] = 200
-    steps: Annotated[int | None, "Optimizer steps. none: as many as epochs says.", Bounds(1)] = None
+    steps: Annotated[
+        int | None, "Optimizer steps. none: as many as epochs says. 0: the untrained start is saved.", Bounds(0)
+    ] = None
+    start: Annotated[
+        str | None,
+        "Own run, or checkpoint, of the same family whose weights the whole model starts from, to go on on other data; "
+        "image_weights and audio_weights are then not read. none: as these say.",
+    ] = None
     image_weights: Annotated[
         str | None, "Published checkpoint or folder of an own run that the image branch, or a shared one, starts from."
     ] = None
@@ -99,7 +106,9 @@ class RunConfig:
 
     @property
     def pretrained(self) -> list[str]:
-        """Branches that start from trained weights, published or one's own."""
+        """Branches that start from trained weights, published or one's own, while the rest does not."""
+        if self.start is not None:
+            return []
         weights = {"image": self.image_weights, "audio": self.audio_weights}
         return [branch for branch, path in weights.items() if path is not None]
 

@@ -56,9 +56,15 @@ class Result:
         return (
             f"{self.task}, {self.mode}: {metric} {score.mean:.1f}{spread}{unit} ({row}; "
             f"{test['split']}, subset {test['subset_id']}{where}, n = {test['samples']:,}; "
-            f"{self.view['windows']} window(s) of {self.view['window']}; {len(self.seeds)} seed(s); "
+            f"{self.view['windows']} window(s) of {self.view['window']}, {self._frames()}; {len(self.seeds)} seed(s); "
             f"checkpoint {source}; avkit {version('avkit')})" + (f" [{'; '.join(self.notes)}]" if self.notes else "")
         )
+
+    def _frames(self) -> str:
+        """The frames of a clip that were used, and how each became square."""
+        count, fit = self.view.get("frames", 1), self.view.get("fit")
+        which = "the middle frame" if count == 1 else f"{count} frames"
+        return f"{which} ({fit})" if fit else which
 
     def as_dict(self) -> dict[str, Any]:
         """The result as plain data; NaN and infinity are None."""

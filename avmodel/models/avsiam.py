@@ -155,7 +155,10 @@ class AVSiam(Family):
         if encoder.audio_norm is not None:
             encoder.audio_norm.load_state_dict(encoder.norm.state_dict())
         copies = [(encoder.audio_blocks, encoder.blocks), (self.reconstruction_blocks, encoder.blocks)]
-        copies.append((self.joint_layers, encoder.blocks[-JOINT_LAYERS:]))
+        last = encoder.blocks[-JOINT_LAYERS:]
+        if config.joint_start == "last-twice":
+            last = nn.ModuleList([last[-1]] * JOINT_LAYERS)
+        copies.append((self.joint_layers, last))
         for targets, sources in copies:
             for target, source in zip(targets or (), sources, strict=targets is not None):
                 copy_plain(target, source)

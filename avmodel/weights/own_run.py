@@ -1,7 +1,8 @@
-"""Image or audio weights of an own run as the initial weights of another model.
+"""Weights of an own run as the initial weights of another model: all of them, or those of the image or the audio.
 
-Only DeepAVFusion and CrossMAE, which have a separate ViT per modality, can give and take them; the other families share
-blocks between the modalities. Audio weights are adapted to the patch order and log-mel scale of the new model.
+All of them go to a model of the same family. Those of one modality only DeepAVFusion and CrossMAE, which have a
+separate ViT per modality, can give and take; the other families share blocks between the modalities. Audio weights are
+adapted to the patch order and log-mel scale of the new model.
 """
 
 from pathlib import Path
@@ -11,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-from avmodel.checkpoint import fill_weights, load_model
+from avmodel.checkpoint import fill_weights, load_model, of_weights_file
 from avmodel.layers import ViT
 from avmodel.models import family_of
 from avmodel.models.family import Family, Modality
-from avmodel.rundir import CHECKPOINTS
+from avmodel.rundir import CHECKPOINTS, checkpoints_of
 from avmodel.weights.published import PublishedWeights
 
 KERNEL, BIAS, POSITIONS = "patch_embed.proj.weight", "patch_embed.proj.bias", "positions"
@@ -52,12 +53,31 @@ def start_from_run(model: Family, modality: Modality, path: Path) -> PublishedWe
     return PublishedWeights(name=f"{family_of(config)} of one's own", source=str(path), license="as its data's")
 
 
+def start_from_model(model: Family, path: Path) -> None:
+    """Give the model, in place, all weights of an own run: its folder, a checkpoint or a weights file.
+
+    Raises ConfigError for a model of another family or of other shapes, or if nothing is there; CheckpointError for
+    damaged files.
+    """
+    folder = checkpoints_of(path)
+    if not folder.exists():
+        raise ConfigError(f"start={path}: no such run. Give a run's folder, a checkpoint, or a weights file.")
+    _, (source, config) = of_weights_file(folder, load_model)
+    ours, theirs = family_of(model.config), family_of(config)
+    if ours != theirs:
+        raise ConfigError(
+            f"start={path}: a model of {theirs}, this run trains one of {ours}. Between families, image_weights and "
+            "audio_weights give the weights of one modality."
+        )
+    fill_weights(model, source.state_dict(), path)
+
+
 def vit_of(model: Family, modality: Modality, path: Path) -> ViT:
     """The model's ViT for one modality. Raises ConfigError if it has none."""
     if (vit := model.modality_vit(modality)) is None:
         raise ConfigError(
             f"{modality}_weights={path}: {type(model).__name__} has no separate {modality} ViT. Runs of "
-            "deepavfusion and crossmae give and take them."
+            "deepavfusion and crossmae give and take them. To go on from a run of the same family, set start to it."
         )
     return vit
 

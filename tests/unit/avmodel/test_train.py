@@ -267,3 +267,32 @@ def test_a_model_without_patches_to_predict_is_not_drawn(tmp_path: Path) -> None
     run = tiny_run(model=replace(TINY_AVSIAM, reconstruction_weight=0.0), steps=2, pictures_every=1)
     train(run, DrawnBatches(), tmp_path / "run", HERE)
     assert not (tmp_path / "run" / PICTURES).exists()
+
+
+@pytest.mark.parametrize("family", ["avsiam", "cavmae", "crossmae"])
+def test_a_run_goes_on_on_other_data(family: str, tmp_path: Path) -> None:
+    """From its weights alone: what the second run is given of images and sounds to start from is not read."""
+    changes = FAMILY_RUNS[family]
+    first = tiny_run(steps=2, **changes)
+    train(first, DrawnBatches(), tmp_path / "first", HERE)
+    heard = Heard()
+    second = tiny_run(start=str(tmp_path / "first"), image_weights="weights/missing.pth", **changes)
+    assert second.pretrained == []
+    model = initial_model(second, HERE.device, heard)
+    for name, weight in weights(tmp_path / "first").items():
+        assert torch.equal(model.state_dict()[name], weight), name
+    assert heard.notes == [f"all weights from {tmp_path / 'first'}"]
+    report = train(second, DrawnBatches(), tmp_path / "second", HERE)
+    assert (report.step, report.steps) == (6, 6)
+
+
+def test_without_steps_the_start_is_saved(tmp_path: Path) -> None:
+    run, heard = tiny_run(steps=0), Heard()
+    report = train(run, DrawnBatches(), tmp_path / "run", HERE, listener=heard)
+    assert (report.step, report.steps) == (0, 0)
+    assert heard.records == []
+    expected = initial_model(run, HERE.device, Listener()).state_dict()
+    for name, weight in weights(tmp_path / "run").items():
+        assert torch.equal(weight, expected[name]), name
+    train(run, DrawnBatches(), tmp_path / "run", HERE, resume=True)
+    assert len(list((tmp_path / "run" / CHECKPOINTS).glob("step-*"))) == 1

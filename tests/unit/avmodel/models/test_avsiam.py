@@ -142,6 +142,16 @@ def test_copies_begin_as_what_they_copy() -> None:
         assert torch.equal(ours.mlp.fc1.weight, theirs.mlp.fc1.weight)
 
 
+def test_both_joint_layers_may_start_as_the_last_block() -> None:
+    model = small(joint_start="last-twice")
+    first, second = model.joint_layers
+    for name, weight in model.encoder.blocks[-1].state_dict().items():
+        if "_banks" not in name:
+            assert torch.equal(first.state_dict()[name], weight)
+            assert torch.equal(second.state_dict()[name], weight)
+    assert first.attn.qkv.weight.data_ptr() != second.attn.qkv.weight.data_ptr()
+
+
 def test_whole_patches_of_fourteen() -> None:
     """AVSiam-Huge: 9 x 73 patches of 14 x 14 out of 128 x 1024."""
     model = on_meta(AVSiamConfig(size="32x2x4", patch_size=14))
@@ -166,6 +176,8 @@ def test_whole_patches_of_fourteen() -> None:
         ({"reconstruction_ratio": 0.0}, "leaves nothing to see or to predict of 16 audio patches"),
         ({"size": "32x1x4"}, "the joint layers start from the last two blocks"),
         ({"decoder_num_heads": 5}, "must be a multiple of"),
+        ({"joint_start": "first"}, "unknown joint_start 'first'; known: last-two, last-twice"),
+        ({"image_size": (36, 32)}, r"image_size=\(36, 32\) is not whole patches of 8 x 8"),
     ],
 )
 def test_impossible_models(changes: dict, said: str) -> None:

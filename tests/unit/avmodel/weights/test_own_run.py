@@ -18,6 +18,7 @@ from avmodel.models.crossmae import CrossMAE
 from avmodel.models.deepavfusion import DeepAVFusion, audiomae_scale
 from avmodel.models.family import Family
 from avmodel.rundir import CHECKPOINTS
+from avmodel.weights.own_run import start_from_model
 from avmodel.weights.starting import start_from_weights
 
 SIZES = {"image_size": (64, 48), "audio_size": (128, 64), "decoder_embed_dim": 32, "decoder_num_heads": 4}
@@ -103,10 +104,41 @@ def test_what_gives_no_branch_is_refused(tmp_path: Path) -> None:
     siam = AVSiam(AVSiamConfig(size="48x3x4", decoder_depth=1, **SIZES))
     with pytest.raises(ConfigError, match="AVSiam has no separate image ViT"):
         start_from_weights(drawn("released", 0), "image", run_of(siam, tmp_path / "siam"))
-    with pytest.raises(ConfigError, match="AVSiam has no separate image ViT"):
+    with pytest.raises(ConfigError, match=r"AVSiam has no separate image ViT.*of the same family, set start to it"):
         start_from_weights(siam, "image", run_of(drawn("released", 0), tmp_path / "run"))
     with pytest.raises(ConfigError, match=r"don't fit"):
         start_from_weights(DeepAVFusion(replace(FUSION, size="96x3x4")), "image", tmp_path / "run")
     (tmp_path / "empty").mkdir()
     with pytest.raises(AvkitError, match="no checkpoint here"):
         start_from_weights(drawn("released", 0), "image", tmp_path / "empty")
+
+
+@pytest.mark.parametrize("whole", ["run", "checkpoint", "file"])
+def test_all_weights_go_to_a_model_of_the_same_family(whole: str, tmp_path: Path) -> None:
+    """Settings that are of no weight may differ, such as mask ratios."""
+    config = AVSiamConfig(size="48x3x4", decoder_depth=1, **SIZES)
+    torch.manual_seed(1)
+    trained = AVSiam(config)
+    for parameter in trained.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    path = run_of(trained, tmp_path)
+    if whole != "run":
+        path = next((path / CHECKPOINTS).glob("step-*"))
+    if whole == "file":
+        path = next(path.glob("*.safetensors"))
+    fresh = AVSiam(replace(config, mask_ratios=(0.5,)))
+    start_from_model(fresh, path)
+    for name, weight in trained.state_dict().items():
+        assert torch.equal(fresh.state_dict()[name], weight), name
+    assert fresh.config.mask_ratios == (0.5,)
+
+
+def test_a_model_that_is_another_is_no_start(tmp_path: Path) -> None:
+    path = run_of(drawn("crossmae", 1), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"start=.*: a model of crossmae, this run trains one of deepavfusion"):
+        start_from_model(drawn("released", 0), path)
+    larger = CrossMAE(replace(MODELS["crossmae"].config, size="96x3x4"))
+    with pytest.raises(ConfigError, match="don't fit"):
+        start_from_model(larger, path)
+    with pytest.raises(ConfigError, match=r"start=.*nowhere: no such run"):
+        start_from_model(larger, tmp_path / "nowhere")
