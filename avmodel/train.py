@@ -182,7 +182,7 @@ def train(
 
     if not steps:
         if resumed is None:
-            save(out, config, model, objective.optimizers, batches, 0, world, None, skipped)
+            save(out, config, objective, batches, 0, world, None, skipped)
         world.barrier()
         return Report(out, 0, 0, math.nan, math.nan)
 
