@@ -3,8 +3,10 @@
 import importlib
 import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +16,7 @@ from avmanifest.files import read_text, replace_text
 from avmanifest.parsing import parse_object
 
 METRICS, PROBES, TENSORBOARD = "metrics.jsonl", "probe.jsonl", "tensorboard"
+WANDB_RUN = "wandb-run.json"  # the id of the run at Weights & Biases
 SKIPPED = "skipped.jsonl"  # steps that were left out; there only if there are any
 
 
@@ -97,12 +100,24 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield fields
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WandbRun:
+    """How a run is listed at Weights & Biases."""
+
+    project: str
+    name: str | None = None  # None: the folder's
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+
+
 class MetricLog:
     """Writes the records of a run to all its logs."""
 
-    def __init__(self, folder: Path, *, last_step: int, wandb_project: str | None, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, *, last_step: int, config: Mapping[str, Any], wandb: WandbRun | None = None
+    ) -> None:
         self._folder = folder
-        self._wandb = start_wandb(wandb_project, folder, config) if wandb_project else None
+        self._wandb = None if wandb is None else start_wandb(wandb, folder, config, resumed=last_step > 0)
         self._steps = JsonLines(folder / METRICS, last_step=last_step)
         self._probes = JsonLines(folder / PROBES, last_step=last_step)
         self._skipped = SkippedLog(folder, last_step=last_step)
@@ -158,15 +173,50 @@ class MetricLog:
             self._wandb.log(values, step=record["step"])
 
 
-def start_wandb(project: str, folder: Path, config: Mapping[str, Any]) -> Any:
-    """A Weights & Biases run named like the folder, resumed with it. Raises ConfigError without the package."""
+def start_wandb(run: WandbRun, folder: Path, config: Mapping[str, Any], *, resumed: bool) -> Any:
+    """A Weights & Biases run of this folder's run, which a resumed one goes on with.
+
+    Raises ConfigError without the package, StorageError if the folder cannot be written.
+    """
     try:
         wandb = importlib.import_module("wandb")
     except ImportError as error:
         raise ConfigError(
-            f"wandb_project={project!r}: the package wandb is not installed. Run pip install wandb, or leave "
+            f"wandb_project={run.project!r}: the package wandb is not installed. Run pip install wandb, or leave "
             "wandb_project out: metrics.jsonl and TensorBoard have the same numbers."
         ) from error
     return wandb.init(
-        project=project, name=folder.name, id=folder.name, resume="allow", dir=str(folder), config=dict(config)
+        project=run.project,
+        name=run.name or folder.name,
+        group=run.group,
+        tags=list(run.tags),
+        id=wandb_id(folder, resumed=resumed),
+        resume="allow",
+        dir=str(folder),
+        config=dict(config),
     )
+
+
+def wandb_id(folder: Path, *, resumed: bool) -> str:
+    """The id of a folder's run at Weights & Biases: drawn when it begins, and kept in the folder.
+
+    Folders of one name, and a folder that was deleted and begun again, have ids of their own. A run that an earlier
+    version began has the folder's name as its id.
+    """
+    path = folder / WANDB_RUN
+    if resumed and path.exists():
+        advice = "Remove it to log to a new run at Weights & Biases."
+        try:
+            content = read_text(path)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}). {advice}") from error
+        found = parse_object(content, path, ConfigError, advice).get("id")
+        if not isinstance(found, str) or not found:
+            raise ConfigError(f"{path}: no id. {advice}")
+        return found
+    if resumed and (folder / "wandb").is_dir():
+        return folder.name
+    drawn = uuid.uuid4().hex[:12]
+    with disk_errors(path):
+        replace_text(path, json.dumps({"id": drawn}) + "\n")
+    return drawn

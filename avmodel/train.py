@@ -39,7 +39,7 @@ from avmodel.inputs import (
     validation_loader,
     with_mix,
 )
-from avmodel.metrics import METRICS, MetricLog, read_lines
+from avmodel.metrics import METRICS, MetricLog, WandbRun, read_lines
 from avmodel.models import build_model
 from avmodel.models.family import Contrast, Family, Modality, Output
 from avmodel.nonfinite import SkippedSteps, skip_note
@@ -484,7 +484,12 @@ def log_of(out: Path, first: int, config: RunConfig, world: World) -> AbstractCo
     """The run's log on the process that writes."""
     if not world.is_main:
         return nullcontext()
-    return MetricLog(out, last_step=first, wandb_project=config.wandb_project, config=as_json(config))
+    wandb = None
+    if config.wandb_project is not None:
+        wandb = WandbRun(
+            project=config.wandb_project, name=config.wandb_name, group=config.wandb_group, tags=config.wandb_tags
+        )
+    return MetricLog(out, last_step=first, wandb=wandb, config=as_json(config))
 
 
 def trace_of(

@@ -1,13 +1,17 @@
 """metrics.jsonl: each step once, however often the run was killed."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from avmanifest.errors import ConfigError, StorageError
-from avmodel.metrics import METRICS, PROBES, TENSORBOARD, JsonLines, MetricLog, read_lines
+from avmodel.configs.run import RunConfig
+from avmodel.metrics import METRICS, PROBES, TENSORBOARD, WANDB_RUN, JsonLines, MetricLog, WandbRun, read_lines
 from tests.faults.disks import full_disk
 
 
@@ -50,12 +54,12 @@ def test_no_file_has_no_lines(tmp_path: Path) -> None:
 
 
 def test_steps_and_probes_are_in_json_and_in_tensorboard(tmp_path: Path) -> None:
-    with MetricLog(tmp_path, last_step=0, wandb_project=None, config={}) as log:
+    with MetricLog(tmp_path, last_step=0, config={}) as log:
         log.step({"step": 1, "loss": 2.0})
         log.step({"step": 2, "loss": 1.5})
         log.probe({"step": 2, "fusion": 40.0})
         log.flush()
-    with MetricLog(tmp_path, last_step=1, wandb_project=None, config={}) as log:
+    with MetricLog(tmp_path, last_step=1, config={}) as log:
         log.step({"step": 2, "loss": 1.25})
     assert list(read_lines(tmp_path / METRICS)) == [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.25}]
     assert list(read_lines(tmp_path / PROBES)) == []
@@ -77,4 +81,88 @@ def test_a_full_disk_is_a_storage_error_and_what_was_written_can_be_read(tmp_pat
 
 def test_wandb_without_the_package_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"wandb_project='mine': the package wandb is not installed"):
-        MetricLog(tmp_path, last_step=0, wandb_project="mine", config={})
+        MetricLog(tmp_path, last_step=0, wandb=WandbRun(project="mine"), config={})
+
+
+class Wandb:
+    """The part of the package wandb that is used: keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.started: list[dict[str, Any]] = []
+        self.logged: list[tuple[int, dict[str, float]]] = []
+
+    def init(self, **given: Any) -> SimpleNamespace:
+        self.started.append(given)
+        Path(given["dir"], "wandb").mkdir(exist_ok=True)
+        return SimpleNamespace(log=self._log, finish=lambda exit_code: None)
+
+    def _log(self, values: dict[str, float], step: int) -> None:
+        self.logged.append((step, values))
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> Wandb:
+    found = Wandb()
+    monkeypatch.setitem(sys.modules, "wandb", found)
+    return found
+
+
+def log_to(folder: Path, *, last_step: int = 0, **how: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with MetricLog(folder, last_step=last_step, wandb=WandbRun(project="mine", **how), config={"seed": 1}) as log:
+        log.step({"step": last_step + 1, "loss": 2.0, "samples_per_s": 8.5, "eta_s": 60.0})
+        log.validation(last_step + 1, {"total": 3.0, "contrast": 1.0})
+
+
+def test_runs_of_one_name_are_runs_of_their_own_and_a_resumed_one_goes_on(tmp_path: Path, wandb: Wandb) -> None:
+    folders = [tmp_path / "a" / "first", tmp_path / "b" / "first"]
+    for folder in folders:
+        log_to(folder)
+    log_to(folders[0], last_step=1)
+    log_to(folders[0])  # begun again
+    ids = [given["id"] for given in wandb.started]
+    assert ids[2] == ids[0]
+    assert len(set(ids)) == 3
+    assert {given["name"] for given in wandb.started} == {"first"}
+    assert {given["resume"] for given in wandb.started} == {"allow"}
+    assert json.loads((folders[0] / WANDB_RUN).read_text()) == {"id": ids[3]}
+
+
+def test_a_run_of_an_earlier_version_goes_on_under_its_id(tmp_path: Path, wandb: Wandb) -> None:
+    (tmp_path / "old" / "wandb").mkdir(parents=True)
+    log_to(tmp_path / "old", last_step=7)
+    (tmp_path / "plain").mkdir()  # it did not log there before
+    log_to(tmp_path / "plain", last_step=7)
+    assert wandb.started[0]["id"] == "old"
+    assert wandb.started[1]["id"] != "plain"
+
+
+def test_name_group_and_tags_speed_and_time_left_are_there(tmp_path: Path, wandb: Wandb) -> None:
+    log_to(tmp_path / "run", name="base", group="ablation", tags=("small", "vgg"))
+    given = wandb.started[0]
+    assert (given["project"], given["name"], given["group"]) == ("mine", "base", "ablation")
+    assert (given["tags"], given["config"]) == (["small", "vgg"], {"seed": 1})
+    assert wandb.logged == [
+        (1, {"train/loss": 2.0, "train/samples_per_s": 8.5, "train/eta_s": 60.0}),
+        (1, {"val/loss": 3.0, "val/loss_contrast": 1.0}),
+    ]
+    board = EventAccumulator(str(tmp_path / "run" / TENSORBOARD)).Reload()
+    names = {"train/loss", "train/samples_per_s", "train/eta_s", "val/loss", "val/loss_contrast"}
+    assert set(board.Tags()["scalars"]) == names
+    lines = list(read_lines(tmp_path / "run" / METRICS))
+    assert lines[1] == {"step": 1, "val_loss": 3.0, "val_loss_contrast": 1.0}
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"id": 5}', b"[1]", b"\xff", b'{"id": ""}'])
+def test_a_damaged_id_is_refused_with_its_file(tmp_path: Path, wandb: Wandb, content: bytes) -> None:
+    (tmp_path / WANDB_RUN).write_bytes(content)
+    with pytest.raises(ConfigError, match=r"wandb-run\.json: .*Remove it to log to a new run"):
+        log_to(tmp_path, last_step=3)
+    assert not wandb.started
+
+
+def test_a_group_without_a_project_is_refused() -> None:
+    for setting in ({"wandb_group": "a"}, {"wandb_tags": ("a", "b")}, {"wandb_name": "a"}):
+        with pytest.raises(ConfigError, match=r"wandb_\w+=a.*: wandb_project is none"):
+            RunConfig(name="run", **setting)
+    RunConfig(name="run", wandb_project="mine", wandb_group="a")
