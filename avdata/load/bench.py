@@ -123,28 +123,28 @@ def _contestants(
 ) -> dict[str, Callable[[], contextlib.AbstractContextManager[Iterator[int]]]]:
     """By name, a context manager that opens an endless iterator over the sizes of batches."""
     urls = [shard.url for shard in dataset.shards]
-    times_s = dict(zip(dataset.keys.to_pylist(), _times(dataset), strict=True))
+    times_s = dict(zip(dataset.keys.to_pylist(), frame_times(dataset), strict=True))
     mel_name, frame_names = dataset.log_mel_member[view.profile], frozenset(dataset.frame_names)
-    own = _OwnDecode(view, times_s, mel_name, frame_names)
-    stock = _StockDecode(times_s, view, mel_name, frame_names)
-    images = _some_images(dataset, 512)
+    own = OwnDecode(view, times_s, mel_name, frame_names)
+    stock = StockDecode(times_s, view, mel_name, frame_names)
+    images = some_images(dataset, 512)
 
     @contextlib.contextmanager
     def avkit(*, check: bool = True, native: bool = True) -> Iterator[Iterator[int]]:
-        with contextlib.closing(_endless(_loader(dataset, view, bench, check=check, native=native))) as batches:
+        with contextlib.closing(endless(_loader(dataset, view, bench, check=check, native=native))) as batches:
             yield batches
 
     @contextlib.contextmanager
     def decode_resize() -> Iterator[Iterator[int]]:
-        with contextlib.closing(_decode_resize(images, view, bench.batch_size, cores)) as batches:
+        with contextlib.closing(decode_batches(images, view, bench.batch_size, cores)) as batches:
             yield batches
 
     return {
         "avkit": avkit,
         **({} if native_library() is None else {"avkit_python": partial(avkit, native=False)}),
         "avkit_unchecked": partial(avkit, check=False),
-        "webdataset": lambda: _webdataset(urls, own, bench.batch_size, cores),
-        "webdataset_stock": lambda: _webdataset(urls, stock, bench.batch_size, cores),
+        "webdataset": lambda: webdataset_batches(urls, own, bench.batch_size, cores),
+        "webdataset_stock": lambda: webdataset_batches(urls, stock, bench.batch_size, cores),
         "decode_resize": decode_resize,
     }
 
@@ -163,21 +163,21 @@ def _measured(turn: Callable[[], contextlib.AbstractContextManager[Iterator[int]
     with turn() as batches:
         for _ in islice(batches, max(_WARM_BATCHES, 4 * usable_cores())):
             pass
-        done, began, cpu_began = 0, time.perf_counter(), _cpu_s()
+        done, began, cpu_began = 0, time.perf_counter(), processor_s()
         while done < bench.samples:
             done += next(batches)
-        took_s, cpu_s = time.perf_counter() - began, _cpu_s() - cpu_began
+        took_s, cpu_s = time.perf_counter() - began, processor_s() - cpu_began
         # CPU times come in clock ticks, and children that ended are not counted: a short turn may show none.
-        return _Turn(done / took_s, done / max(cpu_s, 1 / os.sysconf("SC_CLK_TCK")), _memory_bytes())
+        return _Turn(done / took_s, done / max(cpu_s, 1 / os.sysconf("SC_CLK_TCK")), memory_of_tree())
 
 
-def _cpu_s() -> float:
+def processor_s() -> float:
     """CPU seconds of this process and its running children."""
     times = [p.cpu_times() for p in (psutil.Process(), *psutil.Process().children(recursive=True))]
     return sum(cpu.user + cpu.system for cpu in times)
 
 
-def _memory_bytes() -> int:
+def memory_of_tree() -> int:
     """Memory of this process and its children in bytes. Shared memory counts once (PSS)."""
     total = 0
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
@@ -186,12 +186,12 @@ def _memory_bytes() -> int:
     return total
 
 
-def _times(dataset: Dataset) -> Iterator[np.ndarray]:
+def frame_times(dataset: Dataset) -> Iterator[np.ndarray]:
     for first, last in zip(dataset.frame_start, dataset.frame_start[1:], strict=False):
         yield dataset.frame_time_s[first:last]
 
 
-def _some_images(dataset: Dataset, most: int) -> list[bytes]:
+def some_images(dataset: Dataset, most: int) -> list[bytes]:
     """JPEG bytes of up to `most` frames, evenly spaced over the dataset."""
     images, memory = [], ThreadMemory()
     with ShardReader(dataset.shards, LoaderConfig().cache) as reader:
@@ -203,7 +203,7 @@ def _some_images(dataset: Dataset, most: int) -> list[bytes]:
     return images
 
 
-def _decode_resize(images: Sequence[bytes], view: TrainView, batch_size: int, cores: int) -> Generator[int, None, None]:
+def decode_batches(images: Sequence[bytes], view: TrainView, batch_size: int, cores: int) -> Generator[int, None, None]:
     """Decode JPEGs and crop them: no order, no reading, no audio, and the same memory for every batch."""
     draws = np.random.default_rng(0).random((len(images), view.num_draws)).tolist()
     sizes = [decode_jpeg(image).shape for image in images]
@@ -229,7 +229,7 @@ def _decode_resize(images: Sequence[bytes], view: TrainView, batch_size: int, co
 
 
 @dataclass(frozen=True)
-class _OwnDecode:
+class OwnDecode:
     """avkit's window, frame, JPEG and crop functions on a sample of webdataset's."""
 
     view: TrainView
@@ -247,15 +247,19 @@ class _OwnDecode:
         return source.map(self.decode).batched(batch_size, collation_fn=self.collate, partial=False)
 
     def decode(self, sample: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Image and log-mel."""
+        """Image and log-mel of a sample by the names of its members."""
+        names = sorted(name for name in sample if name in self.frame_names)
+        key = sample["__key__"]
+        return self.augmented(key, lambda frame: sample[names[frame]], read_npy(memoryview(sample[self.mel_name]), key))
+
+    def augmented(self, key: str, jpeg: Callable[[int], bytes], mel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Image and log-mel of a random window. `jpeg` gives the bytes of a frame by its number."""
         view, draws = self.view, np.random.random(self.view.num_draws).tolist()
-        mel = read_npy(memoryview(sample[self.mel_name]), sample["__key__"])
         start = view.window_starts(mel.shape[1] - view.window_columns + 1, draws)[0]
         first = start + view.column_jitter(draws)
-        times_s = self.times_s[sample["__key__"]]
-        names = sorted(name for name in sample if name in self.frame_names)
+        times_s = self.times_s[key]
         frame = view.choose_frames([column_start_s(start, view.mel)], times_s.tolist(), draws)[0]
-        rgb = decode_jpeg(sample[names[frame]])
+        rgb = decode_jpeg(jpeg(frame))
         out = np.empty((view.image_size, view.image_size, 3), np.uint8)
         crop_into(rgb, view.choose_crop(rgb.shape[0], rgb.shape[1], draws), out)
         return out, mel[:, first : first + view.num_columns]
@@ -268,7 +272,7 @@ class _OwnDecode:
 
 
 @dataclass(frozen=True)
-class _StockDecode:
+class StockDecode:
     """The pipeline of webdataset's documentation: decode("pil") and torchvision's transforms."""
 
     times_s: dict[str, np.ndarray]
@@ -305,8 +309,8 @@ class _StockDecode:
 
 
 @contextlib.contextmanager
-def _webdataset(
-    urls: Sequence[str], decode: _OwnDecode | _StockDecode, batch_size: int, cores: int
+def webdataset_batches(
+    urls: Sequence[str], decode: OwnDecode | StockDecode, batch_size: int, cores: int
 ) -> Iterator[Iterator[int]]:
     try:
         import webdataset  # noqa: PLC0415 - only measured against
@@ -320,7 +324,7 @@ def _webdataset(
         batch_size=None,
         num_workers=cores,
         prefetch_factor=4,
-        worker_init_fn=_start_worker,
+        worker_init_fn=start_worker,
     )
     batches = iter(loader)
     try:
@@ -330,7 +334,7 @@ def _webdataset(
         gc.collect()
 
 
-def _start_worker(number: int) -> None:
+def start_worker(number: int) -> None:
     """Set up a worker process: one thread, as there is a worker on every core."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -403,7 +407,7 @@ def _loader(
     return Loader(dataset, view, config)
 
 
-def _endless(loader: Loader) -> Generator[int, None, None]:
+def endless(loader: Loader) -> Generator[int, None, None]:
     """Sizes of the batches of epoch after epoch."""
     while True:
         for batch in loader:
