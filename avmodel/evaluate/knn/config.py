@@ -12,7 +12,11 @@ GALLERIES = ("leave-one-out", "train")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnnConfig(EvalConfig):
-    """Neighbors by cosine. Defaults: the paper's figure 3, the nearest other test clip."""
+    """Neighbors by cosine. Defaults: the paper's figure 3, the nearest other test clip.
+
+    The released probe draws a key frame of each clip at random and leaves out the clips that do not fill a last batch;
+    here every clip counts, by its middle window.
+    """
 
     gallery: Annotated[
         str,

@@ -14,7 +14,11 @@ HEAD_LOSSES = ("mean", "each")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearProbeConfig(EvalConfig):
-    """Heads on frozen features. Defaults: the released recipe for VGGSound."""
+    """Heads on frozen features. Defaults: the released recipe for VGGSound.
+
+    The released code draws new views in each epoch, here `train_views` are drawn once and taken in turn; its batch
+    norms see the 64 samples of each of 4 devices at once, here all samples of a step.
+    """
 
     optimizer: Annotated[str, "Optimizer of the heads; lars has momentum 0.9 and trust 1e-3.", OPTIMIZERS] = "lars"
     base_lr: Annotated[float, "Peak learning rate for 256 samples of a step.", Bounds(0)] = 0.3

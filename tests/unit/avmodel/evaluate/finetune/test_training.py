@@ -14,12 +14,14 @@ from avmodel.evaluate.finetune.classifier import Classifier, blank, freeze_unuse
 from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.task import finetune
 from avmodel.evaluate.finetune.training import finetune_optimizer, predict, step_modality, trained
+from avmodel.evaluate.linear_probe.task import linear_probe
 from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.tasks import task_config
 from avmodel.evaluate.training import whole_batch
 from avmodel.inputs import to_inputs
 from avmodel.metrics import METRICS, read_lines
 from tests.evaluating import DATA, TEST, TRAIN, draw_splits, evaluation_of, tiny_model
-from tests.shards import CLASSES
+from tests.shards import CLASSES, draw_dataset
 
 CONFIG = FinetuneConfig(
     data=replace(DATA, windows=2),
@@ -222,6 +224,23 @@ def test_several_labels_are_weighted_and_smoothed_as_set(tiny_run: Path, tmp_pat
     losses_of = targets * np.logaddexp(0, -logits) + (1 - targets) * np.logaddexp(0, logits)
     expected_loss = (losses_of.mean(axis=0) * [2, 3, 6]).mean()
     assert losses(tmp_path / "run") == [pytest.approx(expected_loss, rel=1e-5)]
+
+
+def test_audiosets_presets_train_on_its_balanced_split(tiny_run: Path, tmp_path: Path) -> None:
+    data = tmp_path / "set"
+    sample = {"labels": lambda number: list(CLASSES[: number % 3 + 1]), "seconds": 1.5, "num_frames": 2, "flac": False}
+    draw_dataset(data, 12, 12, split="balanced", **sample)
+    draw_dataset(data, 9, 12, split="eval", first=12, **sample)
+    run = evaluation_of(tiny_run, data, tmp_path)
+    small = {"epochs": 1, "batch_size": 6, "device": "cpu", "random_weights": False}
+    tuning = task_config("finetune", "audioset")
+    probing = replace(task_config("linear-probe", "audioset"), train_views=0)
+    for task, config, found in (("fine-tuning", tuning, finetune), ("linear probe", probing, linear_probe)):
+        settings = replace(config.data, windows=1, num_workers=0)
+        result = found(replace(config, data=settings, **small), run)
+        assert result.headline == ("all", "map")
+        assert (result.data["train"]["split"], result.data["test"]["split"]) == ("drawn/balanced", "drawn/eval")
+        assert result.line().startswith(f"{task}, ")
 
 
 def test_a_head_is_left_out_of_training_scores_and_checkpoint(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
