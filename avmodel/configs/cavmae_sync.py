@@ -1,7 +1,7 @@
 """CAV-MAE Sync's settings."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from avmanifest.settings import Bounds
 from avmodel.configs.cavmae import CAVMAEConfig
@@ -22,3 +22,5 @@ class CAVMAESyncConfig(CAVMAEConfig):
         int, "Register tokens of each tower; they leave the sequence before the joint blocks.", Bounds(0)
     ] = 8
     contrast_weight: Annotated[float, "Weight of the contrastive loss.", Bounds(0)] = 0.1
+
+    published_contrast: ClassVar[str] = "the authors' script: those of one GPU, of 512 in a step"

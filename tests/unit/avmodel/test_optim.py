@@ -117,6 +117,13 @@ def test_schedule_ends_at_zero_and_peaks_at_the_end_of_warmup() -> None:
     assert schedule(1.0, 0.2) == pytest.approx(0.0, abs=1e-15)
     assert schedule(0.0, 0.0) == 1.0
     assert schedule(1.0, 1.0) == 1.0
+
+
+def test_the_cosine_may_end_above_zero() -> None:
+    assert [schedule(done, 0.1, floor=0.1) for done in (0.05, 0.1, 1.0)] == pytest.approx([0.5, 1.0, 0.1])
+    assert schedule(0.55, 0.1, floor=0.1) == pytest.approx(0.55)  # half way between 1 and 0.1
+    optimizer = torch.optim.SGD([{"params": [torch.zeros(1)], "lr_scale": 1.0, "ramped": False}], lr=0.0)
+    assert set_lr(optimizer, OptimConfig(lr=2.0, warmup=0.1, floor=0.1), peak_lr=2.0, done=1.0) == pytest.approx(0.2)
     assert ramp_factor(0.0, 0.0) == 1.0
     assert ramp_factor(0.25, 0.5) == pytest.approx(0.5)
     assert math.isclose(ramp_factor(0.5, 0.5), 1.0)
@@ -157,6 +164,7 @@ def test_layers_of_every_family_are_numbered_from_their_inputs(name: str) -> Non
     first = {name for name, layer in found.items() if layer == 0}
     assert first >= {"encoder.image.patch_embed.proj.weight", "encoder.audio.patch_embed.proj.bias"}
     assert all(name.startswith("encoder.") for name in first)
+    assert first >= {name for name in found if name.startswith("encoder.") and name.endswith(("_token", "_tokens"))}
     blocks = {layer for name, layer in found.items() if "blocks.0." in name and name.startswith("encoder.")}
     assert blocks <= {1, 9}
     assert {found[name] for name in found if "decoder" in name or "joint" in name or "norm." in name} >= {9}

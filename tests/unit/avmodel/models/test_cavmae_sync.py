@@ -33,7 +33,7 @@ def test_losses_add_up_with_their_weights_and_reach_every_parameter() -> None:
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
-@pytest.mark.parametrize("changes", [{"contrast_weight": 0.0}, {"num_registers": 0}])
+@pytest.mark.parametrize("changes", [{"contrast_weight": 0.0}, {"num_registers": 0}, {"reconstruction_weight": 0.0}])
 def test_what_is_left_out_trains_nothing(changes: dict[str, float]) -> None:
     model = small(**changes)
     losses = model(*batch(SMALL), model.choose(draws_for(model))).losses

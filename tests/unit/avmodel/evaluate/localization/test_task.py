@@ -39,12 +39,12 @@ def test_maps_are_cosines_of_the_sound_with_patches_of_any_family(config: ModelC
     maps = localize(localizer, images, log_mel)
     assert maps.shape == (4, 32, 32)
     with torch.no_grad():
-        seen, heard = model.streams(normalize_images(images), None), model.streams(None, log_mel.float().unsqueeze(1))
+        seen, heard = model.encode(normalize_images(images), None), model.encode(None, log_mel.float().unsqueeze(1))
         cells = localizer(normalize_images(images), log_mel.float().unsqueeze(1))
     assert cells.abs().max() <= 1 + 1e-6
     if encoding == "alone" or config is not TINY:
         # The second image's patch in the second row, first column, with the sound that both of a pair have.
-        expected = F.cosine_similarity(seen["image"][1, 2], heard["audio"][0].mean(dim=0), dim=0)
+        expected = F.cosine_similarity(seen["image"].tokens[1, 2], heard["audio"].vector[0], dim=0)
         assert cells[1, 1, 0] == pytest.approx(float(expected), abs=1e-5)
     else:
         assert not torch.allclose(cells, Localizer(model, "alone")(normalize_images(images), log_mel.float()[:, None]))
