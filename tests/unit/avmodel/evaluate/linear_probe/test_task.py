@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from avmanifest.errors import ConfigError
 from avmodel.configs.optim import REFERENCE_BATCH
@@ -11,8 +14,15 @@ from avmodel.evaluate.data import open_splits, ordered_loader, train_view
 from avmodel.evaluate.evaluation import seeded
 from avmodel.evaluate.features import Features, encode_batch
 from avmodel.evaluate.heads import ALL, Heads, classification_loss
-from avmodel.evaluate.linear_probe.config import LinearProbeConfig, supplement
-from avmodel.evaluate.linear_probe.task import STEPS_ORDER, linear_probe, make_heads_optimizer, probe, train_heads
+from avmodel.evaluate.linear_probe.config import LinearProbeConfig, small, supplement
+from avmodel.evaluate.linear_probe.task import (
+    STEPS_ORDER,
+    few_steps,
+    linear_probe,
+    make_heads_optimizer,
+    probe,
+    train_heads,
+)
 from avmodel.optim import schedule
 from tests.evaluating import DATA, TEST, TRAIN, evaluation_of, job
 
@@ -112,6 +122,48 @@ def test_each_head_by_itself_is_trained_as_if_it_were_alone() -> None:
     assert loss(logits(config, ["image", "audio"])["image"]) > 1.08 * alone
 
 
+@pytest.mark.parametrize("views", [1, 2])
+def test_lbfgs_finds_what_sklearn_finds(views: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (60,), generator=generator)
+    given = [
+        Features(
+            [str(row) for row in range(60)],
+            {"image": 5 + labels.unsqueeze(1) + 3 * torch.randn(60, 6, generator=generator)},
+            torch.eye(3, dtype=torch.bool)[labels],
+        )
+        for _ in range(views)
+    ]
+    config = replace(small(), weight_decay=0.05)
+    heads = train_heads(config, given, 0, multi_label=False, device=torch.device("cpu")).eval()
+    x = torch.cat([view.values["image"] for view in given])
+    # sklearn minimizes C times the sum of the losses plus half the squared norm: C = 1 / (samples * decay).
+    regression = LogisticRegression(C=1 / (60 * views * 0.05), tol=1e-8, max_iter=1000)
+    expected = make_pipeline(StandardScaler(), regression).fit(x.numpy(), labels.repeat(views).numpy())
+    with torch.no_grad():
+        found = heads({"image": x})["image"].softmax(dim=1)
+    torch.testing.assert_close(found, torch.from_numpy(expected.predict_proba(x.numpy())).float(), atol=2e-3, rtol=0)
+
+
+def test_of_few_samples_the_released_recipe_leaves_the_heads_where_they_were_and_small_does_not() -> None:
+    features = confirming(192)
+
+    def right(config: LinearProbeConfig) -> float:
+        heads = train_heads(config, [features], 0, multi_label=False, device=torch.device("cpu")).eval()
+        with torch.no_grad():
+            found = heads(features.values)["image"].argmax(dim=1)
+        return float((found == features.labels.int().argmax(dim=1)).float().mean())
+
+    assert right(small()) > right(LinearProbeConfig()) + 0.1
+
+
+def test_a_result_says_if_its_heads_took_few_steps() -> None:
+    few = (*few_steps(LinearProbeConfig(), 2400),)
+    assert few == ("the heads took only 120 steps, as there are 2400 training clips: --preset small says more",)
+    assert few_steps(LinearProbeConfig(), 183_000) == ()
+    assert few_steps(small(), 2400) == ()
+
+
 def test_lars_is_momentum_on_gradients_of_a_length_that_the_weights_set() -> None:
     torch.manual_seed(0)
     heads = Heads({"image": 4}, 3, normalize=False)
@@ -196,7 +248,7 @@ def test_one_sense_has_its_own_head_and_the_fusions(tiny_run: Path, splits: Path
     [
         ({"head_loss": "sum"}, "unknown head_loss 'sum'; known: mean, each"),
         ({"flip_probability": 1.5}, "flip_probability=1.5"),
-        ({"optimizer": "sgd"}, "unknown optimizer 'sgd'; known: lars, adamw"),
+        ({"optimizer": "sgd"}, "unknown optimizer 'sgd'; known: lars, adamw, lbfgs"),
         ({"batch_size": 1}, "batch_size=1: must be 2 or more"),
         ({"warmup": 1.5}, "warmup=1.5"),
         ({"smoothing": 1.0}, "smoothing=1.0"),
