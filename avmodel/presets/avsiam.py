@@ -25,7 +25,7 @@ IN21K = {  # timm's names of the weights begin so
 AST = "weights/ast_audioset_0.4593.pth"
 RATIOS = (25, 50, 75)  # percent, of table 4's grid
 
-# Adam, constant, halved from epoch 10 of 20 every five epochs.
+# Adam, constant, halved from epoch 10 of 20 every five epochs; the released code decays biases and norms, too.
 ADAM = OptimConfig(
     optimizer="adam", lr=1e-4, betas=(0.95, 0.999), weight_decay=5e-7, warmup=0.0, ramp=0.0, drops=(0.5, 0.75)
 )

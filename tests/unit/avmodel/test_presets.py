@@ -64,6 +64,26 @@ def test_a_recipe_comes_to_the_rate_and_warm_up_that_is_printed(name: str, peak:
     assert optim.warmup * config.epochs == pytest.approx(warmup_epochs)
 
 
+@pytest.mark.parametrize(
+    ("task", "preset"),
+    [
+        ("linear-probe", "supplement"),
+        ("finetune", "supplement"),
+        ("segmentation", "supplement"),
+        ("separation", "supplement"),
+        ("localization", "supervised"),
+    ],
+)
+def test_the_supplement_is_one_recipe_in_all_tasks(task: str, preset: str) -> None:
+    config = task_config(task, preset)
+    optim = getattr(config, "optim", config)
+    assert config.batch_size == 128
+    assert {schedule(done, optim.warmup, optim.drops) for done in (0.0, 0.5, 0.99)} == {1.0}
+    assert optim.weight_decay == 0
+    if task in ("linear-probe", "finetune"):
+        assert (config.epochs, config.head_streams) == (50, ("audio", "image"))
+
+
 def test_rates_halve_from_the_tenth_epoch_every_five() -> None:
     for name, epochs in (("avsiam-b", 20), ("cavmae", 25)):
         optim = run_config(name).optim

@@ -219,11 +219,6 @@ def test_smoothed_targets_are_what_the_heads_come_to(multi_label: bool) -> None:
     torch.testing.assert_close(found[~image.labels], torch.full((96,), 0.1), atol=0.05, rtol=0)
 
 
-def test_the_supplements_rate_is_constant() -> None:
-    config = supplement()
-    assert {schedule(done, config.warmup, config.drops) for done in (0.0, 0.3, 0.999)} == {1.0}
-
-
 def test_heads_that_are_named_are_the_only_ones(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
     run = evaluation_of(tiny_run, splits, tmp_path)
     config = replace(CONFIG, epochs=1, head_streams=("audio", "image"), random_weights=False)
