@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_type_hints
@@ -37,6 +37,7 @@ class Source:
     bench: str = ""  # name of a benchmark
     line: str = ""  # the line of its output: KEY=VALUE
     field: str = ""  # the number in that line
+    factor: float = 1.0  # of the benchmark's number to the column's unit
     cannot: str = ""  # why there is no number of ours
 
 
@@ -83,7 +84,7 @@ class Column:
 
     name: str
     unit: str = ""
-    source: Mapping[str, str]
+    source: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,6 +281,8 @@ def _made(kind: type[T], content: Any, where: str) -> T:
 def _typed(value: Any, kind: Any, where: str) -> Any:
     if kind is str and isinstance(value, str):
         return value
+    if kind is float and type(value) in (int, float):
+        return float(value)
     if kind is int and type(value) is int and value >= 0:
         return value
     if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -288,8 +291,8 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
         return tuple(float(item) for item in value)
     if kind == Mapping[str, tuple[str, ...]] and isinstance(value, dict):
         return {key: _typed(item, tuple[str, ...], f"{where}.{key}") for key, item in value.items()}
-    if kind in (str, int, tuple[str, ...], tuple[float, ...], Mapping[str, tuple[str, ...]]):
-        forms = {str: "text", int: "a whole number", tuple[str, ...]: "a list of texts"}
+    if kind in (str, int, float, tuple[str, ...], tuple[float, ...], Mapping[str, tuple[str, ...]]):
+        forms = {str: "text", int: "a whole number", float: "a number", tuple[str, ...]: "a list of texts"}
         raise ConfigError(f"{where} must be {forms.get(kind, 'a list of numbers')}, not {value!r}")
     return value  # of this module's own types, made by the caller
 
@@ -309,8 +312,3 @@ def _list(value: Any, where: str) -> Sequence[Mapping[str, Any]]:
 def printed(value: float) -> str:
     """A number as the paper prints it, without needless zeros; - for none."""
     return "-" if math.isnan(value) else f"{value:.10g}"
-
-
-def texts_of(source: Source) -> dict[str, str]:
-    """The fields of a source that are given."""
-    return {key: value for key, value in asdict(source).items() if value}

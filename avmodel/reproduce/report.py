@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from avmanifest.errors import ConfigError, StorageError
-from avmanifest.files import replace_text
+from avmanifest.files import read_text, replace_text
 from avmanifest.parsing import parse_object, read_json
 from avmanifest.settings import value_of
 from avmodel.evaluate.tasks import task_config
@@ -193,11 +193,9 @@ class Lookup:
         if not source.bench or not path.exists():
             return None
         key, _, value = source.line.partition("=")
-        for text in path.read_text().splitlines():
-            line = parse_object(text, path, ConfigError)
-            if line.get(key) == value and line.get(source.field) is not None:
-                return Number(value=float(line[source.field]))
-        return None
+        lines = (parse_object(text, path, ConfigError) for text in read_text(path).splitlines())
+        found = [line[source.field] for line in lines if line.get(key) == value and line.get(source.field) is not None]
+        return Number(value=source.factor * float(found[-1])) if found else None  # the largest batch that fits
 
 
 def number_of(result: Mapping[str, Any], source: Source, where: Path) -> Number:
