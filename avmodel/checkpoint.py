@@ -1,11 +1,13 @@
 """Checkpoints: weights that carry their config, the trainer's state beside them, each with its hash.
 
     model.safetensors    weights; metadata: format_version, family, config, step, notes, and the hashes
+    ema.safetensors      in runs with ema_decay: the same of a moving average of the weights
     trainer.pt           optimizer, random generators, loader: tensors and plain values
 
 The folder of a checkpoint appears by one rename once its bytes are on the disk; `avmodel.checkpoint_folder` says which
 one of a run's is taken. `content_sha256` of the metadata covers names, types, shapes and bytes of all tensors and the
-rest of the metadata, `trainer_sha256` the file trainer.pt. Both are compared at every load. Format 1 has no hashes.
+rest of the metadata, `trainer_sha256` the file trainer.pt, `ema_sha256` the file ema.safetensors. They are compared at
+every load. Format 1 has no hashes.
 """
 
 import hashlib
@@ -26,6 +28,7 @@ from avmanifest.errors import CheckpointError, ConfigError, DivergedError, Stora
 from avmanifest.files import open_file, remove_unfinished, replacing, require_file, sha256_of_file
 from avmanifest.parsing import parse_object
 from avmodel.checkpoint_folder import (
+    EMA_FILE,
     LATEST_FILE,
     MODEL_FILE,
     STEP_NAME,
@@ -46,6 +49,7 @@ FORMAT_VERSION: Final = "2"
 UNHASHED_VERSION: Final = "1"  # of earlier versions of avkit
 CONTENT_SHA256: Final = "content_sha256"
 TRAINER_SHA256: Final = "trainer_sha256"
+EMA_SHA256: Final = "ema_sha256"
 _NAMED: Final = 4  # weights that a message names at most
 _LOG: Final = logging.getLogger(__name__)
 
@@ -60,6 +64,7 @@ def save_checkpoint(
     keep: int | None = None,
     keep_every: int | None = None,
     notes: Mapping[str, str] | None = None,
+    average: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write a checkpoint, to which `folder`/latest then points. One process writes a folder.
 
@@ -72,6 +77,7 @@ def save_checkpoint(
         keep: Newest checkpoints to keep, this one included; None: all.
         keep_every: The checkpoints of each so many-th step are kept as well; None: no others.
         notes: Further metadata of the weights (`save_weights`).
+        average: A moving average of the weights, under the same names.
 
     Returns:
         The new checkpoint's folder.
@@ -82,7 +88,8 @@ def save_checkpoint(
     """
     require_plain(trainer_state, "trainer_state")
     weights = plain_weights(model)
-    if bad := not_finite(weights):
+    averaged = plain_weights(average or {})
+    if bad := not_finite(weights) or not_finite(averaged):
         raise DivergedError(
             f"step {step}: {bad}. No checkpoint was written; the earlier ones are good. Begin a new run (another "
             "--out) with a lower optim.lr or optim.base_lr, or with optim.clip_grad=1."
@@ -95,6 +102,10 @@ def save_checkpoint(
             unfinished.mkdir()
             torch.save(dict(trainer_state), unfinished / TRAINER_FILE)
             hashes = {TRAINER_SHA256: sha256_of_file(unfinished / TRAINER_FILE)}
+            if averaged:
+                ema = {**(notes or {}), "weights": "ema"}
+                save_weights(unfinished / EMA_FILE, averaged, config, step=step, notes=ema)
+                hashes[EMA_SHA256] = sha256_of_file(unfinished / EMA_FILE)
             save_weights(unfinished / MODEL_FILE, weights, config, step=step, notes={**(notes or {}), **hashes})
         point_latest_to(target)
     # A full disk is an OSError from Python, a RuntimeError from torch, a SafetensorError from safetensors.
@@ -125,19 +136,20 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[Fa
 def _load_model(file: Path, device: torch.device | str) -> tuple[Family, ModelConfig]:
     weights, metadata = read_weights(file, device)
     config = read_config(metadata, file)
-    with torch.device("meta"), _NoRandomValues():
+    with torch.device("meta"), NoRandomValues():
         model = build_model(config)
     fill_own(model, weights, file)
     return model, config
 
 
-def of_weights_file(path: Path, load: Callable[[Path], T]) -> tuple[Path, T]:
+def of_weights_file(path: Path, load: Callable[[Path], T], name: str = MODEL_FILE) -> tuple[Path, T]:
     """The file of weights that `path` means, and what `load` makes of it.
 
     Args:
         path: A .safetensors file, one checkpoint, or a folder of checkpoints: there the newest one is taken for which
             `load` does not raise CheckpointError.
         load: Reads one file.
+        name: The file of a checkpoint: its weights, or their average.
 
     Raises:
         ConfigError: There is no checkpoint.
@@ -146,14 +158,14 @@ def of_weights_file(path: Path, load: Callable[[Path], T]) -> tuple[Path, T]:
     if path.is_file():
         return path, load(path)
     if (path / MODEL_FILE).exists() or STEP_NAME.fullmatch(path.name):
-        return path / MODEL_FILE, load(path / MODEL_FILE)
-    found = newest_whole(path, lambda checkpoint: load(checkpoint / MODEL_FILE))
+        return path / name, load(path / name)
+    found = newest_whole(path, lambda checkpoint: load(checkpoint / name))
     if found is None:
         raise ConfigError(f"{path}: no checkpoint here; expected {MODEL_FILE}, or a folder with {LATEST_FILE!r}")
-    return found[0] / MODEL_FILE, found[1]
+    return found[0] / name, found[1]
 
 
-class _NoRandomValues(TorchFunctionMode):
+class NoRandomValues(TorchFunctionMode):
     """Leaves out the draws of initial values: on the meta device they have no effect and import torch's compiler."""
 
     def __torch_function__(
@@ -231,6 +243,20 @@ def load_trainer_state(path: Path | str) -> dict[str, Any]:
         ConfigError: There is no checkpoint.
     """
     return of_weights_file(Path(path), lambda file: _load_trainer_state(file.parent))[1]
+
+
+def load_average(checkpoint: Path) -> dict[str, Tensor]:
+    """The moving average of the weights in one checkpoint, on the CPU.
+
+    Raises:
+        CheckpointError: It is missing, damaged or of another checkpoint.
+    """
+    file = checkpoint / EMA_FILE
+    _, metadata = read_weights(checkpoint / MODEL_FILE)
+    weights, _ = read_weights(file)
+    if metadata.get(EMA_SHA256) != sha256_of_file(file):
+        raise CheckpointError(f"{file}: its content differs from the hash in {MODEL_FILE}: damaged.")
+    return weights
 
 
 def _load_trainer_state(checkpoint: Path) -> dict[str, Any]:

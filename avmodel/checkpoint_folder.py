@@ -19,6 +19,7 @@ from avmanifest.files import read_text, replace_text
 T = TypeVar("T")
 
 MODEL_FILE: Final = "model.safetensors"
+EMA_FILE: Final = "ema.safetensors"  # an average of the weights, where a run keeps one
 TRAINER_FILE: Final = "trainer.pt"
 LATEST_FILE: Final = "latest"
 STEP_NAME: Final = re.compile(r"step-(\d{8,})(?:-(\d+))?")

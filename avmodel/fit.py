@@ -21,6 +21,7 @@ from torch.profiler import record_function
 
 from avdata.load import Batch
 from avmanifest.errors import DivergedError
+from avmodel.averaging import WeightAverage
 from avmodel.configs.optim import OptimConfig
 from avmodel.distributed import World
 from avmodel.nonfinite import MOST_NAMED, SkippedSteps, restore_buffers, samples_to_blame
@@ -66,6 +67,7 @@ class Objective:
     after_step: Callable[[], None] = lambda: None
     seed: int = 0
     scale: LossScale | None = None  # of the losses, in float16
+    average: WeightAverage | None = None  # of the module's weights after each step
     # In place of `losses` for all micro-steps of a step, one after the other: losses over samples of several of them.
     # Without it, or for these terms None, each micro-step's are its own.
     losses_together: Callable[
@@ -192,6 +194,8 @@ def take_step(
         update(objective, optimizer, norm)
     if applied:
         objective.after_step()
+        if objective.average is not None:
+            objective.average.update(objective.module)
     else:
         objective.module.zero_grad()
         restore_buffers(objective.module, buffers)

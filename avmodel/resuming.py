@@ -12,12 +12,13 @@ from avmodel.checkpoint import load_trainer_state
 from avmodel.checkpoint_folder import newest_whole, place_of
 from avmodel.distributed import World
 from avmodel.nonfinite import SkippedSteps
-from avmodel.sharding import is_share, share_of
+from avmodel.sharding import own_part, share_of
 
 T = TypeVar("T")
 
 SKIPPED_STEPS = "skipped_steps"  # absent: none, as in states of earlier versions
 LOSS_SCALE = "loss_scale"  # of runs in float16
+AVERAGE = "weight_average"  # of runs with ema_decay: what ema.safetensors does not say
 STATES = {"step": int, "optimizer": dict, "loader": dict}  # what every trainer state has
 
 
@@ -150,6 +151,5 @@ def require_fitting(optimizer: torch.optim.Optimizer) -> None:
                 continue
             if value.numel() > 1 and value.shape != parameter.shape:
                 raise ValueError(f"{name} is {list(value.shape)}, its parameter {list(parameter.shape)}")
-            own = value.to_local() if is_share(value) else value  # type: ignore[attr-defined]  # of a DTensor
-            if not bool(torch.isfinite(own).all()):
+            if not bool(torch.isfinite(own_part(value)).all()):
                 raise ValueError(f"{name} has values that are not finite")

@@ -75,6 +75,11 @@ def is_share(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor: its share, or all of it."""
+    return tensor.to_local() if is_share(tensor) else tensor  # type: ignore[attr-defined]  # of a DTensor
+
+
 def is_sharded(module: nn.Module) -> bool:
     """Whether the module's parameters are divided among the processes."""
     return any(is_share(parameter) for parameter in module.parameters())

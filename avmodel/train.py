@@ -23,8 +23,9 @@ from avdata.profiles import profile
 from avmanifest.errors import AvkitError, CheckpointError, ConfigError, ShardError, StorageError
 from avmanifest.secrets import shown_url
 from avmodel.augment import augment
-from avmodel.checkpoint import load_model, save_checkpoint
-from avmodel.checkpoint_folder import LATEST_FILE, checkpoints_in, newest_whole, place_of, point_latest_to
+from avmodel.averaging import WeightAverage, weight_average
+from avmodel.checkpoint import load_average, load_model, save_checkpoint
+from avmodel.checkpoint_folder import EMA_FILE, LATEST_FILE, checkpoints_in, newest_whole, place_of, point_latest_to
 from avmodel.compiling import prepare_forward
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World, join_world
@@ -48,7 +49,16 @@ from avmodel.precision import LossScale, call_in, loss_scale, require_precision
 from avmodel.probe import nearest_neighbor_probe
 from avmodel.profiling import StepTrace
 from avmodel.reconstructions import save_attention, save_picture
-from avmodel.resuming import LOSS_SCALE, SKIPPED_STEPS, load_state, load_together, restore, together, trainer_state
+from avmodel.resuming import (
+    AVERAGE,
+    LOSS_SCALE,
+    SKIPPED_STEPS,
+    load_state,
+    load_together,
+    restore,
+    together,
+    trainer_state,
+)
 from avmodel.rng import DROPOUT, Part, augment_draws, draw_masks
 from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
 from avmodel.sharding import Placement, load_whole, placement, whole, whole_weights
@@ -305,6 +315,7 @@ def pretraining(config: RunConfig, model: Family, world: World, resumed: "Resume
         seed=config.seed,
         losses_together=losses_together,
         scale=resumed.scale if resumed else loss_scale(config.precision, world.device),
+        average=resumed.average if resumed else weight_average(config, model),
     )
 
 
@@ -334,6 +345,7 @@ class Resumed(NamedTuple):
     optimizers: Sequence[torch.optim.Optimizer]
     skipped: int  # steps that were left out
     scale: LossScale | None  # of the losses, in float16
+    average: WeightAverage | None  # of the weights, in a run with ema_decay
 
 
 def go_on(
@@ -355,7 +367,11 @@ def go_on(
         scale = loss_scale(config.precision, world.device)
         if scale is not None:
             load_state(scale, state, LOSS_SCALE, checkpoint)
-        return Resumed(done, model, optimizers, state.get(SKIPPED_STEPS, 0), scale)
+        average = weight_average(config, model)
+        if average is not None:
+            load_state(average, state, AVERAGE, checkpoint)
+            average.fill(load_average(checkpoint), checkpoint / EMA_FILE)
+        return Resumed(done, model, optimizers, state.get(SKIPPED_STEPS, 0), scale, average)
 
     found = load_together(folder, load, world, step=step, say=say)
     if found is None:
@@ -415,7 +431,9 @@ def save(
     """A checkpoint after `done` steps, once its lines of metrics are on the disk. Every process calls it."""
     if log is not None:
         log.flush()
-    more = {} if objective.scale is None else {LOSS_SCALE: objective.scale.state_dict()}
+    parts = {LOSS_SCALE: objective.scale, AVERAGE: objective.average}
+    more = {name: part.state_dict() for name, part in parts.items() if part is not None}
+    average = whole(objective.average.weights, keep=world.is_main) if objective.average is not None else None
     weights = whole_weights(objective.module, keep=world.is_main)
     state = whole(trainer_state(done, objective.optimizers, batches, skipped, **more), keep=world.is_main)
     if world.is_main:
@@ -427,6 +445,7 @@ def save(
             state,
             keep=config.keep_checkpoints,
             keep_every=config.keep_every,
+            average=average,
             notes=reading_notes(config.data),
         )
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from avdata.fits import FITS
 from avmanifest.errors import ConfigError
 from avmanifest.settings import POSITIVE, Bounds, check
+from avmodel.configs.run import MODEL_WEIGHTS, WEIGHTS
 from avmodel.evaluate.localization.config import ENCODINGS
 
 LABELS_TABLE, LABELS_FILE = "labels.csv", "labels.json"
@@ -32,6 +33,9 @@ class ApplyConfig:
 
     short_side: Annotated[int, "Pixels of the frames' short side.", Bounds(16)] = 256  # prepare stores as many
     device: Annotated[str, "auto, cpu, cuda or cuda:1."] = "auto"
+    weights: Annotated[str, "The weights as trained, or their moving average, of a run with ema_decay.", WEIGHTS] = (
+        MODEL_WEIGHTS
+    )
 
     def __post_init__(self) -> None:
         check(self)

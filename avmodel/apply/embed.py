@@ -44,6 +44,6 @@ class VideoEmbedder:
 def load(checkpoint: Path, config: SpanConfig) -> VideoEmbedder:
     """Raises as `load_pretrained`."""
     device = choose_device(config.device)
-    loaded = load_pretrained(checkpoint, device)
+    loaded = load_pretrained(checkpoint, device, weights=config.weights)
     inputs = window_inputs(loaded, config.window_s, fit=config.fit)
     return VideoEmbedder(loaded=loaded, inputs=inputs, window_config=span_windows(inputs, config))

@@ -61,7 +61,7 @@ class VideoLocalizer:
 def load(checkpoint: Path, config: LocalizeConfig) -> VideoLocalizer:
     """Raises as `load_pretrained`."""
     device = choose_device(config.device)
-    loaded = load_pretrained(checkpoint, device)
+    loaded = load_pretrained(checkpoint, device, weights=config.weights)
     inputs = window_inputs(loaded, config.window_s, fit="squash")
     return VideoLocalizer(
         loaded=loaded,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from avmanifest.errors import ConfigError
 from avmodel.apply.config import RetrieveConfig
+from avmodel.configs.run import MODEL_WEIGHTS
 from avmodel.evaluate.places import how_to_train, trained_folder
 from avmodel.rundir import CHECKPOINTS, read_config
 
@@ -23,6 +24,15 @@ def require_trained(checkpoint: Path, task: str | None) -> None:
         settings = read_config(folder)
         if settings is not None and "run.seed" not in settings:
             raise ConfigError(f"{folder}: the run of a pretraining. {how_to_train(checkpoint, task)}")
+
+
+def require_weights(weights: str, task: str | None) -> None:
+    """Raise ConfigError for the moving average of a model that `task` trained, which keeps none; None: any run."""
+    if weights != MODEL_WEIGHTS and task is not None:
+        raise ConfigError(
+            f"weights={weights}: what avkit evaluate {task} trains keeps no average. Set weights={MODEL_WEIGHTS}. "
+            f"To start from a pretrained one, train with avkit evaluate {task} --set weights={weights}."
+        )
 
 
 def require_gallery(config: RetrieveConfig) -> None:

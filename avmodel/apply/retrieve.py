@@ -95,7 +95,7 @@ def load(checkpoint: Path, config: RetrieveConfig) -> VideoRetriever:
     device = choose_device(config.device)
     require_gallery(config)
     assert config.gallery is not None
-    loaded = load_pretrained(checkpoint, device)
+    loaded = load_pretrained(checkpoint, device, weights=config.weights)
     inputs = window_inputs(loaded, config.window_s, fit=config.fit)
     gallery = open_gallery(config.gallery, loaded, inputs)
     return VideoRetriever(

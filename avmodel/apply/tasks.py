@@ -24,7 +24,7 @@ from avmodel.apply.config import (
     SeparateConfig,
     SpanConfig,
 )
-from avmodel.apply.refusals import require_free, require_gallery, require_trained
+from avmodel.apply.refusals import require_free, require_gallery, require_trained, require_weights
 from avmodel.evaluate.config import Progress
 
 
@@ -80,6 +80,7 @@ def require_possible(
     task: str, checkpoint: Path, config: ApplyConfig, *, video: Path, out: Path, overwrite: bool = False
 ) -> None:
     """Raise ConfigError for what can be refused before a model is loaded: see `avmodel.apply.refusals`."""
+    require_weights(config.weights, TASKS[task].trained_by)
     require_trained(checkpoint, TASKS[task].trained_by)
     if isinstance(config, RetrieveConfig):
         require_gallery(config)
@@ -95,6 +96,7 @@ def load(task: str, checkpoint: Path | str, config: ApplyConfig | None = None) -
     What the files' names and settings already refuse is refused before torch is imported.
     """
     config = config or task_config(task)
+    require_weights(config.weights, TASKS[task].trained_by)
     require_trained(Path(checkpoint), TASKS[task].trained_by)
     if isinstance(config, RetrieveConfig):
         require_gallery(config)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from avmanifest.errors import ConfigError
-from avmanifest.settings import Bounds, check
+from avmanifest.settings import SHARE, Bounds, check
 from avmodel.configs.augment import AugmentConfig
 from avmodel.configs.data import DataConfig
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
@@ -17,6 +17,7 @@ RESIDUAL = "bfloat16-residual"
 HALF = "float16"
 TRAINING_PRECISIONS = (*PRECISIONS, RESIDUAL, HALF)
 COMPILE = ("none", "blocks", "whole")
+WEIGHTS = (MODEL_WEIGHTS, EMA_WEIGHTS) = ("model", "ema")  # which of a checkpoint are evaluated and applied
 PARALLEL = ("ddp", "fsdp")
 
 
@@ -75,6 +76,13 @@ class RunConfig:
     checkpoint_activations: Annotated[
         bool, "Keep only the inputs of blocks for the backward pass and compute the rest again: less memory, slower."
     ] = False
+    ema_decay: Annotated[
+        float | None,
+        "Share that a moving average of the weights keeps at each step; checkpoints have it in ema.safetensors, and "
+        "evaluate and apply take it with weights=ema. none: no average.",
+        SHARE,
+    ] = None
+    ema_start: Annotated[int, "Steps during which that average is a copy of the weights.", Bounds(0)] = 0
     save_every: Annotated[int, "Steps between checkpoints; the last step is always saved.", Bounds(1)] = 1000
     keep_checkpoints: Annotated[int | None, "Newest checkpoints to keep. none: all.", Bounds(1)] = 2
     keep_every: Annotated[

@@ -9,7 +9,7 @@ from avdata.profiles import PROFILES
 from avmanifest.errors import ConfigError
 from avmanifest.settings import POSITIVE, SHARE, Bounds, check
 from avmodel.configs.optim import OptimConfig
-from avmodel.configs.run import PRECISIONS
+from avmodel.configs.run import MODEL_WEIGHTS, PRECISIONS, WEIGHTS
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, out of how much
 MODES = ("audio-visual", "audio", "image")
@@ -106,6 +106,9 @@ class EvalConfig:
     feature_batch_size: Annotated[int, "Samples that a device encodes at once.", Bounds(1)] = 64
     device: Annotated[str, "auto, cpu, cuda or cuda:1."] = "auto"
     precision: Annotated[str, "Precision of the encoder; bfloat16: autocast.", PRECISIONS] = "float32"
+    weights: Annotated[str, "The weights as trained, or their moving average, of a run with ema_decay.", WEIGHTS] = (
+        MODEL_WEIGHTS
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -13,6 +13,8 @@ from avdata.fits import FITS
 from avmanifest.errors import ConfigError
 from avmanifest.files import sha256_of_file
 from avmodel.checkpoint import load_model, of_weights_file
+from avmodel.checkpoint_folder import EMA_FILE, MODEL_FILE, checkpoints_in
+from avmodel.configs.run import EMA_WEIGHTS, MODEL_WEIGHTS
 from avmodel.evaluate.places import how_to_train, trained_folder
 from avmodel.models import build_model, family_of
 from avmodel.models.family import Family
@@ -33,31 +35,46 @@ class LoadedModel:
     fit: str | None = None  # how frames became square in its training, one of FITS; None: not recorded
 
 
-def load_pretrained(path: Path | str, device: torch.device, *, accept_unknown: bool = False) -> LoadedModel:
+def load_pretrained(
+    path: Path | str, device: torch.device, *, accept_unknown: bool = False, weights: str = MODEL_WEIGHTS
+) -> LoadedModel:
     """The model of a run's folder, a checkpoint, a .safetensors file of ours, or a released DeepAVFusion .pth file.
 
-    In evaluation mode. Raises ConfigError for a model whose fusion was never trained (`require_trained_fusion`), for a
-    .pth file that is not released unless `accept_unknown`, and as `load_model`.
+    In evaluation mode. `weights=ema` takes the moving average of the weights from a checkpoint of a run with ema_decay.
+    Raises ConfigError for a model whose fusion was never trained (`require_trained_fusion`), for a .pth file that is
+    not released unless `accept_unknown`, for `weights=ema` where there is none, and as `load_model`.
     """
     path = Path(path)
+    if weights == EMA_WEIGHTS:
+        require_average(path)
     if path.suffix in (".pth", ".pt"):
         model: Family
         model, published = import_deepavfusion(path, accept_unknown=accept_unknown)
         origin = {"path": str(path), "sha256": sha256_of_file(path), "step": None, "license": published.license}
         loaded = LoadedModel(model=model, origin=origin, folder=path.parent, profile="released", window_s=3.0)
     else:
-        loaded = _own(path)
+        loaded = _own(path, EMA_FILE if weights == EMA_WEIGHTS else MODEL_FILE)
     require_trained_fusion(loaded.model, path)
     model = loaded.model.to(device).eval()
     family = {"family": family_of(model.config), "config": asdict(model.config)}
     return replace(loaded, model=model, origin={**loaded.origin, **family})
 
 
-def _own(path: Path) -> LoadedModel:
+def require_average(path: Path) -> None:
+    """Raise ConfigError unless there are checkpoints with a moving average of the weights in this place."""
+    where = checkpoints_of(path)
+    if path.is_file() or not any((folder / EMA_FILE).is_file() for folder in (where, *checkpoints_in(where))):
+        raise ConfigError(
+            f"{path}: no moving average of the weights here ({EMA_FILE}). Give a run trained with ema_decay, or "
+            f"one of its checkpoints; or set weights={MODEL_WEIGHTS}."
+        )
+
+
+def _own(path: Path, name: str) -> LoadedModel:
     path = checkpoints_of(path)
     if not path.exists():
         raise ConfigError(f"{path}: no such checkpoint. Give a run's folder, a checkpoint, or a weights file.")
-    file, (model, _) = of_weights_file(path, load_model)
+    file, (model, _) = of_weights_file(path, load_model, name)
     run = next((folder for folder in file.parents[:3] if (folder / CHECKPOINTS).is_dir()), None)
     settings = (read_config(run) if run is not None else None) or {}
     with safe_open(file, framework="pt") as opened:

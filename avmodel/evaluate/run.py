@@ -46,7 +46,7 @@ def evaluate(
     """
     with join_world(config.device) as world:
         require_precision(config.precision, world.device)
-        loaded = load_pretrained(checkpoint, world.device, accept_unknown=accept_unknown)
+        loaded = load_pretrained(checkpoint, world.device, accept_unknown=accept_unknown, weights=config.weights)
         folder = out or loaded.folder / EVALUATIONS / task
         run = Evaluation(loaded=loaded, test=test, train=train, out=folder, world=world, progress=progress)
         result = TASKS[task].run(config, run)

@@ -11,7 +11,8 @@ import torch
 
 from avmanifest.errors import ConfigError
 from avmanifest.files import is_unfinished
-from avmodel.checkpoint import load_trainer_state
+from avmodel.checkpoint import load_average, load_trainer_state
+from avmodel.checkpoint_folder import checkpoints_in
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import RESIDUAL
 from avmodel.metrics import PROBES, SKIPPED, read_lines
@@ -21,7 +22,7 @@ from tests.pretraining import shares_drawn, train_drawn, train_until_killed
 from tests.runs import FAMILY_RUNS, assert_same_run, curve, tiny_run, weights
 
 OPTIM = OptimConfig(lr=1e-3, warmup=0.1, clip_grad=0.05)  # below the norms of tiny models: every step is clipped
-RUN = tiny_run(steps=6, optim=OPTIM)
+RUN = tiny_run(steps=6, optim=OPTIM, ema_decay=0.5, ema_start=2)
 SHARDED = replace(RUN, parallel="fsdp")
 
 
@@ -68,6 +69,10 @@ def test_the_checkpoint_is_the_one_that_one_process_writes(alone: Path, sharded:
     for name, tensor in wanted.items():
         assert type(found[name]) is torch.Tensor
         torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=2e-5)
+    averages = [load_average(checkpoints_in(out / CHECKPOINTS)[-1]) for out in (sharded, alone)]
+    for name, tensor in averages[1].items():
+        torch.testing.assert_close(averages[0][name], tensor, rtol=1e-5, atol=2e-5)
+    assert any(not torch.equal(tensor, wanted[name]) for name, tensor in averages[1].items())
     ours, theirs = (load_trainer_state(out / CHECKPOINTS) for out in (sharded, alone))
     assert structure(ours) == structure(theirs)
 
