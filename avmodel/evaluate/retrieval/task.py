@@ -17,12 +17,19 @@ from avmodel.evaluate.data import Split, chosen, footage, open_split, open_split
 from avmodel.evaluate.evaluation import Evaluation, describe_view, seeded
 from avmodel.evaluate.result import Result, score_rows
 from avmodel.evaluate.retrieval.config import RetrievalConfig
+from avmodel.evaluate.retrieval.tuning import tuned
 from avmodel.evaluate.scores import partner_ranks, retrieval_scores
 from avmodel.optim import schedule
 
 MODALITIES = ("image", "audio")
 DIRECTIONS = {"audio to image": ("audio", "image"), "image to audio": ("image", "audio")}
 CUTOFFS = (1, 5, 10)
+TITLES = {
+    "zero-shot": "retrieval",
+    "aligned": "retrieval after linear alignment",
+    "tuned": "retrieval after contrastive fine-tuning",
+}
+MODES = {"zero-shot": "zero-shot", "aligned": "frozen, linear projections learned", "tuned": "finetuned"}
 SHUFFLES = 2  # stream of the alignment's orders
 CLIPS, PER_CLASS = "-clips", "-per-class"
 NOT_FOUND_SHOWN = 3
@@ -38,28 +45,34 @@ def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
     a gallery with clips that the test split lacks altogether.
     """
     data = config.data
-    train, test = open_splits(data, run.test, run.train) if config.align != "none" else (None, unlabeled(data, run))
+    train, test = None, unlabeled(data, run)
+    if config.align != "none" or config.tuned:
+        train, test = open_splits(data, run.test, run.train, labeled=not config.tuned)
     whole = len(test.dataset)
     test, gallery_note = in_gallery(config, test)
 
-    def ranked(one: Evaluation, seed: int) -> dict[str, dict[str, float]]:
+    def ranked(one: Evaluation, seed: int, folder: str) -> dict[str, dict[str, float]]:
+        if train is not None and config.tuned:
+            return directions(alone(config, tuned(config, one, train, seed, one.out / folder), test))
         pairs = alone(config, one, test)
         if train is not None:
             pairs = aligned(config, alone(config, one, train), pairs, seed, run.world.device)
         return directions(pairs)
 
-    found = [ranked(run, seed) for seed in (config.seeds if train is not None else config.seeds[:1])]
+    seeds = config.seeds if train is not None else config.seeds[:1]
+    found = [ranked(run, seed, f"seed-{seed}") for seed in seeds]
     count = len(test.dataset)
     expected = {f"r@{k}": 100 * min(k, count) / count for k in CUTOFFS} | {"median_rank": (count + 1) / 2, "tied": 0.0}
-    random_runs = [ranked(one, seed) for one, seed in run.with_random_weights(config)]
+    random_runs = [ranked(one, seed, f"random-seed-{seed}") for one, seed in run.with_random_weights(config)]
+    how = "tuned" if config.tuned else "zero-shot" if train is None else "aligned"
     notes = (*test.notes, *gallery_note, *(train.notes if train is not None else ()))
     return run.result(
         config,
-        task="retrieval" if train is None else "retrieval after linear alignment",
+        task=TITLES[how],
         headline=("audio to image", "r@1"),
         scores=score_rows(found),
         baselines=score_rows([{"chance": expected}]) | score_rows(random_runs, "random weights, "),
-        mode="zero-shot" if train is None else "frozen, linear projections learned",
+        mode=MODES[how],
         view=describe_view(scoring_view(data, run.loaded)),
         data={"test": test.described() | {"of": whole}} | ({} if train is None else {"train": train.described()}),
         notes=notes,
