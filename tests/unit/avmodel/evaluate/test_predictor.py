@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from avmanifest.errors import ConfigError
+from avmodel.checkpoint import config_from_values
 from avmodel.configs.model import ModelConfig
 from avmodel.evaluate.decoder import Decoder, DecoderConfig, segmentation_decoder, tap_layers
 from avmodel.evaluate.predictor import Predictor, load_predictor, save_predictor
@@ -82,6 +83,15 @@ def test_decoders_of_the_base_model_have_the_released_shapes(
     taps = [torch.empty(2, grid[0] * grid[1], 768, device="meta") for _ in config.divisors]
     assert decoder(taps, torch.empty(2, 196, 768, device="meta")).shape == (2, config.outputs, *size)
     assert [part[0].out_channels for part in (decoder.top, *decoder.joins)] == widths
+
+
+def test_the_decoder_of_an_earlier_version_is_as_wide_as_it_was() -> None:
+    noted = {"divisors": [1, 2, 4, 6], "outputs": 1, "size": None, "condition": "scales"}
+    config = config_from_values(DecoderConfig, noted)
+    assert config == segmentation_decoder(1)
+    with torch.device("meta"):
+        decoder = Decoder(config, 768, (14, 14), (224, 224))
+    assert sum(p.numel() for p in decoder.parameters()) == 39_466_433
 
 
 def test_decoders_start_as_released() -> None:
