@@ -70,6 +70,9 @@ class DecodingModelConfig(ModelConfig):
     decoder_depth: Annotated[int, "Blocks of each pixel decoder.", Bounds(0)] = 8
     decoder_num_heads: Annotated[int, "Attention heads of the pixel decoders.", Bounds(1)] = 16
     normalize_targets: Annotated[bool, "Reconstruct each patch normalized by its own mean and deviation."] = True
+    normalize_audio_targets: Annotated[
+        bool | None, "The same of the patches of the sound alone. none: as normalize_targets."
+    ] = None
 
 
 def vit_size(name: str) -> ViTSize:

@@ -280,8 +280,8 @@ class AVSiam(Family):
             predicted = self.reconstruct(images, log_mels, masks)
             image_pred, audio_pred, image_mask, audio_mask = predicted
             output, weight = Output({}, *predicted), config.reconstruction_weight
-            losses.append(Term("image", weight, masked_mse(image_pred, self.targets(images), image_mask)))
-            losses.append(Term("audio", weight, masked_mse(audio_pred, self.targets(log_mels), audio_mask)))
+            losses.append(Term("image", weight, masked_mse(image_pred, self.targets(images, "image"), image_mask)))
+            losses.append(Term("audio", weight, masked_mse(audio_pred, self.targets(log_mels, "audio"), audio_mask)))
         return output._replace(losses=weighted(losses), vectors=vectors)
 
     def contrast(self, vectors: Vectors, *, gather: bool = True) -> Float[Tensor, ""]:

@@ -263,8 +263,8 @@ class CAVMAE(Family):
             output = Output({}, image_pred, audio_pred, image_masking.mask, audio_masking.mask)
             weight = config.reconstruction_weight
             terms += [
-                Term("image", weight, masked_mse(image_pred, self.targets(images), image_masking.mask)),
-                Term("audio", weight, masked_mse(audio_pred, self.targets(log_mels), audio_masking.mask)),
+                Term("image", weight, masked_mse(image_pred, self.targets(images, "image"), image_masking.mask)),
+                Term("audio", weight, masked_mse(audio_pred, self.targets(log_mels, "audio"), audio_masking.mask)),
             ]
         vectors = self.vectors(image_tokens, audio_tokens) if self.compares_samples else None
         if vectors is not None and contrast is Contrast.COMPARED:

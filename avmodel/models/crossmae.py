@@ -210,8 +210,16 @@ class CrossMAE(Family):
             )
             output = Output({}, image_pred, audio_pred, image_masking.mask, audio_masking.mask)
             terms += [
-                Term("image", 1.0, masked_mse(image_pred, self.targets(images), image_masking.mask, config.loss_on)),
-                Term("audio", 1.0, masked_mse(audio_pred, self.targets(log_mels), audio_masking.mask, config.loss_on)),
+                Term(
+                    "image",
+                    1.0,
+                    masked_mse(image_pred, self.targets(images, "image"), image_masking.mask, config.loss_on),
+                ),
+                Term(
+                    "audio",
+                    1.0,
+                    masked_mse(audio_pred, self.targets(log_mels, "audio"), audio_masking.mask, config.loss_on),
+                ),
             ]
         if self.image_features is not None and self.audio_features is not None:
             assert complete_image is not None and complete_audio is not None

@@ -264,10 +264,15 @@ class Family(nn.Module, ABC):
         image = fit_image(image, self.config.image_size)
         return image[..., : image.shape[2] // p * p, : image.shape[3] // p * p]
 
-    def targets(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n patch"]:
-        """Targets of the decoders: all patches of an input, each normalized if `normalize_targets` is set."""
+    def targets(self, x: Float[Tensor, "b c h w"], modality: Modality) -> Float[Tensor, "b n patch"]:
+        """Targets of a modality's decoder: all patches of its input, each normalized if `normalizes` says so."""
         patches = patchify(x.float(), self.config.patch_size)
-        return normalize_patches(patches) if self.config.normalize_targets else patches
+        return normalize_patches(patches) if self.normalizes(modality) else patches
+
+    def normalizes(self, modality: Modality) -> bool:
+        """Whether patches of this modality are predicted normalized, each by its own mean and deviation."""
+        own: bool | None = self.config.normalize_audio_targets if modality == "audio" else None
+        return bool(self.config.normalize_targets) if own is None else own
 
     def pictures(
         self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "b 1 mel t"], output: Any
@@ -275,12 +280,14 @@ class Family(nn.Module, ABC):
         """The inputs with their removed patches as `output` predicts them, on the inputs' own scale; None without."""
         if output.image_pred is None or output.audio_pred is None:
             return None
-        p, normalized = self.config.patch_size, self.config.normalize_targets
+        p = self.config.patch_size
         seen, heard = self.image_input(image), self.audio_input(log_mel)
         return (
-            reconstruct(seen, output.image_pred, output.image_mask, patch_size=p, normalized=normalized),
+            reconstruct(seen, output.image_pred, output.image_mask, patch_size=p, normalized=self.normalizes("image")),
             self.audio_output(
-                reconstruct(heard, output.audio_pred, output.audio_mask, patch_size=p, normalized=normalized)
+                reconstruct(
+                    heard, output.audio_pred, output.audio_mask, patch_size=p, normalized=self.normalizes("audio")
+                )
             ),
         )
 

@@ -263,8 +263,19 @@ def test_other_images_are_refused() -> None:
 def test_plain_targets_are_the_patches() -> None:
     image, _ = batch()
     model = small(normalize_targets=False)
-    assert model.targets(image).std() == pytest.approx(image.std().item())
-    assert not torch.allclose(model.targets(image), small().targets(image))
+    assert model.targets(image, "image").std() == pytest.approx(image.std().item())
+    assert not torch.allclose(model.targets(image, "image"), small().targets(image, "image"))
+
+
+def test_the_sounds_patches_may_be_normalized_or_not_by_a_setting_of_their_own() -> None:
+    image, log_mel = batch()
+    plain, normalized, mixed = (
+        small(**changes) for changes in ({"normalize_targets": False}, {}, {"normalize_audio_targets": False})
+    )
+    torch.testing.assert_close(mixed.targets(image, "image"), normalized.targets(image, "image"))
+    torch.testing.assert_close(mixed.targets(log_mel, "audio"), plain.targets(log_mel, "audio"))
+    assert (mixed.normalizes("image"), mixed.normalizes("audio")) == (True, False)
+    assert (plain.normalizes("audio"), normalized.normalizes("audio")) == (False, True)
 
 
 def test_aligned_audio_is_scaled_and_its_position_halves_exchanged() -> None:
