@@ -50,6 +50,10 @@ def family_run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+def test_only_the_family_of_the_other_tests_is_left_out() -> None:
+    assert STREAMS.keys() == FAMILIES.keys() - {"deepavfusion"}
+
+
 @pytest.mark.parametrize("family_run", STREAMS, indirect=True)
 def test_every_family_is_evaluated(family_run: Path, whole_clips: Path, tmp_path: Path) -> None:
     run = evaluation_of(family_run, whole_clips, tmp_path)
