@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from avcli.main import app
 from avmanifest.errors import ConfigError, DivergedError
 from avmodel.configs.augment import AugmentConfig
 from avmodel.configs.run import RunConfig
@@ -178,7 +180,7 @@ def test_a_run_says_how_many_samples_it_compares() -> None:
     run = run_config("avsiam-b")
     assert run.contrast_note(1) == (
         "contrast: each sample is compared with 1,536 (96 at once on 1 device, 16 micro-steps together by "
-        "gradient_cache). Published: the paper: 1,536."
+        "gradient_cache); the paper: 1,536."
     )
     assert "compared with 1,536 (96 at once on each of 16 devices)" in str(run.contrast_note(16))
     plain = replace(run, gradient_cache=False)
@@ -226,3 +228,12 @@ def test_moments_of_a_step_have_seeds_of_their_own() -> None:
     assert torch.rand(1).item() == states[0]
     assert len(set(states)) == 3
     assert Moment(7, 2, 0, 1).chance(1).random() == Moment(7, 2, 0, 1).chance(1).random()
+
+
+@pytest.mark.parametrize(("processes", "said"), [("1", "64 micro-steps"), ("8", "each of 8 devices, 8 micro-steps")])
+def test_explain_says_how_many_samples_are_compared_here(processes: str, said: str) -> None:
+    answer = CliRunner().invoke(app, ["pretrain", "avsiam-h", "--explain"], env={"WORLD_SIZE": processes})
+    assert answer.exit_code == 0, answer.output
+    line = next(line for line in answer.output.splitlines() if line.startswith("contrast: "))
+    assert line.startswith("contrast: each sample is compared with 1,536 (24 at once on ")
+    assert said in line
