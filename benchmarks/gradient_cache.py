@@ -3,7 +3,7 @@
     python benchmarks/gradient_cache.py --rounds 3
 
 Operations are torch's count of a sample's first pass over those of its forward and backward pass with all losses. Time
-is this process's on the CPU for a step of eight samples in micro-steps of two, at size tiny on one thread: with and
+is this process's on the CPU for a step of four samples in micro-steps of two, at size tiny on one thread: with and
 without the cache in turn, so that both meet the same machine.
 """
 
@@ -27,7 +27,7 @@ from avmodel.rng import draw_masks
 from avmodel.train import pretraining
 
 RUNS = ("avsiam-b", "avsiam-nce", "cavmae", "crossmae", "cl-av")
-SAMPLES, AT_ONCE = 8, 2
+SAMPLES, AT_ONCE = 4, 2
 
 
 def first_pass_share(run: RunConfig) -> float:
