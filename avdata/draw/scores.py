@@ -14,6 +14,7 @@ from avdata.draw.figures import DPI, printable, save_figure
 CONFUSION_FILE, CLASSES_FILE = "confusion.png", "classes.png"
 MAX_NAMED_CLASSES = 45  # a confusion matrix of more classes has no names
 MAX_SHOWN_CLASSES = 50  # of more classes, only the best and the worst are drawn
+MARKS = (("o", 0.0), ("x", 0.6))  # of the streams of one map: marker, and width of its lines
 MAX_LEGEND_CLASSES = 24  # a scatter plot of more classes has no legend
 _REMEDY = "Free space, or give another --out."
 
@@ -93,8 +94,11 @@ def save_map(
     classes: Sequence[str],
     *,
     title: str,
+    together: bool = False,
 ) -> Path:
     """Draw one scatter plot per token stream, one color per class; up to MAX_LEGEND_CLASSES classes get a legend.
+
+    `together`: the coordinates of the (at most two) streams are of one map, drawn as one plot, a mark for each stream.
 
     Args:
         path: The PNG file to write.
@@ -106,15 +110,23 @@ def save_map(
     present = sorted(set(labels.tolist()) - {-1})
     colors = mpl.colormaps["gist_rainbow"](np.linspace(0, 1, max(len(present), 1), endpoint=False))
     few = 0 < len(present) <= MAX_LEGEND_CLASSES
-    figure = Figure(figsize=(4.6 * len(maps) + (2.6 if few else 0), 4.8), dpi=DPI, layout="constrained")
-    axes = figure.subplots(1, len(maps), squeeze=False)[0]
-    for axis, (name, places) in zip(axes, maps.items(), strict=True):
+    plots = 1 if together else len(maps)
+    figure = Figure(figsize=(4.6 * plots + (2.6 if few else 0), 4.8), dpi=DPI, layout="constrained")
+    axes = figure.subplots(1, plots, squeeze=False)[0]
+    marks = MARKS if together else MARKS[:1] * plots
+    drawn_in = [axes[0]] * len(maps) if together else axes
+    for axis, (mark, width), (name, places) in zip(drawn_in, marks, maps.items(), strict=True):
         unlabeled = labels == -1
-        axis.scatter(*places[unlabeled].T, s=7, color="0.75", linewidths=0)
+        axis.scatter(*places[unlabeled].T, s=7, color="0.75", marker=mark, linewidths=width)
         for color, label in zip(colors, present, strict=False):
             mine = labels == label
-            axis.scatter(*places[mine].T, s=9, color=color, linewidths=0, alpha=0.8, label=printable(classes[label]))
+            shown = printable(classes[label]) if (mark, width) == MARKS[0] else None
+            axis.scatter(*places[mine].T, s=9, color=color, marker=mark, linewidths=width, alpha=0.8, label=shown)
         axis.set_title(f"{name} ({title})", fontsize=10)
+    if together:
+        named = ", ".join(f"{name} {mark}" for name, (mark, _) in zip(maps, (("dots", 0), ("crosses", 0)), strict=True))
+        axes[0].set_title(f"{named} ({title})", fontsize=10)
+    for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])
         for spine in axis.spines.values():

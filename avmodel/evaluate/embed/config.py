@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+from avmanifest.errors import ConfigError
 from avmanifest.settings import Bounds
-from avmodel.evaluate.config import EvalConfig
+from avmodel.evaluate.config import MODES, EvalConfig
 
 EMBEDDINGS, MAP_FILE = "embeddings", "map.png"  # what is written
 PROJECTIONS = ("tsne", "pca", "none")
@@ -20,7 +21,23 @@ class EmbedConfig(EvalConfig):
         str, "Projection that draws the embeddings, colored by class; none: no picture.", PROJECTIONS
     ] = "tsne"
     picture_samples: Annotated[int, "Samples in the picture, at most, spread over the split.", Bounds(2)] = 3000
+    together: Annotated[
+        bool,
+        "One map of both modalities, each encoded without the other, with a dot for a sound and a cross for an image. "
+        "false: a map for each stream.",
+    ] = False
     perplexity: Annotated[float, "Perplexity of t-SNE; less where there are few samples.", Bounds(1)] = 30.0
 
+    def __post_init__(self) -> None:
+        EvalConfig.__post_init__(self)
+        if self.together and self.data.mode != MODES[0]:
+            raise ConfigError(
+                f"together=true with data.mode={self.data.mode}: one map of both modalities needs both. Set "
+                f"data.mode={MODES[0]}."
+            )
 
-PRESETS: Mapping[str, Callable[[], EmbedConfig]] = {"default": EmbedConfig}
+
+PRESETS: Mapping[str, Callable[[], EmbedConfig]] = {
+    "default": EmbedConfig,
+    "figure-4": lambda: EmbedConfig(together=True),
+}

@@ -11,6 +11,7 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 
 from avdata.draw.scores import save_map
+from avmodel.evaluate.config import MODES
 from avmodel.evaluate.data import open_split, scoring_view
 from avmodel.evaluate.embed.config import EMBEDDINGS, MAP_FILE, EmbedConfig
 from avmodel.evaluate.evaluation import Evaluation, describe_view
@@ -30,8 +31,12 @@ def embed(config: EmbedConfig, run: Evaluation) -> Result:
     view = scoring_view(data, run.loaded)
     job = Extraction(run.loaded, split, view, data, data.mode, config.feature_batch_size, config.precision)
     found = extract(job, run.out / EMBEDDINGS, run.world, run.progress)
+    mapped = found
+    if config.picture != "none" and config.together:
+        alone = {one: run.features(config, split, view, mode=one) for one in MODES[1:]}
+        mapped = found._replace(values={one: features.values[one] for one, features in alone.items()})
     if config.picture != "none" and run.world.is_main and len(found) > 2:
-        draw_map(config, found, split.dataset.classes, run.out / MAP_FILE)
+        draw_map(config, mapped, split.dataset.classes, run.out / MAP_FILE)
     widths = {name: {"samples": float(len(found)), "dimensions": float(x.shape[1])} for name, x in found.values.items()}
     return run.result(
         config,
@@ -49,13 +54,17 @@ def embed(config: EmbedConfig, run: Evaluation) -> Result:
 
 
 def draw_map(config: EmbedConfig, found: Features, classes: tuple[str, ...], path: Path) -> None:
-    """The map of at most picture_samples samples, evenly taken from the split."""
+    """The map of at most picture_samples samples, evenly taken from the split; together: one map of all vectors."""
     rows = torch.linspace(0, len(found) - 1, min(len(found), config.picture_samples)).long()
     labels = found.labels[rows]
     first = torch.where(labels.any(dim=1), labels.int().argmax(dim=1), -1).numpy()
-    maps = {name: project(x[rows], config) for name, x in found.values.items()}
+    if config.together:
+        places = project(torch.cat([x[rows] for x in found.values.values()]), config)
+        maps = dict(zip(found.values, np.split(places, len(found.values)), strict=True))
+    else:
+        maps = {name: project(x[rows], config) for name, x in found.values.items()}
     title = {"tsne": "t-SNE", "pca": "principal components"}[config.picture]
-    save_map(path, maps, first, classes, title=title)
+    save_map(path, maps, first, classes, title=title, together=config.together)
 
 
 def project(vectors: Float[Tensor, "n d"], config: EmbedConfig) -> Float[np.ndarray, "n 2"]:

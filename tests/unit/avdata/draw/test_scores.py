@@ -57,6 +57,15 @@ def test_a_map_has_a_panel_for_each_stream(tmp_path: Path) -> None:
     assert imread(path).std() > 0.02
 
 
+def test_one_map_of_two_streams_is_one_panel(tmp_path: Path) -> None:
+    places = {name: np.random.default_rng(0).normal(size=(30, 2)) for name in ("audio", "image")}
+    labels = np.arange(30) % 4 - 1
+    both = save_map(tmp_path / "both.png", places, labels, ["a", "b", "c"], title="t-SNE", together=True)
+    each = save_map(tmp_path / "each.png", places, labels, ["a", "b", "c"], title="t-SNE")
+    assert imread(both).std() > 0.02
+    assert imread(both).shape[1] < imread(each).shape[1]
+
+
 def test_a_path_that_is_no_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"picture not written"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from avmanifest.errors import ConfigError
-from avmodel.evaluate.embed.config import EmbedConfig
+from avmodel.evaluate.embed.config import PRESETS, EmbedConfig
 from avmodel.evaluate.embed.task import EMBEDDINGS, MAP_FILE, embed, project
 from tests.evaluating import DATA, TEST, evaluation_of
 
@@ -43,3 +43,21 @@ def test_what_is_together_stays_together(picture: str) -> None:
 def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(ConfigError, match="unknown picture 'umap'"):
         replace(CONFIG, picture="umap")
+
+
+def test_both_modalities_stand_in_one_map(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
+    """Each is encoded alone, and one projection has the vectors of both."""
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    config = replace(CONFIG, together=True, picture="pca")
+    embed(config, run)
+    picture = (run.out / MAP_FILE).read_bytes()
+    assert len(picture) > 10_000
+    assert pq.read_table(run.out / EMBEDDINGS).column_names == ["key", "labels", "image", "audio", "fusion"]
+    embed(replace(config, together=False), run)
+    assert (run.out / MAP_FILE).read_bytes() != picture
+
+
+def test_one_map_needs_both_modalities() -> None:
+    with pytest.raises(ConfigError, match=r"together=true with data\.mode=audio"):
+        replace(CONFIG, together=True, data=replace(DATA, mode="audio"))
+    assert PRESETS["figure-4"]().together
