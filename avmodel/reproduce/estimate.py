@@ -61,7 +61,7 @@ def _evaluation(paper: Paper, step: Step) -> Cost:
     model, _ = pretrain_config(step.model, paper.models[step.model], None)
     config: Any = override(task_config(evaluation.task, evaluation.preset or None), evaluate_settings(evaluation, None))
     samples = evaluation.samples or paper.data[evaluation.train or evaluation.data].samples
-    trains = hasattr(config, "optim") and getattr(config, "supervised", True)
+    trains = hasattr(config, "optim") and getattr(config, "supervised", True) and getattr(config, "tuned", True)
     repeats = getattr(config, "repeats", 1)
     passes = BACKWARD * config.epochs * repeats if trains else getattr(config, "train_views", 1)
     times = len(config.seeds) if trains else 1

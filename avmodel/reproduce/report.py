@@ -184,9 +184,8 @@ class Lookup:
 
     def _measured(self, row: Row, source: Source) -> Number | None:
         path = self.places.run(row.model) / METRICS
-        if not source.measure or not path.exists():
-            return None
-        return Number(value=MEASURED[source.measure](list(read_lines(path)), self.places.run(row.model)))
+        lines = list(read_lines(path)) if source.measure and path.exists() else []
+        return Number(value=MEASURED[source.measure](lines, self.places.run(row.model))) if lines else None
 
     def _benched(self, source: Source) -> Number | None:
         path = self.places.bench(source.bench)

@@ -1,12 +1,17 @@
 """`avkit reproduce` as a user types it: a row of a table from drawn videos to the table, stopped and resumed."""
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from avcli.main import app
+from avcli.reproduce import launched
 from avmanifest.errors import ConfigError
 from tests.forks import avkit, call
 
@@ -54,6 +59,36 @@ def test_misuse_is_refused(more: list[str], message: str, tmp_path: Path) -> Non
     assert isinstance(answer.exception, ConfigError)
     assert message in str(answer.exception)
     assert not (tmp_path / "o").exists()
+
+
+def test_a_launcher_gets_the_words_and_its_output_is_kept(tmp_path: Path) -> None:
+    script = tmp_path / "launcher.py"
+    script.write_text("import sys\nprint(*sys.argv[1:])\nsys.exit(3)\n")
+    execute = launched(f"{sys.executable} '{script}' --nproc 8")
+    assert execute(("pretrain", "demo"), tmp_path / "printed") == 3
+    assert (tmp_path / "printed").read_text() == "--nproc 8 pretrain demo\n"
+    with pytest.raises(ConfigError, match=r"--launch 'no-such-program': cannot be started \(No such file"):
+        launched("no-such-program")(("pretrain", "demo"), tmp_path / "printed")
+
+
+def test_a_launched_command_ends_with_this_one(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    script = tmp_path / "launcher.py"
+    script.write_text(f"import os, time\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)\n")
+    code = (
+        "import signal, sys\n"
+        "from pathlib import Path\n"
+        "from avcli.reproduce import launched\n"
+        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+        "launched(sys.argv[1])(('pretrain', 'demo'), Path(sys.argv[2]))\n"
+    )
+    words = [sys.executable, "-c", code, f"{sys.executable} {script}", tmp_path / "printed"]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
+        while not pid.exists() or not pid.read_text():
+            time.sleep(0.05)
+        process.terminate()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ ROWS = {
         "figure 4": 1,
     },
     "crossmae": {"1": 10, "3": 7, "4": 4, "5": 7, "6": 4, "7": 4, "figure 3": 1},
-    "cav-mae": {"classification": 1, "logs": 2, "retrieval": 2, "missing": 1},
+    "cav-mae": {"classification": 1, "logs": 2, "retrieval": 2, "missing": 1, "sync": 1},
 }  # fmt: skip
 
 

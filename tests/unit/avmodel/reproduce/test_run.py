@@ -1,7 +1,6 @@
 """Plans and their execution, by commands that only leave traces."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -169,24 +168,25 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
 
 def test_the_lock_is_held_by_a_command_that_outlives_a_kill(tmp_path: Path) -> None:
     code = (
-        "import subprocess, sys, os, signal\n"
+        "import os, signal, subprocess, sys\n"
         "from pathlib import Path\n"
         "from avmodel.reproduce.run import alone\n"
-        "with alone(Path(sys.argv[1])) as lock:\n"
-        "    child = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE, close_fds=False)\n"
-        "    print(child.pid, flush=True)\n"
+        "with alone(Path(sys.argv[1])):\n"
+        "    subprocess.Popen([sys.executable, '-c', 'print(1, flush=True); input()'], close_fds=False)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    killed = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, env=os.environ)
-    assert killed.returncode == -signal.SIGKILL
-    # The child reads the end of its input and ends; until then the folder is held.
-    for _ in range(1000):
-        try:
-            with alone(tmp_path):
-                return
-        except ConfigError:
-            os.sched_yield()
-    os.kill(int(killed.stdout), signal.SIGKILL)
+    words = [sys.executable, "-c", code, tmp_path]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as killed:
+        assert killed.stdin is not None
+        assert killed.stdout is not None
+        assert killed.wait() == -signal.SIGKILL
+        assert killed.stdout.readline() == b"1\n"  # of the command, which waits for its input
+        with pytest.raises(ConfigError, match="another process works there"), alone(tmp_path):
+            pass
+        killed.stdin.close()
+        assert killed.stdout.read() == b""  # when the command has ended
+    with alone(tmp_path):
+        pass
 
 
 def test_a_table_has_the_papers_numbers_and_ours(tmp_path: Path) -> None:
