@@ -34,7 +34,8 @@ def embed(config: EmbedConfig, run: Evaluation) -> Result:
     mapped = found
     if config.picture != "none" and config.together:
         alone = {one: run.features(config, split, view, mode=one) for one in MODES[1:]}
-        mapped = found._replace(values={one: features.values[one] for one, features in alone.items()})
+        vectors = {one: features.values[one] for one, features in alone.items()}
+        mapped = Features(found.keys, vectors, found.labels)
     if config.picture != "none" and run.world.is_main and len(found) > 2:
         draw_map(config, mapped, split.dataset.classes, run.out / MAP_FILE)
     widths = {name: {"samples": float(len(found)), "dimensions": float(x.shape[1])} for name, x in found.values.items()}
