@@ -11,8 +11,8 @@ IMPLS = ("pairs", "separable")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeepAVFusionConfig(DecodingModelConfig):
-    """One model. Defaults: the released VGGSound model (its AudioSet sister: attn_ratio 1, mlp_ratio 4).
+class MaskedViTsConfig(DecodingModelConfig):
+    """The fields of a masked autoencoder of each modality, which may be fused. Defaults: as DeepAVFusion released them.
 
     Raises ValueError for a value that no model can be built from.
     """
@@ -22,20 +22,6 @@ class DeepAVFusionConfig(DecodingModelConfig):
         "Size of a spectrogram: mel bins, steps. The uppermost bins that fill no patch are cut off, and up to "
         "patch_size - 1 further steps.",
     ] = (128, 192)
-    fusion: Annotated[str, "How fusion tokens gather both modalities.", FUSIONS] = "factorized"
-    fusion_impl: Annotated[
-        str, "How fusion is computed; pairs writes the same sums out over every pair of tokens.", IMPLS
-    ] = "separable"
-    fusion_layers: Annotated[
-        str | tuple[int, ...], "Layers that fuse: all (= early), mid, late, none, or layers counted from 0."
-    ] = "all"
-    num_fusion_tokens: Annotated[
-        int, "Fusion tokens; with dense and token fusion, the three counts are one pool.", Bounds(0)
-    ] = 16
-    num_aggr_image_tokens: Annotated[int, "Tokens that aggregate the image.", Bounds(0)] = 8
-    num_aggr_audio_tokens: Annotated[int, "Tokens that aggregate the audio.", Bounds(0)] = 8
-    fusion_attn_ratio: Annotated[float, "Width of fusion queries and keys over the model's width.", POSITIVE] = 0.25
-    fusion_mlp_ratio: Annotated[float, "Width of the fusion MLPs' hidden layer over the model's width.", POSITIVE] = 1.0
     drop_path: Annotated[
         float, "Probability of dropping each residual branch of a block in training.", Bounds(0, 0.99)
     ] = 0.0
@@ -57,20 +43,46 @@ class DeepAVFusionConfig(DecodingModelConfig):
 
     def __post_init__(self) -> None:
         require_fields(self)
+        require_heads("decoder", self.decoder_embed_dim, self.decoder_num_heads)
+        require_patches(self, "image", self.image_size, {"image_mask_ratio": self.image_mask_ratio})
+        bins, steps = self.audio_size
+        whole = (bins - bins % self.patch_size, steps)
+        require_patches(self, "audio", whole, {"audio_mask_ratio": self.audio_mask_ratio})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeepAVFusionConfig(MaskedViTsConfig):
+    """One model. Defaults: the released VGGSound model (its AudioSet sister: attn_ratio 1, mlp_ratio 4).
+
+    Raises ValueError for a value that no model can be built from.
+    """
+
+    fusion: Annotated[str, "How fusion tokens gather both modalities.", FUSIONS] = "factorized"
+    fusion_impl: Annotated[
+        str, "How fusion is computed; pairs writes the same sums out over every pair of tokens.", IMPLS
+    ] = "separable"
+    fusion_layers: Annotated[
+        str | tuple[int, ...], "Layers that fuse: all (= early), mid, late, none, or layers counted from 0."
+    ] = "all"
+    num_fusion_tokens: Annotated[
+        int, "Fusion tokens; with dense and token fusion, the three counts are one pool.", Bounds(0)
+    ] = 16
+    num_aggr_image_tokens: Annotated[int, "Tokens that aggregate the image.", Bounds(0)] = 8
+    num_aggr_audio_tokens: Annotated[int, "Tokens that aggregate the audio.", Bounds(0)] = 8
+    fusion_attn_ratio: Annotated[float, "Width of fusion queries and keys over the model's width.", POSITIVE] = 0.25
+    fusion_mlp_ratio: Annotated[float, "Width of the fusion MLPs' hidden layer over the model's width.", POSITIVE] = 1.0
+
+    def __post_init__(self) -> None:
+        MaskedViTsConfig.__post_init__(self)
         dim, depth, heads = self.vit
         fusion_layer_ids(self.fusion_layers, depth)
         if self.fusion_attn_ratio <= 0 or round(dim * self.fusion_attn_ratio) % heads:
             raise ValueError(
                 f"fusion_attn_ratio={self.fusion_attn_ratio} of width {dim} doesn't split into {heads} heads"
             )
-        require_heads("decoder", self.decoder_embed_dim, self.decoder_num_heads)
         tokens = self.num_tokens
         if min(tokens) < 0 or tokens[0] == 0 or (self.fusion == "factorized" and 0 in tokens):
             raise ValueError(f"{tokens} fusion, image and audio aggregation tokens: {self.fusion} needs more")
-        require_patches(self, "image", self.image_size, {"image_mask_ratio": self.image_mask_ratio})
-        bins, steps = self.audio_size
-        whole = (bins - bins % self.patch_size, steps)
-        require_patches(self, "audio", whole, {"audio_mask_ratio": self.audio_mask_ratio})
         if self.attn_drop > 0 and self.fusion_impl == "separable" and self.fusion != "token":
             raise ValueError(
                 "attn_drop > 0 with fusion_impl='separable': equal to the pairs form only without attention "

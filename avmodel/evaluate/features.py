@@ -20,7 +20,7 @@ from avmanifest.files import sha256_of
 from avmodel.distributed import World
 from avmodel.evaluate.config import EvalDataConfig, Progress
 from avmodel.evaluate.data import Split, ordered_loader
-from avmodel.evaluate.loaded import LoadedModel
+from avmodel.evaluate.loaded import LoadedModel, require_modalities
 from avmodel.evaluate.store import FeatureStore, read_parts
 from avmodel.inputs import Inputs, normalize_images
 from avmodel.models.family import Family
@@ -126,7 +126,9 @@ def pooled_streams(model: Family, inputs: Inputs, mode: str) -> dict[str, Float[
     """The vector of each stream, float32; `mode` leaves one modality out.
 
     With several images for each log-mel, each image has a row; audio-only streams repeat in all rows of a sample.
+    Raises ConfigError for a modality that the model has not learned from.
     """
+    require_modalities(model, mode)
     streams = model.encode(
         None if mode == "audio" else inputs.image,
         None if mode == "image" else inputs.log_mel,

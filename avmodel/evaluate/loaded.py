@@ -116,6 +116,16 @@ def require_trained_fusion(model: Family, source: Path) -> None:
         )
 
 
+def require_modalities(model: Family, mode: str) -> None:
+    """Raise ConfigError for a mode, one of MODES, with a modality that the model has not learned from."""
+    if mode not in model.modalities and len(model.modalities) == 1:
+        own = model.modalities[0]
+        raise ConfigError(
+            f"mode={mode}: this {type(model).__name__} has learned from {own} alone. Set data.mode={own}; tasks on "
+            "both modalities need another model."
+        )
+
+
 def untrained(loaded: LoadedModel, seed: int) -> LoadedModel:
     """The same model with weights drawn from the seed, in evaluation mode, on the same device: a baseline."""
     with torch.random.fork_rng():

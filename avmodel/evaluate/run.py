@@ -6,7 +6,7 @@ from avdata.draw.scores import save_pictures
 from avmodel.distributed import join_world
 from avmodel.evaluate.config import EvalConfig, Progress
 from avmodel.evaluate.evaluation import Evaluation
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loaded import load_pretrained, require_modalities
 from avmodel.evaluate.places import EVALUATIONS
 from avmodel.evaluate.result import Result, write_result
 from avmodel.evaluate.tasks import TASKS
@@ -47,6 +47,7 @@ def evaluate(
     with join_world(config.device) as world:
         require_precision(config.precision, world.device)
         loaded = load_pretrained(checkpoint, world.device, accept_unknown=accept_unknown, weights=config.weights)
+        require_modalities(loaded.model, config.data.mode)
         folder = out or loaded.folder / EVALUATIONS / task
         run = Evaluation(loaded=loaded, test=test, train=train, out=folder, world=world, progress=progress)
         result = TASKS[task].run(config, run)

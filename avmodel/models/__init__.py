@@ -45,6 +45,7 @@ FAMILIES: dict[str, FamilyEntry] = {
     "avsiam": house("avsiam", "AVSiam", released=True),
     "cavmae": house("cavmae", "CAVMAE", released=True),
     "crossmae": house("crossmae", "CrossMAE", released=False),
+    "mae": house("mae", "MAE", released=False),
     "cavmae_sync": house("cavmae_sync", "CAVMAESync", released=True),
 }
 

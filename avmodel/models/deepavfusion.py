@@ -6,14 +6,13 @@ Modeling" (CVPR 2024). Where the paper and the released code differ, this is the
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from avmodel.configs.deepavfusion import DeepAVFusionConfig, fusion_layer_ids
+from avmodel.configs.deepavfusion import DeepAVFusionConfig, MaskedViTsConfig, fusion_layer_ids
 from avmodel.decoders import with_hidden
 from avmodel.embedding import fit_columns, fit_image
 from avmodel.layers import ViT, init_linears, make_blocks
@@ -38,6 +37,7 @@ from avmodel.weights.names import renamed
 # AudioSet's statistics in AudioMAE, of natural-log Kaldi mels; it divides by twice the deviation.
 AUDIOMAE_MEAN, AUDIOMAE_STD = -4.2677393, 4.5689974
 
+ALIGNED = "aligned"  # an audio_init
 SILENCE = -7.0  # log10(0 + 1e-7): the log-mel of no sound
 
 
@@ -80,6 +80,48 @@ def fusion_block(config: DeepAVFusionConfig) -> FusionBlock:
     return FusionBlock(attn, dim, mlp_ratio=config.fusion_mlp_ratio, drop_path=config.drop_path)
 
 
+def branch_vit(config: MaskedViTsConfig, modality: Modality) -> ViT:
+    """The ViT of one modality."""
+    image = modality == "image"
+    return ViT(
+        config.vit,
+        input_size=config.image_size if image else config.audio_size,
+        patch_size=config.patch_size,
+        in_chans=3 if image else 1,
+        drop_path=config.drop_path,
+        attn_drop=config.attn_drop,
+        second_axis_first=image or config.audio_init != ALIGNED,
+    )
+
+
+def whole_patches(log_mel: Float[Tensor, "b 1 mel t"], config: MaskedViTsConfig) -> Float[Tensor, "b 1 rows s"]:
+    """The first 192 of 196 columns; in patches of 14, the lowest 126 of 128 bins.
+
+    Raises ValueError if no crop fits.
+    """
+    p = config.patch_size
+    return fit_columns(log_mel, config.audio_size, p)[:, :, : config.audio_size[0] // p * p]
+
+
+def starting_vit(vit: Mapping[str, Tensor], modality: Modality, config: MaskedViTsConfig) -> Mapping[str, Tensor]:
+    """A published ViT as the branch of a modality starts from it; its positions are not among the branch's weights.
+
+    With audio_init="aligned" AudioMAE's patch kernel is turned from (time, frequency) to (frequency, time); "released"
+    keeps it as it is. Of an image ViT for audio, the kernel is summed over the colors.
+    """
+    kernel = vit["patch_embed.proj.weight"]
+    if modality == "audio" and config.audio_init == ALIGNED and kernel.shape[1] == 1:  # not an image's
+        vit = {**vit, "patch_embed.proj.weight": kernel.transpose(-1, -2).contiguous()}
+    return renamed(own_channels(vit, modality, "sum"), vit_names(f"encoder.{modality}"))
+
+
+def audiomae_map(config: MaskedViTsConfig) -> tuple[float, float]:
+    """Factor and summand of `audiomae_scale`, where it is used."""
+    if config.audio_init != ALIGNED:
+        return 1.0, 0.0
+    return math.log(10) / (2 * AUDIOMAE_STD), -AUDIOMAE_MEAN / (2 * AUDIOMAE_STD)
+
+
 class Encoder(nn.Module):
     """Image and audio ViTs with fusion blocks beside some of their layers."""
 
@@ -87,10 +129,8 @@ class Encoder(nn.Module):
         super().__init__()
         size = config.vit
         self.config = config
-        self.aligned = config.audio_init == "aligned"
-        vit = partial(ViT, size, patch_size=config.patch_size, drop_path=config.drop_path, attn_drop=config.attn_drop)
-        self.image = vit(input_size=config.image_size, in_chans=3)
-        self.audio = vit(input_size=config.audio_size, in_chans=1, second_axis_first=not self.aligned)
+        self.aligned = config.audio_init == ALIGNED
+        self.image, self.audio = branch_vit(config, "image"), branch_vit(config, "audio")
         self.fusion_tokens = nn.Parameter(torch.empty(1, sum(config.num_tokens), size.embed_dim))
         self.fusion_blocks = nn.ModuleDict(
             {str(layer): fusion_block(config) for layer in fusion_layer_ids(config.fusion_layers, size.depth)}
@@ -98,14 +138,6 @@ class Encoder(nn.Module):
         self.fusion_norm = nn.LayerNorm(size.embed_dim)
         self.apply(init_linears)
         nn.init.normal_(self.fusion_tokens, std=0.02)
-
-    def crop(self, log_mel: Float[Tensor, "b 1 mel t"]) -> Float[Tensor, "b 1 rows s"]:
-        """Whole patches: the first 192 of 196 columns, the lowest 126 of 128 bins in patches of 14.
-
-        Raises ValueError if no crop fits.
-        """
-        p = self.config.patch_size
-        return fit_columns(log_mel, self.config.audio_size, p)[:, :, : self.audio.grid[0] * p]
 
     def forward(
         self,
@@ -117,7 +149,7 @@ class Encoder(nn.Module):
     ) -> Features:
         """Tokens of a normalized image and a log10-power mel: of all patches, or of those in `masks`."""
         fit_image(image, self.config.image_size)
-        log_mel = self.crop(log_mel)
+        log_mel = whole_patches(log_mel, self.config)
         if self.aligned:
             log_mel = audiomae_scale(log_mel)
         image_ids, audio_ids = masks or (None, None)
@@ -141,13 +173,13 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Patches of one modality from its visible tokens and the fusion tokens.
+    """Patches of one modality from its visible tokens and the fusion tokens, if there are any.
 
     Its positions start as sine-cosine and are trained (and, having three axes, weight-decayed) as in the
     released code; decoder_positions="fixed" keeps them.
     """
 
-    def __init__(self, config: DeepAVFusionConfig, grid: tuple[int, int], in_chans: int) -> None:
+    def __init__(self, config: MaskedViTsConfig, grid: tuple[int, int], in_chans: int) -> None:
         super().__init__()
         dim = config.decoder_embed_dim
         self.embed = nn.Linear(config.vit.embed_dim, dim)
@@ -166,14 +198,15 @@ class Decoder(nn.Module):
     def forward(
         self,
         visible: Float[Tensor, "b k d"],
-        fusion: Float[Tensor, "b f d"],
+        fusion: Float[Tensor, "b f d"] | None,
         ids_restore: Int[Tensor, "b n"],
     ) -> Float[Tensor, "b n patch"]:
-        x = with_hidden(self.embed(visible), self.mask_token, ids_restore)
-        x = torch.cat([self.embed(fusion), x + self.positions], dim=1)
+        x = with_hidden(self.embed(visible), self.mask_token, ids_restore) + self.positions
+        if fusion is not None:
+            x = torch.cat([self.embed(fusion), x], dim=1)
         for block in self.blocks:
             x = block(x)
-        patches: Tensor = self.pred(self.norm(x[:, fusion.shape[1] :]))
+        patches: Tensor = self.pred(self.norm(x[:, -ids_restore.shape[1] :]))
         return patches
 
 
@@ -199,16 +232,8 @@ class DeepAVFusion(Family):
     def load_vit(
         self, modality: Modality, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
     ) -> None:
-        """Load MAE (image) or AudioMAE (audio) weights; the model keeps its own positions.
-
-        Of an image ViT for audio, the patch kernel is summed over the colors.
-        With audio_init="aligned" AudioMAE's patch kernel is turned from (time, frequency) to (frequency, time);
-        "released" keeps it as it is.
-        """
-        kernel = vit["patch_embed.proj.weight"]
-        if modality == "audio" and self.encoder.aligned and kernel.shape[1] == 1:  # not an image's
-            vit = {**vit, "patch_embed.proj.weight": kernel.transpose(-1, -2).contiguous()}
-        fill(renamed(own_channels(vit, modality, "sum"), vit_names(f"encoder.{modality}")))
+        """Load MAE (image) or AudioMAE (audio) weights as `starting_vit` has them."""
+        fill(starting_vit(vit, modality, self.config))
 
     def modality_vit(self, modality: Modality) -> ViT:
         """Image or audio ViT."""
@@ -216,10 +241,8 @@ class DeepAVFusion(Family):
 
     @property
     def mel_map(self) -> tuple[float, float]:
-        """Factor and summand of `audiomae_scale`, where it is used."""
-        if not self.encoder.aligned:
-            return 1.0, 0.0
-        return math.log(10) / (2 * AUDIOMAE_STD), -AUDIOMAE_MEAN / (2 * AUDIOMAE_STD)
+        """See `audiomae_map`."""
+        return audiomae_map(self.config)
 
     def streams(
         self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
@@ -264,6 +287,6 @@ class DeepAVFusion(Family):
         image_pred = self.image_decoder(features.image, features.fusion, image_masking.ids_restore)
         audio_pred = self.audio_decoder(features.audio, features.fusion, audio_masking.ids_restore)
         image_loss = masked_mse(image_pred, self.targets(image, "image"), image_masking.mask)
-        audio_loss = masked_mse(audio_pred, self.targets(self.encoder.crop(log_mel), "audio"), audio_masking.mask)
+        audio_loss = masked_mse(audio_pred, self.targets(whole_patches(log_mel, self.config), "audio"), audio_masking.mask)
         losses = weighted([Term("image", 1.0, image_loss), Term("audio", 1.0, audio_loss)])
         return Output(losses, image_pred, audio_pred, image_masking.mask, audio_masking.mask)

@@ -15,6 +15,7 @@ from avmodel.objectives import normalize_patches, patchify, reconstruct
 from avmodel.weights.names import Rules
 
 Modality: TypeAlias = Literal["image", "audio"]
+BOTH: tuple[Modality, ...] = ("image", "audio")
 
 # Published single-modality weights: what they are, their license, where they are.
 MAE = "MAE's ViT (CC-BY-NC-4.0) is at https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth."
@@ -103,6 +104,7 @@ class Family(nn.Module, ABC):
     # By modality: where its published weights are, shown when the file is missing. Absent: no import of such weights.
     published_starts: ClassVar[Mapping[Modality, str]] = {}
     config: Any
+    modalities: tuple[Modality, ...] = BOTH  # those that the model has learned from, and can encode
     num_draws: int  # random integers that a sample takes
     num_orders: int = 0  # random orders of the batch that it takes
     least_batch: int = 1  # samples that all processes together must give it at once
