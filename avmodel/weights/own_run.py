@@ -76,8 +76,8 @@ def vit_of(model: Family, modality: Modality, path: Path) -> ViT:
     """The model's ViT for one modality. Raises ConfigError if it has none."""
     if (vit := model.modality_vit(modality)) is None:
         raise ConfigError(
-            f"{modality}_weights={path}: {type(model).__name__} has no separate {modality} ViT. Runs of "
-            "deepavfusion and crossmae give and take them. To go on from a run of the same family, set start to it."
+            f"{modality}_weights={path}: {type(model).__name__} has no separate {modality} ViT. Runs of deepavfusion, "
+            "crossmae and mae give and take them. To go on from a run of the same family, set start to it."
         )
     return vit
 
