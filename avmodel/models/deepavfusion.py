@@ -287,6 +287,8 @@ class DeepAVFusion(Family):
         image_pred = self.image_decoder(features.image, features.fusion, image_masking.ids_restore)
         audio_pred = self.audio_decoder(features.audio, features.fusion, audio_masking.ids_restore)
         image_loss = masked_mse(image_pred, self.targets(image, "image"), image_masking.mask)
-        audio_loss = masked_mse(audio_pred, self.targets(whole_patches(log_mel, self.config), "audio"), audio_masking.mask)
+        audio_loss = masked_mse(
+            audio_pred, self.targets(whole_patches(log_mel, self.config), "audio"), audio_masking.mask
+        )
         losses = weighted([Term("image", 1.0, image_loss), Term("audio", 1.0, audio_loss)])
         return Output(losses, image_pred, audio_pred, image_masking.mask, audio_masking.mask)

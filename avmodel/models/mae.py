@@ -131,7 +131,7 @@ class MAE(Family):
             masking = masking_from_ids(ids_keep, self._vit(modality).num_patches)
             preds[modality] = self.decoders[modality](self.encode_one(modality, x, ids_keep), None, masking.ids_restore)
             hidden[modality] = masking.mask
-            terms.append(Term(modality, 1.0, masked_mse(preds[modality], self.targets(x), masking.mask)))
+            terms.append(Term(modality, 1.0, masked_mse(preds[modality], self.targets(x, modality), masking.mask)))
         return Output(
             losses=weighted(terms),
             image_pred=preds.get("image"),
