@@ -15,6 +15,12 @@ Progress = Callable[[str, int, int], None]  # what is done, how much of it, out 
 MODES = ("audio-visual", "audio", "image")
 LEAKS = ("refuse", "drop", "allow")
 AREA = Bounds(0, 1, above=True)
+DECODER_NORMS = ("batch", "group")
+DECODER_NORM = (  # of segmentation's and separation's decoder_norm
+    "Norms of the decoder. batch, as released: statistics over the samples that all CUDA devices take at once, so that "
+    "results depend on device_batch_size and on the number of devices; on CPUs each process has its own. group: "
+    "statistics of each sample, the same on any number."
+)
 
 
 RELEASED_OPTIM = OptimConfig(

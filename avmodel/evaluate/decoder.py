@@ -6,8 +6,10 @@ finest, the reverse of a usual U-Net.
 Source: DeepAVFusion (CVPR 2024), supplement; the released code where they differ.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import gcd
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +18,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from avmanifest.errors import ConfigError
+from avmodel.evaluate.config import DECODER_NORMS
 
 CONDITIONS = ("mean", "scales")
+MOST_GROUPS = 32  # of a group norm; fewer where they don't divide the channels
+
+Norm = Callable[[int], nn.Module]  # of so many channels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,20 +35,24 @@ class DecoderConfig:
     size: tuple[int, int] | None = None  # rows and columns of the map; none: the input's
     condition: str = "mean"  # norm, mean, then a projection for each scale; scales: projection, norm, mean for each
     narrowing: bool = False  # transposed convolutions divide channels by their factor, whatever the scale's width
+    # batch: over the samples of all CUDA devices, or of a CPU process; group: of each sample, the same on any number
+    norm: str = "batch"
 
     def __post_init__(self) -> None:
         if not self.divisors or min(self.divisors) < 1 or self.outputs < 1:
             raise ConfigError(f"divisors={self.divisors}, outputs={self.outputs}: must be 1 or more")
         if self.condition not in CONDITIONS:
             raise ConfigError(f"unknown condition {self.condition!r}; known: {', '.join(CONDITIONS)}")
+        if self.norm not in DECODER_NORMS:
+            raise ConfigError(f"unknown norm {self.norm!r}; known: {', '.join(DECODER_NORMS)}")
 
 
-def segmentation_decoder(outputs: int, *, narrowing: bool = False) -> DecoderConfig:
+def segmentation_decoder(outputs: int, *, narrowing: bool = False, norm: str = "batch") -> DecoderConfig:
     """Segmentation's, from 14 x 14 tokens to 112 x 112 and, enlarged, 224 x 224 values.
 
     As released with `narrowing`: at the finest scale, 128 channels wide, transposed convolutions end in 96.
     """
-    return DecoderConfig(divisors=(1, 2, 4, 6), outputs=outputs, condition="scales", narrowing=narrowing)
+    return DecoderConfig(divisors=(1, 2, 4, 6), outputs=outputs, condition="scales", narrowing=narrowing, norm=norm)
 
 
 def tap_layers(depth: int, count: int) -> tuple[int, ...]:
@@ -54,15 +64,20 @@ def tap_layers(depth: int, count: int) -> tuple[int, ...]:
 
 
 class DoubleConv(nn.Sequential):
-    """Two 3 x 3 convolutions, each with batch norm and ReLU."""
+    """Two 3 x 3 convolutions, each with a norm and ReLU."""
 
-    def __init__(self, channels: int, outputs: int) -> None:
-        super().__init__(*conv_norm_relu(channels, outputs), *conv_norm_relu(outputs, outputs))
+    def __init__(self, channels: int, outputs: int, norm: Norm) -> None:
+        super().__init__(*conv_norm_relu(channels, outputs, norm), *conv_norm_relu(outputs, outputs, norm))
 
 
-def conv_norm_relu(channels: int, outputs: int) -> tuple[nn.Module, nn.Module, nn.Module]:
+def conv_norm_relu(channels: int, outputs: int, norm: Norm) -> tuple[nn.Module, nn.Module, nn.Module]:
     """A 3 x 3 convolution that keeps the size; its bias would be lost in the norm."""
-    return nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    return nn.Conv2d(channels, outputs, 3, padding=1, bias=False), norm(outputs), nn.ReLU(inplace=True)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Statistics of each sample alone, over groups of channels: as many groups as divide them, 32 at most."""
+    return nn.GroupNorm(gcd(channels, MOST_GROUPS), channels)
 
 
 class Condition(nn.Module):
@@ -96,23 +111,22 @@ class Decoder(nn.Module):
         channels = [max(dim // divisor, 1) for divisor in config.divisors]
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in channels)
         self.condition = Condition(dim, channels, config.condition)
+        double = partial(DoubleConv, norm=nn.BatchNorm2d if config.norm == "batch" else group_norm)
         # The coarsest scale joins tokens and condition, each finer one what comes up, its own tokens and condition.
-        self.top = DoubleConv(dim + channels[0], channels[0])
+        self.top = double(dim + channels[0], channels[0])
         finer = channels[1:]
         lateral, risen = finer, finer  # channels after the transposed convolutions
         if config.narrowing:
             lateral = [max(dim // 2**scale, 1) for scale in range(1, len(channels))]
             risen = [max(coarse // 2, 1) for coarse in channels[:-1]]
         self.laterals = nn.ModuleList(
-            nn.Sequential(nn.ConvTranspose2d(dim, inner, 2**scale, stride=2**scale), DoubleConv(inner, width))
+            nn.Sequential(nn.ConvTranspose2d(dim, inner, 2**scale, stride=2**scale), double(inner, width))
             for scale, (inner, width) in enumerate(zip(lateral, finer, strict=True), start=1)
         )
         self.ups = nn.ModuleList(
             nn.ConvTranspose2d(coarse, inner, 2, stride=2) for coarse, inner in zip(channels[:-1], risen, strict=True)
         )
-        self.joins = nn.ModuleList(
-            DoubleConv(inner + 2 * width, width) for inner, width in zip(risen, finer, strict=True)
-        )
+        self.joins = nn.ModuleList(double(inner + 2 * width, width) for inner, width in zip(risen, finer, strict=True))
         finest = (grid[0] * 2 ** len(finer), grid[1] * 2 ** len(finer))
         self.enlarged = nn.Conv2d(channels[-1], channels[-1], 3, padding=1) if finest != size else None
         self.predict = nn.Conv2d(channels[-1], config.outputs, 3, padding=1)

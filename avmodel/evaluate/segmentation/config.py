@@ -8,7 +8,7 @@ from avdata.fits import FITS
 from avmanifest.errors import ConfigError
 from avmanifest.settings import SHARE, Bounds
 from avmodel.configs.optim import OptimConfig
-from avmodel.evaluate.config import AREA, RELEASED_OPTIM, SUPPLEMENT_OPTIM, FrameTaskConfig
+from avmodel.evaluate.config import AREA, DECODER_NORM, DECODER_NORMS, RELEASED_OPTIM, SUPPLEMENT_OPTIM, FrameTaskConfig
 
 TARGETS = ("sounding", "classes")
 LOSSES = ("bce", "ce")
@@ -54,6 +54,7 @@ class SegmentationConfig(FrameTaskConfig):
         "Transposed convolutions of the decoder divide channels by their factor, as released; false: they end at the "
         "width of their scale, as in runs that were begun without this setting.",
     ] = False
+    decoder_norm: Annotated[str, DECODER_NORM, DECODER_NORMS] = "batch"
     optim: OptimConfig = field(default_factory=lambda: replace(RELEASED_OPTIM, base_lr=2e-4))
     device_batch_size: int = 16
     drop_path: float = 0.0

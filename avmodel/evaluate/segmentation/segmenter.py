@@ -140,7 +140,7 @@ def trained_segmenter(
 
     def build() -> Predictor:
         model = with_settings(run.loaded, drop_path=config.drop_path).model
-        decoder = segmentation_decoder(outputs_of(classes), narrowing=config.narrowing)
+        decoder = segmentation_decoder(outputs_of(classes), narrowing=config.narrowing, norm=config.decoder_norm)
         predictor = Predictor(model, "image", decoder).to(world.device)
         predictor.freeze_unused()
         return predictor

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from avmanifest.settings import SHARE, Bounds
 from avmodel.configs.optim import OptimConfig
-from avmodel.evaluate.config import AREA, RELEASED_OPTIM, SUPPLEMENT_OPTIM, FrameTaskConfig
+from avmodel.evaluate.config import AREA, DECODER_NORM, DECODER_NORMS, RELEASED_OPTIM, SUPPLEMENT_OPTIM, FrameTaskConfig
 
 SOUND_OF_PIXELS = "sop"
 TARGETS = ("irm", "dominant", "released", SOUND_OF_PIXELS)  # kinds of masks: `separation.masks` has them
@@ -29,6 +29,7 @@ class SeparationConfig(FrameTaskConfig):
     max_gain_db: float = 0.0
     min_area: Annotated[float, "Share of the frame that a random crop takes in training, at least.", AREA] = 0.5
     flip_probability: Annotated[float, "Probability of a left-right flip in training.", SHARE] = 0.5
+    decoder_norm: Annotated[str, DECODER_NORM, DECODER_NORMS] = "batch"
     mixtures: Annotated[
         str, "Test mixtures: a list's path, drawn, or auto: those of the dataset's recipe, else drawn."
     ] = AUTO

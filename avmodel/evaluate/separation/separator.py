@@ -122,7 +122,7 @@ def new_separator(config: SeparationConfig, run: Evaluation, view: TrainView, ma
     """The loaded model with a randomly initialized decoder."""
     loaded = with_settings(run.loaded, drop_path=config.drop_path)
     size = None if masks.size == tuple(loaded.model.config.audio_size) else masks.size
-    predictor = Predictor(loaded.model, "audio", DecoderConfig(size=size))
+    predictor = Predictor(loaded.model, "audio", DecoderConfig(size=size, norm=config.decoder_norm))
     return Separator(predictor, config.target, view.mel, view.window_samples).to(run.world.device)
 
 
