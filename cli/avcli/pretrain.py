@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ Examples:
   avkit pretrain deepavfusion --data 'data/vggsound/train/{00000..00183}.tar' --set optim.base_lr=1e-4 --set seed=1
   avkit pretrain deepavfusion --data data/vggsound=0.7 --data data/audioset=0.3 --out runs/mixed
   avkit pretrain deepavfusion --data data/vggsound --data data/music=4x --out runs/mixed
+  avkit pretrain avsiam-h --explain --processes 8 --set parallel=fsdp
   avkit pretrain deepavfusion --data data/vggsound --out runs/first --resume
   avkit pretrain deepavfusion --data data/vggsound --out runs/speed --set steps=7 --profile
   torchrun --nproc-per-node 8 -m avcli.main pretrain deepavfusion --data data/vggsound --out runs/first
@@ -25,6 +26,15 @@ Examples:
 def started_processes() -> int:
     """Processes of this run, as torchrun says it; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def memory(run: Any, processes: int | None) -> str:
+    """What --explain says of memory: an estimate for so many processes, or how to get one. None: not asked for."""
+    if processes is None:
+        return "memory of a card: --explain --processes N estimates it for N cards"
+    from avmodel.memory import memory_note
+
+    return memory_note(run, processes)
 
 
 def pretrain(
@@ -53,17 +63,27 @@ def pretrain(
         ),
     ] = False,
     explain: EXPLAIN = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --explain: estimate the memory of each of so many cards, and say how many samples they compare. "
+            "Computes the model's shapes; takes seconds.",
+        ),
+    ] = None,
     toml: TOML = False,
 ) -> None:
     """Pretrain a model on shards."""
     from avmodel.presets import describe, presets, run_config
 
     require_explain(explain=explain, toml=toml)
+    if processes is not None and (toml or not explain):
+        raise ConfigError("--processes belongs to --explain without --toml; torchrun --nproc-per-node starts processes")
     flags = given(**{"data.where": where, "data.allow_pipe": allow_pipe or None})
     asked = configured(run_config(run), file=config, given=flags, settings=settings)
     if explain:
         runs = f"runs: {', '.join(sorted(presets()))}"
-        notes = [asked.contrast_note(started_processes()), runs]
+        notes = [asked.contrast_note(processes or started_processes()), memory(asked, processes), runs]
         typer.echo(explained(asked, toml=toml, before=describe(run), after="\n\n".join(filter(None, notes))))
         return
     if not data and not asked.data.mix:

@@ -11,11 +11,12 @@ import torch
 
 from avmanifest.errors import ConfigError
 from avmanifest.files import is_unfinished
-from avmodel.checkpoint import load_average, load_trainer_state
+from avmodel.checkpoint import load_average, load_model, load_trainer_state, save_checkpoint
 from avmodel.checkpoint_folder import checkpoints_in
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import RESIDUAL
 from avmodel.metrics import PROBES, SKIPPED, read_lines
+from avmodel.resuming import LOSS_SCALE
 from avmodel.rundir import CHECKPOINTS, PICTURES
 from tests.forks import call, call_together
 from tests.pretraining import shares_drawn, train_drawn, train_until_killed
@@ -128,6 +129,27 @@ def test_every_family_is_sharded(tmp_path: Path, name: str) -> None:
     assert len(two) == len(one) > 0
     pictures = [sorted(path.name for path in (tmp_path / out / PICTURES).glob("*")) for out in ("one", "two")]
     assert pictures[0] == pictures[1]
+
+
+@pytest.mark.slow
+def test_float16_in_two_sharded_processes(tmp_path: Path) -> None:
+    """From a scale at which gradients overflow: all processes leave out the same steps, as one does."""
+    run, log = replace(RUN, steps=12, precision="float16", optim=replace(OPTIM, lr=1e-9)), tmp_path / "log"
+    for name, sharded, size in (("one", run, 1), ("two", replace(run, parallel="fsdp"), 2)):
+        out = tmp_path / name
+        assert call_together(train_drawn, out, sharded, 1, log=log, size=size) == [0] * size, said(log)
+        model, config = load_model(out / CHECKPOINTS)
+        state = load_trainer_state(out / CHECKPOINTS)
+        state[LOSS_SCALE]["scale"] = 2.0**22
+        average = load_average(checkpoints_in(out / CHECKPOINTS)[-1])
+        save_checkpoint(out / CHECKPOINTS, state["step"], model, config, state, average=average)
+        assert call_together(train_drawn, out, sharded, None, True, log=log, size=size) == [0] * size, said(log)
+    one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
+    skipped = [list(read_lines(tmp_path / name / SKIPPED)) for name in ("one", "two")]
+    assert [line["step"] for line in skipped[0]] == [line["step"] for line in skipped[1]] != []
+    assert [line["loss_scale"] for line in two] == [line["loss_scale"] for line in one] != []
+    for name in ("loss", "grad_norm"):
+        assert [line[name] for line in two] == pytest.approx([line[name] for line in one], rel=0.01)
 
 
 @pytest.mark.slow
