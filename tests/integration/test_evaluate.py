@@ -110,7 +110,7 @@ def test_explain_has_every_setting_and_the_presets(tmp_path: Path) -> None:
     said = (tmp_path / "log").read_text()
     assert "  optimizer=adamw" in said
     assert "  data.windows=1" in said
-    assert "presets: released, supplement" in said
+    assert "presets: released, audioset, supplement" in said
 
 
 def extract_together(place: Path, out: Path) -> None:
