@@ -216,11 +216,11 @@ def crossmae(dataset: str, mode: str) -> FinetuneConfig:
 
     avkit evaluate finetune runs/crossmae --data data/vggsound --preset crossmae-vggsound-audio
 
-    The paper says that linear heads start at random, and nothing else of fine-tuning: the recipe is CAV-MAE's, with a
-    head on the two means side by side, or on that of the one modality.
+    The paper says that linear heads start at random, and nothing else of fine-tuning: the recipe is CAV-MAE's, its
+    frames in training and tests included, with a head on the two means side by side, or on that of the one modality.
     """
     plain = cav_mae(dataset)
-    data = replace(plain.data, mode=mode, fit=None)
+    data = replace(plain.data, mode=mode)
     return replace(plain, data=data, heads="concat" if mode == MODES[0] else "per-stream")
 
 

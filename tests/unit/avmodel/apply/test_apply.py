@@ -207,6 +207,10 @@ def test_a_clip_of_the_gallery_finds_itself(run: Path, gallery: Path) -> None:
         ({"gallery": "GALLERY", "query": "smell"}, "has the streams"),
         ({"gallery": "GALLERY", "target": "image"}, "name the video's stream too"),
         ({"gallery": "GALLERY", "window_s": 30.0}, "the model takes 48 at once"),
+        (
+            {"gallery": "GALLERY", "fit": "squash"},
+            "of frames with fit='crop', the video's have 'squash'. Give --fit crop",
+        ),
     ],
 )
 def test_galleries_that_cannot_be_searched(
@@ -220,6 +224,20 @@ def test_galleries_that_cannot_be_searched(
 def test_a_gallery_of_another_checkpoint_is_refused(gallery: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't be compared"):
         loaded("retrieve", save_tiny(tmp_path, seed=1), gallery=gallery)
+
+
+def test_a_frame_is_cut_as_asked(run: Path) -> None:
+    """The drawn frames are wider than high: the whole of one differs from its middle."""
+    views = {fit: loaded("embed", run, fit=fit).inputs for fit in (None, "crop", "short-side-crop", "squash")}
+    window = next(drawn_windows(loaded("embed", run).window_config))
+    images = {fit: inputs.images(window) for fit, inputs in views.items()}
+    assert torch.equal(images[None], images["crop"])
+    assert window.frames is not None
+    height, width = window.frames.shape[1:3]
+    assert views["squash"].view.choose_crop(height, width, ())[:4] == (0, 0, height, width)
+    assert not torch.equal(images["squash"], images["short-side-crop"])
+    with pytest.raises(ConfigError, match="unknown fit 'pad'; known: crop, short-side-crop, squash"):
+        task_config("embed", fit="pad")
 
 
 def test_maps_and_their_film(run: Path, tmp_path: Path) -> None:

@@ -157,6 +157,14 @@ def test_joint_layers_that_pretraining_left_alone_are_trained() -> None:
     assert trained_names(classifier) == {name for name, _ in classifier.named_parameters()}
 
 
+def test_two_backbones_are_trained_with_the_same_heads() -> None:
+    """AVSep: each modality's blocks by the steps that have it."""
+    classifier = classifier_of(avsiam(separate=True, reconstruction_weight=0.0), "concat", mixed=True)
+    freeze_unused(classifier)
+    assert trained_names(classifier) == {name for name, _ in classifier.named_parameters()}
+    assert set(classifier.heads.heads) == {"both", "audio", "image"}
+
+
 def test_only_the_decoder_is_frozen_and_unmixed_training_has_no_heads_to_spare() -> None:
     classifier = classifier_of(avsiam(), "concat")
     freeze_unused(classifier)
