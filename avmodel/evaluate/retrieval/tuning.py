@@ -19,7 +19,7 @@ from avmodel.evaluate.retrieval.config import RetrievalConfig
 from avmodel.evaluate.training import Training, freeze_all_but_used
 from avmodel.evaluate.training import train as train_module
 from avmodel.fit import Moment
-from avmodel.inputs import to_inputs
+from avmodel.inputs import reading_notes, to_inputs
 from avmodel.models.family import Family
 from avmodel.objectives import info_nce
 from avmodel.optim import make_optimizer
@@ -86,8 +86,7 @@ def tuned(config: RetrievalConfig, run: Evaluation, train: Split, seed: int, fol
         return info_nce(heard, seen, temperature=config.temperature)
 
     def save(pairs: Pairs, done: int, state: Mapping[str, Any]) -> None:
-        notes = {"profile": view.profile, "window_s": str(view.window_s), "fit": view.fit}
-        state = {"step": done, **state}
+        notes, state = reading_notes(view), {"step": done, **state}
         save_checkpoint(folder / CHECKPOINTS, done, pairs.model, pairs.model.config, state, keep=1, notes=notes)
 
     training = Training(

@@ -107,6 +107,8 @@ def test_windows_around_frames_are_compared_frame_by_frame(family_run: Path, who
     unit = {name: F.normalize(x, dim=1) for name, x in pairs.items()}
     torch.testing.assert_close(unit["image"] @ unit["audio"].T, expected, atol=1e-5, rtol=0)
     assert retrieval(config, run).view["around_frame"]
+    tuned = replace(config, tuned=True, epochs=1, batch_size=12, device_batch_size=12)
+    assert retrieval(tuned, run).view["window"] == "4.16 s"
     with pytest.raises(ConfigError, match="compare=paired with align=linear"):
         replace(config, align="linear")
 
