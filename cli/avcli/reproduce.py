@@ -59,7 +59,6 @@ def reproduce(
     from avcli.reproduce_output import print_costs, print_tables
     from avmodel.reproduce.paper import read_paper
     from avmodel.reproduce.plan import make_plan
-    from avmodel.reproduce.run import require_complete, run_plan
 
     found = read_paper(paper)
     tables = found.chosen(table or [], row or [])
@@ -70,6 +69,8 @@ def reproduce(
     if dry_run:
         print_costs(plan)
         return
+    from avmodel.reproduce.run import require_complete, run_plan
+
     require_complete(plan)
     execute = launched(launch) if launch else in_this_process
     try:

@@ -33,14 +33,14 @@ def print_tables(tables: Sequence[Table]) -> None:
 
 def print_costs(plan: Plan) -> None:
     """The commands in order, what is missing, and the estimate of the published scale."""
-    from avmodel.reproduce.estimate import CARD, SHARE, costs_of
-
     for step in plan.steps:
         typer.echo(step.command)
     for text in plan.missing:
         typer.echo(f"missing: {text}", err=True)
     if plan.scale == "tiny":
         return
+    from avmodel.reproduce.estimate import CARD, SHARE, costs_of
+
     typer.echo(f"\nEstimated, at {SHARE:.0%} of the matrix rate of an {CARD}; not measured:")
     typer.echo(f"{'command':50} {'hours on 1':>10} {'on 8':>8} {'GB of state':>12}")
     total = 0.0

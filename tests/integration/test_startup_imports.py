@@ -66,6 +66,8 @@ COMMANDS = [
     ("pretrain deepavfusion --set optim.lrr=1", 2, ()),
     ("pretrain unknown", 2, ()),
     ("pretrain demo", 2, ()),
+    ("reproduce deepavfusion --list", 0, ()),
+    ("reproduce crossmae --dry-run", 0, ()),
     ("evaluate linear-probe x --explain", 0, ()),
     ("evaluate finetune x --explain", 0, ()),
     ("evaluate knn x --explain", 0, ()),
