@@ -187,8 +187,9 @@ def bench_step(bench: StepBench) -> Iterator[dict[str, Any]]:
     count of one sample's forward and backward: matrix products, convolutions and attention, a multiply-add as two
     operations, without the optimizer. `flops_share` is gflop_per_sample times samples per second, over the rate of the
     matrix product. `peak_memory_mb` is the most memory of a step, with weights, gradients and optimizer
-    (`state_memory_mb`): allocations on CUDA; on a CPU resident pages beyond those before the model was built. A row
-    that does not fit into memory has no figures. With `encode` a step encodes whole inputs.
+    (`state_memory_mb`): allocations on CUDA; on a CPU resident pages beyond those before the model was built.
+    `cpu_ms_per_sample` is processor time of all threads, which other processes of a busy machine lengthen less than
+    the time that passes. A row that does not fit into memory has no figures. With `encode` a step encodes whole inputs.
     """
     world = World(0, 1, choose_device(bench.device))
     cuda = world.device.type == "cuda"
@@ -237,13 +238,15 @@ def measure_rows(
     precision = next(iter(runs.values())).precision
     ceilings = []
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    busy: dict[str, list[float]] = {name: [] for name in candidates}
     matmul_flops(world.device, precision)
     for _ in range(rounds):
         ceilings.append(matmul_flops(world.device, precision))
         for name, candidate in candidates.items():
-            began = time.perf_counter()
+            began, began_busy = time.perf_counter(), time.process_time()
             candidate.steps(steps)
             seconds[name].append((time.perf_counter() - began) / steps)
+            busy[name].append((time.process_time() - began_busy) / steps)
     ceiling = median(ceilings)
     rates = {name: batch_size / median(times) for name, times in seconds.items()}
     for name, run in runs.items():
@@ -267,6 +270,7 @@ def measure_rows(
             "samples_per_s": rate,
             "ms_per_sample": 1e3 / rate if rate else None,
             "ms_per_sample_by_round": [1e3 * took / batch_size for took in seconds.get(name, [])],
+            "cpu_ms_per_sample": 1e3 * median(busy[name]) / batch_size if name in busy else None,
             "peak_memory_mb": peak,
             "state_memory_mb": state_memory_mb(run.model),
             "flops_share": rate * flop / ceiling if rate else None,

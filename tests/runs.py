@@ -16,6 +16,7 @@ from avmodel.configs.cavmae_sync import CAVMAESyncConfig
 from avmodel.configs.crossmae import CrossMAEConfig
 from avmodel.configs.data import DataConfig
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
+from avmodel.configs.mae import MAEConfig
 from avmodel.configs.model import ModelConfig
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import RunConfig
@@ -35,6 +36,7 @@ TINY = DeepAVFusionConfig(**SIZES, **FEW_TOKENS, image_mask_ratio=0.5)
 TINY_AVSIAM = AVSiamConfig(**SIZES, mask_ratios=(0.0, 0.25, 0.5), audio_scheme="tf", reconstruction_ratio=0.5)
 TINY_CAVMAE = CAVMAEConfig(**SIZES, image_mask_ratio=0.5, contrast_weight=1.0)
 TINY_CROSSMAE = CrossMAEConfig(**SIZES, mask_ratio=0.5, feature_decoder_depth=1)
+TINY_MAE = MAEConfig(**SIZES, image_mask_ratio=0.5)
 TINY_SYNC = CAVMAESyncConfig(**SIZES, image_mask_ratio=0.5, contrast_weight=1.0, num_registers=2)
 # Of each family a model: what is promised of all families is tested on these.
 TINY_MODELS: dict[str, ModelConfig] = {
@@ -43,6 +45,7 @@ TINY_MODELS: dict[str, ModelConfig] = {
     "cavmae": TINY_CAVMAE,
     "crossmae": TINY_CROSSMAE,
     "cavmae_sync": TINY_SYNC,
+    "mae": TINY_MAE,
 }
 # Of each family a run, named by what it is there for.
 FAMILY_RUNS: dict[str, dict[str, Any]] = {

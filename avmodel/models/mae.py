@@ -26,7 +26,7 @@ from avmodel.models.deepavfusion import (
     starting_vit,
     whole_patches,
 )
-from avmodel.models.family import AUDIOMAE, BOTH, Draws, Family, LayerTokens, Modality, Output, for_each_image
+from avmodel.models.family import AUDIOMAE, BOTH, Draws, Family, LayerTokens, Modality, Output
 from avmodel.models.family import MAE as MAE_PLACE
 from avmodel.objectives import Term, masked_mse, weighted
 
@@ -148,13 +148,12 @@ class MAE(Family):
     def _given(
         self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
     ) -> dict[Modality, Tensor]:
-        """The inputs that the model reads, image first, as their patches are cut. Each image meets its log-mel."""
+        """The inputs that the model reads, image first, as their patches are cut."""
         given: dict[Modality, Tensor] = {}
         if image is not None and "image" in self.modalities:
             given["image"] = fit_image(image, self.config.image_size)
         if log_mel is not None and "audio" in self.modalities:
-            heard = log_mel if image is None else for_each_image(log_mel, image)
-            given["audio"] = whole_patches(heard, self.config)
+            given["audio"] = whole_patches(log_mel, self.config)
         return given
 
     def _scaled(self, modality: Modality, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -25,6 +25,7 @@ FUSION_COLUMNS = (
     "released_gflop",
     "samples_per_s",
     "ms_per_sample",
+    "cpu_ms_per_sample",
     "peak_memory_mb",
     "extra_memory_mb",
     "speed_of_none",

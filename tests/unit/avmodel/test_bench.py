@@ -134,6 +134,7 @@ def test_table_6_has_every_fusion_beside_the_papers_figures() -> None:
         assert row["gflop_per_sample"] == by_hand(model, name) / 1e9
         assert row["ms_per_sample"] == pytest.approx(sorted(row["ms_per_sample_by_round"])[1])
         assert row["ms_per_sample"] == pytest.approx(1e3 / row["samples_per_s"])
+        assert row["cpu_ms_per_sample"] > 0
         assert row["weights_memory_mb"] == pytest.approx(4 * total_weights(DeepAVFusion(model)) / 1e6)
         assert row["extra_memory_mb"] == pytest.approx(row["peak_memory_mb"] - row["weights_memory_mb"])
         assert row["released_gflop"] is None  # of another size than the released one

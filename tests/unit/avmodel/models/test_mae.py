@@ -24,9 +24,9 @@ from avmodel.train import train
 from avmodel.weights.starting import start_from_weights
 from tests.evaluating import DATA, draw_splits, evaluation_of
 from tests.families import draws_for, masks_for
-from tests.runs import SIZES, TINY, DrawnBatches, assert_same_run, curve, tiny_run
+from tests.runs import TINY, TINY_MAE, DrawnBatches, assert_same_run, curve, tiny_run
 
-BOTH = MAEConfig(**SIZES, image_mask_ratio=0.5)
+BOTH = TINY_MAE
 IMAGE, AUDIO = (replace(BOTH, modalities=modality) for modality in ("image", "audio"))
 HERE = World(0, 1, torch.device("cpu"))
 
