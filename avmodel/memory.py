@@ -50,7 +50,8 @@ def estimate_memory(config: RunConfig, processes: int = 1) -> Memory:
     processes.
     """
     size, _ = config.micro_batch(processes)
-    with FakeTensorMode(allow_non_fake_inputs=True), NoRandomValues():
+    without_memory = FakeTensorMode(allow_non_fake_inputs=True)
+    with without_memory, NoRandomValues():
         model = build_model(config.model)
     trained = FLOAT_BYTES * sum(p.numel() for p in model.parameters() if p.requires_grad)
     kept = bytes_of(model.state_dict().values())
@@ -69,7 +70,7 @@ def estimate_memory(config: RunConfig, processes: int = 1) -> Memory:
         moments=-(-2 * len(model.step_terms) * trained // shares),
         average=-(-kept // shares) if config.ema_decay is not None else 0,
         gathered=gathered,
-        activations=activation_bytes(model, config, size, processes),
+        activations=activation_bytes(model, config, size, processes, without_memory),
     )
 
 
@@ -148,12 +149,14 @@ def id_of(tensor: Tensor) -> int:
     return place
 
 
-def activation_bytes(model: Family, config: RunConfig, size: int, processes: int) -> int:
-    """Bytes that autograd keeps of one micro-step of `size` samples; a fake model."""
+def activation_bytes(
+    model: Family, config: RunConfig, size: int, processes: int, without_memory: FakeTensorMode
+) -> int:
+    """Bytes that autograd keeps of one micro-step of `size` samples, by a model that was built in that mode."""
     world = World(0, processes, CPU)
     masks = draw_masks(model, SEED, draw_batch(config.model, size), world)
     saved = Saved(model)
-    with FakeTensorMode(allow_non_fake_inputs=True), saved_tensors_hooks(saved.pack, lambda tensor: tensor):
+    with without_memory, saved_tensors_hooks(saved.pack, lambda tensor: tensor):
         image = torch.empty(size, 3, *config.model.image_size)
         log_mel = torch.empty(size, 1, *config.model.audio_size)
         # Tokens between blocks are smaller with bfloat16-residual; its weights' copies are those of autocast.

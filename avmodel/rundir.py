@@ -35,6 +35,7 @@ PICTURES = "pictures"
 FREE_SETTINGS = (
     "device",
     "parallel",
+    "checkpoint_activations",
     "data.mix",  # the loader's state knows the samples and the amounts
     "data.skip_bad",
     "data.max_bad_share",

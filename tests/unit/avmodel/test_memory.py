@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import torch
 from torch.distributed._tools.mem_tracker import MemTracker
+from typer.testing import CliRunner
 
+from avcli.main import app
 from avmanifest.errors import ConfigError
 from avmodel.configs.model import ModelConfig
 from avmodel.costs import SEED, draw_batch, state_memory_mb
@@ -89,3 +91,15 @@ def test_the_estimate_in_words() -> None:
     assert "gathered blocks" in memory_note(replace(run, parallel="fsdp"), 2)
     with pytest.raises(ConfigError, match="batch_size=8 doesn't divide among 3 processes"):
         memory_note(run, 3)
+
+
+def test_explain_says_it_for_so_many_cards() -> None:
+    def answer(*words: str) -> Any:
+        return CliRunner().invoke(app, ["pretrain", "demo", "--explain", *words])
+
+    assert "\nmemory of each of 2 cards, by an estimate: " in answer("--processes", "2").output
+    assert "\nmemory of a card: --explain --processes N estimates it for N cards\n" in answer().output
+    refused = answer("--processes", "2", "--toml")
+    assert isinstance(refused.exception, ConfigError)
+    assert "--processes belongs to --explain without --toml" in str(refused.exception)
+    assert answer("--processes", "0").exit_code == 2
