@@ -169,34 +169,39 @@ def scaled(size: str) -> RunConfig:
 
 
 def demo() -> RunConfig:
-    """A small model on synthetic clips, for a laptop. Pictures of reconstructions are in runs/demo/pictures.
+    """A small model that learns from a thousand clips, for a laptop. Reconstructions are in runs/demo/pictures.
 
-    avkit prepare synth --num-clips 240 --out data/synth
+    avkit prepare synth --num-clips 1500 --num-classes 8 --max-objects 1 --max-silent 0 --out data/synth
     avkit pretrain demo --data data/synth
 
-    Two to three minutes on two cores. Both losses begin above 1, the loss of predicting each patch's mean, and
-    end well below. Numbers: chosen here.
+    Two to three minutes on two cores. Linear probes of image, audio and fusion features beat those of random weights on
+    a thousand clips (docs/decisions/learning-on-little.md).
+
+    Numbers: chosen here. Patches of the sound are not normalized, as most are silence; frames are not flipped, as
+    digits and letters are not; 600 steps of 64 at 2e-3.
     """
     return RunConfig(
         name="demo",
         model=DeepAVFusionConfig(
-            size="96x4x4",
-            image_size=(112, 112),
-            decoder_embed_dim=64,
-            decoder_depth=2,
+            size="48x3x4",
+            image_size=(64, 64),
+            audio_size=(128, 64),
+            decoder_embed_dim=48,
+            decoder_depth=1,
             decoder_num_heads=4,
             num_fusion_tokens=8,
             num_aggr_image_tokens=4,
             num_aggr_audio_tokens=4,
+            normalize_audio_targets=False,
         ),
         optim=OptimConfig(lr=2e-3, warmup=0.1, clip_grad=1.0),
-        data=DataConfig(),
-        batch_size=32,
-        device_batch_size=32,
-        steps=300,
-        save_every=100,
-        pictures_every=100,
-        probe_every=50,
+        data=DataConfig(window_s=1.05, min_area=0.7, flip_probability=0.0),
+        batch_size=64,
+        device_batch_size=64,
+        steps=600,
+        save_every=200,
+        pictures_every=200,
+        probe_every=10,
     )
 
 

@@ -1,0 +1,232 @@
+"""What small models learn from a thousand clips: the measurements of docs/decisions/learning-on-little.md.
+
+    python -m benchmarks.learning_on_little finetune --out little --seeds 0,1,2
+    python -m benchmarks.learning_on_little pretrain --out little --seeds 0,1,2 --set digits
+    python -m benchmarks.learning_on_little pretrain --out little --seeds 0,1,2 --set synth
+
+`finetune` trains classifiers of 1,197 handwritten digits from random weights and tests them on 600: a plain ViT, and
+avkit's model by the preset `small`, with each setting of the released recipe in turn, and with all of them. `pretrain`
+runs the preset `demo`, and with other targets, and probes image, audio and fusion features beside those of random
+weights. A result is a line of OUT/results.jsonl as soon as it is there, and is not computed again. Run it from the
+repository.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from avdata.load import LoaderConfig
+from avdata.prepare.config import SynthConfig
+from avdata.prepare.sources.synth import CLASSES, render_frame, render_mix, synth_clip
+from avdata.waveform import SAMPLE_RATE
+from avmanifest.settings import override
+from avmodel.distributed import World
+from avmodel.evaluate.data import make_loader, one_view, open_splits, ordered_loader, train_view
+from avmodel.evaluate.evaluation import Evaluation
+from avmodel.evaluate.features import label_matrix
+from avmodel.evaluate.finetune.config import small as small_finetuning
+from avmodel.evaluate.finetune.training import predict, trained
+from avmodel.evaluate.linear_probe.config import small as small_probe
+from avmodel.evaluate.loaded import LoadedModel
+from avmodel.evaluate.run import evaluate
+from avmodel.inputs import normalize_images
+from avmodel.models import build_model
+from avmodel.optim import make_optimizer, set_lr
+from avmodel.presets import run_config
+from avmodel.train import pretrain
+from tests.digits import draw_digits
+from tests.shards import draw_dataset
+
+HERE = World(0, 1, torch.device("cpu"))
+Scores = Mapping[str, float]  # percent of the test clips, by row
+
+SYNTH = SynthConfig(
+    num_clips=1500, num_classes=8, max_objects=1, max_silent=0, seconds=3.0, width=128, height=96, fps=10
+)
+SYNTH_TRAIN = 1200
+IMAGES = ("data.mode=image", "data.num_workers=0", "epochs=15", "random_weights=false", "device=cpu")
+RELEASED = {
+    "rate 3e-4 per 256": "optim.lr=7.5e-5",
+    "layer decay 0.75": "optim.layer_decay=0.75",
+    "mixup 1": "mixup=1",
+    "stochastic depth 0.2": "drop_path=0.2",
+    "flip 0.5": "flip_probability=0.5",
+    "crops of 0.5 or more": "min_area=0.5",
+    "smoothing 0.1": "smoothing=0.1",
+    "warm-up 0.2": "optim.warmup=0.2",
+    "betas 0.9, 0.999": "optim.betas=0.9,0.999",
+}
+FINETUNINGS: Mapping[str, Sequence[str]] = {
+    "small": (),
+    **{f"small, {name}": (setting,) for name, setting in RELEASED.items()},
+    "small, all of these": tuple(RELEASED.values()),
+}
+PRETRAININGS: Mapping[str, Sequence[str]] = {
+    "demo": (),
+    "demo, all patches normalized": ("model.normalize_audio_targets=none",),
+    "demo, no patch normalized": ("model.normalize_targets=false",),
+}
+
+
+class PlainViT(nn.Module):
+    """torch's own transformer on patches of 16 pixels: learned positions, mean of the tokens, one linear head."""
+
+    def __init__(self, width: int, depth: int, heads: int, *, side: int, classes: int) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(3, width, 16, 16)
+        self.positions = nn.Parameter(0.02 * torch.randn(1, (side // 16) ** 2, width))
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c"]:
+        tokens = self.embed(image).flatten(2).transpose(1, 2) + self.positions
+        logits: Tensor = self.head(self.norm(self.blocks(tokens)).mean(dim=1))
+        return logits
+
+
+def untrained(seed: int) -> LoadedModel:
+    """The model of the preset `demo` with random weights."""
+    run = run_config("demo")
+    torch.manual_seed(seed)
+    model = build_model(run.model).eval()
+    origin = {"path": None, "sha256": f"random-{seed}", "family": "deepavfusion"}
+    return LoadedModel(model=model, origin=origin, folder=Path(), profile="paper", window_s=run.data.window_s)
+
+
+def plain_vit(data: Path, _: Path, seed: int) -> Scores:
+    """The plain ViT on the batches of fine-tuning, by its optimizer and rates."""
+    config, loaded = override(small_finetuning(), IMAGES), untrained(seed)
+    train, test = open_splits(config.data, data, None)
+    view = train_view(config.data, loaded, max_gain_db=0, min_area=1, flip_probability=0)
+    loader = make_loader(LoaderConfig(batch_size=config.batch_size, seed=seed), config.data, train, view, HERE)
+    torch.manual_seed(seed)
+    (side, _side), classes = loaded.model.config.image_size, len(train.dataset.classes)
+    model = PlainViT(*loaded.model.config.vit, side=side, classes=classes)
+    optimizer = make_optimizer(model, config.optim)
+    steps, done = config.epochs * len(loader), 0
+    for _epoch in range(config.epochs):
+        for batch in loader:
+            set_lr(optimizer, config.optim, peak_lr=config.optim.peak_lr(config.batch_size), done=done / steps)
+            torch.autograd.backward(F.cross_entropy(model(normalize_images(batch.images)), batch.labels.float()))
+            optimizer.step()
+            optimizer.zero_grad()
+            done += 1
+    model.eval()
+    right = []
+    for batch in ordered_loader(config.data, test, one_view(config.data, loaded), HERE, batch_size=100, seed=0):
+        with torch.no_grad():
+            found = model(normalize_images(batch.images)).argmax(dim=1)
+        right.append((found == batch.labels.int().argmax(dim=1))[batch.valid])
+    return {"all": 100 * float(torch.cat(right).float().mean())}
+
+
+def finetuned(data: Path, out: Path, seed: int, settings: Sequence[str]) -> Scores:
+    """Avkit's model, fine-tuned from random weights."""
+    config, loaded = override(small_finetuning(), [*IMAGES, *settings]), untrained(seed)
+    train, test = open_splits(config.data, data, None)
+    run = Evaluation(loaded=loaded, test=data, train=None, out=out, world=HERE)
+    classifier = trained(config, run, train, test, seed, out)
+    labels = label_matrix(test.dataset).int().argmax(dim=1)
+    logits = predict(config, classifier, run, test, one_view(config.data, loaded))
+    return {row: 100 * float((x.argmax(dim=1) == labels).float().mean()) for row, x in logits.items()}
+
+
+def pretrained(data: Path, out: Path, seed: int, settings: Sequence[str]) -> Scores:
+    """Linear probes of a pretrained model, and of random weights."""
+    given = [f"seed={seed}", "probe_every=none", "pictures_every=none", "data.num_workers=0", "device=cpu"]
+    pretrain(override(run_config("demo"), [*given, *settings]), data, out, resume=(out / "config.json").exists())
+    config = small_probe()
+    config = replace(config, seeds=(seed,), device="cpu", data=replace(config.data, num_workers=0))
+    result, _ = evaluate("linear-probe", config, out, data)
+    rows = {**result.scores, **{row: x for row, x in result.baselines.items() if row.startswith("random")}}
+    return {row: found["accuracy"].mean for row, found in rows.items()}
+
+
+def draw_synth(root: Path) -> Path:
+    """Clips of `avkit prepare synth`, without the detour of a video: 1,200 to train on, 300 to test."""
+    for split, first, count in (("train", 0, SYNTH_TRAIN), ("test", SYNTH_TRAIN, SYNTH.num_clips - SYNTH_TRAIN)):
+        draw_dataset(
+            root, count, 400, split=split, first=first, classes=[kind.name for kind in CLASSES[: SYNTH.num_classes]],
+            labels=lambda clip: list(synth_clip(SYNTH, clip).labels), seconds=SYNTH.seconds, num_frames=2, flac=False,
+            picture=lambda clip, frame: render_frame(SYNTH, synth_clip(SYNTH, clip), (frame + 0.5) * SYNTH.seconds / 2),
+            sound=synth_sound,
+        )  # fmt: skip
+    return root
+
+
+def synth_sound(clip: int, seconds: float) -> Float[np.ndarray, " n"]:
+    """The sound of a clip."""
+    sound = render_mix(SYNTH, synth_clip(SYNTH, clip), SAMPLE_RATE)
+    return sound[: round(seconds * SAMPLE_RATE)].astype(np.float32)
+
+
+SETS: Mapping[str, Callable[[Path], Path]] = {"digits": draw_digits, "synth": draw_synth}
+
+
+def runs_of(what: str) -> Iterator[tuple[str, Callable[[Path, Path, int], Scores]]]:
+    """The rows of a table: their names, and what computes one seed from the data and the folder of the run."""
+    if what == "finetune":
+        yield "plain ViT", plain_vit
+        for name, settings in FINETUNINGS.items():
+            yield name, lambda data, out, seed, settings=settings: finetuned(data, out, seed, settings)  # type: ignore[misc]
+    else:
+        for name, settings in PRETRAININGS.items():
+            yield name, lambda data, out, seed, settings=settings: pretrained(data, out, seed, settings)  # type: ignore[misc]
+
+
+def table(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown: for each run and row of scores the mean, its standard error and the number of seeds."""
+    found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for line in lines:
+        for row, score in line["scores"].items():
+            found[line["run"], row].append(score)
+    rows = ["| run | row | percent | standard error | seeds |", "|---|---|---|---|---|"]
+    for (run, row), scores in found.items():
+        error = f"{stdev(scores) / len(scores) ** 0.5:.1f}" if len(scores) > 1 else ""
+        rows.append(f"| {run} | {row} | {mean(scores):.1f} | {error} | {len(scores)} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Compute what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("finetune", "pretrain"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--set", choices=tuple(SETS), default="digits")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--runs", help="only these, separated by ';'")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    data, results = given.out / given.set, given.out / "results.jsonl"
+    if not (data / "dataset.json").exists():
+        SETS[given.set](data)
+    wanted = None if given.runs is None else given.runs.split(";")
+    lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    for name, compute in runs_of(given.what):
+        for seed in map(int, given.seeds.split(",")):
+            mark = {"what": given.what, "set": given.set, "run": name, "seed": seed}
+            if (wanted is not None and name not in wanted) or any(line.items() >= mark.items() for line in lines):
+                continue
+            scores = compute(data, given.out / "-".join([*map(str, mark.values())]).replace(" ", "_"), seed)
+            lines.append(mark | {"scores": scores})
+            with results.open("a") as file:
+                file.write(json.dumps(lines[-1]) + "\n")
+    print(table([line for line in lines if (line["what"], line["set"]) == (given.what, given.set)]))
+
+
+if __name__ == "__main__":
+    main()
