@@ -187,7 +187,7 @@ def train(
         listener.note(f"{out / CHECKPOINTS}: no checkpoint was saved yet; the run begins at step 0")
     speed = Speed(config, world, first=first, steps=steps)
     listener.started(step=first, steps=steps, epochs=steps * step_epochs)
-    if note := config.contrast_note(world.size):
+    if steps and (note := config.contrast_note(world.size)):
         listener.note(note)
 
     if not steps:

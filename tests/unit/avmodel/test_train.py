@@ -287,10 +287,10 @@ def test_a_run_goes_on_on_other_data(family: str, tmp_path: Path) -> None:
 
 
 def test_without_steps_the_start_is_saved(tmp_path: Path) -> None:
-    run, heard = tiny_run(steps=0), Heard()
+    run, heard = tiny_run(steps=0, **FAMILY_RUNS["avsiam"]), Heard()
     report = train(run, DrawnBatches(), tmp_path / "run", HERE, listener=heard)
     assert (report.step, report.steps) == (0, 0)
-    assert heard.records == []
+    assert heard.records == heard.notes == []
     expected = initial_model(run, HERE.device, Listener()).state_dict()
     for name, weight in weights(tmp_path / "run").items():
         assert torch.equal(weight, expected[name]), name
