@@ -48,7 +48,8 @@ def deepavfusion_audioset() -> RunConfig:
 
     avkit pretrain deepavfusion-audioset --data data/audioset --out runs/audioset
 
-    Trained on AS-2M, the lists balanced and unbalanced.
+    Trained on AS-2M, the lists balanced and unbalanced; the released code takes the unbalanced list alone (`--set
+    data.split=unbalanced`).
 
     About 34 hours for 2M clips (0.12 TFLOP a sample). Paper: 53.08 / 6.93 / -.
 
