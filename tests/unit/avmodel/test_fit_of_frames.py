@@ -78,9 +78,12 @@ def test_the_named_runs_have_the_fit_of_their_source() -> None:
         "crossmae": "crop",
         "deepavfusion": "crop",
     }
-    assert {name: PRESETS[name]().data.fit for name in ("cav-mae", "avsiam")} == {
+    tuned = {name: PRESETS[name]().data.fit for name in ("cav-mae", "crossmae-vggsound", "avsiam-b-as20k", "released")}
+    assert tuned == {
         "cav-mae": "short-side-crop",
-        "avsiam": "squash",
+        "crossmae-vggsound": "short-side-crop",
+        "avsiam-b-as20k": "squash",
+        "released": None,
     }
 
 
