@@ -55,7 +55,7 @@ def batch_loss(model: Family, micro: list[Batch], world: World, *, precision: st
     """Losses of one batch of all processes, in parts: the terms over samples as this process's means."""
     # As in reconstructions: a call would compile a whole model again; a sharded model gathers its weights in a call.
     forward = model if is_sharded(model) else model.forward
-    apart = {"contrast": Contrast.APART} if model.compares_samples else {}
+    apart = {"contrast": Contrast.APART} if model.config.compares_samples else {}
     sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=world.device))
     found: list[Vectors] = []
     for number, batch in enumerate(micro):

@@ -44,7 +44,7 @@ class ModelConfig:
 
     @property
     def compares_samples(self) -> bool:
-        """Whether the loss is over pairs of samples."""
+        """Whether the loss is over pairs of samples; the config then has the loss's weight, `contrast_weight`."""
         return False
 
     def num_compared(self, samples: int, world_size: int) -> int:  # noqa: ARG002  # of families without a gather

@@ -158,7 +158,8 @@ class RunConfig:
             note += f", {parts} micro-steps together by gradient_cache"
         elif micro_steps > 1:
             note += f"; with gradient_cache=true {self.model.num_compared(self.batch_size, world_size):,}"
-        return f"{note}); {self.model.published_contrast}."
+        published = self.model.published_contrast
+        return f"{note})" + (f"; {published}." if published else "")
 
 
 def micro_batches(

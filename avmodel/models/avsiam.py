@@ -104,7 +104,6 @@ class AVSiam(Family):
         super().__init__()
         self.config = config
         self.mel_scale = (config.mel_mean, config.mel_std)
-        self.compares_samples = config.compares_samples
         self.reconstructs = config.reconstruction_weight > 0
         if config.alternate_steps:
             self.step_terms = (("contrast",), ("image", "audio"))

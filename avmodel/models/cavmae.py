@@ -131,7 +131,6 @@ class CAVMAE(Family):
         super().__init__()
         self.config = config
         self.mel_scale = (config.mel_mean, config.mel_std)
-        self.compares_samples = config.compares_samples
         self.encoder = self.encoder_type(config)
         self.decoder = None
         if config.reconstruction_weight > 0:

@@ -98,7 +98,6 @@ class CrossMAE(Family):
         super().__init__()
         self.config = config
         self.mel_scale = (config.mel_mean, config.mel_std)
-        self.compares_samples = config.compares_samples
         self.encoder = Encoder(config)
         self.teacher = copy.deepcopy(self.encoder).requires_grad_(False) if config.teacher == "ema" else None
         self.image_decoder, self.audio_decoder = (

@@ -108,7 +108,6 @@ class Family(nn.Module, ABC):
     num_draws: int  # random integers that a sample takes
     num_orders: int = 0  # random orders of the batch that it takes
     least_batch: int = 1  # samples that all processes together must give it at once
-    compares_samples: bool = False  # the loss is over pairs of samples: every process must give equally many
     mel_scale: tuple[float, float] | None = None  # mean and divisor that normalize the stored log-mel
     # Beginnings of the names of the parameters of the layers that both modalities' tokens enter together.
     joint_names: ClassVar[tuple[str, ...]] = ()
@@ -224,6 +223,11 @@ class Family(nn.Module, ABC):
             return 1.0, 0.0
         mean, divisor = self.mel_scale
         return 1 / divisor, -mean / divisor
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether the loss is over pairs of samples: every process must then give equally many."""
+        return bool(self.config.compares_samples)
 
     def contrast(self, vectors: Vectors, *, gather: bool = True) -> Float[Tensor, ""]:
         """The contrastive loss of these rows, not weighted; `gather`: of all processes' as one batch, as in a call.
