@@ -48,8 +48,8 @@ def found(run: RunConfig, micro: int) -> tuple[dict[str, float], dict[str, Tenso
     batches = DrawnBatches(micro, SAMPLES)
     parts = [batches.draw(range(first, first + micro)) for first in range(0, SAMPLES, micro)]
     losses: dict[str, Any] = {}
-    for terms in objective.terms:
-        losses |= gradients(objective, parts, HERE, 0, terms)[0]
+    for terms, optimizer in zip(objective.terms, objective.optimizers, strict=True):
+        losses |= gradients(objective, parts, HERE, 0, terms, optimizer)[0]
     slopes = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {name: value.item() for name, value in losses.items()}, slopes
 
@@ -96,7 +96,8 @@ def test_both_passes_drop_the_same_branches() -> None:
     batches = DrawnBatches(4, SAMPLES)
     parts = [batches.draw(range(first, first + 4)) for first in range(0, SAMPLES, 4)]
     model = drawn_model(run, drop_path=0.4)
-    losses, _ = gradients(pretraining(run, model, HERE), parts, HERE, 5, None)
+    objective = pretraining(run, model, HERE)
+    losses, _ = gradients(objective, parts, HERE, 5, None, objective.optimizers[0])
     slopes = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
     model = drawn_model(run, drop_path=0.4)
@@ -113,7 +114,8 @@ def test_both_passes_drop_the_same_branches() -> None:
     assert_same_gradients(slopes, {name: p.grad for name, p in model.named_parameters() if p.grad is not None})
     # It is random: another step drops others.
     again = drawn_model(run, drop_path=0.4)
-    other, _ = gradients(pretraining(run, again, HERE), parts, HERE, 6, None)
+    objective = pretraining(run, again, HERE)
+    other, _ = gradients(objective, parts, HERE, 6, None, objective.optimizers[0])
     assert other["contrast"].item() != pytest.approx(losses["contrast"].item(), rel=1e-6)
 
 
