@@ -72,7 +72,7 @@ def test_activations_grow_with_the_samples_at_once_and_shrink_when_recomputed() 
     run = tiny_run(batch_size=16, device_batch_size=4)
     small, large = (estimate_memory(replace(run, device_batch_size=size)).activations for size in (4, 16))
     assert large == pytest.approx(4 * small, rel=0.05)
-    assert estimate_memory(replace(run, checkpoint_activations=True)).activations < 0.6 * small
+    assert estimate_memory(replace(run, checkpoint_activations=True)).activations < 0.75 * small
     assert estimate_memory(replace(run, precision="bfloat16", device_batch_size=16)).activations < 0.8 * large
 
 
@@ -87,8 +87,9 @@ def test_the_estimate_in_words() -> None:
     said = memory_note(run)
     assert said.startswith("memory of the card, by an estimate: 0.00 GB (weights 0.00, gradients 0.00, optimizer 0.0")
     assert "activations of 4 samples" in said
-    assert memory_note(replace(run, parallel="fsdp"), 2).startswith("memory of each of 2 cards")
-    assert "gathered blocks" in memory_note(replace(run, parallel="fsdp"), 2)
+    divided = memory_note(replace(run, parallel="fsdp"), 2)
+    assert divided.startswith("memory of each of 2 cards")
+    assert "gathered blocks" in divided
     with pytest.raises(ConfigError, match="batch_size=8 doesn't divide among 3 processes"):
         memory_note(run, 3)
 
