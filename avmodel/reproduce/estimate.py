@@ -12,11 +12,13 @@ from avmanifest.errors import ConfigError
 from avmanifest.settings import override
 from avmodel.costs import count_flop, state_memory_mb
 from avmodel.evaluate.tasks import task_config
+from avmodel.memory import estimate_memory
 from avmodel.reproduce.paper import Paper
 from avmodel.reproduce.plan import Step, evaluate_settings, pretrain_config
 
 CARD: Final = "H100"
 RATES: Final = {"bfloat16": 989e12, "float32": 67e12}  # operations per second, dense, of the SXM card's data sheet
+CARDS: Final = 8  # beside one
 SHARE: Final = 0.4  # of that rate that a step reaches
 BACKWARD: Final = 3  # operations of a training step over those of its forward pass
 
@@ -41,6 +43,17 @@ def costs_of(paper: Paper, steps: Sequence[Step]) -> Iterator[Cost]:
             yield _pretraining(paper, step)
         elif step.words[0] == "evaluate":
             yield _evaluation(paper, step)
+
+
+def card_gb(paper: Paper, step: Step, cards: int) -> float | None:
+    """Memory of a pretraining on each of so many cards, with the activations of its micro-step, by an estimate.
+
+    None if its batch doesn't divide among them.
+    """
+    config, _ = pretrain_config(step.model, paper.models[step.model], None)
+    if config.batch_size % cards:
+        return None
+    return estimate_memory(config, cards).total / 1e9
 
 
 def _pretraining(paper: Paper, step: Step) -> Cost:

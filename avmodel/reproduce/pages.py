@@ -11,7 +11,7 @@ from typing import Final
 
 from avmanifest.errors import ConfigError
 from avmanifest.files import read_text, replace_text
-from avmodel.reproduce.estimate import Cost, costs_of
+from avmodel.reproduce.estimate import CARDS, Cost, costs_of
 from avmodel.reproduce.paper import PAPERS, Paper, Row, Table, printed, read_paper
 from avmodel.reproduce.plan import PAPER, Plan, make_plan
 from avmodel.reproduce.report import escape_markdown
@@ -65,7 +65,7 @@ def costs(paper: Paper) -> str:
 def cost_line(cost: Cost) -> str:
     """A line of the table of costs."""
     state = f"{cost.state_gb:.1f}" if cost.state_gb else "-"
-    return f"| `{cost.step.name}` | {cost.hours:.1f} | {cost.hours_on(8):.1f} | {state} |"
+    return f"| `{cost.step.name}` | {cost.hours:.1f} | {cost.hours_on(CARDS):.1f} | {state} |"
 
 
 PARTS: Mapping[str, Callable[[Paper], str]] = {"commands": commands, "tables": tables, "costs": costs}

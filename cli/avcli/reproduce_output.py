@@ -39,13 +39,24 @@ def print_costs(plan: Plan) -> None:
         typer.echo(f"missing: {text}", err=True)
     if plan.scale == "tiny":
         return
-    from avmodel.reproduce.estimate import CARD, SHARE, costs_of
+    from avmodel.reproduce.estimate import CARD, CARDS, SHARE, card_gb, costs_of
 
     typer.echo(f"\nEstimated, at {SHARE:.0%} of the matrix rate of an {CARD}; not measured:")
-    typer.echo(f"{'command':50} {'hours on 1':>10} {'on 8':>8} {'GB of state':>12}")
+    heads = (
+        f"{'hours on 1':>10}",
+        f"{f'on {CARDS}':>8}",
+        f"{'GB a card, 1':>13}",
+        f"{f'of {CARDS}':>8}",
+        f"{'of state':>9}",
+    )
+    typer.echo(f"{'command':50} {' '.join(heads)}")
     total = 0.0
     for cost in costs_of(plan.paper, plan.steps):
         total += cost.hours
+        trains = cost.step.words[0] == "pretrain"
+        sizes = [card_gb(plan.paper, cost.step, cards) if trains else None for cards in (1, CARDS)]
+        memory = ["-" if size is None else f"{size:.1f}" for size in sizes]
         state = f"{cost.state_gb:.1f}" if cost.state_gb else "-"
-        typer.echo(f"{cost.step.name:50} {cost.hours:>10.1f} {cost.hours_on(8):>8.1f} {state:>12}")
-    typer.echo(f"{'all':50} {total:>10.1f} {total / 8:>8.1f}")
+        hours = f"{cost.hours:>10.1f} {cost.hours_on(CARDS):>8.1f}"
+        typer.echo(f"{cost.step.name:50} {hours} {memory[0]:>13} {memory[1]:>8} {state:>9}")
+    typer.echo(f"{'all':50} {total:>10.1f} {total / CARDS:>8.1f}")

@@ -106,6 +106,12 @@ def test_every_command_is_one_of_avkits(name: str, scale: str, tmp_path) -> None
         at.make_context(words[0] if words else "bench", words)
 
 
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_batch_divides_among_the_cards_of_the_estimates(name: str) -> None:
+    for key, model in read_paper(name).models.items():
+        assert pretrain_config(key, model, None)[0].batch_size % 8 == 0, key
+
+
 def test_a_tables_own_numbers_are_found_in_its_presets() -> None:
     for name in PAPERS:
         for table, row in rows_of(read_paper(name)):
