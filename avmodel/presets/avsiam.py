@@ -92,7 +92,7 @@ def avsiam_none() -> RunConfig:
 
     avkit pretrain avsiam-none --data data/audioset --out runs/avsiam-none
 
-    Seconds: no step is taken, the start is saved. Paper (table 8, without both losses): 39.9 / 61.2. Numbers: the
+    A few minutes: no step is taken, the start is saved. Paper (table 8, without both losses): 39.9 / 61.2. Numbers: the
     backbone's as avsiam-b.
     """
     run = contrastive("avsiam-none", mask_ratios=(0.0,))
