@@ -62,15 +62,16 @@ RELEASED = {
     "mixup 1": "mixup=1",
     "stochastic depth 0.2": "drop_path=0.2",
     "flip 0.5": "flip_probability=0.5",
-    "crops of 0.5 or more": "min_area=0.5",
     "smoothing 0.1": "smoothing=0.1",
     "warm-up 0.2": "optim.warmup=0.2",
-    "betas 0.9, 0.999": "optim.betas=0.9,0.999",
 }
+# By data.fit=short-side-crop, which `small` has, frames are taken whole: crops, with it, are of data.fit=crop.
+CROPS = ("min_area=0.5", "data.fit=crop")
 FINETUNINGS: Mapping[str, Sequence[str]] = {
     "small": (),
     **{f"small, {name}": (setting,) for name, setting in RELEASED.items()},
-    "small, all of these": tuple(RELEASED.values()),
+    "small, crops of 0.5 or more": CROPS,
+    "small, all of these": (*RELEASED.values(), *CROPS),
 }
 PRETRAININGS: Mapping[str, Sequence[str]] = {
     "demo": (),

@@ -117,7 +117,7 @@ def test_its_losses_are_those_of_a_plain_vit_step_by_step(digits: Path, tmp_path
     decayed = [p for p in plain.parameters() if p.ndim > 1]
     others = [p for p in plain.parameters() if p.ndim == 1]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.95)
+        [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.999)
     )
     view = train_view(config.data, run.loaded, max_gain_db=0.0, min_area=1.0, flip_probability=0.0)
     loader = make_loader(LoaderConfig(batch_size=16, seed=0), config.data, train, view, HERE)

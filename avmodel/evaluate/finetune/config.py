@@ -301,7 +301,7 @@ def small() -> FinetuneConfig:
     Measured in docs/decisions/learning-on-little.md. The released rate is 3e-4 for steps of 512; it is scaled with the
     batch, so that small steps of small models hardly move.
     """
-    optim = OptimConfig(lr=1e-3, warmup=0.1, ramp=0.0)
+    optim = OptimConfig(lr=1e-3, warmup=0.1, ramp=0.0, betas=(0.9, 0.999))
     return FinetuneConfig(
         data=EvalDataConfig(fit="short-side-crop"),
         optim=optim,
