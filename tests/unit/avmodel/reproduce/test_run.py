@@ -223,7 +223,6 @@ def test_a_score_that_the_result_lacks_is_named(tmp_path: Path) -> None:
         make_reports(plan)
 
 
-@pytest.mark.slow
 def test_measures_settings_and_benchmarks_are_read(tmp_path: Path) -> None:
     content = json.loads(json.dumps(CONTENT)) | {"benches": {"speed": {"command": ["step"]}}}
     content["tables"][0]["columns"] = [
