@@ -11,7 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from avmanifest.errors import ConfigError
-from avmanifest.files import replacing, unfinished_path
+from avmanifest.files import open_file, replacing, unfinished_path
 from avmodel.metrics import disk_errors
 
 PROFILE: Final = "profile"  # folder of a run
@@ -88,7 +88,7 @@ class StepTrace:
         with disk_errors(self._path), replacing(self._path) as compressed:
             plain = unfinished_path(self._path.with_suffix(""))
             recorded.export_chrome_trace(str(plain))
-            with plain.open("rb") as trace, gzip.open(compressed, "wb", compresslevel=6) as file:
+            with open_file(plain) as trace, gzip.open(compressed, "wb", compresslevel=6) as file:
                 shutil.copyfileobj(trace, file)
             plain.unlink()
         self._written = True

@@ -30,6 +30,7 @@ from avmodel.masking import (
 from avmodel.models.family import (
     AST,
     IN21K,
+    NOT_PREDICTED,
     Contrast,
     Draws,
     Family,
@@ -265,7 +266,8 @@ class AVSiam(Family):
         config = self.config
         images, log_mels = self.image_input(image), self.audio_input(log_mel)
         losses: list[Term] = []
-        output, vectors = Output({}), None
+        predicted = NOT_PREDICTED
+        vectors = None
         if self.compares_samples and (terms is None or "contrast" in terms):
             audio_tokens = pooled_groups(self.encoder.audio(log_mels), masks.audio_groups, self.encoder.encode_audio)
             image_tokens = pooled_groups(self.encoder.image(images), masks.image_groups, self.encoder.encode_image)
@@ -278,10 +280,10 @@ class AVSiam(Family):
         if self.reconstructs and (terms is None or "image" in terms):
             predicted = self.reconstruct(images, log_mels, masks)
             image_pred, audio_pred, image_mask, audio_mask = predicted
-            output, weight = Output({}, *predicted), config.reconstruction_weight
+            weight = config.reconstruction_weight
             losses.append(Term("image", weight, masked_mse(image_pred, self.targets(images, "image"), image_mask)))
             losses.append(Term("audio", weight, masked_mse(audio_pred, self.targets(log_mels, "audio"), audio_mask)))
-        return output._replace(losses=weighted(losses), vectors=vectors)
+        return Output(weighted(losses), *predicted, vectors)
 
     def contrast(self, vectors: Vectors, *, gather: bool = True) -> Float[Tensor, ""]:
         """The sound of each sample against the images of all, and the images against the sounds if symmetric."""

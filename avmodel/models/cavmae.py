@@ -17,6 +17,7 @@ from avmodel.layers import ViT, after_each, init_linears, modal_blocks
 from avmodel.masking import KeptIds, ids_from_noise, masking_from_ids, structured_noise
 from avmodel.models.family import (
     MAE,
+    NOT_PREDICTED,
     Contrast,
     Draws,
     Family,
@@ -251,7 +252,8 @@ class CAVMAE(Family):
         audio_tokens = encoder.audio(log_mels, audio_masking.ids_keep)
         if contrast is Contrast.ALONE:
             return Output({}, vectors=self.vectors(image_tokens, audio_tokens))
-        terms, output = [], Output({})
+        terms: list[Term] = []
+        predicted = NOT_PREDICTED
         if self.decoder is not None:
             image_pred, audio_pred = self.decoder(
                 encoder.join(audio_tokens, image_tokens),
@@ -259,7 +261,7 @@ class CAVMAE(Family):
                 image_masking.ids_restore,
                 audio_masking.ids_keep.shape[1],
             )
-            output = Output({}, image_pred, audio_pred, image_masking.mask, audio_masking.mask)
+            predicted = image_pred, audio_pred, image_masking.mask, audio_masking.mask
             weight = config.reconstruction_weight
             terms += [
                 Term("image", weight, masked_mse(image_pred, self.targets(images, "image"), image_masking.mask)),
@@ -269,7 +271,7 @@ class CAVMAE(Family):
         if vectors is not None and contrast is Contrast.COMPARED:
             terms.append(Term("contrast", config.contrast_weight, self.contrast(vectors)))
             vectors = None
-        return output._replace(losses=weighted(terms), vectors=vectors)
+        return Output(weighted(terms), *predicted, vectors)
 
     def vectors(self, image_tokens: Float[Tensor, "b i d"], audio_tokens: Float[Tensor, "b a d"]) -> Vectors:
         """What the contrast compares of both modalities, each through the joint blocks alone."""

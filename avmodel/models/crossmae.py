@@ -20,6 +20,7 @@ from avmodel.masking import KeptIds, Masking, gather_visible, ids_from_noise, ma
 from avmodel.models.family import (
     AUDIOMAE,
     MAE,
+    NOT_PREDICTED,
     AttentionMaps,
     Contrast,
     Draws,
@@ -197,7 +198,7 @@ class CrossMAE(Family):
                 vectors = None
         if contrast is Contrast.ALONE:
             return Output({}, vectors=vectors)
-        output = Output({})
+        predicted = NOT_PREDICTED
         if self.image_decoder is not None and self.audio_decoder is not None:
             image_condition = self.condition(image_tokens, complete_image, image_masking)
             audio_condition = self.condition(audio_tokens, complete_audio, audio_masking)
@@ -207,7 +208,7 @@ class CrossMAE(Family):
             audio_pred = self.audio_decoder(
                 audio_tokens.tokens, audio_masking.ids_restore, *self.located(image_condition, self.image_decoder)
             )
-            output = Output({}, image_pred, audio_pred, image_masking.mask, audio_masking.mask)
+            predicted = image_pred, audio_pred, image_masking.mask, audio_masking.mask
             terms += [
                 Term(
                     "image",
@@ -229,7 +230,7 @@ class CrossMAE(Family):
                     ("audio_features", self.audio_features, image_tokens, audio_tokens, complete_audio, audio_masking),
                 )
             ]
-        return output._replace(losses=weighted(terms), vectors=vectors)
+        return Output(weighted(terms), *predicted, vectors)
 
     def contrast(self, vectors: Vectors, *, gather: bool = True) -> Float[Tensor, ""]:
         """The sound of each sample against the images of all, and the images against the sounds."""

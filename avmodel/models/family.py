@@ -61,6 +61,11 @@ class Output(NamedTuple):
     vectors: Vectors | None = None  # only of a call that does not compare them
 
 
+# What an `Output` has of predicted patches: of the image, of the audio, their masks.
+Predicted: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+NOT_PREDICTED: Predicted = (None, None, None, None)
+
+
 def for_each_image(audio: Float[Tensor, "a *n"], image: Float[Tensor, "b *m"]) -> Float[Tensor, "b *n"]:
     """The rows of `audio`, each as often as it has images, which stand one after the other."""
     return audio.repeat_interleave(len(image) // len(audio), dim=0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from avmanifest.errors import ConfigError, ExitCode, StorageError
-from avmanifest.files import replace_text
+from avmanifest.files import read_file, replace_text
 from avmanifest.parsing import parse_object
 from avmodel.reproduce.plan import Plan, Step
 from avmodel.rundir import CONFIG_FILE
@@ -79,7 +79,7 @@ def is_done(folder: Path, step: Step) -> bool:
     path = _mark(folder, step)
     if not path.exists():
         return False
-    words = parse_object(path.read_bytes(), path, ConfigError, "Remove the file to run the command again").get("words")
+    words = parse_object(read_file(path), path, ConfigError, "Remove the file to run the command again").get("words")
     if words != list(step.words):
         raise ConfigError(
             f"{step.out}: was made by another command than `{step.command}`; {path} has it. Give another --out, or "

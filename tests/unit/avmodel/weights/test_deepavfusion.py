@@ -140,11 +140,20 @@ def test_an_aligned_patch_sees_what_audiomae_saw(tmp_path: Path) -> None:
     torch.testing.assert_close(ours, theirs.permute(0, 3, 2, 1), atol=1e-4, rtol=1e-4)
 
 
-def test_weights_of_another_branch_or_size_are_refused(tmp_path: Path) -> None:
+def test_an_image_mae_starts_the_audio_branch_by_the_sum_of_its_colors(tmp_path: Path) -> None:
     path = tmp_path / "mae.pth"
     torch.save({"model": vit_state(3)}, path)
-    with pytest.raises(ConfigError, match=r"patch_embed.proj.weight is \[48, 3, 16, 16\], expected \[48, 1, 16, 16\]"):
-        start_from_weights(model_of(SMALL), "audio", path)
+    model = model_of(SMALL)
+    start_from_weights(model, "audio", path)
+    expected = vit_state(3)["patch_embed.proj.weight"].sum(dim=1, keepdim=True)
+    torch.testing.assert_close(model.encoder.audio.patch_embed.proj.weight.data, expected)
+
+
+def test_weights_of_another_branch_or_size_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mae.pth"
+    torch.save({"model": vit_state(1)}, path)
+    with pytest.raises(ConfigError, match=r"patch_embed.proj.weight is \[48, 1, 16, 16\], expected \[48, 3, 16, 16\]"):
+        start_from_weights(model_of(SMALL), "image", path)
     torch.save({"model": vit_state(3, depth=3)}, path)
     with pytest.raises(ConfigError, match=r"12 of \d+ weights don't fit: encoder.image.blocks.2.*is not of this model"):
         start_from_weights(model_of(SMALL), "image", path)

@@ -179,7 +179,7 @@ def test_pictures_learn_to_take_their_sound_out(tiny_run: Path, tmp_path: Path) 
 
     data = draw_splits(tmp_path / "colors", picture=picture, sound=sound, flac=True)
     config = replace(
-        CONFIG, epochs=14, num_mixtures=4, examples=0, drop_path=0.0, optim=replace(CONFIG.optim, base_lr=0.3)
+        CONFIG, epochs=24, num_mixtures=4, examples=0, drop_path=0.0, optim=replace(CONFIG.optim, base_lr=0.3)
     )
     result = separation(config, evaluation_of(tiny_run, data, tmp_path))
     assert result.scores["separated"]["sdr_gain"].mean > 2
