@@ -15,7 +15,7 @@ from avmodel.inputs import to_inputs
 from avmodel.layers import Mlp
 from avmodel.models import build_model
 from avmodel.rng import draw_masks
-from tests.runs import TINY, TINY_AVSIAM, TINY_CROSSMAE
+from tests.runs import TINY, TINY_AVSIAM, TINY_CROSSMAE, TINY_MODELS
 
 
 @pytest.mark.slow
@@ -24,7 +24,7 @@ def test_few_graphs_are_compiled_and_the_gradients_stay() -> None:
     root = Path(__file__).parents[3]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["way"] for row in rows] == ["blocks"] * 2 + ["whole"] * 5
+    assert [row["way"] for row in rows] == ["blocks"] * 2 + ["whole"] * (len(TINY_MODELS) + 1)
     for row in rows:
         assert row["far"] < 1e-5, row
         assert row["further"] == 0, row
