@@ -1,4 +1,4 @@
-"""The commands as a user types them: output, exit codes, and the README's word for them."""
+"""The commands as a user types them: output, exit codes, and the pages' word for them."""
 
 import json
 import os
@@ -266,7 +266,15 @@ def commands_in(text: str) -> list[str]:
         "cli/avcli/evaluate.py",
         "cli/avcli/convert.py",
         "cli/avcli/export.py",
+        "docs/apply.md",
         "docs/benchmarks.md",
+        "docs/evaluate.md",
+        "docs/export.md",
+        "docs/inspect.md",
+        "docs/operations.md",
+        "docs/prepare.md",
+        "docs/pretrain.md",
+        "docs/reproduce/README.md",
         "docs/reproduce/avsiam.md",
         "docs/reproduce/cav-mae.md",
         "docs/reproduce/crossmae.md",
