@@ -136,9 +136,20 @@ def free_name(folder: Path, step: int) -> Path:
     return target
 
 
-def point_latest_to(target: Path) -> None:
-    """Make `latest` name this checkpoint, in one rename. Raises OSError if the disk does not take it."""
-    replace_text(target.parent / LATEST_FILE, target.name + "\n", durable=True)
+def point_latest_to(target: Path, say: Callable[[str], object] = _LOG.warning) -> None:
+    """Make `latest` name this checkpoint, in one rename. Raises OSError if the disk does not take it.
+
+    A folder of that name is renamed to `latest-folder`, with a number if there is one; `say` is told so.
+    """
+    pointer = target.parent / LATEST_FILE
+    if pointer.is_dir() and not pointer.is_symlink():
+        aside, again = pointer.with_name(f"{LATEST_FILE}-folder"), 1
+        while aside.exists():
+            again += 1
+            aside = pointer.with_name(f"{LATEST_FILE}-folder-{again}")
+        pointer.rename(aside)
+        say(f"{pointer}: was a folder, where a file belongs; it is {aside.name} now.")
+    replace_text(pointer, target.name + "\n", durable=True)
 
 
 def prune(folder: Path, keep: int, keep_every: int | None = None) -> None:

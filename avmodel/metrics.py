@@ -2,21 +2,26 @@
 
 import importlib
 import json
+import logging
 import os
+import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from avmanifest.errors import ConfigError, ManifestError, StorageError
-from avmanifest.files import read_text, replace_text
+from avmanifest.files import read_file, read_text, replace_text
 from avmanifest.parsing import parse_object
+from avmanifest.wording import counted
 
 METRICS, PROBES, TENSORBOARD = "metrics.jsonl", "probe.jsonl", "tensorboard"
 WANDB_RUN = "wandb-run.json"  # the id of the run at Weights & Biases
+_FEW: Final = 5  # numbers of damaged lines that a message names
+_LOG: Final = logging.getLogger(__name__)
 SKIPPED = "skipped.jsonl"  # steps that were left out; there only if there are any
 
 
@@ -24,12 +29,19 @@ class JsonLines:
     """A file of one JSON object a line, each with a `step`.
 
     Opening it removes lines after `last_step` and an incomplete last line, so that after a resume from that step every
-    step is in the file once.
+    step is in the file once. Damaged lines are left out, too: `say` is told which, and the file as it was is kept as
+    NAME.damaged.
     """
 
-    def __init__(self, path: Path, *, last_step: int) -> None:
-        kept = [line for line in read_lines(path) if line["step"] <= last_step]
+    def __init__(self, path: Path, *, last_step: int, say: Callable[[str], object] = _LOG.warning) -> None:
+        damaged: list[int] = []
+        kept = [line for line in read_lines(path, damaged) if line["step"] <= last_step]
         with disk_errors(path):
+            if damaged:
+                shutil.copyfile(path, path.with_name(f"{path.name}.damaged"))
+                few = ", ".join(map(str, damaged[:_FEW])) + (", ..." if len(damaged) > _FEW else "")
+                lines = counted(len(damaged), "damaged line")
+                say(f"{path}: {lines} left out ({few}); the file as it was is {path.name}.damaged")
             replace_text(path, "".join(json.dumps(line) + "\n" for line in kept))
             self._file = path.open("a", buffering=1)
         self._path = path
@@ -54,9 +66,9 @@ class JsonLines:
 class SkippedLog:
     """skipped.jsonl, which appears with the first step that is left out."""
 
-    def __init__(self, folder: Path, *, last_step: int) -> None:
+    def __init__(self, folder: Path, *, last_step: int, say: Callable[[str], object] = _LOG.warning) -> None:
         self._path = folder / SKIPPED
-        self._lines = JsonLines(self._path, last_step=last_step) if self._path.exists() else None
+        self._lines = JsonLines(self._path, last_step=last_step, say=say) if self._path.exists() else None
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append a step. Raises StorageError if the disk doesn't take it."""
@@ -81,23 +93,39 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path, damaged: list[int] | None = None) -> Iterator[dict[str, Any]]:
     """The objects of a file, in order; none if there is no file. An incomplete last line is left out.
 
-    Raises ManifestError, with the line, for a line that is not a JSON object with a step.
+    Args:
+        path: The file.
+        damaged: Receives the numbers of the lines that are not JSON objects with a step, from 1; they are left out.
+            None: such a line is refused.
+
+    Raises:
+        ManifestError: The file cannot be read, or a line is damaged; the message has its number.
     """
     if not path.exists():
         return
     try:
-        text = read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
+        content = read_file(path)
+    except OSError as error:
         raise ManifestError(f"{path}: cannot be read ({error}). Restore the file, or give another --out.") from error
-    for number, line in enumerate(text.splitlines(keepends=True), start=1):
-        if line.endswith("\n"):
-            fields = parse_object(line, f"{path}: line {number}", finite=False)
-            if type(fields.get("step")) is not int:
-                raise ManifestError(f"{path}: line {number}: no step. Restore the file, or give another --out.")
-            yield fields
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            yield _step_of(line, f"{path}: line {number}")
+        except ManifestError:
+            if damaged is None:
+                raise
+            damaged.append(number)
+
+
+def _step_of(line: bytes, where: str) -> dict[str, Any]:
+    """The object of a line. Raises ManifestError for another text, and for an object without a step."""
+    advice = "pretrain --resume leaves damaged lines out"
+    fields = parse_object(line, where, advice=advice, finite=False)
+    if type(fields.get("step")) is not int:
+        raise ManifestError(f"{where}: no step. {advice}.")
+    return fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,13 +142,19 @@ class MetricLog:
     """Writes the records of a run to all its logs."""
 
     def __init__(
-        self, folder: Path, *, last_step: int, config: Mapping[str, Any], wandb: WandbRun | None = None
+        self,
+        folder: Path,
+        *,
+        last_step: int,
+        config: Mapping[str, Any],
+        wandb: WandbRun | None = None,
+        say: Callable[[str], object] = _LOG.warning,
     ) -> None:
         self._folder = folder
         self._wandb = None if wandb is None else start_wandb(wandb, folder, config, resumed=last_step > 0)
-        self._steps = JsonLines(folder / METRICS, last_step=last_step)
-        self._probes = JsonLines(folder / PROBES, last_step=last_step)
-        self._skipped = SkippedLog(folder, last_step=last_step)
+        self._steps = JsonLines(folder / METRICS, last_step=last_step, say=say)
+        self._probes = JsonLines(folder / PROBES, last_step=last_step, say=say)
+        self._skipped = SkippedLog(folder, last_step=last_step, say=say)
         # Imported here, because `inspect` reads metrics without torch.
         tensorboard = importlib.import_module("torch.utils.tensorboard")
         self._board = tensorboard.SummaryWriter(str(folder / TENSORBOARD), purge_step=last_step + 1, flush_secs=30)

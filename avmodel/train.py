@@ -197,7 +197,7 @@ def train(
         return Report(out, 0, 0, math.nan, math.nan)
 
     traced = trace_of(out, first, steps, world, listener.note) if profile_steps else nullcontext()
-    with log_of(out, first, config, world) as log, traced as trace:
+    with log_of(out, first, config, world, listener.note) as log, traced as trace:
 
         def record(values: Mapping[str, Any]) -> None:
             values = speed.of(values)
@@ -382,7 +382,7 @@ def go_on(
         if later:
             say(f"going on from {checkpoint.name}; later checkpoints stay where they are: {', '.join(later)}")
         try:
-            point_latest_to(checkpoint)
+            point_latest_to(checkpoint, say)
         except OSError as error:
             raise StorageError(
                 f"{folder / LATEST_FILE}: not written ({error.strerror}). Free space, then resume."
@@ -499,7 +499,9 @@ def validate(
     listener.note(f"step {done}: held-out loss {losses['total']:.4f} ({terms})")
 
 
-def log_of(out: Path, first: int, config: RunConfig, world: World) -> AbstractContextManager[MetricLog | None]:
+def log_of(
+    out: Path, first: int, config: RunConfig, world: World, say: Callable[[str], object]
+) -> AbstractContextManager[MetricLog | None]:
     """The run's log on the process that writes."""
     if not world.is_main:
         return nullcontext()
@@ -508,7 +510,7 @@ def log_of(out: Path, first: int, config: RunConfig, world: World) -> AbstractCo
         wandb = WandbRun(
             project=config.wandb_project, name=config.wandb_name, group=config.wandb_group, tags=config.wandb_tags
         )
-    return MetricLog(out, last_step=first, wandb=wandb, config=as_json(config))
+    return MetricLog(out, last_step=first, wandb=wandb, config=as_json(config), say=say)
 
 
 def trace_of(

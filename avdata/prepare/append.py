@@ -20,6 +20,7 @@ from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
 from avmanifest.schema import PLAN_SCHEMA
 from avmanifest.table import completed, read_table
+from avmanifest.wording import counted
 
 _PLACE = ("shard", "position")
 
@@ -69,7 +70,8 @@ def plan_append(
         return []
     shards, is_ours = freeze_part(config, output, new, appended=True)
     if is_ours:
-        listener.note(f"{len(new):,} clips of the list are new and are appended; {len(present):,} are there")
+        appended = f"{len(new):,} new of the list's {counted(len(listed), 'clip')}: appended"
+        listener.note(f"{appended} to the {len(present):,} that are there")
     else:
         listener.note("another run has appended clips; continuing with its clips")
     return shards
@@ -126,7 +128,7 @@ def _conforming(listed: pa.Table, schema: pa.Schema, listener: PrepareListener) 
 def _note_differences(present: pa.Table, listed: pa.Table, listener: PrepareListener) -> None:
     """Say how many of the present clips the list lacks, or gives otherwise."""
     if missing := len(present) - len(listed):
-        listener.note(f"{missing:,} clips of the dataset are not in the list; they stay (see avkit dataset remove)")
+        listener.note(f"{counted(missing, 'clip')} of the dataset not in the list: kept (see avkit dataset remove)")
     own, theirs = (table.drop_columns(_PLACE).sort_by("key") for table in (present, listed))
     own = own.filter(pc.is_in(own.column("key"), theirs.column("key").combine_chunks()))
     names = [name for name in own.column_names if not own.column(name).equals(theirs.column(name))]

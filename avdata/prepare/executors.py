@@ -24,6 +24,7 @@ from avdata.prepare.steps.registry import load_steps
 from avdata.prepare.supervise import Crashed, Outcome, Raised, Returned, TimedOut, supervise
 from avmanifest.columns import Column
 from avmanifest.layout import ShardName
+from avmanifest.wording import counted
 
 MISSING_REASON: Final = "no source has it"
 
@@ -128,7 +129,7 @@ class LocalExecutor:
                 ended.append(_resolved(ShardResult(task.shard, None)))
                 continue
             if finished:
-                self.observe(f"{task.shard}: {len(finished)} clips of an earlier run are used")
+                self.observe(f"{task.shard}: {counted(len(finished), 'clip')} of an earlier run used")
             shard = opened[task.shard] = _OpenShard(task)
             to_do = []
             for place, (row, ref) in enumerate(zip(task.rows, refs, strict=True)):

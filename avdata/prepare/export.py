@@ -14,12 +14,14 @@ import yaml
 from avdata.audit.parquet import read_stored_table
 from avdata.audit.secrets import ADVICE, checked_columns, num_secrets
 from avdata.store import Store
+from avdata.urls import protocol
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.files import sha256_of, sha256_of_file
 from avmanifest.layout import Layout, ShardName, is_published, shard_of_marker
 from avmanifest.parsing import parse_object
 from avmanifest.records import PARTS, parse_description, parse_marker
 from avmanifest.schema import CLIP_SCHEMA
+from avmanifest.wording import counted
 
 _LAYOUT: Final = Layout(Path())
 _CARD: Final = ("README.md", "croissant.json", ".nv-meta/dataset.yaml", ".nv-meta/split.yaml", ".nv-meta/.info.json")
@@ -64,9 +66,10 @@ def export(source: Store, target: Store, observe: Callable[[str], None] = lambda
     Raises:
         ManifestError: The dataset or its catalog is incomplete, or they do not agree.
         ShardError: A shard does not agree with its marker, or a copy differs from its source.
-        ConfigError: The target holds another dataset or other files.
+        ConfigError: The target is the source, lies in it or around it, or holds another dataset or other files.
         StorageError: The source cannot be read or the target cannot be written.
     """
+    _refuse_nested(source, target)
     shipped = checked(source)
     held = target.sizes()
     _check_target(source, target, held)
@@ -161,7 +164,8 @@ def _refuse_secrets(source: Store, names: Sequence[str]) -> None:
         table = read_stored_table(source, name, CLIP_SCHEMA)
         count = num_secrets(table, checked_columns(table.schema))
         if count:
-            raise ManifestError(f"{source.at(name)}: {count:,} rows hold a password or token of a URL. {ADVICE}")
+            rows = counted(count, "row holds", "rows hold")
+            raise ManifestError(f"{source.at(name)}: {rows} a password or token of a URL. {ADVICE}")
 
 
 def _same(source: Store, name: str, what: str, listed: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -218,10 +222,20 @@ def _shipped(source: Store, name: str, held: Mapping[str, int]) -> _Shipped:
     return _Shipped(held[name], str(source.sha256(name)))
 
 
-def _check_target(source: Store, target: Store, held: Mapping[str, int]) -> None:
-    """Raise ConfigError if the target is the source, or holds another dataset or other files."""
-    if target.local("") is not None and target.local("") == source.local(""):
+def _refuse_nested(source: Store, target: Store) -> None:
+    """Raise ConfigError if the target is the source, or one lies in the other: a copy would become a part of itself."""
+    if (source.is_local, protocol(source.root)) != (target.is_local, protocol(target.root)):
+        return
+    ours, theirs = (f"{store.base.rstrip('/')}/" for store in (source, target))
+    if ours == theirs:
         raise ConfigError(f"{target.root}: is the dataset itself. Give --to another place.")
+    if theirs.startswith(ours) or ours.startswith(theirs):
+        where = "inside" if theirs.startswith(ours) else "the folder above"
+        raise ConfigError(f"{target.root}: is {where} the dataset {source.root}. Give --to a place beside it.")
+
+
+def _check_target(source: Store, target: Store, held: Mapping[str, int]) -> None:
+    """Raise ConfigError if the target holds another dataset or other files."""
     theirs, ours = target.read("dataset.json") if "dataset.json" in held else None, _read(source, "dataset.json")
     operations = parse_description(ours, source.at("dataset.json")).get("operations", [])
     older = {entry.get("before") for entry in operations}

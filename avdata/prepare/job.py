@@ -45,6 +45,7 @@ from avmanifest.layout import Layout
 from avmanifest.schema import PLAN_SCHEMA, filtered_status
 from avmanifest.secrets import shown_url
 from avmanifest.table import read_table
+from avmanifest.wording import counted
 
 
 def prepare(
@@ -320,10 +321,10 @@ def _note_plan(plan: Plan, listener: PrepareListener) -> None:
     for note in plan.notes:
         listener.note(note)
     if plan.num_duplicates:
-        listener.note(f"{plan.num_duplicates:,} rows of the list repeat a clip; the first row of each clip is used")
+        listener.note(f"{counted(plan.num_duplicates, 'row')} of the list left out: the clip is in an earlier row, too")
     if plan.cross_split_keys:
         few = ", ".join(plan.cross_split_keys[:5])
-        listener.note(f"{len(plan.cross_split_keys):,} clips are listed in more than one split, such as {few}")
+        listener.note(f"{counted(len(plan.cross_split_keys), 'clip')} listed in more than one split, such as {few}")
 
 
 def _shards_to_do(

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import pyarrow as pa
 
 from avmanifest.schema import StatusClass, status_class
+from avmanifest.wording import counted
 
 
 @runtime_checkable
@@ -98,7 +99,9 @@ class PrepareReport:
     @property
     def summary(self) -> str:
         """What the dataset holds and, if it is incomplete, what to do next."""
-        counts = f"{self.ok:,} of {self.requested:,} clips are samples in {self.num_shards:,} shards of {self.out}."
+        are = "is a sample" if self.ok == 1 else "are samples"
+        of = f"{self.ok:,} of {counted(self.requested, 'clip')} {are}"
+        counts = f"{of} in {counted(self.num_shards, 'shard')} of {self.out}."
         if self.filtered:
             counts += f" Steps dropped {self.filtered:,}."
         if self.exit_code == 1:

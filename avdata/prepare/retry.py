@@ -13,6 +13,7 @@ from avdata.prepare.report import PrepareListener
 from avmanifest.layout import Layout
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA, STATUSES, StatusClass, status_class
 from avmanifest.table import read_batches
+from avmanifest.wording import counted
 
 
 def plan_retry(config: PrepareConfig, output: DatasetOutput, listener: PrepareListener) -> list[PlannedShard]:
@@ -39,7 +40,7 @@ def plan_retry(config: PrepareConfig, output: DatasetOutput, listener: PrepareLi
     shards, is_ours = freeze_part(config, output, table, appended=False)
     if not is_ours:
         listener.note("another run has started this retry; continuing with its clips")
-    listener.note(f"{len(failed):,} failed clips are tried again")
+    listener.note(f"{counted(len(failed), 'failed clip is', 'failed clips are')} tried again")
     return shards
 
 

@@ -11,6 +11,7 @@ from avdata.prepare.decode import open_media
 from avdata.profiles import MelProfile, profile
 from avdata.waveform import StoredSamples, rms_dbfs
 from avmanifest.errors import ConfigError
+from avmanifest.files import require_file
 
 SOUND_FORMATS = ("flac", "mp3", "aac", "aiff", "caf", "au")
 MAX_SECONDS = 600.0  # of a file: a longer spectrogram cannot be read as an image
@@ -34,12 +35,15 @@ def file_spectrogram(path: Path, mel: str = "paper") -> FileSpectrogram:
         mel: Name of a mel profile.
 
     Raises:
-        ConfigError: The file does not exist, or the profile is unknown.
+        ConfigError: The file does not exist or is none, such as a FIFO, or the profile is unknown.
         DecodeError: The file has no audio, or is damaged.
     """
     front_end = profile(mel)
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file")
+    try:
+        require_file(path)  # a FIFO or a device would be waited for
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise ConfigError(f"{path}: {reason}. Give a video or audio file.") from error
     with open_media(path, more_formats=SOUND_FORMATS) as media:
         seconds = min(media.duration_s, MAX_SECONDS)
         sound = media.waveform(0.0, seconds)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from avcli.options import print_json
+from avmanifest.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,6 +192,6 @@ def _print(done: "Done", end: str) -> None:
         typer.echo(f"{done.root}: nothing to do")
         return
     typer.echo(
-        f"{done.root}: {done.operation}: {done.num_shards:,} shards with {done.num_clips:,} clips built, verified and "
-        f"{end}; {done.bytes_written:,} bytes written."
+        f"{done.root}: {done.operation}: {counted(done.num_shards, 'shard')} with {counted(done.num_clips, 'clip')} "
+        f"built, verified and {end}; {counted(done.bytes_written, 'byte')} written."
     )

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from avcli.options import print_json
+from avmanifest.wording import counted
 
 EXAMPLES = """\b
 Examples:
@@ -51,8 +52,8 @@ def export(
         print_json(done.as_dict())
         return
     typer.echo(
-        f"{done.num_files:,} files ({done.num_bytes:,} bytes) of {done.source} are in {done.target}, "
-        f"every sha256 compared; {done.num_copied:,} were copied now."
+        f"{counted(done.num_files, 'file')} ({counted(done.num_bytes, 'byte')}) of {done.source} in {done.target}, "
+        f"every sha256 compared; copied now: {done.num_copied:,}."
     )
 
 

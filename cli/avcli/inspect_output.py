@@ -24,6 +24,7 @@ from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.profiles import MelProfile
 from avmanifest.records import shown_operation, shown_step
 from avmanifest.schema import status_meaning
+from avmanifest.wording import counted
 
 _MOST_FAULTS: Final = 40
 _LONGEST_FACT: Final = 500  # characters of a value of an extra column
@@ -91,9 +92,10 @@ def _title(console: Console, found: Mapping[str, Any]) -> None:
     if name := found["recipe"].get("title"):
         title.append(f"  {name}", style="not bold")
     console.print(title, soft_wrap=True)
+    samples, clips = counted(found["samples"], "sample"), counted(found["requested"], "clip")
     console.print(
         Text.assemble(
-            f"{found['samples']:,} samples of {found['requested']:,} clips, {found['hours']:,.2f} h   subset id ",
+            f"{samples} of {clips}, {found['hours']:,.2f} h   subset id ",
             (found["subset_id"], "bold"),
         )
     )
@@ -277,9 +279,11 @@ def print_verification(verification: Verification) -> None:
     console = Console(highlight=False)
     how = "read and decoded" if verification.deep else "read"
     size = f"{verification.num_bytes / 1e6:,.1f} MB"
-    console.print(f"{verification.shards:,} shards with {verification.samples:,} samples, {size} {how}")
+    shards, samples = counted(verification.shards, "shard"), counted(verification.samples, "sample")
+    console.print(f"{shards} with {samples}, {size} {how}")
     for name, count in verification.secrets.items():
-        console.print(Text(f"{name}: {count:,} entries hold a password or token of a URL", style="yellow"))
+        entries = counted(count, "entry holds", "entries hold")
+        console.print(Text(f"{name}: {entries} a password or token of a URL", style="yellow"))
     if verification.secrets:
         console.print(Text(f"Others must not get the dataset so. {ADVICE}"), soft_wrap=True)
     if not verification.faults:
@@ -293,9 +297,8 @@ def print_verification(verification: Verification) -> None:
     console.print(table)
     more = len(verification.faults) - _MOST_FAULTS
     tail = f", {more:,} more with --json" if more > 0 else ""
-    console.print(
-        Text(f"{len(verification.faults):,} faults in {len(verification.bad_shards):,} shards{tail}", style="red")
-    )
+    faults, shards = counted(len(verification.faults), "fault"), counted(len(verification.bad_shards), "shard")
+    console.print(Text(f"{faults} in {shards}{tail}", style="red"))
 
 
 def print_repair(folders: Sequence[Path], cleaned: Sequence[str]) -> None:
@@ -306,7 +309,7 @@ def print_repair(folders: Sequence[Path], cleaned: Sequence[str]) -> None:
     for folder in folders:
         console.print(Text(f"moved to {folder}"), soft_wrap=True)
     if folders:
-        console.print("Run the same `avkit prepare` again: it makes these shards again.")
+        console.print("Run the same `avkit prepare` again: it makes what is missing.")
 
 
 def print_sample(sample: StoredSample) -> None:
@@ -328,7 +331,7 @@ def print_sample(sample: StoredSample) -> None:
         console.print(Columns([_thumbnail(frame.content, frame.time_s) for frame in sample.frames[:_MOST_FRAMES]]))
     elif sample.frames:
         times = ", ".join("?" if frame.time_s is None else f"{frame.time_s:.2f}" for frame in sample.frames)
-        console.print(f"{len(sample.frames)} frames at {times} s")
+        console.print(f"{counted(len(sample.frames), 'frame')} at {times} s")
     if sample.log_mel is not None:
         console.print(_mel_picture(sample.log_mel, sample.profile, console))
 
@@ -430,7 +433,7 @@ def print_diff(found: Mapping[str, Any]) -> None:
     for name, change in found["changed"].items():
         if not change["clips"]:
             continue
-        _heading(console, f"{name} differs for {change['clips']:,} clips")
+        _heading(console, f"{name} differs for {counted(change['clips'], 'clip')}")
         table = plain_table(("A", "<"), ("B", "<"), ("clips", ">"), ("such as", "<"))
         for kind in change["kinds"][:8]:
             table.add_row(Text(kind["a"]), Text(kind["b"]), f"{kind['clips']:,}", Text(kind["such_as"]))

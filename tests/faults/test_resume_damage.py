@@ -64,6 +64,7 @@ POINTERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda f: point(f, ""), "names ''"),
     "a step that is not there": (lambda f: point(f, "step-00000008"), "names 'step-00000008'"),
     "a path": (lambda f: point(f, "../../elsewhere"), "names '../../elsewhere'"),
+    "a folder": (lambda f: (point(f, None), (f / LATEST_FILE / "mine").mkdir(parents=True)), "cannot be read"),
     "not text": (lambda f: (f / LATEST_FILE).write_bytes(b"\xff\xfe\x00"), "cannot be read"),
 }
 
@@ -76,7 +77,19 @@ def test_without_a_true_latest_the_newest_checkpoint_is_taken_and_said(straight:
     assert heard.begun_at == 6
     assert said in heard.notes[0]
     assert "The newest whole checkpoint is taken" in heard.notes[0]
+    if name == "a folder":
+        assert "was a folder, where a file belongs; it is latest-folder now" in heard.notes[1]
+        assert (out / CHECKPOINTS / "latest-folder" / "mine").is_dir()
     assert latest_checkpoint(out / CHECKPOINTS) == out / CHECKPOINTS / "step-00000006"
+    assert_same_run(out, straight)
+
+
+def test_a_damaged_line_of_metrics_does_not_stop_a_run_from_going_on(straight: Path, out: Path) -> None:
+    with (out / METRICS).open("ab") as file:
+        file.write(b'{"step": 7, "loss": \n')
+    heard = resumed(out)
+    assert heard.begun_at == 6
+    assert "1 damaged line left out (7)" in heard.notes[0]
     assert_same_run(out, straight)
 
 

@@ -76,7 +76,7 @@ def test_new_clips_get_new_shards_and_old_ones_stay(videos: Path, drawn_clips: P
         prepare(folder_config(videos, out))
     report = prepare(folder_config(videos, out, append=True), notes)
     assert (report.requested, report.ok, report.pending) == (6, 6, 0)
-    assert "3 clips of the list are new and are appended; 3 are there" in notes.notes
+    assert "3 new of the list's 6 clips: appended to the 3 that are there" in notes.notes
     assert notes.num_planned == 6
     after = tree(out)
     assert {name: after[name] for name in before} == before

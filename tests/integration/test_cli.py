@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from avcli.main import app, run
 from avdata.images import decode_jpeg
+from avmanifest.errors import ConfigError
 from tests.kinds import KINDS
 from tests.videos import draw_folder
 
@@ -50,7 +51,7 @@ def test_prepare_reports_to_people_and_to_machines(videos, tmp_path):
     options = ("folder", "--source", f"local:{videos}", "--out", tmp_path / "out", "--frames", 2, "--workers", 1)
     told = avkit("prepare", *options)
     assert told.returncode == 0, told.stderr
-    assert "3 of 3 clips are samples in 1 shards" in told.stdout
+    assert "3 of 3 clips are samples in 1 shard of" in told.stdout
     assert "plan of 3 clips; 3 to do" in told.stderr
     again = avkit("prepare", *options, "--json")
     report = json.loads(again.stdout)
@@ -108,6 +109,18 @@ def test_misuse_is_said_in_a_line_with_exit_code_2(words, said, tmp_path, monkey
     assert said in told.err
     assert "Traceback" not in told.err
     assert not (tmp_path / "o").exists()
+
+
+def test_a_spectrogram_of_what_is_no_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for path, said in (
+        (tmp_path / "pipe.mp4", "a FIFO"),
+        ("/dev/zero", "a device"),
+        (tmp_path, "a folder"),
+        ("no", "no such"),
+    ):
+        with pytest.raises(ConfigError, match=rf"{path}: {said}.*Give a video or audio file"):
+            CliRunner().invoke(app, ["spectrogram", str(path)], catch_exceptions=False)
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def test_keys_and_a_condition_are_both_to_be_met(start, tmp_path):
     keys = ("synth-000002", "synth-000001", "nothing")
     derive_dataset([start], tmp_path / "out", Subset(keys=keys, where="status = 'ok'"), note=notes.append)
     assert set(rows(tmp_path / "out")) == {"synth-000002"}
-    assert "1 of 3 keys are of no clip" in notes[0]
+    assert "1 of 3 keys: of no clip" in notes[0]
     assert whole(tmp_path / "out")
 
 

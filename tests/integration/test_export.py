@@ -188,3 +188,15 @@ def test_a_target_with_other_files_is_refused(out, hub, tmp_path):
         export(open_place(out), open_place(tmp_path / "thesis"))
     with pytest.raises(ConfigError, match="is the dataset itself"):
         export(open_place(out), open_place(out))
+
+
+def test_a_dataset_is_not_copied_into_itself_or_around_itself(out, tmp_path):
+    (tmp_path / "link").symlink_to(out)
+    for target, where in (
+        (out / "sub", "inside"),
+        (tmp_path / "link" / "sub", "inside"),
+        (out.parent, "the folder above"),
+    ):
+        with pytest.raises(ConfigError, match=f"is {where} the dataset .*Give --to a place beside it"):
+            export(open_place(out), open_place(target))
+    assert not (out / "sub").exists()

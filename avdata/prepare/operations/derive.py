@@ -34,6 +34,7 @@ from avmanifest.records import columns_of_description
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
 from avmanifest.secrets import shown_url
 from avmanifest.table import read_table
+from avmanifest.wording import counted
 
 _LOCK: Final = "publish.lock"
 _REQUEST: Final = "request.json"
@@ -146,10 +147,8 @@ def _finished(layout: Layout) -> Prepared:
         raise ConfigError(f"{layout.root}: {what}. Wait for it, or run avkit dataset settle {layout.root}")
     dataset = Prepared.read(layout, (FORMAT_VERSION,))
     if dataset.num_missing:
-        raise ConfigError(
-            f"{layout.root}: {dataset.num_missing:,} shards are not prepared yet. Finish them with the same avkit "
-            "prepare first."
-        )
+        missing = counted(dataset.num_missing, "shard is", "shards are")
+        raise ConfigError(f"{layout.root}: {missing} not prepared yet. Run the same avkit prepare to its end first.")
     return dataset
 
 

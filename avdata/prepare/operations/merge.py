@@ -23,6 +23,7 @@ from avmanifest.parsing import parse_object
 from avmanifest.records import columns_of_description
 from avmanifest.schema import PLAN_SCHEMA
 from avmanifest.table import completed
+from avmanifest.wording import counted
 
 _OF_LISTS: Final = ("splits", "limit", "table", "synth")  # settings that say which clips were asked for
 _FEW: Final = 5
@@ -173,9 +174,9 @@ def _refuse_clashes(datasets: Sequence[Prepared], requested: Sequence[pa.Table])
             both = keys.filter(pc.is_in(keys, value_set=requested[other].column("key").combine_chunks()))
             if len(both):
                 raise ConfigError(
-                    f"{datasets[number].layout.root} and {datasets[other].layout.root} both have {len(both):,} keys, "
-                    f"such as {', '.join(both[:_FEW].to_pylist())}. Give each dataset a --prefix, or leave these clips "
-                    "out of one with avkit dataset subset."
+                    f"{datasets[number].layout.root} and {datasets[other].layout.root} both have "
+                    f"{counted(len(both), 'key')}, such as {', '.join(both[:_FEW].to_pylist())}. Give each dataset a "
+                    "--prefix, or leave these clips out of one with avkit dataset subset."
                 )
 
 
@@ -191,7 +192,7 @@ def _refuse_removed(datasets: Sequence[Prepared], requested: Sequence[pa.Table],
             both = keys.filter(pc.is_in(keys, value_set=pa.array(sorted(gone - removed[other]), pa.string())))
             if len(both) and other != number:
                 raise ConfigError(
-                    f"{datasets[other].layout.root} has {len(both):,} clips that were removed on request from "
+                    f"{datasets[other].layout.root} has {counted(len(both), 'clip')} removed on request from "
                     f"{datasets[number].layout.root}, such as {', '.join(both[:_FEW].to_pylist())}. Remove them there, "
                     "too: avkit dataset remove."
                 )

@@ -19,6 +19,7 @@ from avmanifest.errors import ConfigError
 from avmanifest.files import read_text, sha256_of
 from avmanifest.schema import FORMAT_VERSION, PLAN_SCHEMA
 from avmanifest.table import read_batches, read_table
+from avmanifest.wording import counted
 
 _FEW: Final = 5
 
@@ -52,12 +53,12 @@ class Remove:
         found, known = self._planned(dataset)
         if not found:
             raise ConfigError(
-                f"{root}: has none of the {len(self.ids):,} ids, such as {self.ids[0]!r}. Give keys or ids of videos "
-                "as `avkit inspect` and the manifest's columns key and video_id have them."
+                f"{root}: has none of {counted(len(self.ids), 'id')}, such as {self.ids[0]!r}. Give keys or ids "
+                "of videos as `avkit inspect` and the manifest's columns key and video_id have them."
             )
         if unknown := [one for one in self.ids if one not in known]:
             few = ", ".join(unknown[:_FEW])
-            note(f"{len(unknown):,} of {len(self.ids):,} ids are of no clip of the dataset, such as {few}")
+            note(f"{len(unknown):,} of {counted(len(self.ids), 'id')}: of no clip of the dataset, such as {few}")
         before = removed_keys(description)
         if before.issuperset(found):
             note(f"{root}: all of these clips have been removed before")

@@ -13,6 +13,7 @@ from avdata.prepare.operations.run import Changes
 from avdata.prepare.plan import Plan, make_plan
 from avmanifest.errors import ConfigError
 from avmanifest.schema import FORMAT_VERSION
+from avmanifest.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,12 @@ class Reshard:
         layout, description = dataset.layout, dataset.description
         config = description["config"]
         if config["shard_size"] == self.shard_size and len(layout.plan_parts()) == 1:
-            note(f"{layout.root}: its shards hold {self.shard_size:,} clips already")
+            note(f"{layout.root}: its shards hold {counted(self.shard_size, 'clip')} already")
             return None
         if dataset.num_missing:
+            missing = counted(dataset.num_missing, "shard is", "shards are")
             raise ConfigError(
-                f"{layout.root}: {dataset.num_missing:,} shards are not prepared yet. Finish them with the same avkit "
-                "prepare first."
+                f"{layout.root}: {missing} not prepared yet. Run the same avkit prepare to its end first."
             )
         plan = plan_anew(requested_rows(layout), config["seed"], self.shard_size)
         shards = shards_of_plan(plan.table, dataset.places())

@@ -18,6 +18,7 @@ from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.files import sha256_of
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.table import read_schema, read_table
+from avmanifest.wording import counted
 
 _FEW: Final = 5
 
@@ -73,10 +74,11 @@ class Subset:
         unknown = wanted.filter(pc.invert(pc.is_in(wanted, value_set=requested.combine_chunks())))
         if len(unknown):
             few = ", ".join(unknown[:_FEW].to_pylist())
-            note(f"{len(unknown):,} of {len(wanted):,} keys are of no clip of {root}, such as {few}")
+            note(f"{len(unknown):,} of {counted(len(wanted), 'key')}: of no clip of {root}, such as {few}")
         chosen = chosen.filter(pc.is_in(chosen, value_set=wanted))
         if not len(chosen):
-            raise ConfigError(f"{root}: none of its {len(requested):,} clips is chosen by the {len(wanted):,} keys")
+            clips = counted(len(requested), "clip")
+            raise ConfigError(f"{root}: none of its {clips} is chosen by the {counted(len(wanted), 'key')}")
         return chosen
 
 
@@ -93,8 +95,8 @@ def _where(source: Prepared, condition: Condition, num_clips: int) -> pa.Array:
         found.append(rows.column("key").combine_chunks().filter(condition.holds(rows, str(path))))
     if num_rows != num_clips:
         raise ManifestError(
-            f"{layout.root}: its manifest has {num_rows:,} clips and its plan {num_clips:,}. Run the same avkit "
-            "prepare again, which writes the manifest."
+            f"{layout.root}: its manifest has {counted(num_rows, 'clip')} and its plan {num_clips:,}. Run the same "
+            "avkit prepare again, which writes the manifest."
         )
     keys = pa.concat_arrays(found)
     if not len(keys):

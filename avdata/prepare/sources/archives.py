@@ -35,6 +35,7 @@ from avmanifest.errors import ConfigError, ShardError
 from avmanifest.files import cache_folder, open_file, read_file, replace_text, replacing, sha256_of
 from avmanifest.parsing import metadata_of
 from avmanifest.secrets import shown_url
+from avmanifest.wording import counted
 
 ARCHIVE_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".zip")
 REMOTE_SCHEMES: Final = ("http", "https", "s3", "gs", "hf")
@@ -110,7 +111,7 @@ class ArchiveSource:
                 self._add(listing)
         if not self._offsets:
             raise ConfigError(
-                f"source {self.name}: no video in {len(self._archives)} archives. "
+                f"source {self.name}: no video in {counted(len(self._archives), 'archive')}. "
                 + (" ".join(self.problems) or "Check that they contain files such as KEY.mp4.")
             )
 
@@ -157,8 +158,8 @@ class ArchiveSource:
         self._index.refused.update(listing.refused)
         if listing.problem:
             self.problems.append(
-                f"{_shown(listing.archive)}: damaged: {listing.problem}; the {len(listing.members)} videos before the "
-                "damage are used. Download the archive again for the rest."
+                f"{_shown(listing.archive)}: damaged: {listing.problem}; the {counted(len(listing.members), 'video')} "
+                "before the damage can be used. Download the archive again for the rest."
             )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from avmanifest.errors import ConfigError, StorageError
+from avmanifest.errors import ConfigError, ManifestError, StorageError
 from avmodel.configs.run import RunConfig
 from avmodel.metrics import METRICS, PROBES, TENSORBOARD, WANDB_RUN, JsonLines, MetricLog, WandbRun, read_lines
 from tests.faults.disks import full_disk
@@ -36,6 +36,27 @@ def test_a_resumed_file_ends_at_its_last_step(tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert [line["loss"] for line in lines] == [1.0, 1 / 2, 1 / 3, 0.5]
     assert path.read_text().count("\n") == 4
+
+
+DAMAGED = [b'{"step": 4, "lo\xff', b'{"step": 4, "loss": 0.2, "step": 5}', b'{"loss": 1.0}', b"[4]", b"\x00\x00", b""]
+
+
+@pytest.mark.parametrize("line", DAMAGED)
+@pytest.mark.parametrize("place", [1, 3])
+def test_damaged_lines_are_left_out_and_said_and_the_file_is_kept(tmp_path: Path, line: bytes, place: int) -> None:
+    path = tmp_path / METRICS
+    lines = [b'{"step": 1, "loss": 0.5}', b'{"step": 2, "loss": 0.25}', b'{"step": 3, "loss": 0.125}']
+    lines.insert(place, line)
+    content = b"\n".join(lines) + b"\n"
+    path.write_bytes(content)
+    with pytest.raises(ManifestError, match=rf"metrics\.jsonl: line {place + 1}: .*pretrain --resume leaves damaged"):
+        list(read_lines(path))
+    notes: list[str] = []
+    JsonLines(path, last_step=3, say=notes.append).close()
+    assert steps_in(path) == [1, 2, 3]
+    said = f"{path}: 1 damaged line left out ({place + 1}); the file as it was is metrics.jsonl.damaged"
+    assert notes == [said]
+    assert path.with_name("metrics.jsonl.damaged").read_bytes() == content
 
 
 def test_losses_come_back_to_the_last_bit(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+from avmanifest.wording import counted
+
 _HTTP_ONLY: Final = "#HttpOnly_"
 _FIELDS: Final = 7  # domain, subdomains, path, secure, expires, name, value
 _EXPIRES: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?)?")
@@ -29,6 +31,7 @@ def cookies_problems(text: str) -> list[str]:
     lines = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
     none = "" if any("\t" in line for line in kept.splitlines()) else "; no cookie is left"
     return [
-        f"youtube: {len(wrong)} lines of the cookies are not in Netscape's format and are left out ({lines}){none}. "
+        f"youtube: {counted(len(wrong), 'line')} of the cookies left out, as not in Netscape's format "
+        f"({lines}){none}. "
         "Export the cookies as cookies.txt, with tabs; JSON is another format."
     ]
