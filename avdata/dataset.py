@@ -17,6 +17,7 @@ from avdata.shards import MEL_BLOCK_BYTES, NPY_HEADER_BYTES, is_log_mel
 from avmanifest.columns import columns_of, flags, named
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.secrets import shown_url
+from avmanifest.wording import counted
 
 _ALWAYS: Final = ("key", "labels", "status", "shard", "members", "member_xxh3", "mel_block_xxh3", "frame_times_s")
 _HASHED_AT_ONCE: Final = 65_536
@@ -141,7 +142,8 @@ class Dataset:
         return len(self.shard_of)
 
     def __repr__(self) -> str:
-        said = [f"{len(self):,} samples", f"{len(self.shards):,} shards", f"{len(self.classes):,} classes"]
+        said = [counted(len(self), "sample"), counted(len(self.shards), "shard")]
+        said.append(counted(len(self.classes), "class", "classes"))
         said.append(f"log-mels: {', '.join(self.log_mel) or 'none'}")
         if self.parts:
             drawn = ", ".join(f"{part.drawn:,} of {part.name}" for part in self.parts)

@@ -24,6 +24,7 @@ from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.records import shown_operation, shown_step
 from avmanifest.schema import status_meaning
 from avmanifest.secrets import excerpt
+from avmanifest.wording import counted
 
 _TYPES: Final = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 _MOST_FAULTS: Final = 500
@@ -165,17 +166,18 @@ def _verification(verification: Verification | None) -> str:
         return ""
     how = "read and decoded" if verification.deep else "read"
     size = _bytes(verification.num_bytes)
-    line = f"{verification.shards:,} shards with {verification.samples:,} samples, {size}, {how}."
+    line = f"{counted(verification.shards, 'shard')} with {counted(verification.samples, 'sample')}, {size}, {how}."
     if verification.secrets:
         where = ", ".join(verification.secrets)
-        line += f" {sum(verification.secrets.values()):,} entries hold a password or token of a URL: {where}. {ADVICE}"
+        held = counted(sum(verification.secrets.values()), "entry holds", "entries hold")
+        line += f" {held} a password or token of a URL: {where}. {ADVICE}"
     if not verification.faults:
         return f'<p>{escape(line)} <b class="ok">Everything is as it was promised.</b></p>'
     rows = [
         (fault.shard, fault.key, f"{fault.offset:,}" if fault.offset >= 0 else "", fault.problem)
         for fault in verification.faults[:_MOST_FAULTS]
     ]
-    count = f"{len(verification.faults):,} faults in {len(verification.bad_shards):,} shards."
+    count = f"{counted(len(verification.faults), 'fault')} in {counted(len(verification.bad_shards), 'shard')}."
     return (
         f'<p>{escape(line)} <b class="bad">{escape(count)}</b></p>'
         f'<div class="card wide">{table(("shard", "key", "byte", "problem"), rows, (2,))}</div>'

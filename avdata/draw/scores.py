@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 from avdata.draw.figures import DPI, printable, save_figure
+from avmanifest.wording import counted
 
 CONFUSION_FILE, CLASSES_FILE = "confusion.png", "classes.png"
 MAX_NAMED_CLASSES = 45  # a confusion matrix of more classes has no names
@@ -49,7 +50,8 @@ def draw_confusion(counts: Int[np.ndarray, "c c"], names: Sequence[str]) -> Figu
         )
         axis.set_yticks(range(len(names)), [printable(name) for name in names], fontsize=8, parse_math=False)
     axis.set_title(
-        f"{int(counts.sum()):,} samples, {len(names)} classes; {np.trace(counts) / max(counts.sum(), 1):.1%} right",
+        f"{counted(int(counts.sum()), 'sample')}, {counted(len(names), 'class', 'classes')}; "
+        f"{np.trace(counts) / max(counts.sum(), 1):.1%} right",
         fontsize=10,
     )
     figure.colorbar(image, ax=axis, shrink=0.7, label="share of the true class")
