@@ -11,6 +11,7 @@ from avdata.draw.page import card, data_uri, escape, key_numbers, page, section,
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.files import read_file
 from avmodel.metrics import METRICS, PROBES, read_lines
+from avmodel.run_scores import RunScore, read_scores
 from avmodel.rundir import CHECKPOINTS, PICTURES, read_config
 
 MOST_POINTS: Final = 1000  # points of a drawn curve, each a mean of equally many
@@ -142,6 +143,7 @@ def run_report(run: Run) -> str:
     parts = [
         ("curves", "Curves", _cards(run.curves)),
         ("probe", "Nearest-neighbor probe (%)", _cards(run.probes)),
+        ("scores", "Scores", _score_table(read_scores(run.folder))),
         ("reconstructions", "Reconstructions", _pictures(run.pictures)),
         ("config", "Config", _config(run.config)),
     ]
@@ -174,6 +176,13 @@ def _cards(curves: Sequence[Curve]) -> str:
         for one, thin in ((one, thinned(one)) for one in curves)
     )
     return f'<div class="cards pairs">{"".join(drawn)}</div>'
+
+
+def _score_table(scores: Sequence[RunScore]) -> str:
+    if not scores:
+        return ""
+    rows = [(one.task, one.row, one.metric, one.number) for one in scores]
+    return f'<div class="card wide">{table(("task", "row", "metric", "score [95 % interval]"), rows)}</div>'
 
 
 def _pictures(pictures: Sequence[Path]) -> str:

@@ -3,7 +3,7 @@
 import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from avdata.draw.mel_axis import time_ticks
 
@@ -11,6 +11,9 @@ WIDTH: Final = 460
 _HEIGHT: Final = 160
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 10, 26
 _WIDE: Final = 940
+_LINES_HEIGHT: Final = _HEIGHT + 10  # with the name of the horizontal axis
+_LETTER: Final = 6.6  # width of a letter of a tick's label, at most
+_SCALES: Final = ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))
 _SERIES: Final = 8
 """Number of series colors: the classes `s0` to `s7` of page.css."""
 
@@ -25,7 +28,10 @@ def histogram(edges: Sequence[float | int], counts: Sequence[float | int], unit:
         label: Description for screen readers (aria-label), as in the other charts.
     """
     low, high = edges[0], edges[-1]
-    width, height = WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    ticks = value_ticks(low, high)
+    names = tick_labels(ticks)
+    right = max(_RIGHT, 2 + _LETTER * max(map(len, names), default=0) / 2)
+    width, height = WIDTH - _LEFT - right, _HEIGHT - _TOP - _BOTTOM
     highest = max(*counts, 1)
     parts = [_count_axis(highest, height)]
     for place, count in enumerate(counts):
@@ -37,10 +43,12 @@ def histogram(edges: Sequence[float | int], counts: Sequence[float | int], unit:
                 f'<rect class="bar" x="{x:.1f}" y="{_TOP + height - bar:.1f}" width="{width / len(counts) - 0.6:.2f}" '
                 f'height="{bar:.1f}"><title>{html.escape(title)}</title></rect>'
             )
-    for tick in value_ticks(low, high):
+    for tick, name in zip(ticks, names, strict=True):
         x = _LEFT + width * (tick - low) / (high - low)
-        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{_number(tick)}</text>')
-    parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{_TOP + height}" y2="{_TOP + height}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{name}</text>')
+    parts.append(
+        f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - right:.1f}" y1="{_TOP + height}" y2="{_TOP + height}"/>'
+    )
     return _svg(WIDTH, _HEIGHT, parts, label)
 
 
@@ -96,35 +104,67 @@ def class_chart(counts: Sequence[tuple[str, int, int]], label: str) -> str:
     return _svg(_WIDE, _HEIGHT, parts, label)
 
 
-def line_chart(steps: Sequence[float | int], values: Sequence[float | int], label: str) -> str:
+class Line(NamedTuple):
+    """A curve of a chart: its name, and a value at each step."""
+
+    name: str
+    steps: Sequence[float | int]
+    values: Sequence[float | int]
+
+
+def line_chart(steps: Sequence[float | int], values: Sequence[float | int], label: str, axis: str = "step") -> str:
     """Draw values over steps. Values that are not finite are left out."""
-    pairs = [(x, y) for x, y in zip(steps, values, strict=True) if math.isfinite(y)]
+    return lines_chart([Line("", steps, values)], label, axis)
+
+
+def lines_chart(lines: Sequence[Line], label: str, axis: str = "step") -> str:
+    """Draw curves over shared axes, one series color each. Values that are not finite are left out.
+
+    Args:
+        lines: The curves. One alone has the accent color; the names of several are their tooltips.
+        label: Description for screen readers.
+        axis: Name of the horizontal axis.
+    """
+    curves = [[(x, y) for x, y in zip(line.steps, line.values, strict=True) if math.isfinite(y)] for line in lines]
+    pairs = [pair for curve in curves for pair in curve]
     if not pairs:
         return _svg(WIDTH, _HEIGHT, ['<text x="50%" y="50%" text-anchor="middle">no finite value</text>'], label)
-    low_x, high_x = pairs[0][0], max(pairs[-1][0], pairs[0][0] + 1)
+    low_x, high_x = min(x for x, _ in pairs), max(x for x, _ in pairs)
+    high_x = max(high_x, low_x + 1)
     low, high = min(y for _, y in pairs), max(y for _, y in pairs)
     if high - low <= 1e-9 * max(abs(high), 1e-9):
         low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
-    width, height = WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    levels, across = value_ticks(low, high, 4), value_ticks(low_x, high_x, 5)
+    level_names, across_names = tick_labels(levels), tick_labels(across)
+    left = max(_LEFT, 12 + _LETTER * max(map(len, level_names), default=0))
+    right = max(_RIGHT, 2 + _LETTER * max(map(len, across_names), default=0) / 2)
+    width, height = WIDTH - left - right, _HEIGHT - _TOP - _BOTTOM
     parts = []
-    for tick in value_ticks(low, high, 4):
-        level = _TOP + height * (1 - (tick - low) / (high - low))
+    for tick, name in zip(levels, level_names, strict=True):
+        y = _TOP + height * (1 - (tick - low) / (high - low))
         parts.append(
-            f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{level:.1f}" y2="{level:.1f}"/>'
-            f'<text x="{_LEFT - 5}" y="{level + 3.5:.1f}" text-anchor="end">{_number(tick)}</text>'
+            f'<line class="grid" x1="{left:.1f}" x2="{WIDTH - right:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text x="{left - 5:.1f}" y="{y + 3.5:.1f}" text-anchor="end">{name}</text>'
         )
-    places = [
-        (_LEFT + width * (x - low_x) / (high_x - low_x), _TOP + height * (1 - (y - low) / (high - low)))
-        for x, y in pairs
-    ]
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    parts.append(f'<polyline class="line" points="{points}"/>')
-    if len(places) == 1:
-        parts.append(f'<circle class="bar" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3"/>')
-    for tick in value_ticks(low_x, high_x, 5):
-        across = _LEFT + width * (tick - low_x) / (high_x - low_x)
-        parts.append(f'<text x="{across:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{_number(tick)}</text>')
-    return _svg(WIDTH, _HEIGHT, parts, label)
+    for place, (line, curve) in enumerate(zip(lines, curves, strict=True)):
+        color = f"line l{place % _SERIES}" if len(lines) > 1 else "line"
+        places = [
+            (left + width * (x - low_x) / (high_x - low_x), _TOP + height * (1 - (y - low) / (high - low)))
+            for x, y in curve
+        ]
+        title = f"<title>{html.escape(line.name)}</title>" if line.name else ""
+        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        parts.append(f'<polyline class="{color}" points="{points}">{title}</polyline>')
+        if len(places) == 1:
+            fill = f"s{place % _SERIES}" if len(lines) > 1 else "bar"
+            parts.append(f'<circle class="{fill}" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3"/>')
+    for tick, name in zip(across, across_names, strict=True):
+        x = left + width * (tick - low_x) / (high_x - low_x)
+        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{name}</text>')
+    parts.append(
+        f'<text x="{left + width / 2:.1f}" y="{_LINES_HEIGHT - 4}" text-anchor="middle">{html.escape(axis)}</text>'
+    )
+    return _svg(WIDTH, _LINES_HEIGHT, parts, label)
 
 
 def value_ticks(low: float | int, high: float | int, about: int = 5) -> list[float]:
@@ -137,23 +177,26 @@ def value_ticks(low: float | int, high: float | int, about: int = 5) -> list[flo
 
 def _count_axis(most: float | int, height: float | int, right: float | int = WIDTH - _RIGHT) -> str:
     parts = []
-    for tick in value_ticks(0, most, 3):
-        if tick != int(tick):
-            continue
+    ticks = [tick for tick in value_ticks(0, most, 3) if tick == int(tick)]
+    for tick, name in zip(ticks, tick_labels(ticks), strict=True):
         y = _TOP + height * (1 - tick / most)
         parts.append(
             f'<line class="grid" x1="{_LEFT}" x2="{right:.0f}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<text x="{_LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{_number(tick)}</text>'
+            f'<text x="{_LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{name}</text>'
         )
     return "".join(parts)
 
 
-def _number(value: float | int) -> str:
-    if abs(value) >= 1e6:
-        return f"{value / 1e6:g}M"
-    if abs(value) >= 1e4:
-        return f"{value / 1e3:g}k"
-    return f"{value:.4g}"
+def tick_labels(ticks: Sequence[float | int]) -> list[str]:
+    """Ticks as text: with k, M, G or T where they are large, and with as many digits as tell them apart."""
+    most = max(map(abs, ticks), default=0)
+    scale, suffix = next(((scale, name) for least, scale, name in _SCALES if most >= least), (1.0, ""))
+    names: list[str] = []
+    for digits in range(4, 16):
+        names = [f"{tick / scale:.{digits}g}{suffix if tick else ''}" for tick in ticks]
+        if len(set(names)) == len(ticks):
+            break
+    return names
 
 
 def _svg(width: int, height: int, parts: Sequence[str], label: str) -> str:

@@ -11,7 +11,7 @@ from avmanifest.errors import ConfigError, ExitCode
 EXAMPLES: Final = """\b
 What is inspected:
   DATASET    a prepared dataset, a manifest's parquet file or folder, tars, a folder of tars; local or remote
-  RUN        the folder of a training run
+  RUN        the folder of a training run; several runs are compared
 
 \b
 Examples:
@@ -21,6 +21,7 @@ Examples:
   avkit inspect data/vggsound --key vgg-0A1b2C3d4E5_000030 --png sample.png
   avkit inspect 's3://bucket/shards/{00000..00009}.tar' --json
   avkit inspect runs/first
+  avkit inspect runs/first runs/second --html runs.html
 
 See also avkit verify, avkit diff and avkit spectrogram. Exit code 4: verification found damage.
 """
@@ -31,7 +32,7 @@ PNG_REMEDY: Final = "Give --png another path."
 
 
 def inspect(
-    source: Annotated[str, typer.Argument(metavar="DATASET | RUN", help="See below.")],
+    sources: Annotated[list[str], typer.Argument(metavar="DATASET | RUN...", help="See below.")],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Also read every byte, as avkit verify does.")] = False,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser.")] = None,
@@ -44,12 +45,21 @@ def inspect(
     ] = None,
     samples: Annotated[int | None, typer.Option("--samples", help="With --html: samples to show.")] = None,
 ) -> None:
-    """Show the contents of a dataset, a sample or a training run."""
+    """Show the contents of a dataset, a sample or a training run, or compare training runs."""
+    source = sources[0]
+    if len(sources) > 1 and (other := next((one for one in sources if not _is_run(Path(one))), None)) is not None:
+        raise ConfigError(
+            f"{other}: not a training run. Several places are compared only if each is a training run; compare two "
+            "datasets with avkit diff A B."
+        )
     if _is_run(Path(source)):
         given = {"--verify": verify, "--where": where, "--key": key, "--lists": lists, "--samples": samples}
         if strange := [name for name, value in given.items() if value not in (None, False, [])]:
             raise ConfigError(f"{strange[0]} does not apply to a training run, which takes {', '.join(_RUN_OPTIONS)}")
-        _run(Path(source), html, png, as_json=as_json)
+        if len(sources) > 1:
+            _runs([Path(one) for one in sources], html, png, as_json=as_json)
+        else:
+            _run(Path(source), html, png, as_json=as_json)
     elif key is not None:
         if verify or html or where is not None:
             raise ConfigError("--key shows one sample: leave --verify, --where and --html out")
@@ -150,3 +160,20 @@ def _run(folder: Path, html: Path | None, png: Path | None, *, as_json: bool) ->
     for path in (html, png):
         if path is not None:
             typer.echo(f"{path}: {run.name}", err=True)
+
+
+def _runs(folders: list[Path], html: Path | None, png: Path | None, *, as_json: bool) -> None:
+    from avmodel.inspect_runs import compare_runs, comparison_json, write_comparison
+
+    if png is not None:
+        raise ConfigError("--png draws one training run. For several runs give --html FILE.")
+    comparison = compare_runs(folders)
+    if html is not None:
+        write_comparison(html, comparison)
+        typer.echo(f"{html}: {', '.join(comparison.names)}", err=True)
+    if as_json:
+        print_json(comparison_json(comparison))
+    elif html is None:
+        from avcli.run_summary import print_comparison
+
+        print_comparison(comparison)

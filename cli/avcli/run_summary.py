@@ -1,4 +1,4 @@
-"""Terminal output of `avkit inspect RUN`."""
+"""Terminal output of `avkit inspect RUN...`."""
 
 import math
 from collections.abc import Sequence
@@ -7,9 +7,13 @@ from itertools import pairwise
 from rich.console import Console
 from rich.text import Text
 
-from avcli.tables import plain_table
-from avmodel.inspect_run import Run
+from avcli.tables import plain_table, shown_value
+from avmodel.inspect_run import Curve, Run
+from avmodel.inspect_runs import Comparison, score_cell
 
+_LONGEST = 120  # characters of a value of a setting
+_SPARKLINE_WIDTH = 40
+_OTHER_COLUMNS = 55  # characters of the name and the numbers beside a sparkline
 _SPARKLINE_MARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -22,7 +26,7 @@ def print_run(run: Run) -> None:
         best = min(curve.values) if curve.lower_is_better else max(curve.values)
         table.add_row(
             curve.name,
-            _sparkline(curve.values),
+            _sparkline(curve.values, max(8, min(_SPARKLINE_WIDTH, console.width - _OTHER_COLUMNS))),
             *(f"{value:.4g}" for value in (curve.values[0], best, curve.values[-1])),
         )
     console.print(table)
@@ -32,7 +36,43 @@ def print_run(run: Run) -> None:
         )
 
 
-def _sparkline(values: Sequence[float], width: int = 40) -> str:
+def print_comparison(comparison: Comparison) -> None:
+    """Print the last losses and probes of runs beside each other, the settings that differ, and the scores."""
+    console = Console(highlight=False)
+    for name, run in zip(comparison.names, comparison.runs, strict=True):
+        console.print(Text.assemble((_shown(name), "bold"), f"  {_shown(run.summary)}"), soft_wrap=True)
+    heads = [(_shown(name), ">") for name in comparison.names]
+    curves = {name: ours for name, ours in comparison.curves.items() if "loss" in name} | comparison.probes
+    table = plain_table(("last values", "<"), *heads)
+    for name, ours in curves.items():
+        table.add_row(Text(_shown(name)), *map(_last, ours))
+    console.print()
+    console.print(table)
+    if comparison.settings:
+        table = plain_table(("settings that differ", "<"), *((name, "<") for name, _ in heads))
+        for name, values in comparison.settings.items():
+            table.add_row(Text(_shown(name)), *(Text(_shown(value)) for value in values))
+        console.print()
+        console.print(table)
+    else:
+        console.print("\nThe runs have the same settings.")
+    if comparison.scores:
+        table = plain_table(("scores [95 % interval]", "<"), *((name, "<") for name, _ in heads))
+        for place, ours in comparison.scores.items():
+            table.add_row(Text(_shown(" ".join(place))), *(Text(score_cell(one)) for one in ours))
+        console.print()
+        console.print(table)
+
+
+def _shown(value: object) -> str:
+    return shown_value(value if isinstance(value, str | int | float) else str(value), _LONGEST)
+
+
+def _last(one: Curve | None) -> str:
+    return "" if one is None else f"{one.values[-1]:.4g} at {one.steps[-1]:,.0f}"
+
+
+def _sparkline(values: Sequence[float], width: int) -> str:
     """A curve in one line of text, of means over equally many values."""
     spans = min(width, len(values))
     size, longer = divmod(len(values), spans)

@@ -211,7 +211,7 @@ def test_a_condition_is_shown_with_what_it_chooses(drawn, tmp_path):
         (("inspect", "nowhere", "--where", "true", "--key", "a"), "leave --verify, --where"),
         (("inspect", "nowhere", "--where", "a;b"), "where='a;b'"),
         (("inspect", "nowhere"), "no manifest in it, and no shards"),
-        (("inspect", "a", "b"), "b"),
+        (("inspect", "a", "b"), "avkit diff A B"),
         (("diff", "a"), "B"),
         (("diff", "nowhere", "nowhere"), "no manifest in it, and no shards"),
         (("spectrogram", "nowhere.mp4"), "no such file"),
@@ -246,3 +246,22 @@ def test_a_training_run_is_shown(tmp_path):
     shown = inspect(run)
     assert "step 40 of 50" in shown.stdout
     assert "█▄" in shown.stdout or "█▃" in shown.stdout or "█▂" in shown.stdout
+
+
+def test_two_training_runs_are_compared(tmp_path):
+    runs = [write_run(tmp_path / name) for name in ("one", "two")]
+    (runs[1] / "config.json").write_text(json.dumps({"name": "[red]x\x1b[31m", "steps": 50, "optim.lr": 5e-4}))
+    known = as_json(*runs, "--html", tmp_path / "runs.html")
+    assert known["differ"]["optim.lr"] == [1e-3, 5e-4]
+    assert [run["name"] for run in known["runs"]] == ["one", "two"]
+    assert (tmp_path / "runs.html").exists()
+    shown = inspect(*runs)
+    assert shown.returncode == 0, shown.stderr
+    assert "0.05 at 40" in shown.stdout
+    assert "[red]x\\x1b[31m" in shown.stdout  # neither markup nor a control character
+    for words, said in (
+        ((*runs, "--png", tmp_path / "x.png"), "one training run"),
+        ((*runs, tmp_path), "not a training run"),
+    ):
+        answer = inspect(*words)
+        assert (answer.returncode, said in answer.stderr) == (2, True)
