@@ -58,8 +58,8 @@ def print_comparison(comparison: Comparison) -> None:
         console.print("\nThe runs have the same settings.")
     if comparison.scores:
         table = plain_table(("scores [95 % interval]", "<"), *((name, "<") for name, _ in heads))
-        for place, ours in comparison.scores.items():
-            table.add_row(Text(_shown(" ".join(place))), *(Text(score_cell(one)) for one in ours))
+        for place, scores in comparison.scores.items():
+            table.add_row(Text(_shown(" ".join(place))), *(Text(score_cell(one)) for one in scores))
         console.print()
         console.print(table)
 
