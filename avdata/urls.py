@@ -22,6 +22,8 @@ TAR_SUFFIXES: Final = (".tar", *COMPRESSIONS, ".bz2", ".xz")
 MAX_SHARDS: Final = 1_000_000
 _BRACES: Final = re.compile(r"\{([^{}]*)\}")
 _RANGE: Final = re.compile(r"(\d+)\.\.(\d+)")
+_HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_HUB_REVISION: Final = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w-][\w.-]*)*", re.ASCII)
 _PROTOCOL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
 
 
@@ -151,3 +153,18 @@ def _choices(pattern: str, inside: str) -> Iterator[str]:
     else:
         found = f"{{{inside}}}" if f"{{{inside}}}" in shown_url(pattern) else "a brace"
         raise ConfigError(f"shard pattern {shown_url(pattern)!r}: {found} is neither a range 00..09 nor a list a,b")
+
+
+def hub_repository(word: str, *, revisions: bool = False) -> tuple[str, str | None] | None:
+    """USER/NAME and the revision of `hf:USER/NAME` or, with `revisions`, `hf:USER/NAME@REVISION`; None: another word.
+
+    Raises:
+        ConfigError: The word begins with `hf:` and is neither such a name nor an hf:// URL.
+    """
+    if not word.startswith("hf:") or word.startswith("hf://"):
+        return None
+    name, at, revision = word.removeprefix("hf:").partition("@")
+    if _HUB_NAME.fullmatch(name) and (not at or (revisions and _HUB_REVISION.fullmatch(revision))):
+        return name, revision or None
+    form = "hf:USER/NAME or hf:USER/NAME@REVISION" if revisions else "hf:USER/NAME"
+    raise ConfigError(f"{word!r}: write a repository as {form}")

@@ -13,6 +13,7 @@ every load. Format 1 has no hashes.
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -136,10 +137,27 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> tuple[Fa
 def _load_model(file: Path, device: torch.device | str) -> tuple[Family, ModelConfig]:
     weights, metadata = read_weights(file, device)
     config = read_config(metadata, file)
+    require_possible_size(config, weights, file)
     with torch.device("meta"), NoRandomValues():
         model = build_model(config)
     fill_own(model, weights, file)
     return model, config
+
+
+def require_possible_size(config: ModelConfig, weights: Mapping[str, Tensor], file: Path) -> None:
+    """Raise CheckpointError for a config of more blocks or positions than so many weights can be of.
+
+    Building such a model could take all time and memory.
+    """
+    numbers = sum(tensor.numel() for tensor in weights.values())
+    blocks = max(config.vit.depth, getattr(config, "decoder_depth", 0))
+    width = max(config.vit.embed_dim, getattr(config, "decoder_embed_dim", 0))
+    patches = max(math.prod(size) for size in (config.image_size, config.audio_size)) // config.patch_size**2
+    if blocks > len(weights) or width > numbers or patches * width > 64 * numbers:
+        raise CheckpointError(
+            f"{file}: its weights do not fit its own config: {len(weights):,} tensors of {numbers:,} numbers for "
+            f"{blocks:,} blocks of width {width:,} on {patches:,} patches."
+        )
 
 
 def of_weights_file(path: Path, load: Callable[[Path], T], name: str = MODEL_FILE) -> tuple[Path, T]:

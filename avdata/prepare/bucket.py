@@ -8,10 +8,8 @@ from typing import Final
 from fsspec.implementations.local import LocalFileSystem
 
 from avdata.store import Store, open_writable
-from avdata.urls import local_path
-from avmanifest.errors import ConfigError
+from avdata.urls import hub_repository, local_path
 
-_HF_REPO: Final = re.compile(r"hf:(?!//)([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)")
 _CHAINED: Final = re.compile(r"[A-Za-z][A-Za-z0-9+._-]*::")
 
 
@@ -22,11 +20,8 @@ def place_of(word: str | Path) -> str | Path:
     """
     if isinstance(word, Path):
         return word
-    if match := _HF_REPO.fullmatch(word):
-        return f"hf://datasets/{match[1]}"
-    if word.startswith("hf:") and not word.startswith("hf://"):
-        raise ConfigError(f"{word!r}: write a repository as hf:USER/NAME")
-    return word
+    repository = hub_repository(word)
+    return word if repository is None else f"hf://datasets/{repository[0]}"
 
 
 def local_folder(out: str | Path) -> Path | None:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from avdata.fits import FITS
 from avmanifest.errors import ConfigError
 from avmanifest.files import sha256_of_file
+from avmanifest.parsing import parse_json
 from avmodel.checkpoint import load_model, of_weights_file
 from avmodel.checkpoint_folder import EMA_FILE, MODEL_FILE, checkpoints_in
 from avmodel.configs.run import EMA_WEIGHTS, MODEL_WEIGHTS
@@ -84,8 +85,8 @@ def _own(path: Path, name: str) -> LoadedModel:
         "sha256": sha256_of_file(file),
         "step": int(_number(notes.get("step", "0"), file)) or None,
         "license": notes.get("license"),
-        "run": settings.get("name"),
-        "data": [] if run is None else read_parts(run),
+        "run": settings.get("name", notes.get("run")),
+        "data": _parts(notes, file) if run is None else read_parts(run),
     }
     window = notes.get("window_s", settings.get("data.window_s"))
     window = None if window in (None, "None") else _number(window, file)
@@ -98,6 +99,12 @@ def _own(path: Path, name: str) -> LoadedModel:
         fit=_fit(notes.get("fit", settings.get("data.fit")), file),
         around_frame=_flag(notes.get("around_frame", settings.get("data.around_frame")), file),
     )
+
+
+def _parts(notes: Mapping[str, str], file: Path) -> list[Any]:
+    """The datasets that a file of weights notes. Raises ConfigError for something else."""
+    parts = parse_json(notes.get("data", "[]"), f"{file}: its notes of data", ConfigError)
+    return parts if isinstance(parts, list) else []
 
 
 def require_trained_fusion(model: Family, source: Path) -> None:

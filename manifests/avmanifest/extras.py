@@ -9,7 +9,7 @@ from avmanifest.errors import ConfigError
 
 EXTRA_OF: Final = {
     **dict.fromkeys(
-        ("einops", "safetensors", "scipy", "sklearn", "tensorboard", "timm", "torch", "torchaudio"),
+        ("einops", "huggingface_hub", "safetensors", "scipy", "sklearn", "tensorboard", "timm", "torch", "torchaudio"),
         "train",
     ),
     **dict.fromkeys(("torchvision", "webdataset"), "interop"),

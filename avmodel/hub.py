@@ -1,0 +1,197 @@
+"""A model as a folder that others load, here or as a repository of the Hugging Face hub.
+
+    model.safetensors    weights as of `avmodel.checkpoint`: its metadata has family, config, notes and a hash of it all
+    config.json          the same metadata as JSON, for people and for the tools of the hub
+    README.md            the model card, if there is one; it is not read here
+
+Files of others are read as data: tensors and JSON, never pickle or code. That is why the hub's own mixin is not used:
+it would hand config.json to a class unchecked, and would write weights without the metadata that holds their hash.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from avdata.urls import hub_repository
+from avmanifest.errors import CheckpointError, ConfigError, StorageError
+from avmanifest.extras import naming_extras
+from avmanifest.files import read_file, replace_text, replacing, require_file
+from avmanifest.parsing import parse_json, parse_object
+from avmanifest.secrets import shown_content
+from avmodel.checkpoint import CONTENT_SHA256, save_weights
+from avmodel.checkpoint_folder import MODEL_FILE
+from avmodel.evaluate.loaded import LoadedModel, load_pretrained
+from avmodel.rundir import CONFIG_FILE
+
+LIBRARY: Final = "avkit"
+FILES: Final = (CONFIG_FILE, MODEL_FILE)
+_TEXTS: Final = ("config", "data")  # entries of the metadata that are JSON themselves
+
+
+def write_published(folder: Path, loaded: LoadedModel, *, license: str | None = None, overwrite: bool = False) -> None:
+    """Write model.safetensors, then config.json, which `load_published` reads.
+
+    Args:
+        folder: Where they go. It is made where it is missing; other files in it stay.
+        loaded: The model with what it notes of its data, by `load_pretrained`.
+        license: License of the weights; None: as `loaded` notes it, or none.
+        overwrite: Replace files that are there.
+
+    Raises:
+        ConfigError: One of the files is there, unless `overwrite`.
+        StorageError: The disk does not take them.
+    """
+    if not overwrite and (there := [name for name in FILES if (folder / name).exists()]):
+        raise ConfigError(f"{folder}: holds {', '.join(there)} already. Give another folder, or say to overwrite.")
+    origin = loaded.origin
+    noted = {
+        "profile": loaded.profile,
+        "window_s": loaded.window_s,
+        "fit": loaded.fit,
+        "around_frame": loaded.around_frame,
+        "license": license or origin.get("license"),
+        "run": origin.get("run"),
+        "data": json.dumps(shown_content(list(origin.get("data") or []))),
+    }
+    notes = {name: str(value) for name, value in noted.items() if value is not None}
+    try:
+        with replacing(folder / MODEL_FILE, durable=True) as unfinished:
+            save_weights(unfinished, loaded.model, loaded.model.config, step=origin.get("step") or 0, notes=notes)
+        replace_text(folder / CONFIG_FILE, json.dumps(_described(folder), indent=1) + "\n", durable=True)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{folder}: not written ({error}). Free space, or give another folder.") from error
+
+
+def load_published(
+    place: Path | str, device: torch.device | str = "cpu", *, cache_dir: Path | None = None
+) -> LoadedModel:
+    """The model in a folder of `write_published`, in evaluation mode.
+
+    Args:
+        place: The folder, or hf:USER/NAME or hf:USER/NAME@REVISION.
+        device: Where the weights go.
+        cache_dir: As of `fetch_published`.
+
+    Raises:
+        ConfigError: There is no such model, or config.json says something else than the weights do.
+        CheckpointError: The files are damaged.
+        StorageError: The hub does not answer, or the disk does not take the files.
+    """
+    repository = hub_repository(str(place), revisions=True)
+    folder = Path(place) if repository is None else fetch_published(str(place), cache_dir=cache_dir)
+    _require_agreement(folder)
+    loaded = load_pretrained(folder, torch.device(device))
+    if repository is None:
+        return loaded
+    return replace(loaded, origin={**loaded.origin, "path": f"hf:{repository[0]}", "commit": folder.name})
+
+
+def fetch_published(place: str, *, cache_dir: Path | None = None) -> Path:
+    """The folder of a model of the hub, of one commit, in the cache of huggingface_hub.
+
+    Only config.json and model.safetensors are fetched. HF_TOKEN, HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE count as for
+    every program.
+
+    Args:
+        place: hf:USER/NAME, or hf:USER/NAME@REVISION with a branch, a tag or a commit.
+        cache_dir: Where to keep it; None: the cache of huggingface_hub.
+
+    Raises:
+        ConfigError: The name is none, or there is no such model.
+        StorageError: The hub does not answer, or the disk does not take the files.
+    """
+    repository = hub_repository(place, revisions=True)
+    if repository is None:
+        raise ConfigError(f"{place!r}: not a model of the hub. Write hf:USER/NAME.")
+    name, revision = repository
+    with naming_extras():
+        from huggingface_hub import hf_hub_download  # noqa: PLC0415 - seldom needed, and slow to import
+
+    folder: Path | None = None
+    for file in FILES:
+        with _hub_errors(place, file):
+            path = hf_hub_download(
+                name,
+                file,
+                revision=revision if folder is None else folder.name,
+                cache_dir=cache_dir,
+                endpoint=os.environ.get("HF_ENDPOINT"),
+                library_name=LIBRARY,
+            )
+        folder = Path(path).parent  # snapshots/COMMIT
+    assert folder is not None
+    return folder
+
+
+@contextmanager
+def _hub_errors(place: str, file: str) -> Iterator[None]:
+    """Convert the errors of huggingface_hub and of the disk."""
+    from huggingface_hub import errors  # noqa: PLC0415
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise ConfigError(
+            f"{place}: access is granted by its owner. Ask for it on the model's page, then set HF_TOKEN."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ConfigError(f"{place}: the model has no such revision. Leave @REVISION out for its newest.") from error
+    except errors.RepositoryNotFoundError as error:
+        raise ConfigError(
+            f"{place}: no such model on the hub, or a private one. Check the name; for a private model set HF_TOKEN."
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise StorageError(
+            f"{place}: {file} is not in the cache, and the hub does not answer or is not asked (HF_HUB_OFFLINE). "
+            "Connect, and load it once."
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise ConfigError(
+            f"{place}: has no {file}, so it is no model that avkit published. Weights of others come in through "
+            "avkit convert."
+        ) from error
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        raise StorageError(f"{place}: {file} could not be fetched ({error}). Try again.") from error
+
+
+def _require_agreement(folder: Path) -> None:
+    """Raise ConfigError unless config.json is there and says what the metadata of the weights says."""
+    where = folder / CONFIG_FILE
+    advice = "Publish the model again."
+    try:
+        content = read_file(where)
+    except OSError as error:
+        raise ConfigError(
+            f"{where}: cannot be read ({error.strerror}), so this is not the folder of a published model."
+        ) from error
+    said = parse_object(content, where, ConfigError, advice, finite=False)
+    if wrong := [name for name, value in _described(folder).items() if name not in said or said[name] != value]:
+        raise ConfigError(f"{where}: {', '.join(wrong)} differ from what {MODEL_FILE} beside it says. {advice}")
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """What config.json has to say: the library, and the metadata of the weights with its JSON texts unpacked.
+
+    Raises ConfigError for weights without the metadata of a checkpoint, CheckpointError for a file that is damaged.
+    """
+    file = folder / MODEL_FILE
+    try:
+        require_file(file)
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: no readable weights ({error}).") from error
+    if CONTENT_SHA256 not in metadata:
+        raise ConfigError(f"{file}: weights without a hash of their content, so not published by avkit.")
+    described: dict[str, Any] = {"library_name": LIBRARY, **metadata}
+    for name in _TEXTS:
+        if name in described:
+            described[name] = parse_json(described[name], f"{file}: its {name}", CheckpointError, finite=False)
+    return described
