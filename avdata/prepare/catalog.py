@@ -29,6 +29,7 @@ from avmanifest.columns import (
     with_extra,
 )
 from avmanifest.errors import ConfigError, ManifestError, ShardError
+from avmanifest.failures import FAILED_COLUMNS, FailedClip, failed_clips
 from avmanifest.files import read_file, remove_unfinished, replacing
 from avmanifest.layout import Layout, ShardName
 from avmanifest.records import PARTS
@@ -257,6 +258,12 @@ def pending_rows(plan: pa.Table, stopped: FailedRef | None = None) -> pa.Table:
     schema = with_extra(CLIP_SCHEMA, own)
     columns = [values[f.name].cast(f.type) if f.name in values else pa.nulls(count, f.type) for f in schema]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def failures(layout: Layout) -> Iterator[FailedClip]:
+    """The failed clips of the merged manifest, split by split."""
+    for split in layout.splits():
+        yield from failed_clips(read_batches(layout.manifest(split), CLIP_SCHEMA, list(FAILED_COLUMNS)))
 
 
 def write_index(layout: Layout, split: str, described: Mapping[str, Any]) -> bool:

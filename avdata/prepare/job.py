@@ -16,6 +16,7 @@ from avdata.prepare.catalog import (
     PlannedShard,
     coverage,
     each_shard,
+    failures,
     merge_manifest,
     planned_shards,
     shard_problem,
@@ -40,11 +41,12 @@ from avdata.prepare.steps.run import ALL_FRAMES
 from avdata.prepare.steps.step import Step
 from avmanifest.columns import extra_columns
 from avmanifest.errors import ConfigError, ManifestError
+from avmanifest.failures import FAILED_COLUMNS, FailedClip, failed_clips, some_of_each, write_tracebacks
 from avmanifest.files import replace_bytes
 from avmanifest.layout import Layout
-from avmanifest.schema import PLAN_SCHEMA, filtered_status
+from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA, filtered_status
 from avmanifest.secrets import shown_url
-from avmanifest.table import read_table
+from avmanifest.table import read_batches, read_table
 from avmanifest.wording import counted
 
 
@@ -189,6 +191,8 @@ def _catalog(
         with storage_errors(layout.root), workspace.publishing():
             workspace.others()  # tidies the workspaces of ended runs
             merge_manifest(layout, stopped)
+            if not layout.is_mirror:
+                write_tracebacks(layout.tracebacks, failures(layout))
             listener.step("manifest merged")
             splits = coverage(layout)
             write_catalog(layout, config.recipe, config.sample, splits)
@@ -365,8 +369,12 @@ def _report(
             num_shards += 1
         elif not planned.is_retry:
             pending += len(planned.rows)
+    is_whole = share.count == 1
+    out = shown_url(config.out) if isinstance(config.out, str) else config.out
+    found = failures(layout) if is_whole else _failures_of(layout, _shards_of(share, layout))
+    has_file = is_whole and layout.tracebacks.exists()
     return PrepareReport(
-        out=shown_url(config.out) if isinstance(config.out, str) else config.out,
+        out=out,
         recipe=config.recipe.name,
         plan_hash=plan_hash,
         requested=sum(statuses.values()),
@@ -378,7 +386,17 @@ def _report(
         num_shards=num_shards,
         min_success=config.min_success,
         steps=_steps(config, statuses, costs),
+        failed=some_of_each(found),
+        tracebacks=f"{out}/{layout.tracebacks.name}" if has_file else f"the column reason of {out}/manifest",
     )
+
+
+def _failures_of(layout: Layout, shards: Iterable[PlannedShard]) -> Iterator[FailedClip]:
+    """The failed clips of shards that exist, by the rows beside them: the manifest is of all tasks of an array."""
+    for planned in shards:
+        if layout.stats(planned.shard).exists():
+            path = layout.clips(planned.shard)
+            yield from failed_clips(read_batches(path, CLIP_SCHEMA, list(FAILED_COLUMNS)))
 
 
 def _steps(config: PrepareConfig, statuses: Mapping[str, int], costs: StepCosts) -> dict[str, dict[str, Any]]:

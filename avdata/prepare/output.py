@@ -150,7 +150,7 @@ class FolderOutput:
             for shard in layout.shards(split):
                 for path in reversed(layout.files(shard)):
                     path.unlink(missing_ok=True)
-        for path in (layout.card, layout.croissant):
+        for path in (layout.card, layout.croissant, layout.tracebacks):
             path.unlink(missing_ok=True)
         for folder in (layout.energon, layout.quarantine):
             if folder.exists():

@@ -8,7 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from avmanifest.schema import StatusClass, status_class
+from avmanifest.failures import FailedClip
+from avmanifest.schema import StatusClass, is_failure, status_class
 from avmanifest.wording import counted
 
 
@@ -75,11 +76,18 @@ class PrepareReport:
     num_shards: int
     min_success: float
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)  # of this run: clips, seconds, dropped, by step
+    failed: tuple[FailedClip, ...] = ()  # some of the failed clips, of every status
+    tracebacks: str = ""  # where those of clips with status internal are
 
     @property
     def filtered(self) -> int:
         """Clips that a step dropped."""
         return sum(n for status, n in self.statuses.items() if status_class(status) is StatusClass.FILTERED)
+
+    @property
+    def num_failed(self) -> int:
+        """Clips that failed: neither samples, nor dropped by a step, nor removed."""
+        return sum(n for status, n in self.statuses.items() if is_failure(status))
 
     @property
     def exit_code(self) -> int:
@@ -106,7 +114,7 @@ class PrepareReport:
             counts += f" Steps dropped {self.filtered:,}."
         if self.exit_code == 1:
             where = "avkit or a step" if self.steps else "avkit"
-            return f"{counts} Some ended in an error inside {where}: their rows have status internal and the traceback."
+            return f"{counts} Some ended in an error inside {where}: the tracebacks are in {self.tracebacks}."
         if self.requested and not self.ok and self.pending == self.requested:
             names = ", ".join(self.sources) or "no source"
             return (
@@ -114,5 +122,5 @@ class PrepareReport:
                 "run the same command with a --source that holds the videos."
             )
         if self.exit_code == 3:
-            return f"{counts} That is incomplete (--min-success {self.min_success:g}): give more sources, or --retry."
+            return f"{counts} That is incomplete (--min-success {self.min_success:g})."
         return counts

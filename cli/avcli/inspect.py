@@ -18,6 +18,7 @@ Examples:
   avkit inspect data/vggsound
   avkit inspect data/vggsound --html report.html --lists lists
   avkit inspect data/vggsound --where "not still and rms_dbfs > -45 and 'dog barking' in labels"
+  avkit inspect data/vggsound --failed
   avkit inspect data/vggsound --key vgg-0A1b2C3d4E5_000030 --png sample.png
   avkit inspect 's3://bucket/shards/{00000..00009}.tar' --json
   avkit inspect runs/first
@@ -44,6 +45,10 @@ def inspect(
         typer.Option("--lists", help="Folder of official lists, or RECIPE=FILE: test sets to find in the dataset."),
     ] = None,
     samples: Annotated[int | None, typer.Option("--samples", help="With --html: samples to show.")] = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="List the clips that failed, each with its reason; with --json all of it.")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="With --failed: as CSV.")] = False,
 ) -> None:
     """Show the contents of a dataset, a sample or a training run, or compare training runs."""
     source = sources[0]
@@ -54,12 +59,27 @@ def inspect(
         )
     if _is_run(Path(source)):
         given = {"--verify": verify, "--where": where, "--key": key, "--lists": lists, "--samples": samples}
+        given |= {"--failed": failed, "--csv": as_csv}
         if strange := [name for name, value in given.items() if value not in (None, False, [])]:
             raise ConfigError(f"{strange[0]} does not apply to a training run, which takes {', '.join(_RUN_OPTIONS)}")
         if len(sources) > 1:
             _runs([Path(one) for one in sources], html, png, as_json=as_json)
         else:
             _run(Path(source), html, png, as_json=as_json)
+    elif failed or as_csv:
+        others = {
+            "--verify": verify,
+            "--html": html,
+            "--key": key,
+            "--png": png,
+            "--lists": lists,
+            "--samples": samples,
+        }
+        if strange := [name for name, value in others.items() if value not in (None, False, [])]:
+            raise ConfigError(f"--failed lists failed clips: leave {', '.join(strange)} out")
+        if as_csv and (as_json or not failed):
+            raise ConfigError("--csv is a format of --failed: give both, and not --json")
+        _failed(source, where, as_json=as_json, as_csv=as_csv)
     elif key is not None:
         if verify or html or where is not None:
             raise ConfigError("--key shows one sample: leave --verify, --where and --html out")
@@ -116,6 +136,22 @@ def _dataset(
             typer.echo(f"\n{html}: open it in a browser", err=True)
     if verification is not None and verification.faults:
         raise typer.Exit(ExitCode.DAMAGED)
+
+
+def _failed(source: str, where: str | None, *, as_json: bool, as_csv: bool) -> None:
+    from avcli.failed_output import print_failed, print_failed_csv, print_failed_json
+    from avdata.audit.dataset import open_audit_dataset
+    from avmanifest.failures import failed_clips
+
+    dataset = open_audit_dataset(source, where=where)
+    clips = list(failed_clips(split.table for split in dataset.splits.values()))
+    num_requested = sum(len(split.table) for split in dataset.splits.values())
+    if as_json:
+        print_failed_json(clips, num_requested)
+    elif as_csv:
+        print_failed_csv(clips)
+    else:
+        print_failed(clips, num_requested, dataset.root)
 
 
 def _sample(source: str, key: str, png: Path | None, *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from avcli.typed import TYPED, Words
 from avmanifest.errors import ConfigError
 from avmanifest.secrets import shown_content
 from avmanifest.settings import (
@@ -60,6 +61,12 @@ class Flat:
 
 class PanelCommand(TyperCommand):
     """A command whose help shows its options under headings."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the words as they were typed: messages name the command that goes on."""
+        flags = (option for one in self.params if getattr(one, "is_flag", False) for option in one.opts)
+        TYPED.set(Words(("avkit", self.name or "", *args), frozenset(flags)))
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then the options of each panel in the order of their first option."""

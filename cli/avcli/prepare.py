@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from avcli.options import CONFIG, EXPLAIN, SET, TOML, Flat, explained, flat_options, print_json, require_explain
+from avcli.typed import TYPED
 from avdata.prepare.config import ExecutorKind, PrepareConfig, SynthConfig, slurm_share
 from avmanifest.errors import ConfigError
 from avmanifest.recipe import TableOptions, load_recipe
@@ -135,6 +136,7 @@ def prepare(
     if asked.executor is ExecutorKind.ARRAY and asked.share.count == 1 and "share.count" not in given:
         asked = replace(asked, share=slurm_share(os.environ))
     from avcli.prepare_output import PrepareProgress, print_plan, print_report
+    from avcli.remedies import advice_for
     from avdata.prepare.estimate import estimate
     from avdata.prepare.job import dry_run as plan_only
     from avdata.prepare.job import prepare as run
@@ -145,7 +147,11 @@ def prepare(
         return
     with PrepareProgress() as progress:
         report = run(asked, progress)
-    print_json(report.as_dict()) if as_json else print_report(report)
+    advice = advice_for(report.statuses, asked, TYPED.get())
+    if as_json:
+        print_json(report.as_dict() | {"advice": {one.status: one.as_dict() for one in advice}})
+    else:
+        print_report(report, advice)
     raise typer.Exit(report.exit_code)
 
 

@@ -2,9 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import pyarrow as pa
 from rich.console import Console, Group
@@ -14,7 +14,9 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from avcli.failed_output import failed_lines
 from avcli.options import print_json
+from avcli.remedies import Advice, shown_command
 from avcli.tables import plain_table
 from avdata.prepare.config import PrepareConfig
 from avdata.prepare.estimate import Estimate, SourceShare
@@ -22,10 +24,12 @@ from avdata.prepare.progress import Progress
 from avdata.prepare.report import PrepareReport
 from avdata.prepare.steps.registry import load_steps, step_record
 from avmanifest.records import shown_step
-from avmanifest.schema import status_meaning
+from avmanifest.schema import is_failure, status_meaning
 from avmanifest.secrets import shown_url
+from avmanifest.wording import counted
 
 PLAIN_INTERVAL_S = 10.0
+_LONGEST_REASON: Final = 300  # characters
 
 
 class PrepareProgress:
@@ -97,8 +101,8 @@ class PrepareProgress:
         )
 
 
-def print_report(report: PrepareReport, console: Console | None = None) -> None:
-    """Print the result of a run: clips by split and status, and what to do next."""
+def print_report(report: PrepareReport, advice: Sequence[Advice] = (), console: Console | None = None) -> None:
+    """Print the result of a run: clips by split and status, some failed clips by name, and what to do next."""
     console = console or Console()
     table = Table(title=str(report.out), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("split", "requested", "samples", "coverage"):
@@ -107,15 +111,39 @@ def print_report(report: PrepareReport, console: Console | None = None) -> None:
         share = f"{found['ok'] / max(found['requested'], 1):.1%}"
         table.add_row(split, f"{found['requested']:,}", f"{found['ok']:,}", share)
     console.print(table)
-    failures = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    others = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     for status, count in report.statuses.items():
-        if status != "ok":
-            failures.add_row(Text(status, style="yellow"), f"{count:,}", status_meaning(status))
-    if failures.row_count:
-        console.print(failures)
+        if status != "ok" and not is_failure(status):
+            others.add_row(Text(status, style="yellow"), f"{count:,}", status_meaning(status))
+    if others.row_count:
+        console.print(others)
     if report.steps:
         console.print(_steps(report.steps))
     console.print(Text(report.summary), soft_wrap=True)
+    if report.num_failed:
+        _print_failures(report, advice, console)
+
+
+def _print_failures(report: PrepareReport, advice: Sequence[Advice], console: Console) -> None:
+    """Some failed clips by name, the command that lists all, and what to do about each status."""
+    console.print(Text(f"\n{counted(report.num_failed, 'clip')} failed", style="bold"))
+    for line in failed_lines(report.failed, _LONGEST_REASON):
+        console.print(line, soft_wrap=True)
+    if report.num_failed > len(report.failed):
+        console.print(f"and {report.num_failed - len(report.failed):,} more", highlight=False)
+    listing = shown_command(["avkit", "inspect", str(report.out), "--failed"])
+    console.print(Text(f"all of them: {listing}"), soft_wrap=True)
+    for one in advice:
+        console.print(
+            Text.assemble("\n", (one.status, "yellow"), f": {counted(one.clips, 'clip')}: {one.meaning}"),
+            soft_wrap=True,
+        )
+        if one.remedy:
+            console.print(Text(f"  {one.remedy}"), soft_wrap=True)
+        if one.status == "internal" and report.tracebacks:
+            console.print(Text(f"  tracebacks: {report.tracebacks}"), soft_wrap=True)
+        if one.command:
+            console.print(Text(f"  {one.command}"), soft_wrap=True)
 
 
 def _steps(steps: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -105,6 +105,11 @@ class Layout:
         return self.root / "_media"
 
     @property
+    def tracebacks(self) -> Path:
+        """Text file of the tracebacks of clips that ended in status `internal`. Not part of the dataset."""
+        return self.root / "_errors.txt"
+
+    @property
     def lists(self) -> Path:
         """Folder of the official lists that were downloaded for the plan."""
         return self.root / "plan" / "lists"

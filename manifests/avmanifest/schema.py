@@ -31,41 +31,125 @@ class StatusClass(StrEnum):
     BUG = "bug"  # an error in avkit: exit code 1
 
 
+_ANOTHER_SOURCE: Final = ("--source", "local:FOLDER", "--retry", "all")
+_AGAIN: Final = ("--retry", "transient")
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The result of preparing a clip."""
+    """The result of preparing a clip.
+
+    `options` are those that the remedy adds to the command of `avkit prepare`; empty: the command does not help. Names
+    in braces stand for values of that command: `out`, `clip_seconds` (shorter than it was), `deadline`,
+    `download_deadline` and `memory_bytes` (twice what they were). Words in capitals are for the user to replace.
+    """
 
     status_class: StatusClass
     meaning: str
+    remedy: str = ""
+    options: tuple[str, ...] = ()
 
 
 STATUSES: Final[dict[str, Status]] = {
     "ok": Status(StatusClass.OK, "a sample in a shard"),
-    "unavailable_missing": Status(StatusClass.PERMANENT, "no source has the video"),
-    "unavailable_private": Status(StatusClass.PERMANENT, "the owner made the video private"),
-    "unavailable_removed": Status(StatusClass.PERMANENT, "the video was taken down"),
-    "unavailable_geo": Status(StatusClass.PERMANENT, "not offered in this country"),
-    "unavailable_age": Status(StatusClass.PERMANENT, "behind an age check"),
-    "unavailable_members": Status(StatusClass.PERMANENT, "for members of the channel"),
-    "unavailable_live": Status(StatusClass.PERMANENT, "a live stream or a premiere"),
-    "blocked_bot": Status(StatusClass.TRANSIENT, "the site took the client for a bot"),
-    "blocked_rate": Status(StatusClass.TRANSIENT, "the site limits the number of requests"),
-    "blocked_token": Status(StatusClass.TRANSIENT, "the site refused access to the media"),
-    "blocked_soft": Status(StatusClass.TRANSIENT, "the site gave an answer that it also gives to refused clients"),
-    "net_timeout": Status(StatusClass.TRANSIENT, "the network took too long"),
-    "net_dns": Status(StatusClass.TRANSIENT, "the host name was not found"),
-    "net_http": Status(StatusClass.TRANSIENT, "the server answered with an error"),
-    "media_corrupt": Status(StatusClass.PERMANENT, "the file cannot be decoded"),
-    "media_no_audio": Status(StatusClass.PERMANENT, "the file has no audio stream"),
-    "media_no_video": Status(StatusClass.PERMANENT, "the file has no video stream"),
-    "media_short": Status(StatusClass.PERMANENT, "the video is shorter than a clip may be"),
-    "media_long": Status(StatusClass.PERMANENT, "the clip is longer than a sample may be"),
-    "media_window": Status(StatusClass.PERMANENT, "the clip begins after the end of the video"),
-    "decode_timeout": Status(StatusClass.TRANSIENT, "decoding passed its deadline and was killed"),
-    "decode_crash": Status(StatusClass.TRANSIENT, "the decoding process died or ran out of memory, twice"),
+    "unavailable_missing": Status(
+        StatusClass.PERMANENT, "no source has the video", "Name a source that has it.", _ANOTHER_SOURCE
+    ),
+    "unavailable_private": Status(
+        StatusClass.PERMANENT, "the owner made the video private", "Name another source that has it.",
+        _ANOTHER_SOURCE,
+    ),
+    "unavailable_removed": Status(
+        StatusClass.PERMANENT, "the video was taken down", "Name another source that has it.", _ANOTHER_SOURCE
+    ),
+    "unavailable_geo": Status(
+        StatusClass.PERMANENT, "not offered in this country", "Download through a proxy in a country that has it.",
+        ("--proxy", "http://HOST:PORT", "--retry", "all"),
+    ),
+    "unavailable_age": Status(
+        StatusClass.PERMANENT, "behind an age check", "Use the cookies of a browser in which an adult is logged in.",
+        ("--cookies-from-browser", "firefox", "--retry", "all"),
+    ),
+    "unavailable_members": Status(
+        StatusClass.PERMANENT, "for members of the channel",
+        "Use the cookies of a browser in which a member is logged in.",
+        ("--cookies-from-browser", "firefox", "--retry", "all"),
+    ),
+    "unavailable_live": Status(
+        StatusClass.PERMANENT, "a live stream or a premiere", "Try again when it has ended.", ("--retry", "all")
+    ),
+    "blocked_bot": Status(
+        StatusClass.TRANSIENT, "the site took the client for a bot",
+        "Wait an hour, then use the cookies of a browser that is logged in.",
+        ("--cookies-from-browser", "firefox", *_AGAIN),
+    ),
+    "blocked_rate": Status(
+        StatusClass.TRANSIENT, "the site limits the number of requests", "Wait an hour, then ask more slowly.",
+        ("--rate", "100/h", *_AGAIN),
+    ),
+    "blocked_token": Status(
+        StatusClass.TRANSIENT, "the site refused access to the media",
+        "Install the newest yt-dlp (pip install -U 'yt-dlp[default]'), then try again.", _AGAIN,
+    ),
+    "blocked_soft": Status(
+        StatusClass.TRANSIENT, "the site gave an answer that it also gives to refused clients",
+        "Wait an hour, then try again.", _AGAIN,
+    ),
+    "net_timeout": Status(
+        StatusClass.TRANSIENT, "the network took too long", "Try again with more time for each file.",
+        ("--download-deadline", "{download_deadline}", *_AGAIN),
+    ),
+    "net_dns": Status(
+        StatusClass.TRANSIENT, "the host name was not found",
+        "Check the host in --source and the network, then try again.", _AGAIN,
+    ),
+    "net_http": Status(
+        StatusClass.TRANSIENT, "the server answered with an error",
+        "Check the address in --source and your access to it, then try again.", _AGAIN,
+    ),
+    "media_corrupt": Status(
+        StatusClass.PERMANENT, "the file cannot be decoded",
+        "Replace the file by a whole one, or fetch it again; then try again.", ("--retry", "all"),
+    ),
+    "media_no_audio": Status(
+        StatusClass.PERMANENT, "the file has no audio stream",
+        "Replace the file by one with sound, or name a source that has one.", _ANOTHER_SOURCE,
+    ),
+    "media_no_video": Status(
+        StatusClass.PERMANENT, "the file has no video stream",
+        "Replace the file by one with pictures, or name a source that has one.", _ANOTHER_SOURCE,
+    ),
+    "media_short": Status(
+        StatusClass.PERMANENT, "the video is shorter than a clip may be",
+        "Prepare a dataset of shorter clips.", ("--clip-seconds", "{clip_seconds}", "--out", "{out}-{clip_seconds}s"),
+    ),
+    "media_long": Status(
+        StatusClass.PERMANENT, "the clip is longer than a sample may be",
+        "Prepare a dataset of a part of each video, or list several clips of it.",
+        ("--clip-seconds", "10", "--out", "{out}-10s"),
+    ),
+    "media_window": Status(
+        StatusClass.PERMANENT, "the clip begins after the end of the video",
+        "Correct the time in the list, or name a source that has the whole video.",
+        _ANOTHER_SOURCE,
+    ),
+    "decode_timeout": Status(
+        StatusClass.TRANSIENT, "decoding passed its deadline and was killed", "Try again with more time.",
+        ("--deadline", "{deadline}", *_AGAIN),
+    ),
+    "decode_crash": Status(
+        StatusClass.TRANSIENT, "the decoding process died or ran out of memory, twice",
+        "Try again with one process and more memory for it.",
+        ("--workers", "1", "--set", "supervision.memory_bytes={memory_bytes}", *_AGAIN),
+    ),
     "removed": Status(StatusClass.REMOVED, "removed from the dataset on request"),
-    "internal": Status(StatusClass.BUG, "an error inside avkit or a step"),
-}
+    "internal": Status(
+        StatusClass.BUG, "an error inside avkit or a step",
+        "If the traceback ends in a step of yours, mend that; else please report it. Then try again.",
+        ("--retry", "all"),
+    ),
+}  # fmt: skip
+"""What a status means and what to do about it. The commands and the pages take both from here."""
 
 
 _FILTERED: Final = re.compile("filtered_([a-z][a-z0-9_]*)")
@@ -88,6 +172,12 @@ def status_class(status: str) -> StatusClass:
     if (found := find_status(status)) is None:
         raise KeyError(status)
     return found.status_class
+
+
+def is_failure(status: str) -> bool:
+    """Whether a clip of this status failed: it is no sample, and nobody asked for that. A name that is none failed."""
+    found = find_status(status)
+    return found is None or found.status_class not in (StatusClass.OK, StatusClass.FILTERED, StatusClass.REMOVED)
 
 
 def status_meaning(status: str) -> str:

@@ -1,6 +1,9 @@
 """Steps in a run of prepare: their columns, members and drops, what is recorded, and what a bad one does."""
 
+import csv
+import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,7 +13,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
+from avcli.main import app
+from avcli.prepare_output import print_report
+from avcli.remedies import advice_for
+from avcli.typed import Words
 from avdata.prepare.config import ExecutorKind, PrepareConfig, Retry, SampleConfig, Supervision
 from avdata.prepare.job import prepare
 from avdata.prepare.report import PrepareReport, SilentListener
@@ -199,6 +208,34 @@ def test_a_bad_step_ends_its_own_clip_alone_and_is_named(tmp_path: Path) -> None
             assert part in row["reason"]
     samples = [key for tar in tmp_path.glob("*/*.tar") for key, *_ in walk_samples(tar)]
     assert sorted(samples) == ["synth-000000", "synth-000005", "synth-000006"]
+    failures_are_named_and_listed(tmp_path, report)
+
+
+def failures_are_named_and_listed(out: Path, report: PrepareReport) -> None:
+    """At the end of the run, in _errors.txt, and by inspect --failed as lines, JSON and CSV."""
+    assert [clip.status for clip in report.failed] == ["internal"] * 5 + ["decode_crash"] * 2 + ["decode_timeout"]
+    assert report.tracebacks == f"{out}/_errors.txt"
+    errors = (out / "_errors.txt").read_text()
+    assert errors.count("synth-0000") == 5
+    assert "RuntimeError: no more" in errors
+    console = Console(file=io.StringIO(), width=80)
+    words = Words(("avkit", "prepare", "synth", "--out", str(out)))
+    print_report(report, advice_for(report.statuses, config_of(out), words), console)
+    told = console.file.getvalue()
+    assert "8 clips failed" in told
+    assert re.search(r"/synth-000001 +internal +RuntimeError: no more\n", told)
+    assert f"all of them: avkit inspect {out} --failed" in told
+    assert f"tracebacks: {out}/_errors.txt" in told
+    assert f"avkit prepare synth --out {out} --deadline 120 --retry transient" in told
+    listed = CliRunner().invoke(app, ["inspect", str(out), "--failed"]).output
+    assert listed.count("/synth-0000") == 8
+    assert f"8 of 11 clips of {out} failed" in listed
+    found = json.loads(CliRunner().invoke(app, ["inspect", str(out), "--failed", "--json"]).output)
+    assert (found["num_failed"], found["requested"], len(found["failed"])) == (8, 11, 8)
+    assert "Traceback" in next(one["reason"] for one in found["failed"] if one["key"] == "synth-000001")
+    table = CliRunner().invoke(app, ["inspect", str(out), "--failed", "--csv", "--where", "status = 'decode_timeout'"])
+    (row,) = csv.DictReader(io.StringIO(table.output))
+    assert (row["key"], row["remedy"]) == ("synth-000010", "Try again with more time.")
 
 
 @pytest.mark.slow

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from avdata.prepare.card import write_catalog
-from avdata.prepare.catalog import coverage, merge_manifest, write_index
+from avdata.prepare.catalog import coverage, failures, merge_manifest, write_index
 from avdata.prepare.commit import Observer
 from avdata.prepare.description import read_description, recipe_of, sample_of
 from avdata.prepare.operations.pending import alive_lock, is_running, request_file, stopped_operation
 from avdata.prepare.sources.unpacked import remove_copies
 from avmanifest.errors import ConfigError, ManifestError
+from avmanifest.failures import write_tracebacks
 from avmanifest.files import flush, read_file, remove, remove_unfinished, replace_bytes
 from avmanifest.layout import Layout, ShardName, shard_of_marker
 from avmanifest.parsing import parse_object
@@ -150,6 +151,7 @@ def finish(layout: Layout, observe: Observer = lambda _: None) -> None:
         remove_unfinished(layout.temporary)
     replace_bytes(layout.dataset_json, read_file(new.dataset_json), durable=True)
     merge_manifest(layout)
+    write_tracebacks(layout.tracebacks, failures(layout))
     splits = coverage(layout)
     write_catalog(layout, recipe_of(description), sample_of(description), splits)
     for split in splits:
