@@ -26,6 +26,7 @@ class FileServer(ThreadingHTTPServer):
         self.change: Callable[[str, bytes], bytes] = lambda path, content: content
         self.cut_after: deque[int] = deque()  # break the next answers off after so many bytes
         self.tells_size = True
+        self.sends_ranges = True
         self.headers: Callable[[str], dict[str, str]] = lambda path: {}  # more headers of the next answer
         self.tells_version_early = True  # False: those headers come with content only
         self.drip_s = 0.0  # seconds between single bytes of a content; 0: all at once
@@ -62,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = server.headers(self.path)
         content = server.change(self.path, path.read_bytes())
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked and server.tells_size:
+        if asked and server.tells_size and server.sends_ranges:
             first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
             self.send_response(206)
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")

@@ -1,16 +1,12 @@
-"""The parts of docs/reproduce/*.md that are made from the papers' files: `python -m avmodel.reproduce.pages`.
-
-A part stands between the lines `<!-- NAME -->` and `<!-- end of NAME -->` of its page; what is around it is written by
-hand.
-"""
+"""The parts of docs/reproduce/*.md that are made from the papers' files: `python -m avmodel.reproduce.pages`."""
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from avmanifest.errors import ConfigError
 from avmanifest.files import read_text, replace_text
+from avmanifest.pages import with_parts
 from avmodel.reproduce.estimate import CARDS, Cost, costs_of
 from avmodel.reproduce.paper import PAPERS, Paper, Row, Table, printed, read_paper
 from avmodel.reproduce.plan import PAPER, Plan, make_plan
@@ -29,14 +25,7 @@ def main() -> None:
 
 def written(page: str, paper: Paper, where: Path, parts: Mapping[str, Callable[[Paper], str]]) -> str:
     """The page with these parts made anew. Raises ConfigError for a page that lacks a part's lines."""
-    for name, make in parts.items():
-        first, last = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        before, has_first, rest = page.partition(first)
-        _, has_last, after = rest.partition(last)
-        if not (has_first and has_last):
-            raise ConfigError(f"{where}: lacks the lines {first.strip()} and {last}, between which {name} are written")
-        page = f"{before}{first}\n{make(paper)}\n{last}{after}"
-    return page
+    return with_parts(page, {name: make(paper) for name, make in parts.items()}, where)
 
 
 def commands(paper: Paper) -> str:

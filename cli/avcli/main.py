@@ -15,9 +15,11 @@ from avcli import (
     convert,
     dataset,
     diff,
+    download,
     evaluate,
     export,
     inspect,
+    models,
     prepare,
     pretrain,
     reproduce,
@@ -72,6 +74,8 @@ app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.command("apply", epilog=apply.EXAMPLES)(apply.apply)
+app.command("models", epilog=models.EXAMPLES)(models.models)
+app.command("download", epilog=download.EXAMPLES)(download.download)
 app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(bench.app, name="bench")

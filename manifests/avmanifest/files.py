@@ -238,6 +238,16 @@ def sha256_of_file(path: Path) -> str:
         return sha256_of_stream(file)[0]
 
 
+def hashes_of_file(path: Path) -> tuple[str, str]:
+    """The SHA-256 and the MD5 of a file, as hexadecimal digits. Some publishers give the MD5 alone."""
+    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    with open_file(path) as file:
+        while chunk := file.read(_READ_BYTES):
+            sha256.update(chunk)
+            md5.update(chunk)
+    return sha256.hexdigest(), md5.hexdigest()
+
+
 def sha256_of_stream(stream: Readable) -> tuple[str, int]:
     """The SHA-256 of the rest of a stream, as 64 hexadecimal digits, and the number of its bytes."""
     digest, size = hashlib.sha256(), 0

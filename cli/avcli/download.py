@@ -1,0 +1,120 @@
+"""`avkit download`: fetch a published model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+
+from avcli.options import print_json
+
+if TYPE_CHECKING:
+    from avmodel.registry.entries import Entry
+    from avmodel.registry.fetch import Fetched
+
+EXAMPLES = """\b
+Examples:
+  avkit download mae-vit-b
+  avkit download deepavfusion-vggsound --to weights
+  avkit download deepavfusion-vggsound --offline
+
+After an interruption the same command goes on. avkit models lists the names.
+"""
+DOWNLOAD = Annotated[
+    bool, typer.Option("--download", help="Download a published model that is named and is not here yet.")
+]
+
+
+def download(
+    name: Annotated[str, typer.Argument(help="A name that avkit models lists.")],
+    to: Annotated[
+        Path | None, typer.Option(help="Folder of the file; avkit's cache folder (~/.cache/avkit/models) if not given.")
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Ask no server: only check the file that is here.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="What was fetched, as JSON.")] = False,
+) -> None:
+    """Download a published model, resumed where it broke off and checked by size and hash."""
+    from avmodel.registry.entries import entry_named
+
+    done = fetched(entry_named(name), to, offline=offline)
+    if as_json:
+        print_json(
+            {"name": done.entry.name, "path": str(done.path), "bytes": done.bytes, "sha256": done.sha256,
+             "was_there": done.was_there, "first_hash": done.first_hash, "licence": done.entry.licence}
+        )  # fmt: skip
+        return
+    typer.echo(done.path)
+
+
+def fetched(entry: "Entry", to: Path | None = None, *, offline: bool = False) -> "Fetched":
+    """The model, downloaded unless it is here; what was done goes to stderr."""
+    from avmodel.registry.fetch import fetch, pin_path
+
+    with DownloadProgress(entry.name) as progress:
+        done = fetch(entry, to, offline=offline, progress=progress, say=progress.say)
+    state = "was here already" if done.was_there else "downloaded"
+    typer.echo(f"{entry.name}: {state}, {done.bytes:,} bytes, sha256 {done.sha256}", err=True)
+    if done.first_hash:
+        typer.echo(
+            f"no page states its hash: this one is recorded in {pin_path(entry)}, and later downloads must equal it",
+            err=True,
+        )
+    typer.echo(f"licence: {entry.licence}", err=True)
+    return done
+
+
+class DownloadProgress:
+    """Shows the progress of a download on stderr: a bar on a terminal, elsewhere a line for each tenth."""
+
+    def __init__(self, name: str) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        self.console = Console(stderr=True)
+        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        self._bars = Progress(TextColumn("{task.description}"), *columns, console=self.console, transient=True)
+        self._task = self._bars.add_task(name, total=None, start=True)
+        self._name = name
+        self._tenth = -1
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.console.is_terminal:
+            self._bars.stop()
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Show that so many bytes are here."""
+        if self.console.is_terminal:
+            self._bars.update(self._task, completed=done, total=total)
+        elif total and (tenth := 10 * done // total) > self._tenth:
+            self._tenth = tenth
+            self.say(f"{self._name}: {done:,} of {total:,} bytes")
+
+    def say(self, message: str) -> None:
+        """Print a line."""
+        from rich.text import Text
+
+        self.console.print(Text(message), highlight=False, soft_wrap=True)
+
+
+def download_named(values: "list[Any]") -> None:
+    """Download the published models among these texts that are neither a path nor here already."""
+    from avmodel.registry.entries import entries
+    from avmodel.registry.fetch import here
+
+    for value in dict.fromkeys(str(one) for one in values if one is not None):
+        entry = entries().get(value)
+        if entry is not None and not Path(value).exists() and here(entry) is None:
+            fetched(entry)
