@@ -10,8 +10,9 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/$(VENV)/pycache
 
 NEWEST := .venv-newest
+DOCS := .venv-docs
 
-.PHONY: setup demo reproduce-tiny test test-fast test-newest fault-table fuzz check browser format lock clean
+.PHONY: setup demo reproduce-tiny test test-fast test-newest fault-table fuzz check docs browser format lock clean
 
 setup: $(STAMP)
 
@@ -64,6 +65,17 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The site, in site/; fails for links to pages or headings that are not there. An environment of its own, from a lock of its own.
+docs: $(DOCS)/.set-up
+	rm -rf site
+	$(DOCS)/bin/zensical build --strict --clean
+	@echo "site/index.html: open it in a browser"
+
+$(DOCS)/.set-up: requirements-docs.lock
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-docs.lock
+	touch $@
+
 # For the tests of inspect's pages; without it they are skipped. Installed where that needs no question.
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null \
@@ -78,6 +90,8 @@ format: setup
 lock: setup
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements.lock
+	$(BIN)/uv pip compile --group pyproject.toml:docs --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --quiet --output-file requirements-docs.lock
 
 clean:
-	rm -rf $(VENV) $(NEWEST) demo
+	rm -rf $(VENV) $(NEWEST) $(DOCS) demo site

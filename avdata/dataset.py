@@ -109,10 +109,11 @@ class Dataset:
 
     Arrays of an index file (`avdata.index`) are mapped, read-only, and of the smallest integers that hold their values.
 
-    The frames of sample i are the entries frame_start[i] to frame_start[i + 1] of the arrays with f rows (frames,
-    masks, frame_time_s, frame_member). Its labels are the entries label_start[i] to label_start[i + 1] of label_ids.
+    The frames of sample i are the entries `frame_start[i]` to `frame_start[i + 1]` of the arrays with f rows (frames,
+    masks, frame_time_s, frame_member). Its labels are the entries `label_start[i]` to `label_start[i + 1]` of
+    label_ids.
     The hashes of the blocks of its log-mel (`avdata.shards.block_hashes`) are the entries of block_xxh3 from
-    mel_blocks[profile][i] on; -1: it has none, and is read and compared as a whole.
+    `mel_blocks[profile][i]` on; -1: it has none, and is read and compared as a whole.
     """
 
     shards: Sequence[Shard]

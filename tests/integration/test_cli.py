@@ -10,6 +10,7 @@ import sys
 import tarfile
 import time
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,9 @@ from typer.testing import CliRunner
 from avcli.main import app, run
 from avdata.images import decode_jpeg
 from avmanifest.errors import ConfigError
+from avmanifest.recipe import recipe_names
+from avmodel.evaluate.tasks import task_config
+from avmodel.presets import presets
 from tests.kinds import KINDS
 from tests.videos import draw_folder
 
@@ -264,48 +268,49 @@ def test_the_real_videos_end_as_their_descriptions_say(tmp_path):
     assert all(row["duration_s"] == pytest.approx(1.0) for row in rows.values() if row["status"] == "ok")
 
 
-def commands_in(text: str) -> list[str]:
-    lines = re.findall(r"^(?:say )?(avkit .*?)(?:\s+#.*)?$", text, re.MULTILINE)
+def commands_in(page: str) -> list[str]:
+    """The commands of a page, in its blocks and between backticks; of a file of code, those that begin a line."""
+    text = (ROOT / page).read_text().replace("\\\n", " ")
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) if page.endswith(".md") else [text]
+    lines = [line for block in blocks for line in re.findall(r"^(?:say )?(avkit .*?)(?:\s+#.*)?$", block, re.MULTILINE)]
     return [*lines, *re.findall(r"`(avkit [a-z][^`]*)`", text)]
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "demo.sh",
-        "cli/avcli/prepare.py",
-        "cli/avcli/apply.py",
-        "cli/avcli/evaluate.py",
-        "cli/avcli/convert.py",
-        "cli/avcli/export.py",
-        "docs/apply.md",
-        "docs/benchmarks.md",
-        "docs/evaluate.md",
-        "docs/export.md",
-        "docs/inspect.md",
-        "docs/operations.md",
-        "docs/prepare.md",
-        "docs/pretrain.md",
-        "docs/reproduce/README.md",
-        "docs/reproduce/avsiam.md",
-        "docs/reproduce/cav-mae.md",
-        "docs/reproduce/crossmae.md",
-        "docs/reproduce/deepavfusion.md",
-    ],
-)
+PAGES = [
+    *("README.md", "demo.sh", "cli/avcli/prepare.py", "cli/avcli/apply.py", "cli/avcli/evaluate.py"),
+    *("cli/avcli/convert.py", "cli/avcli/export.py"),
+    *(page.relative_to(ROOT).as_posix() for page in sorted((ROOT / "docs").rglob("*.md"))),
+]
+
+
+@pytest.mark.parametrize("page", [*filter(commands_in, PAGES)])
 def test_every_command_in_the_pages_is_one_that_exists(page):
-    commands = commands_in((ROOT / page).read_text())
-    assert commands
+    commands = commands_in(page)
     group = typer.main.get_command(app)
     for command in commands:
         words = shlex.split(command)[1:]
         at = group
-        while hasattr(at, "commands") and words and not words[0].startswith("-"):
+        while hasattr(at, "commands") and words and not words[0].startswith("-") and words[0] != "...":
             assert words[0] in at.commands, command
             at = at.commands[words.pop(0)]
         known = {name for parameter in at.params for name in parameter.opts} | {"--help"}
         assert {word for word in words if word.startswith("--")} <= known, command
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "/adding-" not in page and commands_in(page)])
+def test_every_recipe_run_task_and_preset_in_the_pages_is_one_that_exists(page):
+    for command in commands_in(page):
+        _, *words = shlex.split(command)
+        names = [word for word in words if not (word.startswith("-") or word.isupper() or "." in word)]
+        presets_there = [after for word, after in pairwise(words) if word == "--preset"]
+        match names:
+            case ["prepare", recipe, *_] if words[1] == recipe:
+                assert recipe in recipe_names(), command
+            case ["pretrain", run, *_] if words[1] == run:
+                assert run in presets(), command
+            case ["evaluate", task, *_] if words[1] == task:
+                for preset in presets_there or [None]:
+                    task_config(task, preset)
 
 
 def explained(*words):
