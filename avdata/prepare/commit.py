@@ -32,6 +32,8 @@ from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
 from avmanifest.table import read_table, table_from_rows, write_table
 
 Observer = Callable[[str], None]
+
+PUBLISH_LOCK: Final = "publish.lock"
 """Receives the name of every step. An exception that it raises ends the run."""
 
 _DOWNLOAD: Final = ("unavailable_", "blocked_", "net_")
@@ -341,7 +343,7 @@ def quarantine(layout: Layout, shard: ShardName) -> Path:
 def publishing(layout: Layout) -> Iterator[None]:
     """Hold the publishing lock of the folder: only one run at a time publishes or removes files of the dataset."""
     layout.temporary.mkdir(parents=True, exist_ok=True)
-    with (layout.temporary / "publish.lock").open("ab") as lock:
+    with (layout.temporary / PUBLISH_LOCK).open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

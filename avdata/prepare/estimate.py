@@ -1,5 +1,6 @@
 """Estimate a run before it starts: clips by source, bytes on disk, hours."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,10 +9,14 @@ import pyarrow as pa
 
 from avdata.prepare.config import PrepareConfig
 from avdata.prepare.sources import RemoteSource, Source, SourceChain, open_sources, reads_archives
-from avdata.prepare.sources.names import ClipRequest
+from avdata.prepare.sources.archives import ArchiveSource, find_archives
+from avdata.prepare.sources.local import LocalSource
+from avdata.prepare.sources.names import ClipRequest, names_tried
 from avdata.prepare.sources.remote import RemoteRef
 from avdata.profiles import profile
 from avmanifest.secrets import shown_url
+
+_FEW: Final = 3  # clips and files that are named
 
 OVERHEAD_BYTES: Final = 6_000
 """Bytes of tar headers, padding and json per sample."""
@@ -42,19 +47,32 @@ class SourceShare:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """A source that has none of the clips: names that were looked for there, and files that it has."""
+
+    source: str
+    num_files: int
+    files: tuple[str, ...]  # some, relative to the source
+    names: tuple[tuple[str, ...], ...]  # of some clips: names without suffix, any of which would do
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """The estimate of one run."""
 
     clips: int
-    sources: dict[str, SourceShare | None]  # by name; None for archives, which only a run reads
-    missing: int  # clips that no source has; 0 if a source is an archive
+    sources: dict[
+        str, SourceShare | None
+    ]  # by name; None for archives that have to be read to their end, as a run does
+    missing: int  # clips that no source has; 0 if a source is such an archive
+    searched: tuple[Searched, ...] = ()  # if no source has any clip
     dataset_bytes: int
     decode_hours: float
     hours: float  # fetching and decoding run at the same time
 
 
 def estimate(config: PrepareConfig, plan: pa.Table, suppose: Assumptions | None = None) -> Estimate:
-    """Estimate the run of a plan. Folders are listed; nothing is fetched or written.
+    """Estimate the run of a plan. Folders, local tars and zips are listed; nothing is fetched or written.
 
     Args:
         config: The run's configuration.
@@ -64,12 +82,13 @@ def estimate(config: PrepareConfig, plan: pa.Table, suppose: Assumptions | None 
     suppose = suppose or Assumptions()
     seconds = _clip_seconds(config, plan, suppose)
     decode_hours = float(seconds.sum()) / suppose.decoded_s_per_s / config.supervision.num_workers / 3600
-    sources, missing = _shares(config, plan, seconds, suppose)
+    sources, missing, searched = _shares(config, plan, seconds, suppose)
     fetch_hours = max((share.hours for share in sources.values() if share), default=0.0)
     return Estimate(
         clips=len(plan),
         sources=sources,
         missing=missing,
+        searched=searched,
         dataset_bytes=round(_dataset_bytes(config, suppose, len(plan), float(seconds.sum()))),
         decode_hours=decode_hours,
         hours=max(fetch_hours, decode_hours),
@@ -97,11 +116,11 @@ def _dataset_bytes(config: PrepareConfig, suppose: Assumptions, num_clips: int, 
 
 def _shares(
     config: PrepareConfig, plan: pa.Table, seconds: np.ndarray, suppose: Assumptions
-) -> tuple[dict[str, SourceShare | None], int]:
-    """The share of each source, and the number of clips that no source has."""
+) -> tuple[dict[str, SourceShare | None], int, tuple[Searched, ...]]:
+    """The share of each source, the number of clips that no source has, and what was searched if none has any."""
     if config.recipe.name == "synth":
-        return {"synth": SourceShare(clips=len(plan))}, 0
-    specs = [spec for spec in config.sources if not reads_archives(spec)]
+        return {"synth": SourceShare(clips=len(plan))}, 0, ()
+    specs = [spec for spec in config.sources if not reads_archives(spec) or _is_listed_soon(spec)]
     opened = dict(zip(specs, open_sources(specs, options=config.remote), strict=True))
     chain = SourceChain(list(opened.values()))
     fetched: dict[str, dict[str, float]] = {source.name: {} for source in chain.remote}  # bytes by fetch key
@@ -118,7 +137,28 @@ def _shares(
             shares[source.name] = _share(config, source, chain, fetched, suppose)
         else:
             shares[shown_url(spec)] = None
-    return shares, chain.missing if len(opened) == len(config.sources) else 0
+    missing = chain.missing if len(opened) == len(config.sources) else 0
+    return shares, missing, _searched(plan, opened.values()) if len(plan) and missing == len(plan) else ()
+
+
+def _is_listed_soon(spec: str) -> bool:
+    """Whether the archives of a source are local and have a list of their members: plain tars and zips.
+
+    Raises ConfigError for missing archives, as a run does.
+    """
+    archives = find_archives(spec.removeprefix("wds:").split("::"))
+    return all("://" not in archive and archive.endswith((".tar", ".zip")) for archive in archives)
+
+
+def _searched(plan: pa.Table, sources: Iterable[Source]) -> tuple[Searched, ...]:
+    """Of sources that have no clip of the plan: names that were looked for, and names that are there."""
+    columns = (plan.column(name).to_pylist()[:_FEW] for name in ("video_id", "start_s", "end_s", "path"))
+    names = tuple(tuple(names_tried(ClipRequest(*row))) for row in zip(*columns, strict=True))
+    return tuple(
+        Searched(source=source.name, num_files=len(source), files=tuple(source.some_paths(_FEW)), names=names)
+        for source in sources
+        if isinstance(source, LocalSource | ArchiveSource)
+    )
 
 
 def _share(

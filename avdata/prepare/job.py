@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from avdata.prepare import description
 from avdata.prepare.append import new_labels, plan_append, requested_rows
+from avdata.prepare.begun import needs_plan, refuse_lost_description, resumed_plan
 from avdata.prepare.card import catalog_files, write_catalog
 from avdata.prepare.catalog import (
     PlannedShard,
@@ -29,7 +30,7 @@ from avdata.prepare.executors import Executor, ShardTask, local_executor
 from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.operations.swap import settle
 from avdata.prepare.output import DatasetOutput, open_output
-from avdata.prepare.plan import Plan, freeze, hash_table, is_appended, without_own_columns
+from avdata.prepare.plan import Plan, freeze, is_appended
 from avdata.prepare.progress import ProgressWriter
 from avdata.prepare.ray_cluster import RayExecutor
 from avdata.prepare.report import PrepareListener, PrepareReport, SilentListener, StepCosts
@@ -40,13 +41,13 @@ from avdata.prepare.steps.registry import load_steps, refuse_clashes, step_colum
 from avdata.prepare.steps.run import ALL_FRAMES
 from avdata.prepare.steps.step import Step
 from avmanifest.columns import extra_columns
-from avmanifest.errors import ConfigError, ManifestError
+from avmanifest.errors import ConfigError
 from avmanifest.failures import FAILED_COLUMNS, FailedClip, failed_clips, some_of_each, write_tracebacks
 from avmanifest.files import replace_bytes
 from avmanifest.layout import Layout
-from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA, filtered_status
+from avmanifest.schema import CLIP_SCHEMA, StatusClass, filtered_status, status_class
 from avmanifest.secrets import shown_url
-from avmanifest.table import read_batches, read_table
+from avmanifest.table import read_batches
 from avmanifest.wording import counted
 
 
@@ -89,7 +90,7 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
     output.refresh(listener.note)
     # Errors in a source or a list are raised before anything is written.
     media = MediaResolver(config, layout) if config.overwrite or not layout.dataset_json.exists() else None
-    plan = plan_of(config, layout) if config.overwrite or _needs_plan(config, layout) else None
+    plan = plan_of(config, layout) if config.overwrite or needs_plan(config, layout) else None
     if plan is not None:
         refuse_clashes(config.steps, plan.table.column_names)
     costs = StepCosts()
@@ -207,34 +208,11 @@ def _catalog(
     return splits
 
 
-def dry_run(config: PrepareConfig) -> pa.Table:
-    """The plan (PLAN_SCHEMA) that a run would freeze. Only fetched lists are written. See also `estimate`.
-
-    Raises the errors that `prepare` raises before it writes.
-    """
-    config.require_sources()
-    steps = load_steps(config.steps)
-    with disk_errors(config.out):
-        plan = plan_of(config, open_output(config.out).layout).table
-    refuse_clashes(steps, plan.column_names)
-    return plan
-
-
 def _remove_dataset(output: DatasetOutput, others: Sequence[Path]) -> None:
     if others:
         where = output.layout.root
         raise ConfigError(f"{where}: another run is writing here ({others[0]}). End it before --overwrite.")
     output.remove()
-
-
-def _needs_plan(config: PrepareConfig, layout: Layout) -> bool:
-    """Whether the list has to be read: to freeze the plan, or to compare it with the frozen plan."""
-    return (
-        not layout.dataset_json.exists()
-        or config.append
-        or config.list_path is not None
-        or config.recipe.name == "folder"
-    )
 
 
 def _frozen_plan(
@@ -243,13 +221,9 @@ def _frozen_plan(
     """The plan's first part, frozen now or by an earlier run, and its hash. The caller holds the publishing lock."""
     layout = output.layout
     if layout.dataset_json.exists():
-        return _resumed_plan(config, layout, plan, listener)
+        return resumed_plan(config, layout, plan, listener.note)
     assert plan is not None, "dataset.json is removed only by a run that is alone in the output"
-    if any(layout.shards(split) for split in layout.splits()):
-        raise ConfigError(
-            f"{layout.root}: holds shards but no {layout.dataset_json.name}, so their plan is unknown. "
-            "Restore the file, or prepare with --overwrite."
-        )
+    refuse_lost_description(layout)
     _note_plan(plan, listener)
     manifests = layout.manifest("train").parent
     for stale in (*layout.plan_part(0).parent.glob("part-*"), *manifests.glob("*.parquet"), *manifests.glob("*.avidx")):
@@ -265,36 +239,7 @@ def _frozen_plan(
         output.claim(layout.plan_part(0))
     elif not output.fetch(layout.plan_part(0)):
         raise ConfigError(f"{layout.root}: another run has started here with another list. Give another --out.")
-    return _resumed_plan(config, layout, plan, listener)
-
-
-def _resumed_plan(
-    config: PrepareConfig, layout: Layout, plan: Plan | None, listener: PrepareListener
-) -> tuple[pa.Table, str]:
-    """The frozen plan and its hash. Raises ConfigError, with the difference, if this run has another plan."""
-    recorded = description.read_description(layout)
-    description.refuse_other_settings(layout, recorded, description.settings_of(config))
-    frozen = read_table(layout.plan_part(0), PLAN_SCHEMA)
-    if hash_table(frozen) != description.frozen_hash(recorded):
-        raise ManifestError(f"{layout.plan_part(0)}: is not the plan that {layout.dataset_json} describes")
-    if plan is not None and not config.append:
-        begun = _as_begun(plan.table, recorded, frozen, layout, listener)
-        begun = without_own_columns(begun, description.removed_keys(recorded))
-        description.refuse_other_plan(layout, *_comparable(layout, frozen, begun))
-    tools = description.tool_versions(config)
-    if recorded["tools"] != tools:
-        difference = description.difference(recorded["tools"], tools)
-        listener.note(f"{layout.root} was begun with other versions of packages: {difference}")
-    return frozen, recorded["plan_hash"]
-
-
-def _comparable(layout: Layout, frozen: pa.Table, now: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Both plans; if clips were appended, all of them, in the order of their keys and without their places."""
-    requested = requested_rows(layout)
-    if len(requested) == len(frozen):
-        return frozen, now
-    own, theirs = (table.drop_columns(["shard", "position"]).sort_by("key") for table in (requested, now))
-    return own.combine_chunks(), theirs.combine_chunks()
+    return resumed_plan(config, layout, plan, listener.note)
 
 
 def _add_labels(output: DatasetOutput) -> None:
@@ -305,20 +250,6 @@ def _add_labels(output: DatasetOutput) -> None:
         changed = {**recorded, "labels": [*recorded["labels"], *labels]}
         replace_bytes(layout.dataset_json, description.encoded_description(changed), durable=True)
         output.renew([layout.dataset_json])
-
-
-def _as_begun(
-    plan: pa.Table, recorded: Mapping[str, Any], frozen: pa.Table, layout: Layout, listener: PrepareListener
-) -> pa.Table:
-    """The plan without the list's own columns if the dataset was begun by a version that did not keep them."""
-    own = [column.name for column in extra_columns(plan.schema)]
-    if "columns" in recorded or not own:
-        return plan
-    listener.note(
-        f"{layout.root} was begun by a version of avkit that did not keep columns of lists: {', '.join(own)} are left "
-        "out. To have them, prepare with another --out."
-    )
-    return plan.select(frozen.column_names)
 
 
 def _note_plan(plan: Plan, listener: PrepareListener) -> None:
@@ -387,8 +318,15 @@ def _report(
         min_success=config.min_success,
         steps=_steps(config, statuses, costs),
         failed=some_of_each(found),
-        tracebacks=f"{out}/{layout.tracebacks.name}" if has_file else f"the column reason of {out}/manifest",
+        tracebacks=_tracebacks(statuses, f"{out}/{layout.tracebacks.name}" if has_file else f"{out}/manifest"),
     )
+
+
+def _tracebacks(statuses: Mapping[str, int], where: str) -> str:
+    """Where tracebacks are: in a text file or, of a bucket and of a task of an array, in a column of the manifest."""
+    if not any(status_class(status) is StatusClass.BUG for status in statuses):
+        return ""
+    return where if where.endswith(".txt") else f"the column reason of {where}"
 
 
 def _failures_of(layout: Layout, shards: Iterable[PlannedShard]) -> Iterator[FailedClip]:

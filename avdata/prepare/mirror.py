@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -99,7 +99,15 @@ class BucketOutput:
             if choices:
                 listed = self.bucket.sizes()
             self._mirror_plan(listed)
-            return self._mirror_shards(listed, note)
+            return self._mirror_shards(listed, lambda shard: self._quarantine_damaged(shard, listed, note))
+
+    def look(self) -> None:
+        """Update the mirror alone: shards whose sizes differ from their markers are left out of it."""
+        layout = self.layout
+        with storage_errors(layout.root), publishing(layout):
+            listed = self.bucket.sizes()
+            self._mirror_plan(listed)
+            self._mirror_shards(listed, lambda shard: self._leave_out_damaged(shard, listed))
 
     def claim(self, path: Path) -> bool:
         """Create the object from the file. If it exists, replace the file by its content and return False."""
@@ -259,8 +267,8 @@ class BucketOutput:
         self.bucket.fetch_all((layout.name(path), path) for path in parts if not path.exists())
         replace_bytes(layout.dataset_json, described)
 
-    def _mirror_shards(self, listed: Mapping[str, int], note: Observer) -> bool:
-        """Mirror markers and rows of all shards; whether any of them is new."""
+    def _mirror_shards(self, listed: Mapping[str, int], is_damaged: Callable[[ShardName], bool]) -> bool:
+        """Mirror markers and rows of all shards that are not damaged; whether any of them is new."""
         layout = self.layout
         held = {shard: read_file(layout.stats(shard)) for split in layout.splits() for shard in layout.shards(split)}
         shards = [shard for shard in map(shard_of_marker, listed) if shard is not None]
@@ -269,7 +277,7 @@ class BucketOutput:
             layout.clips(gone).unlink(missing_ok=True)
         exists = self.bucket.fetch_all((self._marker(shard), layout.stats(shard)) for shard in shards)
         marked = [shard for shard, has_marker in zip(shards, exists, strict=True) if has_marker]
-        good = [shard for shard in marked if not self._quarantine_damaged(shard, listed, note)]
+        good = [shard for shard in marked if not is_damaged(shard)]
         stale = [shard for shard in good if not self._has_rows(shard)]
         self.bucket.fetch_all((layout.name(layout.clips(shard)), layout.clips(shard)) for shard in stale)
         return {shard: read_file(layout.stats(shard)) for shard in good} != held
@@ -284,6 +292,14 @@ class BucketOutput:
         if problem is None:
             return False
         note(f"{problem}: moved to {self.quarantine(shard)}; it will be prepared again")
+        return True
+
+    def _leave_out_damaged(self, shard: ShardName, listed: Mapping[str, int]) -> bool:
+        """Remove a shard that `_quarantine_damaged` would move from the mirror alone; whether it was."""
+        if self._problem(shard, listed) is None:
+            return False
+        self.layout.stats(shard).unlink(missing_ok=True)
+        self.layout.clips(shard).unlink(missing_ok=True)
         return True
 
     def _problem(self, shard: ShardName, sizes: Mapping[str, int]) -> str | None:

@@ -1,15 +1,24 @@
 """The place to which a dataset is written: a folder, or a bucket with a local mirror of its small files."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from avdata.prepare.bucket import local_folder, place_of
-from avdata.prepare.commit import Observer, Workspace, commit_shard, marker_problem, quarantine, read_stats
+from avdata.prepare.commit import (
+    PUBLISH_LOCK,
+    Observer,
+    Workspace,
+    commit_shard,
+    marker_problem,
+    quarantine,
+    read_stats,
+)
 from avdata.prepare.mirror import BucketOutput
 from avdata.prepare.segments import Segment
 from avdata.prepare.sources.unpacked import remove_copies
@@ -17,7 +26,18 @@ from avdata.retrying import RetryPolicy
 from avdata.store import open_writable
 from avmanifest.columns import Column
 from avmanifest.errors import ConfigError
+from avmanifest.files import is_unfinished
 from avmanifest.layout import Layout, ShardName
+
+_FEW: Final = 3  # foreign files that a message names
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - named to refuse it
+_SYSTEM: Final = tuple(
+    Path("/", name)
+    for name in ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "sbin", "sys", "usr/bin", "usr/lib", "usr/sbin")
+)
+"""Folders of the system, with all below them but what lies below _MEMORY."""
+_SHARED: Final = (_MEMORY, *(Path("/", name) for name in ("", "home", "opt", "root", "run", "tmp", "usr", "var")))
+"""Folders of many users or programs, in which a folder for a dataset may lie."""
 
 
 @runtime_checkable
@@ -34,6 +54,10 @@ class DatasetOutput(Protocol):
 
     def check(self) -> None:
         """Raise ConfigError if the place holds files that avkit did not write."""
+        ...
+
+    def look(self) -> None:
+        """Copy here what is published, and change nothing there: for a run that only looks."""
         ...
 
     def refresh(self, note: Observer) -> bool:
@@ -95,15 +119,35 @@ class FolderOutput:
     layout: Layout
 
     def check(self) -> None:
-        """Raise ConfigError for a file, or for a folder that holds files but no dataset."""
-        root = self.layout.root
+        """Raise ConfigError for a file, for a folder of the system, or for one that holds files but no dataset."""
+        layout = self.layout
+        root = layout.root
         if root.exists() and not root.is_dir():
             raise ConfigError(f"{root}: is a file. Give --out a folder.")
-        if not root.exists():
+        if layout.dataset_json.exists():
             return
-        ours = (self.layout.dataset_json, self.layout.plan_part(0).parent, self.layout.temporary)
-        if not any(path.exists() for path in ours) and any(root.iterdir()):
-            raise ConfigError(f"{root}: holds files that avkit did not write. Give --out a new or an empty folder.")
+        if _is_of_system(root):
+            raise ConfigError(f"{root}: is a folder of the system or of all your files. Give --out a new folder.")
+        foreign = sorted(path.name for path in root.iterdir() if not self._is_ours(path)) if root.exists() else []
+        if foreign:
+            few = ", ".join(map(repr, foreign[:_FEW])) + (", ..." if len(foreign) > _FEW else "")
+            raise ConfigError(
+                f"{root}: holds files that avkit did not write: {few}. Give --out a new or an empty folder."
+            )
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether avkit makes such an entry: a run that was stopped early, or a dataset that lost its dataset.json."""
+        layout = self.layout
+        plan = layout.plan_part(0).parent
+        if path == plan:
+            return path.is_dir() and all(map(_is_of_plan, path.iterdir()))
+        own = {layout.temporary, layout.operation, layout.quarantine, layout.media, layout.tracebacks}
+        if layout.plan_parts() or (layout.temporary / PUBLISH_LOCK).exists() or any(layout.splits()):
+            own |= {layout.card, layout.croissant, layout.energon, layout.manifest("train").parent}
+        return path in own or is_unfinished(path.name) or bool(layout.shards(path.name))
+
+    def look(self) -> None:
+        """Do nothing: the files are local."""
 
     def refresh(self, note: Observer) -> bool:
         """Always False: the files are local."""
@@ -164,6 +208,21 @@ class FolderOutput:
     def naming(self) -> Iterator[None]:
         """Do nothing: errors name the folder already."""
         yield
+
+
+def _is_of_plan(path: Path) -> bool:
+    """Whether a run writes such an entry of the folder of the plan."""
+    return path.name == "lists" or path.name.startswith("part-") or is_unfinished(path.name)
+
+
+def _is_of_system(folder: Path) -> bool:
+    """Whether a folder belongs to the system, or holds all files of users: no dataset is written there."""
+    real = Path(os.path.realpath(folder))
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        if real == Path(os.path.realpath(Path.home())):
+            return True
+    is_within = any(real.is_relative_to(top) for top in _SYSTEM)
+    return real in _SHARED or (is_within and not real.is_relative_to(_MEMORY))
 
 
 def open_output(out: str | Path, patience: RetryPolicy | None = None) -> DatasetOutput:

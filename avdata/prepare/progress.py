@@ -9,13 +9,14 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 
+from avdata.prepare.catalog import planned_shards
 from avdata.prepare.commit import is_abandoned, read_stats
 from avdata.prepare.plan import is_appended
 from avdata.prepare.report import PrepareListener
@@ -166,16 +167,26 @@ def _statuses(layout: Layout, shards: list[ShardName], *, retried: bool) -> dict
     """Number of clips by status. A retried clip is in two shards; the later one counts."""
     counts: Counter[str] = Counter()
     if retried:
-        latest: dict[str, str] = {}
-        for shard in shards:
-            for batch in read_batches(layout.clips(shard), CLIP_SCHEMA, ["key", "status"]):
-                latest |= zip(batch.column("key").to_pylist(), batch.column("status").to_pylist(), strict=True)
-        counts.update(latest.values())
+        counts.update(_latest(layout, shards).values())
     else:
         for shard in shards:
             with contextlib.suppress(ShardError):  # damaged: the next run prepares it again
                 counts.update(read_stats(layout, shard)["status_dict"])
     return dict(counts.most_common())
+
+
+def latest_statuses(layout: Layout) -> dict[str, str]:
+    """The status of each clip of committed shards by key; a retried clip has that of its last retry."""
+    shards = [planned.shard for planned in planned_shards(layout) if layout.stats(planned.shard).exists()]
+    return _latest(layout, shards)
+
+
+def _latest(layout: Layout, shards: Iterable[ShardName]) -> dict[str, str]:
+    latest: dict[str, str] = {}
+    for shard in shards:
+        for batch in read_batches(layout.clips(shard), CLIP_SCHEMA, ["key", "status"]):
+            latest |= zip(batch.column("key").to_pylist(), batch.column("status").to_pylist(), strict=True)
+    return latest
 
 
 def _active_runs(layout: Layout) -> list[ActiveRun]:

@@ -11,7 +11,7 @@ from avdata.prepare.config import PrepareConfig, Retry
 from avdata.prepare.output import DatasetOutput
 from avdata.prepare.report import PrepareListener
 from avmanifest.layout import Layout
-from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA, STATUSES, StatusClass, status_class
+from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA, STATUSES, StatusClass, is_failure, status_class
 from avmanifest.table import read_batches
 from avmanifest.wording import counted
 
@@ -44,14 +44,22 @@ def plan_retry(config: PrepareConfig, output: DatasetOutput, listener: PrepareLi
     return shards
 
 
+def retried_statuses(retry: Retry) -> list[str]:
+    """The statuses of the clips that a retry of this kind tries again."""
+    return [
+        status
+        for status in STATUSES
+        if (retry is Retry.ALL and is_failure(status))
+        or (retry is Retry.TRANSIENT and status_class(status) is StatusClass.TRANSIENT)
+    ]
+
+
 def failed_keys(layout: Layout, retry: Retry) -> set[str]:
     """Keys of the failed clips that a retry of this kind tries again.
 
     Clips of shards that do not exist are not included: a run without a retry prepares them.
     """
-    never = {StatusClass.OK, StatusClass.FILTERED, StatusClass.REMOVED}
-    kinds = {StatusClass.TRANSIENT} if retry is Retry.TRANSIENT else set(StatusClass) - never
-    statuses = pa.array([status for status in STATUSES if status_class(status) in kinds], pa.string())
+    statuses = pa.array(retried_statuses(retry), pa.string())
     keys: set[str] = set()
     for split in layout.splits():
         for batch in read_batches(layout.manifest(split), CLIP_SCHEMA, ["key", "status", "shard"]):

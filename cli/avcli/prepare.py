@@ -135,15 +135,18 @@ def prepare(
     asked.require_sources()
     if asked.executor is ExecutorKind.ARRAY and asked.share.count == 1 and "share.count" not in given:
         asked = replace(asked, share=slurm_share(os.environ))
-    from avcli.prepare_output import PrepareProgress, print_plan, print_report
+    from avcli.prepare_output import PrepareProgress, nothing_found, print_plan, print_report
     from avcli.remedies import advice_for
+    from avdata.prepare.dry_run import dry_run as look
     from avdata.prepare.estimate import estimate
-    from avdata.prepare.job import dry_run as plan_only
     from avdata.prepare.job import prepare as run
 
     if dry_run:
-        plan = plan_only(asked)
-        print_plan(plan, asked, estimate(asked, plan), as_json=as_json)
+        found = look(asked)
+        expected = estimate(asked, found.to_do)
+        print_plan(found, asked, expected, as_json=as_json)
+        if expected.searched:
+            raise ConfigError(nothing_found(expected))
         return
     with PrepareProgress() as progress:
         report = run(asked, progress)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, Self
 
@@ -17,8 +17,9 @@ from rich.text import Text
 from avcli.failed_output import failed_lines
 from avcli.options import print_json
 from avcli.remedies import Advice, shown_command
-from avcli.tables import plain_table
+from avcli.tables import plain_table, shown_value
 from avdata.prepare.config import PrepareConfig
+from avdata.prepare.dry_run import DryRun
 from avdata.prepare.estimate import Estimate, SourceShare
 from avdata.prepare.progress import Progress
 from avdata.prepare.report import PrepareReport
@@ -30,6 +31,8 @@ from avmanifest.wording import counted
 
 PLAIN_INTERVAL_S = 10.0
 _LONGEST_REASON: Final = 300  # characters
+_LONGEST_NAME: Final = 120  # characters of a file's name
+_MOST_NAMES: Final = 4  # of one clip
 
 
 class PrepareProgress:
@@ -184,42 +187,85 @@ def print_progress(progress: Progress, console: Console | None = None) -> None:
         say("no run works on it" + ("" if done >= progress.requested else "; the same prepare command continues"))
 
 
-def print_plan(plan: pa.Table, config: PrepareConfig, expected: Estimate, *, as_json: bool) -> None:
-    """Print the plan of a run, and its estimated size and time."""
+def print_plan(found: DryRun, config: PrepareConfig, expected: Estimate, *, as_json: bool) -> None:
+    """Print what a run would do: its plan, what is done already, and its estimated size and time."""
+    plan, out = found.plan, shown_url(str(config.out))
     steps = load_steps(config.steps)
     counts = {entry["values"]: entry["counts"] for entry in plan.column("split").value_counts().to_pylist()}
     content: dict[str, Any] = {
         "recipe": config.recipe.name,
-        "out": shown_url(str(config.out)),
+        "out": out,
         "clips": len(plan),
         "splits": counts,
         "shards": {split: -(-count // config.shard_size) for split, count in counts.items()},
         "sources": list(map(shown_url, config.sources)),
         "steps": [step_record(step) for step in steps],
         "estimate": asdict(expected),
+        **found.state(),
     }
     if as_json:
         print_json(content)
         return
     console = Console()
+
+    def say(text: str) -> None:
+        console.print(Text(text), highlight=False, soft_wrap=True)
+
     for split, count in counts.items():
-        console.print(f"{split}: {count:,} clips in {content['shards'][split]:,} shards", highlight=False)
+        say(f"{split}: {counted(count, 'clip')} in {counted(content['shards'][split], 'shard')}")
+    for line in _state_lines(found, out):
+        say(line)
+    for note in found.notes:
+        say(note)
+    if not len(found.to_do):
+        say(f"Nothing is left to do in {out}, and nothing was done.")
+        return
     for name, share in expected.sources.items():
-        console.print(Text(_share_line(name, share)), highlight=False, soft_wrap=True)
+        say(_share_line(name, share))
     for step in steps:
-        console.print(Text(f"step {shown_step(step_record(step))}"), highlight=False, soft_wrap=True)
+        say(f"step {shown_step(step_record(step))}")
     if expected.missing:
-        console.print(f"no source has {expected.missing:,} clips", highlight=False)
-    console.print(
-        f"about {expected.dataset_bytes / 1e9:,.1f} GB of shards and {_hours(expected.hours)} "
-        f"({_hours(expected.decode_hours)} of decoding with {config.supervision.num_workers} processes)",
-        highlight=False,
-        soft_wrap=True,
+        say(f"in no source: {counted(expected.missing, 'clip')}")
+    processes = counted(config.supervision.num_workers, "process", "processes")
+    say(
+        f"about {_size(expected.dataset_bytes)} of shards and {_duration(expected.hours)} "
+        f"({_duration(expected.decode_hours)} of decoding with {processes})"
     )
-    console.print(
-        f"{len(plan):,} clips would go to {shown_url(str(config.out))}. Nothing was done.",
-        highlight=False,
-        soft_wrap=True,
+    say(f"{counted(len(found.to_do), 'clip')} would go to {out}. Nothing was done.")
+
+
+def _state_lines(found: DryRun, out: str) -> Iterator[str]:
+    """What is in the output already, and who works on it."""
+    if not found.num_shards:
+        yield f"{out}: no run has begun there"
+        return
+    done = sum(found.done.values())
+    statuses = ", ".join(f"{status} {count:,}" for status, count in found.done.items())
+    there = f"{counted(done, 'clip')} in {found.num_done_shards:,} of {counted(found.num_shards, 'shard')}"
+    yield f"{out}: done already: {there}" + (f" ({statuses})" if statuses else "")
+    if found.is_overwritten:
+        yield "--overwrite would remove all of that"
+    else:
+        yield "the list and the settings are those of the dataset there"
+    for run in found.runs:
+        yield f"run {run.pid} on {run.host} works on it now"
+
+
+def nothing_found(expected: Estimate) -> str:
+    """That no source has a clip: the names that were looked for, and those that are there."""
+    parts = []
+    for one in expected.searched:
+        has = f"has {counted(one.num_files, 'video')}"
+        if one.files:
+            has += f", such as {', '.join(shown_value(file, _LONGEST_NAME) for file in one.files)}"
+        parts.append(f"{one.source} {has}")
+    tried = "; ".join(
+        " or ".join(shown_value(name, _LONGEST_NAME) for name in names[:_MOST_NAMES])
+        for names in expected.searched[0].names
+    )
+    return (
+        f"no source has any of {counted(expected.clips, 'clip')}. {'; '.join(parts)}. Looked for, with any suffix of a "
+        f"video: {tried}. Give the --source whose files have such names, or a list with the column of paths."
     )
 
 
@@ -227,10 +273,24 @@ def _share_line(name: str, share: SourceShare | None) -> str:
     if share is None:
         return f"{name}: looked into during the run"
     if not share.videos:
-        return f"{name}: {share.clips:,} clips"
-    gigabytes = f"about {share.bytes / 1e9:,.1f} GB"
-    return f"{name}: {share.clips:,} clips of {share.videos:,} files to fetch, {gigabytes}, {_hours(share.hours)}"
+        return f"{name}: {counted(share.clips, 'clip')}"
+    files = f"{counted(share.clips, 'clip')} of {counted(share.videos, 'file')} to fetch"
+    return f"{name}: {files}, about {_size(share.bytes)}, {_duration(share.hours)}"
 
 
-def _hours(hours: float) -> str:
-    return f"{hours / 24:,.1f} days" if hours >= 48 else f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:,.1f} min"
+def _size(num_bytes: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:,.1f} {unit}"
+    return f"{num_bytes / 1e3:,.0f} kB"
+
+
+def _duration(hours: float) -> str:
+    seconds = hours * 3600
+    if hours >= 48:
+        return f"{hours / 24:,.1f} days"
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    if seconds >= 120:
+        return f"{seconds / 60:,.0f} min"
+    return f"{seconds:,.0f} s" if seconds >= 1 else "less than a second"

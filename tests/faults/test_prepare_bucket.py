@@ -14,6 +14,7 @@ from avdata.load import open_dataset
 from avdata.prepare import export
 from avdata.prepare.bucket import open_place
 from avdata.prepare.config import Retry, Supervision
+from avdata.prepare.dry_run import dry_run
 from avdata.prepare.job import prepare
 from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError, StorageError
@@ -126,6 +127,10 @@ def test_a_retry_adds_shards_and_overwrite_starts_again(three, local, monkeypatc
     hasty = prepare(folder_config(three, out, supervision=Supervision(deadline_s=1e-6)))
     assert hasty.statuses == {"decode_timeout": 3}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    before = bucket_tree(out)
+    found = dry_run(folder_config(three, out, retry=Retry.TRANSIENT))
+    assert (dict(found.done), found.num_done_shards, len(found.to_do)) == ({"decode_timeout": 3}, 2, 3)
+    assert bucket_tree(out) == before
     again = prepare(folder_config(three, out, retry=Retry.TRANSIENT))
     assert (again.statuses, again.num_shards) == ({"ok": 3}, 4)
     names = set(bucket_tree(out))

@@ -76,7 +76,7 @@ def test_what_a_run_would_fetch_is_told_before_it_is_fetched(tmp_path):
     table = ("--list", tmp_path / "clips.csv", "--out", tmp_path / "out", "--dry-run", "--rate", "1/h")
     answer = CliRunner().invoke(app, ["prepare", "table", "--source", "youtube", *map(str, table)])
     assert answer.exit_code == 0, answer.output
-    assert "youtube: 2 clips of 2 files to fetch, about 0.0 GB, 2.0 h" in answer.output
+    assert "youtube: 2 clips of 2 files to fetch, about 30.0 MB, 2.0 h" in answer.output
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import soundfile
 
 from avdata.melspec import log_mel
 from avdata.prepare.config import Retry, Supervision, SynthConfig
-from avdata.prepare.job import dry_run, prepare
+from avdata.prepare.dry_run import dry_run
+from avdata.prepare.job import prepare
 from avdata.profiles import profile
 from avdata.shards import walk_samples
 from avmanifest.errors import ConfigError
@@ -146,7 +147,7 @@ def test_failed_clips_are_tried_again_when_asked(videos, tmp_path):
     rows = rows_of(out)
     assert len({row["key"] for row in rows}) == len(rows) == 5
     assert min(row["shard"] for row in rows) == 3, "new shards, after those that hold the failures"
-    plan = dry_run(folder_config(videos, tmp_path / "other"))
+    plan = dry_run(folder_config(videos, tmp_path / "other")).plan
     assert set(plan.column("key").to_pylist()) == {row["key"] for row in rows + rows_of(out, "test")}
     notes = Notes()
     prepare(folder_config(videos, out, retry=Retry.ALL), notes)

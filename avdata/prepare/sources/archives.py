@@ -123,6 +123,10 @@ class ArchiveSource:
         """Reason -> number of members and requests that were refused for it."""
         return self._index.refused
 
+    def some_paths(self, most: int) -> list[str]:
+        """The paths of some of its videos in their archives."""
+        return self._index.some_paths(most)
+
     def locate(self, request: ClipRequest) -> MediaRef | None:
         """The requested archive member; None if no archive has it."""
         file = self._index.find(request)

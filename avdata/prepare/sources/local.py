@@ -59,6 +59,10 @@ class LocalSource:
         """Reason -> number of files and requests that were refused for it."""
         return self._index.refused
 
+    def some_paths(self, most: int) -> list[str]:
+        """The paths of some of its videos, relative to the folder."""
+        return self._index.some_paths(most)
+
     def locate(self, request: ClipRequest) -> MediaRef | FailedRef | None:
         """The requested file; None if the folder does not have it. A failure if its name is refused."""
         file = self._index.find(request)

@@ -81,6 +81,14 @@ def clip_spellings(video_id: str, start_s: float, end_s: float | None = None) ->
         yield f"{video_id}_{start_ms}"
 
 
+def names_tried(request: ClipRequest) -> list[str]:
+    """The file names without suffix that `NameIndex.find` looks for, in its order."""
+    if request.path or not YOUTUBE_ID.fullmatch(request.video_id):
+        return [request.path or request.video_id]
+    spellings = clip_spellings(request.video_id, request.start_s, request.end_s)
+    return list(dict.fromkeys((*spellings, request.video_id)))
+
+
 def safe_relative(path: str) -> str | None:
     """The path without `.` and doubled slashes; None if it is absolute, contains `..` or a NUL, or is empty."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -145,6 +153,10 @@ class NameIndex:
             other = self._starts.setdefault(key, row)
             self._starts[key] = min(other, row, key=self._order)
         return row
+
+    def some_paths(self, most: int) -> list[str]:
+        """The paths of the files that were added first."""
+        return [self.path(row) for row in range(min(most, len(self)))]
 
     def path(self, row: int) -> str:
         """The file's path relative to its source."""

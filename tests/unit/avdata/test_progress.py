@@ -8,8 +8,8 @@ import pytest
 
 from avdata.prepare.commit import Workspace
 from avdata.prepare.config import PrepareConfig, SampleConfig, SynthConfig
+from avdata.prepare.dry_run import dry_run
 from avdata.prepare.estimate import Assumptions, estimate
-from avdata.prepare.job import dry_run
 from avdata.prepare.progress import ProgressWriter, read_progress
 from avdata.prepare.report import SilentListener
 from avmanifest.errors import ConfigError
@@ -50,7 +50,7 @@ def test_an_estimate_counts_each_file_once_and_sends_no_request(tmp_path):
     clips = [("a", 0, 10), ("a", 20, 30), ("b", 0, 10)]
     config = remote_config(tmp_path, clips, "http:http://no-such-host.invalid/{id}.mp4")
     config = replace(config, downloads=replace(config.downloads, rate_per_hour=1.0))
-    expected = estimate(config, dry_run(config), Assumptions(video_s=100.0, video_bytes_per_s=10.0))
+    expected = estimate(config, dry_run(config).plan, Assumptions(video_s=100.0, video_bytes_per_s=10.0))
     (share,) = expected.sources.values()
     assert share is not None
     assert (share.clips, share.videos, share.bytes, share.hours) == (3, 2, 2000, 2.0)
@@ -60,11 +60,11 @@ def test_an_estimate_counts_each_file_once_and_sends_no_request(tmp_path):
 
 def test_an_estimate_counts_clips_that_no_source_has(tmp_path):
     config = remote_config(tmp_path, ["no.youtube.id"], "youtube")
-    assert estimate(config, dry_run(config)).missing == 1
+    assert estimate(config, dry_run(config).plan).missing == 1
 
 
 def test_the_estimated_size_of_a_drawn_dataset_is_within_15_percent(tmp_path):
     synth = SynthConfig(num_clips=10, seconds=10.0)
     config = PrepareConfig(recipe=load_recipe("synth"), out=tmp_path / "out", synth=synth, sample=SampleConfig())
-    expected = estimate(config, dry_run(config))
+    expected = estimate(config, dry_run(config).plan)
     assert np.isclose(expected.dataset_bytes / 10, 600e3, rtol=0.15), "docs/benchmarks.md, loader"
