@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from avmanifest.errors import ConfigError
+from avmanifest.names import unknown_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ PROFILES = {
 def profile(name: str) -> MelProfile:
     """The profile with that name. Raises ConfigError for an unknown name."""
     if name not in PROFILES:
-        raise ConfigError(f"unknown spectrogram profile {name!r}; known: {', '.join(PROFILES)}")
+        raise ConfigError(unknown_name("spectrogram profile", name, PROFILES))
     return PROFILES[name]
 
 

@@ -5,7 +5,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
 
@@ -101,6 +100,8 @@ def within(limit_s: float | None, ask: Callable[[], T]) -> T:
     """
     if limit_s is None:
         return ask()
+    from concurrent.futures import Future  # noqa: PLC0415  # settings are read without it, and sooner
+
     answer: Future[T] = Future()
 
     def run() -> None:

@@ -4,7 +4,6 @@ The expression sees nothing but the columns of its own row: no files, no setting
 """
 
 import contextlib
-import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avmanifest.errors import ConfigError
+from avmanifest.names import did_you_mean
 
 if TYPE_CHECKING:
     import duckdb
@@ -68,8 +68,7 @@ class Condition:
         for name in self.names:
             alike = [column for column in known.names if column.casefold() == name.casefold()]
             if not alike:
-                near = difflib.get_close_matches(name.casefold(), known.names, n=3, cutoff=0.6)
-                hint = f"; did you mean {' or '.join(near)}?" if near else "."
+                hint = did_you_mean(name, known.names) or "."
                 raise _refused(
                     self.text,
                     f"{where} has no column {_short(name)!r}{hint} Its columns: {', '.join(known.names)}. {_QUOTES}",

@@ -14,6 +14,7 @@ import torch
 
 from avdata.load import Batch
 from avmanifest.errors import ConfigError
+from avmanifest.names import unknown_name
 from avmodel.compiling import compile_blocks
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.configs.model import ModelConfig
@@ -73,17 +74,19 @@ class StepBench:
     model: DeepAVFusionConfig | None = None  # in place of size: the rows change its fusion
 
     def __post_init__(self) -> None:
-        for name, value in (("rounds", self.rounds), ("steps", self.steps), ("batches", min(self.batches or (1,)))):
+        for name, value in (("rounds", self.rounds), ("steps", self.steps), ("batch", min(self.batches or (1,)))):
             if value is not None and value < 1:
-                raise ConfigError(f"{name}={value}: must be 1 or more")
+                raise ConfigError(f"--{name}={value}: must be 1 or more")
         if unknown := [row for row in self.rows if row not in ROWS]:
-            raise ConfigError(f"unknown fusion {unknown[0]!r}; known: {', '.join(ROWS)}")
+            raise ConfigError(unknown_name("--fusion", unknown[0], ROWS))
         if unknown := [name for name in self.families if name not in (*(known := family_rows()), "all")]:
-            raise ConfigError(f"unknown family {unknown[0]!r}; known: all, {', '.join(known)}")
+            raise ConfigError(unknown_name("--family", unknown[0], ["all", *known]))
         if self.encode and (self.precision == RESIDUAL or self.compile == "whole"):
-            raise ConfigError(f"encode: of training steps only are precision={RESIDUAL} and compile=whole")
+            raise ConfigError(
+                f"--encode: --precision {RESIDUAL} and --compile whole are of training steps alone. Leave one out."
+            )
         if self.compile is not None and self.compile not in COMPILE:
-            raise ConfigError(f"unknown compile {self.compile!r}; known: {', '.join(COMPILE)}")
+            raise ConfigError(unknown_name("--compile", self.compile, COMPILE))
         if self.families and self.model is not None:
             raise ConfigError("model belongs to fusions: give families a size instead")
 

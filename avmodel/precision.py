@@ -13,6 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.func import functional_call
 
 from avmanifest.errors import ConfigError
+from avmanifest.names import unknown_name
 from avmodel.configs.run import HALF, RESIDUAL, TRAINING_PRECISIONS
 
 LEAST_SCALE: Final = 1.0  # gradients that overflow at this scale are not finite in any precision
@@ -22,7 +23,7 @@ _AUTOCAST: Final = {"bfloat16": torch.bfloat16, HALF: torch.float16}
 def require_precision(precision: str, device: torch.device) -> None:
     """Raise ConfigError if the device cannot compute in that precision."""
     if precision not in TRAINING_PRECISIONS:
-        raise ConfigError(f"unknown precision {precision!r}; known: {', '.join(TRAINING_PRECISIONS)}")
+        raise ConfigError(unknown_name("precision", precision, TRAINING_PRECISIONS))
     if precision == HALF and device.type != "cuda":
         raise ConfigError(f"precision={HALF} on {device}: it needs a CUDA device. Set precision=float32.")
     if precision not in ("float32", HALF) and (device.type != "cuda" or not torch.cuda.is_bf16_supported(False)):

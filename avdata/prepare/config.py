@@ -11,14 +11,25 @@ from avdata.prepare.steps import SHIPPED
 from avdata.profiles import PROFILES
 from avdata.retrying import RetryPolicy
 from avmanifest.errors import ConfigError
-from avmanifest.recipe import Recipe, TableOptions
-from avmanifest.settings import NOT_A_SETTING, POSITIVE, SHARE, Bounds, Reader, check
+from avmanifest.recipe import TABLE_PANEL, Recipe, TableOptions
+from avmanifest.settings import NOT_A_SETTING, POSITIVE, SHARE, Bounds, Option, Reader, check
 from avmanifest.splits import recipe_splits
 
 DECODERS: Final = ("pyav", "decord")
 AAC_RATES: Final = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 MAX_SILENT: Final = 2
 NUM_SYNTH_CLASSES: Final = 24
+
+# The headings of prepare's options.
+WHAT: Final = "What is prepared"
+WHERE_FROM: Final = "Where from"
+SAMPLE: Final = "What a sample holds"
+HOW: Final = "How the work is done"
+FETCHING: Final = "Fetching"
+CLUSTER: Final = "On a cluster"
+SYNTH: Final = "Recipe synth"
+PANELS: Final = (WHAT, WHERE_FROM, SAMPLE, HOW, FETCHING, CLUSTER, TABLE_PANEL, SYNTH)
+"""The order of the headings in prepare's help."""
 
 BROWSER: Final = re.compile(
     r"(?P<name>[a-z]+)(?:\+(?P<keyring>[a-z0-9]+))?(?::(?!:)(?P<profile>.+?))?(?:::(?P<container>.+))?"
@@ -74,24 +85,39 @@ class SampleConfig:
     """Contents of a sample. Stored in dataset.json; a resume with other values is refused."""
 
     clip_seconds: Annotated[
-        float | None, "Seconds of the span to keep, drawn by seed and key. none: the whole clip.", Bounds(0.5, 3600)
+        float | None,
+        "Seconds of the span to keep, drawn by seed and key. none: the whole clip.",
+        Bounds(0.5, 3600),
+        Option("--clip-seconds", SAMPLE),
     ] = None
-    num_frames: Annotated[int, "Frames of a clip.", Bounds(1, 100)] = 10
-    short_side: Annotated[int, "Pixels of a stored frame's short side.", Bounds(16)] = 256
-    jpeg_quality: Annotated[int, "JPEG quality of the frames.", Bounds(1, 100)] = 90
-    mel: Annotated[tuple[str, ...], "Log-mel profiles to store; the first as KEY.logmel.npy.", tuple(PROFILES)] = (
-        "paper",
+    num_frames: Annotated[int, "Frames of a clip.", Bounds(1, 100), Option("--frames", SAMPLE)] = 10
+    short_side: Annotated[int, "Pixels of a stored frame's short side.", Bounds(16), Option("--short-side", SAMPLE)] = (
+        256
     )
-    keep_audio: Annotated[bool, "Store the sound as KEY.flac."] = True
+    jpeg_quality: Annotated[int, "JPEG quality of the frames.", Bounds(1, 100)] = 90
+    mel: Annotated[
+        tuple[str, ...],
+        "Log-mel profiles to store; the first as KEY.logmel.npy.",
+        tuple(PROFILES),
+        Option("--mel", SAMPLE),
+    ] = ("paper",)
+    keep_audio: Annotated[
+        bool, "Store the sound as KEY.flac.", Option("--no-audio", SAMPLE, help="Leave the FLAC out.")
+    ] = True
     decoder: Annotated[
-        str, "Decoder of the pictures; decord is an extra. Sound is always decoded by pyav.", DECODERS
+        str,
+        "Decoder of the pictures; decord is an extra. Sound is always decoded by pyav.",
+        DECODERS,
+        Option("--decoder", SAMPLE),
     ] = "pyav"
     fast_decode: Annotated[
-        bool, "Leave out the decoder's loop filter: faster for H.264, HEVC and VP8, pixels differ slightly."
+        bool,
+        "Leave out the decoder's loop filter: faster for H.264, HEVC and VP8, pixels differ slightly.",
+        Option("--fast-decode", SAMPLE),
     ] = False
     deinterlace: Annotated[bool, "Make whole pictures of frames that hold two fields."] = True
     tone_map: Annotated[bool, "Make SDR pictures of HDR video (PQ, HLG)."] = True
-    seed: Annotated[int, "Seed of shuffle, frame times and spans."] = 0
+    seed: Annotated[int, "Seed of shuffle, frame times and spans.", Option("--seed", SAMPLE, also=("synth.seed",))] = 0
 
     def __post_init__(self) -> None:
         check(self)
@@ -107,9 +133,14 @@ class SampleConfig:
 class Supervision:
     """Limits of the decoding processes."""
 
-    num_workers: Annotated[int, "Decoding processes.", Bounds(1)] = 1
+    num_workers: Annotated[
+        int, "Decoding processes.", Bounds(1), Option("--workers", HOW, default="one a core; ray: one a task")
+    ] = 1
     deadline_s: Annotated[
-        float, "Seconds that a clip of up to 10 minutes may take; a longer one may take proportionally more.", POSITIVE
+        float,
+        "Seconds that a clip of up to 10 minutes may take; a longer one may take proportionally more.",
+        POSITIVE,
+        Option("--deadline", HOW),
     ] = 60.0
     memory_bytes: Annotated[int, "Bytes of address space that a process may add to its initial size.", Bounds(1)] = (
         4 * 2**30
@@ -125,7 +156,9 @@ class Supervision:
 class HttpOptions:
     """Requests to web servers."""
 
-    proxy: Annotated[str | None, "Address of a proxy."] = field(default=None, repr=False)
+    proxy: Annotated[
+        str | None, "URL of a proxy.", Option("--proxy", FETCHING, "URL", also=("remote.youtube.proxy",))
+    ] = field(default=None, repr=False)
     connect_s: Annotated[float, "Seconds to connect.", POSITIVE] = 15.0
     stalled_s: Annotated[float, "Seconds without any data after which a transfer is stalled.", POSITIVE] = 30.0
     slow_window_s: Annotated[
@@ -147,7 +180,9 @@ class HttpOptions:
 class YoutubeOptions:
     """Requests to YouTube."""
 
-    max_height: Annotated[int, "youtube: pixels of the shorter side, at most.", Bounds(1)] = 360
+    max_height: Annotated[
+        int, "youtube: pixels of the shorter side, at most.", Bounds(1), Option("--max-height", FETCHING)
+    ] = 360
     sections_over_s: Annotated[
         float, "Seconds; of a longer video only the sections around its clips are fetched.", Bounds(0)
     ] = 1200.0
@@ -155,10 +190,16 @@ class YoutubeOptions:
     retries: Annotated[int, "Retries of yt-dlp for one request, within each attempt.", Bounds(0)] = 5
     retry_sleep_s: Annotated[float, "Seconds before the first retry; doubled for each, up to 30.", Bounds(0)] = 1.0
     socket_s: Annotated[float, "Seconds without any data after which a transfer is stalled.", POSITIVE] = 30.0
-    proxy: Annotated[str | None, "Address of a proxy."] = field(default=None, repr=False)
-    cookies: Annotated[Path | None, "youtube: a cookies.txt in Netscape's format. Read, never written."] = None
+    proxy: Annotated[str | None, "URL of a proxy."] = field(default=None, repr=False)
+    cookies: Annotated[
+        Path | None,
+        "youtube: a cookies.txt in Netscape's format. Read, never written.",
+        Option("--cookies", FETCHING, "FILE"),
+    ] = None
     cookies_from_browser: Annotated[
-        str | None, "youtube: browser whose cookies are used, such as firefox or chrome:PROFILE."
+        str | None,
+        "youtube: browser whose cookies are used, such as firefox or chrome:PROFILE.",
+        Option("--cookies-from-browser", FETCHING, "BROWSER"),
     ] = None
     canary: Annotated[
         str | None,
@@ -204,22 +245,31 @@ class BreakerConfig:
 class DownloadConfig:
     """Downloads of media. These settings do not change samples."""
 
-    num_workers: Annotated[int, "Files downloaded at a time.", Bounds(1)] = 4
+    num_workers: Annotated[int, "Files downloaded at a time.", Bounds(1), Option("--download-workers", FETCHING)] = 4
     look_ahead: Annotated[int, "Clips that are being downloaded or wait to be decoded, at most.", Bounds(1)] = 64
-    cache_dir: Annotated[Path | None, "Folder of downloaded files. none: _media in the output."] = None
-    cache_gb: Annotated[float, "GB of downloaded files to keep, at most.", POSITIVE] = 50.0
+    cache_dir: Annotated[
+        Path | None,
+        "Folder of downloaded files. none: _media in the output.",
+        Option("--media-cache", FETCHING, "FOLDER"),
+    ] = None
+    cache_gb: Annotated[float, "GB of downloaded files to keep, at most.", POSITIVE, Option("--cache-gb", FETCHING)] = (
+        50.0
+    )
     rate_per_hour: Annotated[
         float | None,
         "Files per hour, at most. none: the source's default.",
         Reader(read=_read_rate, form="a rate such as 250/h, 10/min, 2/s"),
         POSITIVE,
+        Option("--rate", FETCHING, "RATE"),
     ] = None
     pace_dir: Annotated[
         Path | None, "Folder in which all runs of the machine count their requests. none: the temporary folder."
     ] = None
     attempts: Annotated[int, "Attempts of one video after errors that may pass.", Bounds(1)] = 3
     backoff_s: Annotated[float, "Seconds before the second attempt; doubled for each further one.", Bounds(0)] = 5.0
-    deadline_s: Annotated[float, "Seconds that the download of a file may take.", POSITIVE] = 900.0
+    deadline_s: Annotated[
+        float, "Seconds that the download of a file may take.", POSITIVE, Option("--download-deadline", FETCHING)
+    ] = 900.0
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
 
     def __post_init__(self) -> None:
@@ -230,16 +280,26 @@ class DownloadConfig:
 class SynthConfig:
     """A synthetic dataset."""
 
-    num_clips: Annotated[int, "Clips to draw.", Bounds(1, 10_000_000)] = 512
+    num_clips: Annotated[int, "Clips to draw.", Bounds(1, 10_000_000), Option("--num-clips", SYNTH)] = 512
     num_classes: Annotated[
-        int, "Classes to draw; a multiple of four balances looks and sounds.", Bounds(8, NUM_SYNTH_CLASSES)
+        int,
+        "Classes to draw; a multiple of four balances looks and sounds.",
+        Bounds(8, NUM_SYNTH_CLASSES),
+        Option("--num-classes", SYNTH),
     ] = 16
-    max_objects: Annotated[int, "Sounding objects in a clip, at most.", Bounds(1, 3)] = 3
-    max_silent: Annotated[int, "Silent moving objects in a clip, at most; mostly one.", Bounds(0, MAX_SILENT)] = 2
-    seconds: Annotated[float, "Seconds of a clip.", Bounds(1, 600)] = 4.0
+    max_objects: Annotated[
+        int, "Sounding objects in a clip, at most.", Bounds(1, 3), Option("--max-objects", SYNTH)
+    ] = 3
+    max_silent: Annotated[
+        int,
+        "Silent moving objects in a clip, at most; mostly one.",
+        Bounds(0, MAX_SILENT),
+        Option("--max-silent", SYNTH),
+    ] = 2
+    seconds: Annotated[float, "Seconds of a clip.", Bounds(1, 600), Option("--seconds", SYNTH)] = 4.0
     fps: Annotated[int, "Frames per second.", Bounds(5, 60)] = 25
-    width: Annotated[int, "Pixels of a picture's width.", Bounds(64, 1920)] = 320
-    height: Annotated[int, "Pixels of a picture's height.", Bounds(64, 1080)] = 240
+    width: Annotated[int, "Pixels of a picture's width.", Bounds(64, 1920), Option("--width", SYNTH)] = 320
+    height: Annotated[int, "Pixels of a picture's height.", Bounds(64, 1080), Option("--height", SYNTH)] = 240
     sample_rate: Annotated[int, "Hz of the files' sound; all of it lies below 8 kHz.", AAC_RATES] = 44_100
     seed: Annotated[int, "Seed of the drawing.", Bounds(0, 2**63 - 1)] = 0
 
@@ -264,8 +324,12 @@ class SynthConfig:
 class Share:
     """The shards of the plan that a run makes: every `count`-th, from the `index`-th on."""
 
-    index: Annotated[int, "Number of this task in the array, from 0."] = 0
-    count: Annotated[int, "Number of tasks in the array."] = 1
+    index: Annotated[
+        int,
+        "Number of this task in the array, from 0.",
+        Option("--task-index", CLUSTER, default="as the SLURM array says"),
+    ] = 0
+    count: Annotated[int, "Tasks in the array.", Option("--num-tasks", CLUSTER, default="as the SLURM array says")] = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
@@ -296,17 +360,23 @@ class PrepareConfig:
     recipe: Annotated[Recipe, NOT_A_SETTING]
     out: Annotated[Path | str, NOT_A_SETTING]  # a folder, or the URL of one: s3://bucket/prefix
     sample: SampleConfig = field(default_factory=SampleConfig)
-    list_path: Annotated[Path | None, "The official list, or the folder of lists. none: fetched."] = None
+    list_path: Annotated[
+        Path | None,
+        "The official list, or the folder of lists. none: fetched.",
+        Option("--list", WHERE_FROM, "FILE|FOLDER"),
+    ] = None
     sources: Annotated[
         tuple[str, ...],
-        "local:DIR, wds:PATTERN or a tar, tar.gz of videos, http:TEMPLATE with {id} and {start}, or youtube. "
+        "local:FOLDER, wds:PATTERN or a tar, tar.gz of videos, http:TEMPLATE with {id} and {start}, or youtube. "
         "Tried in the order given.",
+        Option("--source", WHERE_FROM, "SOURCE"),
     ] = field(default=(), repr=False)
     remote: RemoteOptions = field(default_factory=RemoteOptions)
     downloads: DownloadConfig = field(default_factory=DownloadConfig)
     splits: Annotated[
         tuple[str, ...] | None,
         "Only these splits, or aliases of the recipe for some, such as AS-20K. none: the recipe's own choice.",
+        Option("--split", WHAT, "SPLIT"),
     ] = None
     table: TableOptions | None = None
     synth: SynthConfig | None = None
@@ -315,22 +385,34 @@ class PrepareConfig:
         f"Steps that add columns or members, or drop clips: {', '.join(SHIPPED)}, or package.module:Class of your own, "
         "with settings such as black:max_share=0.5. They run in the order given.",
         Reader(read=split_steps, form="steps such as black:max_share=0.5,cuts"),
+        Option("--step", SAMPLE, "STEP"),
     ] = ()  # texts, or objects with the protocol of avdata.prepare.steps.step.Step
-    shard_size: Annotated[int, "Clips of a shard.", Bounds(1)] = 1_000
-    limit: Annotated[int | None, "Number of clips to prepare, drawn from all splits. none: all.", Bounds(1)] = None
+    shard_size: Annotated[int, "Clips of a shard.", Bounds(1), Option("--shard-size", HOW)] = 1_000
+    limit: Annotated[
+        int | None, "Clips to prepare, drawn from all splits. none: all.", Bounds(1), Option("--limit", WHAT)
+    ] = None
     supervision: Supervision = field(default_factory=Supervision)
     patience: RetryPolicy = field(default_factory=RetryPolicy)  # of requests to a bucket
     min_success: Annotated[
-        float, "Share of the requested clips that no step dropped; with fewer samples the exit code is 3.", SHARE
+        float,
+        "Share of the requested clips that no step dropped; with fewer samples the exit code is 3.",
+        SHARE,
+        Option("--min-success", HOW),
     ] = 0.5
-    retry: Annotated[Retry, "Which failed clips to try again."] = Retry.NONE
+    retry: Annotated[Retry, "Which failed clips to try again.", Option("--retry", HOW)] = Retry.NONE
     append: Annotated[
-        bool, "Add the clips of the list that the dataset lacks, in new shards. What is there stays as it is."
+        bool,
+        "Add the clips of the list that the dataset lacks, in new shards. What is there stays as it is.",
+        Option("--append", HOW),
     ] = False
-    overwrite: Annotated[bool, "Remove the contents of the output and start again."] = False
-    verify: Annotated[bool, "Hash the tars of finished shards again, not only changed ones."] = False
+    overwrite: Annotated[bool, "Remove the contents of the output and start again.", Option("--overwrite", HOW)] = False
+    verify: Annotated[
+        bool, "Hash the tars of finished shards again, not only changed ones.", Option("--verify", HOW)
+    ] = False
     executor: Annotated[
-        ExecutorKind, "Where the work runs: this machine, a Ray cluster, or an array of equal jobs."
+        ExecutorKind,
+        "Where the work runs: this machine, a Ray cluster, or an array of equal jobs.",
+        Option("--executor", CLUSTER),
     ] = ExecutorKind.LOCAL
     share: Share = field(default_factory=Share)  # of executor array
 
@@ -359,4 +441,4 @@ class PrepareConfig:
     def require_sources(self) -> None:
         """Raise ConfigError if there is no source of videos."""
         if self.recipe.name != "synth" and not self.sources:
-            raise ConfigError(f"recipe {self.recipe.name} needs at least one --source, such as local:DIR")
+            raise ConfigError(f"recipe {self.recipe.name} needs at least one --source, such as local:FOLDER")

@@ -65,7 +65,7 @@ def _folder_root(config: PrepareConfig) -> Path:
         scheme, _, rest = source.partition(":")
         if scheme == "local" and rest:
             return Path(rest).expanduser()
-    raise ConfigError(f"recipe folder lists the files of a --source local:DIR; got {', '.join(config.sources)}")
+    raise ConfigError(f"recipe folder lists the files of a --source local:FOLDER; got {', '.join(config.sources)}")
 
 
 def _of_splits(table: pa.Table, splits: tuple[str, ...]) -> pa.Table:

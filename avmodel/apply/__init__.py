@@ -6,7 +6,7 @@
 Nothing here opens media: `avdata.video_windows.iter_windows` does, and hands over windows.
 """
 
-from avmodel.apply.config import parse_region
-from avmodel.apply.tasks import TASKS, Applied, apply, load, require_possible, task_config
+from avmodel.apply.tasks import Applied, apply, load, require_possible
+from avmodel.configs.apply import TASKS, parse_region, task_config
 
 __all__ = ["TASKS", "Applied", "apply", "load", "parse_region", "require_possible", "task_config"]

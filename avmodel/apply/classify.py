@@ -12,9 +12,9 @@ from torch import Tensor
 
 from avdata.windows import Window, WindowConfig
 from avmanifest.errors import DecodeError
-from avmodel.apply.config import CLASSIFY_FILES, LABELS_FILE, LABELS_TABLE, ClassifyConfig
 from avmodel.apply.inputs import WindowInputs, span_windows, window_inputs, window_mode
 from avmodel.apply.output import whole, write_json
+from avmodel.configs.apply import CLASSIFY_FILES, LABELS_FILE, LABELS_TABLE, ClassifyConfig
 from avmodel.distributed import choose_device
 from avmodel.evaluate.finetune.classifier import Classifier, blank, load_classifier
 from avmodel.evaluate.heads import ALL

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from avdata.windows import Window, WindowConfig
-from avmodel.apply.config import EMBED_FILES, EMBEDDINGS_FILE, SpanConfig
 from avmodel.apply.inputs import WindowInputs, span_windows, vectors_of, window_inputs, window_mode
 from avmodel.apply.output import parquet_rows
+from avmodel.configs.apply import EMBED_FILES, EMBEDDINGS_FILE, SpanConfig
 from avmodel.distributed import choose_device
 from avmodel.evaluate.loaded import LoadedModel, load_pretrained
 

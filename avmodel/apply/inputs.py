@@ -15,7 +15,7 @@ from avdata.melspec import log_mel
 from avdata.profiles import num_frames, profile
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
 from avmanifest.errors import ConfigError, DecodeError
-from avmodel.apply.config import OverlayConfig, SpanConfig
+from avmodel.configs.apply import OverlayConfig, SpanConfig
 from avmodel.evaluate.config import MODES, EvalDataConfig
 from avmodel.evaluate.data import one_view
 from avmodel.evaluate.loaded import LoadedModel

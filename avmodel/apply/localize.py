@@ -12,10 +12,10 @@ from jaxtyping import Float32
 
 from avdata.draw.images import draw_heat_map
 from avdata.windows import Window, WindowConfig
-from avmodel.apply.config import LOCALIZE_FILES, MAPS_FILE, LocalizeConfig
 from avmodel.apply.inputs import WindowInputs, both, overlay_windows, window_inputs
 from avmodel.apply.output import parquet_rows
 from avmodel.apply.overlay_video import overlay_video
+from avmodel.configs.apply import LOCALIZE_FILES, MAPS_FILE, LocalizeConfig
 from avmodel.distributed import choose_device
 from avmodel.evaluate.loaded import LoadedModel, load_pretrained
 from avmodel.evaluate.localization.localizer import Localizer

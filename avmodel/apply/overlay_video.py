@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from avdata.video_writer import VideoWriter, open_video_writer
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
-from avmodel.apply.config import OVERLAY_FILE
+from avmodel.configs.apply import OVERLAY_FILE
 
 
 class OverlayVideo:

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from avmanifest.errors import ConfigError
-from avmodel.apply.config import RetrieveConfig
-from avmodel.configs.run import MODEL_WEIGHTS
+from avmodel.configs.apply import RetrieveConfig
+from avmodel.configs.choices import MODEL_WEIGHTS
 from avmodel.evaluate.places import how_to_train, trained_folder
 from avmodel.rundir import CHECKPOINTS, read_config
 
@@ -38,7 +38,7 @@ def require_weights(weights: str, task: str | None) -> None:
 def require_gallery(config: RetrieveConfig) -> None:
     """Raise ConfigError without a gallery."""
     if config.gallery is None:
-        raise ConfigError("gallery is missing: the folder that avkit evaluate embed wrote for this checkpoint")
+        raise ConfigError("--gallery is missing: the folder that avkit evaluate embed wrote for this checkpoint")
 
 
 def require_free(folder: Path, files: Iterable[str]) -> None:

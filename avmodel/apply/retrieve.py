@@ -14,10 +14,10 @@ from torch import Tensor
 
 from avdata.windows import Window, WindowConfig
 from avmanifest.errors import ConfigError
-from avmodel.apply.config import NEIGHBORS_TABLE, RETRIEVE_FILES, RetrieveConfig
 from avmodel.apply.inputs import WindowInputs, span_windows, vectors_of, window_inputs, window_mode
 from avmodel.apply.output import whole
 from avmodel.apply.refusals import require_gallery
+from avmodel.configs.apply import NEIGHBORS_TABLE, RETRIEVE_FILES, RetrieveConfig
 from avmodel.distributed import choose_device
 from avmodel.evaluate.config import MODES
 from avmodel.evaluate.embed.config import EMBEDDINGS

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from avdata.draw.images import draw_mask
 from avdata.windows import Window, WindowConfig
-from avmodel.apply.config import MASKS_FILE, MASKS_FOLDER, SEGMENT_FILES, OverlayConfig
 from avmodel.apply.inputs import WindowInputs, overlay_windows, require_both, window_inputs
 from avmodel.apply.output import whole, write_json
 from avmodel.apply.overlay_video import overlay_video
+from avmodel.configs.apply import MASKS_FILE, MASKS_FOLDER, SEGMENT_FILES, OverlayConfig
 from avmodel.distributed import choose_device
 from avmodel.evaluate.loaded import load_trained, of_notes
 from avmodel.evaluate.segmentation.segmenter import Segmenter, load_segmenter, segment

@@ -15,9 +15,9 @@ from jaxtyping import Float32
 
 from avdata.load.crops import Crop
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
-from avmodel.apply.config import Region, SeparateConfig
 from avmodel.apply.inputs import WindowInputs, require_both, window_inputs
 from avmodel.apply.output import whole
+from avmodel.configs.apply import Region, SeparateConfig
 from avmodel.distributed import choose_device
 from avmodel.evaluate.loaded import load_trained, of_notes
 from avmodel.evaluate.separation.overlap_add import overlap_add

@@ -2,30 +2,17 @@
 
 import importlib
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
-from avdata.windows import Window, WindowConfig
 from avmanifest.errors import ConfigError
-from avmodel.apply.config import (
-    CLASSIFY_FILES,
-    EMBED_FILES,
-    LOCALIZE_FILES,
-    RETRIEVE_FILES,
-    SEGMENT_FILES,
-    ApplyConfig,
-    ClassifyConfig,
-    LocalizeConfig,
-    OverlayConfig,
-    RetrieveConfig,
-    SeparateConfig,
-    SpanConfig,
-)
 from avmodel.apply.refusals import require_free, require_gallery, require_trained, require_weights
+from avmodel.configs.apply import TASKS, ApplyConfig, RetrieveConfig, task_config
 from avmodel.evaluate.config import Progress
+
+if TYPE_CHECKING:
+    from avdata.windows import Window, WindowConfig
 
 
 @runtime_checkable
@@ -33,47 +20,18 @@ class Applied(Protocol):
     """A loaded model with a task."""
 
     @property
-    def window_config(self) -> WindowConfig:
+    def window_config(self) -> "WindowConfig":
         """The windows that the task takes of a video."""
 
     @property
     def files(self) -> tuple[str, ...]:
         """What `write` writes."""
 
-    def __call__(self, windows: Iterable[Window]) -> Iterator[Any]:
+    def __call__(self, windows: "Iterable[Window]") -> Iterator[Any]:
         """Tuples of a window and what is found in it, one by one."""
 
-    def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
+    def write(self, windows: "Iterable[Window]", out: Path) -> dict[str, Any]:
         """Write the files, each whole or not at all. Returns a summary as plain data."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """What `avkit apply --task NAME` does. The module of its name has `load`, which imports torch."""
-
-    config: type[ApplyConfig]
-    files: Callable[[Any], tuple[str, ...]]  # what is written, of a config
-    trained_by: str | None = None  # the task of `avkit evaluate` that makes what it takes; None: any checkpoint
-
-
-TASKS: dict[str, Task] = {
-    "embed": Task(config=SpanConfig, files=lambda _: EMBED_FILES),
-    "classify": Task(config=ClassifyConfig, files=lambda _: CLASSIFY_FILES, trained_by="finetune"),
-    "retrieve": Task(config=RetrieveConfig, files=lambda _: RETRIEVE_FILES),
-    "localize": Task(config=LocalizeConfig, files=lambda _: LOCALIZE_FILES),
-    "segment": Task(config=OverlayConfig, files=lambda _: SEGMENT_FILES, trained_by="segmentation"),
-    "separate": Task(config=SeparateConfig, files=lambda config: config.files, trained_by="separation"),
-}
-
-
-def task_config(task: str, **settings: Any) -> ApplyConfig:
-    """The task's config with these settings. Raises ConfigError, with the known, for others and for another task."""
-    if task not in TASKS:
-        raise ConfigError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
-    known = [field.name for field in fields(TASKS[task].config)]
-    if strange := [name for name in settings if name not in known]:
-        raise ConfigError(f"{', '.join(strange)}: not a setting of {task}, which has {', '.join(known)}")
-    return TASKS[task].config(**settings)
 
 
 def require_possible(
@@ -106,7 +64,7 @@ def load(task: str, checkpoint: Path | str, config: ApplyConfig | None = None) -
 
 def apply(
     model: Applied,
-    windows: Iterable[Window],
+    windows: "Iterable[Window]",
     out: Path | str,
     *,
     overwrite: bool = False,
@@ -118,6 +76,8 @@ def apply(
     (unless `overwrite`) or without windows, StorageError if the disk doesn't take it, DecodeError for a video that
     can't be read or lacks what the task needs.
     """
+    from importlib.metadata import version  # noqa: PLC0415  # takes time, and help does not need it
+
     folder = Path(out)
     if not overwrite:
         require_free(folder, model.files)
@@ -125,7 +85,7 @@ def apply(
     return {"out": str(folder), "files": list(model.files), **facts, "avkit": version("avkit")}
 
 
-def _with_progress(windows: Iterable[Window], progress: Progress | None) -> Iterator[Window]:
+def _with_progress(windows: "Iterable[Window]", progress: Progress | None) -> "Iterator[Window]":
     """The windows; reports progress after each one. Raises ConfigError if there is none."""
     window = None
     for window in windows:

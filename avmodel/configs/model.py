@@ -87,9 +87,9 @@ def vit_size(name: str) -> ViTSize:
         size = ViTSize(*map(int, numbers))
         if min(size) > 0 and size.embed_dim % size.num_heads == 0 and size.embed_dim % 4 == 0:
             return size
-        raise ValueError(f"size {name!r}: the width must be a multiple of 4 and of the number of heads")
+        raise ValueError(f"model.size={name!r}: the width must be a multiple of 4 and of the number of heads")
     raise ValueError(
-        f"unknown size {name!r}; known: {', '.join(sorted(VIT_SIZES))}, or WIDTHxDEPTHxHEADS such as 384x6x6"
+        f"unknown model.size {name!r}; known: {', '.join(sorted(VIT_SIZES))}, or WIDTHxDEPTHxHEADS such as 384x6x6"
     )
 
 

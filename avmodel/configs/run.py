@@ -17,7 +17,6 @@ RESIDUAL = "bfloat16-residual"
 HALF = "float16"
 TRAINING_PRECISIONS = (*PRECISIONS, RESIDUAL, HALF)
 COMPILE = ("none", "blocks", "whole")
-WEIGHTS = (MODEL_WEIGHTS, EMA_WEIGHTS) = ("model", "ema")  # which of a checkpoint are evaluated and applied
 PARALLEL = ("ddp", "fsdp")
 
 

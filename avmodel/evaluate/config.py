@@ -8,8 +8,9 @@ from avdata.fits import FITS
 from avdata.profiles import PROFILES
 from avmanifest.errors import ConfigError
 from avmanifest.settings import POSITIVE, SHARE, Bounds, check
+from avmodel.configs.choices import MODEL_WEIGHTS, WEIGHTS
 from avmodel.configs.optim import OptimConfig
-from avmodel.configs.run import MODEL_WEIGHTS, PRECISIONS, WEIGHTS
+from avmodel.configs.run import PRECISIONS
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, out of how much
 MODES = ("audio-visual", "audio", "image")

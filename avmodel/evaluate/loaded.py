@@ -15,7 +15,7 @@ from avmanifest.files import sha256_of_file
 from avmanifest.parsing import parse_json
 from avmodel.checkpoint import load_model, of_weights_file
 from avmodel.checkpoint_folder import EMA_FILE, MODEL_FILE, checkpoints_in
-from avmodel.configs.run import EMA_WEIGHTS, MODEL_WEIGHTS
+from avmodel.configs.choices import EMA_WEIGHTS, MODEL_WEIGHTS
 from avmodel.evaluate.places import how_to_train, trained_folder
 from avmodel.models import build_model, family_of
 from avmodel.models.family import Family

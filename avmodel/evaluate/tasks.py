@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from avmanifest.errors import ConfigError
+from avmanifest.names import unknown_name
 from avmodel.evaluate.config import EvalConfig
 from avmodel.evaluate.embed.config import PRESETS as EMBED
 from avmodel.evaluate.finetune.config import PRESETS as FINETUNE
@@ -82,8 +83,8 @@ TASKS: dict[str, Task] = {
 def task_config(task: str, preset: str | None = None) -> EvalConfig:
     """The config of a task's preset; None: of its first. Raises ConfigError for an unknown task or preset."""
     if task not in TASKS:
-        raise ConfigError(f"unknown task {task!r}; known: {', '.join(TASKS)}")
+        raise ConfigError(unknown_name("task", task, TASKS))
     presets = TASKS[task].presets
     if preset is not None and preset not in presets:
-        raise ConfigError(f"unknown preset {preset!r} of {task}; known: {', '.join(presets)}")
+        raise ConfigError(unknown_name("preset", preset, presets, owner=f" of {task}"))
     return presets[preset or next(iter(presets))]()

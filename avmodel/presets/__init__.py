@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from avmanifest.errors import ConfigError
+from avmanifest.names import unknown_name
 from avmodel.configs.run import RunConfig
 from avmodel.models import FAMILIES, part
 
@@ -26,7 +27,7 @@ def run_config(name: str) -> RunConfig:
     """The run of that name. Raises ConfigError for an unknown name."""
     known = presets()
     if name not in known:
-        raise ConfigError(f"unknown run {name!r}; known: {', '.join(sorted(known))}")
+        raise ConfigError(unknown_name("run", name, sorted(known)))
     return known[name]()
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar, get_type_hints
 
 from avmanifest.errors import ConfigError
 from avmanifest.files import read_text
+from avmanifest.names import did_you_mean, unknown_name
 from avmanifest.parsing import parse_toml
 
 PAPERS: Final = ("deepavfusion", "avsiam", "crossmae", "cav-mae")
@@ -139,7 +140,10 @@ class Paper:
         tables = [table for table in self.tables if not numbers or table.number in numbers]
         names = [row.name for table in tables for row in table.rows]
         if unknown := [row for row in rows if row not in names]:
-            raise ConfigError(f"no row {unknown[0]!r} in the chosen tables; known: {', '.join(dict.fromkeys(names))}")
+            raise ConfigError(
+                f"no row {unknown[0]!r} in the chosen tables{did_you_mean(unknown[0], names) or ';'} known: "
+                f"{', '.join(dict.fromkeys(names))}"
+            )
         kept = [
             replace(table, rows=tuple(row for row in table.rows if not rows or row.name in rows)) for table in tables
         ]
@@ -160,7 +164,7 @@ class Tiny:
 def read_paper(name: str) -> Paper:
     """A paper by its name. Raises ConfigError for an unknown name, or a file with a wrong entry."""
     if name not in PAPERS:
-        raise ConfigError(f"unknown paper {name!r}; known: {', '.join(PAPERS)}")
+        raise ConfigError(unknown_name("paper", name, PAPERS))
     path = FOLDER / f"{name}.toml"
     return paper_of(name, parse_toml(read_text(path), path, ConfigError), path.name)
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
+from avmanifest.names import unknown_name
 from avmanifest.settings import override
 from avmodel.configs.run import RunConfig
 from avmodel.evaluate.result import RESULTS_FILE
@@ -97,7 +98,7 @@ def make_plan(
         ConfigError: For an unknown scale, or data that the paper or the scale doesn't take.
     """
     if scale not in SCALES:
-        raise ConfigError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
+        raise ConfigError(unknown_name("scale", scale, SCALES))
     given = dict(data or {})
     if given and scale == TINY:
         raise ConfigError("--data: the scale tiny draws its videos. Leave it out, or give --scale paper.")

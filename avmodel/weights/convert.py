@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from avdata.profiles import column_start_s, profile
 from avmanifest.errors import ConfigError, StorageError
 from avmanifest.files import replacing
+from avmanifest.names import unknown_name
 from avmanifest.settings import parse
 from avmodel.checkpoint import save_weights
 from avmodel.models import FAMILIES, part
@@ -75,6 +76,6 @@ def importer_of(family: str) -> Importer:
     """The importer of a family's published checkpoints. Raises ConfigError for a family without any."""
     known = [name for name, entry in FAMILIES.items() if entry.importer is not None]
     if family not in known:
-        raise ConfigError(f"unknown --family {family!r}; known: {', '.join(known)}")
+        raise ConfigError(unknown_name("--family", family, known))
     importer: Importer = part(str(FAMILIES[family].importer))
     return importer

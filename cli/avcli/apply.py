@@ -1,18 +1,35 @@
 """`avkit apply`: apply a trained model to a video."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from avcli.help import OUTPUT
+from avcli.options import (
+    CONFIG,
+    EXPLAIN,
+    JSON,
+    SET,
+    TOML,
+    configured,
+    explained,
+    flat_options,
+    given_values,
+    print_json,
+    require_explain,
+)
+from avmanifest.errors import ConfigError
+from avmodel.configs.apply import PANELS, TASKS, THE_TASK, require_task
+
 EXAMPLES = """\b
 Tasks, what each takes for CHECKPOINT, and what it writes:
-  embed     a run              embeddings.parquet: a vector for each window and stream
-  classify  a finetuned run    labels.csv: the most likely of each window; labels.json: of the video
-  retrieve  a run              neighbors.csv: the nearest clips of --gallery
-  localize  a run              overlay.mp4: map of the sound source; maps.parquet
-  segment   a segmenter        overlay.mp4: mask of the sound source; masks/: a PNG for each frame
-  separate  a separator        separated.wav, rest.wav: the sound of the picture, or of a --region
+  embed     a run            embeddings.parquet: a vector a window and stream
+  classify  a finetuned run  labels.csv, labels.json: the most likely labels
+  retrieve  a run            neighbors.csv: the nearest clips of --gallery
+  localize  a run            overlay.mp4, maps.parquet: where the sound is
+  segment   a segmenter      overlay.mp4, masks/: the mask of the sound source
+  separate  a separator      separated.wav, rest.wav: the picture's sound
 
 \b
 Examples:
@@ -21,58 +38,67 @@ Examples:
   avkit apply runs/first clip.mp4 --task retrieve --gallery features/vggsound --query audio --target image --out out
   avkit apply runs/first clip.mp4 --task localize --fps 25 --out out
   avkit apply runs/first duet.mp4 --task separate --region 0,0,0.5,1 --region 0.5,0,1,1 --out out
+  avkit apply --task localize --explain
 
 Finetuned runs, segmenters and separators are made by avkit evaluate finetune, segmentation and separation.
 """
 
 
+@flat_options(*dict.fromkeys(task.config for task in TASKS.values()), panels=PANELS)
 def apply(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="A run's folder, a checkpoint, or what the task takes: see below.")
+    task: Annotated[
+        str,
+        typer.Option(metavar=f"[{'|'.join(TASKS)}]", help="What is done; see below.", rich_help_panel=THE_TASK),
     ],
-    video: Annotated[Path, typer.Argument(help="Any video file, of any length.")],
-    task: Annotated[str, typer.Option(help="embed, classify, retrieve, localize, segment or separate.")],
-    out: Annotated[Path, typer.Option(help="Folder of the results.")],
-    window: Annotated[float | None, typer.Option(help="Seconds of a window; as in training if not given.")] = None,
-    hop: Annotated[float | None, typer.Option(help="Seconds from one window's start to the next one's.")] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second, for the model and in overlay.mp4.")] = None,
-    short_side: Annotated[int | None, typer.Option(help="Pixels of the frames' short side.")] = None,
-    fit: Annotated[
-        str | None,
-        typer.Option(
-            help="embed, classify, retrieve: how frames become square (crop, short-side-crop, squash); as in training "
-            "if not given."
+    given: dict[str, Any],
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="A run's folder, a checkpoint, or what the task takes: see below. Required, except with --explain.",
         ),
     ] = None,
-    top: Annotated[int | None, typer.Option(help="classify, retrieve: labels or clips of each window.")] = None,
-    gallery: Annotated[Path | None, typer.Option(help="retrieve: folder that avkit evaluate embed wrote.")] = None,
-    query: Annotated[str | None, typer.Option(help="retrieve: token stream of the window, such as audio.")] = None,
-    target: Annotated[str | None, typer.Option(help="retrieve: token stream of the clips, such as image.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="localize: modalities encoded together, or alone.")] = None,
-    region: Annotated[
-        list[str] | None,
-        typer.Option(metavar="X0,Y0,X1,Y1", help="separate: part of the picture, from 0 to 1. Repeatable."),
+    video: Annotated[
+        Path | None,
+        typer.Argument(metavar="VIDEO", help="Any video file, of any length. Required, except with --explain."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of the results. Required.", rich_help_panel=OUTPUT),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing results.", rich_help_panel=OUTPUT)
+    ] = False,
+    config: CONFIG = None,
+    settings: SET = None,
+    explain: EXPLAIN = False,
+    toml: TOML = False,
+    as_json: JSON = False,
 ) -> None:
     """Apply a trained model to a video: embeddings, labels, neighbors, maps, masks or separated sound."""
-    from avcli.options import given, print_json
+    require_explain(explain=explain, toml=toml)
+    require_task(task)
+    kind = TASKS[task].config
+    options = given_values(kind, given, f"task {task}")
+    asked = configured(kind(), file=config, given=options, settings=settings)
+    if explain:
+        typer.echo(explained(asked, toml=toml, before=f"{task}: {TASKS[task].summary}"))
+        return
+    for name, value in (("CHECKPOINT", checkpoint), ("VIDEO", video), ("--out", out)):
+        if value is None:
+            raise ConfigError(f"{name} is missing: avkit apply CHECKPOINT VIDEO --task {task} --out FOLDER")
+    assert checkpoint is not None
+    assert video is not None
+    assert out is not None
     from avmodel.apply import apply as run
-    from avmodel.apply import load, parse_region, require_possible, task_config
+    from avmodel.apply import load, require_possible
 
-    settings = given(
-        window_s=window, hop_s=hop, fps=fps, short_side=short_side, fit=fit, top=top, gallery=gallery, query=query,
-        target=target, encoding=encoding, regions=tuple(map(parse_region, region or [])) or None, device=device,
-    )  # fmt: skip
-    config = task_config(task, **settings)
-    require_possible(task, checkpoint, config, video=video, out=out, overwrite=overwrite)
+    require_possible(task, checkpoint, asked, video=video, out=out, overwrite=overwrite)
 
     from avcli.evaluate_output import EvaluationProgress
     from avdata.video_windows import iter_windows
 
-    model = load(task, checkpoint, config)
+    model = load(task, checkpoint, asked)
     with EvaluationProgress() as progress:
         said = run(model, iter_windows(video, model.window_config), out, overwrite=overwrite, progress=progress)
     if as_json:

@@ -6,9 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from avcli.options import given, print_json
+from avcli.help import OUTPUT, App, examples
+from avcli.options import JSON, given, print_json
 
-app = typer.Typer(no_args_is_help=True, help="Measure avkit on this machine.")
+EXAMPLES = """\b
+Examples:
+  avkit bench prepare my_videos
+  avkit bench loader data/vggsound
+  avkit bench step --size base --family cavmae --family avsiam
+"""
+
+app = App(help="Measure avkit on this machine.", epilog=EXAMPLES)
+
 
 FAMILY_COLUMNS = (
     "parameters_m",
@@ -48,12 +57,21 @@ def bench() -> None:
     """Measure avkit on this machine."""
 
 
-@app.command("prepare")
+@app.command("prepare", epilog=examples("avkit bench prepare", "avkit bench prepare my_videos --clips 32"))
 def bench_prepare(
-    videos: Annotated[Path | None, typer.Argument(help="A folder of videos; synthetic ones if not given.")] = None,
-    clips: Annotated[int | None, typer.Option(help="Videos to measure speed on.")] = None,
-    memory_clips: Annotated[list[int] | None, typer.Option(help="Numbers of clips to measure memory at.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    videos: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="A folder of videos.", show_default="synthetic ones")
+    ] = None,
+    clips: Annotated[
+        int | None, typer.Option(metavar="CLIPS", help="Videos to measure speed on.", show_default="16")
+    ] = None,
+    memory_clips: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="CLIPS", help="Clips of a run whose memory is measured. Repeatable.", show_default="500,5000"
+        ),
+    ] = None,
+    as_json: JSON = False,
 ) -> None:
     """Clips per second and core, compared with decoding alone and with ffmpeg; memory by number of clips."""
     from avdata.prepare.bench import PrepareBench, bench_prepare
@@ -63,12 +81,18 @@ def bench_prepare(
     _show(found, as_json=as_json)
 
 
-@app.command("sources")
+@app.command("sources", epilog=examples("avkit bench sources --clips 100"))
 def bench_sources(
-    clips: Annotated[int | None, typer.Option(help="Synthetic clips to prepare.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Seconds of a clip.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds; each measures every source.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    clips: Annotated[
+        int | None, typer.Option(metavar="CLIPS", help="Synthetic clips to prepare.", show_default="500")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Seconds of a clip.", show_default="10.0")
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(metavar="ROUNDS", help="Rounds; each measures every source.", show_default="3")
+    ] = None,
+    as_json: JSON = False,
 ) -> None:
     """Clips per second of prepare from a web server on loopback, and from a folder of the same clips."""
     from avdata.prepare.bench_sources import SourcesBench
@@ -78,14 +102,26 @@ def bench_sources(
     _show(found, as_json=as_json)
 
 
-@app.command("loader")
+@app.command("loader", epilog=examples("avkit bench loader", "avkit bench loader data/vggsound --batch-size 128"))
 def bench_loader(
-    dataset: Annotated[Path | None, typer.Argument(help="A prepared dataset; a synthetic one if not given.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Samples that each loader reads in a round.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds; each measures every loader.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples of a batch.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    dataset: Annotated[
+        Path | None,
+        typer.Argument(metavar="DATASET", help="Folder of a prepared dataset.", show_default="a synthetic one"),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="SPLIT", help="Split of the dataset.", show_default="train")
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(metavar="SAMPLES", help="Samples that each loader reads in a round.", show_default="4096"),
+    ] = None,
+    rounds: Annotated[
+        int | None, typer.Option(metavar="ROUNDS", help="Rounds; each measures every loader.", show_default="5")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="SAMPLES", help="Samples of a batch.", show_default="64")
+    ] = None,
+    as_json: JSON = False,
 ) -> None:
     """Samples per second on all cores, compared with webdataset and JPEG decoding alone; time by stage; memory."""
     from avdata.load.bench import LoaderBench, bench_loader
@@ -95,14 +131,16 @@ def bench_loader(
     _show(found, as_json=as_json)
 
 
-@app.command("open")
+@app.command("open", epilog=examples("avkit bench open --samples 100000 --index-only"))
 def bench_open_command(
-    samples: Annotated[int | None, typer.Option(help="Samples of the drawn dataset.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames of a sample.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="SAMPLES", help="Samples of the drawn dataset.", show_default="2000000")
+    ] = None,
+    frames: Annotated[int | None, typer.Option(metavar="FRAMES", help="Frames of a sample.", show_default="4")] = None,
     index_only: Annotated[
         bool, typer.Option("--index-only", help="Draw and open the index alone: quicker, with many samples.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: JSON = False,
 ) -> None:
     """Seconds and memory of opening a dataset: by its manifest and markers, and by its index."""
     from avdata.load.bench_open import OpenBench, bench_open
@@ -119,32 +157,81 @@ def _show(found: Mapping[str, Any], *, as_json: bool) -> None:
         typer.echo(f"{name:40} {value}")
 
 
-@app.command("step")
+@app.command(
+    "step",
+    epilog=examples(
+        "avkit bench step",
+        "avkit bench step --size base --batch 64 --batch 128 --device cuda",
+        "avkit bench step --family all --json",
+    ),
+)
 def bench_step_command(
-    size: Annotated[str | None, typer.Option(help="tiny, small, base, large, or WIDTHxDEPTHxHEADS.")] = None,
-    batch: Annotated[list[int] | None, typer.Option(help="Samples of a step. Repeat for a sweep.")] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Size of the models: tiny, small, base, large, or WIDTHxDEPTHxHEADS.",
+            show_default="tiny, or base on CUDA",
+        ),
+    ] = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="SAMPLES",
+            help="Samples of a step. Repeatable.",
+            show_default="2, or 8 for families; 64, 128 and 256 on CUDA",
+        ),
+    ] = None,
     fusion: Annotated[
         list[str] | None,
-        typer.Option(help="factorized, dense, dense-pairs, token, none; all if not given. Repeatable."),
+        typer.Option(
+            metavar="[factorized|dense|dense-pairs|token|none]",
+            help="Fusions that are compared. Repeatable.",
+            show_default="all",
+        ),
     ] = None,
     family: Annotated[
         list[str] | None,
         typer.Option(
-            help="Families in place of fusions: all, deepavfusion, cavmae, crossmae, avsiam, avsep, ... Repeatable."
+            metavar="FAMILY",
+            help="Families in place of fusions: all, deepavfusion, cavmae, crossmae, avsiam, avsep, ... Repeatable.",
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or bfloat16-residual.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", help="Where it runs: auto, cpu, cuda or cuda:1.", show_default="auto"),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[float32|bfloat16|bfloat16-residual]",
+            help="Precision of the forward pass.",
+            show_default="float32, or bfloat16 on CUDA",
+        ),
+    ] = None,
     compile_model: Annotated[
         str | None,
-        typer.Option("--compile", help="torch.compile: none, blocks or whole.", show_default="blocks on CUDA"),
+        typer.Option(
+            "--compile",
+            metavar="[none|blocks|whole]",
+            help="What torch.compile compiles.",
+            show_default="none, or blocks on CUDA",
+        ),
     ] = None,
     encode: Annotated[
         bool, typer.Option("--encode", help="Encode whole inputs without gradients in place of training steps.")
     ] = False,
-    rounds: Annotated[int | None, typer.Option(help="Rounds; each measures every row.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of each row in a round.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
+    rounds: Annotated[
+        int | None,
+        typer.Option(metavar="ROUNDS", help="Rounds; each measures every row.", show_default="3, or 5 on CUDA"),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(metavar="STEPS", help="Steps of each row in a round.", show_default="1, or 10 on CUDA"),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object for each row.", rich_help_panel=OUTPUT)
+    ] = False,
 ) -> None:
     """Pretraining steps of all fusions or families: samples per second, memory, share of the matrix rate."""
     import json
@@ -168,29 +255,64 @@ def bench_step_command(
         typer.echo(line)
 
 
-@app.command("fusion")
+@app.command("fusion", epilog=examples("avkit bench fusion --size base --batch 8"))
 def bench_fusion_command(
     size: Annotated[
-        str | None, typer.Option(help="tiny, small, base, large, or WIDTHxDEPTHxHEADS.", show_default="base")
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Size of the models: tiny, small, base, large, or WIDTHxDEPTHxHEADS.",
+            show_default="base",
+        ),
     ] = None,
     batch: Annotated[
         list[int] | None,
         typer.Option(
-            help="Samples that are encoded at once. Repeat for a sweep.", show_default="2, or 8 to 64 on CUDA"
+            metavar="SAMPLES",
+            help="Samples that are encoded at once. Repeatable.",
+            show_default="2, or 8 to 64 on CUDA",
         ),
     ] = None,
     fusion: Annotated[
         list[str] | None,
-        typer.Option(help="factorized, dense, dense-pairs, token, none; all if not given. Repeatable."),
+        typer.Option(
+            metavar="[factorized|dense|dense-pairs|token|none]",
+            help="Fusions that are compared. Repeatable.",
+            show_default="all",
+        ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float32 or bfloat16.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", help="Where it runs: auto, cpu, cuda or cuda:1.", show_default="auto"),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[float32|bfloat16]",
+            help="Precision of the forward pass.",
+            show_default="float32, or bfloat16 on CUDA",
+        ),
+    ] = None,
     compile_model: Annotated[
-        str | None, typer.Option("--compile", help="torch.compile: none or blocks.", show_default="blocks on CUDA")
+        str | None,
+        typer.Option(
+            "--compile",
+            metavar="[none|blocks]",
+            help="What torch.compile compiles.",
+            show_default="none, or blocks on CUDA",
+        ),
     ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds; each measures every row.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Encodings of each row in a round.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
+    rounds: Annotated[
+        int | None,
+        typer.Option(metavar="ROUNDS", help="Rounds; each measures every row.", show_default="3, or 5 on CUDA"),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(metavar="STEPS", help="Encodings of each row in a round.", show_default="1, or 10 on CUDA"),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object for each row.", rich_help_panel=OUTPUT)
+    ] = False,
 ) -> None:
     """DeepAVFusion's table 6: operations, time and memory of encoding whole inputs, by fusion, beside the paper's."""
     import json

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from avcli.help import SETTINGS
 from avmanifest.errors import ConfigError
 
 EXAMPLES = """\b
@@ -20,13 +21,25 @@ Examples:
 A fine-tuned checkpoint (--classes) becomes a folder, a pretrained one a file.
 """
 
+_FINETUNED = "A fine-tuned checkpoint"  # heading of the options
+
 
 def convert(
-    file: Annotated[Path, typer.Argument(help="A published checkpoint (.pth).")],
-    out: Annotated[Path, typer.Option(help="The .safetensors file, or with --classes the folder, to write.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A published checkpoint (.pth).")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE|FOLDER",
+            help="The .safetensors file, or with --classes the folder, to write.",
+        ),
+    ],
     family: Annotated[
         str | None,
-        typer.Option(help="Its family, such as cavmae; deepavfusion if not given. A wrong one is answered with all."),
+        typer.Option(
+            metavar="FAMILY",
+            help="Its family, such as cavmae. A wrong one is answered with all.",
+            show_default="deepavfusion",
+        ),
     ] = None,
     accept_unknown: Annotated[
         bool,
@@ -35,21 +48,35 @@ def convert(
     classes: Annotated[
         str | None,
         typer.Option(
-            help="Of a fine-tuned checkpoint: its classes in order, those of a recipe (audioset) or of RECIPE=FILE, a "
-            "CSV with the column display_name or a name a line."
+            metavar="CLASSES",
+            help="Its classes in order, those of a recipe (audioset) or of RECIPE=FILE, a "
+            "CSV with the column display_name or a name a line.",
+            rich_help_panel=_FINETUNED,
         ),
     ] = None,
     mode: Annotated[
         str | None,
-        typer.Option(help="With --classes: what it was fine-tuned with: audio-visual (if not given), audio or image."),
+        typer.Option(
+            metavar="[audio-visual|audio|image]",
+            help="With --classes: what it was fine-tuned with.",
+            show_default="audio-visual",
+            rich_help_panel=_FINETUNED,
+        ),
     ] = None,
     several: Annotated[
-        bool, typer.Option("--several", help="With --classes: a clip may have several, as in AudioSet.")
+        bool,
+        typer.Option(
+            "--several", help="With --classes: a clip may have several, as in AudioSet.", rich_help_panel=_FINETUNED
+        ),
     ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="A config field that the weights' shapes don't determine. Repeatable."
+            "--set",
+            metavar="SETTING=VALUE",
+            help="A setting of the model that the weights' shapes don't determine, such as decoder_num_heads=8. "
+            "Repeatable.",
+            rich_help_panel=SETTINGS,
         ),
     ] = None,
 ) -> None:

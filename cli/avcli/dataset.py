@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from avcli.options import print_json
+from avcli.help import App, examples
+from avcli.options import JSON, print_json
 from avmanifest.wording import counted
 
 if TYPE_CHECKING:
@@ -28,22 +29,21 @@ any other command that writes to the dataset finishes or undoes it. End training
 notice that its shards are others, and stop.
 """
 
-app = typer.Typer(
+app = App(
     help="Change a prepared dataset in place, or make another of its clips, without decoding media again.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
     epilog=EXAMPLES,
 )
 
+
 DATASET = Annotated[str, typer.Argument(help="Folder of the dataset.", metavar="DATASET")]
 WORKERS = Annotated[
-    int | None, typer.Option(min=1, show_default=False, help="Processes that build shards. [default: one a core]")
+    int | None,
+    typer.Option(min=1, metavar="PROCESSES", help="Processes that build shards.", show_default="one a core"),
 ]
-TO = Annotated[str, typer.Option("--to", help="Folder of the new dataset, which does not exist yet.")]
-JSON = Annotated[bool, typer.Option("--json", help="The result as JSON.")]
+TO = Annotated[str, typer.Option("--to", metavar="FOLDER", help="Folder of the new dataset, which does not exist yet.")]
 
 
-@app.command("add-mel")
+@app.command("add-mel", epilog=examples("avkit dataset add-mel data/vggsound released"))
 def add_mel(
     dataset: DATASET,
     profile: Annotated[str, typer.Argument(help="Log-mel profile: paper, released or kaldi.", metavar="PROFILE")],
@@ -56,7 +56,13 @@ def add_mel(
     _run(dataset, AddMel(profile), workers, as_json=as_json)
 
 
-@app.command("add-step")
+@app.command(
+    "add-step",
+    epilog=examples(
+        "avkit dataset add-step data/vggsound cuts",
+        "avkit dataset add-step data/vggsound levels:max_silence_share=0.9",
+    ),
+)
 def add_step(
     dataset: DATASET,
     step: Annotated[
@@ -74,10 +80,12 @@ def add_step(
     _run(dataset, AddStep(loaded), workers, as_json=as_json)
 
 
-@app.command()
+@app.command(epilog=examples("avkit dataset remove data/vggsound --list takedown.txt"))
 def remove(
     dataset: DATASET,
-    list_path: Annotated[Path, typer.Option("--list", help="Text file of keys or ids of videos, one a line.")],
+    list_path: Annotated[
+        Path, typer.Option("--list", metavar="FILE", help="Text file of keys or ids of videos, one a line.")
+    ],
     workers: WORKERS = None,
     as_json: JSON = False,
 ) -> None:
@@ -90,10 +98,10 @@ def remove(
     _run(dataset, Remove(read_ids(list_path)), workers, as_json=as_json)
 
 
-@app.command()
+@app.command(epilog=examples("avkit dataset reshard data/vggsound --shard-size 5000"))
 def reshard(
     dataset: DATASET,
-    shard_size: Annotated[int, typer.Option(min=1, help="Clips of a shard.")],
+    shard_size: Annotated[int, typer.Option(min=1, metavar="CLIPS", help="Clips of a shard.")],
     workers: WORKERS = None,
     as_json: JSON = False,
 ) -> None:
@@ -103,7 +111,7 @@ def reshard(
     _run(dataset, Reshard(shard_size), workers, as_json=as_json)
 
 
-@app.command()
+@app.command(epilog=examples("avkit dataset migrate data/old"))
 def migrate(dataset: DATASET, workers: WORKERS = None, as_json: JSON = False) -> None:
     """Convert a dataset that an earlier version of avkit prepared to the present format."""
     from avdata.prepare.operations.migrate import Migrate
@@ -111,15 +119,23 @@ def migrate(dataset: DATASET, workers: WORKERS = None, as_json: JSON = False) ->
     _run(dataset, Migrate(), workers, as_json=as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        'avkit dataset subset data/vggsound --where "not silent" --to data/loud',
+        "avkit dataset subset data/vggsound --keys keys.txt --to data/chosen",
+    )
+)
 def subset(
     dataset: DATASET,
     to: TO,
     where: Annotated[
-        str | None, typer.Option(help='SQL condition on the manifest\'s columns, such as "not silent".')
+        str | None,
+        typer.Option(metavar="SQL", help='SQL condition on the manifest\'s columns, such as "not silent".'),
     ] = None,
-    keys: Annotated[Path | None, typer.Option(help="Text file of keys, one a line.")] = None,
-    shard_size: Annotated[int | None, typer.Option(min=1, help="Clips of a shard. [default: as in DATASET]")] = None,
+    keys: Annotated[Path | None, typer.Option(metavar="FILE", help="Text file of keys, one a line.")] = None,
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, metavar="CLIPS", help="Clips of a shard.", show_default="as in DATASET")
+    ] = None,
     workers: WORKERS = None,
     as_json: JSON = False,
 ) -> None:
@@ -135,14 +151,24 @@ def subset(
     _derive([dataset], to, chosen, workers, as_json=as_json)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "avkit dataset merge data/vggsound data/audioset --to data/both",
+        "avkit dataset merge data/a data/b --prefix a- --prefix b- --to data/both",
+    )
+)
 def merge(
     datasets: Annotated[list[str], typer.Argument(help="Folders of two or more datasets.", metavar="DATASET...")],
     to: TO,
     prefix: Annotated[
-        list[str] | None, typer.Option(help="Put before the keys of a dataset. Once for each dataset, in their order.")
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT", help="Put before the keys of a dataset. Once for each dataset, in their order. Repeatable."
+        ),
     ] = None,
-    shard_size: Annotated[int | None, typer.Option(min=1, help="Clips of a shard. [default: as in the first]")] = None,
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, metavar="CLIPS", help="Clips of a shard.", show_default="as in the first")
+    ] = None,
     workers: WORKERS = None,
     as_json: JSON = False,
 ) -> None:
@@ -152,7 +178,7 @@ def merge(
     _derive(datasets, to, Merge(prefixes=tuple(prefix or ()), shard_size=shard_size), workers, as_json=as_json)
 
 
-@app.command()
+@app.command(epilog=examples("avkit dataset settle data/vggsound"))
 def settle(dataset: DATASET) -> None:
     """Finish an operation that was stopped while it exchanged files, or undo one that was stopped before."""
     from avdata.prepare.operations.run import settle_dataset

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from avcli.options import WHERE, print_json
+from avcli.options import JSON, WHERE, print_json
 
 EXAMPLES: Final = """\b
 Examples:
@@ -14,10 +14,10 @@ Examples:
 
 
 def diff(
-    one: Annotated[str, typer.Argument(help="A dataset or its manifest; local or remote.", metavar="A")],
-    other: Annotated[str, typer.Argument(help="The other one.", metavar="B")],
+    one: Annotated[str, typer.Argument(help="A dataset or its manifest: a folder, a file or a URL.", metavar="A")],
+    other: Annotated[str, typer.Argument(help="The one that it is compared with.", metavar="B")],
     where: WHERE = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: JSON = False,
 ) -> None:
     """Compare two datasets: samples, splits, labels and how they were made."""
     from avdata.audit.dataset import open_audit_dataset

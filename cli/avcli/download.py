@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from avcli.options import print_json
+from avcli.options import JSON, print_json
 
 if TYPE_CHECKING:
     from avmodel.registry.entries import Entry
@@ -25,14 +25,17 @@ DOWNLOAD = Annotated[
 
 
 def download(
-    name: Annotated[str, typer.Argument(help="A name that avkit models lists.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that avkit models lists.")],
     to: Annotated[
-        Path | None, typer.Option(help="Folder of the file; avkit's cache folder (~/.cache/avkit/models) if not given.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder of the file.", show_default="avkit's cache folder, ~/.cache/avkit/models"
+        ),
     ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Ask no server: only check the file that is here.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="What was fetched, as JSON.")] = False,
+    as_json: JSON = False,
 ) -> None:
     """Download a published model, resumed where it broke off and checked by size and hash."""
     from avmodel.registry.entries import entry_named

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from avcli.options import CONFIG, EXPLAIN, SET, TOML, WHERE, configured, explained, given, print_json, require_explain
+from avcli.help import OUTPUT, SETTINGS
+from avcli.options import CONFIG, EXPLAIN, JSON, SET, TOML, configured, explained, given, print_json, require_explain
+from avcli.pretrain import DATA_WHERE
 from avmanifest.errors import ConfigError
 
 EXAMPLES = """\b
@@ -27,34 +29,73 @@ Examples:
 After an interruption the same command continues: finished features and epochs are kept.
 """
 
+_DATA, _CHECKPOINT = "Data", "The checkpoint"  # headings of the options
+
 
 def evaluate(
     task: Annotated[
         str,
-        typer.Argument(help="linear-probe, finetune, knn, retrieval, localization, segmentation, separation or embed."),
+        typer.Argument(
+            metavar="TASK",
+            help="The task, as avkit tasks lists them: linear-probe, finetune, knn, retrieval, localization, "
+            "segmentation, separation or embed.",
+        ),
     ],
     checkpoint: Annotated[
-        Path, typer.Argument(help="A run's folder, a checkpoint, or a released DeepAVFusion .pth file.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="A run's folder, a checkpoint, or a released DeepAVFusion .pth file. Required, except with --explain.",
+        ),
+    ] = None,
     data: Annotated[
-        list[str] | None, typer.Option(help="Test data: folder of a prepared dataset, or shards. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER|URL",
+            help="Test data: a prepared dataset's folder, or shard URLs. Repeatable. Required.",
+            rich_help_panel=_DATA,
+        ),
     ] = None,
     train: Annotated[
-        list[str] | None, typer.Option(help="Training data; if not given, the train split of --data. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER|URL",
+            help="Training data. Repeatable.",
+            show_default="the train split of --data",
+            rich_help_panel=_DATA,
+        ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the results; evaluations/TASK of the run if not given.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of the results.",
+            show_default="evaluations/TASK of the run",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    where: WHERE = None,
-    preset: Annotated[str | None, typer.Option(help="A named preset of the task; --explain lists them.")] = None,
+    where: DATA_WHERE = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET",
+            help="A named preset of the task; avkit tasks TASK lists them.",
+            rich_help_panel=SETTINGS,
+        ),
+    ] = None,
     config: CONFIG = None,
     settings: SET = None,
     accept_unknown: Annotated[
-        bool, typer.Option("--accept-unknown", help="Evaluate a .pth file that is not one of the released ones.")
+        bool,
+        typer.Option(
+            "--accept-unknown",
+            help="Evaluate a .pth file that is not one of the released ones.",
+            rich_help_panel=_CHECKPOINT,
+        ),
     ] = False,
     explain: EXPLAIN = False,
     toml: TOML = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as JSON.")] = False,
+    as_json: JSON = False,
 ) -> None:
     """Score a pretrained model on a task, with trivial baselines."""
     from avmodel.evaluate.tasks import TASKS, task_config
@@ -65,6 +106,8 @@ def evaluate(
         presets = f"presets: {', '.join(TASKS[task].presets)}"
         typer.echo(explained(asked, toml=toml, before=TASKS[task].summary, after=presets))
         return
+    if checkpoint is None:
+        raise ConfigError("CHECKPOINT is missing: a run's folder, or a checkpoint")
     if not data:
         raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")
     from avcli.evaluate_output import EvaluationProgress, print_result

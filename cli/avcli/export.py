@@ -1,6 +1,5 @@
 """`avkit export`: copy a prepared dataset to a folder, a bucket or the Hugging Face hub."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from avcli.options import print_json
+from avcli.options import JSON, print_json
 from avmanifest.wording import counted
 
 EXAMPLES = """\b
@@ -23,16 +22,19 @@ After an interruption the same command continues: files that are already equal a
 
 
 def export(
-    dataset: Annotated[str, typer.Argument(help="Folder of the dataset, or its s3://, gs:// or hf:// URL.")],
-    to: Annotated[str, typer.Option(help="hf:USER/NAME, a folder, or a URL.")],
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="Folder of the dataset, or its s3://, gs:// or hf:// URL.")
+    ],
+    to: Annotated[str, typer.Option(metavar="PLACE", help="Where the copy goes: hf:USER/NAME, a folder, or a URL.")],
     where: Annotated[
         str | None,
         typer.Option(
+            metavar="SQL",
             help='Only clips for which this SQL condition on the manifest holds, such as "not silent". They are first '
-            "written to the folder for temporary files (TMPDIR)."
+            "written to the folder for temporary files (TMPDIR).",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+    as_json: JSON = False,
 ) -> None:
     """Check a prepared dataset and copy it, or some of its clips, to a folder, a bucket or the Hugging Face hub."""
     from rich.console import Console
@@ -63,6 +65,8 @@ def chosen_clips(dataset: str, where: str | None) -> Iterator[str]:
     if where is None:
         yield dataset
         return
+    import tempfile
+
     from avdata.cores import usable_cores
     from avdata.prepare.operations.derive import derive_dataset
     from avdata.prepare.operations.subset import Subset

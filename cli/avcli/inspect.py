@@ -5,13 +5,15 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from avcli.options import WHERE, print_json
+from avcli.help import OUTPUT
+from avcli.options import JSON, WHERE, print_json
 from avmanifest.errors import ConfigError, ExitCode
 
 EXAMPLES: Final = """\b
 What is inspected:
-  DATASET    a prepared dataset, a manifest's parquet file or folder, tars, a folder of tars; local or remote
-  RUN        the folder of a training run; several runs are compared
+  DATASET  a prepared dataset, a manifest's parquet file or folder, tars, or a
+           folder of tars; here or by URL
+  RUN      the folder of a training run; several runs are compared
 
 \b
 Examples:
@@ -33,22 +35,40 @@ PNG_REMEDY: Final = "Give --png another path."
 
 
 def inspect(
-    sources: Annotated[list[str], typer.Argument(metavar="DATASET | RUN...", help="See below.")],
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    sources: Annotated[list[str], typer.Argument(metavar="DATASET|RUN...", help="What to show: see below.")],
+    as_json: JSON = False,
     verify: Annotated[bool, typer.Option("--verify", help="Also read every byte, as avkit verify does.")] = False,
-    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser.")] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page for a browser.", rich_help_panel=OUTPUT)
+    ] = None,
     where: WHERE = None,
     key: Annotated[str | None, typer.Option("--key", metavar="KEY", help="Show this sample.")] = None,
-    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Write a picture.")] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option("--png", metavar="FILE", help="Write a picture of the sample or run.", rich_help_panel=OUTPUT),
+    ] = None,
     lists: Annotated[
         list[str] | None,
-        typer.Option("--lists", help="Folder of official lists, or RECIPE=FILE: test sets to find in the dataset."),
+        typer.Option(
+            "--lists",
+            metavar="FOLDER",
+            help="Folder of official lists, or RECIPE=FILE: test sets to find in the dataset. Repeatable.",
+        ),
     ] = None,
-    samples: Annotated[int | None, typer.Option("--samples", help="With --html: samples to show.")] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            metavar="SAMPLES",
+            help="With --html: samples to show.",
+            show_default="24",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     failed: Annotated[
         bool, typer.Option("--failed", help="List the clips that failed, each with its reason; with --json all of it.")
     ] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="With --failed: as CSV.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="With --failed: as CSV.", rich_help_panel=OUTPUT)] = False,
 ) -> None:
     """Show the contents of a dataset, a sample or a training run, or compare training runs."""
     source = sources[0]

@@ -27,8 +27,8 @@ from avcli import (
     status,
     verify,
 )
+from avcli.help import App
 from avcli.no_pandas import do_without_pandas
-from avcli.options import PanelCommand
 from avcli.stderr import ShownStderr
 from avmanifest.errors import AvkitError, ExitCode, StorageError
 from avmanifest.extras import naming_extras
@@ -43,15 +43,27 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(
+_EPILOG: Final = f"""\b
+Examples:
+  avkit prepare folder --source local:my_videos --out data/mine
+  avkit inspect data/mine
+  avkit pretrain deepavfusion --data data/mine --out runs/first
+  avkit evaluate linear-probe runs/first --data data/mine
+  avkit prepare --help
+
+\b
+Exit codes:
+{chr(10).join(f"  {code.value}  {code.meaning}" for code in ExitCode)}
+"""
+
+app = App(
     name="avkit",
     help="From a list of videos to a pretrained audio-visual model.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="\n".join(("\b", "Exit codes:", *(f"  {code.value}  {code.meaning}" for code in ExitCode))),
+    epilog=_EPILOG,
 )
+DATA, MODELS, NAMES, TOOLS = "Data", "Models", "What there is", "Tools"  # headings of the commands
 
 
 @app.callback()
@@ -63,22 +75,22 @@ def avkit(
     """From a list of videos to a pretrained audio-visual model."""
 
 
-app.command("prepare", cls=PanelCommand, epilog=prepare.EXAMPLES)(prepare.prepare)
-app.command("export", epilog=export.EXAMPLES)(export.export)
-app.command("status", epilog=status.EXAMPLES)(status.status)
-app.command("inspect", epilog=inspect.EXAMPLES)(inspect.inspect)
-app.command("verify", epilog=verify.EXAMPLES)(verify.verify)
-app.command("diff", epilog=diff.EXAMPLES)(diff.diff)
-app.command("spectrogram", epilog=spectrogram.EXAMPLES)(spectrogram.spectrogram)
-app.command("pretrain", epilog=pretrain.EXAMPLES)(pretrain.pretrain)
-app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
-app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
-app.command("apply", epilog=apply.EXAMPLES)(apply.apply)
-app.command("models", epilog=models.EXAMPLES)(models.models)
-app.command("download", epilog=download.EXAMPLES)(download.download)
-app.command("convert", epilog=convert.EXAMPLES)(convert.convert)
-app.add_typer(dataset.app, name="dataset")
-app.add_typer(bench.app, name="bench")
+app.command("prepare", epilog=prepare.EXAMPLES, rich_help_panel=DATA)(prepare.prepare)
+app.command("status", epilog=status.EXAMPLES, rich_help_panel=DATA)(status.status)
+app.command("inspect", epilog=inspect.EXAMPLES, rich_help_panel=DATA)(inspect.inspect)
+app.command("verify", epilog=verify.EXAMPLES, rich_help_panel=DATA)(verify.verify)
+app.command("diff", epilog=diff.EXAMPLES, rich_help_panel=DATA)(diff.diff)
+app.add_typer(dataset.app, name="dataset", rich_help_panel=DATA)
+app.command("export", epilog=export.EXAMPLES, rich_help_panel=DATA)(export.export)
+app.command("pretrain", epilog=pretrain.EXAMPLES, rich_help_panel=MODELS)(pretrain.pretrain)
+app.command("evaluate", epilog=evaluate.EXAMPLES, rich_help_panel=MODELS)(evaluate.evaluate)
+app.command("apply", epilog=apply.EXAMPLES, rich_help_panel=MODELS)(apply.apply)
+app.command("models", epilog=models.EXAMPLES, rich_help_panel=MODELS)(models.models)
+app.command("download", epilog=download.EXAMPLES, rich_help_panel=MODELS)(download.download)
+app.command("convert", epilog=convert.EXAMPLES, rich_help_panel=MODELS)(convert.convert)
+app.command("reproduce", epilog=reproduce.EXAMPLES, rich_help_panel=MODELS)(reproduce.reproduce)
+app.command("spectrogram", epilog=spectrogram.EXAMPLES, rich_help_panel=TOOLS)(spectrogram.spectrogram)
+app.add_typer(bench.app, name="bench", rich_help_panel=TOOLS)
 
 
 _CLEANUP_S: Final = 30.0

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from avcli.options import JSON
 from avmanifest.secrets import shown_url
 
 if TYPE_CHECKING:
@@ -21,8 +22,11 @@ Examples:
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="Show all that is known of this model.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="Show all that is known of this model.", show_default="all"),
+    ] = None,
+    as_json: JSON = False,
 ) -> None:
     """List the published models that avkit can download, start from, evaluate and apply by name."""
     from avmodel.registry.entries import entries, entry_named

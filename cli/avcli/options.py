@@ -3,14 +3,12 @@
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
-from typer.core import TyperCommand
 
-from avcli.typed import TYPED, Words
+from avcli.help import OUTPUT, SETTINGS, width
 from avmanifest.errors import ConfigError
 from avmanifest.secrets import shown_content
 from avmanifest.settings import (
@@ -26,133 +24,151 @@ from avmanifest.settings import (
 )
 
 SET = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change any setting of --explain. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SETTING=VALUE",
+        help="Change any setting that --explain lists, such as seed=1. Repeatable.",
+        rich_help_panel=SETTINGS,
+    ),
 ]
 CONFIG = Annotated[
-    Path | None, typer.Option("--config", metavar="TOML", help="Settings from a file, as --explain --toml writes it.")
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Settings from a TOML file, as --explain --toml writes it.",
+        rich_help_panel=SETTINGS,
+    ),
 ]
 WHERE = Annotated[
     str | None,
     typer.Option("--where", metavar="SQL", help="Only clips for which this SQL condition on manifest columns is true."),
 ]
 EXPLAIN = Annotated[
-    bool, typer.Option("--explain", help="Show all settings with type, value and description; do nothing else.")
+    bool,
+    typer.Option(
+        "--explain",
+        help="List all settings with description, unit, choices and default; do nothing else.",
+        rich_help_panel=SETTINGS,
+    ),
 ]
-TOML = Annotated[bool, typer.Option("--toml", help="With --explain: as a TOML file for --config, on stdout.")]
+TOML = Annotated[
+    bool,
+    typer.Option("--toml", help="With --explain: write a TOML file for --config to stdout.", rich_help_panel=SETTINGS),
+]
+JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.", rich_help_panel=OUTPUT)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flat:
-    """A command-line option of its own for a setting. What is not given here comes from the field."""
+def flat_options(
+    *config_types: type, panels: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a command with an option for each setting of these dataclasses that declares one.
 
-    path: str  # sample.num_frames
-    name: str  # --frames
-    panel: str  # heading in the help
-    also: tuple[str, ...] = ()  # settings that get the same value
-    flag: str | None = None  # value of the option, which then takes none: "true" or "false"
-    help: str | None = None  # in place of the field's description
-    default: str | None = None  # shown in place of the field's default
+    Help, default, choices and unit are those of the field. The command gets the texts of the given options as `given`,
+    by setting path: `given_values` reads them.
 
-    @property
-    def parameter(self) -> str:
-        """The name of its parameter in Python."""
-        return self.path.replace(".", "__")
-
-
-class PanelCommand(TyperCommand):
-    """A command whose help shows its options under headings."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Keep the words as they were typed: messages name the command that goes on."""
-        flags = (option for one in self.params if getattr(one, "is_flag", False) for option in one.opts)
-        TYPED.set(Words(("avkit", self.name or "", *args), frozenset(flags)))
-        return super().parse_args(ctx, args)
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, then the options of each panel in the order of their first option."""
-        panels: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            if (record := parameter.get_help_record(ctx)) is not None:
-                usual = "Arguments" if parameter.param_type_name == "argument" else "Options"
-                panels.setdefault(getattr(parameter, "rich_help_panel", None) or usual, []).append(record)
-        for name, records in panels.items():
-            with formatter.section(name):
-                formatter.write_dl(records)
-
-
-def flat_options(config_type: type, options: Sequence[Flat]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command with an option for each of these settings, with help, default and choices of the dataclass.
-
-    The command gets the values of the given options as `given`, by setting path.
+    Args:
+        config_types: One dataclass, or one for each task that the command does: a task has some of the options.
+        panels: The headings of the help, in their order.
     """
-    known = {one.path: one for one in declared(config_type)}
+    by_path: dict[str, list[Setting]] = {}
+    for config_type in config_types:
+        for setting in declared(config_type):
+            if setting.option is not None:
+                by_path.setdefault(setting.path, []).append(setting)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         def called(**arguments: Any) -> None:
-            given: dict[str, Any] = {}
-            for option in options:
-                value = arguments.pop(option.parameter)
-                if value is not None and value is not False and value != []:
-                    parsed = _parsed(option, known[option.path], value)
-                    given |= dict.fromkeys((option.path, *option.also), parsed)
-            command(**arguments, given=given)
+            texts = {path: arguments.pop(_parameter_name(path)) for path in by_path}
+            given = {path: value for path, value in texts.items() if value is not None and value is not False}
+            command(**arguments, given={path: value for path, value in given.items() if value != []})
 
         signature = inspect.signature(command, eval_str=True)
         own = [parameter for name, parameter in signature.parameters.items() if name != "given"]
-        made = [_parameter(option, known[option.path]) for option in options]
+        made = [_parameter(settings) for settings in by_path.values()]
         required = [parameter for parameter in own if parameter.default is inspect.Parameter.empty]
         others = [parameter for parameter in own if parameter.default is not inspect.Parameter.empty]
-        parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*required, *made, *others)]
+        parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*required, *others, *made)]
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
         called.__annotations__ = {one.name: one.annotation for one in parameters}
         called.__doc__, called.__name__ = command.__doc__, command.__name__
+        called.panels = panels  # type: ignore[attr-defined]  # what HelpCommand reads
         return called
 
     return decorate
 
 
-def _parameter(option: Flat, setting: Setting) -> inspect.Parameter:
-    is_flag = option.flag is not None
-    absent = setting.default is None or setting.default == () or is_flag
-    default = option.default or (None if absent else text_of(setting.default))
+def _parameter_name(path: str) -> str:
+    return path.replace(".", "__")
+
+
+def _parameter(settings: Sequence[Setting]) -> inspect.Parameter:
+    """The option of a setting that one or several configs have."""
+    setting = settings[0]
+    option = setting.option
+    assert option is not None
+    is_switch = setting.kind is bool
+    defaults = dict.fromkeys(_shown_default(one) for one in settings)
+    several = " or ".join(one or "none" for one in defaults)
+    default = next(iter(defaults)) if len(defaults) == 1 else f"{several}, by task"
+    parts = (option.help or setting.description, "Repeatable." if setting.is_many else "")
     shown = typer.Option(
         option.name,
-        help=" ".join(
-            part
-            for part in (
-                option.help or setting.description,
-                "Repeatable." if setting.is_many else "",
-                f"[default: {default}]" if default is not None else "",
-            )
-            if part
-        ),
-        metavar=None if is_flag else _metavar(setting),
+        help=" ".join([*filter(None, parts), *([f"[default: {default}]"] if default else [])]),
+        metavar=None if is_switch else setting.word,
         show_default=False,
         rich_help_panel=option.panel,
     )
-    kind: Any = bool if is_flag else list[str] | None if setting.is_many else str | None
+    kind: Any = bool if is_switch else list[str] | None if setting.is_many else str | None
     return inspect.Parameter(
-        option.parameter,
+        _parameter_name(setting.path),
         inspect.Parameter.KEYWORD_ONLY,
-        default=False if is_flag else None,
+        default=False if is_switch else None,
         annotation=Annotated[kind, shown],
     )
 
 
-def _metavar(setting: Setting) -> str:
-    if setting.choices:
-        return f"[{'|'.join(setting.choices)}]"
-    words = {"a whole number": "INTEGER", "a number": "NUMBER", "a path": "PATH"}
-    return next((word for form, word in words.items() if form in setting.form), "TEXT")
+def _shown_default(setting: Setting) -> str:
+    assert setting.option is not None
+    if setting.option.default:
+        return setting.option.default
+    return "" if setting.default in (None, ()) or setting.kind is bool else text_of(setting.default)
 
 
-def _parsed(option: Flat, setting: Setting, value: Any) -> Any:
-    if option.flag is not None:
-        return setting.parse(option.flag)
-    if setting.is_many:
-        is_none = value == ["none"] and type(None) in options_of(setting.kind)
-        return None if is_none else tuple(value)
-    return setting.parse(value, option.name)
+def given_values(config_type: type, given: Mapping[str, Any], owner: str = "") -> dict[str, Any]:
+    """The values, by setting path, of the texts that a command got as `given`.
+
+    Args:
+        config_type: The dataclass of the settings.
+        given: Texts by path; of a setting with several values, a list; of a switch, true.
+        owner: What has these settings, such as a task, for the message on an option that it lacks.
+
+    Raises:
+        ConfigError: A text is no value of its setting, or the dataclass lacks the setting; the message has the option.
+    """
+    known = {one.path: one for one in declared(config_type) if one.option is not None}
+    if strange := [path for path in given if path not in known]:
+        names = ", ".join(one.option.name for one in known.values() if one.option)
+        raise ConfigError(f"--{strange[0].replace('_', '-')} is not an option of {owner}, which has {names}")
+    values: dict[str, Any] = {}
+    for path, value in given.items():
+        setting = known[path]
+        assert setting.option is not None
+        values |= dict.fromkeys((path, *setting.option.also), _parsed(setting, value, setting.option.name))
+    return values
+
+
+def _parsed(setting: Setting, value: Any, name: str) -> Any:
+    if setting.kind is bool:
+        return not setting.default
+    if not setting.is_many:
+        return setting.parse(value, name)
+    if value == ["none"] and type(None) in options_of(setting.kind):
+        return None
+    if any(get_args(kind)[:1] in ((str,), (Any,)) for kind in options_of(setting.kind)):
+        return setting.require(tuple(value), name)  # a text may have commas
+    return tuple(item for text in value for item in setting.parse(text, name))
 
 
 def configured(
@@ -171,7 +187,7 @@ def explained(config: Any, *, toml: bool, before: str = "", after: str = "") -> 
     """The output of --explain: the settings between two texts; with `toml` only the settings, as a TOML file."""
     if toml:
         return to_toml(config).rstrip()
-    return "\n\n".join(part for part in (before, explain(config), after) if part)
+    return "\n\n".join(part for part in (before, explain(config, width()), after) if part)
 
 
 def require_explain(*, explain: bool, toml: bool) -> None:

@@ -3,16 +3,28 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
-from avcli.options import CONFIG, EXPLAIN, SET, TOML, Flat, explained, flat_options, print_json, require_explain
+from avcli.help import OUTPUT
+from avcli.options import (
+    CONFIG,
+    EXPLAIN,
+    JSON,
+    SET,
+    TOML,
+    explained,
+    flat_options,
+    given_values,
+    print_json,
+    require_explain,
+)
 from avcli.typed import TYPED
-from avdata.prepare.config import ExecutorKind, PrepareConfig, SynthConfig, slurm_share
+from avdata.prepare.config import PANELS, WHAT, ExecutorKind, PrepareConfig, SynthConfig, slurm_share
 from avmanifest.errors import ConfigError
 from avmanifest.recipe import TableOptions, load_recipe
-from avmanifest.settings import read_settings, read_toml, with_values
+from avmanifest.settings import declared, read_settings, read_toml, with_values
 
 EXAMPLES = """\b
 Examples:
@@ -30,100 +42,36 @@ After an interruption the same command continues.
 """
 
 
-_PANELS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
-    "From where": (
-        ("list_path", "--list"),
-        ("sources", "--source"),
-        ("splits", "--split"),
-        ("limit", "--limit"),
-    ),
-    "What a sample holds": (
-        ("sample.clip_seconds", "--clip-seconds"),
-        ("sample.num_frames", "--frames"),
-        ("sample.short_side", "--short-side"),
-        ("sample.mel", "--mel"),
-        ("sample.keep_audio", "--no-audio"),
-        ("sample.decoder", "--decoder"),
-        ("sample.fast_decode", "--fast-decode"),
-        ("sample.seed", "--seed"),
-        ("steps", "--step"),
-    ),
-    "How the work is done": (
-        ("shard_size", "--shard-size"),
-        ("supervision.num_workers", "--workers"),
-        ("supervision.deadline_s", "--deadline"),
-        ("min_success", "--min-success"),
-        ("retry", "--retry"),
-        ("append", "--append"),
-        ("overwrite", "--overwrite"),
-        ("verify", "--verify"),
-    ),
-    "On a cluster": (
-        ("executor", "--executor"),
-        ("share.index", "--task-index"),
-        ("share.count", "--num-tasks"),
-    ),
-    "Fetching": (
-        ("downloads.rate_per_hour", "--rate"),
-        ("remote.http.proxy", "--proxy"),
-        ("remote.youtube.cookies", "--cookies"),
-        ("remote.youtube.cookies_from_browser", "--cookies-from-browser"),
-        ("remote.youtube.max_height", "--max-height"),
-        ("downloads.num_workers", "--download-workers"),
-        ("downloads.deadline_s", "--download-deadline"),
-        ("downloads.cache_dir", "--media-cache"),
-        ("downloads.cache_gb", "--cache-gb"),
-    ),
-    "Recipe table": tuple(
-        (f"table.{name}", f"--{name.replace('_', '-')}")
-        for name in (
-            "id_column", "path_column", "start_column", "end_column", "label_column", "split_column", "label_separator",
-            "columns",
-        )
-    ),
-    "Recipe synth": tuple(
-        (f"synth.{name}", f"--{name.replace('_', '-')}")
-        for name in ("num_clips", "num_classes", "max_objects", "max_silent", "seconds", "width", "height")
-    ),
-}  # fmt: skip
-"""The settings with an option of their own. The others are set by --set and --config."""
-
-_NOTES: Final[dict[str, dict[str, Any]]] = {
-    "sample.keep_audio": {"flag": "false", "help": "Leave the FLAC out."},
-    "sample.fast_decode": {"flag": "true"},
-    "append": {"flag": "true"},
-    "overwrite": {"flag": "true"},
-    "verify": {"flag": "true"},
-    "sample.seed": {"also": ("synth.seed",)},
-    "remote.http.proxy": {"also": ("remote.youtube.proxy",)},
-    "supervision.num_workers": {"default": "one a core; ray: one a task"},
-    "share.index": {"default": "as the SLURM array says"},
-    "share.count": {"default": "as the SLURM array says"},
-}
-"""Options that differ from their setting."""
-
-OPTIONS: Final = [
-    Flat(path=path, name=name, panel=panel, **_NOTES.get(path, {}))
-    for panel, settings in _PANELS.items()
-    for path, name in settings
-]
-
-
-@flat_options(PrepareConfig, OPTIONS)
+@flat_options(PrepareConfig, panels=PANELS)
 def prepare(
     recipe: Annotated[
-        str, typer.Argument(help="vggsound, audioset, folder, table, synth, ... or a .toml of your own.")
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="What to prepare: vggsound, folder, table, synth or another name of avkit recipes, or a .toml file of "
+            "your own.",
+        ),
     ],
     given: dict[str, Any],
     out: Annotated[
-        str | None, typer.Option(help="Folder of the dataset, or s3://, gs:// or hf:// URL of one. Required.")
+        str | None,
+        typer.Option(
+            metavar="FOLDER|URL",
+            help="Where the dataset goes: a folder, or an s3://, gs:// or hf:// URL. Required.",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     config: CONFIG = None,
     settings: SET = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Show the plan, downloads, disk and time; write nothing.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
     explain: EXPLAIN = False,
     toml: TOML = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+    as_json: JSON = False,
 ) -> None:
     """Make verified shards and a manifest from videos."""
     require_explain(explain=explain, toml=toml)
@@ -167,12 +115,13 @@ def _asked(
     loaded = load_recipe(recipe)
     if out is None:
         raise ConfigError("--out is missing: the folder of the dataset, or its s3://, gs:// or hf:// URL")
+    options = given_values(PrepareConfig, given)
     if loaded.name != "synth":
-        given.pop("synth.seed", None)  # of --seed
-    if ("share.index" in given) != ("share.count" in given):
+        options.pop("synth.seed", None)  # of --seed
+    if ("share.index" in options) != ("share.count" in options):
         raise ConfigError("--task-index and --num-tasks belong together")
     values = {} if file is None else read_toml(PrepareConfig, file)
-    values |= given | read_settings(PrepareConfig, settings)
+    values |= options | read_settings(PrepareConfig, settings)
     _refuse_others(loaded.name, values)
     if "supervision.num_workers" not in values and values.get("executor") is not ExecutorKind.RAY:
         values["supervision.num_workers"] = usable_cores()
@@ -183,7 +132,7 @@ def _asked(
 
 def _refuse_others(recipe: str, values: dict[str, Any]) -> None:
     """Raise ConfigError for settings of another recipe."""
-    names = {option.path: option.name for option in OPTIONS}
+    names = {one.path: one.option.name for one in declared(PrepareConfig) if one.option is not None}
     for owner in ("synth", "table"):
         strange = [names.get(path, path) for path in values if path.startswith(f"{owner}.")]
         if strange and recipe != owner:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from avcli.options import CONFIG, EXPLAIN, SET, TOML, WHERE, configured, explained, given, require_explain
+from avcli.help import OUTPUT, SETTINGS
+from avcli.options import CONFIG, EXPLAIN, SET, TOML, configured, explained, given, require_explain
 from avmanifest.errors import ConfigError, ExitCode
 
 EXAMPLES = """\b
@@ -21,6 +22,18 @@ Examples:
   avkit pretrain deepavfusion --data data/vggsound --out runs/speed --set steps=7 --profile
   torchrun --nproc-per-node 8 -m avcli.main pretrain deepavfusion --data data/vggsound --out runs/first
 """
+
+
+_DATA, _RUN = "Data", "The run"  # headings of the options
+DATA_WHERE = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="SQL",
+        help="Only clips for which this SQL condition on manifest columns is true.",
+        rich_help_panel=_DATA,
+    ),
+]
 
 
 def started_processes() -> int:
@@ -38,28 +51,47 @@ def memory(run: Any, processes: int | None) -> str:
 
 
 def pretrain(
-    run: Annotated[str, typer.Argument(help="demo, deepavfusion, deepavfusion-audioset, ...; --explain lists all.")],
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="The run: demo, deepavfusion, avsiam-b or another name of avkit runs."),
+    ],
     data: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="FOLDER|URL",
             help="A prepared dataset's folder, or shard URLs with brace patterns. Repeatable, each with how much of it "
-            "is in an epoch: PATH=0.7 (a share), PATH=2x (each sample twice) or PATH=5000/epoch."
+            "is in an epoch: DATA=0.7 (a share), DATA=2x (each sample twice) or DATA=5000/epoch. Required.",
+            rich_help_panel=_DATA,
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/RUN if not given.")] = None,
-    where: WHERE = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of the run.", show_default="runs/RUN", rich_help_panel=_RUN),
+    ] = None,
+    where: DATA_WHERE = None,
     config: CONFIG = None,
     settings: SET = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in --out stopped.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the run in --out stopped.", rich_help_panel=_RUN)
+    ] = False,
     resume_from: Annotated[
-        int | None, typer.Option(metavar="STEP", help="Go on from the checkpoint of this step; later steps are redone.")
+        int | None,
+        typer.Option(
+            metavar="STEP",
+            help="Go on from the checkpoint of this step; later steps are redone.",
+            rich_help_panel=_RUN,
+        ),
     ] = None,
-    allow_pipe: Annotated[bool, typer.Option("--allow-pipe", help="Run the commands of pipe: URLs in --data.")] = False,
+    allow_pipe: Annotated[
+        bool,
+        typer.Option("--allow-pipe", help="Run the commands of pipe: URLs in --data.", rich_help_panel=_DATA),
+    ] = False,
     profile: Annotated[
         bool,
         typer.Option(
             "--profile",
             help="Record three steps after the first four: a trace in OUT/profile, and a table of operations.",
+            rich_help_panel=OUTPUT,
         ),
     ] = False,
     explain: EXPLAIN = False,
@@ -67,8 +99,10 @@ def pretrain(
         int | None,
         typer.Option(
             min=1,
+            metavar="CARDS",
             help="With --explain: estimate the memory of each of so many cards, and say how many samples they compare. "
             "Computes the model's shapes; takes seconds.",
+            rich_help_panel=SETTINGS,
         ),
     ] = None,
     toml: TOML = False,

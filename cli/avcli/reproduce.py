@@ -18,8 +18,8 @@ Examples:
   avkit reproduce deepavfusion --list
   avkit reproduce deepavfusion --table 5 --scale tiny
   avkit reproduce deepavfusion --table 5 --row 'late fusion' --scale paper --data vggsound=data/vggsound --dry-run
-  avkit reproduce crossmae --scale paper --data audioset=local:/videos/audioset --data ... \\
-      --launch 'torchrun --nproc-per-node 8 -m avcli.main'
+  avkit reproduce crossmae --scale paper --data audioset=local:/videos/audioset --data vgg-ss=data/vgg-ss \
+--launch 'torchrun --nproc-per-node 8 -m avcli.main'
 
 After an interruption the same command continues: what is finished is not run again.
 """
@@ -27,21 +27,33 @@ CHILD_S = 60.0  # seconds that a command may take to stop when this one is stopp
 
 
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="deepavfusion, avsiam, crossmae or cav-mae.")],
-    table: Annotated[list[str] | None, typer.Option(help="A table's number; all if not given. Repeatable.")] = None,
-    row: Annotated[list[str] | None, typer.Option(help="A row's name; all if not given. Repeatable.")] = None,
+    paper: Annotated[
+        str, typer.Argument(metavar="PAPER", help="The paper: deepavfusion, avsiam, crossmae or cav-mae.")
+    ],
+    table: Annotated[
+        list[str] | None, typer.Option(metavar="NUMBER", help="A table's number. Repeatable.", show_default="all")
+    ] = None,
+    row: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A row's name. Repeatable.", show_default="all")
+    ] = None,
     scale: Annotated[
-        str, typer.Option(help="tiny: small models on drawn videos, in minutes; paper: as published.")
+        str,
+        typer.Option(
+            metavar="[tiny|paper]", help="tiny: small models on drawn videos, in minutes; paper: as published."
+        ),
     ] = "tiny",
     data: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=PATH",
-            help="At the scale paper: the folder of a prepared dataset, or videos to prepare, such as local:DIR. "
+            metavar="NAME=FOLDER",
+            help="At the scale paper: the folder of a prepared dataset, or videos to prepare, such as local:FOLDER. "
             "Repeatable.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of all results; reproduced/SCALE if not given.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of all results.", show_default="reproduced/SCALE"),
+    ] = None,
     listed: Annotated[bool, typer.Option("--list", help="Show tables and rows, and why some cannot be run.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the commands, and an estimate of hours and memory; run nothing.")
@@ -51,7 +63,8 @@ def reproduce(
         typer.Option(
             metavar="COMMAND",
             help="Runs each command of avkit as a process of its own, such as 'torchrun --nproc-per-node 8 -m "
-            "avcli.main'; prepare is run without it. If not given, all run in this process.",
+            "avcli.main'; prepare is run without it.",
+            show_default="all run in this process",
         ),
     ] = None,
 ) -> None:

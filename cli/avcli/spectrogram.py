@@ -5,7 +5,8 @@ from typing import Annotated, Final
 
 import typer
 
-from avcli.options import given, print_json
+from avcli.help import OUTPUT
+from avcli.options import JSON, given, print_json
 from avdata.profiles import PROFILES
 
 EXAMPLES: Final = """\b
@@ -19,10 +20,13 @@ Examples:
 def spectrogram(
     path: Annotated[Path, typer.Argument(help="A video or audio file.", metavar="FILE")],
     mel: Annotated[
-        str | None, typer.Option("--mel", metavar=f"[{'|'.join(PROFILES)}]", help="The log-mel profile.")
+        str | None,
+        typer.Option("--mel", metavar=f"[{'|'.join(PROFILES)}]", help="The log-mel profile.", show_default="paper"),
     ] = None,
-    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Write a picture.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Its shape and level as JSON.")] = False,
+    png: Annotated[
+        Path | None, typer.Option("--png", metavar="FILE", help="Write a picture.", rich_help_panel=OUTPUT)
+    ] = None,
+    as_json: JSON = False,
 ) -> None:
     """Show the log-mel of a video or audio file."""
     from avdata.prepare.spectrogram import file_spectrogram

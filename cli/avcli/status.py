@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from avcli.options import print_json
+from avcli.options import JSON, print_json
 
 EXAMPLES = """\b
 Examples:
@@ -17,10 +17,10 @@ Examples:
 
 
 def status(
-    out: Annotated[Path, typer.Argument(help="Folder of the dataset.")],
+    out: Annotated[Path, typer.Argument(metavar="DATASET", help="Folder of the dataset.")],
     watch: Annotated[bool, typer.Option("--watch", help="Repeat until no run is left.")] = False,
-    interval: Annotated[float, typer.Option(help="With --watch: seconds between updates.")] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    interval: Annotated[float, typer.Option(metavar="SECONDS", help="With --watch: seconds between updates.")] = 2.0,
+    as_json: JSON = False,
 ) -> None:
     """Show the progress of a dataset: clips by status, shards, and the runs that work on it."""
     from avcli.prepare_output import print_progress

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from avcli.options import print_json
+from avcli.options import JSON, print_json
 from avmanifest.errors import ExitCode
 
 EXAMPLES: Final = """\b
@@ -20,7 +20,7 @@ Exit code 4: damage was found.
 
 def verify(
     dataset: Annotated[
-        str, typer.Argument(help="A prepared dataset, or tars with brace patterns; local or remote.", metavar="DATASET")
+        str, typer.Argument(help="A prepared dataset, or tars with brace patterns; folders or URLs.", metavar="DATASET")
     ],
     deep: Annotated[bool, typer.Option("--deep", help="Also decode every member.")] = False,
     repair: Annotated[
@@ -31,7 +31,7 @@ def verify(
             "URLs from the manifest.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: JSON = False,
 ) -> None:
     """Read every byte of a dataset and compare it with the manifest."""
     from avcli.inspect_output import print_repair, print_verification, verifying

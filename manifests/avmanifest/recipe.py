@@ -16,9 +16,13 @@ from avmanifest.errors import ConfigError
 from avmanifest.files import read_text
 from avmanifest.labels import fold_label, spelling_table, unknown_label
 from avmanifest.layout import SPLIT_PATTERN
+from avmanifest.names import unknown_name
 from avmanifest.parsing import parse_toml
+from avmanifest.settings import Option
 
 RECIPES: Final = Path(__file__).parent / "recipes"
+TABLE_PANEL: Final = "Recipe table"
+"""Heading of the options of a table in prepare's help."""
 _LARGEST: Final = 1e9  # of numbers in a recipe, which are counts and seconds
 
 
@@ -77,19 +81,43 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 class TableOptions:
     """The names of a table's columns. None: the usual name, if the table has such a column."""
 
-    id_column: Annotated[str | None, "Column of the video's id. none: id."] = None
+    id_column: Annotated[
+        str | None, "Column of the video's id. none: id.", Option("--id-column", TABLE_PANEL, "COLUMN")
+    ] = None
     path_column: Annotated[
-        str | None, "Column of the path below a source; the id is then the path without its suffix. none: path."
+        str | None,
+        "Column of the path below a source; the id is then the path without its suffix. none: path.",
+        Option("--path-column", TABLE_PANEL, "COLUMN"),
     ] = None
     start_column: Annotated[
-        str | None, "Column of the start of the clip, in seconds. none: start, if there is one, else 0."
+        str | None,
+        "Column of the start of the clip, in seconds. none: start, if there is one, else 0.",
+        Option("--start-column", TABLE_PANEL, "COLUMN"),
     ] = None
-    end_column: Annotated[str | None, "Column of the end of the clip, in seconds. none: end, if there is one."] = None
-    label_column: Annotated[str | None, "Column of the label or labels. none: label, if there is one."] = None
-    split_column: Annotated[str | None, "Column of the split. none: split, if there is one, else train."] = None
-    label_separator: Annotated[str | None, "Text between the labels of one cell. none: one label per cell."] = None
+    end_column: Annotated[
+        str | None,
+        "Column of the end of the clip, in seconds. none: end, if there is one.",
+        Option("--end-column", TABLE_PANEL, "COLUMN"),
+    ] = None
+    label_column: Annotated[
+        str | None,
+        "Column of the label or labels. none: label, if there is one.",
+        Option("--label-column", TABLE_PANEL, "COLUMN"),
+    ] = None
+    split_column: Annotated[
+        str | None,
+        "Column of the split. none: split, if there is one, else train.",
+        Option("--split-column", TABLE_PANEL, "COLUMN"),
+    ] = None
+    label_separator: Annotated[
+        str | None,
+        "Text between the labels of one cell. none: one label per cell.",
+        Option("--label-separator", TABLE_PANEL, "TEXT"),
+    ] = None
     columns: Annotated[
-        tuple[str, ...] | None, "Other columns to keep in the dataset, by name. *: all; none: no other column."
+        tuple[str, ...] | None,
+        "Other columns to keep in the dataset, by name. *: all; none: no other column.",
+        Option("--columns", TABLE_PANEL, "COLUMN"),
     ] = ("*",)
 
 
@@ -182,8 +210,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         return _read_recipe(Path(name_or_path))
     if text not in recipe_names():
         raise ConfigError(
-            f"unknown recipe {text!r}; known: {', '.join(recipe_names())}. "
-            "Give a recipe of your own as a path that ends in .toml."
+            f"{unknown_name('recipe', text, recipe_names())}. Give a recipe of your own as a path that ends in .toml."
         )
     return _packaged_recipe(text)
 
@@ -256,7 +283,7 @@ def _inherited_labels(source: _Source, parent: Any, values: Mapping[str, Any]) -
     if twice := {"labels", "aliases", "optional_prefixes"} & values.keys():
         raise ConfigError(f"{source.at('labels_from')}: labels_from already sets {sorted(twice)}. Remove one of them.")
     if parent not in recipe_names() or parent == source.path.stem:
-        raise ConfigError(f"{source.at('labels_from')}: unknown recipe {parent!r}; known: {', '.join(recipe_names())}")
+        raise ConfigError(f"{source.at('labels_from')}: {unknown_name('recipe', str(parent), recipe_names())}")
     base = _packaged_recipe(parent)
     return {
         "labels": base.labels,
@@ -274,7 +301,7 @@ def _list_spec(source: _Source, entry: dict[str, Any]) -> ListSpec:
     spec = ListSpec(**values)
     if spec.format not in LIST_FORMATS:
         raise ConfigError(
-            f"{source.at('format')}: unknown list format {spec.format!r}; known: {', '.join(LIST_FORMATS)}. "
+            f"{source.at('format')}: {unknown_name('list format', spec.format, LIST_FORMATS)}. "
             'A list with one clip per line needs format = "pattern" or "columns": see docs/adding-a-dataset.md.'
         )
     _check_form(source, spec)
@@ -387,8 +414,8 @@ def _checked(
     by_name = {entry.name: entry for entry in fields(kind) if entry.name not in ("spellings", *extra)}
     for key in data:
         if key not in by_name:
-            names = ", ".join([*by_name, *extra])
-            raise ConfigError(f"{source.at(key)}: unknown key {key!r} of a {what}; known: {names}")
+            names = unknown_name("key", key, [*by_name, *extra], owner=f" of a {what}")
+            raise ConfigError(f"{source.at(key)}: {names}")
     for entry in by_name.values():
         required = entry.default is MISSING and entry.default_factory is MISSING
         if required and entry.name not in data:

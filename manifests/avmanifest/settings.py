@@ -4,11 +4,14 @@ A field declares its description beside its type: `warmup: Annotated[float, "sha
 fields come the options of a command, the paths of `--set optim.warmup=0.1`, the text of `--explain` and the entries
 of a TOML file. A field marked `NOT_A_SETTING` is none of these.
 A tuple beside the description lists the choices, `Bounds` the least and greatest value: `check` refuses other values.
+The description of a number begins with its unit: "Seconds of a window." An `Option` makes the setting an option of its
+command.
 """
 
-import difflib
+import inspect
 import json
 import math
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -19,6 +22,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get
 
 from avmanifest.errors import ConfigError
 from avmanifest.files import read_text
+from avmanifest.names import did_you_mean, either, near
 from avmanifest.parsing import parse_toml
 from avmanifest.secrets import holds_secret, shown_url
 
@@ -29,7 +33,24 @@ BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0":
 NOT_A_SETTING: Final = object()
 """Marks a field that neither a command line nor a file sets: `recipe: Annotated[Recipe, NOT_A_SETTING]`."""
 
-_NOTE_COLUMN: Final = 44  # column of the notes of --explain
+_NOTE_COLUMN: Final = 34  # column of the comments of --toml
+
+UNITS: Final = frozenset(
+    (
+        "seconds", "bytes", "GB", "dB", "Hz", "pixels", "frames", "clips", "samples", "steps", "epochs",
+        "files", "processes", "threads", "windows", "attempts", "retries", "redirects", "resumes", "pauses",
+        "refusals", "blocks", "layers", "tokens", "heads", "columns", "bins", "batches", "checkpoints",
+        "neighbors", "labels", "sounds", "objects", "classes", "tasks", "shares", "share", "probability",
+        "cards", "videos", "rounds", "mixtures", "views",
+    )
+)  # fmt: skip
+"""Words that a description of a number may begin with, and that then are its unit."""
+
+_RATE_UNIT: Final = re.compile(r"\w+ (?:per|a) (?:second|minute|hour)\b")
+_HEAD_END: Final = re.compile(
+    r"[,.;:(]| (?:of|that|in|to|by|after|for|between|over|which|before|around|from|without|under|whose|during|at|and|"
+    r"downloaded) "
+)  # what follows the unit at the beginning of a description
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +59,21 @@ class Reader:
 
     read: Callable[[str], Any]  # raises ValueError or ConfigError for other text
     form: str  # shown in help and errors: "a rate such as 250/h"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """The command-line option of a setting: `Annotated[int, "Frames of a clip.", Option("--frames", "A sample")]`.
+
+    One for a setting that is true or false takes no value: it sets the opposite of the default.
+    """
+
+    name: str
+    panel: str  # heading in the help
+    word: str = ""  # stands for the value in the help, such as FOLDER; empty: the unit, or a word for the type
+    also: tuple[str, ...] = ()  # paths of other settings that get the same value
+    help: str = ""  # in place of the field's description
+    default: str = ""  # shown in place of the field's default
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +114,30 @@ class Setting:
     reader: Reader | None = None
     listed: tuple[str, ...] = ()  # the choices that its field lists
     bounds: Bounds | None = None
+    option: Option | None = None
+
+    @property
+    def unit(self) -> str:
+        """The unit of a number, such as `seconds`: the beginning of the description; empty if it names none."""
+        if not {int, float} & {item for kind in options_of(self.kind) for item in (get_args(kind) or (kind,))}:
+            return ""
+        text = re.sub(r"^(?:With [^:]+|\w+): ", "", self.description)
+        if rate := _RATE_UNIT.match(text):
+            return rate[0].lower()
+        words = _HEAD_END.split(text, maxsplit=1)[0].split()
+        return next((word for word in (words[-1:] and (words[-1], words[-1].lower())) if word in UNITS), "")
+
+    @property
+    def word(self) -> str:
+        """What stands for a value in help: `SECONDS`, `FOLDER`, `[none|all]`."""
+        if self.option is not None and self.option.word:
+            return self.option.word
+        if self.choices:
+            return f"[{'|'.join(self.choices)}]"
+        words = {"a whole number": "NUMBER", "a number": "NUMBER", "a path": "PATH"}
+        return self.unit.replace(" ", "-").upper() or next(
+            (word for form, word in words.items() if form in self.form), "TEXT"
+        )
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -98,19 +158,41 @@ class Setting:
         return " or ".join(([self.reader.form] if self.reader else []) + forms)
 
     @property
+    def facts(self) -> str:
+        """Unit, choices or type, bounds, default and option in one line."""
+        form = f"{self.form}, {self.bounds.form}" if self.bounds else self.form
+        parts = [f"Unit: {self.unit}."] if self.unit else []
+        parts.append(f"{'Choices' if self.choices else 'Value'}: {form}.")
+        if self.default is not MISSING:
+            parts.append(f"Default: {shown(self.default) or 'empty'}.")
+        return " ".join([*parts, *([f"Option: {self.option.name}."] if self.option else [])])
+
+    @property
     def note(self) -> str:
         """Type, choices or bounds, and description in one line."""
         form = f"{self.form}, {self.bounds.form}" if self.bounds else self.form
         return f"{form}; {self.description}" if self.description else form
 
     def parse(self, text: str, name: str | None = None) -> Any:
-        """The value of a text. Raises ConfigError, with the setting's path, for other text."""
+        """The value of a text.
+
+        Raises ConfigError, with the setting's path or the given name, for other text, and as `require`.
+        """
         if self.reader is not None:
             try:
-                return self.reader.read(text)
+                return self.require(self.reader.read(text), name)
             except ValueError:
                 pass  # then as the type says
-        return parse(text, self.kind, name or self.path, self.form)
+        return self.require(parse(text, self.kind, name or self.path, self.form, self.choices), name)
+
+    def require(self, value: Any, name: str | None = None) -> Any:
+        """The value. Raises ConfigError for one that is none of the choices or outside of the bounds."""
+        for item in value if isinstance(value, tuple) else (value,):
+            if self.listed and item is not None and str(item) not in self.listed:
+                raise ConfigError(_not_a_choice(name or self.path, str(item), self.form, self.listed))
+            if self.bounds is not None and item is not None and not self.bounds.allow(item):
+                raise ConfigError(f"{name or self.path}={item}: must be {self.bounds.form}")
+        return value
 
 
 def declared(config_type: type, prefix: str = "", config: object = None) -> Iterator[Setting]:
@@ -137,6 +219,7 @@ def declared(config_type: type, prefix: str = "", config: object = None) -> Iter
             reader=next((note for note in notes if isinstance(note, Reader)), None),
             listed=next((tuple(map(str, note)) for note in notes if isinstance(note, tuple)), ()),
             bounds=next((note for note in notes if isinstance(note, Bounds)), None),
+            option=next((note for note in notes if isinstance(note, Option)), None),
         )
 
 
@@ -154,7 +237,8 @@ def faults(config: object, prefix: str = "") -> Iterator[str]:
         for item in value if isinstance(value, tuple) else (value,):
             for note in notes:
                 if isinstance(note, tuple) and item is not None and item not in note:
-                    yield f"unknown {prefix}{name} {item!r}; known: {', '.join(map(str, note))}"
+                    hint = did_you_mean(str(item), map(str, note)) or ";"
+                    yield f"unknown {prefix}{name} {item!r}{hint} known: {', '.join(map(str, note))}"
                 if isinstance(note, Bounds) and item is not None and not note.allow(item):
                     yield f"{prefix}{name}={item}: must be {note.form}"
 
@@ -254,7 +338,7 @@ def _of_toml(setting: Setting, value: Any, name: str) -> Any:
     for kind in options_of(setting.kind):
         if get_origin(kind) is tuple:
             try:
-                return _tuple_of([_text(item) for item in value], get_args(kind))
+                return setting.require(_tuple_of([_text(item) for item in value], get_args(kind)), name)
             except ValueError:
                 continue
     raise ConfigError(
@@ -306,11 +390,11 @@ def value_of(config: object, path: str) -> Any:
 
 def unknown(known: Sequence[str], path: str) -> ConfigError:
     """The error for an unknown path; it names the nearest paths, or all if none is near."""
-    near = difflib.get_close_matches(path, known, n=3, cutoff=0.6)
+    found = near(path, known)
     last = path.rpartition(".")[2]
-    near += [other for other in known if other.rpartition(".")[2] == last and other not in near]
-    if near:
-        return ConfigError(f"unknown setting {path!r}; did you mean {' or '.join(near)}? --explain lists all settings")
+    found += [other for other in known if other.rpartition(".")[2] == last and other not in found]
+    if found:
+        return ConfigError(f"unknown setting {path!r}; did you mean {either(found)}? --explain lists all settings")
     return ConfigError(f"unknown setting {path!r}; known: {', '.join(known)}")
 
 
@@ -322,18 +406,31 @@ def _present(config: object) -> Iterator[Setting]:
             yield setting
 
 
-def explain(config: object) -> str:
-    """Lines of all settings as `--set` takes them, with type, choices, bounds, description, and default if it differs.
+def explain(config: object, width: int = 80) -> str:
+    """All settings as `--set` takes them, grouped: description, unit, choices or bounds, default, and option.
 
-    URLs are shown without their secrets.
+    Lines have at most `width` characters where the words allow it. URLs are shown without their secrets.
     """
-    lines = []
+    import textwrap  # noqa: PLC0415  # other commands start without it
+
+    groups: dict[str, list[str]] = {}
     for setting in _present(config):
-        value = value_of(config, setting.path)
-        other = setting.default is not MISSING and setting.default != value
-        note = setting.note + (f" (default: {shown(setting.default)})" if other else "")
-        lines.append(f"  {setting.path}={shown(value)}".ljust(_NOTE_COLUMN) + f"  {note}")
-    return "\n".join(lines)
+        lines = groups.setdefault(setting.path.rpartition(".")[0], [])
+        lines.append(f"  {setting.path}={shown(value_of(config, setting.path))}")
+        for text in (setting.description, setting.facts):
+            lines += textwrap.wrap(text, width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n\n".join("\n".join([_heading(config, group), *lines]) for group, lines in groups.items())
+
+
+def _heading(config: object, group: str) -> str:
+    """The heading of a group of settings: its path and the first sentence on its config."""
+    held = value_of(config, group) if group else config
+    document = inspect.getdoc(type(held)) or ""
+    if document.startswith(f"{type(held).__name__}("):
+        document = ""  # what dataclasses write where there is none
+    text = " ".join(document.partition("\n\n")[0].split())
+    first = text.partition(". ")[0].rstrip(".")
+    return f"{group or 'general'}: {first}." if first else f"{group or 'general'}:"
 
 
 def to_toml(config: object) -> str:
@@ -348,7 +445,7 @@ def to_toml(config: object) -> str:
         entry = f"{name} = {_toml(value)}"
         if _holds_secret(value):
             entry = f"# {name} is left out, because its URL holds a password or a token: set it again."
-        tables.setdefault(table, []).append(f"{entry.ljust(_NOTE_COLUMN - 10)}  # {setting.note}")
+        tables.setdefault(table, []).append(f"{entry.ljust(_NOTE_COLUMN)}  # {setting.note}")
     parts = [(f"[{table}]\n" if table else "") + "\n".join(lines) + "\n" for table, lines in tables.items() if lines]
     return "\n".join(parts)
 
@@ -371,7 +468,9 @@ def _holds_secret(value: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A value as `--set` takes it, with URLs without their secrets: for output and files of a run."""
-    return ",".join(map(shown, value)) if isinstance(value, tuple) else shown_url(_text(value))
+    if not isinstance(value, tuple):
+        return shown_url(_text(value))
+    return (";" if any(isinstance(item, tuple) for item in value) else ",").join(map(shown, value))
 
 
 def text_of(value: Any) -> str:
@@ -383,7 +482,7 @@ def _text(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def parse(text: str, kind: Any, key: str, form: str = "") -> Any:
+def parse(text: str, kind: Any, key: str, form: str = "", choices: Sequence[str] = ()) -> Any:
     """The value of a text as a type. Raises ConfigError, with the key and the expected `form`, for other text."""
     for option in _reading_order(kind):
         try:
@@ -391,7 +490,11 @@ def parse(text: str, kind: Any, key: str, form: str = "") -> Any:
         except ValueError:
             continue
     form = form or " or ".join(map(name_of, options_of(kind)))
-    raise ConfigError(f"{key}={shown_url(text)!r} is not {form}")
+    raise ConfigError(_not_a_choice(key, text, form, choices))
+
+
+def _not_a_choice(key: str, text: str, form: str, choices: Sequence[str]) -> str:
+    return f"{key}={shown_url(text)!r} is not {form}{did_you_mean(text, choices)}"
 
 
 def options_of(kind: Any) -> list[Any]:

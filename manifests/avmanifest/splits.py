@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from avmanifest.errors import ConfigError, MissingSplit
+from avmanifest.names import did_you_mean
 from avmanifest.recipe import Recipe, load_recipe, recipe_names
 from avmanifest.secrets import excerpt
 
@@ -114,8 +115,9 @@ def _missing(
         said = f"no split {quoted}"
     if not listed:
         return MissingSplit(f"{where}: {said}, or no manifest of it. Name another, or finish avkit prepare.", ())
+    hint = did_you_mean(name, (*known, *whole)) or ";"
     return MissingSplit(
-        f"{where}: {said}; known: {', '.join(listed)}. Name one, or several with commas between them, such as "
+        f"{where}: {said}{hint} known: {', '.join(listed)}. Name one, or several with commas between them, such as "
         f"{','.join(instead)}.",
         instead,
     )

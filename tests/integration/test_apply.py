@@ -75,7 +75,7 @@ def test_a_film_of_maps_as_json_tells(place: Path, tmp_path: Path) -> None:
     ("task", "more", "error", "said"),
     [
         ("guess", (), ConfigError, "unknown task 'guess'; known: embed, classify, retrieve, localize, segment, separ"),
-        ("embed", ("--top", "3"), ConfigError, "top: not a setting of embed"),
+        ("embed", ("--top", "3"), ConfigError, "--top is not an option of task embed, which has"),
         ("classify", (), ConfigError, "avkit evaluate finetune"),
         ("retrieve", (), ConfigError, "gallery is missing"),
         ("separate", ("--region", "left"), ConfigError, "expected left,top,right,bottom"),

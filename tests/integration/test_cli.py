@@ -82,22 +82,25 @@ def test_what_a_run_would_fetch_is_told_before_it_is_fetched(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("prepare", "vgsound", "--out", "o"), "unknown recipe 'vgsound'; known: audioset"),
+        (
+            ("prepare", "vgsound", "--out", "o"),
+            "unknown recipe 'vgsound'; did you mean vggsound or vggsounder?",
+        ),
         (("prepare", "folder", "--out", "o"), "needs at least one --source"),
         (("prepare", "folder", "--source", "ftp:x", "--out", "o"), "unknown source"),
         (("prepare", "folder", "--source", "local:nowhere", "--out", "o"), "nowhere"),
         (("prepare", "vggsound", "--source", "http:https://h/all.mp4", "--out", "o"), "neither {id} nor {path}"),
         (("prepare", "vggsound", "--source", "youtube", "--out", "o", "--rate", "many"), "a rate such as 250/h"),
         (("prepare", "vggsound", "--source", "youtube", "--out", "o", "--cookies", "gone.txt"), "--cookies gone.txt"),
-        (("prepare", "synth", "--out", "o", "--num-classes", "3"), "synth.num_classes=3: must be from 8 to 24"),
-        (("prepare", "synth", "--out", "o", "--max-silent", "3"), "synth.max_silent=3: must be from 0 to 2"),
+        (("prepare", "synth", "--out", "o", "--num-classes", "3"), "--num-classes=3: must be from 8 to 24"),
+        (("prepare", "synth", "--out", "o", "--max-silent", "3"), "--max-silent=3: must be from 0 to 2"),
         (("prepare", "synth", "--out", "o", "--width", "161"), "odd side"),
-        (("prepare", "synth", "--out", "o", "--short-side", "8"), "short_side=8: must be 16 or more"),
+        (("prepare", "synth", "--out", "o", "--short-side", "8"), "--short-side=8: must be 16 or more"),
         (("prepare", "folder", "--source", "local:.", "--out", "o", "--max-objects", "3"), "--max-objects belong"),
         (("prepare", "folder", "--source", "local:.", "--out", "o", "--num-clips", "3"), "belong to recipe synth"),
-        (("prepare", "synth", "--out", "o", "--mel", "mfcc"), "unknown mel 'mfcc'; known: paper"),
+        (("prepare", "synth", "--out", "o", "--mel", "mfcc"), "--mel='mfcc' is not paper, released, kaldi"),
         (("prepare", "synth", "--out", "o", "--retry", "maybe"), "--retry='maybe' is not none, transient, all"),
-        (("prepare", "synth", "--out", "o", "--deadline", "0"), "deadline_s=0.0: must be above 0"),
+        (("prepare", "synth", "--out", "o", "--deadline", "0"), "--deadline=0.0: must be above 0"),
         (("prepare", "synth"), "--out"),
         (("inspect", "nowhere"), "no manifest"),
         (("nonsense",), "nonsense"),
@@ -357,8 +360,8 @@ def test_the_old_word_for_an_array_is_still_read():
 def test_each_option_of_prepare_shows_its_default_and_choices():
     said = " ".join(CliRunner().invoke(app, ["prepare", "--help"]).output.split())
     assert "--retry [none|transient|all] Which failed clips to try again. [default: none]" in said
-    assert "--frames INTEGER Frames of a clip. [default: 10]" in said
-    assert "Recipe synth: --num-clips INTEGER Clips to draw. [default: 512]" in said
+    assert "--frames FRAMES Frames of a clip. [default: 10]" in said
+    assert "Recipe synth: --num-clips CLIPS Clips to draw. [default: 512]" in said
 
 
 def test_the_version_is_said():

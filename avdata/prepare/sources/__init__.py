@@ -15,6 +15,7 @@ from avdata.prepare.sources.remote import FailedRef, Fetcher, RemoteRef
 from avdata.prepare.sources.synth.source import SynthRef
 from avdata.prepare.sources.youtube import YoutubeSource
 from avmanifest.errors import ConfigError
+from avmanifest.names import did_you_mean
 from avmanifest.secrets import Url, shown_url
 
 Ref = MediaRef | SynthRef | RemoteRef | FailedRef
@@ -25,7 +26,7 @@ Ref = MediaRef | SynthRef | RemoteRef | FailedRef
 class Source(Protocol):
     """A place to look up videos."""
 
-    name: str  # as the user wrote it, such as "local:DIR", without the secrets of a URL
+    name: str  # as the user wrote it, such as "local:FOLDER", without the secrets of a URL
     problems: list[str]  # messages to the user about parts of the source that could not be read
 
     @property
@@ -142,7 +143,7 @@ def open_source(spec: str, *, cache_dir: Path | None = None, options: RemoteOpti
     A folder or an archive is listed completely now. No request is sent to a remote source.
 
     Args:
-        spec: `local:DIR`; `wds:PATTERN` (several patterns joined by `::`) or the path of an archive (ARCHIVE_SUFFIXES);
+        spec: `local:FOLDER`; `wds:PATTERN` (several patterns joined by `::`) or an archive of ARCHIVE_SUFFIXES;
             `http:TEMPLATE` or the template alone; or `youtube`.
         cache_dir: Folder for what is kept of archives: see `ArchiveSource`. None: the user's cache folder.
         options: Settings of the sources that download. None: the defaults.
@@ -160,10 +161,12 @@ def open_source(spec: str, *, cache_dir: Path | None = None, options: RemoteOpti
         return _open_http(spec, cache_dir, options)
     if colon and scheme in SCHEMES and rest:
         return SCHEMES[scheme](rest, cache_dir, options)
-    known = ", ".join([*(f"{name}:" for name in SCHEMES), "youtube"])
+    known = [*(f"{name}:" for name in SCHEMES), "youtube"]
+    hint = did_you_mean(f"{scheme}{colon}", known) or ";"
     raise ConfigError(
-        f"unknown source {shown_url(spec)!r}; known: {known} or the path of a {', '.join(ARCHIVE_SUFFIXES)}. "
-        "A folder is written local:DIR."
+        f"unknown source {shown_url(spec)!r}{hint} known: {', '.join(known)} or the path of a "
+        f"{', '.join(ARCHIVE_SUFFIXES)}. "
+        "A folder is written local:FOLDER."
     )
 
 

@@ -187,7 +187,7 @@ def find_archives(patterns: Sequence[str]) -> list[str]:
                 if not match.endswith(ARCHIVE_SUFFIXES):
                     raise ConfigError(
                         f"source wds:{pattern}: {match} is not an archive that can be read in place; known: "
-                        f"{', '.join(ARCHIVE_SUFFIXES)}. Unpack it and use local:DIR."
+                        f"{', '.join(ARCHIVE_SUFFIXES)}. Unpack it and use local:FOLDER."
                     )
                 archives[match] = None
     if not archives:

@@ -55,7 +55,7 @@ class MediaRef:
     version: Version | None = None  # of an archive at a URL, when it was listed
     is_clip: bool = False  # True: the file begins where the clip begins. False: it is the whole video and must be cut
     starts_at_s: float = 0.0  # of a section of a video: position of the file's time 0 in the whole video
-    source: str  # the source as the user wrote it, such as "local:DIR", without secrets
+    source: str  # the source as the user wrote it, such as "local:FOLDER", without secrets
     name: str  # the file within the source, as printable text
 
     @property

@@ -79,7 +79,7 @@ def _unpack(archive: str, path: Path, copies: CacheFolder) -> None:
                     if copies.make_room(len(chunk)):
                         raise ConfigError(
                             f"{archive}: its plain copy and those that runs use now take more than "
-                            f"{copies.max_bytes} bytes in {copies.root}. Unpack it yourself and use local:DIR."
+                            f"{copies.max_bytes} bytes in {copies.root}. Unpack it yourself and use local:FOLDER."
                         )
                 file.write(chunk)
             file.flush()

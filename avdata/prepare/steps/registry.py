@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from avdata.prepare.steps import SHIPPED
 from avmanifest.columns import Column, check_extra
 from avmanifest.errors import ConfigError
+from avmanifest.names import unknown_name
 from avmanifest.secrets import excerpt
 from avmanifest.settings import declared, read_settings
 
@@ -85,8 +86,7 @@ def _load(text: str) -> "Step":
         module, class_name, settings = match["module"], match["name"], match["settings"] or ""
         _add_current_folder()
     else:
-        known = ", ".join(SHIPPED)
-        raise ConfigError(f"unknown step {excerpt(text, 100)!r}; known: {known}. Write {_FORM}.")
+        raise ConfigError(f"{unknown_name('step', excerpt(text, 100), SHIPPED)}. Write {_FORM}.")
     kind = _class_of(module, class_name)
     try:
         return _made(kind, settings)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from avmanifest.errors import ConfigError
 from avmanifest.files import read_text
+from avmanifest.names import unknown_name
 from avmanifest.recipe import canonical_label, load_recipe
 from avmodel.checkpoint import fill_weights
 from avmodel.evaluate.config import MODES
@@ -45,7 +46,7 @@ def convert_classifier(
         StorageError: It can't be written.
     """
     if mode not in MODES:
-        raise ConfigError(f"unknown mode {mode!r}; known: {', '.join(MODES)}")
+        raise ConfigError(unknown_name("mode", mode, MODES))
     if out.suffix == ".safetensors" or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise ConfigError(f"{out}: give the name of a folder that isn't there: a classifier is a folder")
     published = importer_of(family).heads

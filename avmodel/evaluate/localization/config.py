@@ -6,10 +6,10 @@ from typing import Annotated
 
 from avmanifest.errors import ConfigError
 from avmanifest.settings import POSITIVE
+from avmodel.configs.choices import ENCODINGS
 from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.config import SUPPLEMENT_OPTIM, FrameTaskConfig
 
-ENCODINGS = ("together", "alone")
 TRUTHS = ("auto", "masks", "boxes")
 RULES = ("median", "fixed", "adaptive")  # see avmodel.evaluate.localization.scores
 

@@ -11,9 +11,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from avmanifest.errors import ConfigError
+from avmanifest.names import unknown_name
 from avmodel.checkpoint import load_model, of_weights_file, read_weights, save_checkpoint
+from avmodel.configs.choices import ENCODINGS
 from avmodel.evaluate.finetune.classifier import blank
-from avmodel.evaluate.localization.config import ENCODINGS
 from avmodel.evaluate.training import freeze_all_but_used
 from avmodel.inputs import normalize_images
 from avmodel.models.family import Family, for_each_image
@@ -34,7 +35,7 @@ class Localizer(nn.Module):
     def __init__(self, model: Family, encoding: str) -> None:
         super().__init__()
         if encoding not in ENCODINGS:
-            raise ConfigError(f"unknown encoding {encoding!r}; known: {', '.join(ENCODINGS)}")
+            raise ConfigError(unknown_name("encoding", encoding, ENCODINGS))
         self.model, self.encoding = model, encoding
 
     def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"]) -> Float[Tensor, "b r c"]:

@@ -257,7 +257,7 @@ def _check_names(table: pa.Table, where: Where) -> None:
     if row is not None:
         raise ManifestError(
             f"{where(row)}: path {table.column('path')[row].as_py()!r} must lie below the source's folder. "
-            "Write it relative to the DIR of --source local:DIR, without '..'."
+            "Write it relative to the FOLDER of --source local:FOLDER, without '..'."
         )
 
 

@@ -52,7 +52,8 @@ def test_a_recipe_is_picklable() -> None:
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match=r"unknown recipe 'vgsound'; known: .*audioset, .*vggsound, "):
+    said = r"unknown recipe 'vgsound'; did you mean vggsound or vggsounder\? known: .*audioset, .*vggsound, "
+    with pytest.raises(ConfigError, match=said):
         load_recipe("vgsound")
 
 
@@ -67,7 +68,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (
             "clip_seconds = 10",
             "clip_second = 10",
-            r"mine\.toml:6: unknown key 'clip_second' of a recipe; known: name, ",
+            r"mine\.toml:6: unknown key 'clip_second' of a recipe; did you mean clip_seconds\? known: name, ",
         ),
         ("clip_seconds = 10", 'clip_seconds = "10"', r"mine\.toml:6: clip_seconds must be a number, not '10'"),
         (
@@ -87,7 +88,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (
             'format = "table"',
             'format = "tabel"',
-            r"mine\.toml:14: unknown list format 'tabel'; known: pattern, columns, table, .*adding-a-dataset",
+            r"mine\.toml:14: unknown list format 'tabel'; did you mean table\? known: pattern, .*adding-a-dataset",
         ),
         ('format = "table"\n', "", r"a list needs the key 'format'"),
         ("merge = true", "merge = 1", r"mine\.toml:17: merge must be true or false, not 1"),
@@ -98,7 +99,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("train = 3", "test = 3", r"counts has \['test'\], which are not splits"),
         ('["train", "val"]', '["Train"]', r"mine\.toml:15: split 'Train' must be lower-case"),
         ('file = "mine.csv"', 'file = "../mine.csv"', r"must be a name without a folder"),
-        ("id_column", "id_colum", r"mine\.toml:20: unknown key 'id_colum' of a table options; known: id_column, "),
+        (
+            "id_column",
+            "id_colum",
+            r"mine\.toml:20: unknown key 'id_colum' .*; did you mean id_column\? known: id_column, ",
+        ),
         ("mine-{video_id}_{start}", "mine-{start}", r"mine\.toml:5: key .* must contain \{video_id\} or \{slug\}"),
         ("mine-{video_id}_{start}", "{video_id}", r"mine\.toml:5: key .* must begin with"),
         ("mine-{video_id}_{start}", "mine.{video_id}", r"mine\.toml:5: key "),
@@ -151,7 +156,7 @@ def test_a_pattern_or_columns_without_clips_are_refused(
 
 def test_labels_of_an_unknown_recipe_are_refused(tmp_path: Path) -> None:
     text = GOOD.replace('labels = ["a b", "c"]', 'labels_from = "vgg"').replace('[aliases]\n"bee" = "a b"\n', "")
-    with pytest.raises(ConfigError, match=r"mine\.toml:7: unknown recipe 'vgg'; known: "):
+    with pytest.raises(ConfigError, match=r"mine\.toml:7: unknown recipe 'vgg'; did you mean vgg-ss\? known: "):
         load(tmp_path, text)
 
 

@@ -34,7 +34,7 @@ from avmanifest.settings import (
     value_of,
     with_values,
 )
-from avmodel.apply.tasks import TASKS as APPLY_TASKS
+from avmodel.configs.apply import TASKS as APPLY_TASKS
 from avmodel.configs.run import RunConfig
 from avmodel.evaluate.separation.config import SeparationConfig
 from avmodel.evaluate.tasks import TASKS, task_config
@@ -94,7 +94,7 @@ def test_what_fits_nothing_is_refused(setting: str, said: str) -> None:
 
 
 def test_a_value_that_the_config_refuses_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match=r"unknown fusion 'dens'; known: dense, factorized, token"):
+    with pytest.raises(ConfigError, match=r"model\.fusion='dens' is not .*, token; did you mean dense\?"):
         override(RUN, ["model.fusion=dens"])
     with pytest.raises(ConfigError, match=r"image_mask_ratio=0\.999 leaves nothing to see"):
         override(RUN, ["model.image_mask_ratio=0.999"])
@@ -155,9 +155,12 @@ def test_a_toml_file_read_back_gives_the_equal_config(config: Any, tmp_path: Pat
 
 
 def test_explain_and_toml_say_type_choices_description_and_default() -> None:
-    said = explain(CHANGED).splitlines()
-    assert "  inner.width=5                               a whole number; Pixels of a picture. (default: 4)" in said
-    assert "  kind=other                                  one, other; What it is. (default: one)" in said
+    said = explain(CHANGED)
+    assert said.startswith("general: One field of each kind that configs have.\n  rate=120.0\n      Files an hour.\n")
+    assert "\n\ninner:\n" in said
+    assert "  inner.width=5\n      Pixels of a picture.\n      Unit: pixels. Value: a whole number. Default: 4." in said
+    assert "  kind=other\n      What it is.\n      Choices: one, other. Default: one." in said
+    assert all(len(line) <= 60 for line in explain(RUN, 60).splitlines() if line.startswith(" " * 6))
     assert "width = 5                           # a whole number; Pixels of a picture." in to_toml(CHANGED).splitlines()
     assert "secret" not in explain(CHANGED) + to_toml(CHANGED)
 
@@ -184,9 +187,9 @@ class Proxied:
 def test_a_password_in_an_address_is_neither_explained_nor_written_to_toml(
     address: str, masked: str, tmp_path: Path
 ) -> None:
-    lines = explain(Proxied(proxy=address, mirrors=("http://plain", address))).splitlines()
-    assert lines[0].split()[0] == f"proxy={masked}"
-    assert lines[1].split()[0] == f"mirrors=http://plain,{masked}"
+    said = explain(Proxied(proxy=address, mirrors=("http://plain", address)))
+    assert f"\n  proxy={masked}\n" in said
+    assert f"\n  mirrors=http://plain,{masked}\n" in said
     toml = to_toml(Proxied(proxy=address, mirrors=("http://plain", address)))
     assert "proxy is left out" in toml
     assert "mirrors is left out" in toml
@@ -207,7 +210,7 @@ def test_a_password_in_an_address_is_neither_explained_nor_written_to_toml(
     ],
 )
 def test_an_address_without_a_password_is_shown_as_it_is(address: str) -> None:
-    assert explain(Proxied(proxy=address)).split()[0] == f"proxy={address}"
+    assert f"\n  proxy={address}\n" in explain(Proxied(proxy=address))
     assert f'proxy = "{address}"' in to_toml(Proxied(proxy=address))
 
 

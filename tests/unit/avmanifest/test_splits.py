@@ -40,7 +40,7 @@ def test_a_split_comes_before_an_alias_of_its_name() -> None:
 @pytest.mark.parametrize(
     ("wanted", "known", "said", "instead"),
     [
-        ("trian", ("train", "val"), r"data/as: no split 'trian'; known: train, val\. .* such as train\.", ("train",)),
+        ("trian", ("train", "val"), r"no split 'trian'; did you mean train\? known: .* such as train\.", ("train",)),
         ("tset", ("train", "val"), "such as train", ("train",)),
         ("test_full", ("train", "val"), r"no split 'test_full'; .* such as val\.", ("val",)),
         ("train", ("duet", "solo"), r"'train' is balanced \+ unbalanced, and .* known: duet, solo", ("duet", "solo")),
@@ -73,7 +73,9 @@ def test_a_recipes_lists_have_these_splits() -> None:
     audioset = load_recipe("audioset")
     assert recipe_splits(audioset, ["AS-20K", "eval", "eval"]) == ("balanced", "eval")
     assert recipe_splits(load_recipe("folder"), ["anything", "any"]) == ("anything", "any")
-    with pytest.raises(MissingSplit, match="recipe audioset: no split 'val'; known: balanced, unbalanced, eval"):
+    with pytest.raises(
+        MissingSplit, match=r"recipe audioset: no split 'val'; did you mean eval\? known: balanced, unbalanced, eval"
+    ):
         recipe_splits(audioset, ["val"])
 
 

@@ -162,7 +162,7 @@ def test_tables_and_rows_are_chosen_by_name() -> None:
         paper.chosen(["8"], [])
     with pytest.raises(ConfigError, match=r"no row 'early' in the chosen tables; known: DeepAVFusion, without"):
         paper.chosen(["5"], ["early"])
-    with pytest.raises(ConfigError, match="unknown paper 'mae'; known: deepavfusion, avsiam"):
+    with pytest.raises(ConfigError, match=r"unknown paper 'mae'; did you mean cav-mae\? known: deepavfusion, avsiam"):
         read_paper("mae")
 
 

@@ -1,0 +1,45 @@
+"""Names that do not exist: the messages, with the nearest names that do."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+_CUTOFF: Final = 0.6  # likeness, from 0 to 1, under which a name is not offered
+_SPREAD: Final = 0.15
+
+
+def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """The names most like this one, the likeliest first; case does not count."""
+    folded: dict[str, str] = {}
+    for one in known:
+        folded.setdefault(one.casefold(), one)
+    found = difflib.get_close_matches(name.casefold(), folded, n=most, cutoff=_CUTOFF)
+    if found:  # not those that are much less alike than the first
+        best = difflib.SequenceMatcher(None, found[0], name.casefold()).ratio()
+        found = difflib.get_close_matches(name.casefold(), found, n=most, cutoff=max(_CUTOFF, best - _SPREAD))
+    return [folded[one] for one in found]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean vggsound?`, for the end of a message; empty if no name is near."""
+    found = near(name, known)
+    return f"; did you mean {either(found)}?" if found else ""
+
+
+def either(names: Sequence[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    return " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], *, owner: str = "") -> str:
+    """`unknown recipe 'vgsound'; did you mean vggsound? known: audioset, ...`.
+
+    Args:
+        kind: What the name is of: recipe, run, task, preset.
+        name: The unknown name.
+        known: The names that there are, in the order in which they are listed.
+        owner: What has them, such as ` of knn`; put after the name.
+    """
+    names = list(known)
+    hint = did_you_mean(name, names) or ";"
+    return f"unknown {kind} {name!r}{owner}{hint} known: {', '.join(names)}"
