@@ -88,6 +88,26 @@ def test_the_menu_has_every_page_once() -> None:
     assert sorted(listed) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
 
 
+def module_of(name: str) -> tuple[Path, str]:
+    """The file of the module that a dotted name begins with, and the rest of the name."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        for top in (ROOT, ROOT / "manifests", ROOT / "cli"):
+            path = top.joinpath(*parts[:length])
+            for file in (path.with_suffix(".py"), path / "__init__.py"):
+                if file.exists():
+                    return file, ".".join(parts[length:])
+    raise AssertionError(f"{name}: no such module")
+
+
+def test_every_name_of_the_reference_is_there() -> None:
+    names = re.findall(r"^::: (\S+)$", (DOCS / "reference" / "python.md").read_text(), re.MULTILINE)
+    assert len(names) > 5
+    for name in names:
+        file, inside = module_of(name)
+        assert re.search(rf"\b{inside}\b", file.read_text()), name
+
+
 def rows_of(page: Path, columns: int) -> dict[str, tuple[str, ...]]:
     """The rows of a page's tables with so many columns, by the `name` in the first."""
     lines = [line.strip("| ").split(" | ") for line in page.read_text().splitlines() if line.startswith("| `")]
