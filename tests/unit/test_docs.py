@@ -108,6 +108,13 @@ def test_every_name_of_the_reference_is_there() -> None:
         assert re.search(rf"\b{inside}\b", file.read_text()), name
 
 
+def test_the_readme_fits_on_two_screens() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 110
+    assert any(line.startswith("![") for line in lines), "it has one picture"
+    assert [line for line in lines if line.startswith("## ")][-1] == "## Licence"
+
+
 def rows_of(page: Path, columns: int) -> dict[str, tuple[str, ...]]:
     """The rows of a page's tables with so many columns, by the `name` in the first."""
     lines = [line.strip("| ").split(" | ") for line in page.read_text().splitlines() if line.startswith("| `")]
