@@ -1,25 +1,23 @@
-"""The metrics of a run: metrics.jsonl, a line for each step or held-out loss, TensorBoard and, on request, W&B."""
+"""The metrics of a run: metrics.jsonl, a line for each step or held-out loss, TensorBoard and, on request, trackers."""
 
 import importlib
 import json
 import logging
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from avmanifest.errors import ConfigError, ManifestError, StorageError
-from avmanifest.files import read_file, read_text, replace_text
+from avdata.tracking import TrackedRun, Tracker, start_trackers
+from avmanifest.errors import ManifestError, StorageError
+from avmanifest.files import read_file, replace_text
 from avmanifest.parsing import parse_object
 from avmanifest.wording import counted
 
 METRICS, PROBES, TENSORBOARD = "metrics.jsonl", "probe.jsonl", "tensorboard"
-WANDB_RUN = "wandb-run.json"  # the id of the run at Weights & Biases
 _FEW: Final = 5  # numbers of damaged lines that a message names
 _LOG: Final = logging.getLogger(__name__)
 SKIPPED = "skipped.jsonl"  # steps that were left out; there only if there are any
@@ -128,14 +126,50 @@ def _step_of(line: bytes, where: str) -> dict[str, Any]:
     return fields
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WandbRun:
-    """How a run is listed at Weights & Biases."""
+class Board:
+    """The run in TensorBoard: a tracker like the others, and its settings as hyperparameters.
 
-    project: str
-    name: str | None = None  # None: the folder's
-    group: str | None = None
-    tags: tuple[str, ...] = ()
+    Raises StorageError if the disk does not take what is logged.
+    """
+
+    def __init__(self, folder: Path, *, last_step: int, config: Mapping[str, Any]) -> None:
+        self._folder = folder / TENSORBOARD
+        # Imported here, because `inspect` reads metrics without torch.
+        tensorboard = importlib.import_module("torch.utils.tensorboard")
+        self._board = tensorboard.SummaryWriter(str(self._folder), purge_step=last_step + 1, flush_secs=30)
+        if last_step == 0 and config:
+            summary = importlib.import_module("torch.utils.tensorboard.summary")
+            values = {name: _hyperparameter(value) for name, value in config.items()}
+            with disk_errors(self._folder):
+                for part in summary.hparams(values, dict.fromkeys(("train/loss", "val/loss"), 0.0)):
+                    self._board.file_writer.add_summary(part)
+
+    def log(self, values: Mapping[str, Any], step: int) -> None:
+        """See Tracker."""
+        with disk_errors(self._folder):
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def picture(self, name: str, path: Path, step: int) -> None:
+        """See Tracker."""
+        from avdata.draw.images import decode_rgb  # noqa: PLC0415 - takes long, and only pictures need it
+
+        if (picture := decode_rgb(read_file(path))) is not None:
+            with disk_errors(self._folder):
+                self._board.add_image(name, picture, step, dataformats="HWC")
+
+    def finish(self, *, failed: bool) -> None:
+        """See Tracker."""
+        del failed
+        with suppress(OSError):
+            self._board.close()
+
+
+def _hyperparameter(value: Any) -> bool | int | float | str:
+    """A setting as TensorBoard takes it."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    return "none" if value is None else ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 class MetricLog:
@@ -147,17 +181,15 @@ class MetricLog:
         *,
         last_step: int,
         config: Mapping[str, Any],
-        wandb: WandbRun | None = None,
+        tracked: TrackedRun | None = None,
         say: Callable[[str], object] = _LOG.warning,
     ) -> None:
-        self._folder = folder
-        self._wandb = None if wandb is None else start_wandb(wandb, folder, config, resumed=last_step > 0)
+        resumed = last_step > 0
+        trackers = start_trackers(tracked, folder.name, config, folder=folder, resumed=resumed, say=say)
         self._steps = JsonLines(folder / METRICS, last_step=last_step, say=say)
         self._probes = JsonLines(folder / PROBES, last_step=last_step, say=say)
         self._skipped = SkippedLog(folder, last_step=last_step, say=say)
-        # Imported here, because `inspect` reads metrics without torch.
-        tensorboard = importlib.import_module("torch.utils.tensorboard")
-        self._board = tensorboard.SummaryWriter(str(folder / TENSORBOARD), purge_step=last_step + 1, flush_secs=30)
+        self._trackers: list[Tracker] = [Board(folder, last_step=last_step, config=config), *trackers]
 
     def __enter__(self) -> "MetricLog":
         return self
@@ -168,10 +200,8 @@ class MetricLog:
         self._steps.close()
         self._probes.close()
         self._skipped.close()
-        with suppress(OSError):
-            self._board.close()
-        if self._wandb is not None:
-            self._wandb.finish(exit_code=int(kind is not None))
+        for tracker in self._trackers:
+            tracker.finish(failed=kind is not None)
 
     def step(self, record: Mapping[str, Any]) -> None:
         """Write a training step."""
@@ -193,6 +223,13 @@ class MetricLog:
         self._probes.write(record)
         self._elsewhere(record, "probe")
 
+    def pictures(self, step: int, paths: Mapping[str, Path]) -> None:
+        """Pass on the pictures that were drawn after a step, by name. A model may draw none of a kind."""
+        for name, path in paths.items():
+            if path.exists():
+                for tracker in self._trackers:
+                    tracker.picture(f"pictures/{name}", path, step)
+
     def flush(self) -> None:
         """Wait until the lines are on the disk. Called before a checkpoint is saved."""
         self._steps.flush()
@@ -200,57 +237,5 @@ class MetricLog:
 
     def _elsewhere(self, record: Mapping[str, Any], where: str) -> None:
         values = {f"{where}/{name}": value for name, value in record.items() if name != "step"}
-        with disk_errors(self._folder / TENSORBOARD):
-            for name, value in values.items():
-                self._board.add_scalar(name, value, record["step"])
-        if self._wandb is not None:
-            self._wandb.log(values, step=record["step"])
-
-
-def start_wandb(run: WandbRun, folder: Path, config: Mapping[str, Any], *, resumed: bool) -> Any:
-    """A Weights & Biases run of this folder's run, which a resumed one goes on with.
-
-    Raises ConfigError without the package, StorageError if the folder cannot be written.
-    """
-    try:
-        wandb = importlib.import_module("wandb")
-    except ImportError as error:
-        raise ConfigError(
-            f"wandb_project={run.project!r}: the package wandb is not installed. Run pip install wandb, or leave "
-            "wandb_project out: metrics.jsonl and TensorBoard have the same numbers."
-        ) from error
-    return wandb.init(
-        project=run.project,
-        name=run.name or folder.name,
-        group=run.group,
-        tags=list(run.tags),
-        id=wandb_id(folder, resumed=resumed),
-        resume="allow",
-        dir=str(folder),
-        config=dict(config),
-    )
-
-
-def wandb_id(folder: Path, *, resumed: bool) -> str:
-    """The id of a folder's run at Weights & Biases: drawn when it begins, and kept in the folder.
-
-    Folders of one name, and a folder that was deleted and begun again, have ids of their own. A run that an earlier
-    version began has the folder's name as its id.
-    """
-    path = folder / WANDB_RUN
-    if resumed and path.exists():
-        advice = "Remove it to log to a new run at Weights & Biases."
-        try:
-            content = read_text(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read ({error}). {advice}") from error
-        found = parse_object(content, path, ConfigError, advice).get("id")
-        if not isinstance(found, str) or not found:
-            raise ConfigError(f"{path}: no id. {advice}")
-        return found
-    if resumed and (folder / "wandb").is_dir():
-        return folder.name
-    drawn = uuid.uuid4().hex[:12]
-    with disk_errors(path):
-        replace_text(path, json.dumps({"id": drawn}) + "\n")
-    return drawn
+        for tracker in self._trackers:
+            tracker.log(values, record["step"])

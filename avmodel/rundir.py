@@ -6,7 +6,7 @@ metrics.jsonl    one line a step, and one with val_loss and its terms for each h
 probe.jsonl      one line a probe
 skipped.jsonl    one line a step that was left out; there only if there are any
 tensorboard/     the same, for TensorBoard
-wandb-run.json   the run's id at Weights & Biases, of runs that log there
+wandb-run.json   the run's id at Weights & Biases and in trackio, of runs that log there
 checkpoints/     see `avmodel.checkpoint`
 pictures/        reconstructions
 profile/         traces of steps, of runs with --profile
@@ -55,9 +55,11 @@ FREE_SETTINGS = (
     "validation.batches",
     "optim.max_skipped_steps",
     "wandb_project",
+    "trackio_project",
     "wandb_name",
     "wandb_group",
     "wandb_tags",
+    "wandb_resume",
 )
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from avdata.load import Batch, described_parts
 from avdata.load.order import random_bits
 from avdata.profiles import profile
+from avdata.tracking import TrackedRun
 from avmanifest.errors import AvkitError, CheckpointError, ConfigError, ShardError, StorageError
 from avmanifest.secrets import shown_url
 from avmodel.augment import augment
@@ -40,7 +41,7 @@ from avmodel.inputs import (
     validation_loader,
     with_mix,
 )
-from avmodel.metrics import METRICS, MetricLog, WandbRun, read_lines
+from avmodel.metrics import METRICS, MetricLog, read_lines
 from avmodel.models import build_model
 from avmodel.models.family import Contrast, Family, Modality, Output
 from avmodel.nonfinite import SkippedSteps, skip_note
@@ -227,7 +228,9 @@ def train(
         def after(done: int, batch: Batch, stopping: bool) -> None:
             draws, probes, validates, saves = due(done)
             if draws:
-                draw(out, config, model, batch, done, world)
+                drawn = draw(out, config, model, batch, done, world)
+                if log is not None:
+                    log.pictures(done, drawn)
             if probes and probed is not None:
                 probe(config, model, probed, done, world, log, listener)
             if validates and held_out is not None:
@@ -450,17 +453,18 @@ def save(
         )
 
 
-def draw(out: Path, config: RunConfig, model: Family, batch: Batch, done: int, world: World) -> None:
-    """Pictures of what the model makes of the first samples of the main process's batch.
+def draw(out: Path, config: RunConfig, model: Family, batch: Batch, done: int, world: World) -> dict[str, Path]:
+    """Pictures of what the model makes of the first samples of the main process's batch, by name; some may be missing.
 
     Every process takes part: a loss over pairs of samples waits for all of them.
     """
     part = Part(0, config.contrast_parts(world.size))  # the first micro-batch of its step
     inputs, masks = to_inputs(batch, world.device), draw_masks(model, config.seed, batch, world, part)
     spectrograms, folder = profile(batch.profile), out / PICTURES
-    path, maps = (folder / f"{name}-{done:08d}.png" if world.is_main else None for name in ("step", "attention"))
-    save_picture(path, model, inputs, masks, batch.keys, spectrograms)
-    save_attention(maps, model, inputs, batch.keys, spectrograms)
+    path, maps = (folder / f"{name}-{done:08d}.png" for name in ("step", "attention"))
+    save_picture(path if world.is_main else None, model, inputs, masks, batch.keys, spectrograms)
+    save_attention(maps if world.is_main else None, model, inputs, batch.keys, spectrograms)
+    return {"reconstruction": path, "attention": maps}
 
 
 def probe(
@@ -505,12 +509,7 @@ def log_of(
     """The run's log on the process that writes."""
     if not world.is_main:
         return nullcontext()
-    wandb = None
-    if config.wandb_project is not None:
-        wandb = WandbRun(
-            project=config.wandb_project, name=config.wandb_name, group=config.wandb_group, tags=config.wandb_tags
-        )
-    return MetricLog(out, last_step=first, wandb=wandb, config=as_json(config), say=say)
+    return MetricLog(out, last_step=first, tracked=TrackedRun.of(config), config=as_json(config), say=say)
 
 
 def trace_of(

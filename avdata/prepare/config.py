@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from avdata.prepare.steps import SHIPPED
 from avdata.profiles import PROFILES
 from avdata.retrying import RetryPolicy
+from avdata.tracking import TrackioProject, WandbGroup, WandbName, WandbProject, WandbTags, check_tracking
 from avmanifest.errors import ConfigError
 from avmanifest.recipe import TABLE_PANEL, Recipe, TableOptions
 from avmanifest.settings import NOT_A_SETTING, POSITIVE, SHARE, Bounds, Option, Reader, check
@@ -415,9 +416,16 @@ class PrepareConfig:
         Option("--executor", CLUSTER),
     ] = ExecutorKind.LOCAL
     share: Share = field(default_factory=Share)  # of executor array
+    wandb_project: WandbProject = None
+    trackio_project: TrackioProject = None
+    wandb_name: WandbName = None
+    wandb_group: WandbGroup = None
+    wandb_tags: WandbTags = ()
+    wandb_resume: ClassVar[str] = "allow"  # each start of prepare is a run of its own there
 
     def __post_init__(self) -> None:
         check(self)
+        check_tracking(self)
         if self.share.count > 1 and self.executor is not ExecutorKind.ARRAY:
             raise ConfigError(f"{self.share.count} tasks belong to --executor array, not to {self.executor}")
         if self.executor is ExecutorKind.ARRAY and (self.overwrite or self.append or self.retry is not Retry.NONE):

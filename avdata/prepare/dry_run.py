@@ -17,6 +17,7 @@ from avdata.prepare.progress import ActiveRun, Progress, latest_statuses, read_p
 from avdata.prepare.requests import plan_of
 from avdata.prepare.retry import retried_statuses
 from avdata.prepare.steps.registry import load_steps, refuse_clashes
+from avdata.tracking import TrackedRun, require_trackers
 from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
 
@@ -55,6 +56,7 @@ def dry_run(config: PrepareConfig) -> DryRun:
             for a dataset there with another list or other settings.
     """
     config.require_sources()
+    require_trackers(TrackedRun.of(config))
     steps = load_steps(config.steps)
     output = open_output(config.out, config.patience)
     notes: list[str] = []

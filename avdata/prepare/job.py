@@ -40,6 +40,7 @@ from avdata.prepare.sources.remote import FailedRef
 from avdata.prepare.steps.registry import load_steps, refuse_clashes, step_columns
 from avdata.prepare.steps.run import ALL_FRAMES
 from avdata.prepare.steps.step import Step
+from avdata.prepare.tracked import tracked
 from avmanifest.columns import extra_columns
 from avmanifest.errors import ConfigError
 from avmanifest.failures import FAILED_COLUMNS, FailedClip, failed_clips, some_of_each, write_tracebacks
@@ -81,12 +82,13 @@ def prepare(
     listener = listener or SilentListener()
     output = open_output(config.out, config.patience)
     with output.naming(), disk_errors(config.out):
-        return _prepare(config, output, listener)
+        output.check()
+        with tracked(config, listener) as followed:
+            return _prepare(config, output, followed)
 
 
 def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareListener) -> PrepareReport:
     layout = output.layout
-    output.check()
     output.refresh(listener.note)
     # Errors in a source or a list are raised before anything is written.
     media = MediaResolver(config, layout) if config.overwrite or not layout.dataset_json.exists() else None
@@ -119,6 +121,7 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
             to_do += _shards_to_do(output, workspace, added, check, listener)
         requested = requested_rows(layout) if len(layout.plan_parts()) > 1 else frozen
         listener.planned(requested, sum(len(planned.rows) for planned in to_do))
+        listener.shards(0, len(to_do))
         if to_do:
             media = media or MediaResolver(config, layout)
             if config.executor is not ExecutorKind.RAY:  # with Ray, each node fetches its own media
@@ -134,7 +137,8 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
                 for planned in to_do
                 if not output.is_done(planned.shard, plan_hash)
             )
-            for result in executor.run(tasks):
+            for number, result in enumerate(executor.run(tasks), start=1):
+                listener.shards(number, len(to_do))
                 listener.step(f"{result.shard}: {'done' if result.stats else 'no source has any of its clips'}")
         share = config.share
         if config.executor is ExecutorKind.ARRAY and not _is_last(output, listener):

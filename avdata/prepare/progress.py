@@ -67,6 +67,10 @@ class ProgressWriter:
         self._listener.clip_ended(status)
         self._write()
 
+    def shards(self, done: int, total: int) -> None:
+        """Pass on the event: committed shards are counted from the disk."""
+        self._listener.shards(done, total)
+
     def step(self, name: str) -> None:
         """Pass on the event; steps are not written."""
         self._listener.step(name)

@@ -23,6 +23,9 @@ class PrepareListener(Protocol):
     def clip_ended(self, status: str) -> None:
         """A clip ended with this status of the manifest."""
 
+    def shards(self, done: int, total: int) -> None:
+        """Of the shards that this run has to make, so many have ended: committed, or without any clip in a source."""
+
     def step(self, name: str) -> None:
         """A step was done, such as one file of a shard written."""
 
@@ -36,6 +39,8 @@ class SilentListener:
     def planned(self, plan: pa.Table, num_to_do: int) -> None: ...
 
     def clip_ended(self, status: str) -> None: ...
+
+    def shards(self, done: int, total: int) -> None: ...
 
     def step(self, name: str) -> None: ...
 

@@ -3,6 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from avdata.tracking import (
+    TrackioProject,
+    WandbGroup,
+    WandbName,
+    WandbProject,
+    WandbResume,
+    WandbTags,
+    check_tracking,
+)
 from avmanifest.errors import ConfigError
 from avmanifest.settings import SHARE, Bounds, check
 from avmodel.configs.augment import AugmentConfig
@@ -91,20 +100,16 @@ class RunConfig:
     ] = None
     pictures_every: Annotated[int | None, "Steps between pictures; also at the end. none: never.", Bounds(1)] = 1000
     probe_every: Annotated[int | None, "Epochs between probes; also at the end. none: never.", Bounds(1)] = 10
-    wandb_project: Annotated[str | None, "Project of Weights & Biases to log to. none: not there."] = None
-    wandb_name: Annotated[str | None, "The run's name there. none: that of its folder."] = None
-    wandb_group: Annotated[str | None, "Group of runs there that it belongs to. none: no group."] = None
-    wandb_tags: Annotated[tuple[str, ...], "Tags of the run there."] = ()
+    wandb_project: WandbProject = None
+    trackio_project: TrackioProject = None
+    wandb_name: WandbName = None
+    wandb_group: WandbGroup = None
+    wandb_tags: WandbTags = ()
+    wandb_resume: WandbResume = "allow"
 
     def __post_init__(self) -> None:
         check(self)
-        for name, value in (
-            ("wandb_name", self.wandb_name),
-            ("wandb_group", self.wandb_group),
-            ("wandb_tags", ",".join(self.wandb_tags)),
-        ):
-            if value and self.wandb_project is None:
-                raise ConfigError(f"{name}={value}: wandb_project is none, so nothing is logged there. Set it, too.")
+        check_tracking(self)
         if self.checkpoint_activations and self.precision == RESIDUAL and self.compile != "none":
             raise ConfigError(
                 f"checkpoint_activations with precision={RESIDUAL} and compile={self.compile}: only two of them go "

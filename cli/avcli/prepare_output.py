@@ -53,6 +53,8 @@ class PrepareProgress:
             console=self.console,
         )
         self._task = self._bar.add_task("clips", total=None, rate=0.0)
+        self._shards = ""  # how many are committed
+        self._commit = ""  # what the commit of one does now
         self._live = Live(self._view(), console=self.console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
@@ -77,20 +79,35 @@ class PrepareProgress:
         done = self.statuses.total()
         self._bar.update(self._task, completed=done, rate=done / max(now - self.started_s, 1e-9))
         if self.console.is_terminal:
-            self._live.update(self._view())
+            self._refresh()
         elif now - self.told_s >= PLAIN_INTERVAL_S:
             self.told_s = now
             self.console.print(self._line(now), highlight=False)
 
+    def shards(self, done: int, total: int) -> None:
+        """Show the number of committed shards."""
+        self._shards = f"{done:,} of {counted(total, 'shard')} committed"
+        self._commit = ""
+        self._refresh()
+
     def step(self, name: str) -> None:
-        """Steps are not shown."""
+        """Show what is done to a shard beside the number of shards, on a terminal."""
+        self._commit = name
+        self._refresh()
 
     def note(self, text: str) -> None:
         """Show a line above the display."""
         self.console.print(Text(text), highlight=False, soft_wrap=True)
 
+    def _refresh(self) -> None:
+        if self.console.is_terminal:
+            self._live.update(self._view())
+
     def _view(self) -> Group:
-        return Group(self._bar, Text(self._failures(), style="yellow"))
+        lines = [Text(f"{self._shards}  {self._commit}".strip(), no_wrap=True, overflow="ellipsis")]
+        if failures := self._failures():
+            lines.append(Text(failures, style="yellow"))
+        return Group(self._bar, *lines)
 
     def _failures(self) -> str:
         return "  ".join(f"{status} {count:,}" for status, count in self.statuses.most_common() if status != "ok")
@@ -100,7 +117,8 @@ class PrepareProgress:
         rate = done / max(now - self.started_s, 1e-9)
         left_s = (self.num_to_do - done) / max(rate, 1e-9)
         return Text(
-            f"{done:,}/{self.num_to_do:,} clips, {rate:.1f}/s, {left_s:.0f} s left  {self._failures()}".rstrip()
+            f"{done:,}/{self.num_to_do:,} clips, {self._shards}, {rate:.1f}/s, {left_s:,.0f} s left  "
+            f"{self._failures()}".rstrip()
         )
 
 

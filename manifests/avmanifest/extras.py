@@ -13,6 +13,7 @@ EXTRA_OF: Final = {
         "train",
     ),
     **dict.fromkeys(("torchvision", "webdataset"), "interop"),
+    **{name: name for name in ("trackio", "wandb")},
     **dict.fromkeys(("onnxruntime", "scenedetect", "silero_vad"), "steps"),
 }
 """Import name of a library -> the extra that installs it."""

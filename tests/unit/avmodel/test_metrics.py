@@ -1,18 +1,19 @@
-"""metrics.jsonl: each step once, however often the run was killed."""
+"""metrics.jsonl: each step once, however often the run was killed; the same numbers in TensorBoard and trackers."""
 
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 
-from avmanifest.errors import ConfigError, ManifestError, StorageError
-from avmodel.configs.run import RunConfig
-from avmodel.metrics import METRICS, PROBES, TENSORBOARD, WANDB_RUN, JsonLines, MetricLog, WandbRun, read_lines
+from avdata.draw.images import decode_rgb, to_png
+from avdata.tracking import TrackedRun
+from avmanifest.errors import ManifestError, StorageError
+from avmodel.metrics import METRICS, PROBES, TENSORBOARD, JsonLines, MetricLog, read_lines
 from tests.faults.disks import full_disk
+from tests.trackers import FakeImage, fake_tracker
 
 
 def steps_in(path: Path) -> list[int]:
@@ -100,90 +101,33 @@ def test_a_full_disk_is_a_storage_error_and_what_was_written_can_be_read(tmp_pat
     assert steps_in(path) == [1]
 
 
-def test_wandb_without_the_package_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"wandb_project='mine': the package wandb is not installed"):
-        MetricLog(tmp_path, last_step=0, wandb=WandbRun(project="mine"), config={})
-
-
-class Wandb:
-    """The part of the package wandb that is used: keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.started: list[dict[str, Any]] = []
-        self.logged: list[tuple[int, dict[str, float]]] = []
-
-    def init(self, **given: Any) -> SimpleNamespace:
-        self.started.append(given)
-        Path(given["dir"], "wandb").mkdir(exist_ok=True)
-        return SimpleNamespace(log=self._log, finish=lambda exit_code: None)
-
-    def _log(self, values: dict[str, float], step: int) -> None:
-        self.logged.append((step, values))
-
-
-@pytest.fixture
-def wandb(monkeypatch: pytest.MonkeyPatch) -> Wandb:
-    found = Wandb()
-    monkeypatch.setitem(sys.modules, "wandb", found)
-    return found
-
-
-def log_to(folder: Path, *, last_step: int = 0, **how: Any) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with MetricLog(folder, last_step=last_step, wandb=WandbRun(project="mine", **how), config={"seed": 1}) as log:
-        log.step({"step": last_step + 1, "loss": 2.0, "samples_per_s": 8.5, "eta_s": 60.0})
-        log.validation(last_step + 1, {"total": 3.0, "contrast": 1.0})
-
-
-def test_runs_of_one_name_are_runs_of_their_own_and_a_resumed_one_goes_on(tmp_path: Path, wandb: Wandb) -> None:
-    folders = [tmp_path / "a" / "first", tmp_path / "b" / "first"]
-    for folder in folders:
-        log_to(folder)
-    log_to(folders[0], last_step=1)
-    log_to(folders[0])  # begun again
-    ids = [given["id"] for given in wandb.started]
-    assert ids[2] == ids[0]
-    assert len(set(ids)) == 3
-    assert {given["name"] for given in wandb.started} == {"first"}
-    assert {given["resume"] for given in wandb.started} == {"allow"}
-    assert json.loads((folders[0] / WANDB_RUN).read_text()) == {"id": ids[3]}
-
-
-def test_a_run_of_an_earlier_version_goes_on_under_its_id(tmp_path: Path, wandb: Wandb) -> None:
-    (tmp_path / "old" / "wandb").mkdir(parents=True)
-    log_to(tmp_path / "old", last_step=7)
-    (tmp_path / "plain").mkdir()  # it did not log there before
-    log_to(tmp_path / "plain", last_step=7)
-    assert wandb.started[0]["id"] == "old"
-    assert wandb.started[1]["id"] != "plain"
-
-
-def test_name_group_and_tags_speed_and_time_left_are_there(tmp_path: Path, wandb: Wandb) -> None:
-    log_to(tmp_path / "run", name="base", group="ablation", tags=("small", "vgg"))
-    given = wandb.started[0]
-    assert (given["project"], given["name"], given["group"]) == ("mine", "base", "ablation")
-    assert (given["tags"], given["config"]) == (["small", "vgg"], {"seed": 1})
+def test_speed_time_left_losses_and_pictures_are_in_tensorboard_and_in_trackers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = fake_tracker(monkeypatch, "wandb")
+    picture = np.full((4, 6, 3), 200, np.uint8)
+    (tmp_path / "step.png").write_bytes(to_png(picture))
+    settings = {"seed": 1, "optim.lr": 0.1, "data.mix": ["a", "b"], "start": None}
+    tracked = TrackedRun(wandb_project="mine")
+    with MetricLog(tmp_path, last_step=0, tracked=tracked, config=settings) as log:
+        log.step({"step": 1, "loss": 2.0, "samples_per_s": 8.5, "eta_s": 60.0})
+        log.validation(1, {"total": 3.0, "contrast": 1.0})
+        log.pictures(1, {"reconstruction": tmp_path / "step.png", "attention": tmp_path / "none.png"})
+    assert wandb.started[0]["config"] == settings
     assert wandb.logged == [
         (1, {"train/loss": 2.0, "train/samples_per_s": 8.5, "train/eta_s": 60.0}),
         (1, {"val/loss": 3.0, "val/loss_contrast": 1.0}),
+        (1, {"pictures/reconstruction": FakeImage(str(tmp_path / "step.png"))}),
     ]
-    board = EventAccumulator(str(tmp_path / "run" / TENSORBOARD)).Reload()
+    board = EventAccumulator(str(tmp_path / TENSORBOARD)).Reload()
     names = {"train/loss", "train/samples_per_s", "train/eta_s", "val/loss", "val/loss_contrast"}
     assert set(board.Tags()["scalars"]) == names
-    lines = list(read_lines(tmp_path / "run" / METRICS))
+    (event,) = board.Images("pictures/reconstruction")
+    assert (event.step, event.height, event.width) == (1, 4, 6)
+    assert np.array_equal(decode_rgb(event.encoded_image_string), picture)
+    content = board.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    found = plugin_data_pb2.HParamsPluginData.FromString(content).experiment
+    assert {info.name for info in found.hparam_infos} == set(settings)
+    assert {info.name.tag for info in found.metric_infos} == {"train/loss", "val/loss"}
+    lines = list(read_lines(tmp_path / METRICS))
     assert lines[1] == {"step": 1, "val_loss": 3.0, "val_loss_contrast": 1.0}
-
-
-@pytest.mark.parametrize("content", [b"{}", b'{"id": 5}', b"[1]", b"\xff", b'{"id": ""}'])
-def test_a_damaged_id_is_refused_with_its_file(tmp_path: Path, wandb: Wandb, content: bytes) -> None:
-    (tmp_path / WANDB_RUN).write_bytes(content)
-    with pytest.raises(ConfigError, match=r"wandb-run\.json: .*Remove it to log to a new run"):
-        log_to(tmp_path, last_step=3)
-    assert not wandb.started
-
-
-def test_a_group_without_a_project_is_refused() -> None:
-    for setting in ({"wandb_group": "a"}, {"wandb_tags": ("a", "b")}, {"wandb_name": "a"}):
-        with pytest.raises(ConfigError, match=r"wandb_\w+=a.*: wandb_project is none"):
-            RunConfig(name="run", **setting)
-    RunConfig(name="run", wandb_project="mine", wandb_group="a")
