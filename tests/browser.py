@@ -101,9 +101,9 @@ class Browser:
         """A command of the protocol."""
         return self._loop.run_until_complete(self._ask(method, **parameters))
 
-    def open(self, page: Path) -> None:
-        """Go to a file, and wait until its script has run."""
-        self.ask("Page.navigate", url=page.as_uri())
+    def open(self, page: Path | str) -> None:
+        """Go to a file or an address, and wait until its script has run."""
+        self.ask("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         self.wait("document.readyState === 'complete' && document.documentElement.dataset.ready === 'yes'")
 
     def evaluate(self, expression: str) -> Any:
@@ -131,6 +131,27 @@ class Browser:
         for letter in text:
             self.ask("Input.dispatchKeyEvent", type="keyDown", text=letter)
             self.ask("Input.dispatchKeyEvent", type="keyUp", text=letter)
+
+    def press(self, key: str, times: int = 1) -> None:
+        """A key that writes nothing, such as Tab, Enter or ArrowRight."""
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}[
+            key
+        ]
+        text = {"text": "\r"} if key == "Enter" else {}
+        for _ in range(times):
+            self.ask("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code, **text)
+            self.ask("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
+
+    def point(self, x: float, y: float, kind: str = "mouseMoved") -> None:
+        """The pointer at a place of the window: it moves there, or is pressed (`mousePressed`) or released there."""
+        button = "none" if kind == "mouseMoved" else "left"
+        self.ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, clickCount=1)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """The pointer is pressed at a place, moves to another and is released."""
+        self.point(*start, "mousePressed")
+        self.ask("Input.dispatchMouseEvent", type="mouseMoved", x=end[0], y=end[1], button="left", buttons=1)
+        self.point(*end, "mouseReleased")
 
     def screenshot(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
         """A picture of the window."""

@@ -1,6 +1,7 @@
-"""The HTML report of a dataset: summary, verification, failed clips, and samples with images and audio."""
+"""The HTML report of a dataset: summary, verification, and its clips, to search, filter, look at and listen to."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -9,26 +10,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from avdata.audit.choice import all_rows, choose
 from avdata.audit.dataset import AuditDataset, DatasetKind
-from avdata.audit.sample import StoredFrame, StoredSample, read_samples
+from avdata.audit.maps import Maps
+from avdata.audit.rows import ClipRows
+from avdata.audit.sample import SampleReader
 from avdata.audit.secrets import ADVICE
+from avdata.audit.shown import sample_data, thumbnail_uri, thumbnails
 from avdata.audit.summary import QUANTILES
 from avdata.audit.verify import Verification
-from avdata.boxes import boxes_in
 from avdata.draw.charts import class_chart, histogram, stacked_bar
-from avdata.draw.images import COLORS, color_log_mel, decode_rgb, mask_overlay, to_png
-from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.draw.page import card, data_uri, escape, key_numbers, page, section, table, write_page
-from avmanifest.columns import Column, flags, joined, measured
+from avmanifest.columns import Column, flags, measured
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.records import shown_operation, shown_step
 from avmanifest.schema import status_meaning
-from avmanifest.secrets import excerpt
 from avmanifest.wording import counted
 
-_TYPES: Final = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+MOST_WHOLE: Final = 1000
+MOST_THUMBNAILS: Final = 5000
 _MOST_FAULTS: Final = 500
-_LONGEST_FACT: Final = 200  # characters of a value of an extra column
 _MOST_CLASSES: Final = 12
 _NAMED_CLASSES: Final = 40
 
@@ -37,18 +38,38 @@ _NAMED_CLASSES: Final = 40
 class ReportConfig:
     """How much a report shows."""
 
-    num_samples: int = 24  # samples with images and audio, about half a megabyte each
+    num_samples: int = 24  # samples with all frames and sound, about half a megabyte each
+    num_thumbnails: int = 1000  # samples of which at least thumbnails are shown, 3 MB for a thousand
     most_failures: int = 20_000  # rows of failed clips; more would slow the browser's search
+    seed: int = 0  # of the draw of samples
 
     def __post_init__(self) -> None:
-        if not 0 <= self.num_samples <= 1000:
+        if not 0 <= self.num_samples <= MOST_WHOLE:
             raise ConfigError(
-                f"num_samples={self.num_samples} is not between 0 and 1000: each is about half a megabyte"
+                f"num_samples={self.num_samples} is not between 0 and {MOST_WHOLE}: each is about half a megabyte. "
+                "--serve shows all samples."
             )
+        if not 0 <= self.num_thumbnails <= MOST_THUMBNAILS:
+            raise ConfigError(
+                f"num_thumbnails={self.num_thumbnails} is not between 0 and {MOST_THUMBNAILS}. --serve shows all."
+            )
+        if self.seed < 0:
+            raise ConfigError(f"seed={self.seed} is negative. Give 0 or more.")
+
+
+MapMaker = Callable[[Sequence[str]], Maps | None]
+"""Makes the maps of features, from the keys of the rows that may be on them; those without a sample are empty."""
 
 
 def write_report(
-    path: Path, dataset: AuditDataset, found: Mapping[str, Any], verification: Verification | None, config: ReportConfig
+    path: Path,
+    dataset: AuditDataset,
+    found: Mapping[str, Any],
+    verification: Verification | None,
+    config: ReportConfig,
+    *,
+    make_maps: MapMaker | None = None,
+    on_sample: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write the report.
 
@@ -58,38 +79,128 @@ def write_report(
         found: Its summary, from `summarize`.
         verification: From `verify`; None: the report has no such section.
         config: How much to show.
+        make_maps: Makes maps of the samples that are shown.
+        on_sample: Called with the number of samples read, and how many there are to read.
 
     Raises:
         StorageError: The file cannot be written.
     """
-    write_page(path, report(dataset, found, verification, config))
+    write_page(path, report(dataset, found, verification, config, make_maps=make_maps, on_sample=on_sample))
 
 
 def report(
-    dataset: AuditDataset, found: Mapping[str, Any], verification: Verification | None, config: ReportConfig
+    dataset: AuditDataset,
+    found: Mapping[str, Any],
+    verification: Verification | None,
+    config: ReportConfig,
+    *,
+    make_maps: MapMaker | None = None,
+    on_sample: Callable[[int, int], None] | None = None,
 ) -> str:
     """The report as HTML. The arguments are those of `write_report`."""
-    failed = _failures(dataset, config.most_failures)
-    shown = list(_shown(dataset, config.num_samples)) if dataset.kind is not DatasetKind.MANIFEST else []
+    everything = all_rows(dataset)
+    choice = choose(
+        everything,
+        dataset,
+        num_samples=max(config.num_thumbnails, config.num_samples),
+        num_whole=0 if dataset.kind is DatasetKind.MANIFEST else config.num_samples,
+        most_failures=config.most_failures,
+        seed=config.seed,
+    )
+    places = choice.rows
+    rows = ClipRows(table=everything.take(pa.array(places, pa.int64())), columns=dataset.columns)
+    if make_maps is not None:
+        rows = rows.with_maps(make_maps(keys_of_samples(rows.table)))
+    whole = {int(row) for row in np.searchsorted(places, choice.whole)}
+    media: tuple[dict[int, list[str]], dict[int, dict[str, Any]]] = ({}, {})
+    if dataset.kind is not DatasetKind.MANIFEST:
+        media = _media(dataset, rows.table, whole, on_sample)
+    clips = {
+        **rows.choices(),
+        "rows": list(rows.row_data(np.arange(len(rows)))),
+        "thumbnails": media[0],
+        "samples": media[1],
+        "media": dataset.kind is not DatasetKind.MANIFEST,
+        "truth": any(frame["mask"] or frame["boxes"] for one in media[1].values() for frame in one.get("frames", ())),
+        "remedy": f"avkit inspect {shlex.quote(dataset.root)} --serve shows it, and so does a page made with --samples "
+        f"{MOST_WHOLE}.",
+    }
+    return report_page(dataset, found, verification, clips, choice.said())
+
+
+def report_page(
+    dataset: AuditDataset,
+    found: Mapping[str, Any],
+    verification: Verification | None,
+    clips: Mapping[str, Any],
+    said: str,
+    *,
+    served: bool = False,
+) -> str:
+    """The report as HTML.
+
+    Args:
+        dataset: The dataset.
+        found: Its summary.
+        verification: As for `write_report`.
+        clips: What the page's script reads of the clips.
+        said: Which clips these are.
+        served: Whether the page asks its server for clips.
+    """
     parts = [
         ("overview", "Overview", _overview(found)),
+        ("clips", "Clips", _clips(clips, said)),
         ("verification", "Verification", _verification(verification)),
         ("distributions", "What was measured", _distributions(found, dataset.columns)),
         ("classes", "Classes", _classes(found["classes"])),
         ("noticed", "Flagged and repeated", _noticed(found, dataset.columns)),
         ("overlaps", "Known test sets", _overlaps(found["overlaps"])),
-        ("failures", "Failures", _failure_table(found, failed)),
-        ("samples", "Samples", _sample_pages(shown)),
         ("made", "How it was made", _made(found)),
     ]
     parts = [part for part in parts if part[2]]
     links = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title, _ in parts)
+    network = "This page asks nothing but its own server." if served else "This page loads nothing from the network."
     body = (
-        f"<header>{_head(found)}</header><nav><div>{links}</div></nav><main>"
+        f'<header>{_head(found)}</header><nav aria-label="Sections"><div>{links}</div></nav><main>'
         + "".join(section(name, title, content) for name, title, content in parts)
-        + "</main><footer>Made by avkit inspect. This page loads nothing from the network.</footer>"
+        + f"</main><footer>Made by avkit inspect. {network}</footer>"
     )
-    return page(f"{found['root']}: avkit inspect", body, {"failures": failed, "samples": shown})
+    return page(f"{found['root']}: avkit inspect", body, {"clips": clips}, served=served)
+
+
+def keys_of_samples(rows: pa.Table) -> list[str]:
+    """The key of each row that has a sample, and empty text for the others."""
+    is_ok = pc.equal(rows.column("status"), "ok")
+    return [str(key) for key in pc.if_else(is_ok, rows.column("key"), "").to_pylist()]
+
+
+def _media(
+    dataset: AuditDataset, clips: pa.Table, whole: Container[int], on_sample: Callable[[int, int], None] | None
+) -> tuple[dict[int, list[str]], dict[int, dict[str, Any]]]:
+    """Thumbnails and samples by the place of their row. What is wrong with one that cannot be read stands in it."""
+    reader = SampleReader(dataset)
+    small: dict[int, list[str]] = {}
+    large: dict[int, dict[str, Any]] = {}
+    rows = clips.select(["split", "key", "shard", "status"]).to_pylist()
+    wanted = [(place, row) for place, row in enumerate(rows) if row["status"] == "ok"]
+    for number, (place, row) in enumerate(wanted):
+        try:
+            sample = reader.read(row["split"], row["key"], row["shard"])
+            small[place] = [thumbnail_uri(content) for content in thumbnails(sample)]
+            if place in whole:
+                sound = data_uri(sample.sound, sample.sound_type) if sample.sound else ""
+                large[place] = sample_data(sample, sound)
+        except AvkitError as error:
+            large[place] = {"problem": str(error)}
+        if on_sample is not None:
+            on_sample(number + 1, len(wanted))
+    return small, large
+
+
+def _clips(clips: Mapping[str, Any], said: str) -> str:
+    if not clips["total"]:
+        return ""
+    return f'<p class="soft">{escape(said)}</p><div class="explorer"></div>'
 
 
 def _head(found: Mapping[str, Any]) -> str:
@@ -180,7 +291,7 @@ def _verification(verification: Verification | None) -> str:
     count = f"{counted(len(verification.faults), 'fault')} in {counted(len(verification.bad_shards), 'shard')}."
     return (
         f'<p>{escape(line)} <b class="bad">{escape(count)}</b></p>'
-        f'<div class="card wide">{table(("shard", "key", "byte", "problem"), rows, (2,))}</div>'
+        f'<div class="card wide">{table(("shard", "key", "byte", "problem"), rows, (2,), label="Faults")}</div>'
     )
 
 
@@ -198,7 +309,7 @@ def _distributions(found: Mapping[str, Any], columns: Sequence[Column]) -> str:
             rows.append(("" if place else column.heading, split, *(f"{value:,.2f}" for value in values or [])))
     if not rows:
         return ""
-    cards.append(card("Quantiles", table(header, rows, range(2, 7)), wide=True))
+    cards.append(card("Quantiles", table(header, rows, range(2, 7), label="Quantiles"), wide=True))
     return f'<div class="cards pairs">{"".join(cards)}</div>'
 
 
@@ -207,9 +318,12 @@ def _classes(classes: Mapping[str, Any]) -> str:
     if not counts:
         return ""
     entries = [(label, count["samples"], count["requested"]) for label, count in counts.items()]
-    entries += [(label, 0, 0) for label in classes["absent"]]
+    absent = len(classes["absent"])
+    less = (
+        f'<p class="soft">{counted(absent, "class", "classes")} of the list without a clip here.</p>' if absent else ""
+    )
     if len(entries) <= _NAMED_CLASSES:
-        return f'<div class="card wide"><div class="classes">{"".join(_class_bars(entries))}</div></div>'
+        return f'{less}<div class="card wide"><div class="classes">{"".join(_class_bars(entries))}</div></div>'
     cells = [
         (label, f"{samples:,}", f"{requested:,}", f"{samples / max(requested, 1):.1%}")
         for label, samples, requested in sorted(entries, key=lambda e: (e[1] / max(e[2], 1), e[1], e[0]))[
@@ -221,12 +335,12 @@ def _classes(classes: Mapping[str, Any]) -> str:
         for label, samples, requested in sorted(entries, key=lambda e: (e[1], e[0]))[:_MOST_CLASSES]
     ]
     return (
-        '<div class="cards pairs">'
+        f'{less}<div class="cards pairs">'
         + card(
             "Samples of requested clips", class_chart(entries, "samples and requested clips of each class"), wide=True
         )
-        + card("Least covered", table(("class", "samples", "of", ""), cells, (1, 2, 3)))
-        + card("Rarest", table(("class", "samples", "of"), rare, (1, 2)))
+        + card("Least covered", table(("class", "samples", "of", ""), cells, (1, 2, 3), label="Least covered classes"))
+        + card("Rarest", table(("class", "samples", "of"), rare, (1, 2), label="Rarest classes"))
         + "</div>"
     )
 
@@ -275,7 +389,8 @@ def _noticed(found: Mapping[str, Any], columns: Sequence[Column]) -> str:
         )
         for name, entry in kinds
     ]
-    return f'<div class="card wide">{table(("", "groups", "clips", "such as"), rows, (1, 2))}</div>'
+    drawn = table(("", "groups", "clips", "such as"), rows, (1, 2), label="Flagged and repeated clips")
+    return f'<div class="card wide">{drawn}</div>'
 
 
 def _overlaps(overlaps: Sequence[Mapping[str, Any]]) -> str:
@@ -296,163 +411,7 @@ def _overlaps(overlaps: Sequence[Mapping[str, Any]]) -> str:
         for entry in overlaps
     ]
     header = ("test set", "split", "its videos", "here in", "videos", "samples of them", "the same clips")
-    return f'<div class="card wide">{table(header, rows, (2, 4, 5, 6))}</div>'
-
-
-def _failures(dataset: AuditDataset, most: int) -> list[list[str]]:
-    """key, split, status, reason, video and source of up to `most` failed clips."""
-    columns = ["key", "split", "status", "reason", "video_id", "source"]
-    tables = []
-    for content in dataset.splits.values():
-        rows = content.table.select(columns)
-        tables.append(rows.filter(pc.not_equal(rows.column("status"), "ok")))
-    failed = pa.concat_tables(tables).slice(0, most)
-    return [[str(row[name] or "") for name in columns] for row in failed.to_pylist()]
-
-
-def _failure_table(found: Mapping[str, Any], failed: Sequence[Sequence[str]]) -> str:
-    total = found["requested"] - found["samples"]
-    if not total:
-        return '<p class="soft">No clip failed.</p>' if found["has_failures"] else ""
-    less = (
-        f'<p class="soft">The first {len(failed):,} of {total:,}; the manifest has them all.</p>'
-        if len(failed) < total
-        else ""
-    )
-    return (
-        f'{less}<div class="controls"><input type="search" placeholder="Filter by key, video, reason" '
-        f'aria-label="Filter failures"><select aria-label="Status"><option value="">every status</option>'
-        f"{_options(row[2] for row in failed)}</select>"
-        f'<select aria-label="Split"><option value="">every split</option>{_options(row[1] for row in failed)}</select>'
-        '</div><div class="card wide scroll"><table><thead><tr><th>key</th><th>split</th><th>status</th><th>reason</th>'
-        "<th>video</th></tr></thead><tbody></tbody></table></div>"
-    )
-
-
-def _options(values: Iterator[str]) -> str:
-    return "".join(f'<option value="{escape(value)}">{escape(value)}</option>' for value in sorted(set(values)))
-
-
-def _shown(dataset: AuditDataset, count: int) -> Iterator[dict[str, Any]]:
-    """The data of up to `count` samples for the page's script."""
-    for split, key in choose_samples(dataset, count):
-        try:
-            for sample in read_samples(dataset, [(split, key)]):
-                yield _sample_data(sample)
-        except AvkitError as error:
-            yield {"key": key, "split": split, "labels": [], "flags": [], "facts": "", "problem": str(error)}
-
-
-def choose_samples(dataset: AuditDataset, count: int) -> list[tuple[str, str]]:
-    """(split, key) of `count` samples, evenly spaced over the dataset. Up to a quarter of them have a flag."""
-    table = joined(content.table for content in dataset.splits.values())
-    table = table.filter(pc.equal(table.column("status"), "ok"))
-    flagged = np.zeros(len(table), bool)
-    for flag in flags(dataset.columns):
-        flagged |= pc.fill_null(table.column(flag.name), False).to_numpy()
-    marked = np.flatnonzero(flagged)
-    chosen = set(_spread(marked, count // 4).tolist())
-    rest = np.setdiff1d(np.arange(len(table)), np.fromiter(chosen, np.int64, len(chosen)))
-    chosen |= set(_spread(rest, count - len(chosen)).tolist())
-    rows = table.take(pa.array(sorted(chosen), pa.int64())).to_pylist()
-    return [(row["split"], row["key"]) for row in rows]
-
-
-def _spread(places: np.ndarray, count: int) -> np.ndarray:
-    if count <= 0 or not len(places):
-        return places[:0]
-    return np.asarray(
-        places[np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(np.int64))]
-    )
-
-
-def _sample_data(sample: StoredSample) -> dict[str, Any]:
-    annotations = str(sample.facts.get("annotations", ""))
-    frames = [_frame_data(frame, annotations, place, len(sample.frames)) for place, frame in enumerate(sample.frames)]
-    return {
-        "key": sample.key,
-        "split": sample.split,
-        "labels": sample.labels,
-        "flags": sample.flags,
-        "facts": _facts(sample),
-        "frames": [frame for frame in frames if frame is not None],
-        "mel": None if sample.log_mel is None else _mel_data(sample),
-        "sound": data_uri(sample.sound, sample.sound_type) if sample.sound else "",
-    }
-
-
-def _facts(sample: StoredSample) -> str:
-    facts = sample.facts
-    words = [str(facts["video_id"])] if facts.get("video_id") else []
-    for name, form in (("duration_s", "{:.2f} s"), ("rms_dbfs", "{:.1f} dBFS"), ("fps", "{:.4g} frames/s")):
-        if isinstance(facts.get(name), int | float):
-            words.append(form.format(facts[name]))
-    if facts.get("width") and facts.get("height"):
-        words.append(f"{facts['width']} × {facts['height']}")
-    if isinstance(facts.get("audio_video_offset_s"), float) and abs(facts["audio_video_offset_s"]) >= 0.0005:
-        words.append(f"audio {facts['audio_video_offset_s'] * 1000:+.0f} ms")
-    words += [f"{name} {excerpt(str(value), _LONGEST_FACT)}" for name, value in sample.own_facts.items()]
-    return " · ".join([*words, sample.shard])
-
-
-def _frame_data(frame: StoredFrame, annotations: str, place: int, num_frames: int) -> dict[str, Any] | None:
-    picture = decode_rgb(frame.content)
-    if picture is None:
-        return None
-    height, width = picture.shape[:2]
-    overlay = None if frame.mask is None else mask_overlay(frame.mask)
-    return {
-        "image": data_uri(frame.content, _TYPES.get(frame.name.rsplit(".", 1)[-1], "image/jpeg")),
-        "caption": frame.name if frame.time_s is None else f"{frame.time_s:.2f} s",
-        "width": width,
-        "height": height,
-        "mask": "" if overlay is None else data_uri(to_png(overlay), "image/png"),
-        "boxes": [
-            {
-                "x0": box.x0,
-                "y0": box.y0,
-                "x1": box.x1,
-                "y1": box.y1,
-                "label": box.label,
-                "sounding": box.sounding,
-                "color": "#{:02x}{:02x}{:02x}".format(*COLORS[box.number % len(COLORS)]),
-            }
-            for box in boxes_in(annotations, place, num_frames)
-        ],
-    }
-
-
-def _mel_data(sample: StoredSample) -> dict[str, Any]:
-    assert sample.log_mel is not None
-    bands, columns = sample.log_mel.shape
-    profile = sample.profile
-    seconds = seconds_of(columns, profile) if profile else 0.0
-    ticks = [(f, (band_of(f, profile) + 0.5) / bands) for f in TICKS_HZ] if profile else []
-    times = [frame.time_s for frame in sample.frames if frame.time_s is not None]
-    return {
-        "image": data_uri(to_png(color_log_mel(sample.log_mel)), "image/png"),
-        "seconds": seconds,
-        "bands": [[min(at, 1.0), f"{f // 1000}k" if f >= 1000 else str(f)] for f, at in ticks if 0 <= at <= 1.02],
-        "times": [[tick / seconds, f"{tick:g}"] for tick in time_ticks(seconds, 10)] if profile else [],
-        "frames": [time / seconds for time in times if time <= seconds] if profile else [],
-        "time_axis": f"time (s), {profile.name}" if profile else f"{columns} columns",
-        "band_axis": "mel frequency (Hz)" if profile else f"{bands} bands",
-    }
-
-
-def _sample_pages(shown: Sequence[Mapping[str, Any]]) -> str:
-    if not shown:
-        return ""
-    splits = list(dict.fromkeys(sample["split"] for sample in shown))
-    flags = list(dict.fromkeys(flag for sample in shown for flag in sample["flags"]))
-    options = "".join(f'<option value="{escape(name)}">{escape(name)}</option>' for name in [*splits, *flags])
-    has_truth = any(frame["mask"] or frame["boxes"] for sample in shown for frame in sample.get("frames", ()))
-    return (
-        '<div class="controls"><select aria-label="Which samples"><option value="">every sample</option>'
-        f'{options}</select><label{"" if has_truth else " hidden"}><input type="checkbox" checked> boxes and masks'
-        "</label></div>"
-        '<div class="samples"></div>'
-    )
+    return f'<div class="card wide">{table(header, rows, (2, 4, 5, 6), label="Clips of known test sets")}</div>'
 
 
 def _made(found: Mapping[str, Any]) -> str:
@@ -465,8 +424,8 @@ def _made(found: Mapping[str, Any]) -> str:
     licence = [("licence", found["recipe"].get("licence") or "not stated"), ("plan", found["plan_hash"])]
     return (
         '<div class="cards pairs">'
-        + card("Config", table(("setting", "value"), [*rows, *licence]))
-        + card("Versions", table(("tool", "version"), tools))
+        + card("Config", table(("setting", "value"), [*rows, *licence], label="Config"))
+        + card("Versions", table(("tool", "version"), tools, label="Versions of the tools"))
         + "</div>"
     )
 

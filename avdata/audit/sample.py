@@ -1,5 +1,7 @@
 """Reads single samples: frames with times and masks, log-mel, audio, labels and annotations."""
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -23,6 +25,8 @@ from avmanifest.secrets import shown_content
 
 SOUNDS: Final = {"flac": "audio/flac", "wav": "audio/wav", "mp3": "audio/mpeg", "ogg": "audio/ogg", "m4a": "audio/mp4"}
 _PICTURES: Final = ("jpg", "jpeg", "png", "webp")
+_KEPT_SHARDS: Final = 8  # whose rows a reader keeps
+_MEMBERS: Final = " members"  # of a row that is kept; no column has a space in its name
 _MAX_BYTES: Final = 1 << 26  # of one sample, which is kept in memory
 _NO_FACTS: Final = frozenset(
     ("key", "split", "status", "reason", "shard", "position", "members", "member_xxh3", "mel_block_xxh3")
@@ -99,11 +103,71 @@ def read_samples(dataset: AuditDataset, wanted: Sequence[tuple[str, str]]) -> It
         ShardError: A shard is damaged.
     """
     if dataset.kind is DatasetKind.MANIFEST:
-        raise ConfigError(f"{dataset.root}: a manifest alone has no samples. Give the dataset's folder.")
+        raise _has_no_samples(dataset)
     finder = _from_tars if dataset.kind is DatasetKind.SHARDS else _from_dataset
     for split, tar, row, members in finder(dataset, wanted):
         contents = _contents(dataset, tar, row["key"], members)
         yield _sample(dataset, split, tar, row, contents)
+
+
+class SampleReader:
+    """Reads samples one by one, in any order, from several threads. It keeps the rows of the shards read last.
+
+    Args:
+        dataset: A prepared dataset or tars.
+    """
+
+    def __init__(self, dataset: AuditDataset) -> None:
+        """Raises ConfigError for a manifest without shards."""
+        if dataset.kind is DatasetKind.MANIFEST:
+            raise _has_no_samples(dataset)
+        self._dataset = dataset
+        self._lock = threading.Lock()
+        self._shards: OrderedDict[str, Mapping[str, dict[str, Any]]] = OrderedDict()
+
+    def read(self, split: str, key: str, shard: int) -> StoredSample:
+        """Read the sample of a key, whose shard has this number.
+
+        Raises:
+            ManifestError: The rows of the shard are damaged.
+            ShardError: The shard is damaged, or has no such sample.
+        """
+        is_tar = self._dataset.kind is DatasetKind.SHARDS
+        name = self._dataset.tars[shard].removesuffix(".tar") if is_tar else str(ShardName(split, shard))
+        row = self._rows(name).get(key)
+        if row is None:
+            raise ShardError(f"{self._dataset.store.at(name)}: has no sample of the key {key!r}")
+        tar = f"{name}.tar"
+        return _sample(self._dataset, split, tar, row, _contents(self._dataset, tar, key, row[_MEMBERS]))
+
+    def _rows(self, name: str) -> Mapping[str, dict[str, Any]]:
+        """The rows of a shard by key, each with its members."""
+        with self._lock:
+            if (found := self._shards.get(name)) is None:
+                found = self._read_rows(name)
+                self._shards[name] = found
+                if len(self._shards) > _KEPT_SHARDS:
+                    self._shards.popitem(last=False)
+            self._shards.move_to_end(name)
+        return found
+
+    def _read_rows(self, name: str) -> Mapping[str, dict[str, Any]]:
+        store = self._dataset.store
+        if self._dataset.kind is DatasetKind.SHARDS and store.size(f"{name}_stats.json") is None:
+            if f"{name}.tar" in self._dataset.damaged:
+                raise ShardError(f"{store.at(name)}.tar: {self._dataset.damaged[f'{name}.tar']}")
+            with store.open(f"{name}.tar") as file:
+                return {
+                    sample.key: shown_content(json_of(sample)) | {"key": sample.key, _MEMBERS: sample.members}
+                    for sample in tar_samples(file, read="json")
+                }
+        table = shown_rows(read_stored_table(store, f"{name}.parquet", CLIP_SCHEMA))
+        rows = table.filter(pc.equal(table.column("status"), "ok")).to_pylist()
+        return {row["key"]: row | {_MEMBERS: members_of(row)} for row in rows}
+
+
+def _has_no_samples(dataset: AuditDataset) -> ConfigError:
+    return ConfigError(f"{dataset.root}: a manifest alone has no samples. Give the dataset's folder.")
 
 
 _Located = tuple[str, str, dict[str, Any], Sequence[Member]]

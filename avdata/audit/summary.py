@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from jaxtyping import Float64
 
 from avdata.audit.dataset import AuditDataset, DatasetKind, MemberSums, SplitRows, merge_sums
 from avdata.audit.overlaps import overlaps
@@ -142,11 +143,15 @@ def _histogram(column: pa.ChunkedArray) -> dict[str, list[float]]:
     values = values[np.isfinite(values)]
     if not len(values):
         return {}
-    low, high = np.quantile(values, (_OUTLIERS, 1 - _OUTLIERS), method="nearest")
-    if high - low < 1e-6:
-        low, high = low - 0.5, high + 0.5
+    low, high = histogram_range(values)
     counts, edges = np.histogram(np.clip(values, low, high), HISTOGRAM_BINS, (low, high))
     return {"edges": [round(float(edge), 6) for edge in edges], "counts": counts.tolist()}
+
+
+def histogram_range(values: Float64[np.ndarray, " n"]) -> tuple[float, float]:
+    """The ends of a histogram of finite values: its outermost bins include the outliers."""
+    low, high = (float(end) for end in np.quantile(values, (_OUTLIERS, 1 - _OUTLIERS), method="nearest"))
+    return (low, high) if high - low >= 1e-6 else (low - 0.5, high + 0.5)
 
 
 def _all_classes(table: pa.Table, labels: Sequence[str]) -> dict[str, Any]:

@@ -12,12 +12,16 @@ from avdata.draw.output import write_drawing
 
 _FILES: Final = Path(__file__).parent
 _POLICY: Final = (
-    "default-src 'none'; img-src data:; media-src data:; style-src '{style}'; script-src '{script}'; "
-    "base-uri 'none'; form-action 'none'"
+    "default-src 'none'; img-src {own}data:; media-src {own}data:; {connect}style-src '{style}'; "
+    "script-src '{script}'; base-uri 'none'; form-action 'none'"
 )
+SCRIPTS: Final = (
+    "elements.js", "local.js", "remote.js", "sample.js", "histograms.js", "map.js", "table.js", "clips.js", "main.js",
+)  # fmt: skip
+"""The parts of the page's script in their order. They share one scope."""
 
 
-def page(title: str, body: str, data: Mapping[str, Any]) -> str:
+def page(title: str, body: str, data: Mapping[str, Any], *, served: bool = False) -> str:
     """Build the page.
 
     The Content-Security-Policy allows one style and one script by their hashes. Any other script, style or address
@@ -27,10 +31,9 @@ def page(title: str, body: str, data: Mapping[str, Any]) -> str:
         title: Title of the page, not yet escaped.
         body: HTML. The caller has escaped all text in it.
         data: What the page's script reads, as JSON.
+        served: Whether the page's script may ask the server that it comes from, and no other.
     """
-    style = (_FILES / "page.css").read_text()
-    script = (_FILES / "page.js").read_text()
-    policy = _POLICY.format(style=_hash(style), script=_hash(script))
+    style, script, policy = page_style(), page_script(), page_policy(served=served)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -42,6 +45,27 @@ def page(title: str, body: str, data: Mapping[str, Any]) -> str:
         f'<script type="application/json" id="data">{embedded_json(data)}</script>\n'
         f"<script>{script}</script>\n</body>\n</html>\n"
     )
+
+
+def page_policy(*, served: bool = False) -> str:
+    """The Content-Security-Policy of a page; `served` as for `page`."""
+    return _POLICY.format(
+        style=_hash(page_style()),
+        script=_hash(page_script()),
+        own="'self' " if served else "",
+        connect="connect-src 'self'; " if served else "",
+    )
+
+
+def page_style() -> str:
+    """The style of every page."""
+    return (_FILES / "page.css").read_text()
+
+
+def page_script() -> str:
+    """The script of every page: its parts in one function, so that they leave no global names."""
+    parts = "\n".join((_FILES / "js" / name).read_text() for name in SCRIPTS)
+    return f'"use strict";\n(() => {{\n{parts}\n}})();\n'
 
 
 def escape(value: object) -> str:
@@ -65,8 +89,18 @@ def section(identity: str, title: str, *parts: str) -> str:
     return f'<section id="{escape(identity)}"><h2>{escape(title)}</h2>{"".join(parts)}</section>'
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> str:
-    """A table of text; the columns whose indices are in `numbers` are aligned to the right."""
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = (), *, label: str = ""
+) -> str:
+    """A table of text.
+
+    Args:
+        header: Names of the columns.
+        rows: The cells, not yet escaped.
+        numbers: Places of the columns that are aligned to the right.
+        label: Name of the table for screen readers; empty: the names of its columns.
+    """
+    named = label or ", ".join(filter(None, header))
 
     def line(tag: str, cells: Sequence[object]) -> str:
         drawn = (
@@ -75,7 +109,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequ
         return f"<tr>{''.join(drawn)}</tr>"
 
     body = "".join(line("td", row) for row in rows)
-    return f'<div class="scroll"><table><thead>{line("th", header)}</thead><tbody>{body}</tbody></table></div>'
+    aria = f'aria-label="{escape(named)}"'
+    return (
+        f'<div class="scroll" tabindex="0" role="region" {aria}><table {aria}>'
+        f"<thead>{line('th', header)}</thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def key_numbers(numbers: Sequence[tuple[str, str, str]]) -> str:

@@ -22,9 +22,9 @@ from torch import Tensor
 from avmanifest.errors import ConfigError, ManifestError, StorageError
 from avmanifest.files import replacing, require_file
 from avmanifest.parsing import parse_object
+from avmodel.evaluate.vectors import ADVICE, read_vectors
 
 _NOTE = b"avkit"
-_ADVICE = "Delete it: it is made again."
 
 
 class FeatureStore:
@@ -85,44 +85,14 @@ def read_note(path: Path) -> dict[str, Any]:
         require_file(path)
         text = (pq.read_schema(path).metadata or {}).get(_NOTE, b"")
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise ManifestError(f"{path}: not a part of features ({error}). {_ADVICE}") from error
-    note = parse_object(text, f"{path}: not a part of features", ManifestError, _ADVICE, finite=False)
+        raise ManifestError(f"{path}: not a part of features ({error}). {ADVICE}") from error
+    note = parse_object(text, f"{path}: not a part of features", ManifestError, ADVICE, finite=False)
     if not isinstance(note.get("of"), dict) or not all(type(note.get(name)) is int for name in ("from", "position")):
-        raise ManifestError(f"{path}: not a part of features: no of, from and position. {_ADVICE}")
+        raise ManifestError(f"{path}: not a part of features: no of, from and position. {ADVICE}")
     return note
 
 
 def read_parts(parts: list[Path]) -> tuple[list[str], dict[str, Float[Tensor, "n _"]]]:
-    """The keys of all parts, in order, and the vectors of each stream."""
-    tables = [_read_part(path) for path in parts]
-    if other := [path for path, table in zip(parts, tables, strict=True) if table.schema != tables[0].schema]:
-        raise ManifestError(f"{other[0]}: has other columns than the first part. {_ADVICE}")
-    table = pa.concat_tables(tables)
-    values = {}
-    for name in table.column_names:
-        if name in ("key", "labels"):
-            continue
-        column = table.column(name).combine_chunks()
-        flat = column.flatten().to_numpy(zero_copy_only=False)
-        values[name] = torch.from_numpy(flat.reshape(len(table), column.type.list_size).copy())
-    return table.column("key").to_pylist(), values
-
-
-def _read_part(path: Path) -> pa.Table:
-    try:
-        require_file(path)
-        table = pq.read_table(path, page_checksum_verification=True).replace_schema_metadata(None)
-        table.validate(full=True)
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise ManifestError(f"{path}: not a part of features ({error}). {_ADVICE}") from error
-    for field in table.schema:
-        wanted = field.name == "labels" or (
-            pa.types.is_string(field.type)
-            if field.name == "key"
-            else pa.types.is_fixed_size_list(field.type) and pa.types.is_float32(field.type.value_type)
-        )
-        if not wanted or table.column(field.name).null_count:
-            raise ManifestError(f"{path}: column {field.name!r} is not one of features. {_ADVICE}")
-    if "key" not in table.column_names:
-        raise ManifestError(f"{path}: no column of keys. {_ADVICE}")
-    return table
+    """The keys of all parts, in order, and the vectors of each stream. Raises ManifestError as `read_vectors`."""
+    keys, values = read_vectors(parts)
+    return keys, {name: torch.from_numpy(vectors) for name, vectors in values.items()}

@@ -1,13 +1,22 @@
 """`avkit inspect`: what is in a dataset, one of its samples, or a training run."""
 
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from avcli.help import OUTPUT
 from avcli.options import JSON, WHERE, print_json
 from avmanifest.errors import ConfigError, ExitCode
+
+if TYPE_CHECKING:
+    from avdata.audit.report import MapMaker
 
 EXAMPLES: Final = """\b
 What is inspected:
@@ -19,6 +28,8 @@ What is inspected:
 Examples:
   avkit inspect data/vggsound
   avkit inspect data/vggsound --html report.html --lists lists
+  avkit inspect data/vggsound --html report.html --embedding features/vggsound
+  avkit inspect data/vggsound --serve
   avkit inspect data/vggsound --where "not still and rms_dbfs > -45 and 'dog barking' in labels"
   avkit inspect data/vggsound --failed
   avkit inspect data/vggsound --key vgg-0A1b2C3d4E5_000030 --png sample.png
@@ -30,6 +41,15 @@ See also avkit verify, avkit diff and avkit spectrogram. Exit code 4: verificati
 """
 
 _RUN_OPTIONS: Final = ("--json", "--html", "--png")
+
+_OF_A_PAGE: Final = {
+    "--samples": "the number of samples",
+    "--thumbnails": "the number of thumbnails",
+    "--seed": "the seed of the draw of samples",
+    "--embedding": "the map of features",
+}
+_WITH_FAILED: Final = {"--failed", "--csv", "--json", "--where"}
+_NOT_SERVED: Final = {"--html", "--verify", "--json", "--samples", "--thumbnails", "--seed"}
 
 PNG_REMEDY: Final = "Give --png another path."
 
@@ -60,8 +80,55 @@ def inspect(
         typer.Option(
             "--samples",
             metavar="SAMPLES",
-            help="With --html: samples to show.",
+            help="With --html: samples with all frames and sound.",
             show_default="24",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    thumbnails: Annotated[
+        int | None,
+        typer.Option(
+            "--thumbnails",
+            metavar="SAMPLES",
+            help="With --html: samples with thumbnails.",
+            show_default="1000",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed",
+            metavar="INTEGER",
+            help="With --html: seed of the draw of samples.",
+            show_default="0",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    embedding: Annotated[
+        Path | None,
+        typer.Option(
+            "--embedding",
+            metavar="PATH",
+            help="With --html or --serve: the --out of avkit evaluate embed, drawn as a map.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="Serve the page with every clip to this machine, until Ctrl-C.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            metavar="PORT",
+            help="With --serve: the port of 127.0.0.1.",
+            show_default="a free one",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -78,40 +145,59 @@ def inspect(
             "datasets with avkit diff A B."
         )
     if _is_run(Path(source)):
-        given = {"--verify": verify, "--where": where, "--key": key, "--lists": lists, "--samples": samples}
-        given |= {"--failed": failed, "--csv": as_csv}
-        if strange := [name for name, value in given.items() if value not in (None, False, [])]:
+        given = {
+            "--verify": verify, "--where": where, "--key": key, "--lists": lists, "--samples": samples,
+            "--thumbnails": thumbnails, "--seed": seed, "--embedding": embedding, "--serve": serve, "--port": port,
+            "--failed": failed, "--csv": as_csv,
+        }  # fmt: skip
+        if strange := [name for name, value in given.items() if not (value is None or value is False or value == [])]:
             raise ConfigError(f"{strange[0]} does not apply to a training run, which takes {', '.join(_RUN_OPTIONS)}")
         if len(sources) > 1:
             _runs([Path(one) for one in sources], html, png, as_json=as_json)
         else:
             _run(Path(source), html, png, as_json=as_json)
-    elif failed or as_csv:
-        others = {
-            "--verify": verify,
-            "--html": html,
-            "--key": key,
-            "--png": png,
-            "--lists": lists,
-            "--samples": samples,
+        return
+    _require_sense(
+        {
+            "--samples": samples, "--thumbnails": thumbnails, "--seed": seed, "--html": html, "--verify": verify,
+            "--key": key, "--png": png, "--where": where, "--embedding": embedding, "--lists": lists or None,
+            "--serve": serve, "--port": port, "--json": as_json, "--failed": failed, "--csv": as_csv,
         }
-        if strange := [name for name, value in others.items() if value not in (None, False, [])]:
-            raise ConfigError(f"--failed lists failed clips: leave {', '.join(strange)} out")
-        if as_csv and (as_json or not failed):
-            raise ConfigError("--csv is a format of --failed: give both, and not --json")
+    )  # fmt: skip
+    if failed:
         _failed(source, where, as_json=as_json, as_csv=as_csv)
     elif key is not None:
-        if verify or html or where is not None:
-            raise ConfigError("--key shows one sample: leave --verify, --where and --html out")
         _sample(source, key, png, as_json=as_json)
-    elif png is not None:
-        raise ConfigError("--png draws one sample: give --key KEY. For a page of the dataset give --html FILE.")
-    elif samples is not None and html is None:
-        raise ConfigError("--samples is the number of samples on the page of --html: give both")
-    elif verify and where is not None:
-        raise ConfigError("--verify reads every byte of the dataset: leave --where out")
+    elif serve:
+        _serve(source, where, lists or [], embedding, port or 0)
     else:
-        _dataset(source, where, lists or [], html, samples, as_json=as_json, verify=verify)
+        shown = {"num_samples": samples, "num_thumbnails": thumbnails, "seed": seed}
+        how = {name: value for name, value in shown.items() if value is not None}
+        _dataset(source, where, lists or [], html, how, embedding, as_json=as_json, verify=verify)
+
+
+def _require_sense(options: dict[str, Any]) -> None:
+    """Raise ConfigError for options that do not go together."""
+    given = {name for name, value in options.items() if value is not None and value is not False}
+    if "--failed" in given and (others := [name for name in options if name in given - _WITH_FAILED]):
+        raise ConfigError(f"--failed lists failed clips: leave {', '.join(others)} out")
+    if "--csv" in given and (not given >= {"--failed"} or "--json" in given):
+        raise ConfigError("--csv is a format of --failed: give both, and not --json")
+    if "--key" in given and (
+        others := [name for name in options if name in given - {"--key", "--png", "--json", "--lists"}]
+    ):
+        raise ConfigError(f"--key shows one sample: leave {', '.join(others)} out")
+    if "--png" in given and "--key" not in given:
+        raise ConfigError("--png draws one sample: give --key KEY. For a page of the dataset give --html FILE.")
+    if "--serve" in given and (others := [name for name in options if name in given & _NOT_SERVED]):
+        raise ConfigError(f"--serve shows all clips on a page: leave {', '.join(others)} out")
+    if "--port" in given and "--serve" not in given:
+        raise ConfigError("--port is the port of --serve: give both")
+    for name, what in _OF_A_PAGE.items():
+        if name in given and not given & {"--html", "--serve"}:
+            raise ConfigError(f"{name} is {what} on the page of --html: give both")
+    if {"--verify", "--where"} <= given:
+        raise ConfigError("--verify reads every byte of the dataset: leave --where out")
 
 
 def _is_run(folder: Path) -> bool:
@@ -123,7 +209,8 @@ def _dataset(
     where: str | None,
     lists: list[str],
     html: Path | None,
-    samples: int | None,
+    how: dict[str, int],
+    embedding: Path | None,
     *,
     as_json: bool,
     verify: bool,
@@ -141,10 +228,14 @@ def _dataset(
 
             verification = verify_dataset(dataset, on_shard=on_shard)
     if html is not None:
+        from avcli.inspect_output import drawing
         from avdata.audit.report import ReportConfig, write_report
 
-        config = ReportConfig() if samples is None else ReportConfig(num_samples=samples)
-        write_report(html, dataset, found, verification, config)
+        config = ReportConfig(**how)
+        with drawing() as on_sample:
+            write_report(
+                html, dataset, found, verification, config, make_maps=_map_maker(embedding), on_sample=on_sample
+            )
     if as_json:
         print_json(found if verification is None else {**found, "verification": verification.as_dict()})
     else:
@@ -172,6 +263,42 @@ def _failed(source: str, where: str | None, *, as_json: bool, as_csv: bool) -> N
         print_failed_csv(clips)
     else:
         print_failed(clips, num_requested, dataset.root)
+
+
+def _map_maker(embedding: Path | None) -> "MapMaker | None":
+    if embedding is None:
+        return None
+    from avmodel.evaluate.projection import make_maps
+
+    return partial(make_maps, embedding)
+
+
+def _serve(source: str, where: str | None, lists: list[str], embedding: Path | None, port: int) -> None:
+    from avdata.audit.dataset import open_audit_dataset
+    from avdata.audit.serve import ClipServer, PageServer
+    from avdata.audit.summary import summarize
+
+    dataset = open_audit_dataset(source, where=where)
+    clips = ClipServer(dataset, summarize(dataset, lists), _map_maker(embedding))
+    with PageServer(clips, port) as server, _ended_by_signals(server.shutdown):
+        typer.echo(server.url)
+        typer.echo("Open it in a browser of this machine. Ctrl-C ends it.", err=True)
+        server.serve_forever()
+
+
+@contextmanager
+def _ended_by_signals(end: Callable[[], None]) -> Iterator[None]:
+    """Within, SIGINT and SIGTERM call `end` in a thread of its own: Ctrl-C is how a server ends, and no error."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        threading.Thread(target=end, daemon=True).start()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _sample(source: str, key: str, png: Path | None, *, as_json: bool) -> None:

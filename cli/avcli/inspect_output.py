@@ -274,6 +274,18 @@ def verifying(dataset: AuditDataset) -> Iterator[Callable[[str], None]]:
         yield lambda _: progress.advance(task)
 
 
+@contextmanager
+def drawing() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr while samples are read for a page."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("[bold]samples"), BarColumn(bar_width=None), MofNCompleteColumn(), console=console, transient=True,
+        disable=not console.is_terminal,
+    ) as progress:  # fmt: skip
+        task = progress.add_task("samples", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
 def print_verification(verification: Verification) -> None:
     """Print what was read, and each fault with shard, key and offset."""
     console = Console(highlight=False)

@@ -208,7 +208,7 @@ def test_a_condition_is_shown_with_what_it_chooses(drawn, tmp_path):
     ("words", "said"),
     [
         (("inspect", "nowhere", "--where", "true", "--verify"), "leave --where out"),
-        (("inspect", "nowhere", "--where", "true", "--key", "a"), "leave --verify, --where"),
+        (("inspect", "nowhere", "--where", "true", "--key", "a"), "leave --where out"),
         (("inspect", "nowhere", "--where", "a;b"), "where='a;b'"),
         (("inspect", "nowhere"), "no manifest in it, and no shards"),
         (("inspect", "a", "b"), "avkit diff A B"),
@@ -221,6 +221,14 @@ def test_a_condition_is_shown_with_what_it_chooses(drawn, tmp_path):
         (("inspect", "nowhere", "--repair"), "--repair"),
         (("inspect", "nowhere", "--png", "x.png"), "give --key KEY"),
         (("inspect", "nowhere", "--samples", "3"), "--samples is the number of samples"),
+        (("inspect", "nowhere", "--samples", "0"), "--samples is the number of samples"),
+        (("inspect", "nowhere", "--thumbnails", "3"), "--thumbnails is the number of thumbnails"),
+        (("inspect", "nowhere", "--seed", "0"), "--seed is the seed of the draw"),
+        (("inspect", "nowhere", "--embedding", "x"), "--embedding is the map of features"),
+        (("inspect", "nowhere", "--port", "8000"), "--port is the port of --serve"),
+        (("inspect", "nowhere", "--serve", "--html", "x.html", "--json"), "leave --html, --json out"),
+        (("inspect", "nowhere", "--serve", "--key", "a"), "leave --serve out"),
+        (("inspect", "nowhere", "--serve"), "no manifest in it, and no shards"),
         (("inspect", "ftp://host/x"), "unknown protocol"),
     ],
 )
@@ -265,3 +273,26 @@ def test_two_training_runs_are_compared(tmp_path):
     ):
         answer = inspect(*words)
         assert (answer.returncode, said in answer.stderr) == (2, True)
+
+
+def test_the_page_says_its_selection_and_takes_an_embedding(drawn, tmp_path):
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    keys = [row["key"] for row in rows_of(drawn)]
+    places = pa.array(np.arange(2 * len(keys), dtype=np.float32))
+    pq.write_table(
+        pa.table({"key": keys, "image": pa.FixedSizeListArray.from_arrays(places, 2)}), tmp_path / "x.parquet"
+    )
+    page = tmp_path / "page.html"
+    words = ("--samples", 2, "--thumbnails", 9, "--seed", 3, "--embedding", tmp_path / "x.parquet")
+    answer = inspect(drawn, "--html", page, *words)
+    assert answer.returncode == 0, answer.stderr
+    text = page.read_text()
+    assert "9 of 20 samples, drawn with seed 3" in text
+    assert "9 of the 9 samples that are shown, from x.parquet; as given." in text
+    assert text.count("data:audio/flac") == 2
+    assert text.count("data:image/webp") == 18
+    answer = inspect(drawn, "--html", page, "--embedding", tmp_path / "nowhere")
+    assert (answer.returncode, "no embedding" in answer.stderr) == (2, True)

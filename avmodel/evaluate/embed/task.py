@@ -4,11 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from torch import Tensor
 
 from avdata.draw.scores import save_map
 from avmodel.evaluate.config import MODES
@@ -16,9 +11,8 @@ from avmodel.evaluate.data import open_split, scoring_view
 from avmodel.evaluate.embed.config import EMBEDDINGS, MAP_FILE, EmbedConfig
 from avmodel.evaluate.evaluation import Evaluation, describe_view
 from avmodel.evaluate.features import Extraction, Features, extract
+from avmodel.evaluate.projection import project
 from avmodel.evaluate.result import Result, scored
-
-LEAST_NEIGHBORS = 4
 
 
 def embed(config: EmbedConfig, run: Evaluation) -> Result:
@@ -60,20 +54,9 @@ def draw_map(config: EmbedConfig, found: Features, classes: tuple[str, ...], pat
     labels = found.labels[rows]
     first = torch.where(labels.any(dim=1), labels.int().argmax(dim=1), -1).numpy()
     if config.together:
-        places = project(torch.cat([x[rows] for x in found.values.values()]), config)
+        places = project(torch.cat([x[rows] for x in found.values.values()]).numpy(), config.picture, config.perplexity)
         maps = dict(zip(found.values, np.split(places, len(found.values)), strict=True))
     else:
-        maps = {name: project(x[rows], config) for name, x in found.values.items()}
+        maps = {name: project(x[rows].numpy(), config.picture, config.perplexity) for name, x in found.values.items()}
     title = {"tsne": "t-SNE", "pca": "principal components"}[config.picture]
     save_map(path, maps, first, classes, title=title, together=config.together)
-
-
-def project(vectors: Float[Tensor, "n d"], config: EmbedConfig) -> Float[np.ndarray, "n 2"]:
-    """Two coordinates a sample, of its vector at length 1; the same for the same vectors."""
-    unit = F.normalize(vectors, dim=1).numpy()
-    if config.picture == "pca":
-        return np.asarray(PCA(2, random_state=0).fit_transform(unit), np.float64)
-    perplexity = min(config.perplexity, max((len(unit) - 1) / LEAST_NEIGHBORS, 1.0))
-    reduced = PCA(min(50, *unit.shape), random_state=0).fit_transform(unit)
-    found = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(reduced)
-    return np.asarray(found, np.float64)

@@ -153,14 +153,17 @@ def _verify(folder: Path) -> object:
 
 
 def _inspect(folder: Path) -> object:
+    from avdata.audit.choice import all_rows, choose
     from avdata.audit.dataset import open_audit_dataset
-    from avdata.audit.report import choose_samples
     from avdata.audit.sample import read_samples, sample_json
     from avdata.audit.summary import summarize
     from avdata.draw.images import decode_rgb, mask_overlay
 
     dataset = open_audit_dataset(str(folder / "set"))
-    samples = list(read_samples(dataset, choose_samples(dataset, 3)))
+    table = all_rows(dataset)
+    chosen = choose(table, dataset, num_samples=3, num_whole=3, most_failures=0, seed=0).samples
+    rows = table.take(chosen).select(["split", "key"]).to_pylist()
+    samples = list(read_samples(dataset, [(row["split"], row["key"]) for row in rows]))
     for sample in samples:
         for frame in sample.frames:
             decode_rgb(frame.content)

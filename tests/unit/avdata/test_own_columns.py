@@ -10,7 +10,7 @@ import yaml
 from avcli.inspect_output import print_diff, print_summary
 from avdata.audit.dataset import open_audit_dataset
 from avdata.audit.diff import diff
-from avdata.audit.report import ReportConfig, choose_samples, report
+from avdata.audit.report import ReportConfig, report
 from avdata.audit.sample import read_sample, sample_json
 from avdata.audit.summary import summarize
 from avdata.audit.verify import verify
@@ -69,7 +69,7 @@ def test_the_page_names_the_flag_and_shows_samples_that_have_it(root: Path) -> N
     assert "Black: &lt;no&gt; picture" in page
     assert "Score (points)" in page
     assert "score 0.5" in page
-    assert choose_samples(dataset, 1) != choose_samples(dataset, 4)
+    assert '"title":"Score","unit":"points"' in page
     sample = read_sample(dataset, sample_key(1))
     assert sample.flags == ["black"]
     assert sample_json(sample)["score"] == 0.5
