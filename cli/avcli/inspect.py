@@ -99,7 +99,7 @@ def inspect(
         int | None,
         typer.Option(
             "--seed",
-            metavar="INTEGER",
+            metavar="SEED",
             help="With --html: seed of the draw of samples.",
             show_default="0",
             rich_help_panel=OUTPUT,
@@ -109,7 +109,7 @@ def inspect(
         Path | None,
         typer.Option(
             "--embedding",
-            metavar="PATH",
+            metavar="FOLDER|FILE",
             help="With --html or --serve: the --out of avkit evaluate embed, drawn as a map.",
             rich_help_panel=OUTPUT,
         ),
