@@ -471,6 +471,8 @@ class Index:
     def dataset(self, root: str) -> Dataset:
         """The samples, of shards below this folder or URL."""
         header, frames, samples = self.header, self.header["frames"], self.header["samples"]
+        first = header["members"]["log_mel"].split(";")  # the first profile's; JSON has them in another order
+        mels = dict(sorted(header["log_mels"].items(), key=lambda entry: entry[1] not in first))
         keys = pa.LargeStringArray.from_buffers(
             samples, pa.py_buffer(self.array("key_start").view(np.uint8)), pa.py_buffer(self.array("keys"))
         )
@@ -486,9 +488,9 @@ class Index:
             ),
             keys=keys,
             shard_of=shard_of,
-            log_mel={profile: self._ranges(f"log_mel.{profile}", samples) for profile in header["log_mels"]},
-            log_mel_member=header["log_mels"],
-            mel_blocks={profile: self.array(f"mel_blocks.{profile}") for profile in header["log_mels"]},
+            log_mel={profile: self._ranges(f"log_mel.{profile}", samples) for profile in mels},
+            log_mel_member=mels,
+            mel_blocks={profile: self.array(f"mel_blocks.{profile}") for profile in mels},
             block_xxh3=self.array("block_xxh3"),
             waveform=self._ranges("waveform", samples),
             frames=self._ranges("frames", frames),

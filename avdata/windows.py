@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float16, Float32, UInt8
 
+from avdata.melspec import log_mel
+from avdata.profiles import MelProfile
 from avmanifest.errors import ConfigError
 
 SAMPLE_RATE = 16_000  # Hz
@@ -62,3 +64,22 @@ class Window:
             return None
         begins = round(self.start_s * SAMPLE_RATE)
         return self.waveform[max(first - begins, 0) : round(self.end_s * SAMPLE_RATE) - begins]
+
+
+def window_log_mel(window: Window, mel: MelProfile, columns: int | None = None) -> Float16[np.ndarray, "mel t"] | None:
+    """The window's spectrogram, computed and rounded as `avkit prepare` does; None for a file without sound.
+
+    Args:
+        window: The window.
+        mel: The front end.
+        columns: Columns to keep, from the first; None: all.
+
+    Raises:
+        ConfigError: The window is shorter than one window of the front end.
+    """
+    if window.waveform is None:
+        return None
+    waveform = window.waveform
+    if mel.pad_columns:  # what is filled up there is columns of 0, not silence
+        waveform = waveform[: max(window.num_samples, mel.win_length)]
+    return log_mel(waveform, mel)[:, :columns].astype(np.float16)

@@ -76,6 +76,7 @@ class LoaderConfig:
     max_bad_share: float = 0.05  # raise when more of this rank's samples of an epoch are damaged; one always may be
     exclude_keys: tuple[str, ...] = ()  # samples to replace by others as if they were damaged, without counting them
     check_members: bool = True  # compare each member that is read with its hash; False shows what that costs
+    tensors: bool | None = None  # batches of torch tensors; False: of numpy arrays; None: tensors if torch is installed
     native: bool = True  # crop with compiled code if it is built: see docs/decisions/native.md
     pin_memory: bool = False  # page-locked memory, for asynchronous copies to a GPU
     cache: CacheConfig = field(default_factory=CacheConfig)
@@ -229,8 +230,8 @@ class Loader:
             self._move(epoch, 0)
 
     def __iter__(self) -> Iterator["Batch"]:
-        """Iterate over the rest of the epoch: `Batch` if torch is installed, else `ArrayBatch`. See `arrays`."""
-        as_tensors = _as_tensors()
+        """Iterate over the rest of the epoch: `Batch` or `ArrayBatch`, as the setting `tensors` says. See `arrays`."""
+        as_tensors = None if self.config.tensors is False else _as_tensors(required=self.config.tensors is True)
         with contextlib.closing(self.arrays()) as batches:
             for batch in batches:
                 yield cast("Batch", batch) if as_tensors is None else as_tensors(batch)
@@ -519,10 +520,11 @@ def _has_cuda() -> bool:
     return has_cuda()
 
 
-def _as_tensors() -> Callable[[ArrayBatch], "Batch"] | None:
-    """The conversion to tensors; None: torch is not installed."""
+def _as_tensors(*, required: bool) -> Callable[[ArrayBatch], "Batch"] | None:
+    """The conversion to tensors; None: torch is not installed. Raises ConfigError if it is `required` and is not."""
     try:
-        from avdata.load.tensors import as_tensors  # noqa: PLC0415 - needs torch
+        with naming_extras() if required else contextlib.nullcontext():
+            from avdata.load.tensors import as_tensors  # noqa: PLC0415 - needs torch
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise

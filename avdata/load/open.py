@@ -25,6 +25,7 @@ from avdata.where import Condition, parse_condition
 from avmanifest.columns import joined
 from avmanifest.errors import ConfigError, ManifestError, MissingSplit, ShardError
 from avmanifest.layout import SPLIT_PATTERN, Layout
+from avmanifest.names import near_paths
 from avmanifest.records import parse_description, parse_marker, version_problem
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.secrets import shown_url
@@ -81,9 +82,11 @@ def open_dataset(
             raise ConfigError(f"{source!r} names a folder twice. To repeat samples, use shares: mix(...).")
         parts = [part for root in roots for part in _open_folder(root.rstrip("/"), split, exclude, condition, cache)]
         return replace(unite(parts) if len(parts) > 1 else parts[0], access=SampleAccess(cache))
+    if (missing := _missing_folder(source)) is not None and (split is not None or "{" not in missing.name):
+        raise ConfigError(
+            f"{missing}: no such folder. Prepare the dataset first, or name one that is there.{near_paths(missing)}"
+        )
     if split is not None:
-        if (missing := _missing_folder(source)) is not None:
-            raise ConfigError(f"{missing}: no such folder. Prepare the dataset first, or name one that is there.")
         raise ConfigError(f"split={split!r} chooses within a prepared folder; {source!r} are shards. Name theirs.")
     urls = expand_urls(source)
     for url in urls:
@@ -326,6 +329,20 @@ def manifest_rows(root: str, split: str, columns: Sequence[str], cache: CacheCon
         ManifestError: The file is not a manifest.
     """
     return _manifest(f"{root}/manifest/{split}.parquet", cache, columns)
+
+
+def manifest_table(root: str, split: str, cache: CacheConfig) -> pa.Table:
+    """A split's manifest with all its columns: a row for each requested clip, failed ones included.
+
+    Raises:
+        ManifestError: The file is missing or no manifest.
+    """
+    where = f"{root}/manifest/{split}.parquet"
+    path = local_path(where)
+    content = path if path is not None else read_content(where, cache)
+    if content is None or (path is not None and not path.exists()):
+        raise ManifestError(f"{shown_url(where)}: missing. Run the same prepare again.")
+    return read_table(io.BytesIO(content) if isinstance(content, bytes) else content, CLIP_SCHEMA, where=where)
 
 
 def _manifest(

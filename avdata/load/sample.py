@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float16, Float32, UInt8
 
 from avdata.dataset import Dataset, Shard
 from avdata.load.cache import CacheConfig, read_content
@@ -16,8 +16,8 @@ from avdata.load.decode import StoredSample
 from avdata.load.loader import Loader, LoaderConfig, evaluation_config
 from avdata.load.reader import ShardReader, ThreadMemory
 from avdata.load.views import TrainView, View
-from avdata.profiles import profile
-from avmanifest.errors import ManifestError, ShardError
+from avdata.profiles import column_start_s, profile, window_columns
+from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.secrets import shown_url
 from avmanifest.table import read_table
@@ -37,9 +37,41 @@ class Sample:
     row: Mapping[str, Any]  # its columns in the manifest; empty for tars of other tools
 
     @property
+    def label(self) -> str | None:
+        """The first label; None: it has none."""
+        return next(iter(self.labels), None)
+
+    @property
     def log_mel(self) -> np.ndarray | None:
         """The log-mel of the dataset's first profile; None: none is stored."""
         return next(iter(self.log_mels.values()), None)
+
+    def window(self, seconds: float = 3.0, start_s: float | None = None) -> Float16[np.ndarray, "mel t"]:
+        """A window of `log_mel`, without a copy: [128, 196] for 3 s of `paper`.
+
+        Args:
+            seconds: Length of the window. Spectrograms of whole clips (`kaldi`) have one window, which is all of it.
+            start_s: Start in the clip, to the nearest column; None: the middle, as evaluations take it.
+
+        Raises:
+            ConfigError: No log-mel is stored, or the clip does not have this window.
+        """
+        if self.log_mel is None:
+            raise ConfigError(f"{self.key}: no log-mel is stored. Compute it of sample.waveform.")
+        mel = profile(next(iter(self.log_mels)))
+        if mel.pad_columns:
+            return self.log_mel
+        first, columns = window_columns(start_s or 0.0, seconds, mel)
+        stored = self.log_mel.shape[1]
+        if start_s is None:
+            first = (stored - columns) // 2
+        if not 0 <= first <= stored - columns:
+            has_s = f"{column_start_s(stored - columns, mel):.2f} s" if stored >= columns else "none"
+            raise ConfigError(
+                f"{self.key}: a window of {seconds:g} s from {0.0 if start_s is None else start_s:g} s: the last one "
+                f"begins at {has_s}. Ask for a shorter or an earlier one."
+            )
+        return self.log_mel[:, first : first + columns]
 
     def __repr__(self) -> str:
         parts = [repr(self.key), f"labels={list(self.labels)!r}", f"{len(self.frames)} frames"]

@@ -65,7 +65,7 @@ class StepCosts:
         self.seconds.update(other.seconds)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PrepareReport:
     """The result of a run."""
 
@@ -83,6 +83,10 @@ class PrepareReport:
     steps: dict[str, dict[str, Any]] = field(default_factory=dict)  # of this run: clips, seconds, dropped, by step
     failed: tuple[FailedClip, ...] = ()  # some of the failed clips, of every status
     tracebacks: str = ""  # where those of clips with status internal are
+
+    def __repr__(self) -> str:
+        failed = ", ".join(f"{status} {count:,}" for status, count in self.statuses.items() if is_failure(status))
+        return f"PrepareReport({self.summary}{f' Failed: {failed}.' if failed else ''})"
 
     @property
     def filtered(self) -> int:

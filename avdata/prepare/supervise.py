@@ -13,17 +13,20 @@ import fcntl
 import math
 import multiprocessing
 import os
+import pickle
 import resource
 import signal
 import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 import psutil
@@ -221,10 +224,28 @@ def _start(context: Any, call: Callable[[T], R], how: Supervision) -> _Child:
     ours, theirs = context.Pipe()
     watched, life = context.Pipe(duplex=False)
     process = context.Process(target=_serve, args=(theirs, watched, call, how.memory_bytes), daemon=True)
-    process.start()
+    forkserver.ensure_running()
+    with _without_script(needed=b"__main__" in pickle.dumps(call)):
+        process.start()
     theirs.close()
     watched.close()
     return _Child(process, ours, life)
+
+
+@contextlib.contextmanager
+def _without_script(*, needed: bool) -> Iterator[None]:
+    """Have a child that starts in the block not import the user's script, unless it is needed: it has a step's class.
+
+    multiprocessing imports it in every child. A script that prepares without `if __name__ == "__main__"` would do so
+    again there.
+    """
+    main = sys.modules["__main__"]
+    if not needed:
+        sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _assign(child: _Child, work: _Work[Any]) -> None:

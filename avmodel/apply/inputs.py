@@ -11,9 +11,8 @@ from torch import Tensor
 
 from avdata.load import EvalView
 from avdata.load.crops import Crop, crop_into
-from avdata.melspec import log_mel
 from avdata.profiles import num_frames, profile
-from avdata.windows import SAMPLE_RATE, Window, WindowConfig
+from avdata.windows import SAMPLE_RATE, Window, WindowConfig, window_log_mel
 from avmanifest.errors import ConfigError, DecodeError
 from avmodel.configs.apply import OverlayConfig, SpanConfig
 from avmodel.evaluate.config import MODES, EvalDataConfig
@@ -50,13 +49,9 @@ class WindowInputs:
 
     def log_mel(self, window: Window) -> Float[Tensor, "1 1 mel t"] | None:
         """The window's spectrogram, computed and rounded as `avkit prepare` does; None for a video without sound."""
-        if window.waveform is None:
+        columns = window_log_mel(window, self.view.mel, self.view.num_columns)
+        if columns is None:
             return None
-        mel = self.view.mel
-        waveform = window.waveform
-        if mel.pad_columns:  # what is filled up there is columns of 0, not silence
-            waveform = waveform[: max(window.num_samples, mel.win_length)]
-        columns = log_mel(waveform, mel)[:, : self.view.num_columns].astype(np.float16)
         return rearrange(torch.from_numpy(columns).to(self.device).float(), "mel t -> 1 1 mel t")
 
 
@@ -108,7 +103,16 @@ def window_mode(window: Window, wanted: str = MODES[0]) -> str:
 def vectors_of(
     loaded: LoadedModel, inputs: WindowInputs, window: Window, mode: str
 ) -> dict[str, Float[np.ndarray, " _"]]:
-    """The vector of each stream, the mean over the window's frames, float32; `mode` may leave one modality out."""
+    """The vector of each stream, the mean over the window's frames, float32; `mode` may leave one modality out.
+
+    Raises DecodeError if what is left is not what the model has learned from.
+    """
+    learned = loaded.model.modalities
+    if mode not in (MODES[0], *learned):
+        status, missing = ("media_no_video", "pictures") if mode == "audio" else ("media_no_audio", "sound")
+        raise DecodeError(
+            status, f"the video has no {missing}, and this model has learned from {' and '.join(learned)} alone"
+        )
     with torch.no_grad():
         streams = loaded.model.encode(
             None if mode == "audio" else inputs.images(window), None if mode == "image" else inputs.log_mel(window)

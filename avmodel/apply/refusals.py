@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from avmanifest.errors import ConfigError
+from avmanifest.names import near_paths
 from avmodel.configs.apply import RetrieveConfig
 from avmodel.configs.choices import MODEL_WEIGHTS
 from avmodel.evaluate.places import how_to_train, trained_folder
@@ -16,7 +17,10 @@ def require_trained(checkpoint: Path, task: str | None) -> None:
     `task`: of `avkit evaluate`; None: any run. What only the weights show is checked by the loader.
     """
     if not checkpoint.exists():
-        raise ConfigError(f"{checkpoint}: no such checkpoint. Give a run's folder, a checkpoint, or a weights file.")
+        raise ConfigError(
+            f"{checkpoint}: no such checkpoint. Give a run's folder, a checkpoint, or a weights file."
+            f"{near_paths(checkpoint)}"
+        )
     if task is None:
         return
     folder = trained_folder(checkpoint, task)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from avmanifest.errors import ConfigError
+from avmanifest.names import near_paths
 from avmodel.apply.refusals import require_free, require_gallery, require_trained, require_weights
 from avmodel.configs.apply import TASKS, ApplyConfig, RetrieveConfig, task_config
 from avmodel.evaluate.config import Progress
@@ -43,7 +44,7 @@ def require_possible(
     if isinstance(config, RetrieveConfig):
         require_gallery(config)
     if not video.exists():
-        raise ConfigError(f"{video}: no such video")
+        raise ConfigError(f"{video}: no such video.{near_paths(video)}")
     if not overwrite:
         require_free(out, TASKS[task].files(config))
 

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from avdata.fits import FITS
 from avmanifest.errors import ConfigError
 from avmanifest.files import sha256_of_file
+from avmanifest.names import near_paths
 from avmanifest.parsing import parse_json
 from avmodel.checkpoint import load_model, of_weights_file
 from avmodel.checkpoint_folder import EMA_FILE, MODEL_FILE, checkpoints_in
@@ -74,7 +75,9 @@ def require_average(path: Path) -> None:
 def _own(path: Path, name: str) -> LoadedModel:
     path = checkpoints_of(path)
     if not path.exists():
-        raise ConfigError(f"{path}: no such checkpoint. Give a run's folder, a checkpoint, or a weights file.")
+        raise ConfigError(
+            f"{path}: no such checkpoint. Give a run's folder, a checkpoint, or a weights file.{near_paths(path)}"
+        )
     file, (model, _) = of_weights_file(path, load_model, name)
     run = next((folder for folder in file.parents[:3] if (folder / CHECKPOINTS).is_dir()), None)
     settings = (read_config(run) if run is not None else None) or {}

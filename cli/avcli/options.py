@@ -10,6 +10,7 @@ import typer
 
 from avcli.help import OUTPUT, SETTINGS, width
 from avmanifest.errors import ConfigError
+from avmanifest.names import unknown_name
 from avmanifest.secrets import shown_content
 from avmanifest.settings import (
     Setting,
@@ -169,6 +170,38 @@ def _parsed(setting: Setting, value: Any, name: str) -> Any:
     if any(get_args(kind)[:1] in ((str,), (Any,)) for kind in options_of(setting.kind)):
         return setting.require(tuple(value), name)  # a text may have commas
     return tuple(item for text in value for item in setting.parse(text, name))
+
+
+def keywords_of(config_type: type) -> dict[str, Setting]:
+    """The settings that have an option, by its name as a keyword of a Python function: clip_seconds, no_audio."""
+    settings = [one for one in declared(config_type) if one.option is not None]
+    return {one.option.name.removeprefix("--").replace("-", "_"): one for one in settings if one.option}
+
+
+def keyword_values(config_type: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, by setting path, of options given as keywords of a Python function; None: not given.
+
+    An option that may be repeated takes a value, or a list of them; a switch takes true or false. Raises ConfigError
+    for an unknown keyword, with those that are like it, and for a value that the setting does not take.
+    """
+    known = keywords_of(config_type)
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            raise ConfigError(unknown_name("option", name, known))
+        setting = known[name]
+        if value is None:
+            continue
+        if setting.kind is bool and not isinstance(value, bool):
+            raise ConfigError(f"{name}={value!r} is not true or false")
+        if setting.kind is bool and not value:
+            continue
+        given_as: Any = text_of(value)
+        if setting.is_many:
+            given_as = list(value) if isinstance(value, list | tuple) else [value]
+        parsed = _parsed(setting, given_as, name)
+        values |= dict.fromkeys((setting.path, *(setting.option.also if setting.option else ())), parsed)
+    return values
 
 
 def configured(

@@ -1,6 +1,7 @@
 """`avkit prepare`: make verified shards from videos."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,7 @@ from avcli.options import (
 from avcli.typed import TYPED
 from avdata.prepare.config import PANELS, WHAT, ExecutorKind, PrepareConfig, SynthConfig, slurm_share
 from avmanifest.errors import ConfigError
-from avmanifest.recipe import TableOptions, load_recipe
+from avmanifest.recipe import Recipe, TableOptions, load_recipe
 from avmanifest.settings import declared, read_settings, read_toml, with_values
 
 EXAMPLES = """\b
@@ -81,8 +82,7 @@ def prepare(
         typer.echo(explained(shown, toml=toml))
         return
     asked.require_sources()
-    if asked.executor is ExecutorKind.ARRAY and asked.share.count == 1 and "share.count" not in given:
-        asked = replace(asked, share=slurm_share(os.environ))
+    asked = in_array(asked, given)
     from avcli.prepare_output import PrepareProgress, nothing_found, print_plan, print_report
     from avcli.remedies import advice_for
     from avdata.prepare.dry_run import dry_run as look
@@ -109,25 +109,43 @@ def prepare(
 def _asked(
     recipe: str, out: str | None, file: Path | None, given: dict[str, Any], settings: list[str]
 ) -> PrepareConfig:
-    """The config from file, options and --set; later ones override earlier ones."""
-    from avdata.cores import usable_cores
-
+    """The config of the command line."""
     loaded = load_recipe(recipe)
     if out is None:
         raise ConfigError("--out is missing: the folder of the dataset, or its s3://, gs:// or hf:// URL")
     options = given_values(PrepareConfig, given)
-    if loaded.name != "synth":
+    return prepare_config(loaded, out, options, read_settings(PrepareConfig, settings), file=file)
+
+
+def prepare_config(
+    recipe: Recipe, out: str, options: Mapping[str, Any], settings: Mapping[str, Any], *, file: Path | None = None
+) -> PrepareConfig:
+    """The config from a file, from options and from further settings, by path; later ones override earlier ones.
+
+    Raises ConfigError for settings that cannot be used, or that are of another recipe.
+    """
+    from avdata.cores import usable_cores
+
+    options = dict(options)
+    if recipe.name != "synth":
         options.pop("synth.seed", None)  # of --seed
     if ("share.index" in options) != ("share.count" in options):
         raise ConfigError("--task-index and --num-tasks belong together")
     values = {} if file is None else read_toml(PrepareConfig, file)
-    values |= options | read_settings(PrepareConfig, settings)
-    _refuse_others(loaded.name, values)
+    values |= options | dict(settings)
+    _refuse_others(recipe.name, values)
     if "supervision.num_workers" not in values and values.get("executor") is not ExecutorKind.RAY:
         values["supervision.num_workers"] = usable_cores()
-    base = PrepareConfig(recipe=loaded, out=out, synth=SynthConfig() if loaded.name == "synth" else None)
+    base = PrepareConfig(recipe=recipe, out=out, synth=SynthConfig() if recipe.name == "synth" else None)
     asked = with_values(base, values)
     return replace(asked, table=None) if asked.table == TableOptions() else asked
+
+
+def in_array(asked: PrepareConfig, given: Mapping[str, Any]) -> PrepareConfig:
+    """The config with the share of this task of a SLURM array, if it runs as an array and no share is given."""
+    if asked.executor is ExecutorKind.ARRAY and asked.share.count == 1 and "share.count" not in given:
+        return replace(asked, share=slurm_share(os.environ))
+    return asked
 
 
 def _refuse_others(recipe: str, values: dict[str, Any]) -> None:

@@ -2,10 +2,14 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Final
+
+from avmanifest.secrets import shown_url
 
 _CUTOFF: Final = 0.6  # likeness, from 0 to 1, under which a name is not offered
 _SPREAD: Final = 0.15
+_ENTRIES: Final = 10_000  # of a folder, that are looked at
 
 
 def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:
@@ -43,3 +47,14 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, owner: str = "")
     names = list(known)
     hint = did_you_mean(name, names) or ";"
     return f"unknown {kind} {name!r}{owner}{hint} known: {', '.join(names)}"
+
+
+def near_paths(path: Path | str) -> str:
+    """` Did you mean data/mine?` with the paths beside a missing one that are like it; empty if there are none."""
+    path = Path(path)
+    try:
+        names = [entry.name for entry, _ in zip(path.parent.iterdir(), range(_ENTRIES), strict=False)]
+    except (OSError, ValueError):
+        return ""
+    found = near(path.name, (name for name in names if name.isprintable()))
+    return f" Did you mean {either([shown_url(str(path.parent / name)) for name in found])}?" if found else ""

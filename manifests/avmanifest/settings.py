@@ -299,6 +299,17 @@ def read_settings(config: object, settings: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def read_values(config: object, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, by path, of Python values or texts by path. Raises ConfigError as `override` does."""
+    known = {setting.path: setting for setting in _declared_of(config)}
+    values = {}
+    for path, value in given.items():
+        if path not in known:
+            raise unknown(list(known), path)
+        values[path] = _of_toml(known[path], list(value) if isinstance(value, tuple) else value, path)
+    return values
+
+
 def read_toml(config: object, path: Path) -> dict[str, Any]:
     """The values, by path, of a TOML file of settings, such as `--explain --toml` writes.
 

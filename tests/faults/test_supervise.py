@@ -169,6 +169,37 @@ def test_a_suspended_job_costs_no_task_and_a_hanging_one_still_ends(tmp_path):
     ]  # fmt: skip
 
 
+GUARDLESS = """
+import pathlib, sys
+from avdata.prepare.config import Supervision
+from avdata.prepare.supervise import supervise
+
+class Own:
+    def __call__(self, text):
+        return text.upper() + " here"
+
+print("ran", flush=True)
+if sys.argv[1] == "library":
+    for _, outcome in supervise(str.upper, ["a"], Supervision()):
+        print(outcome, flush=True)
+elif __name__ == "__main__":
+    for _, outcome in supervise(Own(), ["a"], Supervision()):
+        print(outcome, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "lines"),
+    [("library", ["ran", "Returned(value='A')"]), ("own", ["ran", "ran", "Returned(value='A here')"])],
+)
+def test_a_script_is_imported_by_children_only_if_they_need_it(tmp_path, call, lines):
+    """A script without `if __name__ == "__main__"` runs once; one whose own class is sent to children is imported."""
+    script = tmp_path / "script.py"
+    script.write_text(GUARDLESS)
+    done = subprocess.run([sys.executable, str(script), call], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == lines, done.stderr
+
+
 def test_grandchildren_die_with_a_child_that_hangs(tmp_path):
     note = tmp_path / "pid"
     task = f"grandchild:{note}"

@@ -155,6 +155,34 @@ def test_a_command_that_needs_torch_says_what_to_install_in_one_line(base: Base,
     assert "avkit[train]" in done.stderr
 
 
+FRONT_DOOR = """
+import sys
+import avkit
+
+dataset = avkit.open_dataset(sys.argv[1])
+print(dataset, dataset[0].window().shape)
+batch = next(iter(dataset.loader(batch_size=2)))
+print(type(batch).__name__, [window.log_mel.shape for window in avkit.windows(sys.argv[2])])
+for call in (lambda: avkit.load_model("hf:me/model"), lambda: next(iter(dataset.loader(batch_size=2, tensors=True)))):
+    try:
+        call()
+    except avkit.ConfigError as error:
+        print(error)
+"""
+
+
+def test_python_reads_datasets_and_clips_and_says_what_models_need(base: Base, dataset: Path) -> None:
+    done = base.python(FRONT_DOOR, dataset, dataset.parent / "videos" / "cat" / "c.mp4")
+    assert done.returncode == 0, done.stderr
+    told = "this needs torch, which is not installed. Install it with pip install 'avkit[train]'."
+    assert done.stdout.splitlines() == [
+        "Dataset(out: split=train, 3 samples, 10 s, 2 labels) (128, 196)",
+        "ArrayBatch [(128, 196), (128, 196)]",
+        told,
+        told,
+    ]
+
+
 def test_drawing_without_ffmpeg_says_what_to_install(base: Base, tmp_path: Path) -> None:
     code = (
         "import os, sys; os.environ['PATH'] = ''; sys.modules['imageio_ffmpeg'] = None; "

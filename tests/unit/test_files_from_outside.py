@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("manifests/avmanifest", "avdata", "avmodel", "cli/avcli")
+PACKAGES = ("manifests/avmanifest", "avdata", "avmodel", "cli/avcli", "avkit")
 PARSERS = (
     "json.load", "json.loads", "tomllib.load", "tomllib.loads", "yaml.load", "yaml.safe_load", "np.load", "pickle.load",
     "pickle.loads", "np.lib.format.read_array", "os.open",

@@ -32,7 +32,7 @@ def test_only_the_base_class_stands_for_a_bug() -> None:
 
 
 def test_only_benchmarks_raise_the_base_class() -> None:
-    sources = [p for top in ("avdata", "avmodel", "cli", "manifests") for p in (ROOT / top).rglob("*.py")]
+    sources = [p for top in ("avdata", "avkit", "avmodel", "cli", "manifests") for p in (ROOT / top).rglob("*.py")]
     assert len(sources) > 200
     raising = {path.name for path in sources if "raise AvkitError(" in path.read_text()}
     assert raising == {"bench.py", "bench_sources.py"}  # what they drew themselves did not work: a bug

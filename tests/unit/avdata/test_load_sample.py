@@ -41,6 +41,15 @@ def test_a_sample_has_all_that_is_stored_of_it(dataset: Dataset) -> None:
     assert len(repr(sample)) < 200
 
 
+def test_the_first_profile_comes_first(tmp_path: Path) -> None:
+    root = draw_dataset(tmp_path / "two", 2, mel=("paper", "kaldi"), flac=False, num_frames=1)
+    for _ in range(2):  # by an index that is made, then by one that is there
+        opened = open_dataset(root)
+        assert list(opened.log_mel) == ["paper", "kaldi"]
+        sample = opened[0]
+        assert sample.log_mel is sample.log_mels["paper"]
+
+
 def test_samples_are_counted_from_either_end_and_iterated(dataset: Dataset) -> None:
     assert dataset[-1].key == dataset[np.int64(19)].key == "clip-00019"
     assert [sample.key for sample in dataset] == dataset.keys.to_pylist()

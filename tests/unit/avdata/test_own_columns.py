@@ -24,7 +24,7 @@ from avmanifest.recipe import load_recipe
 from tests.shards import draw_dataset, sample_key
 from tests.videos import SMALL
 
-PACKAGES = ("avdata", "avmodel", "cli", "manifests")
+PACKAGES = ("avdata", "avkit", "avmodel", "cli", "manifests")
 FLAG = Column(name="black", dtype=pa.bool_(), meaning="<no> picture", flag=True, in_json=True, source="step black")
 SCORE = Column(
     name="score", dtype=pa.float64(), meaning="of a model", title="Score", unit="points", in_json=True, source="list"
