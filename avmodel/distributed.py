@@ -1,5 +1,6 @@
 """The processes of a run: rank, device, and collective operations."""
 
+import atexit
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -128,10 +129,26 @@ def join_world(device: str = "auto") -> Iterator[World]:
         yield World(0, 1, chosen)
         return
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    _keep_until_exit(dist.group.WORLD)
     try:
         yield World(rank, size, chosen)
     finally:
         dist.destroy_process_group()
+
+
+def _keep_until_exit(group: Any) -> None:
+    """Hold a process group, so that DistributedDataParallel is never the last to hold it.
+
+    After an error the traceback may hold the model past `destroy_process_group`. Freed then, the model would free the
+    group while it has Python's lock and wait for a thread of gloo that needs this lock: the process would hang. Freed
+    from Python, the group's threads are waited for without the lock.
+    """
+    _groups.append(group)
+    if len(_groups) == 1:
+        atexit.register(_groups.clear)
+
+
+_groups: list[Any] = []
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:

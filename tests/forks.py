@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import socket
 import sys
 from collections.abc import Callable, Mapping
 from multiprocessing.context import ForkServerProcess
@@ -43,26 +42,37 @@ def launch(
 
 def call(function: Callable[..., None], *arguments: Any, log: Path, env: Mapping[str, str] | None = None) -> int:
     """The exit code of such a process; negative: the signal."""
-    return finish(launch(function, *arguments, log=log, env=env))
+    return finish(launch(function, *arguments, log=log, env=env), log)
 
 
-def finish(process: ForkServerProcess, timeout_s: float = 300) -> int:
+def finish(process: ForkServerProcess, log: Path | None = None, timeout_s: float = 300) -> int:
     """The exit code, once the process has ended."""
     process.join(timeout_s)
     if process.exitcode is None:
         process.kill()
-        raise AssertionError(f"a process did not end in {timeout_s:g} s")
+        said = log.read_text()[-2000:] if log is not None and log.exists() else "nothing"
+        raise AssertionError(f"a process did not end in {timeout_s:g} s. It said: {said}")
     return process.exitcode
 
 
 def call_together(
     function: Callable[..., None], *arguments: Any, log: Path, size: int = 2, env: Mapping[str, str] | None = None
 ) -> list[int]:
-    """The exit codes of `size` processes with torchrun's environment variables; each log's name ends in its rank."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = str(found.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size), **(env or {})}
+    """The exit codes of `size` processes with torchrun's environment variables; each log's name ends in its rank.
+
+    As with torchrun, this process serves the store where they meet: no other process can take its port in between, and
+    the store outlives rank 0.
+    """
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "WORLD_SIZE": str(size),
+        **(env or {}),
+    }
     processes = [
         launch(
             function,
@@ -72,7 +82,9 @@ def call_together(
         )
         for rank in range(size)
     ]
-    return [finish(process) for process in processes]
+    codes = [finish(process, log.with_suffix(f".{rank}")) for rank, process in enumerate(processes)]
+    del store
+    return codes
 
 
 def avkit(*words: object) -> None:

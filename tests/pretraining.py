@@ -4,15 +4,18 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from avmodel.configs.run import RunConfig
-from avmodel.distributed import join_world
+from avmodel.distributed import World, join_world
 from avmodel.fit import gradients
 from avmodel.models import build_model
 from avmodel.models.deepavfusion import DeepAVFusion
@@ -60,6 +63,21 @@ def train_until_killed(out: Path, run: RunConfig, moment: int) -> None:
 
     sys.addaudithook(hook)
     train_drawn(out, run, resume=resume)
+
+
+def fail_before_the_other() -> None:
+    """Rank 0 raises an error while it is still waiting for a sum with rank 1."""
+    with join_world("cpu") as world:
+        _add_and_fail(world)
+
+
+def _add_and_fail(world: World) -> None:
+    # The traceback holds the model until the process ends.
+    model = DistributedDataParallel(torch.nn.Linear(2, 2))  # noqa: F841
+    if world.rank:
+        time.sleep(1)
+    dist.all_reduce(torch.zeros(4), async_op=True)
+    raise ValueError("failed")
 
 
 def shares_drawn(answer: Path, run: RunConfig) -> None:

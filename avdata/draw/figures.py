@@ -8,9 +8,11 @@ from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import AutoLocator
 
 from avdata.boxes import Box
 from avdata.draw.images import COLORS, color_range, decode_rgb, mask_overlay
@@ -20,11 +22,14 @@ from avdata.profiles import MelProfile
 
 DPI: Final = 110
 _GRID_DPI: Final = 90
+_ROW_INCHES: Final = 2.3  # of a grid
+_MARGIN_INCHES: Final = 0.45  # above and below a grid
+_GAP: Final = 0.06  # of a row of a grid, below its pictures
 _SMALL_DPI: Final = 80  # of log-mels on a page of many examples
 _FRAMES_PER_ROW: Final = 5
 _CURVES_PER_ROW: Final = 3
 MAX_NAME_LENGTH: Final = 36  # characters
-_NAN_COLOR: Final = "0.35"  # gray, where a log-mel is NaN
+_MEL_COLORS: Final = colormaps["magma"].with_extremes(bad="0.35")  # gray where a log-mel is NaN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,38 +102,44 @@ def draw_grid(columns: Sequence[tuple[str, np.ndarray]], names: Sequence[str], p
         profile: The profile of the log-mels.
     """
     rows = len(columns[0][1])
-    figure = Figure(figsize=(15, 2.3 * rows + 0.4), dpi=_GRID_DPI, layout="constrained")
-    axes = figure.subplots(rows, len(columns), squeeze=False)
+    height = _ROW_INCHES * rows + 2 * _MARGIN_INCHES
+    figure = Figure(figsize=(15, height), dpi=_GRID_DPI)
+    margin = _MARGIN_INCHES / height
+    axes = figure.subplots(1, len(columns), squeeze=False, gridspec_kw={"wspace": 0.13})[0]
+    figure.subplots_adjust(left=0.02, right=0.995, bottom=margin, top=1 - margin)
     first_log_mels = next(pictures for _, pictures in columns if pictures.ndim == 3)
-    for row in range(rows):
-        low, high = np.nanpercentile(first_log_mels[row], (1, 99.5))
-        for axis, (title, pictures) in zip(axes[row], columns, strict=True):
-            picture = pictures[row]
-            if row == 0:
-                axis.set_title(title, fontsize=10)
-            if pictures.ndim == 4:
-                axis.imshow(picture)
-                axis.set_xticks([])
-                axis.set_yticks([])
+    # An axis for each column: matplotlib takes most of its time for axes. Row k lies between y = k and k + 1 - _GAP.
+    for axis, (title, pictures) in zip(axes, columns, strict=True):
+        axis.set_title(title, fontsize=10)
+        axis.tick_params(labelsize=7)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        is_image = pictures.ndim == 4
+        width = (
+            (1 - _GAP) * pictures.shape[2] / pictures.shape[1] if is_image else seconds_of(pictures.shape[2], profile)
+        )
+        for row, picture in enumerate(pictures):
+            extent = (0, width, row + 1 - _GAP, row)
+            if is_image:
+                axis.imshow(picture, extent=extent)
                 continue
-            axis.imshow(
-                picture,
-                origin="lower",
-                aspect="auto",
-                extent=(0, seconds_of(picture.shape[1], profile), 0, len(picture)),
-                vmin=low,
-                vmax=max(high, low + 1e-3),
-                interpolation="nearest",
-                cmap="magma",
-            )
-            axis.tick_params(labelsize=7)
-            axis.set_yticks(range(0, len(picture) + 1, max(len(picture) // 4, 1)))
-            axis.set_facecolor(_NAN_COLOR)
-            if row == rows - 1:
-                axis.set_xlabel("time (s)", fontsize=8)
-            if pictures is first_log_mels:
-                axis.set_ylabel("mel bin", fontsize=8)
-        axes[row][0].set_ylabel(printable(names[row]), fontsize=7, parse_math=False)
+            low, high = np.nanpercentile(first_log_mels[row], (1, 99.5))
+            colors = {"vmin": low, "vmax": max(high, low + 1e-3), "cmap": _MEL_COLORS}
+            axis.imshow(picture[::-1], extent=extent, interpolation="nearest", **colors)
+        axis.set(xlim=(0, width), ylim=(rows - _GAP, 0), aspect="equal" if is_image else "auto")
+        axis.spines[:].set_visible(False)
+        if not is_image:
+            axis.xaxis.set_major_locator(AutoLocator())
+            axis.set_xlabel("time (s)", fontsize=8)
+        if pictures is first_log_mels:
+            bins = range(0, pictures.shape[1], max(pictures.shape[1] // 4, 1))
+            places = [row + (1 - _GAP) * (1 - one / pictures.shape[1]) for row in range(rows) for one in bins]
+            axis.set_yticks(places, [str(one) for _ in range(rows) for one in bins])
+            axis.set_ylabel("mel bin", fontsize=8, labelpad=1)
+    axes[0].set_yticks(np.arange(rows) + 0.5, [printable(name) for name in names[:rows]], rotation=90, va="center")
+    axes[0].tick_params(length=0)
+    for label in axes[0].get_yticklabels():
+        label.set_parse_math(False)
     return figure
 
 

@@ -76,17 +76,17 @@ def without_hashes(root: Path) -> None:
         write_table(read_table(path, CLIP_SCHEMA).drop_columns(optional), path)
 
 
-def bit_faults(folder: Path) -> Iterator[Fault]:
+def bit_faults(folder: Path, num_local: int = LOCAL, num_other: int = OTHER) -> Iterator[Fault]:
     """Bits of local shards, of an older dataset's, of shards in the cache, and of a manifest."""
     root = draw_dataset(folder / "set", 6, 3, seconds=3.5, num_frames=3, picture=noise)
     local = list(Layout(root).root.glob("train/*.tar"))
     cache = CacheConfig(root=folder / "cache", retry=RetryPolicy(attempts=1))
-    yield from _flipped("local shard", open_dataset(root), sorted(local), LOCAL, cache, _place_in(root))
+    yield from _flipped("local shard", open_dataset(root), sorted(local), num_local, cache, _place_in(root))
 
     older = draw_dataset(folder / "older", 6, 3, seconds=3.5, num_frames=3, picture=noise)
     without_hashes(older)
     tars = sorted(older.glob("train/*.tar"))
-    yield from _flipped("older dataset", open_dataset(older), tars, OTHER, cache, _place_in(root))
+    yield from _flipped("older dataset", open_dataset(older), tars, num_other, cache, _place_in(root))
 
     memory = fsspec.filesystem("memory")
     memory.put(str(root), "/bits/set", recursive=True)
@@ -95,7 +95,7 @@ def bit_faults(folder: Path) -> Iterator[Fault]:
         whole = loaded(dataset, ALL, cache)
         copies = sorted(cache.root.glob("*.shard"))
         seen = Counter[str]()
-        for bit in _bits(copies, OTHER):
+        for bit in _bits(copies, num_other):
             flip(*bit)
             seen["fetched again" if loaded(dataset, ALL, cache) == whole else "other batches"] += 1
             for path in copies:
@@ -103,7 +103,9 @@ def bit_faults(folder: Path) -> Iterator[Fault]:
             loaded(dataset, ALL, cache)
     finally:
         memory.rm("/bits", recursive=True)
-    yield Fault("flipped bit: shard in the cache", f"loader, {OTHER} times", f"{OTHER} fetched again", _counted(seen))
+    yield Fault(
+        "flipped bit: shard in the cache", f"loader, {num_other} times", f"{num_other} fetched again", _counted(seen)
+    )
     yield _of_manifest(Layout(root).manifest("train"))
     for path in (root / "dataset.json", root / "train/00000_stats.json"):
         yield _of_json(path, root, cache)

@@ -11,7 +11,7 @@ from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import RESIDUAL
 from avmodel.metrics import SKIPPED, read_lines
 from tests.forks import call, call_together
-from tests.pretraining import held_out_drawn, probe_drawn, train_drawn
+from tests.pretraining import fail_before_the_other, held_out_drawn, probe_drawn, train_drawn
 from tests.runs import FAMILY_RUNS, assert_same_run, curve, tiny_run, weights
 
 RUN = tiny_run(steps=10)
@@ -81,6 +81,12 @@ def test_what_one_process_refuses_ends_both(alone: Path, tmp_path: Path) -> None
     assert call_together(train_drawn, alone, RUN, log=log) == [1, 1]
     assert "holds a run already" in log.with_suffix(".0").read_text()
     assert "refused by another process, which says why" in log.with_suffix(".1").read_text()
+
+
+def test_a_process_that_fails_before_another_ends(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert call_together(fail_before_the_other, log=log) == [1, 1]
+    assert "ValueError: failed" in log.with_suffix(".0").read_text()
 
 
 @pytest.mark.slow

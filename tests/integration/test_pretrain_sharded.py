@@ -119,7 +119,7 @@ def test_two_sharded_processes_resumed_are_the_same_to_the_last_bit(sharded: Pat
 @pytest.mark.parametrize("name", ["", *FAMILY_RUNS])
 def test_every_family_is_sharded(tmp_path: Path, name: str) -> None:
     """With micro-steps, recomputed activations, pictures and probes, whose passes are without gradients."""
-    run = tiny_run(steps=4, optim=OPTIM, batch_size=8, pictures_every=2, probe_every=1, **FAMILY_RUNS.get(name, {}))
+    run = tiny_run(steps=4, optim=OPTIM, batch_size=8, pictures_every=4, probe_every=1, **FAMILY_RUNS.get(name, {}))
     assert call(train_drawn, tmp_path / "one", run, log=tmp_path / "log") == 0, said(tmp_path / "log")
     # Two micro-steps of four samples over all processes, as one process takes them.
     both = replace(run, parallel="fsdp", checkpoint_activations=True, device_batch_size=2)
