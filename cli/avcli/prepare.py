@@ -67,7 +67,9 @@ def prepare(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Show the plan, downloads, disk and time; write nothing.", rich_help_panel=OUTPUT
+            "--dry-run",
+            help="Show what is done and what is left to do, downloads, disk and time; write nothing.",
+            rich_help_panel=OUTPUT,
         ),
     ] = False,
     explain: EXPLAIN = False,

@@ -1,8 +1,10 @@
 """Output of `avkit prepare` and `status`: progress on stderr, results on stdout."""
 
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any, Final, Self
 
@@ -11,13 +13,15 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from avcli.failed_output import failed_lines
 from avcli.options import print_json
-from avcli.remedies import Advice, shown_command
+from avcli.remedies import Advice
 from avcli.tables import plain_table, shown_value
+from avcli.typed import shown_command
 from avdata.prepare.config import PrepareConfig
 from avdata.prepare.dry_run import DryRun
 from avdata.prepare.estimate import Estimate, SourceShare
@@ -32,6 +36,7 @@ from avmanifest.wording import counted
 PLAIN_INTERVAL_S = 10.0
 _LONGEST_REASON: Final = 300  # characters
 _LONGEST_NAME: Final = 120  # characters of a file's name
+_BAR_WIDTH: Final = 60  # columns
 _MOST_NAMES: Final = 4  # of one clip
 
 
@@ -179,30 +184,74 @@ def _steps(steps: Mapping[str, Mapping[str, Any]]) -> Table:
 def print_progress(progress: Progress, console: Console | None = None) -> None:
     """Print the progress of a dataset, and the runs that work on it."""
     console = console or Console()
+    for line in _progress_lines(progress):
+        console.print(Text(line), highlight=False, soft_wrap=True)
+
+
+def watch_progress(
+    read: Callable[[], Progress],
+    interval_s: float,
+    stopped: threading.Event,
+    console: Console | None = None,
+    *,
+    as_json: bool = False,
+) -> None:
+    """Show the progress again and again until no run works on the dataset.
+
+    On a terminal it is drawn anew in its place; elsewhere, and as JSON, one is printed after the other.
+
+    Args:
+        read: Reads the progress.
+        interval_s: Seconds from one to the next.
+        stopped: Ends it, once it is set.
+        console: Where it is shown; None: stdout.
+        as_json: Print JSON.
+    """
+    console = console or Console()
+    in_place = console.is_terminal and not as_json
+    with Live(console=console, auto_refresh=False) if in_place else nullcontext() as live:
+        while True:
+            progress = read()
+            if live is not None:
+                live.update(_progress_view(progress), refresh=True)
+            elif as_json:
+                print_json(progress.as_dict())
+            else:
+                print_progress(progress, console)
+            if not progress.runs or stopped.wait(interval_s):
+                return
+
+
+def _progress_view(progress: Progress) -> Group:
+    """The lines, and a bar for each run."""
+    bars = [
+        ProgressBar(total=max(run.to_do, 1), completed=sum(run.ended.values()), width=_BAR_WIDTH)
+        for run in progress.runs
+    ]
+    return Group(*map(Text, _progress_lines(progress)), *bars)
+
+
+def _progress_lines(progress: Progress) -> Iterator[str]:
     done = sum(progress.committed.values())
-
-    def say(text: str) -> None:
-        console.print(Text(text), highlight=False, soft_wrap=True)
-
-    say(
-        f"{progress.out}: {done:,} of {progress.requested:,} clips committed, "
-        f"{progress.num_committed_shards:,} of {progress.num_shards:,} shards"
+    yield (
+        f"{progress.out}: {done:,} of {counted(progress.requested, 'clip')} committed, "
+        f"{progress.num_committed_shards:,} of {counted(progress.num_shards, 'shard')}"
     )
     for status, count in progress.committed.items():
-        say(f"  {count:>9,}  {status:<20} {status_meaning(status)}")
+        yield f"  {count:>9,}  {status:<20} {status_meaning(status)}"
     for run in progress.runs:
         ended = sum(run.ended.values())
-        left = "" if run.left_s is None else f", {run.left_s / 60:,.0f} min left"
-        say(f"run {run.pid} on {run.host}: {ended:,} of {run.to_do:,} clips, {run.per_s:.2f}/s{left}")
+        left = "" if run.left_s is None else f", {_duration(run.left_s / 3600)} left"
+        yield f"run {run.pid} on {run.host}: {ended:,} of {counted(run.to_do, 'clip')}, {run.per_s:.2f}/s{left}"
         for name, source in run.sources.items():
-            state = f"{source['fetched']:,} fetched ({source['bytes'] / 1e6:,.0f} MB), {source['fetching']:,} under way"
+            state = f"{source['fetched']:,} fetched ({_size(source['bytes'])}), {source['fetching']:,} under way"
             if source["stopped"]:
-                state += f"; stopped: {source['refusal']}"
+                state += f"; stopped: {shown_value(source['refusal'], _LONGEST_REASON)}"
             elif source["paused_s"]:
-                state += f"; paused for {source['paused_s']:,.0f} s: {source['refusal']}"
-            say(f"  {name}: {state}")
+                state += f"; paused for {source['paused_s']:,.0f} s: {shown_value(source['refusal'], _LONGEST_REASON)}"
+            yield f"  {name}: {state}"
     if not progress.runs:
-        say("no run works on it" + ("" if done >= progress.requested else "; the same prepare command continues"))
+        yield "no run works on it" + ("" if done >= progress.requested else "; the same prepare command continues")
 
 
 def print_plan(found: DryRun, config: PrepareConfig, expected: Estimate, *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from avcli.help import OUTPUT, SETTINGS
 from avcli.options import CONFIG, EXPLAIN, SET, TOML, configured, explained, given, require_explain
+from avcli.typed import TYPED
 from avmanifest.errors import ConfigError, ExitCode
 
 EXAMPLES = """\b
@@ -123,11 +124,13 @@ def pretrain(
     if not data and not asked.data.mix:
         raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")
     out = out or Path("runs") / run
-    from avcli.pretrain_output import TrainingProgress, asked_to_stop
+    from avcli.pretrain_end import end_lines
+    from avcli.pretrain_output import TrainingProgress
+    from avcli.stopping import asked_to_stop
     from avmodel.train import pretrain as train
 
+    source = data[0] if data and len(data) == 1 else data
     with TrainingProgress() as progress, asked_to_stop() as stop:
-        source = data[0] if data and len(data) == 1 else data
         report = train(
             asked,
             source,
@@ -138,6 +141,6 @@ def pretrain(
             listener=progress,
             stop=stop,
         )
-    progress.ended(report)
+    progress.ended(report, end_lines(report, asked, source, TYPED.get()))
     if report.step < report.steps:
         raise typer.Exit(ExitCode.INCOMPLETE)

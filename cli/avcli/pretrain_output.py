@@ -1,12 +1,9 @@
-"""Output of `avkit pretrain` on stderr, and its handling of stop signals."""
+"""Output of `avkit pretrain` on stderr."""
 
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from types import FrameType
 from typing import Any, Self
 
 from rich.console import Console, Group
@@ -80,33 +77,12 @@ class TrainingProgress(Listener):
         """Show a line above the display."""
         self.console.print(Text(text), highlight=False, soft_wrap=True)
 
-    def ended(self, report: Report) -> None:
-        """Show the folder of the run, and its first and last loss. Only the process that showed steps does."""
+    def ended(self, report: Report, lines: Iterable[str] = ()) -> None:
+        """Show the folder of the run, first and last loss, and the lines. Only the process that showed steps does."""
         if not self._steps:
             return
         if report.step < report.steps:
             self.note(f"stopped after step {report.step:,} of {report.steps:,} and saved; --resume goes on")
         self.note(f"{report.out}: loss {report.first_loss:.4f} -> {report.last_loss:.4f}")
-
-
-@contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether SIGINT or SIGTERM came; a second signal stops at once."""
-    asked = False
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def ask(signal_number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        restore()
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield lambda: asked
-    finally:
-        restore()
+        for line in lines:
+            self.note(line)

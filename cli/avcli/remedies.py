@@ -1,14 +1,12 @@
 """What to do about failed clips: the remedy of each status, and the command that carries it out."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from avcli.typed import Words
+from avcli.typed import Words, shown_command
 from avdata.prepare.config import PrepareConfig
 from avmanifest.schema import find_status, is_failure, status_meaning
-from avmanifest.secrets import shown_url, without_secrets
 
 _REPEATED: Final = ("--source", "--set")
 _LEFT_OUT: Final = ("--overwrite", "--append", "--json", "--dry-run")  # what a command that goes on does without
@@ -68,11 +66,6 @@ def _command(status: str, config: PrepareConfig, typed: Words) -> str:
     return shown_command(changed_words(typed, [option.format(**values) for option in options]))
 
 
-def shown_command(words: Sequence[str]) -> str:
-    """A command for a shell, each word quoted where it has to be. Secrets in it are hidden."""
-    return shlex.join(without_secrets(shown_url(word)) for word in words)
-
-
 def changed_words(typed: Words, options: Sequence[str]) -> list[str]:
     """The command with other options: each replaces what was given for it; a source comes before the other sources.
 
@@ -81,7 +74,7 @@ def changed_words(typed: Words, options: Sequence[str]) -> list[str]:
     new = list(zip(options[::2], options[1::2], strict=True))
     names = {name for name, _ in new}
     left_out = {*_LEFT_OUT, *(names - set(_REPEATED)), *(_OF_AN_ARRAY if "--retry" in names else ())}
-    kept = [group for group in _groups(typed) if group[0].partition("=")[0] not in left_out or _is_ray(group)]
+    kept = [group for group in typed.groups() if group[0].partition("=")[0] not in left_out or _is_ray(group)]
     first = next((place for place, group in enumerate(kept) if group[0].partition("=")[0] == "--source"), len(kept))
     before = [list(pair) for pair in new if pair[0] == "--source"]
     after = [list(pair) for pair in new if pair[0] != "--source"]
@@ -90,14 +83,3 @@ def changed_words(typed: Words, options: Sequence[str]) -> list[str]:
 
 def _is_ray(group: Sequence[str]) -> bool:
     return group in (["--executor", "ray"], ["--executor=ray"])
-
-
-def _groups(typed: Words) -> list[list[str]]:
-    """The words, each option with its value."""
-    groups: list[list[str]] = []
-    words = list(typed.words)
-    while words:
-        word = words.pop(0)
-        takes_next = word.startswith("--") and "=" not in word and word not in typed.flags
-        groups.append([word, words.pop(0)] if takes_next and words else [word])
-    return groups

@@ -63,6 +63,8 @@ def test_a_run_says_how_it_goes_and_leaves_its_numbers(straight: Path) -> None:
     assert f"loss {lines[0]['loss']:.4f} -> {lines[-1]['loss']:.4f}" in said
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert lines[-1]["loss"] < lines[0]["loss"] - 0.2
+    assert f"checkpoint: {straight}/checkpoints/step-000000{STEPS}\n" in said
+    assert f"look: avkit inspect {straight} --html {straight}.html\n" in said
     assert "Traceback" not in said
     assert "Warning" not in said
 
@@ -80,6 +82,7 @@ def test_the_life_of_a_run(data: Path, straight: Path, tmp_path: Path, number: i
     done = len(curve(out))
     assert 1 <= done < STEPS
     assert f"stopped after step {done} of 60 and saved; --resume goes on" in log.read_text()
+    assert "go on: avkit pretrain demo --data" in log.read_text()
     saved = latest_checkpoint(out / CHECKPOINTS)
 
     for more, code, answer in (

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from avcli.remedies import advice_for, changed_words, shown_command
-from avcli.typed import Words
+from avcli.remedies import advice_for, changed_words
+from avcli.typed import Words, shown_command
 from avdata.prepare.config import PrepareConfig, SampleConfig, Supervision
 from avmanifest.recipe import load_recipe
 from avmanifest.schema import STATUSES, is_failure
