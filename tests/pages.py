@@ -1,9 +1,10 @@
 """Pages of docs/ carried out: commands are run, Python is executed, what a page shows is compared."""
 
-import os
+import io
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def run_command(command: str) -> str:
 
 
 def follow(page: str) -> Iterator[str]:
-    """Carry out a page below docs/ in the current folder; after each command, all that was printed so far."""
+    """Carry out a page below docs/ in the current folder; after each command and block of Python, what was printed."""
     said = ""
     names: dict[str, object] = {"__name__": page}
     for block in blocks_of(DOCS / page):
@@ -62,7 +63,10 @@ def follow(page: str) -> Iterator[str]:
                     said += run_command(command)
                     yield said
             case "python":
-                exec(compile(block.text, f"{page} in {os.fspath(Path.cwd())}", "exec"), names)
+                with redirect_stdout(io.StringIO()) as printed:
+                    exec(compile(block.text, f"a block of {page}", "exec"), names)
+                said += printed.getvalue()
+                yield said
             case "output":
                 for line in block.text.splitlines():
                     assert _squeezed(line) in _squeezed(said), f"{page}: not printed: {line}\n{said}"
