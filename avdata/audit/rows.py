@@ -113,6 +113,10 @@ class ClipRows:
         """The same rows with maps."""
         return replace(self, maps=maps)
 
+    def warm(self) -> None:
+        """Make what the first query would wait for: the text that is searched, and the columns as arrays."""
+        self.answer(Query(text="a", limit=0))
+
     @cached_property
     def statuses(self) -> list[str]:
         """The statuses that there are, those of failures first."""

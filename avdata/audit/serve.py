@@ -60,8 +60,12 @@ class ClipServer:
         self.rows = rows if make_maps is None else rows.with_maps(make_maps(keys_of_samples(table)))
         has_media = dataset.kind is not DatasetKind.MANIFEST
         self._reader = SampleReader(dataset) if has_media else None
-        said = f"All {counted(len(table), 'clip')} of the dataset, read from it as they are looked at."
-        clips = {**self.rows.choices(), "served": True, "media": has_media, "truth": True}
+        whole = counted(len(table), "clip")
+        said = (
+            f"All {whole}, read from the shards as they are looked at." if has_media else f"All {whole} of a manifest."
+        )
+        clips = {**self.rows.choices(), "served": True, "media": has_media, "truth": has_media}
+        self.rows.warm()
         self._page = report_page(dataset, found, None, clips, said, served=True).encode()
         self.sample = lru_cache(_KEPT_SAMPLES)(self._read)
         self.thumbnails = lru_cache(_KEPT_THUMBNAILS)(self._thumbnails)

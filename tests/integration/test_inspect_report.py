@@ -370,7 +370,7 @@ def test_ten_thousand_failures_are_searched_and_hostile_names_stay_text(tab, tmp
     reason = "document.querySelector('.clips tbody .reason .soft').textContent"
     assert tab.evaluate(reason) == f"{HOSTILE} number {first} of them"
     choose_option(tab, "Split", "test")
-    splits = "[...document.querySelectorAll('.clips tbody tr')].map((e) => e.cells[2].textContent)"
+    splits = "[...document.querySelectorAll('.clips tbody tr')].map((e) => e.cells[3].textContent)"
     assert set(tab.evaluate(splits)) == {"test"}
     tab.evaluate("[...document.querySelectorAll('.pager button')].at(-1).click()")
     settled(tab)

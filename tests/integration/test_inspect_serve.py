@@ -85,7 +85,7 @@ def test_the_page_is_told_what_it_may_ask(server):
     assert policy in content.decode()
     assert {"nosniff", "no-referrer", "no-store", "same-origin", "DENY"} <= set(headers.values())
     assert "Access-Control-Allow-Origin" not in headers
-    assert b"All 60 clips of the dataset" in content
+    assert b"All 60 clips, read from the shards" in content
     assert server.server_address[0] == "127.0.0.1"
 
 
@@ -206,6 +206,7 @@ def test_a_damaged_shard_is_told_and_the_others_are_shown(server):
 def test_a_manifest_and_plain_tars_are_served_too(root, tmp_path):
     with serving(root / "manifest") as server:
         assert asked(server, {})[1]["total"] == 60
+        assert b"All 60 clips of a manifest." in ask(server, "")[2]
         assert ask(server, "sample/0")[0] == 404
     tars = tmp_path / "tars"
     tars.mkdir()
@@ -260,7 +261,7 @@ def test_the_page_in_a_browser(server, tmp_path):
         tab.wait("document.querySelector('.clips').innerText.includes('cannot be read')")
         tab.type_into(".filters input[type=search]", "clip-00031")
         tab.wait("document.querySelector('.pager .count').textContent === '1–1 of 1 clip'")
-        assert tab.evaluate("document.querySelector('.clips tbody tr').cells[2].textContent") == HOSTILE
+        assert tab.evaluate("document.querySelector('.clips tbody tr').cells[3].textContent") == HOSTILE
         tab.evaluate("document.querySelector('.clips .open').click()")
         tab.wait("document.querySelector('.opened audio') !== null")
         playing = """new Promise((done, fail) => { const a = document.querySelector('audio');

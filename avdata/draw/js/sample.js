@@ -46,9 +46,10 @@ const spectrogram = (mel, audio) => {
       const x = LEFT + inner * Math.min(audio.currentTime / mel.seconds, 1);
       head.setAttribute("x1", x);
       head.setAttribute("x2", x);
-      if (!audio.paused && view.isConnected) requestAnimationFrame(move);
+      if (!audio.paused && head.isConnected) requestAnimationFrame(move);
     };
-    audio.onplay = audio.onseeked = move;
+    audio.onplay = audio.onseeked = audio.onpause = move;
+    move(); // it may play already
     view.onclick = (event) => {
       const at = (event.clientX - view.getBoundingClientRect().left - LEFT) / inner;
       if (at >= 0 && at <= 1) audio.currentTime = at * mel.seconds;
