@@ -19,6 +19,9 @@ FLAGS = (
     "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-port=0", "--window-size=1280,900",
 )  # fmt: skip
 PATIENCE_S = 60.0
+_CODES = {
+    "Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
+}  # fmt: skip
 
 
 class Browser:
@@ -134,9 +137,7 @@ class Browser:
 
     def press(self, key: str, times: int = 1) -> None:
         """A key that writes nothing, such as Tab, Enter or ArrowRight."""
-        code = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}[
-            key
-        ]
+        code = _CODES[key]
         text = {"text": "\r"} if key == "Enter" else {}
         for _ in range(times):
             self.ask("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code, **text)

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,7 @@ from avmanifest.wording import counted
 
 MOST_WHOLE: Final = 1000
 MOST_THUMBNAILS: Final = 5000
+_READERS: Final = 8  # threads: over a network, reading is mostly waiting
 _MOST_FAULTS: Final = 500
 _MOST_CLASSES: Final = 12
 _NAMED_CLASSES: Final = 40
@@ -179,28 +181,39 @@ def _media(
 ) -> tuple[dict[int, list[str]], dict[int, dict[str, Any]]]:
     """Thumbnails and samples by the place of their row. What is wrong with one that cannot be read stands in it."""
     reader = SampleReader(dataset)
-    small: dict[int, list[str]] = {}
-    large: dict[int, dict[str, Any]] = {}
     rows = clips.select(["split", "key", "shard", "status"]).to_pylist()
     wanted = [(place, row) for place, row in enumerate(rows) if row["status"] == "ok"]
-    for number, (place, row) in enumerate(wanted):
+
+    def shown(entry: tuple[int, dict[str, Any]]) -> tuple[list[str], dict[str, Any] | None]:
+        place, row = entry
         try:
             sample = reader.read(row["split"], row["key"], row["shard"])
-            small[place] = [thumbnail_uri(content) for content in thumbnails(sample)]
-            if place in whole:
-                sound = data_uri(sample.sound, sample.sound_type) if sample.sound else ""
-                large[place] = sample_data(sample, sound)
+            small = [thumbnail_uri(content) for content in thumbnails(sample)]
+            if place not in whole:
+                return small, None
+            return small, sample_data(sample, data_uri(sample.sound, sample.sound_type) if sample.sound else "")
         except AvkitError as error:
-            large[place] = {"problem": str(error)}
-        if on_sample is not None:
-            on_sample(number + 1, len(wanted))
-    return small, large
+            return ["", ""], {"problem": str(error)}
+
+    thumbs: dict[int, list[str]] = {}
+    samples: dict[int, dict[str, Any]] = {}
+    with ThreadPoolExecutor(_READERS) as readers:
+        for number, ((place, _), (small, sample)) in enumerate(zip(wanted, readers.map(shown, wanted), strict=True)):
+            thumbs[place] = small
+            if sample is not None:
+                samples[place] = sample
+            if on_sample is not None:
+                on_sample(number + 1, len(wanted))
+    return thumbs, samples
 
 
 def _clips(clips: Mapping[str, Any], said: str) -> str:
     if not clips["total"]:
         return ""
-    return f'<p class="soft">{escape(said)}</p><div class="explorer"></div>'
+    return (
+        f'<p class="soft">{escape(said)}</p><div class="explorer"></div>'
+        "<noscript><p>Clips are shown by the page's own script, which this browser does not run.</p></noscript>"
+    )
 
 
 def _head(found: Mapping[str, Any]) -> str:

@@ -276,8 +276,13 @@ def test_the_map_shows_opens_and_chooses_samples(tab, mixed):
     tab.press("Enter")
     tab.wait("document.querySelector('.samples .sample') !== null")
     assert tab.evaluate("document.querySelector('.samples h3').textContent") == "clip-00002"
+    tab.press(" ")
+    settled(tab)
+    assert tab.evaluate(KEYS) == clip(1, 2, 3)  # a tenth of the map at each side
     tab.press("Escape")
     assert tab.evaluate("document.querySelector('.tip').hidden")
+    settled(tab)
+    assert tab.evaluate(COUNT) == "1–20 of 20 clips"
     tab.drag((left + width / 2, top + 5), (left + width + 20, top + height - 5))  # it ends beside the map
     settled(tab)
     assert tab.evaluate(KEYS) == clip(10, 11, 13, 14, 15, 16, 17, 18, 19)
@@ -357,14 +362,14 @@ def hostile_manifest(path: Path, count: int) -> Path:
     return path
 
 
-def test_ten_thousand_failures_are_searched_and_hostile_names_stay_text(tab, tmp_path):
-    tab.open(page_of(hostile_manifest(tmp_path / "m.parquet", 10_000), tmp_path / "report.html"))
+def test_thousands_of_failures_are_searched_and_hostile_names_stay_text(tab, tmp_path):
+    tab.open(page_of(hostile_manifest(tmp_path / "m.parquet", 4000), tmp_path / "report.html"))
     # What is looked at, not what there is:
     assert tab.evaluate("document.querySelectorAll('.clips tbody tr').length") == 50
-    assert tab.evaluate(COUNT) == "1–50 of 10,000 clips"
-    tab.type_into(".filters input[type=search]", "number 77 media_corrupt")
+    assert tab.evaluate(COUNT) == "1–50 of 4,000 clips"
+    tab.type_into(".filters input[type=search]", "number 7 media_corrupt")
     settled(tab)
-    wanted = [n for n in range(10_000) if "77" in str(n) and n % 3 == 0]
+    wanted = [n for n in range(4000) if "7" in str(n) and n % 3 == 0]
     assert tab.evaluate(COUNT) == f"1–{min(50, len(wanted))} of {len(wanted)} clips"
     first = next(n for n in wanted if n % 2 == 0)  # train comes first
     reason = "document.querySelector('.clips tbody .reason .soft').textContent"

@@ -17,6 +17,7 @@ import soundfile
 
 from avcli import inspect as inspect_command
 from avdata.audit.dataset import open_audit_dataset
+from avdata.audit.maps import Maps
 from avdata.audit.serve import ClipServer, PageServer
 from avdata.audit.summary import summarize
 from avmanifest.errors import ConfigError
@@ -39,10 +40,16 @@ def root(tmp_path_factory):
     return root
 
 
+def make_maps(keys):
+    rows = np.array([row for row, key in enumerate(keys) if key])
+    places = np.stack([np.linspace(0, 1, len(rows)), np.full(len(rows), 0.5)], axis=1)
+    return Maps(rows=rows, streams={"fusion": places}, said="Of a test.")
+
+
 @contextmanager
 def serving(root):
     dataset = open_audit_dataset(str(root))
-    with PageServer(ClipServer(dataset, summarize(dataset))) as server:
+    with PageServer(ClipServer(dataset, summarize(dataset), make_maps)) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -274,4 +281,10 @@ def test_the_page_in_a_browser(server, tmp_path):
         tab.evaluate("document.querySelector('.clips .open').click()")
         tab.wait("document.querySelector('.opened .bad') !== null")
         assert "00005.tar" in tab.evaluate("document.querySelector('.opened').innerText")
+        tab.evaluate("document.querySelector('.map canvas').focus()")
+        tab.press("ArrowRight")
+        tab.wait("[...document.querySelectorAll('.tip img')].filter((i) => i.complete && i.naturalWidth).length === 2")
+        tab.press("Enter")
+        tab.wait("document.querySelector('.samples audio') !== null")
+        tab.wait("document.querySelector('.samples audio').played.length > 0")
         assert all(address.startswith(server.url) for address in tab.requests)

@@ -1,9 +1,9 @@
 // A map of features: a point a sample. The pointer or the arrow keys go to a point, whose frame and spectrogram are
-// shown; a click or Enter opens and plays it; a drag chooses the points within a rectangle.
+// shown; a click or Enter opens and plays it; a drag, or Space, chooses the points within a rectangle.
 
 const featureMap = (data, source, { changed, opened }) => {
   const { rows: ids, streams, said } = data.maps;
-  const MARGIN = 14, REACH = 16, COLORS = 7;
+  const MARGIN = 14, REACH = 16, COLORS = 7, AROUND = 0.1;
   let stream = 0, met = null, current = null, area = null, drag = null, shownId = null;
   const groups = new Map(); // row -> color, by the choice below
   const names = [];
@@ -15,7 +15,7 @@ const featureMap = (data, source, { changed, opened }) => {
   const tip = make("div", { class: "tip", hidden: "" });
   const live = make("p", { class: "unseen", "aria-live": "polite" });
   const help = make("p", { class: "soft", id: "map-help" },
-    `${said} Arrow keys go from point to point, Enter opens and plays one, Escape lets go. Drag to choose an area.`);
+    `${said} Arrow keys go from point to point, Enter opens and plays one, Space chooses the points around it, Escape lets go. Drag to choose an area.`);
   const which = chooser("Stream", streams.map(([name], place) => [name, place]));
   const clear = make("button", { type: "button", class: "small", hidden: "" }, "whole map");
   const legend = make("ul", { class: "legend" });
@@ -160,6 +160,10 @@ const featureMap = (data, source, { changed, opened }) => {
     } else if (event.key === "Enter" && current !== null) {
       event.preventDefault();
       open(current);
+    } else if (event.key === " " && current !== null) {
+      event.preventDefault();
+      const [x, y] = streams[stream][1][current];
+      setArea([x - AROUND, y - AROUND, x + AROUND, y + AROUND]);
     } else if (event.key === "Escape") {
       show(null, false);
       if (area) setArea(null);

@@ -7,6 +7,7 @@ import pytest
 from avmanifest.errors import ConfigError
 from avmodel.evaluate.embed.config import PRESETS, EmbedConfig
 from avmodel.evaluate.embed.task import EMBEDDINGS, MAP_FILE, embed
+from avmodel.evaluate.projection import make_maps
 from tests.evaluating import DATA, TEST, evaluation_of
 
 CONFIG = EmbedConfig(data=DATA, device="cpu")
@@ -20,6 +21,8 @@ def test_every_clip_is_a_row_and_the_map_is_drawn(tiny_run: Path, splits: Path, 
     assert table.column_names == ["key", "labels", "image", "audio", "fusion"]
     assert result.scores["fusion"]["dimensions"].mean == 32
     assert (run.out / MAP_FILE).stat().st_size > 10_000
+    maps = make_maps(run.out, ["", *table.column("key").to_pylist()])  # as `avkit inspect --embedding` reads it
+    assert (list(maps.streams), sorted(maps.rows)) == (["image", "audio", "fusion"], list(range(1, TEST + 1)))
     embed(replace(CONFIG, picture="pca"), run)
     with pytest.raises(ConfigError, match="has other features"):
         embed(replace(CONFIG, data=replace(DATA, mode="audio")), run)
