@@ -124,8 +124,8 @@ def report(
         "samples": media[1],
         "media": dataset.kind is not DatasetKind.MANIFEST,
         "truth": any(frame["mask"] or frame["boxes"] for one in media[1].values() for frame in one.get("frames", ())),
-        "remedy": f"avkit inspect {shlex.quote(dataset.root)} --serve shows it, and so does a page made with --samples "
-        f"{MOST_WHOLE}.",
+        "missing": f"This page holds thumbnails of it alone. avkit inspect {shlex.quote(dataset.root)} --serve "
+        f"shows all of it, and so does a page made with --samples {MOST_WHOLE}.",
     }
     return report_page(dataset, found, verification, clips, choice.said())
 

@@ -311,7 +311,7 @@ def test_samples_of_which_the_page_has_thumbnails_say_how_to_see_more(tab, mixed
     other = next(number for number in range(20) if number not in (*whole, 7, 12))
     tab.evaluate(f"[...document.querySelectorAll('.open')].find((e) => e.textContent === '{clip(other)[0]}').click()")
     tab.wait("document.querySelector('.opened .sample') !== null")
-    assert "--serve shows it" in tab.evaluate("document.querySelector('.opened').innerText")
+    assert "--serve shows all of it" in tab.evaluate("document.querySelector('.opened').innerText")
     assert tab.evaluate("document.querySelectorAll('.opened img').length") == 2
 
 
@@ -384,6 +384,18 @@ def test_thousands_of_failures_are_searched_and_hostile_names_stay_text(tab, tmp
     assert tab.evaluate("document.scripts.length") == 2
     assert tab.complaints == []
     assert len(tab.requests) == 1
+
+
+def test_the_page_of_a_manifest_has_its_clips_without_media(tab, mixed, tmp_path):
+    tab.open(page_of(mixed.parent / "set" / "manifest", tmp_path / "report.html"))
+    assert tab.evaluate(KEYS)[:3] == clip(7, 12, 0)
+    assert tab.evaluate("document.querySelectorAll('.thumbs, img').length") == 0
+    tab.evaluate("document.querySelectorAll('.open')[2].click()")
+    tab.wait("document.querySelector('.opened .sample') !== null")
+    shown = tab.evaluate("document.querySelector('.opened').innerText")
+    assert "video0 · drawn" in shown
+    assert "a manifest, which has no frames and no sound" in shown
+    assert tab.complaints == []
 
 
 def test_the_script_answers_as_the_server_would(tab, mixed):

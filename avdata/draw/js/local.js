@@ -86,6 +86,6 @@ const localSource = (data) => {
     query: async (query) => answer(query),
     row: async (id) => byId.get(id),
     thumbnails: (id) => data.thumbnails[id] || ["", ""],
-    sample: async (id) => data.samples[id] || { missing: data.remedy },
+    sample: async (id) => data.samples[id] || { missing: data.missing },
   };
 };

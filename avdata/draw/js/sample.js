@@ -86,7 +86,8 @@ const sampleCard = (data, row, one, thumbnails) => {
     return card;
   }
   if (one.missing) {
-    card.append(preview(thumbnails), make("p", { class: "facts" }, `This page holds thumbnails of this sample only. ${one.missing}`));
+    card.append(make("p", { class: "facts" }, [row.video, row.source].filter(Boolean).join(" · ")), preview(thumbnails),
+      make("p", { class: "soft" }, one.missing));
     return card;
   }
   card.append(make("p", { class: "facts" }, one.facts), make("div", { class: "frames" }, ...one.frames.map(frame)));

@@ -114,7 +114,7 @@ const clipTable = (data, source, { sorted, moved, sizeOfPage }) => {
 
 const cardOf = async (data, source, row) => {
   try {
-    const one = row.status === data.ok && source.hasMedia ? await source.sample(row.id) : { missing: "A manifest alone has no samples." };
+    const one = row.status === data.ok && source.hasMedia ? await source.sample(row.id) : { missing: "This page is of a manifest, which has no frames and no sound. Inspect the folder of its dataset." };
     return sampleCard(data, row, one, source.thumbnails(row.id));
   } catch (error) {
     return sampleCard(data, row, { problem: error.message }, ["", ""]);
