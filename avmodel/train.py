@@ -398,14 +398,14 @@ def initial_model(config: RunConfig, device: torch.device, listener: Listener) -
     torch.manual_seed(config.seed)
     model = build_model(config.model)
     if config.start is not None:
-        start_from_model(model, Path(config.start))
+        start_from_model(model, config.start)
         listener.note(f"all weights from {config.start}")
         model.before_training()
         return model.to(device)
     weights: dict[Modality, str | None] = {"image": config.image_weights, "audio": config.audio_weights}
     for modality, path in weights.items():
         if path is not None:
-            found = start_from_weights(model, modality, Path(path))
+            found = start_from_weights(model, modality, path)
             listener.note(f"{modality} weights from {path}: {found.name}, license {found.license}")
     model.before_training()
     return model.to(device)

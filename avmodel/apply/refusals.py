@@ -8,14 +8,20 @@ from avmanifest.names import near_paths
 from avmodel.configs.apply import RetrieveConfig
 from avmodel.configs.choices import MODEL_WEIGHTS
 from avmodel.evaluate.places import how_to_train, trained_folder
+from avmodel.registry.named import located, results_place
 from avmodel.rundir import CHECKPOINTS, read_config
 
 
 def require_trained(checkpoint: Path, task: str | None) -> None:
     """Raise ConfigError for a checkpoint that isn't there, or the folder of a run that `task` didn't train.
 
-    `task`: of `avkit evaluate`; None: any run. What only the weights show is checked by the loader.
+    `task`: of `avkit evaluate`; None: any run. Of a published name, see `results_place`. What only the weights show is
+    checked by the loader.
     """
+    place = results_place(checkpoint, task)
+    if place != checkpoint and not place.exists():
+        raise ConfigError(f"{checkpoint}: a published model without {task}. {how_to_train(checkpoint, task or '')}")
+    checkpoint = located(place)
     if not checkpoint.exists():
         raise ConfigError(
             f"{checkpoint}: no such checkpoint. Give a run's folder, a checkpoint, or a weights file."

@@ -54,14 +54,16 @@ class RunConfig:
     ] = None
     start: Annotated[
         str | None,
-        "Own run, or checkpoint, of the same family whose weights the whole model starts from, to go on on other data; "
-        "image_weights and audio_weights are then not read. none: as these say.",
+        "Own run, checkpoint or published model (avkit models) of the same family whose weights the whole model starts "
+        "from, to go on on other data; image_weights and audio_weights are then not read. none: as these say.",
     ] = None
     image_weights: Annotated[
-        str | None, "Published checkpoint or folder of an own run that the image branch, or a shared one, starts from."
+        str | None,
+        "Published checkpoint, its name (avkit models) or folder of an own run that the image branch, or a shared one, "
+        "starts from.",
     ] = None
     audio_weights: Annotated[
-        str | None, "Published checkpoint or folder of an own run that the audio branch starts from."
+        str | None, "Published checkpoint, its name or folder of an own run that the audio branch starts from."
     ] = None
     seed: Annotated[int, "Seed of weights, order and augmentation.", Bounds(0)] = 0
     device: Annotated[str, "auto, cpu, cuda or cuda:1."] = "auto"

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from avdata.fits import FITS
 from avmanifest.errors import ConfigError
-from avmanifest.files import sha256_of_file
+from avmanifest.files import replacing, sha256_of_file
 from avmanifest.names import near_paths
 from avmanifest.parsing import parse_json
 from avmodel.checkpoint import load_model, of_weights_file
@@ -20,8 +20,11 @@ from avmodel.configs.choices import EMA_WEIGHTS, MODEL_WEIGHTS
 from avmodel.evaluate.places import how_to_train, trained_folder
 from avmodel.models import build_model, family_of
 from avmodel.models.family import Family
+from avmodel.registry.fetch import classes_path
+from avmodel.registry.named import RUNS, located, named_entry, results_place
 from avmodel.rundir import CHECKPOINTS, checkpoints_of, read_config, read_parts
-from avmodel.weights.deepavfusion import import_deepavfusion
+from avmodel.weights.convert import read_published
+from avmodel.weights.files import TORCH_SUFFIXES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,26 +43,55 @@ class LoadedModel:
 def load_pretrained(
     path: Path | str, device: torch.device, *, accept_unknown: bool = False, weights: str = MODEL_WEIGHTS
 ) -> LoadedModel:
-    """The model of a run's folder, a checkpoint, a .safetensors file of ours, or a released DeepAVFusion .pth file.
+    """The model of a run's folder, a checkpoint, a .safetensors file of ours, a released file, or a published name.
 
-    In evaluation mode. `weights=ema` takes the moving average of the weights from a checkpoint of a run with ema_decay.
-    Raises ConfigError for a model whose fusion was never trained (`require_trained_fusion`), for a .pth file that is
-    not released unless `accept_unknown`, for `weights=ema` where there is none, and as `load_model`.
+    In evaluation mode. A released .pth file is recognized by its hash; one that is not known is read as DeepAVFusion's.
+    A name of `avmodel.registry` stands for its downloaded file. `weights=ema` takes the moving average of the weights
+    from a checkpoint of a run with ema_decay. Raises ConfigError for a model whose fusion was never trained
+    (`require_trained_fusion`), for a .pth file that is not released unless `accept_unknown`, for `weights=ema` where
+    there is none, as `located`, and as `load_model`.
     """
-    path = Path(path)
+    entry, path = named_entry(path), checkpoint_path(path)
     if weights == EMA_WEIGHTS:
         require_average(path)
-    if path.suffix in (".pth", ".pt"):
-        model: Family
-        model, published = import_deepavfusion(path, accept_unknown=accept_unknown)
+    if path.suffix in TORCH_SUFFIXES:
+        released, published, notes = read_published(path, accept_unknown=accept_unknown)
         origin = {"path": str(path), "sha256": sha256_of_file(path), "step": None, "license": published.license}
-        loaded = LoadedModel(model=model, origin=origin, folder=path.parent, profile="released", window_s=3.0)
+        loaded = replace(of_notes(released, path.parent, notes), origin=origin)
     else:
         loaded = _own(path, EMA_FILE if weights == EMA_WEIGHTS else MODEL_FILE)
+    if entry is not None:
+        loaded = replace(loaded, folder=RUNS / entry.name, origin={**loaded.origin, "published": entry.name})
     require_trained_fusion(loaded.model, path)
     model = loaded.model.to(device).eval()
     family = {"family": family_of(model.config), "config": asdict(model.config)}
     return replace(loaded, model=model, origin={**loaded.origin, **family})
+
+
+def checkpoint_path(path: Path | str) -> Path:
+    """The path, or of a published name its downloaded file; of a fine-tuned one the folder that it is converted to.
+
+    Raises as `located`, and as `convert_classifier`.
+    """
+    entry, file = named_entry(path), located(path)
+    if entry is None or not entry.classes:
+        return file
+    from avmodel.evaluate.finetune.imported import convert_classifier  # noqa: PLC0415 - imports this module
+
+    folder = file.with_name(f"{file.stem}.classifier")
+    if not folder.exists():
+        classes = f"{entry.classes}={classes_path(file)}" if entry.classes_url else entry.classes
+        with replacing(folder, shared=True) as unfinished:
+            convert_classifier(
+                file,
+                unfinished,
+                family=entry.family,
+                classes=classes,
+                mode=entry.mode,
+                several=entry.several,
+                settings=entry.settings,
+            )
+    return folder
 
 
 def require_average(path: Path) -> None:
@@ -197,7 +229,7 @@ def load_trained(path: Path, task: str, load: Callable[[Path], AnyModel]) -> tup
 
     Raises ConfigError, with the command that trains one, where there is none.
     """
-    folder = trained_folder(path, task)
+    folder = trained_folder(checkpoint_path(results_place(path, task)), task)
     try:
         return folder, load(folder)
     except ConfigError as error:

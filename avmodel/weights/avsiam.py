@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-from avmodel.checkpoint import fill_weights
+from avmodel.checkpoint import NoRandomValues, fill_weights
 from avmodel.configs.avsiam import AVSiamConfig
 from avmodel.configs.model import ViTSize, size_name
 from avmodel.models.avsiam import AVSiam
@@ -24,7 +24,10 @@ from avmodel.weights.shapes import eight_rows, numbers_in, square
 AVSIAM = PublishedWeights(
     name="avsiam_base",
     source="https://github.com/GenjiB/AVSiam (Base and Base+)",
-    license="MIT by its badge, without a license file (AVSiam); started from ImageNet-21k ViT weights (Apache-2.0)",
+    license=(
+        "CC-BY-NC-ND-4.0 by its page, MIT by the badge of its code (AVSiam); started from ImageNet-21k ViT weights "
+        "(Apache-2.0)"
+    ),
 )
 
 # Published name -> ours; the first row that fits counts.
@@ -91,7 +94,7 @@ def import_avsiam(path: Path, **settings: Any) -> tuple[AVSiam, PublishedWeights
     weights = renamed(released, (*AVSIAM_NAMES, *DECODER_NAMES))
     # The class token has a position, and is used nowhere.
     weights["encoder.image.positions"] = weights["encoder.image.positions"][:, 1:]
-    with torch.device("meta"):
+    with torch.device("meta"), NoRandomValues():
         model = AVSiam(config)
     fill_weights(model, weights, path)
     return model, AVSIAM

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-from avmodel.checkpoint import fill_weights
+from avmodel.checkpoint import NoRandomValues, fill_weights
 from avmodel.configs.cavmae import CAVMAEConfig
 from avmodel.configs.model import ViTSize, size_name
 from avmodel.models.cavmae import CAVMAE
@@ -61,7 +61,7 @@ def model_from_released(released: Mapping[str, Tensor], path: Path, **settings: 
     """
     with said_of(path, "CAV-MAE"):
         config = replace(CAVMAEConfig(**sizes_in(released)), **settings)
-    with torch.device("meta"):
+    with torch.device("meta"), NoRandomValues():
         model = CAVMAE(config)
     fill_weights(model, renamed(released, (*CAV_MAE_NAMES, *DECODER_NAMES)), path)
     return model

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-from avmodel.checkpoint import fill_weights
+from avmodel.checkpoint import NoRandomValues, fill_weights
 from avmodel.configs.cavmae_sync import CAVMAESyncConfig
 from avmodel.models.cavmae_sync import CAVMAESync
 from avmodel.weights.avsiam import DECODER_NAMES
@@ -56,7 +56,7 @@ def model_from_released(released: Mapping[str, Tensor], path: Path, **settings: 
         if registers % 2:
             raise ValueError(f"{registers} register tokens are not two equal halves, the audio's and the image's")
         config = replace(CAVMAESyncConfig(**sizes_in(released), num_registers=registers // 2), **settings)
-    with torch.device("meta"):
+    with torch.device("meta"), NoRandomValues():
         model = CAVMAESync(config)
     fill_weights(model, renamed(with_own_registers(released), SYNC_NAMES), path)
     return model

@@ -14,7 +14,7 @@ from avmanifest.settings import parse
 from avmodel.checkpoint import save_weights
 from avmodel.models import FAMILIES, part
 from avmodel.models.family import Family
-from avmodel.weights.published import Importer, PublishedWeights
+from avmodel.weights.published import Importer, PublishedWeights, identify
 
 
 def convert(
@@ -70,6 +70,26 @@ def imported(
         "license": published.license,
     }
     return model, published, notes
+
+
+def read_published(path: Path, *, accept_unknown: bool = False) -> tuple[Family, PublishedWeights, dict[str, str]]:
+    """The model in a published file, by the family that the list of published models has for its hash.
+
+    A file that the list does not know is read as DeepAVFusion's. Returns as `imported`. Raises ConfigError for a ViT of
+    one modality, which is no whole model, and as the family's importer.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    published = identify(path)
+    if (entry := published.entry) is None:
+        return imported(path, "deepavfusion", accept_unknown=accept_unknown, settings=())
+    if not entry.family:
+        raise ConfigError(
+            f"{path}: {entry.title}: the ViT of one modality, no whole model. It starts a pretraining: --set "
+            f"{entry.starts[0]}={path}"
+        )
+    model, _, notes = imported(path, entry.family, accept_unknown=False, settings=entry.settings)
+    return model, published, {**notes, "license": published.license}
 
 
 def importer_of(family: str) -> Importer:

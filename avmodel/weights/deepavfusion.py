@@ -10,7 +10,7 @@ from torch import Tensor
 
 from avmanifest.errors import ConfigError
 from avmanifest.files import sha256_of_file
-from avmodel.checkpoint import fill_weights
+from avmodel.checkpoint import NoRandomValues, fill_weights
 from avmodel.configs.deepavfusion import DeepAVFusionConfig, fusion_layer_ids
 from avmodel.configs.model import VIT_SIZES, ViTSize, size_name
 from avmodel.models.deepavfusion import DeepAVFusion
@@ -51,7 +51,8 @@ def import_deepavfusion(
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
     published = identify(path)
-    if not published.name.startswith("deepavfusion") and not accept_unknown:
+    is_released = published.entry is not None and published.entry.family == "deepavfusion"
+    if not is_released and not accept_unknown:
         raise ConfigError(
             f"{path}: {path.stat().st_size} bytes, sha256 {sha256_of_file(path)}: not a released DeepAVFusion "
             "checkpoint, or a damaged one (a Git LFS pointer is some 130 bytes). If you know its origin, give "
@@ -71,7 +72,7 @@ def model_from_released(released: Mapping[str, Tensor], source: Path, **settings
             name = f"encoder.fusion_blocks.{layer}.attn.kv.weight"
             if name in weights:
                 weights[name] = torch.cat(weights[name].chunk(2, dim=1)[::-1], dim=1)
-    with torch.device("meta"):
+    with torch.device("meta"), NoRandomValues():
         model = DeepAVFusion(config)
     fill_weights(model, weights, source)
     return model

@@ -24,6 +24,9 @@ def md5_of_file(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
+TORCH_SUFFIXES: Final = (".pth", ".pt")
+"""Of files that torch wrote, as releases are."""
+
 CONTAINERS: Final = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts store weights, one in another too."""
 

@@ -16,7 +16,10 @@ from avmodel.checkpoint import fill_weights, load_model, of_weights_file
 from avmodel.layers import ViT
 from avmodel.models import family_of
 from avmodel.models.family import Family, Modality
+from avmodel.registry.named import located
 from avmodel.rundir import CHECKPOINTS, checkpoints_of
+from avmodel.weights.convert import read_published
+from avmodel.weights.files import TORCH_SUFFIXES
 from avmodel.weights.published import PublishedWeights
 
 KERNEL, BIAS, POSITIONS = "patch_embed.proj.weight", "patch_embed.proj.bias", "positions"
@@ -53,23 +56,26 @@ def start_from_run(model: Family, modality: Modality, path: Path) -> PublishedWe
     return PublishedWeights(name=f"{family_of(config)} of one's own", source=str(path), license="as its data's")
 
 
-def start_from_model(model: Family, path: Path) -> None:
-    """Give the model, in place, all weights of an own run: its folder, a checkpoint or a weights file.
+def start_from_model(model: Family, path: Path | str) -> None:
+    """Give the model, in place, all weights of an own run or of a published model.
+
+    `path`: a run's folder, a checkpoint, a weights file, a published file, or the name of a published model.
 
     Raises ConfigError for a model of another family or of other shapes, or if nothing is there; CheckpointError for
     damaged files.
     """
-    folder = checkpoints_of(path)
+    file = located(path, "start")
+    folder = checkpoints_of(file)
     if not folder.exists():
         raise ConfigError(f"start={path}: no such run. Give a run's folder, a checkpoint, or a weights file.")
-    _, (source, config) = of_weights_file(folder, load_model)
-    ours, theirs = family_of(model.config), family_of(config)
+    source = read_published(file)[0] if file.suffix in TORCH_SUFFIXES else of_weights_file(folder, load_model)[1][0]
+    ours, theirs = family_of(model.config), family_of(source.config)
     if ours != theirs:
         raise ConfigError(
             f"start={path}: a model of {theirs}, this run trains one of {ours}. Between families, image_weights and "
             "audio_weights give the weights of one modality."
         )
-    fill_weights(model, source.state_dict(), path)
+    fill_weights(model, source.state_dict(), file)
 
 
 def vit_of(model: Family, modality: Modality, path: Path) -> ViT:

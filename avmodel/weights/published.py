@@ -1,4 +1,4 @@
-"""Published files of weights: addresses, licenses, and recognition by hash."""
+"""Published files of weights: licenses, and recognition by hash."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from avmanifest.files import sha256_of_file
+from avmodel.registry.entries import Entry, entries
+from avmodel.registry.fetch import read_pin, wanted_of
 from avmodel.weights.files import md5_of_file
 from avmodel.weights.names import Rules
 
@@ -20,49 +22,39 @@ class PublishedWeights:
     size_bytes: int | None = None
     sha256: str | None = None
     md5_prefix: str | None = None
+    entry: Entry | None = None  # of the list of published models; None: it is not there
 
 
-PUBLISHED = (
-    PublishedWeights(
-        name="mae_vit_base",
-        source="https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth",
-        license="CC-BY-NC-4.0 (MAE)",
-        md5_prefix="8cad7c",
-    ),
-    PublishedWeights(
-        name="mae_vit_large",
-        source="https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_large.pth",
-        license="CC-BY-NC-4.0 (MAE)",
-        md5_prefix="b8b06e",
-    ),
-    PublishedWeights(
-        name="audiomae_vit_base",
-        source="https://github.com/stoneMo/DeepAVFusion assets/models/vitbase_audiomae_as2m.pth",
-        license="CC-BY-4.0 (AudioMAE)",
-        size_bytes=548_136_466,
-        sha256="2ac444b8df9264a40bdf78e09ea878497611fc1b05254f90aaaf573c94aaadde",
-    ),
-    PublishedWeights(
-        name="deepavfusion_vggsound",
-        source="https://github.com/stoneMo/DeepAVFusion checkpoints/deepavfusion_vitb_vggsound_ep200",
-        license="Apache-2.0 (DeepAVFusion), trained from CC-BY-NC-4.0 (MAE) and CC-BY-4.0 (AudioMAE) weights",
-        size_bytes=1_282_543_933,
-        sha256="51437180761408f651ec51847164038a8c180afb2f45639f07f8fced2e8e63db",
-    ),
-    PublishedWeights(
-        name="deepavfusion_audioset",
-        source="https://github.com/stoneMo/DeepAVFusion checkpoints/deepavfusion_vitb_as2m_ep200",
-        license="Apache-2.0 (DeepAVFusion), trained from CC-BY-NC-4.0 (MAE) and CC-BY-4.0 (AudioMAE) weights",
-        size_bytes=1_516_280_189,
-        sha256="109dbf04dbf86786a71ea0e2f8ac4762c9e19366887ea50d6260db8b96f5cd14",
-    ),
-)
+def published_files() -> tuple[PublishedWeights, ...]:
+    """The files of the list of published models whose hash is published, or was recorded at the first download."""
+    found = []
+    for entry in entries().values():
+        wanted = wanted_of(entry, read_pin(entry))
+        if wanted.sha256 or wanted.md5_prefix:
+            found.append(
+                PublishedWeights(
+                    name=entry.name,
+                    source=entry.address,
+                    license=entry.licence,
+                    size_bytes=wanted.num_bytes,
+                    sha256=wanted.sha256,
+                    md5_prefix=wanted.md5_prefix,
+                    entry=entry,
+                )
+            )
+    return tuple(found)
+
+
 UNKNOWN_LICENSE = "unknown: ask the author of the file"
 
 
-def identify(path: Path, published: Sequence[PublishedWeights] = PUBLISHED) -> PublishedWeights:
-    """The published file with the same bytes; else one named "unknown", of unknown license."""
+def identify(path: Path, published: Sequence[PublishedWeights] | None = None) -> PublishedWeights:
+    """The published file with the same bytes; else one named "unknown", of unknown license.
+
+    `published`: those to compare with; None: `published_files`.
+    """
     size = path.stat().st_size
+    published = published_files() if published is None else published
     candidates = [known for known in published if known.size_bytes in (None, size)]
     by_sha256 = [known for known in candidates if known.sha256]
     if by_sha256 and (digest := sha256_of_file(path)) in {known.sha256 for known in by_sha256}:

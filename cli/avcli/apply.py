@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from avcli.download import DOWNLOAD, download_named
 from avcli.help import OUTPUT
 from avcli.options import (
     CONFIG,
@@ -55,7 +56,8 @@ def apply(
         Path | None,
         typer.Argument(
             metavar="CHECKPOINT",
-            help="A run's folder, a checkpoint, or what the task takes: see below. Required, except with --explain.",
+            help="A run's folder, a checkpoint, a name of avkit models, or what the task takes: see below. Required, "
+            "except with --explain.",
         ),
     ] = None,
     video: Annotated[
@@ -66,6 +68,7 @@ def apply(
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder of the results. Required.", rich_help_panel=OUTPUT),
     ] = None,
+    fetch: DOWNLOAD = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing results.", rich_help_panel=OUTPUT)
     ] = False,
@@ -93,6 +96,8 @@ def apply(
     from avmodel.apply import apply as run
     from avmodel.apply import load, require_possible
 
+    if fetch:
+        download_named([checkpoint])
     require_possible(task, checkpoint, asked, video=video, out=out, overwrite=overwrite)
 
     from avcli.evaluate_output import EvaluationProgress

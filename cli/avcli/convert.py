@@ -5,12 +5,14 @@ from typing import Annotated
 
 import typer
 
+from avcli.download import DOWNLOAD, download_named
 from avcli.help import SETTINGS
 from avmanifest.errors import ConfigError
 
 EXAMPLES = """\b
 Examples:
   avkit convert checkpoint_latest.pth --out weights/deepavfusion_vggsound.safetensors
+  avkit convert deepavfusion-vggsound --out weights/deepavfusion_vggsound.safetensors
   avkit convert as_cav_mae_base.pth --family cavmae --out weights/cavmae.safetensors
   avkit convert vgg_ft.pth --family cavmae --classes vggsound=class_labels_indices_vgg.csv --out weights/cavmae-vgg
   avkit convert as_ft_audio.pth --family cavmae --classes audioset --several --mode audio --out weights/cavmae-as-audio
@@ -25,7 +27,9 @@ _FINETUNED = "A fine-tuned checkpoint"  # heading of the options
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A published checkpoint (.pth).")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A published checkpoint (.pth), or its name in avkit models.")
+    ],
     out: Annotated[
         Path,
         typer.Option(
@@ -79,10 +83,23 @@ def convert(
             rich_help_panel=SETTINGS,
         ),
     ] = None,
+    fetch: DOWNLOAD = False,
 ) -> None:
     """Convert a published checkpoint to .safetensors. No code from the file is run."""
     from avcli.options import given
+    from avmodel.registry.fetch import classes_path
+    from avmodel.registry.named import located, named_entry
 
+    if fetch:
+        download_named([file])
+    entry, file = named_entry(file), located(file)
+    if entry is not None:
+        if not entry.family:
+            raise ConfigError(f"{entry.name}: the ViT of one modality: nothing to convert. Name it in --set as it is.")
+        family, settings = family or entry.family, [*entry.settings, *(settings or [])]
+        if entry.classes and classes is None:
+            classes = f"{entry.classes}={classes_path(file)}" if entry.classes_url else entry.classes
+            mode, several = mode or entry.mode, several or entry.several
     if classes is None:
         if mode is not None or several:
             raise ConfigError("--mode and --several are of a fine-tuned checkpoint: give its --classes, too")

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
+from avcli.help import SETTINGS
 from avcli.options import JSON, print_json
+from avmanifest.errors import CheckpointError
 
 if TYPE_CHECKING:
     from avmodel.registry.entries import Entry
@@ -20,7 +22,12 @@ Examples:
 After an interruption the same command goes on. avkit models lists the names.
 """
 DOWNLOAD = Annotated[
-    bool, typer.Option("--download", help="Download a published model that is named and is not here yet.")
+    bool,
+    typer.Option(
+        "--download",
+        help="Download a published model that is named and is not here yet.",
+        rich_help_panel=SETTINGS,
+    ),
 ]
 
 
@@ -114,10 +121,16 @@ class DownloadProgress:
 
 def download_named(values: "list[Any]") -> None:
     """Download the published models among these texts that are neither a path nor here already."""
-    from avmodel.registry.entries import entries
     from avmodel.registry.fetch import here
+    from avmodel.registry.named import named_entry
 
     for value in dict.fromkeys(str(one) for one in values if one is not None):
-        entry = entries().get(value)
-        if entry is not None and not Path(value).exists() and here(entry) is None:
+        entry = named_entry(value)
+        if entry is None:
+            continue
+        try:
+            found = here(entry)
+        except CheckpointError:  # changed since its download
+            found = None
+        if found is None:
             fetched(entry)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from avcli.download import DOWNLOAD, download_named
 from avcli.help import OUTPUT, SETTINGS
 from avcli.options import CONFIG, EXPLAIN, JSON, SET, TOML, configured, explained, given, print_json, require_explain
 from avcli.pretrain import DATA_WHERE
@@ -14,6 +15,7 @@ EXAMPLES = """\b
 Examples:
   avkit evaluate linear-probe runs/first --data data/vggsound
   avkit evaluate linear-probe runs/first --data data/vggsound --preset supplement --set seeds=0,1,2
+  avkit evaluate linear-probe deepavfusion-vggsound --data data/vggsound --download
   avkit evaluate finetune runs/first --data data/vggsound --set data.mode=audio
   avkit evaluate finetune runs/first --data data/vggsound --set data.test_labels=vggsounder=vggsounder.csv
   avkit evaluate knn runs/first --data data/vggsound
@@ -45,7 +47,8 @@ def evaluate(
         Path | None,
         typer.Argument(
             metavar="CHECKPOINT",
-            help="A run's folder, a checkpoint, or a released DeepAVFusion .pth file. Required, except with --explain.",
+            help="A run's folder, a checkpoint, a released .pth file, or a name of avkit models. Required, except "
+            "with --explain.",
         ),
     ] = None,
     data: Annotated[
@@ -93,6 +96,7 @@ def evaluate(
             rich_help_panel=_CHECKPOINT,
         ),
     ] = False,
+    fetch: DOWNLOAD = False,
     explain: EXPLAIN = False,
     toml: TOML = False,
     as_json: JSON = False,
@@ -107,9 +111,11 @@ def evaluate(
         typer.echo(explained(asked, toml=toml, before=TASKS[task].summary, after=presets))
         return
     if checkpoint is None:
-        raise ConfigError("CHECKPOINT is missing: a run's folder, or a checkpoint")
+        raise ConfigError("CHECKPOINT is missing: a run's folder, a checkpoint, or a name of avkit models")
     if not data:
         raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")
+    if fetch:
+        download_named([checkpoint])
     from avcli.evaluate_output import EvaluationProgress, print_result
     from avmodel.evaluate.run import evaluate as run
 

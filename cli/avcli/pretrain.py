@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from avcli.download import DOWNLOAD, download_named
 from avcli.help import OUTPUT, SETTINGS
 from avcli.options import CONFIG, EXPLAIN, SET, TOML, configured, explained, given, require_explain
 from avcli.typed import TYPED
@@ -18,6 +19,7 @@ Examples:
   avkit pretrain deepavfusion --data 'data/vggsound/train/{00000..00183}.tar' --set optim.base_lr=1e-4 --set seed=1
   avkit pretrain deepavfusion --data data/vggsound=0.7 --data data/audioset=0.3 --out runs/mixed
   avkit pretrain deepavfusion --data data/vggsound --data data/music=4x --out runs/mixed
+  avkit pretrain deepavfusion --data data/mine --set image_weights=mae-vit-b --set audio_weights=audiomae-vit-b
   avkit pretrain avsiam-h --explain --processes 8 --set parallel=fsdp
   avkit pretrain deepavfusion --data data/vggsound --out runs/first --resume
   avkit pretrain deepavfusion --data data/vggsound --out runs/speed --set steps=7 --profile
@@ -95,6 +97,7 @@ def pretrain(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
+    fetch: DOWNLOAD = False,
     explain: EXPLAIN = False,
     processes: Annotated[
         int | None,
@@ -123,6 +126,8 @@ def pretrain(
         return
     if not data and not asked.data.mix:
         raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")
+    if fetch:
+        download_named([asked.start] if asked.start else [asked.image_weights, asked.audio_weights])
     out = out or Path("runs") / run
     from avcli.pretrain_end import end_lines
     from avcli.pretrain_output import TrainingProgress
