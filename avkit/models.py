@@ -269,6 +269,7 @@ def load_model(place: str | Path, *, device: str = "auto", weights: str = "model
         from avmodel.distributed import choose_device  # noqa: PLC0415
         from avmodel.evaluate.loaded import load_pretrained  # noqa: PLC0415
         from avmodel.hub import load_published  # noqa: PLC0415
+        from avmodel.registry.named import named_entry  # noqa: PLC0415
 
         if weights not in WEIGHTS:
             raise ConfigError(f"weights={weights!r}: known: {', '.join(WEIGHTS)}.")
@@ -277,10 +278,10 @@ def load_model(place: str | Path, *, device: str = "auto", weights: str = "model
             if weights != "model":
                 raise ConfigError(f"weights={weights}: a published model has one set of weights. Leave it out.")
             return Model(load_published(name, chosen), name)
-        if not Path(place).exists():
+        if named_entry(place) is None and not Path(place).exists():
             raise ConfigError(
-                f"{shown_url(name)}: no such model. Give a run's folder, a checkpoint, a .safetensors file, or "
-                f"hf:USER/NAME.{near_paths(place)}"
+                f"{shown_url(name)}: no such model. Give a run's folder, a checkpoint, a .safetensors file, a name of "
+                f"avkit models, or hf:USER/NAME.{near_paths(place)}"
             )
         return Model(load_pretrained(place, chosen, weights=weights), shown_url(name))
 

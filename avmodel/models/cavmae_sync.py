@@ -39,7 +39,7 @@ class SyncTower(Tower):
         """The global token, the patches, the registers."""
         patches = super().entering(x, ids_keep)
         own = [token for token in (self.global_token, self.register_tokens) if token is not None]
-        first, *last = (token.expand(len(patches), -1, -1) for token in own)
+        first, *last = (token.expand(patches.shape[0], -1, -1) for token in own)
         return torch.cat([first, patches, *last], dim=1)
 
     def leaving(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b m d"]:

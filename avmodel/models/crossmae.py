@@ -61,7 +61,7 @@ class Tower(ViT):
     def forward(self, x: Float[Tensor, "b c h w"], ids_keep: Int[Tensor, "b k"] | None = None) -> Encoded:
         """Tokens after the last norm, of all patches or those that `ids_keep` lists."""
         tokens = self.embed(x, ids_keep)
-        x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        x = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         for block in self.blocks[:-1]:
             x = block(x)
         last = self.blocks[-1]
@@ -73,7 +73,7 @@ class Tower(ViT):
 
     def forward_intermediates(self, x: Float[Tensor, "b c h w"]) -> list[Float[Tensor, "b n d"]]:
         """Tokens of all patches after each block, without the class token."""
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), self.embed(x)], dim=1)
+        tokens = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), self.embed(x)], dim=1)
         return [layer[:, 1:] for layer in after_each(self.blocks, tokens)]
 
 

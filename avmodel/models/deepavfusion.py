@@ -155,7 +155,7 @@ class Encoder(nn.Module):
         image_ids, audio_ids = masks or (None, None)
         image = self.image.embed(image, image_ids)
         audio = self.audio.embed(log_mel, audio_ids)
-        fusion = self.fusion_tokens.expand(len(image), -1, -1)
+        fusion = self.fusion_tokens.expand(image.shape[0], -1, -1)
         layers = []
         for layer, (image_block, audio_block) in enumerate(zip(self.image.blocks, self.audio.blocks, strict=True)):
             if str(layer) in self.fusion_blocks:
@@ -258,8 +258,8 @@ class DeepAVFusion(Family):
         if image is not None and log_mel is not None:
             log_mel = for_each_image(log_mel, image)
         features = self.encoder(
-            given.new_zeros(len(given), 3, *self.config.image_size) if image is None else image,
-            given.new_full((len(given), 1, *self.config.audio_size), SILENCE) if log_mel is None else log_mel,
+            given.new_zeros(given.shape[0], 3, *self.config.image_size) if image is None else image,
+            given.new_full((given.shape[0], 1, *self.config.audio_size), SILENCE) if log_mel is None else log_mel,
         )
         tokens = {"image": features.image, "audio": features.audio, "fusion": features.fusion}
         absent = "image" if image is None else "audio" if log_mel is None else None

@@ -68,7 +68,7 @@ NOT_PREDICTED: Predicted = (None, None, None, None)
 
 def for_each_image(audio: Float[Tensor, "a *n"], image: Float[Tensor, "b *m"]) -> Float[Tensor, "b *n"]:
     """The rows of `audio`, each as often as it has images, which stand one after the other."""
-    return audio.repeat_interleave(len(image) // len(audio), dim=0)
+    return audio if audio.shape[0] == image.shape[0] else audio.repeat_interleave(len(image) // len(audio), dim=0)
 
 
 class Stream(NamedTuple):

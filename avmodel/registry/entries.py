@@ -1,6 +1,5 @@
 """The published models that avkit knows, read from models.toml and from the user's own list."""
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ from typing import Any, Final, get_type_hints
 from avdata.urls import check_url
 from avmanifest.errors import ConfigError
 from avmanifest.files import read_text
+from avmanifest.names import either
+from avmanifest.names import near as near_names
 from avmanifest.parsing import parse_toml
 from avmanifest.recipe import recipe_names
 from avmanifest.secrets import shown_url
@@ -121,12 +122,12 @@ def entry_named(name: str) -> Entry:
 def near(name: str) -> str:
     """`; did you mean A or B?` for the names that are nearest to this one; a full stop if none is near."""
     found = nearest(name)
-    return f"; did you mean {' or '.join(found)}?" if found else "."
+    return f"; did you mean {either(found)}?" if found else "."
 
 
 def nearest(name: str) -> list[str]:
     """The names that are nearest to this one, at most three."""
-    return difflib.get_close_matches(name.casefold(), entries(), n=3, cutoff=0.7)
+    return near_names(name, entries())
 
 
 def _entry(name: str, content: Any, where: str) -> Entry:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from avmanifest.errors import ConfigError
+from avmanifest.names import either
 from avmanifest.secrets import shown_url
 from avmodel.registry.entries import Entry, entries, nearest
 from avmodel.registry.fetch import here
@@ -33,7 +34,7 @@ def located(text: Path | str, setting: str = "") -> Path:
         path = Path(text)
         if "/" not in str(text) and not path.suffix and not path.exists() and (near := nearest(str(text))):
             raise ConfigError(
-                f"{said}: no such path, and no published model of that name; did you mean {' or '.join(near)}? "
+                f"{said}: no such path, and no published model of that name; did you mean {either(near)}? "
                 "avkit models lists all."
             )
         return path

@@ -18,6 +18,7 @@ from avcli import (
     download,
     evaluate,
     export,
+    export_model,
     inspect,
     models,
     prepare,
@@ -88,6 +89,7 @@ app.command("apply", epilog=apply.EXAMPLES, rich_help_panel=MODELS)(apply.apply)
 app.command("models", epilog=models.EXAMPLES, rich_help_panel=MODELS)(models.models)
 app.command("download", epilog=download.EXAMPLES, rich_help_panel=MODELS)(download.download)
 app.command("convert", epilog=convert.EXAMPLES, rich_help_panel=MODELS)(convert.convert)
+app.command("export-model", epilog=export_model.EXAMPLES, rich_help_panel=MODELS)(export_model.export_model)
 app.command("reproduce", epilog=reproduce.EXAMPLES, rich_help_panel=MODELS)(reproduce.reproduce)
 app.command("spectrogram", epilog=spectrogram.EXAMPLES, rich_help_panel=TOOLS)(spectrogram.spectrogram)
 app.add_typer(bench.app, name="bench", rich_help_panel=TOOLS)

@@ -14,6 +14,7 @@ EXTRA_OF: Final = {
     ),
     **dict.fromkeys(("torchvision", "webdataset"), "interop"),
     **{name: name for name in ("trackio", "wandb")},
+    **dict.fromkeys(("onnx", "onnxscript"), "onnx"),
     **dict.fromkeys(("onnxruntime", "scenedetect", "silero_vad"), "steps"),
 }
 """Import name of a library -> the extra that installs it."""

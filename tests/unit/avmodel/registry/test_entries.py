@@ -103,7 +103,7 @@ def test_a_list_of_ones_own_adds_and_replaces(tmp_path, monkeypatch):
 
 
 def test_a_name_that_is_nearly_right_is_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"mae-vitb: no published model of that name; did you mean mae-vit-b or"):
+    with pytest.raises(ConfigError, match=r"mae-vitb: no published model of that name; did you mean mae-vit-b, "):
         entry_named("mae-vitb")
     with pytest.raises(ConfigError, match=r"of that name\. avkit models lists all"):
         entry_named("something else")
