@@ -69,6 +69,7 @@ check: setup
 docs: $(DOCS)/.set-up
 	rm -rf site
 	$(DOCS)/bin/zensical build --strict --clean
+	$(DOCS)/bin/python -m tests.site_pages
 	@echo "site/index.html: open it in a browser; for its search: python3 -m http.server --bind 127.0.0.1 --directory site"
 
 $(DOCS)/.set-up: requirements-docs.lock
