@@ -10,6 +10,7 @@ from avdata.draw.charts import line_chart
 from avdata.draw.page import card, data_uri, escape, key_numbers, page, section, table, write_page
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.files import read_file
+from avmanifest.wording import counted
 from avmodel.metrics import METRICS, PROBES, read_lines
 from avmodel.run_scores import RunScore, read_scores
 from avmodel.rundir import CHECKPOINTS, PICTURES, read_config
@@ -60,7 +61,8 @@ class Run:
         """Name, progress and number of checkpoints, in one line."""
         steps = self.config.get("steps")
         of = f" of {steps:,}" if isinstance(steps, int) else ""
-        return f"{self.config.get('name', 'run')}, step {self.last_step:,}{of}, {len(self.checkpoints)} checkpoints"
+        checkpoints = counted(len(self.checkpoints), "checkpoint")
+        return f"{self.config.get('name', 'run')}, step {self.last_step:,}{of}, {checkpoints}"
 
 
 def read_run(folder: Path) -> Run:

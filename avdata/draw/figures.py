@@ -157,6 +157,7 @@ def draw_curves(
     for place, (name, steps, values) in enumerate(curves):
         axis = figure.add_subplot(grid[place // _CURVES_PER_ROW, place % _CURVES_PER_ROW])
         axis.plot(steps, values, linewidth=1.2, marker="." if len(steps) < 20 else "")
+        axis.set_xlabel("step", fontsize=7)
         axis.set_title(name, fontsize=9, loc="left", parse_math=False)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
