@@ -28,6 +28,7 @@ from avmanifest.columns import CLIP_COLUMNS, Column
 from avmanifest.errors import ShardError
 from avmanifest.files import open_file, read_file, replace_text, sha256_of_file
 from avmanifest.layout import Layout, ShardName
+from avmanifest.licences import hub_license
 from avmanifest.parsing import metadata_of
 from avmanifest.recipe import Recipe
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION, status_meaning
@@ -39,12 +40,6 @@ _ENERGON_VERSION: Final = "7.0.0"  # of the metadata's format; the package is no
 
 
 _TAGS: Final = ("audio", "video", "audio-visual", "webdataset", "croissant")
-_HUB_LICENCES: Final = (
-    "apache-2.0", "mit", "cc0-1.0", "cc-by-2.0", "cc-by-3.0", "cc-by-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0",
-    "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "odc-by",
-    "odbl", "pddl",
-)  # fmt: skip
-"""License identifiers of the Hugging Face hub that are common for datasets."""
 
 
 def write_catalog(layout: Layout, recipe: Recipe, config: SampleConfig, coverage: Mapping[str, Any]) -> None:
@@ -212,7 +207,7 @@ def _front_matter(
     filled = [split for split in coverage if coverage[split]["ok"]]
     content = {
         "pretty_name": recipe.title,
-        **_license(recipe),
+        **hub_license(recipe.licence),
         "task_categories": _tasks(recipe, labeled=any(counts["classes"] for counts in coverage.values())),
         "tags": [*_TAGS, *([] if recipe.name in _TAGS else [recipe.name])],
         "size_categories": [_size_category(sum(counts["ok"] for counts in coverage.values()))],
@@ -233,16 +228,6 @@ def _front_matter(
         },
     }
     return f"---\n{_yaml(content)}---\n\n"
-
-
-def _license(recipe: Recipe) -> dict[str, str]:
-    """The license for the hub: one of its identifiers, `unknown`, or `other` with the recipe's text."""
-    identifier = recipe.licence.lower()
-    if identifier in _HUB_LICENCES:
-        return {"license": identifier}
-    if not identifier or identifier.startswith("not stated"):
-        return {"license": "unknown"}
-    return {"license": "other", "license_name": recipe.licence}
 
 
 def _tasks(recipe: Recipe, *, labeled: bool) -> list[str]:

@@ -23,6 +23,7 @@ from avcli import (
     models,
     prepare,
     pretrain,
+    publish,
     reproduce,
     spectrogram,
     status,
@@ -90,6 +91,7 @@ app.command("models", epilog=models.EXAMPLES, rich_help_panel=MODELS)(models.mod
 app.command("download", epilog=download.EXAMPLES, rich_help_panel=MODELS)(download.download)
 app.command("convert", epilog=convert.EXAMPLES, rich_help_panel=MODELS)(convert.convert)
 app.command("export-model", epilog=export_model.EXAMPLES, rich_help_panel=MODELS)(export_model.export_model)
+app.command("publish", epilog=publish.EXAMPLES, rich_help_panel=MODELS)(publish.publish)
 app.command("reproduce", epilog=reproduce.EXAMPLES, rich_help_panel=MODELS)(reproduce.reproduce)
 app.command("spectrogram", epilog=spectrogram.EXAMPLES, rich_help_panel=TOOLS)(spectrogram.spectrogram)
 app.add_typer(bench.app, name="bench", rich_help_panel=TOOLS)
