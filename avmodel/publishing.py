@@ -18,7 +18,7 @@ import torch
 import yaml
 from fsspec.implementations.local import LocalFileSystem
 
-from avdata.store import Store, open_writable
+from avdata.store import Store
 from avdata.urls import hub_repository, protocol
 from avmanifest.errors import ConfigError, StorageError
 from avmanifest.extras import naming_extras
@@ -43,6 +43,7 @@ CARD: Final = "README.md"
 FILES: Final = (MODEL_FILE, CONFIG_FILE, CARD)
 """What is published, in the order in which it is written."""
 
+_AGAIN: Final = "What was written is kept; the same command goes on."
 _LONGEST_HEADER: Final = 100 << 20  # bytes, as safetensors has it
 _OF_THE_HUB: Final = (".gitattributes",)
 _STARTS: Final = ("start", "image_weights", "audio_weights")
@@ -129,17 +130,19 @@ def scores_of(loaded: LoadedModel) -> tuple[tuple[RunScore, ...], tuple[str, ...
 def _target(to: str, repository: Any, *, private: bool, say: Callable[[str], object]) -> Store:
     if repository is None:
         folder = Path(to)
-        return Store(str(folder), LocalFileSystem(), os.path.realpath(folder))
+        return Store(str(folder), LocalFileSystem(), os.path.realpath(folder), advice=_AGAIN)
     name = repository[0]
     with naming_extras():
-        from huggingface_hub import HfApi, errors  # noqa: PLC0415 - seldom needed, and slow to import
+        from huggingface_hub import HfApi, HfFileSystem, errors  # noqa: PLC0415 - seldom needed, and slow to import
 
-    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name=LIBRARY)
+    endpoint = os.environ.get("HF_ENDPOINT")
+    api = HfApi(endpoint=endpoint, library_name=LIBRARY)
     with _hub_errors(to, errors):
         if not api.repo_exists(name):
             api.create_repo(name, private=private, exist_ok=True)
             say(f"{to}: made a {'private' if private else 'public'} repository")
-    return open_writable(f"hf://{name}")
+    files = HfFileSystem(endpoint=endpoint, skip_instance_cache=True, use_listings_cache=False)
+    return Store(f"hf://{name}", files, name, advice=_AGAIN)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from avmodel.publishing import FILES, publish
 from avmodel.rundir import CONFIG_FILE, DATA_FILE
 from tests.buckets import UnreliableMemory
 from tests.evaluating import save_tiny
+from tests.hub import Hub, serving_hub
 from tests.videos import tree
 
 SETTINGS = {
@@ -176,3 +178,40 @@ def test_the_command_says_what_the_card_has(original: Path, tmp_path: Path) -> N
     assert "the card has scores of linear-probe" in ended.stdout
     assert "left out, as they are of another checkpoint: knn" in ended.stdout
     assert json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["written"] == []
+
+
+@pytest.fixture
+def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on loopback, with no model."""
+    (tmp_path / "hub" / "me").mkdir(parents=True)
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrst")
+    with serving_hub(tmp_path / "hub") as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server
+
+
+def test_it_goes_to_the_hub_and_comes_back(original: Path, online: Hub, tmp_path: Path) -> None:
+    said: list[str] = []
+    done = publish(original, "hf:me/first", license="MIT", private=True, say=said.append)
+    assert online.made == {"me/first": True}
+    assert online.commits == [[name] for name in FILES], "the card comes last"
+    assert done.written == FILES
+    assert said[0] == "hf:me/first: made a private repository"
+    held = online.root / "me" / "first"
+    assert 'avkit.load_model("hf:me/first")' in (held / "README.md").read_text()
+    assert all(b"hf_abcdef" not in path.read_bytes() for path in held.iterdir())
+    found = load_published("hf:me/first", cache_dir=tmp_path / "cache")
+    own = load_pretrained(original, torch.device("cpu"))
+    assert all(torch.equal(value, own.model.state_dict()[name]) for name, value in found.model.state_dict().items())
+    assert publish(original, "hf:me/first", license="MIT").written == ()
+    (held / "README.md").unlink()
+    (held / "config.json").unlink()
+    assert publish(original, "hf:me/first", license="MIT").written == ("config.json", "README.md")
+    with pytest.raises(ConfigError, match=r"hf://me/first: holds another .*give --overwrite"):
+        publish(original, "hf:me/first", license="cc-by-4.0")
+
+
+def test_a_hub_that_refuses_says_what_to_do(original: Path, online: Hub) -> None:
+    online.is_read_only = True
+    with pytest.raises(ConfigError, match=r"does not let you write there\. Log in"):
+        publish(original, "hf:me/first", license="MIT")
