@@ -100,10 +100,11 @@ def __getattr__(name: str) -> Any:
     elif name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
     else:
-        raise AttributeError(f"module 'avkit' has no attribute {name!r}; it has {', '.join(__all__)}")
+        like = "" if name.startswith("_") else import_module("avmanifest.names").did_you_mean(name, _HOMES)
+        raise AttributeError(f"module 'avkit' has no attribute {name!r}{like}")
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

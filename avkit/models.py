@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from jaxtyping import Float32
@@ -18,6 +18,7 @@ from avmanifest.names import near_paths
 from avmanifest.secrets import shown_url
 
 if TYPE_CHECKING:
+    from avdata.load.tensors import Batch
     from avmodel.evaluate.loaded import LoadedModel
 
 
@@ -103,6 +104,32 @@ class Model:
         self.loaded.model.to(choose_device(device))
         return self
 
+    @overload
+    def embed(
+        self,
+        what: str | Path,
+        *,
+        window_s: float | None = None,
+        hop_s: float | None = None,
+        fps: float | None = None,
+    ) -> Embeddings: ...
+
+    @overload
+    def embed(
+        self,
+        what: list[Any] | tuple[str | Path, ...],
+        *,
+        window_s: float | None = None,
+        hop_s: float | None = None,
+        fps: float | None = None,
+    ) -> list[Embeddings]: ...
+
+    @overload
+    def embed(self, what: "ArrayBatch | Batch") -> Embeddings: ...
+
+    @overload
+    def embed(self, *, images: np.ndarray | None = None, log_mel: np.ndarray | None = None) -> Embeddings: ...
+
     def embed(
         self,
         what: Any = None,
@@ -162,12 +189,13 @@ class Model:
         config = SpanConfig(window_s=window_s, hop_s=hop_s, fps=fps)
         inputs = window_inputs(self.loaded, config.window_s, fit=config.fit)
         embedder = VideoEmbedder(loaded=self.loaded, inputs=inputs, window_config=span_windows(inputs, config))
-        found = list(embedder(iter_windows(clip, embedder.window_config)))
-        return Embeddings(
-            {name: np.stack([vectors[name] for _, vectors in found]) for name in found[0][1]},
-            np.array([window.start_s for window, _ in found], np.float32),
-            np.array([window.end_s for window, _ in found], np.float32),
-        )
+        rows: list[Mapping[str, np.ndarray]] = []
+        spans: list[tuple[float, float]] = []
+        for window, vectors in embedder(iter_windows(clip, embedder.window_config)):
+            rows.append(vectors)
+            spans.append((window.start_s, window.end_s))
+        start_s, end_s = np.array(spans, np.float32).T
+        return Embeddings({name: np.stack([row[name] for row in rows]) for name in rows[0]}, start_s, end_s)
 
     def _embed_batch(self, batch: Any) -> Embeddings:
         from avdata.load.tensors import Batch, as_tensors  # noqa: PLC0415 - needs torch
@@ -246,8 +274,8 @@ def load_model(place: str | Path, *, device: str = "auto", weights: str = "model
 
     Args:
         place: The folder of a run or of a checkpoint, a .safetensors file (released weights become one by
-            `avkit convert`), the folder of a published model, or one of the Hugging Face hub: hf:USER/NAME or
-            hf:USER/NAME@REVISION. Models of the hub are fetched once and kept.
+            `avkit convert`), a name of `avkit models` that was downloaded, the folder of a published model, or one of
+            the Hugging Face hub: hf:USER/NAME or hf:USER/NAME@REVISION. Models of the hub are fetched once and kept.
         device: auto, cpu, cuda or cuda:NUMBER. auto: cuda if there is one.
         weights: model, or ema for the moving average of the weights, of a run with ema_decay.
 
@@ -269,7 +297,7 @@ def load_model(place: str | Path, *, device: str = "auto", weights: str = "model
         from avmodel.distributed import choose_device  # noqa: PLC0415
         from avmodel.evaluate.loaded import load_pretrained  # noqa: PLC0415
         from avmodel.hub import load_published  # noqa: PLC0415
-        from avmodel.registry.named import named_entry  # noqa: PLC0415
+        from avmodel.registry.named import located, named_entry  # noqa: PLC0415
 
         if weights not in WEIGHTS:
             raise ConfigError(f"weights={weights!r}: known: {', '.join(WEIGHTS)}.")
@@ -278,7 +306,7 @@ def load_model(place: str | Path, *, device: str = "auto", weights: str = "model
             if weights != "model":
                 raise ConfigError(f"weights={weights}: a published model has one set of weights. Leave it out.")
             return Model(load_published(name, chosen), name)
-        if named_entry(place) is None and not Path(place).exists():
+        if named_entry(place) is None and not located(place).exists():
             raise ConfigError(
                 f"{shown_url(name)}: no such model. Give a run's folder, a checkpoint, a .safetensors file, a name of "
                 f"avkit models, or hf:USER/NAME.{near_paths(place)}"

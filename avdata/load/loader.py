@@ -47,6 +47,7 @@ from avdata.urls import is_cached
 from avmanifest.errors import CheckpointError, ConfigError, ShardError
 from avmanifest.extras import naming_extras
 from avmanifest.files import sha256_of
+from avmanifest.wording import counted
 
 if TYPE_CHECKING:
     from avdata.load.tensors import Batch
@@ -198,6 +199,10 @@ class Loader:
         """Batches left in this epoch."""
         left = self.dataset.epoch_samples - self._state.position
         return num_batches(left, self.config.batch_size, self.world_size, self.config.tail)
+
+    def __repr__(self) -> str:
+        left = counted(len(self), "batch", "batches")
+        return f"Loader(epoch {self._state.epoch}: {left} of {counted(self.config.batch_size, 'sample')} left)"
 
     def state_dict(self) -> dict[str, int | str]:
         """Epoch, position, seed and plan hash, for a checkpoint. It is the same on every rank."""

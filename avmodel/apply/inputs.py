@@ -111,7 +111,9 @@ def vectors_of(
     if mode not in (MODES[0], *learned):
         status, missing = ("media_no_video", "pictures") if mode == "audio" else ("media_no_audio", "sound")
         raise DecodeError(
-            status, f"the video has no {missing}, and this model has learned from {' and '.join(learned)} alone"
+            status,
+            f"the video has no {missing}, and this model has learned from {' and '.join(learned)} alone. Give a video "
+            "that has it.",
         )
     with torch.no_grad():
         streams = loaded.model.encode(

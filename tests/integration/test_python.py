@@ -81,16 +81,20 @@ def test_nothing_is_imported_until_it_is_used() -> None:
     assert then == "['avkit', 'avmanifest', 'avmanifest.errors', 'avmanifest.secrets']"
 
 
-def test_every_name_is_there_for_type_checkers_and_at_run_time() -> None:
+def test_every_name_is_there_for_type_checkers_at_run_time_and_on_the_page() -> None:
     tree = ast.parse((ROOT / "avkit" / "__init__.py").read_text())
     (checked,) = (node for node in tree.body if isinstance(node, ast.If))
     imported = {alias.name for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert imported | {"__version__"} == set(avkit.__all__) <= set(dir(avkit))
+    page = (ROOT / "docs" / "python.md").read_text()
     for name in avkit.__all__:
         assert getattr(avkit, name) is not None
+        assert re.search(rf"\b{name}\b", page), name
     assert re.match(r"\d+\.\d+", avkit.__version__)
-    with pytest.raises(AttributeError, match="has no attribute 'Loader'; it has AvkitError"):
-        avkit.Loader  # noqa: B018
+    assert not [name for name in dir(avkit) if name not in avkit.__all__ and not name.startswith("__")]
+    with pytest.raises(AttributeError, match=r"has no attribute 'opendataset'; did you mean open_dataset\?"):
+        avkit.opendataset  # noqa: B018
+    assert not hasattr(avkit, "__wrapped__")
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +145,7 @@ def test_batches_are_of_numpy_and_of_torch_when_wanted(dataset: "avkit.Dataset")
     import torch
 
     loader = dataset.loader(batch_size=8, seed=3, num_workers=1)
+    assert repr(loader) == "Loader(epoch 0: 2 batches of 8 samples left)"
     first, second = [[batch.keys for batch in loader] for _ in range(2)]
     assert len(first) == len(second) == 2, "the rest fills no batch"
     assert first != second, "each epoch has another order"
@@ -362,6 +367,7 @@ def test_a_model_that_is_not_there_is_named(model: "avkit.Model", tmp_path: Path
         (model.place, {"weights": "emma"}, "known: model, ema"),
         (model.place, {"weights": "ema"}, "no moving average"),
         ("hf:../x", {}, "hf:USER/NAME"),
+        ("mae-vit-bb", {}, "did you mean mae-vit-b"),
         ("hf:me/x", {"weights": "ema"}, "Leave it out"),
     ]:
         with pytest.raises(avkit.ConfigError, match=match):
@@ -435,3 +441,30 @@ def test_prepare_says_what_is_wrong_and_never_exits(
     with pytest.raises(avkit.AvkitError, match=match):
         avkit.prepare(recipe, out=tmp_path / "out", progress=False, **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_every_form_of_a_run_is_loaded(model: "avkit.Model", clips: Path) -> None:
+    run = Path(model.place)
+    (checkpoint,) = (run / "checkpoints").glob("step-*")
+    expected = model.embed(clips / "both.mp4")["fusion"]
+    for place in (str(run), run / "checkpoints", checkpoint, checkpoint / "model.safetensors"):
+        found = avkit.load_model(place, device="cpu")
+        np.testing.assert_array_equal(found.embed(clips / "both.mp4")["fusion"], expected)
+
+
+def test_a_model_of_one_modality_says_what_a_clip_lacks(clips: Path, tmp_path: Path) -> None:
+    from avmodel.checkpoint import save_checkpoint
+    from avmodel.configs.mae import MAEConfig
+    from avmodel.models import build_model
+    from avmodel.rundir import CHECKPOINTS
+    from tests.families import SIZES
+
+    config = MAEConfig(**SIZES | {"audio_size": (128, 56)}, modalities="audio")
+    notes = {"profile": "paper", "window_s": "1.0"}
+    save_checkpoint(tmp_path / CHECKPOINTS, 1, build_model(config), config, {"step": 1}, notes=notes)
+    deaf = avkit.load_model(tmp_path, device="cpu")
+    assert list(deaf.embed(clips / "both.mp4")) == ["audio"]
+    with pytest.raises(avkit.DecodeError, match="has no sound, and this model has learned from audio alone"):
+        deaf.embed(clips / "mute.mp4")
+    with pytest.raises(avkit.ConfigError, match=r"learned from audio alone\. Give log_mel"):
+        deaf.embed(images=np.zeros((1, 3, 32, 32), np.uint8))

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -408,6 +409,26 @@ def _read_run(folder: Path) -> object:
     return digest(run.summary, run.curves, *weights, sorted(map(str, state)))
 
 
+def _make_published(folder: Path) -> None:
+    import torch
+
+    from avmodel.evaluate.loaded import load_pretrained
+    from avmodel.hub import write_published
+
+    _make_run(folder / "run")
+    write_published(folder, load_pretrained(folder / "run", torch.device("cpu")), license="MIT")
+    shutil.rmtree(folder / "run")
+
+
+def _read_published(folder: Path) -> object:
+    from avmodel.hub import load_published
+
+    loaded = load_published(folder)
+    weights = [tensor.detach().numpy() for tensor in loaded.model.state_dict().values()]
+    noted = (loaded.profile, loaded.window_s, loaded.fit, loaded.around_frame)
+    return digest(*weights, *noted, loaded.origin["license"], loaded.origin["data"])
+
+
 def _make_weights(folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
@@ -489,6 +510,7 @@ TARGETS: dict[str, Target] = {
     "media: fragmented mp4": Target(make=_make_media("fragmented.mp4"), read=_read_media, contained=True),
     "media: mov": Target(make=_make_media("pcm_50fps.mov"), read=_read_media, contained=True),
     "run and checkpoint": Target(make=_make_run, read=_read_run, files="**/*"),
+    "published model": Target(make=_make_published, read=_read_published, notices=True),
     "weights of others": Target(make=_make_weights, read=_read_weights),
     "features": Target(make=_make_features, read=_read_features, files="parts/*"),
     "boxes.xml": Target(make=_make_boxes, read=_read_boxes),
