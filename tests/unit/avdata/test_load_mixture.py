@@ -130,7 +130,7 @@ def test_what_cannot_be_mixed_says_why(few: Path, many: Path, tmp_path: Path) ->
     refused([f"{few}=1x", f"{many}=2x"], "repeats and numbers of samples fix the length", epoch_samples=10)
     refused([f"{few}=1", f"{many}=1"], "epoch_samples=0: must be 1 or more", epoch_samples=0)
     refused([f"{few}=1", f"{many}=1000"], f"{few}: no sample of it would be in an epoch of 16")
-    refused([f"{few}=1", f"{tmp_path}/absent=1"], "absent: No such file", "train")
+    refused([f"{few}=1", f"{tmp_path}/absent=1"], "absent: no such folder", "train")
     refused([f"{few}=1", f"{many}=1"], rf"{few}: no split 'test'; known: train", "test")
     without = draw_dataset(tmp_path / "kaldi", 3, first=50, num_frames=1, mel=("kaldi",), flac=False)
     mixed = open_mixture([f"{few}=1", f"{without}=1"])

@@ -84,7 +84,7 @@ def test_what_only_looks_like_a_command_is_a_file_that_is_missing(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="No such file"):
+    with pytest.raises(ConfigError, match="no such folder"):
         open_dataset(url)
     assert list(tmp_path.iterdir()) == []
 
