@@ -7,8 +7,10 @@ only the standard library, as the settings of commands use it.
 import importlib
 import json
 import logging
+import sys
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Protocol, runtime_checkable
@@ -159,7 +161,8 @@ def start_trackers(
             given = {"project": run.trackio_project, "name": f"{shown}-{run_id}"}
             given |= {"config": {**config, "tags": list(run.tags)} if run.tags else dict(config)}
         try:
-            started = package.init(**given, group=run.group, resume=resume)
+            with redirect_stdout(sys.stderr):  # standard output is for the command's results
+                started = package.init(**given, group=run.group, resume=resume)
         # Each package has errors of its own: no network, no login, no such run.
         except Exception as error:
             raise ConfigError(
@@ -209,14 +212,15 @@ class _PackageTracker:
         """See Tracker."""
         if self._package.__name__ == "wandb":
             self._try(lambda: self._run.finish(exit_code=int(failed)))
-        else:
-            self._try(self._run.finish)
+        else:  # of the package: it then knows of no run that is left to finish at the end of Python
+            self._try(self._package.finish)
 
     def _try(self, action: Callable[[], object]) -> None:
         if self._failed:
             return
         try:
-            action()
+            with redirect_stdout(sys.stderr):
+                action()
         # Whatever a tracker raises, hours of work must not end with it.
         except Exception as error:
             self._failed = True

@@ -38,7 +38,12 @@ class FakeTracker:
     refuses: bool = False
     Image: type = FakeImage
 
+    def finish(self) -> None:
+        print(f"* {self.__name__} ends")
+        self.finished.append({})
+
     def init(self, **given: Any) -> FakeRun:
+        print(f"* {self.__name__} begins")
         if self.refuses:
             raise ValueError("not logged in")
         self.started.append(given)

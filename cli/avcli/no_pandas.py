@@ -29,3 +29,8 @@ class _Refusal(importlib.abc.MetaPathFinder):
 def do_without_pandas() -> None:
     """Make `import pandas` fail in this process, unless it is imported already."""
     sys.meta_path.insert(0, _Refusal())
+
+
+def allow_pandas() -> None:
+    """Make `import pandas` succeed again where it is installed: wandb imports it when it logs a picture."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Refusal)]

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from avcli.help import OUTPUT
+from avcli.no_pandas import allow_pandas
 from avcli.options import (
     CONFIG,
     EXPLAIN,
@@ -98,6 +99,8 @@ def prepare(
         if expected.searched:
             raise ConfigError(nothing_found(expected))
         return
+    if asked.wandb_project is not None:
+        allow_pandas()
     with PrepareProgress() as progress:
         report = run(asked, progress)
     advice = advice_for(report.statuses, asked, TYPED.get())

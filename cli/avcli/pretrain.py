@@ -8,6 +8,7 @@ import typer
 
 from avcli.download import DOWNLOAD, download_named
 from avcli.help import OUTPUT, SETTINGS
+from avcli.no_pandas import allow_pandas
 from avcli.options import CONFIG, EXPLAIN, SET, TOML, configured, explained, given, require_explain
 from avcli.typed import TYPED
 from avmanifest.errors import ConfigError, ExitCode
@@ -134,6 +135,8 @@ def pretrain(
     from avcli.stopping import asked_to_stop
     from avmodel.train import pretrain as train
 
+    if asked.wandb_project is not None:
+        allow_pandas()
     source = data[0] if data and len(data) == 1 else data
     with TrainingProgress() as progress, asked_to_stop() as stop:
         report = train(

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from avcli.no_pandas import allow_pandas, do_without_pandas
+
 CODE = """
 import importlib.util
 from avcli.no_pandas import do_without_pandas
@@ -24,3 +26,12 @@ import torch._dynamo
 @pytest.mark.slow
 def test_pandas_is_refused_and_torchs_compiler_still_imports() -> None:
     subprocess.run([sys.executable, "-c", CODE], check=True, timeout=300)
+
+
+def test_pandas_is_allowed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [*sys.meta_path]
+    monkeypatch.setattr(sys, "meta_path", [*before])
+    do_without_pandas()
+    assert len(sys.meta_path) == len(before) + 1
+    allow_pandas()
+    assert sys.meta_path == before

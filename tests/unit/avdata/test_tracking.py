@@ -81,7 +81,9 @@ def test_name_group_and_tags_are_given(tmp_path: Path, wandb: FakeTracker, track
     assert not {"id", "tags", "dir"} & other.keys()
 
 
-def test_numbers_pictures_and_the_end_go_to_both(tmp_path: Path, wandb: FakeTracker, trackio: FakeTracker) -> None:
+def test_numbers_pictures_and_the_end_go_to_both(
+    tmp_path: Path, wandb: FakeTracker, trackio: FakeTracker, capsys: pytest.CaptureFixture[str]
+) -> None:
     for tracker in start(tmp_path / "run", trackio_project="here"):
         tracker.log({"train/loss": 2.0}, 3)
         tracker.picture("pictures/reconstruction", tmp_path / "a.png", 3)
@@ -92,6 +94,9 @@ def test_numbers_pictures_and_the_end_go_to_both(tmp_path: Path, wandb: FakeTrac
             (3, {"pictures/reconstruction": FakeImage(str(tmp_path / "a.png"))}),
         ]
     assert (wandb.finished, trackio.finished) == ([{"exit_code": 1}], [{}])
+    told = capsys.readouterr()
+    assert told.out == ""  # which may be JSON
+    assert "* trackio begins" in told.err
 
 
 def test_a_tracker_that_fails_is_said_once_and_ends_no_run(tmp_path: Path, wandb: FakeTracker) -> None:
