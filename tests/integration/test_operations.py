@@ -391,8 +391,10 @@ def test_the_commands(out, tmp_path):
     assert "nothing to do" in avkit("add-mel", str(out), "released").stdout
     takedown = tmp_path / "ids.txt"
     takedown.write_text("synth-000002\n\n000003\n")
+    (out / "_errors.txt").write_text("test/synth-000002\nTraceback ...\n")
     said = avkit("remove", str(out), "--list", str(takedown), "--workers", "1").stdout
-    assert "remove 2: " in said
+    assert "remove ids=2: " in said
+    assert not (out / "_errors.txt").exists()  # it is of the rows as they are now
     assert "exchanged" in said
     assert avkit("reshard", str(out), "--shard-size", "4", "--workers", "1").exit_code == 0
     assert avkit("settle", str(out)).exit_code == 0

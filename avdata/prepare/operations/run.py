@@ -109,8 +109,7 @@ def run_operation(
             changes = operation.changes(dataset, note)
             before = sha256_of(read_file(layout.dataset_json))
             settings = operation.settings()
-            shown = [str(value) for name, value in settings.items() if not name.endswith("sha256")]
-            words = " ".join([operation.name, *shown])
+            words = _words(operation.name, settings)
             request = {"operation": words, "before": before, "settings": settings}
             if changes is None or not is_resumed(layout, request):
                 settle(layout, note)
@@ -138,6 +137,12 @@ def run_operation(
                 observe("all files made")
                 finish(layout, observe)
     return done
+
+
+def _words(name: str, settings: Mapping[str, Any]) -> str:
+    """An operation for messages: `add-mel released`; a number with its name, `reshard shard_size=100`."""
+    shown = {name: value for name, value in settings.items() if not name.endswith("sha256")}
+    return " ".join([name, *(f"{name}={value}" if type(value) is int else str(value) for name, value in shown.items())])
 
 
 def settle_dataset(root: str | Path, note: Observer) -> None:
