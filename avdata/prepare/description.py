@@ -19,6 +19,7 @@ from avmanifest.recipe import ListSpec, Recipe, load_recipe, recipe_names
 from avmanifest.records import columns_of_description, parse_description, shown_step, version_problem
 from avmanifest.schema import FORMAT_VERSION
 from avmanifest.splits import aliases_of
+from avmanifest.wording import counted
 
 _ADDED: Final = {"deinterlace": True, "tone_map": True, "fast_decode": False, "steps": []}
 """Settings that datasets of earlier versions do not record. They go on with these values."""
@@ -214,9 +215,11 @@ def refuse_other_plan(layout: Layout, frozen: pa.Table, now: pa.Table) -> None:
     if frozen.equals(now):
         return
     before, after = (set(table.column("key").to_pylist()) for table in (frozen, now))
+    missing = counted(len(before - after), "clip is missing", "clips are missing")
+    new = counted(len(after - before), "is new", "are new")
     few = [f"- {key}" for key in sorted(before - after)[:3]] + [f"+ {key}" for key in sorted(after - before)[:3]]
+    examples = "; ".join(few) or "the same clips, with other labels, times or columns"
     raise ConfigError(
-        f"{layout.root} was begun with another list: {len(before - after):,} clips are missing and "
-        f"{len(after - before):,} are new ({'; '.join(few) or 'the same clips, with other labels, times or columns'}). "
+        f"{layout.root} was begun with another list: {missing} and {new} ({examples}). "
         "Give the same list, another --out, or --overwrite. With --append, new clips are added to those that are there."
     )

@@ -88,7 +88,7 @@ def test_the_next_run_uses_the_finished_clips_even_if_their_videos_are_gone(five
     notes = Notes()
     assert prepare(one_shard(five, out), notes).exit_code == 0
     assert tree(out) == calm
-    assert f"train/00000: {len(records)} clips of an earlier run are used" in notes.steps
+    assert f"train/00000: {len(records)} clips of an earlier run used" in notes.steps
     assert [path.name for path in (out / "_tmp").iterdir()] == ["publish.lock"]
 
 

@@ -74,7 +74,7 @@ def test_verify_and_inspect_warn_and_show_no_secret(layout, tmp_path):
 
 
 def test_an_export_of_secrets_is_refused_until_they_are_removed(layout, tmp_path):
-    with pytest.raises(ManifestError, match=r"3 rows hold a password or token|1 rows hold .*--repair"):
+    with pytest.raises(ManifestError, match=r"3 rows hold a password or token|1 row holds .*--repair"):
         export(open_place(layout.root), open_place(tmp_path / "exported"))
     assert not (tmp_path / "exported" / "dataset.json").exists()
     code, output = avkit("verify", layout.root, "--repair", "--json")

@@ -125,7 +125,7 @@ def test_clips_that_the_list_lost_stay_and_removed_ones_do_not_come_back(
     add(videos, drawn_clips, LATER[:1])
     report = prepare(folder_config(videos, out, append=True), notes)
     assert report.requested == 4
-    assert any(note.startswith("1 clips of the dataset are not in the list; they stay") for note in notes.notes)
+    assert any(note.startswith("1 clip of the dataset not in the list: kept") for note in notes.notes)
     statuses = {row["video_id"]: row["status"] for row in rows(out).values()}
     assert statuses == {"bell/a": "removed", "bell/b": "ok", "rain/c": "ok", "bell/d": "ok"}
     assert_whole(out)

@@ -112,7 +112,7 @@ def test_a_later_prepare_with_a_longer_list_is_refused_or_appends(tmp_path):
     videos, out = draw_folder(tmp_path / "videos", ["a.mp4", "b.mp4", "c.mp4"]), tmp_path / "out"
     prepare(folder_config(videos, tmp_path / "start"))
     derive_dataset([tmp_path / "start"], out, Subset(where="video_id != 'b'"))
-    with pytest.raises(ConfigError, match="another list: 0 clips are missing and 1 are new"):
+    with pytest.raises(ConfigError, match="another list: 0 clips are missing and 1 is new"):
         prepare(folder_config(videos, out))
     assert len(rows(out)) == 2
     prepare(folder_config(videos, out, append=True))
@@ -295,7 +295,7 @@ def test_a_clip_that_was_removed_from_one_dataset_does_not_come_back_with_anothe
     prepare(synth_config(tmp_path / "anew", num_clips=2))
     derive_dataset([tmp_path / "anew"], whole_one, Subset(where="key = 'synth-000001'"))
     derive_dataset([start], tmp_path / "rest", Subset(where="status = 'ok'"))
-    with pytest.raises(ConfigError, match=r"1 clips that were removed on request from(.|\n)*synth-000001"):
+    with pytest.raises(ConfigError, match=r"1 clip removed on request from(.|\n)*synth-000001"):
         derive_dataset([tmp_path / "rest", whole_one], out, Merge())
     assert not out.exists()
 

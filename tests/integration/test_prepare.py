@@ -171,7 +171,7 @@ def test_another_list_is_refused_with_the_difference(videos, prepared, tmp_path)
     other = shutil.copytree(videos, tmp_path / "videos")
     (other / "train" / "a" / "v0.mp4").rename(other / "train" / "a" / "new.mp4")
     out = shutil.copytree(prepared.out, tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"1 clips are missing and 1 are new \(- train-a-v0.*\+ train-a-new"):
+    with pytest.raises(ConfigError, match=r"1 clip is missing and 1 is new \(- train-a-v0.*\+ train-a-new"):
         prepare(folder_config(other, out))
     assert tree(out) == tree(prepared.out)
 

@@ -52,9 +52,12 @@ class Remove:
         root, description = dataset.layout.root, dataset.description
         found, known = self._planned(dataset)
         if not found:
+            asked = f"the id {self.ids[0]!r}"
+            if len(self.ids) > 1:
+                asked = f"one of the {len(self.ids):,} ids, such as {self.ids[0]!r}"
             raise ConfigError(
-                f"{root}: has none of {counted(len(self.ids), 'id')}, such as {self.ids[0]!r}. Give keys or ids "
-                "of videos as `avkit inspect` and the manifest's columns key and video_id have them."
+                f"{root}: no clip has {asked}. Give keys or ids of videos as `avkit inspect` and the manifest's "
+                "columns key and video_id have them."
             )
         if unknown := [one for one in self.ids if one not in known]:
             few = ", ".join(unknown[:_FEW])

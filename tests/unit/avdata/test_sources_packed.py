@@ -180,7 +180,7 @@ def test_damaged_zips_are_told(tmp_path: Path) -> None:
         listed = list_archive(str(path), tmp_path)
         assert listed.problem
         assert not listed.members
-        with pytest.raises(ConfigError, match=rf"no video in 1 archives.*{number}\.zip: damaged"):
+        with pytest.raises(ConfigError, match=rf"no video in 1 archive.*{number}\.zip: damaged"):
             ArchiveSource([str(path)], cache_dir=tmp_path)
 
 
@@ -274,7 +274,7 @@ def test_a_damaged_tar_zst_is_told_and_leaves_no_copy(
     with pytest.raises(ShardError, match=said):
         unpacked_copy(str(archive), tmp_path / "copies")
     assert sum(path.stat().st_size for path in (tmp_path / "copies").iterdir()) == 0
-    with pytest.raises(ConfigError, match=rf"no video in 1 archives.*a\.tar\.zst: damaged: .*{said}"):
+    with pytest.raises(ConfigError, match=rf"no video in 1 archive.*a\.tar\.zst: damaged: .*{said}"):
         ArchiveSource([str(archive)], cache_dir=tmp_path / "cache")
     good = zst_of(tmp_path / "b.tar.zst", VIDEOS)
     source = ArchiveSource([str(archive), str(good)], cache_dir=tmp_path / "cache")
