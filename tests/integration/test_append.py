@@ -165,4 +165,4 @@ def test_append_is_a_flag_of_the_command(videos: Path, tmp_path: Path) -> None:
     words = ["prepare", "folder", "--source", f"local:{videos}", "--out", str(tmp_path / "out"), "--explain"]
     for more, value in (([], "false"), (["--append"], "true")):
         said = CliRunner().invoke(app, [*words, *more]).output
-        assert f"append={value} " in said
+        assert f"append={value}\n" in said
