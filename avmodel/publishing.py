@@ -170,7 +170,8 @@ def _put(staged: Path, target: Store, *, overwrite: bool, say: Callable[[str], o
     differing = [name for name in FILES if name in held and name not in equal]
     if differing and not overwrite:
         raise ConfigError(
-            f"{target.root}: holds another {' and another '.join(differing)}. To replace, give --overwrite."
+            f"{target.root}: holds other files of these names: {', '.join(differing)}. To replace them, give "
+            "--overwrite."
         )
     if foreign and not overwrite and not equal:
         raise ConfigError(

@@ -20,7 +20,9 @@ def require_trained(checkpoint: Path, task: str | None) -> None:
     """
     place = results_place(checkpoint, task)
     if place != checkpoint and not place.exists():
-        raise ConfigError(f"{checkpoint}: a published model without {task}. {how_to_train(checkpoint, task or '')}")
+        raise ConfigError(
+            f"{checkpoint}: a pretrained model, not one for this task. {how_to_train(checkpoint, task or '')}"
+        )
     checkpoint = located(place)
     if not checkpoint.exists():
         raise ConfigError(

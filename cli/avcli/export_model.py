@@ -26,9 +26,7 @@ def export_model(
     ],
     to: Annotated[
         Path,
-        typer.Option(
-            metavar="FILE", help="The file: .pt2 for torch.export, .onnx for ONNX. Required.", rich_help_panel=OUTPUT
-        ),
+        typer.Option(metavar="FILE", help="The file: .pt2 for torch.export, .onnx for ONNX.", rich_help_panel=OUTPUT),
     ],
     format: Annotated[
         str | None,

@@ -25,7 +25,7 @@ def publish(
         str,
         typer.Option(
             metavar="FOLDER|hf:USER/NAME",
-            help="Where it goes. A repository of the hub is made if it is not there. Required.",
+            help="Where it goes. A repository of the hub is made if it is not there.",
             rich_help_panel=OUTPUT,
         ),
     ],

@@ -124,7 +124,7 @@ def test_nothing_is_replaced_unless_asked(original: Path, tmp_path: Path) -> Non
     publish(original, str(target), license="MIT")
     before = tree(target)
     assert publish(original, str(target), license="MIT").written == ()
-    with pytest.raises(ConfigError, match=r"holds another .*README\.md\. To replace, give --overwrite"):
+    with pytest.raises(ConfigError, match=r"of these names: .*README\.md\. To replace them, give --overwrite"):
         publish(original, str(target), license="cc-by-4.0")
     assert tree(target) == before
     assert "README.md" in publish(original, str(target), license="cc-by-4.0", overwrite=True).written
@@ -207,7 +207,7 @@ def test_it_goes_to_the_hub_and_comes_back(original: Path, online: Hub, tmp_path
     (held / "README.md").unlink()
     (held / "config.json").unlink()
     assert publish(original, "hf:me/first", license="MIT").written == ("config.json", "README.md")
-    with pytest.raises(ConfigError, match=r"hf://me/first: holds another .*give --overwrite"):
+    with pytest.raises(ConfigError, match=r"hf://me/first: holds other files of these names: .*give --overwrite"):
         publish(original, "hf:me/first", license="cc-by-4.0")
 
 

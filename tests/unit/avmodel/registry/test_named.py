@@ -156,7 +156,9 @@ def test_a_fine_tuned_model_classifies_by_its_name(tmp_path):
 
 def test_what_a_pretrained_model_was_not_trained_for_says_the_command():
     avkit("download", "tiny-whole")
-    with pytest.raises(ConfigError, match=r"tiny-whole: a published model .*avkit evaluate finetune tiny-whole --data"):
+    with pytest.raises(
+        ConfigError, match=r"tiny-whole: a pretrained model, .*avkit evaluate finetune tiny-whole --data"
+    ):
         require_trained(Path("tiny-whole"), "finetune")
     Path("runs/tiny-whole/evaluations/finetune/seed-0").mkdir(parents=True)
     require_trained(Path("tiny-whole"), "finetune")
