@@ -129,7 +129,7 @@ def parse_condition(text: str) -> Condition:
     if len(text) > _LONGEST:
         raise _refused(text, f"it has {len(text):,} characters, more than {_LONGEST:,}. Put long lists into a column")
     if not text.strip():
-        raise ConfigError("where='': the condition is empty. Leave it out, or give one such as \"not silent\"")
+        raise ConfigError("--where '': the condition is empty. Leave it out, or give one such as \"not silent\"")
     if "\0" in text:
         raise _refused(text, "it has a null character")
     try:

@@ -391,7 +391,7 @@ def fill_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) 
         shown = "; ".join(sorted(problems)[:_NAMED])
         raise ConfigError(
             f"{source}: {len(problems)} of {len(expected)} weights don't fit: {shown}. Take weights of this model and "
-            "size, or set size, patch_size, image_size and audio_size as theirs are."
+            "size, or set model.size, model.patch_size, model.image_size and model.audio_size as theirs are."
         )
     typed = {name: tensor.to(expected[name].dtype) for name, tensor in weights.items()}
     if bad := not_finite(typed):

@@ -46,7 +46,7 @@ def fit_columns(
     if log_mel.shape[2] != mel or not steps <= log_mel.shape[3] < steps + patch_size:
         raise ValueError(
             f"log-mel of {log_mel.shape[2]} x {log_mel.shape[3]}: this model takes {mel} x {steps}, or "
-            f"up to {patch_size - 1} further steps. Set audio_size, or prepare another log-mel."
+            f"up to {patch_size - 1} further steps. Set model.audio_size, or prepare another log-mel."
         )
     return log_mel[..., :steps]
 

@@ -48,15 +48,15 @@ class ReportConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.num_samples <= MOST_WHOLE:
             raise ConfigError(
-                f"num_samples={self.num_samples} is not between 0 and {MOST_WHOLE}: each is about half a megabyte. "
+                f"--samples {self.num_samples} is not from 0 to {MOST_WHOLE}: each is about half a megabyte. "
                 "--serve shows all samples."
             )
         if not 0 <= self.num_thumbnails <= MOST_THUMBNAILS:
             raise ConfigError(
-                f"num_thumbnails={self.num_thumbnails} is not between 0 and {MOST_THUMBNAILS}. --serve shows all."
+                f"--thumbnails {self.num_thumbnails} is not from 0 to {MOST_THUMBNAILS}. --serve shows all."
             )
         if self.seed < 0:
-            raise ConfigError(f"seed={self.seed} is negative. Give 0 or more.")
+            raise ConfigError(f"--seed {self.seed} is negative. Give 0 or more.")
 
 
 MapMaker = Callable[[Sequence[str]], Maps | None]

@@ -59,8 +59,8 @@ class LoaderBench:
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.batch_size < 1 or self.epochs < 1 or self.samples < self.batch_size:
             raise ConfigError(
-                f"rounds={self.rounds}, batch_size={self.batch_size}, epochs={self.epochs}, samples={self.samples}: "
-                "all must be at least 1, and samples at least batch_size"
+                f"--rounds {self.rounds}, --batch-size {self.batch_size}, --samples {self.samples}, epochs "
+                f"{self.epochs}: all must be at least 1, and --samples at least --batch-size"
             )
 
 

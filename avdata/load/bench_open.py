@@ -48,7 +48,7 @@ class OpenBench:
 
     def __post_init__(self) -> None:
         if min(self.samples, self.frames, self.shard_samples, self.batches) < 1:
-            raise ConfigError("samples, frames, shard_samples and batches must be 1 or more")
+            raise ConfigError("--samples, --frames, the samples of a shard and the batches must be 1 or more")
 
 
 def bench_open(bench: OpenBench) -> dict[str, Any]:

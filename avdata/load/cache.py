@@ -147,8 +147,8 @@ class ShardCache:
                 path.unlink(missing_ok=True)  # after a power loss the name may have survived without the content
             os.close(descriptor)
         raise StorageError(
-            f"{path}: evicted as fast as it is fetched. Other runs need the cache too: raise max_bytes "
-            f"({self.config.max_bytes}) or give this run a folder of its own."
+            f"{path}: evicted as fast as it is fetched. Other runs need the cache too: raise data.cache_gb "
+            f"(max_bytes in Python, {self.config.max_bytes}) or give this run a folder of its own."
         )
 
     def remove_damaged(self, url: str, expected: Expected) -> bool:
@@ -348,13 +348,14 @@ class ShardCache:
         if num_bytes > self.config.max_bytes:
             raise ConfigError(
                 f"a shard of {num_bytes} bytes is larger than the whole cache {self.config.root} "
-                f"(max_bytes={self.config.max_bytes}). Raise max_bytes."
+                f"({self.config.max_bytes} bytes). Raise data.cache_gb (max_bytes in Python)."
             )
         with self._shared.changing():
             if self._shared.make_room(num_bytes):
                 raise StorageError(
                     f"{self.config.root}: every file in the cache is being read, and {num_bytes} bytes more pass "
-                    f"max_bytes={self.config.max_bytes}. Raise max_bytes, or lower num_workers."
+                    f"its limit of {self.config.max_bytes}. Raise data.cache_gb (max_bytes in Python), or lower "
+                    "data.num_workers."
                 )
             if reserve is not None:
                 reserve.truncate(num_bytes)

@@ -67,8 +67,8 @@ class DamageCount:
         if len(self._seen) > self._most:
             raise ShardError(
                 f"{len(self._seen)} of {self._num_samples:.0f} samples of an epoch are damaged, more than "
-                f"max_bad_share={self._max_share} allows; the last one: {bad[-1].error} Look at the dataset with "
-                "`avkit verify --deep`, or raise max_bad_share."
+                f"data.max_bad_share={self._max_share} allows; the last one: {bad[-1].error} Look at the dataset with "
+                "`avkit verify --deep`, or raise data.max_bad_share."
             )
         return len(new)
 

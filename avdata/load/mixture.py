@@ -178,7 +178,7 @@ def mix(
     if not datasets:
         raise ConfigError("a mixture of no dataset. Give at least one.")
     if epoch_samples is not None and epoch_samples < 1:
-        raise ConfigError(f"epoch_samples={epoch_samples}: must be 1 or more")
+        raise ConfigError(f"data.epoch_samples={epoch_samples}: must be 1 or more")
     names = [str(number) for number in range(len(datasets))] if names is None else names
     parts, amounts = [dataset for dataset, _ in datasets], [Amount.of(amount) for _, amount in datasets]
     for part in parts:
@@ -191,8 +191,8 @@ def mix(
     else:
         if epoch_samples is not None:
             raise ConfigError(
-                f"epoch_samples={epoch_samples}: repeats and numbers of samples fix the length of an epoch. Give "
-                "shares, or leave epoch_samples out."
+                f"data.epoch_samples={epoch_samples}: repeats and numbers of samples fix the length of an epoch. Give "
+                "shares, or leave data.epoch_samples out."
             )
         drawn = [
             round(amount.number * len(part)) if amount.kind == "repeats" else int(amount.number)

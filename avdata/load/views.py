@@ -19,6 +19,7 @@ from avdata.load.crops import CROP_DRAWS, Crop, center_crop, choice, crop_mask_i
 from avdata.load.decode import StoredSample
 from avdata.profiles import MelProfile, column_start_s, profile, window_columns
 from avmanifest.errors import ConfigError, ShardError
+from avmanifest.names import unknown_name
 
 PATCH_COLUMNS: Final = 16
 
@@ -104,19 +105,19 @@ class ClipView(View):
     def __post_init__(self) -> None:
         mel = profile(self.profile)
         if self.window_s is None and not mel.pad_columns:
-            raise ConfigError(f"window_s=None with profile {self.profile!r}: give a length in seconds.")
+            raise ConfigError(f"data.window_s=none with profile {self.profile!r}: give a length in seconds.")
         if self.window_s is not None and mel.pad_columns and not self.around_frame:
             raise ConfigError(
-                f"window_s={self.window_s} with profile {self.profile!r}: it needs whole clips. Set window_s=None, or "
-                "around_frame=True for windows around frames."
+                f"data.window_s={self.window_s} with profile {self.profile!r}: it needs whole clips. Set "
+                "data.window_s=none, or data.around_frame=true for windows around frames."
             )
         if mel.pad_columns and not 1 <= self.window_columns <= mel.pad_columns:
             raise ConfigError(
-                f"window_s={self.window_s}: {self.window_columns} columns of {self.profile!r} spectrograms, which have "
-                f"{mel.pad_columns}. Set window_s between {self.hop_s:g} and {mel.pad_columns * self.hop_s:g}."
+                f"data.window_s={self.window_s}: {self.window_columns} columns of {self.profile!r} spectrograms, which "
+                f"have {mel.pad_columns}. Set data.window_s from {self.hop_s:g} to {mel.pad_columns * self.hop_s:g}."
             )
         if self.fit not in FITS:
-            raise ConfigError(f"unknown fit {self.fit!r}; known: {', '.join(FITS)}")
+            raise ConfigError(unknown_name("fit", self.fit, FITS))
         if self.around_frame and self.num_windows != self.num_images:
             raise ConfigError("around_frame needs a view with a window for each frame")
         if self.waveform_s <= 0:
@@ -292,7 +293,7 @@ class ClipView(View):
                 raise sample.error(
                     "",
                     f"{columns} columns, a window of {self.window_s} s has {self.window_columns}. Leave short clips "
-                    "out (exclude=['short']), or set a shorter window_s.",
+                    "out (data.exclude=short), or set a shorter data.window_s.",
                 )
             starts = self._starts(num_starts, draws, around_s)
             for start, mel in zip(starts, mels, strict=True):
@@ -374,7 +375,7 @@ class ClipView(View):
             raise sample.error(
                 "flac",
                 f"{num_samples} samples, a window of {self.window_s} s has {self.window_samples}. Leave short clips "
-                "out (exclude=['short']), or set a shorter window_s.",
+                "out (data.exclude=short), or set a shorter data.window_s.",
             )
         return self._starts(num_starts, draws, around_s)
 
@@ -491,10 +492,10 @@ class EvalView(ClipView):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.windows is not None and self.windows < 1:
-            raise ConfigError(f"windows={self.windows}: must be 1 or more")
+            raise ConfigError(f"data.windows={self.windows}: must be 1 or more")
         if self.around_frame and self.windows is not None:
             raise ConfigError(
-                f"windows={self.windows} with around_frame: the windows are evenly spaced. Leave one of them out."
+                f"data.windows={self.windows} with data.around_frame: the windows are evenly spaced. Leave one out."
             )
 
     @property

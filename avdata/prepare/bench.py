@@ -47,7 +47,7 @@ class PrepareBench:
 
     def __post_init__(self) -> None:
         if self.num_clips < 1 or self.rounds < 1 or any(count < 1 for count in self.memory_clips):
-            raise ConfigError("num_clips, rounds and memory_clips must be at least 1")
+            raise ConfigError("--clips, --memory-clips and the rounds must be at least 1")
 
 
 def bench_prepare(bench: PrepareBench) -> dict[str, Any]:

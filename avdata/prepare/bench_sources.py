@@ -30,7 +30,7 @@ class SourcesBench:
 
     def __post_init__(self) -> None:
         if self.num_clips < 1 or self.rounds < 1:
-            raise ConfigError("num_clips and rounds must be at least 1")
+            raise ConfigError("--clips and --rounds must be at least 1")
 
 
 def bench_sources(bench: SourcesBench) -> dict[str, Any]:

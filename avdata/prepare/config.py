@@ -121,12 +121,12 @@ class SampleConfig:
     seed: Annotated[int, "Seed of shuffle, frame times and spans.", Option("--seed", SAMPLE, also=("synth.seed",))] = 0
 
     def __post_init__(self) -> None:
-        check(self)
+        check(self, "sample.")
         if not self.mel or len(set(self.mel)) < len(self.mel):
-            raise ConfigError(f"mel={list(self.mel)}: give each spectrogram profile once")
+            raise ConfigError(f"--mel {', '.join(self.mel) or 'none'}: give one log-mel profile or more, each once")
         if self.fast_decode and self.decoder != "pyav":
             raise ConfigError(
-                f"fast_decode=true works with decoder=pyav, not with decoder={self.decoder}. Leave one of them out."
+                f"--fast-decode works with --decoder pyav, not with --decoder {self.decoder}. Leave one of them out."
             )
 
 
@@ -150,7 +150,7 @@ class Supervision:
     attempts: Annotated[int, "Attempts of a clip whose process dies or exceeds the deadline.", Bounds(1)] = 2
 
     def __post_init__(self) -> None:
-        check(self)
+        check(self, "supervision.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +174,7 @@ class HttpOptions:
     max_bytes: Annotated[int, "Bytes of one file, at most.", Bounds(1)] = 16 * 2**30
 
     def __post_init__(self) -> None:
-        check(self, "http.")
+        check(self, "remote.http.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +210,7 @@ class YoutubeOptions:
     open: Annotated[Callable[[dict[str, Any]], Any] | None, NOT_A_SETTING] = None  # None: yt-dlp; must be picklable
 
     def __post_init__(self) -> None:
-        check(self, "youtube.")
+        check(self, "remote.youtube.")
         if self.cookies is not None and not self.cookies.is_file():
             raise ConfigError(f"--cookies {self.cookies}: no such file")
         if self.cookies_from_browser is not None and not BROWSER.fullmatch(self.cookies_from_browser):
@@ -239,7 +239,7 @@ class BreakerConfig:
     ] = 4
 
     def __post_init__(self) -> None:
-        check(self, "breaker.")
+        check(self, "downloads.breaker.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +274,7 @@ class DownloadConfig:
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
 
     def __post_init__(self) -> None:
-        check(self)
+        check(self, "downloads.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,12 +308,12 @@ class SynthConfig:
         check(self, "synth.")
         if self.width % 2 or self.height % 2:
             raise ConfigError(
-                f"synth: {self.width}x{self.height} has an odd side; yuv420p cannot store it. Use even sides."
+                f"--width {self.width} --height {self.height}: yuv420p cannot store an odd side. Give even ones."
             )
         if not 0.5 <= self.width / self.height <= 4:
             raise ConfigError(
-                f"synth: {self.width}x{self.height} is too narrow or too wide for the objects to move in. "
-                "Keep width / height between 0.5 and 4."
+                f"--width {self.width} --height {self.height}: too narrow or too wide for the objects to move in. "
+                "Keep width / height from 0.5 to 4."
             )
 
     @property
@@ -334,7 +334,7 @@ class Share:
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
-            raise ConfigError(f"task_index={self.index} is not among num_tasks={self.count} tasks, counted from 0")
+            raise ConfigError(f"--task-index {self.index} is not one of --num-tasks {self.count} tasks, counted from 0")
 
 
 def slurm_share(environment: Mapping[str, str]) -> Share:

@@ -61,7 +61,7 @@ def window_inputs(loaded: LoadedModel, window_s: float | None, *, fit: str | Non
     Raises ConfigError for a window of no length, or one longer than the model's audio input.
     """
     if window_s is not None and not 0 < window_s < math.inf:
-        raise ConfigError(f"window_s={window_s}: must be above 0")
+        raise ConfigError(f"--window {window_s}: must be above 0")
     whole = bool(profile(loaded.profile or "paper").pad_columns)
     view = one_view(EvalDataConfig(window_s=None if whole else window_s, fit=fit), loaded)
     patch = loaded.model.config.patch_size
@@ -72,7 +72,7 @@ def window_inputs(loaded: LoadedModel, window_s: float | None, *, fit: str | Non
         heard = num_frames(view.window_samples, replace(view.mel, pad_columns=0))
     if heard >= view.num_columns + patch:
         raise ConfigError(
-            f"window_s={view.window_samples / SAMPLE_RATE:g}: {heard} columns of {view.profile!r} spectrograms, and "
+            f"--window {view.window_samples / SAMPLE_RATE:g}: {heard} columns of {view.profile!r} spectrograms, and "
             f"the model takes {view.num_columns} at once. Take a shorter window; they may overlap (hop_s)."
         )
     return WindowInputs(view=view, device=next(loaded.model.parameters()).device)

@@ -149,7 +149,7 @@ def stream_pairs(config: RetrieveConfig, gallery: Gallery) -> tuple[tuple[str, s
     for query, target in pairs:
         if target not in gallery.values or query not in known:
             raise ConfigError(
-                f"query={query!r}, target={target!r}: {config.gallery} has the streams {', '.join(gallery.values)} "
+                f"--query {query!r}, --target {target!r}: {config.gallery} has the streams {', '.join(gallery.values)} "
                 f"(of {gallery.mode})"
             )
     return tuple(pairs)

@@ -102,22 +102,29 @@ class AVSiamConfig(DecodingModelConfig):
         require_fields(self)
         require_heads("decoder", self.decoder_embed_dim, self.decoder_num_heads, multiple=1)
         if self.contrast_weight <= 0 and self.reconstruction_weight <= 0:
-            raise ValueError("contrast_weight and reconstruction_weight are both 0: nothing to learn")
+            raise ValueError("model.contrast_weight and model.reconstruction_weight are both 0: nothing to learn")
         if self.contrast_weight <= 0 and self.stop_gradient:
-            raise ValueError("contrast_weight=0 with stop_gradient: nothing would train the backbone")
+            raise ValueError("model.contrast_weight=0 with model.stop_gradient=true: nothing would train the backbone")
         if self.alternate_steps and min(self.contrast_weight, self.reconstruction_weight) <= 0:
-            raise ValueError("alternate_steps needs both losses: set contrast_weight and reconstruction_weight above 0")
+            raise ValueError(
+                "model.alternate_steps needs both losses: set model.contrast_weight and "
+                "model.reconstruction_weight above 0"
+            )
         if self.separate_reconstruction and (self.stop_gradient or self.reconstruction_weight <= 0):
-            raise ValueError("separate_reconstruction: nothing would train its backbone. Set stop_gradient=false")
+            raise ValueError(
+                "model.separate_reconstruction: nothing would train its backbone. Set model.stop_gradient=false and "
+                "model.reconstruction_weight above 0"
+            )
         if self.vit.depth < JOINT_LAYERS:
-            raise ValueError(f"size={self.size!r}: the joint layers start from the last two blocks")
+            raise ValueError(f"model.size={self.size!r}: the joint layers start from the last two blocks")
         for name, size, ratios in (
             ("audio", self.audio_size, self.mask_ratios),
             ("image", self.image_size, self.ratios[1]),
         ):
             patches = (size[0] // self.patch_size) * (size[1] // self.patch_size)
             if not ratios or any(not 0 <= ratio < 1 or num_kept(patches, ratio) < 1 for ratio in ratios):
-                raise ValueError(f"{name} mask ratios {ratios} leave nothing to see of {patches} patches")
+                setting = "mask_ratios" if name == "audio" or self.image_mask_ratios is None else "image_mask_ratios"
+                raise ValueError(f"model.{setting}={ratios}: they leave nothing to see of {patches} {name} patches")
             again = {"reconstruction_ratio": self.reconstruction_ratio}
             require_patches(self, name, size, again, whole=name == "image")
 

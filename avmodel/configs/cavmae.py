@@ -52,11 +52,11 @@ class CAVMAEConfig(DecodingModelConfig):
     def __post_init__(self) -> None:
         if not 0 < self.joint_depth < self.vit.depth:
             raise ValueError(
-                f"joint_depth={self.joint_depth}: must leave some of {self.vit.depth} blocks to the towers"
+                f"model.joint_depth={self.joint_depth}: must leave some of {self.vit.depth} blocks to the towers"
             )
         require_fields(self)
         if self.contrast_weight <= 0 and self.reconstruction_weight <= 0:
-            raise ValueError("contrast_weight and reconstruction_weight are both 0: nothing to learn")
+            raise ValueError("model.contrast_weight and model.reconstruction_weight are both 0: nothing to learn")
         require_heads("decoder", self.decoder_embed_dim, self.decoder_num_heads)
         require_patches(self, "image", self.image_size, {"image_mask_ratio": self.image_mask_ratio})
         require_patches(self, "audio", self.audio_size, {"audio_mask_ratio": self.audio_mask_ratio})

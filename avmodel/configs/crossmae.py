@@ -110,20 +110,22 @@ class CrossMAEConfig(DecodingModelConfig):
     def __post_init__(self) -> None:
         require_fields(self)
         if not (self.contrast_weight > 0 or self.reconstruct or self.predict_features):
-            raise ValueError("contrast_weight=0, reconstruct=false, predict_features=false: nothing to learn")
+            raise ValueError(
+                "model.contrast_weight=0, model.reconstruct=false, model.predict_features=false: nothing to learn"
+            )
         if self.teacher == "ema" and (not self.needs_complete or self.contrast_features == "complete"):
             raise ValueError(
-                "teacher='ema' answers for the complete pass without gradients: it takes predict_features=true or "
-                "conditioning tokens of that pass, and contrast_features='visible'"
+                "model.teacher=ema answers for the complete pass without gradients: it takes "
+                "model.predict_features=true or conditioning tokens of that pass, and model.contrast_features=visible"
             )
         if self.cross_at == "every_block" and self.cross_queries == "visible":
-            raise ValueError("cross_at='every_block' is over all tokens: set cross_queries='all'")
+            raise ValueError("model.cross_at=every_block is over all tokens: set model.cross_queries=all")
         for name, dim, heads in (
             ("decoder", self.decoder_embed_dim, self.decoder_num_heads),
             ("feature_decoder", self.feature_dim, self.feature_heads),
         ):
             if dim % heads or dim % 4:
-                raise ValueError(f"{name} width {dim} must be a multiple of 4 and of its {heads} heads")
+                raise ValueError(f"model.{name}: the width {dim} must be a multiple of 4 and of its {heads} heads")
         for name, size in (("image", self.image_size), ("audio", self.audio_size)):
             require_patches(self, name, size, {"mask_ratio": self.mask_ratio})
             patches = size[0] * size[1] // self.patch_size**2
@@ -131,9 +133,9 @@ class CrossMAEConfig(DecodingModelConfig):
             placed = self.condition in ("random", "zero") and self.attentive_source == "complete"
             if placed and asked > visible:
                 raise ValueError(
-                    f"condition={self.condition!r} takes tokens at visible places: attentive_ratio="
-                    f"{self.attentive_ratio} asks for {asked} {name} patches, mask_ratio={self.mask_ratio} leaves "
-                    f"{visible}. Lower one of them."
+                    f"model.condition={self.condition} takes tokens at visible places: model.attentive_ratio="
+                    f"{self.attentive_ratio} asks for {asked} {name} patches, model.mask_ratio={self.mask_ratio} "
+                    f"leaves {visible}. Lower one of them."
                 )
 
     @property

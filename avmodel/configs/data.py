@@ -63,7 +63,10 @@ class DataConfig:
         bool, "Go on at a damaged sample: log it, count it, train on another in its place. May change at --resume."
     ] = False
     max_bad_share: Annotated[
-        float, "With skip_bad: stop when more of an epoch's samples are damaged. May change at --resume.", SHARE
+        float,
+        "With skip_bad: share of an epoch's samples that may be damaged; with more the run stops. May change at "
+        "--resume.",
+        SHARE,
     ] = 0.05
     exclude_keys: Annotated[
         tuple[str, ...],

@@ -78,15 +78,18 @@ class DeepAVFusionConfig(MaskedViTsConfig):
         fusion_layer_ids(self.fusion_layers, depth)
         if self.fusion_attn_ratio <= 0 or round(dim * self.fusion_attn_ratio) % heads:
             raise ValueError(
-                f"fusion_attn_ratio={self.fusion_attn_ratio} of width {dim} doesn't split into {heads} heads"
+                f"model.fusion_attn_ratio={self.fusion_attn_ratio} of width {dim} doesn't split into {heads} heads"
             )
         tokens = self.num_tokens
         if min(tokens) < 0 or tokens[0] == 0 or (self.fusion == "factorized" and 0 in tokens):
-            raise ValueError(f"{tokens} fusion, image and audio aggregation tokens: {self.fusion} needs more")
+            raise ValueError(
+                f"model.num_fusion_tokens, num_aggr_image_tokens and num_aggr_audio_tokens are {tokens}: "
+                f"model.fusion={self.fusion} needs more"
+            )
         if self.attn_drop > 0 and self.fusion_impl == "separable" and self.fusion != "token":
             raise ValueError(
-                "attn_drop > 0 with fusion_impl='separable': equal to the pairs form only without attention "
-                "dropout. Set attn_drop=0 or fusion_impl='pairs'."
+                "model.attn_drop above 0 with model.fusion_impl=separable: equal to the pairs form only without "
+                "attention dropout. Set model.attn_drop=0 or model.fusion_impl=pairs."
             )
 
     @property
@@ -111,8 +114,10 @@ def fusion_layer_ids(layers: str | tuple[int, ...], depth: int) -> tuple[int, ..
     }
     if isinstance(layers, str):
         if layers not in named:
-            raise ValueError(f"unknown fusion_layers {layers!r}; known: {', '.join(sorted(named))}, or a tuple from 0")
+            raise ValueError(
+                f"unknown model.fusion_layers {layers!r}; known: {', '.join(sorted(named))}, or a tuple from 0"
+            )
         return tuple(named[layers])
     if len(set(layers)) < len(layers) or any(not 0 <= layer < depth for layer in layers):
-        raise ValueError(f"fusion_layers={layers} must be different layers in 0..{depth - 1}")
+        raise ValueError(f"model.fusion_layers={layers} must be different layers in 0..{depth - 1}")
     return tuple(sorted(layers))

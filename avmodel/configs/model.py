@@ -106,7 +106,7 @@ def num_kept(num_tokens: int, mask_ratio: float) -> int:
 
 def require_fields(config: ModelConfig) -> None:
     """Raise ValueError for a field whose value is none of its choices or outside of its bounds."""
-    for fault in faults(config):
+    for fault in faults(config, "model."):
         raise ValueError(fault)
 
 
@@ -114,7 +114,7 @@ def require_heads(name: str, dim: int, num_heads: int, *, multiple: int = 4) -> 
     """Raise ValueError for a width that doesn't split into heads, or whose positions don't split into `multiple`."""
     if dim % num_heads or dim % multiple:
         needed = f"a multiple of {multiple} and of" if multiple > 1 else "a multiple of"
-        raise ValueError(f"{name}_embed_dim={dim} must be {needed} {name}_num_heads={num_heads}")
+        raise ValueError(f"model.{name}_embed_dim={dim} must be {needed} model.{name}_num_heads={num_heads}")
 
 
 def require_patches(
@@ -131,8 +131,8 @@ def require_patches(
     """
     (height, width), p = size, config.patch_size
     if (whole and (height % p or width % p)) or min(height, width) < p:
-        raise ValueError(f"{name}_size={size} is not whole patches of {p} x {p}")
+        raise ValueError(f"model.{name}_size={size} is not whole patches of {p} x {p}")
     patches = (height // p) * (width // p)
     for field, ratio in ratios.items():
         if not 0 < num_kept(patches, ratio) < patches:
-            raise ValueError(f"{field}={ratio} leaves nothing to see or to predict of {patches} {name} patches")
+            raise ValueError(f"model.{field}={ratio} leaves nothing to see or to predict of {patches} {name} patches")

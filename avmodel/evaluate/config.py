@@ -89,7 +89,9 @@ class EvalDataConfig:
     skip_bad: Annotated[
         bool, "Go on at a damaged sample: log and count it. A test leaves it out; training takes another in its place."
     ] = False
-    max_bad_share: Annotated[float, "With skip_bad: stop when more of a split's samples are damaged.", SHARE] = 0.05
+    max_bad_share: Annotated[
+        float, "With skip_bad: share of a split's samples that may be damaged; with more the task stops.", SHARE
+    ] = 0.05
     num_workers: Annotated[int | None, "Decoding threads of each process. none: one a core.", Bounds(0)] = None
     cache_dir: Annotated[str | None, "Folder where remote shards are kept. none: the user's cache folder."] = None
     cache_gb: Annotated[float | None, "GB of remote shards to keep, at most. none: 200.", POSITIVE] = None

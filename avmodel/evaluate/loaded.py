@@ -163,8 +163,8 @@ def require_modalities(model: Family, mode: str) -> None:
     if mode not in model.modalities and len(model.modalities) == 1:
         own = model.modalities[0]
         raise ConfigError(
-            f"mode={mode}: this {type(model).__name__} has learned from {own} alone. Set data.mode={own}; tasks on "
-            "both modalities need another model."
+            f"data.mode={mode}: this {type(model).__name__} has learned from {own} alone. Set data.mode={own}; tasks "
+            "on both modalities need another model."
         )
 
 

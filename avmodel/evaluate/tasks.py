@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from avmanifest.errors import ConfigError
 from avmanifest.names import unknown_name
+from avmanifest.settings import changed, shown
 from avmodel.evaluate.config import EvalConfig
 from avmodel.evaluate.embed.config import PRESETS as EMBED
 from avmodel.evaluate.finetune.config import PRESETS as FINETUNE
@@ -16,6 +17,7 @@ from avmodel.evaluate.retrieval.config import PRESETS as RETRIEVAL
 from avmodel.evaluate.segmentation.config import PRESETS as SEGMENTATION
 from avmodel.evaluate.separation.config import PRESETS as SEPARATION
 from avmodel.models import part
+from avmodel.presets import first_line
 
 if TYPE_CHECKING:
     from avmodel.evaluate.evaluation import Evaluation
@@ -78,6 +80,15 @@ TASKS: dict[str, Task] = {
         "embed", EMBED, "Write OUT/embeddings/part-*.parquet (key, labels, a vector a stream) and OUT/map.png."
     ),
 }
+
+
+def preset_summary(task: str, preset: str) -> str:
+    """What a preset of a task is: the first line of its function, or in what it differs from the task's defaults."""
+    function = TASKS[task].presets[preset]
+    if getattr(function, "__name__", "") != "<lambda>":
+        return first_line(function)
+    config = function()
+    return ", ".join(f"{path}={shown(value)}" for path, value in changed(config, type(config)()).items())
 
 
 def task_config(task: str, preset: str | None = None) -> EvalConfig:

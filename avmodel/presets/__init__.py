@@ -3,9 +3,11 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from avmanifest.errors import ConfigError
 from avmanifest.names import unknown_name
+from avmanifest.settings import text_of
 from avmodel.configs.run import RunConfig
 from avmodel.models import FAMILIES, part
 
@@ -29,6 +31,22 @@ def run_config(name: str) -> RunConfig:
     if name not in known:
         raise ConfigError(unknown_name("run", name, sorted(known)))
     return known[name]()
+
+
+def summary(name: str) -> str:
+    """The first line of the run's docstring, with the values that distinguish runs of one function."""
+    return first_line(presets()[name])
+
+
+def first_line(function: Callable[..., Any]) -> str:
+    """The first line of a function's docstring; of a partial one also the values that it is given: `(count=3)`."""
+    inner = function.func if isinstance(function, partial) else function
+    first = (inspect.getdoc(inner) or "").partition("\n")[0]
+    if not isinstance(function, partial):
+        return first
+    given = inspect.signature(inner).bind_partial(*function.args, **function.keywords).arguments
+    values = [f"{key}={text_of(value)}" for key, value in given.items() if isinstance(value, str | int | float | tuple)]
+    return f"{first.rstrip('.')} ({', '.join(values)})." if values and inner is not defaults else first
 
 
 def describe(name: str) -> str:

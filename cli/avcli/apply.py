@@ -17,6 +17,7 @@ from avcli.options import (
     explained,
     flat_options,
     given_values,
+    option_names,
     print_json,
     require_explain,
 )
@@ -45,7 +46,10 @@ Finetuned runs, segmenters and separators are made by avkit evaluate finetune, s
 """
 
 
-@flat_options(*dict.fromkeys(task.config for task in TASKS.values()), panels=PANELS)
+_CONFIGS = tuple(dict.fromkeys(task.config for task in TASKS.values()))
+
+
+@flat_options(*_CONFIGS, panels=PANELS)
 def apply(
     task: Annotated[
         str,
@@ -82,7 +86,7 @@ def apply(
     require_explain(explain=explain, toml=toml)
     require_task(task)
     kind = TASKS[task].config
-    options = given_values(kind, given, f"task {task}")
+    options = given_values(kind, given, f"task {task}", option_names(*_CONFIGS))
     asked = configured(kind(), file=config, given=options, settings=settings)
     if explain:
         typer.echo(explained(asked, toml=toml, before=f"{task}: {TASKS[task].summary}"))

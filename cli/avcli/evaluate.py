@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from avcli.download import DOWNLOAD, download_named
-from avcli.help import OUTPUT, SETTINGS
+from avcli.help import OUTPUT, SETTINGS, filled
 from avcli.options import CONFIG, EXPLAIN, JSON, SET, TOML, configured, explained, given, print_json, require_explain
 from avcli.pretrain import DATA_WHERE
 from avmanifest.errors import ConfigError
@@ -107,8 +107,8 @@ def evaluate(
     require_explain(explain=explain, toml=toml)
     asked = configured(task_config(task, preset), file=config, given=given(**{"data.where": where}), settings=settings)
     if explain:
-        presets = f"presets: {', '.join(TASKS[task].presets)}"
-        typer.echo(explained(asked, toml=toml, before=TASKS[task].summary, after=presets))
+        presets = filled(f"presets: {', '.join(TASKS[task].presets)}")
+        typer.echo(explained(asked, toml=toml, before=filled(TASKS[task].summary), after=presets))
         return
     if checkpoint is None:
         raise ConfigError("CHECKPOINT is missing: a run's folder, a checkpoint, or a name of avkit models")

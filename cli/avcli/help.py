@@ -29,17 +29,23 @@ _HELP_NAMES: Final = ("help", "version", "install_completion", "show_completion"
 _BREAK: Final = " \\"
 
 
-def width() -> int:
-    """Columns of the help."""
-    return max(min(shutil.get_terminal_size().columns, _WIDEST), 40)
+def width(most: int = _WIDEST) -> int:
+    """Columns to write in: those of the terminal, from 40 to `most`."""
+    return max(min(shutil.get_terminal_size().columns, most), 40)
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def wrapped(text: str, width: int) -> list[str]:
+    """The text in lines of that width. A default that is shown in brackets stays on one line, if it is short."""
     import textwrap
 
     held = re.sub(r"\[default: [^\]]{1,30}\]", lambda found: found[0].replace(" ", "\0"), text)
     lines = textwrap.wrap(held, width, break_long_words=False, break_on_hyphens=False) or [""]
     return [line.replace("\0", " ") for line in lines]
+
+
+def filled(text: str) -> str:
+    """A paragraph in lines as wide as the terminal, up to 100 columns."""
+    return "\n".join(wrapped(text, width(100)))
 
 
 def command_lines(command: str, width: int) -> list[str]:
@@ -94,7 +100,7 @@ def _epilog(text: str, width: int) -> Iterator[str]:
             yield ""
         lines = block.strip("\n").split("\n")
         if lines[0].strip() != "\b":
-            yield from _wrapped(" ".join(block.split()), width)
+            yield from wrapped(" ".join(block.split()), width)
             continue
         for line in lines[1:]:
             if line.endswith(":") and not line.startswith(" "):
@@ -110,15 +116,15 @@ def _epilog(text: str, width: int) -> Iterator[str]:
             )
 
 
-def _rows(rows: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
-    """Terms and their texts in two columns."""
-    column = min(max((len(term) for term, _ in rows), default=0), _TERM_COLUMN) + len(_INDENT)
+def two_columns(rows: Sequence[tuple[str, str]], width: int, widest: int = _TERM_COLUMN) -> Iterator[str]:
+    """Terms and their texts in two columns; a term of more than `widest` characters has a line of its own."""
+    column = min(max((len(term) for term, _ in rows), default=0), widest) + len(_INDENT)
     for term, text in rows:
-        lines = _wrapped(text, width - column - len(_INDENT))
+        lines = wrapped(text, width - column - len(_INDENT))
         if len(term) + len(_INDENT) > column:
             yield _INDENT + term
         else:
-            yield _INDENT + term.ljust(column) + lines.pop(0)
+            yield (_INDENT + term.ljust(column) + lines.pop(0)).rstrip()
         for line in lines:
             yield _INDENT + " " * column + line
 
@@ -167,17 +173,17 @@ class _Help:
 
     def _lines(self, ctx: Any, width: int) -> Iterator[str]:
         usage = f"Usage: {ctx.command_path} {' '.join(self.collect_usage_pieces(ctx))}"
-        first, *more = _wrapped(usage, width - 2)
+        first, *more = wrapped(usage, width - 2)
         yield first
         yield from (f"{_INDENT * 2}{line}" for line in more)
         yield ""
         for paragraph in cleandoc(self.help or "").split("\n\n"):
-            yield from (_INDENT + line for line in _wrapped(" ".join(paragraph.split()), width - 2))
+            yield from (_INDENT + line for line in wrapped(" ".join(paragraph.split()), width - 2))
             yield ""
         yield from self._commands(ctx, width)
         for name, rows in _panels(ctx, self.panels).items():
             yield _heading(name)
-            yield from _rows(rows, width)
+            yield from two_columns(rows, width)
             yield ""
         yield from _epilog(self.epilog or "", width)
 
@@ -231,7 +237,7 @@ class HelpGroup(_Help, TyperGroup):
                 panels.setdefault(panel, []).append((name, first))
         for panel, rows in panels.items():
             yield _heading(panel)
-            yield from _rows(rows, width)
+            yield from two_columns(rows, width)
             yield ""
 
 

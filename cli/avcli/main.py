@@ -24,9 +24,12 @@ from avcli import (
     prepare,
     pretrain,
     publish,
+    recipes,
     reproduce,
+    runs,
     spectrogram,
     status,
+    tasks,
     verify,
 )
 from avcli.help import App
@@ -93,6 +96,9 @@ app.command("convert", epilog=convert.EXAMPLES, rich_help_panel=MODELS)(convert.
 app.command("export-model", epilog=export_model.EXAMPLES, rich_help_panel=MODELS)(export_model.export_model)
 app.command("publish", epilog=publish.EXAMPLES, rich_help_panel=MODELS)(publish.publish)
 app.command("reproduce", epilog=reproduce.EXAMPLES, rich_help_panel=MODELS)(reproduce.reproduce)
+app.command("recipes", epilog=recipes.EXAMPLES, rich_help_panel=NAMES)(recipes.recipes)
+app.command("runs", epilog=runs.EXAMPLES, rich_help_panel=NAMES)(runs.runs)
+app.command("tasks", epilog=tasks.EXAMPLES, rich_help_panel=NAMES)(tasks.tasks)
 app.command("spectrogram", epilog=spectrogram.EXAMPLES, rich_help_panel=TOOLS)(spectrogram.spectrogram)
 app.add_typer(bench.app, name="bench", rich_help_panel=TOOLS)
 

@@ -137,21 +137,32 @@ def _shown_default(setting: Setting) -> str:
     return "" if setting.default in (None, ()) or setting.kind is bool else text_of(setting.default)
 
 
-def given_values(config_type: type, given: Mapping[str, Any], owner: str = "") -> dict[str, Any]:
+def option_names(*config_types: type) -> dict[str, str]:
+    """The options that the settings of these dataclasses declare, by path."""
+    settings = [setting for config_type in config_types for setting in declared(config_type)]
+    return {setting.path: setting.option.name for setting in settings if setting.option is not None}
+
+
+def given_values(
+    config_type: type, given: Mapping[str, Any], owner: str = "", names: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The values, by setting path, of the texts that a command got as `given`.
 
     Args:
         config_type: The dataclass of the settings.
         given: Texts by path; of a setting with several values, a list; of a switch, true.
         owner: What has these settings, such as a task, for the message on an option that it lacks.
+        names: All options of the command by path, for that message.
 
     Raises:
         ConfigError: A text is no value of its setting, or the dataclass lacks the setting; the message has the option.
     """
     known = {one.path: one for one in declared(config_type) if one.option is not None}
     if strange := [path for path in given if path not in known]:
-        names = ", ".join(one.option.name for one in known.values() if one.option)
-        raise ConfigError(f"--{strange[0].replace('_', '-')} is not an option of {owner}, which has {names}")
+        name = (names or {}).get(strange[0], strange[0])
+        raise ConfigError(
+            f"{name} is not an option of {owner}, which has {', '.join(option_names(config_type).values())}"
+        )
     values: dict[str, Any] = {}
     for path, value in given.items():
         setting = known[path]
@@ -220,7 +231,7 @@ def explained(config: Any, *, toml: bool, before: str = "", after: str = "") -> 
     """The output of --explain: the settings between two texts; with `toml` only the settings, as a TOML file."""
     if toml:
         return to_toml(config).rstrip()
-    return "\n\n".join(part for part in (before, explain(config, width()), after) if part)
+    return "\n\n".join(part for part in (before, explain(config, width(100)), after) if part)
 
 
 def require_explain(*, explain: bool, toml: bool) -> None:

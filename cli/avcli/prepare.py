@@ -19,6 +19,7 @@ from avcli.options import (
     explained,
     flat_options,
     given_values,
+    option_names,
     print_json,
     require_explain,
 )
@@ -26,7 +27,7 @@ from avcli.typed import TYPED
 from avdata.prepare.config import PANELS, WHAT, ExecutorKind, PrepareConfig, SynthConfig, slurm_share
 from avmanifest.errors import ConfigError
 from avmanifest.recipe import Recipe, TableOptions, load_recipe
-from avmanifest.settings import declared, read_settings, read_toml, with_values
+from avmanifest.settings import read_settings, read_toml, with_values
 
 EXAMPLES = """\b
 Examples:
@@ -155,7 +156,7 @@ def in_array(asked: PrepareConfig, given: Mapping[str, Any]) -> PrepareConfig:
 
 def _refuse_others(recipe: str, values: dict[str, Any]) -> None:
     """Raise ConfigError for settings of another recipe."""
-    names = {one.path: one.option.name for one in declared(PrepareConfig) if one.option is not None}
+    names = option_names(PrepareConfig)
     for owner in ("synth", "table"):
         strange = [names.get(path, path) for path in values if path.startswith(f"{owner}.")]
         if strange and recipe != owner:

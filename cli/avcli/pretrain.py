@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from avcli.download import DOWNLOAD, download_named
-from avcli.help import OUTPUT, SETTINGS
+from avcli.help import OUTPUT, SETTINGS, filled
 from avcli.no_pandas import allow_pandas
 from avcli.options import CONFIG, EXPLAIN, SET, TOML, configured, explained, given, require_explain
 from avcli.typed import TYPED
@@ -121,7 +121,7 @@ def pretrain(
     flags = given(**{"data.where": where, "data.allow_pipe": allow_pipe or None})
     asked = configured(run_config(run), file=config, given=flags, settings=settings)
     if explain:
-        runs = f"runs: {', '.join(sorted(presets()))}"
+        runs = filled(f"runs: {', '.join(sorted(presets()))}")
         notes = [asked.contrast_note(processes or started_processes()), memory(asked, processes), runs]
         typer.echo(explained(asked, toml=toml, before=describe(run), after="\n\n".join(filter(None, notes))))
         return

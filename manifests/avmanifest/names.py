@@ -16,7 +16,8 @@ def near(name: str, known: Iterable[str], most: int = 3) -> list[str]:
     """The names most like this one, the likeliest first; case does not count."""
     folded: dict[str, str] = {}
     for one in known:
-        folded.setdefault(one.casefold(), one)
+        if 2 * len(one) > len(name):  # short names are like too many
+            folded.setdefault(one.casefold(), one)
     found = difflib.get_close_matches(name.casefold(), folded, n=most, cutoff=_CUTOFF)
     if found:  # not those that are much less alike than the first
         best = difflib.SequenceMatcher(None, found[0], name.casefold()).ratio()

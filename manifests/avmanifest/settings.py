@@ -41,7 +41,7 @@ UNITS: Final = frozenset(
         "files", "processes", "threads", "windows", "attempts", "retries", "redirects", "resumes", "pauses",
         "refusals", "blocks", "layers", "tokens", "heads", "columns", "bins", "batches", "checkpoints",
         "neighbors", "labels", "sounds", "objects", "classes", "tasks", "shares", "share", "probability",
-        "cards", "videos", "rounds", "mixtures", "views",
+        "cards", "videos", "rounds", "mixtures", "passes", "views",
     )
 )  # fmt: skip
 """Words that a description of a number may begin with, and that then are its unit."""
@@ -49,7 +49,7 @@ UNITS: Final = frozenset(
 _RATE_UNIT: Final = re.compile(r"\w+ (?:per|a) (?:second|minute|hour)\b")
 _HEAD_END: Final = re.compile(
     r"[,.;:(]| (?:of|that|in|to|by|after|for|between|over|which|before|around|from|without|under|whose|during|at|and|"
-    r"downloaded) "
+    r"where|downloaded) "
 )  # what follows the unit at the beginning of a description
 
 
@@ -391,6 +391,12 @@ def flatten(config: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix + setting.path, value_of(config, setting.path)
 
 
+def changed(config: object, base: object) -> dict[str, Any]:
+    """The settings of a config that differ from those of another one of its kind, by path."""
+    values = dict(flatten(base))
+    return {path: value for path, value in flatten(config) if path not in values or values[path] != value}
+
+
 def value_of(config: object, path: str) -> Any:
     """The value of the setting at a path; None if the config that holds it is None."""
     value: Any = config
@@ -429,8 +435,10 @@ def explain(config: object, width: int = 80) -> str:
         lines = groups.setdefault(setting.path.rpartition(".")[0], [])
         lines.append(f"  {setting.path}={shown(value_of(config, setting.path))}")
         for text in (setting.description, setting.facts):
-            lines += textwrap.wrap(text, width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    return "\n\n".join("\n".join([_heading(config, group), *lines]) for group, lines in groups.items())
+            lines += textwrap.wrap(text, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n\n".join(
+        "\n".join([*textwrap.wrap(_heading(config, group), width), *lines]) for group, lines in groups.items()
+    )
 
 
 def _heading(config: object, group: str) -> str:

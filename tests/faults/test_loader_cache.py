@@ -121,7 +121,7 @@ def test_a_file_that_is_read_is_not_evicted(server: FileServer, cache: CacheConf
     cache = replace(cache, max_bytes=round(1.5 * shard_bytes))
     one, other = ShardCache(cache), ShardCache(cache)
     descriptor = one.open(f"{server.url}/train/00000.tar", Expected())
-    with pytest.raises(StorageError, match=r"every file in the cache is being read.*Raise max_bytes"):
+    with pytest.raises(StorageError, match=r"every file in the cache is being read.*Raise data\.cache_gb"):
         other.open(f"{server.url}/train/00001.tar", Expected())
     assert len(os.pread(descriptor, shard_bytes, 0)) == shard_bytes
     os.close(descriptor)

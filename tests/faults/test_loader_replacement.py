@@ -155,7 +155,7 @@ def test_the_share_of_damaged_samples_is_bounded(damaged: Dataset, share: float,
         assert len(list(loader.arrays())) == 5
         return
     with pytest.raises(
-        ShardError, match=rf"[12] of 20 samples of an epoch are damaged, more than max_bad_share={share}"
+        ShardError, match=rf"[12] of 20 samples of an epoch are damaged, more than data.max_bad_share={share}"
     ):
         list(loader.arrays())
 
@@ -176,7 +176,9 @@ def test_a_shard_that_is_gone_passes_the_share(drawn: Path, tmp_path: Path, capl
     root = Path(shutil.copytree(drawn, tmp_path / "set"))
     dataset = open_dataset(root)
     (root / "train/00002.tar").unlink()
-    with pytest.raises(ShardError, match=r"\d of 20 samples of an epoch are damaged, more than max_bad_share=0\.05"):
+    with pytest.raises(
+        ShardError, match=r"\d of 20 samples of an epoch are damaged, more than data.max_bad_share=0\.05"
+    ):
         list(Loader(dataset, VIEW, replace(CONFIG, skip_bad=True)).arrays())
     order = OrderConfig(block_samples=3, window_samples=20)
     found = epochs(dataset, replace(SKIP, order=order))

@@ -144,7 +144,7 @@ def test_explain_tells_a_run_and_all_its_settings(tmp_path: Path) -> None:
     said = log.read_text()
     assert "avkit pretrain deepavfusion-mid --data data/vggsound --out runs/mid" in said
     for line in ("model.fusion_layers=mid", "seed=4", "optim.lr=none", "compile=blocks", "optim.betas=0.9,0.95"):
-        assert f"  {line} " in said
+        assert f"\n  {line}\n" in said
 
 
 @pytest.mark.slow

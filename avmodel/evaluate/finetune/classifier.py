@@ -75,14 +75,14 @@ class Classifier(nn.Module):
         mode = mode or self.mode
         if self.kind == "concat" and mode not in self.modes:
             raise ConfigError(
-                f"mode={mode}: this classifier was trained with {self.mode} alone (heads=concat). Train one with "
+                f"data.mode={mode}: this classifier was trained with {self.mode} alone (heads=concat). Train one with "
                 "mixed=true, which has heads for each modality."
             )
         features = self.features(Inputs(image, log_mel), mode)
         if not set(features) & set(self.heads.heads):
             raise ConfigError(
-                f"mode={mode}: this classifier has heads on {', '.join(self.heads.heads)} alone. Leave {mode} out of "
-                "missing."
+                f"data.mode={mode}: this classifier has heads on {', '.join(self.heads.heads)} alone. Leave {mode} "
+                "out of missing."
             )
         logits: dict[str, Tensor] = self.heads(features)
         return logits
@@ -97,8 +97,8 @@ class Classifier(nn.Module):
             tokens = self.model.joint_alone(image, log_mel)
             if tokens is None:
                 raise ConfigError(
-                    f"mode={mode}: {type(self.model).__name__} has no way to read one modality with a head on joint "
-                    "tokens. Set heads=concat, or heads=per-stream."
+                    f"data.mode={mode}: {type(self.model).__name__} has no way to read one modality with a head on "
+                    "joint tokens. Set heads=concat, or heads=per-stream."
                 )
             return {"joint": tokens.float().mean(dim=1)}
         streams = self.model.encode(image, log_mel)

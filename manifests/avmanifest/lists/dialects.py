@@ -8,6 +8,7 @@ import codecs
 import csv
 import io
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ COLUMN_NAMES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
 """Usual names of the columns of lists, without spaces, marks and capital letters."""
 
 _NUMBERED: Final = re.compile(r"(?:[VX]|Column|Unnamed: )?(\d{1,3})")
+_COMMA_NUMBER: Final = re.compile(r"\s*(-?\d{1,9}),(\d{1,9})\s*")
+_SEPARATOR_LINE: Final = re.compile(r"\"?sep=(?:.|\\t)?\"?", re.IGNORECASE)
 _WHOLE: Final = re.compile(r"\A(\d{1,9})\.0{1,9}\Z")
 
 
@@ -56,6 +59,28 @@ def encoding_of(path: Path) -> str:
     if even + odd > len(start) // 4 and min(even, odd) == 0:
         return "utf-16-le" if odd else "utf-16-be"
     return "utf-8-sig"
+
+
+def utf8_remedy(path: Path) -> str:
+    """What to do with a text file that is not UTF-8, as the end of a message."""
+    return (
+        "Save it as UTF-8 text; a file from Windows is converted by "
+        f"iconv -f cp1252 -t utf-8 {shlex.quote(path.name)} > NEW."
+    )
+
+
+def number_remedy(text: str) -> str:
+    """What to do with a text that is no number, as the end of a message; empty: nothing is known."""
+    if match := _COMMA_NUMBER.fullmatch(text):
+        return f": write a point in place of the comma, {match[1]}.{match[2]}"
+    return ""
+
+
+def problem_of_first(line: str) -> str:
+    """The problem of the first line of a list, as words after its place; empty: none."""
+    if _SEPARATOR_LINE.fullmatch(line.strip()):
+        return f"is {line.strip()!r}, which a spreadsheet writes for itself. Delete that line."
+    return ""
 
 
 def utf8_content(path: Path) -> Path | io.BytesIO:

@@ -27,8 +27,11 @@ from avmanifest.lists.dialects import (
     is_header,
     is_numbered,
     joined,
+    number_remedy,
+    problem_of_first,
     split_rows,
     utf8_content,
+    utf8_remedy,
 )
 from avmanifest.lists.requests import (
     ListFile,
@@ -220,6 +223,8 @@ def read_lines(path: Path) -> tuple[pa.Array, pa.Array]:
     except (pa.ArrowException, UnicodeError) as error:
         raise ManifestError(_why_unreadable(path)) from error
     lines = pc.utf8_trim_whitespace(table.column("line").combine_chunks())
+    if problem := problem_of_first(lines[0].as_py() if len(lines) else ""):
+        raise ManifestError(f"{path}: line 1 {problem}")
     numbers = pa.array(range(1, len(lines) + 1), pa.int64())
     filled = pc.invert(pc.match_substring_regex(lines, _BLANK))
     if not pc.any(filled).as_py():
@@ -240,7 +245,9 @@ def csv_cells(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]
             try:
                 for cells in reader:
                     if problem := problem_of(cells):
-                        raise ManifestError(f"{path}: line {reader.line_num} {problem}. Save the list as UTF-8 text.")
+                        raise ManifestError(f"{path}: line {reader.line_num} {problem}. {utf8_remedy(path)}")
+                    if reader.line_num == 1 and (problem := problem_of_first(delimiter.join(cells))):
+                        raise ManifestError(f"{path}: line 1 {problem}")
                     if any(cell.strip() for cell in cells):
                         has_rows = True
                         yield reader.line_num, cells
@@ -399,7 +406,7 @@ def _seconds(texts: pa.Array | None, name: str, milliseconds: bool, where: Where
     except pa.ArrowInvalid as error:
         row, text = next((row, text) for row, text in enumerate(texts.to_pylist()) if text and not _is_number(text))
         raise ManifestError(
-            f"{where(row)}: {name} is {text!r}, must be a number, such as 12.5. Correct the line."
+            f"{where(row)}: {name} is {text!r}, must be a number, such as 12.5{number_remedy(text)}. Correct the line."
         ) from error
     return pc.divide(numbers, 1000.0) if milliseconds else numbers
 
@@ -433,13 +440,16 @@ def _a_header(line: str, expected: str) -> str:
     )
 
 
+_NOT_UTF8: Final = "is not UTF-8 text"
+
+
 def _why_unreadable(path: Path) -> str:
     """The reason why Arrow could not read a file, from reading it line by line."""
     problems: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
         (f"is longer than {_LONGEST_LINE} bytes", lambda line: len(line) > _LONGEST_LINE),
         ("contains the control character \\x01", lambda line: _NEVER.encode() in line),
         ("has a NUL character", lambda line: b"\0" in line),
-        ("is not UTF-8 text", _is_not_utf8),
+        (_NOT_UTF8, _is_not_utf8),
     )
     with open_file(path) as file:
         empty = True
@@ -447,6 +457,8 @@ def _why_unreadable(path: Path) -> str:
             empty = False
             for problem, has_problem in problems:
                 if has_problem(line):
+                    if problem == _NOT_UTF8:
+                        return f"{path}: line {number} {problem}. {utf8_remedy(path)}"
                     return f"{path}: line {number} {problem}. Check that this is the list as a text file."
     return f"{path}: the list is empty. Get it again from its source." if empty else f"{path}: not a text file"
 

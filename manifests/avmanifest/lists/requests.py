@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from avmanifest.columns import Column
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.layout import SPLIT_PATTERN
+from avmanifest.names import did_you_mean
 from avmanifest.recipe import ListSpec, Recipe, canonical_label
 from avmanifest.schema import REQUEST_SCHEMA
 from avmanifest.secrets import stored_text
@@ -80,6 +81,7 @@ def request_table(
     if split is None:
         split = pa.repeat(pa.scalar((*list_file.spec.splits, "train")[0]), rows)
     else:
+        _refuse_no_value(split, where)
         split = _usual_splits(split, list_file)
     if labels is None:
         labels = _repeated_list([], rows, pa.string())
@@ -276,6 +278,7 @@ def _check_spans(table: pa.Table, where: Where) -> None:
         )
 
 
+_NO_VALUE: Final = ("NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None")
 _SPLIT_NAMES: Final = (("train", "training"), ("val", "valid", "validation"), ("test", "testing"))
 
 
@@ -301,6 +304,17 @@ def _usual_splits(split: pa.Array, list_file: ListFile) -> pa.Array:
     return pa.array([renamed.get(name, name) for name in split.to_pylist()], pa.string())
 
 
+def _refuse_no_value(split: pa.Array, where: Where) -> None:
+    """Raise ManifestError for a split such as NA, which programs write where there is none."""
+    for name in pc.unique(split).to_pylist():
+        if name is not None and name.strip() in _NO_VALUE:
+            place = where(int(pc.index(split, name).as_py()))
+            raise ManifestError(
+                f"{place}: split is {name.strip()!r}, which R, pandas and spreadsheets write where there is no "
+                "value. Write the clip's split there. In a table an empty cell means train."
+            )
+
+
 def _check_splits(table: pa.Table, spec: ListSpec, where: Where) -> None:
     for split in pc.unique(table.column("split")).to_pylist():
         valid = split in spec.splits if spec.splits else SPLIT_PATTERN.fullmatch(split or "") is not None
@@ -311,4 +325,5 @@ def _check_splits(table: pa.Table, spec: ListSpec, where: Where) -> None:
                 if spec.splits
                 else "a split is lower-case letters, digits and _, such as train, val, test"
             )
-            raise ManifestError(f"{where(row)}: unknown split {split!r}; {rule}")
+            hint = did_you_mean(split or "", spec.splits) or ";"
+            raise ManifestError(f"{where(row)}: unknown split {split!r}{hint} {rule}")

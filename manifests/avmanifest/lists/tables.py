@@ -21,8 +21,11 @@ from avmanifest.lists.dialects import (
     fold_name,
     has_name,
     is_header,
+    number_remedy,
+    problem_of_first,
     split_rows,
     utf8_content,
+    utf8_remedy,
 )
 from avmanifest.lists.own_columns import own_columns, typed_texts, typed_values
 from avmanifest.lists.requests import (
@@ -34,9 +37,11 @@ from avmanifest.lists.requests import (
     single_labels,
     split_labels,
 )
+from avmanifest.names import did_you_mean
 from avmanifest.parsing import parse_object
 from avmanifest.recipe import TableOptions
 from avmanifest.secrets import excerpt
+from avmanifest.settings import declared
 
 _ROLES: Final = {
     "id_column": ("id", "video_id"),
@@ -112,29 +117,39 @@ def _labels(column: pa.Array | None, options: TableOptions) -> pa.ListArray | No
     return split_labels(column, options.label_separator)
 
 
+def _option_of(field: str) -> str:
+    """The option of a field of TableOptions."""
+    return next(one.option.name for one in declared(TableOptions) if one.path == field and one.option is not None)
+
+
 def _choose(list_file: ListFile, present: Sequence[str]) -> dict[str, str]:
     """Field of TableOptions -> name of its column, for the columns that the table has."""
     path, options = list_file.path, list_file.spec.options
     if twice := sorted({name for name in present if name and list(present).count(name) > 1}):
         raise ConfigError(f"{path}: the header has the columns {twice} twice. Rename them.")
     if options.label_separator == "":
-        raise ConfigError("label_separator is empty. Leave it out if a cell has one label.")
+        raise ConfigError("--label-separator is empty. Leave it out if a cell has one label.")
     chosen = {}
     for option, (usual, role) in _ROLES.items():
         requested = getattr(options, option)
         if requested is not None and requested not in present:
-            raise ConfigError(f"{path}: no column {requested!r} for {option}; it has {', '.join(present)}")
+            hint = did_you_mean(requested, present) or ";"
+            raise ConfigError(
+                f"{path}: no column {requested!r} for {_option_of(option)}{hint} it has {', '.join(present)}"
+            )
         if (name := requested or usual) in present:
             chosen[option] = name
         elif others := [name for name in present if has_name(name, role)]:
             if len(others) > 1:
-                raise ConfigError(f"{path}: {option} may be {' or '.join(others)}. Name one with {option}.")
+                raise ConfigError(
+                    f"{path}: {' or '.join(others)} may be the column. Name one with {_option_of(option)}."
+                )
             chosen[option] = others[0]
             list_file.note(f"read with column {others[0]} as {option}")
     if not {"id_column", "path_column"} & chosen.keys():
         raise ConfigError(
             f"{path}: no column of ids or of paths; it has {', '.join(present)}. "
-            "Name one with id_column or path_column, or write the names of the columns into the first line."
+            "Name one with --id-column or --path-column, or write the names of the columns into the first line."
         )
     if len(set(chosen.values())) < len(chosen):
         raise ConfigError(f"{path}: one column has two uses: {chosen}. Name the columns with options.")
@@ -215,7 +230,9 @@ def _header(list_file: ListFile, usual: str) -> tuple[list[str], str]:
     if not line.strip() and not rest:
         raise ManifestError(f"{path}: the table is empty; its first line must name the columns")
     if problem := problem_of([line]):
-        raise ManifestError(f"{path}: line 1 {problem}. Save the table as UTF-8 text.")
+        raise ManifestError(f"{path}: line 1 {problem}. {utf8_remedy(path)}")
+    if problem := problem_of_first(line):
+        raise ManifestError(f"{path}: line 1 {problem}")
     headers = {delimiter: next(split_rows([line.strip("\r\n")], delimiter)) for delimiter in (usual, *DELIMITERS)}
     if len(headers[usual]) == 1:
         other = max(headers, key=lambda delimiter: len(headers[delimiter]))
@@ -237,7 +254,7 @@ def _cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             try:
                 for cells in reader:
                     if problem := problem_of(cells):
-                        raise ManifestError(f"{path}: line {reader.line_num} {problem}. Save the table as UTF-8 text.")
+                        raise ManifestError(f"{path}: line {reader.line_num} {problem}. {utf8_remedy(path)}")
                     yield reader.line_num, cells
             except csv.Error as error:
                 raise ManifestError(f"{path}: line {reader.line_num}: not csv text ({error})") from error
@@ -264,8 +281,8 @@ def _why_not_delimited(path: Path, delimiter: str, width: int, types: Mapping[st
             return f"{path}: line {line}: {len(cells)} values for {width} columns"
         for column in numbers if cells else ():
             if cells[column] and not _is_number(cells[column]):
-                shown = excerpt(cells[column], 80)
-                return f"{path}: line {line}: {names[column]} is {shown!r}, must be seconds, such as 12.5"
+                shown, remedy = excerpt(cells[column], 80), number_remedy(cells[column])
+                return f"{path}: line {line}: {names[column]} is {shown!r}, must be seconds, such as 12.5{remedy}"
     return None
 
 

@@ -1,5 +1,6 @@
 """The help of every command: whole, within 80 columns, with examples, and with the defaults that count."""
 
+import inspect
 import re
 import shlex
 from dataclasses import MISSING
@@ -10,13 +11,17 @@ from typer.testing import CliRunner
 
 from avcli.help import command_lines
 from avcli.main import app
+from avdata.audit.report import ReportConfig
 from avdata.load.bench import LoaderBench
 from avdata.load.bench_open import OpenBench
 from avdata.prepare.bench import PrepareBench
 from avdata.prepare.bench_sources import SourcesBench
 from avdata.prepare.config import PrepareConfig
+from avdata.prepare.spectrogram import file_spectrogram
 from avmanifest.settings import declared, text_of
 from avmodel.configs.apply import TASKS
+from avmodel.evaluate.finetune.imported import convert_classifier
+from avmodel.weights.convert import convert
 from tests.cli_reference import PAGE, commands, help_of, page
 
 COMMANDS = dict(commands())
@@ -109,13 +114,26 @@ def test_every_default_of_a_setting_that_is_shown_is_the_real_one() -> None:
         ("avkit bench sources", SourcesBench(), {"clips": "num_clips", "seconds": "clip_seconds", "rounds": "rounds"}),
         ("avkit bench loader", LoaderBench(), dict.fromkeys(("split", "samples", "rounds", "batch_size"))),
         ("avkit bench open", OpenBench(), dict.fromkeys(("samples", "frames"))),
+        ("avkit inspect", ReportConfig(), {"samples": "num_samples", "thumbnails": "num_thumbnails", "seed": "seed"}),
     ],
     ids=lambda one: one if isinstance(one, str) else "",
 )
-def test_the_defaults_of_benchmarks_are_those_of_their_settings(name: str, bench: Any, fields: dict[str, Any]) -> None:
+def test_the_defaults_of_other_options_are_those_of_their_settings(
+    name: str, bench: Any, fields: dict[str, Any]
+) -> None:
     shown = {parameter.name: parameter.show_default for parameter in ALONE[name].command.get_params(ALONE[name])}
     for option, field in fields.items():
         assert shown[option] == text_of(getattr(bench, field or option)), option
+
+
+def test_the_other_defaults_are_those_of_the_functions_that_are_called() -> None:
+    for name, option, function, argument in (
+        ("avkit spectrogram", "mel", file_spectrogram, "mel"),
+        ("avkit convert", "family", convert, "family"),
+        ("avkit convert", "mode", convert_classifier, "mode"),
+    ):
+        shown = {parameter.name: parameter.show_default for parameter in ALONE[name].command.get_params(ALONE[name])}
+        assert shown[option] == inspect.signature(function).parameters[argument].default
 
 
 def test_headings_are_bold_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:

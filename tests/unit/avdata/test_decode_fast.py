@@ -57,7 +57,7 @@ def test_pixels_are_equal_where_no_filter_is_left_out(tmp_path: Path, codec: str
 
 
 def test_decord_cannot_be_fast(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="fast_decode=true works with decoder=pyav, not with decoder=decord"):
+    with pytest.raises(ConfigError, match="--fast-decode works with --decoder pyav, not with --decoder decord"):
         SampleConfig(fast_decode=True, decoder="decord")
     with (
         pytest.raises(ConfigError, match="cannot leave out the loop filter"),

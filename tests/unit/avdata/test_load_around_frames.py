@@ -128,11 +128,15 @@ def test_another_number_of_frames_names_the_sample(stored: Dataset) -> None:
 @pytest.mark.parametrize(
     ("kind", "changes", "said"),
     [
-        (EvalView, {"around_frame": False}, "needs whole clips. Set window_s=None, or around_frame=True"),
-        (EvalView, {"window_s": 12.0}, r"1200 columns of 'kaldi' spectrograms, which have 1024. Set window_s between"),
+        (EvalView, {"around_frame": False}, "needs whole clips. Set data.window_s=none, or data.around_frame=true"),
+        (
+            EvalView,
+            {"window_s": 12.0},
+            r"1200 columns of 'kaldi' spectrograms, which have 1024. Set data.window_s from",
+        ),
         (EvalView, {"window_s": 0.004}, "0 columns of 'kaldi' spectrograms"),
         (EvalView, {"columns": 432}, "the window has 416"),
-        (EvalView, {"windows": 3}, "windows=3 with around_frame: the windows are evenly spaced"),
+        (EvalView, {"windows": 3}, "data.windows=3 with data.around_frame: the windows are evenly spaced"),
     ],
 )
 def test_impossible_views(kind: type[EvalView], changes: dict[str, Any], said: str) -> None:

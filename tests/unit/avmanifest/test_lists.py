@@ -186,7 +186,7 @@ def test_names_of_splits_that_may_be_two_splits_are_refused(tmp_path: Path) -> N
     clips = "".join(f"youtube-{number:03d},{split}\n" for number, split in enumerate(("valid", "Test", "TRAIN")))
     form = 'format = "columns"\ncolumns = ["video_id", "split"]\nsplits = ["train", "val", "test"]\n'
     assert [row["split"] for row in own_rows(tmp_path, form, clips)] == ["val", "test", "train"]
-    with pytest.raises(ManifestError, match="unknown split 'valid'; known: train, val, test"):
+    with pytest.raises(ManifestError, match=r"unknown split 'valid'; did you mean val\? known: train, val, test"):
         own_rows(tmp_path, form, clips + "x,validation\n")
 
 
@@ -254,7 +254,7 @@ def test_lists_come_from_a_folder_or_by_name(tmp_path: Path) -> None:
 
 
 def test_an_unknown_split_lists_the_known(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no split 'val'; known: balanced, unbalanced, eval"):
+    with pytest.raises(ConfigError, match=r"no split 'val'; did you mean eval\? known: balanced, unbalanced, eval"):
         read_requests(load_recipe("audioset"), tmp_path, ["val"])
     with pytest.raises(ConfigError, match="no split is selected"):
         read_requests(load_recipe("audioset"), tmp_path, [])
@@ -782,7 +782,9 @@ def test_columns_by_other_names_and_ids_from_paths(tmp_path: Path) -> None:
     options = TableOptions(path_column="file", start_column="from", label_column="class")
     row = table_rows(path, options)[0]
     assert (row["video_id"], row["path"], row["start_s"], row["labels"]) == ("a/b.c/d", "a/b.c/d.mp4", 2.0, ["dog"])
-    with pytest.raises(ConfigError, match="no column 'fil' for path_column; it has file, from, class"):
+    with pytest.raises(
+        ConfigError, match=r"no column 'fil' for --path-column; did you mean file\? it has file, from, class"
+    ):
         table_rows(path, TableOptions(path_column="fil"))
     by_names = table_rows(write(tmp_path / "t.csv", "file,begin,class\na/b.c/d.mp4,2,dog\n"))
     assert by_names == [row]
@@ -801,7 +803,7 @@ def test_columns_by_other_names_and_ids_from_paths(tmp_path: Path) -> None:
         ("t.csv", "id,start,end\na,5,5\n", r"line 2: the clip ends at 5\.0 s"),
         ("t.csv", 'id,path\n"a\nb",x\n,y\n', "line 4: the clip has no id"),
         ("t.csv", "id,split\na,Train it\n", "line 2: unknown split 'train it'"),
-        ("t.csv", "ytid,youtube_id\na,b\n", "id_column may be ytid or youtube_id. Name one with id_column"),
+        ("t.csv", "ytid,youtube_id\na,b\n", "ytid or youtube_id may be the column. Name one with --id-column"),
         ("t.csv", "id,path\na,/etc/passwd\n", "line 2: path '/etc/passwd' must lie below"),
         ("t.csv", "id,path\na,b/../../c\n", "line 2: path .* must lie below"),
         ("t.csv", "id,path\na,C:\\x\n", "line 2: path .* must lie below"),

@@ -95,5 +95,5 @@ def test_apply_takes_windows_with_sound_for_all_columns(tmp_path: Path) -> None:
     assert inputs.window_s == pytest.approx(4.175)  # the last of 416 columns ends 25 ms after its start
     assert inputs.view.num_columns == 416
     assert window_inputs(loaded, 2.0).window_s == 2.0
-    with pytest.raises(ConfigError, match="window_s=10: 998 columns of 'kaldi' spectrograms, and the model takes 416"):
+    with pytest.raises(ConfigError, match="--window 10: 998 columns of 'kaldi' spectrograms, and the model takes 416"):
         window_inputs(loaded, 10.0)

@@ -126,7 +126,7 @@ def metadata(**changes: str) -> dict[str, str]:
         (metadata(config="{"), "config cannot be used"),
         (metadata(config='{"widht": 3}'), "unknown widht; known: .*image_size"),
         (metadata(config='{"size": 5}'), "config cannot be used"),
-        (metadata(config='{"size": "giant"}'), "unknown size 'giant'"),
+        (metadata(config='{"size": "giant"}'), "unknown model.size 'giant'"),
         (metadata(config="[1]"), "config cannot be used"),
     ],
 )

@@ -30,7 +30,7 @@ def test_an_own_size() -> None:
 
 
 def test_an_unknown_size_lists_the_known() -> None:
-    with pytest.raises(ValueError, match=r"unknown size 'giant'; known: base, huge, large, small, tiny"):
+    with pytest.raises(ValueError, match=r"unknown model.size 'giant'; known: base, huge, large, small, tiny"):
         vit_size("giant")
 
 

@@ -65,7 +65,9 @@ def synth_clip(config: SynthConfig, index: int) -> SynthClip:
     index outside the dataset.
     """
     if not 0 <= index < config.num_clips:
-        raise ConfigError(f"synth: clip {index} is not in 0..{config.num_clips - 1}. Raise num_clips or ask for less.")
+        raise ConfigError(
+            f"synth: clip {index} is not in 0..{config.num_clips - 1}. Raise --num-clips, or ask for less."
+        )
     rng = np.random.default_rng([config.seed, _SCENE_DRAW, index])
     num_sounding = 1 + int(rng.choice(3, p=(0.45, 0.33, 0.22))) % config.max_objects
     num_silent = min(int(rng.choice(MAX_SILENT + 1, p=(0.2, 0.5, 0.3))), config.max_silent)

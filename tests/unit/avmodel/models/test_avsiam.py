@@ -165,9 +165,9 @@ def test_whole_patches_of_fourteen() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"norms": "own"}, "unknown norms 'own'; known: per_modality, shared"),
-        ({"audio_scheme": "lines"}, "unknown audio_scheme"),
-        ({"mask_ratios": (0.0, 0.99)}, "leave nothing to see of 16 patches"),
+        ({"norms": "own"}, "unknown model.norms 'own'; known: per_modality, shared"),
+        ({"audio_scheme": "lines"}, "unknown model.audio_scheme"),
+        ({"mask_ratios": (0.0, 0.99)}, "they leave nothing to see of 16 audio patches"),
         ({"mask_ratios": ()}, "leave nothing to see"),
         ({"contrast_weight": 0.0, "reconstruction_weight": 0.0}, "nothing to learn"),
         ({"contrast_weight": 0.0}, "nothing would train the backbone"),
@@ -176,7 +176,7 @@ def test_whole_patches_of_fourteen() -> None:
         ({"reconstruction_ratio": 0.0}, "leaves nothing to see or to predict of 16 audio patches"),
         ({"size": "32x1x4"}, "the joint layers start from the last two blocks"),
         ({"decoder_num_heads": 5}, "must be a multiple of"),
-        ({"joint_start": "first"}, "unknown joint_start 'first'; known: last-two, last-twice"),
+        ({"joint_start": "first"}, "unknown model.joint_start 'first'; known: last-two, last-twice"),
         ({"image_size": (36, 32)}, r"image_size=\(36, 32\) is not whole patches of 8 x 8"),
     ],
 )

@@ -59,7 +59,7 @@ def test_the_weight_of_reconstruction_scales_both_of_its_losses() -> None:
 
 
 def test_nothing_to_learn_is_refused() -> None:
-    with pytest.raises(ValueError, match="contrast_weight and reconstruction_weight are both 0"):
+    with pytest.raises(ValueError, match=r"model\.contrast_weight and model\.reconstruction_weight are both 0"):
         replace(SMALL, contrast_weight=0.0, reconstruction_weight=0.0)
 
 
@@ -91,7 +91,7 @@ def test_streams_of_one_modality_are_those_of_both() -> None:
     ("changes", "said"),
     [
         ({"joint_depth": 3}, "must leave some of 3 blocks to the towers"),
-        ({"audio_scheme": "lines"}, "unknown audio_scheme 'lines'"),
+        ({"audio_scheme": "lines"}, "unknown model.audio_scheme 'lines'"),
         ({"audio_mask_ratio": 0.0}, "leaves nothing to see or to predict of 16 \\w+ patches"),
         ({"audio_size": (16, 60)}, "not whole patches of 8 x 8"),
         ({"decoder_num_heads": 3}, "must be a multiple of 4"),

@@ -229,22 +229,22 @@ def test_streams_leave_the_class_token_out_and_need_one_modality_only() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"condition": "all"}, "unknown condition 'all'; known: none, zero, random, attentive"),
-        ({"queries": "given"}, "unknown queries"),
-        ({"loss_on": "hidden"}, "unknown loss_on"),
+        ({"condition": "all"}, "unknown model.condition 'all'; known: none, zero, random, attentive"),
+        ({"queries": "given"}, "unknown model.queries"),
+        ({"loss_on": "hidden"}, "unknown model.loss_on"),
         ({"contrast_weight": 0.0, "reconstruct": False, "predict_features": False}, "nothing to learn"),
-        ({"cross_at": "every_block"}, "set cross_queries='all'"),
-        ({"feature_decoder_dim": 30}, "feature_decoder width 30"),
+        ({"cross_at": "every_block"}, "set model.cross_queries=all"),
+        ({"feature_decoder_dim": 30}, "model.feature_decoder: the width 30"),
         ({"mask_ratio": 0.99}, "leaves nothing to see"),
         ({"teacher": "ema", "predict_features": False, "condition": "none"}, "answers for the complete pass"),
         ({"teacher": "ema", "contrast_features": "complete"}, "answers for the complete pass"),
         ({"teacher_momentum": 1.5}, "must be from 0 to 1"),
         (
             {"condition": "random", "attentive_ratio": 0.9, "mask_ratio": 0.5},
-            "asks for 14 image patches, mask_ratio=0.5 leaves 8",
+            "asks for 14 image patches, model.mask_ratio=0.5 leaves 8",
         ),
-        ({"attentive_source": "auto"}, "unknown attentive_source 'auto'; known: complete, visible"),
-        ({"directions": "both"}, "unknown directions 'both'; known: sum, mean"),
+        ({"attentive_source": "auto"}, "unknown model.attentive_source 'auto'; known: complete, visible"),
+        ({"directions": "both"}, "unknown model.directions 'both'; known: sum, mean"),
     ],
 )
 def test_impossible_models(changes: dict, said: str) -> None:

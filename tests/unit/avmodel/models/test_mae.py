@@ -84,7 +84,7 @@ def test_ratios_hide_what_they_say() -> None:
     assert {modality: ids.shape for modality, ids in kept.items()} == {"image": (3, 2), "audio": (3, 6)}
     with pytest.raises(ValueError, match="leaves nothing to see"):
         replace(BOTH, image_mask_ratio=0.99)
-    with pytest.raises(ValueError, match="unknown modalities 'video'; known: audio, audio-visual, image"):
+    with pytest.raises(ValueError, match=r"unknown model\.modalities 'video'; known: audio, audio-visual, image"):
         replace(BOTH, modalities="video")
 
 

@@ -161,7 +161,9 @@ def test_weights_of_another_branch_or_size_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"mae\.pth: not a published ViT: 'norm\.bias' is missing"):
         start_from_weights(model_of(SMALL), "image", path)
     torch.save({"model": vit_state(3, depth=1)}, path)
-    with pytest.raises(ConfigError, match=r"mae\.pth: 8 of .*encoder\.image\.blocks\.1\.\S+ is missing.* set size"):
+    with pytest.raises(
+        ConfigError, match=r"mae\.pth: 8 of .*encoder\.image\.blocks\.1\.\S+ is missing.* set model\.size"
+    ):
         start_from_weights(model_of(SMALL), "image", path)
 
 
@@ -212,7 +214,7 @@ def test_a_released_state_dict_with_a_hole_or_a_stranger_is_refused() -> None:
         model_from_released(vit_state(3), Path("x.pth"))
     with pytest.raises(ConfigError, match="not the sine-cosine of any grid"):
         model_from_released({**state, "encoder.image.pos_embed": torch.zeros(1, 12, 48)}, Path("x.pth"), **TOLD)
-    with pytest.raises(ConfigError, match="unknown fusion_impl"):
+    with pytest.raises(ConfigError, match=r"unknown model\.fusion_impl"):
         model_from_released(state, Path("x.pth"), **{**TOLD, "fusion_impl": "fast"})
 
 
