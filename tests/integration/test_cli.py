@@ -275,7 +275,9 @@ def commands_in(page: str) -> list[str]:
     """The commands of a page, in its blocks and between backticks; of a file of code, those that begin a line."""
     text = (ROOT / page).read_text().replace("\\\n", " ")
     blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) if page.endswith(".md") else [text]
-    lines = [line for block in blocks for line in re.findall(r"^(?:say )?(avkit .*?)(?:\s+#.*)?$", block, re.MULTILINE)]
+    lines = [
+        line for block in blocks for line in re.findall(r"^(?:say )?(avkit [a-z-].*?)(?:\s+#.*)?$", block, re.MULTILINE)
+    ]
     return [*lines, *re.findall(r"`(avkit [a-z][^`]*)`", text)]
 
 
