@@ -27,7 +27,7 @@ from avdata.store import open_writable
 from avmanifest.columns import Column
 from avmanifest.errors import ConfigError
 from avmanifest.files import is_unfinished
-from avmanifest.layout import Layout, ShardName
+from avmanifest.layout import Layout, ShardName, is_published
 
 _FEW: Final = 3  # foreign files that a message names
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - named to refuse it
@@ -142,9 +142,16 @@ class FolderOutput:
         if path == plan:
             return path.is_dir() and all(map(_is_of_plan, path.iterdir()))
         own = {layout.temporary, layout.operation, layout.quarantine, layout.media, layout.tracebacks}
-        if layout.plan_parts() or (layout.temporary / PUBLISH_LOCK).exists() or any(layout.splits()):
+        has_begun = bool(layout.plan_parts()) or (layout.temporary / PUBLISH_LOCK).exists() or any(layout.splits())
+        if has_begun:
             own |= {layout.card, layout.croissant, layout.energon, layout.manifest("train").parent}
-        return path in own or is_unfinished(path.name) or bool(layout.shards(path.name))
+        # An --overwrite that was stopped leaves files of shards without their markers.
+        is_split = has_begun and path.is_dir() and all(self._is_of_shard(child) for child in path.iterdir())
+        return path in own or is_unfinished(path.name) or is_split or bool(layout.shards(path.name))
+
+    def _is_of_shard(self, path: Path) -> bool:
+        """Whether a file in a folder has the name of a shard's file."""
+        return is_published(self.layout.name(path)) or is_unfinished(path.name)
 
     def look(self) -> None:
         """Do nothing: the files are local."""

@@ -81,7 +81,8 @@ def forked(run: Callable[[], None]) -> int:
     pid = os.fork()
     if pid == 0:
         # The fork server is the parent's child, so this process cannot check whether it is running.
-        multiprocessing.forkserver._forkserver.ensure_running = lambda: None
+        server = multiprocessing.forkserver
+        server._forkserver.ensure_running = server.ensure_running = lambda: None
         try:
             run()
         except BaseException:

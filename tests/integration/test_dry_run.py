@@ -98,6 +98,16 @@ def test_an_output_that_the_run_refuses_is_refused_in_the_same_words(videos: Pat
     assert told[0] == told[1]
 
 
+def test_what_a_stopped_overwrite_leaves_is_no_foreign_file(videos: Path, prepared: Any, tmp_path: Path) -> None:
+    out = shutil.copytree(prepared.out, tmp_path / "out")
+    for path in (out / "dataset.json", *out.glob("*/*_stats.json")):
+        path.unlink()
+    assert len(dry_run(folder_config(videos, out)).to_do) == 7
+    (out / "train" / "diary.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="did not write: 'train'"):
+        dry_run(folder_config(videos, out))
+
+
 def test_memory_is_no_folder_of_the_system(videos: Path) -> None:
     if not os.access("/dev/shm", os.W_OK):
         pytest.skip("no /dev/shm here")
