@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
-from scipy.stats import beta
 from torch import Tensor
 
 from avmodel.configs.augment import AugmentConfig
@@ -116,6 +115,8 @@ def mix(
 
 def mix_shares(draws: Float[Tensor, "b 2"], *, probability: float = 0.5, alpha: float = 10.0) -> Float[Tensor, " b"]:
     """Shares for `mix` from two numbers in [0, 1) of each sample: Beta(alpha, alpha) with that probability, else 1."""
+    from scipy.stats import beta  # noqa: PLC0415  # takes seconds, which only runs that mix need
+
     drawn = torch.from_numpy(beta.ppf(draws[:, 1].double().cpu().numpy(), alpha, alpha)).to(draws)
     return torch.where(draws[:, 0] < probability, drawn, 1.0)
 

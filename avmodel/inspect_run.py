@@ -1,8 +1,8 @@
 """A training run read from its folder: curves, probe and pictures, as plain data or as a page. Imports no torch."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,14 +11,17 @@ from avdata.draw.page import card, data_uri, escape, key_numbers, page, section,
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.files import read_file
 from avmanifest.wording import counted
+from avmodel.bootstrap import shown_interval
 from avmodel.metrics import METRICS, PROBES, read_lines
+from avmodel.reproduce.report import Number
 from avmodel.run_scores import RunScore, read_scores
 from avmodel.rundir import CHECKPOINTS, PICTURES, read_config
 
 MOST_POINTS: Final = 1000  # points of a drawn curve, each a mean of equally many
 MOST_PICTURES: Final = 6  # pictures on a page: the first, the last, and evenly spaced ones
 _FALLING: Final = ("loss", "data_wait", "memory")
-_NO_CURVES: Final = ("step", "epoch", "eta_s")
+CHANCE: Final = "chance"  # the probe's line of what a neighbor at random gives
+_NO_CURVES: Final = ("step", "epoch", "eta_s", "n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Run:
     probes: tuple[Curve, ...]
     pictures: tuple[Path, ...]
     checkpoints: tuple[str, ...]
+    probed: Mapping[str, Any] = field(default_factory=dict)  # the last line of the probe: scores, n, intervals
 
     @property
     def name(self) -> str:
@@ -57,12 +61,16 @@ class Run:
         return int(max((one.steps[-1] for one in self.curves), default=0))
 
     @property
-    def summary(self) -> str:
-        """Name, progress and number of checkpoints, in one line."""
+    def progress(self) -> str:
+        """The named run and the last step."""
         steps = self.config.get("steps")
         of = f" of {steps:,}" if isinstance(steps, int) else ""
-        checkpoints = counted(len(self.checkpoints), "checkpoint")
-        return f"{self.config.get('name', 'run')}, step {self.last_step:,}{of}, {checkpoints}"
+        return f"{self.config.get('name', 'run')}, step {self.last_step:,}{of}"
+
+    @property
+    def summary(self) -> str:
+        """Name, progress and number of checkpoints, in one line."""
+        return f"{self.progress}, {counted(len(self.checkpoints), 'checkpoint')}"
 
 
 def read_run(folder: Path) -> Run:
@@ -84,7 +92,35 @@ def read_run(folder: Path) -> Run:
         probes=_curves(folder / PROBES),
         pictures=tuple(pictures),
         checkpoints=tuple(found),
+        probed=_last_line(folder / PROBES),
     )
+
+
+def _last_line(path: Path) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    for last in read_lines(path):  # noqa: B007  # the last one
+        pass
+    return last
+
+
+def probe_score(run: Run, name: str) -> Number:
+    """The last score of the probe by one stream, with its interval and number of samples where the run logged them.
+
+    Raises ManifestError for an interval that is not two numbers.
+    """
+    interval, samples = run.probed.get("intervals", {}), run.probed.get("n")
+    try:
+        low, high = interval.get(name) or (None, None)
+        return Number(
+            value=float(run.probed[name]),
+            interval=None if low is None or high is None else (float(low), float(high)),
+            samples=None if samples is None else int(samples),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ManifestError(
+            f"{run.folder / PROBES}: its last line has no score of {name!r} with an interval "
+            f"({type(error).__name__}: {error}). Remove the line."
+        ) from error
 
 
 def _curves(path: Path) -> tuple[Curve, ...]:
@@ -127,6 +163,8 @@ def run_json(run: Run) -> dict[str, Any]:
         "pictures": [str(path) for path in run.pictures],
         "curves": {one.name: _ends(one) for one in run.curves},
         "probe": {one.name: _ends(one) for one in run.probes},
+        "probed": dict(run.probed),
+        "scores": [one.as_dict() for one in read_scores(run.folder)],
     }
 
 
@@ -158,7 +196,9 @@ def run_report(run: Run) -> str:
         if "loss" in one.name
     ]
     numbers += [
-        (f"{one.values[-1]:.1f} %", f"probe, {one.name}", f"best {max(one.values):.1f} %") for one in run.probes
+        (f"{one.values[-1]:.1f} %", f"probe, {one.name}", _probe_note(probe_score(run, one.name), one))
+        for one in run.probes
+        if one.name in run.probed
     ]
     body = (
         f'<header><h1>{escape(run.name)}</h1><p class="lead">{escape(run.summary)}</p></header>'
@@ -168,6 +208,14 @@ def run_report(run: Run) -> str:
         + "</main><footer>Made by avkit inspect. This page loads nothing from the network.</footer>"
     )
     return page(f"{run.name}: avkit inspect", body, {})
+
+
+def _probe_note(number: Number, one: Curve) -> str:
+    """The interval, the number of clips and the best score of the probe by a stream."""
+    interval = shown_interval(number.interval).strip()
+    count = "" if number.samples is None else f"n = {number.samples:,}"
+    best = "" if one.name == CHANCE else f"best {max(one.values):.1f} %"
+    return ", ".join(filter(None, (interval, count, best)))
 
 
 def _cards(curves: Sequence[Curve]) -> str:

@@ -219,9 +219,9 @@ class MetricLog:
         self._skipped.write(record)
 
     def probe(self, record: Mapping[str, Any]) -> None:
-        """Write the scores of the probe."""
+        """Write the scores of the probe; their intervals are in probe.jsonl alone."""
         self._probes.write(record)
-        self._elsewhere(record, "probe")
+        self._elsewhere({name: value for name, value in record.items() if name != "intervals"}, "probe")
 
     def pictures(self, step: int, paths: Mapping[str, Path]) -> None:
         """Pass on the pictures that were drawn after a step, by name. A model may draw none of a kind."""

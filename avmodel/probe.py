@@ -1,13 +1,16 @@
 """Nearest-neighbor probe: how well the features separate classes during training, without fitting anything."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from avdata.load import Batch
+from avmodel.bootstrap import Sampled, difference, resamples_of, shown_interval
 from avmodel.distributed import World
 from avmodel.inputs import to_inputs
 from avmodel.models.family import Family
@@ -16,10 +19,44 @@ from avmodel.precision import autocast
 CHUNK = 1024  # queries compared at a time
 
 
+class ProbeScores(NamedTuple):
+    """Percent of the samples with a class whose nearest other sample shares one, resampled over these samples."""
+
+    streams: dict[str, Sampled]  # by each stream's features, and by `all` together
+    chance: Sampled  # if the nearest one were any other sample
+
+    @property
+    def samples(self) -> int:
+        """Number of samples with a class."""
+        return self.chance.units or 0
+
+    def noise(self) -> list[str]:
+        """The streams that the samples do not tell from chance."""
+        found = {name: difference(score, self.chance) for name, score in self.streams.items()}
+        return [name for name, one in found.items() if one is None or one.within_noise]
+
+    def record(self) -> dict[str, Any]:
+        """The scores by stream, `chance`, the number of samples `n`, and `intervals` of 95 %, as plain data."""
+        intervals = {name: score.interval() for name, score in self.streams.items()}
+        return {
+            **{name: score.value for name, score in self.streams.items()},
+            "chance": self.chance.value,
+            "n": self.samples,
+            "intervals": {name: list(interval) for name, interval in intervals.items() if interval},
+        }
+
+    def said(self) -> str:
+        """The scores in one line."""
+        shown = ", ".join(
+            f"{name} {score.value:.1f} %{shown_interval(score.interval())}" for name, score in self.streams.items()
+        )
+        noise = self.noise()
+        of_chance = f"; within noise of chance: {', '.join(noise)}" if noise else ""
+        return f"{shown} (n = {self.samples:,}, chance {self.chance.value:.1f} %{of_chance})"
+
+
 @torch.no_grad()
-def nearest_neighbor_probe(
-    model: Family, batches: Iterable[Batch], world: World, *, precision: str
-) -> dict[str, float]:
+def nearest_neighbor_probe(model: Family, batches: Iterable[Batch], world: World, *, precision: str) -> ProbeScores:
     """Percent of samples whose nearest other sample shares a class, by each stream's features and by all together.
 
     Nothing is masked; features are the streams' vectors, compared by cosine; "all" adds the cosines. Samples
@@ -33,7 +70,20 @@ def nearest_neighbor_probe(
     model.train(was_training)
     # The inner product of concatenated features is the sum of their inner products.
     features["all"] = torch.cat(list(features.values()), dim=1)
-    return {name: neighbor_accuracy(values, labels) for name, values in features.items()}
+    asked = labels.any(dim=1)
+    hits = {name: neighbor_hits(values, labels)[asked].numpy() for name, values in features.items()}
+    return resampled(hits, shares_of_class(labels)[asked].numpy())
+
+
+def resampled(hits: Mapping[str, Bool[np.ndarray, " n"]], chance: Float[np.ndarray, " n"]) -> ProbeScores:
+    """The scores of each stream from what it found of each sample. `chance`: each sample's share of the others.
+
+    They do not depend on the order of the samples, which the number of processes changes.
+    """
+    order = np.lexsort([chance, *hits.values()])
+    resamples = resamples_of(len(chance))
+    streams = {name: resamples.share(found[order]) for name, found in hits.items()}
+    return ProbeScores(streams, resamples.mean(100 * chance[order]))
 
 
 def pooled_features(
@@ -58,10 +108,12 @@ def pooled_features(
 
 
 def neighbor_accuracy(features: Float[Tensor, "n d"], labels: Bool[Tensor, "n c"]) -> float:
-    """Percent of labeled samples whose most similar other sample shares a class with them; 0 if none is labeled.
+    """Percent of labeled samples whose most similar other sample shares a class with them; 0 if none is labeled."""
+    return 100 * int(neighbor_hits(features, labels).sum()) / max(int(labels.any(dim=1).sum()), 1)
 
-    Similarity is the inner product.
-    """
+
+def neighbor_hits(features: Float[Tensor, "n d"], labels: Bool[Tensor, "n c"]) -> Bool[Tensor, " n"]:
+    """Whether each sample's most similar other sample, by the inner product, shares a class with it."""
     shared = torch.zeros(len(features), dtype=torch.bool)
     for first in range(0, len(features), CHUNK):
         similarity = features[first : first + CHUNK] @ features.T
@@ -69,5 +121,13 @@ def neighbor_accuracy(features: Float[Tensor, "n d"], labels: Bool[Tensor, "n c"
         similarity[own, first + own] = -torch.inf
         nearest = similarity.argmax(dim=1)
         shared[first : first + CHUNK] = (labels[first : first + CHUNK] & labels[nearest]).any(dim=1)
-    asked = labels.any(dim=1)
-    return 100 * int(shared.sum()) / max(int(asked.sum()), 1)
+    return shared
+
+
+def shares_of_class(labels: Bool[Tensor, "n c"]) -> Float[Tensor, " n"]:
+    """The share of the other samples that have a class of each sample."""
+    marks, found = labels.float(), torch.zeros(len(labels), dtype=torch.float64)
+    for first in range(0, len(labels), CHUNK):
+        rows = marks[first : first + CHUNK]
+        found[first : first + CHUNK] = (rows @ marks.T > 0).double().sum(dim=1) - rows.any(dim=1).double()
+    return found / max(len(labels) - 1, 1)

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from avmanifest.errors import ManifestError
 from avmanifest.parsing import read_json
+from avmodel.bootstrap import Difference
 from avmodel.evaluate.places import EVALUATIONS
-from avmodel.evaluate.result import RESULTS_FILE
-from avmodel.reproduce.report import Number
+from avmodel.evaluate.result import RESULTS_FILE, shown_difference
+from avmodel.reproduce.report import Number, number_in
 
 _ADVICE: Final = "Evaluate again, or remove the file."
 
@@ -24,6 +25,7 @@ class RunScore:
     metric: str
     number: Number
     is_headline: bool = False
+    beside: str = ""  # the first baseline that it is compared with, and their difference
 
     @property
     def name(self) -> tuple[str, str, str]:
@@ -40,6 +42,7 @@ class RunScore:
             "spread": self.number.spread,
             "interval": None if self.number.interval is None else list(self.number.interval),
             "n": self.number.samples,
+            "within_noise": list(self.number.noise),
         }
 
 
@@ -63,18 +66,25 @@ def _scores_of(result: Mapping[str, Any], task: str) -> list[RunScore]:
     headline = (result["headline"]["row"], result["headline"]["metric"])
     samples = result.get("data", {}).get("test", {}).get("samples")
     found = [
-        RunScore(task, row, metric, _number(score, samples), (row, metric) == headline)
+        RunScore(
+            task,
+            row,
+            metric,
+            number_in(score, samples=samples),
+            (row, metric) == headline,
+            _beside(score, metric, result["baselines"]),
+        )
         for row, metrics in result["scores"].items()
         for metric, score in metrics.items()
     ]
     return sorted(found, key=lambda one: not one.is_headline)
 
 
-def _number(score: Mapping[str, Any], samples: int | None) -> Number:
-    low, high = score.get("interval") or (None, None)
-    return Number(
-        value=math.nan if score["mean"] is None else float(score["mean"]),
-        spread=float(score["spread"]) if len(score.get("values", ())) > 1 else None,
-        interval=None if low is None or high is None else (float(low), float(high)),
-        samples=None if samples is None else int(samples),
-    )
+def _beside(score: Mapping[str, Any], metric: str, baselines: Mapping[str, Any]) -> str:
+    """The score's first baseline and the difference to it; empty without one."""
+    for row, found in score.get("differences", {}).items():
+        low, high = found["interval"] or (None, None)
+        interval = None if low is None or high is None else (float(low), float(high))
+        theirs = number_in(baselines[row][metric], samples=None)
+        return f"{row}: {theirs}; {shown_difference(Difference(float(found['mean']), interval))}"
+    return ""

@@ -479,9 +479,8 @@ def probe(
     """Run the nearest-neighbor probe after `done` steps and log its scores."""
     found = nearest_neighbor_probe(model, probed, world, precision=config.precision)
     if log is not None:
-        log.probe({"step": done, **found})
-    scores = ", ".join(f"{name} {percent:.1f} %" for name, percent in found.items())
-    listener.note(f"step {done}: nearest neighbor shares a class: {scores}")
+        log.probe({"step": done, **found.record()})
+    listener.note(f"step {done}: nearest neighbor shares a class: {found.said()}")
 
 
 def validate(

@@ -109,7 +109,7 @@ def probe_drawn(answer: Path) -> None:
         batches = DrawnBatches(12 // world.size, 12, rank=world.rank, world_size=world.size)
         found = nearest_neighbor_probe(DeepAVFusion(TINY), batches, world, precision="float32")
         if world.is_main:
-            answer.write_text(json.dumps(found))
+            answer.write_text(json.dumps(found.record()))
 
 
 def held_out_drawn(answer: Path, micro: int) -> None:
@@ -123,4 +123,4 @@ def held_out_drawn(answer: Path, micro: int) -> None:
             parts = 12 // (micro * world.size)
             found[name] = held_out_loss(model, batches, world, parts=parts, precision="float32")
         if world.is_main:
-            answer.write_text(json.dumps(found))
+            answer.write_text(json.dumps(found.record()))

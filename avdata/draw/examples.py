@@ -31,7 +31,7 @@ def best_and_worst(scores: Sequence[float], count: int) -> list[int]:
     return order if len(order) <= 2 * count else [*order[:count], *order[len(order) - count :]]
 
 
-def write_examples(examples: Sequence[Example], folder: Path, *, title: str, line: str) -> Path:
+def write_examples(examples: Sequence[Example], folder: Path, *, title: str, line: str, of: int | None = None) -> Path:
     """Write the page of examples to `folder`. The page needs no other file and no network.
 
     Args:
@@ -40,23 +40,28 @@ def write_examples(examples: Sequence[Example], folder: Path, *, title: str, lin
         folder: Where EXAMPLES_FILE is written.
         title: Heading of the page.
         line: The result in one line, shown below the heading.
+        of: Number of all that have a score, of which these are the best and the worst. None: these are all.
 
     Raises:
         StorageError: The page cannot be written.
     """
-    page_text = examples_page(examples, title=title, line=line)
+    page_text = examples_page(examples, title=title, line=line, of=of)
     return write_page(folder / EXAMPLES_FILE, page_text, "Free space, or give another --out.")
 
 
-def examples_page(examples: Sequence[Example], *, title: str, line: str) -> str:
-    """The page as HTML. Examples without a finite score come last."""
+def examples_page(examples: Sequence[Example], *, title: str, line: str, of: int | None = None) -> str:
+    """The page as HTML. Examples without a finite score come last. `of`: see `write_examples`."""
     ordered = sorted(examples, key=lambda example: (not math.isfinite(example.score), -example.score, example.key))
-    parts = [("examples", f"All {len(ordered)}, the best first", ordered)]
-    if len(ordered) > MAX_IN_ONE_LIST:
-        middle = len(ordered) // 2
+    count = len(ordered)
+    some = of is not None and of > count
+    among = f" of {of:,}" if some else ""
+    which = f"The best and the worst, {count}{among}" if some else f"All {count}"
+    parts = [("examples", f"{which}, the best first", ordered)]
+    if count > MAX_IN_ONE_LIST:
+        middle = count // 2
         parts = [
-            ("best", f"The {middle} best", ordered[:middle]),
-            ("worst", f"The {len(ordered) - middle} worst, the worst first", ordered[middle:][::-1]),
+            ("best", f"The {middle} best{among}", ordered[:middle]),
+            ("worst", f"The {count - middle} worst{among}, the worst first", ordered[middle:][::-1]),
         ]
     links = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading, _ in parts)
     body = (

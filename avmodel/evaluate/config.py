@@ -124,6 +124,10 @@ class EvalConfig:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds={self.seeds}: give one or more different numbers")
 
+    def reads_no_training_data(self) -> str:
+        """Why the task, so configured, reads no training data, and what to do to make it; empty if it reads some."""
+        return ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig(EvalConfig):

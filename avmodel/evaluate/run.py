@@ -1,14 +1,16 @@
 """One evaluation, from checkpoint to results folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from avdata.draw.scores import save_pictures
+from avmanifest.errors import ConfigError
 from avmodel.distributed import join_world
 from avmodel.evaluate.config import EvalConfig, Progress
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.loaded import load_pretrained, require_modalities
 from avmodel.evaluate.places import EVALUATIONS
-from avmodel.evaluate.result import Result, write_result
+from avmodel.evaluate.result import RESULTS_FILE, Result, write_result
 from avmodel.evaluate.tasks import TASKS
 from avmodel.inputs import Source
 from avmodel.precision import require_precision
@@ -41,9 +43,12 @@ def evaluate(
         The result and its folder.
 
     Raises:
-        ConfigError: The checkpoint or data can't be evaluated: see `load_pretrained` and `open_splits`.
+        ConfigError: The checkpoint or data can't be evaluated: see `load_pretrained` and `open_splits`; or the task
+            would not read `train`.
         AvkitError: As the task raises.
     """
+    if train is not None and (why := config.reads_no_training_data()):
+        raise ConfigError(f"training data is given (--train), but {why}")
     with join_world(config.device) as world:
         require_precision(config.precision, world.device)
         loaded = load_pretrained(checkpoint, world.device, accept_unknown=accept_unknown, weights=config.weights)
@@ -52,7 +57,9 @@ def evaluate(
         run = Evaluation(loaded=loaded, test=test, train=train, out=folder, world=world, progress=progress)
         result = TASKS[task].run(config, run)
         if world.is_main:
-            save_pictures(result.extra, folder)
+            pictures = save_pictures(result.extra, folder)
+            files = (RESULTS_FILE, *(path.name for path in pictures), *result.files)
+            result = replace(result, files=files, rule=TASKS[task].headline)
             write_result(result, folder)
         world.barrier()
     return result, folder

@@ -24,6 +24,7 @@ from avmanifest.files import replacing, require_file
 from avmanifest.parsing import parse_object
 from avmodel.evaluate.vectors import ADVICE, read_vectors
 
+PARTS = "part-*.parquet"
 _NOTE = b"avkit"
 
 

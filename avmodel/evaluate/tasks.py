@@ -31,53 +31,70 @@ class Task:
     function: str  # (config, Evaluation) -> Result, as "module:name"; imported when it runs
     presets: Mapping[str, Callable[[], EvalConfig]]  # the first is the default
     summary: str
+    headline: str  # the one row and metric that is quoted, and by what rule it is made
 
     def run(self, config: EvalConfig, evaluation: "Evaluation") -> "Result":
         """Evaluate. Raises the errors of the task's function."""
         return cast("Result", part(self.function)(config, evaluation))
 
 
-def _task(name: str, presets: Mapping[str, Callable[[], EvalConfig]], summary: str) -> Task:
+def _task(name: str, presets: Mapping[str, Callable[[], EvalConfig]], summary: str, headline: str) -> Task:
     """The task whose function `name` is in its own folder."""
-    return Task(function=f"avmodel.evaluate.{name}.task:{name}", presets=presets, summary=summary)
+    function = f"avmodel.evaluate.{name}.task:{name}"
+    return Task(function=function, presets=presets, summary=summary, headline=headline)
 
+
+BY_LABELS = "accuracy, or map where clips have several labels"  # metric of a classification
 
 TASKS: dict[str, Task] = {
     "linear-probe": _task(
         "linear_probe",
         LINEAR_PROBE,
         "Train heads on the frozen features of the training split, score them on the test split.",
+        f"all, the mean of the logits of all heads: {BY_LABELS}",
     ),
     "finetune": _task(
-        "finetune", FINETUNE, "Train model and heads on the training split, test on the test split, once a seed."
+        "finetune",
+        FINETUNE,
+        "Train model and heads on the training split, test on the test split, once a seed.",
+        f"all, the mean of the logits of all heads, with all modalities of the training: {BY_LABELS}",
     ),
     "knn": _task(
         "knn",
         KNN,
         "Score the classes of each test clip's nearest neighbors, by the features of each stream and of all.",
+        f"all, neighbors by the sum of the cosines of all streams: {BY_LABELS}",
     ),
     "retrieval": _task(
         "retrieval",
         RETRIEVAL,
         "Rank each clip's partner of the other modality: R@1, 5, 10 and median rank, in both directions.",
+        "audio to image, from a sound its picture among the gallery: r@1, ties count against it",
     ),
     "localization": _task(
         "localization",
         LOCALIZATION,
         "Find the sound source in the frame nearest to each clip's middle: cIoU and its AUC, by three rules.",
+        "the setting `rule` (median), or adaptive where no map could succeed by it: ciou, the share of frames of cIoU "
+        "0.5 or more",
     ),
     "segmentation": _task(
         "segmentation",
         SEGMENTATION,
         "Train the model with a decoder on the training frames with a mask, test on the test frames.",
+        "segmented, official, as AVSBench's evaluation counts: miou",
     ),
     "separation": _task(
         "separation",
         SEPARATION,
         "Train to separate each of several mixed sounds by its image, test on a fixed list of mixtures.",
+        "separated, all mixtures: sdr in dB, as BSS-eval version 3, the mean over sources and mixtures",
     ),
     "embed": _task(
-        "embed", EMBED, "Write OUT/embeddings/part-*.parquet (key, labels, a vector a stream) and OUT/map.png."
+        "embed",
+        EMBED,
+        "Write OUT/embeddings/part-*.parquet (key, labels, a vector a stream) and OUT/map.png.",
+        "none: it has no scores, and says how many rows it wrote",
     ),
 }
 

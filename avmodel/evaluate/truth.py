@@ -16,6 +16,7 @@ from avdata.load import Batch, Dataset
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.files import read_file
 from avmanifest.parsing import metadata_of
+from avmanifest.wording import counted
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import Split, chosen, manifests_of
 from avmodel.evaluate.localization.scores import SIDE, boxes_map, consensus_map
@@ -179,7 +180,7 @@ def sounding_in(data: EvalDataConfig, split: Split, *, truth: str, boxes: str | 
         clips=clips,
         tables=mask_tables(kept.dataset, clips, classes=False) if by_masks else None,
         consensus=consensus,
-        notes=(f"{left_out} samples without ground truth were left out",) if left_out else (),
+        notes=(f"left out: {counted(left_out, 'sample')} without ground truth",) if left_out else (),
     )
 
 

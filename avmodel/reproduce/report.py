@@ -1,7 +1,7 @@
 """A table of ours beside the paper's, as Markdown and LaTeX."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Number:
     interval: tuple[float, float] | None = None  # of 95 %, where the result has one
     samples: int | None = None  # test samples
     line: str = ""  # the result's line for a paper
+    noise: tuple[str, ...] = ()  # baselines from which the test does not tell it
 
     def __str__(self) -> str:
         """The number with what says how sure it is."""
@@ -46,7 +47,8 @@ class Number:
             text += f" ± {self.spread:.2f}"
         if self.interval is not None:
             text += f" [{self.interval[0]:.2f}, {self.interval[1]:.2f}]"
-        return text + (f" (n = {self.samples:,})" if self.samples is not None else "")
+        text += f" (n = {self.samples:,})" if self.samples is not None else ""
+        return text + (f", within noise of {'; '.join(self.noise)}" if self.noise else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,13 +207,22 @@ def number_of(result: Mapping[str, Any], source: Source, where: Path) -> Number:
     if score is None:
         known = ", ".join(f"{name}: {'/'.join(values)}" for name, values in result[source.of].items())
         raise ConfigError(f"{where}: no {metric!r} of {row!r} in its {source.of}; known: {known}")
-    interval = score.get("interval")
-    return Number(
-        value=float("nan") if score["mean"] is None else score["mean"],
-        spread=score["spread"] if len(score["values"]) > 1 else None,
-        interval=(interval[0], interval[1]) if interval else None,
-        samples=result["data"]["test"]["samples"],
+    return replace(
+        number_in(score, samples=result["data"]["test"]["samples"]),
         line=result["line"] if not (source.score or source.metric) else "",
+    )
+
+
+def number_in(score: Mapping[str, Any], *, samples: int | None) -> Number:
+    """The number that an entry of a results.json is. `samples`: of results of earlier versions, which have no `n`."""
+    low, high = score.get("interval") or (None, None)
+    samples = score.get("n", samples)
+    return Number(
+        value=float("nan") if score["mean"] is None else float(score["mean"]),
+        spread=float(score["spread"]) if len(score.get("values", ())) > 1 else None,
+        interval=None if low is None or high is None else (float(low), float(high)),
+        samples=None if samples is None else int(samples),
+        noise=tuple(row for row, found in score.get("differences", {}).items() if found["within_noise"]),
     )
 
 

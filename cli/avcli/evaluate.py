@@ -108,7 +108,8 @@ def evaluate(
     asked = configured(task_config(task, preset), file=config, given=given(**{"data.where": where}), settings=settings)
     if explain:
         presets = filled(f"presets: {', '.join(TASKS[task].presets)}")
-        typer.echo(explained(asked, toml=toml, before=filled(TASKS[task].summary), after=presets))
+        before = "\n".join(filled(text) for text in (TASKS[task].summary, f"Headline: {TASKS[task].headline}."))
+        typer.echo(explained(asked, toml=toml, before=before, after=presets))
         return
     if checkpoint is None:
         raise ConfigError("CHECKPOINT is missing: a run's folder, a checkpoint, or a name of avkit models")

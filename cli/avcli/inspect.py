@@ -340,9 +340,12 @@ def _run(folder: Path, html: Path | None, png: Path | None, *, as_json: bool) ->
         from avcli.run_summary import print_run
 
         print_run(run)
-    for path in (html, png):
-        if path is not None:
-            typer.echo(f"{path}: {run.name}", err=True)
+    if png is not None:
+        typer.echo(f"{png}: {run.name}", err=True)
+    if html is not None:
+        from avcli.end_card import print_end_card
+
+        print_end_card(run, html)
 
 
 def _runs(folders: list[Path], html: Path | None, png: Path | None, *, as_json: bool) -> None:

@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.text import Text
 
 from avcli.tables import plain_table, shown_value
-from avmodel.inspect_run import Curve, Run
+from avmanifest.wording import counted
+from avmodel.inspect_run import Curve, Run, probe_score
 from avmodel.inspect_runs import Comparison, score_cell
+from avmodel.run_scores import read_scores
 
 _LONGEST = 120  # characters of a value of a setting
 _SPARKLINE_WIDTH = 40
@@ -30,10 +32,26 @@ def print_run(run: Run) -> None:
             *(f"{value:.4g}" for value in (curve.values[0], best, curve.values[-1])),
         )
     console.print(table)
+    print_scores(console, run)
     if run.pictures:
-        console.print(
-            Text(f"\n{len(run.pictures)} pictures of reconstructions, the last {run.pictures[-1]}"), soft_wrap=True
-        )
+        pictures = counted(len(run.pictures), "picture")
+        console.print(Text(f"\n{pictures} of reconstructions, the last {run.pictures[-1]}"), soft_wrap=True)
+
+
+def print_scores(console: Console, run: Run) -> None:
+    """Print the last scores of the probe and those of the run's evaluations, with n and 95 % intervals."""
+    rows = [("nearest neighbors, last probe", one.name, probe_score(run, one.name)) for one in run.probes
+            if one.name in run.probed]  # fmt: skip
+    rows += [(one.task, f"{one.row}, {one.metric}", one.number) for one in read_scores(run.folder)]
+    if not rows:
+        return
+    table = plain_table(("score", "<"), ("", "<"), ("[95 % interval]", "<"))
+    before = ""
+    for task, row, number in rows:
+        table.add_row(Text("" if task == before else _shown(task)), Text(_shown(row)), Text(_shown(number)))
+        before = task
+    console.print()
+    console.print(table)
 
 
 def print_comparison(comparison: Comparison) -> None:

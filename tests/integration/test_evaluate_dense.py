@@ -239,7 +239,7 @@ def test_flickr_soundnet(media: dict[int, Path], run: Path, tmp_path: Path) -> N
     result = localization(config, evaluation_of(run, data, tmp_path))
     assert result.data["test"]["samples"] == 1
     assert result.data["train"]["samples"] == 2
-    assert "1 samples without ground truth were left out" in result.notes
+    assert "left out: 1 sample without ground truth" in result.notes
     assert result.baselines["whole image"]["ciou"].mean == 100
 
 

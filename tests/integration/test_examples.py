@@ -40,6 +40,12 @@ def test_the_best_and_the_worst_are_shown_in_order() -> None:
     places = [text.index(f">key-{number}<") for number in (*range(19, 9, -1), *range(10))]
     assert places == sorted(places)
     assert text.index("<h2>The 10 best") < places[0] < text.index("<h2>The 10 worst, the worst first") < places[10]
+    some = examples_page([example(number) for number in range(20)], title="t", line="l", of=1024)
+    assert "The 10 best of 1,024" in some and "The 10 worst of 1,024, the worst first" in some
+    some = examples_page([example(number) for number in range(12)], title="t", line="l", of=24)
+    assert "The best and the worst, 12 of 24, the best first" in some and "All 12" not in some
+    whole = examples_page([example(number) for number in range(12)], title="t", line="l", of=12)
+    assert "All 12, the best first" in whole
     few = examples_page([example(1), example(0, score=float("nan")), example(2)], title="t", line="l")
     assert few.index(">key-2<") < few.index(">key-1<") < few.index(">key-0<")
     assert "–" in few

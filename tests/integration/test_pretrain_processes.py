@@ -118,7 +118,7 @@ def test_the_probe_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
     assert call_together(probe_drawn, tmp_path / "two", log=tmp_path / "log") == [0, 0]
     one = json.loads((tmp_path / "one").read_text())
     assert json.loads((tmp_path / "two").read_text()) == one
-    assert set(one) == {"image", "audio", "fusion", "all"}
+    assert set(one) == {"image", "audio", "fusion", "all", "chance", "n", "intervals"}
 
 
 @pytest.mark.slow

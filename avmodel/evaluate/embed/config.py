@@ -36,6 +36,10 @@ class EmbedConfig(EvalConfig):
                 f"data.mode={MODES[0]}."
             )
 
+    def reads_no_training_data(self) -> str:
+        """As `EvalConfig`."""
+        return "this task trains nothing: it embeds data.test_split of --data. Leave --train out."
+
 
 PRESETS: Mapping[str, Callable[[], EmbedConfig]] = {
     "default": EmbedConfig,

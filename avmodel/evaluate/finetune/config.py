@@ -118,6 +118,10 @@ class FinetuneConfig(TrainingConfig):
                 "missing=none."
             )
 
+    def reads_no_training_data(self) -> str:
+        """As `EvalConfig`."""
+        return "" if self.train else "train=false tests the classifier as it is. Set train=true, or leave --train out."
+
 
 def audioset() -> FinetuneConfig:
     """The released recipe for AudioSet (table 3): 200 epochs, 20 of warm-up, on the balanced split.

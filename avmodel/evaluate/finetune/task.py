@@ -16,7 +16,7 @@ from avmodel.evaluate.finetune.classifier import Classifier, load_classifier, st
 from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.training import predict, scores_of, trained
 from avmodel.evaluate.heads import ALL, heads_note
-from avmodel.evaluate.result import Result, score_rows
+from avmodel.evaluate.result import Result, tables
 from avmodel.precision import require_precision
 
 
@@ -50,8 +50,7 @@ def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
         config,
         task="fine-tuning",
         headline=(ALL, "map" if test.multi_label else "accuracy"),
-        scores=score_rows(runs),
-        baselines=score_rows([trivial]) | score_rows(random_runs, "random weights, "),
+        **tables(runs, trivial, random_runs),
         mode=("finetuned, mixed modality" if config.mixed else f"finetuned, {config.data.mode}")
         + heads_note(config.head_streams),
         view=describe_view(scoring_view(config.data, run.loaded)),
@@ -114,8 +113,7 @@ def as_it_is(config: FinetuneConfig, run: Evaluation) -> Result:
         config,
         task="classification",
         headline=(ALL, "map" if multi_label else "accuracy"),
-        scores=score_rows(runs),
-        baselines=score_rows([{"chance": chance}]),
+        **tables(runs, {"chance": chance}, ()),
         mode=f"finetuned before, {classifier.mode}",
         view=describe_view(scoring_view(data, run.loaded)),
         data={"test": test.described()},

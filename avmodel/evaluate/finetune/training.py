@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from avdata.load import Batch, ClipView
 from avmanifest.errors import ConfigError, ShardError
 from avmodel.augment import augment, num_augment_draws
+from avmodel.bootstrap import Sampled
 from avmodel.distributed import World
 from avmodel.evaluate.class_scores import class_scores
 from avmodel.evaluate.data import Split, one_view, ordered_loader, train_view
@@ -174,19 +175,22 @@ def scores_of(
     has_label: Bool[Tensor, " n"],
     *,
     multi_label: bool,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Sampled]]:
     """Scores of each row over the samples that have a class."""
     return {row: class_scores(x[has_label], labels[has_label], multi_label=multi_label) for row, x in logits.items()}
 
 
 def report(logits: Mapping[str, Float[Tensor, "n c"]], test: Split, done: int, folder: Path, world: World) -> None:
-    """A line of tests.jsonl with what one window of each test clip gives."""
+    """A line of tests.jsonl with what one window of each test clip gives, the number of clips, and 95 % intervals."""
     if not world.is_main:
         return
     labels = label_matrix(test.dataset)
     scores = scores_of(logits, labels, labels.any(dim=1), multi_label=test.multi_label)
     log = JsonLines(folder / "tests.jsonl", last_step=done - 1)
+    found = {f"{row}.{name}": score for row, metrics in scores.items() for name, score in metrics.items()}
+    intervals = {name: score.interval() for name, score in found.items()}
     log.write(
-        {"step": done} | {f"{row}.{name}": value for row, found in scores.items() for name, value in found.items()}
+        {"step": done, "n": int(labels.any(dim=1).sum()), **{name: score.value for name, score in found.items()}}
+        | {"intervals": {name: list(interval) for name, interval in intervals.items() if interval}}
     )
     log.close()

@@ -25,6 +25,12 @@ class KnnConfig(EvalConfig):
     ] = "leave-one-out"
     k: Annotated[int, "Neighbors of a clip; several are weighted by exp(cosine / 0.07).", Bounds(1)] = 1
 
+    def reads_no_training_data(self) -> str:
+        """As `EvalConfig`."""
+        if self.gallery == "train":
+            return ""
+        return f"with gallery={self.gallery} neighbors are test clips. Set gallery=train, or leave --train out."
+
 
 PRESETS: Mapping[str, Callable[[], KnnConfig]] = {
     "figure-3": KnnConfig,

@@ -8,13 +8,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
+from avmanifest.wording import counted
+from avmodel.bootstrap import Sampled
 from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
 from avmodel.evaluate.data import open_split, open_splits, scoring_view
 from avmodel.evaluate.evaluation import Evaluation, describe_view, labeled_samples
 from avmodel.evaluate.features import Features
 from avmodel.evaluate.heads import ALL
 from avmodel.evaluate.knn.config import KnnConfig
-from avmodel.evaluate.result import Result, score_rows
+from avmodel.evaluate.result import Result, tables
 
 CHUNK = 1024  # queries compared at a time
 TEMPERATURE = 0.07  # of the weights of several neighbors, as in DINO (arXiv:2104.14294)
@@ -38,25 +40,23 @@ def knn(config: KnnConfig, run: Evaluation) -> Result:
         gallery = queries if train is test else labeled_samples(one.features(config, train, view))
         return neighbor_votes(queries, gallery, config.k, exclude_self=train is test), queries, gallery
 
-    def scores_of(votes: Mapping[str, Float[Tensor, "n c"]]) -> dict[str, dict[str, float]]:
+    def scores_of(votes: Mapping[str, Float[Tensor, "n c"]]) -> dict[str, dict[str, Sampled]]:
         return {row: class_scores(x, queries.labels, multi_label=test.multi_label) for row, x in votes.items()}
 
     votes, queries, gallery = neighbors_of(run)
     scores = scores_of(votes)
-    headline = "fusion" if "fusion" in scores else ALL
     trivial = trivial_baselines(gallery.labels, queries.labels, multi_label=test.multi_label)
     random_runs = [scores_of(neighbors_of(one)[0]) for one, _ in run.with_random_weights(config)]
     return run.result(
         config,
-        task=f"{config.k} nearest neighbor{'s' * (config.k > 1)}, {config.gallery}",
-        headline=(headline, "map" if test.multi_label else "accuracy"),
-        scores=score_rows([scores]),
-        baselines=score_rows([trivial]) | score_rows(random_runs, "random weights, "),
+        task=f"{counted(config.k, 'nearest neighbor')}, {config.gallery}",
+        headline=(ALL, "map" if test.multi_label else "accuracy"),
+        **tables([scores], trivial, random_runs),
         mode=f"frozen, {data.mode}",
         view=describe_view(view),
         data={"gallery": train.described(), "test": test.described()},
         notes=test.notes if train is test else (*train.notes, *test.notes),
-        extra=class_report(votes[headline], queries.labels, test.dataset.classes, multi_label=test.multi_label),
+        extra=class_report(votes[ALL], queries.labels, test.dataset.classes, multi_label=test.multi_label),
     )
 
 

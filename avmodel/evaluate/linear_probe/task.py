@@ -9,6 +9,7 @@ from timm.optim.lars import Lars
 from torch import Tensor
 
 from avdata.load import TrainView
+from avmodel.bootstrap import Sampled
 from avmodel.configs.optim import REFERENCE_BATCH
 from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
 from avmodel.evaluate.data import Split, one_view, open_splits, scoring_view, train_view
@@ -18,7 +19,7 @@ from avmodel.evaluate.finetune.classifier import streams_with_heads
 from avmodel.evaluate.heads import ALL, Heads, classification_loss, heads_note
 from avmodel.evaluate.linear_probe.config import LinearProbeConfig
 from avmodel.evaluate.loaded import LoadedModel
-from avmodel.evaluate.result import Result, score_rows
+from avmodel.evaluate.result import Result, tables
 from avmodel.optim import schedule
 
 LARS_MOMENTUM, LARS_TRUST = 0.9, 1e-3
@@ -32,7 +33,7 @@ class Probed(NamedTuple):
     logits: dict[str, Float[Tensor, "n c"]]
     labels: Bool[Tensor, "n c"]
 
-    def scores(self, *, multi_label: bool) -> dict[str, dict[str, float]]:
+    def scores(self, *, multi_label: bool) -> dict[str, dict[str, Sampled]]:
         return {row: class_scores(x, self.labels, multi_label=multi_label) for row, x in self.logits.items()}
 
 
@@ -56,8 +57,7 @@ def linear_probe(config: LinearProbeConfig, run: Evaluation) -> Result:
         config,
         task="linear probe",
         headline=(ALL, "map" if test.multi_label else "accuracy"),
-        scores=score_rows(runs),
-        baselines=score_rows([trivial]) | score_rows(random_runs, "random weights, "),
+        **tables(runs, trivial, random_runs),
         mode=f"frozen, {config.data.mode}{heads_note(config.head_streams)}",
         view=describe_view(seen_as),
         data={"train": train.described(), "test": test.described()},

@@ -44,6 +44,10 @@ class LocalizationConfig(FrameTaskConfig):
                 f"data.fit={self.data.fit}: boxes and masks are of whole frames. Set data.fit=squash, or none."
             )
 
+    def reads_no_training_data(self) -> str:
+        """As `EvalConfig`."""
+        return "" if self.supervised else "localization is zero-shot. Set supervised=true, or leave --train out."
+
 
 def crossmae() -> LocalizationConfig:
     """CrossMAE's tables 3, 4, 6 and 7: zero-shot maps. The paper names no rule.

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from avmodel.bootstrap import PERCENT, Sampled, resamples_of
 from avmodel.evaluate.localization.config import RULES
 
 SIDE = 224  # pixels
@@ -94,6 +95,17 @@ def ciou_scores(values: Float[Tensor, " n"]) -> dict[str, float]:
     share = (values >= SUCCESS).double().mean()
     area = torch.trapezoid(shares, torch.tensor(SUCCESSES, dtype=torch.float64))
     return {"ciou": 100 * float(share), "auc": 100 * float(area)}
+
+
+def resampled_ciou(values: Float[Tensor, " n"]) -> dict[str, Sampled]:
+    """`ciou_scores` with those of resamples of the images."""
+    found, each = ciou_scores(values), values.double().cpu().numpy()
+    resamples = resamples_of(len(each))
+    # The area is a mean over images, too: of the area under each image's own step from success to failure.
+    reached = (each[:, None] >= np.array(SUCCESSES)).astype(np.float64)
+    areas = np.asarray(100 * np.trapezoid(reached, SUCCESSES, axis=1))
+    auc = resamples.mean(areas)._replace(value=found["auc"], bounds=PERCENT)
+    return {"ciou": resamples.share((values >= SUCCESS).cpu().numpy()), "auc": auc}
 
 
 def rule_scores(found: Float[Tensor, "b h w"], truth: Float[Tensor, "b side side"]) -> dict[str, Float[Tensor, " b"]]:

@@ -15,7 +15,9 @@ from avdata.draw.examples import EXAMPLES_FILE, Example, best_and_worst, write_e
 from avdata.draw.images import draw_heat_map, draw_mask, to_png
 from avdata.load import Batch, EvalView, Loader
 from avdata.waveform import SAMPLE_RATE
+from avmanifest import wording
 from avmanifest.errors import ConfigError
+from avmodel.bootstrap import Sampled
 from avmodel.distributed import World
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import Split, chosen, one_view, open_split, ordered_loader, train_view, without_leaks
@@ -27,12 +29,12 @@ from avmodel.evaluate.localization.localizer import Localizer, load_localizer, l
 from avmodel.evaluate.localization.scores import (
     best_ciou,
     center_prior,
-    ciou_scores,
     enlarged,
+    resampled_ciou,
     rule_scores,
     sample_ciou,
 )
-from avmodel.evaluate.result import Result, score_rows
+from avmodel.evaluate.result import Result, tables
 from avmodel.evaluate.training import Training
 from avmodel.evaluate.training import train as train_module
 from avmodel.evaluate.truth import Sounding, sounding_in
@@ -44,6 +46,7 @@ from avmodel.precision import autocast, require_precision
 RANDOM_MAPS = 4  # number of its random stream
 RANDOM_GRID = 14
 ROWS = {rule: f"{rule} rule" for rule in RULES}
+WHOLE = "whole image"  # the baseline that is the same by all rules
 TEST_ONLY = ("examples",)
 
 
@@ -71,12 +74,14 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
     if not counted.any():
         raise ConfigError(f"{test.split.name}: no tested frame has anything that sounds. Set truth=boxes?")
     runs = [_scores(values, counted) for values in (found, *others)]
-    trivial = {name: ciou_scores(found[name][counted, 0]) for name in found if name not in ("known", "index", *RULES)}
+    trivial = {
+        name: resampled_ciou(found[name][counted, 0]) for name in found if name not in ("known", "index", *RULES)
+    }
     random_runs = [
         _scores(measured(config, run, localizer_of(one, seed, f"random-seed-{seed}"), test, baselines=False), counted)
         for one, seed in run.with_random_weights(config)
     ]
-    rule, rule_note = quoted_rule(config.rule, {name: x["ciou"] for name, x in trivial.items()})
+    rule, rule_note = quoted_rule(config.rule, {name: x["ciou"].value for name, x in trivial.items()})
     silent = int((~counted).sum())
     keys: list[str] = test.split.dataset.keys.to_pylist()
     used = chosen(test.split, [keys[int(row)] for row in found["index"][counted, 0]])
@@ -84,8 +89,7 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
         config,
         task="localization",
         headline=(ROWS[rule], "ciou"),
-        scores=score_rows(runs),
-        baselines=score_rows([trivial]) | score_rows(random_runs, "random weights, "),
+        **tables(runs, trivial, random_runs, lambda row, other: other.endswith(row) or other == WHOLE),
         mode="supervised transfer" if train is not None else f"zero-shot, modalities {config.encoding}",
         view=describe_view(frame_view(config, run, test)),
         data={"test": used.described() | {"of": len(split.dataset)}}
@@ -94,16 +98,18 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
         notes=(
             *test.notes,
             *rule_note,
-            *((f"{silent} frames in which nothing sounds were left out",) if silent else ()),
+            *((f"left out: {wording.counted(silent, 'frame')} in which nothing sounds",) if silent else ()),
             *split.notes,
             *leak_notes,
         ),
         extra={"examples": EXAMPLES_FILE} if config.examples else {},
+        files=(EXAMPLES_FILE,) if config.examples else (),
     )
     if config.examples and run.world.is_main:
         score = torch.where(counted, found["median"][:, 0], torch.nan)
         shown = examples_of(config, run, localizers[0], test, found["index"][:, 0].long(), score)
-        write_examples(shown, run.out, title=f"{result.task}, {result.mode}", line=result.line())
+        count = int(score.isfinite().sum())
+        write_examples(shown, run.out, title=f"{result.task}, {result.mode}", line=result.line(), of=count)
     return result
 
 
@@ -129,9 +135,9 @@ def _training_truth(config: LocalizationConfig, run: Evaluation, test: Split) ->
     return sounding_in(config.data, split, truth=config.truth, boxes=config.boxes), notes
 
 
-def _scores(values: Mapping[str, Float[Tensor, "n 1"]], counted: Bool[Tensor, " n"]) -> dict[str, dict[str, float]]:
+def _scores(values: Mapping[str, Float[Tensor, "n 1"]], counted: Bool[Tensor, " n"]) -> dict[str, dict[str, Sampled]]:
     """Scores by rule, over the counted samples."""
-    return {row: ciou_scores(values[rule][counted, 0]) for rule, row in ROWS.items()}
+    return {row: resampled_ciou(values[rule][counted, 0]) for rule, row in ROWS.items()}
 
 
 def frame_view(config: LocalizationConfig, run: Evaluation, truth: Sounding) -> EvalView:
@@ -156,7 +162,7 @@ def measured(
         values = {"known": known.float()} | rule_scores(maps, truth)
         if baselines:
             grids = [torch.rand(1, RANDOM_GRID, RANDOM_GRID, generator=drawn(row)) for row in batch.sample_ids.tolist()]
-            values["whole image"] = sample_ciou(torch.ones_like(truth, dtype=torch.bool), truth)
+            values[WHOLE] = sample_ciou(torch.ones_like(truth, dtype=torch.bool), truth)
             others = {
                 "center prior": rule_scores(prior.expand_as(truth), truth),
                 "random map": rule_scores(torch.cat(grids), truth),

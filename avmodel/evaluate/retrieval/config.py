@@ -73,6 +73,12 @@ class RetrievalConfig(TrainingConfig):
         if self.tuned and self.align != "none":
             raise ConfigError(f"tuned with align={self.align}: the model itself is trained. Set align=none.")
 
+    def reads_no_training_data(self) -> str:
+        """As `EvalConfig`."""
+        if self.tuned or self.align != "none":
+            return ""
+        return "retrieval is zero-shot. Set tuned=true or align=linear, or leave --train out."
+
 
 def crossmae() -> RetrievalConfig:
     """CrossMAE's tables 4 to 7: zero-shot, among 500 clips.

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from avdata.load import Dataset
 from avmanifest.errors import ConfigError
 from avmanifest.lists import read_clip_names
+from avmanifest.wording import counted
+from avmodel.bootstrap import Sampled, constants, median_draws, resamples_of
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import Split, chosen, footage, open_split, open_splits, scoring_view
 from avmodel.evaluate.evaluation import Evaluation, describe_view, seeded
-from avmodel.evaluate.result import Result, score_rows
+from avmodel.evaluate.result import Result, tables
 from avmodel.evaluate.retrieval.config import RetrievalConfig
 from avmodel.evaluate.retrieval.tuning import tuned
-from avmodel.evaluate.scores import partner_ranks, retrieval_scores
+from avmodel.evaluate.scores import Ranks, partner_ranks, retrieval_scores
 from avmodel.optim import schedule
 
 MODALITIES = ("image", "audio")
@@ -51,7 +53,7 @@ def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
     whole = len(test.dataset)
     test, gallery_note = in_gallery(config, test)
 
-    def ranked(one: Evaluation, seed: int, folder: str) -> dict[str, dict[str, float]]:
+    def ranked(one: Evaluation, seed: int, folder: str) -> dict[str, dict[str, Sampled]]:
         if train is not None and config.tuned:
             return directions(alone(config, tuned(config, one, train, seed, one.out / folder), test))
         pairs = alone(config, one, test)
@@ -70,8 +72,7 @@ def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
         config,
         task=TITLES[how],
         headline=("audio to image", "r@1"),
-        scores=score_rows(found),
-        baselines=score_rows([{"chance": expected}]) | score_rows(random_runs, "random weights, "),
+        **tables(found, {"chance": constants(expected)}, random_runs),
         mode=MODES[how],
         view=describe_view(scoring_view(data, run.loaded)),
         data={"test": test.described() | {"of": whole}} | ({} if train is None else {"train": train.described()}),
@@ -98,13 +99,22 @@ def alone(config: RetrievalConfig, run: Evaluation, split: Split) -> Pairs:
     }
 
 
-def directions(pairs: Mapping[str, Float[Tensor, "n _"]]) -> dict[str, dict[str, float]]:
-    """Scores of both directions."""
+def directions(pairs: Mapping[str, Float[Tensor, "n _"]]) -> dict[str, dict[str, Sampled]]:
+    """Scores of both directions. Resamples draw the queries; the gallery stays as it is."""
     unit = {modality: F.normalize(x.double(), dim=1) for modality, x in pairs.items()}
     return {
-        row: retrieval_scores(partner_ranks(unit[query] @ unit[candidate].T), CUTOFFS)
+        row: resampled_ranks(partner_ranks(unit[query] @ unit[candidate].T))
         for row, (query, candidate) in DIRECTIONS.items()
     }
+
+
+def resampled_ranks(ranks: Ranks) -> dict[str, Sampled]:
+    """The scores of a direction with those of resamples of its queries."""
+    found, places = retrieval_scores(ranks, CUTOFFS), ranks.pessimistic.cpu().numpy()
+    resamples = resamples_of(len(places))
+    scores = {f"r@{k}": resamples.share(places <= k) for k in CUTOFFS}
+    median = Sampled(found["median_rank"], median_draws(resamples, places), len(places))
+    return scores | {"median_rank": median, "tied": Sampled(found["tied"])}
 
 
 def aligned(
@@ -154,13 +164,15 @@ def in_gallery(config: RetrievalConfig, test: Split) -> tuple[Split, tuple[str, 
     """The test split cut down to the gallery, and what the result must say of it."""
     if config.gallery == "all":
         return test, ()
-    if (count := counted(config.gallery, CLIPS)) is not None:
+    if (count := number_of(config.gallery, CLIPS)) is not None:
         split = chosen(test, sorted(test.dataset.keys.to_pylist())[:count])
         fewer = f"; there are no {count}" if len(split.dataset) < count else ""
-        return split, (f"gallery: the first {len(split.dataset)} clips by key{fewer}",)
-    if (count := counted(config.gallery, PER_CLASS)) is not None:
+        return split, (f"gallery: the first {counted(len(split.dataset), 'clip')} by key{fewer}",)
+    if (count := number_of(config.gallery, PER_CLASS)) is not None:
         split = chosen(test, first_of_classes(test.dataset, count))
-        return split, (f"gallery: the first {count} clips of each class by key, {len(split.dataset)} in all",)
+        return split, (
+            f"gallery: the first {counted(count, 'clip')} of each class by key, {len(split.dataset):,} in all",
+        )
     path = Path(config.gallery)
     if not path.is_file():
         raise ConfigError(f"gallery={config.gallery!r}: no such list, and not all, N{CLIPS} or N{PER_CLASS}")
@@ -185,7 +197,7 @@ def in_gallery(config: RetrievalConfig, test: Split) -> tuple[Split, tuple[str, 
     return split, (f"gallery {path.name}: {len(split.dataset)} of its {len(listed)} clips are here",)
 
 
-def counted(gallery: str, kind: str) -> int | None:
+def number_of(gallery: str, kind: str) -> int | None:
     """The N of a gallery such as N-clips; None for one of another kind, and for 0."""
     number = gallery.removesuffix(kind)
     return int(number) if number != gallery and number.isascii() and number.isdecimal() and int(number) else None

@@ -12,21 +12,24 @@ from torch import Tensor
 from avdata.load import Batch
 from avdata.torch_melspec import log_mel
 from avmanifest.errors import ShardError
+from avmodel.bootstrap import Sampled
 from avmodel.distributed import World
 from avmodel.evaluate.data import Split, ordered_loader
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.features import gathered, parts_of
 from avmodel.evaluate.segmentation.config import SegmentationConfig
+from avmodel.evaluate.segmentation.resampled import (
+    resampled_official_binary,
+    resampled_official_classes,
+    resampled_released_binary,
+    resampled_released_classes,
+)
 from avmodel.evaluate.segmentation.scores import (
     OFFICIAL_LEVELS,
     BinaryFrames,
     ClassFrames,
     binary_frames,
     class_frames,
-    official_binary,
-    official_classes,
-    released_binary,
-    released_classes,
 )
 from avmodel.evaluate.segmentation.segmenter import frames_of, test_view
 from avmodel.evaluate.truth import clips_of, mask_tables, masks_of
@@ -172,17 +175,23 @@ def frames_by_clip(test: MaskedFrames) -> list[int]:
 
 def scores_of(
     config: SegmentationConfig, test: MaskedFrames, counts: Counts, padding: tuple[ClassFrames, int] | None
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Sampled]]:
     """The scores by evaluation: official and released."""
     official, released = counts
+    clips = frames_by_clip(test)
     if isinstance(official, ClassFrames) and isinstance(released, ClassFrames):
         filler, count = padding if padding is not None else (None, 0)
-        return {OFFICIAL: official_classes(official, filler, count), RELEASED: released_classes(released)}
+        return {
+            OFFICIAL: resampled_official_classes(official, filler, count, clips),
+            RELEASED: resampled_released_classes(released, clips),
+        }
     assert isinstance(official, BinaryFrames) and isinstance(released, BinaryFrames)
-    clips = frames_by_clip(test)
     size = config.official_batch
     batches = [sum(clips[first : first + size]) for first in range(0, len(clips), size)]
-    return {OFFICIAL: official_binary(official, batches), RELEASED: released_binary(released)}
+    return {
+        OFFICIAL: resampled_official_binary(official, batches),
+        RELEASED: resampled_released_binary(released, clips),
+    }
 
 
 def frame_score(frames: Frames) -> Float[Tensor, " n"]:

@@ -85,10 +85,15 @@ def f_measure(
 
 
 def official_binary(frames: BinaryFrames, batches: Sequence[int]) -> dict[str, float]:
-    """`miou` of the foreground, and `f`.
+    """`miou` of the foreground, and `f`: see `official_batches`."""
+    return {name: 100 * float(x.mean()) for name, x in official_batches(frames, batches).items()}
+
+
+def official_batches(frames: BinaryFrames, batches: Sequence[int]) -> dict[str, Float[Tensor, " k"]]:
+    """`miou` of the foreground, and `f`, of each batch, as shares; the scores are their means.
 
     A frame with empty ground truth counts with the IoU of its background, and is left out of F. F is the highest point
-    of a batch's mean curve. Both are means over batches, which all have the same weight.
+    of a batch's mean curve. All batches have the same weight.
 
     Args:
         frames: Counts of all frames.
@@ -100,7 +105,7 @@ def official_binary(frames: BinaryFrames, batches: Sequence[int]) -> dict[str, f
     for batch_iou, empty, curve in parts:
         ious.append(batch_iou.mean())
         fs.append(curve[~empty].mean(dim=0).amax() if not empty.all() else batch_iou.new_zeros(()))
-    return {"miou": 100 * float(torch.stack(ious).mean()), "f": 100 * float(torch.stack(fs).mean())}
+    return {"miou": torch.stack(ious), "f": torch.stack(fs)}
 
 
 def released_binary(frames: BinaryFrames) -> dict[str, float]:

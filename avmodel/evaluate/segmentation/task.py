@@ -13,10 +13,11 @@ from avdata.draw.examples import EXAMPLES_FILE, Example, best_and_worst, write_e
 from avdata.draw.images import draw_heat_map, draw_mask, to_png
 from avdata.load import Batch, select
 from avdata.waveform import SAMPLE_RATE
+from avmanifest.wording import counted
 from avmodel.distributed import World
 from avmodel.evaluate.data import open_splits, ordered_loader
 from avmodel.evaluate.evaluation import Evaluation, describe_view
-from avmodel.evaluate.result import Result, Score, score_rows
+from avmodel.evaluate.result import RANDOM_STREAM, Result, Score, compared, score_rows
 from avmodel.evaluate.segmentation.baselines import baseline_masks, constant, mean_mask
 from avmodel.evaluate.segmentation.config import SegmentationConfig
 from avmodel.evaluate.segmentation.counts import (
@@ -71,28 +72,39 @@ def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:
             for own, place in methods
             if own == name
         ]
-        table |= score_rows(runs, f"{name}, ")
+        table |= score_rows(runs, f"{name}, ", stream=RANDOM_STREAM if name == RANDOM else 0)
+    drawn_first = sorted((row for row in table if not row.startswith(SEGMENTED)), key=lambda row: RANDOM not in row)
+    baselines = {row: table[row] for row in drawn_first}
     left_out = len(test_clips.dataset) - test.described()["samples"]
     result = run.result(
         config,
         task="segmentation",
         headline=(f"{SEGMENTED}, {OFFICIAL}", "miou"),
-        scores={row: x for row, x in table.items() if row.startswith(SEGMENTED)},
-        baselines={row: x for row, x in table.items() if not row.startswith(SEGMENTED)},
+        scores=compared(
+            {row: x for row, x in table.items() if row.startswith(SEGMENTED)},
+            baselines,
+            lambda row, other: other.endswith(row.removeprefix(SEGMENTED)),
+        ),
+        baselines=baselines,
         mode=f"finetuned, {config.target}",
         view=describe_view(test_view(config, run.loaded)),
         data={"train": train.described(), "test": test.described()},
         notes=(
             *train_clips.notes,
             *test_clips.notes,
-            f"official F of batches of {config.official_batch} clip(s)" if not classes else "background is a class",
-            *((f"{left_out} clips without a mask were left out",) if left_out else ()),
+            f"official F of batches of {counted(config.official_batch, 'clip')}"
+            if not classes
+            else "background is a class",
+            *((f"{counted(left_out, 'clip')} without a mask left out",) if left_out else ()),
         ),
         extra=class_rows(found[SEGMENTED, 0].official, test) | ({"examples": EXAMPLES_FILE} if config.examples else {}),
+        files=(EXAMPLES_FILE,) if config.examples else (),
     )
     if run.world.is_main and config.examples:
-        shown = examples_of(config, run, segmenters[0], test, found[SEGMENTED, 0].official)
-        write_examples(shown, run.out, title=f"{result.task}, {result.mode}", line=result.line())
+        frames = found[SEGMENTED, 0].official
+        shown = examples_of(config, run, segmenters[0], test, frames)
+        count = int(frame_score(frames).isfinite().sum())
+        write_examples(shown, run.out, title=f"{result.task}, {result.mode}", line=result.line(), of=count)
     return result
 
 

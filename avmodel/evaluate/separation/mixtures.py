@@ -16,6 +16,7 @@ from avmanifest.keys import clip_keys
 from avmanifest.lists import read_requests
 from avmanifest.parsing import metadata_of, parse_object
 from avmanifest.recipe import load_recipe
+from avmanifest.wording import counted
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import Split, footage, manifests_of
 from avmodel.evaluate.separation.config import AUTO, DRAWN
@@ -127,7 +128,7 @@ def draw_mixtures(test: Split, *, sources: int, count: int, seed: int) -> Mixtur
             f"{test.name}: {len(keys)} clips of {len(set(classes))} classes give no mixture of {sources} clips of "
             "different classes. Set sources lower, or prepare more clips."
         )
-    note = f"{len(found)} mixtures of different classes drawn by seed {seed}, kept in {MIXTURES_FILE}"
+    note = f"{counted(len(found), 'mixture')} of different classes drawn by seed {seed}, kept in {MIXTURES_FILE}"
     return MixtureList([Mixture(tuple(keys[row] for row in rows)) for rows in found.values()], note)
 
 

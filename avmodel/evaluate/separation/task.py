@@ -1,7 +1,7 @@
 """Source separation: the sounds of several clips are mixed, and each is separated by its image."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -12,20 +12,22 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from avdata.draw.examples import Example, write_examples
+from avdata.draw.examples import EXAMPLES_FILE, Example, write_examples
 from avdata.load import EvalView
 from avdata.profiles import MelProfile
 from avmanifest.errors import ConfigError
+from avmanifest.wording import counted
+from avmodel.bootstrap import Sampled, resamples_of
 from avmodel.distributed import World
 from avmodel.evaluate.data import Split, chosen, one_view, open_splits, ordered_loader
 from avmodel.evaluate.evaluation import Evaluation, describe_view
-from avmodel.evaluate.result import Result, Score, scored
+from avmodel.evaluate.result import Result, Score, compared, scored
 from avmodel.evaluate.separation.bss import METRICS, all_scores, best_order, is_silent
 from avmodel.evaluate.separation.classical import nmf_parts, rpca_parts
 from avmodel.evaluate.separation.config import SOUND_OF_PIXELS, TARGETS, SeparationConfig
 from avmodel.evaluate.separation.examples import example_of
 from avmodel.evaluate.separation.masks import Masks
-from avmodel.evaluate.separation.mixtures import Mixture, MixtureList, choose_mixtures, write_mixtures
+from avmodel.evaluate.separation.mixtures import MIXTURES_FILE, Mixture, MixtureList, choose_mixtures, write_mixtures
 from avmodel.evaluate.separation.separator import Separator, masks_of, trained_separator
 from avmodel.inputs import normalize_images
 from avmodel.precision import require_precision
@@ -65,7 +67,8 @@ def separation(config: SeparationConfig, run: Evaluation) -> Result:
     result = result_of(config, run, train, test, listed, found, view)
     if run.world.is_main and config.examples:
         shown = examples_of(config, separators[0], run, test, view, result.extra["mixtures"])
-        write_examples(shown, run.out, title="Source separation", line=result.line())
+        count = len(result.extra["mixtures"])
+        write_examples(shown, run.out, title="Source separation", line=result.line(), of=count)
     return result
 
 
@@ -86,14 +89,22 @@ def result_of(
     kept = [listed.mixtures[row] for row in found.rows]
     sources = len(kept[0].keys)
     used = chosen(test, [key for mixture in kept for key in mixture.keys])
-    baselines = [by_kind(found, kept, name) for name in found.values if name != SEPARATED]
+    first = [RANDOM] * (RANDOM in found.values)
+    others = [name for name in found.values if name not in (SEPARATED, RANDOM)]
+    rows = [by_kind(found, kept, name) for name in (*first, *others)]
+    baselines = {row: score for one in rows for row, score in one.items()}
+    scores = compared(
+        by_kind(found, kept, SEPARATED), baselines, lambda row, other: other in counterparts(row, found.values)
+    )
     return run.result(
         config,
         task="source separation",
         headline=(SEPARATED, "sdr"),
         unit="dB",
-        scores=by_kind(found, kept, SEPARATED),
-        baselines={row: score for rows in baselines for row, score in rows.items()},
+        scores=scores,
+        baselines=baselines,
+        units="mixture",
+        files=(MIXTURES_FILE, *((EXAMPLES_FILE,) if config.examples else ())),
         mode=f"{sources} sources, {config.target} masks",
         view=describe_view(view),
         data={
@@ -256,16 +267,23 @@ def by_kind(found: MixtureScores, mixtures: Sequence[Mixture], name: str) -> dic
     if len(set(kinds)) > 1:
         rows |= {f"{name}, {kind or 'other'}": [one == kind for one in kinds] for kind in sorted(set(kinds))}
     untouched = found.values[MIXTURE][0]
+    stream = list(found.values).index(name)
     return {
-        row: scored([mean_scores(values[keep], untouched[keep]) for values in found.values[name]])
+        row: scored([mean_scores(values[keep], untouched[keep]) for values in found.values[name]], stream=stream)
         for row, keep in ((row, torch.tensor(keep)) for row, keep in rows.items())
     }
 
 
-def mean_scores(values: Float[Tensor, "m 3"], untouched: Float[Tensor, "m 3"]) -> dict[str, float]:
-    """Means over mixtures; `sdr_gain` is the SDR minus that of the untouched mixture."""
-    means = dict(zip(METRICS, values.mean(dim=0).tolist(), strict=True))
-    return {**means, "sdr_gain": means["sdr"] - float(untouched[:, 0].mean())}
+def counterparts(row: str, names: Iterable[str]) -> set[str]:
+    """The rows of all methods over the mixtures of a row of SEPARATED: all, or those of one kind."""
+    return {name + row.removeprefix(SEPARATED) for name in names}
+
+
+def mean_scores(values: Float[Tensor, "m 3"], untouched: Float[Tensor, "m 3"]) -> dict[str, Sampled]:
+    """Means over mixtures, resampled; `sdr_gain` is the SDR minus that of the untouched mixture."""
+    resamples, each = resamples_of(len(values)), values.double().numpy()
+    means = {name: resamples.mean(each[:, place]) for place, name in enumerate(METRICS)}
+    return {**means, "sdr_gain": resamples.mean(each[:, 0] - untouched[:, 0].double().numpy())}
 
 
 def mixture_rows(found: MixtureScores, mixtures: Sequence[Mixture]) -> list[dict[str, Any]]:
@@ -279,7 +297,7 @@ def mixture_rows(found: MixtureScores, mixtures: Sequence[Mixture]) -> list[dict
 
 def notes_on(config: SeparationConfig, skipped: int, sources: int) -> list[str]:
     """Notes on the scores for the result."""
-    notes = [f"{skipped} mixtures left out: a source is silent, or filtered from another"] * bool(skipped)
+    notes = [f"{counted(skipped, 'mixture')} left out: a source is silent, or filtered from another"] * bool(skipped)
     if config.nmf or (config.rpca and sources == 2):
         notes.append(
             "parts of NMF and RPCA are assigned to the sources in the order that scores best; order unknown: in "

@@ -1,7 +1,9 @@
 """The nearest-neighbor probe on features whose neighbors are known."""
 
+import re
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from avdata.load import Batch
 from avmodel import probe
 from avmodel.distributed import World
 from avmodel.models.deepavfusion import DeepAVFusion
-from avmodel.probe import nearest_neighbor_probe, neighbor_accuracy, pooled_features
+from avmodel.probe import nearest_neighbor_probe, neighbor_accuracy, pooled_features, resampled, shares_of_class
 from tests.runs import TINY, DrawnBatches
 
 HERE = World(0, 1, torch.device("cpu"))
@@ -71,7 +73,33 @@ def test_a_sample_seen_twice_is_found_by_all_features_and_filling_is_left_out() 
         torch.testing.assert_close(rows.norm(dim=1), torch.ones(8))
         torch.testing.assert_close(rows[:4], rows[4:])
     model.train()
-    assert nearest_neighbor_probe(model, Copies(), HERE, precision="float32") == dict.fromkeys(
+    found = nearest_neighbor_probe(model, Copies(), HERE, precision="float32")
+    assert {name: score.value for name, score in found.streams.items()} == dict.fromkeys(
         ("image", "audio", "fusion", "all"), 100.0
     )
     assert model.training
+
+
+def test_chance_is_the_share_of_the_others_with_a_class_and_noise_is_said() -> None:
+    labels = classes("a", "a", "b", "ab", "")
+    assert shares_of_class(labels).tolist() == [0.5, 0.5, 0.25, 0.75, 0]
+    hits = {"image": np.arange(200) % 2 == 0, "audio": np.arange(200) % 4 > 0}
+    chance = np.full(200, 0.5)
+    found = resampled(hits, chance)
+    assert found.noise() == ["image"]
+    record = found.record()
+    assert (record["image"], record["n"], record["chance"]) == (50, 200, 50)
+    assert record["intervals"]["audio"] == [pytest.approx(69, abs=1), pytest.approx(81, abs=1)]
+    assert re.fullmatch(
+        r"image 50\.0 % \[4\d\.\d, 5\d\.\d\], audio 75\.0 % \[.*\] "
+        r"\(n = 200, chance 50\.0 %; within noise of chance: image\)",
+        found.said(),
+    )
+    shuffled = np.random.default_rng(0).permutation(200)
+    assert resampled({name: x[shuffled] for name, x in hits.items()}, chance).record() == record
+
+
+def test_a_probe_of_no_labeled_sample_has_no_interval() -> None:
+    found = resampled({"image": np.zeros(0, bool)}, np.zeros(0))
+    assert found.said() == "image 0.0 % (n = 0, chance 0.0 %; within noise of chance: image)"
+    assert found.record()["intervals"] == {}

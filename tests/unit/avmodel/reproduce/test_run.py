@@ -12,9 +12,9 @@ import pytest
 from avmanifest.errors import ConfigError, ExitCode
 from avmodel.costs import count_parameters
 from avmodel.presets import run_config
-from avmodel.reproduce.paper import Paper, paper_of, read_paper
+from avmodel.reproduce.paper import Paper, Source, paper_of, read_paper
 from avmodel.reproduce.plan import PAPER, TINY, make_plan
-from avmodel.reproduce.report import escape_latex, escape_markdown, make_reports, write_report
+from avmodel.reproduce.report import escape_latex, escape_markdown, make_reports, number_of, write_report
 from avmodel.reproduce.run import alone, run_plan
 
 CONTENT = {
@@ -272,3 +272,12 @@ def test_a_real_papers_rows_need_no_more_than_they_name(tmp_path: Path) -> None:
         "evaluate/deepavfusion-late/separation-vggsound-music",
         "evaluate/deepavfusion-late/avss",
     ]
+
+
+def test_a_number_says_its_own_n_and_what_it_is_within_noise_of() -> None:
+    """`n` of the score, not of the test: clips without a label are not scored."""
+    noise = {"mean": 1.0, "interval": [-1.0, 3.0], "within_noise": True}
+    score = {"mean": 50.0, "spread": 0.0, "values": [50.0], "n": 1200, "interval": [48.0, 52.0]}
+    score["differences"] = {"random weights, all": noise, "chance": noise | {"within_noise": False}}
+    number = number_of(RESULT | {"scores": {"all": {"map": score}}}, Source(score="all", metric="map"), Path("x"))
+    assert str(number) == "50 [48.00, 52.00] (n = 1,200), within noise of random weights, all"

@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from avmanifest.errors import ConfigError
 from avmodel.evaluate.embed.config import PRESETS, EmbedConfig
-from avmodel.evaluate.embed.task import EMBEDDINGS, MAP_FILE, embed
+from avmodel.evaluate.embed.task import EMBEDDINGS, MAP_FILE, draw_map, embed
+from avmodel.evaluate.features import Features
 from avmodel.evaluate.projection import make_maps
 from tests.evaluating import DATA, TEST, evaluation_of
 
@@ -20,12 +22,22 @@ def test_every_clip_is_a_row_and_the_map_is_drawn(tiny_run: Path, splits: Path, 
     assert len(table) == TEST
     assert table.column_names == ["key", "labels", "image", "audio", "fusion"]
     assert result.scores["fusion"]["dimensions"].mean == 32
+    assert result.files == ("embeddings/part-00000.parquet", "map.png")
+    assert result.said == f"{TEST} rows, a vector of image (32 numbers), audio (32 numbers), fusion (32 numbers)"
+    assert f": {TEST} rows, a vector of" in result.line()
     assert (run.out / MAP_FILE).stat().st_size > 10_000
     maps = make_maps(run.out, ["", *table.column("key").to_pylist()])  # as `avkit inspect --embedding` reads it
     assert (list(maps.streams), sorted(maps.rows)) == (["image", "audio", "fusion"], list(range(1, TEST + 1)))
     embed(replace(CONFIG, picture="pca"), run)
     with pytest.raises(ConfigError, match="has other features"):
         embed(replace(CONFIG, data=replace(DATA, mode="audio")), run)
+
+
+def test_clips_of_a_dataset_without_classes_are_drawn_in_gray(tmp_path: Path) -> None:
+    vectors = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+    found = Features([str(row) for row in range(12)], {"image": vectors}, torch.zeros(12, 0, dtype=torch.bool))
+    draw_map(replace(CONFIG, picture="pca"), found, (), tmp_path / MAP_FILE)
+    assert (tmp_path / MAP_FILE).stat().st_size > 5_000
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

@@ -33,8 +33,10 @@ def test_leave_one_out_is_the_probe_of_pretraining(tiny_run: Path, splits: Path,
     view = one_view(DATA, run.loaded)
     loader = ordered_loader(DATA, open_split(DATA, splits, "test"), view, run.world, batch_size=5, seed=0)
     expected = nearest_neighbor_probe(run.loaded.model, loader, run.world, precision="float32")
-    assert {row: found["accuracy"].mean for row, found in result.scores.items()} == pytest.approx(expected)
-    assert result.headline == ("fusion", "accuracy")
+    assert {row: found["accuracy"].mean for row, found in result.scores.items()} == pytest.approx(
+        {row: score.value for row, score in expected.streams.items()}
+    )
+    assert result.headline == ("all", "accuracy")
     assert result.baselines["chance"]["accuracy"].mean == pytest.approx(100 / 3)
     assert "random weights, fusion" in result.baselines
 
@@ -84,7 +86,7 @@ def test_several_labels_are_scored_by_average_precision(tiny_run: Path, tmp_path
         tmp_path / "multi", labels=lambda n: [CLASSES[n % 3], *([CLASSES[0]] if n % 2 else [])][: 1 + (n % 3 > 0)]
     )
     result = knn(replace(CONFIG, random_weights=False), evaluation_of(tiny_run, data, tmp_path))
-    assert result.headline == ("fusion", "map")
+    assert result.headline == ("all", "map")
     assert set(result.scores["all"]) == {"map", "auc", "d_prime", "skipped_classes", "hit"}
     assert result.baselines["chance"]["auc"].mean == 50.0
     assert "average_precision" in result.extra["per_class"][0]

@@ -199,7 +199,7 @@ def test_a_result_has_heads_baselines_and_seeds(tiny_run: Path, splits: Path, tm
     assert [row["samples"] for row in result.extra["per_class"]] == [5, 5, 5]
     assert result.data["test"]["samples"] == TEST
     assert "linear probe, frozen, audio-visual: accuracy" in result.line()
-    assert "3 seed(s)" in result.line()
+    assert "3 seeds" in result.line()
     again = linear_probe(config, run)
     assert again.scores == result.scores
     without = linear_probe(replace(config, random_weights=False), run)

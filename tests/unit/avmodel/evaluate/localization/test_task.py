@@ -113,7 +113,7 @@ def test_annotators_of_flickr_are_read_from_their_folder(tiny_run: Path, tmp_pat
     config = replace(CONFIG, boxes=str(folder))
     result = localization(config, evaluation_of(tiny_run, data, tmp_path))
     assert result.data["test"]["samples"] == 9
-    assert "3 samples without ground truth were left out" in result.notes
+    assert "left out: 3 samples without ground truth" in result.notes
     assert result.baselines["whole image"]["auc"].mean == pytest.approx(27.5)
     with pytest.raises(ConfigError, match="set boxes to its folder"):
         localization(CONFIG, evaluation_of(tiny_run, data, tmp_path))
@@ -141,7 +141,7 @@ def test_silent_objects_are_no_truth(tiny_run: Path, tmp_path: Path) -> None:
 
     change_manifest(data, "test", annotations=objects)
     by_masks = localization(CONFIG, evaluation_of(tiny_run, data, tmp_path))
-    assert "2 frames in which nothing sounds were left out" in by_masks.notes
+    assert "left out: 2 frames in which nothing sounds" in by_masks.notes
     assert by_masks.data["test"]["samples"] == 10
     by_boxes = localization(replace(CONFIG, truth="boxes"), evaluation_of(tiny_run, data, tmp_path))
     assert by_boxes.scores == by_masks.scores

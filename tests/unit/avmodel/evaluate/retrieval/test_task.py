@@ -18,8 +18,11 @@ CONFIG = RetrievalConfig(data=DATA, device="cpu", random_weights=False)
 def test_partners_that_are_nearest_are_found_first() -> None:
     vectors = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
     found = directions({"image": vectors, "audio": 3 * vectors})
-    assert found["audio to image"] == found["image to audio"]
-    assert found["audio to image"] == {"r@1": 100.0, "r@5": 100.0, "r@10": 100.0, "median_rank": 1.0, "tied": 0}
+    best = {"r@1": 100.0, "r@5": 100.0, "r@10": 100.0, "median_rank": 1.0, "tied": 0}
+    for scores in found.values():
+        assert {name: score.value for name, score in scores.items()} == best
+        assert scores["r@1"].interval() == (pytest.approx(83.2, abs=0.1), 100)
+        assert scores["median_rank"].interval() is None and scores["tied"].interval() is None
 
 
 def test_senses_are_encoded_without_each_other(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
@@ -39,9 +42,9 @@ def test_linear_projections_find_a_hidden_relation() -> None:
         return {"image": image, "audio": image @ mixing + 0.05 * torch.randn(count, 12, generator=generator)}
 
     learned, asked = pairs(400), pairs(40)
-    before = directions(asked)["audio to image"]["r@1"]
+    before = directions(asked)["audio to image"]["r@1"].value
     config = replace(CONFIG, align="linear", align_epochs=30, align_dim=16, align_lr=1e-2)
-    after = directions(aligned(config, learned, asked, 0, torch.device("cpu")))["audio to image"]["r@1"]
+    after = directions(aligned(config, learned, asked, 0, torch.device("cpu")))["audio to image"]["r@1"].value
     assert before < 20
     assert after > 80
 

@@ -47,7 +47,7 @@ def test_a_result_is_of_the_trained_model(tiny_run: Path, splits: Path, tmp_path
     assert (loaded.profile, loaded.window_s, loaded.fit) == ("paper", 1.0, "crop")
     pairs = alone(CONFIG, run.of(loaded), open_split(DATA, splits, "test", labeled=False))
     scores = directions(pairs)["image to audio"]
-    assert scores["median_rank"] == result.scores["image to audio"]["median_rank"].values[1]
+    assert scores["median_rank"].value == result.scores["image to audio"]["median_rank"].values[1]
     first = load_pretrained(run.out / "seed-0", CPU).model.state_dict()
     moved = [name for name, x in loaded.model.state_dict().items() if not torch.equal(x, first[name])]
     assert moved
