@@ -65,7 +65,7 @@ def test_without_a_split_to_probe_there_is_no_probe(data: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"split": "trian"}, r"no split 'trian'; known: train, val\. .* Set data\.split=train\."),
+        ({"split": "trian"}, r"no split 'trian'; did you mean train\? known: train, val\. .* Set data\.split=train\."),
         ({"profile": "released"}, r"needs 'released' spectrograms; the shards have paper, and no audio"),
         ({"exclude": ("loud",)}, "loud"),
         ({"where": "loud"}, "no column 'loud'"),
@@ -98,5 +98,6 @@ def test_too_few_samples_for_a_batch(data: Path) -> None:
 
 
 def test_an_unknown_profile_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match=r"unknown data\.profile 'papper'; known: paper, released, kaldi"):
+    said = r"unknown data\.profile 'papper'; did you mean paper\? known: paper, released, kaldi"
+    with pytest.raises(ConfigError, match=said):
         DataConfig(profile="papper")
