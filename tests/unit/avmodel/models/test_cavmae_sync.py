@@ -71,7 +71,7 @@ def test_registers_are_attended_to_and_leave_before_the_joint_blocks() -> None:
     assert {name: stream.tokens.shape[1] for name, stream in before.items()} == {"image": 16, "audio": 16, "joint": 32}
     assert model.encoder.image(image).shape[1] == 17
     with torch.no_grad():
-        model.encoder.image.register_tokens += 1
+        model.encoder.image.register_tokens[..., ::2] += 1  # of half of the channels: norms take out a shift of all
     after = model.encode(image, log_mel)
     assert not torch.allclose(before["image"].vector, after["image"].vector)
     assert not torch.allclose(before["image"].tokens, after["image"].tokens)
