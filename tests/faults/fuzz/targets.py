@@ -83,6 +83,18 @@ def _make_recipe(folder: Path) -> None:
     (folder / "r.toml").write_text((RECIPES / "vgg-ss.toml").read_text())
 
 
+def _make_models(folder: Path) -> None:
+    from avmodel.registry.entries import LIST
+
+    (folder / "m.toml").write_text("\n\n".join(LIST.read_text().split("\n\n")[:4]))
+
+
+def _read_models(folder: Path) -> object:
+    from avmodel.registry.entries import read_list
+
+    return dict(read_list.__wrapped__(folder / "m.toml"))  # not what was read at this path before
+
+
 def _make_settings(folder: Path) -> None:
     lines = ("steps = 5", "batch_size = 4", "[optim]", "lr = 0.001", "betas = [0.9, 0.95]", "[data]", "window_s = 1.0")
     (folder / "s.toml").write_text("\n".join(lines))
@@ -491,6 +503,7 @@ TARGETS: dict[str, Target] = {
     "index of a dataset": Target(make=_make_index, read=_read_index, notices=True),
     "list: clip names": Target(make=_make_clip_names, read=_read_clip_names),
     "recipe.toml": Target(make=_make_recipe, read=_read_recipe),
+    "models.toml": Target(make=_make_models, read=_read_models),
     "settings.toml": Target(make=_make_settings, read=_read_settings),
     "dataset: loaded": Target(make=_make_dataset, read=_load_dataset, files="set/**/*"),
     "dataset: its shards loaded": Target(make=_make_dataset, read=_load_shards, files="set/**/*"),
