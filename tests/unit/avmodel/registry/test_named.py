@@ -9,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import avkit as package
 from avcli.main import app
 from avmanifest.errors import ConfigError
 from avmodel.apply import apply, load, task_config
@@ -132,6 +133,7 @@ def test_a_whole_model_is_loaded_and_started_from_by_its_family():
     assert loaded.folder == Path("runs/tiny-whole"), "results go where runs are"
     assert loaded.origin["published"] == "tiny-whole"
     assert (loaded.profile, loaded.fit, loaded.origin["license"]) == ("kaldi", "short-side-crop", "CC-BY-4.0 (us)")
+    assert "cavmae" in repr(package.load_model("tiny-whole", device="cpu"))
     assert load_pretrained(file, CPU).origin["sha256"] == loaded.origin["sha256"], "its path is known by the hash"
     fresh = CAVMAE(loaded.model.config)
     start_from_model(fresh, "tiny-whole")
