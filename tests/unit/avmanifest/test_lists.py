@@ -212,7 +212,8 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     [
         (b"", "the list is empty"),
         (b"\n \n", "the list is empty"),
-        (VGG.encode() + b"\xff\xfe\n", r"line 3 is not UTF-8"),
+        (VGG.encode() + b"\xff\xfe\n", r"line 3 is not UTF-8 text\. Save it as UTF-8 text; a file from Windows"),
+        (b"sep=,\n" + VGG.encode(), "line 1 is 'sep=,', which a spreadsheet writes for itself"),
         (VGG.encode() + b"a\x01b\n", r"line 3 contains the control character"),
         (VGG.encode() + b"a" * 9_000_000, r"line 3 is longer than"),
         (b"PAR1\x00\x00", r"line 1: "),
@@ -797,6 +798,14 @@ def test_columns_by_other_names_and_ids_from_paths(tmp_path: Path) -> None:
     [
         ("t.csv", "id,start\na,1\n\n\nb,x\n", "line 5: start is 'x', must be seconds"),
         ("t.csv", 'id,start\n"a\nb",1\nc,1,2\n', "line 4: 3 values for 2 columns"),
+        ("t.csv", "id;start\na;1,5\n", "line 2: start is '1,5', .*: write a point in place of the comma, 1.5"),
+        (
+            "t.csv",
+            "sep=;\nid;start\na;1\n",
+            "line 1 is 'sep=;', which a spreadsheet writes for itself. Delete that line",
+        ),
+        ("t.csv", "id,split\na,train\nb,NA\n", "line 3: split is 'NA', which R, pandas and spreadsheets write where"),
+        ("t.csv", "id,split\na,NaN\n", "line 2: split is 'NaN'.* an empty cell means train"),
         ("t.csv", "id,start\na,-1\n", r"line 2: start -1\.0 is not 0 or more seconds"),
         ("t.csv", "id,start\na,nan\n", "line 2: start nan is not 0 or more seconds"),
         ("t.csv", "id,start\na,inf\n", "line 2: start inf is not 0 or more seconds"),
@@ -809,7 +818,7 @@ def test_columns_by_other_names_and_ids_from_paths(tmp_path: Path) -> None:
         ("t.csv", "id,path\na,C:\\x\n", "line 2: path .* must lie below"),
         ("t.csv", "id\n", "lists no clips"),
         ("t.csv", "", "the table is empty"),
-        ("t.csv", b"id\na\n\xff\n", "line 3 is not UTF-8 text"),
+        ("t.csv", b"id\na\n\xff\n", "line 3 is not UTF-8 text. .*iconv -f cp1252 -t utf-8 t.csv > NEW"),
         ("t.csv", b"id,\xff\na,b\n", "line 1 is not UTF-8 text"),
         ("t.csv", "id,id\na,b\n", r"the header has the columns \['id'\] twice"),
         ("t.csv", "x\na\n", "it has x"),

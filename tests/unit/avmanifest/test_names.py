@@ -2,7 +2,35 @@
 
 from pathlib import Path
 
-from avmanifest.names import near_paths
+import pytest
+
+from avmanifest.names import did_you_mean, either, near_paths, unknown_name
+
+NAMES = ("vggsound", "vggsounder", "vgg-ss", "folder", "synth", "ce")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("vgsound", "; did you mean vggsound or vggsounder?"),
+        ("VGGSound", "; did you mean vggsound"),
+        ("foler", "; did you mean folder?"),
+        ("dice", ""),
+        ("kinetics", ""),
+        ("", ""),
+    ],
+)
+def test_the_nearest_names_are_offered_and_no_others(name: str, hint: str) -> None:
+    assert did_you_mean(name, NAMES).startswith(hint)
+    assert hint or did_you_mean(name, NAMES) == ""
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_and_all() -> None:
+    assert unknown_name("recipe", "foler", ("a", "folder")) == (
+        "unknown recipe 'foler'; did you mean folder? known: a, folder"
+    )
+    assert unknown_name("preset", "\x1b", ("a",), owner=" of knn") == "unknown preset '\\x1b' of knn; known: a"
+    assert (either(["a"]), either(["a", "b"]), either(["a", "b", "c"])) == ("a", "a or b", "a, b or c")
 
 
 def test_paths_beside_a_missing_one_are_named(tmp_path: Path) -> None:
