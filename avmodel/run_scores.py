@@ -72,7 +72,7 @@ def _scores_of(result: Mapping[str, Any], task: str) -> list[RunScore]:
             metric,
             number_in(score, samples=samples),
             (row, metric) == headline,
-            _beside(score, metric, result["baselines"]),
+            _beside(score, metric, result.get("baselines", {})),
         )
         for row, metrics in result["scores"].items()
         for metric, score in metrics.items()
