@@ -42,7 +42,7 @@ def test_what_differs_is_told(folders):
     assert (first["row"], first["runs"][1]) == ("fusion", None)
     assert first["runs"][0] == {
         "task": "linear-probe", "row": "fusion", "metric": "top1",
-        "mean": 41.0, "spread": None, "interval": [39.5, 42.5], "n": 300,
+        "mean": 41.0, "spread": None, "interval": [39.5, 42.5], "n": 300, "within_noise": [],
     }  # fmt: skip
     assert [(one["row"], one["runs"][0]["mean"], one["runs"][0]["spread"]) for one in others] == [
         ("image", 30.0, 1.5),
