@@ -32,9 +32,10 @@ from avmodel.configs.choices import MODEL_WEIGHTS
 from avmodel.evaluate.loaded import LoadedModel, load_pretrained
 from avmodel.evaluate.places import EVALUATIONS
 from avmodel.evaluate.result import RESULTS_FILE
-from avmodel.hub import LIBRARY, write_published
+from avmodel.hub import write_published
 from avmodel.models import family_of
 from avmodel.registry.entries import entries
+from avmodel.registry.hub import LIBRARY
 from avmodel.reproduce.report import escape_markdown
 from avmodel.run_scores import RunScore, read_scores
 from avmodel.rundir import CONFIG_FILE, read_config

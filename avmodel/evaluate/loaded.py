@@ -21,7 +21,8 @@ from avmodel.evaluate.places import how_to_train, trained_folder
 from avmodel.models import build_model, family_of
 from avmodel.models.family import Family
 from avmodel.registry.fetch import classes_path
-from avmodel.registry.named import RUNS, located, named_entry, results_place
+from avmodel.registry.hub import hub_name
+from avmodel.registry.named import RUNS, hub_folder, located, named_entry, results_place
 from avmodel.rundir import CHECKPOINTS, checkpoints_of, read_config, read_parts
 from avmodel.weights.convert import read_published
 from avmodel.weights.files import TORCH_SUFFIXES
@@ -43,15 +44,15 @@ class LoadedModel:
 def load_pretrained(
     path: Path | str, device: torch.device, *, accept_unknown: bool = False, weights: str = MODEL_WEIGHTS
 ) -> LoadedModel:
-    """The model of a run's folder, a checkpoint, a .safetensors file of ours, a released file, or a published name.
+    """The model of a run's folder, a checkpoint, a .safetensors file of ours, a released file, a name, or hf:USER/NAME.
 
     In evaluation mode. A released .pth file is recognized by its hash; one that is not known is read as DeepAVFusion's.
-    A name of `avmodel.registry` stands for its downloaded file. `weights=ema` takes the moving average of the weights
-    from a checkpoint of a run with ema_decay. Raises ConfigError for a model whose fusion was never trained
-    (`require_trained_fusion`), for a .pth file that is not released unless `accept_unknown`, for `weights=ema` where
-    there is none, as `located`, and as `load_model`.
+    A name of `avmodel.registry` stands for its downloaded file; hf:USER/NAME is fetched. `weights=ema` takes the moving
+    average of the weights from a checkpoint of a run with ema_decay. Raises ConfigError for a model whose fusion was
+    never trained (`require_trained_fusion`), for a .pth file that is not released unless `accept_unknown`, for
+    `weights=ema` where there is none, as `located`, and as `load_model`.
     """
-    entry, path = named_entry(path), checkpoint_path(path)
+    entry, named, path = named_entry(path), path, checkpoint_path(path)
     if weights == EMA_WEIGHTS:
         require_average(path)
     if path.suffix in TORCH_SUFFIXES:
@@ -62,6 +63,10 @@ def load_pretrained(
         loaded = _own(path, EMA_FILE if weights == EMA_WEIGHTS else MODEL_FILE)
     if entry is not None:
         loaded = replace(loaded, folder=RUNS / entry.name, origin={**loaded.origin, "published": entry.name})
+    if (folder := hub_folder(named)) is not None:
+        loaded = replace(
+            loaded, folder=folder, origin={**loaded.origin, "path": f"hf:{hub_name(named)}", "commit": path.name}
+        )
     require_trained_fusion(loaded.model, path)
     model = loaded.model.to(device).eval()
     family = {"family": family_of(model.config), "config": asdict(model.config)}

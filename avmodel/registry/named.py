@@ -1,4 +1,4 @@
-"""Names of published models where a path is expected. A local path of the same name comes first."""
+"""Names of published models, and hf:USER/NAME, where a path is expected. A local path of the same name comes first."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from avmanifest.names import either
 from avmanifest.secrets import shown_url
 from avmodel.registry.entries import Entry, entries, nearest
 from avmodel.registry.fetch import here
+from avmodel.registry.hub import fetch_published, hub_name
 
 RUNS = Path("runs")  # what is made of a model that has no folder of its own goes to runs/NAME
 
@@ -18,16 +19,19 @@ def named_entry(text: Path | str) -> Entry | None:
 
 
 def located(text: Path | str, setting: str = "") -> Path:
-    """The file of a named model that was downloaded; any other text as a path.
+    """The file of a named model that was downloaded, or the fetched folder of one of the hub; else the text as a path.
 
     Args:
         text: A name or a path.
         setting: The setting that has it, for messages: image_weights.
 
     Raises:
-        ConfigError: The model was not downloaded, or the text is nearly the name of one.
+        ConfigError: The model was not downloaded, or the text is nearly the name of one, or the hub has no such model.
         CheckpointError: The file has another size than it was downloaded with.
+        StorageError: The hub does not answer.
     """
+    if hub_name(text) is not None:
+        return fetch_published(str(text))
     said = f"{setting}={shown_url(str(text))}" if setting else shown_url(str(text))
     entry = named_entry(text)
     if entry is None:
@@ -46,6 +50,12 @@ def located(text: Path | str, setting: str = "") -> Path:
             f"download {entry.name}"
         )
     return file
+
+
+def hub_folder(text: Path | str) -> Path | None:
+    """Where what is made of a model of the hub goes: runs/USER--NAME. None for other texts."""
+    name = hub_name(text)
+    return None if name is None else RUNS / name.replace("/", "--")
 
 
 def require_branch(text: Path | str, setting: str) -> None:
@@ -70,6 +80,8 @@ def results_place(checkpoint: Path, task: str | None) -> Path:
     what takes any model.
     """
     entry = named_entry(checkpoint)
+    if task is not None and (folder := hub_folder(checkpoint)) is not None:
+        return folder
     if entry is None or task is None or (entry.classes and task == "finetune"):
         return checkpoint
     return RUNS / entry.name

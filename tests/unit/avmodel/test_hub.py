@@ -11,9 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from avmanifest.errors import AvkitError, CheckpointError, ConfigError, StorageError
+from avmodel.apply.refusals import require_trained
 from avmodel.checkpoint import CONTENT_SHA256, content_sha256, read_weights
 from avmodel.evaluate.loaded import load_pretrained
-from avmodel.hub import fetch_published, load_published, write_published
+from avmodel.hub import load_published, write_published
+from avmodel.registry.hub import fetch_published
+from avmodel.registry.named import results_place
 from avmodel.rundir import DATA_FILE
 from tests.evaluating import save_tiny
 from tests.hub import COMMIT, Hub, serving_hub
@@ -157,6 +160,24 @@ def test_a_model_of_the_hub_is_fetched_once_and_then_taken_from_the_cache(hub: H
     assert len(hub.requests) == fetched, "a commit never changes, so the server need not be asked"
     hub.is_down = True
     assert load_published("hf:me/tiny@v1", cache_dir=tmp_path).origin == loaded.origin
+
+
+def test_a_model_of_the_hub_stands_where_a_checkpoint_does(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    place = Path("hf:me/tiny@v1")
+    require_trained(place, None)
+    loaded = load_pretrained(place, CPU)
+    assert loaded.folder == Path("runs/me--tiny"), "never in the hub's cache"
+    assert (loaded.origin["path"], loaded.origin["commit"]) == ("hf:me/tiny", COMMIT)
+    assert loaded.origin == load_published(str(place), cache_dir=tmp_path).origin
+    assert results_place(place, "finetune") == Path("runs/me--tiny")
+    assert results_place(place, None) == place
+    with pytest.raises(ConfigError, match="a pretrained model, not one for this task"):
+        require_trained(place, "finetune")
+    with pytest.raises(ConfigError, match="no such model on the hub"):
+        load_pretrained("hf:me/none", CPU)
 
 
 @pytest.mark.parametrize(
