@@ -46,9 +46,14 @@ def color_range(log_mel: Float[np.ndarray, "mel t"]) -> tuple[float, float]:
     return low, max(high, low + _MIN_RANGE)
 
 
-def color_log_mel(log_mel: Float[np.ndarray, "mel t"]) -> UInt8[np.ndarray, "mel t 3"]:
-    """Color a log-mel with the color map magma; the lowest band is at the bottom."""
-    low, high = color_range(log_mel)
+def color_log_mel(
+    log_mel: Float[np.ndarray, "mel t"], between: tuple[float, float] | None = None
+) -> UInt8[np.ndarray, "mel t 3"]:
+    """Color a log-mel with the color map magma; the lowest band is at the bottom.
+
+    `between`: values of the darkest and the brightest color; None: its own `color_range`.
+    """
+    low, high = between or color_range(log_mel)
     shares = np.clip((log_mel[::-1] - low) / (high - low), 0, 1)
     return _colored(np.minimum(shares * 256, 255).astype(np.uint8), cv2.COLORMAP_MAGMA)
 
@@ -59,6 +64,27 @@ def draw_heat_map(frame: UInt8[np.ndarray, "h w 3"], scores: Float[np.ndarray, "
     share = (scores - low) / (high - low if high > low else 1.0)
     colors = _colored(np.rint(255 * share).astype(np.uint8), cv2.COLORMAP_INFERNO)
     return _blended(frame, colors, _MAX_HEAT_ALPHA * np.clip(2 * share, 0, 1))
+
+
+def tint(
+    frame: UInt8[np.ndarray, "h w 3"],
+    scores: Float[np.ndarray, "h w"],
+    low: float,
+    high: float,
+    threshold: float,
+    *,
+    opacity: float = _MAX_HEAT_ALPHA,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Color an RGB frame where the scores are above a threshold; elsewhere it stays as it is.
+
+    `low` and `high` have the first and the last color, scores beyond them too; `threshold` is a share of this scale,
+    from 0 to 1. A scale of no length colors nothing. `opacity`: of the color, from 0 to 1.
+    """
+    if not high > low:
+        return frame
+    share = np.clip((scores - low) / (high - low), 0, 1)
+    colors = _colored(np.rint(255 * share).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    return _blended(frame, colors, np.where(share > threshold, np.float32(opacity), np.float32(0)))
 
 
 def draw_mask(frame: UInt8[np.ndarray, "h w 3"], classes: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:

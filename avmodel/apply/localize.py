@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float32
 
-from avdata.draw.images import draw_heat_map
 from avdata.windows import Window, WindowConfig
+from avmodel.apply.film import waiting_film
 from avmodel.apply.inputs import WindowInputs, both, overlay_windows, window_inputs
 from avmodel.apply.output import parquet_rows
 from avmodel.apply.overlay_video import overlay_video
@@ -23,13 +22,13 @@ from avmodel.evaluate.localization.localizer import Localizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoLocalizer:
-    """Writes overlay.mp4 and maps.parquet: the time of each frame shown and its map, row by row of the grid that the
-    file's metadata names."""
+    """Writes overlay.mp4, the film with a map over each frame beside its spectrogram, on one color scale; and
+    maps.parquet: the time of each frame shown and its map, row by row of the grid that the file's metadata names."""
 
     loaded: LoadedModel
     localizer: Localizer
     inputs: WindowInputs
-    batch_size: int
+    config: LocalizeConfig
     window_config: WindowConfig
     files: tuple[str, ...] = LOCALIZE_FILES
 
@@ -39,23 +38,29 @@ class VideoLocalizer:
         for window in windows:
             images, log_mel = both(self.inputs, window)
             with torch.no_grad():
-                parts = [self.localizer(part, log_mel).cpu() for part in torch.split(images, self.batch_size)]
+                parts = [self.localizer(part, log_mel).cpu() for part in torch.split(images, self.config.batch_size)]
             yield window, torch.cat(parts).numpy()
 
     def write(self, windows: Iterable[Window], out: Path) -> dict[str, Any]:
         """Write both files. Returns a summary as plain data."""
-        grid = self.loaded.model.image_grid
+        grid, fps = self.loaded.model.image_grid, self.window_config.fps
+        assert fps is not None
         note = {"of": {"checkpoint": self.loaded.origin["sha256"]}, "grid": grid}
-        with parquet_rows(out / MAPS_FILE, note) as rows, overlay_video(out, self.window_config) as video:
+        with (
+            parquet_rows(out / MAPS_FILE, note) as rows,
+            overlay_video(out, self.window_config) as video,
+            waiting_film(out, fps, grid) as film,
+        ):
             for window, maps in self(windows):
                 assert window.frames is not None
-                size = window.frames.shape[2], window.frames.shape[1]
-                for place, time_s in video.missing_frames(window):
+                for place, time_s in film.missing_frames(window):
                     rows.append(time_s=time_s, map=maps[place].reshape(-1))
-                    smooth = cv2.resize(maps[place], size, interpolation=cv2.INTER_CUBIC)
-                    video.write_frame(draw_heat_map(window.frames[place], np.asarray(smooth, np.float32)))
-                video.write_audio(window)
-        return {"frames": rows.num_rows, "fps": self.window_config.fps, "grid": list(grid)}
+                    film.append(window.frames[place], maps[place])
+                sound = video.write_audio(window)
+                assert sound is not None
+                film.append_sound(sound)
+            drawn = film.draw(video, self.inputs.view.mel, self.config)
+        return {"frames": rows.num_rows, "fps": fps, "grid": list(grid), **drawn}
 
 
 def load(checkpoint: Path, config: LocalizeConfig) -> VideoLocalizer:
@@ -67,6 +72,6 @@ def load(checkpoint: Path, config: LocalizeConfig) -> VideoLocalizer:
         loaded=loaded,
         localizer=Localizer(loaded.model, config.encoding).eval(),
         inputs=inputs,
-        batch_size=config.batch_size,
+        config=config,
         window_config=overlay_windows(inputs, config),
     )

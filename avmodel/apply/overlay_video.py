@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from avdata.video_writer import VideoWriter, open_video_writer
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
@@ -24,19 +24,25 @@ class OverlayVideo:
         A window that no frame's time falls in has one of its middle: the frame before is still on screen then.
         """
         for place, time_s in enumerate(window.times_s):
-            if int(time_s * self._writer.fps + 1e-6) >= self._writer.num_frames:
+            if is_missing(time_s, self._writer.fps, self._writer.num_frames):
                 yield place, time_s
 
     def write_frame(self, frame: UInt8[np.ndarray, "h w 3"]) -> None:
         """Append a frame, RGB."""
         self._writer.write_frame(frame)
 
-    def write_audio(self, window: Window) -> None:
-        """Append the window's sound from where the video's sound ends."""
+    def write_audio(self, window: Window) -> Float32[np.ndarray, " n"] | None:
+        """Append the window's sound from where the video's sound ends. Returns what was new; None without sound."""
         new = window.samples_from(self._num_samples)
         if new is not None:
             self._writer.write_audio(new)
             self._num_samples += len(new)
+        return new
+
+
+def is_missing(time_s: float, fps: float, num_frames: int) -> bool:
+    """Whether a video of that many frames lacks the frame of a time."""
+    return int(time_s * fps + 1e-6) >= num_frames
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from avdata.fits import FITS
 from avmanifest.errors import ConfigError
 from avmanifest.names import unknown_name
-from avmanifest.settings import POSITIVE, Bounds, Option, Reader, check
+from avmanifest.settings import POSITIVE, SHARE, Bounds, Option, Reader, check
 from avmodel.configs.choices import ENCODINGS, MODEL_WEIGHTS, WEIGHTS
 
 LABELS_TABLE, LABELS_FILE = "labels.csv", "labels.json"
@@ -172,6 +172,29 @@ class LocalizeConfig(OverlayConfig):
         ENCODINGS,
         Option("--encoding", TASK, help="localize: encode image and audio together, or each alone."),
     ] = "together"
+    threshold: Annotated[
+        float,
+        "Share of the color scale up to which overlay.mp4 shows no color: 0 colors nearly all, 1 nothing.",
+        SHARE,
+        Option("--threshold", TASK, "SHARE", help="localize: share of the color scale up to which there is no color."),
+    ] = 0.5
+    scale: Annotated[
+        tuple[float, float] | None,
+        "Cosines of the first and the last color. none: the lowest and the highest of the film where it is not silent.",
+        Bounds(-1, 1),
+    ] = None
+    silence_dbfs: Annotated[
+        float,
+        "dB below a full-scale square wave: frames whose sound is lower get no color.",
+        Bounds(-120, 0),
+    ] = -70.0  # where prepare calls a clip silent
+
+    def __post_init__(self) -> None:
+        OverlayConfig.__post_init__(self)
+        if self.scale is not None and not self.scale[0] < self.scale[1]:
+            raise ConfigError(
+                f"scale={self.scale[0]:g},{self.scale[1]:g}: the first cosine must be below the last one, such as 0,0.5"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

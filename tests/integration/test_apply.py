@@ -65,9 +65,11 @@ def test_a_film_of_maps_as_json_tells(place: Path, tmp_path: Path) -> None:
     with open_media(place / "videos" / "clip.mp4") as source, open_media(tmp_path / "overlay.mp4") as film:
         assert film.duration_s == pytest.approx(source.duration_s, abs=0.25)
         here, there = (media.waveform(0.2, 2.8).samples for media in (source, film))
-        frames = [media.frames([1.05], short_side=360).images[0] for media in (source, film)]
+        frame, drawn = (media.frames([1.05], short_side=None).images[0] for media in (source, film))
     assert np.corrcoef(here, there)[0, 1] > 0.9
-    assert frames[0].shape == frames[1].shape
+    assert drawn.shape[0] > 360  # a legend below
+    assert drawn.shape[1] > 360 * frame.shape[1] / frame.shape[0]  # a spectrogram beside
+    assert said["scale"][0] < said["colored_above"] < said["scale"][1]
     assert {path.name for path in tmp_path.iterdir()} == set(said["files"])
 
 

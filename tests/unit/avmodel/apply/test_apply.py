@@ -249,6 +249,8 @@ def test_maps_and_their_film(run: Path, tmp_path: Path) -> None:
     assert rows.column("time_s").to_pylist() == pytest.approx([number / 4 for number in range(10)])
     note = json.loads(pq.read_schema(tmp_path / "maps.parquet").metadata[b"avkit"])
     assert note["grid"] == said["grid"] == [2, 2]
+    cells = np.stack(rows.column("map").to_pylist())
+    assert said["scale"] == pytest.approx([cells.min(), cells.max()], abs=1e-3)
     streams = tiny_model().eval().streams(model.inputs.images(windows[2]), model.inputs.log_mel(windows[2]))
     sound = streams["audio"].mean(dim=1)[:1]
     cosines = torch.cosine_similarity(streams["image"], sound[:, None], dim=2)
