@@ -185,7 +185,7 @@ class LocalizeConfig(OverlayConfig):
     ] = None
     silence_dbfs: Annotated[
         float,
-        "dB below a full-scale square wave: frames whose sound is lower get no color.",
+        "dB of level, where 0 is a full-scale square wave: frames whose sound is below get no color.",
         Bounds(-120, 0),
     ] = -70.0  # where prepare calls a clip silent
 
