@@ -76,8 +76,9 @@ def without_hashes(root: Path) -> None:
         write_table(read_table(path, CLIP_SCHEMA).drop_columns(optional), path)
 
 
-def bit_faults(folder: Path, num_local: int = LOCAL, num_other: int = OTHER) -> Iterator[Fault]:
-    """Bits of local shards, of an older dataset's, of shards in the cache, and of a manifest."""
+def bit_faults(folder: Path, thin: int = 1) -> Iterator[Fault]:
+    """Bits of local shards, an older dataset, shards in the cache, a manifest and JSON; one in `thin` of them."""
+    num_local, num_other = LOCAL // thin, OTHER // thin
     root = draw_dataset(folder / "set", 6, 3, seconds=3.5, num_frames=3, picture=noise)
     local = list(Layout(root).root.glob("train/*.tar"))
     cache = CacheConfig(root=folder / "cache", retry=RetryPolicy(attempts=1))
@@ -106,9 +107,9 @@ def bit_faults(folder: Path, num_local: int = LOCAL, num_other: int = OTHER) -> 
     yield Fault(
         "flipped bit: shard in the cache", f"loader, {num_other} times", f"{num_other} fetched again", _counted(seen)
     )
-    yield _of_manifest(Layout(root).manifest("train"))
+    yield _of_manifest(Layout(root).manifest("train"), 97 * thin)
     for path in (root / "dataset.json", root / "train/00000_stats.json"):
-        yield _of_json(path, root, cache)
+        yield _of_json(path, root, cache, 7 * thin)
 
 
 def _bits(paths: list[Path], count: int) -> Iterator[tuple[Path, int]]:
@@ -170,10 +171,10 @@ def _place_in(root: Path) -> Callable[[Path, int], str]:
     return place
 
 
-def _of_manifest(path: Path) -> Fault:
+def _of_manifest(path: Path, step: int) -> Fault:
     whole, seen, count = read_table(path, CLIP_SCHEMA), Counter[str](), 0
     optional = [field.name for field in CLIP_SCHEMA if is_optional(field)]
-    for bit in range(0, path.stat().st_size * 8, 97):
+    for bit in range(0, path.stat().st_size * 8, step):
         flip(path, bit)
         try:
             # Columns that are optional may be lost with their name; then shards are compared with their markers.
@@ -186,7 +187,7 @@ def _of_manifest(path: Path) -> Fault:
     return Fault("flipped bit: manifest", f"read_table, {count} times", f"{count} harmless or refused", _counted(seen))
 
 
-def _of_json(path: Path, root: Path, cache: CacheConfig) -> Fault:
+def _of_json(path: Path, root: Path, cache: CacheConfig, step: int) -> Fault:
     def read() -> tuple[Loaded, tuple[str, ...]]:
         dataset = open_dataset(root)
         first = loaded(select(dataset, np.arange(len(dataset)) == 0), ALL, cache)
@@ -196,7 +197,7 @@ def _of_json(path: Path, root: Path, cache: CacheConfig) -> Fault:
         return first, dataset.classes
 
     whole, seen, count = read(), Counter[str](), 0
-    for bit in range(0, path.stat().st_size * 8, 7):
+    for bit in range(0, path.stat().st_size * 8, step):
         flip(path, bit)
         try:
             seen["harmless or refused" if read() == whole else "silent"] += 1

@@ -83,7 +83,7 @@ def test_the_manifest_has_the_hash_of_every_member(drawn: Path) -> None:
 @pytest.mark.slow
 def test_no_flipped_bit_is_silent(tmp_path: Path) -> None:
     """In shards, older datasets, the cache and a manifest. `make fault-table GROUPS=bits` flips five times as many."""
-    rows = list(bit_faults(tmp_path, num_local=48, num_other=8))
+    rows = list(bit_faults(tmp_path, thin=5))
     assert [row for row in rows if not row.is_good] == []
     assert len(rows) > 8
 
