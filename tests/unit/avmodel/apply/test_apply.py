@@ -294,6 +294,18 @@ def test_results_are_not_overwritten_unasked_and_failures_leave_them(run: Path, 
         apply(model, drawn_windows(model.window_config), tmp_path / "file" / "out")
 
 
+def test_a_film_that_breaks_off_leaves_nothing(run: Path, tmp_path: Path) -> None:
+    model = loaded("localize", run, fps=4.0)
+
+    def broken() -> Any:
+        yield from list(drawn_windows(model.window_config))[:2]
+        raise DecodeError("media_corrupt", "damaged in the middle")
+
+    with pytest.raises(DecodeError, match="damaged in the middle"):
+        apply(model, broken(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_windows_are_taken_one_by_one(run: Path, tmp_path: Path) -> None:
     model = loaded("embed", run)
     seen: list[tuple[int, int]] = []

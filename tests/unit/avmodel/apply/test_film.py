@@ -1,5 +1,6 @@
 """A film of maps: one scale for all of it, nothing in silence, and picture, sound and cursor at the same time."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from avdata.prepare.decode import open_media
 from avdata.prepare.quality import SILENT_DBFS
 from avdata.profiles import PROFILES
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
-from avmanifest.errors import ConfigError
-from avmodel.apply.film import PAGE_S, waiting_film
+from avmanifest.errors import ConfigError, StorageError
+from avmodel.apply.film import PAGE_S, Film, waiting_film
 from avmodel.apply.overlay_video import overlay_video
 from avmodel.configs.apply import LocalizeConfig, task_config
 
@@ -102,6 +103,16 @@ def test_what_silence_is_can_be_set(tmp_path: Path, amplitude: float, silence_db
     assert said["silent_frames"] == silent
     assert said["scale"] == [0.2, 0.4]  # of all frames if all are silent
     assert tinted(shown(tmp_path, [0.25])[0]).any() == (silent == 0)
+
+
+def test_a_full_disk_is_said_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Film, "append", full)
+    with pytest.raises(StorageError, match=r"overlay\.mp4: not written \(No space left on device\)\. Free space"):
+        film_of(tmp_path, noise(0.5), gray(5), np.zeros((5, 1, 2), np.float32))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_silence_is_as_prepare_has_it() -> None:
