@@ -54,8 +54,8 @@ class Choice:
         if not self.num_failed:
             return ""
         if len(self.failed) == self.num_failed:
-            return f"{_all(self.num_failed, 'clip')} without one."
-        return f"The first {len(self.failed):,} of {self.num_failed:,} clips without one."
+            return f"{_all(self.num_failed, 'clip')} without a sample."
+        return f"The first {len(self.failed):,} of {self.num_failed:,} clips without a sample."
 
 
 def _all(count: int, noun: str) -> str:

@@ -21,6 +21,7 @@ from avdata.where import Condition, parse_condition
 from avmanifest.columns import CLIP_COLUMNS, NEAR_DUPLICATE_OF, Column, columns_of, flags, joined, measured, named
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.layout import SPLIT_PATTERN
+from avmanifest.names import near_paths
 from avmanifest.recipe import load_recipe, recipe_names
 from avmanifest.records import parse_description
 from avmanifest.schema import CLIP_SCHEMA
@@ -130,9 +131,10 @@ def open_audit_dataset(
     tars = [name for folder in ("", *store.folders()) for name in store.listed(folder) if name.endswith(".tar")]
     if tars and not description:
         return _from_tars(root, store, tars, condition)
+    near = near_paths(path) if path is not None and not path.exists() else ""
     raise ManifestError(
         f"{root}: no manifest in it, and no shards. Give the --out of an `avkit prepare` that ran to its end, a "
-        "manifest's parquet file, or tars: 'shards/{00000..00009}.tar'."
+        f"manifest's parquet file, or tars: 'shards/{{00000..00009}}.tar'.{near}"
     )
 
 

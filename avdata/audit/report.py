@@ -235,7 +235,7 @@ def _overview(found: Mapping[str, Any]) -> str:
     size = sum(entry["bytes"] for entry in found["member_bytes"].values())
     numbers = [
         (f"{found['samples']:,}", "samples", f"of {found['requested']:,} clips requested"),
-        (f"{found['samples'] / max(found['requested'], 1):.1%}", "coverage", f"{len(found['splits'])} splits"),
+        (f"{found['samples'] / max(found['requested'], 1):.1%}", "coverage", counted(len(found["splits"]), "split")),
         (_hours(found["hours"]), "of sound and pictures", ""),
         (f"{covered:,}", "classes with samples", f"of {classes['listed'] or len(classes['counts']):,}"),
         (_bytes(size), "of samples", ""),

@@ -23,6 +23,7 @@ from avdata.prepare.report import PrepareListener
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.files import read_file, replace_text
 from avmanifest.layout import Layout, ShardName
+from avmanifest.names import near_paths
 from avmanifest.parsing import parse_object
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
 from avmanifest.secrets import without_secrets
@@ -146,7 +147,10 @@ def read_progress(layout: Layout) -> Progress:
     """
     parts = layout.plan_parts()
     if not parts:
-        raise ConfigError(f"{layout.root}: no run of prepare has started here")
+        near = "" if layout.root.exists() else near_paths(layout.root)
+        raise ConfigError(
+            f"{layout.root}: no run of prepare has started here. Give the --out of an `avkit prepare`.{near}"
+        )
     shards: list[ShardName] = []
     requested = 0
     for part, path in enumerate(parts):

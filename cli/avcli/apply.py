@@ -114,4 +114,15 @@ def apply(
         print_json({"task": task, "checkpoint": str(checkpoint), "video": str(video), **said})
         return
     typer.echo(f"{said.pop('out')}: {', '.join(said.pop('files'))}")
-    typer.echo(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said.items() if name != "avkit"))
+    typer.echo(
+        ", ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in said.items() if name != "avkit")
+    )
+
+
+def _shown(value: Any) -> str:
+    """A fact of a result in words: `image 48, audio 48` of widths by stream, `4 x 4` of a grid."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {width}" for name, width in value.items())
+    if isinstance(value, list):
+        return (" x " if all(isinstance(one, int) for one in value) else ", ").join(map(str, value))
+    return str(value)

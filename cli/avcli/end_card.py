@@ -11,6 +11,7 @@ from rich.text import Text
 from avcli.tables import shown_value
 from avmanifest.errors import ManifestError
 from avmanifest.wording import counted
+from avmodel.evaluate.linear_probe.config import preset_words
 from avmodel.evaluate.places import EVALUATIONS
 from avmodel.inspect_run import Run
 from avmodel.run_scores import read_scores
@@ -48,7 +49,8 @@ def made(run: Run) -> Iterator[str]:
 def next_commands(run: Run, page: Path) -> Iterator[str]:
     """Up to three commands that go on from here."""
     steps, folder = run.config.get("steps"), str(run.folder)
-    data = [name for name, _ in parts_of(run) if Path(name).is_dir()]
+    parts = {name: samples for name, samples in parts_of(run) if Path(name).is_dir()}
+    data = list(parts)
     given = [word for name in data for word in ("--data", name)]
     if isinstance(steps, int) and run.last_step < steps and data:
         yield shlex.join(["avkit", "pretrain", str(run.config.get("name")), *given, "--out", folder, "--resume"])
@@ -57,7 +59,8 @@ def next_commands(run: Run, page: Path) -> Iterator[str]:
         yield shlex.join(["avkit", "inspect", data[0], "--html", str(looked)])
         there = {path.name for path in (run.folder / EVALUATIONS).glob("*")}
         for task in [task for task in NEXT_TASKS if task not in there][:1]:
-            yield shlex.join(["avkit", "evaluate", task, folder, "--data", data[0]])
+            preset = preset_words(parts[data[0]]) if task == "linear-probe" else []
+            yield shlex.join(["avkit", "evaluate", task, folder, "--data", data[0], *preset])
     yield shlex.join(["avkit", "apply", folder, "YOUR_VIDEO.mp4", "--task", "embed", "--out", "embedded"])
 
 

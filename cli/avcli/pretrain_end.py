@@ -9,8 +9,9 @@ from avdata.urls import is_tar, local_path
 from avmanifest.errors import CheckpointError
 from avmodel.checkpoint_folder import latest_checkpoint
 from avmodel.configs.run import RunConfig
+from avmodel.evaluate.linear_probe.config import preset_words
 from avmodel.inputs import Source, with_mix
-from avmodel.rundir import CHECKPOINTS, PICTURES
+from avmodel.rundir import CHECKPOINTS, PICTURES, read_parts
 from avmodel.train import Report
 
 _AGAIN = ("--resume", "--resume-from", "--profile")
@@ -52,14 +53,17 @@ def resumed_words(typed: Words, environment: Mapping[str, str]) -> list[str]:
 
 
 def evaluate_words(out: Path, config: RunConfig, source: Source | None) -> list[str]:
-    """The command of a linear probe on the first of the run's datasets; empty if that has no split to test on."""
+    """The command of a linear probe on the first of the run's datasets; empty if that has no split to test on.
+
+    The preset is the one for the number of samples that the run was trained on, if its folder says it.
+    """
     data = first_dataset(config, source)
     if is_tar(data):
         return []
     folder = local_path(data)
     if folder is not None and not (folder / "manifest" / "test.parquet").exists():
         return []
-    words = ["avkit", "evaluate", "linear-probe", str(out), "--data", data]
+    words = ["avkit", "evaluate", "linear-probe", str(out), "--data", data, *_preset(out)]
     learned = getattr(config.model, "modalities", "audio-visual")
     return words if learned == "audio-visual" else [*words, "--set", f"data.mode={learned}"]
 
@@ -68,6 +72,11 @@ def first_dataset(config: RunConfig, source: Source | None) -> str:
     """The folder or URL of the first dataset, without its amount in a mixture."""
     _, found = with_mix(config.data, source)
     return str(found) if isinstance(found, str | Path) else _first(found)
+
+
+def _preset(out: Path) -> list[str]:
+    parts = read_parts(out)
+    return preset_words(int(parts[0]["samples"])) if parts else []
 
 
 def _first(found: Sequence[str | Path]) -> str:

@@ -1,6 +1,7 @@
 """`avkit apply` as a user types it, on a drawn video; and its windows beside prepared samples."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ def test_vectors_and_then_a_refusal_and_then_others(place: Path, tmp_path: Path)
     out = tmp_path / "out"
     said = CliRunner().invoke(app, words(place, "embed", out, "--hop", "0.5"), catch_exceptions=False)
     assert f"{out}: embeddings.parquet" in said.stdout
+    assert re.search(r"^windows 6, streams image \d+, audio \d+, fusion \d+$", said.stdout, re.MULTILINE)
     assert "seconds of video" in said.stderr
     rows = pq.read_table(out / "embeddings.parquet")
     assert rows.column("start_s").to_pylist() == [number / 2 for number in range(len(rows))]

@@ -7,7 +7,7 @@ const histograms = (data, changed) => {
   const whole = ([first, last]) => first === 0 && last === data.bars - 1;
 
   const one = ({ title, unit, low, high, counts }, column) => {
-    const edge = (bar) => low + ((high - low) * bar) / data.bars;
+    const edge = (bar) => (bar === data.bars ? high : low + ((high - low) * bar) / data.bars); // the last one exactly
     const most = Math.max(...counts, 1);
     const heights = (values) => values.map((value) => (value ? Math.max((HEIGHT * value) / most, 1.5) : 0));
     const bar = (kind, place, height) => draw("rect", { class: kind, x: place * step + 0.5, width: step - 1, y: HEIGHT - height, height });

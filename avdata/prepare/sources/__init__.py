@@ -1,5 +1,6 @@
 """Sources of media files: folders, archives, web servers, YouTube and drawn videos."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -163,10 +164,11 @@ def open_source(spec: str, *, cache_dir: Path | None = None, options: RemoteOpti
         return SCHEMES[scheme](rest, cache_dir, options)
     known = [*(f"{name}:" for name in SCHEMES), "youtube"]
     hint = did_you_mean(f"{scheme}{colon}", known) or ";"
+    folder = shown_url(spec) if os.path.isdir(spec) else "FOLDER"  # noqa: PTH112 - of any text, without an error
     raise ConfigError(
         f"unknown source {shown_url(spec)!r}{hint} known: {', '.join(known)} or the path of a "
         f"{', '.join(ARCHIVE_SUFFIXES)}. "
-        "A folder is written local:FOLDER."
+        f"A folder is written local:{folder}."
     )
 
 

@@ -17,13 +17,12 @@ from avmodel.evaluate.evaluation import Evaluation, describe_view, labeled_sampl
 from avmodel.evaluate.features import Features, label_matrix
 from avmodel.evaluate.finetune.classifier import streams_with_heads
 from avmodel.evaluate.heads import ALL, Heads, classification_loss, heads_note
-from avmodel.evaluate.linear_probe.config import LinearProbeConfig
+from avmodel.evaluate.linear_probe.config import FEW_CLIPS_PRESET, LinearProbeConfig
 from avmodel.evaluate.loaded import LoadedModel
 from avmodel.evaluate.result import Result, tables
 from avmodel.optim import schedule
 
 LARS_MOMENTUM, LARS_TRUST = 0.9, 1e-3
-LEAST_STEPS = 500  # the released recipe takes 10,700 on VGGSound
 STEPS_ORDER = 1  # stream of the heads' shuffles
 
 
@@ -68,10 +67,11 @@ def linear_probe(config: LinearProbeConfig, run: Evaluation) -> Result:
 
 def few_steps(config: LinearProbeConfig, samples: int) -> tuple[str, ...]:
     """A note if the heads take so few steps on this many samples that they hardly leave their random start."""
-    steps = config.epochs * (samples // min(config.batch_size, samples))
-    if config.optimizer == "lbfgs" or steps >= LEAST_STEPS:
+    steps = config.few_steps(samples)
+    if steps is None:
         return ()
-    return (f"the heads took only {steps} steps, as there are {samples} training clips: --preset small says more",)
+    few = f"the heads took only {steps} steps, as there are {samples} training clips"
+    return (f"{few}: --preset {FEW_CLIPS_PRESET} says more",)
 
 
 def probe(config: LinearProbeConfig, run: Evaluation, train: Split, test: Split, seed: int) -> Probed:

@@ -29,7 +29,10 @@ def read_folder(list_file: ListFile, *, labels_from_parent: bool = True) -> pa.T
         raise ManifestError(f"{root}: no such folder. Give --list the folder of media.")
     paths = sorted(_media_below(root))
     if not paths:
-        raise ManifestError(f"{root}: no media files; known suffixes: {' '.join(sorted(MEDIA_SUFFIXES))}")
+        raise ManifestError(
+            f"{root}: no media files; known suffixes: {' '.join(sorted(MEDIA_SUFFIXES))}. Give a folder that has some, "
+            "in it or in folders below it."
+        )
     stems = [path.rpartition(".")[0] for path in paths]
     shared = {stem for stem, count in Counter(stems).items() if count > 1}
     splits, labels = [], []

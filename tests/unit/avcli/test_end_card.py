@@ -72,6 +72,9 @@ def test_a_finished_run_is_looked_at_and_evaluated_next(run: Path) -> None:
     assert f"  avkit inspect {data} --html {run.parent / 'page-data.html'}\n" in text
     assert f"  avkit evaluate knn '{run}' --data {data}\n" in text
     assert "difference +2.0 [-3.0, +7.0], within noise\n" in text
+    (run / "evaluations" / "linear-probe" / "results.json").unlink()
+    (run / "evaluations" / "linear-probe").rmdir()
+    assert f"  avkit evaluate linear-probe '{run}' --data {data} --preset small\n" in card(run)
 
 
 @pytest.mark.parametrize("parts", [[1], [{"name": "x"}], [{"name": "x", "samples": "many"}]])

@@ -1,5 +1,6 @@
 """The end of a pretraining: checkpoint, picture, and the exact next command."""
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,16 @@ def test_the_command_that_goes_on(words: str, environment: dict[str, str], expec
 def test_what_is_evaluated_next(source: Any, expected: str) -> None:
     words = evaluate_words(Path("runs/a"), RUN, source)
     assert words == (["avkit", "evaluate", "linear-probe", "runs/a", "--data", expected] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [([], []), ([{"name": "d", "samples": 19}], ["--preset", "small"]), ([{"name": "d", "samples": 183_000}], [])],
+)
+def test_the_probe_of_a_run_on_few_clips_is_the_one_for_few(tmp_path: Path, parts: Any, expected: list[str]) -> None:
+    (tmp_path / "data.json").write_text(json.dumps({"parts": parts}))
+    words = evaluate_words(tmp_path, RUN, "s3://bucket/set")
+    assert words == ["avkit", "evaluate", "linear-probe", str(tmp_path), "--data", "s3://bucket/set", *expected]
 
 
 def test_a_model_of_one_modality_is_evaluated_on_it(tmp_path: Path) -> None:

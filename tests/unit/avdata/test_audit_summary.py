@@ -191,6 +191,9 @@ def test_remote_is_the_same_as_local(drawn, given):
 def test_sources_without_a_dataset_are_refused(tmp_path):
     with pytest.raises(ManifestError, match="no manifest in it, and no shards"):
         open_audit_dataset(str(tmp_path))
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ManifestError, match=r"0009}\.tar'\. Did you mean .*/mine\?$"):
+        open_audit_dataset(str(tmp_path / "mien"))
     with pytest.raises(ConfigError, match="Unpack it"):
         open_audit_dataset("shards.tar.gz")
     with pytest.raises(ConfigError, match="no such shard"):

@@ -42,8 +42,11 @@ def test_a_run_is_listed_while_it_is_in_progress(prepared, tmp_path):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="no run"):
+    with pytest.raises(ConfigError, match=r"no run of prepare .* Give the --out of an `avkit prepare`\.$"):
         read_progress(Layout(tmp_path))
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ConfigError, match=r"Did you mean .*/mine\?$"):
+        read_progress(Layout(tmp_path / "mien"))
 
 
 def test_an_estimate_counts_each_file_once_and_sends_no_request(tmp_path):

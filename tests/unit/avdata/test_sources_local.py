@@ -205,3 +205,11 @@ def test_a_refused_file_is_looked_for_in_the_next_source(tmp_path):
     chain = SourceChain([LocalSource(tmp_path / folder) for folder in ("one", "two")])
     assert chain.locate(ClipRequest("a%09b", path="a%09b.mp4")).source == f"local:{tmp_path}/two"
     assert list(chain.coverage.values()) == [0, 1]
+
+
+def test_a_folder_without_its_scheme_is_answered_with_the_spelling(tmp_path):
+    with pytest.raises(ConfigError, match=rf"A folder is written local:{tmp_path}\.$"):
+        open_source(str(tmp_path))
+    for spec in (str(tmp_path / "gone"), "x" * 5000, "a\0b"):
+        with pytest.raises(ConfigError, match=r"A folder is written local:FOLDER\.$"):
+            open_source(spec)

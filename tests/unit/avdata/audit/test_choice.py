@@ -33,7 +33,7 @@ def test_samples_are_spread_and_flagged_ones_are_among_them(dataset):
     assert choice.said() == (
         "8 of 18 samples, drawn with seed 0 (one of each of 8 equal stretches of the manifest; up to a quarter of "
         "samples with a flag); 4, drawn of them likewise, with all frames and sound, the others as thumbnails. "
-        "All 2 clips without one."
+        "All 2 clips without a sample."
     )
 
 
@@ -44,8 +44,8 @@ def test_a_draw_is_repeated_by_its_seed_alone(dataset):
 
 
 def test_all_is_said_where_all_is_there(dataset):
-    assert chosen(dataset, num_samples=100, num_whole=100).said() == "All 18 samples. All 2 clips without one."
-    assert chosen(dataset, most_failures=1).said().endswith("The first 1 of 2 clips without one.")
+    assert chosen(dataset, num_samples=100, num_whole=100).said() == "All 18 samples. All 2 clips without a sample."
+    assert chosen(dataset, most_failures=1).said().endswith("The first 1 of 2 clips without a sample.")
     assert chosen(dataset, num_samples=0, num_whole=0).said().startswith("0 of 18 samples")
 
 
