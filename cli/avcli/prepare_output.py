@@ -148,6 +148,8 @@ def print_report(report: PrepareReport, advice: Sequence[Advice] = (), console: 
     console.print(Text(report.summary), soft_wrap=True)
     if report.num_failed:
         _print_failures(report, advice, console)
+    if report.ok and not report.pending:
+        console.print(Text(f"\nlook: {shown_command(['avkit', 'inspect', str(report.out)])}"), soft_wrap=True)
 
 
 def _print_failures(report: PrepareReport, advice: Sequence[Advice], console: Console) -> None:
