@@ -507,7 +507,15 @@ def test_labels_of_the_list_without_a_clip_are_counted_not_listed(tmp_path):
     assert "2 classes of the list without a clip here." in page
 
 
-@pytest.mark.parametrize("wrong", [{"num_samples": 1001}, {"num_samples": -1}, {"num_thumbnails": 5001}, {"seed": -1}])
-def test_pages_of_other_sizes_are_refused(wrong):
-    with pytest.raises(ConfigError, match=next(iter(wrong))):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"num_samples": 1001}, "--samples 1001 is not from 0 to 1000"),
+        ({"num_samples": -1}, "--samples -1 is not from 0 to 1000"),
+        ({"num_thumbnails": 5001}, r"--thumbnails 5001 is not from 0 to \d+"),
+        ({"seed": -1}, "--seed -1 is negative"),
+    ],
+)
+def test_pages_of_other_sizes_are_refused(wrong, said):
+    with pytest.raises(ConfigError, match=said):
         ReportConfig(**wrong)
