@@ -123,4 +123,4 @@ def held_out_drawn(answer: Path, micro: int) -> None:
             parts = 12 // (micro * world.size)
             found[name] = held_out_loss(model, batches, world, parts=parts, precision="float32")
         if world.is_main:
-            answer.write_text(json.dumps(found.record()))
+            answer.write_text(json.dumps(found))

@@ -84,7 +84,8 @@ def open_dataset(
         return replace(unite(parts) if len(parts) > 1 else parts[0], access=SampleAccess(cache))
     if (missing := _missing_folder(source)) is not None and (split is not None or "{" not in missing.name):
         raise ConfigError(
-            f"{missing}: no such folder. Prepare the dataset first, or name one that is there.{near_paths(missing)}"
+            f"{shown_url(str(missing))}: no such folder. Prepare the dataset first, or name one that is there."
+            f"{near_paths(missing)}"
         )
     if split is not None:
         raise ConfigError(f"split={split!r} chooses within a prepared folder; {source!r} are shards. Name theirs.")

@@ -56,5 +56,5 @@ def test_the_option_is_refused_with_decord(tmp_path: Path) -> None:
     asked = ["prepare", "synth", "--out", str(tmp_path / "out"), "--fast-decode", "--decoder", "decord"]
     found = CliRunner().invoke(app, asked)
     assert isinstance(found.exception, ConfigError)
-    assert "fast_decode=true works with decoder=pyav, not with decoder=decord" in str(found.exception)
+    assert "--fast-decode works with --decoder pyav, not with --decoder decord" in str(found.exception)
     assert not (tmp_path / "out").exists()

@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,6 @@ from typer.testing import CliRunner
 
 from avcli.main import app
 from avcli.prepare_output import watch_progress
-from avcli.stopping import stop_event
 from avdata.prepare.progress import ActiveRun, Progress
 
 
@@ -80,11 +77,3 @@ def test_asked_to_stop_it_ends_after_the_state_that_it_shows():
     stopped = threading.Event()
     stopped.set()
     assert watched(states(), terminal=False, stopped=stopped).count("data/x") == 1
-
-
-def test_control_c_sets_the_event_and_the_next_one_stops_at_once():
-    before = signal.getsignal(signal.SIGINT)
-    with stop_event() as stopped:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stopped.wait(10)
-        assert signal.getsignal(signal.SIGINT) is before

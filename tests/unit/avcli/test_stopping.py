@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,6 +20,15 @@ def test_a_signal_that_a_launcher_repeats_is_one(number: int) -> None:
         os.kill(os.getpid(), number)
 
 
+@pytest.fixture
+def interrupting() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, as in a program that has set nothing else."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupting")
 def test_a_second_signal_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with stop_event() as event:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -72,7 +72,7 @@ def test_a_run_leaves_what_it_says(tmp_path: Path) -> None:
     assert sorted(p.name for p in (out / PICTURES).iterdir()) == ["step-00000004.png", "step-00000006.png"]
     probes = list(read_lines(out / PROBES))
     assert [probe["step"] for probe in probes] == [4, 6]
-    assert probes[0].keys() == {"step", "image", "audio", "fusion", "all"}
+    assert probes[0].keys() == {"step", "image", "audio", "fusion", "all", "chance", "n", "intervals"}
     assert [note.split(":")[0] for note in heard.notes] == ["step 4", "step 6"]
     assert json.loads((out / CONFIG_FILE).read_text())["name"] == "tiny"
 

@@ -222,7 +222,7 @@ def test_settings_override_what_the_file_tells(tmp_path: Path) -> None:
     avsiam_file(tmp_path / "base.pth")
     model, _ = import_avsiam(tmp_path / "base.pth", mask_ratios=(0.5,), temperature=0.1)
     assert model.config == replace(model.config, mask_ratios=(0.5,), temperature=0.1)
-    with pytest.raises(ConfigError, match=r"base\.pth: separate_reconstruction"):
+    with pytest.raises(ConfigError, match=r"base\.pth: model\.separate_reconstruction"):
         import_avsiam(tmp_path / "base.pth", stop_gradient=True)
 
 
