@@ -17,8 +17,8 @@ def test_killed_at_touches_of_files_a_run_ends_as_if_it_never_was(tmp_path: Path
     log = tmp_path / "log"
     assert call(train_drawn, tmp_path / "straight", run, log=log) == 0, log.read_text()
     out = tmp_path / "run"
-    # The first is killed at its first moment, its heir three moments later, until one lives to its end.
-    for moment in range(1, 200, 3):
+    # The first is killed at its first moment, its heir five moments later, until one lives to its end.
+    for moment in range(1, 200, 5):
         code = call(train_until_killed, out, run, moment, log=log)
         assert code in (0, -signal.SIGKILL), log.read_text()
         if code == 0:
