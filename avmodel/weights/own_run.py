@@ -59,7 +59,8 @@ def start_from_run(model: Family, modality: Modality, path: Path) -> PublishedWe
 def start_from_model(model: Family, path: Path | str) -> None:
     """Give the model, in place, all weights of an own run or of a published model.
 
-    `path`: a run's folder, a checkpoint, a weights file, a published file, or the name of a published model.
+    `path`: a run's folder, a checkpoint, a weights file, a published file, the name of a published model, or
+    hf:USER/NAME.
 
     Raises ConfigError for a model of another family or of other shapes, or if nothing is there; CheckpointError for
     damaged files.

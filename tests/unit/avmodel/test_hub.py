@@ -15,9 +15,11 @@ from avmodel.apply.refusals import require_trained
 from avmodel.checkpoint import CONTENT_SHA256, content_sha256, read_weights
 from avmodel.evaluate.loaded import load_pretrained
 from avmodel.hub import load_published, write_published
+from avmodel.models import build_model
 from avmodel.registry.hub import fetch_published
 from avmodel.registry.named import results_place
 from avmodel.rundir import DATA_FILE
+from avmodel.weights.own_run import start_from_model
 from tests.evaluating import save_tiny
 from tests.hub import COMMIT, Hub, serving_hub
 from tests.runs import TINY
@@ -209,3 +211,12 @@ def test_without_a_connection_the_message_says_what_is_missing(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(StorageError, match=r"hf:me/tiny: config\.json is not in the cache, and the hub"):
         load_published("hf:me/tiny", cache_dir=tmp_path)
+
+
+def test_a_run_starts_from_a_model_of_the_hub(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    published = load_published(f"hf:me/tiny@{COMMIT}", cache_dir=tmp_path).model
+    model = build_model(published.config)
+    start_from_model(model, Path("hf:me/tiny"))
+    for name, tensor in published.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
