@@ -1,16 +1,17 @@
 """Settings of localization."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from avmanifest.errors import ConfigError
 from avmanifest.settings import POSITIVE
 from avmodel.configs.choices import ENCODINGS
 from avmodel.configs.optim import OptimConfig
-from avmodel.evaluate.config import SUPPLEMENT_OPTIM, FrameTaskConfig
+from avmodel.evaluate.config import SUPPLEMENT_OPTIM, DenseConfig, FrameTaskConfig
 
 TRUTHS = ("auto", "masks", "boxes")
+MAPS = ("pooled", "dense")
 RULES = ("median", "fixed", "adaptive")  # see avmodel.evaluate.localization.scores
 
 
@@ -22,6 +23,16 @@ class LocalizationConfig(FrameTaskConfig):
     encoding: Annotated[
         str, "Encode image and audio together, or each alone, as for a model of early fusion.", ENCODINGS
     ] = "together"
+    maps: Annotated[
+        str,
+        "What a patch is compared with. pooled: with the vector of the whole sound, by cosine; dense: with each of its "
+        "tokens, as the settings dense.* say.",
+        MAPS,
+    ] = "pooled"
+    dense: DenseConfig = field(default_factory=DenseConfig)
+    prompted: Annotated[
+        bool, "Score the maps of each class together, too: map and miou, as of segmentation that is prompted by sound."
+    ] = False
     truth: Annotated[str, "Annotations to score against; auto: masks where there are any, else boxes.", TRUTHS] = "auto"
     rule: Annotated[
         str,
@@ -43,6 +54,8 @@ class LocalizationConfig(FrameTaskConfig):
             raise ConfigError(
                 f"data.fit={self.data.fit}: boxes and masks are of whole frames. Set data.fit=squash, or none."
             )
+        if self.supervised and self.maps == "dense":
+            raise ConfigError("maps=dense with supervised=true: dense maps are zero-shot. Set maps=pooled.")
 
     def reads_no_training_data(self) -> str:
         """As `EvalConfig`."""
@@ -58,8 +71,20 @@ def crossmae() -> LocalizationConfig:
     return LocalizationConfig(rule="fixed", encoding="alone")
 
 
+def denseav() -> LocalizationConfig:
+    """DenseAV's maps of any model whose two modalities are encoded alone, and its scores by class.
+
+    avkit evaluate localization runs/cavmae --data data/avsbench-s4 --preset denseav
+
+    Each token of the sound meets each patch, by inner product: the maximum over heads at each place, the mean over
+    time. DenseAV's own model has one head for sound or for speech, or two for both (dense.heads=2).
+    """
+    return LocalizationConfig(encoding="alone", maps="dense", prompted=True)
+
+
 PRESETS: Mapping[str, Callable[[], LocalizationConfig]] = {
     "zero-shot": LocalizationConfig,
     "supervised": lambda: LocalizationConfig(supervised=True),
     "crossmae": crossmae,
+    "denseav": denseav,
 }

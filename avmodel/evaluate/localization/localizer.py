@@ -1,4 +1,4 @@
-"""Localization of the sound source in an image: the cosine of the sound's vector with each image patch."""
+"""Localization of the sound source in an image: how similar the sound, or each token of it, is to each image patch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
@@ -14,6 +13,8 @@ from avmanifest.errors import ConfigError
 from avmanifest.names import unknown_name
 from avmodel.checkpoint import load_model, of_weights_file, read_weights, save_checkpoint
 from avmodel.configs.choices import ENCODINGS
+from avmodel.evaluate.config import DenseConfig
+from avmodel.evaluate.dense import audio_on_grid, image_on_grid, require_heads, similarity_maps, similarity_volume
 from avmodel.evaluate.finetune.classifier import blank
 from avmodel.evaluate.training import freeze_all_but_used
 from avmodel.inputs import normalize_images
@@ -24,7 +25,9 @@ KIND = "localizer"
 
 
 class Localizer(nn.Module):
-    """Cosines of the sound's vector with the image tokens, in the space of the streams.
+    """Similarities of the sound with the image tokens, in the space of the streams.
+
+    They are cosines of the sound's vector or, with `dense`, of its tokens, as `avmodel.evaluate.dense` compares them.
 
     The contrastive losses of AVSiam, CAV-MAE and CrossMAE compare means of these tokens, without a further projection
     (CrossMAE with pool=cls compares class tokens instead). A family with a token for the whole sound, such as CAV-MAE
@@ -32,36 +35,54 @@ class Localizer(nn.Module):
     training; `alone`: each without the other. The families without fusion encode each alone in either case.
     """
 
-    def __init__(self, model: Family, encoding: str) -> None:
+    def __init__(self, model: Family, encoding: str, dense: DenseConfig | None = None) -> None:
         super().__init__()
         if encoding not in ENCODINGS:
             raise ConfigError(unknown_name("encoding", encoding, ENCODINGS))
-        self.model, self.encoding = model, encoding
+        if dense is not None:
+            require_heads(model, dense)
+        self.model, self.encoding, self.dense = model, encoding, dense
 
     def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"]) -> Float[Tensor, "b r c"]:
-        """A value from -1 to 1 for each patch."""
+        """A value for each patch: a cosine, from -1 to 1, unless `dense` compares by inner product."""
         if self.encoding == "together":
             streams = self.model.encode(image, log_mel)
             seen, heard = streams["image"], streams["audio"]
         else:
             seen, heard = self.model.encode(image, None)["image"], self.model.encode(None, log_mel)["audio"]
         image_tokens = seen.tokens
+        if self.dense is not None:
+            audio_tokens = for_each_image(heard.tokens, image_tokens)
+            audio, seen_on_grid = audio_on_grid(self.model, audio_tokens), image_on_grid(self.model, image_tokens)
+            return similarity_maps(similarity_volume(audio, seen_on_grid, self.dense), self.dense)
         audio = for_each_image(heard.vector, image_tokens)
         cosines = F.cosine_similarity(image_tokens.float(), audio[:, None], dim=2)
-        return rearrange(cosines, "b (r c) -> b r c", r=self.model.image_grid[0])
+        return image_on_grid(self.model, cosines.unsqueeze(2)).squeeze(3)
 
     def freeze_unused(self) -> None:
         """Freeze the parameters that no map depends on, such as the decoders of a masked autoencoder."""
         freeze_all_but_used(self, lambda: self(*blank(self.model)))
 
 
+def grid_maps(
+    localizer: Localizer, images: UInt8[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a mel t"]
+) -> Float[Tensor, "b r c"]:
+    """A value for each patch, for images as the loader returns them and log-mels as stored."""
+    with torch.inference_mode():
+        found: Tensor = localizer(normalize_images(images), log_mel.float().unsqueeze(1))
+        return found
+
+
+def in_size_of(images: UInt8[Tensor, "b 3 h w"], maps: Float[Tensor, "b r c"]) -> Float[Tensor, "b h w"]:
+    """The maps in the images' size, bilinear between the centers of their cells."""
+    return F.interpolate(maps.unsqueeze(1), images.shape[-2:], mode="bilinear", align_corners=False).squeeze(1)
+
+
 def localize(
     localizer: Localizer, images: UInt8[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a mel t"]
 ) -> Float[Tensor, "b h w"]:
-    """Maps of the images' size, from -1 to 1, for images as the loader returns them and log-mels as stored."""
-    with torch.inference_mode():
-        maps = localizer(normalize_images(images), log_mel.float().unsqueeze(1))
-        return F.interpolate(maps.unsqueeze(1), images.shape[-2:], mode="bilinear", align_corners=False).squeeze(1)
+    """`grid_maps` in the images' size."""
+    return in_size_of(images, grid_maps(localizer, images, log_mel))
 
 
 def save_localizer(

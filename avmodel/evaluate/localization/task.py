@@ -1,12 +1,13 @@
-"""Localization: the part of a frame that makes the sound, by the cosine of the audio with each patch."""
+"""Localization: the part of a frame that makes the sound, by the similarity of the audio with each patch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
@@ -22,10 +23,18 @@ from avmodel.distributed import World
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import Split, chosen, one_view, open_split, ordered_loader, train_view, without_leaks
 from avmodel.evaluate.evaluation import Evaluation, describe_view, seeded
-from avmodel.evaluate.features import gathered, parts_of
+from avmodel.evaluate.features import gathered, label_matrix, parts_of
 from avmodel.evaluate.loaded import with_settings
 from avmodel.evaluate.localization.config import RULES, LocalizationConfig
-from avmodel.evaluate.localization.localizer import Localizer, load_localizer, localize, save_localizer
+from avmodel.evaluate.localization.localizer import (
+    Localizer,
+    grid_maps,
+    in_size_of,
+    load_localizer,
+    localize,
+    save_localizer,
+)
+from avmodel.evaluate.localization.prompted import packed, prompted_scores, unpacked
 from avmodel.evaluate.localization.scores import (
     best_ciou,
     center_prior,
@@ -47,7 +56,11 @@ RANDOM_MAPS = 4  # number of its random stream
 RANDOM_GRID = 14
 ROWS = {rule: f"{rule} rule" for rule in RULES}
 WHOLE = "whole image"  # the baseline that is the same by all rules
-TEST_ONLY = ("examples",)
+TEST_ONLY = ("examples", "prompted")
+PROMPTED = "prompted"  # the row of scores by class
+CENTER, RANDOM = "center prior", "random map"  # baselines that know nothing
+GRID, SOUNDING = "grid", "sounding"  # with PROMPTED, a sample's map and its packed truth
+NOT_SCORES = ("known", "index", GRID, SOUNDING, *RULES)
 
 
 def localization(config: LocalizationConfig, run: Evaluation) -> Result:
@@ -64,7 +77,7 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
 
     def localizer_of(one: Evaluation, seed: int, folder: str) -> Localizer:
         if train is None:
-            return Localizer(one.loaded.model, config.encoding)
+            return Localizer(one.loaded.model, config.encoding, config.dense if config.maps == "dense" else None)
         return trained(config, one, train, test, seed, one.out / folder)
 
     localizers = [localizer_of(run, seed, f"seed-{seed}") for seed in seeds]
@@ -73,15 +86,24 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
     counted = found["known"][:, 0] > 0
     if not counted.any():
         raise ConfigError(f"{test.split.name}: no tested frame has anything that sounds. Set truth=boxes?")
-    runs = [_scores(values, counted) for values in (found, *others)]
-    trivial = {
-        name: resampled_ciou(found[name][counted, 0]) for name in found if name not in ("known", "index", *RULES)
-    }
+    labels = label_matrix(test.split.dataset)[found["index"][counted, 0].long()]
+    grid = run.loaded.model.image_grid
+
+    def rows_of(values: Mapping[str, Tensor]) -> dict[str, dict[str, Sampled]]:
+        return _scores({name: values[name][counted] for name in values}, labels, grid if config.prompted else None)
+
+    runs = [rows_of(values) for values in (found, *others)]
+    trivial = {name: resampled_ciou(found[name][counted, 0]) for name in found if name not in NOT_SCORES}
     random_runs = [
-        _scores(measured(config, run, localizer_of(one, seed, f"random-seed-{seed}"), test, baselines=False), counted)
+        rows_of(measured(config, run, localizer_of(one, seed, f"random-seed-{seed}"), test, baselines=False))
         for one, seed in run.with_random_weights(config)
     ]
     rule, rule_note = quoted_rule(config.rule, {name: x["ciou"].value for name, x in trivial.items()})
+    if PROMPTED in runs[0]:
+        rows = found["index"][counted, 0].long().tolist()
+        plain = {CENTER: center_prior(RANDOM_GRID).expand(len(rows), -1, -1), RANDOM: random_maps(rows)}
+        sounding = unpacked(found[SOUNDING][counted])
+        trivial |= {f"{name}, {PROMPTED}": prompted_scores(maps, sounding, labels) for name, maps in plain.items()}
     silent = int((~counted).sum())
     keys: list[str] = test.split.dataset.keys.to_pylist()
     used = chosen(test.split, [keys[int(row)] for row in found["index"][counted, 0]])
@@ -90,7 +112,7 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
         task="localization",
         headline=(ROWS[rule], "ciou"),
         **tables(runs, trivial, random_runs, lambda row, other: other.endswith(row) or other == WHOLE),
-        mode="supervised transfer" if train is not None else f"zero-shot, modalities {config.encoding}",
+        mode=mode_of(config),
         view=describe_view(frame_view(config, run, test)),
         data={"test": used.described() | {"of": len(split.dataset)}}
         | ({} if train is None else {"train": train.split.described()}),
@@ -99,6 +121,7 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
             *test.notes,
             *rule_note,
             *((f"left out: {wording.counted(silent, 'frame')} in which nothing sounds",) if silent else ()),
+            *_label_notes(config, labels),
             *split.notes,
             *leak_notes,
         ),
@@ -135,9 +158,31 @@ def _training_truth(config: LocalizationConfig, run: Evaluation, test: Split) ->
     return sounding_in(config.data, split, truth=config.truth, boxes=config.boxes), notes
 
 
-def _scores(values: Mapping[str, Float[Tensor, "n 1"]], counted: Bool[Tensor, " n"]) -> dict[str, dict[str, Sampled]]:
-    """Scores by rule, over the counted samples."""
-    return {row: resampled_ciou(values[rule][counted, 0]) for rule, row in ROWS.items()}
+def mode_of(config: LocalizationConfig) -> str:
+    """How the maps are made, as results say it."""
+    if config.supervised:
+        return "supervised transfer"
+    return f"zero-shot, modalities {config.encoding}" + (", dense maps" if config.maps == "dense" else "")
+
+
+def _label_notes(config: LocalizationConfig, labels: Bool[Tensor, "n k"]) -> tuple[str, ...]:
+    """What a result must say of the samples that scores by class leave out."""
+    without = int((~labels.any(dim=1)).sum())
+    if not config.prompted or not without:
+        return ()
+    return (f"{PROMPTED}: without {wording.counted(without, 'sample')} that have no label",)
+
+
+def _scores(
+    values: Mapping[str, Float[Tensor, "n _"]], labels: Bool[Tensor, "n k"], grid: tuple[int, int] | None
+) -> dict[str, dict[str, Sampled]]:
+    """Scores by rule, and of maps of this grid by class if any sample has a label; None: not by class."""
+    found = {row: resampled_ciou(values[rule][:, 0]) for rule, row in ROWS.items()}
+    if grid is None:
+        return found
+    maps = rearrange(values[GRID], "n (r c) -> n r c", r=grid[0])
+    by_class = prompted_scores(maps, unpacked(values[SOUNDING]), labels)
+    return found | ({PROMPTED: by_class} if by_class else {})
 
 
 def frame_view(config: LocalizationConfig, run: Evaluation, truth: Sounding) -> EvalView:
@@ -147,32 +192,34 @@ def frame_view(config: LocalizationConfig, run: Evaluation, truth: Sounding) -> 
 
 def measured(
     config: LocalizationConfig, run: Evaluation, localizer: Localizer, test: Sounding, *, baselines: bool
-) -> dict[str, Float[Tensor, "n 1"]]:
-    """Each sample's cIoU by rule, those of trivial baselines, whether it has ground truth, and its row."""
+) -> dict[str, Float[Tensor, "n _"]]:
+    """Each sample's cIoU by rule, those of trivial baselines, whether it has ground truth, and its row.
+
+    With config.prompted, its map patch by patch, too, and which pixels sound.
+    """
     world = run.world
     view = frame_view(config, run, test)
     loader = ordered_loader(config.data, test.split, view, world, batch_size=config.feature_batch_size, seed=0)
     prior = center_prior()
 
-    def scores_of(batch: Batch) -> dict[str, Float[Tensor, "b 1"]]:
+    def scores_of(batch: Batch) -> dict[str, Float[Tensor, "b _"]]:
         moved = batch.to(world.device)
         with autocast(config.precision, world.device):
-            maps = localize(localizer, moved.images, moved.gained_log_mel()).float().cpu()
+            cells = grid_maps(localizer, moved.images, moved.gained_log_mel()).float().cpu()
         truth, known = test.maps(batch)
-        values = {"known": known.float()} | rule_scores(maps, truth)
+        values = {"known": known.float()} | rule_scores(in_size_of(batch.images, cells), truth)
         if baselines:
-            grids = [torch.rand(1, RANDOM_GRID, RANDOM_GRID, generator=drawn(row)) for row in batch.sample_ids.tolist()]
             values[WHOLE] = sample_ciou(torch.ones_like(truth, dtype=torch.bool), truth)
             others = {
-                "center prior": rule_scores(prior.expand_as(truth), truth),
-                "random map": rule_scores(torch.cat(grids), truth),
+                CENTER: rule_scores(prior.expand_as(truth), truth),
+                RANDOM: rule_scores(random_maps(batch.sample_ids.tolist()), truth),
                 "best possible": best_ciou(truth),
             }
             values |= {f"{name}, {ROWS[rule]}": x[rule] for name, x in others.items() for rule in RULES}
-        return {name: x.unsqueeze(1).to(world.device) for name, x in values.items()}
-
-    def drawn(row: int) -> torch.Generator:
-        return seeded(0, RANDOM_MAPS, row)
+        columns = {name: x.unsqueeze(1) for name, x in values.items()}
+        if config.prompted:
+            columns |= {GRID: cells.flatten(1), SOUNDING: packed(truth)}
+        return {name: x.to(world.device) for name, x in columns.items()}
 
     localizer.eval()
     tables: list[Tensor] = []
@@ -183,6 +230,12 @@ def measured(
             run.progress(f"maps of {test.split.name}", loader.state.position, len(test.split.dataset))
     whole = torch.cat(tables)
     return parts_of(whole, widths) | {"index": whole[:, -1:]}
+
+
+def random_maps(rows: Sequence[int]) -> Float[Tensor, "n side side"]:
+    """A map for each of these rows of a dataset, always the same."""
+    drawn = [torch.rand(RANDOM_GRID, RANDOM_GRID, generator=seeded(0, RANDOM_MAPS, row)) for row in rows]
+    return torch.stack(drawn)
 
 
 def trained(

@@ -8,13 +8,15 @@ import torch.nn.functional as F
 
 from avmanifest.errors import ConfigError, ManifestError
 from avmodel.configs.model import ModelConfig
-from avmodel.evaluate.localization.config import LocalizationConfig
+from avmodel.evaluate.loaded import LoadedModel
+from avmodel.evaluate.localization.config import PRESETS, LocalizationConfig
 from avmodel.evaluate.localization.localizer import Localizer, load_localizer, localize
 from avmodel.evaluate.localization.scores import RULES, SIDE
 from avmodel.evaluate.localization.task import localization, pixel_loss
 from avmodel.evaluate.truth import flickr_boxes
 from avmodel.inputs import normalize_images
 from avmodel.models import build_model
+from avmodel.models.deepavfusion import DeepAVFusion
 from tests.dense import draw_quarters, quarter_box
 from tests.evaluating import DATA, change_manifest, evaluation_of
 from tests.runs import TINY, TINY_MODELS
@@ -73,6 +75,64 @@ def test_a_result_has_all_rules_and_what_knows_nothing(tiny_run: Path, quarters:
     assert page.count("data:image/png") == 12 * 3
     assert page.count("data:audio/wav") == 12
     assert result.line().replace("&", "&amp;") in page
+
+
+class Planted(DeepAVFusion):
+    """A model whose tokens are made by hand: the sound asks for what is bright, in the first of two heads."""
+
+    asks = 1.0
+
+    @property
+    def feature_dim(self) -> int:
+        return 2
+
+    def streams(self, image, log_mel):
+        found = {}
+        if image is not None:
+            bright = F.avg_pool2d(image.mean(dim=1), self.config.patch_size).flatten(1)
+            found["image"] = torch.stack([bright, torch.zeros_like(bright)], dim=2)
+        if log_mel is not None:
+            tokens = torch.tensor([self.asks, -9.0]).repeat(len(log_mel), self.audio_grid[0] * self.audio_grid[1], 1)
+            found["audio"] = tokens
+        return found
+
+
+class Opposite(Planted):
+    """One that asks for what is dark."""
+
+    asks = -1.0
+
+
+def test_planted_sources_are_found_by_dense_maps(quarters: Path, tmp_path: Path, tiny_run: Path) -> None:
+    config = replace(PRESETS["denseav"](), data=DATA, device="cpu", random_weights=False, examples=0)
+    config = replace(config, dense=replace(config.dense, heads=2))
+    run = evaluation_of(tiny_run, quarters, tmp_path)
+
+    def found(model: type[Planted], one: LocalizationConfig):
+        loaded = replace(run.loaded, model=model(TINY).eval())
+        assert isinstance(loaded, LoadedModel)
+        return localization(one, replace(run, loaded=loaded))
+
+    result = found(Planted, config)
+    assert result.mode == "zero-shot, modalities alone, dense maps"
+    assert list(result.scores) == ["median rule", "fixed rule", "adaptive rule", "prompted"]
+    assert result.scores["adaptive rule"]["ciou"].mean == 100
+    scores, center = result.scores["prompted"], result.baselines["center prior, prompted"]
+    assert scores["map"].mean > 90 > center["map"].mean
+    assert scores["miou"].mean > 70 > center["miou"].mean
+    assert set(scores["map"].differences) == {"center prior, prompted", "random map, prompted"}
+    assert scores["skipped_classes"].mean == 0
+    wrong = found(Opposite, config)
+    assert wrong.scores["adaptive rule"]["ciou"].mean == 0
+    assert wrong.scores["prompted"]["map"].mean < center["map"].mean
+
+
+def test_clips_without_a_label_have_no_scores_by_class(tmp_path: Path, tiny_run: Path) -> None:
+    config = replace(CONFIG, maps="dense", prompted=True)
+    boxed = draw_quarters(tmp_path / "no labels", masks=False, labels=lambda _: [])
+    plain = localization(config, evaluation_of(tiny_run, boxed, tmp_path / "plain"))
+    assert "prompted" not in plain.scores
+    assert "prompted: without 12 samples that have no label" in plain.notes
 
 
 @pytest.mark.parametrize(
@@ -183,6 +243,8 @@ def test_the_loss_counts_only_what_is_known() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"maps": "sparse"}, "unknown maps 'sparse'; known: pooled, dense"),
+        ({"maps": "dense", "supervised": True}, "dense maps are zero-shot. Set maps=pooled"),
         ({"encoding": "apart"}, "unknown encoding 'apart'; known: together, alone"),
         ({"truth": "hearsay"}, "unknown truth 'hearsay'; known: auto, masks, boxes"),
         ({"temperature": 0.0}, "temperature=0"),

@@ -1,0 +1,58 @@
+"""DenseAV's comparison of a sound with a picture: every token of the one with every patch of the other, head by head.
+
+Source: "Separating the 'Chirp' from the 'Chat': Self-supervised Visual Grounding of Sound and Language"
+(arXiv:2406.05629), the multi-head aggregation of similarities, and its released code. That code also leaves padded
+sound out of the pools over time; here a window has no padding that is known.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from avmanifest.errors import ConfigError
+from avmodel.evaluate.config import DenseConfig
+from avmodel.models.family import Family
+
+
+def require_heads(model: Family, config: DenseConfig) -> None:
+    """Raise ConfigError if the model's tokens cannot be divided among so many heads."""
+    if model.feature_dim % config.heads:
+        raise ConfigError(
+            f"dense.heads={config.heads}: tokens of this {type(model).__name__} have {model.feature_dim} numbers, "
+            "which the heads must divide evenly. Set dense.heads=1, or another divisor."
+        )
+
+
+def audio_on_grid(model: Family, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b f t d"]:
+    """Audio tokens by frequency and time, whatever the family's own order."""
+    rows = model.audio_grid[0]
+    order = "b (t f) d -> b f t d" if model.time_first else "b (f t) d -> b f t d"
+    return rearrange(tokens, order, f=rows)
+
+
+def image_on_grid(model: Family, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b h w d"]:
+    """Image tokens by row and column."""
+    return rearrange(tokens, "b (h w) d -> b h w d", h=model.image_grid[0])
+
+
+def similarity_volume(
+    audio: Float[Tensor, "b f t d"], image: Float[Tensor, "b h w d"], config: DenseConfig
+) -> Float[Tensor, "b k f t h w"]:
+    """Inner products of each audio token with each patch, one for each head's share of the channels, float32."""
+    audio, image = audio.float(), image.float()
+    if config.unit_length:
+        audio, image = F.normalize(audio, dim=3), F.normalize(image, dim=3)
+    heard = rearrange(audio, "b f t (k c) -> b k f t c", k=config.heads)
+    seen = rearrange(image, "b h w (k c) -> b k h w c", k=config.heads)
+    return torch.einsum("bkftc,bkhwc->bkfthw", heard, seen)
+
+
+def similarity_maps(volume: Float[Tensor, "b k f t h w"], config: DenseConfig) -> Float[Tensor, "b h w"]:
+    """A map of each picture: pooled over heads at each place, averaged over frequency, then pooled over time."""
+    return _pooled(_pooled(volume, config.head_pool, 1).mean(dim=1), config.time_pool, 1)
+
+
+def _pooled(x: Tensor, how: str, dim: int) -> Tensor:
+    return x.amax(dim=dim) if how == "max" else x.mean(dim=dim)

@@ -1,0 +1,83 @@
+"""DenseAV's similarity volume and what is pooled of it, against sums and maxima written out place by place."""
+
+from dataclasses import replace
+from statistics import fmean
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from avmanifest.errors import ConfigError
+from avmodel.configs.model import ModelConfig
+from avmodel.evaluate.config import DenseConfig
+from avmodel.evaluate.dense import audio_on_grid, image_on_grid, similarity_maps, similarity_volume
+from avmodel.evaluate.localization.localizer import Localizer
+from avmodel.models import build_model
+from tests.runs import TINY, TINY_MODELS
+
+POOL = {"max": max, "mean": fmean}
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.mark.parametrize("unit_length", [False, True])
+def test_the_volume_has_an_inner_product_of_each_head_at_each_pair_of_places(unit_length: bool) -> None:
+    audio, image = drawn(2, 2, 3, 6), drawn(2, 3, 2, 6)
+    found = similarity_volume(audio, image, DenseConfig(heads=2, unit_length=unit_length))
+    assert found.shape == (2, 2, 2, 3, 3, 2)
+    if unit_length:
+        audio, image = F.normalize(audio, dim=3), F.normalize(image, dim=3)
+    for b, k, f, t, h, w in torch.cartesian_prod(*map(torch.arange, found.shape)).tolist():
+        expected = sum(float(audio[b, f, t, c] * image[b, h, w, c]) for c in range(3 * k, 3 * k + 3))
+        assert found[b, k, f, t, h, w] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("head_pool", POOL)
+@pytest.mark.parametrize("time_pool", POOL)
+def test_a_map_is_pooled_over_heads_then_frequency_then_time(head_pool: str, time_pool: str) -> None:
+    volume = drawn(2, 3, 2, 4, 2, 3)
+    found = similarity_maps(volume, DenseConfig(heads=3, head_pool=head_pool, time_pool=time_pool))
+    for b, h, w in torch.cartesian_prod(*map(torch.arange, found.shape)).tolist():
+        at = [
+            fmean(POOL[head_pool](volume[b, k, f, t, h, w].item() for k in range(3)) for f in range(2))
+            for t in range(4)
+        ]
+        assert found[b, h, w] == pytest.approx(POOL[time_pool](at), abs=1e-5)
+
+
+@pytest.mark.parametrize("config", TINY_MODELS.values(), ids=lambda one: type(one).__name__)
+def test_dense_maps_of_any_family_are_of_its_own_tokens_in_their_places(config: ModelConfig) -> None:
+    torch.manual_seed(0)
+    model = build_model(config).eval()
+    images, log_mel = torch.randn(4, 3, 32, 32), torch.randn(2, 1, 128, 48)
+    dense = DenseConfig(heads=4, time_pool="max")
+    with torch.no_grad():
+        maps = Localizer(model, "alone", dense)(images, log_mel)
+        seen, heard = model.encode(images, None)["image"].tokens, model.encode(None, log_mel)["audio"].tokens
+        one_head = Localizer(model, "alone", DenseConfig())(images, log_mel)
+    rows, columns = model.audio_grid  # of frequency and time
+    assert maps.shape == (4, 2, 2)
+    # The second image's patch in the second row, first column, with the sound that both of a pair have.
+    products = (heard[0].reshape(-1, 4, 8) * seen[1, 2].reshape(4, 8)).sum(dim=2).amax(dim=1)
+    by_time = products.reshape(columns, rows) if model.time_first else products.reshape(rows, columns).T
+    assert maps[1, 1, 0] == pytest.approx(float(by_time.mean(dim=1).max()), rel=1e-4)
+    # One head and means: the inner product with the mean token.
+    assert one_head[1, 1, 0] == pytest.approx(float(heard[0].mean(dim=0) @ seen[1, 2]), abs=1e-3)
+    assert torch.equal(image_on_grid(model, seen)[1, 1, 0], seen[1, 2])
+    place = rows if model.time_first else 1
+    assert torch.equal(audio_on_grid(model, heard)[0, 0, 1], heard[0, place])
+
+
+def test_heads_and_pools_that_cannot_be_are_refused() -> None:
+    model = build_model(TINY)
+    with pytest.raises(ConfigError, match=r"dense\.heads=5: tokens of this DeepAVFusion have 32 numbers"):
+        Localizer(model, "alone", DenseConfig(heads=5))
+    for changes, said in (
+        ({"heads": 0}, r"dense\.heads=0"),
+        ({"head_pool": "sum"}, "unknown dense.head_pool 'sum'; known: max, mean"),
+        ({"time_pool": "last"}, "unknown dense.time_pool 'last'; known: max, mean"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            replace(DenseConfig(), **changes)
