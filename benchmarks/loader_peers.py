@@ -51,7 +51,9 @@ from avdata.load.bench import (
 from avdata.load.bench_data import draw_bench_dataset
 from avdata.load.decode import read_npy
 from avdata.load.loader import Loader, LoaderConfig
+from avdata.load.native import native_library
 from avdata.load.views import TrainView
+from avmanifest.errors import ConfigError
 from avmanifest.files import cache_folder
 
 # With what they import; torch, numpy and the rest are avkit's.
@@ -157,6 +159,8 @@ def torch_loader(dataset: Any, data: Data, **options: Any) -> DataLoader[Any]:
 @contextlib.contextmanager
 def avkit(data: Data, *, native: bool) -> Iterator[Iterator[int]]:
     """This loader."""
+    if native and native_library() is None:
+        raise ConfigError("the compiled crops are not built; build them: python -m avdata.load.build_native")
     config = LoaderConfig(batch_size=data.batch_size, native=native)
     loader = Loader(open_dataset(str(data.root)), TrainView(max_gain_db=6.0), config)
     yield (len(batch) for _ in iter(int, 1) for batch in loader)
@@ -249,7 +253,7 @@ def energon(data: Data) -> Iterator[Iterator[int]]:
     crude = data.root / ".nv-meta" / "crude.yaml"
     crude.write_text("__module__: megatron.energon\n__class__: CrudeWebdataset\n")
 
-    @stateless(restore_seeds=True)
+    @stateless
     def cook(sample: dict[str, Any]) -> dict[str, Any]:
         image, mel = decode.decode(sample | {"__key__": sample["__key__"].rpartition("/")[2]})
         return {**basic_sample_keys(sample), "image": image, "mel": mel}
