@@ -162,6 +162,13 @@ class DenseConfig:
         check(self, "dense.")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DensePairConfig(DenseConfig):
+    """How a sound and a frame get one score from all of their tokens and patches. Defaults: DenseAV's."""
+
+    space_pool: Annotated[str, "What becomes of the similarities over the frame's patches.", POOLS] = "max"
+
+
 def require_streams_once(names: tuple[str, ...] | None) -> None:
     """Raise ConfigError for a setting `head_streams` that names no stream, or one twice."""
     if names is not None and (not names or len(set(names)) < len(names)):

@@ -5,6 +5,8 @@ Source: "Separating the 'Chirp' from the 'Chat': Self-supervised Visual Groundin
 sound out of the pools over time; here a window has no padding that is known.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -12,8 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-from avmodel.evaluate.config import DenseConfig
+from avmodel.evaluate.config import DenseConfig, DensePairConfig
 from avmodel.models.family import Family
+
+MOST_SIMILARITIES = 1 << 24
 
 
 def require_heads(model: Family, config: DenseConfig) -> None:
@@ -52,6 +56,50 @@ def similarity_volume(
 def similarity_maps(volume: Float[Tensor, "b k f t h w"], config: DenseConfig) -> Float[Tensor, "b h w"]:
     """A map of each picture: pooled over heads at each place, averaged over frequency, then pooled over time."""
     return _pooled(_pooled(volume, config.head_pool, 1).mean(dim=1), config.time_pool, 1)
+
+
+def pair_scores(volume: Float[Tensor, "b k f t h w"], config: DensePairConfig) -> Float[Tensor, " b"]:
+    """One score of each sound and picture: pooled over places, averaged over frequency, then pooled over time.
+
+    head_pool=max takes the maximum over heads at each place and time, before all else, as DenseAV's loss does; mean the
+    mean of the heads' own scores, as its released retrieval does but for a factor. DenseAV's names of its aggregations:
+    `misa` is space_pool=max and time_pool=mean, the paper's; `mima` max and max; `sisa` mean and mean.
+    """
+    if config.head_pool == "max":
+        volume = volume.amax(dim=1, keepdim=True)
+    by_time = _pooled(volume.flatten(4), config.space_pool, 4).mean(dim=2)
+    return _pooled(by_time, config.time_pool, 2).mean(dim=1)
+
+
+def all_pair_scores(
+    audio: Float[Tensor, "n f t d"],
+    image: Float[Tensor, "m h w d"],
+    config: DensePairConfig,
+    device: torch.device,
+    progress: Callable[[int], object] = lambda _: None,
+    *,
+    most: int = MOST_SIMILARITIES,
+) -> Float[Tensor, "n m"]:
+    """`pair_scores` of each sound with each picture, on the CPU.
+
+    Args:
+        audio: Tokens of the sounds.
+        image: Patches of the pictures.
+        config: How they are compared.
+        device: Where.
+        progress: Gets the number of pairs that are done.
+        most: Similarities that are kept at once; those of a pair at least.
+    """
+    (_, f, t, _), (_, h, w, _) = audio.shape, image.shape
+    step = max(most // (config.heads * f * t * h * w), 1)
+    found = torch.empty(len(audio), len(image))
+    for first in range(0, len(image), step):
+        seen = image[first : first + step].to(device)
+        for row, heard in enumerate(audio):
+            volume = similarity_volume(heard.to(device).expand(len(seen), -1, -1, -1), seen, config)
+            found[row, first : first + step] = pair_scores(volume, config).cpu()
+            progress(first * len(audio) + (row + 1) * len(seen))
+    return found
 
 
 def _pooled(x: Tensor, how: str, dim: int) -> Tensor:

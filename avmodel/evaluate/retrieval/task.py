@@ -6,22 +6,26 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from avdata.load import Dataset
+from avdata.load import Batch, Dataset
 from avmanifest.errors import ConfigError
 from avmanifest.lists import read_clip_names
 from avmanifest.wording import counted
 from avmodel.bootstrap import Sampled, constants, median_draws, resamples_of
 from avmodel.evaluate.config import EvalDataConfig
-from avmodel.evaluate.data import Split, chosen, footage, open_split, open_splits, scoring_view
+from avmodel.evaluate.data import Split, chosen, footage, open_split, open_splits, ordered_loader, scoring_view
+from avmodel.evaluate.dense import all_pair_scores, audio_on_grid, image_on_grid, require_heads
 from avmodel.evaluate.evaluation import Evaluation, describe_view, seeded
+from avmodel.evaluate.features import eval_inputs, gathered, parts_of
 from avmodel.evaluate.result import Result, tables
 from avmodel.evaluate.retrieval.config import RetrievalConfig
 from avmodel.evaluate.retrieval.tuning import tuned
 from avmodel.evaluate.scores import Ranks, partner_ranks, retrieval_scores
 from avmodel.optim import schedule
+from avmodel.precision import autocast
 
 MODALITIES = ("image", "audio")
 DIRECTIONS = {"audio to image": ("audio", "image"), "image to audio": ("image", "audio")}
@@ -55,9 +59,11 @@ def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
 
     def ranked(one: Evaluation, seed: int, folder: str) -> dict[str, dict[str, Sampled]]:
         if train is not None and config.tuned:
-            return directions(alone(config, tuned(config, one, train, seed, one.out / folder), test))
+            one = tuned(config, one, train, seed, one.out / folder)
+        if config.compare == "dense":
+            return dense_directions(config, one, test)
         pairs = alone(config, one, test)
-        if train is not None:
+        if train is not None and not config.tuned:
             pairs = aligned(config, alone(config, one, train), pairs, seed, run.world.device)
         return directions(pairs)
 
@@ -73,7 +79,7 @@ def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
         task=TITLES[how],
         headline=("audio to image", "r@1"),
         **tables(found, {"chance": constants(expected)}, random_runs),
-        mode=MODES[how],
+        mode=MODES[how] + (", dense" if config.compare == "dense" else ""),
         view=describe_view(scoring_view(data, run.loaded)),
         data={"test": test.described() | {"of": whole}} | ({} if train is None else {"train": train.described()}),
         notes=notes,
@@ -105,6 +111,38 @@ def directions(pairs: Mapping[str, Float[Tensor, "n _"]]) -> dict[str, dict[str,
     return {
         row: resampled_ranks(partner_ranks(unit[query] @ unit[candidate].T))
         for row, (query, candidate) in DIRECTIONS.items()
+    }
+
+
+def dense_directions(config: RetrievalConfig, run: Evaluation, split: Split) -> dict[str, dict[str, Sampled]]:
+    """Scores of both directions by every token of the sounds and every patch of the frames, in the dataset's order."""
+    model, world = run.loaded.model, run.world
+    require_heads(model, config.dense)
+    view = scoring_view(config.data, run.loaded)
+    loader = ordered_loader(config.data, split, view, world, batch_size=config.feature_batch_size, seed=0)
+
+    def encoded(batch: Batch) -> dict[str, Float[Tensor, "b _"]]:
+        inputs = eval_inputs(batch, world.device)
+        with torch.no_grad(), autocast(config.precision, world.device):
+            seen, heard = model.encode(inputs.image, None)["image"], model.encode(None, inputs.log_mel)["audio"]
+        return {"image": seen.tokens.flatten(1), "audio": heard.tokens.flatten(1)}
+
+    parts = [parts_of(table, widths) for table, widths in gathered(loader, world, encoded)]
+    tokens = {
+        name: rearrange(torch.cat([part[name] for part in parts]), "n (m d) -> n m d", d=model.feature_dim)
+        for name in MODALITIES
+    }
+    count = len(tokens["audio"])
+
+    def told(done: int) -> None:
+        if run.progress is not None and world.is_main:
+            run.progress(f"pairs of {split.name}", done, count * count)
+
+    audio, image = audio_on_grid(model, tokens["audio"]), image_on_grid(model, tokens["image"])
+    scores = all_pair_scores(audio, image, config.dense, world.device, told).double()
+    return {
+        row: resampled_ranks(partner_ranks(scores if query == "audio" else scores.T))
+        for row, (query, _) in DIRECTIONS.items()
     }
 
 

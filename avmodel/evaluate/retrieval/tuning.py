@@ -31,6 +31,11 @@ AUGMENT = 5  # id of a sequence of random numbers
 TEST_ONLY = (
     "gallery",
     "compare",
+    "dense.heads",
+    "dense.head_pool",
+    "dense.space_pool",
+    "dense.time_pool",
+    "dense.unit_length",
     "align",
     "align_dim",
     "align_epochs",

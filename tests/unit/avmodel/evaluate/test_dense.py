@@ -9,8 +9,15 @@ import torch.nn.functional as F
 
 from avmanifest.errors import ConfigError
 from avmodel.configs.model import ModelConfig
-from avmodel.evaluate.config import DenseConfig
-from avmodel.evaluate.dense import audio_on_grid, image_on_grid, similarity_maps, similarity_volume
+from avmodel.evaluate.config import DenseConfig, DensePairConfig
+from avmodel.evaluate.dense import (
+    all_pair_scores,
+    audio_on_grid,
+    image_on_grid,
+    pair_scores,
+    similarity_maps,
+    similarity_volume,
+)
 from avmodel.evaluate.localization.localizer import Localizer
 from avmodel.models import build_model
 from tests.runs import TINY, TINY_MODELS
@@ -47,6 +54,44 @@ def test_a_map_is_pooled_over_heads_then_frequency_then_time(head_pool: str, tim
         assert found[b, h, w] == pytest.approx(POOL[time_pool](at), abs=1e-5)
 
 
+@pytest.mark.parametrize("head_pool", POOL)
+@pytest.mark.parametrize("space_pool", POOL)
+@pytest.mark.parametrize("time_pool", POOL)
+def test_a_score_is_pooled_over_places_then_frequency_then_time(
+    head_pool: str, space_pool: str, time_pool: str
+) -> None:
+    volume = drawn(2, 3, 2, 4, 2, 3)
+    config = DensePairConfig(heads=3, head_pool=head_pool, space_pool=space_pool, time_pool=time_pool)
+    found = pair_scores(volume, config)
+    for b in range(2):
+        values = volume[b].flatten(3).tolist()  # by head, frequency, time, place
+
+        def over_time(at: list[list[list[float]]]) -> float:
+            return POOL[time_pool](fmean(POOL[space_pool](at[f][t]) for f in range(2)) for t in range(4))
+
+        if head_pool == "max":
+            best = [
+                [[max(values[k][f][t][place] for k in range(3)) for place in range(6)] for t in range(4)]
+                for f in range(2)
+            ]
+            expected = over_time(best)
+        else:
+            expected = fmean(over_time(values[k]) for k in range(3))
+        assert found[b] == pytest.approx(expected, abs=1e-5)
+
+
+def test_each_sound_meets_each_picture_in_blocks_of_any_size() -> None:
+    audio, image = drawn(3, 2, 3, 4), drawn(5, 2, 2, 4)
+    config, done = DensePairConfig(heads=2), []
+    found = all_pair_scores(audio, image, config, torch.device("cpu"), done.append, most=2 * 2 * 2 * 3 * 4)
+    for a in range(3):
+        for v in range(5):
+            volume = similarity_volume(audio[a : a + 1], image[v : v + 1], config)
+            assert found[a, v] == pytest.approx(float(pair_scores(volume, config)), abs=1e-6)
+    assert done == sorted(done) and done[-1] == 15
+    assert torch.allclose(found, all_pair_scores(audio, image, config, torch.device("cpu")))
+
+
 @pytest.mark.parametrize("config", TINY_MODELS.values(), ids=lambda one: type(one).__name__)
 def test_dense_maps_of_any_family_are_of_its_own_tokens_in_their_places(config: ModelConfig) -> None:
     torch.manual_seed(0)
@@ -77,7 +122,8 @@ def test_heads_and_pools_that_cannot_be_are_refused() -> None:
     for changes, said in (
         ({"heads": 0}, r"dense\.heads=0"),
         ({"head_pool": "sum"}, "unknown dense.head_pool 'sum'; known: max, mean"),
+        ({"space_pool": "sum"}, "unknown dense.space_pool 'sum'; known: max, mean"),
         ({"time_pool": "last"}, "unknown dense.time_pool 'last'; known: max, mean"),
     ):
         with pytest.raises(ConfigError, match=said):
-            replace(DenseConfig(), **changes)
+            replace(DensePairConfig(), **changes)

@@ -6,9 +6,19 @@ import pytest
 import torch
 
 from avmanifest.errors import ConfigError
+from avmodel.evaluate.config import DensePairConfig
 from avmodel.evaluate.data import one_view, open_split
-from avmodel.evaluate.retrieval.config import RetrievalConfig
-from avmodel.evaluate.retrieval.task import aligned, alone, directions, first_of_classes, retrieval
+from avmodel.evaluate.retrieval.config import PRESETS, RetrievalConfig
+from avmodel.evaluate.retrieval.task import (
+    aligned,
+    alone,
+    dense_directions,
+    directions,
+    first_of_classes,
+    resampled_ranks,
+    retrieval,
+)
+from avmodel.evaluate.scores import partner_ranks
 from tests.evaluating import DATA, TEST, TRAIN, change_manifest, evaluation_of
 from tests.shards import sample_key
 
@@ -31,6 +41,36 @@ def test_senses_are_encoded_without_each_other(tiny_run: Path, splits: Path, tmp
     together = run.features(CONFIG, open_split(DATA, splits, "test"), one_view(DATA, run.loaded))
     assert not torch.allclose(pairs["image"], together.values["image"], atol=1e-4)
     assert set(pairs) == {"image", "audio"}
+
+
+def test_dense_means_are_the_inner_products_of_the_mean_tokens(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
+    run, test = evaluation_of(tiny_run, splits, tmp_path), open_split(DATA, splits, "test")
+    means = DensePairConfig(head_pool="mean", space_pool="mean", time_pool="mean")
+    found = dense_directions(replace(CONFIG, compare="dense", dense=means), run, test)
+    pairs = alone(CONFIG, run, test)
+    products = pairs["audio"].double() @ pairs["image"].double().T
+    for row, similarity in (("audio to image", products), ("image to audio", products.T)):
+        expected = resampled_ranks(partner_ranks(similarity))
+        for name in ("r@1", "r@5", "r@10", "median_rank"):
+            assert found[row][name].value == expected[name].value
+
+
+def test_dense_retrieval_says_so_and_takes_one_window(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
+    config = replace(PRESETS["denseav"](), data=DATA, device="cpu", random_weights=False)
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    result = retrieval(config, run)
+    assert result.mode == "zero-shot, dense"
+    assert result.notes == (f"gallery: the first {TEST} clips by key; there are no 1000",)
+    assert list(result.scores) == ["audio to image", "image to audio"]
+    with pytest.raises(ConfigError, match=r"dense\.heads=3: tokens of this DeepAVFusion"):
+        retrieval(replace(config, dense=DensePairConfig(heads=3)), run)
+    for changes, said in (
+        ({"data": replace(DATA, windows=3)}, "it takes one window and frame of a clip"),
+        ({"data": replace(DATA, frames=3)}, "it takes one window and frame of a clip"),
+        ({"align": "linear"}, "compare=dense with align=linear"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            replace(config, **changes)
 
 
 def test_linear_projections_find_a_hidden_relation() -> None:
