@@ -9,7 +9,7 @@ from jaxtyping import Float32, UInt8
 from avdata.dataset import ByteRange, Dataset
 from avdata.images import decode_jpeg, decode_mask
 from avdata.load.crops import Crop, crop_into
-from avdata.load.native import jpeg_size
+from avdata.load.native import NativeQueue, Source
 from avdata.load.reader import BlockRange, Leases, Scratch, ShardReader, ThreadMemory
 from avdata.melspec import log_mel
 from avdata.profiles import MelProfile, profile
@@ -62,12 +62,7 @@ class StoredSample:
         return decode_jpeg(self.jpeg(number), self.where(self._frame_name(number)))
 
     def crop_frame(
-        self,
-        number: int,
-        choose: Callable[[int, int], Crop],
-        out: UInt8[np.ndarray, "s s 3"],
-        *,
-        later: bool = False,
+        self, number: int, choose: Callable[[int, int], Crop], out: UInt8[np.ndarray, "s s 3"]
     ) -> tuple[int, int, Crop]:
         """Crop a frame and resize the crop into `out`.
 
@@ -75,21 +70,28 @@ class StoredSample:
             number: Number of the frame, from 0.
             choose: Chooses the crop, by height and width of the frame in pixels.
             out: Receives the pixels.
-            later: Let them come as late as the end of `fill_rows`, with those of other rows: faster where compiled code
-                makes them, whose pixels differ by up to 1 level. `fill` must not read them.
 
         Returns:
             Height and width of the frame, and the crop.
         """
-        queue = self._memory.crops if later and not self.careful else None
-        if queue is not None and (size := jpeg_size(jpeg := self.jpeg(number))) is not None:
-            crop = choose(*size)
-            if queue.add(jpeg, crop, out):
-                return *size, crop
         rgb = self.frame(number)
         crop = choose(rgb.shape[0], rgb.shape[1])
         crop_into(rgb, crop, out)
         return rgb.shape[0], rgb.shape[1], crop
+
+    def crop_frame_later(
+        self, number: int, choose: Callable[[int, int], Crop], out: UInt8[np.ndarray, "s s 3"]
+    ) -> None:
+        """As `crop_frame`, but the pixels may come after `View.fill`, with those of other rows: it must not read them.
+
+        That is faster where compiled code makes them. Its pixels differ by up to 1 level.
+        """
+        queue = self._queue
+        if queue is not None:
+            source = self._source(self._frame_name(number), self._dataset.frames.at(self._entry(number)))
+            if source is not None and queue.add_crop(source, choose, out):
+                return
+        self.crop_frame(number, choose, out)
 
     def jpeg(self, number: int) -> memoryview:
         """The JPEG of a frame. It is valid until the next member is read."""
@@ -113,19 +115,36 @@ class StoredSample:
             return (size - NPY_HEADER_BYTES) // (_VALUE_BYTES * profile(profile_name).n_mels)
         return int(self._stored_mel(profile_name).shape[1])
 
-    def copy_mel(self, profile_name: str, first: int, out: np.ndarray, *, check: bool = True) -> None:
+    def copy_mel(self, profile_name: str, first: int, out: np.ndarray) -> None:
         """Copy columns of the stored log-mel.
 
         Args:
             profile_name: The profile.
             first: First column.
             out: Receives the columns, `[n_mels, columns]`.
-            check: Refuse values that aren't finite. The loader does so itself for the array `log_mel` of a batch.
 
         Raises:
             DamagedMember: A value of them isn't finite.
             ConfigError: The log-mel doesn't have these columns, or isn't stored.
         """
+        self._copy_mel(profile_name, first, out)
+        self.require_finite(out, profile_name)
+
+    def copy_mel_later(self, profile_name: str, first: int, out: np.ndarray) -> None:
+        """As `copy_mel`, but the values may come after `View.fill`, with those of other rows: it must not read them.
+
+        `out` is a row of the array `log_mel` of the batch, whose values the loader checks.
+        """
+        end, queue = first + out.shape[1], self._queue
+        if queue is not None and self._has_window(profile_name, first, end):
+            place, skipped = self._blocks(profile_name, first, end)
+            source = self._source(self._dataset.log_mel_member[profile_name], place)
+            if source is not None and queue.add_window(source, skipped, out):
+                self._windows += 1
+                return
+        self._copy_mel(profile_name, first, out)
+
+    def _copy_mel(self, profile_name: str, first: int, out: np.ndarray) -> None:
         columns, end = self.mel_columns(profile_name), first + out.shape[1]
         if columns is None or not 0 <= first <= end <= columns:
             has = "it is not stored" if columns is None else f"it has {columns}"
@@ -133,16 +152,13 @@ class StoredSample:
                 f"{self.where()}: columns {first} to {end} of the {profile_name!r} log-mel: {has}. Ask "
                 "StoredSample.mel_columns first."
             )
-        # A second window is copied from the whole log-mel.
-        if self._mel is None and self._windows == 0 and self._first_block(profile_name) >= 0:
+        if self._has_window(profile_name, first, end):
             window = self._read_window(profile_name, first, end)
         else:
             window = self._stored_mel(profile_name)[:, first:end]
         self._windows += 1
         if not _copied_in_order(window, out):
             np.copyto(out, window, casting="same_kind")
-        if check:
-            self.require_finite(out, profile_name)
 
     def num_samples(self) -> int:
         """Samples of the clip's waveform, at 16 kHz. Raises ShardError if the sample has none."""
@@ -193,8 +209,20 @@ class StoredSample:
         first = self._dataset.mel_blocks.get(profile_name)
         return -1 if first is None else int(first[self.number])
 
-    def _read_window(self, profile_name: str, first: int, end: int) -> np.ndarray:
-        """Columns first to end of a log-mel whose blocks have hashes, `[n_mels, columns]`. No other blocks are read."""
+    @property
+    def _queue(self) -> NativeQueue | None:
+        """Makes windows and crops later; None: Python makes them at once."""
+        return None if self.careful else self._memory.queue
+
+    def _has_window(self, profile_name: str, first: int, end: int) -> bool:
+        """Whether columns first to end can be read without the rest. A second window is copied from all of them."""
+        if self._mel is not None or self._windows or self._first_block(profile_name) < 0:
+            return False
+        columns = self.mel_columns(profile_name)
+        return columns is not None and 0 <= first <= end <= columns
+
+    def _blocks(self, profile_name: str, first: int, end: int) -> tuple[BlockRange, int]:
+        """The blocks that hold columns first to end of a log-mel, and the bytes before the columns in them."""
         dataset, n_mels = self._dataset, profile(profile_name).n_mels
         begin, stop = _VALUE_BYTES * n_mels * first, _VALUE_BYTES * n_mels * end
         low, high = begin // MEL_BLOCK_BYTES, -(-stop // MEL_BLOCK_BYTES)
@@ -206,10 +234,16 @@ class StoredSample:
             min(high * MEL_BLOCK_BYTES, size) - skipped,
             dataset.block_xxh3[block + low : block + high].tolist(),
         )
-        shard, member = self._shard, dataset.log_mel_member[profile_name]
+        return place, begin - skipped
+
+    def _read_window(self, profile_name: str, first: int, end: int) -> np.ndarray:
+        """Columns first to end of a log-mel whose blocks have hashes, `[n_mels, columns]`. No other blocks are read."""
+        place, skipped = self._blocks(profile_name, first, end)
+        shard, member = self._shard, self._dataset.log_mel_member[profile_name]
         descriptor = self._leases.descriptor(shard)
         content = self._reader.read_blocks(descriptor, shard, self.key, member, place, self._memory.log_mel)
-        values = np.frombuffer(content, np.float16, (end - first) * n_mels, begin - skipped)
+        n_mels = profile(profile_name).n_mels
+        values = np.frombuffer(content, np.float16, (end - first) * n_mels, skipped)
         return values.reshape(end - first, n_mels).T
 
     def _stored_mel(self, profile_name: str) -> np.ndarray:
@@ -238,6 +272,11 @@ class StoredSample:
                 )
             self._flac = bytes(self._read("flac", place))
         return self._flac
+
+    def _source(self, member: str, place: ByteRange | BlockRange) -> Source | None:
+        """A member or blocks of one, to be read by compiled code; None: Python has to read it."""
+        shard = self._shard
+        return self._reader.source(self._leases.descriptor(shard), shard, self.key, member, place)
 
     def _read(self, member: str, place: ByteRange, scratch: Scratch | None = None) -> memoryview:
         """A member's content. It is valid until the next read into the same memory."""

@@ -46,34 +46,38 @@ def fill_rows(
     began = time.perf_counter()
     part = slice(wanted.start, wanted.stop)
     arrays, numbers, draws = list(rows.arrays.items()), rows.sample_ids[part].tolist(), rows.draws[part].tolist()
-    queue, waiting = memory.crops, list[tuple[int, int, list[float]]]()  # row, number, draws of each crop in the queue
-    with reader.leases() as leases:
+    queue, owners = memory.queue, list[int]()  # row of each of the queue's jobs
+    with reader.leases(queue) as leases:
 
-        def fill(row: int, number: int, drawn: list[float], *, careful: bool = False) -> None:
-            sample = StoredSample(dataset, reader, leases, memory, number, rows.keys[row])
+        def stored(row: int) -> StoredSample:
+            return StoredSample(dataset, reader, leases, memory, numbers[row - wanted.start], rows.keys[row])
+
+        def fill(row: int, *, careful: bool) -> None:
+            sample, row_arrays = stored(row), {name: array[row, ...] for name, array in arrays}
             sample.careful = careful
             try:
-                _fill_or_refetch(view, sample, drawn, {name: array[row, ...] for name, array in arrays})
+                _fill_or_refetch(view, sample, draws[row - wanted.start], row_arrays)
             except ShardError as error:
                 rows.errors[row] = error
                 if queue is not None:
-                    queue.drop(len(waiting))
+                    queue.drop(len(owners))
 
-        for row, number, drawn in zip(wanted, numbers, draws, strict=True):
-            fill(row, number, drawn)
+        for row in wanted:
+            fill(row, careful=False)
             if queue is not None:
-                waiting += [(row, number, drawn)] * (len(queue) - len(waiting))
-        if queue is not None and waiting:
-            for again, made in zip(waiting, queue.run(), strict=True):
-                if not made:
-                    fill(*again, careful=True)
+                owners += [row] * (len(queue) - len(owners))
+        has_window = set[int]()  # rows whose log-mel compiled code has copied and checked
+        if queue is not None:
+            has_window.update(row for row, is_window in zip(owners, queue.are_windows(), strict=True) if is_window)
+            for row in {row for row, made in zip(owners, queue.run(), strict=True) if not made}:
+                has_window.discard(row)
+                fill(row, careful=True)
         log_mels = rows.arrays.get("log_mel")
-        if log_mels is not None and not all_finite(log_mels[part]):
-            for row, number in zip(wanted, numbers, strict=True):
+        if log_mels is not None and len(has_window) < len(wanted) and not all_finite(log_mels[part]):
+            for row in wanted:
                 if rows.errors[row] is None:
-                    sample = StoredSample(dataset, reader, leases, memory, number, rows.keys[row])
                     try:
-                        sample.require_finite(log_mels[row], view.profile)
+                        stored(row).require_finite(log_mels[row], view.profile)
                     except ShardError as error:
                         rows.errors[row] = error
     return time.perf_counter() - began

@@ -1,41 +1,62 @@
-/* Decodes JPEGs, crops them and resizes the crops, several at a time, without Python between them.
+/* Reads members of shards, compares them with their hashes, decodes JPEGs, crops them and resizes the crops, several at a
+   time, without Python between them.
 
    Only the part of a picture that its crop needs is decoded. The resizing is linear, with weights of 11 bits, as
    OpenCV's INTER_LINEAR. Whatever is out of the ordinary ends a job undone: Python then does it, and says what is wrong.
    avdata/load/native.py builds this file and calls it. */
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <jpeglib.h>
 
-#ifdef __SSE2__
-#include <emmintrin.h>
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define HAS_AVX2 __builtin_cpu_supports("avx2")
 #endif
 
-enum { CHANNELS = 3, ONE = 2048, MARGIN = 16, SLACK = 32 };
+enum { CHANNELS = 3, ONE = 2048, MARGIN = 16, SLACK = 32, TAR_NAME = 100 };
 
+/* A part of a file: a picture, which is cropped into `out`, or a window of a log-mel, which is copied there. */
 typedef struct {
-    const uint8_t *jpeg;
-    uint64_t num_bytes;
-    uint8_t *out; /* size x size pixels of RGB */
-    int32_t top, left, height, width, flip;
-    int32_t size;
-    int32_t done; /* set to 1 if the job was done */
+    int64_t offset;   /* of the content in the file */
+    uint64_t size;    /* of the content in bytes */
+    uint64_t hash;    /* of the content, if it has one hash */
+    int64_t name;     /* in the texts: what the tar header before the content must say; -1: there is none */
+    int64_t hashes;   /* in the texts: 32 bits of the hash of each `block` bytes; -1: `hash` is that of the content */
+    int64_t place;    /* of a picture: where its file is kept, in `kept` */
+    uint8_t *out;     /* receives size x size pixels of RGB, or the bytes of the window */
+    uint64_t skipped; /* of a window: bytes of the content before it */
+    uint64_t copied;  /* of a window: its bytes, float16; 0: this is a picture */
+    int32_t file;     /* descriptor */
+    int32_t block;    /* bytes; 0: no hash is compared */
+    int32_t pixels;   /* of a crop: its size in `out` */
+    int32_t top, left, height, width, flip; /* of the crop; `height` and `width` are those of the picture before */
+    int32_t done;     /* TO_READ, READ or DONE; FAILED: left to Python */
     int32_t unused;
 } Job;
 
+enum { TO_READ = 0, READ = 1, DONE = 2, FAILED = 3, TAR_HEADER = 512 };
+
+typedef uint64_t Hash(const void *bytes, size_t size);
+
 typedef struct {
-    uint8_t *pixels;
+    uint8_t *bytes; /* what is read for a window */
+    size_t num_bytes;
+    uint8_t *pixels; /* what is decoded */
     size_t num_pixels;
     int16_t *row; /* a resized row, before its columns are */
     size_t num_row;
-    int32_t *first, *weight; /* of each output column: source column, weight of the next one */
-    size_t num_columns;
+    int32_t *first; /* of each output column: the first of two source columns */
+    size_t num_first;
+    int16_t *weights; /* of each output column: four times those of both */
+    size_t num_weights;
 } Memory;
 
 typedef struct {
@@ -59,7 +80,7 @@ static int reserve(void **memory, size_t *have, size_t want, size_t item) {
 }
 
 /* Decode the rows of a crop, with a margin at its sides. Sets the bytes of a row and the crop's first byte in it. */
-static int decode_part(const Job *job, Memory *memory, size_t *stride, size_t *begin) {
+static int decode_part(const Job *job, const uint8_t *jpeg, Memory *memory, size_t *stride, size_t *begin) {
     struct jpeg_decompress_struct info;
     Errors errors;
     info.err = jpeg_std_error(&errors.base);
@@ -70,7 +91,7 @@ static int decode_part(const Job *job, Memory *memory, size_t *stride, size_t *b
         return 0;
     }
     jpeg_create_decompress(&info);
-    jpeg_mem_src(&info, (unsigned char *)job->jpeg, (unsigned long)job->num_bytes);
+    jpeg_mem_src(&info, (unsigned char *)jpeg, (unsigned long)job->size);
     jpeg_read_header(&info, TRUE);
     int64_t right = (int64_t)job->left + job->width, bottom = (int64_t)job->top + job->height;
     if (right > info.image_width || bottom > info.image_height) leave((j_common_ptr)&info);
@@ -109,76 +130,196 @@ static void place(int32_t number, int32_t size, int32_t length, int32_t *first, 
     }
 }
 
-/* Mix two rows: row = (a * (ONE - weight) + b * weight) / 16, which fits 15 bits. */
-static void mix_rows(const uint8_t *a, const uint8_t *b, int32_t weight, size_t count, int16_t *row) {
-    size_t place = 0;
-#ifdef __SSE2__
-    const __m128i zero = _mm_setzero_si128(), weights = _mm_set1_epi32((weight << 16) | (ONE - weight));
-    for (; place + 16 <= count; place += 16) {
-        __m128i one = _mm_loadu_si128((const __m128i *)(a + place)), two = _mm_loadu_si128((const __m128i *)(b + place));
-        __m128i low = _mm_unpacklo_epi8(one, two), high = _mm_unpackhi_epi8(one, two);
-        __m128i part[4] = {
-            _mm_unpacklo_epi8(low, zero), _mm_unpackhi_epi8(low, zero),
-            _mm_unpacklo_epi8(high, zero), _mm_unpackhi_epi8(high, zero),
-        };
-        for (int number = 0; number < 4; number++)
-            part[number] = _mm_srai_epi32(_mm_madd_epi16(part[number], weights), 4);
-        _mm_storeu_si128((__m128i *)(row + place), _mm_packs_epi32(part[0], part[1]));
-        _mm_storeu_si128((__m128i *)(row + place + 8), _mm_packs_epi32(part[2], part[3]));
-    }
-#endif
-    for (; place < count; place++) row[place] = (int16_t)((a[place] * (ONE - weight) + b[place] * weight) >> 4);
+/* Mix two rows from `from` on: row = (a * (ONE - weight) + b * weight) / 16, which fits 15 bits. */
+static void mix_rows(const uint8_t *a, const uint8_t *b, int32_t weight, size_t from, size_t count, int16_t *row) {
+    for (; from < count; from++) row[from] = (int16_t)((a[from] * (ONE - weight) + b[from] * weight) >> 4);
 }
 
-/* Mix neighboring columns of a row into an output row. `row` has SLACK values behind its end. */
-static void mix_columns(const int16_t *row, const Memory *memory, int32_t size, int32_t flip, uint8_t *out) {
-    for (int32_t number = 0; number < size; number++) {
-        int32_t column = flip ? size - 1 - number : number, weight = memory->weight[column];
-        const int16_t *at = row + (size_t)memory->first[column] * CHANNELS;
-#ifdef __SSE2__
-        __m128i pairs = _mm_unpacklo_epi16(
-            _mm_loadl_epi64((const __m128i *)at), _mm_loadl_epi64((const __m128i *)(at + CHANNELS)));
-        __m128i sums = _mm_madd_epi16(pairs, _mm_set1_epi32((weight << 16) | (ONE - weight)));
-        sums = _mm_srai_epi32(_mm_add_epi32(sums, _mm_set1_epi32(1 << 17)), 18);
-        sums = _mm_packs_epi32(sums, sums);
-        int32_t pixel = _mm_cvtsi128_si32(_mm_packus_epi16(sums, sums));
-        memcpy(out + (size_t)number * CHANNELS, &pixel, number + 1 < size ? 4 : CHANNELS);
-#else
+/* Mix neighboring columns of a row into an output row, from an output column on. */
+static void mix_columns(const int16_t *row, const Memory *memory, int32_t from, int32_t size, uint8_t *out) {
+    for (; from < size; from++) {
+        const int16_t *at = row + memory->first[from], *weights = memory->weights + (size_t)from * 8;
         for (int channel = 0; channel < CHANNELS; channel++) {
-            int32_t sum = at[channel] * (ONE - weight) + at[channel + CHANNELS] * weight;
-            out[(size_t)number * CHANNELS + channel] = (uint8_t)((sum + (1 << 17)) >> 18);
+            int32_t sum = at[channel] * weights[0] + at[channel + CHANNELS] * weights[1];
+            out[(size_t)from * CHANNELS + channel] = (uint8_t)((sum + (1 << 17)) >> 18);
+        }
+    }
+}
+
+#ifdef HAS_AVX2
+/* The same, 16 values at a time: a * 128 + (b - a) * weight / 16, the product's high half taken of (b - a) * 128. */
+__attribute__((target("avx2"))) static void mix_rows_avx2(
+    const uint8_t *a, const uint8_t *b, int32_t weight, size_t count, int16_t *row) {
+    const __m256i factor = _mm256_set1_epi16((int16_t)(uint16_t)(weight * 32));
+    const __m256i wraps = _mm256_set1_epi16(weight >= ONE / 2 ? -1 : 0); /* the factor is taken for 65536 less */
+    size_t from = 0;
+    for (; from + 16 <= count; from += 16) {
+        __m256i one = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(a + from)));
+        __m256i two = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(b + from)));
+        __m256i more = _mm256_slli_epi16(_mm256_sub_epi16(two, one), 7);
+        __m256i part = _mm256_add_epi16(_mm256_mulhi_epi16(more, factor), _mm256_and_si256(more, wraps));
+        _mm256_storeu_si256((__m256i *)(row + from), _mm256_add_epi16(_mm256_slli_epi16(one, 7), part));
+    }
+    mix_rows(a, b, weight, from, count, row);
+}
+
+/* Two output columns as sums of 32 bits, RGB and a zero each. */
+__attribute__((target("avx2"))) static __m256i two_columns(const int16_t *row, const int32_t *first, const int16_t *weights) {
+    const __m256i pairs = _mm256_setr_epi8(
+        0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11, -1, -1, -1, -1, 0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11, -1, -1, -1, -1);
+    __m256i values = _mm256_inserti128_si256(
+        _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(row + first[0]))),
+        _mm_loadu_si128((const __m128i *)(row + first[1])), 1);
+    __m256i sums = _mm256_madd_epi16(_mm256_shuffle_epi8(values, pairs), _mm256_loadu_si256((const __m256i *)weights));
+    return _mm256_srai_epi32(_mm256_add_epi32(sums, _mm256_set1_epi32(1 << 17)), 18);
+}
+
+/* The same, four columns at a time. It reads 8 values from each source column on, and writes 16 bytes for 12. */
+__attribute__((target("avx2"))) static void mix_columns_avx2(
+    const int16_t *row, const Memory *memory, int32_t size, uint8_t *out) {
+    const __m128i packed = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+    int32_t from = 0;
+    for (; from + 6 <= size; from += 4) {
+        const int32_t *first = memory->first + from;
+        const int16_t *weights = memory->weights + (size_t)from * 8;
+        __m256i both = _mm256_packs_epi32(two_columns(row, first, weights), two_columns(row, first + 2, weights + 16));
+        __m256i bytes = _mm256_packus_epi16(both, both); /* columns 0, 2 and 1, 3 */
+        __m128i four = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+        _mm_storeu_si128((__m128i *)(out + (size_t)from * CHANNELS), _mm_shuffle_epi8(four, packed));
+    }
+    mix_columns(row, memory, from, size, out);
+}
+#endif
+
+static int crop(const Job *job, const uint8_t *jpeg, Memory *memory, int fast) {
+    int32_t size = job->pixels;
+    if (size < 1 || job->height < 1 || job->width < 1 || job->top < 0 || job->left < 0) return 0;
+    size_t stride, begin, count = (size_t)job->width * CHANNELS;
+    if (!decode_part(job, jpeg, memory, &stride, &begin)) return 0;
+    if (!reserve((void **)&memory->row, &memory->num_row, count + SLACK, sizeof(int16_t))) return 0;
+    if (!reserve((void **)&memory->first, &memory->num_first, (size_t)size, sizeof(int32_t))) return 0;
+    if (!reserve((void **)&memory->weights, &memory->num_weights, (size_t)size * 8, sizeof(int16_t))) return 0;
+    memset(memory->row + count, 0, SLACK * sizeof(int16_t));
+    for (int32_t column = 0; column < size; column++) {
+        int32_t first, weight, to = job->flip ? size - 1 - column : column;
+        place(column, size, job->width, &first, &weight);
+        memory->first[to] = first * CHANNELS;
+        for (int pair = 0; pair < 8; pair += 2) {
+            memory->weights[(size_t)to * 8 + pair] = (int16_t)(ONE - weight);
+            memory->weights[(size_t)to * 8 + pair + 1] = (int16_t)weight;
+        }
+    }
+    for (int32_t number = 0; number < size; number++) {
+        int32_t first, weight;
+        place(number, size, job->height, &first, &weight);
+        const uint8_t *a = memory->pixels + stride * (size_t)first + begin, *b = weight ? a + stride : a;
+        uint8_t *out = job->out + (size_t)size * CHANNELS * (size_t)number;
+#ifdef HAS_AVX2
+        if (fast) {
+            mix_rows_avx2(a, b, weight, count, memory->row);
+            mix_columns_avx2(memory->row, memory, size, out);
+            continue;
         }
 #endif
-    }
-}
-
-static int do_job(const Job *job, Memory *memory) {
-    if (job->size < 1 || job->height < 1 || job->width < 1 || job->top < 0 || job->left < 0) return 0;
-    size_t stride, begin, size = (size_t)job->size, count = (size_t)job->width * CHANNELS;
-    if (!decode_part(job, memory, &stride, &begin)) return 0;
-    size_t columns = memory->num_columns;
-    if (!reserve((void **)&memory->row, &memory->num_row, count + SLACK, sizeof(int16_t))) return 0;
-    if (!reserve((void **)&memory->first, &columns, size, sizeof(int32_t))) return 0;
-    if (!reserve((void **)&memory->weight, &memory->num_columns, size, sizeof(int32_t))) return 0;
-    memset(memory->row + count, 0, SLACK * sizeof(int16_t));
-    for (int32_t column = 0; column < job->size; column++)
-        place(column, job->size, job->width, memory->first + column, memory->weight + column);
-    for (int32_t number = 0; number < job->size; number++) {
-        int32_t first, weight;
-        place(number, job->size, job->height, &first, &weight);
-        const uint8_t *a = memory->pixels + stride * (size_t)first + begin;
-        mix_rows(a, weight ? a + stride : a, weight, count, memory->row);
-        mix_columns(memory->row, memory, job->size, job->flip, job->out + size * CHANNELS * (size_t)number);
+        mix_rows(a, b, weight, 0, count, memory->row);
+        mix_columns(memory->row, memory, 0, size, out);
     }
     return 1;
 }
 
-/* Do some jobs. Each one's `done` says whether it was done. */
-void avkit_crop(Job *jobs, int32_t num_jobs) {
-    Memory memory = {0};
-    for (int32_t number = 0; number < num_jobs; number++) jobs[number].done = do_job(jobs + number, &memory);
-    free(memory.pixels);
-    free(memory.row);
-    free(memory.first);
-    free(memory.weight);
+static int read_all(int file, int64_t offset, uint8_t *to, size_t size) {
+    while (size) {
+        ssize_t done = pread(file, to, size, (off_t)offset);
+        if (done < 0 && errno == EINTR) continue;
+        if (done <= 0) return 0;
+        offset += done;
+        to += done;
+        size -= (size_t)done;
+    }
+    return 1;
+}
+
+/* Height and width of a JPEG by its header. */
+static int measure(const uint8_t *jpeg, size_t size, Job *job) {
+    if (size < 2 || jpeg[0] != 0xFF || jpeg[1] != 0xD8) return 0;
+    for (size_t at = 2; at + 9 <= size && jpeg[at] == 0xFF;) {
+        uint8_t kind = jpeg[at + 1];
+        if (kind >= 0xC0 && kind <= 0xCF && kind != 0xC4 && kind != 0xC8 && kind != 0xCC) {
+            job->height = jpeg[at + 5] << 8 | jpeg[at + 6];
+            job->width = jpeg[at + 7] << 8 | jpeg[at + 8];
+            return job->height > 0 && job->width > 0;
+        }
+        if (kind < 0xC0 || (kind >= 0xD0 && kind <= 0xDA)) return 0;
+        at += 2 + (size_t)(jpeg[at + 2] << 8 | jpeg[at + 3]);
+    }
+    return 0;
+}
+
+static int same_hashes(const Job *job, const uint8_t *content, const uint8_t *texts, Hash *hash) {
+    if (!job->block) return 1;
+    if (job->hashes < 0) return hash(content, job->size) == job->hash;
+    const uint8_t *stored = texts + job->hashes;
+    for (uint64_t begin = 0; begin < job->size; begin += (uint64_t)job->block, stored += sizeof(uint32_t)) {
+        uint64_t left = job->size - begin, size = left < (uint64_t)job->block ? left : (uint64_t)job->block;
+        uint32_t wanted;
+        memcpy(&wanted, stored, sizeof wanted);
+        if ((uint32_t)hash(content + begin, size) != wanted) return 0;
+    }
+    return 1;
+}
+
+/* Copy float16 values. Returns 0 if one of them is infinite or not a number. */
+static int copy_finite(const uint8_t *from, uint64_t size, uint8_t *to) {
+    uint16_t largest = 0;
+    for (uint64_t at = 0; at + 1 < size; at += 2) {
+        uint16_t bits;
+        memcpy(&bits, from + at, 2);
+        memcpy(to + at, &bits, 2);
+        bits &= 0x7FFF;
+        largest = bits > largest ? bits : largest;
+    }
+    return largest < 0x7C00;
+}
+
+static int read_one(Job *job, uint8_t *kept, const uint8_t *texts, Hash *hash, Memory *memory) {
+    size_t ahead = job->name < 0 ? 0 : TAR_HEADER;
+    if (job->copied && !reserve((void **)&memory->bytes, &memory->num_bytes, ahead + job->size, 1)) return FAILED;
+    uint8_t *begin = job->copied ? memory->bytes : kept + job->place, *content = begin + ahead;
+    if (!read_all(job->file, job->offset - (int64_t)ahead, begin, ahead + job->size)) return FAILED;
+    if (ahead && strncmp((const char *)begin, (const char *)texts + job->name, TAR_NAME)) return FAILED;
+    if (!same_hashes(job, content, texts, hash)) return FAILED;
+    if (job->copied) return copy_finite(content + job->skipped, job->copied, job->out) ? DONE : FAILED;
+    return measure(content, job->size, job) ? READ : FAILED;
+}
+
+/* The memory that one thread reuses for its jobs, until avkit_close. */
+Memory *avkit_open(void) { return calloc(1, sizeof(Memory)); }
+
+void avkit_close(Memory *memory) {
+    if (memory == NULL) return;
+    free(memory->bytes);
+    free(memory->pixels);
+    free(memory->row);
+    free(memory->first);
+    free(memory->weights);
+    free(memory);
+}
+
+/* Read what jobs need. Windows are done then; of pictures height and width are set. */
+void avkit_read(Job *jobs, int32_t num_jobs, uint8_t *kept, const uint8_t *texts, Hash *hash, Memory *memory) {
+    for (int32_t number = 0; number < num_jobs; number++)
+        if (jobs[number].done == TO_READ) jobs[number].done = read_one(jobs + number, kept, texts, hash, memory);
+}
+
+/* Make the crops of pictures that were read. */
+void avkit_crop(Job *jobs, int32_t num_jobs, const uint8_t *kept, Memory *memory, int32_t plain) {
+    int fast = 0;
+#ifdef HAS_AVX2
+    fast = !plain && HAS_AVX2;
+#endif
+    for (int32_t number = 0; number < num_jobs; number++) {
+        Job *job = jobs + number;
+        const uint8_t *jpeg = kept + job->place + (job->name < 0 ? 0 : TAR_HEADER);
+        if (job->done == READ) job->done = crop(job, jpeg, memory, fast) ? DONE : FAILED;
+    }
 }

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from avdata.cache import lock_file, unlock_file
 from avdata.dataset import ByteRange, Shard
 from avdata.load.cache import CacheConfig, Expected, ShardCache
 from avdata.load.hashes import ShardHashes
-from avdata.load.native import CropQueue
+from avdata.load.native import NativeQueue, Source
 from avdata.load.partial import PartialShard
 from avdata.shards import MEL_BLOCK_BYTES, block_hash, check_content
 from avdata.urls import is_cached, local_path
@@ -99,9 +100,9 @@ class ShardReader:
         """Put all of a shard into the cache. Raises ShardError as `acquire` does."""
         self.release(number, self.acquire(number, whole=True))
 
-    def leases(self) -> "Leases":
-        """A with block in which the calling thread opens shards."""
-        return Leases(self)
+    def leases(self, queue: NativeQueue | None = None) -> "Leases":
+        """A with block in which the calling thread opens shards. What `queue` has to read is read before one closes."""
+        return Leases(self, queue)
 
     def sha256(self, number: int) -> str | None:
         """The hash by which a cached shard without a marker is known in this run; None for one read in place."""
@@ -300,6 +301,22 @@ class ShardReader:
             check_content(content, stored, shard.url, key, member)
         return content
 
+    def source(
+        self, descriptor: int, number: int, key: str, member: str, place: "ByteRange | BlockRange"
+    ) -> Source | None:
+        """What `read_member` or `read_blocks` reads and checks, for compiled code; None: it is fetched first."""
+        if self._parts:
+            return None
+        shard, (offset, size, stored) = self.shards[number], place
+        if isinstance(place, BlockRange):
+            hashes = array("I", place.xxh3).tobytes()
+            return Source(descriptor, offset, size, blocks=hashes if self._check else None)
+        if self._check and not shard.hashed:
+            stored = self._hashes.at(number, shard, descriptor, offset)
+        return Source(
+            descriptor, offset, size, f"{key}.{member}" if shard.prepared else "", stored if self._check else None
+        )
+
     def read_blocks(
         self, descriptor: int, number: int, key: str, member: str, place: BlockRange, scratch: "Scratch"
     ) -> memoryview:
@@ -341,10 +358,10 @@ class Leases:
     Local shards stay open to the end of the block, of those in the cache only the last one, which can't be evicted.
     """
 
-    __slots__ = ("_cached", "_held", "_reader")
+    __slots__ = ("_cached", "_held", "_queue", "_reader")
 
-    def __init__(self, reader: ShardReader) -> None:
-        self._reader = reader
+    def __init__(self, reader: ShardReader, queue: NativeQueue | None = None) -> None:
+        self._reader, self._queue = reader, queue
         self._held: dict[int, _Handle] = {}
         self._cached: int | None = None
 
@@ -378,6 +395,8 @@ class Leases:
             self._cached = None
         if (handle := self._held.pop(number, None)) is None:
             return False
+        if self._queue is not None:
+            self._queue.read()
         self._reader.release(number, handle)
         return handle.partial
 
@@ -396,10 +415,10 @@ class Scratch:
 
 
 class ThreadMemory:
-    """The memory of one thread: of the last log-mel that it read, of the last other member, and of crops to be made."""
+    """The memory of one thread: of the last log-mel and the last other member that it read, and what is to be made."""
 
-    __slots__ = ("crops", "log_mel", "members")
+    __slots__ = ("log_mel", "members", "queue")
 
-    def __init__(self, crops: CropQueue | None = None) -> None:
-        """`crops` None: Python makes them."""
-        self.log_mel, self.members, self.crops = Scratch(), Scratch(), crops
+    def __init__(self, queue: NativeQueue | None = None) -> None:
+        """`queue` None: Python makes everything."""
+        self.log_mel, self.members, self.queue = Scratch(), Scratch(), queue

@@ -297,7 +297,7 @@ class ClipView(View):
                 )
             starts = self._starts(num_starts, draws, around_s)
             for start, mel in zip(starts, mels, strict=True):
-                sample.copy_mel(self.profile, start + jitter, mel, check=False)
+                sample.copy_mel_later(self.profile, start + jitter, mel)
             if not self.waveform:
                 return starts
         else:
@@ -337,7 +337,10 @@ class ClipView(View):
                 if masks is not None:
                     masks[place], masked[place] = masks[place - 1], masked[place - 1]
                 continue
-            height, width, crop = sample.crop_frame(frame, choose, images[place], later=bool(draws))
+            if masks is None and draws:
+                sample.crop_frame_later(frame, choose, images[place])
+                continue
+            height, width, crop = sample.crop_frame(frame, choose, images[place])
             if masks is not None:
                 mask = sample.mask(frame)
                 masked[place] = mask is not None

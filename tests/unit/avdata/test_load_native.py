@@ -1,24 +1,31 @@
-"""The compiled crops: they are those of Python to 1 level, and what is unusual or damaged is left to Python."""
+"""The compiled code: its windows are those of Python, its crops to 1 level; what is unusual is left to Python."""
 
+import ctypes
 import inspect
 import io
 import logging
 import random
+import tempfile
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from avdata.images import decode_jpeg, encode_jpeg
-from avdata.load import EvalView, Loader, LoaderConfig, TrainView, evaluation_config, open_dataset
+from avdata.load import CacheConfig, EvalView, Loader, LoaderConfig, TrainView, evaluation_config, open_dataset
 from avdata.load.bench_data import natural_picture
 from avdata.load.build_native import build
-from avdata.load.crops import CROP_DRAWS, Crop, crop_into, random_crop
-from avdata.load.native import CropQueue, library_path, native_library, open_library, works
+from avdata.load.crops import CROP_DRAWS, Crop, crop_into, random_crop, shrinks_a_lot
+from avdata.load.native import NativeQueue, Source, library_path, native_library, open_library, works
+from avdata.shards import BLOCK, MEL_BLOCK_BYTES, block_hash, content_hash, pack_npy_columns
 from avmanifest.errors import ConfigError, ShardError
+from tests.faults.bit_faults import flip
+from tests.faults.test_loader_integrity import place_of
+from tests.serving import serving
 from tests.shards import draw_dataset
 
 CONFIG = LoaderConfig(batch_size=6, num_workers=2, chunk_samples=3)
@@ -39,9 +46,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def queue(cache: Path, monkeypatch: pytest.MonkeyPatch) -> CropQueue:
+def queue(cache: Path, monkeypatch: pytest.MonkeyPatch) -> NativeQueue:
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    return CropQueue(open_library(library_path()))
+    return NativeQueue(open_library(library_path()))
 
 
 @pytest.fixture
@@ -53,15 +60,37 @@ def built(cache: Path, monkeypatch: pytest.MonkeyPatch):
     native_library.cache_clear()
 
 
-def made(queue: CropQueue, jpeg: bytes, crop: Crop, size: int) -> np.ndarray | None:
+def source_of(content: bytes) -> Source:
+    """Content at byte 3 of a file that is open until the tests end."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the queue reads it later
+    file.write(b"abc" + content)
+    file.flush()
+    FILES.append(file)
+    return Source(file.fileno(), 3, len(content), xxh3=content_hash(content))
+
+
+FILES: list[IO[bytes]] = []
+
+
+@pytest.fixture(autouse=True)
+def close_files():
+    yield
+    while FILES:
+        FILES.pop().close()
+
+
+def made(queue: NativeQueue, jpeg: bytes, crop: Crop, size: int) -> np.ndarray | None:
     """A compiled crop; None: it was left to Python."""
     out = np.zeros((size, size, 3), np.uint8)
-    return out if queue.add(memoryview(jpeg), crop, out) and queue.run() == [True] else None
+    assert queue.add_crop(source_of(jpeg), lambda height, width: crop, out)
+    (is_made,) = queue.run()
+    FILES.pop().close()
+    return out if is_made else None
 
 
-def unchecked_add(queue: CropQueue, jpeg: bytes, crop: Crop, out: np.ndarray) -> bool:
+def unchecked_add(queue: NativeQueue, jpeg: bytes, crop: Crop, out: np.ndarray) -> bool:
     """Without the tests' checks of shapes and types."""
-    return inspect.unwrap(CropQueue.add)(queue, memoryview(jpeg), crop, out)
+    return inspect.unwrap(NativeQueue.add_crop)(queue, source_of(jpeg), lambda height, width: crop, out)
 
 
 def meant(jpeg: bytes, crop: Crop, size: int) -> np.ndarray:
@@ -77,7 +106,7 @@ def picture(number: int, size: tuple[int, int] = (256, 340)) -> bytes:
 
 
 @pytest.mark.parametrize("size", [64, 200, 224, 288])
-def test_crops_are_those_of_python_to_one_level(queue: CropQueue, size: int) -> None:
+def test_crops_are_those_of_python_to_one_level(queue: NativeQueue, size: int) -> None:
     chance, differences = np.random.default_rng(size), []
     for number in range(30):
         draws = chance.random(CROP_DRAWS).tolist()
@@ -93,7 +122,7 @@ def test_crops_are_those_of_python_to_one_level(queue: CropQueue, size: int) -> 
 @pytest.mark.parametrize(
     "crop", [Crop(0, 0, 256, 340), Crop(1, 1, 254, 338), Crop(255, 339, 1, 1), Crop(0, 171, 33, 17)]
 )
-def test_crops_at_the_edges(queue: CropQueue, crop: Crop) -> None:
+def test_crops_at_the_edges(queue: NativeQueue, crop: Crop) -> None:
     size = max(crop.height, crop.width)
     found = made(queue, picture(1), crop, size)
     assert found is not None
@@ -102,7 +131,7 @@ def test_crops_at_the_edges(queue: CropQueue, crop: Crop) -> None:
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"quality": 20}])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_other_kinds_of_jpegs(queue: CropQueue, mode: str, options: dict) -> None:
+def test_other_kinds_of_jpegs(queue: NativeQueue, mode: str, options: dict) -> None:
     with io.BytesIO() as file:
         Image.fromarray(natural_picture(2)).convert(mode).save(file, "JPEG", **({"quality": 90} | options))
         jpeg = file.getvalue()
@@ -112,15 +141,14 @@ def test_other_kinds_of_jpegs(queue: CropQueue, mode: str, options: dict) -> Non
     assert np.abs(found.astype(int) - meant(jpeg, crop, 160)).max() <= 1
 
 
-def test_what_is_not_compiled_is_left_to_python(queue: CropQueue) -> None:
+def test_what_is_not_compiled_is_left_to_python(queue: NativeQueue) -> None:
     out = np.zeros((64, 64, 3), np.uint8)
-    assert not queue.add(memoryview(picture(0)), Crop(0, 0, 256, 256), out)  # areas are averaged
-    assert not queue.add(memoryview(picture(0)), Crop(0, 0, 64, 64), out.transpose(1, 0, 2))
+    assert not unchecked_add(queue, picture(0), Crop(0, 0, 64, 64), out.transpose(1, 0, 2))
     others = [((64, 48, 3), np.uint8), ((64, 64, 1), np.uint8), ((64, 64), np.uint8), ((64, 64, 3), np.int8)]
     for shape, dtype in others:
         assert not unchecked_add(queue, picture(0), Crop(0, 0, 64, 64), np.zeros(shape, dtype))
     out.flags.writeable = False
-    assert not queue.add(memoryview(picture(0)), Crop(0, 0, 64, 64), out)
+    assert not unchecked_add(queue, picture(0), Crop(0, 0, 64, 64), out)
     for crop in (
         Crop(200, 0, 57, 57),
         Crop(0, 284, 57, 57),
@@ -133,7 +161,7 @@ def test_what_is_not_compiled_is_left_to_python(queue: CropQueue) -> None:
         assert made(queue, jpeg, Crop(100, 0, 156, 340), 224) is None
 
 
-def test_damaged_jpegs_harm_nothing(queue: CropQueue) -> None:
+def test_damaged_jpegs_harm_nothing(queue: NativeQueue) -> None:
     chance, whole, count = random.Random(0), picture(3, (64, 96)), 0
     for _ in range(400):
         content = bytearray(whole)
@@ -196,6 +224,63 @@ def test_a_jpeg_that_cannot_be_decoded_is_an_error_of_its_sample(tmp_path: Path,
     assert errors[0] == errors[1]
 
 
+def broken(root: Path, kind: str) -> None:
+    """Damage sample 4 of a dataset, or its shard."""
+    path, offset, size = place_of(root, "clip-00004", "logmel.npy" if kind == "window" else "frame00.jpg")
+    if kind == "end":
+        with path.open("r+b") as file:
+            file.truncate(offset + size - 5)
+    elif kind == "missing":
+        path.unlink()
+    else:
+        flip(path, 8 * (offset - BLOCK + 2 if kind == "name" else offset + size // 2))
+
+
+@pytest.mark.usefixtures("built")
+@pytest.mark.parametrize("kind", ["window", "jpeg", "name", "end", "missing"])
+@pytest.mark.parametrize("view", [VIEW, EvalView(image_size=32)])
+def test_damage_is_the_same_error(tmp_path: Path, kind: str, view: TrainView | EvalView) -> None:
+    root = draw_dataset(tmp_path / "set", 6, 6, num_frames=1, seconds=3.2)
+    dataset = open_dataset(root)
+    config = replace(CONFIG, check_members=kind != "end")  # else the shard's size is what is wrong
+    broken(root, kind)
+    errors = []
+    for native in (True, False):
+        loader = Loader(dataset, view, replace(config, native=native))
+        with pytest.raises(ShardError) as caught:
+            list(loader.arrays())
+        errors.append(str(caught.value))
+    assert errors[0] == errors[1]
+
+
+@pytest.mark.usefixtures("built")
+def test_values_that_are_not_finite_are_an_error_of_their_sample(tmp_path: Path) -> None:
+    def pack(mel: np.ndarray) -> bytes:
+        mel[3, 100] = np.nan
+        return pack_npy_columns(mel)
+
+    dataset = open_dataset(draw_dataset(tmp_path / "set", 6, 6, num_frames=1, seconds=3.2, pack_mel=pack))
+    errors = []
+    for native in (True, False):
+        with pytest.raises(ShardError, match=r"1 of the window's 24576 log-mel values are not finite") as caught:
+            list(Loader(dataset, VIEW, replace(CONFIG, native=native)).arrays())
+        errors.append(str(caught.value))
+    assert errors[0] == errors[1]
+
+
+@pytest.mark.usefixtures("built")
+def test_shards_of_the_cache_are_read_before_they_close(tmp_path: Path) -> None:
+    """Of which a thread has one open at a time, and every sample is of another one."""
+    root = draw_dataset(tmp_path / "set", 12, 1, num_frames=1, seconds=3.2)
+    with serving(root) as server:
+        config = replace(CONFIG, cache=CacheConfig(root=tmp_path / "cache"))
+        dataset = open_dataset(server.url, cache=config.cache)
+        fast, plain = (list(Loader(dataset, VIEW, replace(config, native=native)).arrays()) for native in (True, False))
+    for one, other in zip(fast, plain, strict=True):
+        assert np.array_equal(one.log_mel, other.log_mel)
+        assert np.abs(one.images.astype(int) - other.images).max() <= 1
+
+
 def test_a_file_that_is_no_library_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -207,20 +292,103 @@ def test_a_file_that_is_no_library_is_not_used(
     library_path().write_bytes(b"no library")
     with caplog.at_level(logging.WARNING):
         assert native_library() is None
-    assert "cannot be loaded" in caplog.text
+    assert "cannot be used" in caplog.text
     native_library.cache_clear()
 
 
+def test_crops_that_shrink_a_lot_are_those_of_python(queue: NativeQueue) -> None:
+    found = made(queue, picture(0), Crop(0, 0, 256, 256, flip=True), 64)
+    assert found is not None
+    assert np.array_equal(found, meant(picture(0), Crop(0, 0, 256, 256, flip=True), 64))
+
+
+@pytest.mark.parametrize("size", [1, 5, 6, 7, 9, 32, 224])
+def test_the_code_for_avx2_gives_the_same_as_plain_c(queue: NativeQueue, cache: Path, size: int) -> None:
+    plain = NativeQueue(open_library(library_path()), plain=True)
+    chance = np.random.default_rng(size)
+    for number in range(6):
+        crop = random_crop(
+            256, 340, (0.001, 1.0), (0.5, 2.0), chance.random(CROP_DRAWS).tolist(), flip=bool(number % 2)
+        )
+        if not shrinks_a_lot(crop, size):
+            assert np.array_equal(made(queue, picture(number), crop, size), made(plain, picture(number), crop, size))
+
+
+def test_windows_are_copied_if_their_blocks_and_values_are_right(queue: NativeQueue) -> None:
+    stored = np.arange(3 * MEL_BLOCK_BYTES // 2 - 64, dtype=np.uint16) % 0x7C00
+    content = stored.tobytes()
+    blocks = range(0, len(content), MEL_BLOCK_BYTES)
+    hashes = [block_hash(content[begin : begin + MEL_BLOCK_BYTES]) for begin in blocks]
+
+    def window(skipped: int, *, hashes: list[int] = hashes, content: bytes = content) -> np.ndarray | None:
+        out = np.zeros((128, 128), np.float16, order="F")
+        source = source_of(content)._replace(xxh3=None, blocks=np.array(hashes, np.uint32).tobytes())
+        assert queue.add_window(source, skipped, out)
+        assert queue.are_windows() == [True]
+        return out if queue.run() == [True] else None
+
+    for skipped in (0, 2, 256, len(content) - 128 * 128 * 2):
+        found = window(skipped)
+        assert found is not None
+        assert found.T.tobytes() == content[skipped : skipped + 128 * 128 * 2]
+    assert window(0, hashes=[*hashes[:-1], hashes[-1] ^ 1]) is None
+    assert window(0, content=content[:-1] + bytes([content[-1] ^ 1])) is None
+    for bad in (0x7C00, 0xFC00, 0x7E00, 0xFFFF):
+        stored[1000] = bad
+        content = stored.tobytes()
+        hashes = [block_hash(content[begin : begin + MEL_BLOCK_BYTES]) for begin in blocks]
+        assert window(0, hashes=hashes, content=content) is None
+        assert window(2002, hashes=hashes, content=content) is not None
+    assert not queue.add_window(source_of(content), len(content) - 100, np.zeros((128, 128), np.float16, order="F"))
+    assert not queue.add_window(source_of(content), 0, np.zeros((128, 128), np.float16))
+
+
+def test_what_is_read_is_what_the_tar_header_and_the_hash_say(queue: NativeQueue) -> None:
+    header = b"key.frame00.jpg".ljust(BLOCK, b"\0")
+    whole, crop, out = source_of(header + picture(0)), Crop(0, 0, 32, 32), np.zeros((32, 32, 3), np.uint8)
+    right = whole._replace(
+        offset=3 + BLOCK, size=len(picture(0)), xxh3=content_hash(picture(0)), name="key.frame00.jpg"
+    )
+    wrong = [
+        right._replace(name="key.frame01.jpg"),
+        right._replace(name="key.frame00.jp"),
+        right._replace(name="key.frame00.jpgs"),
+        right._replace(xxh3=1),
+        right._replace(size=right.size + 1),
+        right._replace(file=-1),
+    ]
+    for source in [right, *wrong]:
+        assert queue.add_crop(source, lambda height, width: crop, out)
+    assert queue.run() == [True] + [False] * len(wrong)
+    for source in (right._replace(xxh3=None), right._replace(name="")):
+        assert queue.add_crop(source, lambda height, width: crop, out)
+    queue.drop(1)
+    assert queue.run() == [True]
+    assert queue.run() == []
+
+
 class WrongLibrary:
-    """Says that it has made every crop, and has made none."""
+    """Says that it has made everything, and has made nothing."""
 
     @staticmethod
-    def avkit_crop(jobs, count: int) -> None:
+    def avkit_open() -> None:
+        return None
+
+    @staticmethod
+    def avkit_close(memory: None) -> None:
+        pass
+
+    @staticmethod
+    def avkit_read(jobs: int, count: int, *others: int) -> None:
         for number in range(count):
-            jobs[number].done = 1
+            ctypes.c_int32.from_address(jobs + 112 * number + 104).value = 2
+
+    @staticmethod
+    def avkit_crop(*others: int) -> None:
+        pass
 
 
-def test_a_library_that_makes_other_pictures_is_noticed(queue: CropQueue, cache: Path) -> None:
+def test_a_library_that_makes_other_pictures_is_noticed(queue: NativeQueue, cache: Path) -> None:
     assert not works(WrongLibrary())
     assert works(open_library(library_path()))
 
