@@ -1,7 +1,7 @@
 """One sample while a view reads it: its members, read, checked and decoded when they are asked for."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -21,6 +21,21 @@ _VALUE_BYTES: Final = 2  # of float16
 _INFINITE: Final = 0x7C00  # float16's infinity as an integer; NaNs are above. With the sign bit: 0xFC00
 
 
+class _StoredMel(NamedTuple):
+    """Where the log-mel of a sample is; size 0: it isn't stored."""
+
+    profile: str
+    n_mels: int
+    offset: int
+    size: int
+    first_block: int  # the first of the hashes of its blocks; -1: it has none
+
+    @property
+    def columns(self) -> int:
+        """Its columns, if its blocks have hashes."""
+        return (self.size - NPY_HEADER_BYTES) // (_VALUE_BYTES * self.n_mels)
+
+
 class StoredSample:
     """A sample that a view fills a row of a batch from.
 
@@ -29,8 +44,8 @@ class StoredSample:
     """
 
     __slots__ = (
-        "_dataset", "_first", "_flac", "_leases", "_mel", "_memory", "_reader", "_shard", "_windows", "careful",
-        "frame_times_s", "key", "number",
+        "_dataset", "_first", "_flac", "_leases", "_mel", "_memory", "_place", "_reader", "_shard", "_windows",
+        "careful", "frame_times_s", "key", "number",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +69,7 @@ class StoredSample:
         self.frame_times_s: list[float] = dataset.frame_time_s[first : dataset.frame_start[number + 1]].tolist()
         self._flac: bytes | None = None
         self._mel: tuple[str, np.ndarray] | None = None
+        self._place: _StoredMel | None = None  # of the log-mel that was asked for last
         self._windows = 0  # that were copied
         self.careful = False  # True: without compiled code
 
@@ -108,12 +124,10 @@ class StoredSample:
 
     def mel_columns(self, profile_name: str) -> int | None:
         """Columns of the clip's stored log-mel of this profile; None: it isn't stored."""
-        ranges = self._dataset.log_mel.get(profile_name)
-        if ranges is None or not (size := int(ranges.size[self.number])):
+        place = self._place_of(profile_name)
+        if not place.size:
             return None
-        if self._first_block(profile_name) >= 0:
-            return (size - NPY_HEADER_BYTES) // (_VALUE_BYTES * profile(profile_name).n_mels)
-        return int(self._stored_mel(profile_name).shape[1])
+        return place.columns if place.first_block >= 0 else int(self._stored_mel(profile_name).shape[1])
 
     def copy_mel(self, profile_name: str, first: int, out: np.ndarray) -> None:
         """Copy columns of the stored log-mel.
@@ -204,10 +218,18 @@ class StoredSample:
             raise ConfigError(f"{self.where()}: no frame {number}; it has {len(self.frame_times_s)}, counted from 0")
         return self._first + number
 
-    def _first_block(self, profile_name: str) -> int:
-        """The first of the block hashes of the log-mel; -1: it has none."""
-        first = self._dataset.mel_blocks.get(profile_name)
-        return -1 if first is None else int(first[self.number])
+    def _place_of(self, profile_name: str) -> _StoredMel:
+        """Where the log-mel of this profile is."""
+        place, number = self._place, self.number
+        if place is None or place.profile != profile_name:
+            ranges, blocks = self._dataset.log_mel.get(profile_name), self._dataset.mel_blocks.get(profile_name)
+            if ranges is None:
+                return _StoredMel(profile_name, 0, 0, 0, -1)
+            offset, size, first = int(ranges.offset[number]), int(ranges.size[number]), -1
+            if blocks is not None:
+                first = int(blocks[number])
+            self._place = place = _StoredMel(profile_name, profile(profile_name).n_mels, offset, size, first)
+        return place
 
     @property
     def _queue(self) -> NativeQueue | None:
@@ -216,23 +238,21 @@ class StoredSample:
 
     def _has_window(self, profile_name: str, first: int, end: int) -> bool:
         """Whether columns first to end can be read without the rest. A second window is copied from all of them."""
-        if self._mel is not None or self._windows or self._first_block(profile_name) < 0:
+        if self._mel is not None or self._windows:
             return False
-        columns = self.mel_columns(profile_name)
-        return columns is not None and 0 <= first <= end <= columns
+        place = self._place_of(profile_name)
+        return place.size > 0 and place.first_block >= 0 and 0 <= first <= end <= place.columns
 
     def _blocks(self, profile_name: str, first: int, end: int) -> tuple[BlockRange, int]:
         """The blocks that hold columns first to end of a log-mel, and the bytes before the columns in them."""
-        dataset, n_mels = self._dataset, profile(profile_name).n_mels
+        _, n_mels, offset, size, block = self._place_of(profile_name)
         begin, stop = _VALUE_BYTES * n_mels * first, _VALUE_BYTES * n_mels * end
         low, high = begin // MEL_BLOCK_BYTES, -(-stop // MEL_BLOCK_BYTES)
-        whole = dataset.log_mel[profile_name]
-        skipped, size = low * MEL_BLOCK_BYTES, int(whole.size[self.number]) - NPY_HEADER_BYTES
-        block = self._first_block(profile_name)
+        skipped = low * MEL_BLOCK_BYTES
         place = BlockRange(
-            int(whole.offset[self.number]) + NPY_HEADER_BYTES + skipped,
-            min(high * MEL_BLOCK_BYTES, size) - skipped,
-            dataset.block_xxh3[block + low : block + high].tolist(),
+            offset + NPY_HEADER_BYTES + skipped,
+            min(high * MEL_BLOCK_BYTES, size - NPY_HEADER_BYTES) - skipped,
+            self._dataset.block_xxh3[block + low : block + high],
         )
         return place, begin - skipped
 

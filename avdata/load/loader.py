@@ -71,7 +71,7 @@ class LoaderConfig:
     tail: Tail = "drop"
     num_workers: int | None = None  # threads; None: one per core; 0: decode in the calling thread
     prefetch_batches: int = 4  # batches that are decoded ahead, besides the one in use
-    chunk_samples: int = 8  # samples per task of a worker
+    chunk_samples: int | None = None  # samples per task of a worker; None: 8 to 32, as many as keep all workers busy
     fetch_ahead_samples: int = 4096  # download a remote shard so many samples before its first one is needed
     skip_bad: bool = False  # go on at a damaged sample, instead of raising: see `Loader`
     max_bad_share: float = 0.05  # raise when more of this rank's samples of an epoch are damaged; one always may be
@@ -294,10 +294,20 @@ class Loader:
             self._order = epoch, order
         return self._order[1]
 
+    @property
+    def _num_workers(self) -> int:
+        return usable_cores() if self.config.num_workers is None else self.config.num_workers
+
+    @property
+    def _chunk_samples(self) -> int:
+        """Samples per task: between tasks workers wait for Python's lock, and each worker should have four of them."""
+        ahead = self.config.batch_size * self.config.prefetch_batches
+        return self.config.chunk_samples or min(max(ahead // (4 * max(self._num_workers, 1)), 8), 32)
+
     @contextlib.contextmanager
     def _workers(self) -> Iterator[ThreadPoolExecutor | None]:
         """The thread pool of an iteration; None: decode in the calling thread. All threads end with the block."""
-        number = usable_cores() if self.config.num_workers is None else self.config.num_workers
+        number = self._num_workers
         pool = ThreadPoolExecutor(number, "avkit-loader") if number else None
         try:
             yield pool
@@ -321,7 +331,7 @@ class Loader:
             keys=self.dataset.keys.take(sample_ids).to_pylist(),
             errors=[None] * b,
         )
-        edges = [*range(0, b, config.chunk_samples), b]
+        edges = [*range(0, b, self._chunk_samples), b]
         chunks = [range(low, high) for low, high in pairwise(edges)]
         work = partial(self._work, epoch, order, positions, rows)
         if pool is None:

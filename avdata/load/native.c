@@ -79,7 +79,8 @@ static int reserve(void **memory, size_t *have, size_t want, size_t item) {
     return 1;
 }
 
-/* Decode the rows of a crop, with a margin at its sides. Sets the bytes of a row and the crop's first byte in it. */
+/* Decode the rows of a crop, with a margin at its sides. Sets the bytes of a row and the crop's first byte in it.
+   Each picture has a decoder of its own: one that is used again keeps tables, and would decode a picture that lacks them. */
 static int decode_part(const Job *job, const uint8_t *jpeg, Memory *memory, size_t *stride, size_t *begin) {
     struct jpeg_decompress_struct info;
     Errors errors;

@@ -60,6 +60,8 @@ class NativeQueue:
         """
         self._library, self._plain, self._hash = library, plain, _hash_address()
         self._memory = library.avkit_open()
+        if not self._memory:
+            raise MemoryError("no memory for the decoder of JPEGs")
         weakref.finalize(self, library.avkit_close, self._memory)
         self._kept = np.empty(1 << 16, np.uint8)  # JPEGs, each behind its tar header
         self._clear()
@@ -183,7 +185,7 @@ class NativeQueue:
         """The JPEG of a picture that was read."""
         _, size, _, name, _, place, *_ = _JOB.unpack_from(self._jobs, job * _JOB.size)
         begin = place + (0 if name < 0 else BLOCK)
-        return memoryview(self._kept)[begin : begin + size]
+        return self._kept[begin : begin + size].data
 
 
 def _address(memory: bytearray) -> int:

@@ -3,12 +3,14 @@
 import contextlib
 import os
 import threading
-from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt32
 
 from avdata.cache import lock_file, unlock_file
 from avdata.dataset import ByteRange, Shard
@@ -32,7 +34,7 @@ class BlockRange(NamedTuple):
 
     offset: int
     size: int
-    xxh3: list[int]
+    xxh3: UInt32[np.ndarray, " h"]
 
 
 @dataclass(slots=True)
@@ -307,15 +309,13 @@ class ShardReader:
         """What `read_member` or `read_blocks` reads and checks, for compiled code; None: it is fetched first."""
         if self._parts:
             return None
-        shard, (offset, size, stored) = self.shards[number], place
         if isinstance(place, BlockRange):
-            hashes = array("I", place.xxh3).tobytes()
-            return Source(descriptor, offset, size, blocks=hashes if self._check else None)
+            return Source(descriptor, place.offset, place.size, blocks=place.xxh3.tobytes() if self._check else None)
+        shard, (offset, size, stored) = self.shards[number], place
         if self._check and not shard.hashed:
             stored = self._hashes.at(number, shard, descriptor, offset)
-        return Source(
-            descriptor, offset, size, f"{key}.{member}" if shard.prepared else "", stored if self._check else None
-        )
+        name = f"{key}.{member}" if shard.prepared else ""
+        return Source(descriptor, offset, size, name, stored if self._check else None)
 
     def read_blocks(
         self, descriptor: int, number: int, key: str, member: str, place: BlockRange, scratch: "Scratch"
@@ -334,7 +334,7 @@ class ShardReader:
                 f"{shard.name}: truncated at byte {end}, before the end of {key}.{member}. Fetch it again."
             )
         if self._check:
-            for begin, stored in zip(range(0, place.size, MEL_BLOCK_BYTES), place.xxh3, strict=True):
+            for begin, stored in zip(range(0, place.size, MEL_BLOCK_BYTES), place.xxh3.tolist(), strict=True):
                 block = view[begin : begin + MEL_BLOCK_BYTES]
                 if (computed := block_hash(block)) != stored:
                     problem = (

@@ -255,9 +255,9 @@ class ClipView(View):
             return None
         return Crop(0, 0, height, width) if self.fit == "squash" else short_side_crop(height, width)
 
-    def pick_frame(self, inside: Sequence[int], nearest: int, draws: Sequence[float]) -> int:
+    def pick_frame(self, inside: Sequence[int], nearest: Callable[[], int], draws: Sequence[float]) -> int:
         """The frame of a window, of those inside it and the nearest to its middle."""
-        return nearest
+        return nearest()
 
     # Filling a row, in terms of these choices.
 
@@ -330,7 +330,7 @@ class ClipView(View):
         def choose(height: int, width: int) -> Crop:
             return self.choose_crop(height, width, draws)
 
-        numbers, masked = np.array(frames), np.zeros(len(frames), np.bool_)
+        masked = [False] * len(frames)
         for place, frame in enumerate(frames):
             if place and frame == frames[place - 1] and not draws:
                 images[place] = images[place - 1]
@@ -349,7 +349,7 @@ class ClipView(View):
                 else:
                     crop_mask_into(mask, crop, (height, width), masks[place])
         row["frame_time_s"][...] = [times_s[frame] for frame in frames] if axes else times_s[frames[0]]
-        row["frames"][...] = numbers if axes else frames[0]
+        row["frames"][...] = frames if axes else frames[0]
         if masks is not None:
             row["masked"][...] = masked if axes else masked[0]
 
@@ -402,11 +402,12 @@ class ClipView(View):
     def _frame_of(self, start_s: float, times_s: Sequence[float], draws: Sequence[float]) -> int:
         """The frame of the window that begins at start_s."""
         if self.window_s is None or any(map(math.isnan, times_s)):
-            return self.pick_frame(range(len(times_s)), len(times_s) // 2, draws)
+            return self.pick_frame(range(len(times_s)), lambda: len(times_s) // 2, draws)
         end_s, middle_s = start_s + self.window_s, start_s + self.window_s / 2
         inside = [frame for frame, time in enumerate(times_s) if start_s <= time <= end_s]
-        distances = [abs(time - middle_s) for time in times_s]
-        return self.pick_frame(inside, distances.index(min(distances)), draws)
+        return self.pick_frame(
+            inside, lambda: min(range(len(times_s)), key=lambda frame: abs(times_s[frame] - middle_s)), draws
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -469,9 +470,9 @@ class TrainView(ClipView):
         """A random one."""
         return [choice(draws[2], count)]
 
-    def pick_frame(self, inside: Sequence[int], nearest: int, draws: Sequence[float]) -> int:
+    def pick_frame(self, inside: Sequence[int], nearest: Callable[[], int], draws: Sequence[float]) -> int:
         """A random one of those inside the window; if none is, the nearest."""
-        return inside[choice(draws[2], len(inside))] if inside else nearest
+        return inside[choice(draws[2], len(inside))] if inside else nearest()
 
     def choose_crop(self, height: int, width: int, draws: Sequence[float]) -> Crop:
         """A random crop and flip; with another fit than "crop", its part of the frame and a random flip."""

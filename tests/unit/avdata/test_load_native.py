@@ -174,7 +174,9 @@ def test_damaged_jpegs_harm_nothing(queue: NativeQueue) -> None:
 
 @pytest.mark.usefixtures("built")
 def test_a_loader_uses_it_and_gives_the_same_but_for_one_level(tmp_path: Path) -> None:
-    root = draw_dataset(tmp_path / "set", 12, 6, num_frames=2, picture=lambda s, f: natural_picture(s + f, (64, 80)))
+    root = draw_dataset(
+        tmp_path / "set", 12, 6, num_frames=2, seconds=3.2, picture=lambda s, f: natural_picture(s + f, (64, 80))
+    )
     dataset = open_dataset(root)
     view = TrainView(image_size=48, max_gain_db=6.0)
     fast, plain = (Loader(dataset, view, replace(CONFIG, native=native)) for native in (True, False))
@@ -192,7 +194,9 @@ def test_a_loader_uses_it_and_gives_the_same_but_for_one_level(tmp_path: Path) -
 
 @pytest.mark.usefixtures("built")
 def test_evaluation_is_the_same_on_every_machine(tmp_path: Path) -> None:
-    root = draw_dataset(tmp_path / "set", 6, 6, num_frames=2, picture=lambda s, f: natural_picture(s + f, (64, 80)))
+    root = draw_dataset(
+        tmp_path / "set", 6, 6, num_frames=2, seconds=3.2, picture=lambda s, f: natural_picture(s + f, (64, 80))
+    )
     view = EvalView(image_size=48, windows=3)
     fast, plain = (
         Loader(open_dataset(root), view, evaluation_config(replace(CONFIG, native=native))) for native in (True, False)
@@ -209,7 +213,7 @@ def test_a_jpeg_that_cannot_be_decoded_is_an_error_of_its_sample(tmp_path: Path,
     def encode(rgb: np.ndarray) -> bytes:
         return encode_jpeg(rgb)[: -400 if rgb[0, 0, 0] == 8 * 3 else None]
 
-    root = draw_dataset(tmp_path / "set", 12, 6, num_frames=1, encode=encode)
+    root = draw_dataset(tmp_path / "set", 12, 6, num_frames=1, seconds=3.2, encode=encode)
     loaders = [Loader(open_dataset(root), VIEW, replace(CONFIG, skip_bad=skip_bad, native=n)) for n in (True, False)]
     if skip_bad:
         fast, plain = ([key for batch in loader.arrays() for key in batch.keys] for loader in loaders)
@@ -371,11 +375,11 @@ class WrongLibrary:
     """Says that it has made everything, and has made nothing."""
 
     @staticmethod
-    def avkit_open() -> None:
-        return None
+    def avkit_open() -> int:
+        return 1
 
     @staticmethod
-    def avkit_close(memory: None) -> None:
+    def avkit_close(memory: int) -> None:
         pass
 
     @staticmethod
