@@ -207,10 +207,6 @@ class Dataset:
             yield part, slice(first, first + part.samples)
             first += part.samples
 
-    def part_of(self, sample_ids: Integer[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
-        """Which of `parts` each of these samples belongs to."""
-        return np.searchsorted(np.cumsum([part.samples for part in self.parts]), sample_ids, side="right")
-
     def fingerprint(self) -> str:
         """SHA-256 of all that determines the order of an epoch: the keys, their shards, the weights and the parts."""
         if self.weights is None and not self.parts and self.known is not None:

@@ -24,7 +24,7 @@ import xxhash
 
 from avmanifest.clipnames import display_name
 from avmanifest.errors import ConfigError, DamagedMember, ManifestError, ShardError
-from avmanifest.files import disk_error, open_file, read_file
+from avmanifest.files import disk_error, open_file
 from avmanifest.secrets import shown_url
 
 BLOCK: Final = 512
@@ -374,15 +374,6 @@ def walk_samples(path: Path) -> Iterator[tuple[str, int, list[Member]]]:
 def index_bytes(sample_offsets: Sequence[int], end: int) -> bytes:
     """Encode Megatron-Energon's `.idx`: little-endian uint64 offsets of the samples and of the closing blocks."""
     return np.asarray([*sample_offsets, end], dtype="<u8").tobytes()
-
-
-def read_index(path: Path) -> npt.NDArray[np.uint64]:
-    """Read the offsets of an `.idx` file: n + 1 entries for n samples. Raises ShardError for anything else."""
-    content = read_file(path)
-    offsets = np.frombuffer(content[: len(content) // 8 * 8], dtype="<u8")
-    if len(content) % 8 or not len(offsets) or np.any(offsets[1:] < offsets[:-1]):
-        raise ShardError(f"{path}: not an index of ascending 64-bit offsets ({len(content)} bytes)")
-    return offsets
 
 
 def pack_npy(array: npt.NDArray[Any]) -> bytes:

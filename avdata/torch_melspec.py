@@ -13,24 +13,12 @@ from torch import Tensor
 
 from avdata.melspec import refuse_gain
 from avdata.profiles import MelProfile, num_frames
-from avmanifest.errors import ConfigError
 
 
 def log_mel(waveform: Float[Tensor, "*b n"], profile: MelProfile) -> Float[Tensor, "*b mel t"]:
-    """Compute a float32 log-mel spectrogram on the waveform's device.
-
-    `paper` and `released` give log10(power + floor); silence is -7. `kaldi` gives the natural log of Kaldi's filters
-    with the options of CAV-MAE and AVSiam: mean of the waveform removed, htk_compat, Hann window, no energy, dither 0,
-    Kaldi's defaults otherwise. It is padded with columns of 0.0 to pad_columns, and not normalized.
+    """Compute what `avdata.melspec.log_mel` does, with the same arguments and errors, on the waveform's device.
 
     On a GPU, TF32 matrix products cost about three digits of precision.
-
-    Args:
-        waveform: Samples at profile.sample_rate.
-        profile: The front end.
-
-    Raises:
-        ConfigError: The waveform is shorter than one window.
     """
     num_columns = num_frames(waveform.shape[-1], profile)
     flat = waveform.reshape(-1, waveform.shape[-1])
@@ -39,37 +27,10 @@ def log_mel(waveform: Float[Tensor, "*b n"], profile: MelProfile) -> Float[Tenso
     return spectrogram[..., :num_columns].reshape(*waveform.shape[:-1], profile.n_mels, num_columns)
 
 
-def crop_window(log_mel: Float[Tensor, "*b mel t"], start_column: int, num_columns: int) -> Float[Tensor, "*b mel u"]:
-    """A view of num_columns columns from start_column on.
-
-    With `paper`, this is exactly the log-mel of the same part of the waveform. With a centered profile, the columns at
-    both ends differ: they depend on neighboring samples instead of a reflection.
-
-    Raises:
-        ConfigError: The columns are outside the spectrogram.
-    """
-    if not 0 <= start_column <= start_column + num_columns <= log_mel.shape[-1]:
-        raise ConfigError(
-            f"columns {start_column} to {start_column + num_columns} asked for; the spectrogram has {log_mel.shape[-1]}"
-        )
-    return log_mel[..., start_column : start_column + num_columns]
-
-
 def apply_gain_db(
     log_mel: Float[Tensor, "*b mel t"], gain_db: float | Float[Tensor, "*b"], profile: MelProfile
 ) -> Float[Tensor, "*b mel t"]:
-    """Compute the log-mel that the waveform would have with gain_db of gain, in float32.
-
-    The result is exact for a waveform that is not clipped.
-
-    Args:
-        log_mel: Spectrograms of `profile`.
-        gain_db: Gain in dB: one number, or one per spectrogram.
-        profile: How log_mel was made.
-
-    Raises:
-        ConfigError: The profile is `kaldi`, whose padding columns are not audio.
-    """
+    """Compute what `avdata.melspec.apply_gain_db` does, with the same arguments and errors."""
     refuse_gain(profile)
     gain = torch.as_tensor(gain_db, dtype=torch.float32, device=log_mel.device)[..., None, None]
     power = (10 ** log_mel.float() - profile.floor).clamp_min(0)

@@ -93,15 +93,12 @@ def kept_names(schema: pa.Schema) -> list[str]:
     return [name for name in schema.names if name in kept]
 
 
-def open_audit_dataset(
-    source: str, storage_options: Mapping[str, Any] | None = None, *, where: str | None = None
-) -> AuditDataset:
+def open_audit_dataset(source: str, *, where: str | None = None) -> AuditDataset:
     """Open a dataset, a manifest or tars.
 
     Args:
         source: Path or URL of a prepared folder, of a manifest's parquet file or its folder, of a tar, of a brace
             pattern of tars, or of a folder of tars.
-        storage_options: Options for fsspec, such as credentials.
         where: Keep the clips, failed ones included, for which this SQL expression over the manifest's columns is true.
 
     Raises:
@@ -111,9 +108,9 @@ def open_audit_dataset(
     """
     condition = None if where is None else parse_condition(where)
     if is_tar(source):
-        return _open_tars(expand_urls(source), source, storage_options, condition)
+        return _open_tars(expand_urls(source), source, condition)
     if source.endswith(".parquet"):
-        store = open_store(source, storage_options)
+        store = open_store(source)
         return _from_manifests(source, DatasetKind.MANIFEST, store, {PurePosixPath(source).stem: ""}, {}, condition)
     root = source.rstrip("/") or source
     path = local_path(root)
@@ -122,7 +119,7 @@ def open_audit_dataset(
             f"{root}: not a folder that you can read. Give the --out of an `avkit prepare`, a manifest's parquet file, "
             "or tars: 'shards/{00000..00009}.tar'."
         )
-    store = open_store(root, storage_options)
+    store = open_store(root)
     description = _description(store)
     if manifests := _manifests(store, "manifest/", description):
         return _from_manifests(root, DatasetKind.DATASET, store, manifests, description, condition)
@@ -248,16 +245,14 @@ def member_kind(name: str) -> str:
     return stem.rstrip("0123456789") + dot + suffix if dot else name
 
 
-def _open_tars(
-    urls: Sequence[str], source: str, storage_options: Mapping[str, Any] | None, condition: Condition | None
-) -> AuditDataset:
+def _open_tars(urls: Sequence[str], source: str, condition: Condition | None) -> AuditDataset:
     for url in urls:
         if compression(url) is not None:
             raise ConfigError(
                 f"{shown_url(url)}: a compressed tar can be trained on, not inspected. Unpack it to .tar first."
             )
     shared = _shared_folder(urls)
-    store = open_store(shared or ("/" if urls[0].startswith("/") else "."), storage_options)
+    store = open_store(shared or ("/" if urls[0].startswith("/") else "."))
     names = [url[len(shared) :].lstrip("/") for url in urls]
     if missing := [url for url, name in zip(urls, names, strict=True) if store.size(name) is None]:
         raise ConfigError(

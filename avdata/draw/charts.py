@@ -112,9 +112,9 @@ class Line(NamedTuple):
     values: Sequence[float | int]
 
 
-def line_chart(steps: Sequence[float | int], values: Sequence[float | int], label: str, axis: str = "step") -> str:
+def line_chart(steps: Sequence[float | int], values: Sequence[float | int], label: str) -> str:
     """Draw values over steps. Values that are not finite are left out."""
-    return lines_chart([Line("", steps, values)], label, axis)
+    return lines_chart([Line("", steps, values)], label)
 
 
 def lines_chart(lines: Sequence[Line], label: str, axis: str = "step") -> str:

@@ -84,9 +84,9 @@ def read_schema(source: Path | BinaryIO, schema: pa.Schema, *, where: str = "") 
         return full
 
 
-def read_metadata(source: Path | BinaryIO, *, where: str = "") -> Mapping[bytes, bytes]:
+def read_metadata(path: Path) -> Mapping[bytes, bytes]:
     """The metadata of a parquet file's schema. Raises ManifestError if the file cannot be read."""
-    with _open(source, pa.schema([]), where) as (file, _, _):
+    with _open(path, pa.schema([]), "") as (file, _, _):
         return dict(file.schema_arrow.metadata or {})
 
 

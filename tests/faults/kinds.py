@@ -84,7 +84,7 @@ def name_rows(folder: Path) -> Iterator[Fault]:
         root = folder / "titles" / title.encode("unicode_escape").decode().replace("\\", "_")
         root.mkdir(parents=True)
         (root / f"{title}.mp4").touch()
-        (row,) = folder_requests(root, labels_from_parent=False).to_pylist()
+        (row,) = folder_requests(root).to_pylist()
         yield Fault(f"title: {title!r}", "prepare folder", title, row["video_id"])
 
 

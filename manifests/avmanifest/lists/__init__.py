@@ -85,11 +85,10 @@ def read_requests(
     return table.combine_chunks()
 
 
-def folder_requests(root: Path, labels_from_parent: bool = True) -> pa.Table:
+def folder_requests(root: Path) -> pa.Table:
     """The media files in a folder as a REQUEST_SCHEMA table, sorted by path; see `read_folder`."""
     recipe = load_recipe("folder")
-    list_file = ListFile(path=root, recipe=recipe, spec=recipe.lists[0])
-    return read_folder(list_file, labels_from_parent=labels_from_parent)
+    return read_folder(ListFile(path=root, recipe=recipe, spec=recipe.lists[0]))
 
 
 def read_clip_names(path: Path) -> pa.Table:

@@ -16,7 +16,7 @@ FOLDER_SPLITS: Final = ("train", "val", "test")
 """Folders directly below the root with these names are splits, not labels."""
 
 
-def read_folder(list_file: ListFile, *, labels_from_parent: bool = True) -> pa.Table:
+def read_folder(list_file: ListFile) -> pa.Table:
     """One clip per media file below a folder, sorted by path. A clip is the whole file.
 
     video_id is the path below the folder without its suffix; with its suffix if two files differ only in that. The
@@ -40,7 +40,7 @@ def read_folder(list_file: ListFile, *, labels_from_parent: bool = True) -> pa.T
         folders = path.split("/")[:-1]
         split = folders.pop(0) if folders and folders[0] in FOLDER_SPLITS else FOLDER_SPLITS[0]
         splits.append(split)
-        labels.append(folders[-1:] if labels_from_parent else [])
+        labels.append(folders[-1:])
     return request_table(
         list_file,
         lambda row: f"{root / paths[row]}",

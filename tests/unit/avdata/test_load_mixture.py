@@ -203,7 +203,7 @@ def test_classes_are_reconciled_by_name() -> None:
     mixed = mix([(one, 1.0), (other, 1.0)])
     assert mixed.classes == ("dog", "rain", "cat")
     assert mixed.label_ids.tolist() == [0, 1, 1, 1, 2]
-    assert mixed.part_of(np.array([0, 1, 2, 3])).tolist() == [0, 0, 1, 1]
+    assert [(part.samples, rows.start, rows.stop) for part, rows in mixed.rows_of_parts()] == [(2, 0, 2), (2, 2, 4)]
 
 
 def test_a_record_of_the_data_has_the_subset_id_of_each_part(few: Path, many: Path) -> None:
@@ -223,7 +223,7 @@ def test_the_shares_of_100_000_samples() -> None:
     datasets = [bare_dataset([["x"]] * size, name=str(size)) for size in sizes]
     mixed = mix(list(zip(datasets, shares, strict=True)))
     order = mixed_order(mixed.shard_of, mixed.parts, 0, 0, OrderConfig())
-    part_of = mixed.part_of(order)
+    part_of = np.searchsorted(np.cumsum(sizes), order, side="right")
     assert np.bincount(part_of).tolist() == [70_000, 5_000, 25_000]
     of_a_batch = np.stack([np.bincount(batch, minlength=3) for batch in part_of.reshape(-1, 500)])
     assert np.abs(of_a_batch - np.array([350, 25, 125])).max() < 8

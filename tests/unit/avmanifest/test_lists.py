@@ -893,7 +893,6 @@ def test_a_folder_is_sorted_and_labeled_by_parents(tmp_path: Path) -> None:
     ]
     assert {(row["start_s"], row["end_s"]) for row in rows} == {(0.0, None)}
     assert read_requests(load_recipe("folder"), tmp_path).equals(folder_requests(tmp_path))
-    assert {tuple(row["labels"]) for row in folder_requests(tmp_path, labels_from_parent=False).to_pylist()} == {()}
 
 
 def test_files_that_differ_only_in_their_suffix_keep_it(tmp_path: Path) -> None:
