@@ -58,12 +58,12 @@ class NoRanges(OSError):
     """The server answers a request for a range with something else. It will do so again."""
 
 
-class RangeFile(io.RawIOBase):
-    """A read-only file of `size` bytes that is read by ranges: `read_range(start, size)` returns that many bytes."""
+class SizedFile(io.RawIOBase):
+    """A read-only file of `size` bytes with a position. `name` is what messages call it. Subclasses read."""
 
-    def __init__(self, read_range: Callable[[int, int], bytes], size: int) -> None:
+    def __init__(self, size: int, name: str) -> None:
         super().__init__()
-        self._read_range = read_range
+        self.name = name
         self._size = size
         self._position = 0
 
@@ -76,12 +76,27 @@ class RangeFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move to a position and return it."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise ValueError(f"seek to {base + offset}: before the start of the file")
-        self._position = base + offset
+        """Move to a position and return it. ValueError before the start; past the end, reads return nothing."""
+        self._check_open()
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
+        if whence not in base:
+            raise ValueError(f"whence={whence}; known: 0, 1, 2")
+        if base[whence] + offset < 0:
+            raise ValueError(f"seek to {base[whence] + offset}: before the start of {self.name}")
+        self._position = base[whence] + offset
         return self._position
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file.")
+
+
+class RangeFile(SizedFile):
+    """A read-only file of `size` bytes that is read by ranges: `read_range(start, size)` returns that many bytes."""
+
+    def __init__(self, read_range: Callable[[int, int], bytes], size: int) -> None:
+        super().__init__(size, "the file")
+        self._read_range = read_range
 
     def readinto(self, buffer: Any, /) -> int:
         """Read into the buffer and return the number of bytes, 0 at the end."""

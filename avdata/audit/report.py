@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +20,7 @@ from avdata.audit.shown import sample_data, thumbnail_uri, thumbnails
 from avdata.audit.summary import QUANTILES
 from avdata.audit.verify import Verification
 from avdata.draw.charts import class_chart, histogram, stacked_bar
-from avdata.draw.page import card, data_uri, escape, key_numbers, page, section, table, write_page
+from avdata.draw.page import card, data_uri, escape, key_numbers, page, section, table
 from avmanifest.columns import Column, flags, measured
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.records import shown_operation, shown_step
@@ -63,33 +62,6 @@ MapMaker = Callable[[Sequence[str]], Maps | None]
 """Makes the maps of features, from the keys of the rows that may be on them; those without a sample are empty."""
 
 
-def write_report(
-    path: Path,
-    dataset: AuditDataset,
-    found: Mapping[str, Any],
-    verification: Verification | None,
-    config: ReportConfig,
-    *,
-    make_maps: MapMaker | None = None,
-    on_sample: Callable[[int, int], None] | None = None,
-) -> None:
-    """Write the report.
-
-    Args:
-        path: The HTML file.
-        dataset: The dataset.
-        found: Its summary, from `summarize`.
-        verification: From `verify`; None: the report has no such section.
-        config: How much to show.
-        make_maps: Makes maps of the samples that are shown.
-        on_sample: Called with the number of samples read, and how many there are to read.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
-    write_page(path, report(dataset, found, verification, config, make_maps=make_maps, on_sample=on_sample))
-
-
 def report(
     dataset: AuditDataset,
     found: Mapping[str, Any],
@@ -99,7 +71,16 @@ def report(
     make_maps: MapMaker | None = None,
     on_sample: Callable[[int, int], None] | None = None,
 ) -> str:
-    """The report as HTML. The arguments are those of `write_report`."""
+    """The report as HTML.
+
+    Args:
+        dataset: The dataset.
+        found: Its summary, from `summarize`.
+        verification: From `verify`; None: the report has no such section.
+        config: How much to show.
+        make_maps: Makes maps of the samples that are shown.
+        on_sample: Called with the number of samples read, and how many there are to read.
+    """
     everything = all_rows(dataset)
     choice = choose(
         everything,
@@ -144,7 +125,7 @@ def report_page(
     Args:
         dataset: The dataset.
         found: Its summary.
-        verification: As for `write_report`.
+        verification: As for `report`.
         clips: What the page's script reads of the clips.
         said: Which clips these are.
         served: Whether the page asks its server for clips.

@@ -143,18 +143,15 @@ class BucketOutput:
             stats = self._committed(shard, plan_hash)
             if stats is None:
                 raise StorageError(f"{self.bucket.at(str(shard))}: another run removed it while it was committed")
-        with storage_errors(self.layout.root), publishing(self.layout):
-            self._mirror_shard(shard, stats, built)
+        self._mirror_shard(shard, stats, built)
         return stats
 
     def is_done(self, shard: ShardName, plan_hash: str) -> bool:
         """Whether the shard has a marker of this plan. If so, its rows are mirrored."""
         stats = self._committed(shard, plan_hash)
-        if stats is None:
-            return False
-        with storage_errors(self.layout.root), publishing(self.layout):
+        if stats is not None:
             self._mirror_shard(shard, stats, None)
-        return True
+        return stats is not None
 
     def quarantine(self, shard: ShardName) -> str:
         """Move the shard's objects below the quarantine prefix, the marker first; the new prefix."""
@@ -244,14 +241,14 @@ class BucketOutput:
         return None
 
     def _mirror_shard(self, shard: ShardName, stats: Mapping[str, Any], built: BuiltShard | None) -> None:
-        """Mirror a committed shard: its rows, then its marker. The caller holds the publishing lock."""
-        clips, marker = self.layout.clips(shard), self.layout.stats(shard)
-        content = marker_bytes(stats)
-        if built is not None and built.stats == stats:
-            replace_bytes(clips, built.files[PARTS.index("parquet")].read_bytes())
-        elif not (clips.exists() and sha256_of_file(clips) == stats["files"]["parquet"]["sha256"]):
-            self.bucket.fetch(self.layout.name(clips), clips)
-        replace_bytes(marker, content)
+        """Mirror a committed shard: its rows, then its marker."""
+        clips = self.layout.clips(shard)
+        with storage_errors(self.layout.root), publishing(self.layout):
+            if built is not None and built.stats == stats:
+                replace_bytes(clips, built.files[PARTS.index("parquet")].read_bytes())
+            elif not (clips.exists() and sha256_of_file(clips) == stats["files"]["parquet"]["sha256"]):
+                self.bucket.fetch(self.layout.name(clips), clips)
+            replace_bytes(self.layout.stats(shard), marker_bytes(stats))
 
     def _mirror_plan(self, listed: Mapping[str, int]) -> None:
         """Mirror dataset.json and plan. A dataset.json without a plan is of a run that was killed while it started."""

@@ -229,13 +229,13 @@ def _dataset(
             verification = verify_dataset(dataset, on_shard=on_shard)
     if html is not None:
         from avcli.inspect_output import drawing
-        from avdata.audit.report import ReportConfig, write_report
+        from avdata.audit.report import ReportConfig, report
+        from avdata.draw.page import write_page
 
         config = ReportConfig(**how)
         with drawing() as on_sample:
-            write_report(
-                html, dataset, found, verification, config, make_maps=_map_maker(embedding), on_sample=on_sample
-            )
+            maps = _map_maker(embedding)
+            write_page(html, report(dataset, found, verification, config, make_maps=maps, on_sample=on_sample))
     if as_json:
         print_json(found if verification is None else {**found, "verification": verification.as_dict()})
     else:

@@ -11,7 +11,7 @@ import pytest
 from avdata.audit.choice import all_rows
 from avdata.audit.dataset import open_audit_dataset
 from avdata.audit.maps import Maps
-from avdata.audit.report import ReportConfig, report, write_report
+from avdata.audit.report import ReportConfig, report
 from avdata.audit.rows import ClipRows, parse_query
 from avdata.audit.summary import summarize
 from avdata.audit.verify import Verification, verify
@@ -54,7 +54,7 @@ def page_of(
 ) -> Path:
     dataset = open_audit_dataset(str(root))
     config = ReportConfig(num_samples=num_samples)
-    write_report(to, dataset, summarize(dataset), verification, config, make_maps=make_maps)
+    write_page(to, report(dataset, summarize(dataset), verification, config, make_maps=make_maps))
     return to
 
 

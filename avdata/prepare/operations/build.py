@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 
+from avdata.prepare.bucket import local_folder, place_of
 from avdata.prepare.catalog import PlannedShard, planned_shards, shard_problem
 from avdata.prepare.commit import Observer, build_shard, disk_errors, marker_problem, read_stats, storage_errors
 from avdata.prepare.config import Supervision
@@ -19,11 +20,13 @@ from avdata.prepare.operations.clip import StoredClip
 from avdata.prepare.segments import Segment
 from avdata.prepare.supervise import Crashed, Raised, Returned, TimedOut, report_stage, supervise
 from avmanifest.columns import Column
-from avmanifest.errors import AvkitError, ShardError, StorageError
+from avmanifest.errors import AvkitError, ConfigError, ShardError, StorageError
 from avmanifest.files import open_file, remove
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA
+from avmanifest.secrets import shown_url
 from avmanifest.table import read_table
+from avmanifest.wording import counted
 
 Edit = Callable[[StoredClip], Segment]
 """Makes the clip of the new shard. Must be picklable."""
@@ -57,6 +60,14 @@ class Prepared:
         present = tuple(one for one in planned if layout.stats(one.shard).exists())
         return cls(layout, description, present, len(planned) - len(present))
 
+    def require_whole(self) -> None:
+        """Raise ConfigError if a shard is not prepared yet."""
+        if self.num_missing:
+            missing = counted(self.num_missing, "shard is", "shards are")
+            raise ConfigError(
+                f"{self.layout.root}: {missing} not prepared yet. Run the same avkit prepare to its end first."
+            )
+
     def places(self) -> dict[str, Place]:
         """The place of every clip, by key: of a clip that was retried, that of its last retry."""
         return {
@@ -64,6 +75,16 @@ class Prepared:
             for planned in self.shards
             for number, key in enumerate(planned.rows.column("key").to_pylist())
         }
+
+
+def folder_of(place: str | Path, why_not_remote: str) -> Path:
+    """The folder of a prepared dataset on this machine. Raises ConfigError for anything else."""
+    folder = local_folder(place_of(place))
+    if folder is None:
+        raise ConfigError(f"{shown_url(str(place))}: {why_not_remote}")
+    if not (folder / "dataset.json").is_file():
+        raise ConfigError(f"{folder}: no dataset.json, so not a prepared dataset. Give the --out of an avkit prepare.")
+    return folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,10 @@ from avdata.prepare.card import write_catalog
 from avdata.prepare.catalog import coverage, merge_manifest, write_index
 from avdata.prepare.commit import Observer, disk_errors, storage_errors
 from avdata.prepare.description import encoded_description, recipe_of, sample_of
-from avdata.prepare.operations.build import Edit, NewShard, Prepared, build_shards
+from avdata.prepare.operations.build import Edit, NewShard, Prepared, build_shards, folder_of
 from avdata.prepare.operations.clip import StoredClip
 from avdata.prepare.operations.pending import pending
-from avdata.prepare.operations.run import Done
+from avdata.prepare.operations.run import Asked, Done
 from avdata.prepare.plan import Plan, freeze
 from avmanifest.errors import ConfigError
 from avmanifest.files import flush, read_file, remove, replace_bytes, sha256_of
@@ -34,7 +34,6 @@ from avmanifest.records import columns_of_description
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
 from avmanifest.secrets import shown_url
 from avmanifest.table import read_table
-from avmanifest.wording import counted
 
 _LOCK: Final = "publish.lock"
 _REQUEST: Final = "request.json"
@@ -51,17 +50,8 @@ class Derived:
 
 
 @runtime_checkable
-class Derivation(Protocol):
+class Derivation(Asked, Protocol):
     """One way to make a dataset from others."""
-
-    @property
-    def name(self) -> str:
-        """Its name on the command line."""
-        ...
-
-    def settings(self) -> dict[str, Any]:
-        """What was asked for, as JSON holds it. It stands in the new dataset's history."""
-        ...
 
     def derived(self, datasets: Sequence[Prepared], note: Observer) -> Derived:
         """What to make. Raises ConfigError if it cannot be made."""
@@ -94,7 +84,8 @@ def derive_dataset(
         ManifestError: A file of a source cannot be read.
         StorageError: A file cannot be written.
     """
-    layouts = [_source(source) for source in sources]
+    away = "is not on this machine. Copy it first: avkit export URL --to FOLDER"
+    layouts = [Layout(Path(os.path.realpath(folder_of(source, away)))) for source in sources]
     target = _target(out, [layout.root for layout in layouts])
     datasets = [_finished(layout) for layout in layouts]
     derived = derivation.derived(datasets, note)
@@ -130,25 +121,12 @@ def derive_dataset(
     return Done(operation=derivation.name, root=str(target), changed=True, **asdict(built))
 
 
-def _source(source: str | Path) -> Layout:
-    folder = local_folder(place_of(source))
-    if folder is None:
-        raise ConfigError(
-            f"{shown_url(str(source))}: is not on this machine. Copy it first: avkit export URL --to FOLDER"
-        )
-    if not (folder / "dataset.json").is_file():
-        raise ConfigError(f"{folder}: no dataset.json, so not a prepared dataset. Give the --out of an avkit prepare.")
-    return Layout(Path(os.path.realpath(folder)))
-
-
 def _finished(layout: Layout) -> Prepared:
     """A dataset of which all shards exist, and that no operation is changing."""
     if what := pending(layout):
         raise ConfigError(f"{layout.root}: {what}. Wait for it, or run avkit dataset settle {layout.root}")
     dataset = Prepared.read(layout, (FORMAT_VERSION,))
-    if dataset.num_missing:
-        missing = counted(dataset.num_missing, "shard is", "shards are")
-        raise ConfigError(f"{layout.root}: {missing} not prepared yet. Run the same avkit prepare to its end first.")
+    dataset.require_whole()
     return dataset
 
 

@@ -14,7 +14,7 @@ from avdata.prepare.description import difference, joined_recipe, removed_keys, 
 from avdata.prepare.operations.build import Prepared, shards_of_plan
 from avdata.prepare.operations.clip import StoredClip
 from avdata.prepare.operations.derive import Derived
-from avdata.prepare.operations.reshard import plan_anew
+from avdata.prepare.operations.reshard import check_shard_size, plan_anew
 from avdata.prepare.segments import Segment
 from avdata.shards import ByteFile, pack_json
 from avmanifest.columns import Column, with_extra
@@ -42,8 +42,7 @@ class Merge:
     name = "merge"
 
     def __post_init__(self) -> None:
-        if self.shard_size is not None and self.shard_size < 1:
-            raise ConfigError(f"--shard-size {self.shard_size}: a shard holds at least one clip")
+        check_shard_size(self.shard_size)
 
     def settings(self) -> dict[str, Any]:
         """The prefixes, if there are any."""

@@ -25,8 +25,7 @@ class Reshard:
     versions = (FORMAT_VERSION,)
 
     def __post_init__(self) -> None:
-        if self.shard_size < 1:
-            raise ConfigError(f"--shard-size {self.shard_size}: a shard holds at least one clip")
+        check_shard_size(self.shard_size)
 
     def settings(self) -> dict[str, Any]:
         """The number of clips."""
@@ -39,11 +38,7 @@ class Reshard:
         if config["shard_size"] == self.shard_size and len(layout.plan_parts()) == 1:
             note(f"{layout.root}: its shards hold {counted(self.shard_size, 'clip')} already")
             return None
-        if dataset.num_missing:
-            missing = counted(dataset.num_missing, "shard is", "shards are")
-            raise ConfigError(
-                f"{layout.root}: {missing} not prepared yet. Run the same avkit prepare to its end first."
-            )
+        dataset.require_whole()
         plan = plan_anew(requested_rows(layout), config["seed"], self.shard_size)
         shards = shards_of_plan(plan.table, dataset.places())
         names = {new.shard for new in shards}
@@ -53,6 +48,12 @@ class Reshard:
             gone=tuple(planned.shard for planned in dataset.shards if planned.shard not in names),
             plan=(plan.table,),
         )
+
+
+def check_shard_size(clips: int | None) -> None:
+    """Raise ConfigError for a shard of no clip. None: as in the source."""
+    if clips is not None and clips < 1:
+        raise ConfigError(f"--shard-size {clips}: a shard holds at least one clip")
 
 
 def plan_anew(requested: pa.Table, seed: int, shard_size: int) -> Plan:

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from avdata.prepare.bucket import local_folder, place_of
 from avdata.prepare.commit import Observer, Workspace, disk_errors, storage_errors
 from avdata.prepare.description import encoded_description
-from avdata.prepare.operations.build import Edit, NewShard, Prepared, build_shards
+from avdata.prepare.operations.build import Edit, NewShard, Prepared, build_shards, folder_of
 from avdata.prepare.operations.clip import StoredClip
 from avdata.prepare.operations.swap import Swap, claimed, finish, is_resumed, settle, staged
 from avmanifest.errors import ConfigError
@@ -20,6 +19,12 @@ from avmanifest.layout import Layout, ShardName
 from avmanifest.records import columns_of_description
 from avmanifest.secrets import shown_url
 from avmanifest.table import write_table
+
+_NOT_IN_A_STORE: Final = (
+    "an object store cannot exchange several files at once, so readers would find a mixture. Copy the dataset with "
+    "`avkit export URL --to FOLDER`, change the copy, and export it back to the same URL, which replaces the older "
+    "state."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,21 +40,26 @@ class Changes:
 
 
 @runtime_checkable
-class Operation(Protocol):
-    """One kind of change."""
+class Asked(Protocol):
+    """What `avkit dataset` was asked to do. It stands in the history of the dataset that comes of it."""
 
     @property
     def name(self) -> str:
         """Its name on the command line."""
         ...
 
+    def settings(self) -> dict[str, Any]:
+        """What was asked for, as JSON holds it."""
+        ...
+
+
+@runtime_checkable
+class Operation(Asked, Protocol):
+    """One kind of change."""
+
     @property
     def versions(self) -> tuple[int, ...]:
         """The format versions of datasets that it can change."""
-        ...
-
-    def settings(self) -> dict[str, Any]:
-        """What was asked for, as JSON holds it. It stands in the dataset's history."""
         ...
 
     def changes(self, dataset: Prepared, note: Observer) -> Changes | None:
@@ -98,7 +108,7 @@ def run_operation(
         ManifestError: A file of the dataset cannot be read.
         StorageError: A file cannot be written.
     """
-    layout = _layout_of(root)
+    layout = Layout(folder_of(root, _NOT_IN_A_STORE))
     with disk_errors(layout.root), ExitStack() as closing:
         workspace = Workspace(layout)
         closing.callback(workspace.close)
@@ -147,26 +157,13 @@ def _words(name: str, settings: Mapping[str, Any]) -> str:
 
 def settle_dataset(root: str | Path, note: Observer) -> None:
     """Finish or undo an operation that was stopped. Raises as run_operation does."""
-    layout = _layout_of(root)
+    layout = Layout(folder_of(root, _NOT_IN_A_STORE))
     workspace = Workspace(layout)
     try:
         with storage_errors(layout.root), workspace.publishing():
             settle(layout, note)
     finally:
         workspace.close()
-
-
-def _layout_of(root: str | Path) -> Layout:
-    folder = local_folder(place_of(root))
-    if folder is None:
-        raise ConfigError(
-            f"{shown_url(str(root))}: an object store cannot exchange several files at once, so readers would find a "
-            "mixture. Copy the dataset with `avkit export URL --to FOLDER`, change the copy, and export it back to the "
-            "same URL, which replaces the older state."
-        )
-    if not (folder / "dataset.json").is_file():
-        raise ConfigError(f"{folder}: no dataset.json, so not a prepared dataset. Give the --out of an avkit prepare.")
-    return Layout(folder)
 
 
 def _build(dataset: Prepared, changes: Changes, words: str, num_workers: int, observe: Observer) -> Done:

@@ -12,7 +12,7 @@ from avdata.prepare.commit import Observer
 from avdata.prepare.description import with_plan
 from avdata.prepare.operations.build import Prepared, shards_of_plan
 from avdata.prepare.operations.derive import Derived
-from avdata.prepare.operations.reshard import plan_anew
+from avdata.prepare.operations.reshard import check_shard_size, plan_anew
 from avdata.where import Condition, parse_condition
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.files import sha256_of
@@ -39,8 +39,7 @@ class Subset:
     def __post_init__(self) -> None:
         if self.where is None and self.keys is None:
             raise ConfigError("subset: give --where CONDITION, --keys FILE, or both")
-        if self.shard_size is not None and self.shard_size < 1:
-            raise ConfigError(f"--shard-size {self.shard_size}: a shard holds at least one clip")
+        check_shard_size(self.shard_size)
 
     def settings(self) -> dict[str, Any]:
         """The condition, and the number and the hash of the keys."""

@@ -22,7 +22,7 @@ from typing import BinaryIO, Final
 from indexed_gzip import IndexedGzipFile
 
 from avdata.prepare.sources.media import Deflated, MediaRef
-from avdata.prepare.sources.names import ClipRequest, NameIndex, safe_relative
+from avdata.prepare.sources.names import ClipRequest, IndexedSource, safe_relative
 from avdata.prepare.sources.sidecar import SIDECAR_BYTES, Sidecars
 from avdata.prepare.sources.unpacked import unpacked_copy
 from avdata.remote_file import Version
@@ -75,7 +75,7 @@ class Listing:
     refused: Counter[str] = field(default_factory=Counter)
 
 
-class ArchiveSource:
+class ArchiveSource(IndexedSource):
     """The videos in a set of archives, found by name, by path inside an archive, or by WebDataset metadata.
 
     Each archive is read through once. For a tar.gz that pass also creates seek points, 32 KiB for each 4 MiB of
@@ -95,9 +95,9 @@ class ArchiveSource:
     """
 
     def __init__(self, patterns: Sequence[str], *, cache_dir: Path | None = None) -> None:
+        super().__init__()
         self.name = "wds:" + "::".join(map(_shown, patterns))
         self._archives = find_archives(patterns)
-        self._index = NameIndex()
         self._offsets: list[int] = []
         self._sizes: list[int] = []
         self._deflated: list[Deflated | None] = []
@@ -114,18 +114,6 @@ class ArchiveSource:
                 f"source {self.name}: no video in {counted(len(self._archives), 'archive')}. "
                 + (" ".join(self.problems) or "Check that they contain files such as KEY.mp4.")
             )
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    @property
-    def refused(self) -> Counter[str]:
-        """Reason -> number of members and requests that were refused for it."""
-        return self._index.refused
-
-    def some_paths(self, most: int) -> list[str]:
-        """The paths of some of its videos in their archives."""
-        return self._index.some_paths(most)
 
     def locate(self, request: ClipRequest) -> MediaRef | None:
         """The requested archive member; None if no archive has it."""

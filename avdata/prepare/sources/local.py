@@ -1,14 +1,13 @@
 """Videos in a folder with any layout of subfolders."""
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
 from avdata.prepare.sources.media import MediaRef
-from avdata.prepare.sources.names import ClipRequest, NameIndex, safe_relative
+from avdata.prepare.sources.names import ClipRequest, IndexedSource, safe_relative
 from avdata.prepare.sources.remote import FailedRef
 from avdata.prepare.sources.sidecar import SIDECAR_BYTES, Sidecars, owner, owners
 from avmanifest.clipnames import MEDIA_SUFFIXES, ClipName, display_name, printable_name, split_media_suffix
@@ -18,7 +17,7 @@ from avmanifest.files import disk_error, read_file
 _UNPRINTABLE: Final = "the name contains a control character, a line end or bytes that are not UTF-8; rename the file"
 
 
-class LocalSource:
+class LocalSource(IndexedSource):
     """The videos below a folder, found by name or by path.
 
     The constructor lists the folder once. Requests are answered from that listing, so a path in a list cannot reach
@@ -29,9 +28,9 @@ class LocalSource:
     """
 
     def __init__(self, root: str | Path) -> None:
+        super().__init__()
         self.name = f"local:{root}"
         self.problems: list[str] = []
-        self._index = NameIndex()
         self._root = os.path.realpath(Path(root).expanduser())
         self._has_folder_links = False
         try:
@@ -50,18 +49,6 @@ class LocalSource:
             self.problems.append(
                 f"source {self.name}: no video below the folder ({', '.join(MEDIA_SUFFIXES)}){refusals}"
             )
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    @property
-    def refused(self) -> Counter[str]:
-        """Reason -> number of files and requests that were refused for it."""
-        return self._index.refused
-
-    def some_paths(self, most: int) -> list[str]:
-        """The paths of some of its videos, relative to the folder."""
-        return self._index.some_paths(most)
 
     def locate(self, request: ClipRequest) -> MediaRef | FailedRef | None:
         """The requested file; None if the folder does not have it. A failure if its name is refused."""

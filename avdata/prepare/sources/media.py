@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final, Protocol, runtime_checkable
 import numpy as np
 from indexed_gzip import IndexedGzipFile, ZranError
 
-from avdata.remote_file import Version
+from avdata.remote_file import SizedFile, Version
 from avdata.store import missing, open_store, timed_out
 from avmanifest.errors import DecodeError, DownloadError, MediaError, ShardError
 from avmanifest.files import open_descriptor, open_file, sha256_of_stream
@@ -119,42 +119,14 @@ class _Readable(Protocol):
     def close(self) -> None: ...
 
 
-class FileRange(io.RawIOBase):
+class FileRange(SizedFile):
     """A read-only file of the `size` bytes from `offset` of another file. Closing it closes the other file."""
 
     def __init__(self, file: _Readable, offset: int, size: int, *, name: str) -> None:
-        super().__init__()
-        self.name = name
+        super().__init__(size, name)
         self.mode = "rb"
         self._file = file
         self._offset = offset
-        self._size = size
-        self._position = 0
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def seekable(self) -> bool:
-        """True."""
-        return True
-
-    def tell(self) -> int:
-        """The position in bytes from the start of the range."""
-        self._check_open()
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move to a position and return it. ValueError before the start; past the end, reads return nothing."""
-        self._check_open()
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}
-        if whence not in base:
-            raise ValueError(f"whence={whence}; known: 0, 1, 2")
-        position = base[whence] + offset
-        if position < 0:
-            raise ValueError(f"seek to {position}: before the start of {self.name}")
-        self._position = position
-        return position
 
     def readinto(self, buffer: Any, /) -> int:
         """Read into the buffer and return the number of bytes, 0 at the end of the range.
@@ -183,10 +155,6 @@ class FileRange(io.RawIOBase):
         if not self.closed:
             self._file.close()
         super().close()
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise ValueError("I/O operation on closed file.")
 
 
 def _in_memory(data: bytes | bytearray, ref: MediaRef) -> BinaryIO:

@@ -256,6 +256,25 @@ class NameIndex:
         return usual_spelling(stem) in set(clip_spellings(request.video_id, request.start_s, request.end_s))
 
 
+class IndexedSource:
+    """A source that finds its videos by name: those that a subclass adds to `_index`."""
+
+    def __init__(self) -> None:
+        self._index = NameIndex()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Reason -> number of files, members and requests that were refused for it."""
+        return self._index.refused
+
+    def some_paths(self, most: int) -> list[str]:
+        """The paths of some of its videos in the folder or in their archives."""
+        return self._index.some_paths(most)
+
+
 def _spelling(clip: ClipName) -> str:
     times = [f"{time_s:.3f}" for time_s in (clip.start_s, clip.end_s) if time_s is not None]
     return "_".join([clip.video_id, *times])

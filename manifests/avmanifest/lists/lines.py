@@ -239,24 +239,37 @@ def csv_cells(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]
     wrong quotes.
     """
     has_rows = False
+    for line, cells in csv_rows(path, delimiter, "list", strict=True):
+        if line == 1 and (problem := problem_of_first(delimiter.join(cells))):
+            raise ManifestError(f"{path}: line 1 {problem}")
+        if any(cell.strip() for cell in cells):
+            has_rows = True
+            yield line, cells
+    if not has_rows:
+        raise ManifestError(f"{path}: the list is empty. Get it again from its source.")
+
+
+def csv_rows(path: Path, delimiter: str, kind: str, *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a delimited file, blank ones too, each with the number of its last line, which a ManifestError names.
+
+    Args:
+        path: The file.
+        delimiter: The character between values.
+        kind: What messages call the file.
+        strict: Refuse wrong quotes, and ignore spaces after a delimiter.
+    """
     try:
         with open_text(path, encoding=encoding_of(path), errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True, skipinitialspace=True)
+            reader = csv.reader(file, delimiter=delimiter, strict=strict, skipinitialspace=strict)
             try:
                 for cells in reader:
                     if problem := problem_of(cells):
                         raise ManifestError(f"{path}: line {reader.line_num} {problem}. {utf8_remedy(path)}")
-                    if reader.line_num == 1 and (problem := problem_of_first(delimiter.join(cells))):
-                        raise ManifestError(f"{path}: line 1 {problem}")
-                    if any(cell.strip() for cell in cells):
-                        has_rows = True
-                        yield reader.line_num, cells
+                    yield reader.line_num, cells
             except csv.Error as error:
                 raise ManifestError(f"{path}: line {reader.line_num}: not csv text ({error})") from error
     except (OSError, UnicodeError) as error:
-        raise ManifestError(f"{path}: the list cannot be read ({error})") from error
-    if not has_rows:
-        raise ManifestError(f"{path}: the list is empty. Get it again from its source.")
+        raise ManifestError(f"{path}: the {kind} cannot be read ({error})") from error
 
 
 def _matched(list_file: ListFile) -> tuple[dict[str, pa.Array], Where]:

@@ -1,6 +1,5 @@
 """Reading of a table of clips (csv, tsv, jsonl or parquet) whose columns are named by options."""
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +26,7 @@ from avmanifest.lists.dialects import (
     utf8_content,
     utf8_remedy,
 )
+from avmanifest.lists.lines import csv_rows
 from avmanifest.lists.own_columns import own_columns, typed_texts, typed_values
 from avmanifest.lists.requests import (
     ListFile,
@@ -236,34 +236,15 @@ def _header(list_file: ListFile, usual: str) -> tuple[list[str], str]:
     headers = {delimiter: next(split_rows([line.strip("\r\n")], delimiter)) for delimiter in (usual, *DELIMITERS)}
     if len(headers[usual]) == 1:
         other = max(headers, key=lambda delimiter: len(headers[delimiter]))
-        if len(headers[other]) > 1 and is_header(headers[other], list(filter(None, _named(list_file.spec.options)))):
+        named = [getattr(list_file.spec.options, option) for option in _ROLES]
+        if len(headers[other]) > 1 and is_header(headers[other], list(filter(None, named))):
             list_file.note(f"read with {Dialect(other).describe(usual, 0)}")
             return headers[other], other
     return headers[usual], usual
 
 
-def _named(options: TableOptions) -> list[str | None]:
-    return [getattr(options, option) for option in _ROLES]
-
-
-def _cells(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a table, blank ones too, each with the number of its last line, which a ManifestError names."""
-    try:
-        with open_text(path, encoding=encoding_of(path), errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter)
-            try:
-                for cells in reader:
-                    if problem := problem_of(cells):
-                        raise ManifestError(f"{path}: line {reader.line_num} {problem}. {utf8_remedy(path)}")
-                    yield reader.line_num, cells
-            except csv.Error as error:
-                raise ManifestError(f"{path}: line {reader.line_num}: not csv text ({error})") from error
-    except (OSError, UnicodeError) as error:
-        raise ManifestError(f"{path}: the table cannot be read ({error})") from error
-
-
 def _line_of_row(path: Path, delimiter: str, row: int) -> int:
-    lines = (line for line, cells in _cells(path, delimiter) if cells)
+    lines = (line for line, cells in csv_rows(path, delimiter, "table") if cells)
     return next(line for number, line in enumerate(lines) if number == row + 1)
 
 
@@ -272,7 +253,7 @@ def _why_not_delimited(path: Path, delimiter: str, width: int, types: Mapping[st
 
     pyarrow reads whole columns, and its errors do not name a line.
     """
-    rows = _cells(path, delimiter)
+    rows = csv_rows(path, delimiter, "table")
     _, header = next(rows)
     names = [name.strip() for name in header]
     numbers = [names.index(name) for name, dtype in types.items() if dtype == pa.float64()]
@@ -326,8 +307,8 @@ def _json_values(list_file: ListFile, used: set[str]) -> dict[str, pa.Array | pa
     path = list_file.path
     columns: dict[str, list[Any]] = {}
     count = 0
-    for number, line in _filled_lines(path):
-        for name, value in parse_object(line, f"{path}: line {number}").items():
+    for _, entry in _objects(path):
+        for name, value in entry.items():
             if name in used:
                 continue
             if name not in columns and len(columns) > 2 * MOST_EXTRA:
@@ -342,13 +323,19 @@ def _json_values(list_file: ListFile, used: set[str]) -> dict[str, pa.Array | pa
 def _first_values(path: Path) -> dict[str, Any]:
     """The names of all lines, each with its first value that is not null. A line may lack any of them."""
     first: dict[str, Any] = {}
-    for number, line in _filled_lines(path):
-        for name, value in parse_object(line, f"{path}: line {number}").items():
+    for _, entry in _objects(path):
+        for name, value in entry.items():
             if first.get(name) is None:
                 first[name] = value
     if not first:
         raise ManifestError(f"{path}: expected a JSON object on every line")
     return first
+
+
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of the lines that are not blank, each with its line's number from 1."""
+    for number, line in _filled_lines(path):
+        yield number, parse_object(line, f"{path}: line {number}")
 
 
 def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -370,8 +357,7 @@ def _why_not_json_lines(path: Path, types: Mapping[str, pa.DataType]) -> str | N
         pa.string(): (str, "text"),
         pa.list_(pa.string()): (list, "a list of texts, as on earlier lines"),
     }
-    for number, line in _filled_lines(path):
-        entry = parse_object(line, f"{path}: line {number}")
+    for number, entry in _objects(path):
         for name, dtype in types.items():
             kind, words = expected[dtype]
             value = entry.get(name)
