@@ -7,7 +7,7 @@ rows of every shard and in the merged manifest, each with its `Column` in the me
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final
 
 import pyarrow as pa
@@ -41,13 +41,14 @@ _PRIMITIVES: Final[dict[str, pa.DataType]] = {
 """Types that an extra column may have, with lists and structs of them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Column:
     """What is known of a column: all that is said of it anywhere derives from here."""
 
     name: str
     dtype: pa.DataType
     meaning: str
+    _: KW_ONLY
     unit: str = ""  # of the values: s, dBFS
     nullable: bool = True  # False: every row has a value, also that of a failed clip
     optional: bool = False  # was added after the first release: older datasets lack it, and it reads as null
@@ -137,194 +138,134 @@ def _text(entry: Mapping[str, Any], name: str) -> str:
 
 
 CLIP_COLUMNS: Final = (
+    Column("key", pa.string(), "the clip's id in the dataset; the stem of its members", nullable=False, in_json=True),
+    Column("video_id", pa.string(), "the source video", in_json=True),
+    Column("source", pa.string(), "the source that had the video, and the file in it; empty if none had"),
+    Column("start_s", pa.float64(), "start of the clip in the source video, seconds", unit="s", in_json=True),
+    Column("end_s", pa.float64(), "end of the clip, seconds; null: unknown, the clip failed", unit="s", in_json=True),
+    Column("labels", pa.list_(pa.string()), "canonical label names", in_json=True),
+    Column("split", pa.string(), "train, val, test, or the recipe's own name", nullable=False, in_json=True),
+    Column("status", pa.string(), "a name of STATUSES, or filtered_STEP", nullable=False),
+    Column("reason", pa.string(), "the error message of a failed clip, else empty"),
+    Column("shard", pa.int32(), "number of the shard within the split; null: no shard holds the row yet"),
+    Column("position", pa.int32(), "place within the shard's plan"),
     Column(
-        name="key",
-        dtype=pa.string(),
-        meaning="the clip's id in the dataset; the stem of its members",
-        nullable=False,
-        in_json=True,
-    ),
-    Column(name="video_id", dtype=pa.string(), meaning="the source video", in_json=True),
-    Column(
-        name="source",
-        dtype=pa.string(),
-        meaning="the source that had the video, and the file in it; empty if none had",
-    ),
-    Column(
-        name="start_s",
-        dtype=pa.float64(),
-        meaning="start of the clip in the source video, seconds",
-        unit="s",
-        in_json=True,
-    ),
-    Column(
-        name="end_s",
-        dtype=pa.float64(),
-        meaning="end of the clip, seconds; null: unknown, the clip failed",
-        unit="s",
-        in_json=True,
-    ),
-    Column(name="labels", dtype=pa.list_(pa.string()), meaning="canonical label names", in_json=True),
-    Column(
-        name="split",
-        dtype=pa.string(),
-        meaning="train, val, test, or the recipe's own name",
-        nullable=False,
-        in_json=True,
-    ),
-    Column(name="status", dtype=pa.string(), meaning="a name of STATUSES, or filtered_STEP", nullable=False),
-    Column(name="reason", dtype=pa.string(), meaning="the error message of a failed clip, else empty"),
-    Column(
-        name="shard",
-        dtype=pa.int32(),
-        meaning="number of the shard within the split; null: no shard holds the row yet",
-    ),
-    Column(name="position", dtype=pa.int32(), meaning="place within the shard's plan"),
-    Column(
-        name="members",
-        dtype=pa.list_(MEMBER_TYPE),
-        meaning="name after KEY., byte offset in the tar, size; empty if failed",
+        "members",
+        pa.list_(MEMBER_TYPE),
+        "name after KEY., byte offset in the tar, size; empty if failed",
         nullable=False,
     ),
     Column(
-        name="member_xxh3",
-        dtype=pa.list_(pa.uint64()),
-        meaning="XXH3 (64 bits, seed 0) of the content of each of `members`, in their order; empty if failed",
+        "member_xxh3",
+        pa.list_(pa.uint64()),
+        "XXH3 (64 bits, seed 0) of the content of each of `members`, in their order; empty if failed",
         optional=True,
     ),
     Column(
-        name="mel_block_xxh3",
-        dtype=pa.list_(pa.uint32()),
-        meaning=(
-            "low 32 bits of the XXH3 of each 16,384 bytes behind the header of the log-mels among `members`, in their "
-            "order, so that a window can be checked without the rest; null unless all of them are stored by columns"
-        ),
+        "mel_block_xxh3",
+        pa.list_(pa.uint32()),
+        "low 32 bits of the XXH3 of each 16,384 bytes behind the header of the log-mels among `members`, in their "
+        "order, so that a window can be checked without the rest; null unless all of them are stored by columns",
         optional=True,
     ),
+    Column("duration_s", pa.float64(), "measured duration of the clip", unit="s", in_json=True, title="Duration"),
     Column(
-        name="duration_s",
-        dtype=pa.float64(),
-        meaning="measured duration of the clip",
-        unit="s",
-        in_json=True,
-        title="Duration",
-    ),
-    Column(
-        name="frame_times_s",
-        dtype=pa.list_(pa.float64()),
-        meaning="presentation times of the stored frames, from the start",
+        "frame_times_s",
+        pa.list_(pa.float64()),
+        "presentation times of the stored frames, from the start",
         unit="s",
         in_json=True,
     ),
     Column(
-        name="fps",
-        dtype=pa.float64(),
-        meaning="average frame rate of the source",
+        "fps",
+        pa.float64(),
+        "average frame rate of the source",
         unit="frames/s",
         in_json=True,
         title="Frame rate of the source",
     ),
+    Column("width", pa.int32(), "displayed width of the source, pixels", unit="pixels", in_json=True),
     Column(
-        name="width",
-        dtype=pa.int32(),
-        meaning="displayed width of the source, pixels",
-        unit="pixels",
-        in_json=True,
-    ),
-    Column(
-        name="height",
-        dtype=pa.int32(),
-        meaning="displayed height of the source, pixels",
+        "height",
+        pa.int32(),
+        "displayed height of the source, pixels",
         unit="pixels",
         in_json=True,
         title="Height of the source",
     ),
-    Column(name="video_codec", dtype=pa.string(), meaning="codec of the source's video"),
-    Column(name="audio_codec", dtype=pa.string(), meaning="codec of the source's audio"),
-    Column(name="audio_rate", dtype=pa.int32(), meaning="sample rate of the source, Hz", unit="Hz"),
-    Column(name="audio_channels", dtype=pa.int32(), meaning="channels of the source"),
+    Column("video_codec", pa.string(), "codec of the source's video"),
+    Column("audio_codec", pa.string(), "codec of the source's audio"),
+    Column("audio_rate", pa.int32(), "sample rate of the source, Hz", unit="Hz"),
+    Column("audio_channels", pa.int32(), "channels of the source"),
     Column(
-        name="audio_video_offset_s",
-        dtype=pa.float64(),
-        meaning="start of the audio minus start of the video; applied",
+        "audio_video_offset_s",
+        pa.float64(),
+        "start of the audio minus start of the video; applied",
         unit="s",
         in_json=True,
         title="Audio start minus video start",
     ),
+    Column("num_bad_packets", pa.int32(), "damaged packets among those that were decoded", title="Damaged packets"),
     Column(
-        name="num_bad_packets",
-        dtype=pa.int32(),
-        meaning="damaged packets among those that were decoded",
-        title="Damaged packets",
-    ),
-    Column(
-        name="damaged_share",
-        dtype=pa.float64(),
-        meaning="share of the clip, 0 to 1, in which pictures or sound are damaged; those pictures are not stored",
+        "damaged_share",
+        pa.float64(),
+        "share of the clip, 0 to 1, in which pictures or sound are damaged; those pictures are not stored",
         optional=True,
     ),
     Column(
-        name="audio_gap_s",
-        dtype=pa.float64(),
-        meaning="seconds of the clip for which the source has no audio between audio: silence, not damage",
+        "audio_gap_s",
+        pa.float64(),
+        "seconds of the clip for which the source has no audio between audio: silence, not damage",
         unit="s",
         optional=True,
     ),
     Column(
-        name="deinterlaced",
-        dtype=pa.bool_(),
-        meaning="whether the source's frames hold two fields, of which whole pictures were made",
+        "deinterlaced",
+        pa.bool_(),
+        "whether the source's frames hold two fields, of which whole pictures were made",
         optional=True,
     ),
     Column(
-        name="tone_mapped",
-        dtype=pa.string(),
-        meaning="pq or hlg: the transfer function of the HDR source, whose pictures were made SDR; else empty",
+        "tone_mapped",
+        pa.string(),
+        "pq or hlg: the transfer function of the HDR source, whose pictures were made SDR; else empty",
         optional=True,
     ),
     Column(
-        name="rms_dbfs",
-        dtype=pa.float64(),
-        meaning="loudness of the clip, dB relative to full scale",
+        "rms_dbfs",
+        pa.float64(),
+        "loudness of the clip, dB relative to full scale",
         unit="dBFS",
         in_json=True,
         title="Loudness",
     ),
-    Column(name="silent", dtype=pa.bool_(), meaning="nothing to hear", flag=True, in_json=True),
-    Column(name="still", dtype=pa.bool_(), meaning="nothing moves", flag=True, in_json=True),
-    Column(
-        name="short",
-        dtype=pa.bool_(),
-        meaning="the clip lasts less than was asked for",
-        flag=True,
-        in_json=True,
-    ),
-    Column(name="source_bytes", dtype=pa.int64(), meaning="size of the source file", unit="bytes"),
-    Column(name="source_sha256", dtype=pa.string(), meaning="hash of the source file"),
-    Column(name="annotations", dtype=pa.string(), meaning="JSON object, as in the sample", in_json=True),
-    Column(name="licence", dtype=pa.string(), meaning="licence of the clip where the list gives one"),
+    Column("silent", pa.bool_(), "nothing to hear", flag=True, in_json=True),
+    Column("still", pa.bool_(), "nothing moves", flag=True, in_json=True),
+    Column("short", pa.bool_(), "the clip lasts less than was asked for", flag=True, in_json=True),
+    Column("source_bytes", pa.int64(), "size of the source file", unit="bytes"),
+    Column("source_sha256", pa.string(), "hash of the source file"),
+    Column("annotations", pa.string(), "JSON object, as in the sample", in_json=True),
+    Column("licence", pa.string(), "licence of the clip where the list gives one"),
 )
 """The manifest: one row per requested clip, including failed clips."""
 
 
 PICTURE_HASHES: Final = Column(
-    name="picture_hashes",
-    dtype=pa.list_(pa.uint64()),
-    meaning="perceptual hash of each stored frame, in their order; 0: a frame without detail",
+    "picture_hashes",
+    pa.list_(pa.uint64()),
+    "perceptual hash of each stored frame, in their order; 0: a frame without detail",
 )
 """What near duplicates are found by, where a step has measured it: see `avdata.prepare.near_duplicates`."""
 
 SOUND_FINGERPRINT: Final = Column(
-    name="sound_fingerprint",
-    dtype=pa.list_(pa.uint32()),
-    meaning="32 bits for every 64 ms of the sound; 0: silence",
+    "sound_fingerprint", pa.list_(pa.uint32()), "32 bits for every 64 ms of the sound; 0: silence"
 )
 """The same for sounds."""
 
 NEAR_DUPLICATE_OF: Final = Column(
-    name="near_duplicate_of",
-    dtype=pa.string(),
-    meaning="key of the first clip that shows and sounds nearly the same; null: there is none before this one",
+    "near_duplicate_of",
+    pa.string(),
+    "key of the first clip that shows and sounds nearly the same; null: there is none before this one",
     source="manifest",
 )
 """A column of the merged manifest alone: it depends on all clips of the dataset."""

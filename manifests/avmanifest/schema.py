@@ -186,10 +186,6 @@ def status_meaning(status: str) -> str:
     return found.meaning if found else ""
 
 
-def _field(name: str, dtype: pa.DataType, meaning: str) -> pa.Field:
-    return Column(name=name, dtype=dtype, meaning=meaning).field
-
-
 def is_optional(field: pa.Field) -> bool:
     """Whether older datasets lack this column. Readers then fill it with nulls."""
     return Column.of_field(field).optional
@@ -197,25 +193,25 @@ def is_optional(field: pa.Field) -> bool:
 
 REQUEST_SCHEMA: Final = pa.schema(
     [
-        _field("video_id", pa.string(), "the source video: a YouTube id, or a path without its suffix"),
-        _field("start_s", pa.float64(), "start of the clip in the source video, seconds"),
-        _field("end_s", pa.float64(), "end of the clip, seconds; null: the end of the file"),
-        _field("labels", pa.list_(pa.string()), "canonical label names, in the order of the list"),
-        _field("split", pa.string(), "train, val, test, or the recipe's own name"),
-        _field("path", pa.string(), "where the list says the file lies, relative to a source; empty: by name"),
-        _field("frame_times_s", pa.list_(pa.float64()), "exact times asked for, from the clip's start; or empty"),
-        _field("annotations", pa.string(), "JSON object: boxes, masks, mixture pairs of the recipe; {} if none"),
-        _field("licence", pa.string(), "licence of the clip where the list gives one; else empty"),
+        Column("video_id", pa.string(), "the source video: a YouTube id, or a path without its suffix").field,
+        Column("start_s", pa.float64(), "start of the clip in the source video, seconds").field,
+        Column("end_s", pa.float64(), "end of the clip, seconds; null: the end of the file").field,
+        Column("labels", pa.list_(pa.string()), "canonical label names, in the order of the list").field,
+        Column("split", pa.string(), "train, val, test, or the recipe's own name").field,
+        Column("path", pa.string(), "where the list says the file lies, relative to a source; empty: by name").field,
+        Column("frame_times_s", pa.list_(pa.float64()), "exact times asked for, from the clip's start; or empty").field,
+        Column("annotations", pa.string(), "JSON object: boxes, masks, mixture pairs of the recipe; {} if none").field,
+        Column("licence", pa.string(), "licence of the clip where the list gives one; else empty").field,
     ]
 )
 """The clips that a recipe's list requests: one row per clip."""
 
 PLAN_SCHEMA: Final = pa.schema(
     [
-        _field("key", pa.string(), "the clip's id in the dataset"),
+        Column("key", pa.string(), "the clip's id in the dataset").field,
         *REQUEST_SCHEMA,
-        _field("shard", pa.int32(), "number of the shard within the split"),
-        _field("position", pa.int32(), "place within the shard"),
+        Column("shard", pa.int32(), "number of the shard within the split").field,
+        Column("position", pa.int32(), "place within the shard").field,
     ]
 )
 """The plan: one row per requested clip, with its shard and its position in it."""
