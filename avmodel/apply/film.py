@@ -24,7 +24,6 @@ from avmodel.configs.apply import OVERLAY_FILE, LocalizeConfig
 
 PAGE_S: Final = 10.0  # seconds of spectrogram that are shown at once, at most
 LEVEL_S: Final = 0.5  # seconds around a frame whose level decides whether it is silent
-OF: Final = "cosine of place and sound"
 _QUALITY: Final = 95  # of the JPEG of a frame that waits
 
 
@@ -69,7 +68,8 @@ class Film:
         mel = replace(mel, pad_columns=0)
         pages = _Pages(sound, max(self.num_frames / self.fps, len(sound) / SAMPLE_RATE), mel)
         silence = f"silence: below {config.silence_dbfs:g} dBFS"
-        drawing = FilmDrawing(self._size, scale, mel, of=OF, silence_note=silence)
+        of = f"{'cosine' if config.cosines else 'inner product'} of place and sound"
+        drawing = FilmDrawing(self._size, scale, mel, of=of, silence_note=silence)
         place, page = -1, None
         self._frames.seek(0)
         for number in range(self.num_frames):

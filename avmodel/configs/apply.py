@@ -1,7 +1,8 @@
 """The tasks of `avkit apply`: their settings, and the names of the files that they write. No torch is imported here."""
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -10,6 +11,7 @@ from avmanifest.errors import ConfigError
 from avmanifest.names import unknown_name
 from avmanifest.settings import POSITIVE, SHARE, Bounds, Option, Reader, check
 from avmodel.configs.choices import ENCODINGS, MODEL_WEIGHTS, WEIGHTS
+from avmodel.configs.dense import DENSE, MAPS, POOLED, DenseConfig
 
 LABELS_TABLE, LABELS_FILE = "labels.csv", "labels.json"
 NEIGHBORS_TABLE = "neighbors.csv"
@@ -178,10 +180,22 @@ class LocalizeConfig(OverlayConfig):
         SHARE,
         Option("--threshold", TASK, "SHARE", help="localize: share of the color scale up to which there is no color."),
     ] = 0.5
+    maps: Annotated[
+        str,
+        "What a patch is compared with, as the setting of avkit evaluate localization. pooled: the vector of the "
+        "window's sound, by cosine; dense: each of its tokens, as dense.* say.",
+        MAPS,
+    ] = POOLED
+    dense: DenseConfig = field(default_factory=DenseConfig)
+    moment_s: Annotated[
+        float | None,
+        "With maps=dense: seconds of sound that a frame is compared with, half of them before it. none: the window's.",
+        POSITIVE,
+    ] = None
     scale: Annotated[
         tuple[float, float] | None,
-        "Cosines of the first and the last color. none: the lowest and the highest of the film where it is not silent.",
-        Bounds(-1, 1),
+        "Values of the first and the last color: cosines, or inner products of maps=dense. none: the lowest and the "
+        "highest of the film where it is not silent.",
     ] = None
     silence_dbfs: Annotated[
         float,
@@ -191,10 +205,22 @@ class LocalizeConfig(OverlayConfig):
 
     def __post_init__(self) -> None:
         OverlayConfig.__post_init__(self)
-        if self.scale is not None and not self.scale[0] < self.scale[1]:
+        if self.scale is not None and not -math.inf < self.scale[0] < self.scale[1] < math.inf:
             raise ConfigError(
-                f"scale={self.scale[0]:g},{self.scale[1]:g}: the first cosine must be below the last one, such as 0,0.5"
+                f"scale={self.scale[0]:g},{self.scale[1]:g}: the first value must be below the last one, both finite, "
+                "such as 0,0.5"
             )
+        if self.scale is not None and self.cosines and not -1 <= self.scale[0] < self.scale[1] <= 1:
+            raise ConfigError(f"scale={self.scale[0]:g},{self.scale[1]:g}: cosines are from -1 to 1")
+        if self.moment_s is not None and self.maps == POOLED:
+            raise ConfigError(
+                f"moment_s={self.moment_s:g} with maps={POOLED}: one vector is for the whole window. Set maps={DENSE}."
+            )
+
+    @property
+    def cosines(self) -> bool:
+        """Whether the maps have cosines, and not inner products."""
+        return self.maps == POOLED or self.dense.unit_length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

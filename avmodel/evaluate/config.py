@@ -16,7 +16,6 @@ Progress = Callable[[str, int, int], None]  # what is done, how much of it, out 
 MODES = ("audio-visual", "audio", "image")
 LEAKS = ("refuse", "drop", "allow")
 AREA = Bounds(0, 1, above=True)
-POOLS = ("max", "mean")
 DECODER_NORMS = ("batch", "group")
 DECODER_NORM = (  # of segmentation's and separation's decoder_norm
     "Norms of the decoder. batch, as released: statistics over the samples that all CUDA devices take at once, so that "
@@ -145,28 +144,6 @@ class TrainingConfig(EvalConfig):
     drop_path: Annotated[
         float, "Probability of dropping each residual branch of a block in training.", Bounds(0, 0.99)
     ] = 0.2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DenseConfig:
-    """How each token of the sound is compared with each patch of the frame. Defaults: DenseAV's."""
-
-    heads: Annotated[int, "Equal parts of a token's channels, each compared by itself.", Bounds(1)] = 1
-    head_pool: Annotated[str, "What becomes of the heads' similarities at a place and time.", POOLS] = "max"
-    time_pool: Annotated[str, "What becomes of the similarities over time, after their mean over frequency.", POOLS] = (
-        "mean"
-    )
-    unit_length: Annotated[bool, "Compare by cosine, tokens at length 1, in place of the inner product."] = False
-
-    def __post_init__(self) -> None:
-        check(self, "dense.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DensePairConfig(DenseConfig):
-    """How a sound and a frame get one score from all of their tokens and patches. Defaults: DenseAV's."""
-
-    space_pool: Annotated[str, "What becomes of the similarities over the frame's patches.", POOLS] = "max"
 
 
 def require_streams_once(names: tuple[str, ...] | None) -> None:

@@ -5,7 +5,8 @@ Source: "Separating the 'Chirp' from the 'Chat': Self-supervised Visual Groundin
 sound out of the pools over time; here a window has no padding that is known.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-from avmodel.evaluate.config import DenseConfig, DensePairConfig
+from avmodel.configs.dense import DenseConfig, DensePairConfig
 from avmodel.models.family import Family
 
 MOST_SIMILARITIES = 1 << 24
@@ -56,6 +57,30 @@ def similarity_volume(
 def similarity_maps(volume: Float[Tensor, "b k f t h w"], config: DenseConfig) -> Float[Tensor, "b h w"]:
     """A map of each picture: pooled over heads at each place, averaged over frequency, then pooled over time."""
     return _pooled(_pooled(volume, config.head_pool, 1).mean(dim=1), config.time_pool, 1)
+
+
+def moment_maps(
+    volume: Float[Tensor, "b k f t h w"], config: DenseConfig, times_s: Sequence[float], moment_s: float, token_s: float
+) -> Float[Tensor, "b h w"]:
+    """`similarity_maps` of the sound around each picture's own time alone.
+
+    Args:
+        volume: Similarities.
+        config: How they are pooled.
+        times_s: Time of each picture, in seconds from the sound's beginning.
+        moment_s: Seconds of sound, half of them before that time; the token of the time itself always counts.
+        token_s: Seconds from a token to the next one.
+    """
+    spans = (token_span(time_s, moment_s, token_s, volume.shape[3]) for time_s in times_s)
+    return torch.cat([similarity_maps(one[None, :, :, span], config) for one, span in zip(volume, spans, strict=True)])
+
+
+def token_span(time_s: float, moment_s: float, token_s: float, count: int) -> slice:
+    """Which of `count` tokens have their middle within half of `moment_s` of a time, or are those of the time."""
+    own = min(max(int(time_s / token_s), 0), count - 1)
+    first = math.ceil((time_s - moment_s / 2) / token_s - 0.5)
+    last = math.floor((time_s + moment_s / 2) / token_s - 0.5)
+    return slice(min(max(first, 0), own), max(min(last, count - 1), own) + 1)
 
 
 def pair_scores(volume: Float[Tensor, "b k f t h w"], config: DensePairConfig) -> Float[Tensor, " b"]:

@@ -7,11 +7,11 @@ from typing import Annotated
 from avmanifest.errors import ConfigError
 from avmanifest.settings import POSITIVE
 from avmodel.configs.choices import ENCODINGS
+from avmodel.configs.dense import DENSE, MAPS, POOLED, DenseConfig
 from avmodel.configs.optim import OptimConfig
-from avmodel.evaluate.config import SUPPLEMENT_OPTIM, DenseConfig, FrameTaskConfig
+from avmodel.evaluate.config import SUPPLEMENT_OPTIM, FrameTaskConfig
 
 TRUTHS = ("auto", "masks", "boxes")
-MAPS = ("pooled", "dense")
 RULES = ("median", "fixed", "adaptive")  # see avmodel.evaluate.localization.scores
 
 
@@ -28,7 +28,7 @@ class LocalizationConfig(FrameTaskConfig):
         "What a patch is compared with. pooled: with the vector of the whole sound, by cosine; dense: with each of its "
         "tokens, as the settings dense.* say.",
         MAPS,
-    ] = "pooled"
+    ] = POOLED
     dense: DenseConfig = field(default_factory=DenseConfig)
     prompted: Annotated[
         bool, "Score the maps of each class together, too: map and miou, as of segmentation that is prompted by sound."
@@ -54,7 +54,7 @@ class LocalizationConfig(FrameTaskConfig):
             raise ConfigError(
                 f"data.fit={self.data.fit}: boxes and masks are of whole frames. Set data.fit=squash, or none."
             )
-        if self.supervised and self.maps == "dense":
+        if self.supervised and self.maps == DENSE:
             raise ConfigError("maps=dense with supervised=true: dense maps are zero-shot. Set maps=pooled.")
 
     def reads_no_training_data(self) -> str:
@@ -79,7 +79,7 @@ def denseav() -> LocalizationConfig:
     Each token of the sound meets each patch, by inner product: the maximum over heads at each place, the mean over
     time. DenseAV's own model has one head for sound or for speech, or two for both (dense.heads=2).
     """
-    return LocalizationConfig(encoding="alone", maps="dense", prompted=True)
+    return LocalizationConfig(encoding="alone", maps=DENSE, prompted=True)
 
 
 PRESETS: Mapping[str, Callable[[], LocalizationConfig]] = {

@@ -13,12 +13,12 @@ from avmanifest.errors import ConfigError
 from avmanifest.names import unknown_name
 from avmodel.checkpoint import load_model, of_weights_file, read_weights, save_checkpoint
 from avmodel.configs.choices import ENCODINGS
-from avmodel.evaluate.config import DenseConfig
+from avmodel.configs.dense import DenseConfig
 from avmodel.evaluate.dense import audio_on_grid, image_on_grid, require_heads, similarity_maps, similarity_volume
 from avmodel.evaluate.finetune.classifier import blank
 from avmodel.evaluate.training import freeze_all_but_used
 from avmodel.inputs import normalize_images
-from avmodel.models.family import Family, for_each_image
+from avmodel.models.family import Family, Stream, for_each_image
 from avmodel.rundir import CHECKPOINTS, checkpoints_of
 
 KIND = "localizer"
@@ -45,19 +45,28 @@ class Localizer(nn.Module):
 
     def forward(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"]) -> Float[Tensor, "b r c"]:
         """A value for each patch: a cosine, from -1 to 1, unless `dense` compares by inner product."""
+        if self.dense is not None:
+            return similarity_maps(self.volume(image, log_mel), self.dense)
+        seen, heard = self.encode(image, log_mel)
+        audio = for_each_image(heard.vector, seen.tokens)
+        cosines = F.cosine_similarity(seen.tokens.float(), audio[:, None], dim=2)
+        return image_on_grid(self.model, cosines.unsqueeze(2)).squeeze(3)
+
+    def volume(
+        self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"]
+    ) -> Float[Tensor, "b k f n r c"]:
+        """The similarities that `dense` pools: of each head, by the sound's frequency and time and by the patch."""
+        assert self.dense is not None
+        seen, heard = self.encode(image, log_mel)
+        audio = audio_on_grid(self.model, for_each_image(heard.tokens, seen.tokens))
+        return similarity_volume(audio, image_on_grid(self.model, seen.tokens), self.dense)
+
+    def encode(self, image: Float[Tensor, "b 3 h w"], log_mel: Float[Tensor, "a 1 mel t"]) -> tuple[Stream, Stream]:
+        """The streams of image and audio, encoded as `encoding` says."""
         if self.encoding == "together":
             streams = self.model.encode(image, log_mel)
-            seen, heard = streams["image"], streams["audio"]
-        else:
-            seen, heard = self.model.encode(image, None)["image"], self.model.encode(None, log_mel)["audio"]
-        image_tokens = seen.tokens
-        if self.dense is not None:
-            audio_tokens = for_each_image(heard.tokens, image_tokens)
-            audio, seen_on_grid = audio_on_grid(self.model, audio_tokens), image_on_grid(self.model, image_tokens)
-            return similarity_maps(similarity_volume(audio, seen_on_grid, self.dense), self.dense)
-        audio = for_each_image(heard.vector, image_tokens)
-        cosines = F.cosine_similarity(image_tokens.float(), audio[:, None], dim=2)
-        return image_on_grid(self.model, cosines.unsqueeze(2)).squeeze(3)
+            return streams["image"], streams["audio"]
+        return self.model.encode(image, None)["image"], self.model.encode(None, log_mel)["audio"]
 
     def freeze_unused(self) -> None:
         """Freeze the parameters that no map depends on, such as the decoders of a masked autoencoder."""

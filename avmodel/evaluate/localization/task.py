@@ -19,6 +19,7 @@ from avdata.waveform import SAMPLE_RATE
 from avmanifest import wording
 from avmanifest.errors import ConfigError
 from avmodel.bootstrap import Sampled
+from avmodel.configs.dense import DENSE
 from avmodel.distributed import World
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import Split, chosen, one_view, open_split, ordered_loader, train_view, without_leaks
@@ -77,7 +78,7 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
 
     def localizer_of(one: Evaluation, seed: int, folder: str) -> Localizer:
         if train is None:
-            return Localizer(one.loaded.model, config.encoding, config.dense if config.maps == "dense" else None)
+            return Localizer(one.loaded.model, config.encoding, config.dense if config.maps == DENSE else None)
         return trained(config, one, train, test, seed, one.out / folder)
 
     localizers = [localizer_of(run, seed, f"seed-{seed}") for seed in seeds]
@@ -162,7 +163,7 @@ def mode_of(config: LocalizationConfig) -> str:
     """How the maps are made, as results say it."""
     if config.supervised:
         return "supervised transfer"
-    return f"zero-shot, modalities {config.encoding}" + (", dense maps" if config.maps == "dense" else "")
+    return f"zero-shot, modalities {config.encoding}" + (", dense maps" if config.maps == DENSE else "")
 
 
 def _label_notes(config: LocalizationConfig, labels: Bool[Tensor, "n k"]) -> tuple[str, ...]:

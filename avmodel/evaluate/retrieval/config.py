@@ -8,8 +8,9 @@ from typing import Annotated
 from avmanifest.errors import ConfigError
 from avmanifest.settings import POSITIVE, SHARE, Bounds
 from avmodel.configs.augment import AugmentConfig
+from avmodel.configs.dense import DensePairConfig
 from avmodel.configs.optim import OptimConfig
-from avmodel.evaluate.config import AREA, DensePairConfig, EvalDataConfig, TrainingConfig
+from avmodel.evaluate.config import AREA, EvalDataConfig, TrainingConfig
 
 ALIGNMENTS = ("none", "linear")
 COMPARISONS = ("mean", "paired", "dense")

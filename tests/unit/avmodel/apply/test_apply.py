@@ -22,6 +22,7 @@ from avmanifest.errors import ConfigError, DecodeError, StorageError
 from avmodel.apply import TASKS, apply, load, task_config
 from avmodel.apply.inputs import window_inputs
 from avmodel.apply.separate import crop_of
+from avmodel.configs.dense import DenseConfig
 from avmodel.evaluate.decoder import DecoderConfig, segmentation_decoder
 from avmodel.evaluate.embed.config import EmbedConfig
 from avmodel.evaluate.embed.task import embed
@@ -263,6 +264,26 @@ def test_maps_and_their_film(run: Path, tmp_path: Path) -> None:
     expected = np.concatenate([window.waveform[: window.num_samples] for window in windows])[: len(heard)]
     inside = slice(2000, -2000)
     assert np.corrcoef(heard[inside], expected[inside])[0, 1] > 0.9
+
+
+def test_dense_maps_are_of_the_sound_around_each_frame(run: Path, tmp_path: Path) -> None:
+    dense = DenseConfig(heads=2)
+    model = loaded("localize", run, fps=4.0, batch_size=3, encoding="alone", maps="dense", dense=dense, moment_s=0.1)
+    windows = list(drawn_windows(model.window_config))
+    apply(model, windows, tmp_path)
+    rows = pq.read_table(tmp_path / "maps.parquet")
+    assert json.loads(pq.read_schema(tmp_path / "maps.parquet").metadata[b"avkit"])["maps"] == "dense"
+    tiny = tiny_model().eval()
+    with torch.no_grad():
+        seen = tiny.streams(model.inputs.images(windows[1]), None)["image"]
+        heard = tiny.streams(None, model.inputs.log_mel(windows[1]))["audio"].reshape(8, 3, 32)
+    assert windows[1].times_s[1] - windows[1].start_s == pytest.approx(0.25)
+    # Tokens are of 16 columns of 15 ms: the second one has the time 0.25 s.
+    products = (heard[:, 1, None].unflatten(2, (2, 16)) * seen[1].unflatten(1, (2, 16))).sum(dim=3)
+    expected = products.amax(dim=2).mean(dim=0)
+    assert rows.column("map")[5].as_py() == pytest.approx(expected.tolist(), abs=1e-4)
+    pooled = list(loaded("localize", run, fps=4.0, encoding="alone", maps="dense", dense=dense)(windows[1:2]))
+    assert not np.allclose(pooled[0][1][1].reshape(-1), expected.numpy(), atol=1e-4)
 
 
 def test_what_needs_both_senses_refuses_one(run: Path, tmp_path: Path) -> None:

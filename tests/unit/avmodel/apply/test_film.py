@@ -173,8 +173,12 @@ def test_flash_click_and_cursor_are_at_the_same_time(
     [
         ({"threshold": 1.5}, r"threshold=1\.5: must be from 0 to 1"),
         ({"threshold": float("nan")}, "threshold=nan"),
-        ({"scale": (0.5, 0.5)}, r"scale=0\.5,0\.5: the first cosine must be below the last one"),
-        ({"scale": (0.0, 2.0)}, "scale"),
+        ({"scale": (0.5, 0.5)}, r"scale=0\.5,0\.5: the first value must be below the last one"),
+        ({"scale": (0.0, 2.0)}, r"scale=0,2: cosines are from -1 to 1"),
+        ({"scale": (0.0, float("inf")), "maps": "dense"}, "scale=0,inf: the first value must be below the last one"),
+        ({"maps": "sparse"}, "unknown maps 'sparse'; known: pooled, dense"),
+        ({"moment_s": 0.5}, r"moment_s=0\.5 with maps=pooled: one vector is for the whole window"),
+        ({"moment_s": 0.0, "maps": "dense"}, "moment_s=0"),
         ({"silence_dbfs": 3.0}, r"silence_dbfs=3\.0: must be from -120 to 0"),
     ],
 )

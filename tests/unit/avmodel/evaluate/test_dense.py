@@ -8,15 +8,17 @@ import torch
 import torch.nn.functional as F
 
 from avmanifest.errors import ConfigError
+from avmodel.configs.dense import DenseConfig, DensePairConfig
 from avmodel.configs.model import ModelConfig
-from avmodel.evaluate.config import DenseConfig, DensePairConfig
 from avmodel.evaluate.dense import (
     all_pair_scores,
     audio_on_grid,
     image_on_grid,
+    moment_maps,
     pair_scores,
     similarity_maps,
     similarity_volume,
+    token_span,
 )
 from avmodel.evaluate.localization.localizer import Localizer
 from avmodel.models import build_model
@@ -90,6 +92,26 @@ def test_each_sound_meets_each_picture_in_blocks_of_any_size() -> None:
             assert found[a, v] == pytest.approx(float(pair_scores(volume, config)), abs=1e-6)
     assert done == sorted(done) and done[-1] == 15
     assert torch.allclose(found, all_pair_scores(audio, image, config, torch.device("cpu")))
+
+
+def test_a_moment_is_the_tokens_whose_middle_is_near_and_that_of_the_time() -> None:
+    for time_s in (-0.1, 0.0, 0.05, 0.3, 0.5, 0.99, 1.0, 1.7):
+        for moment_s in (0.01, 0.2, 0.45, 3.0):
+            span = token_span(time_s, moment_s, 0.2, 5)
+            own = min(max(int(time_s / 0.2), 0), 4)
+            near = [i for i in range(5) if abs(0.2 * (i + 0.5) - time_s) <= moment_s / 2 + 1e-9]
+            expected = range(min([own, *near]), max([own, *near]) + 1)
+            assert range(span.start, span.stop) == expected
+
+
+def test_a_moment_has_a_map_of_its_own_tokens() -> None:
+    volume, config = drawn(3, 2, 2, 5, 2, 2), DenseConfig(heads=2)
+    found = moment_maps(volume, config, [0.1, 0.5, 0.95], 0.44, 0.2)
+    for place, span in enumerate((slice(0, 2), slice(1, 4), slice(4, 5))):
+        expected = similarity_maps(volume[place : place + 1, :, :, span], config)
+        assert torch.equal(found[place : place + 1], expected), place
+    whole = moment_maps(volume, config, [0.1, 0.5, 0.95], 9.0, 0.2)
+    assert torch.equal(whole, similarity_maps(volume, config))
 
 
 @pytest.mark.parametrize("config", TINY_MODELS.values(), ids=lambda one: type(one).__name__)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from avmanifest.errors import ConfigError
-from avmodel.evaluate.config import DensePairConfig
+from avmodel.configs.dense import DensePairConfig
 from avmodel.evaluate.data import one_view, open_split
 from avmodel.evaluate.retrieval.config import PRESETS, RetrievalConfig
 from avmodel.evaluate.retrieval.task import (
