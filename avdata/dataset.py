@@ -635,7 +635,7 @@ def last_bytes(
     if not len(shard):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     starts = np.flatnonzero(np.concatenate([[True], shard[1:] != shard[:-1]]))
-    return shard[starts], np.maximum.reduceat(places.offset.astype(np.int64) + places.size, starts)
+    return shard[starts], np.maximum.reduceat(np.add(places.offset, places.size, dtype=np.int64), starts)
 
 
 def check_ends(shards: Sequence[Shard], shard: Integer[np.ndarray, " m"], places: ByteRanges) -> None:

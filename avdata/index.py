@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -44,7 +44,7 @@ from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.files import open_descriptor
 from avmanifest.layout import ShardName
 from avmanifest.parsing import parse_object
-from avmanifest.records import parse_marker
+from avmanifest.records import MarkerFacts, facts_of, parse_marker
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.secrets import shown_url
 from avmanifest.table import read_batches, read_schema
@@ -58,7 +58,8 @@ _END: Final = struct.Struct("<QQ8s")  # bytes of the header before it, their XXH
 _ALIGNED: Final = 64
 _TAIL_BYTES: Final = 1 << 18  # the end of a manifest that is compared: its metadata
 _ROWS: Final = 65_536  # of the manifest at a time
-_AT_ONCE: Final = 1 << 20  # values that are checked or copied at a time
+_AT_ONCE: Final = 1 << 20  # values that are copied at a time
+_CHECKED: Final = 1 << 16  # values that are checked at a time: they stay in the processor's cache
 _RANGE: Final = {"offset": np.dtype("<i8"), "size": np.dtype("<i8"), "xxh3": np.dtype("<u8")}
 _KINDS: Final = ("|u1", "<u4", "<i4", "<i8", "<u8", "<f4")
 _MOST_FLAGS: Final = 60
@@ -66,8 +67,8 @@ _SMALL: Final = ("flags", "frame_member")  # may have one byte a value
 _KEPT_SHARDS: Final = 1024
 _MAPPED_FROM: Final = 32 << 20  # bytes: a smaller index is read, as nobody can change that afterwards
 
-Markers = Callable[[Sequence[ShardName]], Sequence[bytes | None]]
-"""The content of the markers of shards; None for one that is missing."""
+Markers = Callable[[Sequence[ShardName]], Iterable[MarkerFacts | None]]
+"""What the markers of shards say, in their order; None for one that is missing."""
 
 
 class Origin(NamedTuple):
@@ -118,6 +119,11 @@ class IndexOf:
         """Path or URL of the manifest."""
         return f"{self.root}/manifest/{self.split}.parquet"
 
+    def facts(self, shard: ShardName, marker: bytes | None) -> MarkerFacts | None:
+        """What the content of a marker says. Raises ShardError for one that is none."""
+        where = f"marker of {shown_url(self.root)}/{shard}.tar"
+        return None if marker is None else facts_of(parse_marker(marker, where))
+
     @property
     def shown(self) -> str:
         """The manifest, for messages."""
@@ -157,8 +163,8 @@ def build_index(index_of: IndexOf, manifest: Path | io.BytesIO, markers: Markers
             writer.append(samples, _flags_of(rows, marks))
             hashed[samples.shard_of[rows.column("member_xxh3").is_null().to_numpy()]] = False
         if not is_sorted:
-            writer = stack.enter_context(_sorted_by_shard(writer, index_of, shards, numbers, hashed, folder, marks))
-        writer.finish(out, index_of, shards, numbers, hashed)
+            writer = stack.enter_context(_sorted_by_shard(writer, index_of, shards, hashed, folder, marks))
+        writer.finish(out, index_of, shards, hashed)
 
 
 def _numbers_of(
@@ -182,19 +188,19 @@ def _numbers_of(
 
 def _shards_of(
     index_of: IndexOf, numbers: Integer[np.ndarray, " s"], counts: Integer[np.ndarray, " s"], markers: Markers
-) -> tuple[Shard, ...]:
+) -> "IndexedShards":
     names = [ShardName(index_of.split, number) for number in numbers.tolist()]
-    shards = []
-    for name, listed, content in zip(names, counts.tolist(), markers(names), strict=True):
-        marker = None if content is None else parse_marker(content, f"marker of {shown_url(index_of.root)}/{name}.tar")
-        if marker is None or marker["successes"] != listed:
+    num_bytes, sha256 = np.empty(len(names), np.int64), bytearray()
+    for row, (name, listed, facts) in enumerate(zip(names, counts.tolist(), markers(names), strict=True)):
+        if facts is None or facts.successes != listed:
             raise ManifestError(
                 f"{index_of.shown}: {listed} samples in shard {name.number:05d}, "
-                f"its marker says {None if marker is None else marker['successes']}. Run the same prepare again."
+                f"its marker says {None if facts is None else facts.successes}. Run the same prepare again."
             )
-        tar = marker["files"]["tar"]
-        shards.append(Shard(f"{index_of.root}/{name}.tar", tar["bytes"], tar["sha256"], prepared=True))
-    return tuple(shards)
+        num_bytes[row] = facts.tar_bytes
+        sha256 += bytes.fromhex(facts.tar_sha256)
+    hashes = np.frombuffer(sha256, np.uint8).reshape(-1, 32)
+    return IndexedShards(index_of.root, index_of.split, numbers, num_bytes, hashes, np.ones(len(names), np.uint8))
 
 
 def _rows_of(
@@ -284,15 +290,13 @@ class IndexWriter:
         self,
         out: IO[bytes],
         index_of: IndexOf,
-        shards: Sequence[Shard],
-        numbers: Integer[np.ndarray, " s"],
+        shards: "IndexedShards",
         hashed: Bool[np.ndarray, " s"],
     ) -> None:
-        """Write the index. `numbers` and `hashed` are of the shards."""
-        self._put("shard_number", numbers, "<i8")
-        self._put("shard_bytes", np.array([shard.num_bytes for shard in shards], np.int64), "<i8")
-        sha256 = b"".join(bytes.fromhex(shard.sha256 or "") for shard in shards)
-        self._put("shard_sha256", np.frombuffer(sha256, np.uint8), "|u1")
+        """Write the index. `hashed` says of which shards the manifest has the hashes of all members."""
+        self._put("shard_number", shards.numbers, "<i8")
+        self._put("shard_bytes", shards.num_bytes, "<i8")
+        self._put("shard_sha256", shards.sha256.ravel(), "|u1")
         self._put("shard_hashed", hashed, "|u1")
         for piece in self._columns["shard_of"].pieces():
             self._digest.update(piece.tobytes())
@@ -383,15 +387,14 @@ class _Column:
 def _sorted_by_shard(
     writer: IndexWriter,
     index_of: IndexOf,
-    shards: Sequence[Shard],
-    numbers: Integer[np.ndarray, " s"],
+    shards: "IndexedShards",
     hashed: Bool[np.ndarray, " s"],
     folder: Path,
     marks: Sequence[str],
 ) -> Iterator[IndexWriter]:
     """The same samples in the order of their shards, and within a shard in their old order: after retries."""
     with tempfile.TemporaryFile(dir=folder) as file, IndexWriter(folder, marks) as other:
-        writer.finish(file, index_of, shards, numbers, hashed)
+        writer.finish(file, index_of, shards, hashed)
         index = Index(file.fileno(), index_of.shown, check=False)
         samples, flags = index.dataset(index_of.root), index.array("flags")
         order = np.argsort(samples.shard_of, kind="stable")
@@ -562,21 +565,26 @@ class Index:
 
     def _check(self) -> None:
         """Check the hash of every array, and the bounds of its values."""
+        samples = self.header["samples"]
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for problem in pool.map(self._array_problem, self._arrays):
-                if problem:
-                    raise self._damaged(problem)
-        self.dataset("").keys.validate(full=True)
+            if problem := next(filter(None, pool.map(self._array_problem, self._arrays)), ""):
+                raise self._damaged(problem)
+            if problem := next(filter(None, pool.map(self._samples_problem, range(0, samples, _AT_ONCE))), ""):
+                raise self._damaged(problem)
+
+    def _samples_problem(self, begin: int) -> str:
+        """What is wrong with _AT_ONCE samples from one on, by the bounds of their arrays; empty if nothing is."""
         shard_of, frame_start = self.array("shard_of"), self.array("frame_start")
-        num_hashes = len(self.array("block_xxh3"))
-        for first in range(0, len(shard_of), _AT_ONCE):
-            last = min(first + _AT_ONCE, len(shard_of))
+        end, num_hashes = min(begin + _AT_ONCE, len(shard_of)), len(self.array("block_xxh3"))
+        self.dataset("").keys.slice(begin, end - begin).validate(full=True)
+        for first in range(begin, end, _CHECKED):
+            last = min(first + _CHECKED, end)
             inside = slice(int(frame_start[first]), int(frame_start[last]))
             for profile in self.header["log_mels"]:
-                blocks = self.array(f"mel_blocks.{profile}")[first:last].astype(np.int64)
+                blocks = self.array(f"mel_blocks.{profile}")[first:last]
                 sizes = self._ranges(f"log_mel.{profile}", len(shard_of)).size[first:last]
-                if (blocks + count_blocks(sizes) > num_hashes)[blocks >= 0].any():
-                    raise self._damaged(f"blocks of {profile} end behind their hashes")
+                if (blocks >= 0).any() and (blocks + count_blocks(sizes) > num_hashes)[blocks >= 0].any():
+                    return f"blocks of {profile} end behind their hashes"
             of_frames = np.repeat(shard_of[first:last], np.diff(frame_start[first : last + 1]))
             for owner in self._owners():
                 if f"{owner}.size" in self._arrays:
@@ -585,7 +593,8 @@ class Index:
                     places = ByteRanges(*(self.array(f"{owner}.{part}")[rows] for part in _RANGE))
                     numbers, ends = last_bytes(of_frames if is_framed else shard_of[first:last], places)
                     if (ends > self.array("shard_bytes")[numbers]).any():
-                        raise self._damaged(f"a member of {owner} ends behind its shard")
+                        return f"a member of {owner} ends behind its shard"
+        return ""
 
     def _array_problem(self, name: str) -> str:
         """What is wrong with the values of an array, by themselves; empty if nothing is."""
@@ -597,11 +606,11 @@ class Index:
             "shard_hashed": 2,
             "flags": 1 << len(header["flags"]),
         }
+        is_ordered = name in ("shard_of", "shard_number") or name.endswith("_start")
         digest = xxhash.xxh3_64()
-        previous = array[:1]
-        for first in range(0, len(array), _AT_ONCE):
-            piece = array[first : first + _AT_ONCE]
-            digest.update(piece.tobytes())
+        for first in range(0, len(array), _CHECKED):
+            piece = array[first : first + _CHECKED]
+            digest.update(piece.data)
             if name in bounds and int(piece.max()) >= bounds[name]:
                 return f"{name} has {piece.max()}, of {bounds[name]}"
             least = -1 if name.startswith("mel_blocks.") else 0
@@ -609,11 +618,11 @@ class Index:
                 return f"{name} has {piece.min()}"
             if piece.dtype.kind == "f" and np.isinf(piece).any():
                 return f"{name} is not finite"
-            if name in ("shard_of", "shard_number") or name.endswith("_start"):
-                whole = np.concatenate([previous, piece])
-                if (whole[1:] < whole[:-1]).any() or (name == "shard_number" and (piece[1:] == piece[:-1]).any()):
+            if is_ordered:
+                following = array[first : first + _CHECKED + 1]
+                is_wrong = np.less_equal if name == "shard_number" else np.less
+                if is_wrong(following[1:], following[:-1]).any():
                     return f"{name} is not in order"
-                previous = piece[-1:]
         if name.endswith("_start") and int(array[0]):
             return f"{name} begins with {array[0]}"
         if name == "frame_start" and int(array[-1]) != header["frames"]:
@@ -649,11 +658,11 @@ class IndexedShards(Sequence[Shard]):
         hashed: Integer[np.ndarray, " s"],
     ) -> None:
         self._root, self._split = root, split
-        self._numbers, self._num_bytes, self._sha256, self._hashed = numbers, num_bytes, sha256, hashed
+        self.numbers, self.num_bytes, self.sha256, self.hashed = numbers, num_bytes, sha256, hashed
         self._kept: dict[int, Shard] = {}
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self.numbers)
 
     @overload
     def __getitem__(self, number: int) -> Shard: ...
@@ -671,13 +680,13 @@ class IndexedShards(Sequence[Shard]):
         return shard
 
     def _made(self, number: int) -> Shard:
-        name = ShardName(self._split, int(self._numbers[number]))
+        name = ShardName(self._split, int(self.numbers[number]))
         return Shard(
             f"{self._root}/{name}.tar",
-            int(self._num_bytes[number]),
-            self._sha256[number].tobytes().hex(),
+            int(self.num_bytes[number]),
+            self.sha256[number].tobytes().hex(),
             prepared=True,
-            hashed=bool(self._hashed[number]),
+            hashed=bool(self.hashed[number]),
         )
 
 

@@ -4,7 +4,8 @@ import contextlib
 import io
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Final
 
@@ -14,6 +15,7 @@ from avdata.members import written_members
 from avdata.store import Store
 from avmanifest.errors import AvkitError, ManifestError
 from avmanifest.layout import ShardName
+from avmanifest.records import MarkerFacts
 
 _COPY_BYTES: Final = 1 << 20
 
@@ -58,14 +60,15 @@ def _problem(dataset: AuditDataset, split: str, name: str) -> str:
             )
             held.require(index_of)
             folder = Path(tempfile.gettempdir())
-            build_index(index_of, io.BytesIO(manifest), lambda names: _markers(store, names), made, folder)
+            build_index(index_of, io.BytesIO(manifest), partial(_markers, store, index_of), made, folder)
             if not _are_equal(stored, made):
                 return "it does not have the places that the manifest and the markers give"
         return ""
 
 
-def _markers(store: Store, names: Sequence[ShardName]) -> list[bytes | None]:
-    return [store.read(f"{name}_stats.json") for name in names]
+def _markers(store: Store, index_of: IndexOf, names: Sequence[ShardName]) -> Iterator[MarkerFacts | None]:
+    for name in names:
+        yield index_of.facts(name, store.read(f"{name}_stats.json"))
 
 
 def _are_equal(first: IO[bytes], second: IO[bytes]) -> bool:

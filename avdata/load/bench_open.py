@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from avdata.dataset import ByteRanges, Dataset, Shard, dataset_from_table, no_ranges, read_names
-from avdata.index import IndexOf, IndexWriter, Origin, build_index, checked_index, local_origin
+from avdata.index import IndexedShards, IndexOf, IndexWriter, Origin, build_index, checked_index, local_origin
 from avdata.load.cache import CacheConfig, read_contents
 from avdata.load.open import open_dataset
 from avdata.load.order import EpochOrder, OrderConfig
@@ -25,7 +25,7 @@ from avmanifest.columns import CLIP_COLUMNS, flags, named
 from avmanifest.errors import ConfigError
 from avmanifest.files import open_descriptor
 from avmanifest.layout import Layout, ShardName
-from avmanifest.records import PARTS, parse_marker
+from avmanifest.records import PARTS, MarkerFacts, parse_marker
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
 from avmanifest.table import open_writer, read_table
 
@@ -125,8 +125,12 @@ def _read_manifest(bench: OpenBench, root: Path) -> dict[str, float]:
 def _build(root: Path, index_of: IndexOf) -> dict[str, float]:
     path = Layout(root).sample_index("train")
     with path.open("wb") as file:
-        build_index(index_of, Layout(root).manifest("train"), partial(_markers, root), file, root)
+        build_index(index_of, Layout(root).manifest("train"), partial(_facts, root, index_of), file, root)
     return {}
+
+
+def _facts(root: Path, index_of: IndexOf, names: Sequence[ShardName]) -> Iterator[MarkerFacts | None]:
+    return map(index_of.facts, names, _markers(root, names))
 
 
 def _markers(root: Path, names: Sequence[ShardName]) -> list[bytes | None]:
@@ -183,11 +187,13 @@ def _draw(bench: OpenBench, root: Path) -> IndexOf:
         return IndexOf(root=str(root), split="train", origin=origin, classes=_CLASSES, members=_MEMBERS)
     origin = Origin(0, "drawn", "")
     index_of = IndexOf(root=str(root), split="train", origin=origin, classes=_CLASSES, members=_MEMBERS)
-    shards = [Shard("", tar_bytes, "0" * 64, prepared=True)] * num_shards
+    each = np.ones(num_shards, np.uint8)
+    sizes, hashes = np.full(num_shards, tar_bytes), np.zeros((num_shards, 32), np.uint8)
+    shards = IndexedShards(str(root), "train", np.arange(num_shards), sizes, hashes, each)
     with layout.sample_index("train").open("wb") as file, IndexWriter(root, named(flags(CLIP_COLUMNS))) as index:
         for samples in _samples(bench):
             index.append(samples, np.zeros(len(samples), np.int64))
-        index.finish(file, index_of, shards, np.arange(num_shards), np.ones(num_shards, np.bool_))
+        index.finish(file, index_of, shards, each > 0)
     return index_of
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -21,10 +21,12 @@ from avmanifest.errors import ManifestError, ShardError
 from avmanifest.files import open_descriptor, replacing, sha256_of
 from avmanifest.layout import Layout, ShardName
 from avmanifest.parsing import metadata_of
+from avmanifest.records import MarkerFacts
 from avmanifest.secrets import identity as url_identity
 from avmanifest.secrets import shown_url
 
 _LOG: Final = logging.getLogger(__name__)
+_TOGETHER: Final = 4096  # markers that are read at a time
 _KEPT_FROM: Final = 1 << 20  # bytes of a manifest: the index of a smaller one is made in milliseconds, and not kept
 
 
@@ -117,8 +119,11 @@ def _fetched_or_made(kept: Path, index_of: IndexOf, cache: CacheConfig) -> Index
 def _made(index_of: IndexOf, manifest: Path | io.BytesIO, targets: Sequence[Path], cache: CacheConfig) -> Index:
     """Make the index as the first of these files that can be written; without any, as one that only this run sees."""
 
-    def markers(names: Sequence[ShardName]) -> list[bytes | None]:
-        return read_contents([f"{index_of.root}/{name}_stats.json" for name in names], cache)
+    def markers(names: Sequence[ShardName]) -> Iterator[MarkerFacts | None]:
+        for first in range(0, len(names), _TOGETHER):
+            some = names[first : first + _TOGETHER]
+            contents = read_contents([f"{index_of.root}/{name}_stats.json" for name in some], cache)
+            yield from map(index_of.facts, some, contents)
 
     for target in targets:
         with contextlib.suppress(OSError):

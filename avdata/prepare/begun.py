@@ -12,6 +12,7 @@ from avdata.prepare.config import PrepareConfig
 from avdata.prepare.plan import Plan, hash_table, without_own_columns
 from avmanifest.columns import extra_columns
 from avmanifest.errors import ConfigError, ManifestError
+from avmanifest.files import sha256_of_file
 from avmanifest.layout import Layout
 from avmanifest.schema import PLAN_SCHEMA
 from avmanifest.table import read_table
@@ -36,12 +37,21 @@ def refuse_lost_description(layout: Layout) -> None:
         )
 
 
-def resumed_plan(config: PrepareConfig, layout: Layout, plan: Plan | None, note: Observer) -> tuple[pa.Table, str]:
-    """The frozen plan and its hash. Raises ConfigError, with the difference, if this run has another plan."""
+def resumed_plan(
+    config: PrepareConfig, layout: Layout, plan: Plan | None, note: Observer, hashes: dict[str, str]
+) -> tuple[pa.Table, str]:
+    """The frozen plan and its hash. Raises ConfigError, with the difference, if this run has another plan.
+
+    `hashes` has hashes of rows by the SHA-256 of their file, and gets this one: to hash rows takes long.
+    """
     recorded = description.read_description(layout)
     description.refuse_other_settings(layout, recorded, description.settings_of(config))
     frozen = read_table(layout.plan_part(0), PLAN_SCHEMA)
-    if hash_table(frozen) != description.frozen_hash(recorded):
+    content = sha256_of_file(layout.plan_part(0))
+    if content not in hashes:
+        hashes.clear()
+        hashes[content] = hash_table(frozen)
+    if hashes[content] != description.frozen_hash(recorded):
         raise ManifestError(f"{layout.plan_part(0)}: is not the plan that {layout.dataset_json} describes")
     if plan is not None and not config.append:
         begun = _as_begun(plan.table, recorded, frozen, layout, note)

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from avdata.prepare.commit import read_stats, storage_errors
+from avdata.prepare.commit import storage_errors
 from avdata.prepare.config import SampleConfig
 from avdata.prepare.description import extra_columns
+from avdata.prepare.known import KnownShards
 from avdata.prepare.reading import is_frame, reading_section
 from avdata.profiles import profile
 from avdata.shards import parse_npy
@@ -42,7 +43,13 @@ _ENERGON_VERSION: Final = "7.0.0"  # of the metadata's format; the package is no
 _TAGS: Final = ("audio", "video", "audio-visual", "webdataset", "croissant")
 
 
-def write_catalog(layout: Layout, recipe: Recipe, config: SampleConfig, coverage: Mapping[str, Any]) -> None:
+def write_catalog(
+    layout: Layout,
+    recipe: Recipe,
+    config: SampleConfig,
+    coverage: Mapping[str, Any],
+    known: KnownShards | None = None,
+) -> None:
     """Write README.md, croissant.json and .nv-meta for the existing shards and manifests.
 
     Args:
@@ -50,21 +57,28 @@ def write_catalog(layout: Layout, recipe: Recipe, config: SampleConfig, coverage
         recipe: Title, license, citation and labels.
         config: Settings of the samples, described in the card.
         coverage: Counts by split, as catalog.coverage.
+        known: What is known of the shards as they are now; None: all markers are read.
 
     Raises:
         StorageError: The files cannot be written.
     """
+    known = known or KnownShards(layout)
     columns = (*CLIP_COLUMNS, *extra_columns(layout))
     shards = {split: layout.shards(split) for split in coverage}
-    tars = {split: [f"{shard}.tar" for shard in names] for split, names in shards.items()}
-    counts = {f"{shard}.tar": read_stats(layout, shard)["successes"] for names in shards.values() for shard in names}
+    facts = {split: {f"{shard}.tar": known.facts(shard) for shard in names} for split, names in shards.items()}
+    tars = {split: list(own) for split, own in facts.items()}
+    counts = {tar: found.successes for own in facts.values() for tar, found in own.items()}
+    num_bytes = {split: sum(found.tar_bytes for found in own.values()) for split, own in facts.items()}
+    names = member_names(layout)
     with storage_errors(layout.root):
         layout.energon.mkdir(exist_ok=True)
-        text = _front_matter(layout, recipe, columns, tars, coverage) + _card(layout, recipe, config, columns, coverage)
+        text = _front_matter(layout, recipe, columns, tars, num_bytes, coverage, names)
+        text += _card(layout, recipe, config, columns, coverage, tars, names)
         splits = {"exclude": [], "split_parts": _ENERGON_SPLITS | tars}
         replace_text(layout.card, text, durable=True)
-        replace_text(layout.croissant, _json(_croissant(layout, recipe, columns, counts)), durable=True)
-        replace_text(layout.energon / "dataset.yaml", _yaml(_energon_dataset(layout)), durable=True)
+        hashes = {tar: found.tar_sha256 for own in facts.values() for tar, found in own.items()}
+        replace_text(layout.croissant, _json(_croissant(layout, recipe, columns, hashes)), durable=True)
+        replace_text(layout.energon / "dataset.yaml", _yaml(_energon_dataset(layout, names)), durable=True)
         replace_text(layout.energon / "crude.yaml", _yaml(_ENERGON_CRUDE), durable=True)
         replace_text(layout.energon / "split.yaml", _yaml(splits), durable=True)
         info = {"energon_version": _ENERGON_VERSION, "shard_counts": counts}
@@ -85,12 +99,12 @@ def _json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def _energon_dataset(layout: Layout) -> dict[str, Any]:
+def _energon_dataset(layout: Layout, names: Sequence[str]) -> dict[str, Any]:
     """The content of Energon's dataset.yaml: the first frame and, if every sample has a label, the first label.
 
     Energon's sample types have no audio. crude.yaml therefore offers all members for a user's own cooker.
     """
-    frame = next((name for name in member_names(layout) if is_frame(name)), None)
+    frame = next((name for name in names if is_frame(name)), None)
     if frame is None:
         kind, fields = "TextSample", {"text": "json[key]"}
     elif _is_labeled(layout):
@@ -137,13 +151,13 @@ def _feature(dtype: pa.DataType) -> dict[str, Any]:
     return {"dtype": "float64" if pa.types.is_floating(dtype) else str(dtype)}
 
 
-def _features(layout: Layout, columns: Sequence[Column]) -> list[dict[str, Any]]:
+def _features(layout: Layout, columns: Sequence[Column], names: Sequence[str]) -> list[dict[str, Any]]:
     """The samples' features in the format of Hugging Face datasets.
 
     Empty, so that they are inferred from the first samples, if a step writes a member whose type is not known.
     """
     features: list[dict[str, Any]] = [{"name": name, "dtype": "string"} for name in ("__key__", "__url__")]
-    for name in member_names(layout):
+    for name in names:
         match name.rsplit(".", 1)[-1]:
             case "json":
                 features.append({"name": name, "struct": json_features(columns)})
@@ -201,7 +215,9 @@ def _front_matter(
     recipe: Recipe,
     columns: Sequence[Column],
     tars: Mapping[str, list[str]],
+    num_bytes: Mapping[str, int],
     coverage: Mapping[str, Any],
+    names: Sequence[str],
 ) -> str:
     """The card's YAML header, which the Hugging Face hub and `datasets` read."""
     filled = [split for split in coverage if coverage[split]["ok"]]
@@ -219,10 +235,10 @@ def _front_matter(
         ],
         "dataset_info": {
             "config_name": "default",
-            **({"features": features} if (features := _features(layout, columns)) else {}),
+            **({"features": features} if (features := _features(layout, columns, names)) else {}),
             # `datasets` checks the number of examples only if all three are given.
             "splits": [
-                {"name": split, "num_bytes": _tar_bytes(layout, split), "num_examples": coverage[split]["ok"]}
+                {"name": split, "num_bytes": num_bytes[split], "num_examples": coverage[split]["ok"]}
                 for split in filled
             ],
         },
@@ -246,16 +262,14 @@ def _size_category(number: int) -> str:
     return f"n>{below}"
 
 
-def _tar_bytes(layout: Layout, split: str) -> int:
-    return sum(int(read_stats(layout, shard)["files"]["tar"]["bytes"]) for shard in layout.shards(split))
-
-
 def _card(
     layout: Layout,
     recipe: Recipe,
     config: SampleConfig,
     columns: Sequence[Column],
     coverage: Mapping[str, Any],
+    tars: Mapping[str, list[str]],
+    names: Sequence[str],
 ) -> str:
     span = "whole clips" if config.clip_seconds is None else f"spans of {config.clip_seconds:g} s"
     profiles = ", ".join(f"`{name}` ({profile(name).n_mels} mel)" for name in config.mel)
@@ -290,7 +304,7 @@ def _card(
             ],
         ),
         *_own_columns([column for column in columns if column.flag or column.source]),
-        *_reading(layout, coverage),
+        *_reading(coverage, tars, names),
         "## Overlap",
         "Source videos that more than one split holds clips of:",
         _table(("splits", "videos shared"), _overlaps(layout, list(coverage))),
@@ -316,13 +330,12 @@ def _own_columns(columns: Sequence[Column]) -> Iterator[str]:
     yield _table(("column", "", "from", "meaning"), rows)
 
 
-def _reading(layout: Layout, coverage: Mapping[str, Any]) -> Iterator[str]:
+def _reading(coverage: Mapping[str, Any], tars: Mapping[str, list[str]], names: Sequence[str]) -> Iterator[str]:
     """How to read the first split that has samples; nothing for a dataset without samples."""
     filled = [split for split in coverage if coverage[split]["ok"]]
     if filled:
         yield "## Reading"
-        tars = [f"{shard}.tar" for shard in layout.shards(filled[0])]
-        yield from reading_section(filled[0], tars, member_names(layout))
+        yield from reading_section(filled[0], tars[filled[0]], names)
 
 
 def _count(number: int | None) -> str:
@@ -351,17 +364,17 @@ def _overlaps(layout: Layout, splits: Sequence[str]) -> list[tuple[str, str]]:
     return [(f"{a} and {b}", _count(len(videos[a] & videos[b]))) for a, b in itertools.combinations(splits, 2)]
 
 
-def _croissant(layout: Layout, recipe: Recipe, columns: Sequence[Column], counts: Mapping[str, int]) -> dict[str, Any]:
-    """The dataset in Croissant 1.0: the shards as a file set, the manifest as a record set."""
+def _croissant(layout: Layout, recipe: Recipe, columns: Sequence[Column], hashes: Mapping[str, str]) -> dict[str, Any]:
+    """The dataset in Croissant 1.0: the shards, whose hashes are given, and the manifest as a record set."""
     shards: list[dict[str, Any]] = [
         {
             "@type": "cr:FileObject",
             "@id": tar,
             "contentUrl": tar,
             "encodingFormat": "application/x-tar",
-            "sha256": read_stats(layout, ShardName(tar.split("/")[0], int(Path(tar).stem)))["files"]["tar"]["sha256"],
+            "sha256": sha256,
         }
-        for tar in counts
+        for tar, sha256 in hashes.items()
     ]
     manifests = [
         {

@@ -2,9 +2,11 @@
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -13,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avdata.index import CONTENT_KEY, IndexOf, build_index, local_origin
+from avdata.index import CONTENT_KEY, IndexOf, StaleIndex, build_index, checked_index, local_origin
 from avdata.members import written_members
 from avdata.prepare import description
 from avdata.prepare.commit import changed_since_commit, committed, marker_problem, read_stats, storage_errors
+from avdata.prepare.known import KnownShards
 from avdata.prepare.near_duplicates import first_of_groups
 from avdata.prepare.plan import is_appended
 from avdata.prepare.sources.remote import FailedRef
@@ -30,16 +33,18 @@ from avmanifest.columns import (
 )
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.failures import FAILED_COLUMNS, FailedClip, failed_clips
-from avmanifest.files import read_file, remove_unfinished, replacing
+from avmanifest.files import open_descriptor, remove_unfinished, replacing, sha256_of_file
 from avmanifest.layout import Layout, ShardName
-from avmanifest.records import PARTS
+from avmanifest.records import PARTS, MarkerFacts
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
-from avmanifest.table import completed, open_writer, read_batches, read_table
+from avmanifest.table import completed, open_writer, read_batches, read_metadata, read_table
 
 _Result = TypeVar("_Result")
 
-_AT_ONCE: Final = 8  # shards that are read or checked
+_AT_ONCE: Final = 8  # threads that read or check shards
+_TOGETHER: Final = 16  # shards that a thread is given
 _GROUP_ROWS: Final = 65_536  # of the manifest
+_KEPT_TABLES: Final = 256
 PENDING_REASON = "no source has any clip of its shard; run again with a source that has"
 
 
@@ -53,9 +58,11 @@ class PlannedShard:
     is_retry: bool = False
 
 
-def planned_shards(layout: Layout) -> Iterator[PlannedShard]:
-    """Every shard of the frozen plan, in order. Only one shard's rows are in memory."""
+def planned_shards(layout: Layout, first_part: int = 0) -> Iterator[PlannedShard]:
+    """Every shard of the frozen plan, in order, from a part on. Only one shard's rows are in memory."""
     for part, path in enumerate(layout.plan_parts()):
+        if part < first_part:
+            continue
         pieces: list[pa.RecordBatch] = []
         current: ShardName | None = None
         is_retry = part > 0 and not is_appended(path)
@@ -85,19 +92,30 @@ def each_shard(
     shards: Iterable[PlannedShard], work: Callable[[PlannedShard], _Result]
 ) -> Iterator[tuple[PlannedShard, _Result]]:
     """Every shard with the result of some work on it, in their order. Several are worked on at the same time."""
+
+    def work_on(some: Sequence[PlannedShard]) -> list[_Result]:
+        return list(map(work, some))
+
     waiting = iter(shards)
     with ThreadPoolExecutor(_AT_ONCE, "shards") as pool:
-        while group := list(islice(waiting, 16 * _AT_ONCE)):
-            yield from zip(group, pool.map(work, group), strict=True)
+        while groups := [some for _ in range(_AT_ONCE) if (some := list(islice(waiting, _TOGETHER)))]:
+            for some, results in zip(groups, pool.map(work_on, groups), strict=True):
+                yield from zip(some, results, strict=True)
 
 
-def shard_problem(layout: Layout, planned: PlannedShard, plan_hash: str, *, hashes: bool) -> str | None:
+def shard_problem(
+    layout: Layout, planned: PlannedShard, plan_hash: str, *, hashes: bool, known: KnownShards | None = None
+) -> str | None:
     """Why the shard has to be prepared; None if its files agree with its marker and its clips are the plan's.
 
     Of the tar only the size is compared, unless a file was changed after the marker: what changed bytes of it and kept
-    size and time, such as a failing disk, is seen with `hashes` alone.
+    size and time, such as a failing disk, is seen with `hashes` alone. So it is with all files of a shard that `known`
+    has as checked.
     """
     shard = planned.shard
+    state = None if known is None else known.state(planned.part, shard)
+    if known is not None and not hashes and known.is_checked(shard, state):
+        return None
     try:
         parts = PARTS if hashes or changed_since_commit(layout, shard) else ("idx", "parquet")
         stats, rows = committed(layout, shard, ["status", *_PLACE], hashes=parts)
@@ -107,13 +125,38 @@ def shard_problem(layout: Layout, planned: PlannedShard, plan_hash: str, *, hash
         return f"{layout.stats(shard)}: prepared for another plan"
     if rows.select(_PLACE) != planned.rows.select(_PLACE):
         return f"{layout.clips(shard)}: its clips are not those that the plan assigns to {shard}"
+    if known is not None:
+        known.note(shard, stats, state)
     return None
 
 
 _PLACE = ["key", "split", "shard", "position"]
 
 
-def merge_manifest(layout: Layout, stopped: FailedRef | None = None) -> None:
+@dataclass(slots=True)
+class Merged:
+    """The shards of a merged manifest.
+
+    Attributes:
+        num_shards: Shards that have a marker.
+        num_missing: Shards of the plan that have none.
+        num_pending: Clips of those that no other shard has.
+    """
+
+    num_shards: int = 0
+    num_missing: int = 0
+    num_pending: int = 0
+
+    def add(self, layout: Layout, planned: PlannedShard, *, is_whole: bool) -> None:
+        """Count a shard."""
+        if is_whole or layout.stats(planned.shard).exists():
+            self.num_shards += 1
+        else:
+            self.num_missing += 1
+            self.num_pending += 0 if planned.is_retry else len(planned.rows)
+
+
+def merge_manifest(layout: Layout, stopped: FailedRef | None = None, known: KnownShards | None = None) -> Merged:
     """Write `manifest/SPLIT.parquet` for each split: every requested clip once, with its latest status.
 
     A retried clip has its row from the retry's shard. Clips of a shard that does not exist have no shard and the status
@@ -122,9 +165,14 @@ def merge_manifest(layout: Layout, stopped: FailedRef | None = None) -> None:
     Args:
         layout: Paths of the dataset.
         stopped: Status and reason for clips of shards that do not exist, if a source was stopped before them.
+        known: What is known of the shards. If by that the manifest is there already, it stays as it is. Afterwards it
+            has the facts of the shards as they are now.
     """
     latest = _retried_keys(layout)
     extra = description.extra_columns(layout)
+    if known is not None and (found := _merged(layout, stopped, known, latest, extra)):
+        return found
+    counts = Merged()
     firsts = _near_duplicates(layout, latest, extra)
     schema = with_extra(CLIP_SCHEMA, extra if firsts is None else (*extra, NEAR_DUPLICATE_OF))
     writers: dict[str, _ManifestWriter] = {}
@@ -132,10 +180,11 @@ def merge_manifest(layout: Layout, stopped: FailedRef | None = None) -> None:
         for folder in (layout.manifest("train").parent, layout.plan_part(0).parent):
             folder.mkdir(parents=True, exist_ok=True)
             remove_unfinished(folder, own=True)
-        for planned, found in each_shard(planned_shards(layout), lambda one: _manifest_rows(layout, one, stopped)):
-            if found is None:
+        for planned, rows_of in each_shard(planned_shards(layout), partial(_manifest_rows, layout, stopped, known)):
+            rows, made_from, is_whole = rows_of
+            counts.add(layout, planned, is_whole=is_whole)
+            if rows is None:
                 continue
-            rows, made_from = found
             keys = planned.rows.column("key").to_pylist() if firsts or latest else []
             if firsts is not None:
                 copies = [firsts.get(key) for key in keys] if firsts else [None] * len(rows)
@@ -143,13 +192,67 @@ def merge_manifest(layout: Layout, stopped: FailedRef | None = None) -> None:
                 made_from += f" {[(place, first) for place, first in enumerate(copies) if first]}"
             rows = completed(rows, schema)
             if latest:
-                keep = [latest.get(key, 0) == planned.part for key in keys]
-                rows, made_from = rows.filter(pa.array(keep)), f"{made_from} {''.join('01'[kept] for kept in keep)}"
+                keep = _kept(planned, keys, latest)
+                rows, made_from = rows.filter(pa.array(keep)), f"{made_from} {_bits(keep)}"
             split = planned.shard.split
             if split not in writers:
                 unfinished = manifests.enter_context(replacing(layout.manifest(split), durable=True))
                 writers[split] = manifests.enter_context(_ManifestWriter(unfinished, schema))
             writers[split].write(rows, f"{planned.shard} {made_from}\n")
+    if known is not None:
+        known.manifests = {split: sha256_of_file(layout.manifest(split)) for split in writers}
+    return counts
+
+
+def _merged(
+    layout: Layout,
+    stopped: FailedRef | None,
+    known: KnownShards,
+    latest: Mapping[str, int],
+    extra: Sequence[Column],
+) -> Merged | None:
+    """The shards of the manifest that is there, if it is whole and what the merge would write; else None.
+
+    What is known of shards that have changed is forgotten.
+    """
+    counts, is_known = Merged(), _fingerprints(extra) == []
+    contents: dict[str, Any] = {}
+    schema = str(with_extra(CLIP_SCHEMA, extra)).encode()
+
+    def is_checked(planned: PlannedShard) -> bool:
+        return known.is_checked(planned.shard, known.state(planned.part, planned.shard))
+
+    for planned, is_whole in each_shard(planned_shards(layout), is_checked):
+        counts.add(layout, planned, is_whole=is_whole)
+        is_known &= is_whole or not layout.stats(planned.shard).exists()
+        if not is_known or (planned.is_retry and not is_whole):
+            continue
+        made_from = known.facts(planned.shard).parquet_sha256 if is_whole else _pending(stopped)
+        if latest:
+            made_from += f" {_bits(_kept(planned, planned.rows.column('key').to_pylist(), latest))}"
+        digest = contents.setdefault(planned.shard.split, hashlib.sha256(schema))
+        digest.update(f"{planned.shard} {made_from}\n".encode())
+    is_there = is_known and contents.keys() == known.manifests.keys()
+    return counts if is_there and all(map(partial(_is_manifest, layout, known, contents), contents)) else None
+
+
+def _is_manifest(layout: Layout, known: KnownShards, contents: Mapping[str, Any], split: str) -> bool:
+    """Whether the manifest of a split has this content, and is as it was written."""
+    path = layout.manifest(split)
+    try:
+        content = read_metadata(path).get(CONTENT_KEY.encode(), b"").decode()
+        return content == contents[split].hexdigest() and sha256_of_file(path) == known.manifests[split]
+    except (OSError, ManifestError):
+        return False
+
+
+def _kept(planned: PlannedShard, keys: Sequence[str], latest: Mapping[str, int]) -> list[bool]:
+    """Which rows of a shard are the last ones of their clips."""
+    return [latest.get(key, 0) == planned.part for key in keys]
+
+
+def _bits(values: Iterable[bool]) -> str:
+    return "".join("01"[value] for value in values)
 
 
 class _ManifestWriter:
@@ -176,6 +279,8 @@ class _ManifestWriter:
         self._num_rows += len(rows)
         if self._num_rows >= _GROUP_ROWS:
             self._write()
+        elif len(self._rows) >= _KEPT_TABLES:  # a table of few rows takes many times the memory of its rows
+            self._rows = [pa.concat_tables(self._rows).combine_chunks()]
 
     def _write(self) -> None:
         if self._rows:
@@ -188,7 +293,7 @@ def _near_duplicates(layout: Layout, latest: Mapping[str, int], columns: Sequenc
 
     Clips of train come last: so a training on the clips that are first sees none of which another split has a copy.
     """
-    names = [column.name for column in columns if column.name in (PICTURE_HASHES.name, SOUND_FINGERPRINT.name)]
+    names = _fingerprints(columns)
     if not names:
         return None
     parts = []
@@ -207,6 +312,11 @@ def _near_duplicates(layout: Layout, latest: Mapping[str, int], columns: Sequenc
     return {keys[clip]: keys[first] for clip, first in enumerate(firsts.tolist()) if first != clip}
 
 
+def _fingerprints(columns: Sequence[Column]) -> list[str]:
+    """Those of these columns by which near duplicates are found."""
+    return [column.name for column in columns if column.name in (PICTURE_HASHES.name, SOUND_FINGERPRINT.name)]
+
+
 def _arrays(rows: pa.Table, column: Column) -> list[np.ndarray] | None:
     """The lists of a column as arrays, empty where there is none. None if there is no such column."""
     if column.name not in rows.column_names:
@@ -220,23 +330,33 @@ def _retried_keys(layout: Layout) -> dict[str, int]:
     """The last part of each key that was appended, or is in an existing shard of a retry."""
     return {
         key: planned.part
-        for planned in planned_shards(layout)
-        if planned.part > 0 and (not planned.is_retry or marker_problem(layout, planned.shard) is None)
+        for planned in planned_shards(layout, first_part=1)
+        if not planned.is_retry or marker_problem(layout, planned.shard) is None
         for key in planned.rows.column("key").to_pylist()
     }
 
 
-def _manifest_rows(layout: Layout, planned: PlannedShard, stopped: FailedRef | None) -> tuple[pa.Table, str] | None:
-    """The shard's rows (CLIP_SCHEMA and extra columns) in plan order, and what they are made from.
+def _manifest_rows(
+    layout: Layout, stopped: FailedRef | None, known: KnownShards | None, planned: PlannedShard
+) -> tuple[pa.Table | None, str, bool]:
+    """The shard's rows (CLIP_SCHEMA and extra columns) in plan order, what they are made from, and whether it is whole.
 
-    None for a retry's shard that does not exist.
+    There are no rows for a retry's shard that does not exist.
     """
     try:
         stats, rows = committed(layout, planned.shard, None)
     except (ShardError, ManifestError):
-        pending = f"{stopped.status} {stopped.reason}" if stopped else "unavailable_missing"
-        return None if planned.is_retry else (pending_rows(planned.rows, stopped), pending)
-    return rows, stats["files"]["parquet"]["sha256"]
+        if known is not None:
+            known.forget(planned.shard)
+        return None if planned.is_retry else pending_rows(planned.rows, stopped), _pending(stopped), False
+    if known is not None and not known.is_checked(planned.shard, known.state(planned.part, planned.shard)):
+        known.note(planned.shard, stats)
+    return rows, stats["files"]["parquet"]["sha256"], True
+
+
+def _pending(stopped: FailedRef | None) -> str:
+    """What rows of clips that no shard holds are made from."""
+    return f"{stopped.status} {stopped.reason}" if stopped else "unavailable_missing"
 
 
 def pending_rows(plan: pa.Table, stopped: FailedRef | None = None) -> pa.Table:
@@ -266,13 +386,14 @@ def failures(layout: Layout) -> Iterator[FailedClip]:
         yield from failed_clips(read_batches(layout.manifest(split), CLIP_SCHEMA, list(FAILED_COLUMNS)))
 
 
-def write_index(layout: Layout, split: str, described: Mapping[str, Any]) -> bool:
+def write_index(layout: Layout, split: str, described: Mapping[str, Any], known: KnownShards | None = None) -> bool:
     """Write the index of a split's manifest, which loaders map. Without a sample there is none, and False is returned.
 
     Args:
         layout: Paths of the dataset.
         split: Name of the split.
         described: Its dataset.json.
+        known: What is known of the shards as they are now. With it, an index of the manifest that is whole stays.
 
     Raises:
         ManifestError: The manifest does not agree with the shards' markers.
@@ -288,9 +409,13 @@ def write_index(layout: Layout, split: str, described: Mapping[str, Any]) -> boo
         members=written_members(described, str(layout.dataset_json)),
     )
 
-    def markers(shards: Sequence[ShardName]) -> list[bytes | None]:
-        paths = map(layout.stats, shards)
-        return [read_file(path) if path.exists() else None for path in paths]
+    if known is not None and _is_index(path, index_of):
+        return True
+    facts = (known or KnownShards(layout)).facts
+
+    def markers(shards: Sequence[ShardName]) -> Iterator[MarkerFacts | None]:
+        for shard in shards:
+            yield facts(shard) if layout.stats(shard).exists() else None
 
     with storage_errors(path):
         try:
@@ -299,6 +424,21 @@ def write_index(layout: Layout, split: str, described: Mapping[str, Any]) -> boo
         except ConfigError:  # no sample
             path.unlink(missing_ok=True)
             return False
+    return True
+
+
+def _is_index(path: Path, index_of: IndexOf) -> bool:
+    """Whether the file is an index of this, and whole."""
+    try:
+        descriptor = open_descriptor(path)
+    except OSError:
+        return False
+    try:
+        checked_index(descriptor, str(path), index_of)
+    except (StaleIndex, ManifestError):
+        return False
+    finally:
+        os.close(descriptor)
     return True
 
 

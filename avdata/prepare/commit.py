@@ -127,7 +127,7 @@ def build_shard(
             name: {"bytes": path.stat().st_size, "sha256": sha256}
             for name, path, sha256 in zip(PARTS, (tar, index, clips), hashes, strict=True)
         }
-        content = _stats((row["status"] for row in rows), parts, plan_hash)
+        content = marker_of((row["status"] for row in rows), parts, plan_hash)
         _write(stats, marker_bytes(content), fsync)
         observe(f"{shard}: stats written")
     return BuiltShard(shard, files, content)
@@ -234,7 +234,7 @@ def _verify(tar: Path, digest: str, rows: Sequence[Mapping[str, Any]], offsets: 
         raise ShardError(f"{tar}: its samples differ from the shard's rows. Check the disk.")
 
 
-def _stats(
+def marker_of(
     statuses: Iterable[str], files: Mapping[str, Mapping[str, Any]], plan_hash: str, version: int = FORMAT_VERSION
 ) -> dict[str, Any]:
     """The content of a marker. `count` to `status_dict` are the names that img2dataset's tools read."""
@@ -300,7 +300,7 @@ def committed(
     rows = read_table(layout.clips(shard), CLIP_SCHEMA, columns)
     if hashes:
         statuses = rows.column("status").to_pylist()
-        expected = _stats(statuses, stats["files"], stats["plan_hash"], stats["format_version"])
+        expected = marker_of(statuses, stats["files"], stats["plan_hash"], stats["format_version"])
         if read_file(marker) != marker_bytes(expected):
             raise ShardError(f"{marker}: does not agree with the shard's rows")
     return stats, rows
@@ -454,11 +454,12 @@ class Workspace:
 
     def _tidied(self, folder: Path) -> bool:
         """Remove all files of a workspace but finished clips of uncommitted shards; whether there are any."""
-        done = {_shard_folder(folder, shard) for split in self._layout.splits() for shard in self._layout.shards(split)}
         kept = {folder / _ALIVE, folder / self._layout.dataset_json.name}
         has_clips = False
         for path in set(folder.iterdir()) - kept:
-            finished = {file for pair in recorded_segments(path) for file in pair} if path not in done else set()
+            shard = _shard_of_folder(path.name)
+            is_done = shard is not None and self._layout.stats(shard).exists()
+            finished = set() if is_done else {file for pair in recorded_segments(path) for file in pair}
             has_clips |= bool(finished)
             for leftover in set(path.iterdir()) - finished if finished else (path,):
                 remove(leftover)
@@ -467,6 +468,12 @@ class Workspace:
 
 def _shard_folder(workspace: Path, shard: ShardName) -> Path:
     return workspace / f"{shard.split}-{shard.number:05d}"
+
+
+def _shard_of_folder(name: str) -> ShardName | None:
+    """The shard whose folder of a workspace has this name; None: it is none."""
+    split, _, number = name.rpartition("-")
+    return ShardName(split, int(number)) if split and number.isdecimal() else None
 
 
 def is_abandoned(lock: Path) -> bool:

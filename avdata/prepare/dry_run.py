@@ -83,7 +83,7 @@ def dry_run(config: PrepareConfig) -> DryRun:
             table = plan.table
             to_do = _of_share(config, table)
         else:
-            resumed_plan(config, layout, plan, notes.append)
+            resumed_plan(config, layout, plan, notes.append, {})
             present = requested_rows(layout)
             new = _new_rows(present, plan.table) if config.append and plan is not None else present.slice(0, 0)
             table = pa.concat_tables([present, new.select(present.column_names)]) if len(new) else present

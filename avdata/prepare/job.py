@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from avdata.prepare.append import new_labels, plan_append, requested_rows
 from avdata.prepare.begun import needs_plan, refuse_lost_description, resumed_plan
 from avdata.prepare.card import catalog_files, write_catalog
 from avdata.prepare.catalog import (
+    Merged,
     PlannedShard,
     coverage,
     each_shard,
@@ -27,6 +29,7 @@ from avdata.prepare.catalog import (
 from avdata.prepare.commit import Workspace, disk_errors, storage_errors
 from avdata.prepare.config import ExecutorKind, PrepareConfig, Retry, Share
 from avdata.prepare.executors import Executor, ShardTask, local_executor
+from avdata.prepare.known import KnownShards
 from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.operations.swap import settle
 from avdata.prepare.output import DatasetOutput, open_output
@@ -45,7 +48,7 @@ from avmanifest.columns import extra_columns
 from avmanifest.errors import ConfigError
 from avmanifest.failures import FAILED_COLUMNS, FailedClip, failed_clips, some_of_each, write_tracebacks
 from avmanifest.files import replace_bytes
-from avmanifest.layout import Layout
+from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA, StatusClass, filtered_status, status_class
 from avmanifest.secrets import shown_url
 from avmanifest.table import read_batches
@@ -96,6 +99,7 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
     if plan is not None:
         refuse_clashes(config.steps, plan.table.column_names)
     costs = StepCosts()
+    known = KnownShards.load(layout)
     workspace = Workspace(layout)
     listener = progress = ProgressWriter(listener, workspace.path)
     try:
@@ -104,28 +108,30 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
             others = workspace.others(keep=not config.overwrite)
             if config.overwrite:
                 _remove_dataset(output, others)
-            frozen, plan_hash = _frozen_plan(config, output, plan, listener)
+            frozen, plan_hash = _frozen_plan(config, output, plan, listener, known.plans)
+            known.plan_hash = plan_hash
             if any(map(is_appended, layout.plan_parts()[1:])):
                 _add_labels(output)  # a run that appended clips may have been killed before
-        check = partial(shard_problem, layout, plan_hash=plan_hash, hashes=config.verify)
-        to_do = list(_shards_to_do(output, workspace, _shards_of(config.share, layout), check, listener))
+        check = partial(shard_problem, layout, plan_hash=plan_hash, hashes=config.verify, known=known)
+        to_do = _ToDo(layout)
+        to_do.add(_shards_to_do(output, workspace, _shards_of(config.share, layout), check, listener))
         if config.append:
             assert plan is not None, "the list is read for --append"
             with workspace.publishing():
                 added = plan_append(config, output, plan.table, listener)
                 _add_labels(output)
-            to_do += _shards_to_do(output, workspace, added, check, listener)
+            to_do.add(_shards_to_do(output, workspace, added, check, listener))
         if config.retry is not Retry.NONE:
             with workspace.publishing():
-                added = plan_retry(config, output, listener)
-            to_do += _shards_to_do(output, workspace, added, check, listener)
+                added = plan_retry(config, output, listener, known)
+            to_do.add(_shards_to_do(output, workspace, added, check, listener))
         requested = requested_rows(layout) if len(layout.plan_parts()) > 1 else frozen
-        listener.planned(requested, sum(len(planned.rows) for planned in to_do))
+        listener.planned(requested, to_do.num_clips)
         listener.shards(0, len(to_do))
-        if to_do:
+        if len(to_do):
             media = media or MediaResolver(config, layout)
             if config.executor is not ExecutorKind.RAY:  # with Ray, each node fetches its own media
-                media.begin_downloads([planned.rows for planned in to_do], listener)
+                media.begin_downloads((planned.rows for planned in to_do), listener)
             for problem in media.problems:
                 listener.note(problem)
             if media.downloads:
@@ -138,19 +144,51 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
                 if not output.is_done(planned.shard, plan_hash)
             )
             for number, result in enumerate(executor.run(tasks), start=1):
+                if result.stats is not None:
+                    state = known.state(to_do.parts[result.shard], result.shard)
+                    known.note(result.shard, result.stats, state)
                 listener.shards(number, len(to_do))
                 listener.step(f"{result.shard}: {'done' if result.stats else 'no source has any of its clips'}")
         share = config.share
         if config.executor is ExecutorKind.ARRAY and not _is_last(output, listener):
+            merged = _counted(layout, share)
             splits = shards_coverage(layout, _shards_of(share, layout))
         else:
             share = Share()
-            splits = _catalog(config, output, workspace, listener, media.stopped if media else None)
+            splits, merged = _catalog(config, output, workspace, listener, media.stopped if media else None, known)
     finally:
         if media:
             media.close()
+        with suppress(OSError):
+            known.save()
         workspace.close()
-    return _report(config, layout, share, plan_hash, splits, media.coverage if media else {}, costs)
+    return _report(config, layout, share, plan_hash, splits, merged, media.coverage if media else {}, costs)
+
+
+class _ToDo:
+    """The shards that a run has to prepare, in the order of the plan. Their rows are read when they are asked for.
+
+    Attributes:
+        parts: The part of the plan of each.
+        num_clips: Their clips.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.parts: dict[ShardName, int] = {}
+        self.num_clips = 0
+        self._layout = layout
+
+    def add(self, shards: Iterable[PlannedShard]) -> None:
+        """Add shards."""
+        for planned in shards:
+            self.parts[planned.shard] = planned.part
+            self.num_clips += len(planned.rows)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[PlannedShard]:
+        return (planned for planned in planned_shards(self._layout) if planned.shard in self.parts)
 
 
 def _executor(
@@ -174,6 +212,14 @@ def _shards_of(share: Share, layout: Layout) -> Iterator[PlannedShard]:
             yield planned
 
 
+def _counted(layout: Layout, share: Share) -> Merged:
+    """The shards of a task of an array, which merges nothing."""
+    counts = Merged()
+    for planned in _shards_of(share, layout):
+        counts.add(layout, planned, is_whole=False)
+    return counts
+
+
 def _is_last(output: DatasetOutput, listener: PrepareListener) -> bool:
     """Whether all shards of the array exist: then this task writes the manifest for all tasks."""
     output.refresh(listener.note)
@@ -189,27 +235,28 @@ def _catalog(
     workspace: Workspace,
     listener: PrepareListener,
     stopped: FailedRef | None,
-) -> dict[str, Any]:
-    """Merge the manifest, write the catalog, return the coverage. Repeats if another run commits shards meanwhile."""
+    known: KnownShards,
+) -> tuple[dict[str, Any], Merged]:
+    """Merge the manifest, write the catalog, return coverage and shards. Repeats if another run commits shards."""
     layout = output.layout
     while True:
         with storage_errors(layout.root), workspace.publishing():
             workspace.others()  # tidies the workspaces of ended runs
-            merge_manifest(layout, stopped)
+            merged = merge_manifest(layout, stopped, known)
             if not layout.is_mirror:
                 write_tracebacks(layout.tracebacks, failures(layout))
             listener.step("manifest merged")
             splits = coverage(layout)
-            write_catalog(layout, config.recipe, config.sample, splits)
+            write_catalog(layout, config.recipe, config.sample, splits, known)
             described = description.read_description(layout)
-            indexes = [layout.sample_index(split) for split in splits if write_index(layout, split, described)]
+            indexes = [layout.sample_index(split) for split in splits if write_index(layout, split, described, known)]
             output.renew([*(layout.manifest(split) for split in splits), *indexes, *catalog_files(layout)])
             listener.step("catalog written")
         if not output.refresh(listener.note):
             break
-    if all(layout.stats(planned.shard).exists() for planned in planned_shards(layout)):
+    if not merged.num_missing:
         output.clear()
-    return splits
+    return splits, merged
 
 
 def _remove_dataset(output: DatasetOutput, others: Sequence[Path]) -> None:
@@ -220,12 +267,12 @@ def _remove_dataset(output: DatasetOutput, others: Sequence[Path]) -> None:
 
 
 def _frozen_plan(
-    config: PrepareConfig, output: DatasetOutput, plan: Plan | None, listener: PrepareListener
+    config: PrepareConfig, output: DatasetOutput, plan: Plan | None, listener: PrepareListener, hashes: dict[str, str]
 ) -> tuple[pa.Table, str]:
     """The plan's first part, frozen now or by an earlier run, and its hash. The caller holds the publishing lock."""
     layout = output.layout
     if layout.dataset_json.exists():
-        return resumed_plan(config, layout, plan, listener.note)
+        return resumed_plan(config, layout, plan, listener.note, hashes)
     assert plan is not None, "dataset.json is removed only by a run that is alone in the output"
     refuse_lost_description(layout)
     _note_plan(plan, listener)
@@ -243,7 +290,7 @@ def _frozen_plan(
         output.claim(layout.plan_part(0))
     elif not output.fetch(layout.plan_part(0)):
         raise ConfigError(f"{layout.root}: another run has started here with another list. Give another --out.")
-    return resumed_plan(config, layout, plan, listener.note)
+    return resumed_plan(config, layout, plan, listener.note, hashes)
 
 
 def _add_labels(output: DatasetOutput) -> None:
@@ -294,16 +341,11 @@ def _report(
     share: Share,
     plan_hash: str,
     splits: dict[str, Any],
+    merged: Merged,
     sources: dict[str, int],
     costs: StepCosts,
 ) -> PrepareReport:
     statuses = sum((Counter(split["statuses"]) for split in splits.values()), Counter[str]())
-    num_shards = pending = 0
-    for planned in _shards_of(share, layout):
-        if layout.stats(planned.shard).exists():
-            num_shards += 1
-        elif not planned.is_retry:
-            pending += len(planned.rows)
     is_whole = share.count == 1
     out = shown_url(config.out) if isinstance(config.out, str) else config.out
     found = failures(layout) if is_whole else _failures_of(layout, _shards_of(share, layout))
@@ -317,8 +359,8 @@ def _report(
         statuses=dict(statuses.most_common()),
         splits=splits,
         sources=sources,
-        pending=pending,
-        num_shards=num_shards,
+        pending=merged.num_pending,
+        num_shards=merged.num_shards,
         min_success=config.min_success,
         steps=_steps(config, statuses, costs),
         failed=some_of_each(found),

@@ -1,6 +1,6 @@
 """Find the media of plan rows in the sources of a run, and open the download stage for remote sources."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -71,12 +71,12 @@ class MediaResolver:
         return self._chain.locate(ClipRequest(row["video_id"], row["start_s"], row["end_s"], row["path"]))
 
     def begin_downloads(
-        self, plan: Sequence[pa.Table], listener: PrepareListener, rate_limit_of: RateLimitOf = source_rate_limit
+        self, plan: Iterable[pa.Table], listener: PrepareListener, rate_limit_of: RateLimitOf = source_rate_limit
     ) -> None:
         """Open the download stage if a source is remote.
 
         Args:
-            plan: Tables of PLAN_SCHEMA with all clips of this run.
+            plan: Tables of PLAN_SCHEMA with all clips of this run. They are read if a source is remote.
             listener: Receives messages for the user.
             rate_limit_of: Makes the limit of each source, for this machine or for a cluster.
         """
@@ -103,7 +103,7 @@ class MediaResolver:
             self.downloads.close()
 
 
-def _repeated_videos(plan: Sequence[pa.Table]) -> dict[str, list[Span]]:
+def _repeated_videos(plan: Iterable[pa.Table]) -> dict[str, list[Span]]:
     """The spans of all clips of each video that the plan has more than one clip of."""
     clips = pa.concat_tables([rows.select(["video_id", "start_s", "end_s"]) for rows in plan])
     counts = clips.group_by("video_id").aggregate([("video_id", "count")])

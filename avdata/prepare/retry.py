@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from avdata.prepare.append import freeze_part
 from avdata.prepare.catalog import PlannedShard, merge_manifest, planned_shards
 from avdata.prepare.config import PrepareConfig, Retry
+from avdata.prepare.known import KnownShards
 from avdata.prepare.output import DatasetOutput
 from avdata.prepare.report import PrepareListener
 from avmanifest.layout import Layout
@@ -16,14 +17,16 @@ from avmanifest.table import read_batches
 from avmanifest.wording import counted
 
 
-def plan_retry(config: PrepareConfig, output: DatasetOutput, listener: PrepareListener) -> list[PlannedShard]:
+def plan_retry(
+    config: PrepareConfig, output: DatasetOutput, listener: PrepareListener, known: KnownShards
+) -> list[PlannedShard]:
     """Freeze a new part of the plan with the failed clips of committed shards. The caller holds the publishing lock.
 
     Returns:
         The new part's shards; empty if there is nothing to retry, or if the last retry is not finished.
     """
     layout = output.layout
-    merge_manifest(layout)
+    merge_manifest(layout, known=known)
     if any(not layout.stats(planned.shard).exists() for planned in planned_shards(layout) if planned.is_retry):
         listener.note("the last retry is not finished; continuing it")
         return []

@@ -10,6 +10,7 @@ from typing import Final
 SPLIT_PATTERN: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 """A split's name, which is also a folder: train, val, test, or a name of the recipe such as balanced."""
 
+_SUFFIXES: Final = (".tar", ".tar.idx", ".parquet", "_stats.json")  # of a shard's files
 _FIRST: Final = {"train": 0, "val": 1, "test": 2}
 _SHARD: Final = re.compile(r"(\d{5,})_stats\.json")
 _PUBLISHED: Final = re.compile(
@@ -145,6 +146,11 @@ class Layout:
         """tar, index, parquet and marker, in the order in which they are published."""
         return self.tar(shard), self.index(shard), self.clips(shard), self.stats(shard)
 
+    def file_names(self, shard: ShardName) -> tuple[str, ...]:
+        """`files` as texts, many times faster; of a mirror without tar and index."""
+        stem = f"{self.root}/{shard}"
+        return tuple(stem + suffix for suffix in (_SUFFIXES[2:] if self.is_mirror else _SUFFIXES))
+
     def manifest(self, split: str) -> Path:
         """The merged manifest of a split."""
         return self.root / "manifest" / f"{split}.parquet"
@@ -163,7 +169,10 @@ class Layout:
     def shards(self, split: str) -> list[ShardName]:
         """Shards of a split that have a marker, by number. The files are not compared with the marker."""
         folder = self.root / split
-        matches = [_SHARD.fullmatch(path.name) for path in folder.iterdir()] if folder.is_dir() else []
+        if not folder.is_dir():
+            return []
+        with os.scandir(folder) as entries:
+            matches = [_SHARD.fullmatch(entry.name) for entry in entries if entry.name.endswith(_SUFFIXES[-1])]
         return [ShardName(split, number) for number in sorted(int(match[1]) for match in matches if match)]
 
     @property

@@ -5,7 +5,7 @@ Both are written by avkit, but datasets are downloaded too: the type of every fi
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from avmanifest.columns import Column
 from avmanifest.errors import ManifestError, ShardError
@@ -17,6 +17,7 @@ from avmanifest.settings import shown
 PARTS: Final = ("tar", "idx", "parquet")
 """Names of a shard's files in its marker, in the order of Layout.files."""
 
+_LARGEST: Final = 2**60  # count or number of bytes
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
@@ -41,6 +42,21 @@ def parse_marker(content: bytes, where: object) -> dict[str, Any]:
         if not is_right:
             raise ShardError(f"{where}: not a marker: {name} is {excerpt(repr(stats.get(name)), 200)}. {advice}")
     return stats
+
+
+class MarkerFacts(NamedTuple):
+    """What is used of the markers of many shards."""
+
+    successes: int  # samples
+    tar_bytes: int
+    tar_sha256: str  # 64 hexadecimal digits
+    parquet_sha256: str
+
+
+def facts_of(stats: Mapping[str, Any]) -> MarkerFacts:
+    """The facts of a marker from `parse_marker`."""
+    files = stats["files"]
+    return MarkerFacts(stats["successes"], files["tar"]["bytes"], files["tar"]["sha256"], files["parquet"]["sha256"])
 
 
 def version_problem(version: object) -> str | None:
@@ -140,7 +156,7 @@ def _are_files(files: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value <= _LARGEST
 
 
 def _are_counts(values: Any) -> bool:

@@ -85,9 +85,9 @@ def read_schema(source: Path | BinaryIO, schema: pa.Schema, *, where: str = "") 
 
 
 def read_metadata(path: Path) -> Mapping[bytes, bytes]:
-    """The metadata of a parquet file's schema. Raises ManifestError if the file cannot be read."""
+    """The metadata of a parquet file and of its schema. Raises ManifestError if the file cannot be read."""
     with _open(path, pa.schema([]), "") as (file, _, _):
-        return dict(file.schema_arrow.metadata or {})
+        return dict(file.metadata.metadata or {}) | dict(file.schema_arrow.metadata or {})
 
 
 def kept_table(path: Path, schema: pa.Schema, make: Callable[[], pa.Table]) -> pa.Table:

@@ -1,0 +1,102 @@
+"""A run that goes on with many shards opens none that it knows, and sees every file that has changed."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from avdata.prepare.job import prepare
+from avdata.prepare.known import KnownShards
+from avmanifest.layout import Layout, ShardName
+from tests.driver_costs import config_of, draw
+from tests.videos import Notes, tree
+
+SHARDS, CLIPS = 102, 3
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("known") / "set"
+    draw(root, SHARDS, CLIPS)
+    assert prepare(config_of(root, CLIPS)).num_shards == SHARDS
+    return root
+
+
+@pytest.fixture
+def out(done: Path, tmp_path: Path) -> Path:
+    """A copy, which one more run has made known: copies are other files."""
+    root = Path(shutil.copytree(done, tmp_path / "set"))
+    prepare(config_of(root, CLIPS))
+    return root
+
+
+def inodes(root: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in sorted((root / "manifest").iterdir())}
+
+
+def test_a_run_with_nothing_to_do_changes_nothing(out: Path) -> None:
+    before, files = tree(out), inodes(out)
+    report = prepare(config_of(out, CLIPS))
+    assert (report.num_shards, report.pending, report.ok) == (SHARDS, 0, SHARDS * (CLIPS - 1))
+    assert tree(out) == before
+    assert inodes(out) == files, "neither manifest nor index is written again"
+    (out / "_tmp" / "known.parquet").unlink()
+    assert prepare(config_of(out, CLIPS)) == report
+    assert tree(out) == before
+    assert inodes(out) != files
+
+
+def test_a_shard_is_known_by_its_files_and_its_plan(out: Path) -> None:
+    layout, shard = Layout(out), ShardName("train", 7)
+    known = KnownShards.load(layout)
+    known.plan_hash = prepare(config_of(out, CLIPS)).plan_hash
+    assert known.is_checked(shard, known.state(0, shard))
+    assert known.facts(shard) == KnownShards(layout).facts(shard)
+    assert not KnownShards(layout).is_checked(shard, known.state(0, shard))
+    known.plan_hash = "another"
+    assert KnownShards.load(layout).state(0, shard) != known.state(0, ShardName("train", 8))
+
+
+def flipped(path: Path) -> None:
+    """One bit of a file changes; size and time stay."""
+    found, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+@pytest.mark.parametrize("part", ["index", "clips", "stats"])
+@pytest.mark.parametrize("change", [flipped, Path.unlink])
+def test_a_changed_file_of_a_shard_is_found(out: Path, part: str, change: Callable[[Path], None]) -> None:
+    layout, shard = Layout(out), ShardName("train", 7)
+    change(getattr(layout, part)(shard))
+    notes = Notes()
+    report = prepare(config_of(out, CLIPS), notes)
+    assert (report.num_shards, report.pending) == (SHARDS - 1, CLIPS), "no source has its clips"
+    assert any("train/00007" in note and "prepared again" in note for note in notes.notes)
+    assert not layout.stats(shard).exists()
+
+
+@pytest.mark.parametrize("name", ["manifest/train.parquet", "manifest/train.avidx", "_tmp/known.parquet"])
+@pytest.mark.parametrize("change", [flipped, Path.unlink])
+def test_what_is_made_from_the_shards_is_made_again(out: Path, name: str, change: Callable[[Path], None]) -> None:
+    before = tree(out)
+    change(out / name)
+    prepare(config_of(out, CLIPS))
+    assert tree(out) == before
+
+
+def test_another_list_of_shards_is_merged_again(out: Path) -> None:
+    layout, shard = Layout(out), ShardName("train", 7)
+    aside = out.with_name("aside")
+    aside.mkdir()
+    before, files = tree(out), layout.files(shard)
+    for path in files:
+        path.rename(aside / path.name)
+    assert prepare(config_of(out, CLIPS)).pending == CLIPS
+    for path in files:
+        (aside / path.name).rename(path)
+    assert prepare(config_of(out, CLIPS)).pending == 0
+    assert tree(out) == before
