@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import re
 import tempfile
 import threading
@@ -194,6 +195,7 @@ def _draw(bench: OpenBench, root: Path) -> IndexOf:
         for samples in _samples(bench):
             index.append(samples, np.zeros(len(samples), np.int64))
         index.finish(file, index_of, shards, each > 0)
+        os.fsync(file.fileno())  # so that its writing does not go on while it is opened
     return index_of
 
 

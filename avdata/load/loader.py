@@ -6,6 +6,7 @@ between processes.
 
 import contextlib
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger(__name__)
 _FETCHERS: Final = 4  # concurrent downloads
+_RANGES: Final = 16  # ranges of shards that are read at the same time
 # Arrays of a view that are fields of a batch, with the number of axes that they have beside those of windows or frames.
 _WINDOWS: Final = {"log_mel": 2, "waveform": 1, "window_start_s": 0}
 _FRAMES: Final = {"images": 3, "masks": 2, "frame_time_s": 0, "masked": 0, "frames": 0}
@@ -307,13 +309,16 @@ class Loader:
     @contextlib.contextmanager
     def _workers(self) -> Iterator[ThreadPoolExecutor | None]:
         """The thread pool of an iteration; None: decode in the calling thread. All threads end with the block."""
-        number = self._num_workers
-        pool = ThreadPoolExecutor(number, "avkit-loader") if number else None
+        number = threads = self._num_workers
+        if number and self._reader.has_cached:  # threads that wait for a range give their turn to another
+            threads, self._reader.turns = max(number, _RANGES), threading.Semaphore(number)
+        pool = ThreadPoolExecutor(threads, "avkit-loader") if number else None
         try:
             yield pool
         finally:
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
+            self._reader.turns = None
             self._reader.close_partial()
             self._reader.close_idle()
 
@@ -337,7 +342,13 @@ class Loader:
         if pool is None:
             self._stats.worker_s += sum(map(work, chunks))
             return _Pending(first, positions, valid, rows, [])
-        return _Pending(first, positions, valid, rows, [pool.submit(work, chunk) for chunk in chunks])
+        return _Pending(first, positions, valid, rows, [pool.submit(self._in_turn, work, chunk) for chunk in chunks])
+
+    def _in_turn(self, work: Callable[[range], float], chunk: range) -> float:
+        """Do some work when it is this thread's turn."""
+        turns = self._reader.turns
+        with contextlib.nullcontext() if turns is None else turns:
+            return work(chunk)
 
     def _allocated(self, array: BatchArray, num_samples: int) -> np.ndarray:
         """Memory for an array of a batch."""
@@ -462,8 +473,7 @@ class Loader:
         Of large shards what the first batches need is read by ranges, and nothing is downloaded before the first batch
         is there: it would share the line with them.
         """
-        remote = np.array([is_cached(shard.url) for shard in self.dataset.shards])
-        if not remote.any() or not self.config.fetch_ahead_samples:
+        if not self._reader.has_cached or not self.config.fetch_ahead_samples:
             yield lambda _: None
             return
         requested: set[int] = set()
@@ -474,7 +484,7 @@ class Loader:
             nonlocal has_ranges
             ahead = self._epoch_order(self._state.epoch)[first : first + self.config.fetch_ahead_samples]
             shards = dict.fromkeys(self.dataset.shard_of[ahead].tolist())
-            new = [shard for shard in shards if remote[shard] and shard not in requested]
+            new = [shard for shard in shards if shard not in requested and is_cached(self.dataset.shards[shard].url)]
             if not requested:
                 has_ranges = self._reader.allow_ranges(new)
             requested.update(new)

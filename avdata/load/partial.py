@@ -30,10 +30,12 @@ class PartialShard:
         self._fetched: set[tuple[int, int]] = set()
         self.descriptor = self._file.fileno()
 
+    def has(self, begin: int, size: int) -> bool:
+        """Whether this range was fetched."""
+        return (begin, size) in self._fetched
+
     def fetch(self, begin: int, size: int) -> None:
-        """Fetch a range unless it was fetched before. Raises ShardError if it does not come, or the disk is full."""
-        if (begin, size) in self._fetched:
-            return
+        """Fetch a range. Raises ShardError if it does not come, or the disk is full."""
         content = self._store.read_range("", begin, size)
         if len(content) != size:
             raise ShardError(f"{self._store.root}: {len(content)} of {size} bytes came from byte {begin} on")

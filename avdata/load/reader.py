@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import Final, NamedTuple
 
@@ -14,6 +15,7 @@ from jaxtyping import UInt32
 
 from avdata.cache import lock_file, unlock_file
 from avdata.dataset import ByteRange, Shard
+from avdata.index import IndexedShards
 from avdata.load.cache import CacheConfig, Expected, ShardCache
 from avdata.load.hashes import ShardHashes
 from avdata.load.native import NativeQueue, Source
@@ -63,6 +65,7 @@ class ShardReader:
         self._config = cache
         self._parts: dict[int, PartialShard] = {}  # shards of which ranges are read while they are not in the cache
         self._ranged: set[int] = set()
+        self.turns: threading.Semaphore | None = None  # held by threads that fill rows, but not while they wait
 
     def __enter__(self) -> "ShardReader":
         return self
@@ -80,6 +83,12 @@ class ShardReader:
             yield
         finally:
             self._cache.stopped.set()
+
+    @cached_property
+    def has_cached(self) -> bool:
+        """Whether there is a shard that is read from the cache: a remote or a compressed one."""
+        one_folder = isinstance(self.shards, IndexedShards)
+        return any(is_cached(shard.url) for shard in (self.shards[:1] if one_folder else self.shards))
 
     def allow_ranges(self, numbers: Iterable[int]) -> bool:
         """Read what is asked for of these shards by ranges, until all of a shard is in the cache.
@@ -171,8 +180,9 @@ class ShardReader:
     def _require(self, descriptor: int, number: int, begin: int, size: int) -> None:
         """Fetch a range of a shard that is read by ranges."""
         part = self._parts.get(number)
-        if part is not None and part.descriptor == descriptor:
-            part.fetch(begin, size)
+        if part is not None and part.descriptor == descriptor and not part.has(begin, size):
+            with _without(self.turns):
+                part.fetch(begin, size)
 
     def _ready(self, number: int) -> _Handle | None:
         """The handle of a shard that is already open, else None. Raises ShardError if it failed before."""
@@ -343,6 +353,19 @@ class ShardReader:
                     )
                     raise DamagedMember(shard.name, key, member, problem)
         return view
+
+
+@contextlib.contextmanager
+def _without(turns: threading.Semaphore | None) -> Iterator[None]:
+    """Within the block, leave one's turn to another thread."""
+    if turns is None:
+        yield
+        return
+    turns.release()
+    try:
+        yield
+    finally:
+        turns.acquire()
 
 
 def _expected(shard: Shard) -> Expected:

@@ -37,7 +37,7 @@ from avmanifest.files import open_descriptor, remove_unfinished, replacing, sha2
 from avmanifest.layout import Layout, ShardName
 from avmanifest.records import PARTS, MarkerFacts
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
-from avmanifest.table import completed, open_writer, read_batches, read_metadata, read_table
+from avmanifest.table import check_rows, completed, open_writer, read_batches, read_metadata, read_table
 
 _Result = TypeVar("_Result")
 
@@ -92,10 +92,13 @@ def each_shard(
     shards: Iterable[PlannedShard], work: Callable[[PlannedShard], _Result]
 ) -> Iterator[tuple[PlannedShard, _Result]]:
     """Every shard with the result of some work on it, in their order. Several are worked on at the same time."""
+    return each_of_some(shards, lambda some: list(map(work, some)))
 
-    def work_on(some: Sequence[PlannedShard]) -> list[_Result]:
-        return list(map(work, some))
 
+def each_of_some(
+    shards: Iterable[PlannedShard], work_on: Callable[[Sequence[PlannedShard]], Sequence[_Result]]
+) -> Iterator[tuple[PlannedShard, _Result]]:
+    """As `each_shard`, for work that gives the results of some shards at once."""
     waiting = iter(shards)
     with ThreadPoolExecutor(_AT_ONCE, "shards") as pool:
         while groups := [some for _ in range(_AT_ONCE) if (some := list(islice(waiting, _TOGETHER)))]:
@@ -180,7 +183,7 @@ def merge_manifest(layout: Layout, stopped: FailedRef | None = None, known: Know
         for folder in (layout.manifest("train").parent, layout.plan_part(0).parent):
             folder.mkdir(parents=True, exist_ok=True)
             remove_unfinished(folder, own=True)
-        for planned, rows_of in each_shard(planned_shards(layout), partial(_manifest_rows, layout, stopped, known)):
+        for planned, rows_of in each_of_some(planned_shards(layout), partial(_rows_of_some, layout, stopped, known)):
             rows, made_from, is_whole = rows_of
             counts.add(layout, planned, is_whole=is_whole)
             if rows is None:
@@ -336,15 +339,33 @@ def _retried_keys(layout: Layout) -> dict[str, int]:
     }
 
 
+def _rows_of_some(
+    layout: Layout, stopped: FailedRef | None, known: KnownShards | None, some: Sequence[PlannedShard]
+) -> list[tuple[pa.Table | None, str, bool]]:
+    """`_manifest_rows` of some shards. If the values of all rows together are in order, none is looked at alone."""
+    found = [_manifest_rows(layout, stopped, known, planned, check=False) for planned in some]
+    try:
+        if tables := [rows for rows, _, is_whole in found if is_whole]:
+            check_rows(pa.concat_tables(tables), CLIP_SCHEMA, str(layout.root))
+    except (ManifestError, pa.ArrowInvalid):  # a shard is damaged, or has other extra columns
+        return [_manifest_rows(layout, stopped, known, planned) for planned in some]
+    return found
+
+
 def _manifest_rows(
-    layout: Layout, stopped: FailedRef | None, known: KnownShards | None, planned: PlannedShard
+    layout: Layout,
+    stopped: FailedRef | None,
+    known: KnownShards | None,
+    planned: PlannedShard,
+    *,
+    check: bool = True,
 ) -> tuple[pa.Table | None, str, bool]:
     """The shard's rows (CLIP_SCHEMA and extra columns) in plan order, what they are made from, and whether it is whole.
 
     There are no rows for a retry's shard that does not exist.
     """
     try:
-        stats, rows = committed(layout, planned.shard, None)
+        stats, rows = committed(layout, planned.shard, None, check=check)
     except (ShardError, ManifestError):
         if known is not None:
             known.forget(planned.shard)

@@ -268,7 +268,12 @@ def read_stats(layout: Layout, shard: ShardName) -> dict[str, Any]:
 
 
 def committed(
-    layout: Layout, shard: ShardName, columns: Sequence[str] | None, *, hashes: Collection[str] = ()
+    layout: Layout,
+    shard: ShardName,
+    columns: Sequence[str] | None,
+    *,
+    hashes: Collection[str] = (),
+    check: bool = True,
 ) -> tuple[dict[str, Any], pa.Table]:
     """A shard's marker and its rows, if its files have the sizes that the marker says. A mirror has no tar and no idx.
 
@@ -278,6 +283,7 @@ def committed(
         columns: The columns to read; None: all.
         hashes: Of these PARTS the sha256 is compared, too. With any, `columns` must have the status, and the counts of
             the marker are compared with it.
+        check: Check the rows, as `avmanifest.table.read_table` does.
 
     Raises:
         ShardError: The shard does not exist, or what is wrong with it.
@@ -297,7 +303,7 @@ def committed(
             raise ShardError(f"{path}: {size} bytes, its marker says {stats['files'][name]['bytes']}")
         if name in hashes and sha256_of_file(path) != stats["files"][name]["sha256"]:
             raise ShardError(f"{path}: its sha256 differs from its marker's")
-    rows = read_table(layout.clips(shard), CLIP_SCHEMA, columns)
+    rows = read_table(layout.clips(shard), CLIP_SCHEMA, columns, check=check)
     if hashes:
         statuses = rows.column("status").to_pylist()
         expected = marker_of(statuses, stats["files"], stats["plan_hash"], stats["format_version"])

@@ -22,6 +22,8 @@ _NEVER_NULL: Final = frozenset(column.name for column in CLIP_COLUMNS if not col
 _PLACE: Final = ("name", "offset", "size")  # of a member
 _MANY_ROWS: Final = 10_000
 _LARGEST: Final = 2**60  # so that the sum of an offset and a size has 64 bits
+_last: tuple[pa.Schema, pa.Schema, pa.Schema] = (pa.schema([]), pa.schema([]), pa.schema([]))
+"""Of the file that was opened last: its schema, the one that was asked for, and what `_full_schema` found."""
 _UNREADABLE: Final = (pa.ArrowException, OSError, ValueError)  # ValueError: names that are not UTF-8
 
 
@@ -52,7 +54,12 @@ def open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def read_table(
-    source: Path | BinaryIO, schema: pa.Schema, columns: Sequence[str] | None = None, *, where: str = ""
+    source: Path | BinaryIO,
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    *,
+    where: str = "",
+    check: bool = True,
 ) -> pa.Table:
     """Read a parquet file of this schema.
 
@@ -64,6 +71,7 @@ def read_table(
         schema: The columns and types that the file must have.
         columns: The columns to read, extra ones too. None: all of the schema, then the extra columns of the file.
         where: Name of the file in messages. Empty: its path.
+        check: Look at the values. Without, `check_rows` has to follow: for many tables at once that is much less work.
 
     Raises:
         ManifestError: The file cannot be read or is damaged, or a column is missing or has another type.
@@ -72,7 +80,13 @@ def read_table(
         fields = _chosen(full, columns, name)
         threads = file.metadata.num_rows > _MANY_ROWS  # dividing less among threads takes longer than reading it
         rows = file.read(_present(file, fields), use_threads=threads)
-        return completed(_checked(rows, name, schema), fields)
+        return completed(_checked(rows, name, schema) if check else rows, fields)
+
+
+def check_rows(rows: pa.Table, schema: pa.Schema, where: str) -> None:
+    """Raise ManifestError, which names `where`, for values that `read_table` refuses."""
+    with _damage(where):
+        _checked(rows, where, schema)
 
 
 def read_schema(source: Path | BinaryIO, schema: pa.Schema, *, where: str = "") -> pa.Schema:
@@ -141,21 +155,32 @@ def _open(source: Path | BinaryIO, schema: pa.Schema, where: str) -> Iterator[tu
     except _UNREADABLE as error:
         raise _unreadable(name, error) from error
     with file:
-        present = file.schema_arrow
-        for field in schema:
-            if present.names.count(field.name) > 1:
-                raise ManifestError(f"{name}: column {field.name!r} is there twice. Run the same prepare again.")
-            if field.name not in present.names:
-                if is_optional(field):
-                    continue
-                raise ManifestError(f"{name}: no column {field.name!r}; it has {present.names}")
-            found = present.field(field.name).type
-            if not found.equals(field.type):
-                raise ManifestError(f"{name}: column {field.name!r} is {found}, must be {field.type}")
-        extra = extra_columns(pa.schema([field for field in present if field.name not in schema.names]))
-        if twice := [column.name for column in extra if present.names.count(column.name) > 1]:
-            raise ManifestError(f"{name}: column {twice[0]!r} is there twice. Run the same prepare again.")
-        yield file, name, with_extra(schema, extra)
+        yield file, name, _full_schema(file.schema_arrow, schema, name)
+
+
+def _full_schema(present: pa.Schema, schema: pa.Schema, name: str) -> pa.Schema:
+    """`schema` and the extra columns of a file that has these columns. Raises ManifestError if it lacks one."""
+    global _last  # noqa: PLW0603 - the files of many shards have one schema
+    had, asked, full = _last
+    if asked is schema and present.equals(had, check_metadata=True):
+        return full
+    names = present.names
+    for field in schema:
+        if names.count(field.name) > 1:
+            raise ManifestError(f"{name}: column {field.name!r} is there twice. Run the same prepare again.")
+        if field.name not in names:
+            if is_optional(field):
+                continue
+            raise ManifestError(f"{name}: no column {field.name!r}; it has {names}")
+        found = present.field(field.name).type
+        if not found.equals(field.type):
+            raise ManifestError(f"{name}: column {field.name!r} is {found}, must be {field.type}")
+    extra = extra_columns(pa.schema([field for field in present if field.name not in schema.names]))
+    if twice := [column.name for column in extra if names.count(column.name) > 1]:
+        raise ManifestError(f"{name}: column {twice[0]!r} is there twice. Run the same prepare again.")
+    full = with_extra(schema, extra)
+    _last = present, schema, full
+    return full
 
 
 @contextlib.contextmanager
@@ -241,8 +266,8 @@ def _present(file: pq.ParquetFile, fields: Sequence[pa.Field]) -> list[str]:
 
 def completed(part: _Rows, fields: Sequence[pa.Field] | pa.Schema) -> _Rows:
     """The rows with exactly these columns, in this order. Missing ones are null."""
+    there = set(part.schema.names)
     arrays = [
-        part.column(field.name) if field.name in part.schema.names else pa.nulls(part.num_rows, field.type)
-        for field in fields
+        part.column(field.name) if field.name in there else pa.nulls(part.num_rows, field.type) for field in fields
     ]
     return type(part).from_arrays(arrays, schema=pa.schema(fields))

@@ -1,5 +1,6 @@
 """What the first batches need of large remote shards is read by ranges, checked like everything else."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -54,6 +55,27 @@ def test_before_the_first_batch_only_what_it_needs_is_read(drawn: Path, server: 
     sent = tar_bytes(server)
     assert epoch(loader)
     assert tar_bytes(server) == sent, "the next epoch is read from the cache"
+
+
+def test_ranges_are_read_at_the_same_time_by_more_threads_than_fill_rows(
+    server: FileServer, cache: CacheConfig
+) -> None:
+    dataset, waiting, four = open_dataset(server.url, cache=cache), [], threading.Event()
+
+    def change(path: str, content: bytes) -> bytes:
+        if path.endswith(".tar"):
+            waiting.append(path)
+            if len(waiting) == 4:
+                four.set()
+            four.wait(10)
+        return content
+
+    server.change = change
+    config = replace(CONFIG, batch_size=4, num_workers=1, chunk_samples=1, cache=cache)
+    with closing(Loader(dataset, VIEW, config).arrays()) as batches:
+        next(batches)
+    assert four.is_set()
+    assert len(waiting) == 8, "a frame and a window of each sample"
 
 
 def test_batches_are_those_of_the_local_dataset(drawn: Path, server: FileServer, cache: CacheConfig) -> None:

@@ -1,15 +1,21 @@
 """A run that goes on with many shards opens none that it knows, and sees every file that has changed."""
 
+import math
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from avdata.prepare.catalog import merge_manifest
+from avdata.prepare.commit import marker_bytes, read_stats
 from avdata.prepare.job import prepare
 from avdata.prepare.known import KnownShards
 from avmanifest.layout import Layout, ShardName
+from avmanifest.schema import CLIP_SCHEMA
+from avmanifest.table import read_table, write_table
 from tests.driver_costs import config_of, draw
 from tests.videos import Notes, tree
 
@@ -86,6 +92,20 @@ def test_what_is_made_from_the_shards_is_made_again(out: Path, name: str, change
     change(out / name)
     prepare(config_of(out, CLIPS))
     assert tree(out) == before
+
+
+def test_a_shard_with_a_wrong_value_is_left_out_alone(out: Path) -> None:
+    """The rows of many shards are looked at together."""
+    layout, shard = Layout(out), ShardName("train", 7)
+    rows = read_table(layout.clips(shard), CLIP_SCHEMA)
+    place = rows.schema.get_field_index("rms_dbfs")
+    write_table(rows.set_column(place, rows.schema.field(place), pa.array([math.nan] * CLIPS)), layout.clips(shard))
+    stats = read_stats(layout, shard)
+    stats["files"]["parquet"] |= {"bytes": layout.clips(shard).stat().st_size}
+    layout.stats(shard).write_bytes(marker_bytes(stats))
+    assert merge_manifest(layout).num_shards == SHARDS
+    merged = read_table(layout.manifest("train"), CLIP_SCHEMA, ["key", "status"]).to_pylist()
+    assert {row["key"] for row in merged if row["status"] == "unavailable_missing"} == set(rows["key"].to_pylist())
 
 
 def test_another_list_of_shards_is_merged_again(out: Path) -> None:
