@@ -304,7 +304,8 @@ class Loader:
     def _chunk_samples(self) -> int:
         """Samples per task: between tasks workers wait for Python's lock, and each worker should have four of them."""
         ahead = self.config.batch_size * self.config.prefetch_batches
-        return self.config.chunk_samples or min(max(ahead // (4 * max(self._num_workers, 1)), 8), 32)
+        workers = _RANGES if self._reader.reads_ranges else max(self._num_workers, 1)
+        return self.config.chunk_samples or min(max(ahead // (4 * workers), 8), 32)
 
     @contextlib.contextmanager
     def _workers(self) -> Iterator[ThreadPoolExecutor | None]:

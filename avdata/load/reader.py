@@ -90,6 +90,11 @@ class ShardReader:
         one_folder = isinstance(self.shards, IndexedShards)
         return any(is_cached(shard.url) for shard in (self.shards[:1] if one_folder else self.shards))
 
+    @property
+    def reads_ranges(self) -> bool:
+        """Whether there is a shard of which ranges are read."""
+        return bool(self._ranged)
+
     def allow_ranges(self, numbers: Iterable[int]) -> bool:
         """Read what is asked for of these shards by ranges, until all of a shard is in the cache.
 
@@ -98,7 +103,7 @@ class ShardReader:
         """
         if self._check and not self._config.offline:
             self._ranged |= {number for number in numbers if self._may_be_ranged(self.shards[number])}
-        return bool(self._ranged)
+        return self.reads_ranges
 
     def _may_be_ranged(self, shard: Shard) -> bool:
         if not shard.hashed or shard.sha256 is None or local_path(shard.url) is not None:
