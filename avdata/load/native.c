@@ -55,8 +55,10 @@ typedef struct {
     size_t num_row;
     int32_t *first; /* of each output column: the first of two source columns */
     size_t num_first;
-    int16_t *weights; /* of each output column: four times those of both */
-    size_t num_weights;
+    int16_t *pairs; /* of each output column: four times the weights of both */
+    size_t num_pairs;
+    int16_t *columns; /* of each output value: both source values, and the weight of the second */
+    size_t num_columns;
 } Memory;
 
 typedef struct {
@@ -131,90 +133,93 @@ static void place(int32_t number, int32_t size, int32_t length, int32_t *first, 
     }
 }
 
-/* Mix two rows from `from` on: row = (a * (ONE - weight) + b * weight) / 16, which fits 15 bits. */
-static void mix_rows(const uint8_t *a, const uint8_t *b, int32_t weight, size_t from, size_t count, int16_t *row) {
-    for (; from < count; from++) row[from] = (int16_t)((a[from] * (ONE - weight) + b[from] * weight) >> 4);
+/* Mix two rows: (a * (ONE - weight) + b * weight) / 16, which fits 15 bits. It is computed as a * 128 + (b - a) * weight / 16,
+   the latter as the high half of (b - a) * 128 times weight * 32, so that a compiler makes vectors of 16 bits of it. */
+static inline void mix_rows(const uint8_t *a, const uint8_t *b, int32_t weight, size_t count, int16_t *restrict row) {
+    const int16_t factor = (int16_t)(weight * 32 - 65536 * (weight >= ONE / 2)), wraps = -(weight >= ONE / 2);
+    for (size_t place = 0; place < count; place++) {
+        int16_t more = (int16_t)((b[place] - a[place]) * 128);
+        row[place] = (int16_t)(a[place] * 128 + (int16_t)((more * factor) >> 16) + (more & wraps));
+    }
 }
 
-/* Mix neighboring columns of a row into an output row, from an output column on. */
-static void mix_columns(const int16_t *row, const Memory *memory, int32_t from, int32_t size, uint8_t *out) {
-    for (; from < size; from++) {
-        const int16_t *at = row + memory->first[from], *weights = memory->weights + (size_t)from * 8;
-        for (int channel = 0; channel < CHANNELS; channel++) {
-            int32_t sum = at[channel] * weights[0] + at[channel + CHANNELS] * weights[1];
-            out[(size_t)from * CHANNELS + channel] = (uint8_t)((sum + (1 << 17)) >> 18);
-        }
+/* Mix neighboring columns of a row into an output row, from an output column on. First both are laid side by side: then a
+   compiler makes vectors of the rest. */
+static void mix_columns(const int16_t *row, const Memory *memory, size_t from, size_t size, uint8_t *restrict out) {
+    size_t count = size * CHANNELS;
+    int16_t *restrict left = memory->columns, *restrict right = left + count + SLACK;
+    const int16_t *restrict weights = right + count + SLACK;
+    for (size_t column = from; column < size; column++) {
+        const int16_t *at = row + memory->first[column];
+        memcpy(left + column * CHANNELS, at, (CHANNELS + 1) * sizeof(int16_t));
+        memcpy(right + column * CHANNELS, at + CHANNELS, (CHANNELS + 1) * sizeof(int16_t));
+    }
+    for (size_t value = from * CHANNELS; value < count; value++) {
+        int32_t sum = left[value] * ONE + (right[value] - left[value]) * weights[value];
+        out[value] = (uint8_t)((sum + (1 << 17)) >> 18);
     }
 }
 
 #ifdef HAS_AVX2
-/* The same, 16 values at a time: a * 128 + (b - a) * weight / 16, the product's high half taken of (b - a) * 128. */
-__attribute__((target("avx2"))) static void mix_rows_avx2(
+__attribute__((target("avx2"), flatten)) static void mix_rows_avx2(
     const uint8_t *a, const uint8_t *b, int32_t weight, size_t count, int16_t *row) {
-    const __m256i factor = _mm256_set1_epi16((int16_t)(uint16_t)(weight * 32));
-    const __m256i wraps = _mm256_set1_epi16(weight >= ONE / 2 ? -1 : 0); /* the factor is taken for 65536 less */
-    size_t from = 0;
-    for (; from + 16 <= count; from += 16) {
-        __m256i one = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(a + from)));
-        __m256i two = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(b + from)));
-        __m256i more = _mm256_slli_epi16(_mm256_sub_epi16(two, one), 7);
-        __m256i part = _mm256_add_epi16(_mm256_mulhi_epi16(more, factor), _mm256_and_si256(more, wraps));
-        _mm256_storeu_si256((__m256i *)(row + from), _mm256_add_epi16(_mm256_slli_epi16(one, 7), part));
-    }
-    mix_rows(a, b, weight, from, count, row);
+    mix_rows(a, b, weight, count, row);
 }
 
 /* Two output columns as sums of 32 bits, RGB and a zero each. */
-__attribute__((target("avx2"))) static __m256i two_columns(const int16_t *row, const int32_t *first, const int16_t *weights) {
-    const __m256i pairs = _mm256_setr_epi8(
+__attribute__((target("avx2"))) static __m256i two_columns(const int16_t *row, const int32_t *first, const int16_t *pairs) {
+    const __m256i order = _mm256_setr_epi8(
         0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11, -1, -1, -1, -1, 0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11, -1, -1, -1, -1);
     __m256i values = _mm256_inserti128_si256(
         _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(row + first[0]))),
         _mm_loadu_si128((const __m128i *)(row + first[1])), 1);
-    __m256i sums = _mm256_madd_epi16(_mm256_shuffle_epi8(values, pairs), _mm256_loadu_si256((const __m256i *)weights));
+    __m256i sums = _mm256_madd_epi16(_mm256_shuffle_epi8(values, order), _mm256_loadu_si256((const __m256i *)pairs));
     return _mm256_srai_epi32(_mm256_add_epi32(sums, _mm256_set1_epi32(1 << 17)), 18);
 }
 
 /* The same, four columns at a time. It reads 8 values from each source column on, and writes 16 bytes for 12. */
 __attribute__((target("avx2"))) static void mix_columns_avx2(
-    const int16_t *row, const Memory *memory, int32_t size, uint8_t *out) {
+    const int16_t *row, const Memory *memory, size_t size, uint8_t *out) {
     const __m128i packed = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
-    int32_t from = 0;
+    size_t from = 0;
     for (; from + 6 <= size; from += 4) {
         const int32_t *first = memory->first + from;
-        const int16_t *weights = memory->weights + (size_t)from * 8;
-        __m256i both = _mm256_packs_epi32(two_columns(row, first, weights), two_columns(row, first + 2, weights + 16));
+        const int16_t *pairs = memory->pairs + from * 8;
+        __m256i both = _mm256_packs_epi32(two_columns(row, first, pairs), two_columns(row, first + 2, pairs + 16));
         __m256i bytes = _mm256_packus_epi16(both, both); /* columns 0, 2 and 1, 3 */
         __m128i four = _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
-        _mm_storeu_si128((__m128i *)(out + (size_t)from * CHANNELS), _mm_shuffle_epi8(four, packed));
+        _mm_storeu_si128((__m128i *)(out + from * CHANNELS), _mm_shuffle_epi8(four, packed));
     }
     mix_columns(row, memory, from, size, out);
 }
 #endif
 
 static int crop(const Job *job, const uint8_t *jpeg, Memory *memory, int fast) {
-    int32_t size = job->pixels;
-    if (size < 1 || job->height < 1 || job->width < 1 || job->top < 0 || job->left < 0) return 0;
-    size_t stride, begin, count = (size_t)job->width * CHANNELS;
+    if (job->pixels < 1 || job->height < 1 || job->width < 1 || job->top < 0 || job->left < 0) return 0;
+    size_t stride, begin, size = (size_t)job->pixels, count = (size_t)job->width * CHANNELS, values = size * CHANNELS;
     if (!decode_part(job, jpeg, memory, &stride, &begin)) return 0;
     if (!reserve((void **)&memory->row, &memory->num_row, count + SLACK, sizeof(int16_t))) return 0;
-    if (!reserve((void **)&memory->first, &memory->num_first, (size_t)size, sizeof(int32_t))) return 0;
-    if (!reserve((void **)&memory->weights, &memory->num_weights, (size_t)size * 8, sizeof(int16_t))) return 0;
+    if (!reserve((void **)&memory->first, &memory->num_first, size, sizeof(int32_t))) return 0;
+    if (!reserve((void **)&memory->pairs, &memory->num_pairs, size * 8, sizeof(int16_t))) return 0;
+    if (!reserve((void **)&memory->columns, &memory->num_columns, 3 * (values + SLACK), sizeof(int16_t))) return 0;
     memset(memory->row + count, 0, SLACK * sizeof(int16_t));
-    for (int32_t column = 0; column < size; column++) {
-        int32_t first, weight, to = job->flip ? size - 1 - column : column;
-        place(column, size, job->width, &first, &weight);
-        memory->first[to] = first * CHANNELS;
-        for (int pair = 0; pair < 8; pair += 2) {
-            memory->weights[(size_t)to * 8 + pair] = (int16_t)(ONE - weight);
-            memory->weights[(size_t)to * 8 + pair + 1] = (int16_t)weight;
-        }
-    }
-    for (int32_t number = 0; number < size; number++) {
+    int16_t *weights = memory->columns + 2 * (values + SLACK);
+    for (int32_t column = 0; column < job->pixels; column++) {
         int32_t first, weight;
-        place(number, size, job->height, &first, &weight);
+        place(column, job->pixels, job->width, &first, &weight);
+        size_t to = (size_t)(job->flip ? job->pixels - 1 - column : column);
+        memory->first[to] = first * CHANNELS;
+        for (size_t pair = to * 8; pair < to * 8 + 8; pair += 2) {
+            memory->pairs[pair] = (int16_t)(ONE - weight);
+            memory->pairs[pair + 1] = (int16_t)weight;
+        }
+        for (size_t value = to * CHANNELS; value < to * CHANNELS + CHANNELS; value++) weights[value] = (int16_t)weight;
+    }
+    for (int32_t number = 0; number < job->pixels; number++) {
+        int32_t first, weight;
+        place(number, job->pixels, job->height, &first, &weight);
         const uint8_t *a = memory->pixels + stride * (size_t)first + begin, *b = weight ? a + stride : a;
-        uint8_t *out = job->out + (size_t)size * CHANNELS * (size_t)number;
+        uint8_t *out = job->out + values * (size_t)number;
 #ifdef HAS_AVX2
         if (fast) {
             mix_rows_avx2(a, b, weight, count, memory->row);
@@ -222,7 +227,7 @@ static int crop(const Job *job, const uint8_t *jpeg, Memory *memory, int fast) {
             continue;
         }
 #endif
-        mix_rows(a, b, weight, 0, count, memory->row);
+        mix_rows(a, b, weight, count, memory->row);
         mix_columns(memory->row, memory, 0, size, out);
     }
     return 1;
@@ -302,7 +307,8 @@ void avkit_close(Memory *memory) {
     free(memory->pixels);
     free(memory->row);
     free(memory->first);
-    free(memory->weights);
+    free(memory->pairs);
+    free(memory->columns);
     free(memory);
 }
 

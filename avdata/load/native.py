@@ -116,7 +116,7 @@ class NativeQueue:
             texts += blocks
         place = self._room(BLOCK + size) if crop is not None else 0
         self._jobs += _JOB.pack(
-            offset, size, xxh3 or 0, name_at, blocks_at, place, out.ctypes.data, skipped, copied,
+            offset, size, xxh3 or 0, name_at, blocks_at, place, _address(out.data), skipped, copied,
             file, block, pixels, 0, 0, 0, 0, 0, 0, 0,
         )  # fmt: skip
         self._crops.append(crop)
@@ -188,8 +188,8 @@ class NativeQueue:
         return self._kept[begin : begin + size].data
 
 
-def _address(memory: bytearray) -> int:
-    """Where the bytes are. They must not grow meanwhile."""
+def _address(memory: bytearray | memoryview) -> int:
+    """Where writable bytes are, which must not grow meanwhile. It takes a third of the time of `ndarray.ctypes`."""
     return ctypes.addressof(ctypes.c_char.from_buffer(memory)) if memory else 0
 
 
