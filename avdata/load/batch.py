@@ -1,5 +1,6 @@
 """A batch of numpy arrays, and the pool of memory that its arrays come from."""
 
+import math
 import threading
 import weakref
 from collections import defaultdict
@@ -86,7 +87,7 @@ class BufferPool:
 
     def take(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
         """An uninitialized array. Its memory is reused when no array or tensor refers to it any more."""
-        num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
         if self._pinned:
             from avdata.load.tensors import pinned_bytes  # noqa: PLC0415 - needs torch
 

@@ -353,9 +353,10 @@ class Loader:
 
     def _allocated(self, array: BatchArray, num_samples: int) -> np.ndarray:
         """Memory for an array of a batch."""
-        axes = range(len(array.shape)) if array.memory is None else array.memory
+        if (axes := array.memory) is None:
+            return self._pool.take((num_samples, *array.shape), array.dtype)
         memory = self._pool.take((num_samples, *(array.shape[axis] for axis in axes)), array.dtype)
-        return memory.transpose(0, *(1 + place for place in np.argsort(axes)))
+        return memory.transpose(0, *(1 + axes.index(axis) for axis in range(len(axes))))
 
     def _work(
         self,
