@@ -1,5 +1,6 @@
 """`avkit bench`: speed and memory of avkit on this machine."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,6 +53,48 @@ STEP_COLUMNS = (
 )
 
 
+def _size(default: str) -> Any:
+    help_text = "Size of the models: tiny, small, base, large, or WIDTHxDEPTHxHEADS."
+    return typer.Option(metavar="SIZE", help=help_text, show_default=default)
+
+
+def _batch(what: str, default: str) -> Any:
+    return typer.Option(metavar="SAMPLES", help=f"{what} Repeatable.", show_default=default)
+
+
+def _precision(known: str) -> Any:
+    help_text = "Precision of the forward pass."
+    return typer.Option(metavar=f"[{known}]", help=help_text, show_default="float32, or bfloat16 on CUDA")
+
+
+def _compile(known: str) -> Any:
+    help_text = "What torch.compile compiles."
+    return typer.Option("--compile", metavar=f"[{known}]", help=help_text, show_default="none, or blocks on CUDA")
+
+
+def _steps(what: str) -> Any:
+    return typer.Option(metavar="STEPS", help=f"{what} of each row in a round.", show_default="1, or 10 on CUDA")
+
+
+def _rounds(what: str, default: str) -> Any:
+    return typer.Option(metavar="ROUNDS", help=f"Rounds; each measures every {what}.", show_default=default)
+
+
+STEP_ROUNDS = Annotated[int | None, _rounds("row", "3, or 5 on CUDA")]
+FUSION = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[factorized|dense|dense-pairs|token|none]",
+        help="Fusions that are compared. Repeatable.",
+        show_default="all",
+    ),
+]
+DEVICE = Annotated[
+    str | None, typer.Option(metavar="DEVICE", help="Where it runs: auto, cpu, cuda or cuda:1.", show_default="auto")
+]
+JSON_LINES = Annotated[bool, typer.Option("--json", help="Print a JSON object for each row.", rich_help_panel=OUTPUT)]
+
+
 @app.callback()
 def bench() -> None:
     """Measure avkit on this machine."""
@@ -89,9 +132,7 @@ def bench_sources(
     seconds: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Seconds of a clip.", show_default="10.0")
     ] = None,
-    rounds: Annotated[
-        int | None, typer.Option(metavar="ROUNDS", help="Rounds; each measures every source.", show_default="3")
-    ] = None,
+    rounds: Annotated[int | None, _rounds("source", "3")] = None,
     as_json: JSON = False,
 ) -> None:
     """Clips per second of prepare from a web server on loopback, and from a folder of the same clips."""
@@ -115,9 +156,7 @@ def bench_loader(
         int | None,
         typer.Option(metavar="SAMPLES", help="Samples that each loader reads in a round.", show_default="4096"),
     ] = None,
-    rounds: Annotated[
-        int | None, typer.Option(metavar="ROUNDS", help="Rounds; each measures every loader.", show_default="5")
-    ] = None,
+    rounds: Annotated[int | None, _rounds("loader", "5")] = None,
     batch_size: Annotated[
         int | None, typer.Option(metavar="SAMPLES", help="Samples of a batch.", show_default="64")
     ] = None,
@@ -166,30 +205,11 @@ def _show(found: Mapping[str, Any], *, as_json: bool) -> None:
     ),
 )
 def bench_step_command(
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Size of the models: tiny, small, base, large, or WIDTHxDEPTHxHEADS.",
-            show_default="tiny, or base on CUDA",
-        ),
-    ] = None,
+    size: Annotated[str | None, _size("tiny, or base on CUDA")] = None,
     batch: Annotated[
-        list[int] | None,
-        typer.Option(
-            metavar="SAMPLES",
-            help="Samples of a step. Repeatable.",
-            show_default="2, or 8 for families; 64, 128 and 256 on CUDA",
-        ),
+        list[int] | None, _batch("Samples of a step.", "2, or 8 for families; 64, 128 and 256 on CUDA")
     ] = None,
-    fusion: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[factorized|dense|dense-pairs|token|none]",
-            help="Fusions that are compared. Repeatable.",
-            show_default="all",
-        ),
-    ] = None,
+    fusion: FUSION = None,
     family: Annotated[
         list[str] | None,
         typer.Option(
@@ -197,45 +217,17 @@ def bench_step_command(
             help="Families in place of fusions: all, deepavfusion, cavmae, crossmae, avsiam, avsep, ... Repeatable.",
         ),
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="DEVICE", help="Where it runs: auto, cpu, cuda or cuda:1.", show_default="auto"),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[float32|bfloat16|bfloat16-residual]",
-            help="Precision of the forward pass.",
-            show_default="float32, or bfloat16 on CUDA",
-        ),
-    ] = None,
-    compile_model: Annotated[
-        str | None,
-        typer.Option(
-            "--compile",
-            metavar="[none|blocks|whole]",
-            help="What torch.compile compiles.",
-            show_default="none, or blocks on CUDA",
-        ),
-    ] = None,
+    device: DEVICE = None,
+    precision: Annotated[str | None, _precision("float32|bfloat16|bfloat16-residual")] = None,
+    compile_model: Annotated[str | None, _compile("none|blocks|whole")] = None,
     encode: Annotated[
         bool, typer.Option("--encode", help="Encode whole inputs without gradients in place of training steps.")
     ] = False,
-    rounds: Annotated[
-        int | None,
-        typer.Option(metavar="ROUNDS", help="Rounds; each measures every row.", show_default="3, or 5 on CUDA"),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(metavar="STEPS", help="Steps of each row in a round.", show_default="1, or 10 on CUDA"),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON object for each row.", rich_help_panel=OUTPUT)
-    ] = False,
+    rounds: STEP_ROUNDS = None,
+    steps: Annotated[int | None, _steps("Steps")] = None,
+    as_json: JSON_LINES = False,
 ) -> None:
     """Pretraining steps of all fusions or families: samples per second, memory, share of the matrix rate."""
-    import json
-
     from avmodel.bench import StepBench, bench_step
 
     options = given(
@@ -250,73 +242,22 @@ def bench_step_command(
         rounds=rounds,
         steps=steps,
     )
-    rows = bench_step(StepBench(**options))
-    for line in map(json.dumps, rows) if as_json else step_table(rows):
-        typer.echo(line)
+    _print_rows(bench_step(StepBench(**options)), as_json=as_json)
 
 
 @app.command("fusion", epilog=examples("avkit bench fusion --size base --batch 8"))
 def bench_fusion_command(
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Size of the models: tiny, small, base, large, or WIDTHxDEPTHxHEADS.",
-            show_default="base",
-        ),
-    ] = None,
-    batch: Annotated[
-        list[int] | None,
-        typer.Option(
-            metavar="SAMPLES",
-            help="Samples that are encoded at once. Repeatable.",
-            show_default="2, or 8 to 64 on CUDA",
-        ),
-    ] = None,
-    fusion: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[factorized|dense|dense-pairs|token|none]",
-            help="Fusions that are compared. Repeatable.",
-            show_default="all",
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="DEVICE", help="Where it runs: auto, cpu, cuda or cuda:1.", show_default="auto"),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[float32|bfloat16]",
-            help="Precision of the forward pass.",
-            show_default="float32, or bfloat16 on CUDA",
-        ),
-    ] = None,
-    compile_model: Annotated[
-        str | None,
-        typer.Option(
-            "--compile",
-            metavar="[none|blocks]",
-            help="What torch.compile compiles.",
-            show_default="none, or blocks on CUDA",
-        ),
-    ] = None,
-    rounds: Annotated[
-        int | None,
-        typer.Option(metavar="ROUNDS", help="Rounds; each measures every row.", show_default="3, or 5 on CUDA"),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(metavar="STEPS", help="Encodings of each row in a round.", show_default="1, or 10 on CUDA"),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON object for each row.", rich_help_panel=OUTPUT)
-    ] = False,
+    size: Annotated[str | None, _size("base")] = None,
+    batch: Annotated[list[int] | None, _batch("Samples that are encoded at once.", "2, or 8 to 64 on CUDA")] = None,
+    fusion: FUSION = None,
+    device: DEVICE = None,
+    precision: Annotated[str | None, _precision("float32|bfloat16")] = None,
+    compile_model: Annotated[str | None, _compile("none|blocks")] = None,
+    rounds: STEP_ROUNDS = None,
+    steps: Annotated[int | None, _steps("Encodings")] = None,
+    as_json: JSON_LINES = False,
 ) -> None:
     """DeepAVFusion's table 6: operations, time and memory of encoding whole inputs, by fusion, beside the paper's."""
-    import json
-
     from avmodel.bench import StepBench, bench_fusion
 
     options = given(
@@ -329,8 +270,12 @@ def bench_fusion_command(
         rounds=rounds,
         steps=steps,
     )
-    rows = bench_fusion(StepBench(**options))
-    for line in map(json.dumps, rows) if as_json else step_table(rows, FUSION_COLUMNS):
+    _print_rows(bench_fusion(StepBench(**options)), as_json=as_json, columns=FUSION_COLUMNS)
+
+
+def _print_rows(rows: Iterable[Mapping[str, Any]], *, as_json: bool, columns: Sequence[str] | None = None) -> None:
+    """Print each row as soon as it is measured: a line of JSON, or of the table."""
+    for line in map(json.dumps, rows) if as_json else step_table(rows, columns):
         typer.echo(line)
 
 
