@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from avdata.draw.charts import line_chart
-from avdata.draw.page import card, data_uri, escape, key_numbers, page, section, table, write_page
+from avdata.draw.page import card, data_uri, escape, key_numbers, section, sections_page, table, write_page
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.files import read_file
 from avmanifest.wording import counted
@@ -188,7 +188,6 @@ def run_report(run: Run) -> str:
         ("config", "Config", _config(run.config)),
     ]
     parts = [part for part in parts if part[2]]
-    links = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title, _ in parts)
     numbers = [(f"{run.last_step:,}", "steps done", "")]
     numbers += [
         (f"{one.values[-1]:.4g}", f"{one.name}, last", f"first {one.values[0]:.4g}")
@@ -200,14 +199,8 @@ def run_report(run: Run) -> str:
         for one in run.probes
         if one.name in run.probed
     ]
-    body = (
-        f'<header><h1>{escape(run.name)}</h1><p class="lead">{escape(run.summary)}</p></header>'
-        f"<nav><div>{links}</div></nav><main>"
-        + section("overview", "Overview", key_numbers(numbers))
-        + "".join(section(name, title, content) for name, title, content in parts)
-        + "</main><footer>Made by avkit inspect. This page loads nothing from the network.</footer>"
-    )
-    return page(f"{run.name}: avkit inspect", body, {})
+    overview = section("overview", "Overview", key_numbers(numbers))
+    return sections_page(run.name, f'<p class="lead">{escape(run.summary)}</p>', parts, first=overview)
 
 
 def _probe_note(number: Number, one: Curve) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from avdata.draw.charts import Line, lines_chart
-from avdata.draw.page import card, escape, page, section, table, write_page
+from avdata.draw.page import card, escape, sections_page, table, write_page
 from avmanifest.errors import ConfigError
 from avmodel.inspect_run import Curve, Run, read_run, run_json, thinned
 from avmodel.run_scores import RunScore, read_scores
@@ -112,19 +112,12 @@ def comparison_page(comparison: Comparison) -> str:
         ("curves", "Other curves", _charts(others, names)),
     ]
     parts = [part for part in parts if part[2]]
-    links = "".join(f'<a href="#{name}">{escape(title)}</a>' for name, title, _ in parts)
     title = " and ".join(names) if len(names) == 2 else ", ".join(names)
     lead = "".join(
         f'<li><i class="s{place}"></i>{escape(name)} <span>{escape(run.summary)}</span></li>'
         for place, (name, run) in enumerate(zip(names, comparison.runs, strict=True))
     )
-    body = (
-        f'<header><h1>{escape(title)}</h1><ul class="legend">{lead}</ul></header>'
-        f"<nav><div>{links}</div></nav><main>"
-        + "".join(section(name, heading, content) for name, heading, content in parts)
-        + "</main><footer>Made by avkit inspect. This page loads nothing from the network.</footer>"
-    )
-    return page(f"{title}: avkit inspect", body, {})
+    return sections_page(title, f'<ul class="legend">{lead}</ul>', parts)
 
 
 def score_cell(one: RunScore | None) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from avdata.draw.page import data_uri, escape, page, section, table, write_page
+from avdata.draw.page import data_uri, escape, sections_page, table, write_page
 
 EXAMPLES_FILE = "examples.html"
 MAX_IN_ONE_LIST = 16  # more examples than this are shown as two lists, the best and the worst
@@ -63,14 +63,8 @@ def examples_page(examples: Sequence[Example], *, title: str, line: str, of: int
             ("best", f"The {middle} best{among}", ordered[:middle]),
             ("worst", f"The {count - middle} worst{among}, the worst first", ordered[middle:][::-1]),
         ]
-    links = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading, _ in parts)
-    body = (
-        f'<header><h1>{escape(title)}</h1><p class="lead">{escape(line)}</p></header>'
-        f"<nav><div>{links}</div></nav><main>"
-        + "".join(section(name, heading, *map(example_html, shown)) for name, heading, shown in parts)
-        + "</main><footer>Made by avkit evaluate. This page loads nothing from the network.</footer>"
-    )
-    return page(f"{title}: avkit evaluate", body, {})
+    drawn = [(name, heading, "".join(map(example_html, shown))) for name, heading, shown in parts]
+    return sections_page(title, f'<p class="lead">{escape(line)}</p>', drawn, by="avkit evaluate")
 
 
 def example_html(example: Example) -> str:

@@ -89,6 +89,27 @@ def section(identity: str, title: str, *parts: str) -> str:
     return f'<section id="{escape(identity)}"><h2>{escape(title)}</h2>{"".join(parts)}</section>'
 
 
+def sections_page(
+    title: str, lead: str, parts: Sequence[tuple[str, str, str]], *, first: str = "", by: str = "avkit inspect"
+) -> str:
+    """A page of sections with links to them.
+
+    Args:
+        title: Its heading, not yet escaped.
+        lead: HTML below the heading.
+        parts: The id, heading (not yet escaped) and HTML of each section.
+        first: HTML before them, without a link.
+        by: The command that makes it.
+    """
+    links = "".join(f'<a href="#{name}">{escape(heading)}</a>' for name, heading, _ in parts)
+    body = (
+        f"<header><h1>{escape(title)}</h1>{lead}</header><nav><div>{links}</div></nav><main>{first}"
+        + "".join(section(*part) for part in parts)
+        + f"</main><footer>Made by {by}. This page loads nothing from the network.</footer>"
+    )
+    return page(f"{title}: {by}", body, {})
+
+
 def table(
     header: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = (), *, label: str = ""
 ) -> str:
