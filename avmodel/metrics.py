@@ -6,14 +6,14 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 from avdata.tracking import TrackedRun, Tracker, start_trackers
-from avmanifest.errors import ManifestError, StorageError
-from avmanifest.files import read_file, replace_text
+from avmanifest.errors import ManifestError
+from avmanifest.files import read_file, replace_text, write_errors
 from avmanifest.parsing import parse_object
 from avmanifest.wording import counted
 
@@ -80,15 +80,9 @@ class SkippedLog:
             self._lines.close()
 
 
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> AbstractContextManager[None]:
     """Raise StorageError, with the file's name, in place of OSError."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{path}: not written ({error.strerror}). The last checkpoint is good; free space, then resume."
-        ) from error
+    return write_errors(path, "The last checkpoint is good; free space, then resume.")
 
 
 def read_lines(path: Path, damaged: list[int] | None = None) -> Iterator[dict[str, Any]]:

@@ -18,8 +18,8 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
-from avmanifest.errors import ConfigError, StorageError
-from avmanifest.files import is_unfinished, read_file, replace_text
+from avmanifest.errors import ConfigError
+from avmanifest.files import is_unfinished, read_file, replace_text, write_errors
 from avmanifest.parsing import parse_object
 from avmanifest.secrets import shown_url
 from avmanifest.settings import declared, flatten
@@ -160,11 +160,8 @@ def write_config(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
-    folder = path.parent
-    try:
+    with write_errors(path.parent, "Give another --out.", said="cannot be written"):
         replace_text(path, json.dumps(dict(values), indent=1) + "\n", durable=True)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be written ({error.strerror}). Give another --out.") from error
 
 
 def checkpoints_of(path: Path | str) -> Path:

@@ -21,7 +21,8 @@ from avdata.load import Batch, described_parts
 from avdata.load.order import random_bits
 from avdata.profiles import profile
 from avdata.tracking import TrackedRun
-from avmanifest.errors import AvkitError, CheckpointError, ConfigError, ShardError, StorageError
+from avmanifest.errors import AvkitError, CheckpointError, ConfigError, ShardError
+from avmanifest.files import write_errors
 from avmanifest.secrets import shown_url
 from avmodel.augment import augment
 from avmodel.averaging import WeightAverage, weight_average
@@ -384,12 +385,8 @@ def go_on(
         later = [path.name for path in checkpoints_in(folder) if place_of(path) > place_of(checkpoint)]
         if later:
             say(f"going on from {checkpoint.name}; later checkpoints stay where they are: {', '.join(later)}")
-        try:
+        with write_errors(folder / LATEST_FILE, "Free space, then resume."):
             point_latest_to(checkpoint, say)
-        except OSError as error:
-            raise StorageError(
-                f"{folder / LATEST_FILE}: not written ({error.strerror}). Free space, then resume."
-            ) from error
     return resumed
 
 

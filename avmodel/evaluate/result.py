@@ -9,8 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from avmanifest.errors import StorageError
-from avmanifest.files import replace_text
+from avmanifest.files import replace_text, write_errors
 from avmanifest.secrets import shown_content
 from avmanifest.wording import counted
 from avmodel.bootstrap import Difference, Interval, Sampled, difference, over_seeds, shown_interval
@@ -242,8 +241,6 @@ def tables(
 def write_result(result: Result, folder: Path) -> Path:
     """Write results.json, whole or not at all. Raises StorageError if it can't be written."""
     path = folder / RESULTS_FILE
-    try:
+    with write_errors(path):
         replace_text(path, json.dumps(shown_content(result.as_dict()), indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise StorageError(f"{path}: not written ({error.strerror}). Free space, or give another --out.") from error
     return path

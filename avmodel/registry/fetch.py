@@ -14,7 +14,7 @@ from typing import Final
 from avdata.file_download import PART_BYTES, Progress, Wanted, download_file, sole_right
 from avdata.retrying import RetryPolicy
 from avmanifest.errors import CheckpointError, ConfigError, StorageError
-from avmanifest.files import cache_folder, hashes_of_file, open_file, read_file, replace_text
+from avmanifest.files import cache_folder, hashes_of_file, open_file, read_file, replace_text, write_errors
 from avmanifest.parsing import metadata_of
 from avmanifest.secrets import excerpt
 from avmodel.registry.entries import Entry
@@ -217,9 +217,5 @@ def _write_pin(entry: Entry, path: Path, size: int, sha256: str, pin: Pin | None
     now = datetime.now(UTC).isoformat(timespec="seconds")
     pin = pin or Pin(url=entry.url, bytes=size, sha256=sha256, fetched=now)
     files = [*(file for file in pin.files if file != str(path.absolute())), str(path.absolute())]
-    try:
+    with write_errors(pin_path(entry), "Set XDG_CACHE_HOME to a folder of yours."):
         replace_text(pin_path(entry), json.dumps({**asdict(pin), "files": files}, indent=1) + "\n", durable=True)
-    except OSError as error:
-        raise StorageError(
-            f"{pin_path(entry)}: not written ({error.strerror}). Set XDG_CACHE_HOME to a folder of yours."
-        ) from error

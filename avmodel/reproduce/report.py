@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from avmanifest.errors import ConfigError, StorageError
-from avmanifest.files import read_text, replace_text
+from avmanifest.errors import ConfigError
+from avmanifest.files import read_text, replace_text, write_errors
 from avmanifest.parsing import parse_object, read_json
 from avmanifest.settings import value_of
 from avmodel.evaluate.tasks import task_config
@@ -150,14 +150,10 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
     """Write table-NUMBER.md and .tex. Raises StorageError if they can't be written."""
     stem = f"table-{report.table.number.replace(' ', '-')}"
     paths = folder / f"{stem}.md", folder / f"{stem}.tex"
-    try:
+    with write_errors(folder, said="cannot be written"):
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in zip(paths, (report.markdown(), report.latex()), strict=True):
             replace_text(path, text)
-    except OSError as error:
-        raise StorageError(
-            f"{folder}: cannot be written ({error.strerror}). Free space, or give another --out."
-        ) from error
     return paths
 
 

@@ -9,8 +9,8 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import Final
 
-from avmanifest.errors import ConfigError, ExitCode, StorageError
-from avmanifest.files import read_file, replace_text
+from avmanifest.errors import ConfigError, ExitCode
+from avmanifest.files import read_file, replace_text, write_errors
 from avmanifest.parsing import parse_object
 from avmodel.reproduce.plan import Plan, Step
 from avmodel.rundir import CONFIG_FILE
@@ -49,7 +49,7 @@ def run_plan(plan: Plan, execute: Execute, say: Callable[[str], object]) -> int:
         for number, step in enumerate(waiting, 1):
             say(f"[{number}/{len(waiting)}] {step.command}")
             printed = step.out if step.is_printed else plan.folder / LOGS / f"{_file_name(step)}.log"
-            with _storage_errors(printed):
+            with write_errors(printed, said="cannot be written"):
                 printed.parent.mkdir(parents=True, exist_ok=True)
             code = execute(resumed(step), printed)
             if code != ExitCode.DONE:
@@ -91,7 +91,7 @@ def is_done(folder: Path, step: Step) -> bool:
 def mark_done(folder: Path, step: Step) -> None:
     """Note that the command has ended well. Raises StorageError if that can't be written."""
     path = _mark(folder, step)
-    with _storage_errors(path):
+    with write_errors(path, said="cannot be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, json.dumps({"words": step.words}, indent=1) + "\n", durable=True)
 
@@ -103,7 +103,7 @@ def alone(folder: Path) -> Iterator[BufferedWriter]:
     Raises ConfigError if another process holds it, StorageError if the folder can't be written.
     """
     path = folder / "lock"
-    with _storage_errors(path):
+    with write_errors(path, said="cannot be written"):
         folder.mkdir(parents=True, exist_ok=True)
         lock = path.open("ab")
     with lock:
@@ -121,13 +121,3 @@ def _mark(folder: Path, step: Step) -> Path:
 
 def _file_name(step: Step) -> str:
     return step.name.replace("/", ".")
-
-
-@contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror}). Free space, or give another --out."
-        ) from error

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from avmanifest.errors import ConfigError, ExitCode, StorageError
+from avmanifest.errors import ConfigError, ExitCode
+from avmanifest.files import write_errors
 
 if TYPE_CHECKING:
     from avmodel.reproduce.plan import Plan
@@ -150,12 +151,9 @@ def launched(launcher: str) -> Callable[[Sequence[str], Path], int]:
 
 
 def _writing(path: Path) -> TextIO:
-    try:
-        return path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror}). Free space, or give another --out."
-        ) from error
+    with write_errors(path, said="cannot be written"):
+        file = path.open("w", encoding="utf-8")
+    return file  # noqa: RET504 - mypy: the block may end without a file
 
 
 def _write_tables(plan: "Plan") -> None:

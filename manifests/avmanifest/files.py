@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol, TextIO
 
+from avmanifest.errors import StorageError
+
 UNFINISHED: Final = ".tmp"
 """Suffix of a file or folder that is still being written."""
 
@@ -194,6 +196,17 @@ def replace_bytes(path: Path, content: bytes, *, durable: bool = False, shared: 
 def replace_text(path: Path, text: str, *, durable: bool = False, shared: bool = False) -> None:
     """Write a text file in UTF-8 atomically. Arguments and errors as for `replacing`."""
     replace_bytes(path, text.encode(), durable=durable, shared=shared)
+
+
+@contextmanager
+def write_errors(
+    place: Path, remedy: str = "Free space, or give another --out.", *, said: str = "not written"
+) -> Iterator[None]:
+    """Raise StorageError, with the place and what to do, in place of OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{place}: {said} ({error.strerror}). {remedy}") from error
 
 
 def flush(path: Path, *, recursive: bool = True) -> None:

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from jaxtyping import Int
 
 from avdata.load import Batch
-from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
-from avmanifest.files import read_text, replace_text
+from avmanifest.errors import ConfigError, ManifestError, ShardError
+from avmanifest.files import read_text, replace_text, write_errors
 from avmanifest.keys import clip_keys
 from avmanifest.lists import read_requests
 from avmanifest.parsing import metadata_of, parse_object
@@ -212,8 +212,6 @@ def write_mixtures(mixtures: Sequence[Mixture], folder: Path) -> Path:
     """Write the list, which `mixtures=PATH` reads. Raises StorageError if it can't be written."""
     path = folder / MIXTURES_FILE
     rows = [{"keys": list(mixture.keys), "kind": mixture.kind} for mixture in mixtures]
-    try:
+    with write_errors(path):
         replace_text(path, json.dumps({"mixtures": rows}, indent=0) + "\n")
-    except OSError as error:
-        raise StorageError(f"{path}: not written ({error.strerror}). Free space, or give another --out.") from error
     return path
