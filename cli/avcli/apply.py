@@ -104,7 +104,7 @@ def apply(
         download_named([checkpoint])
     require_possible(task, checkpoint, asked, video=video, out=out, overwrite=overwrite)
 
-    from avcli.evaluate_output import EvaluationProgress
+    from avcli.progress import EvaluationProgress
     from avdata.video_windows import iter_windows
 
     model = load(task, checkpoint, asked)

@@ -1,5 +1,6 @@
 """`avkit dataset`: change a prepared dataset in place, or make another of its clips, without decoding media again."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -207,10 +208,10 @@ def _derive(sources: list[str], to: str, derivation: "Derivation", workers: int 
 def _sayer() -> "Callable[[str], None]":
     """Prints lines on stderr."""
     from rich.console import Console
-    from rich.text import Text
 
-    talk = Console(stderr=True)
-    return lambda text: talk.print(Text(text), highlight=False, soft_wrap=True)
+    from avcli.progress import say
+
+    return partial(say, Console(stderr=True))
 
 
 def _print(done: "Done", end: str) -> None:

@@ -1,7 +1,7 @@
 """`avkit download`: fetch a published model."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -59,6 +59,7 @@ def download(
 
 def fetched(entry: "Entry", to: Path | None = None, *, offline: bool = False) -> "Fetched":
     """The model, downloaded unless it is here; what was done goes to stderr."""
+    from avcli.progress import DownloadProgress
     from avmodel.registry.fetch import fetch, pin_path
 
     with DownloadProgress(entry.name) as progress:
@@ -72,51 +73,6 @@ def fetched(entry: "Entry", to: Path | None = None, *, offline: bool = False) ->
         )
     typer.echo(f"licence: {entry.licence}", err=True)
     return done
-
-
-class DownloadProgress:
-    """Shows the progress of a download on stderr: a bar on a terminal, elsewhere a line for each tenth."""
-
-    def __init__(self, name: str) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-
-        self.console = Console(stderr=True)
-        columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        self._bars = Progress(TextColumn("{task.description}"), *columns, console=self.console, transient=True)
-        self._task = self._bars.add_task(name, total=None, start=True)
-        self._name = name
-        self._tenth = -1
-
-    def __enter__(self) -> Self:
-        if self.console.is_terminal:
-            self._bars.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.console.is_terminal:
-            self._bars.stop()
-
-    def __call__(self, done: int, total: int | None) -> None:
-        """Show that so many bytes are here."""
-        if self.console.is_terminal:
-            self._bars.update(self._task, completed=done, total=total)
-        elif total and (tenth := 10 * done // total) > self._tenth:
-            self._tenth = tenth
-            self.say(f"{self._name}: {done:,} of {total:,} bytes")
-
-    def say(self, message: str) -> None:
-        """Print a line."""
-        from rich.text import Text
-
-        self.console.print(Text(message), highlight=False, soft_wrap=True)
 
 
 def download_named(values: "list[Any]") -> None:

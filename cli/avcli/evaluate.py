@@ -117,7 +117,8 @@ def evaluate(
         raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")
     if fetch:
         download_named([checkpoint])
-    from avcli.evaluate_output import EvaluationProgress, print_result
+    from avcli.evaluate_output import print_result
+    from avcli.progress import EvaluationProgress
     from avmodel.evaluate.run import evaluate as run
 
     test = data[0] if len(data) == 1 else data

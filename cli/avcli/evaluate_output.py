@@ -1,61 +1,23 @@
-"""Output of `avkit evaluate`: progress and results."""
+"""Output of `avkit evaluate`: its results."""
 
 import math
 import os
-import time
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from avmanifest.wording import counted
 from avmodel.evaluate.result import Result, Score, shown_difference, shown_score
 
-PLAIN_INTERVAL_S = 10.0
 PLAIN_WIDTH = 160  # columns of a table that goes into a file
 WHOLE = ("tied", "skipped_classes")  # counts
 NOISE = "~"  # marks a score that is within noise of a baseline
 MOST_NAMED = 3  # files of a folder
 BORDERS = 3  # columns between two of a table
-
-
-class EvaluationProgress:
-    """Shows progress on stderr: bars on a terminal, elsewhere a line every ten seconds."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bars = Progress(*columns, console=self.console, transient=True)
-        self._task: TaskID | None = None
-        self._what = ""
-        self._told_s = 0.0
-
-    def __enter__(self) -> Self:
-        if self.console.is_terminal:
-            self._bars.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.console.is_terminal:
-            self._bars.stop()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show that `done` of `total` of `what` are done."""
-        if self.console.is_terminal:
-            if self._task is None or what.partition(",")[0] != self._what.partition(",")[0]:
-                if self._task is not None:
-                    self._bars.remove_task(self._task)
-                self._task = self._bars.add_task(what, total=total)
-            self._bars.update(self._task, description=what, completed=done, total=total)
-        elif (now := time.monotonic()) - self._told_s >= PLAIN_INTERVAL_S or (done == total and what != self._what):
-            self._told_s = now
-            self.console.print(Text(f"{what}: {done:,} of {total:,}"), highlight=False, soft_wrap=True)
-        self._what = what
 
 
 def print_result(result: Result, folder: Path, console: Console | None = None) -> None:

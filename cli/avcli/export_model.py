@@ -1,5 +1,6 @@
 """`avkit export-model`: a model's encoder as a program for torch.export or ONNX."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from avcli.download import DOWNLOAD, download_named
 from avcli.help import OUTPUT
-from avcli.options import JSON, print_json
+from avcli.options import JSON, MODEL_WEIGHTS, print_json, require_weights
 
 EXAMPLES = """\b
 Examples:
@@ -37,19 +38,14 @@ def export_model(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing file.", rich_help_panel=OUTPUT)
     ] = False,
-    weights: Annotated[
-        str, typer.Option(metavar="[model|ema]", help="The weights, or their moving average, where a run keeps one.")
-    ] = "model",
+    weights: MODEL_WEIGHTS = "model",
     fetch: DOWNLOAD = False,
     as_json: JSON = False,
 ) -> None:
     """Write a model's encoder as a program, compared with the model first."""
-    from avmanifest.errors import ConfigError
     from avmanifest.extras import require_extras
-    from avmodel.configs.choices import WEIGHTS
 
-    if weights not in WEIGHTS:
-        raise ConfigError(f"--weights {weights}: unknown; known: {', '.join(WEIGHTS)}")
+    require_weights(weights)
     require_extras("torch")
     if to.suffix == ".onnx" or format == "onnx":
         require_extras("onnx", "onnxruntime", "onnxscript")
@@ -67,10 +63,7 @@ def export_model(
     loaded = load_pretrained(checkpoint, torch.device("cpu"), weights=weights)
     done = run(loaded, to, format=format, overwrite=overwrite)
     if as_json:
-        print_json(
-            {"path": str(done.path), "format": done.format, "family": done.family, "inputs": done.inputs,
-             "outputs": done.outputs, "difference": done.difference, "bytes": done.bytes}
-        )  # fmt: skip
+        print_json(asdict(done) | {"path": str(done.path)})
         return
     typer.echo(f"{done.path}: the encoder of {done.family}, {done.bytes:,} bytes")
     for kind, shapes in (("input", done.inputs), ("output", done.outputs)):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -260,30 +261,29 @@ def _versions(found: Mapping[str, Any]) -> Text:
 
 
 @contextmanager
+def _bar(what: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A progress bar on stderr, on a terminal; yields what updates it."""
+    console = Console(stderr=True)
+    columns = (TextColumn(f"[bold]{what}"), BarColumn(bar_width=None), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield partial(progress.update, progress.add_task(what, total=total))
+
+
+@contextmanager
 def verifying(dataset: AuditDataset) -> Iterator[Callable[[str], None]]:
     """A progress bar on stderr while shards are read."""
-    console = Console(stderr=True)
     shards = len(dataset.tars) or sum(
         len(content.table.column("shard").unique().drop_null()) for content in dataset.splits.values()
     )
-    with Progress(
-        TextColumn("[bold]shards"), BarColumn(bar_width=None), MofNCompleteColumn(), console=console, transient=True,
-        disable=not console.is_terminal,
-    ) as progress:  # fmt: skip
-        task = progress.add_task("shards", total=shards)
-        yield lambda _: progress.advance(task)
+    with _bar("shards", shards) as update:
+        yield lambda _: update(advance=1)
 
 
 @contextmanager
 def drawing() -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr while samples are read for a page."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("[bold]samples"), BarColumn(bar_width=None), MofNCompleteColumn(), console=console, transient=True,
-        disable=not console.is_terminal,
-    ) as progress:  # fmt: skip
-        task = progress.add_task("samples", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    with _bar("samples", None) as update:
+        yield lambda done, total: update(completed=done, total=total)
 
 
 def print_verification(verification: Verification) -> None:

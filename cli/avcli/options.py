@@ -58,6 +58,12 @@ TOML = Annotated[
     bool,
     typer.Option("--toml", help="With --explain: write a TOML file for --config to stdout.", rich_help_panel=SETTINGS),
 ]
+MODEL_WEIGHTS = Annotated[
+    str,
+    typer.Option(
+        "--weights", metavar="[model|ema]", help="The weights, or their moving average, where a run keeps one."
+    ),
+]
 JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.", rich_help_panel=OUTPUT)]
 
 
@@ -238,6 +244,14 @@ def require_explain(*, explain: bool, toml: bool) -> None:
     """Raise ConfigError for --toml without --explain."""
     if toml and not explain:
         raise ConfigError("--toml is a format of --explain: give both")
+
+
+def require_weights(weights: str) -> None:
+    """Raise ConfigError for a value of --weights that is none."""
+    from avmodel.configs.choices import WEIGHTS
+
+    if weights not in WEIGHTS:
+        raise ConfigError(f"--weights {weights}: unknown; known: {', '.join(WEIGHTS)}")
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from avcli.failed_output import failed_lines
 from avcli.options import print_json
+from avcli.progress import PLAIN_INTERVAL_S, say
 from avcli.remedies import Advice
 from avcli.tables import plain_table, shown_value
 from avcli.typed import shown_command
@@ -33,7 +34,6 @@ from avmanifest.schema import is_failure, status_meaning
 from avmanifest.secrets import shown_url
 from avmanifest.wording import counted
 
-PLAIN_INTERVAL_S = 10.0
 _LONGEST_REASON: Final = 300  # characters
 _LONGEST_NAME: Final = 120  # characters of a file's name
 _BAR_WIDTH: Final = 60  # columns
@@ -102,7 +102,7 @@ class PrepareProgress:
 
     def note(self, text: str) -> None:
         """Show a line above the display."""
-        self.console.print(Text(text), highlight=False, soft_wrap=True)
+        say(self.console, text)
 
     def _refresh(self) -> None:
         if self.console.is_terminal:
@@ -187,7 +187,7 @@ def print_progress(progress: Progress, console: Console | None = None) -> None:
     """Print the progress of a dataset, and the runs that work on it."""
     console = console or Console()
     for line in _progress_lines(progress):
-        console.print(Text(line), highlight=False, soft_wrap=True)
+        say(console, line)
 
 
 def watch_progress(
@@ -276,31 +276,28 @@ def print_plan(found: DryRun, config: PrepareConfig, expected: Estimate, *, as_j
         print_json(content)
         return
     console = Console()
-
-    def say(text: str) -> None:
-        console.print(Text(text), highlight=False, soft_wrap=True)
-
     for split, count in counts.items():
-        say(f"{split}: {counted(count, 'clip')} in {counted(content['shards'][split], 'shard')}")
+        say(console, f"{split}: {counted(count, 'clip')} in {counted(content['shards'][split], 'shard')}")
     for line in _state_lines(found, out):
-        say(line)
+        say(console, line)
     for note in found.notes:
-        say(note)
+        say(console, note)
     if not len(found.to_do):
-        say(f"Nothing is left to do in {out}, and nothing was done.")
+        say(console, f"Nothing is left to do in {out}, and nothing was done.")
         return
     for name, share in expected.sources.items():
-        say(_share_line(name, share))
+        say(console, _share_line(name, share))
     for step in steps:
-        say(f"step {shown_step(step_record(step))}")
+        say(console, f"step {shown_step(step_record(step))}")
     if expected.missing:
-        say(f"in no source: {counted(expected.missing, 'clip')}")
+        say(console, f"in no source: {counted(expected.missing, 'clip')}")
     processes = counted(config.supervision.num_workers, "process", "processes")
     say(
+        console,
         f"about {_size(expected.dataset_bytes)} of shards and {_duration(expected.hours)} "
-        f"({_duration(expected.decode_hours)} of decoding with {processes})"
+        f"({_duration(expected.decode_hours)} of decoding with {processes})",
     )
-    say(f"{counted(len(found.to_do), 'clip')} would go to {out}. Nothing was done.")
+    say(console, f"{counted(len(found.to_do), 'clip')} would go to {out}. Nothing was done.")
 
 
 def _state_lines(found: DryRun, out: str) -> Iterator[str]:

@@ -11,10 +11,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from avcli.progress import PLAIN_INTERVAL_S, say
 from avmodel.speed import RECENT_STEPS
 from avmodel.train import Listener, Report
-
-PLAIN_INTERVAL_S = 10.0
 
 
 class TrainingProgress(Listener):
@@ -75,7 +74,7 @@ class TrainingProgress(Listener):
 
     def note(self, text: str) -> None:
         """Show a line above the display."""
-        self.console.print(Text(text), highlight=False, soft_wrap=True)
+        say(self.console, text)
 
     def ended(self, report: Report, lines: Iterable[str] = ()) -> None:
         """Show the folder of the run, first and last loss, and the lines. Only the process that showed steps does."""

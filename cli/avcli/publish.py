@@ -1,12 +1,13 @@
 """`avkit publish`: a model with its card, as a folder or on the Hugging Face hub."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from avcli.help import OUTPUT
-from avcli.options import JSON, print_json
+from avcli.options import JSON, MODEL_WEIGHTS, print_json, require_weights
 from avmanifest.errors import ConfigError
 
 EXAMPLES = """\b
@@ -37,9 +38,7 @@ def publish(
             "started from. Required.",
         ),
     ] = None,
-    weights: Annotated[
-        str, typer.Option(metavar="[model|ema]", help="The weights, or their moving average, where a run keeps one.")
-    ] = "model",
+    weights: MODEL_WEIGHTS = "model",
     private: Annotated[
         bool, typer.Option("--private", help="Make a new repository private.", rich_help_panel=OUTPUT)
     ] = False,
@@ -50,12 +49,10 @@ def publish(
 ) -> None:
     """Publish a model with a card: scores, data, licence, settings, and how to load it."""
     from avmanifest.extras import require_extras
-    from avmodel.configs.choices import WEIGHTS
 
     if not license:
         raise ConfigError("--license is missing: the licence of the weights, such as cc-by-4.0. avkit guesses none.")
-    if weights not in WEIGHTS:
-        raise ConfigError(f"--weights {weights}: unknown; known: {', '.join(WEIGHTS)}")
+    require_weights(weights)
     require_extras("torch")
     from avmodel.publishing import publish as run
 
@@ -64,10 +61,7 @@ def publish(
 
     done = run(checkpoint, to, license=license, weights=weights, private=private, overwrite=overwrite, say=say)
     if as_json:
-        print_json(
-            {"place": done.place, "files": done.files, "written": done.written, "bytes": done.bytes,
-             "scored": done.scored, "left_out": done.left_out}
-        )  # fmt: skip
+        print_json(asdict(done))
         return
     scored = f"scores of {', '.join(done.scored)}" if done.scored else "no scores: this checkpoint was not evaluated"
     typer.echo(f"{done.place}: {', '.join(done.files)}, {done.bytes:,} bytes; the card has {scored}")
