@@ -44,6 +44,7 @@ from avmodel.models import FAMILIES, build_model, family_of
 from avmodel.models.family import Family
 
 C = TypeVar("C")
+M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 
 FORMAT_VERSION: Final = "2"
@@ -138,10 +139,7 @@ def _load_model(file: Path, device: torch.device | str) -> tuple[Family, ModelCo
     weights, metadata = read_weights(file, device)
     config = read_config(metadata, file)
     require_possible_size(config, weights, file)
-    with torch.device("meta"), NoRandomValues():
-        model = build_model(config)
-    fill_own(model, weights, file)
-    return model, config
+    return filled(build_model, config, weights, file, fill_own), config
 
 
 def require_possible_size(config: ModelConfig, weights: Mapping[str, Tensor], file: Path) -> None:
@@ -397,6 +395,20 @@ def fill_weights(model: nn.Module, weights: Mapping[str, Tensor], source: Path) 
     if bad := not_finite(typed):
         raise CheckpointError(f"{source}: {bad}. Take another checkpoint.")
     model.load_state_dict(typed, assign=any(tensor.is_meta for tensor in expected.values()))
+
+
+def filled(
+    build: Callable[[C], M],
+    config: C,
+    weights: Mapping[str, Tensor],
+    source: Path,
+    fill: Callable[[M, Mapping[str, Tensor], Path], None] = fill_weights,
+) -> M:
+    """The model of a config with these weights; initial values are not drawn. Raises as `fill`."""
+    with torch.device("meta"), NoRandomValues():
+        model = build(config)
+    fill(model, weights, source)
+    return model
 
 
 def not_finite(weights: Mapping[str, Tensor]) -> str:

@@ -6,10 +6,14 @@ from typing import Annotated, Any, ClassVar
 
 from avmanifest.settings import POSITIVE, Bounds
 from avmodel.configs.model import (
+    AUDIOSET_MEAN,
+    AUDIOSET_STD,
     KERNEL_REDUCTIONS,
     POSITION_INITS,
     SCHEMES,
     DecodingModelConfig,
+    MelMean,
+    MelStd,
     num_kept,
     require_fields,
     require_heads,
@@ -83,10 +87,8 @@ class AVSiamConfig(DecodingModelConfig):
     audio_positions: Annotated[str, "How the spectrogram's positions start from the image's.", POSITION_INITS] = (
         "linear1d"
     )
-    mel_mean: Annotated[
-        float, "Mean of log-mels that inputs are normalized with; default: AudioSet's, of natural-log Kaldi mels."
-    ] = -5.081
-    mel_std: Annotated[float, "Deviation of log-mels that inputs are normalized with.", POSITIVE] = 4.4849
+    mel_mean: MelMean = AUDIOSET_MEAN
+    mel_std: MelStd = AUDIOSET_STD
 
     bench_rows: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "avsep": {"separate": True},
@@ -127,11 +129,6 @@ class AVSiamConfig(DecodingModelConfig):
                 raise ValueError(f"model.{setting}={ratios}: they leave nothing to see of {patches} {name} patches")
             again = {"reconstruction_ratio": self.reconstruction_ratio}
             require_patches(self, name, size, again, whole=name == "image")
-
-    @property
-    def compares_samples(self) -> bool:
-        """Whether there is a contrastive loss."""
-        return self.contrast_weight > 0
 
     @property
     def ratios(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

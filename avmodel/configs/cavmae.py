@@ -5,9 +5,13 @@ from typing import Annotated, ClassVar
 
 from avmanifest.settings import POSITIVE, Bounds
 from avmodel.configs.model import (
+    AUDIOSET_MEAN,
+    AUDIOSET_STD,
     KERNEL_REDUCTIONS,
     SCHEMES,
     DecodingModelConfig,
+    MelMean,
+    MelStd,
     require_fields,
     require_heads,
     require_patches,
@@ -42,10 +46,8 @@ class CAVMAEConfig(DecodingModelConfig):
     audio_kernel: Annotated[
         str, "How the spectrogram's patch kernel starts from published image weights.", KERNEL_REDUCTIONS
     ] = "sum"
-    mel_mean: Annotated[
-        float, "Mean of log-mels that inputs are normalized with; default: AudioSet's, of natural-log Kaldi mels."
-    ] = -5.081
-    mel_std: Annotated[float, "Deviation of log-mels that inputs are normalized with.", POSITIVE] = 4.4849
+    mel_mean: MelMean = AUDIOSET_MEAN
+    mel_std: MelStd = AUDIOSET_STD
 
     published_contrast: ClassVar[str] = "the released code: those of one GPU, 30 of 120 in its log"
 
@@ -60,11 +62,6 @@ class CAVMAEConfig(DecodingModelConfig):
         require_heads("decoder", self.decoder_embed_dim, self.decoder_num_heads)
         require_patches(self, "image", self.image_size, {"image_mask_ratio": self.image_mask_ratio})
         require_patches(self, "audio", self.audio_size, {"audio_mask_ratio": self.audio_mask_ratio})
-
-    @property
-    def compares_samples(self) -> bool:
-        """Whether there is a contrastive loss."""
-        return self.contrast_weight > 0
 
     def num_compared(self, samples: int, world_size: int) -> int:
         """Samples with which each is compared: all, or those of its own process."""

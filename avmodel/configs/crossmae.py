@@ -139,11 +139,6 @@ class CrossMAEConfig(DecodingModelConfig):
                 )
 
     @property
-    def compares_samples(self) -> bool:
-        """Whether there is a contrastive loss."""
-        return self.contrast_weight > 0
-
-    @property
     def feature_dim(self) -> int:
         """Width of the feature decoders."""
         return self.feature_decoder_dim or self.vit.embed_dim

@@ -4,12 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple
 
-from avmanifest.settings import Bounds, faults
+from avmanifest.settings import POSITIVE, Bounds, faults
 
 # How a spectrogram's patches are hidden, how its patch kernel and positions start from an image's.
 SCHEMES = ("uniform", "time", "frequency", "tf")
 KERNEL_REDUCTIONS = ("mean", "sum")
 POSITION_INITS = ("copy", "linear1d", "nearest1d", "bicubic2d")
+
+MelMean = Annotated[
+    float, "Mean of log-mels that inputs are normalized with; default: AudioSet's, of natural-log Kaldi mels."
+]
+MelStd = Annotated[float, "Deviation of log-mels that inputs are normalized with.", POSITIVE]
+AUDIOSET_MEAN, AUDIOSET_STD = -5.081, 4.4849  # as CAV-MAE has them
 
 
 class ViTSize(NamedTuple):
@@ -44,8 +50,8 @@ class ModelConfig:
 
     @property
     def compares_samples(self) -> bool:
-        """Whether the loss is over pairs of samples; the config then has the loss's weight, `contrast_weight`."""
-        return False
+        """Whether the loss is over pairs of samples: a family with such a loss has its weight, `contrast_weight`."""
+        return bool(getattr(self, "contrast_weight", 0) > 0)
 
     def num_compared(self, samples: int, world_size: int) -> int:  # noqa: ARG002  # of families without a gather
         """Samples with which each is compared, of so many that all processes give."""

@@ -40,7 +40,7 @@ from avmodel.models.family import (
     Vectors,
     for_each_image,
 )
-from avmodel.objectives import Term, info_nce, masked_mse, weighted
+from avmodel.objectives import Term, info_nce, weighted
 from avmodel.positions import resize_positions
 from avmodel.weights.names import Rules, renamed
 
@@ -165,11 +165,6 @@ class AVSiam(Family):
         if self.reconstruction_norm is not None:
             self.reconstruction_norm.load_state_dict(encoder.norm.state_dict())
 
-    @property
-    def feature_dim(self) -> int:
-        """Width of all tokens."""
-        return self.config.vit.embed_dim
-
     def load_vit(
         self, modality: Modality, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
     ) -> None:
@@ -279,10 +274,7 @@ class AVSiam(Family):
             return Output({}, vectors=vectors)
         if self.reconstructs and (terms is None or "image" in terms):
             predicted = self.reconstruct(images, log_mels, masks)
-            image_pred, audio_pred, image_mask, audio_mask = predicted
-            weight = config.reconstruction_weight
-            losses.append(Term("image", weight, masked_mse(image_pred, self.targets(images, "image"), image_mask)))
-            losses.append(Term("audio", weight, masked_mse(audio_pred, self.targets(log_mels, "audio"), audio_mask)))
+            losses += self.reconstruction_terms(images, log_mels, predicted, weight=config.reconstruction_weight)
         return Output(weighted(losses), *predicted, vectors)
 
     def contrast(self, vectors: Vectors, *, gather: bool = True) -> Float[Tensor, ""]:

@@ -30,7 +30,7 @@ from avmodel.models.family import (
     mean_stream,
     own_channels,
 )
-from avmodel.objectives import Term, info_nce, masked_mse, weighted
+from avmodel.objectives import Term, info_nce, weighted
 from avmodel.weights.names import Rules, renamed
 
 BANKS = ("image", "audio")
@@ -160,11 +160,6 @@ class CAVMAE(Family):
         self.draw_sizes = [num_image, num_audio, sum(self.encoder.audio.grid)]
         self.num_draws = sum(self.draw_sizes)
 
-    @property
-    def feature_dim(self) -> int:
-        """Width of all tokens."""
-        return self.config.vit.embed_dim
-
     def choose(self, draws: Draws) -> KeptIds:
         """Ids of the image and audio patches to keep."""
         config = self.config
@@ -262,11 +257,7 @@ class CAVMAE(Family):
                 audio_masking.ids_keep.shape[1],
             )
             predicted = image_pred, audio_pred, image_masking.mask, audio_masking.mask
-            weight = config.reconstruction_weight
-            terms += [
-                Term("image", weight, masked_mse(image_pred, self.targets(images, "image"), image_masking.mask)),
-                Term("audio", weight, masked_mse(audio_pred, self.targets(log_mels, "audio"), audio_masking.mask)),
-            ]
+            terms += self.reconstruction_terms(images, log_mels, predicted, weight=config.reconstruction_weight)
         vectors = self.vectors(image_tokens, audio_tokens) if self.compares_samples else None
         if vectors is not None and contrast is Contrast.COMPARED:
             terms.append(Term("contrast", config.contrast_weight, self.contrast(vectors)))

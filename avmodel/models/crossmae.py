@@ -32,7 +32,7 @@ from avmodel.models.family import (
     own_channels,
     vit_names,
 )
-from avmodel.objectives import Term, feature_mse, info_nce, masked_mse, weighted
+from avmodel.objectives import Term, feature_mse, info_nce, weighted
 from avmodel.weights.names import renamed
 
 
@@ -121,11 +121,6 @@ class CrossMAE(Family):
         self.draw_sizes = [self.encoder.image.num_patches, self.encoder.audio.num_patches]
         self.num_draws = sum(self.draw_sizes)
 
-    @property
-    def feature_dim(self) -> int:
-        """Width of all tokens."""
-        return self.config.vit.embed_dim
-
     def choose(self, draws: Draws) -> KeptIds:
         """Ids of the image and audio patches to keep."""
         image, audio = torch.split(draws.noise, self.draw_sizes, dim=1)
@@ -209,18 +204,7 @@ class CrossMAE(Family):
                 audio_tokens.tokens, audio_masking.ids_restore, *self.located(image_condition, self.image_decoder)
             )
             predicted = image_pred, audio_pred, image_masking.mask, audio_masking.mask
-            terms += [
-                Term(
-                    "image",
-                    1.0,
-                    masked_mse(image_pred, self.targets(images, "image"), image_masking.mask, config.loss_on),
-                ),
-                Term(
-                    "audio",
-                    1.0,
-                    masked_mse(audio_pred, self.targets(log_mels, "audio"), audio_masking.mask, config.loss_on),
-                ),
-            ]
+            terms += self.reconstruction_terms(images, log_mels, predicted, on=config.loss_on)
         if self.image_features is not None and self.audio_features is not None:
             assert complete_image is not None and complete_audio is not None
             terms += [

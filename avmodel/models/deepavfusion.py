@@ -30,7 +30,7 @@ from avmodel.models.family import (
     vit_names,
 )
 from avmodel.models.fusion import FusionBlock, make_fusion
-from avmodel.objectives import Term, masked_mse, weighted
+from avmodel.objectives import weighted
 from avmodel.positions import sincos_positions
 from avmodel.weights.names import renamed
 
@@ -103,23 +103,31 @@ def whole_patches(log_mel: Float[Tensor, "b 1 mel t"], config: MaskedViTsConfig)
     return fit_columns(log_mel, config.audio_size, p)[:, :, : config.audio_size[0] // p * p]
 
 
-def starting_vit(vit: Mapping[str, Tensor], modality: Modality, config: MaskedViTsConfig) -> Mapping[str, Tensor]:
-    """A published ViT as the branch of a modality starts from it; its positions are not among the branch's weights.
+class MaskedViTs(Family):
+    """A ViT of each modality that starts from MAE or AudioMAE, fused or not."""
 
-    With audio_init="aligned" AudioMAE's patch kernel is turned from (time, frequency) to (frequency, time); "released"
-    keeps it as it is. Of an image ViT for audio, the kernel is summed over the colors.
-    """
-    kernel = vit["patch_embed.proj.weight"]
-    if modality == "audio" and config.audio_init == ALIGNED and kernel.shape[1] == 1:  # not an image's
-        vit = {**vit, "patch_embed.proj.weight": kernel.transpose(-1, -2).contiguous()}
-    return renamed(own_channels(vit, modality, "sum"), vit_names(f"encoder.{modality}"))
+    published_starts: ClassVar = {"image": MAE, "audio": AUDIOMAE}
+    config: MaskedViTsConfig
 
+    def load_vit(
+        self, modality: Modality, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
+    ) -> None:
+        """Load MAE (image) or AudioMAE (audio) weights; their positions are not among the branch's weights.
 
-def audiomae_map(config: MaskedViTsConfig) -> tuple[float, float]:
-    """Factor and summand of `audiomae_scale`, where it is used."""
-    if config.audio_init != ALIGNED:
-        return 1.0, 0.0
-    return math.log(10) / (2 * AUDIOMAE_STD), -AUDIOMAE_MEAN / (2 * AUDIOMAE_STD)
+        With audio_init="aligned" AudioMAE's patch kernel is turned from (time, frequency) to (frequency, time);
+        "released" keeps it as it is. Of an image ViT for audio, the kernel is summed over the colors.
+        """
+        kernel = vit["patch_embed.proj.weight"]
+        if modality == "audio" and self.config.audio_init == ALIGNED and kernel.shape[1] == 1:  # not an image's
+            vit = {**vit, "patch_embed.proj.weight": kernel.transpose(-1, -2).contiguous()}
+        fill(renamed(own_channels(vit, modality, "sum"), vit_names(f"encoder.{modality}")))
+
+    @property
+    def mel_map(self) -> tuple[float, float]:
+        """Factor and summand of `audiomae_scale`, where it is used."""
+        if self.config.audio_init != ALIGNED:
+            return 1.0, 0.0
+        return math.log(10) / (2 * AUDIOMAE_STD), -AUDIOMAE_MEAN / (2 * AUDIOMAE_STD)
 
 
 class Encoder(nn.Module):
@@ -210,10 +218,9 @@ class Decoder(nn.Module):
         return patches
 
 
-class DeepAVFusion(Family):
+class DeepAVFusion(MaskedViTs):
     """The masked autoencoder: encoder, two decoders, two reconstruction losses."""
 
-    published_starts: ClassVar = {"image": MAE, "audio": AUDIOMAE}
     config: DeepAVFusionConfig
 
     def __init__(self, config: DeepAVFusionConfig) -> None:
@@ -224,25 +231,9 @@ class DeepAVFusion(Family):
         self.audio_decoder = Decoder(config, self.encoder.audio.grid, in_chans=1)
         self.num_draws = self.encoder.image.num_patches + self.encoder.audio.num_patches
 
-    @property
-    def feature_dim(self) -> int:
-        """Width of image, audio and fusion tokens."""
-        return self.config.vit.embed_dim
-
-    def load_vit(
-        self, modality: Modality, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
-    ) -> None:
-        """Load MAE (image) or AudioMAE (audio) weights as `starting_vit` has them."""
-        fill(starting_vit(vit, modality, self.config))
-
     def modality_vit(self, modality: Modality) -> ViT:
         """Image or audio ViT."""
         return self.encoder.image if modality == "image" else self.encoder.audio
-
-    @property
-    def mel_map(self) -> tuple[float, float]:
-        """See `audiomae_map`."""
-        return audiomae_map(self.config)
 
     def streams(
         self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None
@@ -286,9 +277,6 @@ class DeepAVFusion(Family):
         audio_masking = masking_from_ids(audio_ids, self.encoder.audio.num_patches)
         image_pred = self.image_decoder(features.image, features.fusion, image_masking.ids_restore)
         audio_pred = self.audio_decoder(features.audio, features.fusion, audio_masking.ids_restore)
-        image_loss = masked_mse(image_pred, self.targets(image, "image"), image_masking.mask)
-        audio_loss = masked_mse(
-            audio_pred, self.targets(whole_patches(log_mel, self.config), "audio"), audio_masking.mask
-        )
-        losses = weighted([Term("image", 1.0, image_loss), Term("audio", 1.0, audio_loss)])
-        return Output(losses, image_pred, audio_pred, image_masking.mask, audio_masking.mask)
+        predicted = image_pred, audio_pred, image_masking.mask, audio_masking.mask
+        terms = self.reconstruction_terms(image, whole_patches(log_mel, self.config), predicted)
+        return Output(weighted(terms), *predicted)

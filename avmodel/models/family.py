@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from avmodel.embedding import fit_columns, fit_image, kernel_from_rgb
 from avmodel.layers import ViT
-from avmodel.objectives import normalize_patches, patchify, reconstruct
+from avmodel.objectives import Term, masked_mse, normalize_patches, patchify, reconstruct
 from avmodel.weights.names import Rules
 
 Modality: TypeAlias = Literal["image", "audio"]
@@ -121,9 +121,9 @@ class Family(nn.Module, ABC):
     step_terms: tuple[tuple[str, ...] | None, ...] = (None,)
 
     @property
-    @abstractmethod
     def feature_dim(self) -> int:
         """Width of the tokens of `streams`."""
+        return int(self.config.vit.embed_dim)
 
     @abstractmethod
     def choose(self, draws: Draws) -> Any:
@@ -279,6 +279,24 @@ class Family(nn.Module, ABC):
         """Targets of a modality's decoder: all patches of its input, each normalized if `normalizes` says so."""
         patches = patchify(x.float(), self.config.patch_size)
         return normalize_patches(patches) if self.normalizes(modality) else patches
+
+    def reconstruction_terms(
+        self,
+        image: Float[Tensor, "b 3 h w"],
+        log_mel: Float[Tensor, "b 1 h2 w2"],
+        predicted: Predicted,
+        *,
+        weight: float = 1.0,
+        on: str = "masked",
+    ) -> list[Term]:
+        """The reconstruction losses of both inputs, as their patches are cut; `on` as of `masked_mse`."""
+        image_pred, audio_pred, image_mask, audio_mask = predicted
+        assert image_pred is not None and audio_pred is not None
+        assert image_mask is not None and audio_mask is not None
+        return [
+            Term("image", weight, masked_mse(image_pred, self.targets(image, "image"), image_mask, on)),
+            Term("audio", weight, masked_mse(audio_pred, self.targets(log_mel, "audio"), audio_mask, on)),
+        ]
 
     def normalizes(self, modality: Modality) -> bool:
         """Whether patches of this modality are predicted normalized, each by its own mean and deviation."""

@@ -7,7 +7,6 @@ Source: "Masked Autoencoders Are Scalable Vision Learners" (CVPR 2022) and "Mask
 """
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -17,26 +16,16 @@ from avmodel.configs.mae import MAEConfig
 from avmodel.embedding import fit_image
 from avmodel.layers import ViT, init_linears
 from avmodel.masking import ids_from_noise, masking_from_ids
-from avmodel.models.deepavfusion import (
-    ALIGNED,
-    Decoder,
-    audiomae_map,
-    audiomae_scale,
-    branch_vit,
-    starting_vit,
-    whole_patches,
-)
-from avmodel.models.family import AUDIOMAE, BOTH, Draws, Family, LayerTokens, Modality, Output
-from avmodel.models.family import MAE as MAE_PLACE
+from avmodel.models.deepavfusion import ALIGNED, Decoder, MaskedViTs, audiomae_scale, branch_vit, whole_patches
+from avmodel.models.family import BOTH, Draws, LayerTokens, Modality, Output
 from avmodel.objectives import Term, masked_mse, weighted
 
 Kept = Mapping[Modality, Int[Tensor, "b k"]]  # ids of the visible patches
 
 
-class MAE(Family):
+class MAE(MaskedViTs):
     """An encoder, a decoder and a reconstruction loss for each modality that it learns from."""
 
-    published_starts: ClassVar = {"image": MAE_PLACE, "audio": AUDIOMAE}
     config: MAEConfig
 
     def __init__(self, config: MAEConfig) -> None:
@@ -51,29 +40,16 @@ class MAE(Family):
         )
         self.num_draws = sum(vit.num_patches for vit in vits.values())
 
-    @property
-    def feature_dim(self) -> int:
-        """Width of the tokens."""
-        return self.config.vit.embed_dim
-
     def load_vit(
         self, modality: Modality, vit: Mapping[str, Tensor], fill: Callable[[Mapping[str, Tensor]], None]
     ) -> None:
-        """Load MAE (image) or AudioMAE (audio) weights as `starting_vit` has them.
-
-        Raises ValueError for a modality that the model doesn't learn from.
-        """
+        """As `MaskedViTs`. Raises ValueError for a modality that the model doesn't learn from."""
         self._vit(modality)
-        fill(starting_vit(vit, modality, self.config))
+        super().load_vit(modality, vit, fill)
 
     def modality_vit(self, modality: Modality) -> ViT | None:
         """Image or audio ViT; None for a modality that the model doesn't learn from."""
         return self._vit(modality) if modality in self.modalities else None
-
-    @property
-    def mel_map(self) -> tuple[float, float]:
-        """See `audiomae_map`."""
-        return audiomae_map(self.config)
 
     def streams(
         self, image: Float[Tensor, "b 3 h w"] | None, log_mel: Float[Tensor, "a 1 mel t"] | None

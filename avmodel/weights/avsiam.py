@@ -8,18 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from avmanifest.errors import ConfigError
-from avmodel.checkpoint import NoRandomValues, fill_weights
+from avmodel.checkpoint import filled
 from avmodel.configs.avsiam import AVSiamConfig
 from avmodel.configs.model import ViTSize, size_name
 from avmodel.models.avsiam import AVSiam
 from avmodel.weights.files import read_weights
 from avmodel.weights.names import Rules, renamed
 from avmodel.weights.published import Importer, PublishedHeads, PublishedWeights, head_names
-from avmodel.weights.shapes import eight_rows, numbers_in, square
+from avmodel.weights.shapes import eight_rows, numbers_in, said_of, square
 
 AVSIAM = PublishedWeights(
     name="avsiam_base",
@@ -71,7 +69,7 @@ def import_avsiam(path: Path, **settings: Any) -> tuple[AVSiam, PublishedWeights
     model.
     """
     released = read_weights(path)
-    try:
+    with said_of(path, "an AVSiam"):
         dim, _, patch, _ = released["vit_base.patch_embed.proj.weight"].shape
         depth = len(numbers_in(released, r"vit_base\.blocks\.(\d+)\."))
         config = AVSiamConfig(
@@ -87,17 +85,10 @@ def import_avsiam(path: Path, **settings: Any) -> tuple[AVSiam, PublishedWeights
             **reconstruction_in(released),
         )
         config = replace(config, **settings)
-    except KeyError as error:
-        raise ConfigError(f"{path}: not an AVSiam state dict: {error} is missing") from error
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
     weights = renamed(released, (*AVSIAM_NAMES, *DECODER_NAMES))
     # The class token has a position, and is used nowhere.
     weights["encoder.image.positions"] = weights["encoder.image.positions"][:, 1:]
-    with torch.device("meta"), NoRandomValues():
-        model = AVSiam(config)
-    fill_weights(model, weights, path)
-    return model, AVSIAM
+    return filled(AVSiam, config, weights, path), AVSIAM
 
 
 def reconstruction_in(released: Mapping[str, Tensor]) -> dict[str, Any]:

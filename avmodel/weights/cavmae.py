@@ -3,17 +3,14 @@
 What the released forward pass never uses is left out: copies, spare norms.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from avmanifest.errors import ConfigError
-from avmodel.checkpoint import NoRandomValues, fill_weights
+from avmodel.checkpoint import filled
 from avmodel.configs.cavmae import CAVMAEConfig
 from avmodel.configs.model import ViTSize, size_name
 from avmodel.models.cavmae import CAVMAE
@@ -21,7 +18,7 @@ from avmodel.weights.avsiam import DECODER_NAMES, LINEAR
 from avmodel.weights.files import read_weights
 from avmodel.weights.names import Rules, renamed
 from avmodel.weights.published import Importer, PublishedHeads, PublishedWeights, head_names
-from avmodel.weights.shapes import eight_rows, numbers_in, square
+from avmodel.weights.shapes import eight_rows, numbers_in, said_of, square
 
 CAV_MAE = PublishedWeights(
     name="cav_mae",
@@ -59,12 +56,9 @@ def model_from_released(released: Mapping[str, Tensor], path: Path, **settings: 
     `settings` are config fields, such as normalize_targets=False for the inpainting model. A fine-tuned model has no
     decoder. Raises ConfigError for a state dict of another model.
     """
-    with said_of(path, "CAV-MAE"):
+    with said_of(path, "a pretrained CAV-MAE"):
         config = replace(CAVMAEConfig(**sizes_in(released)), **settings)
-    with torch.device("meta"), NoRandomValues():
-        model = CAVMAE(config)
-    fill_weights(model, renamed(released, (*CAV_MAE_NAMES, *DECODER_NAMES)), path)
-    return model
+    return filled(CAVMAE, config, renamed(released, (*CAV_MAE_NAMES, *DECODER_NAMES)), path)
 
 
 def sizes_in(released: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -86,17 +80,6 @@ def sizes_in(released: Mapping[str, Tensor]) -> dict[str, Any]:
         "patch_size": patch,
         **decoder,
     }
-
-
-@contextmanager
-def said_of(path: Path, model: str) -> Iterator[None]:
-    """Errors of a state dict that is not of that model become a ConfigError that names the file."""
-    try:
-        yield
-    except KeyError as error:
-        raise ConfigError(f"{path}: not a pretrained {model} state dict: {error} is missing") from error
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 # One head, on the mean of what was there: joint tokens, or those of the one modality it was tuned with.

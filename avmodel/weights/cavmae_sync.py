@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-from avmodel.checkpoint import NoRandomValues, fill_weights
+from avmodel.checkpoint import filled
 from avmodel.configs.cavmae_sync import CAVMAESyncConfig
 from avmodel.models.cavmae_sync import CAVMAESync
 from avmodel.weights.avsiam import DECODER_NAMES
-from avmodel.weights.cavmae import CAV_MAE_NAMES, said_of, sizes_in
+from avmodel.weights.cavmae import CAV_MAE_NAMES, sizes_in
 from avmodel.weights.files import read_weights
 from avmodel.weights.names import Rules, renamed
 from avmodel.weights.published import Importer, PublishedWeights
+from avmodel.weights.shapes import said_of
 
 CAV_MAE_SYNC = PublishedWeights(
     name="cav_mae_sync",
@@ -50,16 +51,13 @@ def model_from_released(released: Mapping[str, Tensor], path: Path, **settings: 
     """
     if any(name.startswith("constrative_head") for name in released):
         raise ConfigError(f"{path}: has contrastive heads, blocks after the joint one, which avkit's model has not")
-    with said_of(path, "CAV-MAE Sync"):
+    with said_of(path, "a pretrained CAV-MAE Sync"):
         dim = released["cls_token_a"].shape[2]
         registers = len(released.get("register_tokens", torch.empty(0, dim)))
         if registers % 2:
             raise ValueError(f"{registers} register tokens are not two equal halves, the audio's and the image's")
         config = replace(CAVMAESyncConfig(**sizes_in(released), num_registers=registers // 2), **settings)
-    with torch.device("meta"), NoRandomValues():
-        model = CAVMAESync(config)
-    fill_weights(model, renamed(with_own_registers(released), SYNC_NAMES), path)
-    return model
+    return filled(CAVMAESync, config, renamed(with_own_registers(released), SYNC_NAMES), path)
 
 
 def with_own_registers(released: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from avmanifest.errors import ConfigError
 from avmanifest.files import sha256_of_file
-from avmodel.checkpoint import NoRandomValues, fill_weights
+from avmodel.checkpoint import filled
 from avmodel.configs.deepavfusion import DeepAVFusionConfig, fusion_layer_ids
 from avmodel.configs.model import VIT_SIZES, ViTSize, size_name
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.weights.files import read_weights
 from avmodel.weights.names import substituted
 from avmodel.weights.published import Importer, PublishedWeights, identify
-from avmodel.weights.shapes import grid_of, numbers_in
+from avmodel.weights.shapes import grid_of, numbers_in, said_of
 
 # Part of a released name -> part of our name; applied row by row.
 RELEASED_NAMES = (
@@ -72,10 +72,7 @@ def model_from_released(released: Mapping[str, Tensor], source: Path, **settings
             name = f"encoder.fusion_blocks.{layer}.attn.kv.weight"
             if name in weights:
                 weights[name] = torch.cat(weights[name].chunk(2, dim=1)[::-1], dim=1)
-    with torch.device("meta"), NoRandomValues():
-        model = DeepAVFusion(config)
-    fill_weights(model, weights, source)
-    return model
+    return filled(DeepAVFusion, config, weights, source)
 
 
 def config_from_released(released: Mapping[str, Tensor], source: Path, **settings: Any) -> DeepAVFusionConfig:
@@ -85,12 +82,8 @@ def config_from_released(released: Mapping[str, Tensor], source: Path, **setting
     channels; 16 in the decoders), the mask ratios, or the kinds of fusion tokens (taken: 16, 8 and 8 of 32). `settings`
     override any field. Raises ConfigError if a tensor is missing, or if no model has this config.
     """
-    try:
+    with said_of(source, "a DeepAVFusion"):
         return replace(DeepAVFusionConfig(), **{**released_fields(released), **settings})
-    except KeyError as error:
-        raise ConfigError(f"{source}: not a DeepAVFusion state dict: {error} is missing") from error
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{source}: {error}") from error
 
 
 def released_fields(released: Mapping[str, Tensor]) -> dict[str, Any]:

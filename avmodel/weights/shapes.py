@@ -1,13 +1,27 @@
 """Sizes of a model, from the names and shapes of its state dict."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import isqrt
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from avmanifest.errors import ConfigError
 from avmodel.positions import sincos_positions
+
+
+@contextmanager
+def said_of(path: Path, model: str) -> Iterator[None]:
+    """Errors of a state dict that is not of that model become a ConfigError that names the file."""
+    try:
+        yield
+    except KeyError as error:
+        raise ConfigError(f"{path}: not {model} state dict: {error} is missing") from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def numbers_in(names: Mapping[str, Tensor], pattern: str) -> tuple[int, ...]:
