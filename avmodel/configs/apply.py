@@ -10,7 +10,7 @@ from avdata.fits import FITS
 from avmanifest.errors import ConfigError
 from avmanifest.names import unknown_name
 from avmanifest.settings import POSITIVE, SHARE, Bounds, Option, Reader, check
-from avmodel.configs.choices import ENCODINGS, MODEL_WEIGHTS, WEIGHTS
+from avmodel.configs.choices import ENCODINGS, MODEL_WEIGHTS, Weights
 from avmodel.configs.dense import DENSE, MAPS, POOLED, DenseConfig
 
 LABELS_TABLE, LABELS_FILE = "labels.csv", "labels.json"
@@ -33,6 +33,10 @@ TASK: Final = "Of one task"
 HOW: Final = "How the work is done"
 PANELS: Final = (THE_TASK, WINDOWS, TASK, HOW)
 """The order of the headings in apply's help."""
+
+WindowSeconds = Annotated[
+    float | None, "Seconds of a window. none: as in training.", POSITIVE, Option("--window", WINDOWS)
+]
 
 Region = tuple[float, float, float, float]  # left, top, right and bottom edge, as shares of the picture
 WHOLE_PICTURE: Region = (0.0, 0.0, 1.0, 1.0)
@@ -62,9 +66,7 @@ class ApplyConfig:
     device: Annotated[str, "Where the model runs: auto, cpu, cuda or cuda:1.", Option("--device", HOW, "DEVICE")] = (
         "auto"
     )
-    weights: Annotated[str, "The weights as trained, or their moving average, of a run with ema_decay.", WEIGHTS] = (
-        MODEL_WEIGHTS
-    )
+    weights: Weights = MODEL_WEIGHTS
 
     def __post_init__(self) -> None:
         check(self)
@@ -74,9 +76,7 @@ class ApplyConfig:
 class SpanConfig(ApplyConfig):
     """Common to the tasks with a result for each window."""
 
-    window_s: Annotated[
-        float | None, "Seconds of a window. none: as in training.", POSITIVE, Option("--window", WINDOWS)
-    ] = None
+    window_s: WindowSeconds = None
     hop_s: Annotated[
         float | None,
         "Seconds from a window's start to the next one's. none: a window.",
@@ -106,9 +106,7 @@ class SpanConfig(ApplyConfig):
 class OverlayConfig(ApplyConfig):
     """Common to the tasks that write a video."""
 
-    window_s: Annotated[
-        float | None, "Seconds of a window. none: as in training.", POSITIVE, Option("--window", WINDOWS)
-    ] = None
+    window_s: WindowSeconds = None
     fps: Annotated[
         float,
         "Frames a second of the video that is written, and of the model's input.",

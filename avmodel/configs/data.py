@@ -7,6 +7,12 @@ from avdata.fits import FITS
 from avdata.profiles import PROFILES
 from avmanifest.settings import POSITIVE, SHARE, Bounds, check
 
+# Settings that evaluations have, too.
+NumWorkers = Annotated[int | None, "Decoding threads of each process. none: one a core.", Bounds(0)]
+CacheDir = Annotated[str | None, "Folder where remote shards are kept. none: the user's cache folder."]
+CacheGb = Annotated[float | None, "GB of remote shards to keep, at most. none: 200.", POSITIVE]
+Offline = Annotated[bool, "Ask no server: use the remote shards in the cache as they are."]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
@@ -72,11 +78,11 @@ class DataConfig:
         tuple[str, ...],
         "Train on others in the place of these samples: keys, or @FILE with a key a line. May change at --resume.",
     ] = ()
-    num_workers: Annotated[int | None, "Decoding threads of each process. none: one a core.", Bounds(0)] = None
+    num_workers: NumWorkers = None
     allow_pipe: Annotated[bool, "Run the commands of pipe: URLs."] = False
-    cache_dir: Annotated[str | None, "Folder where remote shards are kept. none: the user's cache folder."] = None
-    cache_gb: Annotated[float | None, "GB of remote shards to keep, at most. none: 200.", POSITIVE] = None
-    offline: Annotated[bool, "Ask no server: use the remote shards in the cache as they are."] = False
+    cache_dir: CacheDir = None
+    cache_gb: CacheGb = None
+    offline: Offline = False
 
     def __post_init__(self) -> None:
         check(self, "data.")

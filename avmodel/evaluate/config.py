@@ -8,7 +8,8 @@ from avdata.fits import FITS
 from avdata.profiles import PROFILES
 from avmanifest.errors import ConfigError
 from avmanifest.settings import POSITIVE, SHARE, Bounds, check
-from avmodel.configs.choices import MODEL_WEIGHTS, WEIGHTS
+from avmodel.configs.choices import MODEL_WEIGHTS, Weights
+from avmodel.configs.data import CacheDir, CacheGb, NumWorkers, Offline
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import PRECISIONS
 
@@ -16,6 +17,10 @@ Progress = Callable[[str, int, int], None]  # what is done, how much of it, out 
 MODES = ("audio-visual", "audio", "image")
 LEAKS = ("refuse", "drop", "allow")
 AREA = Bounds(0, 1, above=True)
+# Settings that several tasks have.
+MaxGain = Annotated[float, "dB by which loudness varies in training, at most, either way; 0: not at all.", Bounds(0)]
+MinArea = Annotated[float, "Share of the frame that a random crop takes in training, at least.", AREA]
+FlipProbability = Annotated[float, "Probability of a left-right flip in training.", SHARE]
 DECODER_NORMS = ("batch", "group")
 DECODER_NORM = (  # of segmentation's and separation's decoder_norm
     "Norms of the decoder. batch, as released: statistics over the samples that all CUDA devices take at once, so that "
@@ -92,10 +97,10 @@ class EvalDataConfig:
     max_bad_share: Annotated[
         float, "With skip_bad: share of a split's samples that may be damaged; with more the task stops.", SHARE
     ] = 0.05
-    num_workers: Annotated[int | None, "Decoding threads of each process. none: one a core.", Bounds(0)] = None
-    cache_dir: Annotated[str | None, "Folder where remote shards are kept. none: the user's cache folder."] = None
-    cache_gb: Annotated[float | None, "GB of remote shards to keep, at most. none: 200.", POSITIVE] = None
-    offline: Annotated[bool, "Ask no server: use the remote shards in the cache as they are."] = False
+    num_workers: NumWorkers = None
+    cache_dir: CacheDir = None
+    cache_gb: CacheGb = None
+    offline: Offline = False
 
     def __post_init__(self) -> None:
         check(self, "data.")
@@ -115,9 +120,7 @@ class EvalConfig:
     feature_batch_size: Annotated[int, "Samples that a device encodes at once.", Bounds(1)] = 64
     device: Annotated[str, "auto, cpu, cuda or cuda:1."] = "auto"
     precision: Annotated[str, "Precision of the encoder; bfloat16: autocast.", PRECISIONS] = "float32"
-    weights: Annotated[str, "The weights as trained, or their moving average, of a run with ema_decay.", WEIGHTS] = (
-        MODEL_WEIGHTS
-    )
+    weights: Weights = MODEL_WEIGHTS
 
     def __post_init__(self) -> None:
         check(self)
@@ -156,9 +159,7 @@ def require_streams_once(names: tuple[str, ...] | None) -> None:
 class FrameTaskConfig(TrainingConfig):
     """Common to the tasks on one frame and its sound: localization, segmentation and separation."""
 
-    max_gain_db: Annotated[
-        float, "dB by which loudness varies in training, at most, either way; 0: not at all.", Bounds(0)
-    ] = 6.0
+    max_gain_db: MaxGain = 6.0
     examples: Annotated[
         int, "Best samples, and as many of the worst, that are written as pictures and sound.", Bounds(0)
     ] = 6

@@ -10,11 +10,13 @@ from avmanifest.settings import SHARE, Bounds
 from avmodel.configs.augment import AugmentConfig
 from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.config import (
-    AREA,
     MODES,
     RELEASED_OPTIM,
     SUPPLEMENT_OPTIM,
     EvalDataConfig,
+    FlipProbability,
+    MaxGain,
+    MinArea,
     TrainingConfig,
     require_streams_once,
 )
@@ -57,11 +59,9 @@ class FinetuneConfig(TrainingConfig):
         CLASS_WEIGHTS,
     ] = "none"
     class_balanced: Annotated[bool, "Draw samples of rare classes more often, with the weights of CAV-MAE."] = False
-    max_gain_db: Annotated[
-        float, "dB by which loudness varies in training, at most, either way; 0: not at all.", Bounds(0)
-    ] = 6.0
-    min_area: Annotated[float, "Share of the frame that a random crop takes in training, at least.", AREA] = 0.5
-    flip_probability: Annotated[float, "Probability of a left-right flip in training.", SHARE] = 0.5
+    max_gain_db: MaxGain = 6.0
+    min_area: MinArea = 0.5
+    flip_probability: FlipProbability = 0.5
     heads: Annotated[
         str,
         "Linear heads. per-stream: one on the mean token of each stream, whose logits are averaged; joint: one on the "

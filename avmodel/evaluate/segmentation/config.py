@@ -6,9 +6,17 @@ from typing import Annotated
 
 from avdata.fits import FITS
 from avmanifest.errors import ConfigError
-from avmanifest.settings import SHARE, Bounds
+from avmanifest.settings import Bounds
 from avmodel.configs.optim import OptimConfig
-from avmodel.evaluate.config import AREA, DECODER_NORM, DECODER_NORMS, RELEASED_OPTIM, SUPPLEMENT_OPTIM, FrameTaskConfig
+from avmodel.evaluate.config import (
+    DECODER_NORM,
+    DECODER_NORMS,
+    RELEASED_OPTIM,
+    SUPPLEMENT_OPTIM,
+    FlipProbability,
+    FrameTaskConfig,
+    MinArea,
+)
 
 TARGETS = ("sounding", "classes")
 LOSSES = ("bce", "ce")
@@ -47,8 +55,8 @@ class SegmentationConfig(FrameTaskConfig):
     jitter_s: Annotated[float, "Seconds between the middle of a training window and its frame, at most.", Bounds(0)] = (
         0.99
     )
-    min_area: Annotated[float, "Share of the frame that a random crop takes in training, at least.", AREA] = 0.5
-    flip_probability: Annotated[float, "Probability of a left-right flip in training.", SHARE] = 0.5
+    min_area: MinArea = 0.5
+    flip_probability: FlipProbability = 0.5
     narrowing: Annotated[
         bool,
         "Transposed convolutions of the decoder divide channels by their factor, as released; false: they end at the "

@@ -4,9 +4,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 
-from avmanifest.settings import SHARE, Bounds
+from avmanifest.settings import Bounds
 from avmodel.configs.optim import OptimConfig
-from avmodel.evaluate.config import AREA, DECODER_NORM, DECODER_NORMS, RELEASED_OPTIM, SUPPLEMENT_OPTIM, FrameTaskConfig
+from avmodel.evaluate.config import (
+    DECODER_NORM,
+    DECODER_NORMS,
+    RELEASED_OPTIM,
+    SUPPLEMENT_OPTIM,
+    FlipProbability,
+    FrameTaskConfig,
+    MinArea,
+)
 
 SOUND_OF_PIXELS = "sop"
 TARGETS = ("irm", "dominant", "released", SOUND_OF_PIXELS)  # kinds of masks: `separation.masks` has them
@@ -27,8 +35,8 @@ class SeparationConfig(FrameTaskConfig):
     weighted: Annotated[bool, "Weight the loss by the loudness of the mixture."] = True
     sources: Annotated[int, "Sounds of a mixture, in training and in mixtures drawn for the test.", Bounds(2)] = 2
     max_gain_db: float = 0.0
-    min_area: Annotated[float, "Share of the frame that a random crop takes in training, at least.", AREA] = 0.5
-    flip_probability: Annotated[float, "Probability of a left-right flip in training.", SHARE] = 0.5
+    min_area: MinArea = 0.5
+    flip_probability: FlipProbability = 0.5
     decoder_norm: Annotated[str, DECODER_NORM, DECODER_NORMS] = "batch"
     mixtures: Annotated[
         str, "Test mixtures: a list's path, drawn, or auto: those of the dataset's recipe, else drawn."
