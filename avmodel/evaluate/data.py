@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 from avdata.load import (
     AllFramesView,
@@ -244,6 +245,31 @@ def train_view(
     return TrainView(**settings, max_gain_db=gain_db, min_area=min_area, flip_probability=flip_probability)
 
 
+@runtime_checkable
+class Varied(Protocol):
+    """The settings of tasks whose training clips vary in loudness, crop and side."""
+
+    @property
+    def data(self) -> EvalDataConfig: ...
+    @property
+    def max_gain_db(self) -> float: ...
+    @property
+    def min_area(self) -> float: ...
+    @property
+    def flip_probability(self) -> float: ...
+
+
+def varied_view(config: Varied, loaded: LoadedModel) -> TrainView:
+    """The view of training clips, varied as the task's settings say."""
+    return train_view(
+        config.data,
+        loaded,
+        max_gain_db=config.max_gain_db,
+        min_area=config.min_area,
+        flip_probability=config.flip_probability,
+    )
+
+
 def _view_settings(data: EvalDataConfig, loaded: LoadedModel) -> dict[str, Any]:
     config = loaded.model.config
     profile = data.profile or loaded.profile or "paper"
@@ -264,6 +290,12 @@ def ordered_loader(
     """One process's share of a split, in the dataset's order, each sample once; epochs draw other training views."""
     config = LoaderConfig(batch_size=batch_size, seed=seed, order=OrderConfig(shuffle=False), tail="pad")
     return make_loader(config, data, split, view, world)
+
+
+def example_batches(data: EvalDataConfig, split: Split, view: EvalView, device: torch.device) -> Loader:
+    """One process's batches of a few samples to show, with their sound if all have it."""
+    sound = bool((split.dataset.waveform.size > 0).all())
+    return ordered_loader(data, split, replace(view, waveform=sound), World(0, 1, device), batch_size=8, seed=0)
 
 
 def make_loader(config: LoaderConfig, data: EvalDataConfig, split: Split, view: View, world: World) -> Loader:

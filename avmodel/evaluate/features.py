@@ -175,6 +175,27 @@ def gathered(
         yield table[table[:, -2].argsort()][:, :-2], {name: x.shape[1] for name, x in values.items()}
 
 
+def gathered_parts(
+    loader: Loader,
+    world: World,
+    compute: Callable[[Batch], dict[str, Float[Tensor, "b _"]]],
+    progress: Progress | None = None,
+    what: str = "",
+) -> dict[str, Float[Tensor, "n _"]]:
+    """As `gathered`, of all batches: the parts, float32, and `index`, each row's sample in the dataset.
+
+    `progress` is told of `what`, and of the samples that are done.
+    """
+    tables: list[Tensor] = []
+    widths: dict[str, int] = {}
+    for table, widths in gathered(loader, world, compute):  # noqa: B007  # the last one's are everyone's
+        tables.append(table)
+        if progress is not None and world.is_main:
+            progress(what, loader.state.position, len(loader.dataset))
+    whole = torch.cat(tables)
+    return parts_of(whole, widths) | {"index": whole[:, -1:]}
+
+
 def parts_of(table: Float[Tensor, "n w"], widths: dict[str, int]) -> dict[str, Float[Tensor, "n _"]]:
     """The parts of a gathered table, float32."""
     return dict(zip(widths, torch.split(table[:, :-1].float(), list(widths.values()), dim=1), strict=True))

@@ -1,7 +1,7 @@
 """Loading of the model to evaluate, with its origin and a check that its fusion was trained."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -128,17 +128,8 @@ def _own(path: Path, name: str) -> LoadedModel:
         "run": settings.get("name", notes.get("run")),
         "data": _parts(notes, file) if run is None else read_parts(run),
     }
-    window = notes.get("window_s", settings.get("data.window_s"))
-    window = None if window in (None, "None") else _number(window, file)
-    return LoadedModel(
-        model=model,
-        origin=origin,
-        folder=run or file.parent,
-        profile=notes.get("profile", settings.get("data.profile")),
-        window_s=window,
-        fit=_fit(notes.get("fit", settings.get("data.fit")), file),
-        around_frame=_flag(notes.get("around_frame", settings.get("data.around_frame")), file),
-    )
+    read = {name.removeprefix("data."): value for name, value in settings.items() if name.startswith("data.")}
+    return LoadedModel(model=model, origin=origin, folder=run or file.parent, **_reading({**read, **notes}, file))
 
 
 def _parts(notes: Mapping[str, str], file: Path) -> list[Any]:
@@ -195,24 +186,31 @@ def with_settings(loaded: LoadedModel, **changes: Any) -> LoadedModel:
     return replace(loaded, model=model.to(device))
 
 
-def _fit(noted: Any, where: Path) -> str | None:
-    """How frames became square, as a checkpoint notes it. Raises ConfigError for something else."""
-    if noted is not None and noted not in FITS:
+def _one_of(known: Sequence[str], name: str, noted: Any, where: Path) -> str | None:
+    """One of the known texts that a checkpoint notes under a name; None: none. Raises ConfigError for something else.
+
+    A fit says how frames became square; around_frame is a yes or no.
+    """
+    if noted is not None and str(noted) not in known:
         raise ConfigError(
-            f"{where}: its notes have fit={repr(noted)[:80]}; known: {', '.join(FITS)}. It is damaged, or of a later "
-            "version."
+            f"{where}: its notes have {name}={repr(noted)[:80]}; known: {', '.join(known)}. It is damaged, or of a "
+            "later version."
         )
     return None if noted is None else str(noted)
 
 
-def _flag(noted: Any, where: Path) -> bool:
-    """A yes or no that a checkpoint notes; not noted: no. Raises ConfigError for something else."""
-    if noted is not None and str(noted) not in ("True", "False"):
-        raise ConfigError(
-            f"{where}: its notes have around_frame={repr(noted)[:80]}; known: True, False. It is damaged, or of a "
-            "later version."
-        )
-    return str(noted) == "True"
+def _reading(notes: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    """The fields of LoadedModel that say how samples were read, as a checkpoint notes them or a run's settings.
+
+    Raises ConfigError for a note that cannot be one.
+    """
+    window = notes.get("window_s")
+    return {
+        "profile": notes.get("profile"),
+        "window_s": None if window in (None, "None") else _number(window, where),
+        "fit": _one_of(FITS, "fit", notes.get("fit"), where),
+        "around_frame": _one_of(("True", "False"), "around_frame", notes.get("around_frame"), where) == "True",
+    }
 
 
 def _number(text: Any, where: Path) -> float:
@@ -243,13 +241,4 @@ def load_trained(path: Path, task: str, load: Callable[[Path], AnyModel]) -> tup
 
 def of_notes(model: Family, folder: Path, notes: Mapping[str, str]) -> LoadedModel:
     """A model that was trained for a task, with what its checkpoint notes of the spectrograms."""
-    window = notes.get("window_s", "None")
-    return LoadedModel(
-        model=model,
-        origin={},
-        folder=folder,
-        profile=notes.get("profile"),
-        window_s=None if window == "None" else _number(window, folder),
-        fit=_fit(notes.get("fit"), folder),
-        around_frame=_flag(notes.get("around_frame"), folder),
-    )
+    return LoadedModel(model=model, origin={}, folder=folder, **_reading(notes, folder))

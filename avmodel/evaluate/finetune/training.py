@@ -16,9 +16,9 @@ from avmodel.augment import augment, num_augment_draws
 from avmodel.bootstrap import Sampled
 from avmodel.distributed import World
 from avmodel.evaluate.class_scores import class_scores
-from avmodel.evaluate.data import Split, one_view, ordered_loader, train_view
+from avmodel.evaluate.data import Split, one_view, ordered_loader, varied_view
 from avmodel.evaluate.evaluation import Evaluation
-from avmodel.evaluate.features import eval_inputs, gathered, label_matrix, parts_of
+from avmodel.evaluate.features import eval_inputs, gathered_parts, label_matrix
 from avmodel.evaluate.finetune.classifier import (
     Classifier,
     freeze_unused,
@@ -45,14 +45,7 @@ TEST_ONLY = ("missing", "average", "test_every", "data.windows", "data.frames", 
 def trained(config: FinetuneConfig, run: Evaluation, train: Split, test: Split, seed: int, folder: Path) -> Classifier:
     """The classifier after all epochs, in evaluation mode; see `avmodel.evaluate.training.train`."""
     world, multi_label = run.world, train.multi_label
-    view = train_view(
-        config.data,
-        run.loaded,
-        max_gain_db=config.max_gain_db,
-        min_area=config.min_area,
-        flip_probability=config.flip_probability,
-    )
-    view = replace(view, waveform=config.mixup_of == "waveform")
+    view = replace(varied_view(config, run.loaded), waveform=config.mixup_of == "waveform")
     shares = label_shares(label_matrix(train.dataset)).to(world.device)
     weights = class_weights(shares) if config.class_weights == "inverse-share" else None
     if weights is not None and not multi_label:
@@ -156,17 +149,11 @@ def predict(
 
     was_training = classifier.training
     classifier.eval()
-    tables: list[Tensor] = []
-    widths: dict[str, int] = {}
-    for table, widths in gathered(loader, world, logits_of):  # noqa: B007  # the last one's are everyone's
-        tables.append(table)
+    found = gathered_parts(loader, world, logits_of)
     classifier.train(was_training)
-    whole = torch.cat(tables)
-    if len(whole) < len(test.dataset):
-        raise ShardError(
-            f"{test.name}: {len(test.dataset) - len(whole)} samples are damaged. Leave them out, or repair."
-        )
-    return parts_of(whole, widths)
+    if missing := len(test.dataset) - len(found.pop("index")):
+        raise ShardError(f"{test.name}: {missing} samples are damaged. Leave them out, or repair.")
+    return found
 
 
 def scores_of(

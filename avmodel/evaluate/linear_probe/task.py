@@ -8,17 +8,15 @@ from jaxtyping import Bool, Float
 from timm.optim.lars import Lars
 from torch import Tensor
 
-from avdata.load import TrainView
 from avmodel.bootstrap import Sampled
 from avmodel.configs.optim import REFERENCE_BATCH
 from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
-from avmodel.evaluate.data import Split, one_view, open_splits, scoring_view, train_view
+from avmodel.evaluate.data import Split, one_view, open_splits, scoring_view, varied_view
 from avmodel.evaluate.evaluation import Evaluation, describe_view, labeled_samples, seeded
 from avmodel.evaluate.features import Features, label_matrix
 from avmodel.evaluate.finetune.classifier import streams_with_heads
 from avmodel.evaluate.heads import ALL, Heads, classification_loss, heads_note
 from avmodel.evaluate.linear_probe.config import FEW_CLIPS_PRESET, LinearProbeConfig
-from avmodel.evaluate.loaded import LoadedModel
 from avmodel.evaluate.result import Result, tables
 from avmodel.optim import schedule
 
@@ -78,7 +76,7 @@ def probe(config: LinearProbeConfig, run: Evaluation, train: Split, test: Split,
     """Heads trained from one seed, and their test logits."""
     data, loaded = config.data, run.loaded
     if config.train_views:
-        view = random_view(config, loaded)
+        view = varied_view(config, loaded)
         views = [labeled_samples(run.features(config, train, view, epoch=epoch)) for epoch in range(config.train_views)]
     else:
         views = [labeled_samples(run.features(config, train, one_view(data, loaded)))]
@@ -89,17 +87,6 @@ def probe(config: LinearProbeConfig, run: Evaluation, train: Split, test: Split,
     with torch.no_grad():
         logits = heads.eval().cpu()(tested.values)
     return Probed(logits, tested.labels)
-
-
-def random_view(config: LinearProbeConfig, loaded: LoadedModel) -> TrainView:
-    """The view of training clips, varied as the config says."""
-    return train_view(
-        config.data,
-        loaded,
-        max_gain_db=config.max_gain_db,
-        min_area=config.min_area,
-        flip_probability=config.flip_probability,
-    )
 
 
 def train_heads(

@@ -14,17 +14,24 @@ from torch import Tensor, nn
 from avdata.draw.audio import to_wav
 from avdata.draw.examples import EXAMPLES_FILE, Example, best_and_worst, write_examples
 from avdata.draw.images import draw_heat_map, draw_mask, to_png
-from avdata.load import Batch, EvalView, Loader
+from avdata.load import Batch, EvalView
 from avdata.waveform import SAMPLE_RATE
 from avmanifest import wording
 from avmanifest.errors import ConfigError
 from avmodel.bootstrap import Sampled
 from avmodel.configs.dense import DENSE
-from avmodel.distributed import World
-from avmodel.evaluate.config import EvalDataConfig
-from avmodel.evaluate.data import Split, chosen, one_view, open_split, ordered_loader, train_view, without_leaks
+from avmodel.evaluate.data import (
+    Split,
+    chosen,
+    example_batches,
+    one_view,
+    open_split,
+    ordered_loader,
+    train_view,
+    without_leaks,
+)
 from avmodel.evaluate.evaluation import Evaluation, describe_view, seeded
-from avmodel.evaluate.features import gathered, label_matrix, parts_of
+from avmodel.evaluate.features import gathered_parts, label_matrix
 from avmodel.evaluate.loaded import with_settings
 from avmodel.evaluate.localization.config import RULES, LocalizationConfig
 from avmodel.evaluate.localization.localizer import (
@@ -223,14 +230,7 @@ def measured(
         return {name: x.to(world.device) for name, x in columns.items()}
 
     localizer.eval()
-    tables: list[Tensor] = []
-    widths: dict[str, int] = {}
-    for table, widths in gathered(loader, world, scores_of):  # noqa: B007  # the last one's are everyone's
-        tables.append(table)
-        if run.progress is not None and world.is_main:
-            run.progress(f"maps of {test.split.name}", loader.state.position, len(test.split.dataset))
-    whole = torch.cat(tables)
-    return parts_of(whole, widths) | {"index": whole[:, -1:]}
+    return gathered_parts(loader, world, scores_of, run.progress, f"maps of {test.split.name}")
 
 
 def random_maps(rows: Sequence[int]) -> Float[Tensor, "n side side"]:
@@ -330,9 +330,3 @@ def examples_of(
                 )
             )
     return found
-
-
-def example_batches(data: EvalDataConfig, split: Split, view: EvalView, device: torch.device) -> Loader:
-    """One process's batches of a few samples, with their sound if all have it."""
-    sound = bool((split.dataset.waveform.size > 0).all())
-    return ordered_loader(data, split, replace(view, waveform=sound), World(0, 1, device), batch_size=8, seed=0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from avdata.load import Batch
 from avmodel.augment import augment, num_augment_draws
 from avmodel.checkpoint import load_model, save_checkpoint
-from avmodel.evaluate.data import Split, train_view
+from avmodel.evaluate.data import Split, varied_view
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.finetune.classifier import blank
 from avmodel.evaluate.loaded import load_pretrained, with_settings
@@ -69,13 +69,7 @@ def tuned(config: RetrievalConfig, run: Evaluation, train: Split, seed: int, fol
     Each sample is compared with those that all devices take at once. Raises as `avmodel.evaluate.training.train`.
     """
     world = run.world
-    view = train_view(
-        config.data,
-        run.loaded,
-        max_gain_db=config.max_gain_db,
-        min_area=config.min_area,
-        flip_probability=config.flip_probability,
-    )
+    view = varied_view(config, run.loaded)
 
     def build() -> Pairs:
         pairs = Pairs(with_settings(run.loaded, drop_path=config.drop_path).model).to(world.device)

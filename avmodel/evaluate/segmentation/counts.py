@@ -16,7 +16,7 @@ from avmodel.bootstrap import Sampled
 from avmodel.distributed import World
 from avmodel.evaluate.data import Split, ordered_loader
 from avmodel.evaluate.evaluation import Evaluation
-from avmodel.evaluate.features import gathered, parts_of
+from avmodel.evaluate.features import gathered_parts
 from avmodel.evaluate.segmentation.config import SegmentationConfig
 from avmodel.evaluate.segmentation.resampled import (
     resampled_official_binary,
@@ -123,18 +123,11 @@ def count_methods(
         answers = {key: method(moved) for key, method in methods.items()}
         return {f"{key}, {how}": packed(frames_scores(x, true[how])) for key, x in answers.items() for how in truths}
 
-    tables: list[Tensor] = []
-    widths: dict[str, int] = {}
-    for table, widths in gathered(loader, world, count):  # noqa: B007  # the last one's are everyone's
-        tables.append(table)
-        if run.progress is not None and world.is_main:
-            run.progress(f"masks of {test.frames.name}", sum(map(len, tables)), len(test.frames.dataset))
-    whole = torch.cat(tables)
-    if (missing := len(test.frames.dataset) - len(whole)) > 0:
+    parts = gathered_parts(loader, world, count, run.progress, f"masks of {test.frames.name}")
+    if (missing := len(test.frames.dataset) - len(parts["index"])) > 0:
         raise ShardError(
             f"{test.frames.name}: {missing} frames are damaged. Exclude their clips, or repair the shards."
         )
-    parts = parts_of(whole, widths)
     last = next(reversed(truths))
     return {key: Counts(*(unpacked(parts[f"{key}, {how}"], outputs) for how in (OFFICIAL, last))) for key in methods}
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from avdata.load import Batch, EvalView, TrainView, each_frame
 from avmanifest.errors import ConfigError
 from avmanifest.parsing import parse_json
-from avmodel.evaluate.data import Split, one_view, train_view
+from avmodel.evaluate.data import Split, one_view, varied_view
 from avmodel.evaluate.decoder import segmentation_decoder
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.loaded import LoadedModel, with_settings
@@ -38,11 +38,6 @@ class Segmenter:
     predictor: Predictor
     classes: tuple[str, ...]  # after the background; empty: one output, the foreground
     loss: str
-
-    @property
-    def num_outputs(self) -> int:
-        """1, or the number of classes and 1 for the background."""
-        return outputs_of(self.classes)
 
 
 def outputs_of(classes: tuple[str, ...]) -> int:
@@ -96,14 +91,7 @@ def frames_of(split: Split, *, repeats: int = 1) -> Split:
 
 def training_view(config: SegmentationConfig, loaded: LoadedModel) -> TrainView:
     """The view of a training frame: a random crop of frame and mask, a window around its time, a random gain."""
-    view = train_view(
-        config.data,
-        loaded,
-        max_gain_db=config.max_gain_db,
-        min_area=config.min_area,
-        flip_probability=config.flip_probability,
-    )
-    return replace(view, masks=True, around_frame=True, jitter_s=config.jitter_s)
+    return replace(varied_view(config, loaded), masks=True, around_frame=True, jitter_s=config.jitter_s)
 
 
 def test_view(config: SegmentationConfig, loaded: LoadedModel) -> EvalView:

@@ -1,6 +1,5 @@
 """Segmentation, AVSBench's task: the pixels that sound, or the class of each, in every frame with a mask."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from avdata.load import Batch, select
 from avdata.waveform import SAMPLE_RATE
 from avmanifest.wording import counted
 from avmodel.distributed import World
-from avmodel.evaluate.data import open_splits, ordered_loader
+from avmodel.evaluate.data import example_batches, open_splits
 from avmodel.evaluate.evaluation import Evaluation, describe_view
 from avmodel.evaluate.result import RANDOM_STREAM, Result, Score, compared, score_rows
 from avmodel.evaluate.segmentation.baselines import baseline_masks, constant, mean_mask
@@ -143,11 +142,9 @@ def examples_of(
         return []
     rows: Int64[Tensor, " k"] = torch.from_numpy(np.flatnonzero(keep))
     chosen = test.frames._replace(dataset=select(test.frames.dataset, keep))
-    sound = bool((chosen.dataset.waveform.size > 0).all())
-    view = replace(test_view(config, run.loaded), waveform=sound)
     device = run.world.device
     found = []
-    for batch in ordered_loader(config.data, chosen, view, World(0, 1, device), batch_size=8, seed=0):
+    for batch in example_batches(config.data, chosen, test_view(config, run.loaded), device):
         moved = batch.to(device)
         probabilities = segment(segmenter, moved.images, moved.gained_log_mel()).cpu()
         binary = probabilities.shape[1] == 1

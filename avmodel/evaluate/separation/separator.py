@@ -16,7 +16,7 @@ from avdata.load import Batch, TrainView
 from avdata.profiles import PROFILES, MelProfile, num_frames
 from avdata.torch_melspec import log_mel
 from avmanifest.errors import ConfigError
-from avmodel.evaluate.data import Split, train_view
+from avmodel.evaluate.data import Split, varied_view
 from avmodel.evaluate.decoder import DecoderConfig
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.loaded import with_settings
@@ -107,13 +107,7 @@ def mixing_view(config: SeparationConfig, run: Evaluation) -> TrainView:
         raise ConfigError(
             f"data.profile={config.data.profile}: the checkpoint was trained on {known!r} spectrograms. Leave it out."
         )
-    view = train_view(
-        config.data,
-        run.loaded,
-        max_gain_db=config.max_gain_db,
-        min_area=config.min_area,
-        flip_probability=config.flip_probability,
-    )
+    view = varied_view(config, run.loaded)
     require_mel(view.mel.n_mels, run.loaded.model.config)
     return replace(view, waveform=True)
 
