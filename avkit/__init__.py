@@ -40,57 +40,26 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_ERRORS = "avmanifest.errors"
+_ERRORS = (
+    "AvkitError", "CheckpointError", "ConfigError", "DamagedMember", "DecodeError", "DivergedError", "DownloadError",
+    "ManifestError", "MediaError", "MissingSplit", "ShardError", "StorageError",
+)  # fmt: skip
 _HOMES = {
-    "AvkitError": _ERRORS,
-    "CheckpointError": _ERRORS,
+    **dict.fromkeys(_ERRORS, "avmanifest.errors"),
     "ClipWindow": "avkit.clips",
-    "ConfigError": _ERRORS,
-    "DamagedMember": _ERRORS,
     "Dataset": "avkit.data",
-    "DecodeError": _ERRORS,
-    "DivergedError": _ERRORS,
-    "DownloadError": _ERRORS,
     "Embeddings": "avkit.models",
-    "ManifestError": _ERRORS,
-    "MediaError": _ERRORS,
-    "MissingSplit": _ERRORS,
     "Model": "avkit.models",
     "PrepareReport": "avdata.prepare.report",
     "Sample": "avdata.load.sample",
-    "ShardError": _ERRORS,
-    "StorageError": _ERRORS,
     "load_model": "avkit.models",
     "open_dataset": "avkit.data",
     "prepare": "avkit.preparing",
     "windows": "avkit.clips",
 }
 
-__all__ = [
-    "AvkitError",
-    "CheckpointError",
-    "ClipWindow",
-    "ConfigError",
-    "DamagedMember",
-    "Dataset",
-    "DecodeError",
-    "DivergedError",
-    "DownloadError",
-    "Embeddings",
-    "ManifestError",
-    "MediaError",
-    "MissingSplit",
-    "Model",
-    "PrepareReport",
-    "Sample",
-    "ShardError",
-    "StorageError",
-    "__version__",
-    "load_model",
-    "open_dataset",
-    "prepare",
-    "windows",
-]
+__all__ = ["__version__"]
+__all__ += list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
