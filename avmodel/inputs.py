@@ -83,28 +83,19 @@ def train_loader(
     except MissingSplit as error:
         raise error.for_setting("data.split") from error
     view = TrainView(
-        profile=data.profile,
-        window_s=data.window_s,
-        columns=model.audio_size[1],
-        image_size=image_side(model),
-        fit=data.fit,
-        around_frame=data.around_frame,
+        **seen(data, model),
         min_area=data.min_area,
         flip_probability=data.flip_probability,
         max_gain_db=data.max_gain_db,
     )
     require_mel(view.mel.n_mels, model)
     require_samples(dataset, batch_size * world.size, source)
-    config = LoaderConfig(
-        batch_size=batch_size,
+    config = replace(
+        held_out_config(data, cache, batch_size),
         seed=seed,
         class_balanced=data.class_balanced and not dataset.parts,
-        num_workers=data.num_workers,
-        skip_bad=data.skip_bad,
-        max_bad_share=data.max_bad_share,
         exclude_keys=listed_keys(data.exclude_keys),
         pin_memory=world.device.type == "cuda",
-        cache=cache,
     )
     return Loader(dataset, view, config, rank=world.rank, world_size=world.size)
 
@@ -217,14 +208,19 @@ def validation_loader(config: RunConfig, source: Source, world: World) -> Loader
 
 def held_out_view(data: DataConfig, model: ModelConfig) -> EvalView:
     """What is seen of samples that are not trained on."""
-    return EvalView(
-        profile=data.profile,
-        window_s=data.window_s,
-        columns=model.audio_size[1],
-        image_size=image_side(model),
-        fit=data.fit,
-        around_frame=data.around_frame,
-    )
+    return EvalView(**seen(data, model))
+
+
+def seen(data: DataConfig, model: ModelConfig) -> dict[str, Any]:
+    """What views of samples to train on, and of others, have in common."""
+    return {
+        "profile": data.profile,
+        "window_s": data.window_s,
+        "columns": model.audio_size[1],
+        "image_size": image_side(model),
+        "fit": data.fit,
+        "around_frame": data.around_frame,
+    }
 
 
 def held_out_config(data: DataConfig, cache: CacheConfig, batch_size: int) -> LoaderConfig:

@@ -107,11 +107,6 @@ def pooled_features(
     return features, table[:, len(names) * width : -1] > 0
 
 
-def neighbor_accuracy(features: Float[Tensor, "n d"], labels: Bool[Tensor, "n c"]) -> float:
-    """Percent of labeled samples whose most similar other sample shares a class with them; 0 if none is labeled."""
-    return 100 * int(neighbor_hits(features, labels).sum()) / max(int(labels.any(dim=1).sum()), 1)
-
-
 def neighbor_hits(features: Float[Tensor, "n d"], labels: Bool[Tensor, "n c"]) -> Bool[Tensor, " n"]:
     """Whether each sample's most similar other sample, by the inner product, shares a class with it."""
     shared = torch.zeros(len(features), dtype=torch.bool)

@@ -39,14 +39,19 @@ def require_possible(
     task: str, checkpoint: Path, config: ApplyConfig, *, video: Path, out: Path, overwrite: bool = False
 ) -> None:
     """Raise ConfigError for what can be refused before a model is loaded: see `avmodel.apply.refusals`."""
-    require_weights(config.weights, TASKS[task].trained_by)
-    require_trained(checkpoint, TASKS[task].trained_by)
-    if isinstance(config, RetrieveConfig):
-        require_gallery(config)
+    _require_loadable(task, checkpoint, config)
     if not video.exists():
         raise ConfigError(f"{video}: no such video.{near_paths(video)}")
     if not overwrite:
         require_free(out, TASKS[task].files(config))
+
+
+def _require_loadable(task: str, checkpoint: Path, config: ApplyConfig) -> None:
+    """Raise ConfigError for a checkpoint or settings with which no model of the task is loaded."""
+    require_weights(config.weights, TASKS[task].trained_by)
+    require_trained(checkpoint, TASKS[task].trained_by)
+    if isinstance(config, RetrieveConfig):
+        require_gallery(config)
 
 
 def load(task: str, checkpoint: Path | str, config: ApplyConfig | None = None) -> Applied:
@@ -55,10 +60,7 @@ def load(task: str, checkpoint: Path | str, config: ApplyConfig | None = None) -
     What the files' names and settings already refuse is refused before torch is imported.
     """
     config = config or task_config(task)
-    require_weights(config.weights, TASKS[task].trained_by)
-    require_trained(Path(checkpoint), TASKS[task].trained_by)
-    if isinstance(config, RetrieveConfig):
-        require_gallery(config)
+    _require_loadable(task, Path(checkpoint), config)
     module = importlib.import_module(f"avmodel.apply.{task}")
     return cast("Applied", module.load(Path(checkpoint), config))
 

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from avmodel.configs.augment import AugmentConfig
 from avmodel.configs.cavmae_sync import CAVMAESyncConfig
 from avmodel.configs.run import RunConfig
-from avmodel.presets.avsiam import ADAM
-from avmodel.presets.cavmae import IMAGE_WEIGHTS
-from avmodel.presets.data import WHOLE_CLIP
+from avmodel.presets.cavmae import cavmae
 
 
 def cav_mae_sync() -> RunConfig:
@@ -26,19 +25,15 @@ def cav_mae_sync() -> RunConfig:
     16 is taken to be at column 64 k of 1,024; here a window is around the frame's stored time. Released training
     neither rolls the spectrogram nor adds noise. Both towers start from the image MAE with its decoder.
     """
-    return RunConfig(
+    run = cavmae()
+    return replace(
+        run,
         name="cav-mae-sync",
         model=CAVMAESyncConfig(),
-        optim=replace(ADAM, lr=2e-4, drops=None, warmup=0.1, floor=0.1),
-        data=replace(WHOLE_CLIP, window_s=4.16, around_frame=True, fit="short-side-crop"),
+        optim=replace(run.optim, drops=None, warmup=0.1, floor=0.1),
+        data=replace(run.data, window_s=4.16, around_frame=True),
+        augment=AugmentConfig(),
         batch_size=512,
-        device_batch_size=256,
-        gradient_cache=True,
-        epochs=25,
-        image_weights=IMAGE_WEIGHTS,
-        audio_weights=IMAGE_WEIGHTS,
-        precision="bfloat16",
-        compile="blocks",
     )
 
 

@@ -85,10 +85,7 @@ def _how(table: Table, row: Row) -> str:
     named = [f"`{row.model}`"] if row.model else []
     settings = dict.fromkeys(source.setting for source in row.sources if source.setting)
     named += [f"`{setting}`" for setting in settings]
-    reasons: dict[str, list[str]] = {}
-    for column, source in zip(table.columns, row.sources, strict=True):
-        if source.cannot:
-            reasons.setdefault(source.cannot, []).append(column.name)
+    reasons = table.reasons(row)
     if len(reasons) == len(table.columns):
         return escape_markdown(" ".join(reasons))
     notes = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]

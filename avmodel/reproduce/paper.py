@@ -115,6 +115,14 @@ class Table:
     rows: tuple[Row, ...]
     note: str = ""
 
+    def reasons(self, row: Row) -> dict[str, list[str]]:
+        """Why numbers of a row cannot be ours, each reason with the names of its columns."""
+        found: dict[str, list[str]] = {}
+        for column, source in zip(self.columns, row.sources, strict=True):
+            if source.cannot:
+                found.setdefault(source.cannot, []).append(column.name)
+        return found
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paper:

@@ -16,16 +16,7 @@ def print_tables(tables: Sequence[Table]) -> None:
         for row in table.rows:
             numbers = "  ".join(map(printed, row.paper))
             typer.echo(f"  {row.name}:  {numbers}")
-            reasons = {
-                source.cannot: [
-                    column.name
-                    for column, other in zip(table.columns, row.sources, strict=True)
-                    if other.cannot == source.cannot
-                ]
-                for source in row.sources
-                if source.cannot
-            }
-            for reason, columns in reasons.items():
+            for reason, columns in table.reasons(row).items():
                 where = "" if len(columns) == len(table.columns) else f"{', '.join(columns)}: "
                 typer.echo(f"    not run: {where}{reason}")
         typer.echo("")

@@ -11,7 +11,7 @@ from avdata.load import Batch
 from avmodel import probe
 from avmodel.distributed import World
 from avmodel.models.deepavfusion import DeepAVFusion
-from avmodel.probe import nearest_neighbor_probe, neighbor_accuracy, pooled_features, resampled, shares_of_class
+from avmodel.probe import nearest_neighbor_probe, neighbor_hits, pooled_features, resampled, shares_of_class
 from tests.runs import TINY, DrawnBatches
 
 HERE = World(0, 1, torch.device("cpu"))
@@ -26,25 +26,26 @@ def classes(*names: str) -> torch.Tensor:
     return torch.tensor([[letter in name for letter in "abc"] for name in names])
 
 
-def test_accuracy_by_hand() -> None:
+def test_hits_by_hand() -> None:
     # Nearest: 0 -> 10, 10 -> 0, 90 -> 80, 80 -> 90, 200 -> 80 (120 degrees; 90 is 110 away: nearer).
     features = unit(0, 10, 90, 80, 200)
-    assert neighbor_accuracy(features, classes("a", "a", "b", "c", "b")) == pytest.approx(60)
-    assert neighbor_accuracy(features, classes("ab", "b", "a", "c", "c")) == pytest.approx(40)
+    hits = neighbor_hits(features, classes("a", "a", "b", "c", "b"))
+    assert hits.tolist() == [True, True, False, False, True]
+    assert neighbor_hits(features, classes("ab", "b", "a", "c", "c")).tolist() == [True, True, False, False, False]
 
 
-def test_samples_without_a_class_are_not_asked_but_can_be_neighbors() -> None:
+def test_samples_without_a_class_hit_nothing_but_can_be_neighbors() -> None:
     features = unit(0, 10, 12, 90)
-    assert neighbor_accuracy(features, classes("a", "a", "", "b")) == pytest.approx(100 / 3)
-    assert neighbor_accuracy(features, classes("", "", "", "")) == 0
+    assert neighbor_hits(features, classes("a", "a", "", "b")).tolist() == [True, False, False, False]
+    assert not neighbor_hits(features, classes("", "", "", "")).any()
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1024])
 def test_no_sample_is_its_own_neighbor_whatever_the_chunk(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "CHUNK", chunk)
     features = torch.nn.functional.normalize(torch.randn(7, 5, generator=torch.Generator().manual_seed(0)))
-    assert neighbor_accuracy(features, torch.eye(7, dtype=torch.bool)) == 0
-    assert neighbor_accuracy(features, torch.ones(7, 1, dtype=torch.bool)) == 100
+    assert not neighbor_hits(features, torch.eye(7, dtype=torch.bool)).any()
+    assert neighbor_hits(features, torch.ones(7, 1, dtype=torch.bool)).all()
 
 
 class Copies:
