@@ -171,7 +171,7 @@ def probe_loader(
     if not dataset.classes or len(dataset) < 2:
         return None
     config = evaluation_config(held_out_config(data, cache, batch_size))
-    return Loader(dataset, held_out_view(data, model), config, rank=world.rank, world_size=world.size)
+    return Loader(dataset, EvalView(**seen(data, model)), config, rank=world.rank, world_size=world.size)
 
 
 def validation_loader(config: RunConfig, source: Source, world: World) -> Loader | None:
@@ -203,12 +203,7 @@ def validation_loader(config: RunConfig, source: Source, world: World) -> Loader
             "Set it to at most as many."
         )
     loading = replace(held_out_config(data, cache, size), seed=HELD_OUT_SEED)
-    return Loader(dataset, held_out_view(data, config.model), loading, rank=world.rank, world_size=world.size)
-
-
-def held_out_view(data: DataConfig, model: ModelConfig) -> EvalView:
-    """What is seen of samples that are not trained on."""
-    return EvalView(**seen(data, model))
+    return Loader(dataset, EvalView(**seen(data, config.model)), loading, rank=world.rank, world_size=world.size)
 
 
 def seen(data: DataConfig, model: ModelConfig) -> dict[str, Any]:

@@ -44,10 +44,11 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
     runs = tuple(map(read_run, folders))
     scores = [{one.name: one for one in read_scores(run.folder)} for run in runs]
     configs = [run.config for run in runs]
+    settings = {name: [config.get(name, ABSENT) for config in configs] for name in _joined_names(configs)}
     return Comparison(
         runs=runs,
         names=_names([run.name for run in runs], folders),
-        settings={name: values for name, values in _values(configs).items() if any(one != values[0] for one in values)},
+        settings={name: values for name, values in settings.items() if any(one != values[0] for one in values)},
         curves=_by_name([run.curves for run in runs]),
         probes=_by_name([run.probes for run in runs]),
         scores={name: [one.get(name) for one in scores] for name in _joined_names(scores)},
@@ -57,10 +58,6 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
 def _names(names: Sequence[str], folders: Sequence[Path]) -> tuple[str, ...]:
     """The folders' names if they differ, else the folders as given."""
     return tuple(names) if len(set(names)) == len(names) else tuple(map(str, folders))
-
-
-def _values(configs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [config.get(name, ABSENT) for config in configs] for name in _joined_names(configs)}
 
 
 def _joined_names(parts: Sequence[dict[Any, Any]]) -> list[Any]:
@@ -100,9 +97,10 @@ def comparison_page(comparison: Comparison) -> str:
     losses = {name: ours for name, ours in comparison.curves.items() if "loss" in name}
     others = {name: ours for name, ours in comparison.curves.items() if name not in losses}
     settings = [(name, *map(_shown, values)) for name, values in comparison.settings.items()]
+    scores = [(*name, *map(score_cell, ours)) for name, ours in comparison.scores.items()]
     parts = [
         ("losses", "Losses", _charts(losses, names)),
-        ("scores", "Scores", _wide(("task", "row", "metric", *names), _score_rows(comparison))),
+        ("scores", "Scores", _wide(("task", "row", "metric", *names), scores)),
         ("probe", "Nearest-neighbor probe (%)", _charts(comparison.probes, names)),
         (
             "settings",
@@ -123,10 +121,6 @@ def comparison_page(comparison: Comparison) -> str:
 def score_cell(one: RunScore | None) -> str:
     """A score of one run, with its interval and number of samples; empty if the run has none."""
     return "" if one is None else str(one.number)
-
-
-def _score_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    return [(*name, *map(score_cell, ours)) for name, ours in comparison.scores.items()]
 
 
 def _wide(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -1,6 +1,6 @@
 """The inputs of every task: the loaded model, the data, and the folder of its results."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Evaluation:
 
     def result(self, config: EvalConfig, **fields: Any) -> Result:
         """The result of a task with these fields of Result. Default: all seeds of the config, in percent."""
-        common = {"checkpoint": self.loaded.origin, "settings": settings_of(config), "seeds": config.seeds, "unit": "%"}
+        common = {"checkpoint": self.loaded.origin, "settings": asdict(config), "seeds": config.seeds, "unit": "%"}
         return Result(**{**common, **fields})
 
     def features(
@@ -91,11 +91,6 @@ def describe_view(view: ClipView) -> dict[str, Any]:
         "fit": view.fit,
         **({"around_frame": True} if view.around_frame else {}),
     }
-
-
-def settings_of(config: EvalConfig) -> Mapping[str, Any]:
-    """The config as a result keeps it."""
-    return asdict(config)
 
 
 def seeded(seed: int, *numbers: int) -> torch.Generator:

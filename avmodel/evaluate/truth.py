@@ -31,6 +31,11 @@ class Clip(NamedTuple):
     video_id: str
     annotations: str  # JSON of the recipe's list, or of a synthetic clip
 
+    @property
+    def content(self) -> dict[str, object]:
+        """The annotations; empty for what is no JSON object."""
+        return metadata_of(self.annotations)
+
 
 def clips_of(data: EvalDataConfig, split: Split) -> dict[str, Clip]:
     """The manifest fields of each sample of a split, by key. Raises ConfigError for data without a manifest."""
@@ -80,16 +85,12 @@ def mask_tables(
 
 def _objects(clip: Clip | None) -> list[tuple[str, bool]] | None:
     """Label of each object of a synthetic clip, and whether it sounds; None for other clips."""
-    content = {} if clip is None else _json(clip)
+    content = {} if clip is None else clip.content
     objects = content.get("objects")
     if not isinstance(objects, list):
         return None
     entries = [one if isinstance(one, dict) else {} for one in objects]
     return [(str(one.get("label", "")), bool(one.get("sounding"))) for one in entries]
-
-
-def _json(clip: Clip) -> dict[str, object]:
-    return metadata_of(clip.annotations)
 
 
 def masks_of(batch: Batch, tables: UInt8[Tensor, "n 256"]) -> UInt8[Tensor, "b h w"]:
@@ -143,7 +144,7 @@ class Sounding(NamedTuple):
             boxes = [box for box in boxes_in(clip.annotations, frame, count) if box.sounding]
             maps.append(boxes_map([(box.x0, box.y0, box.x1, box.y1) for box in boxes]))
             # Without any box of a list a sample is a miss; a synthetic frame may have nothing that sounds.
-            known.append(bool(boxes) or ("boxes" in _json(clip) and frame == 0))
+            known.append(bool(boxes) or ("boxes" in clip.content and frame == 0))
         return torch.stack(maps), torch.tensor(known)
 
 
@@ -166,7 +167,7 @@ def sounding_in(data: EvalDataConfig, split: Split, *, truth: str, boxes: str | 
         }
         known = list(consensus)
     else:
-        known = [key for key in keys if {"boxes", "objects"} & _json(clips[key]).keys()]
+        known = [key for key in keys if {"boxes", "objects"} & clips[key].content.keys()]
     if not known:
         raise ConfigError(
             f"{split.name}: none of its {len(keys)} samples has ground truth ({truth}). Prepare from a recipe with "

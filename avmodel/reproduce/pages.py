@@ -69,7 +69,7 @@ def _table(table: Table) -> Iterator[str]:
     yield f"### Table {table.number}: {escape_markdown(table.title)}\n".replace("Table figure", "Figure")
     if table.note:
         yield f"{escape_markdown(table.note)}\n"
-    heads = [f"{column.name} ({column.unit})" if column.unit else column.name for column in table.columns]
+    heads = [column.head for column in table.columns]
     yield "| " + " | ".join(map(escape_markdown, ("", *heads, "here"))) + " |"
     yield "|---|" + "---:|" * len(heads) + "---|"
     for row in table.rows:

@@ -87,6 +87,11 @@ class Column:
     unit: str = ""
     source: Mapping[str, Any]
 
+    @property
+    def head(self) -> str:
+        """Its name with its unit."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:

@@ -71,7 +71,7 @@ class Report:
 
     def markdown(self) -> str:
         """As Markdown: for each column the paper's number and ours, then the reasons and the lines of the results."""
-        heads = [head for column in self.table.columns for head in (f"{_headed(column)}, paper", "here")]
+        heads = [head for column in self.table.columns for head in (f"{column.head}, paper", "here")]
         lines = [
             f"# {self.title}, table {self.table.number}: {self.table.title}",
             "",
@@ -89,7 +89,7 @@ class Report:
     def latex(self) -> str:
         r"""As a LaTeX tabular, which needs no package; names and reasons are escaped."""
         columns = self.table.columns
-        heads = " & ".join(rf"\multicolumn{{2}}{{c}}{{{escape_latex(_headed(column))}}}" for column in columns)
+        heads = " & ".join(rf"\multicolumn{{2}}{{c}}{{{escape_latex(column.head)}}}" for column in columns)
         lines = [
             rf"% {escape_latex(self.title)}, table {escape_latex(self.table.number)}, scale {self.scale}",
             rf"\begin{{tabular}}{{l{'rr' * len(columns)}}}",
@@ -260,10 +260,6 @@ def escape_markdown(text: str) -> str:
 def escape_latex(text: str) -> str:
     """The text as LaTeX prints it."""
     return "".join(_LATEX.get(letter, letter) for letter in text)
-
-
-def _headed(column: Any) -> str:
-    return f"{column.name} ({column.unit})" if column.unit else str(column.name)
 
 
 def _shown(cell: Cell) -> str:

@@ -148,17 +148,15 @@ def _count(number: int, style: str) -> Text:
 
 
 def _measured(found: Mapping[str, Any]) -> Table:
-    table = plain_table(("", "<"), ("split", "<"), *((_quantile_name(share), ">") for share in QUANTILES))
+    table = plain_table(
+        ("", "<"), ("split", "<"), *((_QUANTILE_NAMES.get(share, f"{share:.0%}"), ">") for share in QUANTILES)
+    )
     names = dict.fromkeys(name for content in found["splits"].values() for name in content["measured"])
     for name in names:
         for place, (split, content) in enumerate(found["splits"].items()):
             if values := content["measured"].get(name):
                 table.add_row("" if place else name, split, *(f"{value:,.2f}" for value in values))
     return table
-
-
-def _quantile_name(share: float) -> str:
-    return _QUANTILE_NAMES.get(share, f"{share:.0%}")
 
 
 def _class_line(classes: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """What a pretraining leaves, and the commands that come next."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from avcli.typed import Words, shown_command
@@ -71,13 +71,9 @@ def evaluate_words(out: Path, config: RunConfig, source: Source | None) -> list[
 def first_dataset(config: RunConfig, source: Source | None) -> str:
     """The folder or URL of the first dataset, without its amount in a mixture."""
     _, found = with_mix(config.data, source)
-    return str(found) if isinstance(found, str | Path) else _first(found)
+    return str(found if isinstance(found, str | Path) else found[0])
 
 
 def _preset(out: Path) -> list[str]:
     parts = read_parts(out)
     return preset_words(int(parts[0]["samples"])) if parts else []
-
-
-def _first(found: Sequence[str | Path]) -> str:
-    return str(found[0])

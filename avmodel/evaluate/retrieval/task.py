@@ -51,7 +51,7 @@ def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
     a gallery with clips that the test split lacks altogether.
     """
     data = config.data
-    train, test = None, unlabeled(data, run)
+    train, test = None, open_split(data, run.test, data.test_split, labeled=False)
     if config.align != "none" or config.tuned:
         train, test = open_splits(data, run.test, run.train, labeled=not config.tuned)
     whole = len(test.dataset)
@@ -84,11 +84,6 @@ def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
         data={"test": test.described() | {"of": whole}} | ({} if train is None else {"train": train.described()}),
         notes=notes,
     )
-
-
-def unlabeled(data: EvalDataConfig, run: Evaluation) -> Split:
-    """The test split, labels or not."""
-    return open_split(data, run.test, data.test_split, labeled=False)
 
 
 def alone(config: RetrievalConfig, run: Evaluation, split: Split) -> Pairs:
