@@ -15,11 +15,10 @@ from avmanifest.errors import ConfigError
 from avmanifest.lists import read_clip_names
 from avmanifest.wording import counted
 from avmodel.bootstrap import Sampled, constants, median_draws, resamples_of
-from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import Split, chosen, footage, open_split, open_splits, ordered_loader, scoring_view
 from avmodel.evaluate.dense import all_pair_scores, audio_on_grid, image_on_grid, require_heads
 from avmodel.evaluate.evaluation import Evaluation, describe_view, seeded
-from avmodel.evaluate.features import eval_inputs, gathered, parts_of
+from avmodel.evaluate.features import eval_inputs, gathered_parts
 from avmodel.evaluate.result import Result, tables
 from avmodel.evaluate.retrieval.config import RetrievalConfig
 from avmodel.evaluate.retrieval.tuning import tuned
@@ -122,11 +121,8 @@ def dense_directions(config: RetrievalConfig, run: Evaluation, split: Split) -> 
             seen, heard = model.encode(inputs.image, None)["image"], model.encode(None, inputs.log_mel)["audio"]
         return {"image": seen.tokens.flatten(1), "audio": heard.tokens.flatten(1)}
 
-    parts = [parts_of(table, widths) for table, widths in gathered(loader, world, encoded)]
-    tokens = {
-        name: rearrange(torch.cat([part[name] for part in parts]), "n (m d) -> n m d", d=model.feature_dim)
-        for name in MODALITIES
-    }
+    parts = gathered_parts(loader, world, encoded)
+    tokens = {name: rearrange(parts[name], "n (m d) -> n m d", d=model.feature_dim) for name in MODALITIES}
     count = len(tokens["audio"])
 
     def told(done: int) -> None:
