@@ -3,13 +3,13 @@
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from avdata.index import CONTENT_KEY, IndexOf, StaleIndex, build_index, checked_
 from avdata.members import written_members
 from avdata.prepare import description
 from avdata.prepare.commit import changed_since_commit, committed, marker_problem, read_stats, storage_errors
-from avdata.prepare.known import KnownShards
+from avdata.prepare.known import KnownShards, digest_of
 from avdata.prepare.near_duplicates import first_of_groups
 from avdata.prepare.plan import is_appended
 from avdata.prepare.sources.remote import FailedRef
@@ -33,7 +33,7 @@ from avmanifest.columns import (
 )
 from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.failures import FAILED_COLUMNS, FailedClip, failed_clips
-from avmanifest.files import open_descriptor, remove_unfinished, replacing, sha256_of_file
+from avmanifest.files import open_descriptor, remove_unfinished, replacing, sha256_of, sha256_of_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.records import PARTS, MarkerFacts
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
@@ -168,42 +168,52 @@ def merge_manifest(layout: Layout, stopped: FailedRef | None = None, known: Know
     Args:
         layout: Paths of the dataset.
         stopped: Status and reason for clips of shards that do not exist, if a source was stopped before them.
-        known: What is known of the shards. If by that the manifest is there already, it stays as it is. Afterwards it
-            has the facts of the shards as they are now.
+        known: What is known of the shards. If by that the manifest is there already, it stays as it is. If it has the
+            rows of some shards, these are taken from it. Afterwards `known` has the facts of the shards as they are.
     """
     latest = _retried_keys(layout)
     extra = description.extra_columns(layout)
-    if known is not None and (found := _merged(layout, stopped, known, latest, extra)):
-        return found
+    known = known or KnownShards(layout)
+    if known.manifests and (present := _merged(layout, stopped, known, latest, extra)):
+        return present
     counts = Merged()
     firsts = _near_duplicates(layout, latest, extra)
     schema = with_extra(CLIP_SCHEMA, extra if firsts is None else (*extra, NEAR_DUPLICATE_OF))
+    old = {} if firsts is not None else _old_rows(layout, known, schema)
+    known.manifests, known.columns = {}, sha256_of(str(schema))
     writers: dict[str, _ManifestWriter] = {}
+    work_on = partial(_rows_of_some, layout, stopped, known, latest, old.keys())
     with storage_errors(layout.root), contextlib.ExitStack() as manifests:
         for folder in (layout.manifest("train").parent, layout.plan_part(0).parent):
             folder.mkdir(parents=True, exist_ok=True)
             remove_unfinished(folder, own=True)
-        for planned, rows_of in each_of_some(planned_shards(layout), partial(_rows_of_some, layout, stopped, known)):
-            rows, made_from, is_whole = rows_of
-            counts.add(layout, planned, is_whole=is_whole)
+        for each in old.values():
+            manifests.callback(each.close)
+        for planned, found in each_of_some(planned_shards(layout), work_on):
+            counts.add(layout, planned, is_whole=found.is_whole)
+            split, made_from = planned.shard.split, found.made_from
+            own = _OldRange(old[split], old[split].next(known.merged(planned.shard)[1])) if split in old else None
+            rows = own if found.is_merged else found.rows
             if rows is None:
+                known.note_merged(planned.shard, bytes(16), 0)
                 continue
             keys = planned.rows.column("key").to_pylist() if firsts or latest else []
-            if firsts is not None:
+            if firsts is not None and isinstance(rows, pa.Table):
                 copies = [firsts.get(key) for key in keys] if firsts else [None] * len(rows)
                 rows = rows.append_column(NEAR_DUPLICATE_OF.field, pa.array(copies, NEAR_DUPLICATE_OF.dtype))
                 made_from += f" {[(place, first) for place, first in enumerate(copies) if first]}"
-            rows = completed(rows, schema)
             if latest:
                 keep = _kept(planned, keys, latest)
-                rows, made_from = rows.filter(pa.array(keep)), f"{made_from} {_bits(keep)}"
-            split = planned.shard.split
+                made_from = f"{made_from} {_bits(keep)}"
+            if isinstance(rows, pa.Table):
+                rows = completed(rows, schema)
+                rows = rows.filter(pa.array(keep)) if latest else rows
+            known.note_merged(planned.shard, digest_of(made_from), len(rows))
             if split not in writers:
                 unfinished = manifests.enter_context(replacing(layout.manifest(split), durable=True))
                 writers[split] = manifests.enter_context(_ManifestWriter(unfinished, schema))
             writers[split].write(rows, f"{planned.shard} {made_from}\n")
-    if known is not None:
-        known.manifests = {split: sha256_of_file(layout.manifest(split)) for split in writers}
+    known.manifests = {split: sha256_of_file(layout.manifest(split)) for split in writers}
     return counts
 
 
@@ -258,13 +268,71 @@ def _bits(values: Iterable[bool]) -> str:
     return "".join("01"[value] for value in values)
 
 
+def _old_rows(layout: Layout, known: KnownShards, schema: pa.Schema) -> dict[str, "_OldRows"]:
+    """The rows of the manifests that are there, by split, of those that are as they were written."""
+    if known.columns != sha256_of(str(schema)):
+        return {}
+    found = {}
+    for split, sha256 in known.manifests.items():
+        with contextlib.suppress(OSError):
+            if sha256_of_file(layout.manifest(split)) == sha256:
+                found[split] = _OldRows(layout.manifest(split), schema)
+    return found
+
+
+class _OldRows:
+    """The rows of a manifest that is written anew, read once from the first to the last."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path, self._schema = path, schema
+        self._batches = read_batches(path, CLIP_SCHEMA)
+        self._batch: pa.RecordBatch | None = None
+        self._begin = 0  # of the batch
+        self._end = 0  # of the rows of the shards so far
+
+    def next(self, count: int) -> range:
+        """Where the next shard has its rows."""
+        self._end += count
+        return range(self._end - count, self._end)
+
+    def take(self, rows: range) -> pa.Table:
+        """Some rows, all of them behind those that were taken before. Raises ManifestError if there are fewer."""
+        parts, at = [], rows.start
+        while at < rows.stop:
+            while self._batch is None or self._begin + len(self._batch) <= at:
+                self._begin += 0 if self._batch is None else len(self._batch)
+                self._batch = next(self._batches, None)
+                if self._batch is None:
+                    raise ManifestError(
+                        f"{self._path}: has {self._begin} rows. Remove it, and run the same prepare again."
+                    )
+            parts.append(self._batch.slice(at - self._begin, rows.stop - at))
+            at += len(parts[-1])
+        return completed(pa.Table.from_batches(parts, None if parts else self._schema), self._schema)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._batches.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _OldRange:
+    """Rows of a manifest that is written anew."""
+
+    source: _OldRows
+    rows: range
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
 class _ManifestWriter:
     """Writes the rows of many shards in row groups of at least _GROUP_ROWS, with the hash that CONTENT_KEY names."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._writer = open_writer(path, schema)
-        self._rows: list[pa.Table] = []
-        self._num_rows = 0
+        self._rows: list[pa.Table | _OldRange] = []
+        self._num_rows = self._num_joined = 0
         self._content = hashlib.sha256(str(schema).encode())
 
     def __enter__(self) -> "_ManifestWriter":
@@ -275,20 +343,31 @@ class _ManifestWriter:
         self._writer.add_key_value_metadata({CONTENT_KEY: self._content.hexdigest()})
         self._writer.close()
 
-    def write(self, rows: pa.Table, made_from: str) -> None:
+    def write(self, rows: pa.Table | _OldRange, made_from: str) -> None:
         """Append rows. Equal rows must have the same `made_from`, others another."""
         self._content.update(made_from.encode())
-        self._rows.append(rows)
+        last = self._rows[-1] if self._rows else None
+        if isinstance(rows, _OldRange) and isinstance(last, _OldRange) and last.rows.stop == rows.rows.start:
+            self._rows[-1] = _OldRange(last.source, range(last.rows.start, rows.rows.stop))
+        else:
+            self._rows.append(rows)
         self._num_rows += len(rows)
         if self._num_rows >= _GROUP_ROWS:
             self._write()
-        elif len(self._rows) >= _KEPT_TABLES:  # a table of few rows takes many times the memory of its rows
-            self._rows = [pa.concat_tables(self._rows).combine_chunks()]
+        elif len(self._rows) - self._num_joined >= _KEPT_TABLES:
+            # A table of few rows takes many times the memory of its rows.
+            self._rows[self._num_joined :] = [self._joined(self._num_joined)]
+            self._num_joined += 1
+
+    def _joined(self, first: int = 0) -> pa.Table:
+        """The rows that wait to be written, in one piece: so that the bytes do not depend on where they are from."""
+        tables = [rows if isinstance(rows, pa.Table) else rows.source.take(rows.rows) for rows in self._rows[first:]]
+        return pa.concat_tables(tables).combine_chunks()
 
     def _write(self) -> None:
         if self._rows:
-            self._writer.write_table(pa.concat_tables(self._rows))
-        self._rows, self._num_rows = [], 0
+            self._writer.write_table(self._joined())
+        self._rows, self._num_rows, self._num_joined = [], 0, 0
 
 
 def _near_duplicates(layout: Layout, latest: Mapping[str, int], columns: Sequence[Column]) -> dict[str, str] | None:
@@ -339,40 +418,64 @@ def _retried_keys(layout: Layout) -> dict[str, int]:
     }
 
 
+class _Found(NamedTuple):
+    """A shard's rows for the manifest: CLIP_SCHEMA and extra columns, in plan order."""
+
+    rows: pa.Table | None  # None: of a retry's shard that does not exist, or `is_merged`
+    made_from: str
+    is_whole: bool  # the shard
+    is_merged: bool = False  # the manifest that is there has the rows
+
+
 def _rows_of_some(
-    layout: Layout, stopped: FailedRef | None, known: KnownShards | None, some: Sequence[PlannedShard]
-) -> list[tuple[pa.Table | None, str, bool]]:
-    """`_manifest_rows` of some shards. If the values of all rows together are in order, none is looked at alone."""
-    found = [_manifest_rows(layout, stopped, known, planned, check=False) for planned in some]
+    layout: Layout,
+    stopped: FailedRef | None,
+    known: KnownShards,
+    latest: Mapping[str, int],
+    splits: Collection[str],
+    some: Sequence[PlannedShard],
+) -> list[_Found]:
+    """`_manifest_rows` of some shards. If the values of all rows together are in order, none is looked at alone.
+
+    The manifests of these splits are read besides, so shards whose rows are in it are not.
+    """
+
+    def found_of(planned: PlannedShard, *, check: bool) -> _Found:
+        shard = planned.shard
+        if shard.split in splits and known.is_checked(shard, known.state(planned.part, shard)):
+            made_from = known.facts(shard).parquet_sha256
+            bits = f" {_bits(_kept(planned, planned.rows.column('key').to_pylist(), latest))}" if latest else ""
+            if known.merged(shard)[0] == digest_of(made_from + bits):
+                return _Found(None, made_from, is_whole=True, is_merged=True)
+        return _manifest_rows(layout, stopped, known, planned, check=check)
+
+    found = [found_of(planned, check=False) for planned in some]
     try:
-        if tables := [rows for rows, _, is_whole in found if is_whole]:
+        if tables := [one.rows for one in found if one.is_whole and one.rows is not None]:
             check_rows(pa.concat_tables(tables), CLIP_SCHEMA, str(layout.root))
     except (ManifestError, pa.ArrowInvalid):  # a shard is damaged, or has other extra columns
-        return [_manifest_rows(layout, stopped, known, planned) for planned in some]
+        return [found_of(planned, check=True) for planned in some]
     return found
 
 
 def _manifest_rows(
     layout: Layout,
     stopped: FailedRef | None,
-    known: KnownShards | None,
+    known: KnownShards,
     planned: PlannedShard,
     *,
-    check: bool = True,
-) -> tuple[pa.Table | None, str, bool]:
-    """The shard's rows (CLIP_SCHEMA and extra columns) in plan order, what they are made from, and whether it is whole.
-
-    There are no rows for a retry's shard that does not exist.
-    """
+    check: bool,
+) -> _Found:
+    """The rows of a shard, read."""
     try:
         stats, rows = committed(layout, planned.shard, None, check=check)
     except (ShardError, ManifestError):
-        if known is not None:
-            known.forget(planned.shard)
-        return None if planned.is_retry else pending_rows(planned.rows, stopped), _pending(stopped), False
-    if known is not None and not known.is_checked(planned.shard, known.state(planned.part, planned.shard)):
+        known.forget(planned.shard)
+        rows = None if planned.is_retry else pending_rows(planned.rows, stopped)
+        return _Found(rows, _pending(stopped), is_whole=False)
+    if not known.is_checked(planned.shard, known.state(planned.part, planned.shard)):
         known.note(planned.shard, stats)
-    return rows, stats["files"]["parquet"]["sha256"], True
+    return _Found(rows, stats["files"]["parquet"]["sha256"], is_whole=True)
 
 
 def _pending(stopped: FailedRef | None) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 
 from avdata.prepare.commit import read_stats
@@ -21,16 +22,19 @@ from avmanifest.errors import ManifestError
 from avmanifest.files import replacing, sha256_of_file
 from avmanifest.layout import Layout, ShardName
 from avmanifest.parsing import metadata_of
-from avmanifest.records import MarkerFacts, facts_of
+from avmanifest.records import LARGEST_COUNT, MarkerFacts, facts_of
 from avmanifest.table import read_metadata, read_table, write_table
 
 _KEPT_FROM: Final = 100  # checked shards: all files of fewer are read in a moment
 _FILE: Final = struct.Struct("<4q")  # inode, size, time of the content, time of the last change
 _RECORD: Final = struct.Struct("<16s?QQ32s32s")  # state, whether the facts are there, and they
+_MERGED: Final = struct.Struct("<16sI")  # behind it: what the rows in the manifest are made from, and how many they are
+_SIZE: Final = _RECORD.size + _MERGED.size
 _UNCHECKED: Final = bytes(16)
 _TOGETHER: Final = 1024  # records in a piece of memory
+_MOST: Final = 1 << 24  # shards: a file that names others would take all memory
 _VERSION: Final = 1
-_SCHEMA: Final = pa.schema([("split", pa.string()), ("number", pa.int64()), ("record", pa.binary(_RECORD.size))])
+_SCHEMA: Final = pa.schema([("split", pa.string()), ("number", pa.int64()), ("record", pa.binary(_SIZE))])
 _NOTES: Final = b"avkit.known"
 
 
@@ -39,13 +43,15 @@ class KnownShards:
 
     Attributes:
         plan_hash: That of dataset.json. Shards are checked for one plan.
-        manifests: SHA-256 of the merged manifest of each split as it was written.
+        manifests: SHA-256 of the merged manifest of each split as it was written. Without, `merged` says nothing.
+        columns: Hash of the schema of those.
         plans: Hashes of the rows (`plan.hash_table`) of parts of the plan, by the SHA-256 of the file.
     """
 
     def __init__(self, layout: Layout, plan_hash: str = "") -> None:
         self.plan_hash = plan_hash
         self.manifests: dict[str, str] = {}
+        self.columns = ""
         self.plans: dict[str, str] = {}
         self._layout = layout
         self._pieces: dict[tuple[str, int], bytearray] = {}
@@ -64,6 +70,7 @@ class KnownShards:
                     {str(name): str(value) for name, value in notes.get(part, {}).items()}
                     for part in ("manifests", "plans")
                 )
+                known.columns = str(notes.get("columns"))
         return known
 
     def save(self) -> None:
@@ -74,7 +81,9 @@ class KnownShards:
             if path.exists():
                 path.unlink()
             return
-        notes = json.dumps({"version": _VERSION, "manifests": self.manifests, "plans": self.plans})
+        notes = json.dumps(
+            {"version": _VERSION, "manifests": self.manifests, "columns": self.columns, "plans": self.plans}
+        )
         with replacing(path, shared=True) as unfinished:
             write_table(table.replace_schema_metadata({_NOTES: notes}), unfinished)
 
@@ -121,17 +130,29 @@ class KnownShards:
         piece, place = self._place(shard)
         if piece is not None:
             _, is_there, successes, tar_bytes, tar, parquet = _RECORD.unpack_from(piece, place)
-            if is_there:
+            if is_there and max(successes, tar_bytes) <= LARGEST_COUNT:
                 return MarkerFacts(successes, tar_bytes, tar.hex(), parquet.hex())
         return self.note(shard, read_stats(self._layout, shard))
+
+    def merged(self, shard: ShardName) -> tuple[bytes, int]:
+        """What the shard's rows in the manifest are made from, as `digest_of` it, and how many they are."""
+        piece, place = self._place(shard)
+        found = (bytes(16), 0) if piece is None else _MERGED.unpack_from(piece, place + _RECORD.size)
+        return found[0], found[1]
+
+    def note_merged(self, shard: ShardName, digest: bytes, num_rows: int) -> None:
+        """Keep what `merged` says."""
+        piece, place = self._place(shard, make=True)
+        assert piece is not None, "it was made"
+        _MERGED.pack_into(piece, place + _RECORD.size, digest, num_rows)
 
     def _place(self, shard: ShardName, *, make: bool = False) -> tuple[bytearray | None, int]:
         """The piece of memory in which the record of a shard is, and its first byte there."""
         number, row = divmod(shard.number, _TOGETHER)
         piece = self._pieces.get((shard.split, number))
         if piece is None and make:
-            piece = self._pieces.setdefault((shard.split, number), bytearray(_TOGETHER * _RECORD.size))
-        return piece, row * _RECORD.size
+            piece = self._pieces.setdefault((shard.split, number), bytearray(_TOGETHER * _SIZE))
+        return piece, row * _SIZE
 
     def _part(self, part: int) -> bytes:
         """What a part of the plan, with the hash of the plan, is known by."""
@@ -141,11 +162,12 @@ class KnownShards:
         return self._parts[part]
 
     def _checked(self) -> pa.Table:
-        """The records of the shards that were checked."""
+        """The records of the shards that were checked or merged."""
         tables = [pa.Table.from_pylist([], _SCHEMA)]
         for (split, number), piece in self._pieces.items():
-            records = np.frombuffer(bytes(piece), np.uint8).reshape(_TOGETHER, _RECORD.size)
-            rows = np.flatnonzero(records[:, : len(_UNCHECKED)].any(1))
+            records = np.frombuffer(bytes(piece), np.uint8).reshape(_TOGETHER, _SIZE)
+            is_checked = records[:, : len(_UNCHECKED)].any(1)
+            rows = np.flatnonzero(is_checked | records[:, _RECORD.size :].any(1))
             content = pa.py_buffer(records[rows].tobytes())
             values = pa.FixedSizeBinaryArray.from_buffers(_SCHEMA.field("record").type, len(rows), [None, content])
             numbers = pa.array(number * _TOGETHER + rows, pa.int64())
@@ -153,12 +175,19 @@ class KnownShards:
         return pa.concat_tables(tables)
 
     def _fill(self, table: pa.Table) -> None:
+        if len(table) and pc.max(table.column("number")).as_py() >= _MOST:
+            raise ManifestError(f"{_file(self._layout)}: names shards that nobody can have. Remove it.")
         for batch in table.to_batches():
             columns = (batch.column(name).to_pylist() for name in _SCHEMA.names)
             for split, number, record in zip(*columns, strict=True):
                 piece, place = self._place(ShardName(split, number), make=True)
                 assert piece is not None, "it was made"
-                piece[place : place + _RECORD.size] = record
+                piece[place : place + _SIZE] = record
+
+
+def digest_of(made_from: str) -> bytes:
+    """16 bytes that stand for what rows are made from."""
+    return xxhash.xxh3_128_digest(made_from.encode())
 
 
 def _file(layout: Layout) -> Path:

@@ -17,7 +17,9 @@ from avmanifest.settings import shown
 PARTS: Final = ("tar", "idx", "parquet")
 """Names of a shard's files in its marker, in the order of Layout.files."""
 
-_LARGEST: Final = 2**60  # count or number of bytes
+LARGEST_COUNT: Final = 2**60
+"""Of samples, clips or bytes in a marker."""
+
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 
 
@@ -156,7 +158,7 @@ def _are_files(files: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _LARGEST
+    return type(value) is int and 0 <= value <= LARGEST_COUNT
 
 
 def _are_counts(values: Any) -> bool:

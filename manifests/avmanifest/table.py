@@ -4,7 +4,7 @@ Every page of a file has a checksum, which is checked when the page is read.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -125,7 +125,7 @@ def read_batches(
     rows: int = 16_384,
     *,
     where: str = "",
-) -> Iterator[pa.RecordBatch]:
+) -> Generator[pa.RecordBatch, None, None]:
     """Read a parquet file in batches of at most `rows` rows, to bound memory. As `read_table` otherwise."""
     with _open(source, schema, where) as (file, name, full):
         fields = _chosen(full, columns, name)

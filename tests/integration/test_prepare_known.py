@@ -4,19 +4,21 @@ import math
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from avdata.prepare.catalog import merge_manifest
+from avdata.prepare.catalog import merge_manifest, planned_shards
 from avdata.prepare.commit import marker_bytes, read_stats
+from avdata.prepare.config import Retry
 from avdata.prepare.job import prepare
 from avdata.prepare.known import KnownShards
 from avmanifest.layout import Layout, ShardName
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.table import read_table, write_table
-from tests.driver_costs import config_of, draw
+from tests.driver_costs import config_of, draw, draw_shards
 from tests.videos import Notes, tree
 
 SHARDS, CLIPS = 102, 3
@@ -92,6 +94,31 @@ def test_what_is_made_from_the_shards_is_made_again(out: Path, name: str, change
     change(out / name)
     prepare(config_of(out, CLIPS))
     assert tree(out) == before
+
+
+def merged_anew(root: Path) -> bytes:
+    """The manifest as it is merged without anything that is known."""
+    merge_manifest(Layout(root))
+    return Layout(root).manifest("train").read_bytes()
+
+
+def test_rows_that_the_manifest_has_are_taken_from_it(out: Path) -> None:
+    """Also where clips were tried again, and some of those shards are gone again."""
+    layout, config = Layout(out), replace(config_of(out, CLIPS), retry=Retry.ALL)
+    plan_hash = prepare(config).plan_hash
+    retried = list(planned_shards(layout, first_part=1))
+    assert len(retried) == SHARDS // CLIPS
+    for some in (retried[:5], retried[5:8]):
+        draw_shards(layout, some, plan_hash, CLIPS)
+        prepare(config_of(out, CLIPS))
+        known = KnownShards.load(layout)
+        assert known.merged(some[0].shard)[1] == CLIPS
+        assert known.merged(ShardName("train", 0))[0] != bytes(16)
+        assert layout.manifest("train").read_bytes() == merged_anew(out)
+    for path in layout.files(retried[2].shard):
+        path.unlink()
+    assert prepare(config_of(out, CLIPS)).statuses == {"ok": 204 + 7 * 2, "media_corrupt": 102 - 7 * 2}
+    assert layout.manifest("train").read_bytes() == merged_anew(out)
 
 
 def test_a_shard_with_a_wrong_value_is_left_out_alone(out: Path) -> None:
