@@ -2,9 +2,10 @@
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from avmanifest.columns import Column
 from avmanifest.errors import ConfigError, ManifestError
 from avmanifest.files import NotAFile, read_file, replace_bytes
 from avmanifest.layout import Layout
+from avmanifest.parsing import read_json
 from avmanifest.recipe import ListSpec, Recipe, load_recipe, recipe_names
 from avmanifest.records import columns_of_description, parse_description, shown_step, version_problem
 from avmanifest.schema import FORMAT_VERSION
@@ -38,7 +40,14 @@ _ADVICE: Final = "Restore the original file, or --overwrite."
 
 
 def write_description(
-    config: PrepareConfig, layout: Layout, labels: Sequence[str], plan_hash: str, columns: Sequence[Column] = ()
+    config: PrepareConfig,
+    layout: Layout,
+    labels: Sequence[str],
+    plan_hash: str,
+    columns: Sequence[Column] = (),
+    *,
+    removed: Collection[str] = (),
+    frozen_hash: str | None = None,
 ) -> None:
     """Write dataset.json. From then on, only runs with the same settings and plan may write to the folder.
 
@@ -48,6 +57,8 @@ def write_description(
         labels: The classes in order.
         plan_hash: Hash of the plan.
         columns: The extra columns: those of the list, and those of the steps.
+        removed: Keys of the clips that were removed on request.
+        frozen_hash: Hash of the plan as it is stored; None: `plan_hash`.
     """
     description = {
         "format_version": FORMAT_VERSION,
@@ -58,6 +69,10 @@ def write_description(
         "plan_hash": plan_hash,
         "tools": tool_versions(config),
     }
+    if removed:
+        description["removed"] = sorted(removed)
+    if frozen_hash not in (None, plan_hash):
+        description["frozen_plan_hash"] = frozen_hash
     replace_bytes(layout.dataset_json, encoded_description(description), durable=True)
 
 
@@ -116,6 +131,41 @@ def sample_of(description: Mapping[str, Any]) -> SampleConfig:
 def removed_keys(description: Mapping[str, Any]) -> frozenset[str]:
     """Keys of the clips that were removed on request, and are not prepared again."""
     return frozenset(description.get("removed", ()))
+
+
+def keep_removals(layout: Layout, note: Callable[[str], object]) -> None:
+    """Write down the keys that were removed from a dataset which will be overwritten: `kept_removals` reads them."""
+    try:
+        removed = removed_keys(parse_description(read_file(layout.dataset_json), layout.dataset_json, _ADVICE))
+    except FileNotFoundError:  # an --overwrite was stopped, and what it wrote down stays
+        return
+    except (ManifestError, OSError, TypeError) as error:
+        note(f"{error} If clips were removed from this dataset on request, remove them again.")
+        return
+    if removed:
+        layout.temporary.mkdir(parents=True, exist_ok=True)
+        replace_bytes(_kept_removals(layout), json.dumps(sorted(removed)).encode(), durable=True)
+
+
+def kept_removals(layout: Layout) -> frozenset[str]:
+    """What `keep_removals` wrote down; empty: nothing. Raises ManifestError if the file is damaged."""
+    path = _kept_removals(layout)
+    if not path.exists():
+        return frozenset()
+    advice = "It lists the clips that were removed on request. Remove it, and remove the clips again after this run."
+    keys = read_json(path, advice=advice)
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ManifestError(f"{path}: not a list of keys. {advice}")
+    return frozenset(keys)
+
+
+def forget_kept_removals(layout: Layout) -> None:
+    """Remove what `keep_removals` wrote down: dataset.json has it."""
+    _kept_removals(layout).unlink(missing_ok=True)
+
+
+def _kept_removals(layout: Layout) -> Path:
+    return layout.temporary / "removed.json"
 
 
 def frozen_hash(description: Mapping[str, Any]) -> str:

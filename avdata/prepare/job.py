@@ -26,14 +26,14 @@ from avdata.prepare.catalog import (
     shards_coverage,
     write_index,
 )
-from avdata.prepare.commit import Workspace, disk_errors, storage_errors
+from avdata.prepare.commit import Observer, Workspace, disk_errors, storage_errors
 from avdata.prepare.config import ExecutorKind, PrepareConfig, Retry, Share
 from avdata.prepare.executors import Executor, ShardTask, local_executor
 from avdata.prepare.known import KnownShards
 from avdata.prepare.media_resolver import MediaResolver
 from avdata.prepare.operations.swap import settle
 from avdata.prepare.output import DatasetOutput, open_output
-from avdata.prepare.plan import Plan, freeze, is_appended
+from avdata.prepare.plan import Plan, freeze, is_appended, without_own_columns
 from avdata.prepare.progress import ProgressWriter
 from avdata.prepare.ray_cluster import RayExecutor
 from avdata.prepare.report import PrepareListener, PrepareReport, SilentListener, StepCosts
@@ -107,7 +107,7 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
             settle(layout, listener.note)
             others = workspace.others(keep=not config.overwrite)
             if config.overwrite:
-                _remove_dataset(output, others)
+                _remove_dataset(output, others, listener.note)
             frozen, plan_hash = _frozen_plan(config, output, plan, listener, known.plans)
             known.plan_hash = plan_hash
             if any(map(is_appended, layout.plan_parts()[1:])):
@@ -259,10 +259,11 @@ def _catalog(
     return splits, merged
 
 
-def _remove_dataset(output: DatasetOutput, others: Sequence[Path]) -> None:
+def _remove_dataset(output: DatasetOutput, others: Sequence[Path], note: Observer) -> None:
     if others:
         where = output.layout.root
         raise ConfigError(f"{where}: another run is writing here ({others[0]}). End it before --overwrite.")
+    description.keep_removals(output.layout, note)
     output.remove()
 
 
@@ -279,10 +280,19 @@ def _frozen_plan(
     manifests = layout.manifest("train").parent
     for stale in (*layout.plan_part(0).parent.glob("part-*"), *manifests.glob("*.parquet"), *manifests.glob("*.avidx")):
         stale.unlink()
-    freeze(plan, layout.plan_part(0))
-    plan_hash = plan.hash
+    plan_hash, removed = plan.hash, description.kept_removals(layout)
     columns = (*extra_columns(plan.table.schema), *step_columns(config.steps))
-    description.write_description(config, layout, class_order(config, plan.table), plan_hash, columns)
+    labels = class_order(config, plan.table)
+    frozen_hash = None
+    if removed:
+        listener.note(
+            f"{counted(len(removed), 'clip')} removed on request stay removed. To make them again, give another --out."
+        )
+        plan = replace(plan, table=without_own_columns(plan.table, removed))
+        frozen_hash = plan.hash
+    freeze(plan, layout.plan_part(0))
+    description.write_description(config, layout, labels, plan_hash, columns, removed=removed, frozen_hash=frozen_hash)
+    description.forget_kept_removals(layout)
     if output.claim(layout.dataset_json):
         output.renew([layout.plan_part(0)])
         return plan.table, plan_hash

@@ -17,6 +17,7 @@ from avdata.load import CacheConfig, EvalView, Loader, LoaderConfig, evaluation_
 from avdata.prepare.bucket import open_place
 from avdata.prepare.commit import Workspace
 from avdata.prepare.config import Retry
+from avdata.prepare.description import keep_removals
 from avdata.prepare.export import export
 from avdata.prepare.job import prepare
 from avdata.prepare.operations.add_step import AddStep
@@ -25,6 +26,7 @@ from avdata.prepare.operations.migrate import Migrate
 from avdata.prepare.operations.remove import Remove
 from avdata.prepare.operations.reshard import Reshard
 from avdata.prepare.operations.run import run_operation, settle_dataset
+from avdata.prepare.output import open_output
 from avdata.prepare.steps.registry import load_steps
 from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
 from avmanifest.layout import Layout
@@ -201,6 +203,22 @@ def test_no_prepare_brings_a_removed_clip_back(out):
     damaged.write_bytes(damaged.read_bytes()[:-1])
     prepare(synth_config(out))
     assert tree(out) == meant
+    meant = without_history(out)
+    report = prepare(synth_config(out, overwrite=True))
+    assert report.statuses == {"ok": 6, "removed": 1}
+    assert without_history(out) == meant
+    keep_removals(Layout(out), lambda _: None)  # as --overwrite does, here killed after it
+    open_output(out).remove()
+    assert prepare(synth_config(out)).statuses == {"ok": 6, "removed": 1}
+    assert without_history(out) == meant
+
+
+def test_overwriting_a_dataset_with_a_damaged_description_says_what_is_lost(out):
+    run_operation(out, Remove(("synth-000001",)))
+    Layout(out).dataset_json.write_text("{")
+    notes = Notes()
+    assert prepare(synth_config(out, overwrite=True), notes).statuses == {"ok": 7}
+    assert any("remove them again" in note for note in notes.notes)
 
 
 def test_a_dataset_that_is_not_finished_is_changed_as_far_as_it_is(videos, tmp_path):
