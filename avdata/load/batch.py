@@ -5,19 +5,20 @@ import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
 from avdata.melspec import apply_gain_db
 from avdata.profiles import profile
+from avmanifest.wording import counted
 
 _MOST_FREE: Final = 16  # unused arrays of one size that the pool keeps
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ArrayBatch:
     """One rank's batch as numpy arrays. `avdata.load.Batch` has the same fields as torch tensors.
 
@@ -49,6 +50,9 @@ class ArrayBatch:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def __repr__(self) -> str:
+        return shown_batch(self)
+
     def label_ids(self) -> Int64[np.ndarray, " b"]:
         """The first class of each sample; -1: no class."""
         if not self.classes:
@@ -71,6 +75,16 @@ class ArrayBatch:
         if self.waveform is None or self.gain_db is None:
             return self.waveform
         return self.waveform * 10 ** (self.gain_db.reshape(-1, *[1] * (self.waveform.ndim - 1)) / 20)
+
+
+def shown_batch(batch: Any) -> str:
+    """A batch of arrays or tensors without their values: samples, epoch, and the shape of each array after b."""
+    values = {one.name: getattr(batch, one.name) for one in fields(batch)} | dict(batch.arrays)
+    shapes = {name: value.shape[1:] for name, value in values.items() if hasattr(value, "shape")}
+    shown = [f"{name} {' x '.join(map(str, shape))}" for name, shape in shapes.items() if len(shape)]
+    single = [name for name, shape in shapes.items() if not len(shape)]
+    parts = [f"epoch {batch.epoch}", *shown, f"one value each: {' '.join(single)}"]
+    return f"{type(batch).__name__}({counted(len(batch), 'sample')}: {', '.join(parts)})"
 
 
 class BufferPool:

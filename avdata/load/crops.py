@@ -76,7 +76,7 @@ def choice(draw: float, count: int) -> int:
 
 
 def crop_into(rgb: UInt8[np.ndarray, "h w 3"], crop: Crop, out: UInt8[np.ndarray, "s s 3"]) -> None:
-    """Crop an image and resize it into `out`: linear interpolation, or area averages where it shrinks a lot.
+    """Crop an image and resize it into `out`: linear interpolation, or area averages where a side shrinks a lot.
 
     Raises ConfigError for an array of another shape or type, which OpenCV would leave as it is.
     """
@@ -85,15 +85,16 @@ def crop_into(rgb: UInt8[np.ndarray, "h w 3"], crop: Crop, out: UInt8[np.ndarray
     if out.shape != (size, size, 3) or out.dtype != np.uint8:
         raise ConfigError(f"a crop into an array {out.shape} of {out.dtype}: give one [size, size, 3] of uint8.")
     cut = rgb[top : top + height, left : left + width]
-    interpolation = cv2.INTER_AREA if shrinks_a_lot(crop, size) else cv2.INTER_LINEAR
-    cv2.resize(cut, (size, size), dst=out, interpolation=interpolation)
+    if shrinks_a_lot(crop, size):  # only to `out` where no side grows: OpenCV averages nothing otherwise
+        cut = cv2.resize(cut, (min(width, size), min(height, size)), interpolation=cv2.INTER_AREA)
+    cv2.resize(cut, (size, size), dst=out, interpolation=cv2.INTER_LINEAR)
     if flip:
         cv2.flip(out, 1, dst=out)
 
 
 def shrinks_a_lot(crop: Crop, size: int) -> bool:
-    """Whether a crop is so much larger than size x size pixels that its areas are averaged."""
-    return min(crop.height, crop.width) > _AREA_FROM * size
+    """Whether a crop is so much higher or wider than size x size pixels that its areas are averaged."""
+    return max(crop.height, crop.width) > _AREA_FROM * size
 
 
 def crop_mask_into(

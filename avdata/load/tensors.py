@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from avdata.load.batch import ArrayBatch
+from avdata.load.batch import ArrayBatch, shown_batch
 from avdata.profiles import profile
 from avdata.torch_melspec import apply_gain_db
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Batch:
     """One rank's batch as torch tensors.
 
@@ -45,6 +45,9 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def __repr__(self) -> str:
+        return shown_batch(self)
 
     def label_ids(self) -> Int64[Tensor, " b"]:
         """The first class of each sample; -1: no class."""

@@ -159,6 +159,25 @@ def test_shrinking_a_lot_does_not_pass_over_pixels() -> None:
     assert np.abs(out.astype(int) - 127).max() <= 1
 
 
+@pytest.mark.parametrize("height", [40, 64, 80])
+@pytest.mark.parametrize("is_high", [False, True])
+def test_a_side_that_shrinks_a_lot_alone_is_averaged(height: int, is_high: bool) -> None:
+    """As whole frames of films are, squashed into a square; the other side grows, stays or shrinks a little."""
+    stripes = np.tile(np.arange(512) % 2 * 255, (height, 1)).astype(np.uint8)
+    picture = np.repeat((stripes.T if is_high else stripes)[..., None], 3, 2)
+    out = np.zeros((64, 64, 3), np.uint8)
+    crop_into(picture, Crop(0, 0, *picture.shape[:2], False), out)
+    assert np.abs(out.astype(int) - 127).max() <= 1
+
+
+def test_a_batch_is_shown_by_its_shapes(dataset: Dataset) -> None:
+    loader = Loader(dataset, TrainView(image_size=24), LoaderConfig(batch_size=2, num_workers=0))
+    shown = {repr(batch) for batch in (next(iter(loader)), next(loader.arrays()))}
+    shapes = "2 samples: epoch 0, images 3 x 24 x 24, log_mel 128 x 192, "
+    assert {one.partition(shapes)[0] for one in shown} == {"Batch(", "ArrayBatch("}
+    assert all(len(one) < 300 and "window_start_s" in one for one in shown)
+
+
 def test_evaluation_takes_the_middle_and_is_the_same_every_time(dataset: Dataset) -> None:
     batch, again = (first_samples(dataset, EvalView(image_size=24, waveform=True)) for _ in range(2))
     for name in ("images", "log_mel", "waveform", "window_start_s", "frame_time_s"):
