@@ -24,6 +24,7 @@ from avdata.tracking import TrackedRun
 from avmanifest.errors import AvkitError, CheckpointError, ConfigError, ShardError
 from avmanifest.files import write_errors
 from avmanifest.secrets import shown_url
+from avmanifest.wording import counted
 from avmodel.augment import augment
 from avmodel.averaging import WeightAverage, weight_average
 from avmodel.checkpoint import load_average, load_model, save_checkpoint
@@ -189,8 +190,9 @@ def train(
         listener.note(f"{out / CHECKPOINTS}: no checkpoint was saved yet; the run begins at step 0")
     speed = Speed(config, world, first=first, steps=steps)
     listener.started(step=first, steps=steps, epochs=steps * step_epochs)
-    if steps and (note := config.contrast_note(world.size)):
-        listener.note(note)
+    for note in (config.contrast_note(world.size), config.data.unread_note):
+        if steps and note:
+            listener.note(note)
 
     if not steps:
         if resumed is None:
@@ -413,8 +415,8 @@ def require_batch(model: Family, config: RunConfig, world: World) -> None:
     together = config.micro_batch(world.size)[0] * world.size * config.contrast_parts(world.size)
     if together < model.least_batch:
         raise ConfigError(
-            f"{together} samples at once over all processes; the model needs {model.least_batch}. Raise batch_size or "
-            "device_batch_size, or set gradient_cache=true."
+            f"{counted(together, 'sample')} at once over all processes; the model needs {model.least_batch}. Raise "
+            "batch_size or device_batch_size, or set gradient_cache=true."
         )
 
 

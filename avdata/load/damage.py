@@ -37,10 +37,17 @@ class DamageCount:
 
     def __init__(self, max_share: float, num_samples: float) -> None:
         self._max_share = max_share
-        self._num_samples = num_samples
-        self._most = max(1, math.floor(max_share * num_samples + 1e-9)) if max_share else 0
-        self._epoch = 0
-        self._seen: set[int] = set()
+        self._per_epoch = num_samples
+        self.begin(0)
+
+    def begin(self, epoch: int, left: float | None = None) -> None:
+        """Count from 0 on in an epoch of which `left` samples are still to be read; None: all.
+
+        The share is one of these: what was damaged before a resume is not known any more.
+        """
+        self._epoch, self._seen = epoch, set[int]()
+        self._num_samples = self._per_epoch if left is None else left
+        self._most = max(1, math.floor(self._max_share * self._num_samples + 1e-9)) if self._max_share else 0
 
     def add(self, epoch: int, bad: Sequence[BadSample], replaced_by: Sequence[str | None]) -> int:
         """Log and count the damaged samples of a batch.
@@ -57,7 +64,7 @@ class DamageCount:
             ShardError: More samples of the epoch are damaged than may be.
         """
         if self._epoch != epoch:
-            self._epoch, self._seen = epoch, set()
+            self.begin(epoch)
         new = {one.sample: one for one in bad if one.sample not in self._seen}
         for one in new.values():
             other = replaced_by[one.row]
@@ -65,8 +72,9 @@ class DamageCount:
             _LOG.warning("skipped: %s: %s%s", one.key, one.error, instead)
         self._seen.update(new)
         if len(self._seen) > self._most:
+            rest = "" if self._num_samples == self._per_epoch else "the rest of "
             raise ShardError(
-                f"{len(self._seen)} of {self._num_samples:.0f} samples of an epoch are damaged, more than "
+                f"{len(self._seen)} of {self._num_samples:.0f} samples of {rest}an epoch are damaged, more than "
                 f"data.max_bad_share={self._max_share} allows; the last one: {bad[-1].error} Look at the dataset with "
                 "`avkit verify --deep`, or raise data.max_bad_share."
             )

@@ -76,7 +76,8 @@ class LoaderConfig:
     chunk_samples: int | None = None  # samples per task of a worker; None: 8 to 32, as many as keep all workers busy
     fetch_ahead_samples: int = 4096  # download a remote shard so many samples before its first one is needed
     skip_bad: bool = False  # go on at a damaged sample, instead of raising: see `Loader`
-    max_bad_share: float = 0.05  # raise when more of this rank's samples of an epoch are damaged; one always may be
+    # Raise when more of this rank's samples of an epoch, or of its rest after a resume, are damaged; one always may be.
+    max_bad_share: float = 0.05
     exclude_keys: tuple[str, ...] = ()  # samples to replace by others as if they were damaged, without counting them
     check_members: bool = True  # compare each member that is read with its hash; False shows what that costs
     tensors: bool | None = None  # batches of torch tensors; False: of numpy arrays; None: tensors if torch is installed
@@ -230,6 +231,7 @@ class Loader:
         if state.position > (total := self.dataset.epoch_samples):
             raise CheckpointError(f"the loader state is at sample {state.position} of {total}")
         self._state = state
+        self._damage.begin(state.epoch, (total - state.position) / self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Move to the start of an epoch. In the current epoch, keep the position, so that a resumed run continues."""
@@ -442,7 +444,7 @@ class Loader:
         if self.config.tail == "drop":
             raise errors[0]
         if len(errors) == len(pending.positions):
-            raise ShardError(f"all {len(errors)} samples of a batch are damaged; the first: {errors[0]}") from errors[0]
+            raise ShardError(f"no sample of a batch of {len(errors)} is whole; the first: {errors[0]}") from errors[0]
         return np.array([row for row, error in enumerate(pending.rows.errors) if error is None])
 
     def _batch(self, epoch: int, pending: _Pending, good: Int64[np.ndarray, " k"] | None, skipped: int) -> ArrayBatch:

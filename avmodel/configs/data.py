@@ -70,8 +70,8 @@ class DataConfig:
     ] = False
     max_bad_share: Annotated[
         float,
-        "With skip_bad: share of an epoch's samples that may be damaged; with more the run stops. May change at "
-        "--resume.",
+        "With skip_bad: share of an epoch's samples that may be damaged, after --resume of those that are left; with "
+        "more the run stops. May change at --resume.",
         SHARE,
     ] = 0.05
     exclude_keys: Annotated[
@@ -86,3 +86,12 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check(self, "data.")
+
+    @property
+    def unread_note(self) -> str | None:
+        """A line on a setting that another one makes without effect; None: there is none."""
+        if self.fit == "crop" or self.min_area == 1.0:
+            return None
+        return (
+            f"data.min_area={self.min_area:g} has no effect with data.fit={self.fit}: it is of random crops (fit=crop)"
+        )

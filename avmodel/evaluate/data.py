@@ -1,9 +1,10 @@
 """Data of an evaluation: splits with the same classes, checks of their labels and of leaks, and views."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +37,7 @@ from avmanifest.lists import read_requests
 from avmanifest.recipe import load_recipe, recipe_names
 from avmanifest.secrets import shown_url
 from avmanifest.splits import split_names
+from avmanifest.wording import counted
 from avmodel.distributed import World
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.loaded import LoadedModel
@@ -43,6 +45,7 @@ from avmodel.inputs import Source, cache_config, image_side
 
 _FOOTAGE = ("key", "status", "video_id", "source_sha256", "start_s", "end_s")
 _SHOWN = 3
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Split(NamedTuple):
@@ -83,9 +86,9 @@ def open_splits(
     if labeled and trained.dataset.classes != tested.dataset.classes:
         ours, theirs = set(trained.dataset.classes), set(tested.dataset.classes)
         raise ConfigError(
-            f"{trained.name} has {len(ours)} classes and {tested.name} {len(theirs)}; only in one of them: "
-            f"{', '.join(map(repr, sorted(ours ^ theirs)[:_SHOWN])) or 'none, but their order differs'}. A head "
-            "learned on one says nothing of the other: prepare both with one recipe."
+            f"{trained.name} has {counted(len(ours), 'class', 'classes')} and {tested.name} {len(theirs)}; only in "
+            f"one of them: {', '.join(map(repr, sorted(ours ^ theirs)[:_SHOWN])) or 'none, but their order differs'}. "
+            "A head learned on one says nothing of the other: prepare both with one recipe."
         )
     trained, leak_note = without_leaks(data, trained, tested)
     if data.test_labels is not None:
@@ -199,7 +202,7 @@ def relabeled(data: EvalDataConfig, split: Split) -> Split:
     }
     if not found:
         raise ConfigError(f"{path}: lists no clip of {split.name}. Its labels belong to another dataset.")
-    note = f"labels of {name}: {len(found)} of its {len(wanted)} clips are here"
+    note = f"labels of {name}: {len(found):,} of its {counted(len(wanted), 'clip')} are here"
     return split._replace(
         dataset=relabel(split.dataset, found), name=f"{split.name} ({name})", notes=(*split.notes, note)
     )
@@ -241,6 +244,8 @@ def train_view(
 ) -> TrainView:
     """The view of training clips: a random window, frame, crop, flip and gain (no gain with Kaldi spectrograms)."""
     settings = _view_settings(data, loaded)
+    if settings["fit"] != "crop" and min_area not in (0.5, 1.0):  # the default, and what another fit takes
+        _LOG.warning("min_area=%g has no effect with data.fit=%s: it is of random crops", min_area, settings["fit"])
     gain_db = 0.0 if PROFILES[settings["profile"]].kaldi else max_gain_db
     return TrainView(**settings, max_gain_db=gain_db, min_area=min_area, flip_probability=flip_probability)
 

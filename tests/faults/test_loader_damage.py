@@ -85,7 +85,7 @@ def test_a_batch_without_a_good_sample_stops_even_then(root: Path) -> None:
     for sample in range(4, 8):
         damage_image(root, sample)
     loader = Loader(open_dataset(root), VIEW, replace(CONFIG, skip_bad=True, max_bad_share=0.2))
-    with pytest.raises(ShardError, match=r"all 4 samples of a batch are damaged; the first: .*clip-00004"):
+    with pytest.raises(ShardError, match=r"no sample of a batch of 4 is whole; the first: .*clip-00004"):
         list(loader)
 
 

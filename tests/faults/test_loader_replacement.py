@@ -160,6 +160,22 @@ def test_the_share_of_damaged_samples_is_bounded(damaged: Dataset, share: float,
         list(loader.arrays())
 
 
+def test_after_a_resume_the_share_is_of_what_is_left(damaged: Dataset) -> None:
+    """2 of the 20 are damaged, and 2 of the last 18."""
+    config = replace(SKIP, order=OrderConfig(shuffle=False), batch_size=2)
+    for share, stops in ((0.1, True), (0.2, False)):
+        loader = Loader(damaged, VIEW, replace(config, max_bad_share=share))
+        loader.load_state_dict({**loader.state_dict(), "position": 2})
+        if not stops:
+            assert len(list(loader.arrays())) == 9
+            assert len(list(loader.arrays())) == 10
+            continue
+        with pytest.raises(ShardError, match=r"2 of 18 samples of the rest of an epoch are damaged"):
+            list(loader.arrays())
+    whole_epoch = Loader(damaged, VIEW, replace(config, max_bad_share=0.1))
+    assert len(list(whole_epoch.arrays())) == 10
+
+
 def test_one_damaged_sample_never_passes_a_share_above_0(drawn: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(drawn, tmp_path / "set"))
     damage(root, 5)

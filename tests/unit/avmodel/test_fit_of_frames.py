@@ -42,6 +42,21 @@ def test_evaluations_take_the_field_of_the_training(tmp_path: Path, fit: str) ->
     assert describe_view(one_view(DATA, loaded))["fit"] == fit
 
 
+def test_an_area_of_crops_that_are_not_made_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    loaded = checkpoint(tmp_path, fit="squash")
+    for min_area in (0.5, 1.0):
+        train_view(DATA, loaded, max_gain_db=0.0, min_area=min_area)
+    train_view(replace(DATA, fit="crop"), loaded, max_gain_db=0.0, min_area=0.2)
+    assert caplog.messages == []
+    train_view(DATA, loaded, max_gain_db=0.0, min_area=0.2)
+    assert caplog.messages == ["min_area=0.2 has no effect with data.fit=squash: it is of random crops"]
+    squashed = DataConfig(fit="squash", min_area=0.2)
+    assert squashed.unread_note == (
+        "data.min_area=0.2 has no effect with data.fit=squash: it is of random crops (fit=crop)"
+    )
+    assert [replace(squashed, **given).unread_note for given in ({"fit": "crop"}, {"min_area": 1.0})] == [None, None]
+
+
 def test_a_setting_overrides_what_the_checkpoint_notes(tmp_path: Path) -> None:
     loaded = checkpoint(tmp_path, fit="squash")
     assert one_view(replace(DATA, fit="crop"), loaded).fit == "crop"
