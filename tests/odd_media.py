@@ -15,9 +15,18 @@ FPS = 25
 
 
 def copy_packets(
-    source: Path, target: Path, *, video_s: float = 1e9, audio_s: float = 1e9, gap: tuple[float, float] = (0, 0)
+    source: Path,
+    target: Path,
+    *,
+    video_s: float = 1e9,
+    audio_s: float = 1e9,
+    gap: tuple[float, float] = (0, 0),
+    jump: tuple[float, float] = (1e9, 0),
 ) -> Path:
-    """Copy the packets of a file, each stream up to its end, without the audio packets inside of a gap (seconds)."""
+    """Copy the packets of a file, each stream up to its end, without the audio packets inside of a gap (seconds).
+
+    `jump`: from the first time on, the times of the audio packets are greater by the second one.
+    """
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
         for packet in old.demux():
@@ -27,6 +36,9 @@ def copy_packets(
             is_video = packet.stream.type == "video"
             if begins_s >= (video_s if is_video else audio_s) or (not is_video and gap[0] <= begins_s < gap[1]):
                 continue
+            if not is_video and begins_s >= jump[0]:
+                ticks = round(jump[1] / packet.time_base)
+                packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
             packet.stream = streams[packet.stream.index]
             new.mux(packet)
     return target

@@ -58,6 +58,7 @@ RESAMPLE_MARGIN_S = 0.1  # extra audio on both sides of a span while resampling;
 MAX_DURATION_S = 7 * 86_400.0  # longer media are taken for damage
 MAX_START_S = 4e9  # of a file's own times from 0, in either direction; clocks that count from 1970 are below
 MAX_OVERLAP_SHARE = 0.1  # of a span's audio whose timestamps say that it is played twice; more is media_corrupt
+MAX_AUDIO_GAP_S, MAX_AUDIO_GAP_SHARE = 60.0, 0.5  # of a span without sound; more than both: the timestamps jump
 MAX_PIXEL_ASPECT = 4.0  # sample aspect ratios beyond 1:4 and 4:1 are taken for damage and ignored
 MAX_PROPORTION = 16.0  # of an image's sides; more is damage, and the scaled image would be very large
 # A file whose metadata is not UTF-8 must still open. PyAV accepts it from version 19 on.
@@ -289,7 +290,8 @@ class Media:
 
         Raises:
             DecodeError: media_no_audio without an audio stream; media_window where the stream has nothing in the
-                span; media_corrupt where less than MIN_AUDIO_SHARE of the declared audio can be decoded.
+                span; media_corrupt where less than MIN_AUDIO_SHARE of the declared audio can be decoded, or where it
+                has gaps of more than MAX_AUDIO_GAP_S and MAX_AUDIO_GAP_SHARE of the span.
         """
         with self.waveform_file(start_s, end_s, sample_rate) as (samples, real_s):
             return Waveform(samples=samples[:], sample_rate=sample_rate, real_s=real_s)
@@ -329,6 +331,12 @@ class Media:
                     gap_s += end_s - gap_from_s
                 self._audio_gap_s = 0.0 if audio.num_bad or audio.has_wrong_rate else gap_s
                 self._refuse_lost_audio(audio, start_s, end_s, real_s + self._audio_gap_s)
+                if self._audio_gap_s > max(MAX_AUDIO_GAP_S, MAX_AUDIO_GAP_SHARE * (end_s - start_s)):
+                    raise DecodeError(
+                        "media_corrupt",
+                        f"{self.name}: no sound for {self._audio_gap_s:.3f} s between {start_s:.3f} and {end_s:.3f} s: "
+                        "its timestamps jump. Fetch the file again, or name a part of it that has sound.",
+                    )
                 if overlap_s > max(MAX_OVERLAP_SHARE * (end_s - start_s), MAX_AUDIO_JUMP_S):
                     raise DecodeError(
                         "media_corrupt",

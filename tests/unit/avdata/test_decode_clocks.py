@@ -172,6 +172,28 @@ def test_a_gap_of_the_sound_is_silence_and_counted(clip: Path, tmp_path: Path, s
         assert media.info.audio_gap_s == 0.0
 
 
+def test_a_clip_that_is_mostly_a_gap_of_the_sound_is_damaged(clip: Path, tmp_path: Path) -> None:
+    """The sound goes on after a pause: short ones are silence, and so are long ones of longer clips."""
+    hour = copy_packets(clip, tmp_path / "hour.mkv", jump=(3.0, 3600.0))
+    with open_media(hour) as media:
+        assert media.duration_s == pytest.approx(3606, abs=0.2)
+        with pytest.raises(
+            DecodeError, match=r"no sound for 3600\.\d+ s between 0\.000 and 36\d\d\.\d+ s: its times"
+        ) as refused:
+            media.waveform(0.0, media.duration_s)
+        assert refused.value.status == "media_corrupt"
+        assert heard(media.waveform(0.0, 3.0).samples) == [0, 1, 2]
+        assert heard(media.waveform(0.0, 60.0).samples) == [0, 1, 2, *[None] * 57]
+    for pause_s, refused_s in ((55.0, False), (65.0, True)):
+        path = copy_packets(clip, tmp_path / f"{pause_s:g}.mkv", jump=(3.0, pause_s))
+        with open_media(path) as media:
+            if refused_s:
+                with pytest.raises(DecodeError, match="no sound for 65"):
+                    media.waveform(0.0, media.duration_s)
+            else:
+                assert len(media.waveform(0.0, media.duration_s).samples) > 16_000 * 60
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".flv"])
 def test_a_duration_that_is_a_second_too_long_is_corrected(clip: Path, tmp_path: Path, suffix: str) -> None:
     path = copy_packets(clip, tmp_path / f"long{suffix}")
