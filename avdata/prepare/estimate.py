@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
@@ -9,7 +11,7 @@ import pyarrow as pa
 
 from avdata.prepare.config import PrepareConfig
 from avdata.prepare.sources import RemoteSource, Source, SourceChain, open_sources, reads_archives
-from avdata.prepare.sources.archives import ArchiveSource, find_archives
+from avdata.prepare.sources.archives import ArchiveSource, find_archives, require_there
 from avdata.prepare.sources.local import LocalSource
 from avdata.prepare.sources.names import ClipRequest, names_tried
 from avdata.prepare.sources.remote import RemoteRef
@@ -17,6 +19,8 @@ from avdata.profiles import profile
 from avmanifest.secrets import shown_url
 
 _FEW: Final = 3  # clips and files that are named
+
+SMALL_BYTES: Final = 300 * 10**6  # of a source's .tar.gz that are read to their end for an estimate, in seconds
 
 OVERHEAD_BYTES: Final = 6_000
 """Bytes of tar headers, padding and json per sample."""
@@ -72,7 +76,9 @@ class Estimate:
 
 
 def estimate(config: PrepareConfig, plan: pa.Table, suppose: Assumptions | None = None) -> Estimate:
-    """Estimate the run of a plan. Folders, local tars and zips are listed; nothing is fetched or written.
+    """Estimate the run of a plan. Folders, local tars, zips and small .tar.gz are listed; nothing is fetched or kept.
+
+    Raises ConfigError for a source that is not there.
 
     Args:
         config: The run's configuration.
@@ -121,7 +127,8 @@ def _shares(
     if config.recipe.name == "synth":
         return {"synth": SourceShare(clips=len(plan))}, 0, ()
     specs = [spec for spec in config.sources if not reads_archives(spec) or _is_listed_soon(spec)]
-    opened = dict(zip(specs, open_sources(specs, options=config.remote), strict=True))
+    with TemporaryDirectory() as folder:  # for the seek points of a .tar.gz, which an estimate does not need
+        opened = dict(zip(specs, open_sources(specs, cache_dir=Path(folder), options=config.remote), strict=True))
     chain = SourceChain(list(opened.values()))
     fetched: dict[str, dict[str, float]] = {source.name: {} for source in chain.remote}  # bytes by fetch key
     area = (config.remote.youtube.max_height / 360) ** 2
@@ -142,12 +149,19 @@ def _shares(
 
 
 def _is_listed_soon(spec: str) -> bool:
-    """Whether the archives of a source are local and have a list of their members: plain tars and zips.
+    """Whether the archives of a source are local and have a list of their members, or are small: tars and zips.
 
-    Raises ConfigError for missing archives, as a run does.
+    Raises ConfigError for missing archives, as a run does; of those at URLs the first and the last are asked for.
     """
     archives = find_archives(spec.removeprefix("wds:").split("::"))
-    return all("://" not in archive and archive.endswith((".tar", ".zip")) for archive in archives)
+    remote = [archive for archive in archives if "://" in archive]
+    for archive in dict.fromkeys([*remote[:1], *remote[-1:]]):
+        require_there(archive)
+    if remote:
+        return False
+    packed = [archive for archive in archives if not archive.endswith((".tar", ".zip"))]
+    is_gzip = all(archive.endswith((".tar.gz", ".tgz")) for archive in packed)
+    return is_gzip and sum(Path(archive).stat().st_size for archive in packed) <= SMALL_BYTES
 
 
 def _searched(plan: pa.Table, sources: Iterable[Source]) -> tuple[Searched, ...]:

@@ -14,10 +14,11 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import IO, Final, cast
 
 from indexed_gzip import IndexedGzipFile
 
@@ -86,7 +87,7 @@ class ArchiveSource(IndexedSource):
     members and requests by reason.
 
     Args:
-        patterns: Paths, globs, brace patterns (`{00..19}`) or URLs of tar files; paths of tar.gz, tar.zst and zip
+        patterns: Paths, globs, brace patterns (`{00..19}`) or URLs of tar and zip files; paths of tar.gz and tar.zst
             files.
         cache_dir: Folder for listings, seek points and copies. None: `avkit/archives` in the user's cache folder.
 
@@ -190,7 +191,7 @@ def list_archive(archive: str, cache_dir: Path) -> Listing:
     current size and modification time. Otherwise they are made and stored there. Raises ConfigError if the archive
     cannot be opened.
     """
-    try:
+    with _listing_errors(archive):
         if "://" in archive:
             return _list_remote(archive)
         with open_file(archive) as file:
@@ -203,10 +204,27 @@ def list_archive(archive: str, cache_dir: Path) -> Listing:
             if begin != b"\x1f\x8b":
                 return _list_tar(archive, file)
         return _list_gzip(archive, cache_dir)
+
+
+def require_there(archive: str) -> None:
+    """Raise ConfigError unless the server of an archive at a URL has it. Reads nothing of it."""
+    with _listing_errors(archive):
+        open_store(archive).version("")
+
+
+@contextmanager
+def _listing_errors(archive: str) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, ShardError) as error:
         raise ConfigError(
             f"{_shown(archive)}: cannot be listed: {error}. Check the path and its permissions."
         ) from error
+
+
+def _named(archive: str, suffixes: str | tuple[str, ...]) -> bool:
+    """Whether the path, or that of the URL, ends so."""
+    return (archive.partition("?")[0] if "://" in archive else archive).endswith(suffixes)
 
 
 def _shown(archive: str) -> str:
@@ -217,7 +235,7 @@ def _list_remote(archive: str) -> Listing:
     store = open_store(archive)
     version = store.version("")
     with store.open("", block_bytes=_REMOTE_BLOCK_BYTES) as file:
-        listing = _list_tar(archive, file)
+        listing = (_list_zip if _named(archive, ".zip") else _list_tar)(archive, file)
     store.unchanged("", version)
     return replace(listing, version=version)
 
@@ -263,12 +281,12 @@ def _list_zstd(archive: str, cache_dir: Path) -> Listing:
         raise
 
 
-def _list_zip(archive: str, file: BinaryIO) -> Listing:
+def _list_zip(archive: str, file: io.BufferedIOBase) -> Listing:
     """Read the directory of a zip, and the header of each video in it."""
     listing = Listing(archive)
     sidecars = Sidecars()
     try:
-        with zipfile.ZipFile(file) as opened:
+        with zipfile.ZipFile(cast("IO[bytes]", file)) as opened:
             for info in opened.infolist():
                 _add_zip_member(info, opened, file, listing, sidecars)
     except _DAMAGED_ZIP as error:
@@ -277,7 +295,11 @@ def _list_zip(archive: str, file: BinaryIO) -> Listing:
 
 
 def _add_zip_member(
-    info: zipfile.ZipInfo, opened: zipfile.ZipFile, file: BinaryIO, listing: Listing, sidecars: Sidecars
+    info: zipfile.ZipInfo,
+    opened: zipfile.ZipFile,
+    file: io.BufferedIOBase,
+    listing: Listing,
+    sidecars: Sidecars,
 ) -> None:
     """As `_add_member`."""
     mode = info.external_attr >> 16
@@ -399,9 +421,9 @@ def _checked_address(address: str) -> str:
     scheme, shown = address.partition("://")[0], shown_url(address)
     if scheme not in REMOTE_SCHEMES:
         raise ConfigError(f"source wds:{shown}: unknown scheme {scheme!r}; known: {', '.join(REMOTE_SCHEMES)}.")
-    if not address.partition("?")[0].endswith(".tar"):
+    if not _named(address, (".tar", ".zip")):
         raise ConfigError(
-            f"source wds:{shown}: only a plain .tar can be read in place over the network. Download it and give its "
-            "path."
+            f"source wds:{shown}: only a .tar or a .zip can be read in part over the network; others have to be read "
+            "from their beginning. Download it and give its path."
         )
     return address

@@ -7,7 +7,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, runtime_checkable
 
@@ -85,7 +85,9 @@ def open_media_file(ref: MediaRef) -> Path | BinaryIO:
         return Path(ref.path)
     with _media_errors(ref):
         if "://" in ref.path:
-            return _fetch(ref, ref.size)
+            if ref.deflated is None:
+                return _in_memory(_fetch(ref, ref.size), ref)
+            return _inflated(io.BytesIO(_fetch(ref, ref.deflated.num_bytes)), replace(ref, offset=0), ref.size)
         if ref.compressed:
             return _open_gzip_member(ref, ref.size)
         archive = io.FileIO(open_descriptor(ref.path))
@@ -94,7 +96,7 @@ def open_media_file(ref: MediaRef) -> Path | BinaryIO:
             if archive_bytes < ref.offset + (ref.size if ref.deflated is None else ref.deflated.num_bytes):
                 raise _changed(ref, f"it has only {archive_bytes} bytes")
             if ref.deflated is not None:
-                return _inflated(archive, ref, ref.deflated, ref.size)
+                return _inflated(archive, ref, ref.size)
             return io.BufferedReader(FileRange(archive, ref.offset, ref.size, name=ref.name), _BUFFER_BYTES)
         except BaseException:
             archive.close()
@@ -161,8 +163,8 @@ def _in_memory(data: bytes | bytearray, ref: MediaRef) -> BinaryIO:
     return io.BufferedReader(FileRange(io.BytesIO(data), 0, len(data), name=ref.name), _BUFFER_BYTES)
 
 
-def _fetch(ref: MediaRef, size: int) -> BinaryIO:
-    """Download the member in one request, because a decoder seeks too often for one request per read."""
+def _fetch(ref: MediaRef, size: int) -> bytes:
+    """Download the member, as the archive has it, in one request: a decoder seeks too often for one per read."""
     data = open_store(ref.path).read_range("", ref.offset, size, ref.version)
     if len(data) != size:
         raise DownloadError(
@@ -170,7 +172,7 @@ def _fetch(ref: MediaRef, size: int) -> BinaryIO:
             f"{ref.place}: requested {size} bytes from {ref.offset}, received {len(data)}. The archive changed, or the "
             "server does not support range requests. Download the archive and give its path.",
         )
-    return _in_memory(data, ref)
+    return data
 
 
 def _open_gzip_member(ref: MediaRef, size: int) -> BinaryIO:
@@ -192,11 +194,13 @@ def _open_gzip_member(ref: MediaRef, size: int) -> BinaryIO:
     return _in_memory(data, ref)
 
 
-def _inflated(archive: io.FileIO, ref: MediaRef, deflated: Deflated, size: int) -> BinaryIO:
+def _inflated(archive: io.BytesIO | io.FileIO, ref: MediaRef, size: int) -> BinaryIO:
     """The content of a deflated member: in memory, or if it is large in a file that has no name. Closes the archive.
 
     Raises DecodeError (`media_corrupt`) if it is damaged, or has not the size that the archive says.
     """
+    deflated = ref.deflated
+    assert deflated is not None
     out: Any = io.BytesIO() if size <= _IN_MEMORY_BYTES else tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
     try:
         with archive:

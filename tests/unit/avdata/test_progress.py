@@ -1,5 +1,6 @@
 """The progress of a run as another process reads it, and the estimate of a run."""
 
+import tarfile
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
 from tests.remote import remote_config
+from tests.serving import serving
 
 HOUR = 3600.0
 
@@ -59,6 +61,27 @@ def test_an_estimate_counts_each_file_once_and_sends_no_request(tmp_path):
     assert (share.clips, share.videos, share.bytes, share.hours) == (3, 2, 2000, 2.0)
     assert (expected.clips, expected.missing, expected.hours) == (3, 0, 2.0)
     assert not config.out.exists()
+
+
+def test_an_estimate_looks_into_small_archives_and_whether_those_of_servers_are_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "aaaaaaaaaaa_000000.mp4").write_bytes(b"video")
+    for suffix in ("tar", "tar.gz"):
+        with tarfile.open(tmp_path / f"v.{suffix}", "w:gz" if suffix == "tar.gz" else "w") as tar:
+            tar.add(tmp_path / "aaaaaaaaaaa_000000.mp4", "aaaaaaaaaaa_000000.mp4")
+
+    def expected(source):
+        config = remote_config(tmp_path / "run", [("aaaaaaaaaaa", 0, 10), ("b", 0, 10)], source)
+        return estimate(config, dry_run(config).plan)
+
+    found = expected(f"wds:{tmp_path}/v.tar.gz")
+    assert (found.missing, [share.clips for share in found.sources.values()]) == (1, [1])
+    assert not (tmp_path / "cache").exists()
+    with serving(tmp_path) as server:
+        assert list(expected(f"wds:{server.url}/v.tar").sources.values()) == [None]
+        assert server.requests == []
+        with pytest.raises(ConfigError, match=r"gone\.tar: cannot be listed"):
+            expected(f"wds:{server.url}/{{v,gone}}.tar")
 
 
 def test_an_estimate_counts_clips_that_no_source_has(tmp_path):

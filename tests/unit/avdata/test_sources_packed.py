@@ -21,6 +21,7 @@ from avdata.prepare.sources.media import MediaRef, hash_media, open_media_file
 from avdata.prepare.sources.names import ClipRequest
 from avdata.prepare.sources.unpacked import unpacked_copy
 from avmanifest.errors import ConfigError, DecodeError, MediaError, ShardError
+from tests.serving import serving
 
 RNG = np.random.default_rng(0)
 VIDEOS = {f"train/{number:011d}_000030.mp4": RNG.bytes(3000) for number in range(6)}
@@ -88,6 +89,34 @@ def test_videos_are_read_as_they_were_packed(kind: str, tmp_path: Path) -> None:
             assert file.read() == content[-100:]
             assert file.seek(10) == 10
             assert file.read(20) == content[10:30]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_a_zip_of_a_server_is_read_in_part(method: int, tmp_path: Path) -> None:
+    texts = {**VIDEOS, "train/texttexttex_000030.mp4": TEXT}
+    archive = zip_of(tmp_path / "a.zip", texts, method)
+    with serving(tmp_path) as server:
+        source = open_source(f"{server.url}/a.zip?token=secret", cache_dir=tmp_path / "cache")
+        assert isinstance(source, ArchiveSource)
+        assert (len(source), source.problems, source.refused) == (7, [], {})
+        for name, content in texts.items():
+            assert content_of(ref_of(source, name)) == content
+        ref = ref_of(source, "train/texttexttex_000030.mp4")
+        damaged = bytearray(archive.read_bytes())
+        damaged[ref.offset + 10] ^= 255
+        status = archive.stat()
+        archive.write_bytes(damaged)
+        os.utime(archive, ns=(status.st_atime_ns, status.st_mtime_ns))
+        if method == zipfile.ZIP_DEFLATED:
+            with pytest.raises(DecodeError, match=r"the archive cannot be read at a\.zip.*/train/texttexttex"):
+                content_of(ref)
+
+
+def test_a_compressed_tar_of_a_server_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    for name in ("a.tar.gz", "a.tar.zst?token=secret"):
+        with pytest.raises(ConfigError, match=r"read from their beginning\. Download it and give its path") as refused:
+            open_source(f"https://host/{name}", cache_dir=tmp_path)
+        assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("kind", ["zip", "zst"])
