@@ -29,7 +29,7 @@ def require_precision(precision: str, device: torch.device) -> None:
     if precision not in ("float32", HALF) and (device.type != "cuda" or not torch.cuda.is_bf16_supported(False)):
         raise ConfigError(
             f"precision={precision} on {device}: it needs a CUDA device of compute capability 8.0 (A100) or later. "
-            f"Set precision=float32{f', or {HALF} in pretraining' if device.type == 'cuda' else ''}."
+            f"Set precision=float32{f', or {HALF}' if device.type == 'cuda' else ''}."
         )
 
 

@@ -112,13 +112,13 @@ def probe_drawn(answer: Path) -> None:
             answer.write_text(json.dumps(found.record()))
 
 
-def held_out_drawn(answer: Path, micro: int) -> None:
+def held_out_drawn(answer: Path, micro: int, parallel: str = "ddp") -> None:
     """The held-out losses of each family at its start, in parts of `micro` samples of batches of twelve, as JSON."""
     found = {}
     with join_world("cpu") as world:
         for name, run in {"deepavfusion": {"model": TINY}, **FAMILY_RUNS}.items():
             torch.manual_seed(0)
-            model = build_model(run["model"])
+            model = placement(parallel, world)(build_model(run["model"]))
             batches = DrawnBatches(micro, 24, rank=world.rank, world_size=world.size)
             parts = 12 // (micro * world.size)
             found[name] = held_out_loss(model, batches, world, parts=parts, precision="float32")

@@ -11,7 +11,7 @@ from avmanifest.settings import POSITIVE, SHARE, Bounds, check
 from avmodel.configs.choices import MODEL_WEIGHTS, Weights
 from avmodel.configs.data import CacheDir, CacheGb, NumWorkers, Offline
 from avmodel.configs.optim import OptimConfig
-from avmodel.configs.run import PRECISIONS
+from avmodel.configs.run import HALF, PRECISIONS
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, out of how much
 MODES = ("audio-visual", "audio", "image")
@@ -119,7 +119,12 @@ class EvalConfig:
     ] = True
     feature_batch_size: Annotated[int, "Samples that a device encodes at once.", Bounds(1)] = 64
     device: Annotated[str, "auto, cpu, cuda or cuda:1."] = "auto"
-    precision: Annotated[str, "Precision of the encoder; bfloat16: autocast.", PRECISIONS] = "float32"
+    precision: Annotated[
+        str,
+        "Precision of the encoder. bfloat16: autocast. float16: autocast, in training with a scaled loss, for cards "
+        "without bfloat16 (V100, T4).",
+        (*PRECISIONS, HALF),
+    ] = "float32"
     weights: Weights = MODEL_WEIGHTS
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from avdata.load import Batch, LoaderConfig, TrainView
 from avmanifest.errors import ConfigError
+from avmanifest.wording import counted
 from avmodel.checkpoint import fill_own
 from avmodel.checkpoint_folder import TRAINER_FILE, newest_whole
 from avmodel.configs.optim import OptimConfig
@@ -29,7 +30,8 @@ from avmodel.fit import Fit, Moment, Objective, Terms, distributed, fit
 from avmodel.metrics import METRICS, JsonLines, SkippedLog
 from avmodel.nonfinite import SkippedSteps, skip_note
 from avmodel.optim import make_optimizer, parameter_groups
-from avmodel.resuming import SKIPPED_STEPS, load_together, restore, trainer_state
+from avmodel.precision import loss_scale
+from avmodel.resuming import LOSS_SCALE, SKIPPED_STEPS, load_state, load_together, restore, trainer_state
 from avmodel.rundir import CHECKPOINTS, as_json, defaults_of, differences, read_config, write_config
 
 _LOG = logging.getLogger(__name__)
@@ -74,7 +76,7 @@ def train(config: TrainingConfig, run: Evaluation, training: Training[Module], s
     module = training.build()
     optimizer = training.optimizer(module)
     average = LastEpochs(module, training.averaged_epochs) if training.averaged_epochs > 1 else None
-
+    scale = loss_scale(config.precision, world.device)
     skipped = SkippedSteps(config.optim.max_skipped_steps)
 
     def go_on(checkpoint: Path) -> int:
@@ -83,6 +85,8 @@ def train(config: TrainingConfig, run: Evaluation, training: Training[Module], s
         skipped.count = state.get(SKIPPED_STEPS, 0)
         if average is not None:
             fill_own(average.mean, state.get("average", {}), checkpoint / TRAINER_FILE)
+        if scale is not None:
+            load_state(scale, state, LOSS_SCALE, checkpoint)
         return done
 
     resumed = load_together(folder / CHECKPOINTS, go_on, world, say=_LOG.warning)
@@ -122,6 +126,8 @@ def train(config: TrainingConfig, run: Evaluation, training: Training[Module], s
             if average is not None:
                 average.epoch_ended(module, left=(steps - done) // epoch_steps)
                 state["average"] = average.mean.state_dict()
+            if scale is not None:
+                state[LOSS_SCALE] = scale.state_dict()
             if world.is_main:
                 training.save(module, done, state)
             if training.after_epoch is not None:
@@ -134,6 +140,7 @@ def train(config: TrainingConfig, run: Evaluation, training: Training[Module], s
             losses=losses,
             clip_grad=config.optim.clip_grad,
             seed=seed,
+            scale=scale,
         )
         fitting = Fit(
             objective=objective,
@@ -184,7 +191,7 @@ def whole_batch(config: TrainingConfig, samples: int, world_size: int) -> int:
         return config.batch_size
     share = samples // world_size
     if not share:
-        raise ConfigError(f"{samples} training samples for {world_size} processes. Start fewer processes.")
+        raise ConfigError(f"{counted(samples, 'training sample')} for {world_size} processes. Start fewer processes.")
     return share // min(config.device_batch_size, share) * min(config.device_batch_size, share) * world_size
 
 

@@ -122,9 +122,11 @@ def test_the_probe_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_held_out_loss_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_the_held_out_loss_of_two_processes_is_that_of_one(tmp_path: Path, parallel: str) -> None:
     assert call(held_out_drawn, tmp_path / "one", 12, log=tmp_path / "log") == 0, (tmp_path / "log").read_text()
-    assert call_together(held_out_drawn, tmp_path / "two", 2, log=tmp_path / "log") == [0, 0]
+    codes = call_together(held_out_drawn, tmp_path / "two", 2, parallel, log=tmp_path / "log")
+    assert codes == [0, 0], (tmp_path / "log.0").read_text()
     one, two = (json.loads((tmp_path / name).read_text()) for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name, losses in one.items():

@@ -24,12 +24,15 @@ def test_few_graphs_are_compiled_and_the_gradients_stay() -> None:
     root = Path(__file__).parents[3]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [row["way"] for row in rows] == ["blocks"] * 2 + ["whole"] * (len(TINY_MODELS) + 1)
+    ways = [*["blocks"] * 2, *["whole"] * (len(TINY_MODELS) + 1), "cached blocks", "cached whole"]
+    assert [row["way"] for row in rows] == ways
     for row in rows:
         assert row["far"] < 1e-5, row
         assert row["further"] == 0, row
         if row["way"] == "whole":
             assert row["graphs"] == 1, row
+        elif row["way"] == "cached whole":
+            assert row["graphs"] == 2, row  # of the vectors alone, and of the losses apart from the contrast
         else:
             assert 1 < row["graphs"] <= 12, row  # of 18 blocks in five shapes, and 5 blocks in ten
     assert rows[0]["blocks"] == 18

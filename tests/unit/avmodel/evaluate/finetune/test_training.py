@@ -8,6 +8,7 @@ import torch
 
 from avdata.load import LoaderConfig
 from avmanifest.errors import ConfigError, DivergedError
+from avmodel.checkpoint import load_trainer_state
 from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.data import make_loader, open_splits, scoring_view, train_view
 from avmodel.evaluate.finetune.classifier import Classifier, blank, freeze_unused, load_classifier
@@ -20,6 +21,8 @@ from avmodel.evaluate.tasks import task_config
 from avmodel.evaluate.training import whole_batch
 from avmodel.inputs import to_inputs
 from avmodel.metrics import METRICS, read_lines
+from avmodel.resuming import LOSS_SCALE
+from avmodel.rundir import CHECKPOINTS
 from tests.evaluating import DATA, TEST, TRAIN, draw_splits, evaluation_of, tiny_model
 from tests.shards import CLASSES, draw_dataset
 
@@ -75,6 +78,29 @@ def test_broken_off_and_taken_up_it_is_the_same_run(tiny_run: Path, splits: Path
         predict(CONFIG, one, run, test, scoring_view(CONFIG.data, run.loaded)) for one in (loaded, straight)
     )
     assert all(torch.equal(x, expected[row]) for row, x in found.items())
+
+
+def test_in_float16_it_trains_near_float32_and_resumes_with_its_scale(
+    tiny_run: Path, splits: Path, tmp_path: Path
+) -> None:
+    run = evaluation_of(tiny_run, splits, tmp_path)
+    train, test = open_splits(CONFIG.data, splits, None)
+    half = replace(CONFIG, precision="float16")
+    trained(CONFIG, run, train, test, 0, tmp_path / "exact")
+    straight = trained(half, run, train, test, 0, tmp_path / "straight")
+    found, exact = losses(tmp_path / "straight"), losses(tmp_path / "exact")
+    assert found == pytest.approx(exact, rel=0.02)
+    assert found != exact
+    (line, *_) = read_lines(tmp_path / "straight" / METRICS)
+    assert (line["loss_scale"], line["overflows"]) == (65536.0, 0)
+    with pytest.raises(Stopped):
+        trained(half, replace(run, progress=stop_after(5)), train, test, 0, tmp_path / "broken")
+    again = trained(half, run, train, test, 0, tmp_path / "broken")
+    assert losses(tmp_path / "broken") == found
+    for name, x in straight.state_dict().items():
+        assert x.dtype is torch.float32 or not x.is_floating_point()
+        assert torch.equal(x, again.state_dict()[name]), name
+    assert load_trainer_state(tmp_path / "broken" / CHECKPOINTS)[LOSS_SCALE]["scale"] == 65536.0
 
 
 def test_the_last_epochs_weights_are_averaged_broken_off_or_not(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
