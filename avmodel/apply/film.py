@@ -21,6 +21,7 @@ from avdata.waveform import rms_dbfs
 from avdata.windows import SAMPLE_RATE, Window
 from avmodel.apply.overlay_video import OverlayVideo, is_missing
 from avmodel.configs.apply import OVERLAY_FILE, LocalizeConfig
+from avmodel.evaluate.config import Progress
 
 PAGE_S: Final = 10.0  # seconds of spectrogram that are shown at once, at most
 LEVEL_S: Final = 0.5  # seconds around a frame whose level decides whether it is silent
@@ -57,7 +58,9 @@ class Film:
         """Append mono samples at SAMPLE_RATE."""
         self._sound.write(waveform.astype(np.float32).tobytes())
 
-    def draw(self, video: OverlayVideo, mel: MelProfile, config: LocalizeConfig) -> dict[str, Any]:
+    def draw(
+        self, video: OverlayVideo, mel: MelProfile, config: LocalizeConfig, progress: Progress | None = None
+    ) -> dict[str, Any]:
         """Write all frames to the video. Returns scale and counts as plain data."""
         for file in (self._frames, self._maps, self._sound):
             file.flush()
@@ -80,6 +83,8 @@ class Film:
             picture = decode_jpeg(self._frames.read(self._ends[number + 1] - self._ends[number]))
             scores = np.asarray(maps[number]) if audible[number] else None
             video.write_frame(drawing.draw(picture, scores, page, time_s))
+            if progress is not None:
+                progress("frames of the film", number + 1, self.num_frames)
         return {
             "scale": [round(scale.low, 4), round(scale.high, 4)],
             "colored_above": round(scale.colored_above, 4),

@@ -14,6 +14,7 @@ from avdata.load.crops import Crop, crop_into
 from avdata.profiles import num_frames, profile
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig, window_log_mel
 from avmanifest.errors import ConfigError, DecodeError
+from avmanifest.wording import counted
 from avmodel.configs.apply import OverlayConfig, SpanConfig
 from avmodel.evaluate.config import MODES, EvalDataConfig
 from avmodel.evaluate.data import one_view
@@ -72,8 +73,9 @@ def window_inputs(loaded: LoadedModel, window_s: float | None, *, fit: str | Non
         heard = num_frames(view.window_samples, replace(view.mel, pad_columns=0))
     if heard >= view.num_columns + patch:
         raise ConfigError(
-            f"--window {view.window_samples / SAMPLE_RATE:g}: {heard} columns of {view.profile!r} spectrograms, and "
-            f"the model takes {view.num_columns} at once. Take a shorter window; they may overlap (hop_s)."
+            f"--window {view.window_samples / SAMPLE_RATE:g}: {counted(heard, 'column')} of {view.profile!r} "
+            f"spectrograms, and the model takes {view.num_columns} at once. Take a shorter window; they may overlap "
+            "(hop_s)."
         )
     return WindowInputs(view=view, device=next(loaded.model.parameters()).device)
 

@@ -1,7 +1,7 @@
 """Where in the picture the sound comes from: heat maps over a video, without any training for it."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from avmodel.apply.overlay_video import overlay_video
 from avmodel.configs.apply import LOCALIZE_FILES, MAPS_FILE, LocalizeConfig
 from avmodel.configs.dense import DENSE
 from avmodel.distributed import choose_device
+from avmodel.evaluate.config import Progress
 from avmodel.evaluate.dense import moment_maps
 from avmodel.evaluate.loaded import LoadedModel, load_pretrained
 from avmodel.evaluate.localization.localizer import Localizer
@@ -34,6 +35,11 @@ class VideoLocalizer:
     config: LocalizeConfig
     window_config: WindowConfig
     files: tuple[str, ...] = LOCALIZE_FILES
+    progress: Progress | None = None
+
+    def followed_by(self, progress: Progress) -> "VideoLocalizer":
+        """See `avmodel.apply.tasks.Followed`."""
+        return replace(self, progress=progress)
 
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Float32[np.ndarray, "f h w"]]]:
         """Each window and a map for each of its frames, over all of the picture: how similar each image token is to the
@@ -79,7 +85,7 @@ class VideoLocalizer:
                 sound = video.write_audio(window)
                 assert sound is not None
                 film.append_sound(sound)
-            drawn = film.draw(video, self.inputs.view.mel, self.config)
+            drawn = film.draw(video, self.inputs.view.mel, self.config, self.progress)
         return {"frames": rows.num_rows, "fps": fps, "grid": list(grid), **drawn}
 
 

@@ -3,6 +3,7 @@
 import importlib
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
@@ -33,6 +34,14 @@ class Applied(Protocol):
 
     def write(self, windows: "Iterable[Window]", out: Path) -> dict[str, Any]:
         """Write the files, each whole or not at all. Returns a summary as plain data."""
+
+
+@runtime_checkable
+class Followed(Applied, Protocol):
+    """A task that still has work to do after the last window."""
+
+    def followed_by(self, progress: Progress) -> Applied:
+        """The same, which tells how much of that is done."""
 
 
 def require_possible(
@@ -75,7 +84,8 @@ def apply(
 ) -> dict[str, Any]:
     """Write what the model makes of a video's windows into a folder; what was written, as plain data.
 
-    Windows are taken one by one, and each file appears whole or not at all. Raises ConfigError if one is there already
+    Windows are taken one by one, and each file appears whole or not at all. What is refused or stopped leaves no new
+    empty folder. Raises ConfigError if one is there already
     (unless `overwrite`) or without windows, StorageError if the disk doesn't take it, DecodeError for a video that
     can't be read or lacks what the task needs.
     """
@@ -84,7 +94,16 @@ def apply(
     folder = Path(out)
     if not overwrite:
         require_free(folder, model.files)
-    facts = model.write(_with_progress(windows, progress), folder)
+    if progress is not None and isinstance(model, Followed):
+        model = model.followed_by(progress)
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        facts = model.write(_with_progress(windows, progress), folder)
+    except BaseException:
+        with suppress(OSError):  # a folder has files
+            for path in new:
+                path.rmdir()
+        raise
     return {"out": str(folder), "files": list(model.files), **facts, "avkit": version("avkit")}
 
 

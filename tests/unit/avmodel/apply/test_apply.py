@@ -244,7 +244,9 @@ def test_a_frame_is_cut_as_asked(run: Path) -> None:
 def test_maps_and_their_film(run: Path, tmp_path: Path) -> None:
     model = loaded("localize", run, fps=4.0, batch_size=3)
     windows = list(drawn_windows(model.window_config))
-    said = apply(model, windows, tmp_path)
+    seen: list[tuple[str, int, int]] = []
+    said = apply(model, windows, tmp_path, progress=lambda *done: seen.append(done))
+    assert seen[-10:] == [("frames of the film", number, 10) for number in range(1, 11)]
     rows = pq.read_table(tmp_path / "maps.parquet")
     assert said["frames"] == len(rows) == 10
     assert rows.column("time_s").to_pylist() == pytest.approx([number / 4 for number in range(10)])
@@ -289,7 +291,7 @@ def test_dense_maps_are_of_the_sound_around_each_frame(run: Path, tmp_path: Path
 def test_what_needs_both_senses_refuses_one(run: Path, tmp_path: Path) -> None:
     model = loaded("localize", run)
     with pytest.raises(DecodeError, match="no sound"):
-        apply(model, drawn_windows(model.window_config, sound=False), tmp_path)
+        apply(model, drawn_windows(model.window_config, sound=False), tmp_path / "new" / "out")
     assert list(tmp_path.iterdir()) == []
 
 
