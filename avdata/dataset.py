@@ -461,7 +461,9 @@ def relabel(dataset: Dataset, labels: Mapping[str, Sequence[str]]) -> Dataset:
         ConfigError: A label is not among the classes, or no sample is left.
     """
     if unknown := sorted({name for names in labels.values() for name in names} - set(dataset.classes)):
-        raise ConfigError(f"labels {unknown[:5]} are not among the dataset's {len(dataset.classes)} classes")
+        raise ConfigError(
+            f"labels {unknown[:5]} are not among the dataset's {counted(len(dataset.classes), 'class', 'classes')}"
+        )
     kept = select(dataset, pc.is_in(dataset.keys, value_set=pa.array(list(labels), pa.large_string())).to_numpy(False))
     new = [_renamed(labels[key], dataset.classes) for key in kept.keys.to_pylist()]
     return replace(kept, label_ids=np.concatenate(new), label_start=_starts(np.array([len(ids) for ids in new])))

@@ -48,6 +48,7 @@ from avmanifest.records import MarkerFacts, facts_of, parse_marker
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.secrets import shown_url
 from avmanifest.table import read_batches, read_schema
+from avmanifest.wording import counted
 
 CONTENT_KEY: Final = "avkit.content"
 """Key in a manifest's Parquet metadata of a hash of all that its rows are made from."""
@@ -194,7 +195,7 @@ def _shards_of(
     for row, (name, listed, facts) in enumerate(zip(names, counts.tolist(), markers(names), strict=True)):
         if facts is None or facts.successes != listed:
             raise ManifestError(
-                f"{index_of.shown}: {listed} samples in shard {name.number:05d}, "
+                f"{index_of.shown}: {counted(listed, 'sample')} in shard {name.number:05d}, "
                 f"its marker says {None if facts is None else facts.successes}. Run the same prepare again."
             )
         num_bytes[row] = facts.tar_bytes

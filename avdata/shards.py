@@ -26,6 +26,7 @@ from avmanifest.clipnames import display_name
 from avmanifest.errors import ConfigError, DamagedMember, ManifestError, ShardError
 from avmanifest.files import disk_error, open_file
 from avmanifest.secrets import shown_url
+from avmanifest.wording import counted
 
 BLOCK: Final = 512
 NPY_HEADER_BYTES: Final = 128
@@ -104,7 +105,10 @@ def members_of(row: Mapping[str, Any]) -> list[Member]:
     if hashes is None:
         hashes = [None] * len(members)
     elif len(hashes) != len(members):
-        raise ManifestError(f"{row['key']}: {len(members)} members, but {len(hashes)} hashes in member_xxh3")
+        raise ManifestError(
+            f"{row['key']}: {counted(len(members), 'member')}, but {counted(len(hashes), 'hash', 'hashes')} in "
+            "member_xxh3"
+        )
     blocks = row.get("mel_block_xxh3")
     left = iter(() if blocks is None else blocks)
     found = []

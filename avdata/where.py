@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from avmanifest.errors import ConfigError
 from avmanifest.names import did_you_mean
+from avmanifest.wording import counted
 
 if TYPE_CHECKING:
     import duckdb
@@ -116,7 +117,7 @@ class Condition:
 
     def chooses_none(self, num_rows: int, where: str) -> ConfigError:
         """The error for rows for none of which it is true."""
-        return _refused(self.text, f"it is true for none of the {num_rows:,} clips of {where}")
+        return _refused(self.text, f"it is true for none of the {counted(num_rows, 'clip')} of {where}")
 
 
 def parse_condition(text: str) -> Condition:

@@ -16,6 +16,7 @@ from avmanifest.errors import ConfigError
 from avmanifest.extras import naming_extras, require_extras
 from avmanifest.names import near_paths
 from avmanifest.secrets import shown_url
+from avmanifest.wording import counted
 
 if TYPE_CHECKING:
     from avdata.load.tensors import Batch
@@ -229,7 +230,9 @@ class Model:
         if images is not None and np.asarray(images).dtype != np.uint8:
             raise ConfigError(f"images are {np.asarray(images).dtype}: expected uint8, RGB from 0 to 255.")
         if images is not None and log_mel is not None and len(images) != len(log_mel):
-            raise ConfigError(f"{len(images)} images and {len(log_mel)} log-mels: expected as many of each.")
+            raise ConfigError(
+                f"{counted(len(images), 'image')} and {counted(len(log_mel), 'log-mel')}: expected as many of each."
+            )
         if not len(images if images is not None else log_mel):  # type: ignore[arg-type]  # one is given
             raise ConfigError("an empty batch: expected at least one sample.")
         frames = None if images is None else torch.from_numpy(np.ascontiguousarray(images))

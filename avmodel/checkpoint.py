@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 from avmanifest.errors import CheckpointError, ConfigError, DivergedError, StorageError
 from avmanifest.files import open_file, remove_unfinished, replacing, require_file, sha256_of_file
 from avmanifest.parsing import parse_object
+from avmanifest.wording import counted
 from avmodel.checkpoint_folder import (
     EMA_FILE,
     LATEST_FILE,
@@ -154,7 +155,7 @@ def require_possible_size(config: ModelConfig, weights: Mapping[str, Tensor], fi
     if blocks > len(weights) or width > numbers or patches * width > 64 * numbers:
         raise CheckpointError(
             f"{file}: its weights do not fit its own config: {len(weights):,} tensors of {numbers:,} numbers for "
-            f"{blocks:,} blocks of width {width:,} on {patches:,} patches."
+            f"{counted(blocks, 'block')} of width {width:,} on {counted(patches, 'patch', 'patches')}."
         )
 
 
@@ -416,7 +417,7 @@ def not_finite(weights: Mapping[str, Tensor]) -> str:
     bad = {name: int((~torch.isfinite(tensor)).sum()) for name, tensor in weights.items() if _has_bad(tensor)}
     if not bad:
         return ""
-    shown = ", ".join(f"{name} ({count:,} values)" for name, count in sorted(bad.items())[:_NAMED])
+    shown = ", ".join(f"{name} ({counted(count, 'value')})" for name, count in sorted(bad.items())[:_NAMED])
     return f"{len(bad)} of {len(weights)} weights are not finite: {shown}"
 
 

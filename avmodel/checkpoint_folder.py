@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 from avmanifest.errors import CheckpointError, ConfigError
 from avmanifest.files import read_text, replace_text
+from avmanifest.wording import counted
 
 T = TypeVar("T")
 
@@ -114,8 +115,8 @@ def newest_whole(
             say(f"{' '.join(damaged)} {checkpoint.name} is taken in place of {order[0].name}.")
         return checkpoint, loaded
     raise CheckpointError(
-        f"{folder}: none of {len(order)} checkpoints is whole. {' '.join(damaged)} Restore one from a copy, or begin "
-        "a new run in another folder."
+        f"{folder}: none of {counted(len(order), 'checkpoint')} is whole. {' '.join(damaged)} Restore one from a "
+        "copy, or begin a new run in another folder."
     )
 
 

@@ -21,6 +21,7 @@ from torch.profiler import record_function
 
 from avdata.load import Batch
 from avmanifest.errors import DivergedError
+from avmanifest.wording import counted, first_of
 from avmodel.averaging import WeightAverage
 from avmodel.configs.optim import OptimConfig
 from avmodel.distributed import World
@@ -310,16 +311,16 @@ def leave_out(run: Fit, launched: Launched, world: World, total: float, norm: fl
     what = f"step {launched.step}: loss {total}, gradient norm {norm}: not finite."
     kept = "Nothing of it was saved; the last checkpoint is good."
     if run.skipped.most:
-        kept += f" {run.skipped.count} steps were left out before, optim.max_skipped_steps={run.skipped.most}."
+        before = counted(run.skipped.count, "step was", "steps were")
+        kept += f" {before} left out before, optim.max_skipped_steps={run.skipped.most}."
     if keys:
         raise DivergedError(
             f"{what} Samples: {', '.join(keys)}. {kept} Look at them with avkit inspect DATA --key KEY. To leave such "
             "steps out, resume with --set optim.max_skipped_steps=10."
         )
     own = [key for batch in launched.batches for key in batch.keys]
-    more = f" and {len(own) - MOST_NAMED} more" if len(own) > MOST_NAMED else ""
     raise DivergedError(
-        f"{what} No sample alone is the cause (the step had {', '.join(own[:MOST_NAMED])}{more}). {kept} Begin a new "
+        f"{what} No sample alone is the cause (the step had {first_of(own, MOST_NAMED)}). {kept} Begin a new "
         "run (another --out) with a lower optim.lr or optim.base_lr, or with optim.clip_grad=1."
     )
 

@@ -31,6 +31,7 @@ from avdata.load import (
 )
 from avmanifest.errors import ConfigError, MissingSplit
 from avmanifest.files import read_text
+from avmanifest.wording import counted
 from avmodel.configs.data import DataConfig
 from avmodel.configs.model import ModelConfig
 from avmodel.configs.run import RunConfig
@@ -199,7 +200,8 @@ def validation_loader(config: RunConfig, source: Source, world: World) -> Loader
     dataset = without_keys(dataset, data.exclude_keys)
     if len(dataset) < validation.batch_size:
         raise ConfigError(
-            f"validation.batch_size={validation.batch_size}: split {validation.split!r} has {len(dataset)} samples. "
+            f"validation.batch_size={validation.batch_size}: split {validation.split!r} has "
+            f"{counted(len(dataset), 'sample')}. "
             "Set it to at most as many."
         )
     loading = replace(held_out_config(data, cache, size), seed=HELD_OUT_SEED)
@@ -283,6 +285,6 @@ def require_samples(dataset: Dataset, least: int, source: Source) -> None:
     """Raise ConfigError for a dataset with epochs of fewer than `least` samples."""
     if (count := dataset.epoch_samples) < least:
         raise ConfigError(
-            f"{', '.join(entries_of(source))}: {count} samples, fewer than one batch of {least} over all processes. "
-            f"Prepare more, or set device_batch_size or batch_size to at most {count}."
+            f"{', '.join(entries_of(source))}: {counted(count, 'sample')}, fewer than one batch of {least} over all "
+            f"processes. Prepare more, or set device_batch_size or batch_size to at most {count}."
         )

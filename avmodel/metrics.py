@@ -15,7 +15,7 @@ from avdata.tracking import TrackedRun, Tracker, start_trackers
 from avmanifest.errors import ManifestError
 from avmanifest.files import read_file, replace_text, write_errors
 from avmanifest.parsing import parse_object
-from avmanifest.wording import counted
+from avmanifest.wording import counted, first_of
 
 METRICS, PROBES, TENSORBOARD = "metrics.jsonl", "probe.jsonl", "tensorboard"
 _FEW: Final = 5  # numbers of damaged lines that a message names
@@ -37,9 +37,8 @@ class JsonLines:
         with disk_errors(path):
             if damaged:
                 shutil.copyfile(path, path.with_name(f"{path.name}.damaged"))
-                few = ", ".join(map(str, damaged[:_FEW])) + (", ..." if len(damaged) > _FEW else "")
                 lines = counted(len(damaged), "damaged line")
-                say(f"{path}: {lines} left out ({few}); the file as it was is {path.name}.damaged")
+                say(f"{path}: {lines} left out ({first_of(damaged, _FEW)}); the file as it was is {path.name}.damaged")
             replace_text(path, "".join(json.dumps(line) + "\n" for line in kept))
             self._file = path.open("a", buffering=1)
         self._path = path

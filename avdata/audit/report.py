@@ -25,7 +25,7 @@ from avmanifest.columns import Column, flags, measured
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.records import shown_operation, shown_step
 from avmanifest.schema import status_meaning
-from avmanifest.wording import counted
+from avmanifest.wording import counted, time_in_words
 
 MOST_WHOLE: Final = 1000
 MOST_THUMBNAILS: Final = 5000
@@ -217,7 +217,7 @@ def _overview(found: Mapping[str, Any]) -> str:
     numbers = [
         (f"{found['samples']:,}", "samples", f"of {found['requested']:,} clips requested"),
         (f"{found['samples'] / max(found['requested'], 1):.1%}", "coverage", counted(len(found["splits"]), "split")),
-        (_hours(found["hours"]), "of sound and pictures", ""),
+        (time_in_words(3600 * found["hours"]), "of sound and pictures", ""),
         (f"{covered:,}", "classes with samples", f"of {classes['listed'] or len(classes['counts']):,}"),
         (_bytes(size), "of samples", ""),
         (f"{sum(flags.values()):,}", "flags", " · ".join(f"{name} {count:,}" for name, count in flags.items())),
@@ -428,10 +428,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
 
 
 def _bytes(size: float | int) -> str:

@@ -153,7 +153,7 @@ class ClipRows:
                 continue
             low, high = histogram_range(values[known])
             bars = np.full(len(values), -1, np.int8)
-            shares = (np.clip(values[known], low, high) - low) / (high - low)
+            shares = (np.clip(values[known], low, high) - low) / ((high - low) or np.inf)
             bars[known] = np.minimum(np.floor(shares * BINS), BINS - 1)
             found.append(_Measured(column, values, bars, low, high))
         return found

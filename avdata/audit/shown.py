@@ -9,6 +9,7 @@ from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.draw.page import data_uri
 from avdata.draw.thumbnails import WEBP, frame_thumbnail, mel_thumbnail
 from avmanifest.secrets import excerpt
+from avmanifest.wording import counted
 
 _TYPES: Final = {"jpg": "image/jpeg", "jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 _LONGEST_FACT: Final = 200  # characters of a value of an extra column
@@ -89,7 +90,7 @@ def _mel_data(sample: StoredSample) -> dict[str, Any]:
         "bands": [[min(at, 1.0), f"{f // 1000}k" if f >= 1000 else str(f)] for f, at in ticks if 0 <= at <= 1.02],
         "times": [[tick / seconds, f"{tick:g}"] for tick in time_ticks(seconds, 10)] if profile else [],
         "frames": [time / seconds for time in times if time <= seconds] if profile else [],
-        "time_axis": f"time (s), {profile.name}" if profile else f"{columns} columns",
+        "time_axis": f"time (s), {profile.name}" if profile else counted(columns, "column"),
         "band_axis": "mel frequency (Hz)" if profile else f"{bands} bands",
     }
 

@@ -144,14 +144,16 @@ def _histogram(column: pa.ChunkedArray) -> dict[str, list[float]]:
     if not len(values):
         return {}
     low, high = histogram_range(values)
+    if low == high:
+        return {"edges": [low, high], "counts": [len(values)]}
     counts, edges = np.histogram(np.clip(values, low, high), HISTOGRAM_BINS, (low, high))
     return {"edges": [round(float(edge), 6) for edge in edges], "counts": counts.tolist()}
 
 
 def histogram_range(values: Float64[np.ndarray, " n"]) -> tuple[float, float]:
-    """The ends of a histogram of finite values: its outermost bins include the outliers."""
+    """The ends of a histogram of finite values: its outermost bins include the outliers. Equal: it has one bin."""
     low, high = (float(end) for end in np.quantile(values, (_OUTLIERS, 1 - _OUTLIERS), method="nearest"))
-    return (low, high) if high - low >= 1e-6 else (low - 0.5, high + 0.5)
+    return (low, high) if high - low >= 1e-6 else (low, low)
 
 
 def _all_classes(table: pa.Table, labels: Sequence[str]) -> dict[str, Any]:

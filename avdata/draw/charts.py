@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from avdata.draw.mel_axis import time_ticks
+from avmanifest.wording import counted
 
 WIDTH: Final = 460
 _HEIGHT: Final = 160
@@ -22,13 +23,13 @@ def histogram(edges: Sequence[float | int], counts: Sequence[float | int], unit:
     """Draw a histogram.
 
     Args:
-        edges: Edges of the bins, ascending; one more than counts.
+        edges: Edges of the bins, ascending; one more than counts. Two equal ones: all values are this one.
         counts: Values in each bin.
         unit: Unit of the edges, for the tooltips.
         label: Description for screen readers (aria-label), as in the other charts.
     """
     low, high = edges[0], edges[-1]
-    ticks = value_ticks(low, high)
+    ticks = [low] if low == high else value_ticks(low, high)
     names = tick_labels(ticks)
     right = max(_RIGHT, 2 + _LETTER * max(map(len, names), default=0) / 2)
     width, height = WIDTH - _LEFT - right, _HEIGHT - _TOP - _BOTTOM
@@ -38,13 +39,14 @@ def histogram(edges: Sequence[float | int], counts: Sequence[float | int], unit:
         if count:
             x = _LEFT + width * place / len(counts)
             bar = max(height * count / highest, 1.0)
-            title = f"{edges[place]:.4g} to {edges[place + 1]:.4g} {unit}: {count:,.0f}"
+            span = f"{edges[place]:.4g}" if low == high else f"{edges[place]:.4g} to {edges[place + 1]:.4g}"
+            title = f"{span} {unit}: {count:,.0f}"
             parts.append(
                 f'<rect class="bar" x="{x:.1f}" y="{_TOP + height - bar:.1f}" width="{width / len(counts) - 0.6:.2f}" '
                 f'height="{bar:.1f}"><title>{html.escape(title)}</title></rect>'
             )
     for tick, name in zip(ticks, names, strict=True):
-        x = _LEFT + width * (tick - low) / (high - low)
+        x = _LEFT + width * (0.5 if low == high else (tick - low) / (high - low))
         parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{name}</text>')
     parts.append(
         f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - right:.1f}" y1="{_TOP + height}" y2="{_TOP + height}"/>'
@@ -99,7 +101,7 @@ def class_chart(counts: Sequence[tuple[str, int, int]], label: str) -> str:
         )
     parts.append(
         f'<line class="axis" x1="{_LEFT}" x2="{_WIDE - _RIGHT:.0f}" y1="{_TOP + height}" y2="{_TOP + height}"/>'
-        f'<text x="{_LEFT}" y="{_HEIGHT - 10}">{len(ordered):,} classes, by clips requested</text>'
+        f'<text x="{_LEFT}" y="{_HEIGHT - 10}">{counted(len(ordered), "class", "classes")}, by clips requested</text>'
     )
     return _svg(_WIDE, _HEIGHT, parts, label)
 

@@ -84,7 +84,9 @@ def draw_classes(rows: Sequence[Mapping[str, Any]]) -> Figure:
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     if left_out > 0:
-        axis.set_title(f"the best and the worst; {left_out} classes between them are not shown", fontsize=9)
+        axis.set_title(
+            f"the best and the worst; {counted(left_out, 'class', 'classes')} between them not shown", fontsize=9
+        )
         axis.axhline(MAX_SHOWN_CLASSES // 2 - 0.5, color="0.6", linewidth=0.8, linestyle=(0, (4, 3)))
     return figure
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float64, Int64, Integer, UInt64
 
 from avdata.dataset import Part
 from avmanifest.errors import CheckpointError, ConfigError
+from avmanifest.wording import counted
 
 Tail = Literal["drop", "pad"]
 """How to treat the last samples of an epoch, which do not fill a batch on every rank.
@@ -335,8 +336,8 @@ def without_excluded(
         allowed = tried[~excluded[tried]]
         if not len(allowed):
             raise ConfigError(
-                f"{int(excluded.sum())} of {len(excluded)} samples are excluded: too many to fill their places with "
-                "others. Exclude fewer keys, or begin a new run on a dataset without them."
+                f"{int(excluded.sum())} of {counted(len(excluded), 'sample')} are excluded: too many to fill their "
+                "places with others. Exclude fewer keys, or begin a new run on a dataset without them."
             )
         kept[position] = allowed[0]
     return kept

@@ -21,6 +21,7 @@ from avmanifest.errors import ConfigError, ManifestError, ShardError
 from avmanifest.schema import CLIP_SCHEMA
 from avmanifest.secrets import shown_url
 from avmanifest.table import read_table
+from avmanifest.wording import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -74,15 +75,15 @@ class Sample:
         return self.log_mel[:, first : first + columns]
 
     def __repr__(self) -> str:
-        parts = [repr(self.key), f"labels={list(self.labels)!r}", f"{len(self.frames)} frames"]
+        parts = [repr(self.key), f"labels={list(self.labels)!r}", counted(len(self.frames), "frame")]
         if self.frames:
             parts[-1] += " {} x {}".format(*self.frames[0].shape[:2])
         parts += [f"log-mel {name} {mel.shape[0]} x {mel.shape[1]}" for name, mel in self.log_mels.items()]
         if self.waveform is not None:
             parts.append(f"waveform {len(self.waveform) / 16_000:.2f} s")
         if masks := sum(mask is not None for mask in self.masks):
-            parts.append(f"{masks} masks")
-        return f"Sample({', '.join(parts)}, {len(self.row)} columns)"
+            parts.append(counted(masks, "mask"))
+        return f"Sample({', '.join(parts)}, {counted(len(self.row), 'column')})"
 
 
 @dataclass(slots=True)
@@ -153,7 +154,9 @@ class SampleAccess:
             return {}
         rows: list[dict[str, Any]] = table.filter(pc.equal(table.column("key"), key)).to_pylist()
         if len(rows) != 1:
-            raise ManifestError(f"{shard.name}: {len(rows)} rows of its manifest have the key {key!r}, expected one.")
+            raise ManifestError(
+                f"{shard.name}: {counted(len(rows), 'row')} of its manifest with the key {key!r}, expected one."
+            )
         return rows[0]
 
 

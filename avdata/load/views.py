@@ -20,6 +20,7 @@ from avdata.load.decode import StoredSample
 from avdata.profiles import MelProfile, column_start_s, profile, window_columns
 from avmanifest.errors import ConfigError, ShardError
 from avmanifest.names import unknown_name
+from avmanifest.wording import counted
 
 PATCH_COLUMNS: Final = 16
 
@@ -292,8 +293,8 @@ class ClipView(View):
             if num_starts < 1:
                 raise sample.error(
                     "",
-                    f"{columns} columns, a window of {self.window_s} s has {self.window_columns}. Leave short clips "
-                    "out (data.exclude=short), or set a shorter data.window_s.",
+                    f"{counted(columns, 'column')}, a window of {self.window_s} s has {self.window_columns}. Leave "
+                    "short clips out (data.exclude=short), or set a shorter data.window_s.",
                 )
             starts = self._starts(num_starts, draws, around_s)
             for start, mel in zip(starts, mels, strict=True):
@@ -543,7 +544,9 @@ class AllFramesView(ClipView):
     def first_frames(self, count: int, draws: Sequence[float]) -> list[int]:
         """All of them. Raises ShardError for another number than num_frames."""
         if count != self.num_frames:
-            raise ShardError(f"{count} frames are stored, the view needs num_frames={self.num_frames}")
+            raise ShardError(
+                f"{counted(count, 'frame is', 'frames are')} stored, the view needs num_frames={self.num_frames}"
+            )
         return list(range(count))
 
 

@@ -28,6 +28,7 @@ from avmanifest.columns import Column
 from avmanifest.errors import ConfigError
 from avmanifest.files import is_unfinished
 from avmanifest.layout import Layout, ShardName, is_published
+from avmanifest.wording import first_of
 
 _FEW: Final = 3  # foreign files that a message names
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 - named to refuse it
@@ -130,7 +131,7 @@ class FolderOutput:
             raise ConfigError(f"{root}: is a folder of the system or of all your files. Give --out a new folder.")
         foreign = sorted(path.name for path in root.iterdir() if not self._is_ours(path)) if root.exists() else []
         if foreign:
-            few = ", ".join(map(repr, foreign[:_FEW])) + (", ..." if len(foreign) > _FEW else "")
+            few = first_of(list(map(repr, foreign)), _FEW)
             raise ConfigError(
                 f"{root}: holds files that avkit did not write: {few}. Give --out a new or an empty folder."
             )

@@ -127,7 +127,7 @@ class PrepareReport:
         if self.requested and not self.ok and self.pending == self.requested:
             names = ", ".join(self.sources) or "no source"
             return (
-                f"0 of {self.requested:,} clips found in {names}. The plan is frozen in {self.out}: "
+                f"0 of {counted(self.requested, 'clip')} found in {names}. The plan is frozen in {self.out}: "
                 "run the same command with a --source that holds the videos."
             )
         if self.exit_code == 3:

@@ -103,7 +103,8 @@ def masks_of(batch: Batch, tables: UInt8[Tensor, "n 256"]) -> UInt8[Tensor, "b h
         wrong = int((found == UNKNOWN).flatten(1).any(dim=1).long().argmax())
         value = int(batch.masks[wrong][found[wrong] == UNKNOWN][0])
         raise ShardError(
-            f"{batch.keys[wrong]}: mask value {value}, but the dataset has {len(batch.classes)} classes. For binary "
+            f"{batch.keys[wrong]}: mask value {value}, but the dataset has "
+            f"{counted(len(batch.classes), 'class', 'classes')}. For binary "
             "masks set target=sounding."
         )
     return found
@@ -170,9 +171,9 @@ def sounding_in(data: EvalDataConfig, split: Split, *, truth: str, boxes: str | 
         known = [key for key in keys if {"boxes", "objects"} & clips[key].content.keys()]
     if not known:
         raise ConfigError(
-            f"{split.name}: none of its {len(keys)} samples has ground truth ({truth}). Prepare from a recipe with "
-            "boxes "
-            "or masks, such as vgg-ss or synth; for flickr-soundnet set boxes to its folder Annotations."
+            f"{split.name}: none of its {counted(len(keys), 'sample')} has ground truth ({truth}). Prepare from a "
+            "recipe with boxes or masks, such as vgg-ss or synth; for flickr-soundnet set boxes to its folder "
+            "Annotations."
         )
     kept = chosen(split, known) if len(known) < len(keys) else split
     left_out = len(keys) - len(known)

@@ -29,7 +29,7 @@ def run_config(name: str) -> RunConfig:
     """The run of that name. Raises ConfigError for an unknown name."""
     known = presets()
     if name not in known:
-        raise ConfigError(unknown_name("run", name, sorted(known)))
+        raise ConfigError(unknown_name("run", name, sorted(known), listed_by="avkit runs"))
     return known[name]()
 
 

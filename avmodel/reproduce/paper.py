@@ -11,6 +11,7 @@ from avmanifest.errors import ConfigError
 from avmanifest.files import read_text
 from avmanifest.names import did_you_mean, unknown_name
 from avmanifest.parsing import parse_toml
+from avmanifest.wording import counted
 
 PAPERS: Final = ("deepavfusion", "avsiam", "crossmae", "cav-mae")
 FOLDER: Final = Path(__file__).parent
@@ -234,7 +235,8 @@ def _row_of(content: Mapping[str, Any], columns: Sequence[Column], where: str) -
     row = _made(Row, {**rest, "sources": tuple(sources)}, where)
     if len(row.paper) != len(columns):
         raise ConfigError(
-            f"{where}: paper has {len(row.paper)} numbers for {len(columns)} columns. Write nan for none."
+            f"{where}: paper has {counted(len(row.paper), 'number')} for {counted(len(columns), 'column')}. Write "
+            "nan for none."
         )
     return row
 

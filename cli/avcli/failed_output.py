@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from avcli.options import print_json
-from avcli.tables import shown_value
+from avcli.tables import plain_table, shown_value
 from avmanifest.failures import FAILED_COLUMNS, FailedClip
 from avmanifest.wording import counted
 
@@ -33,7 +34,7 @@ def failed_lines(clips: Sequence[FailedClip], longest: int = _LONGEST) -> Iterat
 
 
 def print_failed(clips: Sequence[FailedClip], num_requested: int, root: str) -> None:
-    """Print all failed clips, a row each."""
+    """Print all failed clips, a row each, then what to do about each status."""
     console = Console(highlight=False)
     if not clips:
         console.print(Text(f"{root}: none of {counted(num_requested, 'clip')} failed"), soft_wrap=True)
@@ -42,6 +43,12 @@ def print_failed(clips: Sequence[FailedClip], num_requested: int, root: str) -> 
         console.print(line, soft_wrap=True)
     if any(clip.is_bug for clip in clips):
         console.print("Of status internal the last line is shown; --json has the whole traceback.")
+    console.print()
+    table = plain_table(("status", "<"), ("clips", ">"), ("what to do", "<"))
+    remedies = {clip.status: clip.remedy for clip in clips}
+    for status, count in Counter(clip.status for clip in clips).most_common():
+        table.add_row(Text(shown_value(status, _LONGEST_NAME), style="yellow"), f"{count:,}", Text(remedies[status]))
+    console.print(table)
     console.print(Text(f"{len(clips):,} of {counted(num_requested, 'clip')} of {root} failed"), soft_wrap=True)
 
 

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from avcli.typed import TYPED, Words
+from avmanifest.errors import ConfigError
 
 # Headings that several commands have; options without one stand under OPTIONS.
 OPTIONS: Final = "Options"
@@ -217,7 +218,19 @@ class HelpCommand(_Help, TyperCommand):
         """Keep the words as they were typed: messages name the command that goes on."""
         flags = (option for one in self.params if getattr(one, "is_flag", False) for option in one.opts)
         TYPED.set(Words(("avkit", self.name or "", *args), frozenset(flags)))
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            if error.message or error.param is None:
+                raise
+            raise ConfigError(self._missing(error.param, str(ctx.command_path))) from error
+
+    def _missing(self, parameter: Any, command: str) -> str:
+        """That an argument or option which has to be given is missing: what it is, and an example."""
+        name = _term(parameter).partition(" ")[0]
+        example = re.search(rf"^ *(avkit (?:\S+ )?{re.escape(self.name or '')} .+)", self.epilog or "", re.MULTILINE)
+        said = f"{name} is missing: {(parameter.help or '').rstrip('.')}."
+        return said + (f" For example: {example[1]}" if example else f" {command} --help shows more.")
 
 
 class HelpGroup(_Help, TyperGroup):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.profiles import MelProfile
 from avmanifest.records import shown_operation, shown_step
 from avmanifest.schema import status_meaning
-from avmanifest.wording import counted
+from avmanifest.wording import counted, time_in_words
 
 _MOST_FAULTS: Final = 40
 _LONGEST_FACT: Final = 500  # characters of a value of an extra column
@@ -42,8 +42,6 @@ def print_summary(found: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     _title(console, found)
     console.print(_splits(found))
-    console.print()
-    console.print(_flags(found))
     if failures := [(name, count) for name, count in found["statuses"].items() if name != "ok"]:
         _heading(console, "failures")
         table = plain_table(("status", "<"), ("clips", ">"), ("meaning", "<"))
@@ -55,8 +53,10 @@ def print_summary(found: Mapping[str, Any]) -> None:
     if found["classes"]["counts"]:
         _heading(console, f"classes: {_class_line(found['classes'])}")
         console.print(_classes(found["classes"]["counts"]))
-    _heading(console, "flagged and repeated")
-    console.print(_noticed(found))
+    _heading(console, "flags")
+    _print_found(console, _flag_rows(found), list(found["splits"]), "yellow")
+    _heading(console, "repeats")
+    _print_found(console, _repeat_rows(found), ("groups", "clips"), "red")
     if found["overlaps"]:
         _heading(console, "overlaps with known test sets")
         console.print(_overlaps(found["overlaps"]))
@@ -96,7 +96,7 @@ def _title(console: Console, found: Mapping[str, Any]) -> None:
     samples, clips = counted(found["samples"], "sample"), counted(found["requested"], "clip")
     console.print(
         Text.assemble(
-            f"{samples} of {clips}, {found['hours']:,.2f} h   subset id ",
+            f"{samples} of {clips}, {time_in_words(3600 * found['hours'])}   subset id ",
             (found["subset_id"], "bold"),
         )
     )
@@ -115,7 +115,14 @@ def _heading(console: Console, text: str) -> None:
 
 def _splits(found: Mapping[str, Any]) -> Table:
     official = any(content["official"] for content in found["splits"].values())
-    columns = [("split", "<"), ("requested", ">"), ("samples", ">"), ("coverage", ">"), ("hours", ">"), ("shards", ">")]
+    columns = [
+        ("split", "<"),
+        ("requested", ">"),
+        ("samples", ">"),
+        ("coverage", ">"),
+        ("length", ">"),
+        ("shards", ">"),
+    ]
     if official:
         columns.insert(1, ("official list", ">"))
     table = plain_table(*columns)
@@ -125,21 +132,12 @@ def _splits(found: Mapping[str, Any]) -> Table:
             f"{content['requested']:,}",
             f"{content['samples']:,}",
             f"{content['samples'] / max(content['requested'], 1):.1%}",
-            f"{content['hours']:,.2f}",
+            time_in_words(3600 * content["hours"]),
             f"{content['shards']:,}",
         ]
         if official:
             cells.insert(1, f"{content['official']:,}" if content["official"] else "")
         table.add_row(*cells)
-    return table
-
-
-def _flags(found: Mapping[str, Any]) -> Table:
-    """Samples of each split that have a flag."""
-    table = plain_table(("flag", "<"), *((split, ">") for split in found["splits"]))
-    for name in found["flagged"]:
-        counts = (content["flags"].get(name, 0) for content in found["splits"].values())
-        table.add_row(Text(name), *(_count(count, "yellow") for count in counts))
     return table
 
 
@@ -179,14 +177,28 @@ def _classes(counts: Mapping[str, Mapping[str, int]]) -> Table:
     return table
 
 
-def _noticed(found: Mapping[str, Any]) -> Table:
-    duplicates, leaks = found["duplicates"], found["leaks"]
-    table = plain_table(("", "<"), ("groups", ">"), ("clips", ">"), ("such as", "<"))
+class _Found(NamedTuple):
+    """What was looked for, by name: how often it is in groups or splits, and examples."""
+
+    name: str
+    counts: tuple[int, ...]
+    examples: Sequence[Mapping[str, str]]
+
+
+def _flag_rows(found: Mapping[str, Any]) -> list[_Found]:
+    """The flags, each with its samples in every split."""
     meanings = {column["name"]: column["meaning"] for column in found["columns"]}
-    for name, entry in found["flagged"].items():
-        shown = ", ".join(f"{clip['split']}/{clip['key']}" for clip in entry["examples"][:2])
-        table.add_row(Text(f"{name}: {meanings[name]}"), "", _count(entry["clips"], "yellow"), Text(shown))
-    for name, entry in (
+    splits = found["splits"].values()
+    return [
+        _Found(f"{name}: {meanings[name]}", tuple(one["flags"].get(name, 0) for one in splits), entry["examples"])
+        for name, entry in found["flagged"].items()
+    ]
+
+
+def _repeat_rows(found: Mapping[str, Any]) -> list[_Found]:
+    """Keys, videos and contents that are there more than once, each with its groups and clips."""
+    duplicates, leaks = found["duplicates"], found["leaks"]
+    entries = [
         ("duplicate keys", duplicates["keys"]),
         ("samples of the same source bytes", duplicates["contents"]),
         ("keys in several splits", leaks["keys"]),
@@ -197,11 +209,23 @@ def _noticed(found: Mapping[str, Any]) -> Table:
             for name, counts in (("near duplicates", duplicates), ("near duplicates in several splits", leaks))
             if "near" in counts
         ),
-    ):
-        such = entry["examples"][0]["clips"] if entry["examples"] else []
-        shown = ", ".join(f"{clip['split']}/{clip['key']}" for clip in such[:2])
-        table.add_row(name, _count(entry["groups"], "red"), _count(entry["clips"], "red"), Text(shown))
-    return table
+    ]
+    return [
+        _Found(name, (entry["groups"], entry["clips"]), entry["examples"][0]["clips"] if entry["examples"] else ())
+        for name, entry in entries
+    ]
+
+
+def _print_found(console: Console, rows: Sequence[_Found], heads: Sequence[str], style: str) -> None:
+    """Print what there is as a table, and what there is none of in one line."""
+    table = plain_table(("", "<"), *((head, ">") for head in heads), ("such as", "<"))
+    for row in (row for row in rows if any(row.counts)):
+        shown = ", ".join(f"{clip['split']}/{clip['key']}" for clip in row.examples[:2])
+        table.add_row(Text(row.name), *(_count(count, style) for count in row.counts), Text(shown))
+    if table.row_count:
+        console.print(table)
+    if none := [row.name.partition(":")[0] for row in rows if not any(row.counts)]:
+        console.print(Text(f"none: {', '.join(none)}", style="dim"), soft_wrap=True)
 
 
 def _overlaps(overlaps: Sequence[Mapping[str, Any]]) -> Table:
@@ -404,7 +428,7 @@ def _mel_picture(log_mel: np.ndarray, profile: MelProfile | None, console: Conso
 
 def _time_line(columns: int, width: int, profile: MelProfile | None) -> str:
     if profile is None:
-        return f"{columns} columns"
+        return counted(columns, "column")
     seconds = seconds_of(columns, profile)
     line = [" "] * (width + 8)
     for tick in time_ticks(seconds):

@@ -4,6 +4,7 @@ import errno
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated, Final
 
@@ -103,6 +104,9 @@ app.command("spectrogram", epilog=spectrogram.EXAMPLES, rich_help_panel=TOOLS)(s
 app.add_typer(bench.app, name="bench", rich_help_panel=TOOLS)
 
 
+_GO_ON: Final = ("prepare", "dataset", "export", "evaluate", "reproduce", "download", "publish")
+"""The commands that go on after an interruption."""
+
 _CLEANUP_S: Final = 30.0
 
 
@@ -138,7 +142,7 @@ def run() -> None:
             app()
     except _Stopped:
         _on_signals(signal.SIG_IGN)  # a signal while Python exits would kill it
-        _end("stopped. Run the same command again to continue.", ExitCode.INCOMPLETE)
+        _end(f"stopped. {after_stop(sys.argv[1:])}", ExitCode.INCOMPLETE)
     except (AvkitError, OSError) as error:
         if (code := code_of(error)) is None:
             raise
@@ -146,6 +150,16 @@ def run() -> None:
             "" if isinstance(error, AvkitError) else ". Give a path that is there, of the right kind, and yours to use."
         )
         _end(f"{error}{remedy}", code)
+
+
+def after_stop(words: Sequence[str]) -> str:
+    """What to do after a command was stopped: whether it goes on or begins anew."""
+    command = next((word for word in words if not word.startswith("-")), "")
+    if command in _GO_ON:
+        return "Run the same command again to continue."
+    if command == "pretrain":
+        return "Run the same command with --resume to continue after the last checkpoint."
+    return "The same command begins anew."
 
 
 def code_of(error: AvkitError | OSError) -> ExitCode | None:

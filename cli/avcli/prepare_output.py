@@ -32,7 +32,7 @@ from avdata.prepare.steps.registry import load_steps, step_record
 from avmanifest.records import shown_step
 from avmanifest.schema import is_failure, status_meaning
 from avmanifest.secrets import shown_url
-from avmanifest.wording import counted
+from avmanifest.wording import counted, time_in_words
 
 _LONGEST_REASON: Final = 300  # characters
 _LONGEST_NAME: Final = 120  # characters of a file's name
@@ -75,7 +75,7 @@ class PrepareProgress:
         self.num_to_do = num_to_do
         self.started_s = self.told_s = time.monotonic()
         self._bar.update(self._task, total=num_to_do)
-        self.note(f"plan of {len(plan):,} clips; {num_to_do:,} to do")
+        self.note(f"plan of {counted(len(plan), 'clip')}; {num_to_do:,} to do")
 
     def clip_ended(self, status: str) -> None:
         """Count a clip."""
@@ -122,7 +122,7 @@ class PrepareProgress:
         rate = done / max(now - self.started_s, 1e-9)
         left_s = (self.num_to_do - done) / max(rate, 1e-9)
         return Text(
-            f"{done:,}/{self.num_to_do:,} clips, {self._shards}, {rate:.1f}/s, {left_s:,.0f} s left  "
+            f"{done:,}/{counted(self.num_to_do, 'clip')}, {self._shards}, {rate:.1f}/s, {left_s:,.0f} s left  "
             f"{self._failures()}".rstrip()
         )
 
@@ -243,7 +243,7 @@ def _progress_lines(progress: Progress) -> Iterator[str]:
         yield f"  {count:>9,}  {status:<20} {status_meaning(status)}"
     for run in progress.runs:
         ended = sum(run.ended.values())
-        left = "" if run.left_s is None else f", {_duration(run.left_s / 3600)} left"
+        left = "" if run.left_s is None else f", {time_in_words(run.left_s)} left"
         yield f"run {run.pid} on {run.host}: {ended:,} of {counted(run.to_do, 'clip')}, {run.per_s:.2f}/s{left}"
         for name, source in run.sources.items():
             state = f"{source['fetched']:,} fetched ({_size(source['bytes'])}), {source['fetching']:,} under way"
@@ -294,8 +294,8 @@ def print_plan(found: DryRun, config: PrepareConfig, expected: Estimate, *, as_j
     processes = counted(config.supervision.num_workers, "process", "processes")
     say(
         console,
-        f"about {_size(expected.dataset_bytes)} of shards and {_duration(expected.hours)} "
-        f"({_duration(expected.decode_hours)} of decoding with {processes})",
+        f"about {_size(expected.dataset_bytes)} of shards and {time_in_words(3600 * expected.hours)} "
+        f"({time_in_words(3600 * expected.decode_hours)} of decoding with {processes})",
     )
     say(console, f"{counted(len(found.to_do), 'clip')} would go to {out}. Nothing was done.")
 
@@ -337,11 +337,11 @@ def nothing_found(expected: Estimate) -> str:
 
 def _share_line(name: str, share: SourceShare | None) -> str:
     if share is None:
-        return f"{name}: looked into during the run"
+        return f"{name}: there; what it has is found during the run, as it has to be read for that"
     if not share.videos:
         return f"{name}: {counted(share.clips, 'clip')}"
     files = f"{counted(share.clips, 'clip')} of {counted(share.videos, 'file')} to fetch"
-    return f"{name}: {files}, about {_size(share.bytes)}, {_duration(share.hours)}"
+    return f"{name}: {files}, about {_size(share.bytes)}, {time_in_words(3600 * share.hours)}"
 
 
 def _size(num_bytes: float) -> str:
@@ -349,14 +349,3 @@ def _size(num_bytes: float) -> str:
         if num_bytes >= size:
             return f"{num_bytes / size:,.1f} {unit}"
     return f"{num_bytes / 1e3:,.0f} kB"
-
-
-def _duration(hours: float) -> str:
-    seconds = hours * 3600
-    if hours >= 48:
-        return f"{hours / 24:,.1f} days"
-    if hours >= 1:
-        return f"{hours:,.1f} h"
-    if seconds >= 120:
-        return f"{seconds / 60:,.0f} min"
-    return f"{seconds:,.0f} s" if seconds >= 1 else "less than a second"

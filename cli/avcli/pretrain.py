@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from avcli.download import DOWNLOAD, download_named
-from avcli.help import OUTPUT, SETTINGS, filled
+from avcli.help import OUTPUT, SETTINGS
 from avcli.no_pandas import allow_pandas
 from avcli.options import CONFIG, EXPLAIN, SET, TOML, configured, explained, given, require_explain
 from avcli.typed import TYPED
@@ -113,7 +113,7 @@ def pretrain(
     toml: TOML = False,
 ) -> None:
     """Pretrain a model on shards."""
-    from avmodel.presets import describe, presets, run_config
+    from avmodel.presets import describe, run_config
 
     require_explain(explain=explain, toml=toml)
     if processes is not None and (toml or not explain):
@@ -121,8 +121,8 @@ def pretrain(
     flags = given(**{"data.where": where, "data.allow_pipe": allow_pipe or None})
     asked = configured(run_config(run), file=config, given=flags, settings=settings)
     if explain:
-        runs = filled(f"runs: {', '.join(sorted(presets()))}")
-        notes = [asked.contrast_note(processes or started_processes()), memory(asked, processes), runs]
+        contrast = asked.contrast_note(processes or started_processes())
+        notes = [contrast, asked.data.unread_note, memory(asked, processes)]
         typer.echo(explained(asked, toml=toml, before=describe(run), after="\n\n".join(filter(None, notes))))
         return
     if not data and not asked.data.mix:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from rich.text import Text
 
 from avcli.progress import PLAIN_INTERVAL_S, say
+from avmanifest.wording import counted
 from avmodel.speed import RECENT_STEPS
 from avmodel.train import Listener, Report
 
@@ -46,7 +47,7 @@ class TrainingProgress(Listener):
         self._steps = steps
         self._bar.update(self._task, total=steps, completed=step)
         self._bar.reset(self._task, total=steps, completed=step)
-        self.note(f"{steps:,} steps, {epochs:.1f} epochs" + (f"; {step:,} are done" if step else ""))
+        self.note(f"{counted(steps, 'step')}, {epochs:.1f} epochs" + (f"; {step:,} are done" if step else ""))
         if self.console.is_terminal:
             self._live.start()
 

@@ -27,7 +27,7 @@ def print_run(run: Run) -> None:
     for curve in [*run.curves, *run.probes]:
         best = min(curve.values) if curve.lower_is_better else max(curve.values)
         table.add_row(
-            curve.name,
+            f"probe, {curve.name} (%)" if curve in run.probes else curve.name,
             _sparkline(curve.values, max(8, min(_SPARKLINE_WIDTH, console.width - _OTHER_COLUMNS))),
             *(f"{value:.4g}" for value in (curve.values[0], best, curve.values[-1])),
         )

@@ -39,12 +39,20 @@ def tasks(
             if one["presets"]:
                 typer.echo("\nPresets, of which the first is the default:")
                 print_rows(list(one["presets"].items()))
+            if one["headline"]:
+                typer.echo(f"\nHeadline of the scores: {one['headline']}.")
             typer.echo(f"\n{one['explain']} lists all settings.")
     else:
         for number, command in enumerate(dict.fromkeys(one["of"] for one in found)):
             typer.echo(f"{'' if not number else chr(10)}Tasks of avkit {command}:")
-            print_rows([(one["name"], one["summary"]) for one in found if one["of"] == command])
+            print_rows([(one["name"], _summary(one)) for one in found if one["of"] == command])
         typer.echo("\navkit tasks NAME shows one with its presets.")
+
+
+def _summary(one: dict[str, Any]) -> str:
+    """What a task does, and the metric of its headline."""
+    row, _, metric = one["headline"].rpartition(": ")
+    return f"{one['summary']} Headline: {metric}." if row not in ("", "none") else one["summary"]
 
 
 def _tasks() -> list[dict[str, Any]]:
@@ -57,6 +65,7 @@ def _tasks() -> list[dict[str, Any]]:
             "name": name,
             "of": "evaluate",
             "summary": task.summary,
+            "headline": task.headline,
             "presets": {preset: preset_summary(name, preset) for preset in task.presets},
             "command": f"avkit evaluate {name} CHECKPOINT --data DATA",
             "explain": f"avkit evaluate {name} --explain",
@@ -68,6 +77,7 @@ def _tasks() -> list[dict[str, Any]]:
             "name": name,
             "of": "apply",
             "summary": f"{task.summary} Takes {task.takes}.",
+            "headline": "",
             "presets": {},
             "command": f"avkit apply CHECKPOINT VIDEO --task {name} --out FOLDER",
             "explain": f"avkit apply --task {name} --explain",

@@ -83,7 +83,8 @@ class MissingSplit(ConfigError):
 
     def for_setting(self, name: str) -> ConfigError:
         """The error with the setting that names the split: `data.split`."""
-        return ConfigError(f"{self} Set {name}={','.join(self.instead)}." if self.instead else f"{self} Set {name}.")
+        value = ",".join(self.instead) or "SPLIT"
+        return ConfigError(f"{self} Give --set {name}={value}.")
 
 
 class ManifestError(AvkitError):

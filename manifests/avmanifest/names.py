@@ -9,6 +9,7 @@ from avmanifest.secrets import shown_url
 
 _CUTOFF: Final = 0.6  # likeness, from 0 to 1, under which a name is not offered
 _SPREAD: Final = 0.15
+_MOST_LISTED: Final = 20  # names that a message lists where a command can
 _ENTRIES: Final = 10_000  # of a folder, that are looked at
 
 
@@ -36,7 +37,7 @@ def either(names: Sequence[str]) -> str:
     return " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], *, owner: str = "") -> str:
+def unknown_name(kind: str, name: str, known: Iterable[str], *, owner: str = "", listed_by: str = "") -> str:
     """`unknown recipe 'vgsound'; did you mean vggsound? known: audioset, ...`.
 
     Args:
@@ -44,8 +45,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, owner: str = "")
         name: The unknown name.
         known: The names that there are, in the order in which they are listed.
         owner: What has them, such as ` of knn`; put after the name.
+        listed_by: The command that lists them, which stands in the place of more than a few.
     """
     names = list(known)
+    if listed_by and len(names) > _MOST_LISTED:
+        return f"unknown {kind} {name!r}{owner}{did_you_mean(name, names) or ';'} {listed_by} lists all {len(names)}"
     hint = did_you_mean(name, names) or ";"
     return f"unknown {kind} {name!r}{owner}{hint} known: {', '.join(names)}"
 

@@ -109,4 +109,4 @@ def test_a_split_that_is_not_there_is_answered_with_what_to_pass(place: Path, tm
     assert code == 2
     assert "split 'train' is balanced + unbalanced, and there is no unbalanced" in said
     assert "known: balanced, eval, test (eval), as_20k (balanced)." in said
-    assert "Set data.split=balanced." in said
+    assert "Give --set data.split=balanced." in said

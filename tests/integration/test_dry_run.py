@@ -13,7 +13,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from avcli.main import app
-from avcli.prepare_output import _duration, _size
+from avcli.prepare_output import _size
 from avdata.prepare.config import ExecutorKind, Retry, SampleConfig, Share
 from avdata.prepare.dry_run import dry_run
 from avdata.prepare.job import prepare
@@ -170,21 +170,6 @@ def test_without_a_clip_in_any_source_it_names_what_it_looked_for(videos: Path, 
     assert "abcdefghijk_000003_000006 or abcdefghijk_3_6" in told
     assert "bcdefghijkl_000000_000003" in told
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("hours", "said"),
-    [
-        (0, "less than a second"),
-        (5 / 3600, "5 s"),
-        (119 / 3600, "119 s"),
-        (0.5, "30 min"),
-        (2, "2.0 h"),
-        (96, "4.0 days"),
-    ],
-)
-def test_short_times_are_in_seconds(hours: float, said: str) -> None:
-    assert _duration(hours) == said
 
 
 @pytest.mark.parametrize(("size", "said"), [(0, "0 kB"), (4200, "4 kB"), (3_600_000, "3.6 MB"), (2.5e12, "2,500.0 GB")])

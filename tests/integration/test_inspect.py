@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import signal
 import sys
@@ -108,6 +109,15 @@ def test_people_read_what_machines_read(planted, found):
         "source bytes in several splits",
     ):
         assert said in answer.stdout
+    flags = answer.stdout.partition("\nflags\n")[2].partition("\nclasses")[0]
+    assert [line.split()[0] for line in flags.splitlines() if line.startswith(("silent", "still"))] == [
+        "silent:",
+        "still:",
+    ]
+    assert answer.stdout.count("silent: ") == 1
+    repeats = answer.stdout.partition("\nrepeats\n")[2]
+    assert re.search(r"^none: duplicate keys, keys in several splits", repeats, re.MULTILINE)
+    assert not re.search(r"^duplicate keys ", repeats, re.MULTILINE)
     assert HOSTILE_LABEL.replace("/", "∕") in answer.stdout  # shown as it is, not taken for markup
 
 

@@ -135,7 +135,7 @@ def test_without_data_and_under_an_unknown_name(tmp_path: Path) -> None:
     assert call(avkit, "pretrain", "demo", log=log) == 2
     assert call(avkit, "pretrain", "vggsound", "--data", tmp_path, log=log) == 2
     assert "--data is missing" in log.read_text()
-    assert "unknown run 'vggsound'; known: audiomae, " in log.read_text()
+    assert "unknown run 'vggsound'; avkit runs lists all " in log.read_text()
 
 
 def test_explain_tells_a_run_and_all_its_settings(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ const histograms = (data, changed) => {
       to.value = last;
       from.setAttribute("aria-valuetext", first ? `from ${withUnit(edge(first), unit)}` : "from the lowest");
       to.setAttribute("aria-valuetext", last < data.bars - 1 ? `to ${withUnit(edge(last + 1), unit)}` : "to the highest");
-      said.textContent = `${shownNumber(edge(first))} – ${withUnit(edge(last + 1), unit)}`;
+      said.textContent = low === high ? `all ${withUnit(low, unit)}` : `${shownNumber(edge(first))} – ${withUnit(edge(last + 1), unit)}`;
       clear.hidden = whole(brushes[column]);
       shade.setAttribute("x", first * step);
       shade.setAttribute("width", clear.hidden ? 0 : (last - first + 1) * step);

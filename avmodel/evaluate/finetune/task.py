@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
+from avmanifest.wording import counted
 from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
 from avmodel.evaluate.config import MODES
 from avmodel.evaluate.data import Split, open_split, open_splits, relabeled, scoring_view
@@ -88,8 +89,8 @@ def as_it_is(config: FinetuneConfig, run: Evaluation) -> Result:
     if set(classes) != set(test.dataset.classes):
         ours, theirs = set(classes), set(test.dataset.classes)
         raise ConfigError(
-            f"{path}: classifies {len(ours)} classes, {test.name} has {len(theirs)}; only in one of them: "
-            f"{', '.join(map(repr, sorted(ours ^ theirs)[:3]))}"
+            f"{path}: classifies {counted(len(ours), 'class', 'classes')}, {test.name} has {len(theirs)}; only in "
+            f"one of them: {', '.join(map(repr, sorted(ours ^ theirs)[:3]))}"
         )
     if test.multi_label and not classifier.multi_label:
         raise ConfigError(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from avdata.load import Batch, ClipView
 from avmanifest.errors import ConfigError, ShardError
+from avmanifest.wording import counted
 from avmodel.augment import augment, num_augment_draws
 from avmodel.bootstrap import Sampled
 from avmodel.distributed import World
@@ -152,7 +153,8 @@ def predict(
     found = gathered_parts(loader, world, logits_of)
     classifier.train(was_training)
     if missing := len(test.dataset) - len(found.pop("index")):
-        raise ShardError(f"{test.name}: {missing} samples are damaged. Leave them out, or repair.")
+        damaged = counted(missing, "sample is", "samples are")
+        raise ShardError(f"{test.name}: {damaged} damaged. Leave them out, or repair.")
     return found
 
 

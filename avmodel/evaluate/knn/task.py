@@ -69,7 +69,7 @@ def neighbor_votes(
     positive, so that several classes of one neighbor rank alike and queries can be ranked by class.
     """
     if len(gallery) - exclude_self < k:
-        raise ConfigError(f"k={k}: the gallery has {len(gallery)} clips. Ask for fewer neighbors.")
+        raise ConfigError(f"k={k}: the gallery has {counted(len(gallery), 'clip')}. Ask for fewer neighbors.")
     unit = [unit_vectors(features.values) for features in (queries, gallery)]
     return {
         row: _votes(unit[0][row], unit[1][row], gallery.labels, k, exclude_self=exclude_self, streams=streams)

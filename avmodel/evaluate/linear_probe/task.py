@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from timm.optim.lars import Lars
 from torch import Tensor
 
+from avmanifest.wording import counted
 from avmodel.bootstrap import Sampled
 from avmodel.configs.optim import REFERENCE_BATCH
 from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
@@ -68,7 +69,7 @@ def few_steps(config: LinearProbeConfig, samples: int) -> tuple[str, ...]:
     steps = config.few_steps(samples)
     if steps is None:
         return ()
-    few = f"the heads took only {steps} steps, as there are {samples} training clips"
+    few = f"the heads took only {counted(steps, 'step')} on {counted(samples, 'training clip')}"
     return (f"{few}: --preset {FEW_CLIPS_PRESET} says more",)
 
 

@@ -220,10 +220,10 @@ def in_gallery(config: RetrievalConfig, test: Split) -> tuple[Split, tuple[str, 
             keys.append(key)
     if not keys:
         raise ConfigError(
-            f"{path}: none of its {len(listed)} clips is in {test.name}, such as {missing[:NOT_FOUND_SHOWN]}"
+            f"{path}: none of its {counted(len(listed), 'clip')} is in {test.name}, such as {missing[:NOT_FOUND_SHOWN]}"
         )
     split = chosen(test, keys)
-    return split, (f"gallery {path.name}: {len(split.dataset)} of its {len(listed)} clips are here",)
+    return split, (f"gallery {path.name}: {len(split.dataset):,} of its {counted(len(listed), 'clip')} are here",)
 
 
 def number_of(gallery: str, kind: str) -> int | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from avdata.load import Batch
 from avdata.torch_melspec import log_mel
 from avmanifest.errors import ShardError
+from avmanifest.wording import counted
 from avmodel.bootstrap import Sampled
 from avmodel.distributed import World
 from avmodel.evaluate.data import Split, ordered_loader
@@ -126,7 +127,8 @@ def count_methods(
     parts = gathered_parts(loader, world, count, run.progress, f"masks of {test.frames.name}")
     if (missing := len(test.frames.dataset) - len(parts["index"])) > 0:
         raise ShardError(
-            f"{test.frames.name}: {missing} frames are damaged. Exclude their clips, or repair the shards."
+            f"{test.frames.name}: {counted(missing, 'frame is', 'frames are')} damaged. Exclude their clips, or "
+            "repair the shards."
         )
     last = next(reversed(truths))
     return {key: Counts(*(unpacked(parts[f"{key}, {how}"], outputs) for how in (OFFICIAL, last))) for key in methods}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from avdata.load import Batch, EvalView, TrainView, each_frame
 from avmanifest.errors import ConfigError
 from avmanifest.parsing import parse_json
+from avmanifest.wording import counted
 from avmodel.evaluate.data import Split, one_view, varied_view
 from avmodel.evaluate.decoder import segmentation_decoder
 from avmodel.evaluate.evaluation import Evaluation
@@ -77,7 +78,10 @@ def load_segmenter(path: Path | str, device: torch.device | str = "cpu") -> tupl
         raise ConfigError(f"{path}: its classes cannot be read: a JSON {type(names).__name__}, expected a list")
     classes = tuple(map(str, names))
     if outputs_of(classes) != predictor.config.outputs:
-        raise ConfigError(f"{path}: {len(classes)} classes for {predictor.config.outputs} outputs: the file is damaged")
+        raise ConfigError(
+            f"{path}: {counted(len(classes), 'class', 'classes')} for {counted(predictor.config.outputs, 'output')}: "
+            "the file is damaged"
+        )
     return Segmenter(predictor=predictor, classes=classes, loss=notes["loss"]), notes
 
 

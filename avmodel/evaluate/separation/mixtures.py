@@ -52,8 +52,8 @@ def partners(batch: Batch, sources: int, seed: int) -> Int[np.ndarray, "s b"]:
     size = len(batch)
     if size < sources:
         raise ShardError(
-            f"a batch of {size} samples ({', '.join(batch.keys)}) for mixtures of {sources} is too small. Repair the "
-            "damaged samples."
+            f"a batch of {counted(size, 'sample')} ({', '.join(batch.keys)}) for mixtures of {sources} is too small. "
+            "Repair the damaged samples."
         )
     chance = np.random.default_rng([seed, _PARTNERS, batch.epoch, *batch.positions.tolist()])
     circle = chance.permutation(size)
@@ -125,7 +125,8 @@ def draw_mixtures(test: Split, *, sources: int, count: int, seed: int) -> Mixtur
                 break
     if not found:
         raise ConfigError(
-            f"{test.name}: {len(keys)} clips of {len(set(classes))} classes give no mixture of {sources} clips of "
+            f"{test.name}: {counted(len(keys), 'clip')} of {counted(len(set(classes)), 'class', 'classes')} give no "
+            f"mixture of {sources} clips of "
             "different classes. Set sources lower, or prepare more clips."
         )
     note = f"{counted(len(found), 'mixture')} of different classes drawn by seed {seed}, kept in {MIXTURES_FILE}"

@@ -16,6 +16,7 @@ from avdata.load import Batch, TrainView
 from avdata.profiles import PROFILES, MelProfile, num_frames
 from avdata.torch_melspec import log_mel
 from avmanifest.errors import ConfigError
+from avmanifest.wording import counted
 from avmodel.evaluate.data import Split, varied_view
 from avmodel.evaluate.decoder import DecoderConfig
 from avmodel.evaluate.evaluation import Evaluation
@@ -65,7 +66,9 @@ def masks_of(target: str, profile: MelProfile, columns: int, num_samples: int) -
     """As `make_masks`. Raises ConfigError if a window of `num_samples` doesn't have `columns` columns."""
     found = num_frames(num_samples, profile)
     if found < columns:
-        raise ConfigError(f"windows of {num_samples} samples have {found} columns; the model takes {columns}")
+        raise ConfigError(
+            f"windows of {num_samples} samples have {counted(found, 'column')}; the model takes {columns}"
+        )
     return make_masks(target, profile, columns, num_samples)
 
 

@@ -16,6 +16,7 @@ from avmanifest.lists.requests import ListFile
 from avmanifest.recipe import LIST_FORMATS, ListSpec, Recipe, TableOptions, load_recipe
 from avmanifest.schema import REQUEST_SCHEMA
 from avmanifest.splits import recipe_splits
+from avmanifest.wording import counted
 
 __all__ = [
     "FOLDER_SPLITS",
@@ -35,7 +36,7 @@ def read_list(list_file: ListFile) -> pa.Table:
     counts = list_file.spec.official_counts
     if counts and len(table) not in counts:
         official = " or ".join(f"{count:,}" for count in counts)
-        list_file.note(f"{len(table):,} clips, where the official list has {official}")
+        list_file.note(f"{counted(len(table), 'clip')}, where the official list has {official:,}")
     return table
 
 

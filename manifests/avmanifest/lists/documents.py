@@ -14,6 +14,7 @@ from avmanifest.keys import clip_keys
 from avmanifest.lists.lines import csv_cells, span_table
 from avmanifest.lists.requests import ListFile, Where, list_column, request_table
 from avmanifest.parsing import read_json
+from avmanifest.wording import counted
 
 _YOUTUBE_ID: Final = re.compile(YOUTUBE_ID)
 _FRAME_NAME: Final = re.compile(rf"({YOUTUBE_ID})(?:_(\d{{1,6}}))?_(\d{{1,3}})")
@@ -391,6 +392,6 @@ def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[st
                     f"{path}: line {line}: the header is {','.join(header)}, expected {','.join(columns)}"
                 )
         elif len(cells) != len(header):
-            raise ManifestError(f"{path}: line {line}: {len(cells)} values, expected {','.join(columns)}")
+            raise ManifestError(f"{path}: line {line}: {counted(len(cells), 'value')}, expected {','.join(columns)}")
         else:
             yield line, dict(zip(header, cells, strict=True))

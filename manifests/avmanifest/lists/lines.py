@@ -45,6 +45,7 @@ from avmanifest.lists.requests import (
 )
 from avmanifest.recipe import ListSpec
 from avmanifest.secrets import excerpt
+from avmanifest.wording import counted
 
 _LONGEST_LINE: Final = 1 << 20  # bytes
 _BLANK: Final = r'\A[,;|"\s]*\z'  # as `is_blank`
@@ -89,8 +90,9 @@ def read_columns(list_file: ListFile) -> pa.Table:
         row = dialect.row(cells)
         if len(row) != len(spec.columns):
             raise ManifestError(
-                f"{path}: line {line}: {len(row)} values {excerpt(spec.delimiter.join(row), _SHOWN)!r}, expected "
-                f"the {len(spec.columns)} of {expected}. Correct the line, or `columns` and `delimiter` of the recipe."
+                f"{path}: line {line}: {counted(len(row), 'value')} {excerpt(spec.delimiter.join(row), _SHOWN)!r}, "
+                f"expected the {len(spec.columns)} of {expected}. Correct the line, or `columns` and `delimiter` of "
+                "the recipe."
             )
         rows.append(row)
         lines.append(line)

@@ -42,6 +42,7 @@ from avmanifest.parsing import parse_object
 from avmanifest.recipe import TableOptions
 from avmanifest.secrets import excerpt
 from avmanifest.settings import declared
+from avmanifest.wording import counted
 
 _ROLES: Final = {
     "id_column": ("id", "video_id"),
@@ -259,7 +260,7 @@ def _why_not_delimited(path: Path, delimiter: str, width: int, types: Mapping[st
     numbers = [names.index(name) for name, dtype in types.items() if dtype == pa.float64()]
     for line, cells in rows:
         if cells and len(cells) != width:
-            return f"{path}: line {line}: {len(cells)} values for {width} columns"
+            return f"{path}: line {line}: {counted(len(cells), 'value')} for {counted(width, 'column')}"
         for column in numbers if cells else ():
             if cells[column] and not _is_number(cells[column]):
                 shown, remedy = excerpt(cells[column], 80), number_remedy(cells[column])

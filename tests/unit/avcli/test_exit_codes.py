@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
-from avcli.main import app
+from avcli.main import after_stop, app
 from avmanifest import errors
 from avmanifest.errors import AvkitError, ExitCode
 
@@ -18,6 +19,20 @@ def test_help_shows_the_table() -> None:
     said = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
     rows = re.findall(r"^ +(\d)  (.+?) *$", said.partition("Exit codes:")[2], re.MULTILINE)
     assert {int(code): meaning for code, meaning in rows} == TABLE
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (("prepare", "folder"), "Run the same command again to continue."),
+        (("dataset", "remove"), "Run the same command again to continue."),
+        (("pretrain", "demo"), "Run the same command with --resume to continue after the last checkpoint."),
+        (("apply", "runs/prepare"), "The same command begins anew."),
+        ((), "The same command begins anew."),
+    ],
+)
+def test_a_stopped_command_says_whether_it_goes_on(words: tuple[str, ...], advice: str) -> None:
+    assert after_stop(words) == advice
 
 
 def test_the_page_shows_the_table() -> None:

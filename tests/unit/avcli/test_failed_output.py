@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from avcli.failed_output import failed_lines, print_failed_csv
+from avcli.failed_output import failed_lines, print_failed, print_failed_csv
 from avcli.main import app
 from avmanifest.errors import ConfigError
 from avmanifest.failures import FailedClip
@@ -27,6 +27,20 @@ def test_a_line_has_no_control_characters_no_markup_and_no_secrets() -> None:
     assert told.rstrip("\n").isprintable()
     assert "[bold]red[/bold]" in told
     assert "hunter2" not in told
+
+
+def test_the_clips_are_followed_by_what_to_do_about_each_status(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    others = [FailedClip(f"{number}", "train", "v", "media_corrupt", "damaged") for number in range(2)]
+    unknown = FailedClip("u", "train", "v", "of_a_later_version", "?")
+    print_failed([HOSTILE, *others, unknown], 9, "data")
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "media_corrupt 2 Replace the file by a whole one, or fetch it again; then try again." in lines
+    assert "net_http 1 Check the address in --source and your access to it, then try again." in lines
+    assert "of_a_later_version 1" in lines
+    assert lines[-1] == "4 of 9 clips of data failed"
 
 
 def test_a_cell_is_no_formula(capsys: pytest.CaptureFixture[str]) -> None:

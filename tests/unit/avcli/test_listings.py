@@ -84,6 +84,10 @@ def test_a_task_is_shown_with_its_presets_and_both_commands_that_have_it() -> No
         shown = said("tasks", name)
         assert all(f"\n  {preset} " in shown for preset in task.presets)
         assert all(content("tasks", name)[0]["presets"].values())
+        assert f"Headline of the scores: {task.headline}." in shown
+    listed = " ".join(said("tasks").split())
+    assert "Headline: sdr in dB, as BSS-eval version 3, the mean over sources and mixtures." in listed
+    assert listed.count("Headline: ") == len(TASKS) - 1, "embed has no scores"
 
 
 @pytest.mark.parametrize(
@@ -117,3 +121,25 @@ def test_so_are_commands_and_options(words: tuple[str, ...], hint: str) -> None:
     answer = CliRunner().invoke(app, list(words))
     assert answer.exit_code == 2
     assert hint in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("prepare",), "RECIPE is missing: "),
+        (("pretrain",), "RUN is missing: The run: demo, "),
+        (("inspect",), "DATASET|RUN... is missing: "),
+        (("apply", "runs/first", "clip.mp4"), "--task is missing: "),
+        (("dataset", "reshard", "data"), "--shard-size is missing: "),
+        (("bench",), ""),
+    ],
+)
+def test_what_has_to_be_given_is_said_with_an_example(words: tuple[str, ...], said: str) -> None:
+    answer = CliRunner().invoke(app, list(words))
+    if not said:
+        assert "Usage: " in answer.output
+        return
+    assert isinstance(answer.exception, ConfigError)
+    assert str(answer.exception).startswith(said)
+    command = " ".join(word for word in words[:2] if word.isalpha())
+    assert f" For example: avkit {command} " in str(answer.exception)

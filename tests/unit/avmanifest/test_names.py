@@ -30,6 +30,12 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_all() -> None:
         "unknown recipe 'foler'; did you mean folder? known: a, folder"
     )
     assert unknown_name("preset", "\x1b", ("a",), owner=" of knn") == "unknown preset '\\x1b' of knn; known: a"
+    many = [f"run-{number}" for number in range(30)]
+    assert unknown_name("run", "x", many, listed_by="avkit runs") == "unknown run 'x'; avkit runs lists all 30"
+    assert unknown_name("run", "rum-7", many, listed_by="avkit runs").endswith(
+        "did you mean run-7, run-27 or run-17? avkit runs lists all 30"
+    )
+    assert unknown_name("run", "x", many[:2], listed_by="avkit runs") == "unknown run 'x'; known: run-0, run-1"
     assert (either(["a"]), either(["a", "b"]), either(["a", "b", "c"])) == ("a", "a or b", "a, b or c")
 
 

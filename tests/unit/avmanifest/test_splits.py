@@ -59,7 +59,7 @@ def test_what_is_not_there_is_named_with_what_is(
 
 
 def test_the_setting_is_named_where_it_is_known() -> None:
-    assert "Set data.split=a,b." in str(MissingSplit("x: no split 'c'.", ("a", "b")).for_setting("data.split"))
+    assert "Give --set data.split=a,b." in str(MissingSplit("x: no split 'c'.", ("a", "b")).for_setting("data.split"))
     assert type(MissingSplit("x", ()).for_setting("data.split")) is ConfigError
 
 

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from avmanifest.wording import counted
+from avmanifest.wording import counted, first_of
 
 _HTTP_ONLY: Final = "#HttpOnly_"
 _FIELDS: Final = 7  # domain, subdomains, path, secure, expires, name, value
@@ -28,10 +28,9 @@ def cookies_problems(text: str) -> list[str]:
     kept, wrong = readable_cookies(text)
     if not wrong:
         return []
-    lines = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
     none = "" if any("\t" in line for line in kept.splitlines()) else "; no cookie is left"
     return [
         f"youtube: {counted(len(wrong), 'line')} of the cookies left out, as not in Netscape's format "
-        f"({lines}){none}. "
+        f"({first_of(wrong, 5)}){none}. "
         "Export the cookies as cookies.txt, with tabs; JSON is another format."
     ]

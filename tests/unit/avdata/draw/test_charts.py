@@ -52,6 +52,13 @@ def test_labels_are_whole(high, value):
     assert all(start >= 0 and end <= WIDTH for start, end, _ in texts(drawn)), texts(drawn)
 
 
+def test_a_histogram_of_one_value_says_it_alone():
+    drawn = histogram([0.0, 0.0], [12], "dB", "a level")
+    assert [text for _, _, text in texts(drawn)][-1] == "0"
+    assert "<title>0 dB: 12</title>" in drawn
+    assert "-0.5" not in drawn
+
+
 def test_curves_of_several_runs_share_axes_and_keep_their_colors():
     drawn = lines_chart([Line("<a>", (0, 10), (1, 2)), Line("b", (), ()), Line("c", (0, 20), (2, math.nan))], "loss")
     lines = re.findall(r'<polyline class="([^"]+)" points="([^"]*)"><title>([^<]*)</title>', drawn)

@@ -83,7 +83,9 @@ def test_several_splits_are_one_and_leak_as_one(splits: Path) -> None:
 
 
 def test_a_split_that_is_not_there_is_answered_with_the_setting(splits: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no split 'val'; known: train, test\. .* Set data\.test_split=test\."):
+    with pytest.raises(
+        ConfigError, match=r"no split 'val'; known: train, test\. .* Give --set data\.test_split=test\."
+    ):
         open_splits(replace(DATA, test_split="val"), splits, None)
     with pytest.raises(ConfigError, match=r"no split 'trian'; .* Set data\.train_split=train\."):
         open_splits(replace(DATA, train_split="trian"), splits, None)

@@ -87,7 +87,7 @@ def test_a_sample_that_gives_no_number_is_named_and_its_steps_are_left_out(place
     assert len(steps) == 2
     with pytest.raises(DivergedError, match=rf"step 2: loss nan, .*Samples: {key}\."):
         place("ended", key)
-    with pytest.raises(DivergedError, match=rf"step {steps[1]}: .*Samples: {key}\..* 1 steps were left out before"):
+    with pytest.raises(DivergedError, match=rf"step {steps[1]}: .*Samples: {key}\..* 1 step was left out before"):
         place("bounded", key, most=1)
     # After its first epoch the run has a checkpoint: it goes on from there, with the count, under another bound.
     place("bounded", key, most=2)

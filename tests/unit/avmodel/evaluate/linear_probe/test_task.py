@@ -159,7 +159,7 @@ def test_of_few_samples_the_released_recipe_leaves_the_heads_where_they_were_and
 
 def test_a_result_says_if_its_heads_took_few_steps() -> None:
     few = (*few_steps(LinearProbeConfig(), 2400),)
-    assert few == ("the heads took only 120 steps, as there are 2400 training clips: --preset small says more",)
+    assert few == ("the heads took only 120 steps on 2,400 training clips: --preset small says more",)
     assert few_steps(LinearProbeConfig(), 183_000) == ()
     assert few_steps(small(), 2400) == ()
 
