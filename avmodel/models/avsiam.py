@@ -42,7 +42,7 @@ from avmodel.models.family import (
 )
 from avmodel.objectives import Term, info_nce, weighted
 from avmodel.positions import resize_positions
-from avmodel.weights.names import Rules, renamed
+from avmodel.renaming import Rules, renamed
 
 # A published ViT in the backbone, in that of AVSep's audio, and in an embedding.
 BACKBONE: Rules = ((r"((?:blocks|norm)\..+)", r"encoder.\1"),)

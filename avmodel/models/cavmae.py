@@ -31,7 +31,7 @@ from avmodel.models.family import (
     own_channels,
 )
 from avmodel.objectives import Term, info_nce, weighted
-from avmodel.weights.names import Rules, renamed
+from avmodel.renaming import Rules, renamed
 
 BANKS = ("image", "audio")
 

@@ -33,7 +33,7 @@ from avmodel.models.family import (
     vit_names,
 )
 from avmodel.objectives import Term, feature_mse, info_nce, weighted
-from avmodel.weights.names import renamed
+from avmodel.renaming import renamed
 
 
 class Encoded(NamedTuple):

@@ -32,7 +32,7 @@ from avmodel.models.family import (
 from avmodel.models.fusion import FusionBlock, make_fusion
 from avmodel.objectives import weighted
 from avmodel.positions import sincos_positions
-from avmodel.weights.names import renamed
+from avmodel.renaming import renamed
 
 # AudioSet's statistics in AudioMAE, of natural-log Kaldi mels; it divides by twice the deviation.
 AUDIOMAE_MEAN, AUDIOMAE_STD = -4.2677393, 4.5689974

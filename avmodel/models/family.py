@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from avmodel.embedding import fit_columns, fit_image, kernel_from_rgb
 from avmodel.layers import ViT
 from avmodel.objectives import Term, masked_mse, normalize_patches, patchify, reconstruct
-from avmodel.weights.names import Rules
+from avmodel.renaming import Rules
 
 Modality: TypeAlias = Literal["image", "audio"]
 BOTH: tuple[Modality, ...] = ("image", "audio")

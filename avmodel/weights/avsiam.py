@@ -14,8 +14,8 @@ from avmodel.checkpoint import filled
 from avmodel.configs.avsiam import AVSiamConfig
 from avmodel.configs.model import ViTSize, size_name
 from avmodel.models.avsiam import AVSiam
+from avmodel.renaming import Rules, renamed
 from avmodel.weights.files import read_weights
-from avmodel.weights.names import Rules, renamed
 from avmodel.weights.published import Importer, PublishedHeads, PublishedWeights, head_names
 from avmodel.weights.shapes import eight_rows, numbers_in, said_of, square
 

@@ -14,9 +14,9 @@ from avmodel.checkpoint import filled
 from avmodel.configs.cavmae import CAVMAEConfig
 from avmodel.configs.model import ViTSize, size_name
 from avmodel.models.cavmae import CAVMAE
+from avmodel.renaming import Rules, renamed
 from avmodel.weights.avsiam import DECODER_NAMES, LINEAR
 from avmodel.weights.files import read_weights
-from avmodel.weights.names import Rules, renamed
 from avmodel.weights.published import Importer, PublishedHeads, PublishedWeights, head_names
 from avmodel.weights.shapes import eight_rows, numbers_in, said_of, square
 

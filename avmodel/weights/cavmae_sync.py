@@ -15,10 +15,10 @@ from avmanifest.errors import ConfigError
 from avmodel.checkpoint import filled
 from avmodel.configs.cavmae_sync import CAVMAESyncConfig
 from avmodel.models.cavmae_sync import CAVMAESync
+from avmodel.renaming import Rules, renamed
 from avmodel.weights.avsiam import DECODER_NAMES
 from avmodel.weights.cavmae import CAV_MAE_NAMES, sizes_in
 from avmodel.weights.files import read_weights
-from avmodel.weights.names import Rules, renamed
 from avmodel.weights.published import Importer, PublishedWeights
 from avmodel.weights.shapes import said_of
 

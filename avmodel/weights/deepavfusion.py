@@ -14,8 +14,8 @@ from avmodel.checkpoint import filled
 from avmodel.configs.deepavfusion import DeepAVFusionConfig, fusion_layer_ids
 from avmodel.configs.model import VIT_SIZES, ViTSize, size_name
 from avmodel.models.deepavfusion import DeepAVFusion
+from avmodel.renaming import substituted
 from avmodel.weights.files import read_weights
-from avmodel.weights.names import substituted
 from avmodel.weights.published import Importer, PublishedWeights, identify
 from avmodel.weights.shapes import grid_of, numbers_in, said_of
 

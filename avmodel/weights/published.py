@@ -8,8 +8,8 @@ from typing import Any
 from avmanifest.files import sha256_of_file
 from avmodel.registry.entries import Entry, entries
 from avmodel.registry.fetch import read_pin, wanted_of
+from avmodel.renaming import Rules
 from avmodel.weights.files import md5_of_file
-from avmodel.weights.names import Rules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-from avmodel.weights.names import Rules, renamed
+from avmodel.renaming import Rules, renamed
 
 # ImageNet-21k ViTs (timm's names), MAE and AudioMAE name the parts of a ViT alike; AST puts `v.` before them. Heads are
 # left out.

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from avmodel.masking import KeptIds
 from avmodel.models.cavmae import CAVMAE
+from avmodel.renaming import renamed
 from avmodel.weights.avsiam import DECODER_NAMES
 from avmodel.weights.cavmae import CAV_MAE_NAMES, model_from_released
-from avmodel.weights.names import renamed
 
 FILE = Path(__file__).with_name("cavmae.safetensors")
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from avmodel.masking import KeptIds
 from avmodel.models.cavmae_sync import CAVMAESync
+from avmodel.renaming import renamed
 from avmodel.weights.cavmae_sync import SYNC_NAMES, model_from_released, with_own_registers
-from avmodel.weights.names import renamed
 
 FILE = Path(__file__).with_name("cavmae_sync.safetensors")
 

@@ -12,9 +12,9 @@ from avmanifest.recipe import canonical_label, load_recipe
 from avmodel.checkpoint import fill_weights
 from avmodel.evaluate.config import MODES
 from avmodel.evaluate.finetune.classifier import Classifier, save_classifier
+from avmodel.renaming import renamed
 from avmodel.weights.convert import imported, importer_of
 from avmodel.weights.files import read_weights
-from avmodel.weights.names import renamed
 from avmodel.weights.published import PublishedWeights
 
 DISPLAY_NAME = "display_name"  # the column of class_labels_indices*.csv that names a class
