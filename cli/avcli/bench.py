@@ -230,19 +230,9 @@ def bench_step_command(
     """Pretraining steps of all fusions or families: samples per second, memory, share of the matrix rate."""
     from avmodel.bench import StepBench, bench_step
 
-    options = given(
-        size=size,
-        batches=tuple(batch) if batch else None,
-        rows=tuple(fusion) if fusion else None,
-        families=tuple(family) if family else None,
-        device=device,
-        precision=precision,
-        compile=compile_model,
-        encode=encode or None,
-        rounds=rounds,
-        steps=steps,
-    )
-    _print_rows(bench_step(StepBench(**options)), as_json=as_json)
+    many = _tuples(batches=batch, rows=fusion, families=family)
+    one = given(size=size, device=device, precision=precision, compile=compile_model, rounds=rounds, steps=steps)
+    _print_rows(bench_step(StepBench(**one, **many, encode=encode)), as_json=as_json)
 
 
 @app.command("fusion", epilog=examples("avkit bench fusion --size base --batch 8"))
@@ -260,17 +250,14 @@ def bench_fusion_command(
     """DeepAVFusion's table 6: operations, time and memory of encoding whole inputs, by fusion, beside the paper's."""
     from avmodel.bench import StepBench, bench_fusion
 
-    options = given(
-        size=size,
-        batches=tuple(batch) if batch else None,
-        rows=tuple(fusion) if fusion else None,
-        device=device,
-        precision=precision,
-        compile=compile_model,
-        rounds=rounds,
-        steps=steps,
-    )
-    _print_rows(bench_fusion(StepBench(**options)), as_json=as_json, columns=FUSION_COLUMNS)
+    many = _tuples(batches=batch, rows=fusion)
+    one = given(size=size, device=device, precision=precision, compile=compile_model, rounds=rounds, steps=steps)
+    _print_rows(bench_fusion(StepBench(**one, **many)), as_json=as_json, columns=FUSION_COLUMNS)
+
+
+def _tuples(**options: list[Any] | None) -> dict[str, Any]:
+    """The repeatable options that were given, as the settings take them."""
+    return {name: tuple(values) for name, values in given(**options).items()}
 
 
 def _print_rows(rows: Iterable[Mapping[str, Any]], *, as_json: bool, columns: Sequence[str] | None = None) -> None:
