@@ -13,7 +13,7 @@ POOLS = ("max", "mean")
 class DenseConfig:
     """How each token of the sound is compared with each patch of the frame. Defaults: DenseAV's."""
 
-    heads: Annotated[int, "Equal parts of a token's channels, each compared by itself.", Bounds(1)] = 1
+    heads: Annotated[int, "Heads, equal parts of a token's channels, each compared by itself.", Bounds(1)] = 1
     head_pool: Annotated[str, "What becomes of the heads' similarities at a place and time.", POOLS] = "max"
     time_pool: Annotated[str, "What becomes of the similarities over time, after their mean over frequency.", POOLS] = (
         "mean"
