@@ -298,7 +298,7 @@ def load_model(place: str | Path, *, device: str = "auto", weights: str = "model
     with naming_extras():
         from avmodel.configs.choices import WEIGHTS  # noqa: PLC0415
         from avmodel.distributed import choose_device  # noqa: PLC0415
-        from avmodel.evaluate.loaded import load_pretrained  # noqa: PLC0415
+        from avmodel.evaluate.loading import load_pretrained  # noqa: PLC0415
         from avmodel.hub import load_published  # noqa: PLC0415
         from avmodel.registry.named import located, named_entry  # noqa: PLC0415
 

@@ -23,7 +23,8 @@ from avmanifest.parsing import parse_json, parse_object
 from avmanifest.secrets import shown_content
 from avmodel.checkpoint import CONTENT_SHA256, save_weights
 from avmodel.checkpoint_folder import MODEL_FILE
-from avmodel.evaluate.loaded import LoadedModel, load_pretrained
+from avmodel.evaluate.loaded import LoadedModel
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.registry.hub import CONFIG_FILE, FILES, LIBRARY, fetch_published
 
 _TEXTS: Final = ("config", "data")  # entries of the metadata that are JSON themselves

@@ -29,7 +29,8 @@ from avmanifest.secrets import shown_content, without_secrets
 from avmodel.checkpoint import CONTENT_SHA256
 from avmodel.checkpoint_folder import MODEL_FILE
 from avmodel.configs.choices import MODEL_WEIGHTS
-from avmodel.evaluate.loaded import LoadedModel, load_pretrained
+from avmodel.evaluate.loaded import LoadedModel
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.evaluate.places import EVALUATIONS
 from avmodel.evaluate.result import RESULTS_FILE
 from avmodel.hub import write_published

@@ -16,7 +16,7 @@ from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import open_split, scoring_view
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.features import Extraction
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.rundir import CHECKPOINTS
 from tests.runs import TINY

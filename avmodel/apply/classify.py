@@ -18,7 +18,7 @@ from avmodel.configs.apply import CLASSIFY_FILES, LABELS_FILE, LABELS_TABLE, Cla
 from avmodel.distributed import choose_device
 from avmodel.evaluate.finetune.classifier import Classifier, blank, load_classifier
 from avmodel.evaluate.heads import ALL
-from avmodel.evaluate.loaded import load_pretrained, load_trained
+from avmodel.evaluate.loading import load_pretrained, load_trained
 
 COLUMNS = ("start_s", "end_s", "rank", "label", "probability")
 

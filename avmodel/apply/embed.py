@@ -13,7 +13,8 @@ from avmodel.apply.inputs import WindowInputs, span_windows, vectors_of, window_
 from avmodel.apply.output import parquet_rows
 from avmodel.configs.apply import EMBED_FILES, EMBEDDINGS_FILE, SpanConfig
 from avmodel.distributed import choose_device
-from avmodel.evaluate.loaded import LoadedModel, load_pretrained
+from avmodel.evaluate.loaded import LoadedModel
+from avmodel.evaluate.loading import load_pretrained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,8 @@ from avmodel.configs.dense import DENSE
 from avmodel.distributed import choose_device
 from avmodel.evaluate.config import Progress
 from avmodel.evaluate.dense import moment_maps
-from avmodel.evaluate.loaded import LoadedModel, load_pretrained
+from avmodel.evaluate.loaded import LoadedModel
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.evaluate.localization.localizer import Localizer
 
 

@@ -21,7 +21,8 @@ from avmodel.configs.apply import NEIGHBORS_TABLE, RETRIEVE_FILES, RetrieveConfi
 from avmodel.distributed import choose_device
 from avmodel.evaluate.config import MODES
 from avmodel.evaluate.embed.config import EMBEDDINGS
-from avmodel.evaluate.loaded import LoadedModel, load_pretrained
+from avmodel.evaluate.loaded import LoadedModel
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.evaluate.store import read_note, read_parts
 
 COLUMNS = ("start_s", "end_s", "query", "target", "rank", "key", "cosine")

@@ -19,7 +19,7 @@ from avmodel.apply.output import whole, write_json
 from avmodel.apply.overlay_video import overlay_video
 from avmodel.configs.apply import MASKS_FILE, MASKS_FOLDER, SEGMENT_FILES, OverlayConfig
 from avmodel.distributed import choose_device
-from avmodel.evaluate.loaded import load_trained, of_notes
+from avmodel.evaluate.loading import load_trained, of_notes
 from avmodel.evaluate.segmentation.segmenter import Segmenter, load_segmenter, segment
 
 SOUNDING = "sounding"  # the one class of a segmenter without classes

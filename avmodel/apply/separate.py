@@ -19,7 +19,7 @@ from avmodel.apply.inputs import WindowInputs, require_both, window_inputs
 from avmodel.apply.output import whole
 from avmodel.configs.apply import Region, SeparateConfig
 from avmodel.distributed import choose_device
-from avmodel.evaluate.loaded import load_trained, of_notes
+from avmodel.evaluate.loading import load_trained, of_notes
 from avmodel.evaluate.separation.overlap_add import overlap_add
 from avmodel.evaluate.separation.separator import Separator, load_separator, separate
 from avmodel.inputs import normalize_images

@@ -8,7 +8,8 @@ from avmanifest.errors import ConfigError
 from avmodel.distributed import join_world
 from avmodel.evaluate.config import EvalConfig, Progress
 from avmodel.evaluate.evaluation import Evaluation
-from avmodel.evaluate.loaded import load_pretrained, require_modalities
+from avmodel.evaluate.loaded import require_modalities
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.evaluate.places import EVALUATIONS
 from avmodel.evaluate.result import RESULTS_FILE, Result, write_result
 from avmodel.evaluate.tasks import TASKS

@@ -58,7 +58,7 @@ def export_model(
         download_named([checkpoint])
     import torch
 
-    from avmodel.evaluate.loaded import load_pretrained
+    from avmodel.evaluate.loading import load_pretrained
 
     loaded = load_pretrained(checkpoint, torch.device("cpu"), weights=weights)
     done = run(loaded, to, format=format, overwrite=overwrite)

@@ -11,7 +11,7 @@ from avmodel.distributed import join_world
 from avmodel.evaluate.config import EvalConfig
 from avmodel.evaluate.data import one_view, open_split
 from avmodel.evaluate.evaluation import Evaluation
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.models.deepavfusion import DeepAVFusion
 from tests.dense import quarter_mask
 from tests.evaluating import DATA, TEST, draw_splits, save_tiny

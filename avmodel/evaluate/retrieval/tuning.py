@@ -14,7 +14,8 @@ from avmodel.checkpoint import load_model, save_checkpoint
 from avmodel.evaluate.data import Split, varied_view
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.finetune.classifier import blank
-from avmodel.evaluate.loaded import load_pretrained, with_settings
+from avmodel.evaluate.loaded import with_settings
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.evaluate.retrieval.config import RetrievalConfig
 from avmodel.evaluate.training import Training, freeze_all_but_used
 from avmodel.evaluate.training import train as train_module

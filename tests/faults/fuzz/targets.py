@@ -410,7 +410,7 @@ def _read_run(folder: Path) -> object:
     import torch
 
     from avmodel.checkpoint import load_model, load_trainer_state
-    from avmodel.evaluate.loaded import load_pretrained
+    from avmodel.evaluate.loading import load_pretrained
     from avmodel.inspect_run import read_run
 
     run = read_run(folder)
@@ -424,7 +424,7 @@ def _read_run(folder: Path) -> object:
 def _make_published(folder: Path) -> None:
     import torch
 
-    from avmodel.evaluate.loaded import load_pretrained
+    from avmodel.evaluate.loading import load_pretrained
     from avmodel.hub import write_published
 
     _make_run(folder / "run")

@@ -16,7 +16,8 @@ from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
 from avmodel.evaluate.data import one_view, scoring_view, train_view
 from avmodel.evaluate.evaluation import describe_view
-from avmodel.evaluate.loaded import LoadedModel, load_pretrained
+from avmodel.evaluate.loaded import LoadedModel
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.inputs import probe_loader, reading_notes, train_loader
 from avmodel.models import build_model
 from avmodel.rundir import CHECKPOINTS

@@ -15,7 +15,7 @@ from avmodel.averaging import WeightAverage
 from avmodel.checkpoint import load_average, load_model
 from avmodel.checkpoint_folder import EMA_FILE, MODEL_FILE, checkpoints_in
 from avmodel.distributed import World
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.rundir import CHECKPOINTS
 from avmodel.train import train
 from tests.runs import TINY_AVSIAM, DrawnBatches, assert_same_run, curve, tiny_run

@@ -14,7 +14,8 @@ from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.data import one_view, scoring_view, train_view
 from avmodel.evaluate.evaluation import describe_view
 from avmodel.evaluate.finetune.config import PRESETS
-from avmodel.evaluate.loaded import LoadedModel, load_pretrained
+from avmodel.evaluate.loaded import LoadedModel
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.evaluate.localization.config import LocalizationConfig
 from avmodel.inputs import probe_loader, train_loader
 from avmodel.presets import run_config

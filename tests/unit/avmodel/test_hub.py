@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from avmanifest.errors import AvkitError, CheckpointError, ConfigError, StorageError
 from avmodel.apply.refusals import require_trained
 from avmodel.checkpoint import CONTENT_SHA256, content_sha256, read_weights
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.hub import load_published, write_published
 from avmodel.models import build_model
 from avmodel.registry.hub import fetch_published

@@ -16,7 +16,7 @@ from avcli.main import app
 from avdata.retrying import RetryPolicy
 from avdata.store import Store
 from avmanifest.errors import ConfigError, StorageError
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.hub import load_published
 from avmodel.publishing import FILES, publish
 from avmodel.rundir import CONFIG_FILE, DATA_FILE

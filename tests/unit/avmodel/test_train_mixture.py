@@ -12,7 +12,7 @@ from avmanifest.keys import subset_id
 from avmanifest.settings import override, read_toml, to_toml, with_values
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.inputs import train_loader, with_mix
 from avmodel.rundir import CONFIG_FILE, DATA_FILE, read_parts
 from avmodel.train import pretrain

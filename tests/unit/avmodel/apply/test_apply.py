@@ -27,7 +27,7 @@ from avmodel.evaluate.decoder import DecoderConfig, segmentation_decoder
 from avmodel.evaluate.embed.config import EmbedConfig
 from avmodel.evaluate.embed.task import embed
 from avmodel.evaluate.finetune.classifier import Classifier, save_classifier
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.evaluate.predictor import Predictor, save_predictor
 from avmodel.evaluate.separation.masks import make_masks
 from avmodel.evaluate.separation.overlap_add import overlap_add

@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 from avmanifest.errors import ConfigError
 from avmodel.checkpoint import save_weights
 from avmodel.checkpoint_folder import MODEL_FILE, latest_checkpoint
-from avmodel.evaluate.loaded import load_pretrained, untrained, with_settings
+from avmodel.evaluate.loaded import untrained, with_settings
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.rundir import CHECKPOINTS
 from tests.evaluating import tiny_model

@@ -14,7 +14,7 @@ from avcli.main import app
 from avmanifest.errors import ConfigError
 from avmodel.apply import apply, load, task_config
 from avmodel.apply.refusals import require_trained
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.models.cavmae import CAVMAE
 from avmodel.registry.entries import VARIABLE, entries
 from avmodel.registry.fetch import here, models_folder

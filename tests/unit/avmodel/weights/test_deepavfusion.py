@@ -16,7 +16,7 @@ from torch import Tensor
 
 from avmanifest.errors import AvkitError, CheckpointError, ConfigError
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.weights.convert import convert
 from avmodel.weights.deepavfusion import config_from_released, import_deepavfusion, model_from_released

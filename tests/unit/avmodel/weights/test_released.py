@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.weights.avsiam import import_avsiam
 from avmodel.weights.cavmae import import_cav_mae
 from avmodel.weights.cavmae_sync import import_cav_mae_sync

@@ -16,7 +16,7 @@ from avmodel.evaluate.finetune.classifier import load_classifier
 from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.imported import convert_classifier, listed_classes
 from avmodel.evaluate.finetune.task import finetune
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.weights.convert import convert
 from tests.drawn_windows import drawn_windows
 from tests.evaluating import DATA, TEST, draw_splits, evaluation_of, save_tiny

@@ -16,7 +16,7 @@ from avmodel.evaluate.finetune.config import FinetuneConfig
 from avmodel.evaluate.finetune.task import finetune
 from avmodel.evaluate.finetune.training import finetune_optimizer, predict, step_modality, trained
 from avmodel.evaluate.linear_probe.task import linear_probe
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.evaluate.tasks import task_config
 from avmodel.evaluate.training import whole_batch
 from avmodel.inputs import to_inputs

@@ -10,7 +10,7 @@ import torch
 from avmanifest.errors import ConfigError
 from avmodel.configs.augment import AugmentConfig
 from avmodel.evaluate.data import open_split
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.evaluate.retrieval.config import PRESETS, RetrievalConfig
 from avmodel.evaluate.retrieval.task import alone, directions, retrieval
 from avmodel.evaluate.retrieval.tuning import Pairs, tuned

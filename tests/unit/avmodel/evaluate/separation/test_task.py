@@ -18,7 +18,7 @@ from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.data import open_splits
 from avmodel.evaluate.decoder import DecoderConfig, segmentation_decoder
 from avmodel.evaluate.evaluation import Evaluation
-from avmodel.evaluate.loaded import load_pretrained
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.evaluate.predictor import Predictor, save_predictor
 from avmodel.evaluate.separation.config import SeparationConfig
 from avmodel.evaluate.separation.examples import example_of
