@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tests.running import running
+from tests.running import Handler, Server, running
 
 BUCKET = "avkit-test"
 ENVIRONMENT = {
@@ -33,24 +32,18 @@ Fault = Literal["500", "silence", "lost answer"]
 """`silence`: the request is taken and never answered. `lost answer`: it is carried out, and never answered."""
 
 
-class FaultyRoad(ThreadingHTTPServer):
+class FaultyRoad(Server):
     """Stands in front of an S3 server. `faults` says what becomes of a request, by method and path."""
 
-    daemon_threads = True
-
     def __init__(self, port: int) -> None:
-        super().__init__(("127.0.0.1", 0), _Forward)
+        super().__init__(_Forward)
         self.backend = port
-        self.url = f"http://127.0.0.1:{self.server_port}"
         self.faults: Callable[[str, str], Fault | None] = lambda method, path: None
         self.requests: list[tuple[str, str]] = []
         self.closing = threading.Event()
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no matter."""
 
-
-class _Forward(BaseHTTPRequestHandler):
+class _Forward(Handler):
     server: FaultyRoad
     protocol_version = "HTTP/1.1"
 
@@ -91,9 +84,6 @@ class _Forward(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
 
 
 @contextmanager

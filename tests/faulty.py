@@ -1,38 +1,30 @@
 """A web server on loopback that fails in every way known: the name of a file says how."""
 
 import gzip
-import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tests.running import running
+from tests.running import Handler, Server, running
 
 STATUSES = {"gone404": 404, "gone410": 410, "law451": 451, "refused403": 403, "refused429": 429, "broken500": 500}
 
 
-class FaultyServer(ThreadingHTTPServer):
+class FaultyServer(Server):
     """Serves one video under every name. `served` counts its bytes, `asked` the requests, both by name."""
 
-    daemon_threads = True
-
     def __init__(self, video: bytes) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.video = video
-        self.url = f"http://127.0.0.1:{self.server_port}"
         self.asked: Counter[str] = Counter()
         self.served: Counter[str] = Counter()
         self.refusing: set[str] = set()  # names that get a 429 while they are in here
         self.release = threading.Event()  # what "held" waits for
         self.closing = threading.Event()
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no matter."""
 
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: FaultyServer
 
     def do_GET(self) -> None:
@@ -67,15 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
         version = "a"
         if name == "changed" and server.asked[name] > 1:
             version, video = "b", video + b"\0" * 64
-        first = 0
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if asked and self.headers.get("If-Range", f'"{version}"') == f'"{version}"' and name != "noranges":
-            first = int(asked[1])
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {first}-{len(video) - 1}/{len(video)}")
-        else:
-            self.send_response(200)
-        rest = video[first:]
+        is_same = self.headers.get("If-Range", f'"{version}"') == f'"{version}"'
+        rest = self.send_range(video, allowed=is_same and name != "noranges")
         if name in ("gzip", "gzipcut", "bomb", "brotli"):
             rest = gzip.compress(bytes(8_000_000) if name == "bomb" else video)[: -9 if name == "gzipcut" else None]
             self.send_header("Content-Encoding", "br" if name == "brotli" else "gzip")
@@ -100,9 +85,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.served[name] += len(content)  # before the client has it: tests look at the number then
         self.wfile.write(content)
         self.wfile.flush()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
 
 
 @contextmanager

@@ -1,23 +1,19 @@
 """A server on loopback that serves only those who know its password, and its files only to those with a valid token."""
 
-import re
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.running import running
+from tests.running import Handler, Server, running
 
 
-class GuardedServer(ThreadingHTTPServer):
+class GuardedServer(Server):
     """Serves a folder, with ranges, directly and as its own proxy. `refused` counts requests without the secrets."""
 
-    daemon_threads = True
-
     def __init__(self, root: Path, user: str, password: str, token: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.root = root
         self.token = token  # of .mp4 and, with a query, of .tar; may be renewed
         self.authorization = f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
@@ -27,11 +23,8 @@ class GuardedServer(ThreadingHTTPServer):
         self.refused = 0
         self.proxied = 0  # requests to the proxy with the password
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no matter."""
 
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: GuardedServer
 
     def do_HEAD(self) -> None:
@@ -54,25 +47,14 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             return self.send_error(404)
         server.served += 1
-        content = path.read_bytes()
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked:
-            first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-            content = content[first : last + 1]
-        else:
-            self.send_response(200)
-            self.send_header("Accept-Ranges", "bytes")
+        content = self.send_range(path.read_bytes())
+        self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Type", "application/octet-stream")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(content)
         return None
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
 
 
 @contextmanager

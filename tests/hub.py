@@ -3,28 +3,23 @@
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from tests.running import running
+from tests.running import Handler, Server, running
 
 COMMIT = "a" * 40
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(Server):
     """Every model has one commit, which is `main` and `v1`. `requests` has the paths that were asked for."""
 
-    daemon_threads = True
-
     def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.root = root
-        self.url = f"http://127.0.0.1:{self.server_port}"
         self.requests: list[str] = []
         self.closed_to: set[str] = set()  # models that are gated
         self.is_down = False
@@ -32,11 +27,8 @@ class Hub(ThreadingHTTPServer):
         self.made: dict[str, bool] = {}  # repositories that were made, and whether they are private
         self.commits: list[list[str]] = []  # the files of each commit
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no matter."""
 
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: Hub
 
     def do_HEAD(self) -> None:
@@ -133,15 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "EntryNotFound")
         else:
             content = file.read_bytes()
-            size, etag = len(content), hashlib.sha256(content).hexdigest()
-            asked_range = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-            if asked_range:
-                first, last = int(asked_range[1]), min(int(asked_range[2]), size - 1)
-                content = content[first : last + 1]
-                self.send_response(206)
-                self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
-            else:
-                self.send_response(200)
+            etag = hashlib.sha256(content).hexdigest()
+            content = self.send_range(content)
             self.send_header("Content-Length", str(len(content)))
             self.send_header("ETag", f'"{etag}"')
             self.send_header("X-Repo-Commit", COMMIT)
@@ -154,9 +139,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", "0")
         self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
 
 
 @contextmanager

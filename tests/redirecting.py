@@ -2,21 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
-from tests.running import running
+from tests.running import Handler, Server, running
 
 
-class ProxyServer(ThreadingHTTPServer):
+class ProxyServer(Server):
     """Answers each URL of `redirects` with its Location, any other one with `content`. Keeps all requests."""
 
-    daemon_threads = True
-
     def __init__(self, content: bytes) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.content = content
-        self.url = f"http://127.0.0.1:{self.server_port}"
         self.redirects: dict[str, str] = {}
         self.requests: list[tuple[str, Mapping[str, str]]] = []  # the URL as it was asked for, and the headers
 
@@ -25,7 +21,7 @@ class ProxyServer(ThreadingHTTPServer):
         return [headers for url, headers in self.requests if urlsplit(url).netloc == host]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: ProxyServer
 
     def do_HEAD(self) -> None:
@@ -47,9 +43,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
 
 
 @contextmanager

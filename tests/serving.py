@@ -1,25 +1,20 @@
 """A web server on loopback that does what tests tell it to."""
 
-import re
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.running import running
+from tests.running import Handler, Server, running
 
 
-class FileServer(ThreadingHTTPServer):
+class FileServer(Server):
     """Serves a folder, with ranges; `url` is its address."""
 
-    daemon_threads = True
-
     def __init__(self, root: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.root = root
-        self.url = f"http://127.0.0.1:{self.server_port}"
         self.requests: list[str] = []  # paths whose content was asked for
         self.sent_bytes: Counter[str] = Counter()  # content sent of each path
         self.statuses: deque[int] = deque()  # answers to the next requests, before anything is served
@@ -36,11 +31,8 @@ class FileServer(ThreadingHTTPServer):
         """How often content of that name was asked for; ranges of one file count once if they follow each other."""
         return sum(path.endswith(name) for path in self.requests)
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no matter."""
 
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     server: FileServer
 
     def do_HEAD(self) -> None:
@@ -62,14 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers = server.headers(self.path)
         content = server.change(self.path, path.read_bytes())
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked and server.tells_size and server.sends_ranges:
-            first, last = int(asked[1]), min(int(asked[2] or len(content)), len(content) - 1)
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-            content = content[first : last + 1]
-        else:
-            self.send_response(200)
+        content = self.send_range(content, allowed=server.tells_size and server.sends_ranges)
         if server.tells_size:
             self.send_header("Content-Length", str(len(content)))
             self.send_header("Accept-Ranges", "bytes")
@@ -88,9 +73,6 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[: server.cut_after.popleft()]
         server.sent_bytes[self.path] += len(content)
         self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,18 @@ def waveform_of(sample: int, seconds: float) -> np.ndarray:
     return (0.3 * np.sin(2 * np.pi * (200 + 40 * sample) * times * (1 + times / 10)) + noise).astype(np.float32)
 
 
+@lru_cache(maxsize=256)
+def mel_of(sound: Callable[[int, float], np.ndarray], sample: int, seconds: float, name: str) -> np.ndarray:
+    """The log-mel of a sample's sound, as a shard has it. Not to be changed."""
+    return log_mel(sound(sample, seconds), profile(name)).astype(np.float16)
+
+
+@lru_cache(maxsize=256)
+def flac_of(sound: Callable[[int, float], np.ndarray], sample: int, seconds: float) -> bytes:
+    """The FLAC of a sample's sound."""
+    return encode_flac(sound(sample, seconds))
+
+
 def sample_members(
     sample: int,
     *,
@@ -50,18 +63,15 @@ def sample_members(
     encode: Callable[[np.ndarray], bytes] = encode_jpeg,
 ) -> tuple[dict[str, bytes], list[float]]:
     """The sample's members, and the times of its frames: the middles of num_frames equal spans."""
-
-    waveform = sound(sample, seconds)
     members = {"json": pack_json({"key": sample_key(sample)})}
     for place, name in enumerate(mel):
-        spectrogram = log_mel(waveform, profile(name)).astype(np.float16)
-        members[f"logmel-{name}.npy" if place else "logmel.npy"] = pack_mel(spectrogram)
+        members[f"logmel-{name}.npy" if place else "logmel.npy"] = pack_mel(mel_of(sound, sample, seconds, name))
     for frame in range(num_frames):
         members[f"frame{frame:02d}.jpg"] = encode(picture(sample, frame))
         if (values := mask(sample, frame)) is not None:
             members[f"mask{frame:02d}.png"] = cv2.imencode(".png", values)[1].tobytes()
     if flac:
-        members["flac"] = encode_flac(waveform)
+        members["flac"] = flac_of(sound, sample, seconds)
     return members, [(frame + 0.5) * seconds / num_frames for frame in range(num_frames)]
 
 

@@ -236,12 +236,14 @@ def test_parts_joined_by_cat_go_on_where_the_part_before_ended(tmp_path: Path, j
 def test_any_times_in_any_order_give_the_pictures_of_a_full_read(clip: Path, tmp_path: Path, name: str) -> None:
     video, audio = KINDS[name]
     path = tmp_path / name
-    ffmpeg("-i", clip, "-t", "4", "-c:v", video, "-bf", "0" if "wmv" in name else "2", "-g", "10", "-c:a", audio, path)
-    times_s = [number / 50 for number in range(190)]
+    ffmpeg(
+        "-i", clip, "-t", "2.4", "-c:v", video, "-bf", "0" if "wmv" in name else "2", "-g", "10", "-c:a", audio, path
+    )
+    times_s = [number / 50 for number in range(110)]
     every = seen(path, times_s)
-    assert set(every) >= set(range(1, 94)), "every picture is shown"
+    assert set(every) >= set(range(1, 54)), "every picture is shown"
     assert all(later >= earlier for earlier, later in itertools.pairwise(every))
-    for seed in range(3):
+    for seed in range(2):
         chosen = np.random.default_rng(seed).permutation(len(times_s))[:4].tolist()
         assert seen(path, [times_s[n] for n in chosen]) == [every[n] for n in chosen]
         with open_media(path) as media:

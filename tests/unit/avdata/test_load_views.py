@@ -1,6 +1,7 @@
 """What each view makes of a sample: windows, frames, crops, sound."""
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,9 @@ from avdata.load import (
 from avdata.load.crops import Crop, crop_into
 from avdata.melspec import log_mel
 from avdata.profiles import PROFILES, profile
-from avdata.waveform import decode_flac, encode_flac
+from avdata.waveform import decode_flac
 from avmanifest.errors import ConfigError, ShardError
-from tests.shards import draw_dataset, waveform_of
+from tests.shards import draw_dataset, flac_of, mel_of, waveform_of
 
 SECONDS = 5.0
 FRAME_TIMES = np.arange(0.5, 5.0)
@@ -44,11 +45,12 @@ def first_samples(dataset: Dataset, view: View, config: LoaderConfig = EVAL) -> 
 
 def stored_mel(sample: int, name: str = "paper") -> np.ndarray:
     """The log-mel of the whole clip as a shard has it."""
-    return log_mel(waveform_of(sample, SECONDS), profile(name)).astype(np.float16)
+    return mel_of(waveform_of, sample, SECONDS, name)
 
 
+@lru_cache
 def heard(sample: int) -> np.ndarray:
-    return decode_flac(encode_flac(waveform_of(sample, SECONDS)))
+    return decode_flac(flac_of(waveform_of, sample, SECONDS))
 
 
 def numbers(batch: Batch) -> list[int]:
@@ -95,12 +97,12 @@ def test_a_training_frame_lies_inside_its_window_and_every_such_frame_comes_up(d
 
 
 def test_gain_is_drawn_in_decibels_and_left_to_the_device(dataset: Dataset) -> None:
-    loader = Loader(dataset, TrainView(image_size=8, max_gain_db=6.0, waveform=True), replace(CONFIG, batch_size=20))
-    batches = [batch for _ in range(10) for batch in loader]
-    gains = torch.cat([batch.gain_db for batch in batches])  # type: ignore[misc]
+    view, config = TrainView(image_size=8, max_gain_db=6.0), replace(CONFIG, batch_size=20)
+    loader = Loader(dataset, view, config)
+    gains = torch.cat([batch.gain_db for _ in range(10) for batch in loader])  # type: ignore[misc]
     assert gains.abs().max() <= 6
     assert np.histogram(gains, 4, (-6, 6))[0].min() > 25  # 50 of 200 each
-    batch = batches[0]
+    batch = first_samples(dataset, replace(view, waveform=True), config)
     assert batch.gain_db is not None
     assert batch.waveform is not None
     louder = batch.gained_waveform()

@@ -6,11 +6,8 @@ import io
 import json
 import multiprocessing
 import os
-import re
 import tarfile
-import threading
 from concurrent.futures import ProcessPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -23,6 +20,7 @@ from avdata.prepare.sources.local import LocalSource
 from avdata.prepare.sources.media import FileRange, hash_media, open_media_file
 from avdata.prepare.sources.names import ClipRequest
 from avmanifest.errors import ConfigError, DecodeError, DownloadError, MediaError
+from tests.serving import serving
 
 ID = "-_A__b-C_3_"
 
@@ -414,61 +412,24 @@ def test_paths_of_archives_are_sources_and_other_urls_are_refused(tmp_path):
         open_source("wds:file:///etc/a.tar")
 
 
-class RangeServer(BaseHTTPRequestHandler):
-    """Serves `content` by ranges, if `ranges` says so."""
-
-    content = b""
-    ranges = True
-    fail = False
-
-    def do_HEAD(self):
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.content)))
-        if self.ranges:
-            self.send_header("Accept-Ranges", "bytes")
-        self.end_headers()
-
-    def do_GET(self):
-        span = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        if self.fail:
-            self.send_error(503)
-            return
-        body = self.content[int(span[1]) : int(span[2]) + 1] if span and self.ranges else self.content
-        self.send_response(206 if span and self.ranges else 200)
-        if span and self.ranges:
-            self.send_header("Content-Range", f"bytes {span[1]}-{span[2]}/{len(self.content)}")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def served(tmp_path):
-    """A handler class and the address of the archive it serves."""
-    handler = type("Handler", (RangeServer,), {})
-    handler.content = write_tar(tmp_path / "a.tar", videos(30)).read_bytes()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield handler, f"http://127.0.0.1:{server.server_port}/a.tar"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    """A server, and the address of the archive that it serves."""
+    write_tar(tmp_path / "a.tar", videos(30))
+    with serving(tmp_path) as server:
+        yield server, f"{server.url}/a.tar"
 
 
 @pytest.mark.network
 def test_an_archive_on_a_server_is_read_by_ranges(served):
-    handler, address = served
+    server, address = served
     source = open_source(f"wds:{address}")
     assert len(source) == 30
     for name, content in videos(30).items():
         assert read(source, request_of(name)) == content
     ref = source.locate(request_of("00000000003"))
     assert hash_media(ref)[1] == 3000
-    handler.fail = True
+    server.statuses.extend([503] * 9)
     with pytest.raises(DownloadError) as error:
         open_media_file(ref)
     assert error.value.status == "net_http"
@@ -476,11 +437,12 @@ def test_an_archive_on_a_server_is_read_by_ranges(served):
 
 @pytest.mark.network
 def test_a_server_without_ranges_or_file_is_a_config_error(served):
-    handler, address = served
-    handler.fail = True
+    server, address = served
+    server.statuses.extend([503] * 9)
     with pytest.raises(ConfigError, match="cannot be listed"):
         open_source(f"wds:{address}")
-    handler.fail, handler.ranges = False, False
+    server.statuses.clear()
+    server.sends_ranges = False
     with pytest.raises(ConfigError, match="cannot be listed"):
         open_source(f"wds:{address}")
 

@@ -155,12 +155,12 @@ def see(clip: SynthClip) -> np.ndarray:
 
 def nearest_centroid_accuracy(pair: tuple[int, int], sense) -> float:
     """Share of held-out clips of the two classes that are classified correctly by the nearer of two mean features."""
-    features = [[sense(solo(place, 2 * i + n)) for i in range(32)] for n, place in enumerate(pair)]
-    centroids = [np.mean(of_class[:16], axis=0) for of_class in features]
+    features = [[sense(solo(place, 2 * i + n)) for i in range(16)] for n, place in enumerate(pair)]
+    centroids = [np.mean(of_class[:8], axis=0) for of_class in features]
     right = [
         np.linalg.norm(feature - centroids[n]) < np.linalg.norm(feature - centroids[1 - n])
         for n, of_class in enumerate(features)
-        for feature in of_class[16:]
+        for feature in of_class[8:]
     ]
     return float(np.mean(right))
 

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,18 @@ def local_lists(recipe: Recipe) -> dict[str, Path]:
     }
 
 
+@cache
 def read(name: str, *splits: str) -> pa.Table:
     recipe = load_recipe(name)
     return read_requests(recipe, local_lists(recipe), splits or None)
+
+
+@cache
+def vggsound(split: str = "") -> pa.Table:
+    """The part of VGGSound's list that is at hand; empty: of all splits."""
+    if split:
+        return vggsound().filter(pc.equal(vggsound().column("split"), split))
+    return read_requests(load_recipe("vggsound"), META / "vggsound" / "vggsound_partial_official_format.csv")
 
 
 def annotations(table: pa.Table) -> list[Any]:
@@ -136,9 +146,8 @@ def test_the_order_of_vggsound_is_that_of_stat_csv_and_of_others_indices() -> No
 
 @real
 def test_the_vggsound_list() -> None:
-    path = META / "vggsound" / "vggsound_partial_official_format.csv"
     recipe = load_recipe("vggsound")
-    table = read_requests(recipe, path)
+    table = vggsound()
     assert Counter(table.column("split").to_pylist()) == {"train": 157_144, "test": 15_446}
     labels = table.column("labels").combine_chunks()
     assert pc.all(pc.equal(pc.list_value_length(labels), 1)).as_py()
@@ -158,7 +167,7 @@ def test_the_vggsound_list() -> None:
 @real
 def test_other_spellings_of_vggsound_agree_with_the_official_list() -> None:
     recipe = load_recipe("vggsound")
-    official = read_requests(recipe, META / "vggsound" / "vggsound_partial_official_format.csv", ["test"])
+    official = vggsound("test")
     clips = {
         (video_id, start_s): label
         for video_id, start_s, (label,) in zip(
@@ -229,8 +238,7 @@ def test_the_pairs_of_vggsound_music() -> None:
 
 @real
 def test_training_clips_that_are_in_the_test_split_of_vggsound() -> None:
-    path = META / "vggsound" / "vggsound_partial_official_format.csv"
-    test = read_requests(load_recipe("vggsound"), path, ["test"])
+    test = vggsound("test")
     test_clips = set(zip(test.column("video_id").to_pylist(), test.column("start_s").to_pylist(), strict=True))
     for name, count in (("vggsound-music", 1_221), ("vggsound-instruments", 1_850)):
         train = read(name, "train")
@@ -308,8 +316,7 @@ def test_avsbench() -> None:
 
 @real
 def test_708_test_videos_of_avsbench_are_in_the_train_split_of_vggsound() -> None:
-    path = META / "vggsound" / "vggsound_partial_official_format.csv"
-    train = set(read_requests(load_recipe("vggsound"), path, ["train"]).column("video_id").to_pylist())
+    train = set(vggsound("train").column("video_id").to_pylist())
     test = set(read("avsbench-s4", "test").column("video_id").to_pylist())
     # The list at hand is a part of the official one, of which 708 are in train.
     assert 0.8 * 708 < len(test & train) <= 708
@@ -317,8 +324,7 @@ def test_708_test_videos_of_avsbench_are_in_the_train_split_of_vggsound() -> Non
 
 @real
 def test_451_eval_videos_of_audioset_are_in_the_train_split_of_vggsound() -> None:
-    path = META / "vggsound" / "vggsound_partial_official_format.csv"
-    train = set(read_requests(load_recipe("vggsound"), path, ["train"]).column("video_id").to_pylist())
+    train = set(vggsound("train").column("video_id").to_pylist())
     found = set(read("audioset", "eval").column("video_id").to_pylist()) & train
     assert 0.8 * 451 < len(found) <= 451
 

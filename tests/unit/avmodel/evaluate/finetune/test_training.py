@@ -29,12 +29,13 @@ from tests.shards import CLASSES, draw_dataset
 CONFIG = FinetuneConfig(
     data=replace(DATA, windows=2),
     batch_size=8,
-    device_batch_size=4,
+    device_batch_size=8,
     epochs=2,
     optim=OptimConfig(base_lr=0.05, warmup=0.2, ramp=0.0, betas=(0.9, 0.999), layer_decay=0.75),
     device="cpu",
     random_weights=False,
 )
+STEPS = replace(CONFIG, device_batch_size=4)  # each step is two micro-steps
 
 
 class Stopped(Exception):
@@ -56,10 +57,10 @@ def losses(folder: Path) -> list[float]:
 def test_broken_off_and_taken_up_it_is_the_same_run(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
     run = evaluation_of(tiny_run, splits, tmp_path)
     train, test = open_splits(CONFIG.data, splits, None)
-    straight = trained(CONFIG, run, train, test, 0, tmp_path / "straight")
+    straight = trained(STEPS, run, train, test, 0, tmp_path / "straight")
     with pytest.raises(Stopped):
-        trained(CONFIG, replace(run, progress=stop_after(5)), train, test, 0, tmp_path / "broken")
-    again = trained(CONFIG, run, train, test, 0, tmp_path / "broken")
+        trained(STEPS, replace(run, progress=stop_after(5)), train, test, 0, tmp_path / "broken")
+    again = trained(STEPS, run, train, test, 0, tmp_path / "broken")
     assert losses(tmp_path / "broken") == losses(tmp_path / "straight")
     assert len(losses(tmp_path / "straight")) == 6
     for name, x in straight.state_dict().items():
@@ -67,7 +68,7 @@ def test_broken_off_and_taken_up_it_is_the_same_run(tiny_run: Path, splits: Path
     assert losses(tmp_path / "straight")[-1] != losses(tmp_path / "straight")[0]
 
     with pytest.raises(ConfigError, match=r"mixup: 1.0 -> 0.5"):
-        trained(replace(CONFIG, mixup=0.5), run, train, test, 0, tmp_path / "broken")
+        trained(replace(STEPS, mixup=0.5), run, train, test, 0, tmp_path / "broken")
 
     loaded, classes = load_classifier(tmp_path / "straight", torch.device("cpu"))
     assert classes == train.dataset.classes
@@ -106,11 +107,11 @@ def test_in_float16_it_trains_near_float32_and_resumes_with_its_scale(
 def test_the_last_epochs_weights_are_averaged_broken_off_or_not(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
     run = evaluation_of(tiny_run, splits, tmp_path)
     train, test = open_splits(CONFIG.data, splits, None)
-    plain = replace(CONFIG, epochs=3)
+    plain = replace(CONFIG, batch_size=TRAIN // 2, device_batch_size=TRAIN // 2, epochs=3)
     ends = []
 
     def noting(what: str, done: int, _steps: int) -> None:
-        if what.startswith("fine-tuning") and done in (4, 7):  # the step after an epoch's last: its checkpoint is there
+        if what.startswith("fine-tuning") and done in (3, 5):  # the step after an epoch's last: its checkpoint is there
             ends.append(load_classifier(tmp_path / "plain", torch.device("cpu"))[0].state_dict())
 
     third = trained(plain, replace(run, progress=noting), train, test, 0, tmp_path / "plain").state_dict()
@@ -123,7 +124,7 @@ def test_the_last_epochs_weights_are_averaged_broken_off_or_not(tiny_run: Path, 
         torch.testing.assert_close(x, (second[name] + third[name]) / 2, msg=name)
 
     with pytest.raises(Stopped):
-        trained(averaging, replace(run, progress=stop_after(8)), train, test, 0, tmp_path / "broken")
+        trained(averaging, replace(run, progress=stop_after(5)), train, test, 0, tmp_path / "broken")
     again = trained(averaging, run, train, test, 0, tmp_path / "broken")
     loaded, _ = load_classifier(tmp_path / "broken", torch.device("cpu"))
     for name, x in found.state_dict().items():
@@ -214,7 +215,7 @@ def test_mixed_training_and_a_test_of_all_frames(tiny_run: Path, splits: Path, t
     ("samples", "world_size", "expected"), [(1000, 2, 8), (7, 1, 4), (3, 1, 3), (7, 2, 6), (9, 2, 8)]
 )
 def test_small_sets_take_whole_micro_steps(samples: int, world_size: int, expected: int) -> None:
-    assert whole_batch(CONFIG, samples, world_size) == expected
+    assert whole_batch(STEPS, samples, world_size) == expected
 
 
 def test_several_labels_are_weighted_and_smoothed_as_set(tiny_run: Path, tmp_path: Path) -> None:
