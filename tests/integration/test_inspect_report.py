@@ -16,6 +16,7 @@ from avdata.audit.rows import ClipRows, parse_query
 from avdata.audit.summary import summarize
 from avdata.audit.verify import Verification, verify
 from avdata.draw import page as page_module
+from avdata.draw.page import write_page
 from avdata.prepare.job import prepare
 from avmanifest.columns import Column
 from avmanifest.errors import ConfigError

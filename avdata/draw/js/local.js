@@ -10,7 +10,7 @@ const localSource = (data) => {
   const bars = data.columns.map(({ low, high }, column) => rows.map((row) => {
     const value = row.numbers[column];
     if (value === null || value === undefined) return -1;
-    const share = (Math.min(Math.max(value, low), high) - low) / (high - low);
+    const share = (Math.min(Math.max(value, low), high) - low) / (high - low || 1);
     return Math.min(Math.floor(share * data.bars), data.bars - 1);
   }));
   const orders = new Map();

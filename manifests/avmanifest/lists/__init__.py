@@ -36,7 +36,7 @@ def read_list(list_file: ListFile) -> pa.Table:
     counts = list_file.spec.official_counts
     if counts and len(table) not in counts:
         official = " or ".join(f"{count:,}" for count in counts)
-        list_file.note(f"{counted(len(table), 'clip')}, where the official list has {official:,}")
+        list_file.note(f"{counted(len(table), 'clip')}, where the official list has {official}")
     return table
 
 

@@ -136,7 +136,7 @@ def test_filters_agree_with_a_plain_reckoning(made, first, last):
         in_brush = True
         if bins:
             low, high = rows.measured[0].low, rows.measured[0].high
-            share = None if value is None else (min(max(value, low), high) - low) / (high - low)
+            share = None if value is None else (min(max(value, low), high) - low) / (high - low or 1.0)
             in_brush = share is not None and first <= min(int(share * BINS), BINS - 1) <= last
         if status != "ok" and in_brush and (label is None or "a" in labels):
             wanted.add(place)

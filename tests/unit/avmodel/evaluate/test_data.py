@@ -12,10 +12,9 @@ from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
 from avmodel.evaluate.config import EvalDataConfig
-from avmodel.evaluate.data import footage, one_view, open_split, open_splits
+from avmodel.evaluate.data import footage, one_view, open_split, open_splits, varied_view
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.linear_probe.config import LinearProbeConfig
-from avmodel.evaluate.linear_probe.task import random_view
 from avmodel.evaluate.loaded import LoadedModel
 from avmodel.evaluate.segmentation.config import SegmentationConfig
 from avmodel.evaluate.segmentation.segmenter import training_view
@@ -177,7 +176,7 @@ def test_the_checkpoint_tells_how_it_hears(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "view",
     [
-        pytest.param(lambda run: random_view(LinearProbeConfig(**OFF), run.loaded), id="linear-probe"),
+        pytest.param(lambda run: varied_view(LinearProbeConfig(**OFF), run.loaded), id="linear-probe"),
         pytest.param(lambda run: training_view(SegmentationConfig(**OFF), run.loaded), id="segmentation"),
         pytest.param(lambda run: mixing_view(SeparationConfig(**OFF), run), id="separation"),
     ],
