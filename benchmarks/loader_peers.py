@@ -1,6 +1,6 @@
 """The loader beside other loaders: the same samples, random crops and windows, each loader in a process of its own.
 
-    python benchmarks/loader_peers.py --samples 4096 --rounds 9 --out peers.md
+    python -m benchmarks.loader_peers --samples 4096 --rounds 9 --out peers.md
 
 Every loader gives random 3 s windows of the log-mel and random crops of 224 x 224 pixels of one frame, in batches, with
 as many workers as there are cores, and goes on for ever. In each round all loaders read as many samples, one after the
@@ -15,10 +15,8 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tempfile
 import time
@@ -54,7 +52,7 @@ from avdata.load.loader import Loader, LoaderConfig
 from avdata.load.native import native_library
 from avdata.load.views import TrainView
 from avmanifest.errors import ConfigError
-from avmanifest.files import cache_folder
+from benchmarks.peers import environment, why_not_installed
 
 # With what they import; torch, numpy and the rest are avkit's.
 PACKAGES = {
@@ -378,39 +376,30 @@ def serve(peer: str, data: Data) -> None:
 # Of the driver.
 
 
-def environment(peer: str) -> str:
-    """The Python that has this loader's packages; avkit's own where it needs no others. May take a minute, once.
-
-    Raises subprocess.CalledProcessError, whose stderr says why the packages were not installed.
-    """
-    if peer not in PACKAGES:
-        return sys.executable
-    folder = cache_folder("benchmarks") / peer
-    python = folder / "bin" / "python"
-    if not (folder / "installed").exists():
-        uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}") or "uv"
-        shutil.rmtree(folder, ignore_errors=True)
-        run = partial(subprocess.run, check=True, capture_output=True, text=True)
-        run([uv, "venv", "--quiet", "--python", sys.executable, folder])
-        packages = run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).stdout.strip()
-        (Path(packages) / "avkit.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
-        run([uv, "pip", "install", "--quiet", "--python", python, "--no-deps", *PACKAGES[peer]])
-        (folder / "installed").touch()
-    return str(python)
-
-
 class Peer:
     """A loader's process."""
 
     def __init__(self, name: str, data: Data, log: Path) -> None:
         self.log = log
-        command = [environment(name), __file__, "--serve", name, "--root", data.root, "--copies", data.copies]
+        python = environment(name, PACKAGES[name]) if name in PACKAGES else sys.executable
+        command = [
+            python,
+            "-m",
+            "benchmarks.loader_peers",
+            "--serve",
+            name,
+            "--root",
+            data.root,
+            "--copies",
+            data.copies,
+        ]
         self.process = subprocess.Popen(  # noqa: S603 - our own script, without a shell
             [*map(str, command), "--batch-size", str(data.batch_size)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log.open("w"),
             text=True,
+            cwd=Path(__file__).parents[1],
             env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"},
         )
         try:
@@ -454,7 +443,7 @@ def compare(data: Data, names: Sequence[str], samples: int, rounds: int) -> tupl
             try:
                 peers[name] = Peer(name, data, data.copies / f"{name}.log")
             except subprocess.CalledProcessError as error:
-                failed[name] = "not installed: " + (error.stderr.strip().splitlines() or ["no reason given"])[-1][:200]
+                failed[name] = why_not_installed(error)
                 continue
             except ChildProcessError as error:
                 failed[name] = str(error)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -231,7 +231,8 @@ def _peak_memory(num_clips: int, scratch: Path) -> int:
     with subprocess.Popen(command) as run:  # noqa: S603 - no shell
         root = psutil.Process(run.pid)
         while run.poll() is None:
-            peak = max(peak, _tree_memory(root))
+            with contextlib.suppress(psutil.NoSuchProcess):
+                peak = max(peak, memory_of([root, *root.children(recursive=True)]))
             time.sleep(0.2)
     if run.returncode:
         raise AvkitError(f"the memory run of {num_clips} clips ended with code {run.returncode}")
@@ -239,13 +240,12 @@ def _peak_memory(num_clips: int, scratch: Path) -> int:
     return peak
 
 
-def _tree_memory(root: psutil.Process) -> int:
-    """Memory in bytes of a process and its descendants; shared pages count once."""
+def memory_of(processes: Iterable[psutil.Process]) -> int:
+    """Memory in bytes of those of the processes that still run; shared pages count once."""
     total = 0
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for process in [root, *root.children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                total += process.memory_full_info().pss
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            total += process.memory_full_info().pss
     return total
 
 

@@ -6,15 +6,19 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "loader_peers.py"
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "benchmarks.loader_peers"]
 
 
 @pytest.mark.slow
 def test_loaders_are_measured_side_by_side(tmp_path: Path) -> None:
     names = ["avkit", "torch DataLoader", "decoding alone"]
-    command = [sys.executable, SCRIPT, "--samples", "32", "--drawn", "48", "--rounds", "2", "--batch-size", "8"]
+    command = [*COMMAND, "--samples", "32", "--drawn", "48", "--rounds", "2", "--batch-size", "8"]
     done = subprocess.run(
-        [*map(str, command), "--out", str(tmp_path / "peers.md"), "--only", *names], capture_output=True, text=True
+        [*map(str, command), "--out", str(tmp_path / "peers.md"), "--only", *names],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "peers.md").read_text().splitlines()
@@ -30,8 +34,8 @@ def test_loaders_are_measured_side_by_side(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_loader_that_fails_is_a_row_that_says_why(tmp_path: Path) -> None:
     """Here: more samples in a batch than there are."""
-    command = [sys.executable, SCRIPT, "--samples", "8", "--drawn", "8", "--rounds", "1", "--batch-size", "0"]
-    done = subprocess.run([*map(str, command), "--only", "avkit"], capture_output=True, text=True)
+    command = [*COMMAND, "--samples", "8", "--drawn", "8", "--rounds", "1", "--batch-size", "0"]
+    done = subprocess.run([*map(str, command), "--only", "avkit"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
     assert last.startswith("| avkit | ended with 1: ")
