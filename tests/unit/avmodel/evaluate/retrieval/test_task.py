@@ -136,7 +136,7 @@ def test_a_published_gallery_is_found_by_video_and_start(tiny_run: Path, own: Pa
     assert result.data["test"]["samples"] == 2  # 01, and 03 whose start is not told
     assert result.notes == ("gallery gallery.json: 2 of its 4 clips are here",)
     listed.write_text(json.dumps({"data": [{"video_id": "zzzzzzzzzzz_000030"}]}))
-    with pytest.raises(ConfigError, match="none of its 1 clips is in drawn/test"):
+    with pytest.raises(ConfigError, match="none of its 1 clip is in drawn/test"):
         retrieval(replace(CONFIG, gallery=str(listed)), evaluation_of(tiny_run, own, tmp_path))
 
 

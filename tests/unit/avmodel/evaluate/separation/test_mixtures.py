@@ -51,7 +51,7 @@ def test_partners_are_a_function_of_seed_epoch_and_positions() -> None:
         partners(replace(batch, positions=batch.positions + 8), 2, seed=0),
     ]
     assert all((rows != other).any() for other in others)
-    with pytest.raises(AvkitError, match=r"a batch of 1 samples \(clip-0\) for mixtures of 2"):
+    with pytest.raises(AvkitError, match=r"a batch of 1 sample \(clip-0\) for mixtures of 2"):
         partners(DrawnBatches().draw(range(1)), 2, seed=0)
 
 
