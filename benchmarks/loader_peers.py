@@ -90,7 +90,7 @@ class Data:
         """avkit's window, frame, JPEG and crop functions."""
         dataset, view = open_dataset(str(self.root)), TrainView(max_gain_db=6.0)
         times_s = dict(zip(dataset.keys.to_pylist(), frame_times(dataset), strict=True))
-        return OwnDecode(view, times_s, dataset.log_mel_member[view.profile], frozenset(dataset.frame_names))
+        return OwnDecode(view, dataset.log_mel_member[view.profile], frozenset(dataset.frame_names), times_s)
 
     def shards(self) -> list[str]:
         """Paths of the tars."""
@@ -202,7 +202,7 @@ def torch_map(data: Data) -> Iterator[Iterator[int]]:
 def webdataset(data: Data, *, stock: bool) -> Iterator[Iterator[int]]:
     """webdataset over the same tars, with avkit's decoding or the one of its documentation."""
     own = data.decode()
-    decode = StockDecode(own.times_s, own.view, own.mel_name, own.frame_names) if stock else own
+    decode = StockDecode(own.view, own.mel_name, own.frame_names) if stock else own
     with webdataset_batches(data.shards(), decode, data.batch_size, data.workers) as batches:
         yield batches
 

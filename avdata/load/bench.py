@@ -125,8 +125,8 @@ def _contestants(
     urls = [shard.url for shard in dataset.shards]
     times_s = dict(zip(dataset.keys.to_pylist(), frame_times(dataset), strict=True))
     mel_name, frame_names = dataset.log_mel_member[view.profile], frozenset(dataset.frame_names)
-    own = OwnDecode(view, times_s, mel_name, frame_names)
-    stock = StockDecode(times_s, view, mel_name, frame_names)
+    own = OwnDecode(view, mel_name, frame_names, times_s)
+    stock = StockDecode(view, mel_name, frame_names)
     images = some_images(dataset, 512)
 
     @contextlib.contextmanager
@@ -229,11 +229,10 @@ def decode_batches(images: Sequence[bytes], view: TrainView, batch_size: int, co
 
 
 @dataclass(frozen=True)
-class OwnDecode:
-    """avkit's window, frame, JPEG and crop functions on a sample of webdataset's."""
+class _Decode:
+    """Of a sample of webdataset's, a frame and the log-mel."""
 
     view: TrainView
-    times_s: dict[str, np.ndarray]
     mel_name: str
     frame_names: frozenset[str]
 
@@ -241,6 +240,13 @@ class OwnDecode:
         """Whether a member is needed."""
         member = name.partition(".")[2]
         return member == self.mel_name or member in self.frame_names
+
+
+@dataclass(frozen=True)
+class OwnDecode(_Decode):
+    """avkit's window, frame, JPEG and crop functions on a sample of webdataset's."""
+
+    times_s: dict[str, np.ndarray]
 
     def dataset(self, source: Any, batch_size: int) -> Any:
         """Decoded batches."""
@@ -272,18 +278,8 @@ class OwnDecode:
 
 
 @dataclass(frozen=True)
-class StockDecode:
+class StockDecode(_Decode):
     """The pipeline of webdataset's documentation: decode("pil") and torchvision's transforms."""
-
-    times_s: dict[str, np.ndarray]
-    view: TrainView
-    mel_name: str
-    frame_names: frozenset[str]
-
-    def wants(self, name: str) -> bool:
-        """Whether a member is needed."""
-        member = name.partition(".")[2]
-        return member == self.mel_name or member in self.frame_names
 
     def dataset(self, source: Any, batch_size: int) -> Any:
         """Decoded batches."""

@@ -152,7 +152,7 @@ def commit_shard(
     """
     built = build_shard(shard, segments, workspace.files(shard), plan_hash, observe, fsync, columns)
     with storage_errors(layout.root), workspace.publishing():
-        if marker_problem(layout, shard) is None and read_stats(layout, shard)["plan_hash"] == plan_hash:
+        if is_committed(layout, shard, plan_hash):
             return read_stats(layout, shard)
         for path in layout.files(shard):
             path.unlink(missing_ok=True)
@@ -319,6 +319,11 @@ def marker_problem(layout: Layout, shard: ShardName, *, hashes: bool = False) ->
     except (ShardError, ManifestError) as error:
         return str(error)
     return None
+
+
+def is_committed(layout: Layout, shard: ShardName, plan_hash: str, *, hashes: bool = False) -> bool:
+    """Whether the shard exists, agrees with its marker (see marker_problem), and is of this plan."""
+    return marker_problem(layout, shard, hashes=hashes) is None and read_stats(layout, shard)["plan_hash"] == plan_hash
 
 
 def changed_since_commit(layout: Layout, shard: ShardName) -> bool:

@@ -15,9 +15,8 @@ from avdata.prepare.commit import (
     Observer,
     Workspace,
     commit_shard,
-    marker_problem,
+    is_committed,
     quarantine,
-    read_stats,
 )
 from avdata.prepare.mirror import BucketOutput
 from avdata.prepare.segments import Segment
@@ -188,7 +187,7 @@ class FolderOutput:
 
     def is_done(self, shard: ShardName, plan_hash: str) -> bool:
         """Whether the shard exists, agrees with its marker and is of this plan."""
-        return marker_problem(self.layout, shard) is None and read_stats(self.layout, shard)["plan_hash"] == plan_hash
+        return is_committed(self.layout, shard, plan_hash)
 
     def quarantine(self, shard: ShardName) -> Path:
         """Move the shard's files into a new folder, which is returned."""

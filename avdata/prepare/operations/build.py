@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from avdata.prepare.bucket import local_folder, place_of
 from avdata.prepare.catalog import PlannedShard, planned_shards, shard_problem
-from avdata.prepare.commit import Observer, build_shard, disk_errors, marker_problem, read_stats, storage_errors
+from avdata.prepare.commit import Observer, build_shard, disk_errors, is_committed, read_stats, storage_errors
 from avdata.prepare.config import Supervision
 from avdata.prepare.description import read_description
 from avdata.prepare.operations.clip import StoredClip
@@ -200,11 +200,7 @@ class _Job:
 
     def is_built(self) -> bool:
         """Whether an earlier run has built the shard."""
-        target = Layout(self.target)
-        return (
-            marker_problem(target, self.new.shard, hashes=True) is None
-            and read_stats(target, self.new.shard)["plan_hash"] == self.plan_hash
-        )
+        return is_committed(Layout(self.target), self.new.shard, self.plan_hash, hashes=True)
 
     def build(self) -> None:
         """Build and verify the shard."""
