@@ -180,7 +180,7 @@ def test_weights_that_are_not_finite_are_refused_by_name_in_every_command(place:
         for words in (["evaluate", "knn", path, data, out], ["apply", path, video, "--task=embed", out]):
             code, said = end_of(words)
             assert code == ExitCode.BROKEN_CHECKPOINT
-            assert "not finite: encoder.audio.norm.bias (1 values)" in said
+            assert "not finite: encoder.audio.norm.bias (1 value)" in said
 
 
 def test_a_run_without_a_whole_checkpoint_is_not_resumed(place: Path, tmp_path: Path) -> None:

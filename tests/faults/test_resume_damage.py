@@ -114,7 +114,7 @@ def test_a_run_goes_on_from_the_step_that_is_asked_for(straight: Path, out: Path
     with pytest.raises(ConfigError, match="no checkpoint of step 3; there are: 2, 4, 6"):
         resumed(out, resume_from=3)
     flip(out / CHECKPOINTS / "step-00000002" / TRAINER_FILE)
-    with pytest.raises(CheckpointError, match="none of 1 checkpoints is whole"):
+    with pytest.raises(CheckpointError, match="none of 1 checkpoint is whole"):
         resumed(out, resume_from=2)
 
 

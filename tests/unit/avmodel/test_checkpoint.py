@@ -202,7 +202,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path: Path
     save_checkpoint(tmp_path, 1, model, SMALL, {})
     with torch.no_grad():
         model.encoder.image.blocks[0].norm1.bias[3] = value
-    bad = r"1 of \d+ weights are not finite: encoder\.image\.blocks\.0\.norm1\.bias \(1 values\)"
+    bad = r"1 of \d+ weights are not finite: encoder\.image\.blocks\.0\.norm1\.bias \(1 value\)"
     with pytest.raises(DivergedError, match=f"step 2: {bad}"):
         save_checkpoint(tmp_path, 2, model, SMALL, {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000001"]

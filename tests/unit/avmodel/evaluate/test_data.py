@@ -86,7 +86,7 @@ def test_a_split_that_is_not_there_is_answered_with_the_setting(splits: Path) ->
         ConfigError, match=r"no split 'val'; known: train, test\. .* Give --set data\.test_split=test\."
     ):
         open_splits(replace(DATA, test_split="val"), splits, None)
-    with pytest.raises(ConfigError, match=r"no split 'trian'; .* Set data\.train_split=train\."):
+    with pytest.raises(ConfigError, match=r"no split 'trian'; .* Give --set data\.train_split=train\."):
         open_splits(replace(DATA, train_split="trian"), splits, None)
 
 

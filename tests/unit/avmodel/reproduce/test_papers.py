@@ -129,7 +129,7 @@ def test_a_tables_own_numbers_are_found_in_its_presets() -> None:
         ({"models": {"m": {"data": ["b"]}}}, r"models\.m: no data 'b'; known: a"),
         ({"models": {"m": {"data": "a"}}}, r"models\.m: data must be a list of texts, not 'a'"),
         ({"evaluations": {"e": {"task": "knn", "data": "c"}}}, r"evaluations\.e: no data 'c'"),
-        ({"row": {"paper": [1.0, 2.0]}}, r"paper has 2 numbers for 1 columns"),
+        ({"row": {"paper": [1.0, 2.0]}}, r"paper has 2 numbers for 1 column\."),
         ({"row": {"paper": ["1"]}}, r"paper must be a list of numbers"),
         ({"row": {"paper": [True]}}, r"paper must be a list of numbers"),
         ({"row": {"model": "n"}}, r"no model 'n'; known: m"),

@@ -394,7 +394,7 @@ def test_weights_that_are_not_finite_are_not_converted(tmp_path: Path) -> None:
         model.get_parameter("encoder.fusion_norm.bias")[2] = torch.nan
     torch.save({"state_dict": released_names(model)}, tmp_path / "released.pth")
     settings = [f"{name}={value}" for name, value in TOLD.items()]
-    with pytest.raises(CheckpointError, match=r"not finite: encoder\.fusion_norm\.bias \(1 values\)"):
+    with pytest.raises(CheckpointError, match=r"not finite: encoder\.fusion_norm\.bias \(1 value\)"):
         convert(tmp_path / "released.pth", tmp_path / "out.safetensors", accept_unknown=True, settings=settings)
     assert not (tmp_path / "out.safetensors").exists()
 
