@@ -59,6 +59,7 @@ def color(sample: int, _frame: int) -> np.ndarray:
     return np.full((40, 40, 3), [sample * 37 % 256, sample * 91 % 256, sample * 53 % 256], np.uint8)
 
 
+@pytest.mark.slow
 def test_it_learns_which_sound_goes_with_which_picture(tiny_run: Path, tmp_path: Path) -> None:
     """On the clips that it is trained on."""
     data = replace(DATA, test_split="train", leaks="allow", fit="squash")
