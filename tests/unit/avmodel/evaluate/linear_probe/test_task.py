@@ -251,7 +251,7 @@ def test_one_sense_has_its_own_head_and_the_fusions(tiny_run: Path, splits: Path
         ({"head_streams": ()}, "head_streams=: name one stream or more"),
         ({"seeds": ()}, "seeds="),
         ({"seeds": (1, 1)}, "seeds="),
-        ({"precision": "float16"}, "unknown precision"),
+        ({"precision": "float64"}, "unknown precision"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(changes: dict[str, object], said: str) -> None:
