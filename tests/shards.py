@@ -39,8 +39,10 @@ def waveform_of(sample: int, seconds: float) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def mel_of(sound: Callable[[int, float], np.ndarray], sample: int, seconds: float, name: str) -> np.ndarray:
-    """The log-mel of a sample's sound, as a shard has it. Not to be changed."""
-    return log_mel(sound(sample, seconds), profile(name)).astype(np.float16)
+    """The log-mel of a sample's sound, as a shard has it: read-only, as it is kept for further datasets."""
+    mel = log_mel(sound(sample, seconds), profile(name)).astype(np.float16)
+    mel.flags.writeable = False
+    return mel
 
 
 @lru_cache(maxsize=256)

@@ -260,8 +260,9 @@ def test_damage_is_the_same_error(tmp_path: Path, kind: str, view: TrainView | E
 @pytest.mark.usefixtures("built")
 def test_values_that_are_not_finite_are_an_error_of_their_sample(tmp_path: Path) -> None:
     def pack(mel: np.ndarray) -> bytes:
-        mel[3, 100] = np.nan
-        return pack_npy_columns(mel)
+        damaged = mel.copy()
+        damaged[3, 100] = np.nan
+        return pack_npy_columns(damaged)
 
     dataset = open_dataset(draw_dataset(tmp_path / "set", 6, 6, num_frames=1, seconds=3.2, pack_mel=pack))
     errors = []
