@@ -3,12 +3,15 @@
     python -m benchmarks.learning_on_little finetune --out little --seeds 0,1,2
     python -m benchmarks.learning_on_little pretrain --out little --seeds 0,1,2 --set digits
     python -m benchmarks.learning_on_little pretrain --out little --seeds 0,1,2 --set synth
+    python -m benchmarks.learning_on_little variants --out little --seeds 0,1,2 --set synth
+    python -m benchmarks.learning_on_little contrast --out little --seeds 0,1,2 --set digits
 
 `finetune` trains classifiers of 1,197 handwritten digits from random weights and tests them on 600: a plain ViT, and
 avkit's model by the preset `small`, with each setting of the released recipe in turn, and with all of them. `pretrain`
 runs the preset `demo`, and with other targets, and probes image, audio and fusion features beside those of random
-weights. A result is a line of OUT/results.jsonl as soon as it is there, and is not computed again. Run it from the
-repository.
+weights. `variants` runs CrossMAE's six combinations of losses in the demo's size, probes them and retrieves; `contrast`
+trains AVSiam by the contrastive loss alone and gives the loss at points of the run, and probes. A result is a line of
+OUT/results.jsonl as soon as it is there, and is not computed again. Run it from the repository.
 """
 
 import argparse
@@ -31,6 +34,7 @@ from avdata.prepare.config import SynthConfig
 from avdata.prepare.sources.synth import CLASSES, render_frame, render_mix, synth_clip
 from avdata.waveform import SAMPLE_RATE
 from avmanifest.settings import override
+from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
 from avmodel.evaluate.data import make_loader, one_view, open_splits, ordered_loader, train_view
 from avmodel.evaluate.evaluation import Evaluation
@@ -40,6 +44,7 @@ from avmodel.evaluate.finetune.training import predict, trained
 from avmodel.evaluate.linear_probe.config import small as small_probe
 from avmodel.evaluate.loaded import LoadedModel
 from avmodel.evaluate.run import evaluate
+from avmodel.evaluate.tasks import task_config
 from avmodel.inputs import normalize_images
 from avmodel.models import build_model
 from avmodel.optim import make_optimizer, set_lr
@@ -78,6 +83,19 @@ PRETRAININGS: Mapping[str, Sequence[str]] = {
     "demo, all patches normalized": ("model.normalize_audio_targets=none",),
     "demo, no patch normalized": ("model.normalize_targets=false",),
 }
+
+# In the size, on the inputs and by the optimizer of the preset `demo`; log-mels as avkit's `paper` profile scales them.
+SMALL = ("size", "image_size", "audio_size", "decoder_embed_dim", "decoder_depth", "decoder_num_heads")
+SCALE: Mapping[str, Any] = {"mel_mean": -4.13, "mel_std": 2.95}
+VARIANTS = ("crossmae", "cl-cross-emb", "cl-cross-cdt", "cl-self-mae", "cl-av", "self-mae")
+CONTRASTS: Mapping[str, Sequence[str]] = {
+    "AVSiam": (),
+    "AVSiam, rate 1e-3": ("optim.lr=1e-3",),
+    "AVSiam, temperature 0.2": ("model.temperature=0.2",),
+    "AVSiam, patches of 8": ("model.patch_size=8",),
+    "AVSiam, AudioSet's scale of Kaldi log-mels": ("model.mel_mean=-5.081", "model.mel_std=4.4849"),
+}
+CONTRAST_STEPS = (100, 300, 600, 1200, 2400)
 
 
 class PlainViT(nn.Module):
@@ -150,11 +168,50 @@ def pretrained(data: Path, out: Path, seed: int, settings: Sequence[str]) -> Sco
     """Linear probes of a pretrained model, and of random weights."""
     given = [f"seed={seed}", "probe_every=none", "pictures_every=none", "data.num_workers=0", "device=cpu"]
     pretrain(override(run_config("demo"), [*given, *settings]), data, out, resume=(out / "config.json").exists())
+    return probed(data, out, seed)
+
+
+def probed(data: Path, out: Path, seed: int) -> Scores:
+    """Linear probes of a run, and of random weights."""
     config = small_probe()
     config = replace(config, seeds=(seed,), device="cpu", data=replace(config.data, num_workers=0))
     result, _ = evaluate("linear-probe", config, out, data)
     rows = {**result.scores, **{row: x for row, x in result.baselines.items() if row.startswith("random")}}
     return {row: found["accuracy"].mean for row, found in rows.items()}
+
+
+def small_run(name: str, steps: int, seed: int, **changes: Any) -> RunConfig:
+    """A published run in the demo's size, its losses kept."""
+    run, demo = run_config(name), run_config("demo")
+    model = replace(run.model, **{field: getattr(demo.model, field) for field in SMALL}, **SCALE, **changes)
+    small = replace(demo, name=run.name, model=model, steps=steps, seed=seed)
+    return override(small, ["probe_every=none", "pictures_every=none", "data.num_workers=0", "device=cpu"])
+
+
+def variant(data: Path, out: Path, seed: int, name: str) -> Scores:
+    """Linear probes of one of CrossMAE's variants, and the share of clips whose partner is among the first ten."""
+    decoders = {"feature_decoder_dim": 48, "feature_decoder_depth": 1, "feature_decoder_num_heads": 4}
+    pretrain(small_run(name, 1200, seed, **decoders), data, out, resume=(out / "config.json").exists())
+    scores = probed(data, out, seed)
+    result, _ = evaluate(
+        "retrieval", override(task_config("retrieval"), ["device=cpu", "random_weights=false"]), out, data
+    )
+    return {**scores, **{f"{row}, R@10": found["r@10"].mean for row, found in result.scores.items()}}
+
+
+def contrasted(data: Path, out: Path, seed: int, settings: Sequence[str]) -> Scores:
+    """Loss of AVSiam trained by contrast alone, without masks, over the fifty steps before some of them."""
+    run = small_run("avsiam-b", CONTRAST_STEPS[-1], seed, reconstruction_weight=0.0, mask_ratios=(0.0,))
+    pretrain(override(run, settings), data, out, resume=(out / "config.json").exists())
+    losses: dict[int, float] = {}
+    for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()):
+        if "loss_contrast" in line:
+            losses[line["step"]] = line["loss_contrast"]
+    at = {
+        f"loss at {last}": mean(loss for step, loss in losses.items() if last - 50 < step <= last)
+        for last in CONTRAST_STEPS
+    }
+    return {**at, **probed(data, out, seed)}
 
 
 def draw_synth(root: Path) -> Path:
@@ -184,6 +241,12 @@ def runs_of(what: str) -> Iterator[tuple[str, Callable[[Path, Path, int], Scores
         yield "plain ViT", plain_vit
         for name, settings in FINETUNINGS.items():
             yield name, lambda data, out, seed, settings=settings: finetuned(data, out, seed, settings)  # type: ignore[misc]
+    elif what == "variants":
+        for name in VARIANTS:
+            yield name, lambda data, out, seed, name=name: variant(data, out, seed, name)  # type: ignore[misc]
+    elif what == "contrast":
+        for name, settings in CONTRASTS.items():
+            yield name, lambda data, out, seed, settings=settings: contrasted(data, out, seed, settings)  # type: ignore[misc]
     else:
         for name, settings in PRETRAININGS.items():
             yield name, lambda data, out, seed, settings=settings: pretrained(data, out, seed, settings)  # type: ignore[misc]
@@ -195,17 +258,17 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
     for line in lines:
         for row, score in line["scores"].items():
             found[line["run"], row].append(score)
-    rows = ["| run | row | percent | standard error | seeds |", "|---|---|---|---|---|"]
+    rows = ["| run | row | percent, or loss | standard error | seeds |", "|---|---|---|---|---|"]
     for (run, row), scores in found.items():
-        error = f"{stdev(scores) / len(scores) ** 0.5:.1f}" if len(scores) > 1 else ""
-        rows.append(f"| {run} | {row} | {mean(scores):.1f} | {error} | {len(scores)} |")
+        error = f"{stdev(scores) / len(scores) ** 0.5:.2g}" if len(scores) > 1 else ""
+        rows.append(f"| {run} | {row} | {mean(scores):.4g} | {error} | {len(scores)} |")
     return "\n".join(rows)
 
 
 def main() -> None:
     """Compute what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("finetune", "pretrain"))
+    parser.add_argument("what", choices=("finetune", "pretrain", "variants", "contrast"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", choices=tuple(SETS), default="digits")
     parser.add_argument("--seeds", default="0,1,2")
