@@ -4,7 +4,7 @@ import math
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
@@ -90,22 +90,20 @@ def shown_batch(batch: Any) -> str:
 class BufferPool:
     """Reuses the memory of arrays that are no longer referenced.
 
-    New memory costs a page fault per 4 kB: a tenth of the time of decoding a batch. Pinned memory comes from torch's
-    own pool.
+    New memory costs a page fault per 4 kB: a tenth of the time of decoding a batch.
     """
 
-    def __init__(self, *, pinned: bool) -> None:
-        self._pinned = pinned
+    def __init__(self, allocate: Callable[[int], UInt8[np.ndarray, " n"]] | None = None) -> None:
+        """`allocate`: gives so many bytes from a pool of its own, such as torch's of pinned memory."""
+        self._allocate = allocate
         self._free: defaultdict[int, list[np.ndarray]] = defaultdict(list)
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
         """An uninitialized array. Its memory is reused when no array or tensor refers to it any more."""
         num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-        if self._pinned:
-            from avdata.load.tensors import pinned_bytes  # noqa: PLC0415 - needs torch
-
-            return pinned_bytes(num_bytes).view(dtype).reshape(shape)
+        if self._allocate is not None:
+            return self._allocate(num_bytes).view(dtype).reshape(shape)
         with self._lock:
             free = self._free[num_bytes]
             memory = free.pop() if free else np.empty(num_bytes, np.uint8)

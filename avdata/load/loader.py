@@ -181,7 +181,12 @@ class Loader:
         )
         self._stats = LoaderStats()
         self._reader = ShardReader(self.dataset.shards, config.cache, check=config.check_members)
-        self._pool = BufferPool(pinned=config.pin_memory)
+        if config.pin_memory:
+            from avdata.load.tensors import pinned_bytes  # noqa: PLC0415 - needs torch
+
+            self._pool = BufferPool(pinned_bytes)
+        else:
+            self._pool = BufferPool()
         self._memories: SimpleQueue[ThreadMemory] = SimpleQueue()
         self._order: tuple[int, Order] | None = None
         self._excluded = excluded_samples(self.dataset, config.exclude_keys)

@@ -28,6 +28,7 @@ CHILD_S = 60.0  # seconds that a command may take to stop when this one is stopp
 
 
 def reproduce(
+    context: typer.Context,
     paper: Annotated[
         str, typer.Argument(metavar="PAPER", help="The paper: deepavfusion, avsiam, crossmae or cav-mae.")
     ],
@@ -86,7 +87,7 @@ def reproduce(
     from avmodel.reproduce.run import require_complete, run_plan
 
     require_complete(plan)
-    execute = launched(launch) if launch else in_this_process
+    execute = launched(launch) if launch else in_this_process(context.find_root().command.main)
     try:
         code = run_plan(plan, execute, lambda text: typer.echo(text, err=True))
     finally:
@@ -106,13 +107,15 @@ def read_data(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def in_this_process(words: Sequence[str], printed: Path) -> int:
-    """Run a command of avkit here, with its stdout in a file. Its exit code. Raises as the command."""
-    from avcli.main import app
+def in_this_process(avkit: Callable[..., object]) -> Callable[[Sequence[str], Path], int]:
+    """What runs a command of avkit here, with its stdout in a file. Raises as the command."""
 
-    with _writing(printed) as file, redirect_stdout(file):
-        code = app(list(words), prog_name="avkit", standalone_mode=False)
-    return code if isinstance(code, int) else ExitCode.DONE
+    def execute(words: Sequence[str], printed: Path) -> int:
+        with _writing(printed) as file, redirect_stdout(file):
+            code = avkit(list(words), prog_name="avkit", standalone_mode=False)
+        return code if isinstance(code, int) else ExitCode.DONE
+
+    return execute
 
 
 def launched(launcher: str) -> Callable[[Sequence[str], Path], int]:

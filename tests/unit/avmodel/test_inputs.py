@@ -65,7 +65,10 @@ def test_without_a_split_to_probe_there_is_no_probe(data: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"split": "trian"}, r"no split 'trian'; did you mean train\? known: train, val\. .* Give --set data\.split=train\."),
+        (
+            {"split": "trian"},
+            r"no split 'trian'; did you mean train\? known: train, val\. .* Give --set data\.split=train\.",
+        ),
         ({"profile": "released"}, r"needs 'released' spectrograms; the shards have paper, and no audio"),
         ({"exclude": ("loud",)}, "loud"),
         ({"where": "loud"}, "no column 'loud'"),
