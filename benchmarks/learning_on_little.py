@@ -258,10 +258,11 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
     for line in lines:
         for row, score in line["scores"].items():
             found[line["run"], row].append(score)
-    rows = ["| run | row | percent, or loss | standard error | seeds |", "|---|---|---|---|---|"]
+    rows = ["| run | row | percent | standard error | seeds |", "|---|---|---|---|---|"]
     for (run, row), scores in found.items():
-        error = f"{stdev(scores) / len(scores) ** 0.5:.2g}" if len(scores) > 1 else ""
-        rows.append(f"| {run} | {row} | {mean(scores):.4g} | {error} | {len(scores)} |")
+        digits = 2 if row.startswith("loss") else 1
+        error = f"{stdev(scores) / len(scores) ** 0.5:.{digits}f}" if len(scores) > 1 else ""
+        rows.append(f"| {run} | {row} | {mean(scores):.{digits}f} | {error} | {len(scores)} |")
     return "\n".join(rows)
 
 
