@@ -66,7 +66,7 @@ ROWS = {rule: f"{rule} rule" for rule in RULES}
 WHOLE = "whole image"  # the baseline that is the same by all rules
 TEST_ONLY = ("examples", "prompted")
 PROMPTED = "prompted"  # the row of scores by class
-CENTER, RANDOM = "center prior", "random map"  # baselines that know nothing
+CENTER, RANDOM = "center prior", "random map"  # trivial baselines
 GRID, SOUNDING = "grid", "sounding"  # with PROMPTED, a sample's map and its packed truth
 NOT_SCORES = ("known", "index", GRID, SOUNDING, *RULES)
 
