@@ -159,7 +159,7 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
     finally:
         if media:
             media.close()
-        with suppress(OSError):
+        with suppress(OSError):  # without it the next run checks all shards again
             known.save()
         workspace.close()
     return _report(config, layout, share, plan_hash, splits, merged, media.coverage if media else {}, costs)

@@ -66,12 +66,10 @@ class KnownShards:
             notes = metadata_of(read_metadata(path).get(_NOTES, b""))
             if notes.get("version") == _VERSION:
                 known._fill(read_table(path, _SCHEMA))
-                known.manifests, known.plans = (
-                    {str(name): str(value) for name, value in notes.get(part, {}).items()}
-                    for part in ("manifests", "plans")
-                )
+                known.manifests, known.plans = (_texts(notes.get(part)) for part in ("manifests", "plans"))
                 known.columns = str(notes.get("columns"))
-        return known
+            return known
+        return cls(layout)
 
     def save(self) -> None:
         """Keep what was checked for the next run, if that is worth a file. Raises OSError."""
@@ -175,7 +173,10 @@ class KnownShards:
         return pa.concat_tables(tables)
 
     def _fill(self, table: pa.Table) -> None:
-        if len(table) and pc.max(table.column("number")).as_py() >= _MOST:
+        numbers = table.column("number")
+        if any(column.null_count for column in table.columns) or (
+            len(table) and not 0 <= pc.min(numbers).as_py() <= pc.max(numbers).as_py() < _MOST
+        ):
             raise ManifestError(f"{_file(self._layout)}: names shards that nobody can have. Remove it.")
         for batch in table.to_batches():
             columns = (batch.column(name).to_pylist() for name in _SCHEMA.names)
@@ -183,6 +184,11 @@ class KnownShards:
                 piece, place = self._place(ShardName(split, number), make=True)
                 assert piece is not None, "it was made"
                 piece[place : place + _SIZE] = record
+
+
+def _texts(values: Any) -> dict[str, str]:
+    """A note's texts by name; none of anything else."""
+    return {str(name): str(value) for name, value in values.items()} if isinstance(values, dict) else {}
 
 
 def digest_of(made_from: str) -> bytes:

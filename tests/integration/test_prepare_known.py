@@ -1,5 +1,6 @@
 """A run that goes on with many shards opens none that it knows, and sees every file that has changed."""
 
+import json
 import math
 import os
 import shutil
@@ -8,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from avdata.prepare.catalog import merge_manifest, planned_shards
@@ -22,6 +24,7 @@ from tests.driver_costs import config_of, draw, draw_shards
 from tests.videos import Notes, tree
 
 SHARDS, CLIPS = 102, 3
+RECORD_BYTES = 117
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +150,28 @@ def test_another_list_of_shards_is_merged_again(out: Path) -> None:
         (aside / path.name).rename(path)
     assert prepare(config_of(out, CLIPS)).pending == 0
     assert tree(out) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "record", "notes"),
+    [
+        (-1, bytes(RECORD_BYTES), {}),
+        (1 << 24, bytes(RECORD_BYTES), {}),
+        (None, bytes(RECORD_BYTES), {}),
+        (1, None, {}),
+        (1, bytes(RECORD_BYTES), {"manifests": ["train"], "plans": 3, "columns": None}),
+    ],
+)
+def test_a_file_of_known_shards_that_makes_no_sense_says_nothing(
+    tmp_path: Path, number: int | None, record: bytes | None, notes: dict[str, object]
+) -> None:
+    schema = pa.schema([("split", pa.string()), ("number", pa.int64()), ("record", pa.binary(RECORD_BYTES))])
+    table = pa.table({"split": ["train"], "number": [number], "record": [record]}, schema)
+    (tmp_path / "_tmp").mkdir()
+    pq.write_table(
+        table.replace_schema_metadata({"avkit.known": json.dumps({"version": 1} | notes)}),
+        tmp_path / "_tmp" / "known.parquet",
+    )
+    known = KnownShards.load(Layout(tmp_path))
+    assert (known.manifests, known.plans) == ({}, {})
+    assert not known.is_checked(ShardName("train", 1), bytes(16))

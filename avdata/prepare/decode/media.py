@@ -58,7 +58,8 @@ RESAMPLE_MARGIN_S = 0.1  # extra audio on both sides of a span while resampling;
 MAX_DURATION_S = 7 * 86_400.0  # longer media are taken for damage
 MAX_START_S = 4e9  # of a file's own times from 0, in either direction; clocks that count from 1970 are below
 MAX_OVERLAP_SHARE = 0.1  # of a span's audio whose timestamps say that it is played twice; more is media_corrupt
-MAX_AUDIO_GAP_S, MAX_AUDIO_GAP_SHARE = 60.0, 0.5  # of a span without sound; more than both: the timestamps jump
+# Of a span, without sound and behind the last picture; more than both: the timestamps jump.
+MAX_AUDIO_GAP_S, MAX_AUDIO_GAP_SHARE = 60.0, 0.5
 MAX_PIXEL_ASPECT = 4.0  # sample aspect ratios beyond 1:4 and 4:1 are taken for damage and ignored
 MAX_PROPORTION = 16.0  # of an image's sides; more is damage, and the scaled image would be very large
 # A file whose metadata is not UTF-8 must still open. PyAV accepts it from version 19 on.
@@ -291,7 +292,7 @@ class Media:
         Raises:
             DecodeError: media_no_audio without an audio stream; media_window where the stream has nothing in the
                 span; media_corrupt where less than MIN_AUDIO_SHARE of the declared audio can be decoded, or where it
-                has gaps of more than MAX_AUDIO_GAP_S and MAX_AUDIO_GAP_SHARE of the span.
+                has gaps behind the last picture of more than MAX_AUDIO_GAP_S and MAX_AUDIO_GAP_SHARE of the span.
         """
         with self.waveform_file(start_s, end_s, sample_rate) as (samples, real_s):
             return Waveform(samples=samples[:], sample_rate=sample_rate, real_s=real_s)
@@ -312,7 +313,8 @@ class Media:
         audio = self._require_audio(start_s, end_s)
         first, num_samples = round(start_s * sample_rate), round((end_s - start_s) * sample_rate)
         from_s, until_s = start_s - RESAMPLE_MARGIN_S, end_s + RESAMPLE_MARGIN_S
-        real_s, gap_s, overlap_s, covered_until_s = 0.0, 0.0, 0.0, start_s
+        real_s, overlap_s, covered_until_s = 0.0, 0.0, start_s
+        gaps: list[Span] = []
         gap_from_s = max(start_s, audio.start_s)  # a late start is no gap
         native: dict[int, NativeAudio] = {}
         with SampleFile(folder) as samples:
@@ -322,21 +324,16 @@ class Media:
                         native[run.rate] = NativeAudio(decoded, run.rate, sample_rate, from_s, until_s)
                     native[run.rate].place(run)
                     if run.start_s > gap_from_s + MAX_AUDIO_JUMP_S:
-                        gap_s += max(0.0, min(end_s, run.start_s) - gap_from_s)
+                        gaps.append((gap_from_s, max(gap_from_s, min(end_s, run.start_s))))
                     gap_from_s = max(gap_from_s, run.end_s)
                     real_s += max(0.0, min(end_s, run.end_s) - max(covered_until_s, run.start_s))
                     overlap_s += max(0.0, min(end_s, run.end_s, covered_until_s) - max(start_s, run.start_s))
                     covered_until_s = max(covered_until_s, min(end_s, run.end_s))
                 if audio.continues and end_s > gap_from_s + MAX_AUDIO_JUMP_S:
-                    gap_s += end_s - gap_from_s
-                self._audio_gap_s = 0.0 if audio.num_bad or audio.has_wrong_rate else gap_s
+                    gaps.append((gap_from_s, end_s))
+                self._audio_gap_s = 0.0 if audio.num_bad or audio.has_wrong_rate else sum((b - a for a, b in gaps), 0.0)
                 self._refuse_lost_audio(audio, start_s, end_s, real_s + self._audio_gap_s)
-                if self._audio_gap_s > max(MAX_AUDIO_GAP_S, MAX_AUDIO_GAP_SHARE * (end_s - start_s)):
-                    raise DecodeError(
-                        "media_corrupt",
-                        f"{self.name}: no sound for {self._audio_gap_s:.3f} s between {start_s:.3f} and {end_s:.3f} s: "
-                        "its timestamps jump. Fetch the file again, or name a part of it that has sound.",
-                    )
+                self._refuse_jump(gaps, start_s, end_s)
                 if overlap_s > max(MAX_OVERLAP_SHARE * (end_s - start_s), MAX_AUDIO_JUMP_S):
                     raise DecodeError(
                         "media_corrupt",
@@ -382,6 +379,18 @@ class Media:
                 "media_corrupt",
                 f"{self.name}: {real_s:.3f} s of audio between {start_s:.3f} and {end_s:.3f} s where the container "
                 f"declares {promised_s:.3f} s. Fetch the file again.",
+            )
+
+    def _refuse_jump(self, gaps: Sequence[Span], start_s: float, end_s: float) -> None:
+        """Raise DecodeError for a gap long after the last picture. In a pause pictures go on, in a jump they don't."""
+        last_s = math.inf if self._video is None else self._video.promised_end_s
+        unseen_s = sum(max(0.0, end - max(begin, last_s)) for begin, end in gaps)
+        if self._audio_gap_s and unseen_s > max(MAX_AUDIO_GAP_S, MAX_AUDIO_GAP_SHARE * (end_s - start_s)):
+            raise DecodeError(
+                "media_corrupt",
+                f"{self.name}: no sound for {unseen_s:.3f} s between {start_s:.3f} and {end_s:.3f} s, after the last "
+                f"picture at {last_s:.3f} s: its timestamps jump. Fetch the file again, or name a part of it that has "
+                "sound.",
             )
 
     def _measure_duration(self) -> float:
