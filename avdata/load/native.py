@@ -201,12 +201,15 @@ def _hash_address() -> int:
     return int(ctypes.cast(getattr(xxhash, name), ctypes.c_void_p).value or 0)
 
 
-@lru_cache(maxsize=1)
 def native_library() -> ctypes.CDLL | None:
-    """The compiled code; None: it is not built, or does not work here, which is logged."""
+    """The compiled code; None: it is not built, or does not work here, which is logged once."""
     path = library_path()
-    if not path.is_file():
-        return None
+    return _library_at(path) if path.is_file() else None
+
+
+@lru_cache(maxsize=1)
+def _library_at(path: Path) -> ctypes.CDLL | None:
+    """The library, if it works here."""
     try:
         library = open_library(path)
         if works(library):
@@ -231,8 +234,12 @@ def open_library(path: Path) -> ctypes.CDLL:
 
 def library_path() -> Path:
     """Where the compiled code of this version of native.c is, for this kind of machine."""
-    name = f"load-{sha256_of_file(SOURCE)[:16]}-{platform.system()}-{platform.machine()}.so".lower()
-    return cache_folder("native") / name
+    return cache_folder("native") / _library_name()
+
+
+@lru_cache(maxsize=1)
+def _library_name() -> str:
+    return f"load-{sha256_of_file(SOURCE)[:16]}-{platform.system()}-{platform.machine()}.so".lower()
 
 
 def works(library: Any) -> bool:

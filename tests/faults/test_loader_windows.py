@@ -129,7 +129,7 @@ def test_a_shard_that_shrinks_while_it_is_open_is_an_error(damaged: Path) -> Non
     next(batches)
     with (damaged / "train/00000.tar").open("r+b") as file:
         file.truncate(2048)
-    with pytest.raises(ShardError, match=r"truncated at byte 2048, before the end of clip-\d+\.logmel\.npy"):
+    with pytest.raises(ShardError, match=r"truncated at byte 2048, before the end of clip-\d+\."):
         next(batches)
 
 

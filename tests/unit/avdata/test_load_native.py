@@ -52,12 +52,9 @@ def queue(cache: Path, monkeypatch: pytest.MonkeyPatch) -> NativeQueue:
 
 
 @pytest.fixture
-def built(cache: Path, monkeypatch: pytest.MonkeyPatch):
+def built(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loaders find the compiled code."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    native_library.cache_clear()
-    yield
-    native_library.cache_clear()
 
 
 def source_of(content: bytes) -> Source:
@@ -290,15 +287,22 @@ def test_a_file_that_is_no_library_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native_library.cache_clear()
     assert native_library() is None
-    native_library.cache_clear()
     library_path().parent.mkdir(parents=True)
     library_path().write_bytes(b"no library")
     with caplog.at_level(logging.WARNING):
         assert native_library() is None
     assert "cannot be used" in caplog.text
-    native_library.cache_clear()
+
+
+def test_another_cache_folder_has_its_own_library(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread of a stopped loader may ask when another test has begun."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    assert native_library() is not None
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert native_library() is None
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    assert native_library() is not None
 
 
 def test_crops_that_shrink_a_lot_are_those_of_python(queue: NativeQueue) -> None:
