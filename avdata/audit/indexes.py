@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import IO, Final
 
 from avdata.audit.dataset import AuditDataset
-from avdata.index import Index, IndexOf, StaleIndex, build_index, origin_of
+from avdata.index import Index, IndexOf, StaleIndex, origin_of
+from avdata.index_writing import build_index
 from avdata.members import written_members
 from avdata.store import Store
 from avmanifest.errors import AvkitError, ManifestError

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from avdata.dataset import ByteRanges, Dataset, Shard, dataset_from_table, no_ranges, read_names
-from avdata.index import IndexedShards, IndexOf, IndexWriter, Origin, build_index, checked_index, local_origin
+from avdata.index import IndexedShards, IndexOf, Origin, checked_index, local_origin
+from avdata.index_writing import IndexWriter, build_index
 from avdata.load.cache import CacheConfig, read_contents
 from avdata.load.open import open_dataset
 from avdata.load.order import EpochOrder, OrderConfig

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from avdata.cache import lock_file
-from avdata.index import Index, IndexOf, Origin, StaleIndex, build_index, checked_index, local_origin, origin_of
+from avdata.index import Index, IndexOf, Origin, StaleIndex, checked_index, local_origin, origin_of
+from avdata.index_writing import build_index
 from avdata.load.cache import CacheConfig, claimed, read_contents, read_small
 from avdata.members import MemberMap
 from avdata.store import Store, missing, open_store

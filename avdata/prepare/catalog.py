@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avdata.index import CONTENT_KEY, IndexOf, StaleIndex, build_index, checked_index, local_origin
+from avdata.index import CONTENT_KEY, IndexOf, StaleIndex, checked_index, local_origin
+from avdata.index_writing import build_index
 from avdata.members import written_members
 from avdata.prepare import description
 from avdata.prepare.commit import changed_since_commit, committed, marker_problem, read_stats, storage_errors
