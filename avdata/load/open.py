@@ -78,7 +78,7 @@ def open_dataset(
         roots = [str(root) for root in ([source] if isinstance(source, str | Path) else source)]
         for root in roots:
             check_url(root, allow_pipe=False)
-        if len(set(roots)) < len(roots):
+        if len({_place(root) for root in roots}) < len(roots):
             raise ConfigError(f"{source!r} names a folder twice. To repeat samples, use shares: mix(...).")
         parts = [part for root in roots for part in _open_folder(root.rstrip("/"), split, exclude, condition, cache)]
         return replace(unite(parts) if len(parts) > 1 else parts[0], access=SampleAccess(cache))
@@ -105,6 +105,12 @@ def is_folder(source: str | Path | Sequence[str | Path]) -> bool:
     if path is not None:
         return path.is_dir()
     return protocol(str(source)) != "pipe" and not is_tar(str(source))
+
+
+def _place(root: str) -> str:
+    """The same for all names of one folder of this machine; of a URL, the URL without a slash at its end."""
+    path = local_path(root)
+    return root.rstrip("/") if path is None else str(path.resolve())
 
 
 def _missing_folder(source: str | Path | Sequence[str | Path]) -> Path | None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from avdata.prepare.catalog import PlannedShard, planned_shards
-from avdata.prepare.commit import storage_errors
+from avdata.prepare.commit import Observer, storage_errors
 from avdata.prepare.config import PrepareConfig
 from avdata.prepare.description import read_description, removed_keys
 from avdata.prepare.output import DatasetOutput
@@ -61,10 +61,10 @@ def plan_append(
     """
     layout = output.layout
     present = requested_rows(layout)
-    listed = without_own_columns(_conforming(listed, present.schema, listener), removed_keys(read_description(layout)))
-    is_new = pc.invert(pc.is_in(listed.column("key"), present.column("key").combine_chunks()))
-    _note_differences(present, listed.filter(pc.invert(is_new)), listener)
-    new = listed.filter(is_new)
+    listed = comparable_rows(config, present, listed, listener.note)
+    listed = without_own_columns(listed, removed_keys(read_description(layout)))
+    new, known = new_rows(present, listed)
+    _note_differences(present, known, listener)
     if not len(new):
         listener.note("nothing to append: the dataset has all clips of the list")
         return []
@@ -112,7 +112,37 @@ def new_labels(labels: Sequence[str], requested: pa.Table) -> list[str]:
     return sorted(set(found) - set(labels))
 
 
-def _conforming(listed: pa.Table, schema: pa.Schema, listener: PrepareListener) -> pa.Table:
+def new_rows(present: pa.Table, listed: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """The rows of the list, as `comparable_rows` gives them, whose clips the dataset lacks, and the others."""
+    is_known = pc.is_in(listed.column("key"), present.column("key").combine_chunks())
+    return listed.filter(pc.invert(is_known)), listed.filter(is_known)
+
+
+def comparable_rows(config: PrepareConfig, present: pa.Table, listed: pa.Table, note: Observer) -> pa.Table:
+    """The rows of the list in the columns of the dataset's plan, with the ids that their clips have there.
+
+    Raises:
+        ConfigError: A column of the list has another type than in the dataset.
+    """
+    return with_known_ids(config, present, _conforming(listed, present.schema, note))
+
+
+def with_known_ids(config: PrepareConfig, present: pa.Table, listed: pa.Table) -> pa.Table:
+    """The rows of a folder with the ids and keys that the dataset has of the same files; other lists as they are.
+
+    The id of a file depends on whether the folder has another one that differs in its suffix alone.
+    """
+    if config.recipe.name != "folder":
+        return listed
+    places = pc.index_in(listed.column("path"), value_set=present.column("path").combine_chunks())
+    for name in ("key", "video_id"):
+        place = listed.schema.get_field_index(name)
+        ids = pc.coalesce(present.column(name).take(places), listed.column(name))
+        listed = listed.set_column(place, listed.schema.field(place), ids)
+    return listed
+
+
+def _conforming(listed: pa.Table, schema: pa.Schema, note: Observer) -> pa.Table:
     """The rows in the columns of the dataset's plan. Raises ConfigError for a column of another type."""
     for field in schema:
         if field.name in listed.column_names and listed.schema.field(field.name).type != field.type:
@@ -121,7 +151,7 @@ def _conforming(listed: pa.Table, schema: pa.Schema, listener: PrepareListener) 
                 "dataset. Make the list's values of that type, or prepare another dataset."
             )
     if further := [name for name in listed.column_names if name not in schema.names]:
-        listener.note(f"the dataset has no columns {', '.join(further)}: those of the list are left out")
+        note(f"the dataset has no columns {', '.join(further)}: those of the list are left out")
     return completed(listed, schema)
 
 

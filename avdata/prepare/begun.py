@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from avdata.prepare import description
-from avdata.prepare.append import requested_rows
+from avdata.prepare.append import requested_rows, with_known_ids
 from avdata.prepare.commit import Observer
 from avdata.prepare.config import PrepareConfig
 from avdata.prepare.plan import Plan, hash_table, without_own_columns
@@ -55,8 +55,7 @@ def resumed_plan(
         raise ManifestError(f"{layout.plan_part(0)}: is not the plan that {layout.dataset_json} describes")
     if plan is not None and not config.append:
         begun = _as_begun(plan.table, recorded, frozen, layout, note)
-        begun = without_own_columns(begun, description.removed_keys(recorded))
-        description.refuse_other_plan(layout, *_comparable(layout, frozen, begun))
+        description.refuse_other_plan(layout, *_comparable(config, layout, recorded, frozen, begun))
     tools = description.tool_versions(config)
     if recorded["tools"] != tools:
         difference = description.difference(recorded["tools"], tools)
@@ -64,9 +63,12 @@ def resumed_plan(
     return frozen, recorded["plan_hash"]
 
 
-def _comparable(layout: Layout, frozen: pa.Table, now: pa.Table) -> tuple[pa.Table, pa.Table]:
+def _comparable(
+    config: PrepareConfig, layout: Layout, recorded: Mapping[str, Any], frozen: pa.Table, now: pa.Table
+) -> tuple[pa.Table, pa.Table]:
     """Both plans; if clips were appended, all of them, in the order of their keys and without their places."""
     requested = requested_rows(layout)
+    now = without_own_columns(with_known_ids(config, requested, now), description.removed_keys(recorded))
     if len(requested) == len(frozen):
         return frozen, now
     own, theirs = (table.drop_columns(["shard", "position"]).sort_by("key") for table in (requested, now))

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from avdata.prepare.append import requested_rows
+from avdata.prepare.append import comparable_rows, new_rows, requested_rows
 from avdata.prepare.begun import needs_plan, refuse_lost_description, resumed_plan
 from avdata.prepare.catalog import PlannedShard, planned_shards
 from avdata.prepare.commit import disk_errors
@@ -85,8 +85,10 @@ def dry_run(config: PrepareConfig) -> DryRun:
         else:
             resumed_plan(config, layout, plan, notes.append, {})
             present = requested_rows(layout)
-            new = _new_rows(present, plan.table) if config.append and plan is not None else present.slice(0, 0)
-            table = pa.concat_tables([present, new.select(present.column_names)]) if len(new) else present
+            new = present.slice(0, 0)
+            if config.append and plan is not None:
+                new, _ = new_rows(present, comparable_rows(config, present, plan.table, notes.append))
+            table = pa.concat_tables([present, new]) if len(new) else present
             to_do = _left_to_do(config, layout, present, new)
     return _found(progress, table, to_do, runs, notes, is_overwritten=begun and config.overwrite)
 
@@ -143,12 +145,3 @@ def _left_to_do(config: PrepareConfig, layout: Layout, present: pa.Table, new: p
 def _has_open_retry(shards: Iterable[PlannedShard]) -> bool:
     """Whether the last retry is not finished: it is then gone on with, and no other one begins."""
     return any(planned.is_retry for planned in shards)
-
-
-def _new_rows(present: pa.Table, listed: pa.Table) -> pa.Table:
-    """The rows of the list that the dataset lacks, in the dataset's columns."""
-    new = listed.filter(pc.invert(pc.is_in(listed.column("key"), value_set=present.column("key").combine_chunks())))
-    missing = [name for name in present.column_names if name not in new.column_names]
-    for name in missing:
-        new = new.append_column(present.schema.field(name), pa.nulls(len(new), present.schema.field(name).type))
-    return new

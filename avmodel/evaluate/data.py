@@ -43,7 +43,7 @@ from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.loaded import LoadedModel
 from avmodel.inputs import Source, cache_config, image_side
 
-_FOOTAGE = ("key", "status", "video_id", "source_sha256", "start_s", "end_s")
+_FOOTAGE = ("key", "status", "video_id", "source_sha256", "source", "start_s", "end_s")
 _SHOWN = 3
 _LOG: Final = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def footage(data: EvalDataConfig, split: Split) -> pa.Table:
     rows = manifests_of(data, split, _FOOTAGE)
     if not rows:
         count = len(split.dataset)
-        empty = {"video_id": pa.nulls(count, pa.string()), "source_sha256": pa.nulls(count, pa.string())}
+        empty = {name: pa.nulls(count, pa.string()) for name in ("video_id", "source_sha256", "source")}
         spans = {"start_s": pa.nulls(count, pa.float64()), "end_s": pa.nulls(count, pa.float64())}
         keys = {"key": split.dataset.keys.cast(pa.string()), "status": pa.repeat(pa.scalar("ok"), count)}
         return pa.table(keys | empty | spans).select(_FOOTAGE)

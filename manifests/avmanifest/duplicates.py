@@ -8,11 +8,12 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from avmanifest.clipnames import parse_clip_name
 from avmanifest.columns import NEAR_DUPLICATE_OF
 
 EXAMPLES: Final = 20
 _COLUMNS: Final = ["key", "split", "video_id", "source"]
-_FOOTAGE: Final = ["key", "video_id", "source_sha256", "start_s", "end_s"]
+_FOOTAGE: Final = ["key", "video_id", "source_sha256", "source", "start_s", "end_s"]
 _OF_SAMPLES: Final = [*_COLUMNS, "source_sha256", "start_s", "end_s"]
 
 
@@ -50,27 +51,57 @@ def shared_footage(table: pa.Table, other: pa.Table) -> pa.Array:
     """Keys of the samples in `table` whose footage is also in samples of `other`; sorted, without duplicates.
 
     Both tables are manifest rows. Two samples share footage if their keys are equal, or if their spans overlap in one
-    video (by id) or in one file (by SHA-256).
+    video (by id) or in one file (by SHA-256). A file that was cut from a video begins at the start in its name.
     """
     ours, theirs = (
         rows.filter(pc.equal(rows.column("status"), "ok")).select(_FOOTAGE).combine_chunks() for rows in (table, other)
     )
-    shared = [pc.filter(ours.column("key"), pc.is_in(ours.column("key"), value_set=theirs.column("key")))]
-    for identity in ("video_id", "source_sha256"):
-        pairs = _with_identity(ours, identity).join(
-            _with_identity(theirs, identity), identity, join_type="inner", right_suffix="_other", use_threads=False
-        )
-        begins_before = pc.less(pairs.column("start_s"), pc.fill_null(pairs.column("end_s_other"), math.inf))
-        ends_after = pc.greater(pc.fill_null(pairs.column("end_s"), math.inf), pairs.column("start_s_other"))
-        shared.append(pairs.filter(pc.and_(begins_before, ends_after)).column("key"))
+    shared = [
+        pc.filter(ours.column("key"), pc.is_in(ours.column("key"), value_set=theirs.column("key"))),
+        _overlapping(ours, theirs, "video_id"),
+        _overlapping(ours, theirs, "source_sha256"),
+        _overlapping(_in_file(ours, theirs), _in_file(theirs, ours), "source_sha256"),
+    ]
     keys = pa.chunked_array([chunk for column in shared for chunk in column.chunks], pa.string())
     return pc.unique(keys).sort()
+
+
+def _overlapping(ours: pa.Table, theirs: pa.Table, identity: str) -> pa.ChunkedArray:
+    """Keys of our rows that overlap one of their rows of the same identity."""
+    pairs = _with_identity(ours, identity).join(
+        _with_identity(theirs, identity), identity, join_type="inner", right_suffix="_other", use_threads=False
+    )
+    begins_before = pc.less(pairs.column("start_s"), pc.fill_null(pairs.column("end_s_other"), math.inf))
+    ends_after = pc.greater(pc.fill_null(pairs.column("end_s"), math.inf), pairs.column("start_s_other"))
+    return pairs.filter(pc.and_(begins_before, ends_after)).column("key")
 
 
 def _with_identity(rows: pa.Table, identity: str) -> pa.Table:
     return rows.select(["key", identity, "start_s", "end_s"]).filter(
         pc.fill_null(pc.not_equal(rows.column(identity), ""), False)
     )
+
+
+def _in_file(rows: pa.Table, other: pa.Table) -> pa.Table:
+    """The rows whose file the other table has, too, with the times in that file.
+
+    A row has times in the video. Its file may hold a part of the video, as its name then says: `ID_000030.mp4`.
+    """
+    rows = rows.filter(pc.is_in(rows.column("source_sha256"), value_set=other.column("source_sha256")))
+    sources, starts = (rows.column(name).to_pylist() for name in ("source", "start_s"))
+    begins = pa.array(list(map(_begin_of_file, sources, starts)), pa.float64())
+    for name in ("start_s", "end_s"):
+        place = rows.schema.get_field_index(name)
+        rows = rows.set_column(place, name, pc.subtract(rows.column(name), begins))
+    return rows
+
+
+def _begin_of_file(source: str | None, start_s: float | None) -> float:
+    """The time in the video at which a clip's file begins, by its name; 0 for the file of a whole video."""
+    named = parse_clip_name(source or "")
+    if named is None or named.start_s is None or start_s is None or start_s < named.start_s:
+        return 0.0
+    return named.start_s
 
 
 def _repeated(rows: pa.Table, by: str, among: str | None = None) -> pa.Table:

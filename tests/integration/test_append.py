@@ -15,6 +15,7 @@ from avdata.audit.dataset import open_audit_dataset
 from avdata.audit.verify import verify
 from avdata.load import open_dataset
 from avdata.prepare.config import Retry, Supervision
+from avdata.prepare.dry_run import dry_run
 from avdata.prepare.job import prepare
 from avdata.prepare.operations.remove import Remove
 from avdata.prepare.operations.reshard import Reshard
@@ -129,6 +130,31 @@ def test_clips_that_the_list_lost_stay_and_removed_ones_do_not_come_back(
     statuses = {row["video_id"]: row["status"] for row in rows(out).values()}
     assert statuses == {"bell/a": "removed", "bell/b": "ok", "rain/c": "ok", "bell/d": "ok"}
     assert_whole(out)
+
+
+@pytest.mark.slow
+def test_a_file_that_differs_in_its_suffix_makes_no_other_clip_of_one_that_is_there(
+    videos: Path, drawn_clips: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    prepare(folder_config(videos, out))
+    before = rows(out)
+    gone = next(key for key, row in before.items() if row["video_id"] == "bell/a")
+    run_operation(out, Remove((gone,)))
+    for name in ("a.mov", "b.mov"):  # the ids of a.mp4 and b.mp4 in a new dataset would be bell/a.mp4 and bell/b.mp4
+        shutil.copy(drawn_clips / LATER[0], videos / "bell" / name)
+    assert dry_run(folder_config(videos, out, append=True)).to_do.column("path").to_pylist() == [
+        "bell/a.mov", "bell/b.mov",
+    ]  # fmt: skip
+    report = prepare(folder_config(videos, out, append=True))
+    assert report.statuses == {"ok": 4, "removed": 1}
+    after = rows(out)
+    assert {after[key]["video_id"] for key in after.keys() - before.keys()} == {"bell/a.mov", "bell/b.mov"}
+    assert before.keys() < after.keys()
+    assert_whole(out)
+    again = Notes()
+    prepare(folder_config(videos, out), again)  # without --append: the list is that of the dataset
+    assert again.statuses == []
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from avdata.prepare.dry_run import dry_run
 from avdata.prepare.job import prepare
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.layout import Layout, ShardName
+from avmanifest.recipe import load_recipe
 from tests.remote import remote_config
 from tests.videos import SMALL, folder_config, tree
 
@@ -50,6 +51,16 @@ def test_appended_clips_are_to_do(videos: Path, prepared: Any, tmp_path: Path) -
     assert (len(found.plan), new) == (8, "train/a/new")
     with pytest.raises(ConfigError, match="begun with another list"):
         dry_run(folder_config(more, prepared.out))
+
+
+def test_a_list_that_cannot_be_appended_is_refused(videos: Path, tmp_path: Path) -> None:
+    clips, out = tmp_path / "clips.csv", tmp_path / "out"
+    clips.write_text("path,stars\ntrain/a/v0.mp4,5\n")
+    config = folder_config(videos, out, recipe=load_recipe("table"), list_path=clips)
+    prepare(config)
+    clips.write_text("path,stars\ntrain/a/v0.mp4,5\ntrain/a/v1.mp4,many\n")
+    with pytest.raises(ConfigError, match="column 'stars' is string in the list and int64 in the dataset"):
+        dry_run(replace(config, append=True))
 
 
 def of_home(folder: Path) -> Path:

@@ -165,6 +165,10 @@ def test_united_datasets_give_every_sample_once(tmp_path: Path, drawn: Path, exp
         open_dataset([drawn, other / "train/00000.tar"])
     with pytest.raises(ConfigError, match="names a folder twice"):
         open_dataset([drawn, drawn])
+    (tmp_path / "link").symlink_to(drawn)
+    for same in (f"{drawn}/", f"{drawn}/../{drawn.name}", tmp_path / "link"):
+        with pytest.raises(ConfigError, match="names a folder twice"):
+            open_dataset([drawn, same])
 
 
 def test_datasets_whose_log_mels_have_different_names_are_not_mixed(tmp_path: Path) -> None:
