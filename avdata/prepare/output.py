@@ -119,11 +119,17 @@ class FolderOutput:
     layout: Layout
 
     def check(self) -> None:
-        """Raise ConfigError for a file, for a folder of the system, or for one that holds files but no dataset."""
+        """Raise ConfigError for a file, a link to nothing, a folder of the system, or one with files but no dataset."""
         layout = self.layout
         root = layout.root
         if root.exists() and not root.is_dir():
             raise ConfigError(f"{root}: is a file. Give --out a folder.")
+        for path in (root, *root.parents):
+            if path.is_symlink() and not path.exists():
+                raise ConfigError(
+                    f"{path}: is a symbolic link to {path.readlink()}, which is not there. Make that folder, or give "
+                    "--out another one."
+                )
         if layout.dataset_json.exists():
             return
         if _is_of_system(root):

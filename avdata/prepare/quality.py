@@ -16,7 +16,7 @@ SHORT_TOLERANCE_S = 0.25  # clips of 10 s can be 9.94 s long, because AAC packet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityFlags:
-    """silent: no audible sound. still: all frames are nearly equal. short: the media are shorter than the request."""
+    """silent: no audible sound. still: all frames, of several, are nearly equal. short: less media than requested."""
 
     silent: bool
     still: bool
@@ -39,7 +39,7 @@ def quality_flags(
     """
     return QualityFlags(
         silent=rms_dbfs(waveform) < SILENT_DBFS,
-        still=largest_difference(images) < STILL_LEVELS,
+        still=len(images) > 1 and largest_difference(images) < STILL_LEVELS,  # one frame tells nothing of it
         short=real_s < asked_s - SHORT_TOLERANCE_S,
     )
 

@@ -24,7 +24,7 @@ from avdata.draw.images import color_log_mel, decode_rgb
 from avdata.draw.mel_axis import TICKS_HZ, band_of, seconds_of, time_ticks
 from avdata.profiles import MelProfile
 from avmanifest.records import shown_operation, shown_step
-from avmanifest.schema import status_meaning
+from avmanifest.schema import is_failure, status_meaning
 from avmanifest.wording import counted, time_in_words
 
 _MOST_FAULTS: Final = 40
@@ -42,12 +42,14 @@ def print_summary(found: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     _title(console, found)
     console.print(_splits(found))
-    if failures := [(name, count) for name, count in found["statuses"].items() if name != "ok"]:
-        _heading(console, "failures")
-        table = plain_table(("status", "<"), ("clips", ">"), ("meaning", "<"))
-        for name, count in failures:
-            table.add_row(Text(name, style="yellow"), f"{count:,}", status_meaning(name))
-        console.print(table)
+    others = [status for status in found["statuses"] if status != "ok"]
+    for heading, are_failures in (("failures", True), ("left out as asked", False)):
+        if statuses := [status for status in others if is_failure(status) == are_failures]:
+            _heading(console, heading)
+            table = plain_table(("status", "<"), ("clips", ">"), ("meaning", "<"))
+            for status in statuses:
+                table.add_row(Text(status, style="yellow"), f"{found['statuses'][status]:,}", status_meaning(status))
+            console.print(table)
     _heading(console, "measured")
     console.print(_measured(found))
     if found["classes"]["counts"]:

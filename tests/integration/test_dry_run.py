@@ -89,6 +89,7 @@ REFUSED: dict[str, Any] = {
     "a folder with a plan": (of_home, r"did not write: 'plan'\. Give --out"),
     "a project": (of_project, r"did not write: 'README\.md'"),
     "a file": (of_file, "is a file"),
+    "a link to nothing": (lambda folder: linked(folder, str(folder / "nothing")), "link to .*nothing, which is not"),
 }  # fmt: skip
 
 

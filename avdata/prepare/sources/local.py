@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
 from avdata.prepare.sources.media import MediaRef
@@ -15,6 +15,10 @@ from avmanifest.errors import ConfigError
 from avmanifest.files import disk_error, read_file
 
 _UNPRINTABLE: Final = "the name contains a control character, a line end or bytes that are not UTF-8; rename the file"
+_OUTSIDE: Final = "the file is a symbolic link to a place outside the folder; give its target as a source"
+_BEHIND_A_LINK: Final = "a symbolic link to it leads out of the folder; copy or hard-link the file into the folder"
+_UNFINISHED: Final = "the name is that of an unfinished download or copy; finish it, or rename the file"
+_OF_MACOS: Final = "__MACOSX holds what macOS adds to archives; move the file out of it"
 
 
 class LocalSource(IndexedSource):
@@ -39,11 +43,11 @@ class LocalSource(IndexedSource):
             raise ConfigError(
                 f"source {self.name}: {error.strerror or error}. Give a folder of videos that you can read."
             ) from error
-        self._unprintable: set[str] = set()  # escaped paths
+        self._refusals: dict[str, str] = {}  # why a file, or what is below a folder, is not given; paths are escaped
         for path, identity in self._walk():
             self._index.add(path, identity=identity)
             if (printable := printable_name(path)) != path:
-                self._unprintable.add(printable)
+                self._refusals[printable] = _UNPRINTABLE
         if not len(self._index):
             refusals = "".join(f"; {count} refused: {reason}" for reason, count in self.refused.items())
             self.problems.append(
@@ -55,8 +59,8 @@ class LocalSource(IndexedSource):
         file = self._index.find(request)
         if file is None and self._has_folder_links and (path := safe_relative(request.path)):
             file = self._index.find(replace(request, path=self._through_links(path)))
-        if file is None and request.path in self._unprintable:
-            return FailedRef(status="unavailable_missing", reason=_UNPRINTABLE, source=self.name, name=request.path)
+        if file is None and (reason := self._refusal_of(request.path)):
+            return FailedRef(status="unavailable_missing", reason=reason, source=self.name, name=request.path)
         if file is None:
             return None
         path = self._index.path(file.row)
@@ -82,6 +86,8 @@ class LocalSource(IndexedSource):
                     for entry in entries:
                         path = f"{folder}/{entry.name}" if folder else entry.name
                         kind = self._kind(entry)
+                        if reason := self._refused_kind(entry, kind):
+                            self._refusals[printable_name(path)] = reason
                         if kind == "video":
                             videos.append(path)
                         elif kind == "metadata":
@@ -126,10 +132,25 @@ class LocalSource(IndexedSource):
         if not is_folder and not (_is_video(entry.name) and target.is_file()):
             return "other"
         if not target.is_relative_to(self._root):
-            self.refused["the file is a symbolic link to a place outside the folder; give its target as a source"] += 1
+            self.refused[_OUTSIDE] += 1
             return "other"
         self._has_folder_links |= is_folder
         return "link" if is_folder else "video"
+
+    def _refused_kind(self, entry: os.DirEntry[str], kind: str) -> str:
+        """Why an entry of this kind is refused; empty: it is not, or it is none that a list of the folder names."""
+        if kind != "other" or entry.name.startswith("."):
+            return ""
+        if entry.name == "__MACOSX":
+            return _OF_MACOS
+        if entry.is_symlink() and not os.path.realpath(entry.path).startswith(self._root.rstrip("/") + "/"):
+            return _BEHIND_A_LINK
+        return _UNFINISHED if split_media_suffix(entry.name)[1] else ""
+
+    def _refusal_of(self, path: str) -> str:
+        """Why a path is refused, for itself or for a folder on its way; empty: it is not."""
+        places = (path, *map(str, PurePosixPath(path).parents)) if path else ()
+        return next((self._refusals[place] for place in places if place in self._refusals), "")
 
     def _absolute(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root

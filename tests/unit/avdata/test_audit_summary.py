@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from avcli.inspect_output import print_summary
 from avdata.audit.dataset import member_kind, open_audit_dataset
 from avdata.audit.diff import diff
 from avdata.audit.overlaps import overlaps
@@ -47,6 +48,15 @@ def manifest(path: Path, rows) -> Path:
 
 def found_in(tmp_path: Path, rows):
     return summarize(open_audit_dataset(str(manifest(tmp_path / "m.parquet", rows))))
+
+
+def test_what_was_asked_for_is_no_failure(tmp_path, capsys):
+    rows = [row(0), failed(1, "media_short"), failed(2, "removed"), failed(3, "filtered_black")]
+    print_summary(found_in(tmp_path, rows))
+    parts = capsys.readouterr().out.split("\n\n")
+    statuses = {part.splitlines()[0]: [line.split()[0] for line in part.splitlines()[2:]] for part in parts}
+    assert statuses["failures"] == ["media_short"]
+    assert statuses["left out as asked"] == ["filtered_black", "removed"]
 
 
 def test_counts_coverage_flags_and_hours(tmp_path):

@@ -26,6 +26,11 @@ def test_one_image_coded_at_different_qualities_is_still() -> None:
     assert quality_flags(TONE, coded, 3.0, 3.0).still
 
 
+def test_one_image_alone_does_not_tell_that_nothing_moves() -> None:
+    assert not quality_flags(TONE, MOVING[:1], 3.0, 3.0).still
+    assert quality_flags(TONE, [MOVING[0]] * 2, 3.0, 3.0).still
+
+
 def test_two_alternating_images_are_not_still() -> None:
     assert not quality_flags(TONE, [MOVING[0], MOVING[0], MOVING[3]], 3.0, 3.0).still
 

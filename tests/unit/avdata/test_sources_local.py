@@ -47,6 +47,12 @@ def test_only_finished_visible_videos_are_listed(tmp_path):
     source = LocalSource(tmp_path)
     assert len(source) == 1
     assert source.locate(ClipRequest("a")).name == "a.MP4"
+    # Lists of the folder may name them: the clip's row then says why it has none.
+    for path, why in {"c.part.mp4": "unfinished", "~h.mp4": "unfinished", "__MACOSX/j.mp4": "__MACOSX"}.items():
+        ref = source.locate(ClipRequest(path, path=path))
+        assert (ref.status, why in ref.reason) == ("unavailable_missing", True)
+    for path in ("e.wav", ".hidden.mp4", "none.mp4"):
+        assert source.locate(ClipRequest(path, path=path)) is None
 
 
 def test_links_out_of_the_folder_are_refused_and_counted(tmp_path):
@@ -59,10 +65,11 @@ def test_links_out_of_the_folder_are_refused_and_counted(tmp_path):
     source = LocalSource(root)
     assert len(source) == 1
     assert list(source.refused.values()) == [2]
+    for path in ("secret.mp4", "folder/secret.mp4"):
+        ref = source.locate(ClipRequest("secret", path=path))
+        assert (ref.status, ref.reason.startswith("a symbolic link")) == ("unavailable_missing", True)
     for request in (
         ClipRequest("secret"),
-        ClipRequest("secret", path="secret.mp4"),
-        ClipRequest("secret", path="folder/secret.mp4"),
         ClipRequest("secret", path="../outside/secret.mp4"),
         ClipRequest("secret", path=str(secret)),
         ClipRequest(str(secret)),
