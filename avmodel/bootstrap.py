@@ -22,6 +22,7 @@ MOST_COUNTS = 200_000_000
 CHUNK = 1 << 20  # numbers that a statistic gets at once
 SEED = 0
 TAIL = (1 - LEVEL) / 2
+CHANCE = 4.0  # standard errors of the mean of the resamples by which it may differ from the score by chance
 PERCENT = (0.0, 100.0)
 
 Weights = Float[np.ndarray, "r n"]  # of each unit in each resample
@@ -85,9 +86,13 @@ class Sampled(NamedTuple):
     def interval(self) -> Interval | None:
         """The 95 % interval; None of a constant, of a score that is not finite, and if all resamples have one score.
 
-        It has the quantiles of the resamples, moved so that their mean is the score: repeated units raise average
-        precision, and classes that a resample lacks move means over classes. If all resamples score `bounds`' end, as
-        where every clip is right, the resamples say nothing and the exact binomial interval of such a test is given.
+        It has the quantiles of the resamples. If these lie higher or lower than the score by more than their number
+        explains, they are moved so that their mean is the score: repeated units raise average precision, and classes
+        that a resample lacks move means over classes. Moved by chance, one clip of a small test would be more than
+        noise. It has the score itself, too, from which the move leads away where most resamples have the same one.
+
+        If all resamples score `bounds`' end, as where every clip is right, the resamples say nothing and the exact
+        binomial interval of such a test is given.
         """
         if self.draws is None or not math.isfinite(self.value):
             return None
@@ -96,8 +101,11 @@ class Sampled(NamedTuple):
             return None
         if np.ptp(kept) < 1e-9:
             return self._at_a_bound()
-        low, high = np.quantile(kept - kept.mean() + self.value, (TAIL, 1 - TAIL)).tolist()
-        return max(low, self.bounds[0]), min(high, self.bounds[1])
+        bias = float(kept.mean()) - self.value
+        if abs(bias) <= CHANCE * float(kept.std()) / math.sqrt(len(kept)):
+            bias = 0.0
+        low, high = np.quantile(kept - bias, (TAIL, 1 - TAIL)).tolist()
+        return max(min(low, self.value), self.bounds[0]), min(max(high, self.value), self.bounds[1])
 
     def _at_a_bound(self) -> Interval | None:
         low, high = self.bounds

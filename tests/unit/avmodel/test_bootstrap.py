@@ -91,6 +91,26 @@ def test_the_interval_is_around_the_score_though_resamples_lie_higher() -> None:
     assert Sampled(95.0, np.linspace(85, 105, 1000), 20, PERCENT).interval() == (pytest.approx(85.5), 100)
 
 
+def test_the_interval_has_the_score_where_few_resamples_differ_from_it() -> None:
+    """One class is always predicted: the mean over both classes is 50 but where a resample lacks one of them."""
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    draws = class_mean_draws(resamples_of(6), labels == 0, labels)
+    score = Sampled(50.0, draws, 6, PERCENT)
+    low, high = score.interval()
+    assert low <= 50.0 <= high
+    found = difference(score, Sampled(50.0))
+    assert (found.value, found.within_noise) == (0.0, True)
+    assert Sampled(50.0, np.repeat([50.0, 100.0], [980, 20]), 20, PERCENT).interval() == (pytest.approx(49.0), 50.0)
+
+
+def test_one_clip_of_a_small_test_is_within_noise() -> None:
+    """Without it in a resample there is no difference, which is so in a third of them; their mean is off by chance."""
+    for count in range(4, 40):
+        resamples = resamples_of(count)
+        ours, theirs = np.arange(count) < 1, np.arange(count) < 2
+        assert difference(resamples.share(ours), resamples.share(theirs)).within_noise, count
+
+
 def test_a_difference_is_paired() -> None:
     """Two models that err on the same clips differ by more than noise, where their intervals overlap."""
     resamples = resamples_of(300)
