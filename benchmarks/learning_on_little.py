@@ -5,13 +5,18 @@
     python -m benchmarks.learning_on_little pretrain --out little --seeds 0,1,2 --set synth
     python -m benchmarks.learning_on_little variants --out little --seeds 0,1,2 --set synth
     python -m benchmarks.learning_on_little contrast --out little --seeds 0,1,2 --set digits
+    python -m benchmarks.learning_on_little contrast --out little --seeds 0,1,2 --set synth-24 --runs AVSiam
+    python -m benchmarks.learning_on_little layers --out little --seeds 0 --set digits
+    python -m benchmarks.learning_on_little sound --out little --seeds 0,1,2 --set synth-24
 
 `finetune` trains classifiers of 1,197 handwritten digits from random weights and tests them on 600: a plain ViT, and
 avkit's model by the preset `small`, with each setting of the released recipe in turn, and with all of them. `pretrain`
 runs the preset `demo`, and with other targets, and probes image, audio and fusion features beside those of random
 weights. `variants` runs CrossMAE's six combinations of losses in the demo's size, probes them and retrieves; `contrast`
-trains AVSiam by the contrastive loss alone and gives the loss at points of the run, and probes. A result is a line of
-OUT/results.jsonl as soon as it is there, and is not computed again. Run it from the repository.
+trains AVSiam by the contrastive loss alone (the preset `avsiam-small`), and CAV-MAE by contrast, and gives the loss at
+points of the run, and probes; `layers` probes that AVSiam after each of its layers; `sound` classifies log-mels
+themselves. A result is a line of OUT/results.jsonl as soon as it is there, and is not computed again. Run it from the
+repository.
 """
 
 import argparse
@@ -26,7 +31,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
+from sklearn.decomposition import PCA
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from avdata.load import LoaderConfig
@@ -34,6 +44,7 @@ from avdata.prepare.config import SynthConfig
 from avdata.prepare.sources.synth import CLASSES, render_frame, render_mix, synth_clip
 from avdata.waveform import SAMPLE_RATE
 from avmanifest.settings import override
+from avmodel.checkpoint import load_model, save_checkpoint
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
 from avmodel.evaluate.data import make_loader, one_view, open_splits, ordered_loader, train_view
@@ -49,8 +60,10 @@ from avmodel.inputs import normalize_images
 from avmodel.models import build_model
 from avmodel.optim import make_optimizer, set_lr
 from avmodel.presets import run_config
+from avmodel.presets.data import SMALL_SIZE
+from avmodel.rundir import CHECKPOINTS
 from avmodel.train import pretrain
-from tests.digits import draw_digits
+from tests.digits import SECONDS, draw_digits
 from tests.shards import draw_dataset
 
 HERE = World(0, 1, torch.device("cpu"))
@@ -59,7 +72,8 @@ Scores = Mapping[str, float]  # percent of the test clips, by row
 SYNTH = SynthConfig(
     num_clips=1500, num_classes=8, max_objects=1, max_silent=0, seconds=3.0, width=128, height=96, fps=10
 )
-SYNTH_TRAIN = 1200
+SYNTH_24 = replace(SYNTH, num_clips=2400, num_classes=24)  # the clips of `make demo`
+TRAIN_SHARE = 0.8
 IMAGES = ("data.mode=image", "data.num_workers=0", "epochs=15", "random_weights=false", "device=cpu")
 RELEASED = {
     "rate 3e-4 per 256": "optim.lr=7.5e-5",
@@ -85,17 +99,21 @@ PRETRAININGS: Mapping[str, Sequence[str]] = {
 }
 
 # In the size, on the inputs and by the optimizer of the preset `demo`; log-mels as avkit's `paper` profile scales them.
-SMALL = ("size", "image_size", "audio_size", "decoder_embed_dim", "decoder_depth", "decoder_num_heads")
 SCALE: Mapping[str, Any] = {"mel_mean": -4.13, "mel_std": 2.95}
 VARIANTS = ("crossmae", "cl-cross-emb", "cl-cross-cdt", "cl-self-mae", "cl-av", "self-mae")
-CONTRASTS: Mapping[str, Sequence[str]] = {
-    "AVSiam": (),
-    "AVSiam, rate 1e-3": ("optim.lr=1e-3",),
-    "AVSiam, temperature 0.2": ("model.temperature=0.2",),
-    "AVSiam, patches of 8": ("model.patch_size=8",),
-    "AVSiam, AudioSet's scale of Kaldi log-mels": ("model.mel_mean=-5.081", "model.mel_std=4.4849"),
+# Of each, the run that is changed, and its changes. CAV-MAE hides one patch of 16 at least.
+ONE_OF_16 = ("model.image_mask_ratio=0.0625", "model.audio_mask_ratio=0.0625")
+CONTRASTS: Mapping[str, tuple[str, Sequence[str]]] = {
+    "AVSiam": ("avsiam-small", ()),
+    "AVSiam, rate 1e-3": ("avsiam-small", ("optim.lr=1e-3",)),
+    "AVSiam, temperature 0.2": ("avsiam-small", ("model.temperature=0.2",)),
+    "AVSiam, patches of 8": ("avsiam-small", ("model.patch_size=8",)),
+    "AVSiam, AudioSet's scale of Kaldi log-mels": ("avsiam-small", ("model.mel_mean=-5.081", "model.mel_std=4.4849")),
+    "CAV-MAE": ("cavmae", ("model.contrast_weight=1",)),
+    "CAV-MAE, contrast alone": ("cavmae", ("model.contrast_weight=1", "model.reconstruction_weight=0", *ONE_OF_16)),
 }
 CONTRAST_STEPS = (100, 300, 600, 1200, 2400)
+QUIET = ("probe_every=none", "pictures_every=none", "data.num_workers=0", "device=cpu")
 
 
 class PlainViT(nn.Module):
@@ -166,8 +184,8 @@ def finetuned(data: Path, out: Path, seed: int, settings: Sequence[str]) -> Scor
 
 def pretrained(data: Path, out: Path, seed: int, settings: Sequence[str]) -> Scores:
     """Linear probes of a pretrained model, and of random weights."""
-    given = [f"seed={seed}", "probe_every=none", "pictures_every=none", "data.num_workers=0", "device=cpu"]
-    pretrain(override(run_config("demo"), [*given, *settings]), data, out, resume=(out / "config.json").exists())
+    run = override(run_config("demo"), [f"seed={seed}", *QUIET, *settings])
+    pretrain(run, data, out, resume=(out / "config.json").exists())
     return probed(data, out, seed)
 
 
@@ -183,9 +201,8 @@ def probed(data: Path, out: Path, seed: int) -> Scores:
 def small_run(name: str, steps: int, seed: int, **changes: Any) -> RunConfig:
     """A published run in the demo's size, its losses kept."""
     run, demo = run_config(name), run_config("demo")
-    model = replace(run.model, **{field: getattr(demo.model, field) for field in SMALL}, **SCALE, **changes)
-    small = replace(demo, name=run.name, model=model, steps=steps, seed=seed)
-    return override(small, ["probe_every=none", "pictures_every=none", "data.num_workers=0", "device=cpu"])
+    model = replace(run.model, **SMALL_SIZE, **SCALE, **changes)
+    return override(replace(demo, name=run.name, model=model, steps=steps, seed=seed), QUIET)
 
 
 def variant(data: Path, out: Path, seed: int, name: str) -> Scores:
@@ -199,10 +216,19 @@ def variant(data: Path, out: Path, seed: int, name: str) -> Scores:
     return {**scores, **{f"{row}, R@10": found["r@10"].mean for row, found in result.scores.items()}}
 
 
-def contrasted(data: Path, out: Path, seed: int, settings: Sequence[str]) -> Scores:
-    """Loss of AVSiam trained by contrast alone, without masks, over the fifty steps before some of them."""
-    run = small_run("avsiam-b", CONTRAST_STEPS[-1], seed, reconstruction_weight=0.0, mask_ratios=(0.0,))
-    pretrain(override(run, settings), data, out, resume=(out / "config.json").exists())
+def contrast_run(name: str, seed: int) -> RunConfig:
+    """The run of a row of CONTRASTS."""
+    base, settings = CONTRASTS[name]
+    if base == "avsiam-small":
+        run = override(run_config(base), [f"seed={seed}", *QUIET])
+    else:
+        run = small_run(base, CONTRAST_STEPS[-1], seed)
+    return override(run, settings)
+
+
+def contrasted(data: Path, out: Path, seed: int, name: str) -> Scores:
+    """Contrastive loss over the fifty steps before some of them, and linear probes."""
+    pretrain(contrast_run(name, seed), data, out, resume=(out / "config.json").exists())
     losses: dict[int, float] = {}
     for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()):
         if "loss_contrast" in line:
@@ -214,25 +240,78 @@ def contrasted(data: Path, out: Path, seed: int, settings: Sequence[str]) -> Sco
     return {**at, **probed(data, out, seed)}
 
 
-def draw_synth(root: Path) -> Path:
-    """Clips of `avkit prepare synth`, without the detour of a video: 1,200 to train on, 300 to test."""
-    for split, first, count in (("train", 0, SYNTH_TRAIN), ("test", SYNTH_TRAIN, SYNTH.num_clips - SYNTH_TRAIN)):
+def layer_probed(data: Path, out: Path, seed: int, layer: int) -> Scores:
+    """Linear probes after a layer of the AVSiam of `contrast`, and after the same layer of random weights."""
+    trained_at = out.with_name(run_folder("contrast", data.name, "AVSiam", seed))
+    trained_model = load_model(trained_at / CHECKPOINTS)[0]
+    torch.manual_seed(seed)
+    models = {"": trained_model, "random weights, ": build_model(trained_model.config)}
+    scores = {}
+    for prefix, model in models.items():
+        for block in model.get_submodule("encoder.blocks")[layer:]:
+            for last in (block.attn.proj, block.mlp.fc2):  # a block that adds nothing
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
+        place, notes = out / (prefix or "trained"), {"profile": "paper", "window_s": str(SECONDS), "fit": "crop"}
+        save_checkpoint(place / CHECKPOINTS, 1, model, model.config, {"step": 1}, notes=notes)
+        found = probed(data, place, seed)
+        scores |= {prefix + row: found[row] for row in ("image", "audio")}
+    return scores
+
+
+def heard(data: Path, _: Path, seed: int) -> Scores:
+    """What sound gives without a model: its window's log-mel, whole or as mean and deviation of each mel bin."""
+    config, loaded = replace(small_probe().data, num_workers=0), untrained(seed)
+    parts = []
+    for part in open_splits(config, data, None):
+        batches = list(ordered_loader(config, part, one_view(config, loaded), HERE, batch_size=100, seed=0))
+        mels = torch.cat([batch.log_mel[batch.valid] for batch in batches]).float()
+        truth = torch.cat([batch.labels[batch.valid] for batch in batches]).int().argmax(dim=1)
+        parts.append((mels.numpy(), truth.numpy()))
+    (seen, seen_truth), (asked, asked_truth) = parts
+    trees = ExtraTreesClassifier(500, random_state=seed).fit(bands(seen), seen_truth)
+    linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(bands(seen), seen_truth)
+    whole = make_pipeline(StandardScaler(), PCA(200, random_state=seed), LogisticRegression(C=0.01, max_iter=1000))
+    whole.fit(seen.reshape(len(seen), -1), seen_truth)
+    found = {
+        "trees on the bins": trees.predict(bands(asked)),
+        "regression on the bins": linear.predict(bands(asked)),
+        "regression on the log-mel": whole.predict(asked.reshape(len(asked), -1)),
+    }
+    return {row: 100 * float((predicted == asked_truth).mean()) for row, predicted in found.items()}
+
+
+def bands(mels: Float[np.ndarray, "n mel t"]) -> Float[np.ndarray, "n d"]:
+    """Mean, deviation and largest value of each mel bin."""
+    return np.concatenate([mels.mean(axis=2), mels.std(axis=2), mels.max(axis=2)], axis=1)
+
+
+def draw_synth(root: Path, config: SynthConfig) -> Path:
+    """Clips of `avkit prepare synth`, without the detour of a video: four of five to train on, the rest to test."""
+    classes = [kind.name for kind in CLASSES[: config.num_classes]]
+    num_train = round(TRAIN_SHARE * config.num_clips)
+
+    def picture(clip: int, frame: int) -> UInt8[np.ndarray, "h w 3"]:
+        return render_frame(config, synth_clip(config, clip), (frame + 0.5) * config.seconds / 2)
+
+    def sound(clip: int, seconds: float) -> Float[np.ndarray, " n"]:
+        mix = render_mix(config, synth_clip(config, clip), SAMPLE_RATE)
+        return mix[: round(seconds * SAMPLE_RATE)].astype(np.float32)
+
+    for split, first, count in (("train", 0, num_train), ("test", num_train, config.num_clips - num_train)):
         draw_dataset(
-            root, count, 400, split=split, first=first, classes=[kind.name for kind in CLASSES[: SYNTH.num_classes]],
-            labels=lambda clip: list(synth_clip(SYNTH, clip).labels), seconds=SYNTH.seconds, num_frames=2, flac=False,
-            picture=lambda clip, frame: render_frame(SYNTH, synth_clip(SYNTH, clip), (frame + 0.5) * SYNTH.seconds / 2),
-            sound=synth_sound,
+            root, count, 400, split=split, first=first, classes=classes, picture=picture, sound=sound,
+            labels=lambda clip: list(synth_clip(config, clip).labels), seconds=config.seconds, num_frames=2, flac=False,
         )  # fmt: skip
     return root
 
 
-def synth_sound(clip: int, seconds: float) -> Float[np.ndarray, " n"]:
-    """The sound of a clip."""
-    sound = render_mix(SYNTH, synth_clip(SYNTH, clip), SAMPLE_RATE)
-    return sound[: round(seconds * SAMPLE_RATE)].astype(np.float32)
-
-
-SETS: Mapping[str, Callable[[Path], Path]] = {"digits": draw_digits, "synth": draw_synth}
+SETS: Mapping[str, Callable[[Path], Path]] = {
+    "digits": draw_digits,
+    "digits, eight frames": lambda root: draw_digits(root, num_frames=8),
+    "synth": lambda root: draw_synth(root, SYNTH),
+    "synth-24": lambda root: draw_synth(root, SYNTH_24),
+}
 
 
 def runs_of(what: str) -> Iterator[tuple[str, Callable[[Path, Path, int], Scores]]]:
@@ -245,11 +324,21 @@ def runs_of(what: str) -> Iterator[tuple[str, Callable[[Path, Path, int], Scores
         for name in VARIANTS:
             yield name, lambda data, out, seed, name=name: variant(data, out, seed, name)  # type: ignore[misc]
     elif what == "contrast":
-        for name, settings in CONTRASTS.items():
-            yield name, lambda data, out, seed, settings=settings: contrasted(data, out, seed, settings)  # type: ignore[misc]
+        for name in CONTRASTS:
+            yield name, lambda data, out, seed, name=name: contrasted(data, out, seed, name)  # type: ignore[misc]
+    elif what == "layers":
+        for layer in (1, 2, 3):
+            yield f"layer {layer}", lambda data, out, seed, layer=layer: layer_probed(data, out, seed, layer)  # type: ignore[misc]
+    elif what == "sound":
+        yield "log-mel", heard
     else:
         for name, settings in PRETRAININGS.items():
             yield name, lambda data, out, seed, settings=settings: pretrained(data, out, seed, settings)  # type: ignore[misc]
+
+
+def run_folder(what: str, data: str, name: str, seed: int) -> str:
+    """The name of a run's folder."""
+    return f"{what}-{data}-{name}-{seed}".replace(" ", "_")
 
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -269,7 +358,7 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     """Compute what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("finetune", "pretrain", "variants", "contrast"))
+    parser.add_argument("what", choices=("finetune", "pretrain", "variants", "contrast", "layers", "sound"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", choices=tuple(SETS), default="digits")
     parser.add_argument("--seeds", default="0,1,2")
@@ -286,7 +375,7 @@ def main() -> None:
             mark = {"what": given.what, "set": given.set, "run": name, "seed": seed}
             if (wanted is not None and name not in wanted) or any(line.items() >= mark.items() for line in lines):
                 continue
-            scores = compute(data, given.out / "-".join([*map(str, mark.values())]).replace(" ", "_"), seed)
+            scores = compute(data, given.out / run_folder(given.what, given.set, name, seed), seed)
             lines.append(mark | {"scores": scores})
             with results.open("a") as file:
                 file.write(json.dumps(lines[-1]) + "\n")

@@ -95,12 +95,12 @@ def spoken_phoneme(name: str, pitch_hz: float, tract: float, chance: np.random.G
     return wave * ends
 
 
-def draw_digits(root: Path, num_train: int = 1197, num_test: int = TEST) -> Path:
-    """The prepared dataset: splits train and test of these many samples, ten classes, two frames each."""
+def draw_digits(root: Path, num_train: int = 1197, num_test: int = TEST, num_frames: int = 2) -> Path:
+    """The prepared dataset: splits train and test of these many samples, ten classes, so many frames each."""
     digits = handwritten()[1]
     for split, first, count in (("train", 0, num_train), ("test", len(digits) - num_test, num_test)):
         draw_dataset(
             root, count, 400, split=split, first=first, labels=lambda sample: [NAMES[digits[sample]]], classes=NAMES,
-            seconds=SECONDS, num_frames=2, flac=False, picture=picture, sound=sound,
+            seconds=SECONDS, num_frames=num_frames, flac=False, picture=picture, sound=sound,
         )  # fmt: skip
     return root

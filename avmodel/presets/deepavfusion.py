@@ -13,8 +13,8 @@ from typing import Any
 
 from avmodel.configs.data import DataConfig
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
-from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import RunConfig
+from avmodel.presets.data import ONE_SECOND, SMALL_OPTIM, SMALL_SIZE
 
 IMAGE_WEIGHTS = "weights/mae_pretrain_vit_{}.pth"
 AUDIO_WEIGHTS = "weights/vitbase_audiomae_as2m.pth"
@@ -184,19 +184,14 @@ def demo() -> RunConfig:
     return RunConfig(
         name="demo",
         model=DeepAVFusionConfig(
-            size="48x3x4",
-            image_size=(64, 64),
-            audio_size=(128, 64),
-            decoder_embed_dim=48,
-            decoder_depth=1,
-            decoder_num_heads=4,
+            **SMALL_SIZE,
             num_fusion_tokens=8,
             num_aggr_image_tokens=4,
             num_aggr_audio_tokens=4,
             normalize_audio_targets=False,
         ),
-        optim=OptimConfig(lr=2e-3, warmup=0.1, clip_grad=1.0),
-        data=DataConfig(window_s=1.05, min_area=0.7, flip_probability=0.0),
+        optim=SMALL_OPTIM,
+        data=ONE_SECOND,
         batch_size=64,
         device_batch_size=64,
         steps=600,

@@ -16,6 +16,7 @@ from avmanifest.errors import ConfigError, ExitCode
 EXAMPLES = """\b
 Examples:
   avkit pretrain demo --data data/synth
+  avkit pretrain avsiam-small --data data/mine
   avkit pretrain deepavfusion --data data/vggsound --out runs/first
   avkit pretrain deepavfusion --data 'data/vggsound/train/{00000..00183}.tar' --set optim.base_lr=1e-4 --set seed=1
   avkit pretrain deepavfusion --data data/vggsound=0.7 --data data/audioset=0.3 --out runs/mixed
