@@ -39,6 +39,14 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "bfloat16 residual, whole model compiled": {"precision": RESIDUAL, "compile": "whole"},
     "autocast, blocks compiled, activations recomputed": {"compile": "blocks", "checkpoint_activations": True},
 }
+SMALL: Mapping[str, Any] = {  # without a GPU, where many CPUs multiply bfloat16 slowly
+    "size": "16x2x2",
+    "image_size": (64, 64),
+    "audio_size": (64, 64),
+    "decoder_embed_dim": 16,
+    "decoder_depth": 1,
+    "decoder_num_heads": 2,
+}
 ATTENTION = {
     "encoder, image": (49 + 16, 12, 64),
     "encoder, audio": (19 + 16, 12, 64),
@@ -101,14 +109,16 @@ def free(world: World) -> None:
 def ways(run: RunConfig, batches: Sequence[int], world: World, report: Report, steps: int) -> Iterator[list[object]]:
     """A row for each way of carrying out the step and each batch size."""
     flop = count_flop(run.model)
+    cuda = world.device.type == "cuda"
+    # Many CPUs multiply bfloat16 slowly.
+    ceiling = matmul_flops(world.device, "bfloat16" if cuda else "float32")
     for batch_size in batches:
         for name, changes in WAYS.items():
             if not report.has_time(90):
                 yield [name, batch_size, "no time left"]
                 continue
-            ceiling = matmul_flops(world.device, "bfloat16")
             tried = replace(run, batch_size=batch_size, device_batch_size=batch_size, **changes)
-            if world.device.type != "cuda":
+            if not cuda:
                 tried = replace(tried, compile="none")
             try:
                 started_s, rate, memory = measure(tried, world, steps, 3)
@@ -139,9 +149,10 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
     F.scaled_dot_product_attention(q, k, v).sum().backward()
 
 
-def seconds_of(call: Callable[[], object], world: World, repeats: int = 20) -> float:
-    """Mean seconds of a call, after two to warm up."""
-    for _ in range(2):
+def seconds_of(call: Callable[[], object], world: World) -> float:
+    """Mean seconds of a call, after two to warm up. On a CPU one call is measured, after none."""
+    warm_up, repeats = (2, 20) if world.device.type == "cuda" else (0, 1)
+    for _ in range(warm_up):
         call()
     synchronize(world.device)
     began = time.perf_counter()
@@ -153,7 +164,7 @@ def seconds_of(call: Callable[[], object], world: World, repeats: int = 20) -> f
 
 def branches(batch_size: int, world: World) -> Iterator[list[object]]:
     """Image and audio projections of one layer: one after the other, in two streams, and as one batched product."""
-    width, image, audio = 768, 65, 35
+    width, image, audio = 768 if world.device.type == "cuda" else 48, 65, 35
     made = {"device": world.device, "dtype": torch.bfloat16}
     x, y = torch.randn(batch_size, image, width, **made), torch.randn(batch_size, audio, width, **made)  # type: ignore[call-overload]
     a, b = (torch.randn(width, 4 * width, **made) for _ in range(2))  # type: ignore[call-overload]
@@ -237,7 +248,7 @@ def main() -> None:
     asked = parser.parse_args()
     world = World(0, 1, choose_device("auto"))
     cuda = world.device.type == "cuda"
-    model = DeepAVFusionConfig(size="base" if cuda else "32x2x4", **({} if cuda else {"decoder_depth": 1}))
+    model = DeepAVFusionConfig(size="base") if cuda else DeepAVFusionConfig(**SMALL)
     batches = asked.batches or ((256, 512, 1024) if cuda else (2,))
     run = RunConfig(name="step", model=model, batch_size=batches[0], device_batch_size=batches[0], precision="bfloat16")
     run = replace(run, optim=OptimConfig(lr=1e-4))
@@ -251,7 +262,7 @@ def main() -> None:
     report.table("Ways to carry out a step", names, ways(run, batches, world, report, 10 if cuda else 1))
     report.table("Attention", ("where", "tokens", "backend", "us"), attention(batches[0], world))
     report.table("Two branches", ("how", "us"), branches(batches[0], world))
-    small = replace(run, model=replace(model, size="192x6x3" if cuda else "32x2x4"), batch_size=64 if cuda else 2)
+    small = replace(run, model=replace(model, size="192x6x3") if cuda else model, batch_size=64 if cuda else 2)
     small = replace(small, device_batch_size=small.batch_size)
     with suppress(torch.OutOfMemoryError):
         report.table(
