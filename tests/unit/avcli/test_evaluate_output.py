@@ -65,7 +65,7 @@ def test_noise_is_said_in_words_and_the_headline_by_its_rule() -> None:
     text = printed(result_of("map", **found), 120)
     assert "headline: map of all; rule: the mean of the logits" in text
     assert "95 % intervals, by the bootstrap over clips" in text
-    assert "map of all beside random weights, all: difference +29.9 [+27.5, +32.4]" in text
+    assert "map of all beside random weights, all: difference +29.9 [+27.6, +32.4]" in text
     assert "map of audio beside random weights, audio: difference +0.0 [" in text
     assert "within noise: the interval of the paired difference to a baseline contains 0; besides those above:" in text
     assert "  map of audio: chance" in text
