@@ -16,6 +16,7 @@ from avdata.index import Index, IndexOf, Origin, StaleIndex, checked_index, loca
 from avdata.index_writing import build_index
 from avdata.load.cache import CacheConfig, claimed, read_contents, read_small
 from avdata.members import MemberMap
+from avdata.remote_file import NoRanges
 from avdata.store import Store, missing, open_store
 from avdata.urls import local_path
 from avmanifest.errors import ManifestError, ShardError
@@ -82,13 +83,23 @@ def _remote_origin(root: str, split: str, cache: CacheConfig) -> Origin | None:
         version = store.version("")
         if version.size is None:
             return None
-        return json.dumps(origin_of(partial(store.read_range, ""), version.size, version.tag)._asdict()).encode()
+        return json.dumps(origin_of(partial(_range_of, store), version.size, version.tag)._asdict()).encode()
 
     content = read_small(f"{root}/manifest/{split}.parquet", cache, "origin", ask)
     try:
         return None if content is None else Origin(**metadata_of(content))
     except TypeError:
         return None
+
+
+def _range_of(store: Store, start: int, size: int) -> bytes:
+    """Some bytes of a file; of a server that sends files only as a whole, cut from the whole."""
+    try:
+        return store.read_range("", start, size)
+    except ShardError as error:
+        if not isinstance(error.__cause__, NoRanges):
+            raise
+        return store.content("")[start : start + size]
 
 
 def _fetched_or_made(kept: Path, index_of: IndexOf, cache: CacheConfig) -> Index:

@@ -98,6 +98,12 @@ def test_memory_and_http_give_the_same(drawn: Path, expected: list, in_memory: s
     assert len(list(cache.root.glob("*.shard"))) == 8
 
 
+def test_a_server_that_sends_files_only_as_a_whole(drawn: Path, expected: list, cache: CacheConfig) -> None:
+    with serving(drawn) as server:
+        server.sends_ranges = False
+        assert loaded(open_dataset(server.url, cache=cache), cache) == expected
+
+
 def test_a_split_is_chosen_and_an_unknown_one_refused(tmp_path: Path, drawn: Path) -> None:
     root = draw_dataset(tmp_path / "set", 3, split="train", num_frames=1, flac=False)
     draw_dataset(root, 2, split="test", first=7, num_frames=1, flac=False)
