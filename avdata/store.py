@@ -548,7 +548,14 @@ def _unless_missing(ask: Callable[[], T]) -> T | None:
     except OSError as error:
         if not isinstance(error, FileNotFoundError) and not _is_no_place(error):
             raise
-        # For fsspec, a refused redirect is a missing file, too.
-        if any(isinstance(one, RedirectRefusedError) for one in _chain(error)):
+        # For fsspec, a refused redirect is a missing file, too, and so is one of a server that fails or isn't reached.
+        if any(isinstance(one, RedirectRefusedError) for one in _chain(error)) or _is_of_server(error):
             raise
         return None
+
+
+def _is_of_server(error: BaseException) -> bool:
+    """Whether a web server failed or was not reached, which says nothing of its files."""
+    root = _chain(error)[-1]
+    is_http = type(root).__module__.startswith("aiohttp") or isinstance(root, ConnectionError | TimeoutError)
+    return is_http and not is_final(error)

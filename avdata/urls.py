@@ -91,11 +91,16 @@ def protocol(url: str) -> str:
 
 
 def local_path(url: str) -> Path | None:
-    """The path of a local URL; None for a remote one."""
+    """The path of a local URL; None for a remote one. `~` and `~/...` are in the home."""
     if protocol(url):
         return None
     match = _PROTOCOL.match(url)
-    return Path(url[match.end() :] if match else url)
+    return Path(with_home(url[match.end() :] if match else url))
+
+
+def with_home(path: str) -> str:
+    """The path with the home in the place of `~` at its start."""
+    return str(Path(path).expanduser()) if path == "~" or path.startswith("~/") else path
 
 
 def is_tar(url: str) -> bool:

@@ -45,6 +45,7 @@ _REFUSED: Final = {
 _MACROS: Final = re.compile(r"(array|list)_\w+|fdiv|fmod|if|nullif|split_part", re.IGNORECASE)
 _BRACKETS: Final = re.compile(r"'[^']*'|\"[^\"]*\"|[()\[\]{}]")
 _SIGNS: Final = re.compile(rf"(?:[-+~!@]\s*){{{_DEPTH}}}")
+_LISTS: Final = "A value is looked for in a column of lists by 'VALUE' in COLUMN."
 _QUOTES: Final = "Text is in single quotes, a column that has the name of an SQL keyword in double quotes."
 
 
@@ -260,7 +261,8 @@ def _not_sql(text: str, message: str) -> ConfigError:
         return _too_deep(text)
     line = next((line.strip() for line in message.splitlines() if line.strip()), "it cannot be evaluated")
     why = line.partition(" Error: ")[2] or line
-    return _refused(text, f"{_short(why.rstrip('.!'))}. {_QUOTES if 'syntax error' in why else ''}".rstrip())
+    advice = _QUOTES if "syntax error" in why else _LISTS if "[]" in why else ""
+    return _refused(text, f"{_short(why.rstrip('.!'))}. {advice}".rstrip())
 
 
 def _too_deep(text: str) -> ConfigError:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float16, Float32, UInt8
 
 from avdata.profiles import profile
+from avdata.urls import with_home
 from avdata.video_windows import iter_windows
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig, window_log_mel
 from avmanifest.errors import ConfigError
@@ -74,6 +75,7 @@ def windows(
     """
     front_end = profile(mel)
     config = WindowConfig(window_s=window_s, hop_s=hop_s, num_frames=frames, short_side=short_side, needs_video=False)
+    clip = with_home(str(clip))
     if not Path(clip).exists():
         raise ConfigError(f"{clip}: no such video.{near_paths(clip)}")
     window_log_mel(_silence(config), front_end)  # refuses windows that are too short before a file is opened

@@ -10,9 +10,9 @@ from jaxtyping import Float32
 from avdata.dataset import Dataset as Samples
 from avdata.load.batch import ArrayBatch
 from avdata.load.views import EvalView
-from avdata.urls import hub_repository
+from avdata.urls import hub_repository, with_home
 from avdata.video_windows import iter_windows
-from avmanifest.errors import ConfigError
+from avmanifest.errors import ConfigError, DecodeError
 from avmanifest.extras import naming_extras, require_extras
 from avmanifest.names import near_paths
 from avmanifest.secrets import shown_url
@@ -170,7 +170,7 @@ class Model:
                 f"{', '.join(given) or 'nothing'}."
             )
         if isinstance(what, str | Path):
-            return self._embed_clip(what, window_s, hop_s, fps)
+            return self._embed_clip(with_home(str(what)), window_s, hop_s, fps)
         if isinstance(what, list | tuple):
             return [self._embed_clip(clip, window_s, hop_s, fps) for clip in _paths(what)]
         for name, value in (("window_s", window_s), ("hop_s", hop_s), ("fps", fps)):
@@ -192,9 +192,14 @@ class Model:
         embedder = VideoEmbedder(loaded=self.loaded, inputs=inputs, window_config=span_windows(inputs, config))
         rows: list[Mapping[str, np.ndarray]] = []
         spans: list[tuple[float, float]] = []
-        for window, vectors in embedder(iter_windows(clip, embedder.window_config)):
-            rows.append(vectors)
-            spans.append((window.start_s, window.end_s))
+        try:
+            for window, vectors in embedder(iter_windows(clip, embedder.window_config)):
+                rows.append(vectors)
+                spans.append((window.start_s, window.end_s))
+        except DecodeError as error:  # what a model lacks does not name the clip
+            if str(clip) in error.message:
+                raise
+            raise DecodeError(error.status, f"{clip}: {error.message}") from error
         start_s, end_s = np.array(spans, np.float32).T
         return Embeddings({name: np.stack([row[name] for row in rows]) for name in rows[0]}, start_s, end_s)
 
@@ -294,7 +299,7 @@ def load_model(place: str | Path, *, device: str = "auto", weights: str = "model
         ```
     """
     require_extras("torch")
-    name = str(place)
+    place = name = with_home(str(place))
     with naming_extras():
         from avmodel.configs.choices import WEIGHTS  # noqa: PLC0415
         from avmodel.distributed import choose_device  # noqa: PLC0415
@@ -322,9 +327,9 @@ def _paths(clips: Sequence[Any]) -> list[str | Path]:
     for clip in clips:
         if not isinstance(clip, str | Path):
             raise ConfigError(f"embed of a list with a {type(clip).__name__}: expected paths.")
-        if not Path(clip).exists():
+        if not Path(with_home(str(clip))).exists():
             raise ConfigError(f"{clip}: no such video.{near_paths(clip)}")
-    return list(clips)
+    return [with_home(str(clip)) for clip in clips]
 
 
 def _rounded(count: int) -> str:

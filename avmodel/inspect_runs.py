@@ -16,6 +16,9 @@ MOST_RUNS: Final = 8
 
 ABSENT: Final = "(absent)"
 
+OTHER_TESTS: Final = "not comparable, tested on"
+"""The row of a task whose runs were tested on different clips."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -27,6 +30,25 @@ class Comparison:
     curves: dict[str, list[Curve | None]]  # by name, of every run; None: it has none
     probes: dict[str, list[Curve | None]]
     scores: dict[tuple[str, str, str], list[RunScore | None]]  # by task, row and metric
+
+    @property
+    def tests(self) -> dict[str, list[str]]:
+        """What each run was tested on, of the tasks whose runs were tested on different clips; empty: not known."""
+        by_task: dict[str, list[str]] = {}
+        for (task, _, _), ours in self.scores.items():
+            known = by_task.setdefault(task, [""] * len(ours))
+            by_task[task] = [one.test if one else before for one, before in zip(ours, known, strict=True)]
+        return {task: tests for task, tests in by_task.items() if len(set(filter(None, tests))) > 1}
+
+    def score_rows(self) -> list[tuple[str, str, str, list[str]]]:
+        """Task, row, metric and the score of each run; where runs were tested on different clips, first on which."""
+        rows: list[tuple[str, str, str, list[str]]] = []
+        tests = self.tests
+        for (task, row, metric), ours in self.scores.items():
+            if task in tests:
+                rows.append((task, OTHER_TESTS, "", tests.pop(task)))
+            rows.append((task, row, metric, list(map(score_cell, ours))))
+        return rows
 
 
 def compare_runs(folders: Sequence[Path]) -> Comparison:
@@ -74,6 +96,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     return {
         "runs": [run_json(run) for run in comparison.runs],
         "differ": comparison.settings,
+        "other_tests": comparison.tests,
         "scores": [
             {
                 "task": task,
@@ -97,7 +120,7 @@ def comparison_page(comparison: Comparison) -> str:
     losses = {name: ours for name, ours in comparison.curves.items() if "loss" in name}
     others = {name: ours for name, ours in comparison.curves.items() if name not in losses}
     settings = [(name, *map(_shown, values)) for name, values in comparison.settings.items()]
-    scores = [(*name, *map(score_cell, ours)) for name, ours in comparison.scores.items()]
+    scores = [(task, row, metric, *ours) for task, row, metric, ours in comparison.score_rows()]
     parts = [
         ("losses", "Losses", _charts(losses, names)),
         ("scores", "Scores", _wide(("task", "row", "metric", *names), scores)),

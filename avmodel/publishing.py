@@ -7,6 +7,7 @@ equal are left, so an interrupted call is repeated; others are replaced only if 
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ from avmodel.models import family_of
 from avmodel.registry.entries import entries
 from avmodel.registry.hub import LIBRARY
 from avmodel.reproduce.report import escape_markdown
-from avmodel.run_scores import RunScore, read_scores
+from avmodel.run_scores import RunScore, clips_of, read_scores
 from avmodel.rundir import CONFIG_FILE, read_config
 
 CARD: Final = "README.md"
@@ -47,6 +48,7 @@ FILES: Final = (MODEL_FILE, CONFIG_FILE, CARD)
 
 _AGAIN: Final = "What was written is kept; the same command goes on."
 _LONGEST_HEADER: Final = 100 << 20  # bytes, as safetensors has it
+_ABSOLUTE: Final = re.compile(r"(?<![^\s('\"])[/~]\S*/")  # the folders of an absolute path in a text
 _OF_THE_HUB: Final = (".gitattributes",)
 _STARTS: Final = ("start", "image_weights", "audio_weights")
 # Settings that are of the machine and not of the model.
@@ -229,6 +231,7 @@ def card(loaded: LoadedModel, scores: tuple[RunScore, ...], *, license: str, pla
         _usage(place),
         "## Scores\n",
         _scores(scores),
+        _tests(loaded, scores),
         "## Training data\n",
         _data(origin.get("data") or []),
         "## Licence\n",
@@ -270,6 +273,19 @@ def _scores(scores: tuple[RunScore, ...]) -> str:
         cells = [f"**{cell}**" for cell in cells] if score.is_headline else cells
         lines.append(f"| {' | '.join([*cells, value, interval, clips])} |")
     return "\n".join([*lines, "", "Bold: the score that avkit quotes for the task. ±: deviation over seeds.", ""])
+
+
+def _tests(loaded: LoadedModel, scores: tuple[RunScore, ...]) -> str:
+    """For each task the clips of the test and of the training, and what the result says of itself, such as leaks."""
+    lines = []
+    for task in dict.fromkeys(score.task for score in scores):
+        result = read_json(loaded.folder / EVALUATIONS / task / RESULTS_FILE)
+        tested, trained = (clips_of(result.get("data", {}).get(name, {})) for name in ("test", "train"))
+        notes = [note for note in result.get("notes") or [] if isinstance(note, str)]
+        said = [f"tested on {tested}" if tested else "", f"trained on {trained}" if trained else "", *notes]
+        text = "; ".join(_ABSOLUTE.sub("", one) for one in said if one)
+        lines += [f"- {escape_markdown(task)}: {escape_markdown(text)}"] if text else []
+    return "\n".join([*lines, ""]) if lines else ""
 
 
 def _data(parts: Any) -> str:

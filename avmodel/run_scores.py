@@ -26,6 +26,7 @@ class RunScore:
     number: Number
     is_headline: bool = False
     beside: str = ""  # the first baseline that it is compared with, and their difference
+    test: str = ""  # what was tested: split, subset id and condition; empty: the results do not say
 
     @property
     def name(self) -> tuple[str, str, str]:
@@ -43,6 +44,7 @@ class RunScore:
             "interval": None if self.number.interval is None else list(self.number.interval),
             "n": self.number.samples,
             "within_noise": list(self.number.noise),
+            "test": self.test or None,
         }
 
 
@@ -73,11 +75,20 @@ def _scores_of(result: Mapping[str, Any], task: str) -> list[RunScore]:
             number_in(score, samples=samples),
             (row, metric) == headline,
             _beside(score, metric, result.get("baselines", {})),
+            clips_of(result.get("data", {}).get("test", {})),
         )
         for row, metrics in result["scores"].items()
         for metric, score in metrics.items()
     ]
     return sorted(found, key=lambda one: not one.is_headline)
+
+
+def clips_of(split: Mapping[str, Any]) -> str:
+    """The split, subset id and condition of clips that a file of results describes; empty if it has no subset id."""
+    if not split.get("subset_id"):
+        return ""
+    where = f" where {split['where']!r}" if split.get("where") else ""
+    return f"{split.get('split', '')}, subset {split['subset_id']}{where}"
 
 
 def _beside(score: Mapping[str, Any], metric: str, baselines: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ def place_of(word: str | Path) -> str | Path:
 def local_folder(out: str | Path) -> Path | None:
     """The local folder of an output; None for the URL of a remote one."""
     if isinstance(out, Path):
-        return out
+        return local_path(str(out))
     return None if _CHAINED.match(out) else local_path(out)
 
 

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from inspect import cleandoc
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -28,6 +29,7 @@ _TERM_COLUMN: Final = 26  # widest first column; a longer term has a line of its
 _INDENT: Final = "  "
 _HELP_NAMES: Final = ("help", "version", "install_completion", "show_completion")
 _BREAK: Final = " \\"
+_HOME: Final = re.compile(r"\A(--[\w-]+=)?~(?=/|\Z)")
 
 
 def width(most: int = _WIDEST) -> int:
@@ -207,6 +209,11 @@ class _Help:
         def get_params(self, ctx: Any) -> Any: ...
 
 
+def _with_home(word: str) -> str:
+    """The word with the home in the place of `~`, which shells leave as it is in `--out=~/data` and in quotes."""
+    return _HOME.sub(lambda found: (found[1] or "") + str(Path.home()), word, count=1)
+
+
 class HelpCommand(_Help, TyperCommand):
     """A command with this help."""
 
@@ -216,6 +223,7 @@ class HelpCommand(_Help, TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep the words as they were typed: messages name the command that goes on."""
+        args = [_with_home(word) for word in args]
         flags = (option for one in self.params if getattr(one, "is_flag", False) for option in one.opts)
         TYPED.set(Words(("avkit", self.name or "", *args), frozenset(flags)))
         try:

@@ -10,7 +10,7 @@ from rich.text import Text
 from avcli.tables import plain_table, shown_value
 from avmanifest.wording import counted
 from avmodel.inspect_run import Curve, Run, probe_score
-from avmodel.inspect_runs import Comparison, score_cell
+from avmodel.inspect_runs import Comparison
 from avmodel.run_scores import read_scores
 
 _LONGEST = 120  # characters of a value of a setting
@@ -76,8 +76,8 @@ def print_comparison(comparison: Comparison) -> None:
         console.print("\nThe runs have the same settings.")
     if comparison.scores:
         table = plain_table(("scores [95 % interval]", "<"), *((name, "<") for name, _ in heads))
-        for place, scores in comparison.scores.items():
-            table.add_row(Text(_shown(" ".join(place))), *(Text(score_cell(one)) for one in scores))
+        for task, row, metric, scores in comparison.score_rows():
+            table.add_row(Text(_shown(f"{task} {row} {metric}".rstrip())), *(Text(_shown(one)) for one in scores))
         console.print()
         console.print(table)
 

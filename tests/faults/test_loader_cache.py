@@ -17,6 +17,7 @@ from avdata.cache import lock_file, unlock_file
 from avdata.load import CacheConfig, Dataset, EvalView, Loader, LoaderConfig, evaluation_config, open_dataset
 from avdata.load.cache import Expected, ShardCache
 from avdata.retrying import RetryPolicy
+from avdata.store import open_store
 from avmanifest.errors import ConfigError, ShardError, StorageError
 from tests.serving import FileServer, serving
 
@@ -173,6 +174,18 @@ def test_small_files_are_asked_for_again_too(server: FileServer, cache: CacheCon
     server.statuses.extend([502, 503, 503])
     with pytest.raises(ShardError, match=r"dataset\.json: cannot be read \(ClientResponseError: 503"):
         open_dataset(server.url, cache=cache)
+
+
+def test_a_server_that_fails_or_is_gone_says_nothing_of_its_files(drawn: Path, cache: CacheConfig) -> None:
+    with serving(drawn) as server:
+        store = open_store(server.url, retry=cache.retry)
+        assert (store.size("nothing"), server.statuses.extend([503] * 4)) == (None, None)
+        assert store.size("dataset.json") == (drawn / "dataset.json").stat().st_size
+        server.statuses.extend([503] * 6)
+        with pytest.raises(ShardError, match=r"dataset\.json: cannot be read .*503.*3 attempts"):
+            store.size("dataset.json")
+    with pytest.raises(ShardError, match=r"dataset\.json: cannot be read \(ConnectionRefusedError"):
+        store.size("dataset.json")
 
 
 def test_a_no_is_not_asked_again(server: FileServer, cache: CacheConfig) -> None:

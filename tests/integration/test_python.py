@@ -452,6 +452,14 @@ def test_every_form_of_a_run_is_loaded(model: "avkit.Model", clips: Path) -> Non
         np.testing.assert_array_equal(found.embed(clips / "both.mp4")["fusion"], expected)
 
 
+def test_paths_begin_in_the_home(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(clips))
+    assert next(avkit.windows("~/both.mp4")).start_s == 0
+    for open_it in (avkit.load_model, avkit.open_dataset, avkit.windows):
+        with pytest.raises(avkit.ConfigError, match=rf"^{clips}/none"):
+            open_it("~/none")
+
+
 def test_a_model_of_one_modality_says_what_a_clip_lacks(clips: Path, tmp_path: Path) -> None:
     from avmodel.checkpoint import save_checkpoint
     from avmodel.configs.mae import MAEConfig
@@ -464,7 +472,7 @@ def test_a_model_of_one_modality_says_what_a_clip_lacks(clips: Path, tmp_path: P
     save_checkpoint(tmp_path / CHECKPOINTS, 1, build_model(config), config, {"step": 1}, notes=notes)
     deaf = avkit.load_model(tmp_path, device="cpu")
     assert list(deaf.embed(clips / "both.mp4")) == ["audio"]
-    with pytest.raises(avkit.DecodeError, match="has no sound, and this model has learned from audio alone"):
+    with pytest.raises(avkit.DecodeError, match=r"mute\.mp4: the video has no sound, and this model has"):
         deaf.embed(clips / "mute.mp4")
     with pytest.raises(avkit.ConfigError, match=r"learned from audio alone\. Give log_mel"):
         deaf.embed(images=np.zeros((1, 3, 32, 32), np.uint8))

@@ -486,7 +486,9 @@ class Media:
         width, height = frame.width * aspect, float(frame.height)
         if max(width, height) > MAX_PROPORTION * min(width, height):
             raise DecodeError(
-                "media_corrupt", f"{self.name}: a frame of {width:.0f} x {height:.0f} pixels. Fetch the file again."
+                "media_corrupt",
+                f"{self.name}: a frame of {width:.0f} x {height:.0f} pixels: one side is more than {MAX_PROPORTION:g} "
+                "times as long as the other, which is taken for damage. Fetch the file again.",
             )
         scale = 1.0 if short_side is None else short_side / min(width, height)
         size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -94,4 +94,6 @@ def test_local_urls_are_paths() -> None:
     assert local_path("FILE:///data/a.tar") == Path("/data/a.tar")
     assert local_path("data/a:b.tar") == Path("data/a:b.tar")
     assert local_path("HTTP://host/a.tar") is None
+    assert local_path("~/data/a.tar") == Path.home() / "data/a.tar"
+    assert local_path("./~/a.tar") == Path("~/a.tar")
     assert local_path("s3://bucket/a.tar") is None

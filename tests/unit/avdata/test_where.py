@@ -82,6 +82,7 @@ def test_a_condition_chooses_the_rows_for_which_it_is_true(text: str, keys: list
         ("rms_dbfs > 'loud'", "Could not convert string 'loud'"),
         ("cast(key as int) > 1", "Could not convert string 'a'"),
         ("labels like '%dog%'", "No function matches"),
+        ("labels = 'dog'", "cast.*'VALUE' in COLUMN"),
         ("nosuch(key)", "nosuch does not exist"),
         ("key ~ 'a('", "missing \\)"),
         ("count(*) > 1", "over several clips"),

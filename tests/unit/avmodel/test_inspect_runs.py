@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from avcli.run_summary import print_comparison
 from avmanifest.errors import ConfigError, ManifestError
 from avmodel.inspect_run import read_run, run_report
 from avmodel.inspect_runs import ABSENT, compare_runs, comparison_json, comparison_page
@@ -43,6 +44,7 @@ def test_what_differs_is_told(folders):
     assert first["runs"][0] == {
         "task": "linear-probe", "row": "fusion", "metric": "top1",
         "mean": 41.0, "spread": None, "interval": [39.5, 42.5], "n": 300, "within_noise": [],
+        "test": None,
     }  # fmt: skip
     assert [(one["row"], one["runs"][0]["mean"], one["runs"][0]["spread"]) for one in others] == [
         ("image", 30.0, 1.5),
@@ -57,6 +59,24 @@ def test_the_page_has_losses_over_each_other_and_escapes_text(folders):
     assert "<img" not in page
     same = comparison_page(compare_runs([folders[0], write_run(folders[0].parent / "c")]))
     assert "The runs have the same settings." in same
+
+
+def test_scores_of_other_clips_do_not_compare(folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def tested(name, task, **test):
+        write_result(tmp_path / name, task, data={"test": {"samples": 300, "split": "x/test", **test}})
+
+    other = write_run(tmp_path / "other")
+    for task, subset in (("knn", "01ab"), ("retrieval", "01ab")):
+        tested("a", task, subset_id="01ab")
+        tested("other", task, subset_id=subset, **({"where": "not silent"} if task == "knn" else {}))
+    found = compare_runs([folders[0], other])
+    assert found.tests == {"knn": ["x/test, subset 01ab", "x/test, subset 01ab where 'not silent'"]}
+    assert comparison_json(found)["other_tests"] == found.tests
+    assert "not comparable, tested on" in comparison_page(found)
+    print_comparison(found)
+    assert capsys.readouterr().out.count("knn not comparable, tested on") == 1
 
 
 def test_the_page_of_one_run_has_its_scores(folders):

@@ -52,7 +52,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 {
                     "headline": {"row": "all", "metric": "mAP"},
                     "scores": {"image": {"mAP": {**score, "interval": None}}, "all": {"mAP": score}},
-                    "data": {"test": {"samples": 300}},
+                    "data": {"test": {"samples": 300, "split": "clips/test", "subset_id": "89ef"}},
+                    "notes": ["/home/ann/sets/clips: 3 training clips show what test clips show"],
                     "checkpoint": {"sha256": of},
                 }
             )
@@ -79,6 +80,7 @@ def test_a_folder_has_the_model_and_a_card_that_tells_all_and_no_secret(original
     assert "deepavfusion" in head["tags"]
     assert "| **linear-probe** | **all** | **mAP** | 41.26 | 39.00 to 43.50 | 300 |" in card
     assert "| linear-probe | image | mAP | 41.26 | - | 300 |" in card
+    assert "- linear-probe: tested on clips/test, subset 89ef; clips: 3 training clips show what" in card
     assert "knn" not in card, "of another checkpoint"
     assert "| cl\\*ps | 1,234 | 0123abcd |" in card
     assert (
