@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from avdata.prepare.catalog import merge_manifest
-from avdata.prepare.commit import build_shard, marker_bytes, read_stats
+from avdata.prepare.commit import EndedShard, build_shard, marker_bytes, read_stats
 from avdata.prepare.segments import Segment
 from avdata.shards import member_columns, pack_npy, pack_sample, parse_npy
 from avmanifest.layout import Layout
@@ -30,7 +30,7 @@ def as_version_1(dataset: Path, target: Path) -> Path:
         plan_hash = read_stats(layout, shard)["plan_hash"]
         for path in layout.files(shard):
             path.unlink()
-        build_shard(shard, segments, layout.files(shard), plan_hash)
+        build_shard(EndedShard(shard, segments, plan_hash), layout.files(shard))
         marker = json.loads(layout.stats(shard).read_text()) | {"format_version": 1}
         layout.stats(shard).write_bytes(marker_bytes(marker))
     merge_manifest(layout)

@@ -11,7 +11,7 @@ import numpy as np
 
 from avdata.images import encode_jpeg
 from avdata.melspec import log_mel
-from avdata.prepare.commit import Workspace, commit_shard
+from avdata.prepare.commit import EndedShard, Workspace, commit_shard
 from avdata.prepare.segments import Segment
 from avdata.profiles import profile
 from avdata.shards import member_columns, pack_json, pack_npy_columns, pack_sample
@@ -121,7 +121,7 @@ def draw_dataset(
                 blocks = workspace.path / f"{index}.blocks"
                 blocks.write_bytes(content)
                 segments.append(Segment(row | member_columns(placed) | {"frame_times_s": times}, blocks))
-            commit_shard(layout, ShardName(split, number), segments, workspace, PLAN_HASH, columns=columns)
+            commit_shard(layout, EndedShard(ShardName(split, number), segments, PLAN_HASH, columns), workspace)
             for path in workspace.path.glob("*.blocks"):
                 path.unlink()
     finally:

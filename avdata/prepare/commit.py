@@ -77,6 +77,24 @@ def disk_errors(what: object) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedShard:
+    """A shard whose clips have all ended, as it is to be written.
+
+    Attributes:
+        name: Name of the shard.
+        segments: The results of its clips in plan order, failures included. Each is read before the next one is asked
+            for.
+        plan_hash: Stored in the marker.
+        columns: The dataset's extra columns. A row that has no value of one gets null.
+    """
+
+    name: ShardName
+    segments: Iterable[Segment]
+    plan_hash: str
+    columns: Sequence[Column] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class BuiltShard:
     """A verified shard in a workspace: paths of tar, idx, parquet and marker, and the marker's content."""
 
@@ -86,25 +104,18 @@ class BuiltShard:
 
 
 def build_shard(
-    shard: ShardName,
-    segments: Iterable[Segment],
+    shard: EndedShard,
     files: tuple[Path, Path, Path, Path],
-    plan_hash: str,
     observe: Observer = lambda _: None,
     fsync: Callable[[int], None] = os.fsync,
-    columns: Sequence[Column] = (),
 ) -> BuiltShard:
     """Write and verify one shard, without publishing it.
 
     Args:
-        shard: Name of the shard.
-        segments: The results of its clips in plan order, failures included. Each is read before the next one is asked
-            for.
+        shard: The shard.
         files: Paths of the new tar, idx, parquet and marker, which do not exist yet.
-        plan_hash: Stored in the marker.
         observe: Receives the name of every step.
         fsync: Called with the descriptor of every file and folder written.
-        columns: The dataset's extra columns. A row that has no value of one gets null.
 
     Raises:
         StorageError: The disk is full or fails.
@@ -112,36 +123,33 @@ def build_shard(
     """
     tar, index, clips, stats = files
     with storage_errors(tar.parent):
-        rows, offsets, end, digest = _write_tar(tar, segments, fsync)
-        observe(f"{shard}: tar written")
+        rows, offsets, end, digest = _write_tar(tar, shard.segments, fsync)
+        observe(f"{shard.name}: tar written")
         _write(index, index_bytes(offsets, end), fsync)
-        observe(f"{shard}: idx written")
-        empty: dict[str, Any] = dict.fromkeys(column.name for column in columns)
-        write_table(table_from_rows([empty | row for row in rows], with_extra(CLIP_SCHEMA, columns)), clips)
+        observe(f"{shard.name}: idx written")
+        empty: dict[str, Any] = dict.fromkeys(column.name for column in shard.columns)
+        write_table(table_from_rows([empty | row for row in rows], with_extra(CLIP_SCHEMA, shard.columns)), clips)
         _sync(clips, fsync)
-        observe(f"{shard}: parquet written")
+        observe(f"{shard.name}: parquet written")
         _verify(tar, digest, rows, offsets)
-        observe(f"{shard}: verified")
+        observe(f"{shard.name}: verified")
         hashes = (digest, sha256_of_file(index), sha256_of_file(clips))
         parts = {
             name: {"bytes": path.stat().st_size, "sha256": sha256}
             for name, path, sha256 in zip(PARTS, (tar, index, clips), hashes, strict=True)
         }
-        content = marker_of((row["status"] for row in rows), parts, plan_hash)
+        content = marker_of((row["status"] for row in rows), parts, shard.plan_hash)
         _write(stats, marker_bytes(content), fsync)
-        observe(f"{shard}: stats written")
-    return BuiltShard(shard, files, content)
+        observe(f"{shard.name}: stats written")
+    return BuiltShard(shard.name, files, content)
 
 
 def commit_shard(
     layout: Layout,
-    shard: ShardName,
-    segments: Sequence[Segment],
+    shard: EndedShard,
     workspace: "Workspace",
-    plan_hash: str,
     observe: Observer = lambda _: None,
     fsync: Callable[[int], None] = os.fsync,
-    columns: Sequence[Column] = (),
 ) -> dict[str, Any]:
     """Write, verify and publish one shard. If another run has published it, theirs is kept.
 
@@ -150,17 +158,18 @@ def commit_shard(
     Returns:
         The marker of the published shard.
     """
-    built = build_shard(shard, segments, workspace.files(shard), plan_hash, observe, fsync, columns)
+    name = shard.name
+    built = build_shard(shard, workspace.files(name), observe, fsync)
     with storage_errors(layout.root), workspace.publishing():
-        if is_committed(layout, shard, plan_hash):
-            return read_stats(layout, shard)
-        for path in layout.files(shard):
+        if is_committed(layout, name, shard.plan_hash):
+            return read_stats(layout, name)
+        for path in layout.files(name):
             path.unlink(missing_ok=True)
-        for source, target in zip(built.files, layout.files(shard), strict=True):
+        for source, target in zip(built.files, layout.files(name), strict=True):
             target.parent.mkdir(parents=True, exist_ok=True)
             _publish(source, target)
-            observe(f"{shard}: {target.name} published")
-        _sync(layout.stats(shard).parent, fsync)
+            observe(f"{name}: {target.name} published")
+        _sync(layout.stats(name).parent, fsync)
     return built.stats
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol, runtime_checkable
 
-from avdata.prepare.commit import Observer, Workspace, storage_errors
+from avdata.prepare.commit import EndedShard, Observer, Workspace, storage_errors
 from avdata.prepare.config import PrepareConfig, Supervision
 from avdata.prepare.description import read_description, removed_keys
 from avdata.prepare.download import PRELOAD, DownloadStage
@@ -174,8 +174,8 @@ class LocalExecutor:
     def _commit(self, shard: _OpenShard) -> ShardResult:
         name = shard.task.shard
         segments = [shard.ended[place] for place in range(len(shard.ended))]
-        columns = shard.task.columns
-        stats = self.output.commit(name, segments, self.workspace, self.plan_hash, self.observe, columns)
+        ended = EndedShard(name, segments, self.plan_hash, shard.task.columns)
+        stats = self.output.commit(ended, self.workspace, self.observe)
         self.workspace.drop(name)
         return ShardResult(name, stats)
 

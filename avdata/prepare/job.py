@@ -130,13 +130,20 @@ def _prepare(config: PrepareConfig, output: DatasetOutput, listener: PrepareList
         listener.shards(0, len(to_do))
         if len(to_do):
             media = media or MediaResolver(config, layout)
-            if config.executor is not ExecutorKind.RAY:  # with Ray, each node fetches its own media
+            is_ray = config.executor is ExecutorKind.RAY
+            if not is_ray:  # with Ray, each node fetches its own media
                 media.begin_downloads((planned.rows for planned in to_do), listener)
             for problem in media.problems:
                 listener.note(problem)
             if media.downloads:
                 progress.sources = media.downloads.snapshot
-            executor = _executor(config, output, workspace, media, plan_hash, listener, costs)
+            executor: Executor = (
+                RayExecutor(
+                    config=config, output=output, plan_hash=plan_hash, listener=listener, media=media, costs=costs
+                )
+                if is_ray
+                else local_executor(config, output, workspace, media, plan_hash, listener, costs)
+            )
             columns = description.extra_columns(layout)
             tasks = (
                 ShardTask(planned.shard, tuple(planned.rows.to_pylist()), columns)
@@ -189,20 +196,6 @@ class _ToDo:
 
     def __iter__(self) -> Iterator[PlannedShard]:
         return (planned for planned in planned_shards(self._layout) if planned.shard in self.parts)
-
-
-def _executor(
-    config: PrepareConfig,
-    output: DatasetOutput,
-    workspace: Workspace,
-    media: MediaResolver,
-    plan_hash: str,
-    listener: PrepareListener,
-    costs: StepCosts,
-) -> Executor:
-    if config.executor is not ExecutorKind.RAY:
-        return local_executor(config, output, workspace, media, plan_hash, listener, costs)
-    return RayExecutor(config=config, output=output, plan_hash=plan_hash, listener=listener, media=media, costs=costs)
 
 
 def _shards_of(share: Share, layout: Layout) -> Iterator[PlannedShard]:

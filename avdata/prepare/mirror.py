@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from avdata.prepare.commit import (
     BuiltShard,
+    EndedShard,
     Observer,
     Workspace,
     build_shard,
@@ -26,9 +27,7 @@ from avdata.prepare.commit import (
     publishing,
     storage_errors,
 )
-from avdata.prepare.segments import Segment
 from avdata.store import Store
-from avmanifest.columns import Column
 from avmanifest.errors import ConfigError, ManifestError, ShardError, StorageError
 from avmanifest.files import cache_folder, read_file, replace_bytes, sha256_of, sha256_of_file
 from avmanifest.layout import Layout, ShardName, is_published, shard_of_marker
@@ -126,24 +125,17 @@ class BucketOutput:
         for path in paths:
             self.bucket.put(path, self.layout.name(path))
 
-    def commit(
-        self,
-        shard: ShardName,
-        segments: Sequence[Segment],
-        workspace: Workspace,
-        plan_hash: str,
-        observe: Observer,
-        columns: Sequence[Column] = (),
-    ) -> dict[str, Any]:
+    def commit(self, shard: EndedShard, workspace: Workspace, observe: Observer) -> dict[str, Any]:
         """Build and verify the shard locally, upload it, choose an attempt. Raises StorageError if the store fails."""
-        built = build_shard(shard, segments, workspace.files(shard), plan_hash, observe, columns=columns)
-        stats = self._committed(shard, plan_hash)
+        name = shard.name
+        built = build_shard(shard, workspace.files(name), observe)
+        stats = self._committed(name, shard.plan_hash)
         if stats is None:
             self._agree(built, observe)
-            stats = self._committed(shard, plan_hash)
+            stats = self._committed(name, shard.plan_hash)
             if stats is None:
-                raise StorageError(f"{self.bucket.at(str(shard))}: another run removed it while it was committed")
-        self._mirror_shard(shard, stats, built)
+                raise StorageError(f"{self.bucket.at(str(name))}: another run removed it while it was committed")
+        self._mirror_shard(name, stats, built)
         return stats
 
     def is_done(self, shard: ShardName, plan_hash: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from avdata.prepare.bucket import local_folder, place_of
 from avdata.prepare.commit import (
     PUBLISH_LOCK,
+    EndedShard,
     Observer,
     Workspace,
     commit_shard,
@@ -19,11 +20,9 @@ from avdata.prepare.commit import (
     quarantine,
 )
 from avdata.prepare.mirror import BucketOutput
-from avdata.prepare.segments import Segment
 from avdata.prepare.sources.unpacked import remove_copies
 from avdata.retrying import RetryPolicy
 from avdata.store import open_writable
-from avmanifest.columns import Column
 from avmanifest.errors import ConfigError
 from avmanifest.files import is_unfinished
 from avmanifest.layout import Layout, ShardName, is_published
@@ -76,15 +75,7 @@ class DatasetOutput(Protocol):
         """Publish files, replacing older ones."""
         ...
 
-    def commit(
-        self,
-        shard: ShardName,
-        segments: Sequence[Segment],
-        workspace: Workspace,
-        plan_hash: str,
-        observe: Observer,
-        columns: Sequence[Column] = (),
-    ) -> dict[str, Any]:
+    def commit(self, shard: EndedShard, workspace: Workspace, observe: Observer) -> dict[str, Any]:
         """Publish a shard unless another run has. Returns the marker of the published shard."""
         ...
 
@@ -179,17 +170,9 @@ class FolderOutput:
     def renew(self, paths: Sequence[Path]) -> None:
         """Do nothing: the files are in place."""
 
-    def commit(
-        self,
-        shard: ShardName,
-        segments: Sequence[Segment],
-        workspace: Workspace,
-        plan_hash: str,
-        observe: Observer,
-        columns: Sequence[Column] = (),
-    ) -> dict[str, Any]:
+    def commit(self, shard: EndedShard, workspace: Workspace, observe: Observer) -> dict[str, Any]:
         """See commit_shard."""
-        return commit_shard(self.layout, shard, segments, workspace, plan_hash, observe, columns=columns)
+        return commit_shard(self.layout, shard, workspace, observe)
 
     def is_done(self, shard: ShardName, plan_hash: str) -> bool:
         """Whether the shard exists, agrees with its marker and is of this plan."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import av.error
 import pytest
 
-from avdata.prepare.commit import Workspace, commit_shard, disk_errors, marker_problem
+from avdata.prepare.commit import EndedShard, Workspace, commit_shard, disk_errors, marker_problem
 from avdata.prepare.job import prepare
 from avdata.prepare.pipeline import ClipTask, run_clip
 from avdata.prepare.segments import Segment
@@ -57,13 +57,13 @@ def test_a_disk_that_fails_in_fsync_leaves_no_shard_with_a_marker(code, moment, 
         os.fsync(descriptor)
 
     with pytest.raises(StorageError, match=rf"{errno.errorcode[code]}.*run the same command again"):
-        commit_shard(layout, SHARD, [segment(layout, workspace)], workspace, "0" * 64, fsync=failing)
+        commit_shard(layout, EndedShard(SHARD, [segment(layout, workspace)], "0" * 64), workspace, fsync=failing)
     workspace.close()
     whole = marker_problem(layout, SHARD, hashes=True) is None
     assert whole == (moment == 4), "the last sync is of the folder: every file has its name by then"
     assert whole or not layout.stats(SHARD).exists()
     again = Workspace(layout)
-    commit_shard(layout, SHARD, [segment(layout, again)], again, "0" * 64)
+    commit_shard(layout, EndedShard(SHARD, [segment(layout, again)], "0" * 64), again)
     again.close()
     assert marker_problem(layout, SHARD, hashes=True) is None
 

@@ -13,7 +13,15 @@ import pyarrow as pa
 
 from avdata.prepare.bucket import local_folder, place_of
 from avdata.prepare.catalog import PlannedShard, planned_shards, shard_problem
-from avdata.prepare.commit import Observer, build_shard, disk_errors, is_committed, read_stats, storage_errors
+from avdata.prepare.commit import (
+    EndedShard,
+    Observer,
+    build_shard,
+    disk_errors,
+    is_committed,
+    read_stats,
+    storage_errors,
+)
 from avdata.prepare.config import Supervision
 from avdata.prepare.description import read_description
 from avdata.prepare.operations.clip import StoredClip
@@ -209,7 +217,8 @@ class _Job:
             files[0].parent.mkdir(parents=True, exist_ok=True)
             for path in files:
                 remove(path)
-            build_shard(self.new.shard, self._segments(files[0].parent), files, self.plan_hash, columns=self.columns)
+            segments = self._segments(files[0].parent)
+            build_shard(EndedShard(self.new.shard, segments, self.plan_hash, self.columns), files)
 
     def built_or_error(self) -> AvkitError | None:
         """Build the shard, in a worker process. An error is returned, in a form that can be sent."""

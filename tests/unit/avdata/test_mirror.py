@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from avdata.prepare.commit import Workspace
+from avdata.prepare.commit import EndedShard, Workspace
 from avdata.prepare.mirror import BucketOutput
 from avdata.prepare.segments import Segment
 from avdata.retrying import RetryPolicy
@@ -44,7 +44,7 @@ class Machine:
                 "status": "ok", "reason": "", "shard": 0, "position": 0, "frame_times_s": [], "annotations": "{}",
                 "members": [{"name": m.name, "offset": m.offset, "size": m.size} for m in members], "licence": "",
             }  # fmt: skip
-            return self.output.commit(SHARD, [Segment(row, path)], workspace, PLAN_HASH, observe)
+            return self.output.commit(EndedShard(SHARD, [Segment(row, path)], PLAN_HASH), workspace, observe)
         finally:
             workspace.close()
 
