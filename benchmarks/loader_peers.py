@@ -40,7 +40,6 @@ from avdata.load.bench import (
     StockDecode,
     decode_batches,
     frame_times,
-    memory_of_tree,
     processor_s,
     some_images,
     start_worker,
@@ -51,6 +50,7 @@ from avdata.load.decode import read_npy
 from avdata.load.loader import Loader, LoaderConfig
 from avdata.load.native import native_library
 from avdata.load.views import TrainView
+from avdata.processes import memory_of_tree
 from avmanifest.errors import ConfigError
 from benchmarks.peers import environment, why_not_installed
 
@@ -368,7 +368,7 @@ def serve(peer: str, data: Data) -> None:
             turn = {
                 "per_s": done / (time.perf_counter() - began),
                 "per_core_s": done / max(processor_s() - used_s, 1 / os.sysconf("SC_CLK_TCK")),
-                "memory_mb": memory_of_tree() / 1e6,
+                "memory_mb": memory_of_tree(psutil.Process()) / 1e6,
             }
             print(json.dumps(turn), flush=True)
 

@@ -35,7 +35,8 @@ import pyarrow.parquet as pq
 
 from avdata.cores import usable_cores
 from avdata.ffmpeg import ffmpeg_binary
-from avdata.prepare.bench import draw_videos, memory_of
+from avdata.prepare.bench import draw_videos
+from avdata.processes import memory_of
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.lists import folder_requests
 from benchmarks.peers import environment, why_not_installed

@@ -33,6 +33,7 @@ from avdata.load.native import native_library
 from avdata.load.open import open_dataset
 from avdata.load.reader import ShardReader, ThreadMemory
 from avdata.load.views import TrainView
+from avdata.processes import memory_of_tree
 from avdata.profiles import column_start_s
 from avdata.urls import local_path
 from avmanifest.errors import ConfigError
@@ -168,22 +169,13 @@ def _measured(turn: Callable[[], contextlib.AbstractContextManager[Iterator[int]
             done += next(batches)
         took_s, cpu_s = time.perf_counter() - began, processor_s() - cpu_began
         # CPU times come in clock ticks, and children that ended are not counted: a short turn may show none.
-        return _Turn(done / took_s, done / max(cpu_s, 1 / os.sysconf("SC_CLK_TCK")), memory_of_tree())
+        return _Turn(done / took_s, done / max(cpu_s, 1 / os.sysconf("SC_CLK_TCK")), memory_of_tree(psutil.Process()))
 
 
 def processor_s() -> float:
     """CPU seconds of this process and its running children."""
     times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]  # in clock ticks of 10 ms
     return time.process_time() + sum(cpu.user + cpu.system for cpu in times)
-
-
-def memory_of_tree() -> int:
-    """Memory of this process and its children in bytes. Shared memory counts once (PSS)."""
-    total = 0
-    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            total += process.memory_full_info().pss
-    return total
 
 
 def frame_times(dataset: Dataset) -> Iterator[np.ndarray]:

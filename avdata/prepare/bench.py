@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +28,7 @@ from avdata.prepare.pipeline import ClipTask, run_clip
 from avdata.prepare.sources.local import LocalSource
 from avdata.prepare.sources.names import ClipRequest
 from avdata.prepare.sources.synth import synth_clip, write_clip
+from avdata.processes import memory_of_tree
 from avmanifest.errors import AvkitError, ConfigError
 from avmanifest.layout import ShardName
 from avmanifest.lists import folder_requests
@@ -232,21 +233,12 @@ def _peak_memory(num_clips: int, scratch: Path) -> int:
         root = psutil.Process(run.pid)
         while run.poll() is None:
             with contextlib.suppress(psutil.NoSuchProcess):
-                peak = max(peak, memory_of([root, *root.children(recursive=True)]))
+                peak = max(peak, memory_of_tree(root))
             time.sleep(0.2)
     if run.returncode:
         raise AvkitError(f"the memory run of {num_clips} clips ended with code {run.returncode}")
     shutil.rmtree(scratch)
     return peak
-
-
-def memory_of(processes: Iterable[psutil.Process]) -> int:
-    """Memory in bytes of those of the processes that still run; shared pages count once."""
-    total = 0
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            total += process.memory_full_info().pss
-    return total
 
 
 _MEMORY_RUN = """
