@@ -17,7 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import IO, BinaryIO, Final
 
 _TOUCH_NS: Final = 60 * 10**9  # update the access time of a file in use at most this often
 
@@ -63,6 +63,15 @@ class CacheFolder:
         """Give up the right that `claim` gave."""
         (self.root / f"{name}.lock").unlink(missing_ok=True)
         lock.close()
+
+    @contextlib.contextmanager
+    def growing(self, part: Path) -> Iterator[IO[bytes]]:
+        """Create a file that no process removes while it is written."""
+        with contextlib.ExitStack() as stack:
+            with self.changing():
+                file = stack.enter_context(part.open("xb"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
 
     def make_room(self, num_bytes: int = 0, last: Container[str] = ()) -> int:
         """Remove unused entries until `num_bytes` more fit. Only within `changing`.

@@ -7,7 +7,6 @@ it has: a run asks the server once whether it is still the present one, and from
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -260,7 +259,7 @@ class ShardCache:
         kind = compression(url)
         part = unfinished_path(self.path(url, expected), shared=True)
         try:
-            with self._growing(part) as file, self._opened(url, elapsed_s) as source:
+            with self._shared.growing(part) as file, self._opened(url, elapsed_s) as source:
                 sha256 = hashlib.sha256()
                 written = 0
                 version = source.version if isinstance(source, Download) else Version(None, "")
@@ -325,15 +324,6 @@ class ShardCache:
         store = open_store(url, self.config.storage_options, self.config.retry)
         with Download(store, "", elapsed_s) as source:
             yield source
-
-    @contextlib.contextmanager
-    def _growing(self, part: Path) -> Iterator[IO[bytes]]:
-        """Create a file that is locked against eviction from the start."""
-        with contextlib.ExitStack() as stack:
-            with self._shared.changing():
-                file = stack.enter_context(part.open("xb"))
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield file
 
     def _read(self, source: ByteSource, url: str) -> bytes:
         if self.stopped.is_set():

@@ -1,11 +1,8 @@
 """Plain copies of .tar.zst archives, whose members cannot be found without unpacking all that is before them."""
 
-import contextlib
-import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from avdata.cache import CacheFolder, lock_file
 from avdata.unpacking import Unpacked
@@ -72,7 +69,7 @@ def _entry_of(name: str) -> str | None:
 def _unpack(archive: str, path: Path, copies: CacheFolder) -> None:
     part = unfinished_path(path, shared=True)
     try:
-        with _growing(part, copies) as file, open_file(archive) as packed:
+        with copies.growing(part) as file, open_file(archive) as packed:
             content = Unpacked(packed, "zstd", archive)
             while chunk := content.read(_COPY_BYTES):
                 with copies.changing():
@@ -87,13 +84,3 @@ def _unpack(archive: str, path: Path, copies: CacheFolder) -> None:
                 part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _growing(part: Path, copies: CacheFolder) -> Iterator[IO[bytes]]:
-    """Create a file that no process removes while it is written."""
-    with contextlib.ExitStack() as stack:
-        with copies.changing():
-            file = stack.enter_context(part.open("xb"))
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
