@@ -20,7 +20,7 @@ from avdata.urls import compression, expand_urls, is_tar, local_path
 from avdata.where import Condition, parse_condition
 from avmanifest.columns import CLIP_COLUMNS, NEAR_DUPLICATE_OF, Column, columns_of, flags, joined, measured, named
 from avmanifest.errors import ConfigError, ManifestError, ShardError
-from avmanifest.layout import SPLIT_PATTERN
+from avmanifest.layout import SPLIT_PATTERN, USUAL_SPLITS, ordered_splits
 from avmanifest.names import near_paths
 from avmanifest.recipe import load_recipe, recipe_names
 from avmanifest.records import parse_description
@@ -32,7 +32,6 @@ _ALWAYS: Final = (
     NEAR_DUPLICATE_OF.name,
 )  # fmt: skip
 _BATCH_ROWS: Final = 65_536
-_USUAL_SPLITS: Final = ("train", "val", "test")
 
 
 class DatasetKind(StrEnum):
@@ -155,12 +154,10 @@ def _manifests(store: Store, folder: str, description: Mapping[str, Any]) -> dic
     if not listed and description and not store.is_folder(""):
         recipe = description.get("recipe", {}).get("name")
         known = load_recipe(recipe).splits if recipe in recipe_names() else ()
-        tried = [f"{folder}{split}.parquet" for split in dict.fromkeys((*_USUAL_SPLITS, *known))]
+        tried = [f"{folder}{split}.parquet" for split in dict.fromkeys((*USUAL_SPLITS, *known))]
         listed = [name for name in tried if store.size(name) is not None]
     found = {PurePosixPath(name).stem: name for name in listed}
-    first = {split: place for place, split in enumerate(_USUAL_SPLITS)}
-    order = sorted(found, key=lambda split: (first.get(split, len(first)), split))
-    return {split: found[split] for split in order if SPLIT_PATTERN.fullmatch(split)}
+    return {split: found[split] for split in ordered_splits(found)}
 
 
 def _from_manifests(

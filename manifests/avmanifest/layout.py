@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,8 +11,9 @@ from typing import Final
 SPLIT_PATTERN: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 """A split's name, which is also a folder: train, val, test, or a name of the recipe such as balanced."""
 
+USUAL_SPLITS: Final = ("train", "val", "test")
+
 _SUFFIXES: Final = (".tar", ".tar.idx", ".parquet", "_stats.json")  # of a shard's files
-_FIRST: Final = {"train": 0, "val": 1, "test": 2}
 _SHARD: Final = re.compile(r"(\d{5,})_stats\.json")
 _PUBLISHED: Final = re.compile(
     r"dataset\.json|README\.md|croissant\.json|plan/part-\d{5}\.parquet"
@@ -30,6 +32,13 @@ def shard_of_marker(name: str) -> "ShardName | None":
     split, _, file = name.rpartition("/")
     match = _SHARD.fullmatch(file)
     return ShardName(split, int(match[1])) if match and SPLIT_PATTERN.fullmatch(split) else None
+
+
+def ordered_splits(names: Iterable[str]) -> list[str]:
+    """Those of the names that a split may have: train, val, test, then others by name."""
+    first = {split: place for place, split in enumerate(USUAL_SPLITS)}
+    splits = filter(SPLIT_PATTERN.fullmatch, names)
+    return sorted(splits, key=lambda split: (first.get(split, len(first)), split))
 
 
 def _has_marker(folder: Path) -> bool:
@@ -160,11 +169,10 @@ class Layout:
         return self.root / "manifest" / f"{split}.avidx"
 
     def splits(self) -> list[str]:
-        """Splits with a merged manifest or with shards: train, val, test, then others by name."""
+        """Splits with a merged manifest or with shards, as `ordered_splits` has them."""
         manifests = {path.stem for path in (self.root / "manifest").glob("*.parquet")}
         folders = {path.name for path in self.root.glob("*/") if path.name not in manifests and _has_marker(path)}
-        names = [name for name in manifests | folders if SPLIT_PATTERN.fullmatch(name)]
-        return sorted(names, key=lambda name: (_FIRST.get(name, len(_FIRST)), name))
+        return ordered_splits(manifests | folders)
 
     def shards(self, split: str) -> list[ShardName]:
         """Shards of a split that have a marker, by number. The files are not compared with the marker."""

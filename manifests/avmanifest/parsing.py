@@ -101,6 +101,11 @@ def read_json(path: Path, error: type[AvkitError] = ManifestError, advice: str =
     return parse_json(content, path, error, advice)
 
 
+def are_names(value: Any) -> bool:
+    """Whether a value that was read is a list of texts, none of them twice."""
+    return isinstance(value, list) and all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
+
+
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):

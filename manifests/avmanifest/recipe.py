@@ -17,7 +17,7 @@ from avmanifest.files import read_text
 from avmanifest.labels import fold_label, spelling_table, unknown_label
 from avmanifest.layout import SPLIT_PATTERN
 from avmanifest.names import unknown_name
-from avmanifest.parsing import parse_toml
+from avmanifest.parsing import are_names, parse_toml
 from avmanifest.settings import Option
 
 RECIPES: Final = Path(__file__).parent / "recipes"
@@ -424,10 +424,6 @@ def _checked(
     return {key: _typed(source, key, value, kinds[key]) for key, value in data.items()}
 
 
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
-
-
 def _typed(source: _Source, key: str, value: Any, kind: Any) -> Any:
     def is_text(item: Any) -> bool:
         return isinstance(item, str)
@@ -465,7 +461,7 @@ def _typed(source: _Source, key: str, value: Any, kind: Any) -> Any:
             return dict(value)
     if kind == Mapping[str, tuple[str, ...]]:
         expected = "a table of lists of texts, none twice in a list"
-        if isinstance(value, dict) and all(_are_names(names) for names in value.values()):
+        if isinstance(value, dict) and all(are_names(names) for names in value.values()):
             return {name: tuple(names) for name, names in value.items()}
     if kind == Mapping[str, int]:
         expected = "a table of whole numbers"

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from avmanifest.columns import Column
 from avmanifest.errors import ManifestError, ShardError
-from avmanifest.parsing import parse_object
+from avmanifest.parsing import are_names, parse_object
 from avmanifest.schema import READ_VERSIONS
 from avmanifest.secrets import excerpt
 from avmanifest.settings import shown
@@ -83,11 +83,11 @@ def parse_description(content: bytes, where: object, advice: str = "Restore the 
         ("recipe.split_aliases", description.get("recipe"), _are_aliases(description.get("recipe", {}))),
         ("config", config, isinstance(config, dict)),
         ("config.steps", config, isinstance(config, dict) and _are_steps(config.get("steps", []))),
-        ("config.mel", config, isinstance(config, dict) and _are_names(config.get("mel", ["paper"]))),
-        ("labels", description.get("labels"), _are_names(description.get("labels", []))),
+        ("config.mel", config, isinstance(config, dict) and are_names(config.get("mel", ["paper"]))),
+        ("labels", description.get("labels"), are_names(description.get("labels", []))),
         ("columns", description.get("columns"), isinstance(description.get("columns", []), list)),
         ("plan_hash", description.get("plan_hash"), isinstance(description.get("plan_hash", ""), str)),
-        ("removed", description.get("removed"), _are_names(description.get("removed", []))),
+        ("removed", description.get("removed"), are_names(description.get("removed", []))),
         ("operations", description.get("operations"), _are_objects(description.get("operations", []))),
         ("tools", description.get("tools"), isinstance(description.get("tools", {}), dict)),
     ):
@@ -165,13 +165,9 @@ def _are_counts(values: Any) -> bool:
     return isinstance(values, Mapping) and all(map(_is_count, values.values()))
 
 
-def _are_names(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(v, str) for v in values) and len(set(values)) == len(values)
-
-
 def _are_aliases(recipe: Any) -> bool:
     aliases = recipe.get("split_aliases", {}) if isinstance(recipe, dict) else {}
-    return isinstance(aliases, dict) and all(map(_are_names, aliases.values()))
+    return isinstance(aliases, dict) and all(map(are_names, aliases.values()))
 
 
 def _are_objects(values: Any) -> bool:
