@@ -54,9 +54,7 @@ def decode_picture(data: bytes, flags: int, name: str = "image") -> np.ndarray:
 
     Raises ShardError for damaged data, and for more pixels than MAX_JPEG_PIXELS before memory is taken for them.
     """
-    width, height = _stated_size(data)
-    if width * height > MAX_JPEG_PIXELS:
-        raise ShardError(f"{name}: an image of {width} x {height} pixels; at most {MAX_JPEG_PIXELS} are read")
+    _require_size(data, name, "an image")
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error as error:
@@ -64,6 +62,13 @@ def decode_picture(data: bytes, flags: int, name: str = "image") -> np.ndarray:
     if pixels is None:
         raise ShardError(f"{name}: a damaged image of {len(data)} bytes, or none. Fetch or prepare the shard again.")
     return np.asarray(pixels)
+
+
+def _require_size(data: bytes, name: str, what: str) -> None:
+    """Raise ShardError for more than MAX_JPEG_PIXELS, as the header states them."""
+    width, height = _stated_size(data)
+    if width * height > MAX_JPEG_PIXELS:
+        raise ShardError(f"{name}: {what} of {width} x {height} pixels; at most {MAX_JPEG_PIXELS} are read")
 
 
 def _stated_size(data: bytes) -> tuple[int, int]:
@@ -84,9 +89,7 @@ def decode_mask(data: bytes, name: str = "mask") -> UInt8[np.ndarray, "h w"]:
     Raises:
         ShardError: The data is no readable PNG, is too large, or has another pixel format.
     """
-    width, height = _stated_size(data)
-    if width * height > MAX_JPEG_PIXELS:
-        raise ShardError(f"{name}: a mask of {width} x {height} pixels; at most {MAX_JPEG_PIXELS} are read")
+    _require_size(data, name, "a mask")
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
             pixels = np.asarray(picture)

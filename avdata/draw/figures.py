@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import AutoLocator
@@ -51,10 +52,7 @@ def draw_frames(
     Without a log-mel, a note takes its place. Without a profile, its axes are columns and bands.
     """
     rows = -(-len(frames) // _FRAMES_PER_ROW)
-    heights = [1.9] * rows + [3.1]
-    figure = Figure(figsize=(11, sum(heights) + 0.9), dpi=DPI, layout="constrained")
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
-    grid = figure.add_gridspec(len(heights), _FRAMES_PER_ROW, height_ratios=heights)
+    figure, grid = _titled_grid(title, [1.9] * rows + [3.1], 0.9, _FRAMES_PER_ROW)
     for place, frame in enumerate(frames):
         _draw_frame(figure.add_subplot(grid[place // _FRAMES_PER_ROW, place % _FRAMES_PER_ROW]), frame)
     axis = figure.add_subplot(grid[rows, :])
@@ -67,6 +65,13 @@ def draw_frames(
         if frame.time_s is not None and profile is not None:
             axis.axvline(frame.time_s, color="white", alpha=0.35, linewidth=0.8)
     return figure
+
+
+def _titled_grid(title: str, heights: Sequence[float], more: float, columns: int) -> tuple[Figure, GridSpec]:
+    """A figure with a title above rows of these heights in inches and `more`, cut into columns."""
+    figure = Figure(figsize=(11, sum(heights) + more), dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
+    return figure, figure.add_gridspec(len(heights), columns, height_ratios=heights)
 
 
 def draw_spectrogram(log_mel: Float[np.ndarray, "mel t"], profile: MelProfile, title: str) -> Figure:
@@ -151,9 +156,7 @@ def draw_curves(
     pixels = None if picture is None else imread(picture)
     below = 0.0 if pixels is None else 11 * pixels.shape[0] / pixels.shape[1]
     heights = [2.1] * rows + ([] if pixels is None else [below])
-    figure = Figure(figsize=(11, sum(heights) + 0.6), dpi=DPI, layout="constrained")
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left", parse_math=False)
-    grid = figure.add_gridspec(len(heights), _CURVES_PER_ROW, height_ratios=heights)
+    figure, grid = _titled_grid(title, heights, 0.6, _CURVES_PER_ROW)
     for place, (name, steps, values) in enumerate(curves):
         axis = figure.add_subplot(grid[place // _CURVES_PER_ROW, place % _CURVES_PER_ROW])
         axis.plot(steps, values, linewidth=1.2, marker="." if len(steps) < 20 else "")

@@ -99,11 +99,7 @@ class VideoTrack(Track[VideoStream]):
 
         Decodes all of them. Frames are not deinterlaced, and damage is not refused.
         """
-        start, end = self.tick_at(start_s), self.tick_at(end_s)
-        self._reset_decoding()
-        self.can_drop = False
-        self._target_tick = start
-        self._seek_key_frame(start)
+        start, end = self._begin_whole(start_s, end_s)
         while True:
             frames = self._intact_frames()
             displayed, following = None, None
@@ -124,6 +120,15 @@ class VideoTrack(Track[VideoStream]):
                 yield frame, self.time_of(tick)
         self._packets = None
         self._reset_decoding()
+
+    def _begin_whole(self, start_s: float, end_s: float) -> tuple[int, int]:
+        """Begin to decode every picture of a span, and return its ticks."""
+        start, end = self.tick_at(start_s), self.tick_at(end_s)
+        self._reset_decoding()
+        self.can_drop = False
+        self._target_tick = start
+        self._seek_key_frame(start)
+        return start, end
 
     def _refuse_nonsense(self) -> None:
         """Raise DecodeError media_corrupt for a rate that no video has, or for times that do not grow."""
@@ -253,11 +258,7 @@ class VideoTrack(Track[VideoStream]):
         """Spans of time, in seconds, in which the displayed picture is damaged. Decodes every picture of the span."""
         self.refuse_if_doubtful()
         self.refuse_if_damaged()
-        start, end = self.tick_at(start_s), self.tick_at(end_s)
-        self._reset_decoding()
-        self.can_drop = False
-        self._target_tick = start
-        self._seek_key_frame(start)
+        start, end = self._begin_whole(start_s, end_s)
         is_intact = self._judge_until(end)
         while min(is_intact, default=math.inf) > start and self._seek_earlier_key_frame():
             is_intact = self._judge_until(end)
