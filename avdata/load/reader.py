@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import TracebackType
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -70,9 +69,7 @@ class ShardReader:
     def __enter__(self) -> "ShardReader":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close_idle()
 
     @contextlib.contextmanager
@@ -396,9 +393,7 @@ class Leases:
     def __enter__(self) -> "Leases":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handle in self._held.items():
             self._reader.release(number, handle)
         self._held.clear()
