@@ -10,6 +10,7 @@ from torch import Tensor
 
 from avdata.draw.figures import draw_grid, save_figure
 from avdata.profiles import MelProfile
+from avmodel.evaluate.localization.scores import unit_range
 from avmodel.inputs import Inputs, image_statistics
 from avmodel.models.family import Family
 from avmodel.objectives import patchify, unpatchify
@@ -82,13 +83,13 @@ def save_attention(
     columns: list[tuple[str, np.ndarray]] = [("frame", frames)]
     for one in maps:
         if one.image is not None:
-            share = to_numpy(unit_share(spread_out(one.image, seen, patch)))[:, 0, :, :, None]
+            share = to_numpy(unit_range(spread_out(one.image, seen, patch)[:, 0]))[..., None]
             columns.append((one.title, HIDDEN * frames * (1 - share) + frames * share))
     columns.append(("log-mel", spectrograms))
     for one in maps:
         if one.audio is not None:
-            weights = spread_out(one.audio, heard, patch)
-            share = to_numpy(unit_share(weights.transpose(-1, -2) if model.time_first else weights))[:, 0]
+            weights = spread_out(one.audio, heard, patch)[:, 0]
+            share = to_numpy(unit_range(weights.transpose(-1, -2) if model.time_first else weights))
             low = spectrograms.min(axis=(1, 2), keepdims=True)
             columns.append((one.title, low + (spectrograms - low) * share))
     save_figure(draw_grid(columns, keys[:MOST_SAMPLES], profile), path, "Free space, then resume.")
@@ -98,12 +99,6 @@ def spread_out(values: Float[Tensor, "b n"], x: Float[Tensor, "b c h w"], patch_
     """The value of each patch of `x` at all of its pixels."""
     grid = (x.shape[2] // patch_size, x.shape[3] // patch_size)
     return unpatchify(values.float().unsqueeze(-1).expand(-1, -1, patch_size**2), patch_size, grid)
-
-
-def unit_share(maps: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """Each map scaled to 0..1; 0 everywhere if it is flat."""
-    low, high = maps.amin(dim=(1, 2, 3), keepdim=True), maps.amax(dim=(1, 2, 3), keepdim=True)
-    return (maps - low) / torch.where(high > low, high - low, 1)
 
 
 def visible(x: Float[Tensor, "b c h w"], mask: Float[Tensor, "b n"], patch_size: int) -> Float[Tensor, "b c h w"]:

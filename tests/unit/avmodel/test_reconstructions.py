@@ -10,11 +10,12 @@ from matplotlib.image import imread
 
 from avdata.profiles import profile
 from avmanifest.errors import StorageError
+from avmodel.evaluate.localization.scores import unit_range
 from avmodel.inputs import Inputs, normalize_images, to_inputs
 from avmodel.masking import KeptIds
 from avmodel.models.crossmae import CrossMAE
 from avmodel.models.deepavfusion import DeepAVFusion
-from avmodel.reconstructions import HIDDEN, save_attention, save_picture, spread_out, to_rgb, unit_share, visible
+from avmodel.reconstructions import HIDDEN, save_attention, save_picture, spread_out, to_rgb, visible
 from tests.families import masks_for
 from tests.runs import TINY, TINY_CROSSMAE, DrawnBatches
 
@@ -69,7 +70,7 @@ def test_maps_are_spread_over_patches() -> None:
     assert spread.shape == (1, 1, 32, 48)
     assert spread[0, 0, ::16, ::16].tolist() == [[1, 2, 3], [4, 5, 6]]
     assert spread[0, 0, 15, 15] == 1
-    scaled = unit_share(torch.cat([spread, torch.ones(1, 1, 32, 48)]))
+    scaled = unit_range(torch.cat([spread, torch.ones(1, 1, 32, 48)])[:, 0])
     assert (scaled[0].min(), scaled[0].max(), scaled[1].max()) == (0, 1, 0)
 
 
