@@ -3,18 +3,18 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, get_type_hints
+from typing import Any, Final
 
 from avdata.urls import check_url
 from avmanifest.errors import ConfigError
 from avmanifest.files import read_text
 from avmanifest.names import either
 from avmanifest.names import near as near_names
-from avmanifest.parsing import parse_toml
+from avmanifest.parsing import field_values, parse_toml
 from avmanifest.recipe import recipe_names
 from avmanifest.secrets import shown_url
 from avmodel.models import FAMILIES
@@ -135,27 +135,10 @@ def _entry(name: str, content: Any, where: str) -> Entry:
         raise ConfigError(f"{where}: each model is a table, opened by [NAME]")
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{where}: a name has lower-case letters, digits and -")
-    declared = {field.name: field for field in fields(Entry) if field.name != "name"}
-    if unknown := [key for key in content if key not in declared]:
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(declared)}")
-    if missing := [key for key, field in declared.items() if field.default is MISSING and key not in content]:
-        raise ConfigError(f"{where}: needs the key {missing[0]!r}")
-    hints = get_type_hints(Entry)
-    entry = Entry(name=name, **{key: _typed(value, hints[key], f"{where} {key}") for key, value in content.items()})
+    entry = Entry(name=name, **field_values(Entry, content, where, between=" ", given=("name",)))
     for problem in _problems(entry):
         raise ConfigError(f"{where}: {problem}")
     return entry
-
-
-def _typed(value: Any, kind: Any, where: str) -> Any:
-    if kind == tuple[str, ...]:
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        raise ConfigError(f"{where} must be a list of texts, not {value!r}")
-    if type(value) is not kind or (kind is int and value < 0):
-        form = {str: "text", int: "a whole number", bool: "true or false"}[kind]
-        raise ConfigError(f"{where} must be {form}, not {value!r}")
-    return value
 
 
 def _problems(entry: Entry) -> list[str]:

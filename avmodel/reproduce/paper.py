@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_type_hints
+from typing import Any, Final, TypeVar
 
 from avmanifest.errors import ConfigError
 from avmanifest.files import read_text
 from avmanifest.names import did_you_mean, unknown_name
-from avmanifest.parsing import parse_toml
+from avmanifest.parsing import field_values, parse_toml
 from avmanifest.wording import counted
 
 PAPERS: Final = ("deepavfusion", "avsiam", "crossmae", "cav-mae")
@@ -286,34 +286,7 @@ def _check_source(paper: Paper, row: Row, source: Source, where: str) -> None:
 
 def _made(kind: type[T], content: Any, where: str) -> T:
     """An object of this dataclass from a table, lists as tuples. Raises ConfigError for keys or types it hasn't."""
-    values = dict(_table(content, where))
-    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
-    if unknown := [key for key in values if key not in known]:
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
-    for name, field in known.items():
-        if name not in values and field.default is MISSING and field.default_factory is MISSING:
-            raise ConfigError(f"{where}: needs the key {name!r}")
-    kinds = get_type_hints(kind)
-    return kind(**{key: _typed(value, kinds[key], f"{where}: {key}") for key, value in values.items()})
-
-
-def _typed(value: Any, kind: Any, where: str) -> Any:
-    if kind is str and isinstance(value, str):
-        return value
-    if kind is float and type(value) in (int, float):
-        return float(value)
-    if kind is int and type(value) is int and value >= 0:
-        return value
-    if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if kind == tuple[float, ...] and isinstance(value, list) and all(type(item) in (int, float) for item in value):
-        return tuple(float(item) for item in value)
-    if kind == Mapping[str, tuple[str, ...]] and isinstance(value, dict):
-        return {key: _typed(item, tuple[str, ...], f"{where}.{key}") for key, item in value.items()}
-    if kind in (str, int, float, tuple[str, ...], tuple[float, ...], Mapping[str, tuple[str, ...]]):
-        forms = {str: "text", int: "a whole number", float: "a number", tuple[str, ...]: "a list of texts"}
-        raise ConfigError(f"{where} must be {forms.get(kind, 'a list of numbers')}, not {value!r}")
-    return value  # of this module's own types, made by the caller
+    return kind(**field_values(kind, _table(content, where), where))
 
 
 def _table(value: Any, where: str) -> Mapping[str, Any]:

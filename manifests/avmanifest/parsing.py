@@ -9,16 +9,28 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
-from avmanifest.errors import AvkitError, ManifestError
+from avmanifest.errors import AvkitError, ConfigError, ManifestError
 from avmanifest.files import read_file
 from avmanifest.secrets import excerpt
 
 MAX_DEPTH: Final = 64
 """Deepest nesting of lists and objects that is read."""
+
+_FORMS: Final[dict[Any, str]] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple[str, ...]: "a list of texts",
+    tuple[float, ...]: "a list of numbers",
+    Mapping[str, tuple[str, ...]]: "a table of lists of texts",
+}
+"""What a value of a TOML table has to be, by the type of its field."""
 
 
 def parse_json(
@@ -104,6 +116,48 @@ def read_json(path: Path, error: type[AvkitError] = ManifestError, advice: str =
 def are_names(value: Any) -> bool:
     """Whether a value that was read is a list of texts, none of them twice."""
     return isinstance(value, list) and all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
+
+
+def field_values(
+    kind: type, table: Mapping[str, Any], where: str, *, between: str = ": ", given: Collection[str] = ()
+) -> dict[str, Any]:
+    """The values of a TOML table for the fields of a dataclass, lists as tuples.
+
+    Args:
+        kind: The dataclass. A value for a field of another type than text, numbers, bool and lists or tables of them is
+            the caller's: it is taken as it is.
+        table: The table.
+        where: The table's place in its file, named in errors.
+        between: What stands between that place and a key in an error.
+        given: Fields that the table cannot have: the caller gives them.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or a value is of another type than its field.
+    """
+    known = {field.name: field for field in fields(kind) if field.name not in given}
+    if unknown := [key for key in table if key not in known]:
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
+    for name, field in known.items():
+        if name not in table and field.default is MISSING and field.default_factory is MISSING:
+            raise ConfigError(f"{where}: needs the key {name!r}")
+    kinds = get_type_hints(kind)
+    return {key: _field_value(value, kinds[key], f"{where}{between}{key}") for key, value in table.items()}
+
+
+def _field_value(value: Any, kind: Any, where: str) -> Any:
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if kind in (str, bool, int) and type(value) is kind and (kind is not int or value >= 0):
+        return value
+    if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    if kind == tuple[float, ...] and isinstance(value, list) and all(type(item) in (int, float) for item in value):
+        return tuple(float(item) for item in value)
+    if kind == Mapping[str, tuple[str, ...]] and isinstance(value, dict):
+        return {key: _field_value(item, tuple[str, ...], f"{where}.{key}") for key, item in value.items()}
+    if kind in _FORMS:
+        raise ConfigError(f"{where} must be {_FORMS[kind]}, not {value!r}")
+    return value
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
