@@ -31,7 +31,7 @@ def histogram(edges: Sequence[float | int], counts: Sequence[float | int], unit:
     low, high = edges[0], edges[-1]
     ticks = [low] if low == high else value_ticks(low, high)
     names = tick_labels(ticks)
-    right = max(_RIGHT, 2 + _LETTER * max(map(len, names), default=0) / 2)
+    right = _right_of(names)
     width, height = WIDTH - _LEFT - right, _HEIGHT - _TOP - _BOTTOM
     highest = max(*counts, 1)
     parts = [_count_axis(highest, height)]
@@ -45,9 +45,8 @@ def histogram(edges: Sequence[float | int], counts: Sequence[float | int], unit:
                 f'<rect class="bar" x="{x:.1f}" y="{_TOP + height - bar:.1f}" width="{width / len(counts) - 0.6:.2f}" '
                 f'height="{bar:.1f}"><title>{html.escape(title)}</title></rect>'
             )
-    for tick, name in zip(ticks, names, strict=True):
-        x = _LEFT + width * (0.5 if low == high else (tick - low) / (high - low))
-        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{name}</text>')
+    shares = [0.5 if low == high else (tick - low) / (high - low) for tick in ticks]
+    parts += _names_below(names, [_LEFT + width * share for share in shares])
     parts.append(
         f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - right:.1f}" y1="{_TOP + height}" y2="{_TOP + height}"/>'
     )
@@ -139,7 +138,7 @@ def lines_chart(lines: Sequence[Line], label: str, axis: str = "step") -> str:
     levels, across = value_ticks(low, high, 4), value_ticks(low_x, high_x, 5)
     level_names, across_names = tick_labels(levels), tick_labels(across)
     left = max(_LEFT, 12 + _LETTER * max(map(len, level_names), default=0))
-    right = max(_RIGHT, 2 + _LETTER * max(map(len, across_names), default=0) / 2)
+    right = _right_of(across_names)
     width, height = WIDTH - left - right, _HEIGHT - _TOP - _BOTTOM
     parts = []
     for tick, name in zip(levels, level_names, strict=True):
@@ -160,9 +159,7 @@ def lines_chart(lines: Sequence[Line], label: str, axis: str = "step") -> str:
         if len(places) == 1:
             fill = f"s{place % _SERIES}" if len(lines) > 1 else "bar"
             parts.append(f'<circle class="{fill}" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3"/>')
-    for tick, name in zip(across, across_names, strict=True):
-        x = left + width * (tick - low_x) / (high_x - low_x)
-        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{name}</text>')
+    parts += _names_below(across_names, [left + width * (tick - low_x) / (high_x - low_x) for tick in across])
     parts.append(
         f'<text x="{left + width / 2:.1f}" y="{_LINES_HEIGHT - 4}" text-anchor="middle">{html.escape(axis)}</text>'
     )
@@ -187,6 +184,19 @@ def _count_axis(most: float | int, height: float | int, right: float | int = WID
             f'<text x="{_LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{name}</text>'
         )
     return "".join(parts)
+
+
+def _right_of(names: Sequence[str]) -> float | int:
+    """Space right of an axis for half of the label of its last tick."""
+    return max(_RIGHT, 2 + _LETTER * max(map(len, names), default=0) / 2)
+
+
+def _names_below(names: Sequence[str], places: Sequence[float | int]) -> list[str]:
+    """The labels of a horizontal axis, each at its place."""
+    return [
+        f'<text x="{x:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{name}</text>'
+        for name, x in zip(names, places, strict=True)
+    ]
 
 
 def tick_labels(ticks: Sequence[float | int]) -> list[str]:
