@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from avmodel.configs.model import DecodingModelConfig
 from avmodel.layers import CrossAttention, CrossBlock, init_linears, make_blocks
 from avmodel.masking import restore_order
 from avmodel.positions import sincos_positions
@@ -29,20 +30,16 @@ class JointDecoder(nn.Module):
 
     def __init__(
         self,
-        in_dim: int,
-        dim: int,
-        depth: int,
-        num_heads: int,
+        config: DecodingModelConfig,
         *,
         audio_grid: tuple[int, int],
         image_grid: tuple[int, int],
-        patch_size: int,
         positions: str,
     ) -> None:
         super().__init__()
-        learned = positions == "learned"
+        dim, patch_size, learned = config.decoder_embed_dim, config.patch_size, positions == "learned"
         self.num_audio = audio_grid[0] * audio_grid[1]
-        self.embed = nn.Linear(in_dim, dim)
+        self.embed = nn.Linear(config.vit.embed_dim, dim)
         for name, grid in (("audio_positions", audio_grid), ("image_positions", image_grid)):
             if learned:
                 self.register_parameter(name, nn.Parameter(torch.zeros(1, grid[0] * grid[1], dim)))
@@ -51,7 +48,7 @@ class JointDecoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.audio_vector = nn.Parameter(torch.zeros(1, 1, dim))
         self.image_vector = nn.Parameter(torch.zeros(1, 1, dim))
-        self.blocks = make_blocks(dim, depth, num_heads, eps=1e-5)
+        self.blocks = make_blocks(dim, config.decoder_depth, config.decoder_num_heads, eps=1e-5)
         self.norm = nn.LayerNorm(dim)
         self.audio_pred = nn.Linear(dim, patch_size**2)
         self.image_pred = nn.Linear(dim, 3 * patch_size**2)

@@ -24,7 +24,6 @@ from avmodel.masking import (
     balanced_groups,
     gather_visible,
     ids_from_noise,
-    masking_from_ids,
     structured_noise,
 )
 from avmodel.models.family import (
@@ -119,14 +118,7 @@ class AVSiam(Family):
         self.decoder = None
         if self.reconstructs:
             self.decoder = JointDecoder(
-                size.embed_dim,
-                config.decoder_embed_dim,
-                config.decoder_depth,
-                config.decoder_num_heads,
-                audio_grid=self.encoder.audio.grid,
-                image_grid=self.encoder.image.grid,
-                patch_size=config.patch_size,
-                positions="learned",
+                config, audio_grid=self.encoder.audio.grid, image_grid=self.encoder.image.grid, positions="learned"
             )
         else:
             self.joint_layers.requires_grad_(False)
@@ -298,8 +290,7 @@ class AVSiam(Family):
                     audio = block(audio)
                 audio = self.reconstruction_norm(audio)
             image = self.encoder.encode_image(image)
-        audio_masking = masking_from_ids(audio_ids, self.encoder.audio.num_patches)
-        image_masking = masking_from_ids(image_ids, self.encoder.image.num_patches)
+        image_masking, audio_masking = self.maskings(image_ids, audio_ids)
         image_pred, audio_pred = self.decoder(
             self.join(audio, image), audio_masking.ids_restore, image_masking.ids_restore, audio.shape[1]
         )

@@ -14,7 +14,7 @@ from avmodel.configs.cavmae import CAVMAEConfig
 from avmodel.configs.model import ViTSize
 from avmodel.decoders import JointDecoder
 from avmodel.layers import ViT, after_each, init_linears, modal_blocks
-from avmodel.masking import KeptIds, ids_from_noise, masking_from_ids, structured_noise
+from avmodel.masking import KeptIds, ids_from_noise, structured_noise
 from avmodel.models.family import (
     MAE,
     NOT_PREDICTED,
@@ -136,14 +136,7 @@ class CAVMAE(Family):
         self.decoder = None
         if config.reconstruction_weight > 0:
             self.decoder = JointDecoder(
-                config.vit.embed_dim,
-                config.decoder_embed_dim,
-                config.decoder_depth,
-                config.decoder_num_heads,
-                audio_grid=self.encoder.audio.grid,
-                image_grid=self.encoder.image.grid,
-                patch_size=config.patch_size,
-                positions="fixed",
+                config, audio_grid=self.encoder.audio.grid, image_grid=self.encoder.image.grid, positions="fixed"
             )
         else:  # what both modalities enter together has no loss
             self.encoder.joint_norm.requires_grad_(False)
@@ -241,8 +234,7 @@ class CAVMAE(Family):
         """Losses and predictions under these masks; see `Contrast`."""
         config, encoder = self.config, self.encoder
         images, log_mels = self.image_input(image), self.audio_input(log_mel)
-        image_masking = masking_from_ids(masks.image_ids.to(log_mels.device), encoder.image.num_patches)
-        audio_masking = masking_from_ids(masks.audio_ids.to(log_mels.device), encoder.audio.num_patches)
+        image_masking, audio_masking = self.maskings(*(ids.to(log_mels.device) for ids in masks))
         image_tokens = encoder.image(images, image_masking.ids_keep)
         audio_tokens = encoder.audio(log_mels, audio_masking.ids_keep)
         if contrast is Contrast.ALONE:

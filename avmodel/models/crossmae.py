@@ -16,7 +16,7 @@ from avmodel.configs.crossmae import CrossMAEConfig, num_attentive
 from avmodel.configs.model import ViTSize
 from avmodel.decoders import EmbeddingDecoder, PixelDecoder
 from avmodel.layers import Block, ViT, after_each, init_linears
-from avmodel.masking import KeptIds, Masking, gather_visible, ids_from_noise, masking_from_ids
+from avmodel.masking import KeptIds, Masking, gather_visible, ids_from_noise
 from avmodel.models.family import (
     AUDIOMAE,
     MAE,
@@ -167,8 +167,7 @@ class CrossMAE(Family):
         """Losses and predictions under these masks; see `Contrast`."""
         config, encoder = self.config, self.encoder
         images, log_mels = self.image_input(image), self.audio_input(log_mel)
-        image_masking = masking_from_ids(masks.image_ids.to(log_mels.device), encoder.image.num_patches)
-        audio_masking = masking_from_ids(masks.audio_ids.to(log_mels.device), encoder.audio.num_patches)
+        image_masking, audio_masking = self.maskings(*(ids.to(log_mels.device) for ids in masks))
         image_tokens = encoder.image(images, image_masking.ids_keep)
         audio_tokens = encoder.audio(log_mels, audio_masking.ids_keep)
         complete_image = complete_audio = None

@@ -16,7 +16,7 @@ from avmodel.configs.deepavfusion import DeepAVFusionConfig, MaskedViTsConfig, f
 from avmodel.decoders import with_hidden
 from avmodel.embedding import fit_columns, fit_image
 from avmodel.layers import ViT, init_linears, make_blocks
-from avmodel.masking import KeptIds, ids_from_noise, masking_from_ids
+from avmodel.masking import KeptIds, ids_from_noise
 from avmodel.models.family import (
     AUDIOMAE,
     MAE,
@@ -29,7 +29,7 @@ from avmodel.models.family import (
     own_channels,
     vit_names,
 )
-from avmodel.models.fusion import FusionBlock, make_fusion
+from avmodel.models.fusion import FusionBlock
 from avmodel.objectives import weighted
 from avmodel.positions import sincos_positions
 from avmodel.renaming import renamed
@@ -63,21 +63,6 @@ def audiomae_scale(log_mel: Float[Tensor, "b 1 mel t"]) -> Float[Tensor, "b 1 me
     the logarithm (window, pre-emphasis, mel filters) stays.
     """
     return (log_mel * math.log(10) - AUDIOMAE_MEAN) / (2 * AUDIOMAE_STD)
-
-
-def fusion_block(config: DeepAVFusionConfig) -> FusionBlock:
-    """One fusion block, as the config asks."""
-    dim, _, num_heads = config.vit
-    attn = make_fusion(
-        config.fusion,
-        dim,
-        num_heads,
-        num_tokens=config.num_tokens,
-        attn_ratio=config.fusion_attn_ratio,
-        attn_drop=config.attn_drop,
-        impl=config.fusion_impl,
-    )
-    return FusionBlock(attn, dim, mlp_ratio=config.fusion_mlp_ratio, drop_path=config.drop_path)
 
 
 def branch_vit(config: MaskedViTsConfig, modality: Modality) -> ViT:
@@ -141,7 +126,7 @@ class Encoder(nn.Module):
         self.image, self.audio = branch_vit(config, "image"), branch_vit(config, "audio")
         self.fusion_tokens = nn.Parameter(torch.empty(1, sum(config.num_tokens), size.embed_dim))
         self.fusion_blocks = nn.ModuleDict(
-            {str(layer): fusion_block(config) for layer in fusion_layer_ids(config.fusion_layers, size.depth)}
+            {str(layer): FusionBlock(config) for layer in fusion_layer_ids(config.fusion_layers, size.depth)}
         )
         self.fusion_norm = nn.LayerNorm(size.embed_dim)
         self.apply(init_linears)
@@ -273,8 +258,7 @@ class DeepAVFusion(MaskedViTs):
         """Losses and predicted patches when only the patches in `masks` are visible."""
         image_ids, audio_ids = (ids.to(image.device, non_blocking=True) for ids in masks)
         features = self.encoder(image, log_mel, KeptIds(image_ids, audio_ids))
-        image_masking = masking_from_ids(image_ids, self.encoder.image.num_patches)
-        audio_masking = masking_from_ids(audio_ids, self.encoder.audio.num_patches)
+        image_masking, audio_masking = self.maskings(image_ids, audio_ids)
         image_pred = self.image_decoder(features.image, features.fusion, image_masking.ids_restore)
         audio_pred = self.audio_decoder(features.audio, features.fusion, audio_masking.ids_restore)
         predicted = image_pred, audio_pred, image_masking.mask, audio_masking.mask

@@ -1,16 +1,18 @@
 """The interface of a model family to the trainer, the probe and the tasks: random masks, losses, token streams."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from einops import rearrange
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
 from avmodel.embedding import fit_columns, fit_image, kernel_from_rgb
 from avmodel.layers import ViT
+from avmodel.masking import Masking, masking_from_ids
 from avmodel.objectives import Term, masked_mse, normalize_patches, patchify, reconstruct
 from avmodel.renaming import Rules
 
@@ -220,6 +222,13 @@ class Family(nn.Module, ABC):
     def modality_vit(self, modality: Modality) -> ViT | None:  # noqa: ARG002  # the families that have one read it
         """The separate ViT of one modality, which other models can start from; None if the family has none."""
         return None
+
+    def maskings(self, image_ids: Int[Tensor, "b i"], audio_ids: Int[Tensor, "b a"]) -> tuple[Masking, Masking]:
+        """The maskings of image and audio that keep these patches."""
+        return (
+            masking_from_ids(image_ids, math.prod(self.image_grid)),
+            masking_from_ids(audio_ids, math.prod(self.audio_grid)),
+        )
 
     @property
     def mel_map(self) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from avmodel.configs.deepavfusion import FUSIONS
+from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.layers import CrossAttention, DropPath, Mlp, attend
 
 
@@ -56,31 +56,44 @@ def attend_to_pairs(
     )
 
 
-class FactorizedFusion(nn.Module):
-    """Aggregation tokens summarize their modality; fusion tokens attend to all pairs of summaries.
+class PairFusion(nn.Module):
+    """Fusion by pairs of image and audio tokens.
 
     Logits are scaled by the full head width, although queries and keys are narrower, as released.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        *,
-        num_tokens: tuple[int, int, int],
-        attn_ratio: float,
-        attn_drop: float,
-        impl: str,
-    ) -> None:
+    def __init__(self, config: DeepAVFusionConfig) -> None:
         super().__init__()
-        key_dim = round(dim * attn_ratio)
-        self.num_tokens = num_tokens
-        self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5
-        self.attn_drop = attn_drop
-        self.impl = impl
-        self.aggregate_image = CrossAttention(dim, num_heads, attn_drop=attn_drop)
-        self.aggregate_audio = CrossAttention(dim, num_heads, attn_drop=attn_drop)
+        dim, _, self.num_heads = config.vit
+        self.scale = (dim // self.num_heads) ** -0.5
+        self.attn_drop = config.attn_drop
+        self.impl = config.fusion_impl
+
+    def attend(
+        self,
+        q: Float[Tensor, "b n dk"],
+        image: Float[Tensor, "b i d"],
+        audio: Float[Tensor, "b a d"],
+        key: Affine,
+        value: Affine,
+    ) -> Float[Tensor, "b n dv"]:
+        """As `attend_to_pairs`."""
+        dropout = self.attn_drop if self.training else 0.0
+        return attend_to_pairs(
+            q, image, audio, key, value, num_heads=self.num_heads, scale=self.scale, dropout=dropout, impl=self.impl
+        )
+
+
+class FactorizedFusion(PairFusion):
+    """Aggregation tokens summarize their modality; fusion tokens attend to all pairs of summaries."""
+
+    def __init__(self, config: DeepAVFusionConfig) -> None:
+        super().__init__(config)
+        dim = config.vit.embed_dim
+        key_dim = round(dim * config.fusion_attn_ratio)
+        self.num_tokens = config.num_tokens
+        self.aggregate_image = CrossAttention(dim, self.num_heads, attn_drop=self.attn_drop)
+        self.aggregate_audio = CrossAttention(dim, self.num_heads, attn_drop=self.attn_drop)
         self.q = nn.Linear(dim, key_dim)
         self.k = nn.Linear(2 * dim, key_dim)
         self.v = nn.Linear(2 * dim, dim)
@@ -92,33 +105,18 @@ class FactorizedFusion(nn.Module):
         fusion, image_summary, audio_summary = torch.split(state, list(self.num_tokens), dim=1)
         image_summary = self.aggregate_image(image_summary, image)
         audio_summary = self.aggregate_audio(audio_summary, audio)
-        fusion = attend_to_pairs(
-            self.q(fusion),
-            image_summary,
-            audio_summary,
-            Affine(self.k.weight, self.k.bias),
-            Affine(self.v.weight, self.v.bias),
-            num_heads=self.num_heads,
-            scale=self.scale,
-            dropout=self.attn_drop if self.training else 0.0,
-            impl=self.impl,
-        )
+        key, value = Affine(self.k.weight, self.k.bias), Affine(self.v.weight, self.v.bias)
+        fusion = self.attend(self.q(fusion), image_summary, audio_summary, key, value)
         return torch.cat([self.proj(fusion), image_summary, audio_summary], dim=1)
 
 
-class DenseFusion(nn.Module):
-    """All fusion tokens attend to all pairs of image and audio tokens; values are as narrow as keys.
+class DenseFusion(PairFusion):
+    """All fusion tokens attend to all pairs of image and audio tokens; values are as narrow as keys."""
 
-    Logits are scaled by the full head width, as in `FactorizedFusion`.
-    """
-
-    def __init__(self, dim: int, num_heads: int, *, attn_ratio: float, attn_drop: float, impl: str) -> None:
-        super().__init__()
-        inner = round(dim * attn_ratio)
-        self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5
-        self.attn_drop = attn_drop
-        self.impl = impl
+    def __init__(self, config: DeepAVFusionConfig) -> None:
+        super().__init__(config)
+        dim = config.vit.embed_dim
+        inner = round(dim * config.fusion_attn_ratio)
         self.q = nn.Linear(dim, inner)
         self.kv = nn.Linear(2 * dim, 2 * inner)
         self.proj = nn.Linear(inner, dim)
@@ -127,18 +125,7 @@ class DenseFusion(nn.Module):
         self, state: Float[Tensor, "b f d"], image: Float[Tensor, "b n d"], audio: Float[Tensor, "b m d"]
     ) -> Float[Tensor, "b f d"]:
         key, value = map(Affine, self.kv.weight.chunk(2), self.kv.bias.chunk(2))
-        out = attend_to_pairs(
-            self.q(state),
-            image,
-            audio,
-            key,
-            value,
-            num_heads=self.num_heads,
-            scale=self.scale,
-            dropout=self.attn_drop if self.training else 0.0,
-            impl=self.impl,
-        )
-        projected: Tensor = self.proj(out)
+        projected: Tensor = self.proj(self.attend(self.q(state), image, audio, key, value))
         return projected
 
 
@@ -148,33 +135,18 @@ class TokenFusion(CrossAttention):
     Unlike in the two others, logits are scaled by the narrower head width, as released.
     """
 
+    def __init__(self, config: DeepAVFusionConfig) -> None:
+        dim, _, num_heads = config.vit
+        super().__init__(dim, num_heads, config.fusion_attn_ratio, config.attn_drop)
+
     def forward(  # type: ignore[override]
         self, state: Float[Tensor, "b f d"], image: Float[Tensor, "b n d"], audio: Float[Tensor, "b m d"]
     ) -> Float[Tensor, "b f d"]:
         return super().forward(state, torch.cat([image, audio], dim=1))
 
 
-def make_fusion(
-    name: str,
-    dim: int,
-    num_heads: int,
-    *,
-    num_tokens: tuple[int, int, int],
-    attn_ratio: float,
-    attn_drop: float,
-    impl: str,
-) -> FactorizedFusion | DenseFusion | TokenFusion:
-    """The fusion called `name`. Only "factorized" distinguishes the three kinds of tokens."""
-    match name:
-        case "factorized":
-            return FactorizedFusion(
-                dim, num_heads, num_tokens=num_tokens, attn_ratio=attn_ratio, attn_drop=attn_drop, impl=impl
-            )
-        case "dense":
-            return DenseFusion(dim, num_heads, attn_ratio=attn_ratio, attn_drop=attn_drop, impl=impl)
-        case "token":
-            return TokenFusion(dim, num_heads, attn_ratio, attn_drop)
-    raise ValueError(f"unknown fusion {name!r}; known: {', '.join(FUSIONS)}")
+FUSION_TYPES = {"dense": DenseFusion, "factorized": FactorizedFusion, "token": TokenFusion}
+"""The fusions by name. Only the factorized one distinguishes the three kinds of tokens."""
 
 
 class FusionBlock(nn.Module):
@@ -184,15 +156,16 @@ class FusionBlock(nn.Module):
     norm_fusion(fusion), not fusion.
     """
 
-    def __init__(self, attn: nn.Module, dim: int, *, mlp_ratio: float, drop_path: float) -> None:
+    def __init__(self, config: DeepAVFusionConfig) -> None:
         super().__init__()
+        dim = config.vit.embed_dim
         self.norm_fusion = nn.LayerNorm(dim)
         self.norm_image = nn.LayerNorm(dim)
         self.norm_audio = nn.LayerNorm(dim)
-        self.attn = attn
+        self.attn = FUSION_TYPES[config.fusion](config)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim, round(dim * mlp_ratio))
-        self.drop_path = DropPath(drop_path)
+        self.mlp = Mlp(dim, round(dim * config.fusion_mlp_ratio))
+        self.drop_path = DropPath(config.drop_path)
 
     def forward(
         self, fusion: Float[Tensor, "b f d"], image: Float[Tensor, "b n d"], audio: Float[Tensor, "b m d"]

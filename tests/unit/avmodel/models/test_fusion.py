@@ -4,14 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from avmodel.models.fusion import Affine, FusionBlock, attend_to_pairs, make_fusion
+from avmodel.configs.deepavfusion import FUSIONS, DeepAVFusionConfig
+from avmodel.models.fusion import FUSION_TYPES, Affine, FusionBlock, attend_to_pairs
 
-TOKENS = (4, 3, 2)
+
+def config(name: str, impl: str = "separable") -> DeepAVFusionConfig:
+    counts = {"num_fusion_tokens": 4, "num_aggr_image_tokens": 3, "num_aggr_audio_tokens": 2}
+    return DeepAVFusionConfig(size="48x1x4", fusion=name, fusion_impl=impl, **counts)
 
 
 def fusion(name: str, impl: str = "separable") -> nn.Module:
     torch.manual_seed(0)
-    module = make_fusion(name, 48, 4, num_tokens=TOKENS, attn_ratio=0.25, attn_drop=0.0, impl=impl)
+    module = FUSION_TYPES[name](config(name, impl))
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=0.2)
     return module
@@ -54,13 +58,13 @@ def test_pairs_by_hand_at_the_scale_of_the_full_head_width() -> None:
 )
 def test_scales_of_the_released_model(name: str, ratio: float, scale: float) -> None:
     with torch.device("meta"):
-        module = make_fusion(name, 768, 12, num_tokens=(16, 8, 8), attn_ratio=ratio, attn_drop=0.0, impl="pairs")
+        module = FUSION_TYPES[name](DeepAVFusionConfig(fusion=name, fusion_attn_ratio=ratio, fusion_impl="pairs"))
     assert module.scale == scale
 
 
 @pytest.mark.parametrize("name", ["dense", "factorized", "token"])
 def test_a_zeroed_block_returns_the_normalized_tokens(name: str) -> None:
-    block = FusionBlock(fusion(name), 48, mlp_ratio=1.0, drop_path=0.0)
+    block = FusionBlock(config(name))
     nn.init.normal_(block.norm_fusion.weight)
     for module in block.modules():
         if isinstance(module, nn.Linear):
@@ -82,5 +86,6 @@ def test_factorized_fusion_tokens_see_the_other_modality_through_summaries_only(
 
 
 def test_an_unknown_fusion_lists_the_known() -> None:
-    with pytest.raises(ValueError, match="unknown fusion 'late'; known: dense, factorized, token"):
-        make_fusion("late", 48, 4, num_tokens=TOKENS, attn_ratio=1.0, attn_drop=0.0, impl="pairs")
+    with pytest.raises(ValueError, match=r"unknown model\.fusion 'late'; known: dense, factorized, token"):
+        config("late")
+    assert tuple(FUSION_TYPES) == FUSIONS
