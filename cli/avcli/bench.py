@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from avcli.help import OUTPUT, App, examples
+from avcli.help import OUTPUT, App, defaulted, examples
 from avcli.options import JSON, given, print_json
 
 EXAMPLES = """\b
@@ -54,17 +54,15 @@ STEP_COLUMNS = (
 
 
 def _size(default: str) -> Any:
-    help_text = "Size of the models: tiny, small, base, large, or WIDTHxDEPTHxHEADS."
-    return typer.Option(metavar="SIZE", help=help_text, show_default=default)
+    return defaulted("SIZE", "Size of the models: tiny, small, base, large, or WIDTHxDEPTHxHEADS.", default)
 
 
 def _batch(what: str, default: str) -> Any:
-    return typer.Option(metavar="SAMPLES", help=f"{what} Repeatable.", show_default=default)
+    return defaulted("SAMPLES", f"{what} Repeatable.", default)
 
 
 def _precision(known: str) -> Any:
-    help_text = "Precision of the forward pass."
-    return typer.Option(metavar=f"[{known}]", help=help_text, show_default="float32, or bfloat16 on CUDA")
+    return defaulted(f"[{known}]", "Precision of the forward pass.", "float32, or bfloat16 on CUDA")
 
 
 def _compile(known: str) -> Any:
@@ -73,25 +71,19 @@ def _compile(known: str) -> Any:
 
 
 def _steps(what: str) -> Any:
-    return typer.Option(metavar="STEPS", help=f"{what} of each row in a round.", show_default="1, or 10 on CUDA")
+    return defaulted("STEPS", f"{what} of each row in a round.", "1, or 10 on CUDA")
 
 
 def _rounds(what: str, default: str) -> Any:
-    return typer.Option(metavar="ROUNDS", help=f"Rounds; each measures every {what}.", show_default=default)
+    return defaulted("ROUNDS", f"Rounds; each measures every {what}.", default)
 
 
 STEP_ROUNDS = Annotated[int | None, _rounds("row", "3, or 5 on CUDA")]
 FUSION = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="[factorized|dense|dense-pairs|token|none]",
-        help="Fusions that are compared. Repeatable.",
-        show_default="all",
-    ),
+    defaulted("[factorized|dense|dense-pairs|token|none]", "Fusions that are compared. Repeatable.", "all"),
 ]
-DEVICE = Annotated[
-    str | None, typer.Option(metavar="DEVICE", help="Where it runs: auto, cpu, cuda or cuda:1.", show_default="auto")
-]
+DEVICE = Annotated[str | None, defaulted("DEVICE", "Where it runs: auto, cpu, cuda or cuda:1.", "auto")]
 JSON_LINES = Annotated[bool, typer.Option("--json", help="Print a JSON object for each row.", rich_help_panel=OUTPUT)]
 
 
@@ -105,14 +97,9 @@ def bench_prepare(
     videos: Annotated[
         Path | None, typer.Argument(metavar="FOLDER", help="A folder of videos.", show_default="synthetic ones")
     ] = None,
-    clips: Annotated[
-        int | None, typer.Option(metavar="CLIPS", help="Videos to measure speed on.", show_default="16")
-    ] = None,
+    clips: Annotated[int | None, defaulted("CLIPS", "Videos to measure speed on.", "16")] = None,
     memory_clips: Annotated[
-        list[int] | None,
-        typer.Option(
-            metavar="CLIPS", help="Clips of a run whose memory is measured. Repeatable.", show_default="500,5000"
-        ),
+        list[int] | None, defaulted("CLIPS", "Clips of a run whose memory is measured. Repeatable.", "500,5000")
     ] = None,
     as_json: JSON = False,
 ) -> None:
@@ -126,12 +113,8 @@ def bench_prepare(
 
 @app.command("sources", epilog=examples("avkit bench sources --clips 100"))
 def bench_sources(
-    clips: Annotated[
-        int | None, typer.Option(metavar="CLIPS", help="Synthetic clips to prepare.", show_default="500")
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Seconds of a clip.", show_default="10.0")
-    ] = None,
+    clips: Annotated[int | None, defaulted("CLIPS", "Synthetic clips to prepare.", "500")] = None,
+    seconds: Annotated[float | None, defaulted("SECONDS", "Seconds of a clip.", "10.0")] = None,
     rounds: Annotated[int | None, _rounds("source", "3")] = None,
     as_json: JSON = False,
 ) -> None:
@@ -149,17 +132,10 @@ def bench_loader(
         Path | None,
         typer.Argument(metavar="DATASET", help="Folder of a prepared dataset.", show_default="a synthetic one"),
     ] = None,
-    split: Annotated[
-        str | None, typer.Option(metavar="SPLIT", help="Split of the dataset.", show_default="train")
-    ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(metavar="SAMPLES", help="Samples that each loader reads in a round.", show_default="4096"),
-    ] = None,
+    split: Annotated[str | None, defaulted("SPLIT", "Split of the dataset.", "train")] = None,
+    samples: Annotated[int | None, defaulted("SAMPLES", "Samples that each loader reads in a round.", "4096")] = None,
     rounds: Annotated[int | None, _rounds("loader", "5")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(metavar="SAMPLES", help="Samples of a batch.", show_default="64")
-    ] = None,
+    batch_size: Annotated[int | None, defaulted("SAMPLES", "Samples of a batch.", "64")] = None,
     as_json: JSON = False,
 ) -> None:
     """Samples per second on all cores, compared with webdataset and JPEG decoding alone; time by stage; memory."""
@@ -172,10 +148,8 @@ def bench_loader(
 
 @app.command("open", epilog=examples("avkit bench open --samples 100000 --index-only"))
 def bench_open_command(
-    samples: Annotated[
-        int | None, typer.Option(metavar="SAMPLES", help="Samples of the drawn dataset.", show_default="2000000")
-    ] = None,
-    frames: Annotated[int | None, typer.Option(metavar="FRAMES", help="Frames of a sample.", show_default="4")] = None,
+    samples: Annotated[int | None, defaulted("SAMPLES", "Samples of the drawn dataset.", "2000000")] = None,
+    frames: Annotated[int | None, defaulted("FRAMES", "Frames of a sample.", "4")] = None,
     index_only: Annotated[
         bool, typer.Option("--index-only", help="Draw and open the index alone: quicker, with many samples.")
     ] = False,

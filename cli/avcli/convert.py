@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from avcli.download import DOWNLOAD, download_named
-from avcli.help import SETTINGS
+from avcli.help import SETTINGS, defaulted
 from avmanifest.errors import ConfigError
 
 EXAMPLES = """\b
@@ -38,12 +38,7 @@ def convert(
         ),
     ],
     family: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FAMILY",
-            help="Its family, such as cavmae. A wrong one is answered with all.",
-            show_default="deepavfusion",
-        ),
+        str | None, defaulted("FAMILY", "Its family, such as cavmae. A wrong one is answered with all.", "deepavfusion")
     ] = None,
     accept_unknown: Annotated[
         bool,
@@ -60,11 +55,8 @@ def convert(
     ] = None,
     mode: Annotated[
         str | None,
-        typer.Option(
-            metavar="[audio-visual|audio|image]",
-            help="With --classes: what it was fine-tuned with.",
-            show_default="audio-visual",
-            rich_help_panel=_FINETUNED,
+        defaulted(
+            "[audio-visual|audio|image]", "With --classes: what it was fine-tuned with.", "audio-visual", _FINETUNED
         ),
     ] = None,
     several: Annotated[

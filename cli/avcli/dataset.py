@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from avcli.help import App, examples
+from avcli.help import App, defaulted, examples
 from avcli.options import JSON, print_json
 from avmanifest.wording import counted
 
@@ -39,7 +39,7 @@ app = App(
 DATASET = Annotated[str, typer.Argument(help="Folder of the dataset.", metavar="DATASET")]
 WORKERS = Annotated[
     int | None,
-    typer.Option(min=1, metavar="PROCESSES", help="Processes that build shards.", show_default="one a core"),
+    defaulted("PROCESSES", "Processes that build shards.", "one a core", min=1),
 ]
 TO = Annotated[str, typer.Option("--to", metavar="FOLDER", help="Folder of the new dataset, which does not exist yet.")]
 
@@ -134,9 +134,7 @@ def subset(
         typer.Option(metavar="SQL", help='SQL condition on the manifest\'s columns, such as "not silent".'),
     ] = None,
     keys: Annotated[Path | None, typer.Option(metavar="FILE", help="Text file of keys, one a line.")] = None,
-    shard_size: Annotated[
-        int | None, typer.Option(min=1, metavar="CLIPS", help="Clips of a shard.", show_default="as in DATASET")
-    ] = None,
+    shard_size: Annotated[int | None, defaulted("CLIPS", "Clips of a shard.", "as in DATASET", min=1)] = None,
     workers: WORKERS = None,
     as_json: JSON = False,
 ) -> None:
@@ -167,9 +165,7 @@ def merge(
             metavar="TEXT", help="Put before the keys of a dataset. Once for each dataset, in their order. Repeatable."
         ),
     ] = None,
-    shard_size: Annotated[
-        int | None, typer.Option(min=1, metavar="CLIPS", help="Clips of a shard.", show_default="as in the first")
-    ] = None,
+    shard_size: Annotated[int | None, defaulted("CLIPS", "Clips of a shard.", "as in the first", min=1)] = None,
     workers: WORKERS = None,
     as_json: JSON = False,
 ) -> None:

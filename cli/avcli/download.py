@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from avcli.help import SETTINGS
+from avcli.help import SETTINGS, defaulted
 from avcli.options import JSON, print_json
 from avmanifest.errors import CheckpointError
 
@@ -34,10 +34,7 @@ DOWNLOAD = Annotated[
 def download(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name that avkit models lists.")],
     to: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Folder of the file.", show_default="avkit's cache folder, ~/.cache/avkit/models"
-        ),
+        Path | None, defaulted("FOLDER", "Folder of the file.", "avkit's cache folder, ~/.cache/avkit/models")
     ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Ask no server: only check the file that is here.")

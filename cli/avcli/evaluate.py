@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from avcli.download import DOWNLOAD, download_named
-from avcli.help import OUTPUT, SETTINGS, filled
+from avcli.help import OUTPUT, SETTINGS, defaulted, filled
 from avcli.options import CONFIG, EXPLAIN, JSON, SET, TOML, configured, explained, given, print_json, require_explain
 from avcli.pretrain import DATA_WHERE
 from avmanifest.errors import ConfigError
@@ -60,22 +60,10 @@ def evaluate(
         ),
     ] = None,
     train: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FOLDER|URL",
-            help="Training data. Repeatable.",
-            show_default="the train split of --data",
-            rich_help_panel=_DATA,
-        ),
+        list[str] | None, defaulted("FOLDER|URL", "Training data. Repeatable.", "the train split of --data", _DATA)
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder of the results.",
-            show_default="evaluations/TASK of the run",
-            rich_help_panel=OUTPUT,
-        ),
+        Path | None, defaulted("FOLDER", "Folder of the results.", "evaluations/TASK of the run", OUTPUT)
     ] = None,
     where: DATA_WHERE = None,
     preset: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from avcli.download import DOWNLOAD, download_named
-from avcli.help import OUTPUT
+from avcli.help import OUTPUT, defaulted
 from avcli.options import JSON, MODEL_WEIGHTS, print_json, require_weights
 
 EXAMPLES = """\b
@@ -29,12 +29,7 @@ def export_model(
         Path,
         typer.Option(metavar="FILE", help="The file: .pt2 for torch.export, .onnx for ONNX.", rich_help_panel=OUTPUT),
     ],
-    format: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[pt2|onnx]", help="Its format.", show_default="as the name of --to", rich_help_panel=OUTPUT
-        ),
-    ] = None,
+    format: Annotated[str | None, defaulted("[pt2|onnx]", "Its format.", "as the name of --to", OUTPUT)] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing file.", rich_help_panel=OUTPUT)
     ] = False,

@@ -32,6 +32,16 @@ _BREAK: Final = " \\"
 _HOME: Final = re.compile(r"\A(--[\w-]+=)?~(?=/|\Z)")
 
 
+def defaulted(metavar: str, text: str, default: str, panel: str | None = None, **more: Any) -> Any:
+    """An option that is None unless it is given. Its default is a config's, or depends; the help says it in words."""
+    return typer.Option(metavar=metavar, help=text, show_default=default, rich_help_panel=panel, **more)
+
+
+def listed(text: str) -> Any:
+    """The argument of a command that lists names: one of them; without it, all."""
+    return typer.Argument(metavar="NAME", help=text, show_default="all")
+
+
 def width(most: int = _WIDEST) -> int:
     """Columns to write in: those of the terminal, from 40 to `most`."""
     return max(min(shutil.get_terminal_size().columns, most), 40)

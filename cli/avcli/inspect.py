@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from avcli.help import OUTPUT
+from avcli.help import OUTPUT, defaulted
 from avcli.options import JSON, WHERE, print_json
 from avmanifest.errors import ConfigError, ExitCode
 
@@ -76,35 +76,12 @@ def inspect(
         ),
     ] = None,
     samples: Annotated[
-        int | None,
-        typer.Option(
-            "--samples",
-            metavar="SAMPLES",
-            help="With --html: samples with all frames and sound.",
-            show_default="24",
-            rich_help_panel=OUTPUT,
-        ),
+        int | None, defaulted("SAMPLES", "With --html: samples with all frames and sound.", "24", OUTPUT)
     ] = None,
     thumbnails: Annotated[
-        int | None,
-        typer.Option(
-            "--thumbnails",
-            metavar="SAMPLES",
-            help="With --html: samples with thumbnails.",
-            show_default="1000",
-            rich_help_panel=OUTPUT,
-        ),
+        int | None, defaulted("SAMPLES", "With --html: samples with thumbnails.", "1000", OUTPUT)
     ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed",
-            metavar="SEED",
-            help="With --html: seed of the draw of samples.",
-            show_default="0",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    seed: Annotated[int | None, defaulted("SEED", "With --html: seed of the draw of samples.", "0", OUTPUT)] = None,
     embedding: Annotated[
         Path | None,
         typer.Option(
@@ -122,16 +99,7 @@ def inspect(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            "--port",
-            metavar="PORT",
-            help="With --serve: the port of 127.0.0.1.",
-            show_default="a free one",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    port: Annotated[int | None, defaulted("PORT", "With --serve: the port of 127.0.0.1.", "a free one", OUTPUT)] = None,
     failed: Annotated[
         bool, typer.Option("--failed", help="List the clips that failed, each with its reason; with --json all of it.")
     ] = False,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from avcli.help import listed
 from avcli.options import JSON
 from avmanifest.secrets import shown_url
 
@@ -22,10 +23,7 @@ Examples:
 
 
 def models(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="Show all that is known of this model.", show_default="all"),
-    ] = None,
+    name: Annotated[str | None, listed("Show all that is known of this model.")] = None,
     as_json: JSON = False,
 ) -> None:
     """List the published models that avkit can download, start from, evaluate and apply by name."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from avcli.download import DOWNLOAD, download_named
-from avcli.help import OUTPUT, SETTINGS
+from avcli.help import OUTPUT, SETTINGS, defaulted
 from avcli.no_pandas import allow_pandas
 from avcli.options import CONFIG, EXPLAIN, SET, TOML, configured, explained, given, require_explain
 from avcli.typed import TYPED
@@ -69,10 +69,7 @@ def pretrain(
             rich_help_panel=_DATA,
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Folder of the run.", show_default="runs/RUN", rich_help_panel=_RUN),
-    ] = None,
+    out: Annotated[Path | None, defaulted("FOLDER", "Folder of the run.", "runs/RUN", _RUN)] = None,
     where: DATA_WHERE = None,
     config: CONFIG = None,
     settings: SET = None,

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from avcli.help import listed
 from avcli.options import JSON, print_json
 from avmanifest.recipe import Recipe, load_recipe, recipe_names
 
@@ -17,14 +18,7 @@ Examples:
 
 
 def recipes(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME",
-            help="Show all of this recipe, or of the .toml file of your own.",
-            show_default="all",
-        ),
-    ] = None,
+    name: Annotated[str | None, listed("Show all of this recipe, or of the .toml file of your own.")] = None,
     as_json: JSON = False,
 ) -> None:
     """List the recipes of prepare: the dataset, its licence, and the clips of its official lists."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from avcli.help import defaulted
 from avmanifest.errors import ConfigError, ExitCode
 from avmanifest.files import write_errors
 
@@ -32,12 +33,8 @@ def reproduce(
     paper: Annotated[
         str, typer.Argument(metavar="PAPER", help="The paper: deepavfusion, avsiam, crossmae or cav-mae.")
     ],
-    table: Annotated[
-        list[str] | None, typer.Option(metavar="NUMBER", help="A table's number. Repeatable.", show_default="all")
-    ] = None,
-    row: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A row's name. Repeatable.", show_default="all")
-    ] = None,
+    table: Annotated[list[str] | None, defaulted("NUMBER", "A table's number. Repeatable.", "all")] = None,
+    row: Annotated[list[str] | None, defaulted("NAME", "A row's name. Repeatable.", "all")] = None,
     scale: Annotated[
         str,
         typer.Option(
@@ -52,21 +49,18 @@ def reproduce(
             "Repeatable.",
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Folder of all results.", show_default="reproduced/SCALE"),
-    ] = None,
+    out: Annotated[Path | None, defaulted("FOLDER", "Folder of all results.", "reproduced/SCALE")] = None,
     listed: Annotated[bool, typer.Option("--list", help="Show tables and rows, and why some cannot be run.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the commands, and an estimate of hours and memory; run nothing.")
     ] = False,
     launch: Annotated[
         str | None,
-        typer.Option(
-            metavar="COMMAND",
-            help="Runs each command of avkit as a process of its own, such as 'torchrun --nproc-per-node 8 -m "
+        defaulted(
+            "COMMAND",
+            "Runs each command of avkit as a process of its own, such as 'torchrun --nproc-per-node 8 -m "
             "avcli.main'; prepare is run without it.",
-            show_default="all run in this process",
+            "all run in this process",
         ),
     ] = None,
 ) -> None:

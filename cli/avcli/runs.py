@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from avcli.help import listed
 from avcli.options import JSON, print_json
 
 EXAMPLES: Final = """\b
@@ -15,9 +16,7 @@ Examples:
 
 
 def runs(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Show all of this run.", show_default="all")
-    ] = None,
+    name: Annotated[str | None, listed("Show all of this run.")] = None,
     as_json: JSON = False,
 ) -> None:
     """List the named runs of pretrain: what each trains, and in what it differs from its family's defaults."""

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from avcli.help import OUTPUT
+from avcli.help import OUTPUT, defaulted
 from avcli.options import JSON, given, print_json
 from avdata.profiles import PROFILES
 
@@ -19,10 +19,7 @@ Examples:
 
 def spectrogram(
     path: Annotated[Path, typer.Argument(help="A video or audio file.", metavar="FILE")],
-    mel: Annotated[
-        str | None,
-        typer.Option("--mel", metavar=f"[{'|'.join(PROFILES)}]", help="The log-mel profile.", show_default="paper"),
-    ] = None,
+    mel: Annotated[str | None, defaulted(f"[{'|'.join(PROFILES)}]", "The log-mel profile.", "paper")] = None,
     png: Annotated[
         Path | None, typer.Option("--png", metavar="FILE", help="Write a picture.", rich_help_panel=OUTPUT)
     ] = None,

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from avcli.help import listed
 from avcli.options import JSON, print_json
 
 EXAMPLES: Final = """\b
@@ -15,10 +16,7 @@ Examples:
 
 
 def tasks(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="Show this task, with its presets.", show_default="all"),
-    ] = None,
+    name: Annotated[str | None, listed("Show this task, with its presets.")] = None,
     as_json: JSON = False,
 ) -> None:
     """List the tasks of evaluate, which score a model on a dataset, and of apply, which use one on a video."""
