@@ -136,19 +136,21 @@ def sizes(loader: Any) -> Iterator[int]:
             yield len(images)
 
 
+def loader_options(data: Data) -> dict[str, Any]:
+    """Options of torch's loader and of those made from it: one worker a core."""
+    return {
+        "batch_size": data.batch_size,
+        "collate_fn": OwnDecode.collate,
+        "num_workers": data.workers,
+        "prefetch_factor": 4,
+        "persistent_workers": True,
+        "worker_init_fn": start_worker,
+    }
+
+
 def torch_loader(dataset: Any, data: Data, **options: Any) -> DataLoader[Any]:
-    """torch's loader, one worker a core."""
-    return DataLoader(
-        dataset,
-        batch_size=data.batch_size,
-        collate_fn=OwnDecode.collate,
-        num_workers=data.workers,
-        prefetch_factor=4,
-        persistent_workers=True,
-        worker_init_fn=start_worker,
-        drop_last=True,
-        **options,
-    )
+    """torch's loader."""
+    return DataLoader(dataset, drop_last=True, **loader_options(data), **options)
 
 
 # The loaders: each a context manager over the sizes of its batches.
@@ -305,16 +307,8 @@ def litdata(data: Data) -> Iterator[Iterator[int]]:
             verbose=False,
         )
 
-    loader = StreamingDataLoader(
-        StreamingDataset(str(copy), shuffle=True, transform=partial(of_record, decode)),
-        batch_size=data.batch_size,
-        num_workers=data.workers,
-        collate_fn=OwnDecode.collate,
-        prefetch_factor=4,
-        persistent_workers=True,
-        worker_init_fn=start_worker,
-    )
-    yield sizes(loader)
+    dataset = StreamingDataset(str(copy), shuffle=True, transform=partial(of_record, decode))
+    yield sizes(StreamingDataLoader(dataset, **loader_options(data)))
 
 
 @contextlib.contextmanager
