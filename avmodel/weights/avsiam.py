@@ -12,12 +12,11 @@ from torch import Tensor
 
 from avmodel.checkpoint import filled
 from avmodel.configs.avsiam import AVSiamConfig
-from avmodel.configs.model import ViTSize, size_name
 from avmodel.models.avsiam import AVSiam
 from avmodel.renaming import Rules, renamed
 from avmodel.weights.files import read_weights
 from avmodel.weights.published import Importer, PublishedHeads, PublishedWeights, head_names
-from avmodel.weights.shapes import eight_rows, numbers_in, said_of, square
+from avmodel.weights.shapes import eight_rows, numbers_in, said_of, size_of, square
 
 AVSIAM = PublishedWeights(
     name="avsiam_base",
@@ -30,6 +29,7 @@ AVSIAM = PublishedWeights(
 
 # Published name -> ours; the first row that fits counts.
 LINEAR = r"(?:attn|mlp)\..+"
+BLOCK = rf"{LINEAR}|norm[12]\..+"  # of a block with norms of its own
 AVSIAM_NAMES: Rules = (
     (r"vit_base\.patch_embed\.(.+)", r"encoder.image.patch_embed.\1"),
     (r"vit_base\.patch_embed_a\.(.+)", r"encoder.audio.patch_embed.\1"),
@@ -40,8 +40,7 @@ AVSIAM_NAMES: Rules = (
     (r"vit_base\.blocks\.(\d+)\.(norm[12])_a\.(.+)", r"encoder.blocks.\1.\2_banks.audio.\3"),
     (r"vit_base\.norm\.(.+)", r"encoder.norm.\1"),
     (r"vit_base\.norm_a\.(.+)", r"encoder.audio_norm.\1"),
-    (rf"ast_base\.blocks\.(\d+)\.({LINEAR})", r"reconstruction_blocks.\1.\2"),
-    (r"ast_base\.blocks\.(\d+)\.(norm[12]\..+)", r"reconstruction_blocks.\1.\2"),
+    (rf"ast_base\.blocks\.(\d+)\.({BLOCK})", r"reconstruction_blocks.\1.\2"),
     (r"ast_base\.norm_a\.(.+)", r"reconstruction_norm.\1"),
     # They run with the audio norms.
     *((rf"mm_layer_{n + 1}\.({LINEAR})", rf"joint_layers.{n}.\1") for n in range(2)),
@@ -55,7 +54,7 @@ DECODER_NAMES: Rules = (
     (r"decoder_pos_embed_v", r"decoder.image_positions"),
     (r"decoder_modality_a", r"decoder.audio_vector"),
     (r"decoder_modality_v", r"decoder.image_vector"),
-    (rf"decoder_blocks\.(\d+)\.((?:{LINEAR})|(?:norm[12]\..+))", r"decoder.blocks.\1.\2"),
+    (rf"decoder_blocks\.(\d+)\.({BLOCK})", r"decoder.blocks.\1.\2"),
     (r"decoder_norm\.(.+)", r"decoder.norm.\1"),
     (r"decoder_pred_a\.(.+)", r"decoder.audio_pred.\1"),
     (r"decoder_pred_v\.(.+)", r"decoder.image_pred.\1"),
@@ -73,7 +72,7 @@ def import_avsiam(path: Path, **settings: Any) -> tuple[AVSiam, PublishedWeights
         dim, _, patch, _ = released["vit_base.patch_embed.proj.weight"].shape
         depth = len(numbers_in(released, r"vit_base\.blocks\.(\d+)\."))
         config = AVSiamConfig(
-            size=size_name(ViTSize(dim, depth, max(dim // 64, 1))),
+            size=size_of(dim, depth),
             image_size=square(released["vit_base.pos_embed"].shape[1] - 1, patch),
             audio_size=eight_rows(released["vit_base.pos_embed_a"].shape[1], patch),
             patch_size=patch,
@@ -98,8 +97,12 @@ def reconstruction_in(released: Mapping[str, Tensor]) -> dict[str, Any]:
     """
     if "mlp_head_mm.1.weight" in released:
         return {"reconstruction_weight": 0.0}
+    return {"separate_reconstruction": True, **decoder_in(released)}
+
+
+def decoder_in(released: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The config fields of a decoder with the names of DECODER_NAMES. KeyError without one."""
     return {
-        "separate_reconstruction": True,
         "decoder_embed_dim": released["decoder_embed.weight"].shape[0],
         "decoder_depth": len(numbers_in(released, r"decoder_blocks\.(\d+)\.")),
     }

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from avmodel.checkpoint import filled
 from avmodel.configs.cavmae import CAVMAEConfig
-from avmodel.configs.model import ViTSize, size_name
 from avmodel.models.cavmae import CAVMAE
 from avmodel.renaming import Rules, renamed
-from avmodel.weights.avsiam import DECODER_NAMES, LINEAR
+from avmodel.weights.avsiam import BLOCK, DECODER_NAMES, decoder_in
 from avmodel.weights.files import read_weights
 from avmodel.weights.published import Importer, PublishedHeads, PublishedWeights, head_names
-from avmodel.weights.shapes import eight_rows, numbers_in, said_of, square
+from avmodel.weights.shapes import eight_rows, numbers_in, said_of, size_of, square
 
 CAV_MAE = PublishedWeights(
     name="cav_mae",
@@ -35,12 +34,12 @@ CAV_MAE_NAMES: Rules = (
             (rf"patch_embed_{letter}\.(.+)", rf"encoder.{modality}.patch_embed.\1"),
             (rf"pos_embed_{letter}", rf"encoder.{modality}.positions"),
             (rf"modality_{letter}", rf"encoder.{modality}.modality"),
-            (rf"blocks_{letter}\.(\d+)\.((?:{LINEAR})|(?:norm[12]\..+))", rf"encoder.{modality}.blocks.\1.\2"),
+            (rf"blocks_{letter}\.(\d+)\.({BLOCK})", rf"encoder.{modality}.blocks.\1.\2"),
             (rf"norm_{letter}\.(.+)", rf"encoder.{modality}.norm.\1"),
             (rf"blocks_u\.(\d+)\.(norm[12])_{letter}\.(.+)", rf"encoder.joint_blocks.\1.\2_banks.{modality}.\3"),
         )
     ),
-    (rf"blocks_u\.(\d+)\.((?:{LINEAR})|(?:norm[12]\..+))", r"encoder.joint_blocks.\1.\2"),
+    (rf"blocks_u\.(\d+)\.({BLOCK})", r"encoder.joint_blocks.\1.\2"),
     (r"norm\.(.+)", r"encoder.joint_norm.\1"),
 )
 
@@ -65,15 +64,10 @@ def sizes_in(released: Mapping[str, Tensor]) -> dict[str, Any]:
     """The config fields that a released state dict's shapes tell. KeyError or ValueError for that of another model."""
     dim, _, patch, _ = released["patch_embed_v.proj.weight"].shape
     joint = len(numbers_in(released, r"blocks_u\.(\d+)\."))
-    decoder = {"reconstruction_weight": 0.0}
-    if "mlp_head.1.weight" not in released:
-        decoder = {
-            "decoder_embed_dim": released["decoder_embed.weight"].shape[0],
-            "decoder_depth": len(numbers_in(released, r"decoder_blocks\.(\d+)\.")),
-        }
+    decoder = {"reconstruction_weight": 0.0} if "mlp_head.1.weight" in released else decoder_in(released)
     depth = len(numbers_in(released, r"blocks_v\.(\d+)\.")) + joint
     return {
-        "size": size_name(ViTSize(dim, depth, max(dim // 64, 1))),
+        "size": size_of(dim, depth),
         "joint_depth": joint,
         "image_size": square(released["pos_embed_v"].shape[1], patch),
         "audio_size": eight_rows(released["pos_embed_a"].shape[1], patch),

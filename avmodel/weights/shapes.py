@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
+from avmodel.configs.model import ViTSize, size_name
 from avmodel.positions import sincos_positions
 
 
@@ -27,6 +28,11 @@ def said_of(path: Path, model: str) -> Iterator[None]:
 def numbers_in(names: Mapping[str, Tensor], pattern: str) -> tuple[int, ...]:
     """The distinct numbers that `pattern` matches at the start of names, ascending."""
     return tuple(sorted({int(match[1]) for name in names if (match := re.match(pattern, name))}))
+
+
+def size_of(dim: int, depth: int) -> str:
+    """The size of a ViT with a head for each 64 channels."""
+    return size_name(ViTSize(dim, depth, max(dim // 64, 1)))
 
 
 def grid_of(positions: Tensor) -> tuple[int, int]:
