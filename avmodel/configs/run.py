@@ -15,6 +15,7 @@ from avdata.tracking import (
 from avmanifest.errors import ConfigError
 from avmanifest.settings import SHARE, Bounds, check
 from avmodel.configs.augment import AugmentConfig
+from avmodel.configs.choices import Device
 from avmodel.configs.data import DataConfig
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.configs.model import ModelConfig
@@ -66,7 +67,7 @@ class RunConfig:
         str | None, "Published checkpoint, its name or folder of an own run that the audio branch starts from."
     ] = None
     seed: Annotated[int, "Seed of weights, order and augmentation.", Bounds(0)] = 0
-    device: Annotated[str, "auto, cpu, cuda or cuda:1."] = "auto"
+    device: Device = "auto"
     precision: Annotated[
         str,
         "Precision of the forward pass; weights stay float32. bfloat16: autocast. bfloat16-residual: tokens are "

@@ -8,7 +8,7 @@ from avdata.fits import FITS
 from avdata.profiles import PROFILES
 from avmanifest.errors import ConfigError
 from avmanifest.settings import POSITIVE, SHARE, Bounds, check
-from avmodel.configs.choices import MODEL_WEIGHTS, Weights
+from avmodel.configs.choices import MODEL_WEIGHTS, Device, Weights
 from avmodel.configs.data import CacheDir, CacheGb, NumWorkers, Offline
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import HALF, PRECISIONS
@@ -22,11 +22,13 @@ MaxGain = Annotated[float, "dB by which loudness varies in training, at most, ei
 MinArea = Annotated[float, "Share of the frame that a random crop takes in training, at least.", AREA]
 FlipProbability = Annotated[float, "Probability of a left-right flip in training.", SHARE]
 DECODER_NORMS = ("batch", "group")
-DECODER_NORM = (  # of segmentation's and separation's decoder_norm
+DecoderNorm = Annotated[  # of segmentation's and separation's decoder_norm
+    str,
     "Norms of the decoder. batch, as released: statistics over the samples that all CUDA devices take at once, so that "
     "results depend on device_batch_size and on the number of devices; on CPUs each process has its own. group: "
-    "statistics of each sample, the same on any number."
-)
+    "statistics of each sample, the same on any number.",
+    DECODER_NORMS,
+]
 
 
 RELEASED_OPTIM = OptimConfig(
@@ -118,7 +120,7 @@ class EvalConfig:
         bool, "Evaluate a model with random weights, too, as a baseline; takes as long again."
     ] = True
     feature_batch_size: Annotated[int, "Samples that a device encodes at once.", Bounds(1)] = 64
-    device: Annotated[str, "auto, cpu, cuda or cuda:1."] = "auto"
+    device: Device = "auto"
     precision: Annotated[
         str,
         "Precision of the encoder. bfloat16: autocast. float16: autocast, in training with a scaled loss, for cards "

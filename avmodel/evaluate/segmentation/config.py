@@ -9,10 +9,9 @@ from avmanifest.errors import ConfigError
 from avmanifest.settings import Bounds
 from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.config import (
-    DECODER_NORM,
-    DECODER_NORMS,
     RELEASED_OPTIM,
     SUPPLEMENT_OPTIM,
+    DecoderNorm,
     FlipProbability,
     FrameTaskConfig,
     MinArea,
@@ -62,7 +61,7 @@ class SegmentationConfig(FrameTaskConfig):
         "Transposed convolutions of the decoder divide channels by their factor, as released; false: they end at the "
         "width of their scale, as in runs that were begun without this setting.",
     ] = False
-    decoder_norm: Annotated[str, DECODER_NORM, DECODER_NORMS] = "batch"
+    decoder_norm: DecoderNorm = "batch"
     optim: OptimConfig = field(default_factory=lambda: replace(RELEASED_OPTIM, base_lr=2e-4))
     device_batch_size: int = 16
     drop_path: float = 0.0

@@ -7,10 +7,9 @@ from typing import Annotated
 from avmanifest.settings import Bounds
 from avmodel.configs.optim import OptimConfig
 from avmodel.evaluate.config import (
-    DECODER_NORM,
-    DECODER_NORMS,
     RELEASED_OPTIM,
     SUPPLEMENT_OPTIM,
+    DecoderNorm,
     FlipProbability,
     FrameTaskConfig,
     MinArea,
@@ -37,7 +36,7 @@ class SeparationConfig(FrameTaskConfig):
     max_gain_db: float = 0.0
     min_area: MinArea = 0.5
     flip_probability: FlipProbability = 0.5
-    decoder_norm: Annotated[str, DECODER_NORM, DECODER_NORMS] = "batch"
+    decoder_norm: DecoderNorm = "batch"
     mixtures: Annotated[
         str, "Test mixtures: a list's path, drawn, or auto: those of the dataset's recipe, else drawn."
     ] = AUTO
