@@ -22,6 +22,7 @@ from avmanifest.errors import ConfigError, ShardError
 from avmanifest.names import unknown_name
 from avmanifest.wording import counted
 
+_IF_SHORT: Final = "Leave short clips out (data.exclude=short), or set a shorter data.window_s."
 PATCH_COLUMNS: Final = 16
 
 
@@ -293,8 +294,8 @@ class ClipView(View):
             if num_starts < 1:
                 raise sample.error(
                     "",
-                    f"{counted(columns, 'column')}, a window of {self.window_s} s has {self.window_columns}. Leave "
-                    "short clips out (data.exclude=short), or set a shorter data.window_s.",
+                    f"{counted(columns, 'column')}, a window of {self.window_s} s has {self.window_columns}. "
+                    f"{_IF_SHORT}",
                 )
             starts = self._starts(num_starts, draws, around_s)
             for start, mel in zip(starts, mels, strict=True):
@@ -378,8 +379,7 @@ class ClipView(View):
         if num_starts < 1:
             raise sample.error(
                 "flac",
-                f"{num_samples} samples, a window of {self.window_s} s has {self.window_samples}. Leave short clips "
-                "out (data.exclude=short), or set a shorter data.window_s.",
+                f"{num_samples} samples, a window of {self.window_s} s has {self.window_samples}. {_IF_SHORT}",
             )
         return self._starts(num_starts, draws, around_s)
 

@@ -153,6 +153,9 @@ class Supervision:
         check(self, "supervision.")
 
 
+Stalled = Annotated[float, "Seconds without any data after which a transfer is stalled.", POSITIVE]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpOptions:
     """Requests to web servers."""
@@ -161,7 +164,7 @@ class HttpOptions:
         str | None, "URL of a proxy.", Option("--proxy", FETCHING, "URL", also=("remote.youtube.proxy",))
     ] = field(default=None, repr=False)
     connect_s: Annotated[float, "Seconds to connect.", POSITIVE] = 15.0
-    stalled_s: Annotated[float, "Seconds without any data after which a transfer is stalled.", POSITIVE] = 30.0
+    stalled_s: Stalled = 30.0
     slow_window_s: Annotated[
         float, "Seconds over which a transfer slower than slow_bytes_per_s counts as stalled.", POSITIVE
     ] = 60.0
@@ -190,7 +193,7 @@ class YoutubeOptions:
     padding_s: Annotated[float, "Seconds before and after each clip of a section.", Bounds(0)] = 5.0
     retries: Annotated[int, "Retries of yt-dlp for one request, within each attempt.", Bounds(0)] = 5
     retry_sleep_s: Annotated[float, "Seconds before the first retry; doubled for each, up to 30.", Bounds(0)] = 1.0
-    socket_s: Annotated[float, "Seconds without any data after which a transfer is stalled.", POSITIVE] = 30.0
+    socket_s: Stalled = 30.0
     proxy: Annotated[str | None, "URL of a proxy."] = field(default=None, repr=False)
     cookies: Annotated[
         Path | None,

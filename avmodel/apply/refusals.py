@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from avmanifest.errors import ConfigError
-from avmanifest.names import near_paths
 from avmodel.configs.apply import RetrieveConfig
 from avmodel.configs.choices import MODEL_WEIGHTS
-from avmodel.evaluate.places import how_to_train, trained_folder
+from avmodel.evaluate.places import how_to_train, require_checkpoint, trained_folder
 from avmodel.registry.named import located, results_place
 from avmodel.rundir import CHECKPOINTS, read_config
 
@@ -24,11 +23,7 @@ def require_trained(checkpoint: Path, task: str | None) -> None:
             f"{checkpoint}: a pretrained model, not one for this task. {how_to_train(checkpoint, task or '')}"
         )
     checkpoint = located(place)
-    if not checkpoint.exists():
-        raise ConfigError(
-            f"{checkpoint}: no such checkpoint. Give a run's folder, a checkpoint, or a weights file."
-            f"{near_paths(checkpoint)}"
-        )
+    require_checkpoint(checkpoint)
     if task is None:
         return
     folder = trained_folder(checkpoint, task)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from avmanifest.settings import POSITIVE, Bounds
+from avmanifest.settings import Bounds
 from avmodel.configs.model import (
     AUDIOSET_MEAN,
     AUDIOSET_STD,
@@ -14,6 +14,7 @@ from avmodel.configs.model import (
     DecodingModelConfig,
     MelMean,
     MelStd,
+    Temperature,
     num_kept,
     require_fields,
     require_heads,
@@ -54,7 +55,7 @@ class AVSiamConfig(DecodingModelConfig):
         "uniform"
     )
     contrast_weight: Annotated[float, "Weight of the contrastive loss; 0: none.", Bounds(0)] = 1.0
-    temperature: Annotated[float, "Temperature of the contrastive loss.", POSITIVE] = 0.05
+    temperature: Temperature = 0.05
     symmetric: Annotated[bool, "Contrast in both directions; the paper's formula has audio anchors alone."] = True
     joint_start: Annotated[
         str,
@@ -73,7 +74,7 @@ class AVSiamConfig(DecodingModelConfig):
         bool, "Encode the audio of the second pass with a further backbone: the released Base."
     ] = False
     decoder_depth: Annotated[int, "Blocks of each pixel decoder: 6 in the paper's text, 8 in the released Base."] = 6
-    normalize_targets: Annotated[bool, "Reconstruct each patch normalized by its own mean and deviation."] = False
+    normalize_targets: bool = False
     alternate_steps: Annotated[bool, "Two optimizers, one for each loss, stepped one after the other: as released."] = (
         False
     )

@@ -3,15 +3,18 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from avmanifest.settings import POSITIVE, Bounds
+from avmanifest.settings import Bounds
 from avmodel.configs.model import (
     AUDIOSET_MEAN,
     AUDIOSET_STD,
-    KERNEL_REDUCTIONS,
     SCHEMES,
+    AudioKernel,
+    AudioMaskRatio,
     DecodingModelConfig,
+    ImageMaskRatio,
     MelMean,
     MelStd,
+    Temperature,
     require_fields,
     require_heads,
     require_patches,
@@ -29,8 +32,8 @@ class CAVMAEConfig(DecodingModelConfig):
         str, "Of a tower and the joint blocks together: tiny, small, base, large, huge, or WIDTHxDEPTHxHEADS."
     ] = "base"
     joint_depth: Annotated[int, "Last blocks, which both modalities share."] = 1
-    image_mask_ratio: Annotated[float, "Share of image patches that are hidden."] = 0.75
-    audio_mask_ratio: Annotated[float, "Share of audio patches that are hidden."] = 0.75
+    image_mask_ratio: ImageMaskRatio = 0.75
+    audio_mask_ratio: AudioMaskRatio = 0.75
     audio_scheme: Annotated[
         str, "How audio patches are hidden; time, frequency and tf are the paper's ablation.", SCHEMES
     ] = "uniform"
@@ -38,14 +41,12 @@ class CAVMAEConfig(DecodingModelConfig):
         float, "Weight of the reconstruction loss; 0: none, and no decoder.", Bounds(0)
     ] = 1.0
     contrast_weight: Annotated[float, "Weight of the contrastive loss.", Bounds(0)] = 0.01
-    temperature: Annotated[float, "Temperature of the contrastive loss.", POSITIVE] = 0.05
+    temperature: Temperature = 0.05
     symmetric: Annotated[
         bool, "Contrast in both directions; the released code has image anchors and audio candidates alone."
     ] = False
     gather: Annotated[bool, "Take negatives from all processes; the released code has those of one GPU."] = True
-    audio_kernel: Annotated[
-        str, "How the spectrogram's patch kernel starts from published image weights.", KERNEL_REDUCTIONS
-    ] = "sum"
+    audio_kernel: AudioKernel = "sum"
     mel_mean: MelMean = AUDIOSET_MEAN
     mel_std: MelStd = AUDIOSET_STD
 

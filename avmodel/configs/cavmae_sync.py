@@ -21,6 +21,6 @@ class CAVMAESyncConfig(CAVMAEConfig):
     num_registers: Annotated[
         int, "Register tokens of each tower; they leave the sequence before the joint blocks.", Bounds(0)
     ] = 8
-    contrast_weight: Annotated[float, "Weight of the contrastive loss.", Bounds(0)] = 0.1
+    contrast_weight: float = 0.1
 
     published_contrast: ClassVar[str] = "the authors' script: those of one GPU, of 512 in a step"

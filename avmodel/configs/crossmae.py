@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from avmanifest.settings import POSITIVE, SHARE, Bounds
-from avmodel.configs.model import KERNEL_REDUCTIONS, DecodingModelConfig, num_kept, require_fields, require_patches
+from avmodel.configs.model import AudioKernel, DecodingModelConfig, num_kept, require_fields, require_patches
 
 LOSS_SUPPORTS = ("masked", "visible", "all")
 TARGET_NORMS = ("layernorm", "l2")
@@ -94,9 +94,7 @@ class CrossMAEConfig(DecodingModelConfig):
     feature_decoder_num_heads: Annotated[
         int | None, "Attention heads of the feature decoders. none: those of the towers.", Bounds(1)
     ] = None
-    audio_kernel: Annotated[
-        str, "How the spectrogram's patch kernel starts from published image weights.", KERNEL_REDUCTIONS
-    ] = "mean"
+    audio_kernel: AudioKernel = "mean"
     mel_mean: Annotated[
         float,
         "Mean of log-mels that inputs are normalized with; default: AudioSet's in AudioMAE, of natural-log Kaldi mels.",

@@ -8,6 +8,7 @@ from avdata.profiles import PROFILES
 from avmanifest.settings import POSITIVE, SHARE, Bounds, check
 
 # Settings that evaluations have, too.
+Exclude = Annotated[tuple[str, ...], "Leave out samples with these flags, such as silent."]
 NumWorkers = Annotated[int | None, "Decoding threads of each process. none: one a core.", Bounds(0)]
 CacheDir = Annotated[str | None, "Folder where remote shards are kept. none: the user's cache folder."]
 CacheGb = Annotated[float | None, "GB of remote shards to keep, at most. none: 200.", POSITIVE]
@@ -57,7 +58,7 @@ class DataConfig:
     ] = 0.5
     flip_probability: Annotated[float, "Probability of a left-right flip.", SHARE] = 0.5
     max_gain_db: Annotated[float, "dB by which loudness varies, at most, either way; 0: not at all.", Bounds(0)] = 6.0
-    exclude: Annotated[tuple[str, ...], "Leave out samples with these flags, such as silent."] = ()
+    exclude: Exclude = ()
     where: Annotated[
         str | None,
         "Train on the clips for which this SQL condition on columns of the manifest is true. none: on all.",

@@ -4,7 +4,15 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from avmanifest.settings import POSITIVE, Bounds
-from avmodel.configs.model import DecodingModelConfig, require_fields, require_heads, require_patches
+from avmodel.configs.choices import DropPath
+from avmodel.configs.model import (
+    AudioMaskRatio,
+    DecodingModelConfig,
+    ImageMaskRatio,
+    require_fields,
+    require_heads,
+    require_patches,
+)
 
 FUSIONS = ("dense", "factorized", "token")
 IMPLS = ("pairs", "separable")
@@ -22,9 +30,7 @@ class MaskedViTsConfig(DecodingModelConfig):
         "Size of a spectrogram: mel bins, steps. The uppermost bins that fill no patch are cut off, and up to "
         "patch_size - 1 further steps.",
     ] = (128, 192)
-    drop_path: Annotated[
-        float, "Probability of dropping each residual branch of a block in training.", Bounds(0, 0.99)
-    ] = 0.0
+    drop_path: DropPath = 0.0
     attn_drop: Annotated[float, "Dropout of attention weights.", Bounds(0, 0.99)] = 0.0
     # released: AudioMAE weights as DeepAVFusion loaded them, time and frequency exchanged, mels not scaled.
     # aligned: kernels transposed at loading, halves of the positions exchanged, mels scaled as in AudioMAE.
@@ -33,8 +39,8 @@ class MaskedViTsConfig(DecodingModelConfig):
         "How published AudioMAE weights are read: as released, or with time and frequency aligned.",
         ("aligned", "released"),
     ] = "released"
-    image_mask_ratio: Annotated[float, "Share of image patches that are hidden."] = 0.75
-    audio_mask_ratio: Annotated[float, "Share of audio patches that are hidden."] = 0.8
+    image_mask_ratio: ImageMaskRatio = 0.75
+    audio_mask_ratio: AudioMaskRatio = 0.8
     decoder_positions: Annotated[
         str,
         "Decoder positions: trainable, as released; fixed, as the paper means it.",

@@ -15,6 +15,12 @@ MelMean = Annotated[
     float, "Mean of log-mels that inputs are normalized with; default: AudioSet's, of natural-log Kaldi mels."
 ]
 MelStd = Annotated[float, "Deviation of log-mels that inputs are normalized with.", POSITIVE]
+ImageMaskRatio = Annotated[float, "Share of image patches that are hidden."]
+AudioMaskRatio = Annotated[float, "Share of audio patches that are hidden."]
+AudioKernel = Annotated[
+    str, "How the spectrogram's patch kernel starts from published image weights.", KERNEL_REDUCTIONS
+]
+Temperature = Annotated[float, "Temperature of the contrastive loss.", POSITIVE]
 AUDIOSET_MEAN, AUDIOSET_STD = -5.081, 4.4849  # as CAV-MAE has them
 
 

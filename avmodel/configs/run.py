@@ -15,7 +15,7 @@ from avdata.tracking import (
 from avmanifest.errors import ConfigError
 from avmanifest.settings import SHARE, Bounds, check
 from avmodel.configs.augment import AugmentConfig
-from avmodel.configs.choices import Device
+from avmodel.configs.choices import Device, DeviceBatchSize, Epochs
 from avmodel.configs.data import DataConfig
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.configs.model import ModelConfig
@@ -41,15 +41,13 @@ class RunConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     batch_size: Annotated[int, "Samples of an optimizer step, over all devices and micro-steps.", Bounds(1)] = 512
-    device_batch_size: Annotated[
-        int, "Samples that one device takes at once, at most; more become micro-steps.", Bounds(1)
-    ] = 64
+    device_batch_size: DeviceBatchSize = 64
     gradient_cache: Annotated[
         bool,
         "Contrast all samples of a step with one another, however few the devices take at once: two forward passes, "
         "with the gradients of one large batch. false: only those that all devices take at once.",
     ] = False
-    epochs: Annotated[int, "Passes over the training data.", Bounds(1)] = 200
+    epochs: Epochs = 200
     steps: Annotated[
         int | None, "Optimizer steps. none: as many as epochs says. 0: the untrained start is saved.", Bounds(0)
     ] = None

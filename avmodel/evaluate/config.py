@@ -8,8 +8,8 @@ from avdata.fits import FITS
 from avdata.profiles import PROFILES
 from avmanifest.errors import ConfigError
 from avmanifest.settings import POSITIVE, SHARE, Bounds, check
-from avmodel.configs.choices import MODEL_WEIGHTS, Device, Weights
-from avmodel.configs.data import CacheDir, CacheGb, NumWorkers, Offline
+from avmodel.configs.choices import MODEL_WEIGHTS, Device, DeviceBatchSize, DropPath, Epochs, Weights
+from avmodel.configs.data import CacheDir, CacheGb, Exclude, NumWorkers, Offline
 from avmodel.configs.optim import OptimConfig
 from avmodel.configs.run import HALF, PRECISIONS
 
@@ -75,7 +75,7 @@ class EvalDataConfig:
         "Stored frames of a test clip, each tested with the same sound, in place of windows. none: windows.",
         Bounds(1),
     ] = None
-    exclude: Annotated[tuple[str, ...], "Leave out samples with these flags, such as silent."] = ()
+    exclude: Exclude = ()
     where: Annotated[
         str | None,
         "Use the clips, of training and test, for which this SQL condition on columns of the manifest is true. none: "
@@ -147,13 +147,9 @@ class TrainingConfig(EvalConfig):
     batch_size: Annotated[
         int, "Samples of a step, over all devices and micro-steps; at most the training samples.", Bounds(1)
     ] = 512
-    device_batch_size: Annotated[
-        int, "Samples that one device takes at once, at most; more become micro-steps.", Bounds(1)
-    ] = 32
-    epochs: Annotated[int, "Passes over the training data.", Bounds(1)] = 100
-    drop_path: Annotated[
-        float, "Probability of dropping each residual branch of a block in training.", Bounds(0, 0.99)
-    ] = 0.2
+    device_batch_size: DeviceBatchSize = 32
+    epochs: Epochs = 100
+    drop_path: DropPath = 0.2
 
 
 def require_streams_once(names: tuple[str, ...] | None) -> None:

@@ -12,14 +12,13 @@ from safetensors import safe_open
 from avdata.fits import FITS
 from avmanifest.errors import ConfigError
 from avmanifest.files import replacing, sha256_of_file
-from avmanifest.names import near_paths
 from avmanifest.parsing import parse_json
 from avmodel.checkpoint import load_model, of_weights_file
 from avmodel.checkpoint_folder import EMA_FILE, MODEL_FILE, checkpoints_in
 from avmodel.configs.choices import EMA_WEIGHTS, MODEL_WEIGHTS
 from avmodel.evaluate.finetune.imported import convert_classifier
 from avmodel.evaluate.loaded import LoadedModel
-from avmodel.evaluate.places import how_to_train, trained_folder
+from avmodel.evaluate.places import how_to_train, require_checkpoint, trained_folder
 from avmodel.models import family_of
 from avmodel.models.family import Family
 from avmodel.registry.fetch import classes_path
@@ -98,10 +97,7 @@ def require_average(path: Path) -> None:
 
 def _own(path: Path, name: str) -> LoadedModel:
     path = checkpoints_of(path)
-    if not path.exists():
-        raise ConfigError(
-            f"{path}: no such checkpoint. Give a run's folder, a checkpoint, or a weights file.{near_paths(path)}"
-        )
+    require_checkpoint(path)
     file, (model, _) = of_weights_file(path, load_model, name)
     run = next((folder for folder in file.parents[:3] if (folder / CHECKPOINTS).is_dir()), None)
     settings = (read_config(run) if run is not None else None) or {}

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+from avmanifest.errors import ConfigError
+from avmanifest.names import near_paths
+
 EVALUATIONS = "evaluations"  # folder of the results, in a run's
 
 
@@ -11,6 +14,14 @@ def trained_folder(path: Path, task: str) -> Path:
         if seeds := sorted(folder.glob("seed-*")):
             return seeds[0]
     return path
+
+
+def require_checkpoint(path: Path) -> None:
+    """Raise ConfigError, with the paths beside it that are like it, for a path that is not there."""
+    if not path.exists():
+        raise ConfigError(
+            f"{path}: no such checkpoint. Give a run's folder, a checkpoint, or a weights file.{near_paths(path)}"
+        )
 
 
 def how_to_train(path: Path, task: str) -> str:

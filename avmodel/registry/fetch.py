@@ -140,7 +140,7 @@ def fetch(
         was_there = _is_whole(entry, path, wanted, own=folder is None, offline=offline, say=say)
         if not was_there:
             if offline:
-                raise ConfigError(f"{path}: is not there, and --offline asks no server. Run once without --offline.")
+                raise _not_there(path)
             download_file(
                 entry.url,
                 path,
@@ -198,12 +198,16 @@ def what_is_no_weights(path: Path) -> str:
     return f"it begins with {excerpt(begin.decode('latin-1'), 40)!r}, as no file of weights does"
 
 
+def _not_there(path: Path) -> ConfigError:
+    return ConfigError(f"{path}: is not there, and --offline asks no server. Run once without --offline.")
+
+
 def _fetch_classes(entry: Entry, path: Path, *, offline: bool, retry: RetryPolicy | None) -> None:
     target = classes_path(path)
     if not entry.classes_url or target.exists():
         return
     if offline:
-        raise ConfigError(f"{target}: is not there, and --offline asks no server. Run once without --offline.")
+        raise _not_there(target)
 
     def is_list(file: Path) -> str:
         with open_file(file) as opened:

@@ -42,10 +42,15 @@ CONFIG = Annotated[
         rich_help_panel=SETTINGS,
     ),
 ]
-WHERE = Annotated[
-    str | None,
-    typer.Option("--where", metavar="SQL", help="Only clips for which this SQL condition on manifest columns is true."),
-]
+
+
+def where_option(panel: str | None = None) -> Any:
+    """The option --where, under this heading."""
+    text = "Only clips for which this SQL condition on manifest columns is true."
+    return typer.Option("--where", metavar="SQL", help=text, rich_help_panel=panel)
+
+
+WHERE = Annotated[str | None, where_option()]
 EXPLAIN = Annotated[
     bool,
     typer.Option(

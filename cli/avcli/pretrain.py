@@ -9,7 +9,7 @@ import typer
 from avcli.download import DOWNLOAD, download_named
 from avcli.help import OUTPUT, SETTINGS, defaulted
 from avcli.no_pandas import allow_pandas
-from avcli.options import CONFIG, EXPLAIN, SET, TOML, configured, explained, given, require_explain
+from avcli.options import CONFIG, EXPLAIN, SET, TOML, configured, explained, given, require_explain, where_option
 from avcli.typed import TYPED
 from avmanifest.errors import ConfigError, ExitCode
 
@@ -30,15 +30,7 @@ Examples:
 
 
 _DATA, _RUN = "Data", "The run"  # headings of the options
-DATA_WHERE = Annotated[
-    str | None,
-    typer.Option(
-        "--where",
-        metavar="SQL",
-        help="Only clips for which this SQL condition on manifest columns is true.",
-        rich_help_panel=_DATA,
-    ),
-]
+DATA_WHERE = Annotated[str | None, where_option(_DATA)]
 
 
 def started_processes() -> int:

@@ -230,7 +230,7 @@ def read_lines(path: Path) -> tuple[pa.Array, pa.Array]:
     numbers = pa.array(range(1, len(lines) + 1), pa.int64())
     filled = pc.invert(pc.match_substring_regex(lines, _BLANK))
     if not pc.any(filled).as_py():
-        raise ManifestError(f"{path}: the list is empty. Get it again from its source.")
+        raise ManifestError(_is_empty(path))
     return pc.filter(lines, filled), pc.filter(numbers, filled)
 
 
@@ -248,7 +248,7 @@ def csv_cells(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]
             has_rows = True
             yield line, cells
     if not has_rows:
-        raise ManifestError(f"{path}: the list is empty. Get it again from its source.")
+        raise ManifestError(_is_empty(path))
 
 
 def csv_rows(path: Path, delimiter: str, kind: str, *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
@@ -475,7 +475,11 @@ def _why_unreadable(path: Path) -> str:
                     if problem == _NOT_UTF8:
                         return f"{path}: line {number} {problem}. {utf8_remedy(path)}"
                     return f"{path}: line {number} {problem}. Check that this is the list as a text file."
-    return f"{path}: the list is empty. Get it again from its source." if empty else f"{path}: not a text file"
+    return _is_empty(path) if empty else f"{path}: not a text file"
+
+
+def _is_empty(path: Path) -> str:
+    return f"{path}: the list is empty. Get it again from its source."
 
 
 def _is_not_utf8(line: bytes) -> bool:
