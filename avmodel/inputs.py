@@ -36,6 +36,7 @@ from avmodel.configs.data import DataConfig
 from avmodel.configs.model import ModelConfig
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
+from avmodel.evaluate.config import EvalDataConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -45,13 +46,13 @@ HELD_OUT_SEED = 0  # of the order and the masks of the held-out loss, whatever t
 Source = str | Path | Sequence[str]
 
 
-def cache_config(folder: str | None, most_gb: float | None, *, offline: bool = False) -> CacheConfig:
-    """Where remote shards are kept, how much of them, and whether servers are asked; None: as the loader has it."""
-    given: dict[str, Any] = {"offline": offline}
-    if folder is not None:
-        given["root"] = Path(folder)
-    if most_gb is not None:
-        given["max_bytes"] = round(most_gb * 1e9)
+def cache_of(data: DataConfig | EvalDataConfig) -> CacheConfig:
+    """Where remote shards are kept, how much of them, and whether servers are asked; none: as the loader has it."""
+    given: dict[str, Any] = {"offline": data.offline}
+    if data.cache_dir is not None:
+        given["root"] = Path(data.cache_dir)
+    if data.cache_gb is not None:
+        given["max_bytes"] = round(data.cache_gb * 1e9)
     return CacheConfig(**given)
 
 
@@ -70,7 +71,7 @@ def train_loader(
     Raises ConfigError if the data doesn't fit the model, or has fewer samples than one batch of every process;
     ManifestError or ShardError for an incomplete dataset.
     """
-    cache = cache_config(data.cache_dir, data.cache_gb, offline=data.offline)
+    cache = cache_of(data)
     given: dict[str, Any] = {"exclude": data.exclude, "where": data.where, "cache": cache}
     given["allow_pipe"] = data.allow_pipe
     if data.mix or data.epoch_samples is not None:
@@ -163,7 +164,7 @@ def probe_loader(
     """
     if data.probe_split is None or not is_folder(source):
         return None
-    cache = cache_config(data.cache_dir, data.cache_gb, offline=data.offline)
+    cache = cache_of(data)
     try:
         dataset = open_dataset(source, data.probe_split, cache=cache)
     except MissingSplit:
@@ -192,7 +193,7 @@ def validation_loader(config: RunConfig, source: Source, world: World) -> Loader
             "folder of a prepared dataset, or set validation.every=none."
         )
     size, _ = config.validation_batch(world.size)
-    cache = cache_config(data.cache_dir, data.cache_gb, offline=data.offline)
+    cache = cache_of(data)
     try:
         dataset = open_dataset(source, validation.split, cache=cache)
     except MissingSplit as error:

@@ -13,7 +13,6 @@ import torch
 
 from avdata.load import (
     AllFramesView,
-    CacheConfig,
     Dataset,
     EvalView,
     Loader,
@@ -41,7 +40,7 @@ from avmanifest.wording import counted
 from avmodel.distributed import World
 from avmodel.evaluate.config import EvalDataConfig
 from avmodel.evaluate.loaded import LoadedModel
-from avmodel.inputs import Source, cache_config, image_side
+from avmodel.inputs import Source, cache_of, image_side
 
 _FOOTAGE = ("key", "status", "video_id", "source_sha256", "source", "start_s", "end_s")
 _SHOWN = 3
@@ -320,8 +319,3 @@ def chosen(split: Split, keys: Sequence[str]) -> Split:
     """Only the samples with these keys."""
     keep = pc.is_in(split.dataset.keys, value_set=pa.array(list(keys), pa.large_string())).to_numpy(False)
     return split._replace(dataset=select(split.dataset, keep))
-
-
-def cache_of(data: EvalDataConfig) -> CacheConfig:
-    """Where remote shards are kept."""
-    return cache_config(data.cache_dir, data.cache_gb, offline=data.offline)

@@ -16,7 +16,7 @@ from avmanifest.errors import ConfigError
 from avmodel.configs.data import DataConfig
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.distributed import World
-from avmodel.inputs import cache_config, probe_loader, train_loader
+from avmodel.inputs import cache_of, probe_loader, train_loader
 from tests.serving import serving
 
 MODEL = DeepAVFusionConfig(image_size=(32, 32))
@@ -66,7 +66,7 @@ def test_training_runs_a_command_only_if_it_may(drawn: Path, tmp_path: Path) -> 
 
 def test_training_and_probing_read_from_afar_into_the_runs_own_cache(drawn: Path, tmp_path: Path) -> None:
     data = DataConfig(cache_dir=str(tmp_path / "cache"), cache_gb=0.5, num_workers=0, probe_split="train")
-    assert cache_config(data.cache_dir, data.cache_gb) == CacheConfig(root=tmp_path / "cache", max_bytes=500_000_000)
+    assert cache_of(data) == CacheConfig(root=tmp_path / "cache", max_bytes=500_000_000)
     with serving(drawn) as server:
         loader = train_loader(data, MODEL, server.url, ALONE, batch_size=4, seed=0)
         assert len({key for batch in loader for key in batch.keys}) == 20
