@@ -1,6 +1,6 @@
 """The inputs of every task: the loaded model, the data, and the folder of its results."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from avmodel.evaluate.config import EvalConfig, Progress
 from avmodel.evaluate.data import Split
 from avmodel.evaluate.features import Extraction, Features, kept_features
 from avmodel.evaluate.loaded import LoadedModel, untrained
+from avmodel.evaluate.places import SEED
 from avmodel.evaluate.result import Result
 from avmodel.inputs import Source
 
@@ -34,10 +35,15 @@ class Evaluation:
         """The same evaluation of another model."""
         return replace(self, loaded=loaded)
 
-    def with_random_weights(self, config: EvalConfig) -> Iterator[tuple["Evaluation", int]]:
-        """This evaluation of a randomly initialized model, and its seed, for each seed if config.random_weights."""
+    def with_seeds(self, seeds: Sequence[int]) -> Iterator[tuple["Evaluation", int, Path]]:
+        """This evaluation, each seed, and the folder of what is trained with it."""
+        for seed in seeds:
+            yield self, seed, self.out / f"{SEED}{seed}"
+
+    def with_random_weights(self, config: EvalConfig) -> Iterator[tuple["Evaluation", int, Path]]:
+        """The same of a model that is randomly initialized by each of the config's seeds, if config.random_weights."""
         for seed in config.seeds if config.random_weights else ():
-            yield self.of(untrained(self.loaded, seed)), seed
+            yield self.of(untrained(self.loaded, seed)), seed, self.out / f"random-{SEED}{seed}"
 
     def result(self, config: EvalConfig, **fields: Any) -> Result:
         """The result of a task with these fields of Result. Default: all seeds of the config, in percent."""

@@ -6,12 +6,13 @@ from avmanifest.errors import ConfigError
 from avmanifest.names import near_paths
 
 EVALUATIONS = "evaluations"  # folder of the results, in a run's
+SEED = "seed-"  # beginning of the name of the folder of what a task trains with a seed
 
 
 def trained_folder(path: Path, task: str) -> Path:
     """The folder of the first seed: in the results that the path is, or in those of the run that it is, or itself."""
     for folder in (path, path / EVALUATIONS / task):
-        if seeds := sorted(folder.glob("seed-*")):
+        if seeds := sorted(folder.glob(f"{SEED}*")):
             return seeds[0]
     return path
 

@@ -37,15 +37,15 @@ def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
         for mode in {config.data.mode, *config.missing, *(MODES[1:] if config.mixed else ())}:
             streams_with_heads(run.loaded.model, mode, config.head_streams)  # refuses what leaves a mode without heads
 
-    def tested(one: Evaluation, seed: int, folder: str) -> dict[str, Float[Tensor, "n c"]]:
-        return predictions(config, trained(config, one, train, test, seed, one.out / folder), one, test)
+    def tested(one: Evaluation, seed: int, folder: Path) -> dict[str, Float[Tensor, "n c"]]:
+        return predictions(config, trained(config, one, train, test, seed, folder), one, test)
 
-    logits = [tested(run, seed, f"seed-{seed}") for seed in config.seeds]
+    logits = [tested(*one) for one in run.with_seeds(config.seeds)]
     runs = [scores_of(found, labels, has_label, multi_label=test.multi_label) for found in logits]
     trivial = trivial_baselines(label_matrix(train.dataset), labels[has_label], multi_label=test.multi_label)
     random_runs = [
-        scores_of(tested(one, seed, f"random-seed-{seed}"), labels, has_label, multi_label=test.multi_label)
-        for one, seed in run.with_random_weights(config)
+        scores_of(tested(*one), labels, has_label, multi_label=test.multi_label)
+        for one in run.with_random_weights(config)
     ]
     return run.result(
         config,

@@ -46,7 +46,7 @@ def knn(config: KnnConfig, run: Evaluation) -> Result:
     votes, queries, gallery = neighbors_of(run)
     scores = scores_of(votes)
     trivial = trivial_baselines(gallery.labels, queries.labels, multi_label=test.multi_label)
-    random_runs = [scores_of(neighbors_of(one)[0]) for one, _ in run.with_random_weights(config)]
+    random_runs = [scores_of(neighbors_of(one)[0]) for one, *_ in run.with_random_weights(config)]
     return run.result(
         config,
         task=f"{counted(config.k, 'nearest neighbor')}, {config.gallery}",

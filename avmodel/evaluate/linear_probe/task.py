@@ -49,7 +49,7 @@ def linear_probe(config: LinearProbeConfig, run: Evaluation) -> Result:
     trivial = trivial_baselines(label_matrix(train.dataset), labels, multi_label=test.multi_label)
     random_runs = [
         probe(config, one, train, test, seed).scores(multi_label=test.multi_label)
-        for one, seed in run.with_random_weights(config)
+        for one, seed, _ in run.with_random_weights(config)
     ]
     return run.result(
         config,

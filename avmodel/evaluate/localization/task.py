@@ -83,12 +83,12 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
     train, leak_notes = _training_truth(config, run, split) if config.supervised else (None, ())
     seeds = config.seeds if train is not None else config.seeds[:1]
 
-    def localizer_of(one: Evaluation, seed: int, folder: str) -> Localizer:
+    def localizer_of(one: Evaluation, seed: int, folder: Path) -> Localizer:
         if train is None:
             return Localizer(one.loaded.model, config.encoding, config.dense if config.maps == DENSE else None)
-        return trained(config, one, train, test, seed, one.out / folder)
+        return trained(config, one, train, test, seed, folder)
 
-    localizers = [localizer_of(run, seed, f"seed-{seed}") for seed in seeds]
+    localizers = [localizer_of(*one) for one in run.with_seeds(seeds)]
     found = measured(config, run, localizers[0], test, baselines=True)
     others = [measured(config, run, one, test, baselines=False) for one in localizers[1:]]
     counted = found["known"][:, 0] > 0
@@ -103,8 +103,8 @@ def localization(config: LocalizationConfig, run: Evaluation) -> Result:
     runs = [rows_of(values) for values in (found, *others)]
     trivial = {name: resampled_ciou(found[name][counted, 0]) for name in found if name not in NOT_SCORES}
     random_runs = [
-        rows_of(measured(config, run, localizer_of(one, seed, f"random-seed-{seed}"), test, baselines=False))
-        for one, seed in run.with_random_weights(config)
+        rows_of(measured(config, run, localizer_of(*one), test, baselines=False))
+        for one in run.with_random_weights(config)
     ]
     rule, rule_note = quoted_rule(config.rule, {name: x["ciou"].value for name, x in trivial.items()})
     if PROMPTED in runs[0]:

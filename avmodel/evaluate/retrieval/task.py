@@ -56,9 +56,9 @@ def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
     whole = len(test.dataset)
     test, gallery_note = in_gallery(config, test)
 
-    def ranked(one: Evaluation, seed: int, folder: str) -> dict[str, dict[str, Sampled]]:
+    def ranked(one: Evaluation, seed: int, folder: Path) -> dict[str, dict[str, Sampled]]:
         if train is not None and config.tuned:
-            one = tuned(config, one, train, seed, one.out / folder)
+            one = tuned(config, one, train, seed, folder)
         if config.compare == "dense":
             return dense_directions(config, one, test)
         pairs = alone(config, one, test)
@@ -67,10 +67,10 @@ def retrieval(config: RetrievalConfig, run: Evaluation) -> Result:
         return directions(pairs)
 
     seeds = config.seeds if train is not None else config.seeds[:1]
-    found = [ranked(run, seed, f"seed-{seed}") for seed in seeds]
+    found = [ranked(*one) for one in run.with_seeds(seeds)]
     count = len(test.dataset)
     expected = {f"r@{k}": 100 * min(k, count) / count for k in CUTOFFS} | {"median_rank": (count + 1) / 2, "tied": 0.0}
-    random_runs = [ranked(one, seed, f"random-seed-{seed}") for one, seed in run.with_random_weights(config)]
+    random_runs = [ranked(*one) for one in run.with_random_weights(config)]
     how = "tuned" if config.tuned else "zero-shot" if train is None else "aligned"
     notes = (*test.notes, *gallery_note, *(train.notes if train is not None else ()))
     return run.result(

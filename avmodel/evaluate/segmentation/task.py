@@ -1,5 +1,6 @@
 """Segmentation, AVSBench's task: the pixels that sound, or the class of each, in every frame with a mask."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,11 +51,11 @@ def segmentation(config: SegmentationConfig, run: Evaluation) -> Result:
     train = masked_frames(config, train_clips, repeats=config.repeats)
     test = masked_frames(config, test_clips)
 
-    def segmenter_of(one: Evaluation, seed: int, folder: str) -> Segmenter:
-        return trained_segmenter(config, one, train.frames, test.frames, train.labeled, seed, one.out / folder)
+    def segmenter_of(one: Evaluation, seed: int, folder: Path) -> Segmenter:
+        return trained_segmenter(config, one, train.frames, test.frames, train.labeled, seed, folder)
 
-    segmenters = [segmenter_of(run, seed, f"seed-{seed}") for seed in config.seeds]
-    drawn = [segmenter_of(one, seed, f"random-seed-{seed}") for one, seed in run.with_random_weights(config)]
+    segmenters = [segmenter_of(*one) for one in run.with_seeds(config.seeds)]
+    drawn = [segmenter_of(*one) for one in run.with_random_weights(config)]
     methods: dict[tuple[str, int], Method] = {
         (name, place): method_of(config, run.world, one)
         for name, found in ((SEGMENTED, segmenters), (RANDOM, drawn))

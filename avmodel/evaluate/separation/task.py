@@ -53,11 +53,12 @@ def separation(config: SeparationConfig, run: Evaluation) -> Result:
     )
     if run.world.is_main:
         write_mixtures(listed.mixtures, run.out)
-    separators = [trained_separator(config, run, train, seed, run.out / f"seed-{seed}") for seed in config.seeds]
+    separators = [
+        trained_separator(config, one, train, seed, folder) for one, seed, folder in run.with_seeds(config.seeds)
+    ]
     methods: dict[str, list[Method]] = {SEPARATED: [partial(estimates_of, one, config.precision) for one in separators]}
     random_separators = [
-        trained_separator(config, one, train, seed, run.out / f"random-seed-{seed}")
-        for one, seed in run.with_random_weights(config)
+        trained_separator(config, one, train, seed, folder) for one, seed, folder in run.with_random_weights(config)
     ]
     if random_separators:
         methods[RANDOM] = [partial(estimates_of, one, config.precision) for one in random_separators]
