@@ -184,33 +184,32 @@ def settle(dataset: DATASET) -> None:
 
 
 def _run(dataset: str, operation: "Operation", workers: int | None, *, as_json: bool) -> None:
-    from avdata.cores import usable_cores
     from avdata.prepare.operations.run import run_operation
 
-    say = _sayer()
-    done = run_operation(dataset, operation, num_workers=workers or usable_cores(), observe=say, note=say)
-    print_json(done.as_dict()) if as_json else _print(done, "exchanged")
+    _print(_told(partial(run_operation, dataset, operation), workers), "exchanged", as_json=as_json)
 
 
 def _derive(sources: list[str], to: str, derivation: "Derivation", workers: int | None, *, as_json: bool) -> None:
-    from avdata.cores import usable_cores
     from avdata.prepare.operations.derive import derive_dataset
 
-    say = _sayer()
-    done = derive_dataset(sources, to, derivation, num_workers=workers or usable_cores(), observe=say, note=say)
-    print_json(done.as_dict()) if as_json else _print(done, "published")
+    _print(_told(partial(derive_dataset, sources, to, derivation), workers), "published", as_json=as_json)
 
 
-def _sayer() -> "Callable[[str], None]":
-    """Prints lines on stderr."""
+def _told(work: "Callable[..., Done]", workers: int | None) -> "Done":
+    """Do the work. What it says goes to stderr."""
     from rich.console import Console
 
     from avcli.progress import say
+    from avdata.cores import usable_cores
 
-    return partial(say, Console(stderr=True))
+    tell = partial(say, Console(stderr=True))
+    return work(num_workers=workers or usable_cores(), observe=tell, note=tell)
 
 
-def _print(done: "Done", end: str) -> None:
+def _print(done: "Done", end: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(done.as_dict())
+        return
     if not done.changed:
         typer.echo(f"{done.root}: nothing to do")
         return
