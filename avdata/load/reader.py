@@ -290,17 +290,7 @@ class ShardReader:
         shard, (offset, size, stored) = self.shards[number], place
         ahead = HEADER_BYTES if shard.prepared else 0
         view = scratch.room(size + ahead)
-        if self._parts:
-            self._require(descriptor, number, offset - ahead, size + ahead)
-        try:
-            num_read = os.preadv(descriptor, [view], offset - ahead)
-        except OSError as error:
-            raise ShardError(f"{shard.name}: {key}.{member} cannot be read ({error.strerror})") from error
-        if num_read != size + ahead:
-            end = self.num_bytes(descriptor)
-            raise ShardError(
-                f"{shard.name}: truncated at byte {end}, before the end of {key}.{member}. Fetch it again."
-            )
+        self._read_into(view, descriptor, number, offset - ahead, f"{key}.{member}")
         if ahead:
             name = bytes(view[:_NAME_BYTES]).rstrip(b"\0")
             if name != f"{key}.{member}".encode():
@@ -333,18 +323,8 @@ class ShardReader:
         self, descriptor: int, number: int, key: str, member: str, place: BlockRange, scratch: "Scratch"
     ) -> memoryview:
         """Read adjacent blocks of a log-mel and check the hash of each. Arguments and errors as for `read_member`."""
-        shard, view = self.shards[number], scratch.room(place.size)
-        if self._parts:
-            self._require(descriptor, number, place.offset, place.size)
-        try:
-            num_read = os.preadv(descriptor, [view], place.offset)
-        except OSError as error:
-            raise ShardError(f"{shard.name}: {key}.{member} cannot be read ({error.strerror})") from error
-        if num_read != place.size:
-            end = self.num_bytes(descriptor)
-            raise ShardError(
-                f"{shard.name}: truncated at byte {end}, before the end of {key}.{member}. Fetch it again."
-            )
+        view = scratch.room(place.size)
+        self._read_into(view, descriptor, number, place.offset, f"{key}.{member}")
         if self._check:
             for begin, stored in zip(range(0, place.size, MEL_BLOCK_BYTES), place.xxh3.tolist(), strict=True):
                 block = view[begin : begin + MEL_BLOCK_BYTES]
@@ -353,8 +333,22 @@ class ShardReader:
                         f"damaged: its {len(block)} bytes at byte {place.offset + begin} of the shard have xxh3 "
                         f"...{computed:08x}, stored is {stored:08x}"
                     )
-                    raise DamagedMember(shard.name, key, member, problem)
+                    raise DamagedMember(self.shards[number].name, key, member, problem)
         return view
+
+    def _read_into(self, view: memoryview, descriptor: int, number: int, offset: int, what: str) -> None:
+        """Fill `view` with the bytes of a shard at an offset. Raises ShardError, which names `what`, if it cannot."""
+        if self._parts:
+            self._require(descriptor, number, offset, len(view))
+        try:
+            num_read = os.preadv(descriptor, [view], offset)
+        except OSError as error:
+            raise ShardError(f"{self.shards[number].name}: {what} cannot be read ({error.strerror})") from error
+        if num_read != len(view):
+            end = self.num_bytes(descriptor)
+            raise ShardError(
+                f"{self.shards[number].name}: truncated at byte {end}, before the end of {what}. Fetch it again."
+            )
 
 
 @contextlib.contextmanager
