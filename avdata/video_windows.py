@@ -12,7 +12,7 @@ from avdata.prepare.decode import Media, open_media
 from avdata.waveform import StoredSamples
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
 from avmanifest.errors import ConfigError, DecodeError
-from avmanifest.names import near_paths
+from avmanifest.names import no_such
 
 MIN_TAIL_S = 0.01  # a shorter rest at the end of a video gets no window of its own
 
@@ -56,7 +56,7 @@ def iter_windows(path: Path | str, config: WindowConfig | None = None) -> Iterat
                     times_s=times_s,
                 )
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such video.{near_paths(path)}") from error
+        raise ConfigError(no_such("video", path)) from error
 
 
 def num_windows(duration_s: float, config: WindowConfig) -> int:

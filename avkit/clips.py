@@ -12,7 +12,7 @@ from avdata.urls import with_home
 from avdata.video_windows import iter_windows
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig, window_log_mel
 from avmanifest.errors import ConfigError
-from avmanifest.names import near_paths
+from avmanifest.names import no_such
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -77,7 +77,7 @@ def windows(
     config = WindowConfig(window_s=window_s, hop_s=hop_s, num_frames=frames, short_side=short_side, needs_video=False)
     clip = with_home(str(clip))
     if not Path(clip).exists():
-        raise ConfigError(f"{clip}: no such video.{near_paths(clip)}")
+        raise ConfigError(no_such("video", clip))
     window_log_mel(_silence(config), front_end)  # refuses windows that are too short before a file is opened
 
     def made() -> Iterator[ClipWindow]:

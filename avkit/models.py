@@ -14,7 +14,7 @@ from avdata.urls import hub_repository, with_home
 from avdata.video_windows import iter_windows
 from avmanifest.errors import ConfigError, DecodeError
 from avmanifest.extras import naming_extras, require_extras
-from avmanifest.names import near_paths
+from avmanifest.names import near_paths, no_such
 from avmanifest.secrets import shown_url
 from avmanifest.wording import counted
 
@@ -328,7 +328,7 @@ def _paths(clips: Sequence[Any]) -> list[str | Path]:
         if not isinstance(clip, str | Path):
             raise ConfigError(f"embed of a list with a {type(clip).__name__}: expected paths.")
         if not Path(with_home(str(clip))).exists():
-            raise ConfigError(f"{clip}: no such video.{near_paths(clip)}")
+            raise ConfigError(no_such("video", clip))
     return [with_home(str(clip)) for clip in clips]
 
 

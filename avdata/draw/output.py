@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from avmanifest.errors import StorageError
-from avmanifest.files import replace_bytes
+from avmanifest.files import replace_bytes, write_errors
 
 
 def write_drawing(path: Path, content: bytes, *, what: str, remedy: str) -> Path:
@@ -18,8 +17,6 @@ def write_drawing(path: Path, content: bytes, *, what: str, remedy: str) -> Path
     Raises:
         StorageError: The file cannot be written.
     """
-    try:
+    with write_errors(path, remedy, said=f"{what} not written"):
         replace_bytes(path, content)
-    except OSError as error:
-        raise StorageError(f"{path}: {what} not written ({error.strerror}). {remedy}") from error
     return path

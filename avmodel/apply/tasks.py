@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from avmanifest.errors import ConfigError
-from avmanifest.names import near_paths
+from avmanifest.names import no_such
 from avmodel.apply.refusals import require_free, require_gallery, require_trained, require_weights
 from avmodel.configs.apply import TASKS, ApplyConfig, RetrieveConfig, task_config
 from avmodel.evaluate.config import Progress
@@ -50,7 +50,7 @@ def require_possible(
     """Raise ConfigError for what can be refused before a model is loaded: see `avmodel.apply.refusals`."""
     _require_loadable(task, checkpoint, config)
     if not video.exists():
-        raise ConfigError(f"{video}: no such video.{near_paths(video)}")
+        raise ConfigError(no_such("video", video))
     if not overwrite:
         require_free(out, TASKS[task].files(config))
 

@@ -54,6 +54,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, owner: str = "",
     return f"unknown {kind} {name!r}{owner}{hint} known: {', '.join(names)}"
 
 
+def no_such(kind: str, path: Path | str) -> str:
+    """`clip.mp4: no such video. Did you mean clip2.mp4?`, of a path that is not there."""
+    return f"{path}: no such {kind}.{near_paths(path)}"
+
+
 def near_paths(path: Path | str) -> str:
     """` Did you mean data/mine?` with the paths beside a missing one that are like it; empty if there are none."""
     path = Path(path)
