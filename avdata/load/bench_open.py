@@ -29,7 +29,7 @@ from avmanifest.files import open_descriptor
 from avmanifest.layout import Layout, ShardName
 from avmanifest.records import PARTS, MarkerFacts, parse_marker
 from avmanifest.schema import CLIP_SCHEMA, FORMAT_VERSION
-from avmanifest.table import open_writer, read_table
+from avmanifest.table import open_writer, read_table, table_from_columns
 
 _CHUNK: Final = 100_000  # samples that are drawn at a time
 _MEMBER_BYTES: Final = 20_000
@@ -284,5 +284,4 @@ def _rows_of(samples: Dataset, frames: int) -> pa.Table:
         ),
         **{name: pa.repeat(pa.scalar(value=False), count) for name in named(flags(CLIP_COLUMNS))},
     }
-    arrays = [columns[f.name].cast(f.type) if f.name in columns else pa.nulls(count, f.type) for f in CLIP_SCHEMA]
-    return pa.Table.from_arrays(arrays, schema=CLIP_SCHEMA)
+    return table_from_columns(columns, count, CLIP_SCHEMA)

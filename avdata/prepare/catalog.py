@@ -38,7 +38,15 @@ from avmanifest.files import open_descriptor, remove_unfinished, replacing, sha2
 from avmanifest.layout import Layout, ShardName
 from avmanifest.records import PARTS, MarkerFacts
 from avmanifest.schema import CLIP_SCHEMA, PLAN_SCHEMA
-from avmanifest.table import check_rows, completed, open_writer, read_batches, read_metadata, read_table
+from avmanifest.table import (
+    check_rows,
+    completed,
+    open_writer,
+    read_batches,
+    read_metadata,
+    read_table,
+    table_from_columns,
+)
 
 _Result = TypeVar("_Result")
 
@@ -500,9 +508,7 @@ def pending_rows(plan: pa.Table, stopped: FailedRef | None = None) -> pa.Table:
         values[name] = pa.array([[]] * count, CLIP_SCHEMA.field(name).type)
     own = extra_columns(plan.schema)
     values |= {column.name: plan.column(column.name) for column in own}
-    schema = with_extra(CLIP_SCHEMA, own)
-    columns = [values[f.name].cast(f.type) if f.name in values else pa.nulls(count, f.type) for f in schema]
-    return pa.Table.from_arrays(columns, schema=schema)
+    return table_from_columns(values, count, with_extra(CLIP_SCHEMA, own))
 
 
 def failures(layout: Layout) -> Iterator[FailedClip]:

@@ -42,6 +42,12 @@ def table_from_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def table_from_columns(columns: Mapping[str, pa.Array | pa.ChunkedArray], num_rows: int, schema: pa.Schema) -> pa.Table:
+    """A table of this schema. Columns that are not given are null."""
+    arrays = [columns[f.name].cast(f.type) if f.name in columns else pa.nulls(num_rows, f.type) for f in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a parquet file. Compression and layout are fixed, so that equal tables give equal bytes."""
     with open_writer(path, table.schema) as writer:
