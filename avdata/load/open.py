@@ -82,11 +82,7 @@ def open_dataset(
             raise ConfigError(f"{source!r} names a folder twice. To repeat samples, use shares: mix(...).")
         parts = [part for root in roots for part in _open_folder(root.rstrip("/"), split, exclude, condition, cache)]
         return replace(unite(parts) if len(parts) > 1 else parts[0], access=SampleAccess(cache))
-    if (missing := _missing_folder(source)) is not None and (split is not None or "{" not in missing.name):
-        raise ConfigError(
-            f"{shown_url(str(missing))}: no such folder. Prepare the dataset first, or name one that is there."
-            f"{near_paths(missing)}"
-        )
+    require_folders(source, braces=split is not None)
     if split is not None:
         raise ConfigError(f"split={split!r} chooses within a prepared folder; {source!r} are shards. Name theirs.")
     urls = expand_urls(source)
@@ -111,6 +107,20 @@ def _place(root: str) -> str:
     """The same for all names of one folder of this machine; of a URL, the URL without a slash at its end."""
     path = local_path(root)
     return root.rstrip("/") if path is None else str(path.resolve())
+
+
+def require_folders(source: str | Path | Sequence[str | Path], *, braces: bool = False) -> None:
+    """Raise ConfigError for a local path of the source that does not exist and is no tar's. Nothing is read.
+
+    Args:
+        source: As of `open_dataset`.
+        braces: Whether a name with braces is that of a folder, too, and no pattern of shards.
+    """
+    if (missing := _missing_folder(source)) is not None and (braces or "{" not in missing.name):
+        raise ConfigError(
+            f"{shown_url(str(missing))}: no such folder. Prepare the dataset first, or name one that is there."
+            f"{near_paths(missing)}"
+        )
 
 
 def _missing_folder(source: str | Path | Sequence[str | Path]) -> Path | None:

@@ -106,6 +106,7 @@ def open_split(data: EvalDataConfig, source: Source, split: str, *, labeled: boo
     except MissingSplit as error:
         naming = [f"data.{name}" for name in ("train_split", "test_split") if getattr(data, name) == split]
         raise (error.for_setting(naming[0]) if naming else error) from error
+    _refuse_repeated(dataset, source)
     places = {root: splits_of(root, split, cache) for root in roots_of(source)}
     of_folder = Path(shown_url(str(source))).name if isinstance(source, str | Path) else "shards"
     name = f"{of_folder}/{split}" if folder else "shards"
@@ -128,6 +129,39 @@ def open_split(data: EvalDataConfig, source: Source, split: str, *, labeled: boo
         raise ConfigError(f"{name}: no sample has a label. Prepare it from a list with labels.")
     manifests = tuple((root, own) for root, splits in places.items() for own in splits)
     return Split(dataset, name, notes, data.where, manifests)
+
+
+def _refuse_repeated(dataset: Dataset, source: Source) -> None:
+    """Raise ConfigError if a key is of several samples, as of several folders that have the same clips or names."""
+    if pc.count_distinct(dataset.keys).as_py() == len(dataset):
+        return
+    counts = pc.value_counts(dataset.keys)
+    repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    places = [shown_url(str(one)) for one in ([source] if isinstance(source, str | Path) else source)]
+    raise ConfigError(
+        f"{', '.join(places)}: {counted(len(repeated), 'key')} of several samples, such as {repeated[0].as_py()}, so "
+        "clips would count twice or be taken for others. Leave the clips out of one (avkit dataset subset), or make "
+        "one dataset of them (avkit dataset merge --prefix)."
+    )
+
+
+def only_labeled(split: Split) -> Split:
+    """The split without the samples that have no class."""
+    has_class = np.diff(split.dataset.label_start) > 0
+    return split if has_class.all() else split._replace(dataset=select(split.dataset, has_class))
+
+
+def label_notes(train: Split, test: Split) -> tuple[str, ...]:
+    """What a score of classes must say: clips without one, which are left out, and classes that were not trained."""
+    notes = []
+    for kind, split in [("test clip", test), *([] if train is test else [("training clip", train)])]:
+        if without := len(split.dataset) - len(only_labeled(split).dataset):
+            notes.append(f"left out: {counted(without, kind)} without a label")
+    unseen = np.setdiff1d(test.dataset.label_ids, train.dataset.label_ids)
+    if len(unseen):
+        few = ", ".join(repr(test.dataset.classes[label]) for label in unseen[:_SHOWN].tolist())
+        notes.append(f"{counted(len(unseen), 'class', 'classes')} of the test without a training clip, such as {few}")
+    return tuple(notes)
 
 
 def roots_of(source: Source) -> list[str]:

@@ -105,6 +105,11 @@ def evaluate(
         raise ConfigError("--data is missing: a prepared dataset's folder, or shard URLs")
     if fetch:
         download_named([checkpoint])
+    from avdata.load.open import require_folders
+    from avmodel.apply.refusals import require_trained
+
+    require_trained(checkpoint, None)  # torch takes seconds to import
+    require_folders([*data, *(train or ())])
     from avcli.evaluate_output import print_result
     from avcli.progress import EvaluationProgress
     from avmodel.evaluate.run import evaluate as run

@@ -120,6 +120,10 @@ def pretrain(
     if fetch:
         download_named([asked.start] if asked.start else [asked.image_weights, asked.audio_weights])
     out = out or Path("runs") / run
+    from avdata.load.mixture import source_of
+    from avdata.load.open import require_folders
+
+    require_folders([source_of(entry) for entry in (*(data or ()), *asked.data.mix)])  # torch takes seconds to import
     from avcli.pretrain_end import end_lines
     from avcli.pretrain_output import TrainingProgress
     from avcli.stopping import asked_to_stop

@@ -10,7 +10,15 @@ from avmanifest.errors import ConfigError
 from avmanifest.wording import counted
 from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
 from avmodel.evaluate.config import MODES
-from avmodel.evaluate.data import Split, open_split, open_splits, relabeled, scoring_view
+from avmodel.evaluate.data import (
+    Split,
+    label_notes,
+    only_labeled,
+    open_split,
+    open_splits,
+    relabeled,
+    scoring_view,
+)
 from avmodel.evaluate.evaluation import Evaluation, describe_view
 from avmodel.evaluate.features import label_matrix
 from avmodel.evaluate.finetune.classifier import Classifier, load_classifier, streams_with_heads
@@ -31,6 +39,8 @@ def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
     if not config.train:
         return as_it_is(config, run)
     train, test = open_splits(config.data, run.test, run.train)
+    said = label_notes(train, test)
+    train = only_labeled(train)  # with several labels a sample, one without any would be none of every class
     labels = label_matrix(test.dataset)
     has_label = labels.any(dim=1)
     if config.head_streams is not None:
@@ -56,7 +66,7 @@ def finetune(config: FinetuneConfig, run: Evaluation) -> Result:
         + heads_note(config.head_streams),
         view=describe_view(scoring_view(config.data, run.loaded)),
         data={"train": train.described(), "test": test.described()},
-        notes=(*train.notes, *test.notes),
+        notes=(*train.notes, *test.notes, *said),
         extra=class_report(
             logits[0][ALL][has_label], labels[has_label], test.dataset.classes, multi_label=test.multi_label
         ),

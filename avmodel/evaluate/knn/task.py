@@ -11,7 +11,7 @@ from avmanifest.errors import ConfigError
 from avmanifest.wording import counted
 from avmodel.bootstrap import Sampled
 from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
-from avmodel.evaluate.data import open_split, open_splits, scoring_view
+from avmodel.evaluate.data import label_notes, open_split, open_splits, scoring_view
 from avmodel.evaluate.evaluation import Evaluation, describe_view, labeled_samples
 from avmodel.evaluate.features import Features
 from avmodel.evaluate.heads import ALL
@@ -55,7 +55,7 @@ def knn(config: KnnConfig, run: Evaluation) -> Result:
         mode=f"frozen, {data.mode}",
         view=describe_view(view),
         data={"gallery": train.described(), "test": test.described()},
-        notes=test.notes if train is test else (*train.notes, *test.notes),
+        notes=(*(() if train is test else train.notes), *test.notes, *label_notes(train, test)),
         extra=class_report(votes[ALL], queries.labels, test.dataset.classes, multi_label=test.multi_label),
     )
 

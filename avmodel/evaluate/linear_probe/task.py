@@ -12,7 +12,7 @@ from avmanifest.wording import counted
 from avmodel.bootstrap import Sampled
 from avmodel.configs.optim import REFERENCE_BATCH
 from avmodel.evaluate.class_scores import class_report, class_scores, trivial_baselines
-from avmodel.evaluate.data import Split, one_view, open_splits, scoring_view, varied_view
+from avmodel.evaluate.data import Split, label_notes, one_view, open_splits, scoring_view, varied_view
 from avmodel.evaluate.evaluation import Evaluation, describe_view, labeled_samples, seeded
 from avmodel.evaluate.features import Features, label_matrix
 from avmodel.evaluate.finetune.classifier import streams_with_heads
@@ -59,7 +59,7 @@ def linear_probe(config: LinearProbeConfig, run: Evaluation) -> Result:
         mode=f"frozen, {config.data.mode}{heads_note(config.head_streams)}",
         view=describe_view(seen_as),
         data={"train": train.described(), "test": test.described()},
-        notes=(*train.notes, *test.notes, *few_steps(config, len(train.dataset))),
+        notes=(*train.notes, *test.notes, *label_notes(train, test), *few_steps(config, len(train.dataset))),
         extra=class_report(probes[0].logits[ALL], labels, test.dataset.classes, multi_label=test.multi_label),
     )
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,15 @@ from avmanifest.errors import ConfigError
 from avmanifest.layout import Layout
 from avmanifest.recipe import load_recipe
 from avmodel.evaluate.config import EvalDataConfig
-from avmodel.evaluate.data import footage, one_view, open_split, open_splits, varied_view
+from avmodel.evaluate.data import (
+    footage,
+    label_notes,
+    one_view,
+    only_labeled,
+    open_split,
+    open_splits,
+    varied_view,
+)
 from avmodel.evaluate.evaluation import Evaluation
 from avmodel.evaluate.linear_probe.config import LinearProbeConfig
 from avmodel.evaluate.loaded import LoadedModel
@@ -94,6 +103,25 @@ def test_shards_leak_by_their_keys(splits: Path) -> None:
     shards = [str(path) for path in sorted((splits / "test").glob("*.tar"))]
     with pytest.raises(ConfigError, match="15 of 15 training clips"):
         open_splits(DATA, shards, shards)
+
+
+def test_one_key_of_several_samples_is_refused(splits: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(splits, tmp_path / "copied")
+    with pytest.raises(ConfigError, match=rf"copied: {TEST} keys of several samples, such as clip-"):
+        open_split(DATA, [str(splits), str(copied)], "test")
+
+
+def test_clips_without_a_label_and_classes_without_training_are_told(own: Path) -> None:
+    change_manifest(own, "train", labels=lambda n: [] if n < 2 else [CLASSES[n % 2]])
+    change_manifest(own, "test", labels=lambda n: [] if n == 0 else [CLASSES[n % 3]])
+    train, test = open_splits(DATA, own, None)
+    assert label_notes(train, test) == (
+        "left out: 1 test clip without a label",
+        "left out: 2 training clips without a label",
+        f"1 class of the test without a training clip, such as {CLASSES[2]!r}",
+    )
+    assert label_notes(test, test) == ("left out: 1 test clip without a label",)
+    assert len(only_labeled(train).dataset) == TRAIN - 2
 
 
 def test_other_classes_in_training_are_refused(own: Path, splits: Path) -> None:
