@@ -9,12 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from avdata.windows import Window, WindowConfig
-from avmodel.apply.inputs import WindowInputs, span_windows, vectors_of, window_inputs, window_mode
+from avmodel.apply.inputs import WindowInputs, pretrained_inputs, span_windows, vectors_of, window_mode
 from avmodel.apply.output import parquet_rows
 from avmodel.configs.apply import EMBED_FILES, EMBEDDINGS_FILE, SpanConfig
-from avmodel.distributed import choose_device
 from avmodel.evaluate.loaded import LoadedModel
-from avmodel.evaluate.loading import load_pretrained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +42,5 @@ class VideoEmbedder:
 
 def load(checkpoint: Path, config: SpanConfig) -> VideoEmbedder:
     """Raises as `load_pretrained`."""
-    device = choose_device(config.device)
-    loaded = load_pretrained(checkpoint, device, weights=config.weights)
-    inputs = window_inputs(loaded, config.window_s, fit=config.fit)
+    loaded, inputs = pretrained_inputs(checkpoint, config)
     return VideoEmbedder(loaded=loaded, inputs=inputs, window_config=span_windows(inputs, config))

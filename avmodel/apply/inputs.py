@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,9 +17,11 @@ from avdata.windows import SAMPLE_RATE, Window, WindowConfig, window_log_mel
 from avmanifest.errors import ConfigError, DecodeError
 from avmanifest.wording import counted
 from avmodel.configs.apply import OverlayConfig, SpanConfig
+from avmodel.distributed import choose_device
 from avmodel.evaluate.config import MODES, EvalDataConfig
 from avmodel.evaluate.data import one_view
 from avmodel.evaluate.loaded import LoadedModel
+from avmodel.evaluate.loading import load_pretrained
 from avmodel.inputs import normalize_images
 
 
@@ -78,6 +81,13 @@ def window_inputs(loaded: LoadedModel, window_s: float | None, *, fit: str | Non
             "(hop_s)."
         )
     return WindowInputs(view=view, device=next(loaded.model.parameters()).device)
+
+
+def pretrained_inputs(checkpoint: Path, config: SpanConfig | OverlayConfig) -> tuple[LoadedModel, WindowInputs]:
+    """A pretrained model and its inputs. Raises as `load_pretrained` and `window_inputs`."""
+    loaded = load_pretrained(checkpoint, choose_device(config.device), weights=config.weights)
+    fit = config.fit if isinstance(config, SpanConfig) else "squash"
+    return loaded, window_inputs(loaded, config.window_s, fit=fit)
 
 
 def span_windows(inputs: WindowInputs, config: SpanConfig) -> WindowConfig:

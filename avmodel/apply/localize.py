@@ -12,16 +12,14 @@ from torch import Tensor
 
 from avdata.windows import SAMPLE_RATE, Window, WindowConfig
 from avmodel.apply.film import waiting_film
-from avmodel.apply.inputs import WindowInputs, both, overlay_windows, window_inputs
+from avmodel.apply.inputs import WindowInputs, both, overlay_windows, pretrained_inputs
 from avmodel.apply.output import parquet_rows
 from avmodel.apply.overlay_video import overlay_video
 from avmodel.configs.apply import LOCALIZE_FILES, MAPS_FILE, LocalizeConfig
 from avmodel.configs.dense import DENSE
-from avmodel.distributed import choose_device
 from avmodel.evaluate.config import Progress
 from avmodel.evaluate.dense import moment_maps
 from avmodel.evaluate.loaded import LoadedModel
-from avmodel.evaluate.loading import load_pretrained
 from avmodel.evaluate.localization.localizer import Localizer
 
 
@@ -92,9 +90,7 @@ class VideoLocalizer:
 
 def load(checkpoint: Path, config: LocalizeConfig) -> VideoLocalizer:
     """Raises as `load_pretrained`."""
-    device = choose_device(config.device)
-    loaded = load_pretrained(checkpoint, device, weights=config.weights)
-    inputs = window_inputs(loaded, config.window_s, fit="squash")
+    loaded, inputs = pretrained_inputs(checkpoint, config)
     return VideoLocalizer(
         loaded=loaded,
         localizer=Localizer(loaded.model, config.encoding, config.dense if config.maps == DENSE else None).eval(),

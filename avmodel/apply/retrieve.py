@@ -14,15 +14,13 @@ from torch import Tensor
 
 from avdata.windows import Window, WindowConfig
 from avmanifest.errors import ConfigError
-from avmodel.apply.inputs import WindowInputs, span_windows, vectors_of, window_inputs, window_mode
+from avmodel.apply.inputs import WindowInputs, pretrained_inputs, span_windows, vectors_of, window_mode
 from avmodel.apply.output import whole
 from avmodel.apply.refusals import require_gallery
 from avmodel.configs.apply import NEIGHBORS_TABLE, RETRIEVE_FILES, RetrieveConfig
-from avmodel.distributed import choose_device
 from avmodel.evaluate.config import MODES
 from avmodel.evaluate.embed.config import EMBEDDINGS
 from avmodel.evaluate.loaded import LoadedModel
-from avmodel.evaluate.loading import load_pretrained
 from avmodel.evaluate.store import read_note, read_parts
 
 COLUMNS = ("start_s", "end_s", "query", "target", "rank", "key", "cosine")
@@ -93,11 +91,9 @@ class VideoRetriever:
 
 def load(checkpoint: Path, config: RetrieveConfig) -> VideoRetriever:
     """Raises ConfigError for a gallery that isn't one, is another checkpoint's, or lacks a stream that is asked for."""
-    device = choose_device(config.device)
     require_gallery(config)
     assert config.gallery is not None
-    loaded = load_pretrained(checkpoint, device, weights=config.weights)
-    inputs = window_inputs(loaded, config.window_s, fit=config.fit)
+    loaded, inputs = pretrained_inputs(checkpoint, config)
     gallery = open_gallery(config.gallery, loaded, inputs)
     return VideoRetriever(
         loaded=loaded,
