@@ -96,9 +96,7 @@ def decode_flac(data: bytes, start: int = 0, stop: int | None = None, name: str 
             file.seek(start)
             samples = _next_samples(file, stop - start)
     except soundfile.LibsndfileError as error:
-        raise ShardError(
-            f"{name}: a damaged FLAC of {len(data)} bytes ({error}). Fetch or prepare the shard again."
-        ) from error
+        raise _damaged_flac(data, name, error) from error
     if len(samples) != stop - start:
         raise ShardError(f"{name}: a FLAC cut after {start + len(samples)} samples. Fetch or prepare the shard again.")
     return samples
@@ -150,15 +148,17 @@ def _next_samples(file: soundfile.SoundFile, count: int) -> Float32[np.ndarray, 
     return pieces[0] if len(pieces) == 1 else np.concatenate([np.zeros(0, np.float32), *pieces])
 
 
+def _damaged_flac(data: bytes, name: str, error: Exception) -> ShardError:
+    return ShardError(f"{name}: a damaged FLAC of {len(data)} bytes ({error}). Fetch or prepare the shard again.")
+
+
 def flac_num_samples(data: bytes, name: str = "audio") -> int:
     """Number of samples of a FLAC, from its header. Raises ShardError for damaged data."""
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             return int(file.frames)
     except soundfile.LibsndfileError as error:
-        raise ShardError(
-            f"{name}: a damaged FLAC of {len(data)} bytes ({error}). Fetch or prepare the shard again."
-        ) from error
+        raise _damaged_flac(data, name, error) from error
 
 
 def rms_dbfs(samples: Samples) -> float:
