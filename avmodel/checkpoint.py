@@ -219,6 +219,16 @@ def read_weights(file: Path, device: torch.device | str = "cpu") -> tuple[dict[s
     return {name: tensor.to(device) for name, tensor in weights.items()}, metadata
 
 
+def read_metadata(file: Path) -> dict[str, str]:
+    """The metadata of a .safetensors file. Raises CheckpointError for one that is damaged or missing."""
+    try:
+        require_file(file)
+        with safe_open(file, framework="pt") as opened:
+            return opened.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: no readable weights ({error}).") from error
+
+
 def _require_safetensors(file: Path) -> None:
     """Raise ConfigError for a file that does not begin as .safetensors does: 8 bytes of length, then JSON."""
     try:

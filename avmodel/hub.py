@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from avdata.urls import hub_repository
 from avmanifest.errors import CheckpointError, ConfigError, StorageError
-from avmanifest.files import read_file, replace_text, replacing, require_file
+from avmanifest.files import read_file, replace_text, replacing
 from avmanifest.parsing import parse_json, parse_object
 from avmanifest.secrets import shown_content
-from avmodel.checkpoint import CONTENT_SHA256, save_weights
+from avmodel.checkpoint import CONTENT_SHA256, read_metadata, save_weights
 from avmodel.checkpoint_folder import MODEL_FILE
 from avmodel.evaluate.loaded import LoadedModel
 from avmodel.evaluate.loading import load_pretrained
@@ -109,12 +109,7 @@ def _described(folder: Path) -> dict[str, Any]:
     Raises ConfigError for weights without the metadata of a checkpoint, CheckpointError for a file that is damaged.
     """
     file = folder / MODEL_FILE
-    try:
-        require_file(file)
-        with safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: no readable weights ({error}).") from error
+    metadata = read_metadata(file)
     if CONTENT_SHA256 not in metadata:
         raise ConfigError(f"{file}: weights without a hash of their content, so not published by avkit.")
     described: dict[str, Any] = {"library_name": LIBRARY, **metadata}

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import safe_open
 
 from avdata.fits import FITS
 from avmanifest.errors import ConfigError
 from avmanifest.files import replacing, sha256_of_file
 from avmanifest.parsing import parse_json
-from avmodel.checkpoint import load_model, of_weights_file
+from avmodel.checkpoint import load_model, of_weights_file, read_metadata
 from avmodel.checkpoint_folder import EMA_FILE, MODEL_FILE, checkpoints_in
 from avmodel.configs.choices import EMA_WEIGHTS, MODEL_WEIGHTS
 from avmodel.evaluate.finetune.imported import convert_classifier
@@ -101,8 +100,7 @@ def _own(path: Path, name: str) -> LoadedModel:
     file, (model, _) = of_weights_file(path, load_model, name)
     run = next((folder for folder in file.parents[:3] if (folder / CHECKPOINTS).is_dir()), None)
     settings = (read_config(run) if run is not None else None) or {}
-    with safe_open(file, framework="pt") as opened:
-        notes = opened.metadata() or {}
+    notes = read_metadata(file)
     origin = {
         "path": str(file),
         "sha256": sha256_of_file(file),

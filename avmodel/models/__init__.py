@@ -50,6 +50,11 @@ FAMILIES: dict[str, FamilyEntry] = {
 }
 
 
+def imported_families() -> list[str]:
+    """The families of which published checkpoints are imported."""
+    return [name for name, family in FAMILIES.items() if family.importer is not None]
+
+
 def part(place: str) -> Any:
     """What `place`, such as avmodel.models.cavmae:CAVMAE, names."""
     module, _, name = place.partition(":")

@@ -17,7 +17,7 @@ from avmanifest.names import near as near_names
 from avmanifest.parsing import field_values, parse_toml
 from avmanifest.recipe import recipe_names
 from avmanifest.secrets import shown_url
-from avmodel.models import FAMILIES
+from avmodel.models import imported_families
 
 LIST: Final = Path(__file__).parent / "models.toml"
 VARIABLE: Final = "AVKIT_MODELS"
@@ -161,7 +161,7 @@ def _problems(entry: Entry) -> list[str]:
             found.append(f"{key} {value!r} is not so many lower-case hexadecimal digits")
     if unknown := [setting for setting in entry.starts if setting not in BRANCHES]:
         found.append(f"starts has {unknown[0]!r}; known: {', '.join(BRANCHES)}")
-    importers = [family for family, one in FAMILIES.items() if one.importer is not None]
+    importers = imported_families()
     if entry.family and entry.family not in importers:
         found.append(f"unknown family {entry.family!r}; known: {', '.join(importers)}")
     if bool(entry.family) == bool(entry.starts):

@@ -12,7 +12,7 @@ from avmanifest.files import replacing
 from avmanifest.names import unknown_name
 from avmanifest.settings import parse
 from avmodel.checkpoint import save_weights
-from avmodel.models import FAMILIES, part
+from avmodel.models import FAMILIES, imported_families, part
 from avmodel.models.family import Family
 from avmodel.weights.published import Importer, PublishedWeights, identify
 
@@ -94,7 +94,7 @@ def read_published(path: Path, *, accept_unknown: bool = False) -> tuple[Family,
 
 def importer_of(family: str) -> Importer:
     """The importer of a family's published checkpoints. Raises ConfigError for a family without any."""
-    known = [name for name, entry in FAMILIES.items() if entry.importer is not None]
+    known = imported_families()
     if family not in known:
         raise ConfigError(unknown_name("--family", family, known))
     importer: Importer = part(str(FAMILIES[family].importer))
