@@ -1,5 +1,6 @@
 """Data of an evaluation: splits with the same classes, checks of their labels and of leaks, and views."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,8 +31,8 @@ from avdata.load import (
 )
 from avdata.profiles import PROFILES
 from avmanifest.duplicates import shared_footage
-from avmanifest.errors import ConfigError, MissingSplit
-from avmanifest.keys import subset_id
+from avmanifest.errors import ConfigError, ManifestError, MissingSplit
+from avmanifest.keys import clip_keys, subset_id
 from avmanifest.lists import read_requests
 from avmanifest.recipe import load_recipe, recipe_names
 from avmanifest.secrets import shown_url
@@ -219,26 +220,43 @@ def relabeled(data: EvalDataConfig, split: Split) -> Split:
     if not equals:
         raise ConfigError(f"data.test_labels={data.test_labels!r}: expected RECIPE=LIST, such as vggsounder=FILE.csv")
     listed = read_requests(load_recipe(name), Path(path), split_names(data.test_split))
-    wanted = {
-        (video, start): labels
-        for video, start, labels in zip(
-            *(listed.column(column).to_pylist() for column in ("video_id", "start_s", "labels")), strict=True
-        )
-    }
-    rows = footage(data, split)
-    found = {
-        key: wanted[video, start]
-        for key, video, start in zip(
-            *(rows.column(column).to_pylist() for column in ("key", "video_id", "start_s")), strict=True
-        )
-        if (video, start) in wanted
-    }
+    wanted = listed.column("labels").to_pylist()
+    keys = keys_of_clips(data, split, listed)
+    found = {key: wanted[row] for row, key in enumerate(keys) if key is not None}
     if not found:
         raise ConfigError(f"{path}: lists no clip of {split.name}. Its labels belong to another dataset.")
     note = f"labels of {name}: {len(found):,} of its {counted(len(wanted), 'clip')} are here"
     return split._replace(
         dataset=relabel(split.dataset, found), name=f"{split.name} ({name})", notes=(*split.notes, note)
     )
+
+
+def keys_of_clips(data: EvalDataConfig, split: Split, listed: pa.Table) -> list[str | None]:
+    """The split's key of each listed clip (columns video_id and start_s, null: any); None: it is not in the split.
+
+    A clip is found by its video and start. Where only a part of each clip was kept (clip_seconds), a part begins later,
+    and is found by the key that the split's recipe gives to the clip.
+    """
+    rows = footage(data, split).select(["key", "video_id", "start_s"]).to_pylist()
+    by_video = {row["video_id"]: row["key"] for row in rows}
+    by_start = {(row["video_id"], row["start_s"]): row["key"] for row in rows}
+    there = {row["key"] for row in rows}
+    clips = listed.select(["video_id", "start_s"]).to_pylist()
+    found = [
+        by_video.get(clip["video_id"]) if clip["start_s"] is None else by_start.get((clip["video_id"], clip["start_s"]))
+        for clip in clips
+    ]
+    if all(key is not None for key in found):
+        return found
+    described = [describe_dataset(root, cache_of(data)) or {} for root in sorted({root for root, _ in split.manifests})]
+    recipes = {str(one.get("recipe", {}).get("name")) for one in described}
+    started = [row for row, clip in enumerate(clips) if found[row] is None and clip["start_s"] is not None]
+    for recipe in sorted(recipes.intersection(recipe_names())):
+        with contextlib.suppress(ManifestError):  # the recipe's keys are of other clips
+            keys = clip_keys(load_recipe(recipe), listed.take(pa.array(started, pa.int64()))).to_pylist()
+            for row, key in zip(started, keys, strict=True):
+                found[row] = found[row] or (key if key in there else None)
+    return found
 
 
 def one_view(data: EvalDataConfig, loaded: LoadedModel) -> EvalView:

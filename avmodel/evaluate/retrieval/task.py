@@ -15,7 +15,15 @@ from avmanifest.errors import ConfigError
 from avmanifest.lists import read_clip_names
 from avmanifest.wording import counted
 from avmodel.bootstrap import Sampled, constants, median_draws, resamples_of
-from avmodel.evaluate.data import Split, chosen, footage, open_split, open_splits, ordered_loader, scoring_view
+from avmodel.evaluate.data import (
+    Split,
+    chosen,
+    keys_of_clips,
+    open_split,
+    open_splits,
+    ordered_loader,
+    scoring_view,
+)
 from avmodel.evaluate.dense import all_pair_scores, audio_on_grid, image_on_grid, require_heads
 from avmodel.evaluate.evaluation import Evaluation, describe_view, seeded
 from avmodel.evaluate.features import eval_inputs, gathered_parts
@@ -206,18 +214,9 @@ def in_gallery(config: RetrievalConfig, test: Split) -> tuple[Split, tuple[str, 
     if not path.is_file():
         raise ConfigError(f"gallery={config.gallery!r}: no such list, and not all, N{CLIPS} or N{PER_CLASS}")
     listed = read_clip_names(path)
-    rows = footage(config.data, test)
-    places = {(row["video_id"], row["start_s"]): row["key"] for row in rows.to_pylist()}
-    by_video = {row["video_id"]: row["key"] for row in rows.to_pylist()}
-    keys: list[str] = []
-    missing: list[str] = []
-    for row in listed.to_pylist():
-        video, start = row["video_id"], row["start_s"]
-        key = by_video.get(video) if start is None else places.get((video, start))
-        if key is None:
-            missing.append(video)
-        else:
-            keys.append(key)
+    found = keys_of_clips(config.data, test, listed)
+    keys = [key for key in found if key is not None]
+    missing = [row["video_id"] for row, key in zip(listed.to_pylist(), found, strict=True) if key is None]
     if not keys:
         raise ConfigError(
             f"{path}: none of its {counted(len(listed), 'clip')} is in {test.name}, such as {missing[:NOT_FOUND_SHOWN]}"

@@ -1,9 +1,9 @@
 """Mixtures of clips: of each batch in training, and a list for the test that can be used again."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -18,7 +18,7 @@ from avmanifest.parsing import metadata_of, parse_object
 from avmanifest.recipe import load_recipe
 from avmanifest.wording import counted
 from avmodel.evaluate.config import EvalDataConfig
-from avmodel.evaluate.data import Split, footage, manifests_of
+from avmodel.evaluate.data import Split, keys_of_clips, manifests_of
 from avmodel.evaluate.separation.config import AUTO, DRAWN
 
 MIXTURES_FILE = "mixtures.json"
@@ -162,17 +162,8 @@ def read_mixtures(path: Path, data: EvalDataConfig, test: Split) -> list[Mixture
     rows = read_requests(load_recipe(recipe), path, [split])
     keys = clip_keys(load_recipe(recipe), rows).to_pylist()
     listed = mixtures_in(keys, rows.column("annotations").to_pylist())
-    names = _keys_here(keys, rows.to_pylist(), footage(data, test).to_pylist())
+    names = {key: here for key, here in zip(keys, keys_of_clips(data, test, rows), strict=True) if here is not None}
     return [mixture._replace(keys=tuple(names.get(key, key) for key in mixture.keys)) for mixture in listed]
-
-
-def _keys_here(
-    keys: Sequence[str], listed: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
-) -> dict[str, str]:
-    """The dataset's key of each clip, by the list's own key."""
-    here = {(row["video_id"], row["start_s"]): row["key"] for row in rows if row["video_id"] is not None}
-    places = [(row["video_id"], row["start_s"]) for row in listed]
-    return {key: here[place] for key, place in zip(keys, places, strict=True) if place in here}
 
 
 def _own_list(text: str, path: Path) -> list[Mixture]:

@@ -173,6 +173,11 @@ def test_vggsounders_labels_take_the_place_of_the_test_clips(own: Path, tmp_path
     assert not train.multi_label
     assert test.name == "vggsound/test (vggsounder)"
     assert test.notes == ("labels of vggsounder: 2 of its 3 clips are here",)
+    # Of each clip a part was kept, which begins later.
+    change_manifest(own, "test", start_s=33.25, end_s=36.25, key=lambda n: f"vgg-abcdefghi{TRAIN + n:02d}_000030")
+    _, parts = open_splits(replace(DATA, test_labels=f"vggsounder={listed}"), str(own), None)
+    assert parts.dataset.keys.to_pylist() == [f"vgg-abcdefghi{number:02d}_000030" for number in (TRAIN, TRAIN + 2)]
+    assert parts.notes == test.notes
     with pytest.raises(ConfigError, match="expected RECIPE=LIST"):
         open_splits(replace(DATA, test_labels="vggsounder.csv"), str(own), None)
 
