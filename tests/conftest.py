@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.shape_checks import check_cheaply
 from tests.slowness import note_own_mark, wrongly_marked
 
 os.environ.setdefault("SOURCE_DATE_EPOCH", "1767225600")  # a dataset prepared before midnight equals one prepared after
+
+check_cheaply()
 
 settings.register_profile("avkit", deadline=None)  # a busy machine is no failure
 settings.load_profile("avkit")
