@@ -10,11 +10,15 @@ from avdata.draw.page import card, escape, sections_page, table, write_page
 from avmanifest.errors import ConfigError
 from avmodel.inspect_run import Curve, Run, read_run, run_json, thinned
 from avmodel.run_scores import RunScore, read_scores
+from avmodel.rundir import read_parts
 
 MOST_RUNS: Final = 8
 """Runs beside each other, at most: there are so many colors."""
 
 ABSENT: Final = "(absent)"
+
+TRAINED_ON: Final = "training data"
+"""Beside the settings, what data.json of a run says of its datasets."""
 
 OTHER_TESTS: Final = "not comparable, tested on"
 """The row of a task whose runs were tested on different clips."""
@@ -65,7 +69,7 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
         raise ConfigError(f"{repeated[0]}: named twice. Name each run once.")
     runs = tuple(map(read_run, folders))
     scores = [{one.name: one for one in read_scores(run.folder)} for run in runs]
-    configs = [run.config for run in runs]
+    configs = [{TRAINED_ON: _parts(run.folder), **run.config} for run in runs]
     settings = {name: [config.get(name, ABSENT) for config in configs] for name in _joined_names(configs)}
     return Comparison(
         runs=runs,
@@ -75,6 +79,12 @@ def compare_runs(folders: Sequence[Path]) -> Comparison:
         probes=_by_name([run.probes for run in runs]),
         scores={name: [one.get(name) for one in scores] for name in _joined_names(scores)},
     )
+
+
+def _parts(folder: Path) -> list[str]:
+    """The datasets of a run with their samples and subset ids."""
+    parts = [part for part in read_parts(folder) if isinstance(part, dict)]
+    return [f"{part.get('name')}: {part.get('samples')} samples, subset {part.get('subset_id')}" for part in parts]
 
 
 def _names(names: Sequence[str], folders: Sequence[Path]) -> tuple[str, ...]:

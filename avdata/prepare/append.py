@@ -17,6 +17,7 @@ from avdata.prepare.output import DatasetOutput
 from avdata.prepare.plan import freeze, is_appended, make_plan, without_own_columns
 from avdata.prepare.report import PrepareListener
 from avmanifest.errors import ConfigError
+from avmanifest.keys import clip_keys
 from avmanifest.layout import Layout
 from avmanifest.schema import PLAN_SCHEMA
 from avmanifest.table import completed, read_table
@@ -130,16 +131,35 @@ def comparable_rows(config: PrepareConfig, present: pa.Table, listed: pa.Table, 
 def with_known_ids(config: PrepareConfig, present: pa.Table, listed: pa.Table) -> pa.Table:
     """The rows of a folder with the ids and keys that the dataset has of the same files; other lists as they are.
 
-    The id of a file depends on whether the folder has another one that differs in its suffix alone.
+    The id of a file depends on whether the folder has another one that differs in its suffix alone. Files whose keys
+    have a prefix (`avkit dataset merge`) may be those of another folder.
     """
     if config.recipe.name != "folder":
         return listed
+    present = present.filter(pc.equal(present.column("key"), clip_keys(config.recipe, present)))
     places = pc.index_in(listed.column("path"), value_set=present.column("path").combine_chunks())
     for name in ("key", "video_id"):
         place = listed.schema.get_field_index(name)
         ids = pc.coalesce(present.column(name).take(places), listed.column(name))
         listed = listed.set_column(place, listed.schema.field(place), ids)
     return listed
+
+
+def all_removed(config: PrepareConfig, plan: pa.Table, removed: frozenset[str]) -> frozenset[str]:
+    """The removed keys, and of a folder those of the files that had such a key, or may have had.
+
+    The id of a file is its path with or without the suffix: see `with_known_ids`.
+    """
+    if config.recipe.name != "folder" or not removed:
+        return removed
+    paths = plan.column("path").combine_chunks()
+    gone = pa.array(sorted(removed), pa.string())
+    start_s = pa.repeat(pa.scalar(0.0), len(plan))
+    hit = pc.is_in(plan.column("key"), value_set=gone)
+    for ids in (paths, pc.replace_substring_regex(paths, r"\.[^./]*\z", "")):
+        keys = clip_keys(config.recipe, pa.table({"video_id": ids, "start_s": start_s}))
+        hit = pc.or_(hit, pc.is_in(keys, value_set=gone))
+    return removed.union(plan.column("key").filter(hit).to_pylist())
 
 
 def _conforming(listed: pa.Table, schema: pa.Schema, note: Observer) -> pa.Table:

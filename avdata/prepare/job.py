@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from avdata.prepare import description
-from avdata.prepare.append import new_labels, plan_append, requested_rows
+from avdata.prepare.append import all_removed, new_labels, plan_append, requested_rows
 from avdata.prepare.begun import needs_plan, refuse_lost_description, resumed_plan
 from avdata.prepare.card import catalog_files, write_catalog
 from avdata.prepare.catalog import (
@@ -273,7 +273,8 @@ def _frozen_plan(
     manifests = layout.manifest("train").parent
     for stale in (*layout.plan_part(0).parent.glob("part-*"), *manifests.glob("*.parquet"), *manifests.glob("*.avidx")):
         stale.unlink()
-    plan_hash, removed = plan.hash, description.kept_removals(layout)
+    plan_hash = plan.hash
+    removed = all_removed(config, plan.table, description.kept_removals(layout))
     columns = (*extra_columns(plan.table.schema), *step_columns(config.steps))
     labels = class_order(config, plan.table)
     frozen_hash = None

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -14,6 +15,7 @@ from avcli.main import app
 from avdata.audit.dataset import open_audit_dataset
 from avdata.audit.verify import verify
 from avdata.load import open_dataset
+from avdata.prepare.append import requested_rows, with_known_ids
 from avdata.prepare.config import Retry, Supervision
 from avdata.prepare.dry_run import dry_run
 from avdata.prepare.job import prepare
@@ -22,6 +24,7 @@ from avdata.prepare.operations.reshard import Reshard
 from avdata.prepare.operations.run import run_operation
 from avdata.shards import Member, members_of
 from avmanifest.errors import ConfigError
+from avmanifest.layout import Layout
 from tests.videos import Notes, draw_folder, folder_config, synth_config, tree
 
 FIRST = ["bell/a.mp4", "bell/b.mp4", "rain/c.mp4"]
@@ -155,6 +158,18 @@ def test_a_file_that_differs_in_its_suffix_makes_no_other_clip_of_one_that_is_th
     again = Notes()
     prepare(folder_config(videos, out), again)  # without --append: the list is that of the dataset
     assert again.statuses == []
+    # Keys with a prefix may be of another folder's files.
+    config, present = folder_config(videos, out), requested_rows(Layout(out))
+    listed = present.set_column(1, present.schema.field("video_id"), pa.array(["other"] * len(present)))
+    keys = pa.array([f"x-{key}" for key in present["key"].to_pylist()])
+    prefixed = present.set_column(0, present.schema.field("key"), keys)
+    assert with_known_ids(config, present, listed).equals(present)
+    assert with_known_ids(config, prefixed, listed).equals(listed)
+    # Made anew, a.mp4 has another id. Nothing that may be the removed clip comes back.
+    prepare(folder_config(videos, out, overwrite=True))
+    assert {row["video_id"]: row["status"] for row in rows(out).values()} == {
+        "bell/a.mov": "removed", "bell/a.mp4": "removed", "bell/b.mov": "ok", "bell/b.mp4": "ok", "rain/c": "ok",
+    }  # fmt: skip
 
 
 @pytest.mark.slow

@@ -61,6 +61,15 @@ def test_the_page_has_losses_over_each_other_and_escapes_text(folders):
     assert "The runs have the same settings." in same
 
 
+def test_other_training_data_are_told(folders):
+    for folder, subset in zip(folders, ("01ab", "01ac"), strict=True):
+        part = {"name": "clips", "subset_id": subset, "samples": 7}
+        (folder / "data.json").write_text(json.dumps({"parts": [part]}))
+    assert compare_runs(folders).settings["training data"] == [
+        ["clips: 7 samples, subset 01ab"], ["clips: 7 samples, subset 01ac"],
+    ]  # fmt: skip
+
+
 def test_scores_of_other_clips_do_not_compare(folders, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
 
