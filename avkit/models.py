@@ -262,6 +262,14 @@ class Model:
                 f"log_mel of shape {list(log_mel.shape)}: this model takes [b, {wanted[0]}, t]. A loader with "
                 "view=model.view makes them."
             )
+        columns = config.audio_size[1]
+        if log_mel is not None and not columns <= log_mel.shape[2] < columns + config.patch_size:
+            raise ConfigError(
+                f"log_mel of shape {list(log_mel.shape)}: this model takes [b, {wanted[0]}, {columns}], or up to "
+                f"{config.patch_size - 1} further columns. A loader with view=model.view makes them."
+            )
+        if log_mel is not None and not bool(torch.isfinite(log_mel).all()):
+            raise ConfigError("log_mel has values that are not finite, of which there are no vectors.")
         given = {"image": images, "audio": log_mel}
         learned = self.loaded.model.modalities
         if not any(given[modality] is not None for modality in learned):

@@ -112,6 +112,11 @@ def all_gather_with_grad(rows: Float[Tensor, "n d"]) -> Float[Tensor, "m d"]:
     return gathered
 
 
+def is_first_process() -> bool:
+    """Whether this is the first of torchrun's processes, or the only one: it tells of the results of all."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 @contextmanager
 def join_world(device: str = "auto") -> Iterator[World]:
     """The world that torchrun has set up, else a world of one. NCCL on CUDA devices, gloo on CPUs.

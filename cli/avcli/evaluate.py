@@ -112,6 +112,7 @@ def evaluate(
     require_folders([*data, *(train or ())])
     from avcli.evaluate_output import print_result
     from avcli.progress import EvaluationProgress
+    from avmodel.distributed import is_first_process
     from avmodel.evaluate.run import evaluate as run
 
     test = data[0] if len(data) == 1 else data
@@ -120,4 +121,5 @@ def evaluate(
         result, folder = run(
             task, asked, checkpoint, test, train=trained, out=out, accept_unknown=accept_unknown, progress=progress
         )
-    print_json(result.as_dict()) if as_json else print_result(result, folder)
+    if is_first_process():
+        print_json(result.as_dict()) if as_json else print_result(result, folder)

@@ -80,6 +80,16 @@ def test_json_is_the_whole_output(place: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_one_of_several_processes_says_what_was_found(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "knn"
+    asked = words(place, "knn", "--json", "--out", str(out))
+    assert call_together(avkit, *asked, log=tmp_path / "log") == [0, 0]
+    first, second = ((tmp_path / f"log.{rank}").read_text() for rank in range(2))
+    assert json.loads(first[first.index("{") :])["scores"] == json.loads((out / "results.json").read_text())["scores"]
+    assert "{" not in second
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

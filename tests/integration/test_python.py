@@ -348,6 +348,8 @@ def test_embed_says_what_does_not_fit(model: "avkit.Model", dataset: "avkit.Data
         ({"images": images[0]}, avkit.ConfigError, r"expected \[b, 3, h, w\]"),
         ({"images": images[:0]}, avkit.ConfigError, "an empty batch"),
         ({"log_mel": mels[:, 1:]}, avkit.ConfigError, "this model takes"),
+        ({"log_mel": mels[:, :, 1:]}, avkit.ConfigError, "further columns"),
+        ({"log_mel": mels + np.float16(np.nan)}, avkit.ConfigError, "not finite"),
         ({"images": images, "log_mel": mels[:1]}, avkit.ConfigError, "2 images and 1 log-mel:"),
         ({"what": clips / "both.mp4", "window_s": 30.0}, avkit.ConfigError, "Take a shorter window"),
     ]
