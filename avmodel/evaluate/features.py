@@ -1,5 +1,6 @@
 """Samples to vectors: one a stream, nothing masked, computed once and kept."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from avmodel.distributed import World
 from avmodel.evaluate.config import EvalDataConfig, Progress
 from avmodel.evaluate.data import Split, ordered_loader
 from avmodel.evaluate.loaded import LoadedModel, require_modalities
-from avmodel.evaluate.store import FeatureStore, read_parts
+from avmodel.evaluate.store import CONTENT, FeatureStore, read_parts
 from avmodel.inputs import Inputs, normalize_images
 from avmodel.models.family import Family
 from avmodel.precision import autocast
@@ -58,6 +59,7 @@ class Extraction(NamedTuple):
         return {
             "checkpoint": self.loaded.origin["sha256"],
             "subset_id": self.split.subset_id,
+            CONTENT: content_sha256(self.split.dataset, self.view.profile),
             "view": {"kind": type(self.view).__name__, **asdict(self.view)},
             "mode": self.mode,
             "precision": self.precision,
@@ -145,6 +147,24 @@ def eval_inputs(batch: Batch, device: torch.device) -> Inputs:
     images = images.flatten(0, 1) if images.ndim == 5 else images
     log_mel = log_mel.flatten(0, 1) if log_mel.ndim == 4 else log_mel
     return Inputs(normalize_images(images), log_mel.unsqueeze(1))
+
+
+def content_sha256(dataset: Dataset, profile: str) -> str:
+    """A hash of what the samples show and sound like by this profile, one after the other."""
+    mel, found = dataset.log_mel.get(profile), dataset.waveform.xxh3.astype(np.uint64)
+    if mel is not None:
+        found = np.where(mel.size > 0, mel.xxh3, found).astype(np.uint64)
+    starts, counts = dataset.frame_start[:-1].astype(np.int64), np.diff(dataset.frame_start.astype(np.int64))
+    places = np.arange(counts.sum()) - np.repeat(starts, counts)
+    times = np.ascontiguousarray(dataset.frame_time_s, np.float32).view(np.uint32)
+    frames = dataset.frames.xxh3.astype(np.uint64) * (2 * places + 3).astype(np.uint64) + times.astype(np.uint64)
+    has_frames = counts > 0
+    if has_frames.any():
+        found[has_frames] += np.add.reduceat(frames, starts[has_frames])
+    # Members of older shards and of other tools' have no hashes, but their shards have.
+    shards = [0 if one.hashed else int(sha256_of(f"{one.sha256} {one.num_bytes}")[:16], 16) for one in dataset.shards]
+    found += np.array(shards, np.uint64)[dataset.shard_of]
+    return hashlib.sha256(found.tobytes()).hexdigest()
 
 
 def label_matrix(dataset: Dataset) -> Bool[Tensor, "n c"]:

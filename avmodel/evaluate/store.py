@@ -25,6 +25,7 @@ from avmanifest.parsing import parse_object
 from avmodel.evaluate.vectors import ADVICE, read_vectors
 
 PARTS = "part-*.parquet"
+CONTENT = "content"  # of a description: a hash of what the features are of
 _NOTE = b"avkit"
 
 
@@ -40,6 +41,8 @@ class FeatureStore:
         while (path := self._path(len(self.parts))).exists():
             note = read_note(path)
             of, ours = note["of"], self.description
+            if CONTENT not in of:  # written by a version that did not note it
+                ours = {name: value for name, value in ours.items() if name != CONTENT}
             if changed := [name for name in {**of, **ours} if of.get(name) != ours.get(name)]:
                 raise ConfigError(f"{path}: has other features ({', '.join(changed)} differ). Give another --out.")
             if note["from"] != self.position:

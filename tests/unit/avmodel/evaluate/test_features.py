@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from avdata.load import Batch
 from avmanifest.errors import ConfigError, ManifestError
 from avmodel.evaluate.data import open_split, ordered_loader, scoring_view, train_view
 from avmodel.evaluate.evaluation import Evaluation
-from avmodel.evaluate.features import Features, eval_inputs, extract, label_matrix
+from avmodel.evaluate.features import Features, content_sha256, eval_inputs, extract, label_matrix
 from avmodel.evaluate.store import read_parts
 from tests.evaluating import DATA, TRAIN, evaluation_of, job
+from tests.shards import draw_dataset
 
 
 @pytest.fixture
@@ -91,6 +93,29 @@ def test_features_of_something_else_are_refused(run: Evaluation) -> None:
     extract(job(run), run.out, run.world)
     with pytest.raises(ConfigError, match="mode differ"):
         extract(job(run, mode="audio"), run.out, run.world)
+
+
+def test_other_pictures_or_sounds_under_the_same_keys_are_other_features(tmp_path: Path) -> None:
+    def content(name: str, **options: object) -> tuple[str, str]:
+        root = draw_dataset(tmp_path / name, 5, 2, **{"num_frames": 2, "seconds": 3.2, **options})
+        split = open_split(DATA, str(root), "train", labeled=False)
+        return split.subset_id, content_sha256(split.dataset, "paper")
+
+    subset, first = content("first")
+    assert content("again") == (subset, first)
+    for name, options in {"long": {"seconds": 4.0}, "frames": {"num_frames": 3}, "mel": {"mel": ("released",)}}.items():
+        found = content(name, **options)
+        assert (found[0], found[1] == first) == (subset, False), name
+
+
+def test_features_of_an_earlier_version_are_gone_on_with(run: Evaluation) -> None:
+    extract(job(run), run.out, run.world)
+    (path,) = run.out.glob("part-*.parquet")
+    table = pq.read_table(path)
+    note = json.loads(table.schema.metadata[b"avkit"])
+    assert note["of"].pop("content")
+    pq.write_table(table.replace_schema_metadata({b"avkit": json.dumps(note).encode()}), path)
+    assert len(extract(job(run), run.out, run.world)) == TRAIN
 
 
 def test_a_damaged_part_is_named(run: Evaluation) -> None:
