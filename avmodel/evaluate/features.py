@@ -154,8 +154,9 @@ def content_sha256(dataset: Dataset, profile: str) -> str:
     mel, found = dataset.log_mel.get(profile), dataset.waveform.xxh3.astype(np.uint64)
     if mel is not None:
         found = np.where(mel.size > 0, mel.xxh3, found).astype(np.uint64)
-    starts, counts = dataset.frame_start[:-1].astype(np.int64), np.diff(dataset.frame_start.astype(np.int64))
-    places = np.arange(counts.sum()) - np.repeat(starts, counts)
+    edges = dataset.frame_start.astype(np.int64)
+    starts, counts = edges[:-1], edges[1:] - edges[:-1]
+    places = np.arange(int(edges[-1])) - np.repeat(starts, counts)
     times = np.ascontiguousarray(dataset.frame_time_s, np.float32).view(np.uint32)
     frames = dataset.frames.xxh3.astype(np.uint64) * (2 * places + 3).astype(np.uint64) + times.astype(np.uint64)
     has_frames = counts > 0

@@ -26,6 +26,7 @@ from avmodel.configs.run import micro_batches
 from avmodel.evaluate.config import TrainingConfig
 from avmodel.evaluate.data import Split, make_loader
 from avmodel.evaluate.evaluation import Evaluation
+from avmodel.evaluate.features import content_sha256
 from avmodel.fit import Fit, Moment, Objective, Terms, distributed, fit
 from avmodel.metrics import METRICS, JsonLines, SkippedLog
 from avmodel.nonfinite import SkippedSteps, skip_note
@@ -36,6 +37,7 @@ from avmodel.rundir import CHECKPOINTS, as_json, defaults_of, differences, read_
 
 _LOG = logging.getLogger(__name__)
 DROPOUT = 2  # number of its random stream
+TRAIN_CONTENT = "run.train_content"
 NOT_TRAINED_WITH = ("seeds", "random_weights", "feature_batch_size")  # settings that training does not read
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -71,7 +73,7 @@ def train(config: TrainingConfig, run: Evaluation, training: Training[Module], s
     batch_size, device_batch, micro_steps = step_sizes(config, samples, world.size)
     shuffled = LoaderConfig(batch_size=device_batch, seed=seed, class_balanced=training.class_balanced)
     loader = make_loader(shuffled, config.data, training.splits["train"], training.view, world)
-    begin(config, run, training.splits, seed, folder, free=training.test_only)
+    begin(config, run, training.splits, seed, folder, profile=training.view.profile, free=training.test_only)
     torch.manual_seed(seed)
     module = training.build()
     optimizer = training.optimizer(module)
@@ -202,20 +204,25 @@ def begin(
     seed: int,
     folder: Path,
     *,
+    profile: str,
     free: Sequence[str] = (),
 ) -> None:
     """Give the folder to this run. Raises ConfigError for a folder with a run of another config, model or data.
 
-    `splits` and `seed` are compared too; settings named in `free` may change.
+    `splits`, the content of those to train on by this `profile`, and `seed` are compared too; settings named in `free`
+    may change.
     """
     values = as_json(config) | {
         "run.checkpoint": run.loaded.origin["sha256"],
         **{f"run.{name}": split.subset_id for name, split in splits.items()},
+        TRAIN_CONTENT: content_sha256(splits["train"].dataset, profile),
         "run.seed": seed,
     }
-    for name in (*NOT_TRAINED_WITH, *free):
-        values.pop(name, None)
     stored = read_config(folder)
+    # A run of an earlier version did not note the content.
+    unread = () if stored is None or TRAIN_CONTENT in stored else (TRAIN_CONTENT,)
+    for name in (*NOT_TRAINED_WITH, *free, *unread):
+        values.pop(name, None)
     if stored is not None and (changed := differences(stored, values, defaults_of(config))):
         raise ConfigError(
             f"{folder}: holds a run with other settings: {'; '.join(changed)}. Give another --out, or those settings."

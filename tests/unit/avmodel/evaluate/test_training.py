@@ -1,17 +1,19 @@
 """The training of any task, on a task that is one number: steps that are left out, checkpoints that are damaged."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from avdata.load import Batch
-from avmanifest.errors import CheckpointError, DivergedError
+from avmanifest.errors import CheckpointError, ConfigError, DivergedError
 from avmodel.checkpoint import read_weights, save_checkpoint
 from avmodel.checkpoint_folder import LATEST_FILE, MODEL_FILE, latest_checkpoint
 from avmodel.configs.optim import OptimConfig
@@ -97,6 +99,23 @@ def test_a_sample_that_gives_no_number_is_named_and_its_steps_are_left_out(place
         assert skipped == [(step, [key]) for step in steps]
         kept = [line["step"] for line in read_lines(place.out / name / METRICS)]
         assert kept == [step for step in range(1, 7) if step not in steps]
+
+
+def test_a_training_on_other_content_under_the_same_keys_is_another_one(place: Place) -> None:
+    expected = place("straight").state_dict()
+    config_file = place.out / "straight" / "config.json"
+    stored = json.loads(config_file.read_text())
+    dataset = place.train.dataset
+    frames = replace(dataset.frames, xxh3=dataset.frames.xxh3 + np.uint64(1))
+    other = place.train._replace(dataset=replace(dataset, frames=frames))
+    assert other.subset_id == place.train.subset_id
+    same, place.train = place.train, other
+    with pytest.raises(ConfigError, match=r"holds a run with other settings: run\.train_content"):
+        place("straight")
+    place.train = same
+    # One that an earlier version began is gone on with.
+    config_file.write_text(json.dumps({name: stored[name] for name in stored if name != "run.train_content"}))
+    assert torch.equal(place("straight").state_dict()["share"], expected["share"])
 
 
 def test_a_damaged_checkpoint_of_an_epoch_is_passed_over(place: Place) -> None:
