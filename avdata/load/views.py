@@ -527,6 +527,18 @@ class AllFramesView(ClipView):
 
     num_frames: int = 10  # number of frames of every sample
 
+    def check(self, dataset: Dataset) -> None:
+        """Check, too, that samples have so many frames. One that has another number is damaged."""
+        super().check(dataset)
+        for part, rows in dataset.rows_of_parts():
+            counts = np.diff(dataset.frame_start[rows.start : rows.stop + 1])
+            if len(counts) and not (counts == self.num_frames).any():
+                where = f"{part.name}: " if part.name else ""
+                raise ConfigError(
+                    f"{where}data.frames={self.num_frames}: no sample has so many frames; the first has "
+                    f"{int(counts[0])}. Set data.frames={int(counts[0])}."
+                )
+
     @property
     def num_windows(self) -> int | None:
         """With around_frame one for each frame."""

@@ -21,7 +21,7 @@ from avdata.load import (
 from avdata.melspec import log_mel
 from avdata.profiles import profile
 from avdata.waveform import decode_flac, encode_flac
-from avmanifest.errors import ConfigError, ShardError
+from avmanifest.errors import ConfigError
 from tests.shards import draw_dataset, waveform_of
 
 SECONDS = 10.0
@@ -121,7 +121,7 @@ def test_other_profiles_have_a_window_for_each_frame_too(computed: Dataset) -> N
 
 
 def test_another_number_of_frames_names_the_sample(stored: Dataset) -> None:
-    with pytest.raises(ShardError, match="clip-00000: 8 frames are stored, the view needs num_frames=16"):
+    with pytest.raises(ConfigError, match=r"data\.frames=16: no sample has so many frames; the first has 8"):
         first_batch(stored, AllFramesView(**SYNC, num_frames=16))
 
 

@@ -19,6 +19,7 @@ from avdata.load import (
     View,
     evaluation_config,
     open_dataset,
+    unite,
 )
 from avdata.load.crops import Crop, crop_into
 from avdata.melspec import log_mel
@@ -226,8 +227,14 @@ def test_all_frames_come_in_the_order_of_their_times(dataset: Dataset) -> None:
     assert batch.frame_time_s.tolist() == [FRAME_TIMES.tolist()] * 5
     assert (colors(batch.images)[..., 1] - 20 * torch.arange(5)).abs().max() < 4
     assert batch.log_mel.shape == (5, 128, 192)
-    with pytest.raises(ShardError, match=r"clip-00000: 5 frames are stored, the view needs num_frames=10"):
+    with pytest.raises(ConfigError, match=r"data\.frames=10: no sample has so many frames; the first has 5"):
         first_samples(dataset, AllFramesView(image_size=8))
+
+
+def test_a_sample_with_another_number_of_frames_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    few = open_dataset(draw_dataset(tmp_path / "few", 1, first=90, num_frames=3))
+    with pytest.raises(ShardError, match=r"clip-00090: 3 frames are stored, the view needs num_frames=5"):
+        first_samples(unite([few, dataset]), AllFramesView(image_size=8, num_frames=5))
 
 
 @pytest.mark.parametrize("name", ["released", "kaldi"])
