@@ -6,17 +6,17 @@
     python -m benchmarks.learning_on_little variants --out little --seeds 0,1,2 --set synth
     python -m benchmarks.learning_on_little contrast --out little --seeds 0,1,2 --set digits
     python -m benchmarks.learning_on_little contrast --out little --seeds 0,1,2 --set synth-24 --runs AVSiam
-    python -m benchmarks.learning_on_little layers --out little --seeds 0 --set digits
-    python -m benchmarks.learning_on_little sound --out little --seeds 0,1,2 --set synth-24
+    python -m benchmarks.learning_on_little layers --out little --seeds 0 --set synth-24
+    python -m benchmarks.learning_on_little sound --out little --seeds 0 --set synth-24
 
 `finetune` trains classifiers of 1,197 handwritten digits from random weights and tests them on 600: a plain ViT, and
 avkit's model by the preset `small`, with each setting of the released recipe in turn, and with all of them. `pretrain`
 runs the preset `demo`, and with other targets, and probes image, audio and fusion features beside those of random
 weights. `variants` runs CrossMAE's six combinations of losses in the demo's size, probes them and retrieves; `contrast`
 trains AVSiam by the contrastive loss alone (the preset `avsiam-small`), and CAV-MAE by contrast, and gives the loss at
-points of the run, and probes; `layers` probes that AVSiam after each of its layers; `sound` classifies log-mels
-themselves. A result is a line of OUT/results.jsonl as soon as it is there, and is not computed again. Run it from the
-repository.
+points of the run, and probes; `layers` probes the AVSiam of `contrast`, which has to be there, after each layer;
+`sound` classifies log-mels themselves. A result is a line of OUT/results.jsonl as soon as it is there, and is not
+computed again. Run it from the repository.
 """
 
 import argparse
@@ -101,8 +101,9 @@ PRETRAININGS: Mapping[str, Sequence[str]] = {
 # In the size, on the inputs and by the optimizer of the preset `demo`; log-mels as avkit's `paper` profile scales them.
 SCALE: Mapping[str, Any] = {"mel_mean": -4.13, "mel_std": 2.95}
 VARIANTS = ("crossmae", "cl-cross-emb", "cl-cross-cdt", "cl-self-mae", "cl-av", "self-mae")
-# Of each, the run that is changed, and its changes. CAV-MAE hides one patch of 16 at least.
-ONE_OF_16 = ("model.image_mask_ratio=0.0625", "model.audio_mask_ratio=0.0625")
+CONTRAST_ALONE = ("model.contrast_weight=1", "model.reconstruction_weight=0")
+ONE_OF_16 = ("model.image_mask_ratio=0.0625", "model.audio_mask_ratio=0.0625")  # CAV-MAE hides no less
+# Of each, the run that is changed, and its changes.
 CONTRASTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "AVSiam": ("avsiam-small", ()),
     "AVSiam, rate 1e-3": ("avsiam-small", ("optim.lr=1e-3",)),
@@ -110,7 +111,8 @@ CONTRASTS: Mapping[str, tuple[str, Sequence[str]]] = {
     "AVSiam, patches of 8": ("avsiam-small", ("model.patch_size=8",)),
     "AVSiam, AudioSet's scale of Kaldi log-mels": ("avsiam-small", ("model.mel_mean=-5.081", "model.mel_std=4.4849")),
     "CAV-MAE": ("cavmae", ("model.contrast_weight=1",)),
-    "CAV-MAE, contrast alone": ("cavmae", ("model.contrast_weight=1", "model.reconstruction_weight=0", *ONE_OF_16)),
+    "CAV-MAE, contrast alone": ("cavmae", (*CONTRAST_ALONE, *ONE_OF_16)),
+    "CAV-MAE, contrast alone, three of four patches hidden": ("cavmae", CONTRAST_ALONE),
 }
 CONTRAST_STEPS = (100, 300, 600, 1200, 2400)
 QUIET = ("probe_every=none", "pictures_every=none", "data.num_workers=0", "device=cpu")
