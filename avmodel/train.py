@@ -519,8 +519,14 @@ def trace_of(
 
 
 def seed_dropout(seed: int, step: int, rank: int, number: int = 0) -> None:
-    """Seed what torch draws by itself in a step, or in its micro-step of that number, on one process."""
-    torch.manual_seed(int(random_bits(seed, step, DROPOUT, np.array([rank + (number << 32)]))[0]))
+    """Seed what torch draws by itself in a step, or in its micro-step of that number, on one process.
+
+    As torch.manual_seed does, but for devices that are in use alone: for each other one it would format the stack.
+    """
+    bits = int(random_bits(seed, step, DROPOUT, np.array([rank + (number << 32)]))[0])
+    torch.default_generator.manual_seed(bits)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(bits)
 
 
 def report(out: Path, step: int, steps: int) -> Report:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.slowness import OWN_MARK, SLOW_S, note_own_mark, wrongly_marked
+from tests.slowness import OWN_MARK, SLOW_OF_FAST_S, SLOW_S, note_own_mark, wrongly_marked
 
 
 def report(
@@ -40,6 +40,25 @@ def test_long_tests_without_the_marker_and_short_ones_with_it_are_listed() -> No
     )
     assert [line.rpartition(": ")[2] for line in found] == ["longer", "long", "quick_module.py", "short-marked"]
     assert "7.0 s without the marker slow" in found[0]
+
+
+def test_unit_and_property_tests_are_slow_earlier() -> None:
+    long, short = SLOW_OF_FAST_S + 0.1, SLOW_OF_FAST_S / 2 + 0.1
+    found = wrongly_marked(
+        [
+            report("tests/unit/test_a.py::long", long),
+            report("tests/property/test_a.py::long", long),
+            report("tests/unit/test_a.py::marked", short, "slow"),
+            report("tests/unit/test_b.py::marked", short, "slow", is_own=False),
+            report("tests/faults/test_a.py::unmarked", long),
+            report("tests/faults/test_a.py::marked", long, "slow"),
+        ]
+    )
+    assert [line.rpartition(": ")[2] for line in found] == [
+        "tests/unit/test_a.py::long",
+        "tests/property/test_a.py::long",
+        "tests/faults/test_a.py::marked",
+    ]
 
 
 @pytest.mark.parametrize(("marks", "noted"), [([pytest.mark.slow.mark], [OWN_MARK]), ([], [])])

@@ -84,6 +84,7 @@ def test_the_audio_of_a_clip_cut_without_reencoding_keeps_its_times(uncut: Path,
         assert abs(read_number(picture) - (skip_s + start_s + 0.05) * 25) <= 1
 
 
+@pytest.mark.slow
 def test_consecutive_spans_of_a_cut_clip_equal_those_read_alone(tmp_path: Path) -> None:
     whole = draw_media(tmp_path / "whole.mp4", num_frames=200, gop=100, sound=bursts(8, 44_100))
     cut = stream_copy(whole, tmp_path / "cut.mp4", 1.3)

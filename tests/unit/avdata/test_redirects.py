@@ -125,7 +125,6 @@ def test_a_circle_of_redirects_ends(tmp_path) -> None:
         assert len(server.requests) == 4
 
 
-@pytest.mark.slow
 @pytest.mark.network
 def test_a_store_is_not_led_to_this_machine_and_gives_credentials_to_one_host(monkeypatch) -> None:
     with redirecting(b"content") as server:

@@ -177,6 +177,7 @@ def test_images_separate_classes_of_the_same_sound(pair: tuple[int, int]) -> Non
     assert nearest_centroid_accuracy(pair, hear) < 0.7
 
 
+@pytest.mark.slow
 def test_audio_separates_all_timbres() -> None:
     heard = list(dict.fromkeys(entry.timbre for entry in CLASSES))
     places = [next(p for p, entry in enumerate(CLASSES) if entry.timbre == timbre) for timbre in heard]

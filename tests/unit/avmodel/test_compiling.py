@@ -38,7 +38,6 @@ def test_few_graphs_are_compiled_and_the_gradients_stay() -> None:
     assert rows[0]["blocks"] == 18
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("config", [TINY, TINY_AVSIAM, TINY_CROSSMAE], ids=lambda config: type(config).__name__)
 def test_recomputed_activations_change_no_gradient_and_no_name(config: ModelConfig) -> None:
     torch.manual_seed(0)

@@ -153,6 +153,7 @@ def test_a_disk_that_fails_leaves_nothing(tmp_path: Path) -> None:
         export_model(loaded(HEARD), tmp_path / "out" / "model.pt2")
 
 
+@pytest.mark.slow
 def test_the_command_exports_a_run_and_says_what_it_takes(tmp_path: Path) -> None:
     run, notes = tmp_path / "run", {"profile": "paper", "window_s": "1.0"}
     save_checkpoint(run / CHECKPOINTS, 7, loaded(HEARD).model, HEARD, {"step": 7}, notes=notes)

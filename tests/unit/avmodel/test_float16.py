@@ -59,6 +59,7 @@ def test_losses_and_norms_are_near_those_of_float32(straight: Path, tmp_path: Pa
     assert {tensor.dtype for tensor in weights(straight).values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_the_run_is_the_same_to_the_last_bit(tmp_path: Path) -> None:
     """From a scale at which the first steps overflow."""
     outs = [tmp_path / "straight", tmp_path / "stopped"]

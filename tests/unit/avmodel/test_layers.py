@@ -191,6 +191,7 @@ def test_a_patch_embedding_is_timms_to_the_bit() -> None:
     assert torch.equal(ours(x), theirs(x))
 
 
+@pytest.mark.slow
 def test_models_need_neither_timm_nor_torchvision() -> None:
     code = (
         "import sys\n"

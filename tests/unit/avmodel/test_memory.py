@@ -54,6 +54,7 @@ def test_the_estimate_is_near_the_measured_peak(model: ModelConfig, changes: dic
     assert estimate_memory(run).total == pytest.approx(peak_bytes(run), rel=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_states_are_divided_by_sharding_and_doubled_by_buckets() -> None:
     run = tiny_run(batch_size=8, device_batch_size=4)
     one, two = estimate_memory(run), estimate_memory(run, 2)
@@ -68,6 +69,7 @@ def test_states_are_divided_by_sharding_and_doubled_by_buckets() -> None:
     assert sharded.activations == one.activations
 
 
+@pytest.mark.slow
 def test_activations_grow_with_the_samples_at_once_and_shrink_when_recomputed() -> None:
     run = tiny_run(batch_size=16, device_batch_size=4)
     small, large = (estimate_memory(replace(run, device_batch_size=size)).activations for size in (4, 16))

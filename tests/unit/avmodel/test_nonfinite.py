@@ -117,6 +117,7 @@ def test_a_run_that_may_skip_and_need_not_is_the_same_run(tmp_path: Path) -> Non
     assert not (tmp_path / "run" / SKIPPED).exists()
 
 
+@pytest.mark.slow
 def test_no_more_steps_are_left_out_than_the_bound_over_resumes_too(tmp_path: Path) -> None:
     out, batches = tmp_path / "run", DrawnBatches(spoiled=[5, 13, 21])
     train(skipping(2), batches, out, HERE, stop=lambda: batches.done >= 16)

@@ -149,6 +149,7 @@ def test_clipping_bounds_the_update_not_the_reported_norm(tmp_path: Path) -> Non
     assert all(line["grad_norm"] > 0.01 for line in curve(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_with_the_keys_and_the_last_checkpoint_is_good(tmp_path: Path) -> None:
     out = tmp_path / "run"
     run = tiny_run(save_every=2)

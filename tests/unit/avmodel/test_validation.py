@@ -75,6 +75,7 @@ def test_a_run_logs_it_every_so_many_epochs_and_trains_as_without(tmp_path: Path
     assert told[0].startswith(f"step 4: held-out loss {held_out[0]['val_loss']:.4f} (contrast ")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_same_lines_and_may_begin_to_have_them(tmp_path: Path) -> None:
     run = tiny_run(steps=8, validation=ValidationConfig(every=1, batch_size=4))
     train(run, DrawnBatches(), tmp_path / "straight", HERE, held_out=DrawnBatches(4, 8))

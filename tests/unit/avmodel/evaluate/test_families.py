@@ -43,7 +43,7 @@ def whole_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def family_run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A run's folder with a drawn model of the family."""
-    config = FAMILIES[request.param].config_type(size="32x3x4", **SHAPE)
+    config = FAMILIES[request.param].config_type(size="16x2x2", **SHAPE)
     torch.manual_seed(0)
     notes = NOTES | AROUND.get(request.param, {})
     save_checkpoint(tmp_path / "run" / CHECKPOINTS, 1, build_model(config), config, {"step": 1}, notes=notes)
@@ -55,7 +55,7 @@ def test_only_the_families_of_other_tests_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("family_run", STREAMS, indirect=True)
-def test_every_family_is_evaluated(family_run: Path, whole_clips: Path, tmp_path: Path) -> None:
+def test_every_family_is_compared(family_run: Path, whole_clips: Path, tmp_path: Path) -> None:
     run = evaluation_of(family_run, whole_clips, tmp_path)
     streams = STREAMS[run.loaded.origin["family"]]
     neighbors = knn(KnnConfig(data=DATA, device="cpu", random_weights=False), run)
@@ -66,6 +66,12 @@ def test_every_family_is_evaluated(family_run: Path, whole_clips: Path, tmp_path
     ranked = retrieval(RetrievalConfig(data=DATA, device="cpu", random_weights=False), run)
     assert ranked.mode == "zero-shot"
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family_run", STREAMS, indirect=True)
+def test_every_family_is_tuned(family_run: Path, whole_clips: Path, tmp_path: Path) -> None:
+    run = evaluation_of(family_run, whole_clips, tmp_path)
+    streams = STREAMS[run.loaded.origin["family"]]
     config = FinetuneConfig(
         data=replace(DATA, frames=2), batch_size=12, device_batch_size=12, epochs=1, mixed=True,
         missing=("audio", "image"), average="probabilities", device="cpu", random_weights=False,

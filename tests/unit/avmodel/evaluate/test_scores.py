@@ -57,6 +57,7 @@ def test_the_confusion_matrix_has_true_classes_in_rows() -> None:
     assert confusion_matrix(logits, torch.tensor([0, 1, 2, 2])).tolist() == [[1, 0, 0], [0, 0, 1], [0, 1, 1]]
 
 
+@pytest.mark.slow
 @given(st.integers(4, 60), st.integers(1, 6), st.integers(0, 1000), st.booleans())
 def test_average_precision_and_area_are_the_libraries(samples: int, classes: int, seed: int, ties: bool) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -54,6 +54,7 @@ def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in read_lines(folder / METRICS)]
 
 
+@pytest.mark.slow
 def test_broken_off_and_taken_up_it_is_the_same_run(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
     run = evaluation_of(tiny_run, splits, tmp_path)
     train, test = open_splits(CONFIG.data, splits, None)
@@ -81,6 +82,7 @@ def test_broken_off_and_taken_up_it_is_the_same_run(tiny_run: Path, splits: Path
     assert all(torch.equal(x, expected[row]) for row, x in found.items())
 
 
+@pytest.mark.slow
 def test_in_float16_it_trains_near_float32_and_resumes_with_its_scale(
     tiny_run: Path, splits: Path, tmp_path: Path
 ) -> None:
@@ -104,6 +106,7 @@ def test_in_float16_it_trains_near_float32_and_resumes_with_its_scale(
     assert load_trainer_state(tmp_path / "broken" / CHECKPOINTS)[LOSS_SCALE]["scale"] == 65536.0
 
 
+@pytest.mark.slow
 def test_the_last_epochs_weights_are_averaged_broken_off_or_not(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
     run = evaluation_of(tiny_run, splits, tmp_path)
     train, test = open_splits(CONFIG.data, splits, None)
@@ -150,6 +153,7 @@ def test_a_result_has_a_row_for_each_way_of_seeing(tiny_run: Path, splits: Path,
     assert (run.out / "random-seed-0").is_dir()
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_labels_say(tiny_run: Path, tmp_path: Path) -> None:
     colors = np.array([[230, 20, 20], [20, 230, 20], [20, 20, 230]], np.uint8)
     data = draw_splits(

@@ -186,6 +186,7 @@ def test_lars_is_momentum_on_gradients_of_a_length_that_the_weights_set() -> Non
         torch.testing.assert_close(head.bias, bias)
 
 
+@pytest.mark.slow
 def test_a_result_has_heads_baselines_and_seeds(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
     run = evaluation_of(tiny_run, splits, tmp_path)
     config = replace(CONFIG, seeds=(0, 1, 2), epochs=2)

@@ -52,6 +52,7 @@ def test_maps_are_cosines_of_the_sound_with_patches_of_any_family(config: ModelC
         assert not torch.allclose(cells, Localizer(model, "alone")(normalize_images(images), log_mel.float()[:, None]))
 
 
+@pytest.mark.slow
 def test_a_result_has_all_rules_and_what_knows_nothing(tiny_run: Path, quarters: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, random_weights=True, seeds=(0, 1), examples=6)
     result = localization(config, evaluation_of(tiny_run, quarters, tmp_path))
@@ -103,6 +104,7 @@ class Opposite(Planted):
     asks = -1.0
 
 
+@pytest.mark.slow
 def test_planted_sources_are_found_by_dense_maps(quarters: Path, tmp_path: Path, tiny_run: Path) -> None:
     config = replace(PRESETS["denseav"](), data=DATA, device="cpu", random_weights=False, examples=0)
     config = replace(config, dense=replace(config.dense, heads=2))
@@ -153,6 +155,7 @@ def test_no_rule_is_quoted_by_which_nothing_could_succeed(
     assert (note in result.notes) == noted
 
 
+@pytest.mark.slow
 def test_boxes_and_masks_tell_the_same(tiny_run: Path, quarters: Path, tmp_path: Path) -> None:
     boxed = draw_quarters(tmp_path / "boxes alone", train=64, masks=False)
     by_masks = localization(CONFIG, evaluation_of(tiny_run, quarters, tmp_path))
@@ -161,6 +164,7 @@ def test_boxes_and_masks_tell_the_same(tiny_run: Path, quarters: Path, tmp_path:
     assert by_masks.baselines == by_boxes.baselines
 
 
+@pytest.mark.slow
 def test_annotators_of_flickr_are_read_from_their_folder(tiny_run: Path, tmp_path: Path) -> None:
     data = draw_quarters(tmp_path / "set", masks=False)
     change_manifest(data, "test", annotations="{}")

@@ -89,6 +89,7 @@ def test_linear_projections_find_a_hidden_relation() -> None:
     assert after > 80
 
 
+@pytest.mark.slow
 def test_a_result_says_what_was_searched(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
     result = retrieval(replace(CONFIG, random_weights=True, seeds=(0, 1)), evaluation_of(tiny_run, splits, tmp_path))
     assert result.mode == "zero-shot"

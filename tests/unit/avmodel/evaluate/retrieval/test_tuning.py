@@ -37,6 +37,7 @@ def test_each_modality_is_encoded_without_the_other() -> None:
         torch.testing.assert_close(heard, model.streams(None, log_mel)["audio"].mean(dim=1))
 
 
+@pytest.mark.slow
 def test_a_result_is_of_the_trained_model(tiny_run: Path, splits: Path, tmp_path: Path) -> None:
     run = evaluation_of(tiny_run, splits, tmp_path)
     result = retrieval(replace(CONFIG, seeds=(0, 1)), run)

@@ -117,6 +117,7 @@ def bss_eval(references: np.ndarray, estimates: np.ndarray, taps: int = 512) -> 
     return np.array(scores).T
 
 
+@pytest.mark.slow
 def test_scores_are_bss_evals() -> None:
     generator = torch.Generator().manual_seed(0)
     pair = torch.randn(2, 2500, generator=generator).double()

@@ -145,6 +145,7 @@ def test_classical_parts_are_found_once_and_their_best_order_scores_most() -> No
     assert len(asked) == 6
 
 
+@pytest.mark.slow
 def test_a_list_with_kinds_has_a_row_for_each(tiny_run: Path, sounding: Path, tmp_path: Path) -> None:
     keys = [sample_key(24 + row) for row in range(6)]
     pairs = [
@@ -187,6 +188,7 @@ def test_pictures_learn_to_take_their_sound_out(tiny_run: Path, tmp_path: Path) 
     assert found[-1] < 0.8 * found[0]
 
 
+@pytest.mark.slow
 def test_a_family_that_hears_whole_clips_separates_them(tmp_path: Path) -> None:
     few = draw_dataset(tmp_path / "few", 4, seconds=1.5, num_frames=2)
     draw_dataset(few, 3, split="test", first=4, seconds=1.5, num_frames=2)
@@ -238,6 +240,7 @@ def test_what_cannot_be_mixed_is_refused(tiny_run: Path, sounding: Path, splits:
         separation(replace(CONFIG, sources=4), run)
 
 
+@pytest.mark.slow
 def test_silent_clips_are_left_out_and_counted(tiny_run: Path, tmp_path: Path) -> None:
     def sound(sample: int, seconds: float) -> np.ndarray:
         size = round(seconds * 16_000)
