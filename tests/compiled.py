@@ -4,9 +4,11 @@ A process of its own, as torch cannot trace the shape checks of the tests. Print
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from avmodel.compiling import compile_blocks, compile_whole
@@ -23,8 +25,19 @@ from avmodel.train import pretraining
 from tests.runs import TINY, TINY_AVSIAM, TINY_CAVMAE, TINY_MODELS, DrawnBatches, tiny_run
 
 
+def counted(model: nn.Module, way: str, slopes: Callable[[], torch.Tensor]) -> dict[str, float]:
+    """Compile the model: graphs for a first and for a second step, and how far gradients are from those without."""
+    expected = slopes()
+    graphs = CompileCounterWithBackend("aot_eager")
+    (compile_blocks if way == "blocks" else compile_whole)(model, backend=graphs)
+    found, first = slopes(), graphs.frame_count
+    slopes()
+    far = float((found - expected).norm() / expected.norm())
+    return {"graphs": first, "further": graphs.frame_count - first, "far": far}
+
+
 def compare(config: ModelConfig, way: str, precision: str = "float32") -> dict[str, float | str]:
-    """Blocks, graphs compiled for a first and for a second step, and how far gradients are from those without."""
+    """The blocks of a model, and what `counted` says of it."""
     torch._dynamo.reset()
     torch.manual_seed(0)
     model = build_model(config)
@@ -36,14 +49,9 @@ def compare(config: ModelConfig, way: str, precision: str = "float32") -> dict[s
         call_in(precision, model, torch.device("cpu"), *inputs, masks).losses["total"].backward()
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
-    expected = slopes()
-    graphs = CompileCounterWithBackend("aot_eager")
-    (compile_blocks if way == "blocks" else compile_whole)(model, backend=graphs)
-    found, first = slopes(), graphs.frame_count
-    slopes()
+    figures = counted(model, way, slopes)
     blocks = sum("blocks" in name and name.rpartition(".")[2].isdigit() for name, _ in model.named_modules())
-    far = float((found - expected).norm() / expected.norm())
-    return {"way": way, "blocks": blocks, "graphs": first, "further": graphs.frame_count - first, "far": far}
+    return {"way": way, "blocks": blocks, **figures}
 
 
 def compare_cached(config: ModelConfig, way: str) -> dict[str, float | str]:
@@ -60,13 +68,7 @@ def compare_cached(config: ModelConfig, way: str) -> dict[str, float | str]:
         gradients(objective, parts, here, 0, None, objective.optimizers[0])
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
-    expected = slopes()
-    graphs = CompileCounterWithBackend("aot_eager")
-    (compile_blocks if way == "blocks" else compile_whole)(model, backend=graphs)
-    found, first = slopes(), graphs.frame_count
-    slopes()
-    far = float((found - expected).norm() / expected.norm())
-    return {"way": f"cached {way}", "graphs": first, "further": graphs.frame_count - first, "far": far}
+    return {"way": f"cached {way}", **counted(model, way, slopes)}
 
 
 if __name__ == "__main__":

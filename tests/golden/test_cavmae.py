@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from avmodel.masking import KeptIds
 from avmodel.models.cavmae import CAVMAE
 from avmodel.renaming import renamed
 from avmodel.weights.avsiam import DECODER_NAMES
 from avmodel.weights.cavmae import CAV_MAE_NAMES, model_from_released
+from tests.golden.cavmae_numbers import assert_predicted, inputs, part
 
 FILE = Path(__file__).with_name("cavmae.safetensors")
 
@@ -23,16 +23,9 @@ def tensors() -> dict[str, Tensor]:
 
 def released_model(tensors: dict[str, Tensor], **settings: object) -> CAVMAE:
     """The model of the file's state dict; its inputs are normalized already."""
-    state = {
-        name.removeprefix("state."): tensor.clone() for name, tensor in tensors.items() if name.startswith("state.")
-    }
+    state = {name: tensor.clone() for name, tensor in part(tensors, "state.").items()}
     told = {"size": "48x12x4", "decoder_num_heads": 4, "mel_mean": 0.0, "mel_std": 1.0}
     return model_from_released(state, FILE, **told, **settings)
-
-
-def inputs(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor, KeptIds]:
-    log_mel = tensors["audio"].transpose(1, 2).unsqueeze(1)
-    return tensors["image"], log_mel, KeptIds(tensors["ids_keep.image"], tensors["ids_keep.audio"])
 
 
 def test_the_sizes_are_read_off_the_tensors(tensors: dict[str, Tensor]) -> None:
@@ -46,10 +39,7 @@ def test_losses_and_predictions(tensors: dict[str, Tensor], symmetric: bool, los
     model = released_model(tensors, symmetric=symmetric)
     with torch.no_grad():
         output = model(*inputs(tensors))
-    for name, prediction in (("image", output.image_pred), ("audio", output.audio_pred)):
-        torch.testing.assert_close(prediction, tensors[f"pred.{name}"], atol=1e-5, rtol=0)
-        torch.testing.assert_close(output.losses[name], tensors[f"loss.{name}"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(output.losses["contrast"], tensors[loss], atol=1e-5, rtol=0)
+    assert_predicted(output, tensors, loss)
     total = tensors["loss.image"] + tensors["loss.audio"] + 0.01 * tensors[loss]
     torch.testing.assert_close(output.losses["total"], total, atol=1e-5, rtol=0)
 
@@ -65,7 +55,7 @@ def test_features(tensors: dict[str, Tensor]) -> None:
 def test_gradients(tensors: dict[str, Tensor]) -> None:
     model = released_model(tensors)
     model(*inputs(tensors)).losses["total"].backward()
-    released = {name.removeprefix("grad."): tensor for name, tensor in tensors.items() if name.startswith("grad.")}
+    released = part(tensors, "grad.")
     expected = renamed(released, (*CAV_MAE_NAMES, *DECODER_NAMES))
     assert len(expected) == len(released) == 5
     for name, gradient in expected.items():

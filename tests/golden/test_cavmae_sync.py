@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from avmodel.masking import KeptIds
 from avmodel.models.cavmae_sync import CAVMAESync
 from avmodel.renaming import renamed
 from avmodel.weights.cavmae_sync import SYNC_NAMES, model_from_released, with_own_registers
+from tests.golden.cavmae_numbers import assert_predicted, inputs, part
 
 FILE = Path(__file__).with_name("cavmae_sync.safetensors")
 
@@ -20,21 +20,11 @@ def tensors() -> dict[str, Tensor]:
     return load_file(FILE)
 
 
-def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors of that prefix, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
 def released_model(tensors: dict[str, Tensor], **settings: object) -> CAVMAESync:
     """The model of the file's state dict; its inputs are normalized already."""
     state = {name: tensor.clone() for name, tensor in part(tensors, "state.").items()}
     told = {"size": "32x12x4", "decoder_num_heads": 4, "mel_mean": 0.0, "mel_std": 1.0}
     return model_from_released(state, FILE, **told, **settings)
-
-
-def inputs(tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor, KeptIds]:
-    log_mel = tensors["audio"].transpose(1, 2).unsqueeze(1)
-    return tensors["image"], log_mel, KeptIds(tensors["ids_keep.image"], tensors["ids_keep.audio"])
 
 
 def test_the_sizes_are_read_off_the_tensors(tensors: dict[str, Tensor]) -> None:
@@ -48,10 +38,7 @@ def test_losses_and_predictions(tensors: dict[str, Tensor], symmetric: bool, los
     model = released_model(tensors, symmetric=symmetric)
     with torch.no_grad():
         output = model(*inputs(tensors))
-    for name, prediction in (("image", output.image_pred), ("audio", output.audio_pred)):
-        torch.testing.assert_close(prediction, tensors[f"pred.{name}"], atol=1e-5, rtol=0)
-        torch.testing.assert_close(output.losses[name], tensors[f"loss.{name}"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(output.losses["contrast"], tensors[loss], atol=1e-5, rtol=0)
+    assert_predicted(output, tensors, loss)
     if not symmetric:
         torch.testing.assert_close(output.losses["total"], tensors["loss.total"], atol=1e-5, rtol=0)
 

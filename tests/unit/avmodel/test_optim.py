@@ -1,6 +1,7 @@
 """Parameter groups and learning rates, against the released recipe's published numbers."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,17 +12,9 @@ from avmodel.configs.optim import OptimConfig
 from avmodel.models import build_model
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.optim import layer_id, make_optimizer, parameter_groups, ramp_factor, schedule, set_lr
-from tests.runs import FAMILY_RUNS
+from tests.runs import FAMILY_RUNS, TINY
 
-SMALL = DeepAVFusionConfig(
-    size="32x3x4",
-    image_size=(32, 32),
-    audio_size=(32, 48),
-    decoder_embed_dim=16,
-    decoder_depth=1,
-    decoder_num_heads=4,
-    image_mask_ratio=0.5,
-)
+SMALL = replace(TINY, size="32x3x4")
 
 
 @pytest.fixture(scope="module")
