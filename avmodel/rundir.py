@@ -1,7 +1,7 @@
 """runs/NAME on disk: who may write there, with which config, and from where a run goes on.
 
 config.json      the resolved config
-data.json        the datasets it is trained on: name, subset id, samples, samples of an epoch
+data.json        the datasets it is trained on: name, subset id, hash of shards, samples, samples of an epoch
 metrics.jsonl    one line a step, and one with val_loss and its terms for each held-out loss
 probe.jsonl      one line a probe
 skipped.jsonl    one line a step that was left out; there only if there are any
@@ -141,6 +141,14 @@ def read_parts(folder: Path) -> list[Any]:
     values = _read(folder / DATA_FILE) or {}
     parts = values.get("parts", [])
     return parts if isinstance(parts, list) else []
+
+
+def other_shards(folder: Path, parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the datasets whose shards have other bytes than when the run in this folder last began or went on."""
+    key = "shards_sha256"
+    before = (part.get(key) if isinstance(part, dict) else None for part in read_parts(folder))
+    pairs = zip(before, parts, strict=False)
+    return [str(part["name"]) for old, part in pairs if old and part.get(key) and old != part[key]]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

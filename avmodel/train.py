@@ -63,7 +63,7 @@ from avmodel.resuming import (
     trainer_state,
 )
 from avmodel.rng import DROPOUT, Part, augment_draws, draw_masks
-from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, start_run
+from avmodel.rundir import CHECKPOINTS, PICTURES, as_json, other_shards, start_run
 from avmodel.sharding import Placement, load_whole, placement, whole, whole_weights
 from avmodel.speed import Speed
 from avmodel.validation import held_out_loss
@@ -178,7 +178,9 @@ def train(
     _, micro_steps = config.micro_batch(world.size)
     step_epochs = micro_steps / len(batches)
     steps = int(config.epochs / step_epochs) if config.steps is None else config.steps
-    start_together(out, config, world, parts, resume=resume or resume_from is not None)
+    goes_on = resume or resume_from is not None
+    changed = other_shards(out, parts) if goes_on and world.is_main else []
+    start_together(out, config, world, parts, resume=goes_on)
     place = placement(config.parallel, world)
     resumed = go_on(out, config, batches, place, step=resume_from, say=listener.note)
     model = resumed.model if resumed else place(initial_model(config, place.start, listener))
@@ -188,6 +190,11 @@ def train(
     skipped = SkippedSteps(config.optim.max_skipped_steps, resumed.skipped if resumed else 0)
     if resume and not resumed:
         listener.note(f"{out / CHECKPOINTS}: no checkpoint was saved yet; the run begins at step 0")
+    for name in changed:
+        listener.note(
+            f"{name}: its shards have other bytes than before, as after another prepare or avkit dataset; the run goes "
+            "on with them. To train on the same, give the dataset as it was."
+        )
     speed = Speed(config, world, first=first, steps=steps)
     listener.started(step=first, steps=steps, epochs=steps * step_epochs)
     for note in (config.contrast_note(world.size), config.data.unread_note):

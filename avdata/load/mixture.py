@@ -13,6 +13,7 @@ from avdata.dataset import Dataset, Part, balanced, require_unmixed, unite
 from avdata.load.open import is_folder, open_dataset
 from avdata.urls import local_path
 from avmanifest.errors import ConfigError
+from avmanifest.files import sha256_of
 from avmanifest.keys import subset_id
 from avmanifest.secrets import shown_url
 
@@ -212,7 +213,7 @@ def mix(
 
 
 def described_parts(dataset: Dataset, name: str = "") -> list[dict[str, Any]]:
-    """What a record of a training keeps of its data: name, subset id, samples and samples per epoch of each part.
+    """What a record of a training keeps of each part of its data: name, subset id, shards, samples, samples per epoch.
 
     Args:
         dataset: The mixture, or a dataset, which is one part.
@@ -222,11 +223,18 @@ def described_parts(dataset: Dataset, name: str = "") -> list[dict[str, Any]]:
         {
             "name": part.name or name,
             "subset_id": subset_id(dataset.keys[rows]),
+            "shards_sha256": _shards_sha256(dataset, rows),
             "samples": part.samples,
             "epoch_samples": part.drawn,
         }
         for part, rows in dataset.rows_of_parts()
     ]
+
+
+def _shards_sha256(dataset: Dataset, rows: slice) -> str:
+    """A hash of the bytes of the shards that have these rows; empty if those of one are not known."""
+    found = [dataset.shards[number].sha256 for number in np.unique(dataset.shard_of[rows]).tolist()]
+    return sha256_of("".join(map(str, found))) if all(found) else ""
 
 
 def _balanced(dataset: Dataset, name: str) -> Dataset:

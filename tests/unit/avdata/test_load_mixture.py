@@ -208,14 +208,18 @@ def test_classes_are_reconciled_by_name() -> None:
 
 def test_a_record_of_the_data_has_the_subset_id_of_each_part(few: Path, many: Path) -> None:
     mixed = mix([(open_dataset(few), "2x"), (open_dataset(many), "1x")], names=["few", "many"])
-    assert described_parts(mixed) == [
-        {"name": "few", "subset_id": subset_id(open_dataset(few).keys), "samples": 4, "epoch_samples": 8},
-        {"name": "many", "subset_id": subset_id(open_dataset(many).keys), "samples": 12, "epoch_samples": 12},
-    ]
-    alone = open_dataset(few)
-    assert described_parts(alone, "f") == [
-        {"name": "f", "subset_id": subset_id(alone.keys), "samples": 4, "epoch_samples": 4}
-    ]
+    first, second = described_parts(mixed)
+    shards = [record.pop("shards_sha256") for record in (first, second)]
+    assert first == {"name": "few", "subset_id": subset_id(open_dataset(few).keys), "samples": 4, "epoch_samples": 8}
+    assert second == {
+        "name": "many",
+        "subset_id": subset_id(open_dataset(many).keys),
+        "samples": 12,
+        "epoch_samples": 12,
+    }
+    assert len({"", *shards}) == 3
+    (alone,) = described_parts(open_dataset(few), "f")
+    assert alone == {**first, "name": "f", "shards_sha256": shards[0], "epoch_samples": 4}
 
 
 def test_the_shares_of_100_000_samples() -> None:

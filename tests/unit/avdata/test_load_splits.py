@@ -71,6 +71,7 @@ def test_the_same_splits_have_one_subset_id_in_any_order(audioset: Path) -> None
     assert subset_id(both.keys) == subset_id(turned.keys) != subset_id(open_dataset(audioset, "balanced").keys)
     assert both.fingerprint() == open_dataset(audioset, "AS-2M").fingerprint() != turned.fingerprint()
     (record,) = described_parts(both, "as")
+    assert record.pop("shards_sha256")
     assert record == {"name": "as", "subset_id": subset_id(both.keys), "samples": 10, "epoch_samples": 10}
 
 

@@ -1,21 +1,22 @@
 """Pretraining on a mixture: from Python, by setting and by file; resumed exactly; recorded with its parts."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from avdata.load import described_parts
 from avmanifest.errors import ConfigError
-from avmanifest.keys import subset_id
 from avmanifest.settings import override, read_toml, to_toml, with_values
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
 from avmodel.evaluate.loading import load_pretrained
 from avmodel.inputs import train_loader, with_mix
 from avmodel.rundir import CONFIG_FILE, DATA_FILE, read_parts
-from avmodel.train import pretrain
+from avmodel.train import Listener, pretrain
 from tests.runs import TINY, curve, tiny_run
 from tests.shards import draw_dataset
 
@@ -94,10 +95,12 @@ def test_a_run_on_a_mixture_resumes_exactly_and_is_recorded(sets: list[Path], tm
     assert curve(tmp_path / "run") == curve(tmp_path / "straight")
     assert json.loads((tmp_path / "straight" / CONFIG_FILE).read_text())["data.mix"] == mixed
     expected = [
-        {"name": str(root), "subset_id": subset_id(batches.dataset.keys), "samples": count, "epoch_samples": drawn}
-        for root, count, drawn in ((a, 4, 9), (b, 8, 3))
+        {**record, "epoch_samples": drawn}
+        for root, drawn in ((a, 9), (b, 3))
         for batches in [train_loader(RUN.data, TINY, str(root), HERE, batch_size=4, seed=0)]
+        for record in described_parts(batches.dataset, str(root))
     ]
+    assert [record["samples"] for record in expected] == [4, 8]
     assert read_parts(tmp_path / "straight") == expected
     assert load_pretrained(tmp_path / "straight", HERE.device).origin["data"] == expected
 
@@ -108,3 +111,26 @@ def test_a_run_on_one_dataset_is_recorded_as_one_part(sets: list[Path], tmp_path
     assert (part["name"], part["samples"], part["epoch_samples"]) == (str(sets[1]), 8, 8)
     (tmp_path / "run" / DATA_FILE).unlink()
     assert load_pretrained(tmp_path / "run", HERE.device).origin["data"] == []  # a run of an earlier version
+
+
+def test_a_run_that_goes_on_with_other_shards_says_so(tmp_path: Path) -> None:
+    class Notes(Listener):
+        def __init__(self) -> None:
+            self.said: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.said.append(text)
+
+    def gone_on(halves: list[bool], num_frames: int, *, resume: bool) -> list[str]:
+        notes, stops = Notes(), iter(halves)
+        root = tmp_path / "data"
+        shutil.rmtree(root, ignore_errors=True)
+        draw_dataset(root, 8, 4, seconds=1.5, num_frames=num_frames, flac=False)
+        pretrain(RUN, root, tmp_path / "run", resume=resume, listener=notes, stop=lambda: next(stops, False))
+        return [text for text in notes.said if "other bytes" in text]
+
+    assert gone_on([True], 2, resume=False) == []
+    assert gone_on([True], 2, resume=True) == []
+    (said,) = gone_on([True], 3, resume=True)
+    assert said.startswith(f"{tmp_path / 'data'}: its shards have other bytes than before")
+    assert gone_on([], 3, resume=True) == []
