@@ -13,6 +13,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from avmanifest.errors import ConfigError
+from avmanifest.wording import counted
 
 T = TypeVar("T")
 
@@ -170,5 +171,6 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         raise ConfigError(f"device={name!r}: training runs on cpu and cuda")
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        raise ConfigError(f"device={name!r}: {found} CUDA devices here. Start fewer processes, or set device=cpu.")
+        advice = "Start fewer processes, or set device=cpu." if found else "Set device=cpu."
+        raise ConfigError(f"device={name!r}: {counted(found, 'CUDA device')} here. {advice}")
     return device

@@ -14,6 +14,7 @@ from avmanifest.settings import parse
 from avmodel.checkpoint import save_weights
 from avmodel.models import FAMILIES, imported_families, part
 from avmodel.models.family import Family
+from avmodel.weights.files import require_file
 from avmodel.weights.published import Importer, PublishedWeights, identify
 
 
@@ -78,8 +79,7 @@ def read_published(path: Path, *, accept_unknown: bool = False) -> tuple[Family,
     A file that the list does not know is read as DeepAVFusion's. Returns as `imported`. Raises ConfigError for a ViT of
     one modality, which is no whole model, and as the family's importer.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file")
+    require_file(path)
     published = identify(path)
     if (entry := published.entry) is None:
         return imported(path, "deepavfusion", accept_unknown=accept_unknown, settings=())

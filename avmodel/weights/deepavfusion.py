@@ -15,7 +15,7 @@ from avmodel.configs.deepavfusion import DeepAVFusionConfig, fusion_layer_ids
 from avmodel.configs.model import VIT_SIZES, ViTSize, size_name
 from avmodel.models.deepavfusion import DeepAVFusion
 from avmodel.renaming import substituted
-from avmodel.weights.files import read_weights
+from avmodel.weights.files import read_weights, require_file
 from avmodel.weights.published import Importer, PublishedWeights, identify
 from avmodel.weights.shapes import grid_of, numbers_in, said_of
 
@@ -48,8 +48,7 @@ def import_deepavfusion(
     Raises:
         ConfigError: The file is neither released nor accepted, or has other weights.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file")
+    require_file(path)
     published = identify(path)
     is_released = published.entry is not None and published.entry.family == "deepavfusion"
     if not is_released and not accept_unknown:

@@ -18,6 +18,14 @@ from avmanifest.files import open_file
 from avmodel.checkpoint import read_weights as read_checked
 
 
+def require_file(path: Path) -> None:
+    """Raise ConfigError unless a file of weights can be there."""
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder. Give a file of weights. A run of avkit needs no conversion.")
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+
+
 def md5_of_file(path: Path) -> str:
     """The MD5 of a file: the only published hash of some released weights."""
     with open_file(path) as file:
@@ -52,8 +60,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises ConfigError for a missing file or one without weights, for one that would have to run code to be read, and
     for names that are equal without their prefixes; CheckpointError for a damaged file of weights.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file")
+    require_file(path)
     try:
         if path.suffix == ".safetensors":
             content: Any = read_checked(path)[0]

@@ -76,8 +76,8 @@ class Subset:
             note(f"{len(unknown):,} of {counted(len(wanted), 'key')}: of no clip of {root}, such as {few}")
         chosen = chosen.filter(pc.is_in(chosen, value_set=wanted))
         if not len(chosen):
-            clips = counted(len(requested), "clip")
-            raise ConfigError(f"{root}: none of its {clips} is chosen by the {counted(len(wanted), 'key')}")
+            given = counted(len(wanted), "key")
+            raise ConfigError(f"{root}: no clip is chosen by the {given} given. Take keys that avkit inspect shows.")
         return chosen
 
 

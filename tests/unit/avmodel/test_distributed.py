@@ -23,7 +23,7 @@ def test_a_device_that_is_none_is_refused(name: str, said: str) -> None:
 def test_without_a_gpu_auto_is_the_cpu_and_cuda_an_error() -> None:
     assert choose_device("auto") == torch.device("cpu")
     for name in ("cuda", "cuda:1"):
-        with pytest.raises(ConfigError, match=rf"device='{name}(:0)?': 0 CUDA devices here\. .*set device=cpu"):
+        with pytest.raises(ConfigError, match=rf"device='{name}(:0)?': 0 CUDA devices here\. Set device=cpu"):
             choose_device(name)
 
 

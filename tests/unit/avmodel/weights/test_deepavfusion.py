@@ -18,7 +18,7 @@ from avmanifest.errors import AvkitError, CheckpointError, ConfigError
 from avmodel.configs.deepavfusion import DeepAVFusionConfig
 from avmodel.evaluate.loading import load_pretrained
 from avmodel.models.deepavfusion import DeepAVFusion
-from avmodel.weights.convert import convert
+from avmodel.weights.convert import convert, read_published
 from avmodel.weights.deepavfusion import config_from_released, import_deepavfusion, model_from_released
 from avmodel.weights.files import read_weights
 from avmodel.weights.published import identify, published_files
@@ -264,6 +264,9 @@ def test_files_that_hold_no_weights(tmp_path: Path) -> None:
         read_weights(pointer)
     with pytest.raises(ConfigError, match="no such file"):
         read_weights(tmp_path / "missing.pth")
+    for read in (read_weights, read_published):
+        with pytest.raises(ConfigError, match=r"is a folder\. .*A run of avkit needs no conversion"):
+            read(tmp_path)
     empty = tmp_path / "empty.pth"
     empty.touch()
     with pytest.raises(ConfigError, match=r"empty.pth"):
