@@ -18,7 +18,6 @@ def fuzzer() -> Iterator[Fuzzer]:
         yield started
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_mutants_are_refused_with_a_typed_error_or_do_no_harm(fuzzer: Fuzzer, target: str) -> None:
     for seed in range(SEED, SEED + MUTANTS):

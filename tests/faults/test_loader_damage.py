@@ -156,7 +156,6 @@ def test_nothing_is_left_running_or_open_however_the_loop_ends(root: Path, worke
     assert open_files(root) == []
 
 
-@pytest.mark.slow
 def test_epochs_leave_no_buffers_threads_or_files_behind(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrays of a batch's size are used again: their number does not grow from epoch to epoch."""
     view = TrainView(image_size=16, waveform=True)

@@ -107,7 +107,6 @@ def test_a_clip_past_the_end_of_the_video_ends_as_media_window(bad, tmp_path):
     assert found == {0.0: "ok", 3.5: "media_short", 60.0: "media_window"}
 
 
-@pytest.mark.slow
 def test_pictures_that_damage_touches_are_not_drawn_and_the_row_says_how_much_is_damaged(tmp_path):
     """One damaged group of four: other times are drawn. Three of four: the clip ends as media_corrupt."""
     videos = tmp_path / "videos"

@@ -237,7 +237,6 @@ def test_a_replaced_shard_in_memory_is_seen(tmp_path: Path, cache: CacheConfig) 
 
 
 @pytest.mark.network
-@pytest.mark.slow
 def test_a_replaced_shard_in_s3_is_seen(tmp_path: Path, cache: CacheConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     with s3_server() as port:
         url = use_s3(monkeypatch, f"http://127.0.0.1:{port}", tmp_path / "home")

@@ -5,7 +5,6 @@ import re
 import shlex
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
 from avcli.main import app
@@ -15,8 +14,6 @@ from avmanifest.table import read_table
 from tests.videos import draw_folder
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-dataset.md"
-
-pytestmark = pytest.mark.slow
 
 
 def test_the_page_from_its_lists_to_the_shards(tmp_path, monkeypatch):

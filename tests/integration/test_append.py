@@ -70,7 +70,6 @@ def assert_whole(out: Path) -> None:
     assert not verify(open_audit_dataset(str(out)), deep=True).faults
 
 
-@pytest.mark.slow
 def test_new_clips_get_new_shards_and_old_ones_stay(videos: Path, drawn_clips: Path, tmp_path: Path) -> None:
     out, notes = tmp_path / "out", Notes()
     prepare(folder_config(videos, out))
@@ -99,7 +98,6 @@ def test_new_clips_get_new_shards_and_old_ones_stay(videos: Path, drawn_clips: P
     assert "nothing to append: the dataset has all clips of the list" in again.notes
 
 
-@pytest.mark.slow
 def test_the_bytes_depend_neither_on_workers_nor_on_a_stop(videos: Path, drawn_clips: Path, tmp_path: Path) -> None:
     class Stopped(Notes):
         def planned(self, plan: Any, num_to_do: int) -> None:
@@ -117,7 +115,6 @@ def test_the_bytes_depend_neither_on_workers_nor_on_a_stop(videos: Path, drawn_c
     assert tree(two) == tree(one)
 
 
-@pytest.mark.slow
 def test_clips_that_the_list_lost_stay_and_removed_ones_do_not_come_back(
     videos: Path, drawn_clips: Path, tmp_path: Path
 ) -> None:
@@ -172,7 +169,6 @@ def test_a_file_that_differs_in_its_suffix_makes_no_other_clip_of_one_that_is_th
     }  # fmt: skip
 
 
-@pytest.mark.slow
 def test_appended_clips_that_failed_are_retried_and_resharded(videos: Path, drawn_clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     prepare(folder_config(videos, out))

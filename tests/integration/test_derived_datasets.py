@@ -107,7 +107,6 @@ def test_a_later_prepare_goes_on_with_the_clips_of_the_subset(start, tmp_path):
         prepare(synth_config(out, shard_size=3))
 
 
-@pytest.mark.slow
 def test_a_later_prepare_with_a_longer_list_is_refused_or_appends(tmp_path):
     videos, out = draw_folder(tmp_path / "videos", ["a.mp4", "b.mp4", "c.mp4"]), tmp_path / "out"
     prepare(folder_config(videos, tmp_path / "start"))
@@ -213,7 +212,6 @@ def halves(start, tmp_path_factory) -> tuple[Path, Path]:
     return folder / "low", folder / "high"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_what_was_divided_and_merged_is_the_dataset_with_another_history(num_workers, start, halves, tmp_path):
     out = tmp_path / "out"
@@ -245,7 +243,6 @@ def test_prefixes_tell_clips_of_one_key_apart(start, halves, tmp_path):
     assert f'"key":"{key}"'.encode() in samples(out)[key].replace(b" ", b"")
 
 
-@pytest.mark.slow
 def test_classes_and_columns_of_lists_are_united(tmp_path):
     videos = draw_folder(tmp_path / "videos", ["a.mp4", "b.mp4", "c.mp4", "d.mp4"])
     lists = {

@@ -119,7 +119,6 @@ def test_lightning_fits_and_resumes(drawn: Path, tmp_path: Path, expected: tuple
     require_same(expected, first, second)
 
 
-@pytest.mark.slow
 def test_accelerate_fits_and_resumes(drawn: Path, tmp_path: Path, expected: tuple) -> None:
     from accelerate import Accelerator
 

@@ -265,7 +265,6 @@ def test_the_command_takes_steps_and_what_they_print_is_no_result(tmp_path: Path
     assert "no module no_such on Python's path" in refused.stderr
 
 
-@pytest.mark.slow
 def test_an_array_task_has_the_steps_too(tmp_path: Path) -> None:
     config = replace(config_of(tmp_path), executor=ExecutorKind.ARRAY, steps=("tests.steps:Chance",))
     assert prepare(config).steps["chance"]["clips"] == 3

@@ -89,7 +89,6 @@ def test_a_process_that_fails_before_another_ends(tmp_path: Path) -> None:
     assert "ValueError: failed" in log.with_suffix(".0").read_text()
 
 
-@pytest.mark.slow
 def test_a_bad_sample_of_one_process_stops_both(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert call_together(train_drawn, tmp_path / "run", RUN, None, False, [9], log=log) == [1, 1]

@@ -149,7 +149,6 @@ def test_what_prepare_says_without_running_and_when_it_fails(place):
     assert_nothing_leaked(place)
 
 
-@pytest.mark.slow
 def test_a_shown_url_is_refused_with_the_reason(place):
     for words in (
         ["inspect", f"http://***@{place.server.host}/data"],

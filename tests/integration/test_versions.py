@@ -110,7 +110,6 @@ def test_the_loader_gives_what_it_stores(dataset: Path) -> None:
     assert len(open_dataset(dataset, exclude=["silent"])) == 1
 
 
-@pytest.mark.slow
 def test_a_model_is_trained_on_it(dataset: Path, tmp_path: Path) -> None:
     pretrain_on(dataset, tmp_path / "run", tiny_run(steps=1, batch_size=2, device_batch_size=2))
     assert list((tmp_path / "run").glob("checkpoints/*"))
