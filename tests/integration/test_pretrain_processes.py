@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from avmodel.configs.optim import OptimConfig
-from avmodel.configs.run import RESIDUAL
+from avmodel.configs.run import RESIDUAL, RunConfig
 from avmodel.metrics import SKIPPED, read_lines
 from tests.forks import call, call_together
 from tests.pretraining import fail_before_the_other, held_out_drawn, probe_drawn, train_drawn
@@ -133,18 +133,23 @@ def test_the_held_out_loss_of_two_processes_is_that_of_one(tmp_path: Path, paral
         assert ("contrast" in losses) == (name != "deepavfusion")
 
 
+def assert_two_train_as_one(folder: Path, alone: RunConfig, together: RunConfig, *, rel: float) -> None:
+    """Two processes have the curve of one, to that relative difference."""
+    assert call(train_drawn, folder / "one", alone, log=folder / "log") == 0, (folder / "log").read_text()
+    codes = call_together(train_drawn, folder / "two", together, log=folder / "both")
+    assert codes == [0, 0], (folder / "both.0").read_text() + (folder / "both.1").read_text()
+    one, two = curve(folder / "one"), curve(folder / "two")
+    assert one[0].keys() == two[0].keys()
+    for key in one[0]:
+        assert [line[key] for line in two] == pytest.approx([line[key] for line in one], rel=rel), key
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["avsiam", "avsiam-alternate", "crossmae"])
 def test_two_processes_compare_as_many_samples_as_one(tmp_path: Path, name: str) -> None:
     """Contrast is over the samples of both, each hidden as one process would hide it."""
     run = tiny_run(**FAMILY_RUNS[name], steps=4, pictures_every=2)
-    assert call(train_drawn, tmp_path / "one", run, log=tmp_path / "log") == 0, (tmp_path / "log").read_text()
-    codes = call_together(train_drawn, tmp_path / "two", run, log=tmp_path / "both")
-    assert codes == [0, 0], (tmp_path / "both.0").read_text() + (tmp_path / "both.1").read_text()
-    one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
-    assert one[0].keys() == two[0].keys()
-    for key in one[0]:
-        assert [line[key] for line in two] == pytest.approx([line[key] for line in one], rel=2e-4), key
+    assert_two_train_as_one(tmp_path, run, run, rel=2e-4)
 
 
 @pytest.mark.slow
@@ -152,14 +157,7 @@ def test_two_processes_compare_as_many_samples_as_one(tmp_path: Path, name: str)
 def test_micro_steps_of_two_processes_compare_as_many_samples_as_one(tmp_path: Path, name: str, parallel: str) -> None:
     """By gradient_cache, each hidden as one process would hide it, whose step has no micro-steps."""
     run = tiny_run(**FAMILY_RUNS[name], steps=3, gradient_cache=True)
-    assert call(train_drawn, tmp_path / "one", run, log=tmp_path / "log") == 0, (tmp_path / "log").read_text()
-    run = replace(run, device_batch_size=1, parallel=parallel)
-    codes = call_together(train_drawn, tmp_path / "two", run, log=tmp_path / "both")
-    assert codes == [0, 0], (tmp_path / "both.0").read_text() + (tmp_path / "both.1").read_text()
-    one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
-    assert one[0].keys() == two[0].keys()
-    for key in one[0]:
-        assert [line[key] for line in two] == pytest.approx([line[key] for line in one], rel=1e-5), key
+    assert_two_train_as_one(tmp_path, run, replace(run, device_batch_size=1, parallel=parallel), rel=1e-5)
 
 
 @pytest.mark.slow
