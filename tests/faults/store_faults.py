@@ -32,8 +32,8 @@ from tests.videos import draw_folder, folder_config, tree
 
 EXPECTED: Final = "the same result, at once or after a typed error"
 HANG_S: Final = 300.0
-_SLOW_S: Final = 0.4
-_POLICY: Final = RetryPolicy(attempts=8, wait_s=0.0, attempt_s=0.25)
+_SLOW_S: Final = 0.7
+_POLICY: Final = RetryPolicy(attempts=8, wait_s=0.0, attempt_s=0.5)
 FOREIGN: Final = "/foreign/"
 _READS: Final = ("cat_file", "info", "find", "ls", "isdir", "open")
 
