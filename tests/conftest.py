@@ -2,6 +2,8 @@
 
 import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,10 @@ from hypothesis import settings
 from tests.shape_checks import check_cheaply
 from tests.slowness import note_own_mark, wrongly_marked
 
+# A cache of their own for all tests: what a user's cache has, such as the compiled loader, changes no result.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ.setdefault("UV_CACHE_DIR", str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "uv"))
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="avkit-tests-")
 os.environ.setdefault("SOURCE_DATE_EPOCH", "1767225600")  # a dataset prepared before midnight equals one prepared after
 os.environ.setdefault("RES_OPTIONS", "timeout:1 attempts:1")  # to ask a silent name server takes a second, not ten
 
@@ -19,6 +25,12 @@ check_cheaply()
 
 settings.register_profile("avkit", deadline=None)  # a busy machine is no failure
 settings.load_profile("avkit")
+
+
+def pytest_unconfigure() -> None:
+    """Remove the cache of the tests."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)
