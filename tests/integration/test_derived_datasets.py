@@ -124,7 +124,7 @@ def test_what_cannot_be_a_subset_is_refused_and_leaves_nothing(start, tmp_path):
     for derivation, to, reason in [
         (Subset(where="key = 'x'"), out, "true for none of the 7 clips"),
         (Subset(where="loudnes > 1"), out, "has no column 'loudnes'"),
-        (Subset(keys=("x",)), out, "none of its 7 clips"),
+        (Subset(keys=("x",)), out, "no clip is chosen by the 1 key given"),
         (Subset(where="true"), start, "exists already"),
         (Subset(where="true"), start / "part", "inside the dataset"),
         (Subset(where="true"), "s3://bucket/out", "avkit export"),
