@@ -32,11 +32,10 @@ from avdata.load import (
 from avmanifest.errors import ConfigError, MissingSplit
 from avmanifest.files import read_text
 from avmanifest.wording import counted
-from avmodel.configs.data import DataConfig
+from avmodel.configs.data import CacheSettings, DataConfig
 from avmodel.configs.model import ModelConfig
 from avmodel.configs.run import RunConfig
 from avmodel.distributed import World
-from avmodel.evaluate.config import EvalDataConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -46,7 +45,7 @@ HELD_OUT_SEED = 0  # of the order and the masks of the held-out loss, whatever t
 Source = str | Path | Sequence[str]
 
 
-def cache_of(data: DataConfig | EvalDataConfig) -> CacheConfig:
+def cache_of(data: CacheSettings) -> CacheConfig:
     """Where remote shards are kept, how much of them, and whether servers are asked; none: as the loader has it."""
     given: dict[str, Any] = {"offline": data.offline}
     if data.cache_dir is not None:

@@ -1,7 +1,7 @@
 """What a run reads of a dataset, and how pictures and sound vary at reading."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol, runtime_checkable
 
 from avdata.fits import FITS
 from avdata.profiles import PROFILES
@@ -13,6 +13,18 @@ NumWorkers = Annotated[int | None, "Decoding threads of each process. none: one 
 CacheDir = Annotated[str | None, "Folder where remote shards are kept. none: the user's cache folder."]
 CacheGb = Annotated[float | None, "GB of remote shards to keep, at most. none: 200.", POSITIVE]
 Offline = Annotated[bool, "Ask no server: use the remote shards in the cache as they are."]
+
+
+@runtime_checkable
+class CacheSettings(Protocol):
+    """What the data settings of trainings and of evaluations both say of remote shards."""
+
+    @property
+    def cache_dir(self) -> str | None: ...
+    @property
+    def cache_gb(self) -> float | None: ...
+    @property
+    def offline(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
